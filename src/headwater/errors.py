@@ -1,0 +1,166 @@
+"""Every error that Headwater raises on purpose.
+
+    HeadwaterError
+    ├── UsageError (ValueError)      the caller's own fault; mend the code
+    │   ├── FramingError             a value that would break the event stream's framing
+    │   ├── DeclarationError         a feed, source or route that cannot work as declared
+    │   └── EncodingError            an item that is not of the shape its feed promises
+    ├── PeerError                    the other side's fault; the code is right
+    │   ├── PositionError            a position that cannot be resumed: answer with a reset
+    │   ├── EventTooLargeError       an incoming event over the decoder's bound
+    │   └── ResponseError            an HTTP answer that a client cannot follow
+    ├── SourceUnavailableError       a database or engine that is away just now; try again later
+    └── MissingExtraError (ImportError)   an optional dependency that is not installed
+
+Facts are attributes; the sentence for people is in ``__str__``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+__all__ = [
+    "DeclarationError",
+    "EncodingError",
+    "EventTooLargeError",
+    "FramingError",
+    "HeadwaterError",
+    "MissingExtraError",
+    "PeerError",
+    "PositionError",
+    "ResetReason",
+    "ResponseError",
+    "SourceUnavailableError",
+    "UsageError",
+]
+
+ResetReason = Literal["expired", "unknown"]
+
+
+class HeadwaterError(Exception):
+    """The root of all errors of this package."""
+
+
+class UsageError(HeadwaterError, ValueError):
+    """The caller passed something that cannot work."""
+
+
+class FramingError(UsageError):
+    """A value that would break the event stream's framing.
+
+    Attributes:
+        field: the field of the event, such as ``"id"``.
+        value: the refused value.
+    """
+
+    def __init__(self, field: str, value: object, problem: str) -> None:
+        super().__init__(field, value, problem)
+        self.field = field
+        self.value = value
+        self.problem = problem
+
+    def __str__(self) -> str:
+        shown = ascii(self.value)
+        if len(shown) > 80:  # noqa: PLR2004 - a long value would drown the sentence
+            shown = shown[:77] + "..."
+        return f"{self.field}={shown}: {self.problem}"
+
+
+class DeclarationError(UsageError):
+    """A feed, source or route that cannot work as it is declared."""
+
+
+class EncodingError(UsageError):
+    """An item does not have the shape that its feed promises."""
+
+
+class PeerError(HeadwaterError):
+    """The other side sent something that cannot be used."""
+
+
+class PositionError(PeerError):
+    """A position that cannot be resumed.
+
+    Attributes:
+        position: the token as it arrived.
+        reason: ``"unknown"`` (malformed, of another feed or epoch, from the future) or
+            ``"expired"`` (older than retention). It is the ``reason`` of the ``reset`` event.
+    """
+
+    def __init__(self, position: str, reason: ResetReason, detail: str = "") -> None:
+        super().__init__(position, reason, detail)
+        self.position = position
+        self.reason: ResetReason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        shown = ascii(self.position[:80])
+        why = self.detail or {
+            "expired": "it is older than what the feed keeps",
+            "unknown": "it is not a position of this feed",
+        }[self.reason]
+        return f"cannot resume at position {shown}: {why}"
+
+
+class EventTooLargeError(PeerError):
+    """An incoming event is larger than the decoder allows.
+
+    Attributes:
+        limit: the bound in bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"the stream holds an event of more than {self.limit} bytes"
+
+
+class ResponseError(PeerError):
+    """An HTTP answer that a client cannot follow.
+
+    Attributes:
+        status: the HTTP status code.
+        detail: what the server said, or what was wrong with its answer.
+    """
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(status, detail)
+        self.status = status
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"HTTP {self.status}: {self.detail}"
+
+
+class SourceUnavailableError(HeadwaterError):
+    """A source cannot be read just now. Streams stay open and go on when it is back.
+
+    Attributes:
+        source: the name of the table, log or function.
+    """
+
+    def __init__(self, source: str, detail: str) -> None:
+        super().__init__(source, detail)
+        self.source = source
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.source} cannot be read just now: {self.detail}"
+
+
+class MissingExtraError(HeadwaterError, ImportError):
+    """An optional dependency is not installed.
+
+    Attributes:
+        extra: the extra that brings it, as in ``pip install "headwater[sql]"``.
+    """
+
+    def __init__(self, extra: str, module: str) -> None:
+        super().__init__(extra, module)
+        self.extra = extra
+        self.module = module
+
+    def __str__(self) -> str:
+        return f'{self.module} is not installed: pip install "headwater[{self.extra}]"'
