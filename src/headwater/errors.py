@@ -95,10 +95,13 @@ class PositionError(PeerError):
 
     def __str__(self) -> str:
         shown = ascii(self.position[:80])
-        why = self.detail or {
-            "expired": "it is older than what the feed keeps",
-            "unknown": "it is not a position of this feed",
-        }[self.reason]
+        why = (
+            self.detail
+            or {
+                "expired": "it is older than what the feed keeps",
+                "unknown": "it is not a position of this feed",
+            }[self.reason]
+        )
         return f"cannot resume at position {shown}: {why}"
 
 
