@@ -1,0 +1,179 @@
+"""A topic of an event log as the source of a feed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from headwater.errors import PositionError, ResetReason, UsageError
+from headwater.eventlog.interface import EventLog
+from headwater.eventlog.record import START, Bounds, Offset, Record, check_topic
+from headwater.feeds.source import Change, Origin, Page, Place, Sink, Source
+
+__all__ = ["Topic", "TopicOrigin", "TopicPlace", "event_item"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPlace:
+    """An offset as a place. ``past``: a page before it ends with the record at the offset itself.
+
+    An empty page has no first record for its start to name; ``7~`` stands for just after 7.
+    """
+
+    offset: Offset
+    past: bool = False
+
+    def includes(self, other: TopicPlace, /) -> bool:
+        return self.offset >= other.offset
+
+    def at(self, _told: datetime | None, /) -> Self:
+        return self  # a topic's feed has no time window
+
+    def __str__(self) -> str:
+        return f"{self.offset}~" if self.past else str(self.offset)
+
+    @classmethod
+    def parse(cls, text: str) -> TopicPlace:
+        """Raises UsageError for what ``str()`` cannot have given."""
+        return cls(Offset.parse(text.removesuffix("~")), text.endswith("~"))
+
+
+def event_item(record: Record) -> dict[str, Any]:
+    """The event's data with ``id`` (the offset's text) and ``at`` (UTC) where it has none."""
+    item = dict(record.data)
+    item.setdefault("id", str(record.offset))
+    if "at" not in item:
+        item["at"] = record.at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return item
+
+
+def _change(record: Record) -> Change:
+    return Change(TopicPlace(record.offset), values=record.data, item=event_item(record))
+
+
+class TopicOrigin(Origin):
+    """What the log's reader hands on for one topic."""
+
+    def __init__(self, log: EventLog, topic: str) -> None:
+        self.name = f"topic {topic} of {log.name}"
+        self.log = log
+        self.topic = topic
+        self._sink: Sink | None = None
+        self._epoch: str | None = None
+
+    async def attach(self, sink: Sink, /) -> TopicPlace:
+        self._sink = sink
+        try:
+            bounds = await self.log.follow(self.topic, self)
+        except BaseException:
+            self._sink = None
+            raise
+        self._epoch = bounds.epoch
+        return TopicPlace(bounds.latest)
+
+    async def detach(self) -> None:
+        self._sink = self._epoch = None
+        await self.log.unfollow(self.topic, self)
+
+    async def epoch(self) -> str:
+        return self._epoch or (await self.log.bounds(self.topic)).epoch
+
+    def deliver(self, records: Sequence[Record]) -> None:
+        """The log's reader calls this."""
+        if self._sink is not None:
+            changes = [_change(record) for record in records]
+            self._sink.deliver(changes, TopicPlace(records[-1].offset))
+
+    def reset(self, reason: ResetReason, bounds: Bounds) -> None:
+        """The log's reader calls this."""
+        self._epoch = bounds.epoch
+        _log.warning("%s starts anew: %s", self.name, reason)
+        if self._sink is not None:
+            self._sink.reset(reason, TopicPlace(bounds.latest))
+
+
+_origins: WeakKeyDictionary[EventLog, WeakValueDictionary[str, TopicOrigin]] = WeakKeyDictionary()
+
+
+def _origin(log: EventLog, name: str) -> TopicOrigin:
+    """The topic's one origin while anyone uses it; topics that nobody uses leave nothing."""
+    topics = _origins.setdefault(log, WeakValueDictionary())
+    origin = topics.get(name)
+    if origin is None:
+        origin = topics[name] = TopicOrigin(log, name)
+    return origin
+
+
+class Topic(Source):
+    """All events of one topic, as a feed's handler returns it. Made by ``log.topic(name)``."""
+
+    origin: TopicOrigin
+
+    def __init__(self, log: EventLog, name: str) -> None:
+        self.origin = _origin(log, check_topic(name))
+
+    async def page(
+        self, limit: int, *, after: Place | None = None, before: Place | None = None
+    ) -> Page:
+        log, topic = self.origin.log, self.origin.topic
+        if after is not None:
+            since = _own(after)
+            run = await log.read(topic, since.offset, limit + 1)
+            _check(since, run.bounds)
+            records, has_more = run.records[:limit], len(run.records) > limit
+            head = records[-1].offset if has_more else max(run.bounds.latest, since.offset)
+            start = _first(records) or TopicPlace(since.offset, past=True)
+            end = TopicPlace(head)
+        else:
+            ceiling = None if before is None else _own(before)
+            if ceiling is None:
+                run = await log.latest(topic, limit + 1)
+            else:
+                below = ceiling.offset.next() if ceiling.past else ceiling.offset
+                run = await log.latest(topic, limit + 1, below)
+                _check(ceiling, run.bounds)
+            records, has_more = run.records[-limit:], len(run.records) > limit
+            if ceiling is None:
+                end = TopicPlace(run.bounds.latest)
+            else:
+                end = TopicPlace(records[-1].offset if records else run.bounds.earliest)
+            start = _first(records) or ceiling or end
+        return Page([_change(one) for one in records], start, end, has_more, run.bounds.epoch)
+
+    async def locate(self, epoch: str, place: str) -> TopicPlace:
+        try:
+            found = TopicPlace.parse(place)
+        except UsageError as error:
+            raise PositionError(place, "unknown", str(error)) from error
+        bounds = await self.origin.log.bounds(self.origin.topic)
+        if epoch != bounds.epoch:
+            raise PositionError(place, "unknown", "it is of another life of the event log")
+        # A number of another engine's form; START has one form on all of them.
+        if len(found.offset) != len(bounds.latest) and found.offset != START:
+            raise PositionError(place, "unknown")
+        _check(found, bounds)
+        return found
+
+
+def _own(place: Place) -> TopicPlace:
+    if not isinstance(place, TopicPlace):
+        raise UsageError(f"{place!r} is not a place in a topic")
+    return place
+
+
+def _first(records: Sequence[Record]) -> TopicPlace | None:
+    return TopicPlace(records[0].offset) if records else None
+
+
+def _check(place: TopicPlace, bounds: Bounds) -> None:
+    """Raises PositionError unless the topic can be resumed at the place."""
+    if place.offset > bounds.latest:
+        raise PositionError(str(place), "unknown", "it lies in the future")
+    if place.offset < bounds.earliest:
+        raise PositionError(str(place), "expired")
