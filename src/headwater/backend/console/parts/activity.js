@@ -1,0 +1,106 @@
+/** Which MCP clients are active: one row each, updated in place, gone when the client is. */
+
+import { agoTime, el, memory, number } from "../dom.js";
+import { Choice } from "./choice.js";
+import { Part } from "./part.js";
+
+const WINDOWS = [
+  [5, "5 minutes"],
+  [15, "15 minutes"],
+  [30, "30 minutes"],
+  [60, "1 hour"],
+  [240, "4 hours"],
+  [1440, "24 hours"],
+];
+
+export class Activity extends Part {
+  #body = this.find("tbody");
+  #window = this.find("[data-window]");
+  #rows = new Map(); // id -> row
+  #team = null;
+  #choice = new Choice(this.find("[data-choice]"), {
+    name: "activity-team",
+    path: "/api/users/me/teams",
+    collection: "teams",
+    none: "You are in no team yet. Client activity is shown per team.",
+    say: (...words) => this.say(...words),
+    onChoose: (team) => this.#show(team),
+  });
+
+  constructor(...given) {
+    super(...given);
+    this.#window.append(
+      ...WINDOWS.map(([minutes, words]) => el("option", { value: minutes }, `last ${words}`)),
+    );
+    this.#window.value = memory.get("activity-window") ?? "30";
+    this.#window.addEventListener("change", () => {
+      memory.set("activity-window", this.#window.value);
+      this.#show(this.#team);
+    });
+  }
+
+  get size() {
+    return this.#rows.size;
+  }
+
+  get emptyText() {
+    return "No client of yours was active in this time.";
+  }
+
+  start() {
+    return this.#choice.load();
+  }
+
+  snapshot(items) {
+    this.#rows = new Map(items.map((item) => [item.id, row(item)]));
+    this.#sort();
+  }
+
+  item(item) {
+    const last = this.#rows.get(item.id);
+    const next = row(item, last);
+    this.#rows.set(item.id, next);
+    if (last) last.element.replaceWith(next.element);
+    else this.#sort();
+  }
+
+  removed({ id }) {
+    this.#rows.get(id)?.element.remove();
+    this.#rows.delete(id);
+    this.#sort();
+  }
+
+  /** By name, so that a row stays where it is while its counts change. */
+  #sort() {
+    const ranked = [...this.#rows.values()].sort((one, other) => (one.name < other.name ? -1 : 1));
+    this.#body.replaceChildren(...ranked.map(({ element }) => element));
+    this.content.hidden = this.size === 0;
+  }
+
+  #show(team) {
+    this.#team = team;
+    if (!team) return this.stop();
+    const params = { team_id: team.id, active_within_minutes: this.#window.value, limit: 100 };
+    const path = "/api/users/me/mcp/client-activity";
+    this.follow({ path, event: "client_activity", collection: "activities", params });
+  }
+}
+
+/** A row; what changed since the `last` one lights up. */
+function row(item, last = null) {
+  const changed = (name) => last && last.item[name] !== item[name];
+  const figure = (name) =>
+    el("td", { class: changed(name) ? "figure changed" : "figure" }, number(item[name]));
+  const element = el(
+    "tr",
+    { "data-id": item.id },
+    el("th", { scope: "row" }, item.client_name),
+    el("td", {}, item.satellite_name),
+    el("td", { class: "roomy faint" }, item.user_agent ?? ""),
+    figure("requests"),
+    figure("tool_calls"),
+    el("td", { class: "figure faint" }, agoTime(item.last_activity_at)),
+  );
+  if (!last) element.classList.add("fresh");
+  return { item, element, name: `${item.client_name} ${item.satellite_name} ${item.id}` };
+}

@@ -1,0 +1,90 @@
+/** The sign-in form. */
+
+import { request } from "./api.js";
+
+export class SignIn {
+  #root;
+  #form;
+  #error;
+  #button;
+  #onDone;
+  #countdown = null;
+
+  constructor(root, onDone) {
+    this.#root = root;
+    this.#form = root.querySelector("form");
+    this.#error = root.querySelector("[data-error]");
+    this.#button = root.querySelector("button");
+    this.#onDone = onDone;
+    this.#form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#submit();
+    });
+  }
+
+  show(message = "") {
+    this.#root.hidden = false;
+    this.#say(message);
+    const { email, password } = this.#form.elements;
+    (email.value ? password : email).focus();
+  }
+
+  hide() {
+    this.#root.hidden = true;
+    this.#form.elements.password.value = "";
+  }
+
+  async #submit() {
+    const { email, password } = this.#form.elements;
+    this.#button.disabled = true;
+    this.#say("");
+    try {
+      const body = { email: email.value, password: password.value };
+      await request("/api/auth/login", { method: "POST", body });
+      this.#button.disabled = false;
+      this.#onDone();
+    } catch (problem) {
+      this.#button.disabled = false;
+      this.#explain(problem);
+    }
+  }
+
+  #explain(problem) {
+    if (problem.status === 429) return this.#count(problem.retryAfter ?? 60);
+    this.#say(
+      {
+        0: "The server cannot be reached. Check the connection and try again.",
+        401: "E-mail and password do not match.",
+        422: "Enter an e-mail address and a password.",
+      }[problem.status] ?? problem.message,
+    );
+    if (problem.status === 401) this.#form.elements.password.select();
+  }
+
+  /** Too many tries: say when the next one counts, and keep the button off until then. */
+  #count(seconds) {
+    this.#button.disabled = true;
+    const end = Date.now() + seconds * 1_000;
+    const step = () => {
+      const left = Math.ceil((end - Date.now()) / 1_000);
+      if (left > 0) return this.#show(`Too many tries. Try again in ${span(left)}.`);
+      this.#say("");
+      this.#button.disabled = false;
+    };
+    this.#say(`Too many tries. Try again in ${span(seconds)}.`);
+    this.#countdown = setInterval(step, 1_000);
+  }
+
+  #say(message) {
+    clearInterval(this.#countdown);
+    this.#show(message);
+  }
+
+  #show(message) {
+    this.#error.textContent = message;
+  }
+}
+
+function span(seconds) {
+  return seconds < 90 ? `${seconds} s` : `${Math.ceil(seconds / 60)} min`;
+}
