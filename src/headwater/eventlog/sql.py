@@ -1,0 +1,194 @@
+"""An event log in a SQL database: SQLite in this version.
+
+Each topic counts its own records in the row that its writers lock, so its order is the order of
+their commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+
+from headwater.errors import UsageError
+from headwater.eventlog.interface import EventLog, Follower
+from headwater.eventlog.record import (
+    Bounds,
+    Capabilities,
+    Offset,
+    Record,
+    Retention,
+    Run,
+    check_key,
+    check_topic,
+    encode_all,
+)
+from headwater.eventlog.sql_reader import Reader
+from headwater.eventlog.sql_storage import Storage
+from headwater.eventlog.sql_tables import METADATA, bounds_of, record_of, ticks
+from headwater.eventlog.sql_trim import topics_to_trim, trim_some
+from headwater.eventlog.sql_writer import Job, Writer, append_jobs
+
+__all__ = ["METADATA", "SqlLog", "open_sqlite"]
+
+_BOUNDS = sa.text(
+    "SELECT l.epoch, t.latest, t.trimmed FROM headwater_log AS l"
+    " LEFT JOIN headwater_topics AS t ON t.name = :topic WHERE l.id = 1"
+)
+# One statement, so that records and bounds are of one moment.
+_RUN = (
+    "SELECT l.epoch, t.latest, t.trimmed, e.number, e.at, e.key, e.data FROM headwater_log AS l"
+    " LEFT JOIN headwater_topics AS t ON t.name = :topic"
+    " LEFT JOIN headwater_events AS e ON e.topic_id = t.id AND e.number {beyond} :number"
+    " WHERE l.id = 1 ORDER BY e.number {order} LIMIT :rows"
+)
+_AFTER = sa.text(_RUN.format(beyond=">", order=""))
+_BEFORE = sa.text(_RUN.format(beyond="<", order="DESC"))
+
+# SQLite's largest integer; no topic counts this far.
+_LAST = 2**63 - 1
+
+
+class SqlLog(EventLog):
+    """An event log in the database of ``engine``, next to whatever else it holds.
+
+    Args:
+        engine: an AsyncEngine on a SQLite file. It stays the caller's: ``close`` leaves it open.
+        max_event_bytes: of one event's JSON.
+        clock: the present moment, UTC.
+    """
+
+    name = "event log (sqlite)"
+    capabilities = Capabilities(
+        durable=True, multi_process=True, transactional=True, trim_by_size=True
+    )
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        max_event_bytes: int = EventLog.max_event_bytes,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.engine = engine
+        self.max_event_bytes = max_event_bytes
+        self._clock = clock
+        self._storage = Storage(engine)
+        self._reader = Reader(self._storage)
+        self._writer = Writer(self._storage, clock, self._reader.wake)
+
+    async def start(self) -> None:
+        await self._storage.ready()
+
+    async def append(
+        self,
+        topic: str,
+        data: Mapping[str, Any] | Iterable[Mapping[str, Any]],
+        *,
+        key: str | None = None,
+        connection: AsyncConnection | AsyncSession | None = None,
+    ) -> list[Record]:
+        events = encode_all(data, self.max_event_bytes, self.capabilities.max_batch)
+        job = Job(check_topic(topic), events, check_key(key))
+        if not events:
+            return []
+        if connection is None:
+            return await self._writer.append(job)
+        own = await _connection(connection)
+        results = await self._storage.join(
+            own, lambda joined: append_jobs(joined, [job], self._clock())
+        )
+        return results[0]
+
+    async def read(self, topic: str, after: Offset, limit: int) -> Run:
+        return await self._run(_AFTER, topic, min(after[0], _LAST), limit)
+
+    async def latest(self, topic: str, limit: int, before: Offset | None = None) -> Run:
+        number = _LAST if before is None else min(before[0], _LAST)
+        return await self._run(_BEFORE, topic, number, limit)
+
+    async def _run(self, statement: sa.TextClause, topic: str, number: int, limit: int) -> Run:
+        values = {"topic": check_topic(topic), "number": number, "rows": max(limit, 1)}
+        rows = await self._storage.read(statement, values)
+        records = [record_of(topic, row) for row in rows if row.number is not None]
+        if statement is _BEFORE:
+            records.reverse()
+        return Run(records, bounds_of(rows[0].epoch, rows[0].latest, rows[0].trimmed))
+
+    async def bounds(self, topic: str) -> Bounds:
+        (row,) = await self._storage.read(_BOUNDS, {"topic": check_topic(topic)})
+        return bounds_of(row.epoch, row.latest, row.trimmed)
+
+    async def follow(self, topic: str, follower: Follower) -> Bounds:
+        check_topic(topic)
+        await self._storage.ready()
+        return await self._reader.follow(topic, follower)
+
+    async def unfollow(self, topic: str, follower: Follower) -> None:
+        self._reader.unfollow(topic, follower)
+
+    async def trim(
+        self,
+        topic: str | None = None,
+        *,
+        max_age: timedelta | None = None,
+        max_count: int | None = None,
+        max_bytes: int | None = None,
+    ) -> int:
+        keep = Retention(max_age, max_count, max_bytes)
+        oldest = None if max_age is None else ticks(self._clock() - max_age)
+        if topic is None:
+            names = await topics_to_trim(self._storage, keep, oldest)
+        else:
+            names = [check_topic(topic)]
+        removed = 0
+        for name in names:
+            # In steps, so that other writers wait for one of them and not for all.
+            step = partial(trim_some, topic=name, keep=keep, oldest=oldest)
+            while count := await self._storage.write(step):
+                removed += count
+        self._reader.wake()
+        return removed
+
+    async def close(self) -> None:
+        await self._writer.close()
+        await self._reader.close()
+        self._storage.closed = True
+
+
+class _SqliteLog(SqlLog):
+    """A log that opened its engine itself, and closes it."""
+
+    async def close(self) -> None:
+        await super().close()
+        await self.engine.dispose()
+
+
+def open_sqlite(path: str) -> SqlLog:
+    """The log in a file of its own, or in one that is shared with other tables."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+    sa.event.listen(engine.sync_engine, "connect", _prepare)
+    return _SqliteLog(engine)
+
+
+def _prepare(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    # Readers do not wait for the writer. FULL, because a commit that a power cut takes back would
+    # give numbers out twice, and clients resume by them.
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()
+
+
+async def _connection(given: AsyncConnection | AsyncSession) -> AsyncConnection:
+    if isinstance(given, AsyncConnection):
+        return given
+    if isinstance(given, AsyncSession):
+        return await given.connection()
+    raise UsageError(
+        f"connection: an AsyncConnection or an AsyncSession, not {type(given).__name__}"
+    )

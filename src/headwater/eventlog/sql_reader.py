@@ -1,0 +1,261 @@
+"""Following topics of a SQL log: one task and one statement per wake, for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from headwater.errors import ResetReason, SourceUnavailableError
+from headwater.eventlog.interface import Follower
+from headwater.eventlog.record import Bounds, Record
+from headwater.eventlog.sql_storage import Storage
+from headwater.eventlog.sql_tables import bounds_of, record_of
+
+__all__ = ["Reader"]
+
+_log = logging.getLogger(__name__)
+
+# Rows per statement: big enough that a backlog is read fast, small enough to hold in memory.
+ROWS = 500
+# Back-off while the storage is away, in seconds: a restart takes less than the first few.
+SHORTEST, LONGEST = 0.1, 5.0
+
+# Between looks for commits of other processes, in seconds.
+WATCH = 0.05
+
+_DATA_VERSION = sa.text("PRAGMA data_version")
+# head is the highest id ever given out, also when the newest rows were trimmed.
+# CROSS JOIN and + keep SQLite's planner on the range of ids: it would rather read all of the
+# followed topics and sort.
+_NEW = sa.text(
+    "SELECT l.epoch, l.trims, coalesce(s.seq, 0) AS head, e.* FROM headwater_log AS l"
+    " LEFT JOIN sqlite_sequence AS s ON s.name = 'headwater_events'"
+    " LEFT JOIN ("
+    "SELECT e.id, t.name, e.number, e.at, e.key, e.data FROM headwater_events AS e"
+    " CROSS JOIN headwater_topics AS t ON t.id = e.topic_id"
+    " WHERE e.id > :last AND +t.name IN (SELECT value FROM json_each(:topics))"
+    " ORDER BY e.id LIMIT :rows"
+    ") AS e ON true WHERE l.id = 1 ORDER BY e.id"
+)
+_BOUNDS = sa.text(
+    "SELECT l.epoch, l.trims, coalesce(s.seq, 0) AS head, t.name, t.latest, t.trimmed"
+    " FROM headwater_log AS l"
+    " LEFT JOIN sqlite_sequence AS s ON s.name = 'headwater_events'"
+    " LEFT JOIN headwater_topics AS t ON t.name IN (SELECT value FROM json_each(:topics))"
+    " WHERE l.id = 1"
+)
+
+
+@dataclass(slots=True, eq=False)
+class _Following:
+    """One follower of a topic. ``number`` is the last it was told of."""
+
+    follower: Follower
+    number: int
+
+
+class Reader:
+    """The one reader of a log in this process. Its task lives while anything is followed.
+
+    Topics join between two of its reads, so that each follower's first record is the one after
+    the bounds it was given; those that ask at the same time share one statement.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._topics: dict[str, list[_Following]] = {}
+        self._joining: list[tuple[str, Follower, asyncio.Future[Bounds]]] = []
+        self._names: str | None = None
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._epoch = ""
+        self._last = self._trims = 0
+
+    def wake(self, topics: Iterable[str] | None = None) -> None:
+        """Something may have been committed; to ``topics`` alone, if it is known."""
+        if topics is None or any(topic in self._topics for topic in topics):
+            self._wake.set()
+
+    async def follow(self, topic: str, follower: Follower) -> Bounds:
+        joined: asyncio.Future[Bounds] = asyncio.get_running_loop().create_future()
+        self._joining.append((topic, follower, joined))
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name=f"{self._storage.name}: reader")
+        self._wake.set()
+        try:
+            return await joined
+        except asyncio.CancelledError:
+            self.unfollow(topic, follower)
+            raise
+
+    def unfollow(self, topic: str, follower: Follower) -> None:
+        for name, one, joined in self._joining:
+            if name == topic and one is follower:
+                joined.cancel()
+        left = [one for one in self._topics.pop(topic, ()) if one.follower is not follower]
+        if left:
+            self._topics[topic] = left
+        else:
+            self._names = None
+        if not self._topics:
+            self._wake.set()  # the task looks whether it is still needed
+
+    async def close(self) -> None:
+        task = self._task
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _run(self) -> None:
+        delay = SHORTEST
+        watch = asyncio.create_task(self._watch(), name=f"{self._storage.name}: watch")
+        try:
+            while self._topics or self._joining:
+                self._wake.clear()
+                try:
+                    await self._join()
+                    more = bool(self._topics) and await self._read()
+                except Exception as error:
+                    self._away(error, first=delay == SHORTEST)
+                    await self._pause(delay * random.uniform(0.5, 1.0))
+                    delay = min(delay * 2, LONGEST)
+                    continue
+                delay = SHORTEST
+                if not more and self._topics:
+                    await self._wake.wait()
+        finally:
+            self._task = None
+            watch.cancel()
+            for _, _, joined in self._joining:
+                joined.cancel()
+            self._joining.clear()
+
+    def _away(self, error: Exception, *, first: bool) -> None:
+        """Tell who waits to join; those who follow already just wait longer."""
+        if not isinstance(error, SourceUnavailableError):
+            _log.error("%s: reading failed", self._storage.name, exc_info=error)
+        elif first and self._topics:
+            _log.warning("%s; followers wait", error)
+        for _, _, joined in self._joining:
+            if not joined.done():
+                joined.set_exception(error)
+        self._joining.clear()
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _join(self) -> None:
+        """Let in who asked to follow."""
+        asking = len(self._joining)
+        if not asking:
+            return
+        names = {topic for topic, _, _ in self._joining}
+        rows = await self._storage.read(_BOUNDS, {"topics": json.dumps(sorted(names))})
+        joining, self._joining = self._joining[:asking], self._joining[asking:]
+        if not self._topics:
+            self._epoch, self._trims, self._last = rows[0].epoch, rows[0].trims, rows[0].head
+        states = _states(rows)
+        for topic, follower, joined in joining:
+            if not joined.done():
+                bounds = _bounds(rows, states.get(topic))
+                following = _Following(follower, bounds.latest[0])
+                self._topics.setdefault(topic, []).append(following)
+                joined.set_result(bounds)
+        self._names = None
+
+    async def _read(self) -> bool:
+        """Hand over what is new; True if there is more to read at once."""
+        if self._names is None:
+            self._names = json.dumps(sorted(self._topics))
+        values = {"last": self._last, "topics": self._names, "rows": ROWS}
+        rows = await self._storage.read(_NEW, values)
+        first = rows[0]
+        if first.epoch != self._epoch or first.head < self._last:
+            await self._begin_anew()
+            return True
+        if first.trims != self._trims:
+            await self._look_for_losses()
+        fresh: dict[str, list[Record]] = defaultdict(list)
+        for row in rows:
+            if row.id is not None and row.name in self._topics:
+                fresh[row.name].append(record_of(row.name, row))
+        full = len(rows) == ROWS
+        self._last = rows[-1].id if full else first.head
+        for topic, records in fresh.items():
+            for one in tuple(self._topics.get(topic, ())):
+                news = [record for record in records if record.offset[0] > one.number]
+                if news:
+                    one.number = news[-1].offset[0]
+                    _tell(topic, one.follower.deliver, news)
+        return full
+
+    async def _begin_anew(self) -> None:
+        """The storage is another one, or an older copy of itself."""
+        rows = await self._storage.read(_BOUNDS, {"topics": self._names})
+        self._epoch, self._trims, self._last = rows[0].epoch, rows[0].trims, rows[0].head
+        self._reset("unknown", rows)
+
+    async def _look_for_losses(self) -> None:
+        """Something was trimmed since the last read: find the followers that it overtook."""
+        rows = await self._storage.read(_BOUNDS, {"topics": self._names})
+        if rows[0].epoch == self._epoch:
+            self._trims = rows[0].trims
+            self._reset("expired", rows)
+
+    def _reset(self, reason: ResetReason, rows: Sequence[sa.Row[Any]]) -> None:
+        """Tell every follower (``unknown``), or those that lost records (``expired``)."""
+        states = _states(rows)
+        for topic, followings in tuple(self._topics.items()):
+            bounds = _bounds(rows, states.get(topic))
+            for one in tuple(followings):
+                if reason == "unknown" or bounds.earliest[0] > one.number:
+                    one.number = bounds.latest[0]
+                    _tell(topic, one.follower.reset, reason, bounds)
+
+    async def _watch(self) -> None:
+        """Wake the reader when another connection, of whatever process, has committed."""
+        while True:
+            try:
+                async with self._storage.engine.connect() as connection:
+                    # Outside any transaction, which would hold an old view of the file.
+                    await connection.execution_options(isolation_level="AUTOCOMMIT")
+                    seen = None
+                    while True:
+                        version = await connection.scalar(_DATA_VERSION)
+                        if version != seen:
+                            seen = version
+                            self._wake.set()
+                        await asyncio.sleep(WATCH)
+            except Exception as error:
+                _log.debug("%s: watching failed: %s", self._storage.name, error)
+                self._wake.set()
+                await asyncio.sleep(LONGEST)
+
+
+def _states(rows: Sequence[sa.Row[Any]]) -> Mapping[str, sa.Row[Any]]:
+    return {row.name: row for row in rows if row.name is not None}
+
+
+def _bounds(rows: Sequence[sa.Row[Any]], state: sa.Row[Any] | None) -> Bounds:
+    if state is None:
+        return bounds_of(rows[0].epoch, None, None)
+    return bounds_of(state.epoch, state.latest, state.trimmed)
+
+
+def _tell(topic: str, say: Callable[..., None], *what: object) -> None:
+    try:
+        say(*what)
+    except Exception:
+        _log.exception("a follower of topic %s failed", topic)
