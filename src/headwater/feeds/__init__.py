@@ -1,0 +1,20 @@
+"""Feeds: positions, sources and how their items become bytes. No I/O but that of the sources."""
+
+from headwater.feeds.feed import Feed
+from headwater.feeds.poll import Poll
+from headwater.feeds.position import Position
+from headwater.feeds.source import Change, Filter, Origin, Page, Place, Sink, Source, Window
+
+__all__ = [
+    "Change",
+    "Feed",
+    "Filter",
+    "Origin",
+    "Page",
+    "Place",
+    "Poll",
+    "Position",
+    "Sink",
+    "Source",
+    "Window",
+]

@@ -92,6 +92,7 @@ class Page:
             it is the origin's head as of the read, so that a quiet feed's position moves on.
         has_more: further items in the direction asked: newer with ``after``, older otherwise.
         epoch: the epoch that was read, from the same statement as the rows where there is one.
+        as_of: for a source with a window, the moment by which the window was looked at, UTC.
     """
 
     changes: Sequence[Change]
@@ -99,6 +100,7 @@ class Page:
     end: Place
     has_more: bool
     epoch: str
+    as_of: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,268 @@
+"""A channel: one feed with one filter, and all the streams that follow it.
+
+Its streams are of three kinds. *Current* ones have been sent everything: a new frame is written to
+each of them, and that is all the work there is. *Behind* ones met a full connection: they go on
+from the ring when it has drained, or from the source when the ring no longer reaches back.
+*Ahead* ones read a page that is newer than what the origin has handed over so far; they leave out
+what they have had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from headwater.delivery.ring import Entry, Ring
+from headwater.delivery.window import Members
+from headwater.errors import ResetReason
+from headwater.feeds.feed import Feed
+from headwater.feeds.source import Change, Page, Place, Source
+
+if TYPE_CHECKING:
+    from headwater.delivery.feed_stream import FeedStream
+    from headwater.delivery.follower import Follower
+
+__all__ = ["ROOM", "Channel", "State"]
+
+# A stream that has more than this waiting is behind; it is also how much one that catches up is
+# given at a time.
+ROOM = 64 * 1024
+
+
+class State(enum.Enum):
+    """Where a channel has a stream."""
+
+    CURRENT = enum.auto()
+    AHEAD = enum.auto()
+    BEHIND = enum.auto()
+    READING = enum.auto()
+
+
+class Channel:
+    """One feed with one filter.
+
+    Attributes:
+        feed, source: what is followed.
+        ring: the frames that may still have to be sent.
+        streams: the streams that follow, of whatever kind.
+        holds: how many are about to add a stream; the channel is kept meanwhile.
+    """
+
+    def __init__(self, feed: Feed, source: Source, follower: Follower, head: Place) -> None:
+        self.feed = feed
+        self.source = source
+        self.follower = follower
+        self.ring = Ring(head)
+        self.streams: set[FeedStream] = set()
+        self.holds = 0
+        self._prepared: asyncio.Future[None] | None = None
+        self._current: set[FeedStream] = set()
+        self._ahead: set[FeedStream] = set()
+        self._flushed = 0
+        self._snapshots: dict[int, asyncio.Future[Page]] = {}
+        self._members: Members | None = None
+        if source.window is not None:
+            self._members = Members(source.window.length, self._left)
+
+    # What the follower calls
+
+    async def prepare(self) -> None:
+        """Load what a time window holds, once. The channel is handed changes already."""
+        if self._members is None:
+            return
+        if self._prepared is None or (self._prepared.done() and self._prepared.exception()):
+            self._prepared = asyncio.ensure_future(self._load(self._members))
+        await asyncio.shield(self._prepared)
+
+    async def _load(self, members: Members) -> None:
+        members.load(await self.source.members())
+        self.ring.floor_left = members.told
+
+    def take(self, change: Change) -> None:
+        """A change that this channel's filter matches; ``flush`` follows."""
+        if self._members is None:
+            self._append(Entry(self.feed.frame(change, self.follower.epoch), change.place))
+            return
+        self._members.expire()
+        key = change.key or {}
+        if change.removed:
+            if not self._members.remove(key):
+                return
+        else:
+            known = self._members.has(key)
+            if not self._members.update(key, change.moment):
+                if not known:
+                    return
+                change = Change(change.place, change.values, removed=True, key=key)
+        if change.place is None:
+            self._append(Entry(self.feed.frame(change, self.follower.epoch), None))
+        else:
+            place = change.place.at(self._members.told)
+            data = self.feed.frame_at(change, self.follower.epoch, place)
+            self._append(Entry(data, place))
+
+    def flush(self) -> None:
+        """Send what was taken since the last flush."""
+        ring = self.ring
+        new = ring.since(self._flushed)
+        if not new:
+            return
+        start, self._flushed = self._flushed, ring.end
+        data = new[0].data if len(new) == 1 else b"".join(entry.data for entry in new)
+        now = asyncio.get_running_loop().time()
+        slow: list[FeedStream] = []
+        for stream in self._current:
+            sender = stream.sender
+            if sender.pending > ROOM:
+                slow.append(stream)
+            else:
+                sender.write(data)
+                stream.written_at = now
+        counters = self.follower.counters
+        counters.writes += len(self._current) - len(slow)
+        counters.frames += (len(self._current) - len(slow)) * len(new)
+        for stream in slow:
+            self._current.discard(stream)
+            stream.fall_behind(start, ring.before(start))
+        self.settle()
+
+    def settle(self) -> None:
+        """Move on the streams that are ahead, now that the origin's head may have reached them."""
+        for stream in tuple(self._ahead):
+            self._ahead.discard(stream)
+            self.go_on(stream)
+
+    @property
+    def waits(self) -> bool:
+        """Whether some stream is ahead of what was handed over."""
+        return bool(self._ahead)
+
+    def restart(self, reason: ResetReason, head: Place) -> None:
+        """The storage is another one, or was trimmed past us: every stream begins anew."""
+        self.ring.clear(head)
+        self._flushed = self.ring.end
+        self._snapshots.clear()
+        self._current.clear()
+        self._ahead.clear()
+        for stream in tuple(self.streams):
+            stream.had = None
+            stream.restart(reason)
+
+    def break_off(self) -> None:
+        """An item cannot be encoded: end all streams where they are."""
+        for stream in tuple(self.streams):
+            stream.fail(500)
+
+    def close(self) -> None:
+        """Nobody follows any more."""
+        if self._members is not None:
+            self._members.close()
+
+    # What streams call
+
+    async def snapshot(self, limit: int) -> Page:
+        """The newest page; streams that ask while one is being read share it."""
+        shared = self._snapshots.get(limit)
+        if shared is None:
+            shared = asyncio.ensure_future(self.source.page(limit))
+            self._snapshots[limit] = shared
+            shared.add_done_callback(lambda done: self._forget_snapshot(limit, done))
+        return await asyncio.shield(shared)
+
+    def _forget_snapshot(self, limit: int, done: asyncio.Future[Page]) -> None:
+        if self._snapshots.get(limit) is done:
+            del self._snapshots[limit]
+        if not done.cancelled():
+            done.exception()
+
+    def join(self, stream: FeedStream, place: Place, told: datetime | None) -> bool:
+        """Go live from ``place``, if the ring reaches back to it.
+
+        Arguments:
+            place: what the stream was sent so far.
+            told: up to when it was told what left the time window.
+
+        Returns False when the source has to be read first.
+        """
+        ring = self.ring
+        if not place.includes(ring.floor):
+            return False
+        floor_left = ring.floor_left
+        if floor_left is not None and (told is None or told < floor_left):
+            return False
+        stream.cursor = ring.first
+        stream.had = place
+        stream.told = told
+        self.go_on(stream)
+        return True
+
+    def go_on(self, stream: FeedStream) -> None:
+        """Send a stream that is not current what the ring has for it, as far as there is room."""
+        ring = self.ring
+        counters = self.follower.counters
+        while stream.sender.pending <= ROOM and not stream.ended:
+            if stream.cursor < ring.first:
+                stream.read()
+                return
+            entries = ring.since(stream.cursor)
+            if not entries:
+                self._caught_up(stream)
+                return
+            parts: list[bytes] = []
+            size = 0
+            for entry in entries:
+                stream.cursor += 1
+                if not stream.has(entry):
+                    parts.append(entry.data)
+                    size += len(entry.data)
+                    if size > ROOM:
+                        break
+            if parts:
+                stream.write(b"".join(parts))
+                counters.frames += len(parts)
+        if not stream.ended:
+            sent = ring.before(stream.cursor)
+            if stream.had is not None and not sent.includes(stream.had):
+                sent = stream.had
+            stream.fall_behind(stream.cursor, sent)
+
+    def leave(self, stream: FeedStream) -> None:
+        """A stream has ended. Idempotent."""
+        self._current.discard(stream)
+        self._ahead.discard(stream)
+        self.streams.discard(stream)
+        self.release()
+
+    def release(self) -> None:
+        """Let the channel go if nobody is left."""
+        if not self.streams and not self.holds:
+            self.follower.forget(self)
+
+    def _caught_up(self, stream: FeedStream) -> None:
+        had = stream.had
+        if had is not None and not self.follower.head.includes(had):
+            stream.state = State.AHEAD
+            self._ahead.add(stream)
+            self.follower.expect(self)
+        elif self._flushed != self.ring.end:
+            # In the middle of a hand-over: the flush that follows will come by here.
+            stream.state = State.AHEAD
+            self._ahead.add(stream)
+        else:
+            stream.had = None
+            stream.told = None
+            stream.state = State.CURRENT
+            self._current.add(stream)
+
+    def _left(self, key: Mapping[str, Any], moment: datetime) -> None:
+        place = self.follower.head.at(moment)
+        token = self.feed.position(self.follower.epoch, place)
+        self._append(Entry(self.feed.removal(key, token), place, moment))
+        self.follower.flush_soon(self)
+
+    def _append(self, entry: Entry) -> None:
+        self.ring.append(entry)
+        self.follower.remember(self, len(entry.data))

@@ -1,0 +1,101 @@
+"""Heartbeats: one shared timer for all streams, whatever their number and intervals.
+
+A comment after some seconds of silence keeps proxies from closing an idle connection and finds
+dead peers (WHATWG HTML, 9.2.7: "authors can include a comment line (one starting with a ':'
+character) every 15 seconds or so"). A stream that is busy needs none and pays nothing: it only
+notes when it last wrote, and is looked at again when its heartbeat would have been due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+from typing import Protocol
+
+__all__ = ["Beating", "Heartbeats", "Token"]
+
+logger = logging.getLogger("headwater.delivery")
+
+
+class Beating(Protocol):
+    """What a heartbeat needs of a stream.
+
+    Attributes:
+        written_at: the loop's time of the last write.
+    """
+
+    written_at: float
+
+    def beat(self) -> None:
+        """Send a heartbeat, unless something is on its way already."""
+        ...
+
+
+class Token:
+    """A stream's place in the heap; emptied when the stream ends, so that it can be freed."""
+
+    __slots__ = ("interval", "stream")
+
+    def __init__(self, stream: Beating, interval: float) -> None:
+        self.stream: Beating | None = stream
+        self.interval = interval
+
+
+class Heartbeats:
+    """The heartbeats of one event loop."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Token]] = []
+        self._order = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, stream: Beating, interval: float) -> Token:
+        """Send a heartbeat whenever ``stream`` was silent for ``interval`` seconds."""
+        token = Token(stream, interval)
+        self._push(asyncio.get_running_loop().time() + interval, token)
+        return token
+
+    def remove(self, token: Token) -> None:
+        """No more heartbeats for this stream. Idempotent."""
+        token.stream = None
+
+    def close(self) -> None:
+        """Cancel the timer and forget all streams."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._heap.clear()
+
+    def _push(self, due: float, token: Token) -> None:
+        heapq.heappush(self._heap, (due, next(self._order), token))
+        if self._timer is None or due < self._timer.when():
+            self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(self._heap[0][0], self._look) if self._heap else None
+
+    def _look(self) -> None:
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        again: list[tuple[float, Token]] = []
+        while self._heap and self._heap[0][0] <= now:
+            token = heapq.heappop(self._heap)[2]
+            stream = token.stream
+            if stream is None:
+                continue
+            due = stream.written_at + token.interval
+            if due <= now:
+                try:
+                    stream.beat()
+                except Exception:
+                    logger.exception("a heartbeat could not be sent")
+                due = now + token.interval
+            again.append((due, token))
+        for due, token in again:
+            heapq.heappush(self._heap, (due, next(self._order), token))
+        self._arm()

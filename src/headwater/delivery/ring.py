@@ -1,0 +1,87 @@
+"""A channel's ring: the frames that its streams may still have to send, each with its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from headwater.feeds.source import Place
+
+__all__ = ["Entry", "Ring"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One frame.
+
+    Attributes:
+        data: the framed bytes, shared by all streams.
+        place: where it is, or None for one that a client may not resume from.
+        left: for an item that left a time window, when it did.
+    """
+
+    data: bytes
+    place: Place | None
+    left: datetime | None = None
+
+
+class Ring:
+    """A bounded run of entries, numbered on from 0. The oldest are dropped from the front.
+
+    Attributes:
+        first: the number of the oldest entry that is still here.
+        floor: the place from which on nothing has been dropped.
+        floor_left: the same for items that left a time window.
+    """
+
+    __slots__ = ("_entries", "_gone", "first", "floor", "floor_left")
+
+    def __init__(self, floor: Place, floor_left: datetime | None = None) -> None:
+        self._entries: list[Entry] = []
+        self._gone = 0
+        self.first = 0
+        self.floor = floor
+        self.floor_left = floor_left
+
+    @property
+    def end(self) -> int:
+        """The number that the next entry will get."""
+        return self.first + len(self._entries) - self._gone
+
+    def append(self, entry: Entry) -> None:
+        self._entries.append(entry)
+
+    def since(self, number: int) -> list[Entry]:
+        """The entries from ``number`` on."""
+        return self._entries[number - self.first + self._gone :]
+
+    def before(self, number: int) -> Place:
+        """The place of a client that was sent everything before ``number``."""
+        at = number - self.first + self._gone - 1
+        while at >= self._gone:
+            place = self._entries[at].place
+            if place is not None:
+                return place
+            at -= 1
+        return self.floor
+
+    def drop_first(self) -> None:
+        """Drop the oldest entry."""
+        entry = self._entries[self._gone]
+        if entry.left is not None:
+            self.floor_left = entry.left
+        elif entry.place is not None:
+            self.floor = entry.place
+        self._gone += 1
+        self.first += 1
+        # Taking from the front of a list moves all that follows; in halves it costs nothing.
+        if self._gone > 64 and self._gone * 2 > len(self._entries):
+            del self._entries[: self._gone]
+            self._gone = 0
+
+    def clear(self, floor: Place) -> None:
+        """Drop everything: the storage is another one."""
+        self.first = self.end
+        self._entries.clear()
+        self._gone = 0
+        self.floor = floor

@@ -1,0 +1,55 @@
+"""From a change to the channels it belongs to: an index of equality filters, not a scan."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, Generic, TypeVar
+
+from headwater.feeds.source import Filter
+
+__all__ = ["FilterIndex"]
+
+T = TypeVar("T", bound=Hashable)
+
+
+class FilterIndex(Generic[T]):
+    """Finds what was registered for a row's values in one look-up per set of column names."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[str, ...], dict[tuple[Hashable, ...], dict[T, None]]] = {}
+
+    def add(self, wanted: Filter, target: T) -> None:
+        """Register ``target`` for all rows that ``wanted`` matches."""
+        for conjunction in wanted.any_of:
+            names = tuple(name for name, _ in conjunction)
+            values = tuple(value for _, value in conjunction)
+            self._groups.setdefault(names, {}).setdefault(values, {})[target] = None
+
+    def remove(self, wanted: Filter, target: T) -> None:
+        """Undo ``add``."""
+        for conjunction in wanted.any_of:
+            names = tuple(name for name, _ in conjunction)
+            values = tuple(value for _, value in conjunction)
+            group = self._groups[names]
+            del group[values][target]
+            if not group[values]:
+                del group[values]
+            if not group:
+                del self._groups[names]
+
+    def match(self, values: Mapping[str, Any]) -> Iterable[T]:
+        """Everything registered for a row with these values, each once."""
+        found: list[dict[T, None]] = []
+        for names, group in self._groups.items():
+            try:
+                hit = group.get(tuple(values.get(name) for name in names))
+            except TypeError:  # a value that cannot be hashed equals no filter's value
+                continue
+            if hit:
+                found.append(hit)
+        if len(found) == 1:
+            return found[0]
+        return dict.fromkeys(target for hit in found for target in hit)
+
+    def __bool__(self) -> bool:
+        return bool(self._groups)

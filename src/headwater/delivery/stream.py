@@ -1,0 +1,165 @@
+"""One open ``text/event-stream`` response: what every kind of stream has in common."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from headwater.delivery.heartbeat import Token
+from headwater.delivery.open_streams import OpenStreams
+from headwater.delivery.sender import Sender
+from headwater.protocol import HEARTBEAT, frame
+
+__all__ = ["EVENT_STREAM_HEADERS", "Stream"]
+
+logger = logging.getLogger("headwater.delivery")
+
+# no-transform keeps proxies from compressing, which would hold events back until a block is full;
+# X-Accel-Buffering is nginx's own switch for the same reason.
+EVENT_STREAM_HEADERS: tuple[tuple[bytes, bytes], ...] = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
+_OWN = frozenset(name for name, _ in EVENT_STREAM_HEADERS) | {b"content-length"}
+
+Closer = Callable[[], Awaitable[object] | object]
+
+
+class Stream:
+    """One open response.
+
+    Attributes:
+        sender: where bytes go.
+        written_at: the loop's time of the last write.
+        committed: the response's head is on its way; from now on errors are events.
+        ended: the response is over, or the peer has gone.
+        headers: further headers of the response, lower-case names; may be added to until it is
+            committed.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_beat",
+        "_closers",
+        "_streams",
+        "committed",
+        "ended",
+        "headers",
+        "heartbeat",
+        "sender",
+        "written_at",
+    )
+
+    def __init__(
+        self, sender: Sender, streams: OpenStreams, *, heartbeat: float | None = None
+    ) -> None:
+        self.sender = sender
+        self.heartbeat = heartbeat
+        self.written_at = 0.0
+        self.committed = False
+        self.ended = False
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._streams = streams
+        self._beat: Token | None = None
+        self._closers: list[Closer] = []
+
+    def commit(self, status: int = 200) -> None:
+        """Send the response's head. Idempotent."""
+        if self.committed or self.ended:
+            return
+        self.committed = True
+        extra = [pair for pair in self.headers if pair[0] not in _OWN]
+        self.sender.start(status, (*EVENT_STREAM_HEADERS, *extra))
+        self.written_at = asyncio.get_running_loop().time()
+        self._streams.add(self)
+        if self.heartbeat is not None:
+            self._beat = self._streams.heartbeats.add(self, self.heartbeat)
+
+    def write(self, data: bytes) -> None:
+        """Send framed bytes. Does nothing once ended."""
+        self.sender.write(data)
+        self.written_at = asyncio.get_running_loop().time()
+        self._streams.counters.writes += 1
+
+    def beat(self) -> None:
+        """Send a heartbeat, unless bytes are on their way."""
+        if not self.sender.pending:
+            self.write(HEARTBEAT)
+
+    def close(self) -> None:
+        """End the response after what was sent. Idempotent."""
+        if not self.ended:
+            self.sender.finish()
+            self._end()
+
+    def dismiss(self, retry: int) -> None:
+        """Tell when to come back, in milliseconds, and end the response."""
+        if not self.ended:
+            self.write(b"retry: %d\n\n" % retry)
+            self.close()
+
+    def fail(self, status: int, detail: str | None = None) -> None:
+        """Send an ``error`` event, which has no id, and end the response."""
+        if not self.ended:
+            told = f',"detail":{_quoted(detail)}' if detail else ""
+            self.write(frame("error", None, f'{{"status":{status}{told}}}'.encode()))
+            self.close()
+
+    def abort(self, why: str) -> None:
+        """Drop the connection at once."""
+        if not self.sender.closed:
+            logger.info("a stream was dropped: %s", why)
+        self._end()
+        self.sender.abort()
+
+    def lost(self) -> None:
+        """The peer has gone."""
+        if not self.sender.closed:
+            gone = getattr(self.sender, "gone", self.sender.abort)
+            gone()
+        self._end()
+
+    def release(self) -> None:
+        """The connection is done with: whoever runs the response calls this last."""
+        self._end()
+        self._streams.discard(self)
+
+    def on_close(self, call: Closer) -> None:
+        """Call ``call`` once when the stream ends for whatever reason; at once if it has ended.
+
+        It may be a coroutine function. A fault in it is logged and keeps nothing from running.
+        """
+        if self.ended:
+            self._run(call)
+        else:
+            self._closers.append(call)
+
+    def _end(self) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        if self._beat is not None:
+            self._streams.heartbeats.remove(self._beat)
+            self._beat = None
+        closers, self._closers = self._closers, []
+        for call in closers:
+            self._run(call)
+
+    def _run(self, call: Closer) -> None:
+        try:
+            result: Any = call()
+        except Exception:
+            logger.exception("an on_close callback failed")
+            return
+        if inspect.isawaitable(result):
+            self._streams.run(result, "an on_close callback")
+
+
+def _quoted(text: str) -> str:
+    import json
+
+    return json.dumps(text)

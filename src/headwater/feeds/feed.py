@@ -1,0 +1,144 @@
+"""A feed: names, item shape and how a page or a change becomes bytes, the same for both halves."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from headwater.errors import DeclarationError, PositionError, ResetReason
+from headwater.feeds.position import Position, fingerprint
+from headwater.feeds.source import Change, Page, Place
+from headwater.protocol import frame, to_json
+
+__all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "Feed", "encode_plain"]
+
+DEFAULT_LIMIT = 20
+MAX_LIMIT = 100
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+_OWN_EVENTS = frozenset({"snapshot", "reset", "error", "message", "open"})
+_OWN_FIELDS = frozenset({"start", "position", "has_more", "removed"})
+
+
+def encode_plain(item: Any) -> bytes:
+    """An item without a model as JSON."""
+    return to_json(item).encode()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Feed:
+    """One feed, as both halves of its pair show it.
+
+    Attributes:
+        name: what its positions are bound to; two feeds never take each other's.
+        collection: the field of a page that holds the items.
+        event: the name of the event of one item; its removal is ``<event>_removed``.
+        encode: an item as JSON, without line breaks.
+        limit: items of a page when the client names no limit, 1 to 100.
+        retry: milliseconds that clients are told to wait before they reconnect.
+    """
+
+    name: str
+    collection: str = "items"
+    event: str = "item"
+    encode: Callable[[Any], bytes] = encode_plain
+    limit: int = DEFAULT_LIMIT
+    retry: int = 2000
+    tag: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.event) or self.event in _OWN_EVENTS:
+            raise DeclarationError(
+                f"feed {self.name!r}: event={self.event!r} must be letters, digits, _ . or -, and "
+                f"none of {', '.join(sorted(_OWN_EVENTS))}"
+            )
+        if not _NAME.fullmatch(self.collection) or self.collection in _OWN_FIELDS:
+            raise DeclarationError(
+                f"feed {self.name!r}: collection={self.collection!r} must be letters, digits, _ . "
+                f"or -, and none of {', '.join(sorted(_OWN_FIELDS))}"
+            )
+        if not 1 <= self.limit <= MAX_LIMIT:
+            raise DeclarationError(
+                f"feed {self.name!r}: limit={self.limit} must be 1 to {MAX_LIMIT}"
+            )
+        object.__setattr__(self, "tag", fingerprint(self.name))
+
+    def position(self, epoch: str, place: Place) -> str:
+        """The token of a place."""
+        return f"1.{self.tag}.{epoch}.{place}"
+
+    def parse(self, token: str) -> Position:
+        """Read a client's token. Raises PositionError (``unknown``) unless it is this feed's."""
+        position = Position.parse(token)
+        if position.feed != self.tag:
+            raise PositionError(token, "unknown", "it is a position of another feed")
+        return position
+
+    def data(self, change: Change) -> bytes:
+        """A change's JSON, made once for all streams of this feed."""
+        data = change.frames.get(self)
+        if data is None:
+            data = encode_plain(change.key or {}) if change.removed else self.encode(change.item)
+            change.frames[self] = data
+        return data
+
+    def frame(self, change: Change, epoch: str) -> bytes:
+        """A change's event, made once for all streams of this feed."""
+        cached = change.frames.get((self, epoch))
+        if cached is None:
+            place = change.place
+            token = None if place is None else self.position(epoch, place)
+            cached = frame(self._event(change), token, self.data(change))
+            change.frames[self, epoch] = cached
+        return cached
+
+    def frame_at(self, change: Change, epoch: str, place: Place) -> bytes:
+        """A change's event with another place than its own, for feeds with a window."""
+        return frame(self._event(change), self.position(epoch, place), self.data(change))
+
+    def removal(self, key: Mapping[str, Any], token: str | None) -> bytes:
+        """The event that an item left."""
+        return frame(f"{self.event}_removed", token, encode_plain(key))
+
+    def body(self, page: Page, *, removals: bool = False) -> bytes:
+        """A page as the REST half answers it and as the ``snapshot`` event carries it.
+
+        With ``removals`` (a page of a keyed feed that was asked for with ``after``) the keys that
+        left are listed in ``removed``; they are to be applied before the items.
+        """
+        items = b",".join(self.data(change) for change in page.changes if not change.removed)
+        gone = b""
+        if removals:
+            keys = b",".join(self.data(change) for change in page.changes if change.removed)
+            gone = b',"removed":[%b]' % keys
+        return b'{%b:[%b]%b,"start":"%b","position":"%b","has_more":%b}' % (
+            json.dumps(self.collection).encode(),
+            items,
+            gone,
+            self.position(page.epoch, page.start).encode(),
+            self.position(page.epoch, page.end).encode(),
+            b"true" if page.has_more else b"false",
+        )
+
+    def snapshot(self, page: Page) -> bytes:
+        """The ``snapshot`` event."""
+        return frame("snapshot", self.position(page.epoch, page.end), self.body(page))
+
+    def reset(self, reason: ResetReason) -> bytes:
+        """The ``reset`` event. It has no id: the snapshot that follows it has."""
+        return frame("reset", None, b'{"reason":"%b"}' % reason.encode())
+
+    def page_frames(self, page: Page) -> bytes:
+        """The changes of a page as events, one after another."""
+        return b"".join(self.frame(change, page.epoch) for change in page.changes)
+
+    @property
+    def opening(self) -> bytes:
+        """What every stream begins with."""
+        return b"retry: %d\n\n" % self.retry
+
+    def _event(self, change: Change) -> str:
+        return f"{self.event}_removed" if change.removed else self.event

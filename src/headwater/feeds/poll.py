@@ -1,0 +1,322 @@
+"""``Poll``: a source for what only a function can tell.
+
+An aggregate query, somebody else's API: the function is called once per interval and distinct
+parameters, however many streams follow; never while nobody does; never twice at once. The feed is
+the latest state. A position is a hash of it, so an unchanged state sends nothing, also after a
+reconnect or a restart. Where items have a key a changed state is sent item by item.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import logging
+import random
+import weakref
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from headwater.errors import DeclarationError, EncodingError, PositionError, SourceUnavailableError
+from headwater.feeds.source import Change, Origin, Page, Place, Sink, Source
+from headwater.protocol import to_json
+
+__all__ = ["Poll", "PollFailures"]
+
+logger = logging.getLogger("headwater.feeds")
+
+# States that are remembered, so that a client which returns soon is sent the difference.
+_REMEMBERED = 8
+_MAX_BACKOFF = 60.0
+# Positions of a Poll are hashes: they hold in every process and for ever.
+_EPOCH = "poll"
+
+Fetch = Callable[..., Awaitable[Any]]
+
+
+@dataclass(slots=True)
+class PollFailures:
+    """What went wrong with a function since the start.
+
+    Attributes:
+        total: calls that failed or timed out.
+        in_a_row: those since the last success.
+        last: the last error's text, or None.
+    """
+
+    total: int = 0
+    in_a_row: int = 0
+    last: str | None = None
+
+
+class Poll:
+    """A function that is asked for the latest state.
+
+    Arguments:
+        fetch: an async function of hashable keyword parameters. It returns a list of items
+            (mappings, or objects that the feed's model takes), or one item.
+        interval: seconds between two calls, above 0.
+        timeout: seconds that a call may take; the interval, or 30, whichever is less, by default.
+        key: the field of an item that tells it from the others. Without one a changed state is
+            sent whole, as a new ``snapshot``.
+        name: for logs and errors; the function's own by default.
+    """
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        *,
+        interval: float = 10.0,
+        timeout: float | None = None,
+        key: str | None = None,
+        name: str | None = None,
+    ) -> None:
+        if not inspect.iscoroutinefunction(fetch) and not inspect.iscoroutinefunction(
+            getattr(fetch, "__call__", None)  # noqa: B004 - it is the method that is looked at
+        ):
+            raise DeclarationError(f"Poll({fetch!r}): an async function is needed")
+        if not interval > 0:
+            raise DeclarationError(f"Poll(interval={interval!r}): seconds above 0 are needed")
+        self.fetch = fetch
+        self.interval = interval
+        self.timeout = min(interval, 30.0) if timeout is None else timeout
+        if not self.timeout > 0:
+            raise DeclarationError(f"Poll(timeout={timeout!r}): seconds above 0 are needed")
+        self.key = key
+        self.name = name or getattr(fetch, "__qualname__", repr(fetch))
+        self.failures = PollFailures()
+        self._origins: weakref.WeakValueDictionary[Hashable, PollOrigin] = (
+            weakref.WeakValueDictionary()
+        )
+
+    def __call__(self, **parameters: Hashable) -> PollSource:
+        """The source for these parameters; they are passed to the function."""
+        name = tuple(sorted(parameters.items()))
+        origin = self._origins.get(name)
+        if origin is None:
+            origin = PollOrigin(self, parameters)
+            self._origins[name] = origin
+        return PollSource(origin)
+
+
+@dataclass(frozen=True, slots=True)
+class PollPlace:
+    """A state, by the hash of its content and its number in this process."""
+
+    digest: str
+    number: int = -1
+
+    def includes(self, other: PollPlace) -> bool:
+        return self.digest == other.digest or self.number >= other.number >= 0
+
+    def at(self, told: datetime | None) -> PollPlace:  # noqa: ARG002
+        return self
+
+    def __str__(self) -> str:
+        return self.digest
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    place: PollPlace
+    items: Sequence[Any]
+    digests: Mapping[Hashable, bytes] = field(default_factory=dict)
+    at: float = 0.0
+
+
+class PollOrigin(Origin):
+    """One function with one set of parameters."""
+
+    # A function that nobody follows is not called.
+    linger = 0.0
+
+    def __init__(self, poll: Poll, parameters: Mapping[str, Hashable]) -> None:
+        self.poll = poll
+        self.parameters = dict(parameters)
+        shown = ", ".join(f"{name}={value!r}" for name, value in sorted(self.parameters.items()))
+        self.name = f"poll {poll.name}({shown})"
+        self._states: list[_State] = []
+        self._count = 0
+        self._call: asyncio.Future[_State] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._sink: Sink | None = None
+
+    async def epoch(self) -> str:
+        return _EPOCH
+
+    async def attach(self, sink: Sink, /) -> PollPlace:
+        state = await self.state()
+        self._sink = sink
+        self._task = asyncio.get_running_loop().create_task(self._run(state.at))
+        return state.place
+
+    async def detach(self) -> None:
+        task, self._task, self._sink = self._task, None, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def state(self) -> _State:
+        """The latest state: the one in memory while it is fresh, else a call that all share."""
+        now = asyncio.get_running_loop().time()
+        if self._states and (
+            self._task is not None or now - self._states[-1].at < self.poll.interval
+        ):
+            return self._states[-1]
+        return await self._fetch()
+
+    def known(self, digest: str) -> _State | None:
+        """An earlier state, if it is still remembered."""
+        return next((each for each in self._states if each.place.digest == digest), None)
+
+    async def _fetch(self) -> _State:
+        if self._call is None:
+            self._call = asyncio.ensure_future(self._ask())
+            self._call.add_done_callback(self._asked)
+        return await asyncio.shield(self._call)
+
+    def _asked(self, call: asyncio.Future[_State]) -> None:
+        self._call = None
+        if not call.cancelled():
+            call.exception()
+
+    async def _ask(self) -> _State:
+        failures = self.poll.failures
+        try:
+            async with asyncio.timeout(self.poll.timeout):
+                result = await self.poll.fetch(**self.parameters)
+            state = self._made(result)
+        except Exception as error:
+            failures.total += 1
+            failures.in_a_row += 1
+            timed_out = isinstance(error, TimeoutError)
+            failures.last = (
+                f"it took longer than {self.poll.timeout:g} s" if timed_out else repr(error)
+            )
+            log = logger.warning if timed_out else logger.exception
+            log("%s failed: %s", self.name, failures.last)
+            raise SourceUnavailableError(self.name, failures.last) from error
+        failures.in_a_row = 0
+        return state
+
+    def _made(self, result: Any) -> _State:
+        items = list(result) if isinstance(result, (list, tuple)) else [result]
+        texts = [to_json(item).encode() for item in items]
+        digest = hashlib.blake2s(b"\n".join(texts), digest_size=12).hexdigest()
+        now = asyncio.get_running_loop().time()
+        last = self._states[-1] if self._states else None
+        if last is not None and last.place.digest == digest:
+            state = _State(last.place, last.items, last.digests, now)
+            self._states[-1] = state
+            return state
+        digests: dict[Hashable, bytes] = {}
+        if self.poll.key is not None:
+            for item, text in zip(items, texts, strict=True):
+                name = _key_of(item, self.poll.key)
+                if name in digests:
+                    raise EncodingError(f"{self.name}: two items have {self.poll.key}={name!r}")
+                digests[name] = hashlib.blake2s(text, digest_size=12).digest()
+        state = _State(PollPlace(digest, self._count), items, digests, now)
+        self._count += 1
+        self._states.append(state)
+        del self._states[:-_REMEMBERED]
+        return state
+
+    async def _run(self, asked_at: float) -> None:
+        loop = asyncio.get_running_loop()
+        due = asked_at + self.poll.interval
+        while True:
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            before = self._states[-1]
+            try:
+                state = await self._fetch()
+            except SourceUnavailableError:
+                # Later each time, and never all processes at once.
+                wait = self.poll.interval * 2 ** min(self.poll.failures.in_a_row, 6)
+                due = loop.time() + min(wait, max(_MAX_BACKOFF, self.poll.interval)) * (
+                    random.uniform(0.8, 1.0)
+                )
+                continue
+            due = max(loop.time(), due + self.poll.interval)
+            sink = self._sink
+            if state.place == before.place or sink is None:
+                continue
+            if self.poll.key is None:
+                sink.reset("expired", state.place)
+            else:
+                sink.deliver(self.difference(before, state), state.place)
+
+    def difference(self, old: _State, new: _State) -> list[Change]:
+        """What turns one state into another; only the last change has a place to resume from."""
+        key = self.poll.key
+        assert key is not None
+        changes = [
+            Change(None, {}, removed=True, key={key: name})
+            for name in old.digests
+            if name not in new.digests
+        ]
+        for item, (name, digest) in zip(new.items, new.digests.items(), strict=True):
+            if old.digests.get(name) != digest:
+                changes.append(Change(None, {}, item, key={key: name}))
+        if changes:
+            changes[-1].place = new.place
+        return changes
+
+
+class PollSource(Source):
+    """The latest state of a polled function."""
+
+    def __init__(self, origin: PollOrigin) -> None:
+        self.origin: PollOrigin = origin
+        self.keyed = origin.poll.key is not None
+
+    async def page(
+        self, limit: int, *, after: Place | None = None, before: Place | None = None
+    ) -> Page:
+        origin = self.origin
+        state = await origin.state()
+        key = origin.poll.key
+        changes: list[Change] = []
+        if before is not None:
+            return Page([], state.place, state.place, has_more=False, epoch=_EPOCH)
+        if after is None:
+            changes = [
+                Change(
+                    state.place, {}, item, key=None if key is None else {key: _key_of(item, key)}
+                )
+                for item in state.items
+            ]
+            # The state is one whole: a limit would cut it, and nothing tells what comes before.
+            shown = changes[-limit:]
+            return Page(shown, state.place, state.place, len(shown) < len(changes), _EPOCH)
+        assert isinstance(after, PollPlace)
+        if after.digest != state.place.digest:
+            old = origin.known(after.digest)
+            if old is None or key is None:
+                raise PositionError(str(after), "expired", "the state has changed since")
+            changes = origin.difference(old, state)
+        return Page(changes, after, state.place, has_more=False, epoch=_EPOCH)
+
+    async def locate(self, epoch: str, place: str) -> PollPlace:
+        if epoch != _EPOCH or len(place) != 24 or not place.isalnum():
+            raise PositionError(place, "unknown")
+        known = self.origin.known(place)
+        if known is not None:
+            return known.place
+        state = await self.origin.state()
+        if state.place.digest != place:
+            raise PositionError(place, "expired", "the state has changed since")
+        return state.place
+
+
+def _key_of(item: Any, key: str) -> Hashable:
+    try:
+        found = item[key] if isinstance(item, Mapping) else getattr(item, key)
+    except (KeyError, AttributeError):
+        raise EncodingError(
+            f"an item has no {key!r}, which is the poll's key: {item!r:.200}"
+        ) from None
+    hash(found)
+    return found  # type: ignore[no-any-return]

@@ -1,0 +1,248 @@
+"""Streams on plain ASGI: no framework needed.
+
+async def app(scope, receive, send):
+    await serve_events(hub, handler, scope, receive, send)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import parse_qs
+
+from headwater.delivery.event_stream import MAX_PENDING, EventStream
+from headwater.delivery.hub import Hub
+from headwater.delivery.sender import AsgiSender
+from headwater.delivery.stream import EVENT_STREAM_HEADERS, Stream
+from headwater.errors import DeclarationError
+from headwater.protocol import decode_last_event_id, to_json
+
+__all__ = [
+    "SSE",
+    "TRANSPORT",
+    "Connection",
+    "last_event_id",
+    "run_handler",
+    "serve_events",
+]
+
+logger = logging.getLogger("headwater.web")
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+# The ASGI extension under which our server protocol offers the connection's transport.
+TRANSPORT = "headwater.transport"
+
+
+@dataclass(frozen=True, slots=True)
+class SSE:
+    """How a route streams.
+
+    Attributes:
+        kind: ``"only"`` streams, and answers 406 to who cannot take it; ``"dual"`` streams for an
+            explicit ``Accept: text/event-stream`` and else answers as a normal route, whose
+            handler is given None as its stream; ``"manual"`` leaves it to the handler.
+        heartbeat: seconds of silence after which a comment is sent, None for none, ``"default"``
+            for the router's.
+        serializer: object to str, for an event's ``data``.
+        max_pending: bytes that may wait for a slow client before it is disconnected.
+        linger: seconds that a handler may run on after its client has gone. It is cancelled then,
+            so that a loop that ignores what ``send`` returns does not run for ever.
+    """
+
+    kind: Literal["only", "dual", "manual"] = "only"
+    heartbeat: float | Literal["default"] | None = "default"
+    serializer: Callable[[Any], str] = to_json
+    max_pending: int = MAX_PENDING
+    linger: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("only", "dual", "manual"):
+            raise DeclarationError(f"SSE(kind={self.kind!r}): 'only', 'dual' or 'manual' is needed")
+        beat = self.heartbeat
+        if (
+            beat is not None
+            and beat != "default"
+            and not (isinstance(beat, (int, float)) and beat > 0)
+        ):
+            raise DeclarationError(f"SSE(heartbeat={beat!r}): seconds above 0, or None, are needed")
+        if self.max_pending < 1:
+            raise DeclarationError(f"SSE(max_pending={self.max_pending!r}): at least 1 is needed")
+
+
+def last_event_id(scope: Mapping[str, Any]) -> str | None:
+    """The position that a client resumes from: the header, else ``?lastEventId=``.
+
+    The header's bytes are UTF-8 (WHATWG HTML, 9.2.4: "encoded as UTF-8"), unlike other headers.
+    An empty value means none.
+    """
+    for name, value in scope["headers"]:
+        if name.lower() == b"last-event-id":
+            return decode_last_event_id(value) or None
+    query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=False)
+    found = query.get("lastEventId")
+    return found[-1] if found else None
+
+
+class Connection:
+    """One ASGI request whose response is a stream.
+
+    Attributes:
+        sender: where its bytes go.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        transport = (scope.get("extensions") or {}).get(TRANSPORT)
+        self.sender = AsgiSender(
+            send, on_done=self._done, drop=transport.abort if transport is not None else None
+        )
+        self._receive = receive
+        self._task: asyncio.Task[Any] | None = None
+        self._interrupted = False
+        self._over = False
+
+    async def hold(self, stream: Stream) -> None:
+        """Stay until the response has ended or the client has gone."""
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            if not self._over:
+                self._task = task
+                await self._listen()
+            stream.lost()
+        except asyncio.CancelledError:
+            stream.lost()
+            if not self._interrupted or task.uncancel() > 0:
+                raise
+        finally:
+            self._task = None
+            stream.release()
+
+    async def watch(self, stream: Stream) -> None:
+        """The same beside a handler that is still running."""
+        await self._listen()
+        self._over = True
+        stream.lost()
+
+    async def _listen(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    def _done(self) -> None:
+        # The response has ended. Some servers let `receive` wait on; ours is not needed any more.
+        self._over = True
+        if self._task is not None and not self._interrupted:
+            self._interrupted = True
+            self._task.cancel()
+
+
+async def run_handler(
+    connection: Connection,
+    stream: EventStream,
+    handler: Callable[[], Awaitable[Any]],
+    options: SSE,
+) -> Any:
+    """Run a handler that may stream. What it raises before anything was sent is raised.
+
+    After that an error is logged, an ``error`` event is sent and the stream ends. Returns what the
+    handler returned. Unless it has kept the stream alive, the stream is closed if it was used.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    watcher: asyncio.Task[None] | None = None
+    timer: asyncio.TimerHandle | None = None
+    overdue = False
+    running = True
+
+    def on_commit() -> None:
+        nonlocal watcher
+        watcher = loop.create_task(connection.watch(stream))
+
+    def expire() -> None:
+        nonlocal overdue
+        overdue = True
+        task.cancel()
+
+    def on_end() -> None:
+        nonlocal timer
+        if running and stream.sender.closed:
+            timer = loop.call_later(options.linger, expire)
+
+    stream.on_commit = on_commit
+    stream.on_close(on_end)
+    result: Any = None
+    try:
+        result = await handler()
+    except asyncio.CancelledError:
+        if not overdue or task.uncancel() > 0:
+            stream.abort("the server cancelled it")
+            raise
+        logger.warning(
+            "a handler ran on for %g s after its client had left and was cancelled", options.linger
+        )
+    except Exception as error:
+        if not stream.committed:
+            stream.release()
+            raise
+        status = getattr(error, "status_code", None)
+        if isinstance(status, int):
+            stream.fail(status, str(getattr(error, "detail", "")))
+        else:
+            logger.exception("a handler failed after its stream had begun")
+            stream.fail(500)
+    finally:
+        running = False
+        stream.on_commit = None
+        if timer is not None:
+            timer.cancel()
+        if watcher is not None:
+            watcher.cancel()
+    if stream.committed and not stream.kept_alive:
+        stream.close()
+    return result
+
+
+async def serve_events(
+    hub: Hub,
+    handler: Callable[[EventStream], Awaitable[Any]],
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    options: SSE | None = None,
+    heartbeat: float | None = 30.0,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+) -> None:
+    """Answer an ASGI request with a stream. An error before the first event is raised."""
+    options = options or SSE()
+    connection = Connection(scope, receive, send)
+    if scope["method"] == "HEAD":
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [*EVENT_STREAM_HEADERS, *headers],
+            }
+        )
+        await send({"type": "http.response.body", "body": b""})
+        return
+    stream = EventStream(
+        connection.sender,
+        hub.streams,
+        heartbeat=heartbeat if options.heartbeat == "default" else options.heartbeat,
+        serializer=options.serializer,
+        last_event_id=last_event_id(scope),
+        max_pending=options.max_pending,
+    )
+    stream.headers.extend(headers)
+    await run_handler(connection, stream, lambda: handler(stream), options)
+    if not stream.committed:
+        stream.commit()
+        stream.close()
+    await connection.hold(stream)

@@ -1,0 +1,302 @@
+"""The two routes of a feed, made of one declaration."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from headwater.delivery.feed_stream import FeedStream, open_feed
+from headwater.errors import DeclarationError, PositionError
+from headwater.feeds.feed import MAX_LIMIT, Feed
+from headwater.feeds.source import Place, Source
+from headwater.web.asgi import Connection, last_event_id
+from headwater.web.event_route import HoldResponse, head_of_stream, not_acceptable
+from headwater.web.guards import GuardedRoute, Guards, Handler, _empty_response, _stacks, subjects
+from headwater.web.leases import CHANGED, Verdict
+from headwater.web.live import Live, renewed_request, verdict_of
+from headwater.web.negotiation import accepts_event_stream
+
+__all__ = ["FeedDeclaration", "FeedRoute", "FeedStreamRoute", "paged"]
+
+MAX_WAIT = 60
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeedDeclaration:
+    """What both routes of a feed have in common.
+
+    Attributes:
+        feed: names and encoding.
+        item: the pydantic model of one item.
+        keyed: items replace earlier ones with the same key, and can leave.
+    """
+
+    feed: Feed
+    item: Any
+    keyed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a request asks of a feed."""
+
+    source: Source
+    limit: int
+    after: str | None
+    before: str | None
+    wait: float
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """One request on its way to an answer.
+
+    Attributes:
+        asked: what its plan came to.
+        extra: headers that guards and dependencies have set.
+        plan: plans a request; to ask the rights again.
+        state: what ``request.state`` held before any guard.
+    """
+
+    request: Request
+    asked: _Asked
+    extra: Response
+    plan: Callable[[Request, Response], Awaitable[_Asked]]
+    state: dict[str, Any]
+
+
+class _Plan(Response):
+    """What the endpoint returns: the answer is made once its dependencies have been released."""
+
+    def __init__(self, asked: _Asked) -> None:
+        super().__init__()
+        self.asked = asked
+
+
+def paged(call: Callable[..., Any], feed: Feed, *, stream: bool) -> Callable[..., Any]:
+    """The feed's handler with the paging parameters of its half, as FastAPI shall see it."""
+    hints = typing.get_type_hints(call, include_extras=True)
+    signature = inspect.signature(call)
+    own = {
+        parameter.name: parameter.replace(
+            annotation=hints.get(parameter.name, parameter.annotation),
+            kind=inspect.Parameter.KEYWORD_ONLY,
+        )
+        for parameter in signature.parameters.values()
+    }
+    paging = _paging(feed, stream=stream)
+    for name in paging:
+        if name in own:
+            raise DeclarationError(
+                f"feed {feed.name!r}: its handler may not have a parameter {name!r}; every feed "
+                f"has {', '.join(paging)} by itself"
+            )
+    is_coroutine = inspect.iscoroutinefunction(call)
+
+    @functools.wraps(call)
+    async def endpoint(**values: Any) -> Any:
+        pages = {name: values.pop(name) for name in paging}
+        source = await call(**values) if is_coroutine else await run_in_threadpool(call, **values)
+        if not isinstance(source, Source):
+            raise DeclarationError(
+                f"feed {feed.name!r}: its handler returned {type(source).__name__}; a Source is "
+                "needed, such as Table(...).where(...), log.topic(...) or Poll(...)(...)"
+            )
+        return _Plan(
+            _Asked(source, pages["limit"], pages["after"], pages["before"], pages.get("wait", 0.0))
+        )
+
+    del endpoint.__wrapped__
+    endpoint.__annotations__ = {}
+    endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [*own.values(), *paging.values()], return_annotation=Response
+    )
+    return endpoint
+
+
+def _paging(feed: Feed, *, stream: bool) -> dict[str, inspect.Parameter]:
+    def parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+        return inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default
+        )
+
+    page = "the snapshot" if stream else "a page"
+    limit = Annotated[
+        int,
+        Query(
+            ge=1,
+            le=MAX_LIMIT,
+            description=f"Items of {page}, 1 to {MAX_LIMIT}.",
+        ),
+    ]
+    after = Annotated[
+        str | None,
+        Query(description="A position: only the items after it."),
+    ]
+    before = Annotated[
+        str | None,
+        Query(description="A page's `start`: the page that ends before it."),
+    ]
+    wait = Annotated[
+        float,
+        Query(
+            ge=0,
+            le=MAX_WAIT,
+            description="Seconds to wait for an item when there is none yet (long-poll).",
+        ),
+    ]
+    made = {
+        "limit": parameter("limit", limit, feed.limit),
+        "after": parameter("after", after, None),
+        "before": parameter("before", before, None),
+    }
+    if not stream:
+        made["wait"] = parameter("wait", wait, 0.0)
+    return made
+
+
+class _Half(GuardedRoute):
+    """What both halves share: the guards, and a plan whose dependencies are released."""
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        *,
+        declaration: FeedDeclaration,
+        live: Live,
+        heartbeat: float | None,
+        **options: Any,
+    ) -> None:
+        self.declaration = declaration
+        self._live = live
+        self._heartbeat = heartbeat
+        super().__init__(path, endpoint, **options)
+
+    def wrap(self, handler: Handler, guards: Guards, overrides: Any) -> Handler:
+        async def plan(request: Request, extra: Response) -> _Asked:
+            await guards.solve(request, extra, overrides)
+            async with AsyncExitStack() as stack:
+                with _stacks(request, stack):
+                    planned = await handler(request)
+            assert isinstance(planned, _Plan)
+            extra.headers.raw.extend(
+                pair for pair in planned.raw_headers if pair[0] != b"content-length"
+            )
+            asked = planned.asked
+            if asked.source.keyed and not self.declaration.keyed:
+                raise DeclarationError(
+                    f"feed {self.declaration.feed.name!r}: its source is keyed; declare it with "
+                    "feed(..., keyed=True)"
+                )
+            return asked
+
+        async def answer(request: Request) -> Response:
+            state = dict(request.scope.get("state") or {})
+            extra = _empty_response()
+            asked = await plan(request, extra)
+            return await self.answer(_Call(request, asked, extra, plan, state))
+
+        return answer
+
+    @abstractmethod
+    async def answer(self, call: _Call) -> Response:
+        """What the half answers."""
+
+    async def _place(self, source: Source, token: str) -> Place:
+        position = self.declaration.feed.parse(token)
+        return await source.locate(position.epoch, position.place)
+
+
+class FeedRoute(_Half):
+    """The REST half: ``GET /api/{resource}/{action}``."""
+
+    async def answer(self, call: _Call) -> Response:
+        request, asked, extra = call.request, call.asked, call.extra
+        feed, source = self.declaration.feed, asked.source
+        if asked.after is not None and asked.before is not None:
+            raise PositionError(asked.before, "unknown", "send either after or before, not both")
+        if asked.before is not None:
+            page = await source.page(asked.limit, before=await self._place(source, asked.before))
+        elif asked.after is not None:
+            after = await self._place(source, asked.after)
+            page = await self._live.hub.wait(source, after, asked.wait, asked.limit)
+        else:
+            page = await source.page(asked.limit)
+            if asked.wait and not page.changes:
+                await self._live.hub.wait(source, page.end, asked.wait, asked.limit)
+                page = await source.page(asked.limit)
+        removals = source.keyed and asked.after is not None
+        body = feed.body(page, removals=removals)
+        # A page's bounds and its position tell every state of it from every other.
+        more = "+" if page.has_more else ""
+        tag = f'"{feed.position(page.epoch, page.end)}.{page.start}.{asked.limit}{more}"'
+        headers = [(b"etag", tag.encode()), *extra.raw_headers]
+        if _matches(request.headers.get("if-none-match"), tag):
+            response = Response(status_code=304)
+        else:
+            response = Response(body, media_type="application/json")
+        response.headers.raw.extend(headers)
+        # What a user may see is not for shared caches, and is out of date at once.
+        response.headers.setdefault("cache-control", "private, no-cache")
+        return response
+
+
+class FeedStreamRoute(_Half):
+    """The SSE half: ``GET /api/{resource}/{action}/stream``."""
+
+    async def answer(self, call: _Call) -> Response:
+        request, asked, extra = call.request, call.asked, call.extra
+        if not accepts_event_stream(request.headers.get("accept")):
+            raise not_acceptable(request.url.path)
+        if request.method == "HEAD":
+            return head_of_stream(extra)
+        self._live.refuse_while_draining()
+        source = asked.source
+        resume = last_event_id(request.scope) or asked.after
+        before: Place | None = None
+        if resume is None and asked.before is not None:
+            before = await self._place(source, asked.before)
+        hub = self._live.hub
+        again, name = renewed_request(request, call.state)
+        async with hub.channel(self.declaration.feed, source) as channel:
+            opening = await open_feed(channel, limit=asked.limit, resume=resume, before=before)
+            connection = Connection(request.scope, request.receive, request._send)
+            stream = FeedStream(
+                connection.sender,
+                hub.streams,
+                channel,
+                limit=asked.limit,
+                heartbeat=self._heartbeat,
+            )
+            stream.headers.extend(extra.raw_headers)
+            stream.begin(opening)
+        identity = source.identity
+
+        async def check() -> Verdict:
+            try:
+                now = await call.plan(Request(dict(again.scope), again.receive), _empty_response())
+            except HTTPException as error:
+                return verdict_of(error)
+            return None if now.source.identity == identity else CHANGED
+
+        self._live.leases.hold(stream, (self.path, name), check, subjects(request.scope))
+        return HoldResponse(connection, stream)
+
+
+def _matches(header: str | None, tag: str) -> bool:
+    """RFC 9110, 13.1.2: weak comparison, a list or ``*``."""
+    if header is None:
+        return False
+    known = [part.strip().removeprefix("W/") for part in header.split(",")]
+    return tag in known or "*" in known

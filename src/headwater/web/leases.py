@@ -1,0 +1,138 @@
+"""Rights while a stream lives: each is asked again, and once for all streams that are alike.
+
+A lease stands for one caller on one route with the same parameters. However many streams hold it,
+it is asked once at a time, so what rights cost does not grow with the number of tabs a user opens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from dataclasses import dataclass
+
+from headwater.delivery.open_streams import OpenStreams
+from headwater.delivery.stream import Stream
+
+__all__ = ["CHANGED", "Lease", "Leases", "Verdict"]
+
+logger = logging.getLogger("headwater.web")
+
+# What a check answers: None when all is as before, CHANGED when the caller may go on but with
+# other items, else the HTTP status that a new request would get.
+Verdict = int | None
+CHANGED = 0
+
+# The contract says at least every 30 s; the checks of one round take a moment.
+INTERVAL = 25.0
+# Checks that run at once: enough to hide a database's latency, few enough not to flood its pool.
+_AT_ONCE = 32
+
+
+@dataclass(eq=False, slots=True)
+class Lease:
+    """The right of some streams to go on.
+
+    Attributes:
+        check: asks the rights again.
+        subjects: on whose behalf; see ``identify``.
+        streams: who holds it.
+    """
+
+    name: Hashable
+    check: Callable[[], Awaitable[Verdict]]
+    subjects: frozenset[str]
+    streams: set[Stream]
+
+
+class Leases:
+    """All leases of one event loop."""
+
+    def __init__(self, streams: OpenStreams, *, interval: float = INTERVAL) -> None:
+        self._streams = streams
+        self._interval = interval
+        self._leases: dict[Hashable, Lease] = {}
+        self._by_subject: dict[str, set[Lease]] = {}
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def hold(
+        self,
+        stream: Stream,
+        name: Hashable,
+        check: Callable[[], Awaitable[Verdict]],
+        subjects: frozenset[str],
+    ) -> None:
+        """Let ``stream`` go on for as long as ``check`` says so.
+
+        Arguments:
+            name: equal for streams whose rights are the same question.
+        """
+        lease = self._leases.get((name, subjects))
+        if lease is None:
+            lease = Lease((name, subjects), check, subjects, set())
+            self._leases[lease.name] = lease
+            for subject in subjects:
+                self._by_subject.setdefault(subject, set()).add(lease)
+        lease.streams.add(stream)
+        stream.on_close(lambda: self._let_go(lease, stream))
+        if self._timer is None:
+            self._arm()
+
+    async def recheck(self, subject: str | None = None) -> None:
+        """Ask again now: for one subject, or for all."""
+        leases: Iterable[Lease] = (
+            self._leases.values() if subject is None else self._by_subject.get(subject, ())
+        )
+        await asyncio.gather(*(self._ask(lease) for lease in tuple(leases)))
+
+    def close(self) -> None:
+        """Ask no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def _arm(self) -> None:
+        # Several processes that started together should not ask together.
+        wait = self._interval * random.uniform(0.8, 1.0)
+        self._timer = asyncio.get_running_loop().call_later(wait, self._round)
+
+    def _round(self) -> None:
+        self._timer = None
+        if self._leases:
+            self._streams.run(self.recheck(), "asking the rights of streams")
+            self._arm()
+
+    async def _ask(self, lease: Lease) -> None:
+        async with self._slots:
+            if not lease.streams:
+                return
+            try:
+                verdict = await lease.check()
+            except Exception:
+                # Who cannot be asked cannot have said no; the next round asks again.
+                logger.exception("the rights of a stream could not be asked")
+                return
+        if verdict is None:
+            return
+        for stream in tuple(lease.streams):
+            if verdict == CHANGED:
+                # The client resumes at once, with what it may see now.
+                stream.dismiss(random.randint(50, 250))
+            else:
+                self._streams.counters.denied += 1
+                stream.fail(verdict)
+
+    def _let_go(self, lease: Lease, stream: Stream) -> None:
+        lease.streams.discard(stream)
+        if not lease.streams and self._leases.get(lease.name) is lease:
+            del self._leases[lease.name]
+            for subject in lease.subjects:
+                holders = self._by_subject[subject]
+                holders.discard(lease)
+                if not holders:
+                    del self._by_subject[subject]
