@@ -50,6 +50,7 @@ class Chromium:
         )
         self._last = 0
         self._pages: dict[str, Page] = {}
+        self._context: str | None = None
         try:
             self._socket = websocket.create_connection(
                 self._address(profile / "DevToolsActivePort"), suppress_origin=True
@@ -64,9 +65,23 @@ class Chromium:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def renew(self) -> None:
+        """Close all tabs and forget cookies, storage and workers."""
+        if self._context is not None:
+            self.call("Target.disposeBrowserContext", browserContextId=self._context)
+        self._pages.clear()
+        self._context = self.call("Target.createBrowserContext")["browserContextId"]
+
     def open(self, url: str, *, width: int = 1440, height: int = 900) -> Page:
-        """A new tab at ``url``, loaded. Tabs of one browser share cookies and workers."""
-        target = self.call("Target.createTarget", url="about:blank", newWindow=True)["targetId"]
+        """A new tab at ``url``, loaded. Tabs share cookies, storage and workers until ``renew``."""
+        if self._context is None:
+            self.renew()
+        target = self.call(
+            "Target.createTarget",
+            url="about:blank",
+            newWindow=True,
+            browserContextId=self._context,
+        )["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = self._pages[session] = Page(self, target, session)
         page.call("Page.enable")
@@ -205,7 +220,7 @@ class Page:
                 continue  # the page was left for another while it waited
             if value:
                 return value
-        raise TimeoutError(f"not within {timeout} s: {condition}\n{self.text()}")
+        raise TimeoutError(f"not within {timeout} s: {condition}\n{self.text()[:600]}")
 
     def text(self) -> str:
         """The text that the page shows."""

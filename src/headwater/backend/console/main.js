@@ -10,9 +10,7 @@ import { Metrics } from "./parts/metrics.js";
 import { PersonalNotices, TeamNotices } from "./parts/notifications.js";
 import { SignIn } from "./sign-in.js";
 
-const BANNERS = {
-  reconnecting: "The connection to the server was lost. Reconnecting; what you miss is caught up.",
-};
+const LOST = "The connection to the server was lost. Reconnecting; what you miss is caught up.";
 // Between tries when the server cannot be reached at the very start.
 const TRY_AGAIN = 2_000;
 
@@ -69,8 +67,8 @@ function summarize() {
   const states = parts.map((part) => part.state);
   const [state, words] = summary(states);
   overall.show(state, words);
-  const lost = states.every((one) => one === "idle" || one === "reconnecting");
-  banner(lost ? BANNERS[state] : null);
+  const through = states.some((one) => ["live", "polling", "connecting"].includes(one));
+  banner(state === "reconnecting" && !through ? LOST : null);
 }
 
 function banner(text) {

@@ -167,8 +167,10 @@ export class Feed {
     const items = page[this.#spec.collection];
     const known = this.#position !== null;
     this.#position = page.position;
-    if (!known) this.#listener.snapshot(items);
-    else for (const item of items) this.#listener.item(item);
+    if (!known) return this.#listener.snapshot(items);
+    // What left comes before what came: an item may have gone and be back.
+    for (const key of page.removed ?? []) this.#listener.removed(key);
+    for (const item of items) this.#listener.item(item);
   }
 
   #refuse(status) {

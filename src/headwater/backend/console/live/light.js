@@ -13,7 +13,7 @@ const MEANINGS = {
   connecting: "Opening the stream.",
   live: "New entries come over an open stream.",
   reconnecting: "The connection was lost. What is missed will be caught up.",
-  polling: "Streaming does not get through; the feed is asked for news instead.",
+  polling: "No stream is open just now; the feed is asked for news instead.",
   refused: "You have no right to see this feed.",
 };
 

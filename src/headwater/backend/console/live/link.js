@@ -48,8 +48,11 @@ export class Link {
     this.#connect(worker.port);
     const name = `headwater-tab-${Math.random()}`;
     // Held until the tab ends, however it ends. Browsers have locks on https and localhost only.
-    navigator.locks?.request(name, () => new Promise(() => {}));
-    if (navigator.locks) this.#post({ lock: name });
+    // The hub asks for it only once it is held here: it would take it, and the tab for gone.
+    navigator.locks?.request(name, () => {
+      this.#post({ lock: name });
+      return new Promise(() => {});
+    });
   }
 
   #openOwn() {

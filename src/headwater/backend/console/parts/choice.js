@@ -25,7 +25,7 @@ export class Choice {
   async load() {
     const { name, path, collection, none, onChoose, say } = this.#options;
     const again = { label: "Look again", act: () => this.load() };
-    this.#select.disabled = true;
+    this.#select.hidden = true;
     try {
       this.items = (await request(path))[collection];
     } catch (problem) {
@@ -42,7 +42,7 @@ export class Choice {
       say(none, again);
       return;
     }
-    this.#select.disabled = false;
+    this.#select.hidden = false;
     const last = memory.get(name);
     if (this.items.some((item) => item.id === last)) this.#select.value = last;
     this.#choose();
