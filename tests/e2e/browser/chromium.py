@@ -31,6 +31,24 @@ FLAGS = [
 # A cold start on a busy machine takes seconds; only a broken one takes this long.
 STARTS_WITHIN = 60.0
 
+# An expression that throws, such as of an element that is not there yet, counts as not yet.
+AWAIT = """(milliseconds) => new Promise((resolve) => {
+  const end = Date.now() + milliseconds;
+  const look = () => {
+    let value = null;
+    try { value = (%s); } catch { /* not yet */ }
+    if (value || Date.now() > end) resolve(value);
+    else setTimeout(look, 20);
+  };
+  look();
+})"""
+CHOOSE = """(selector, value) => {
+  const element = document.querySelector(selector);
+  element.value = value;
+  element.dispatchEvent(new Event("input", { bubbles: true }));
+  element.dispatchEvent(new Event("change", { bubbles: true }));
+}"""
+
 
 def find() -> str | None:
     """The browser's executable, or None when there is none on this machine."""
@@ -195,6 +213,10 @@ class Page:
             raise RuntimeError(fault.get("exception", {}).get("description", fault["text"]))
         return answer["result"].get("value")
 
+    def run(self, function: str, *arguments: Any) -> Any:
+        """Call a JavaScript function with JSON arguments; its value."""
+        return self.evaluate(f"({function})(...{json.dumps(arguments)})")
+
     def until(self, condition: str, timeout: float = 20.0) -> Any:
         """Wait, in the page, until an expression is truthy, and return its value.
 
@@ -203,19 +225,7 @@ class Page:
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             try:
-                value = self.evaluate(
-                    """new Promise((resolve) => {
-                      const end = Date.now() + %d;
-                      const look = () => {
-                        let value = null;
-                        try { value = (%s); } catch { /* not yet */ }
-                        if (value || Date.now() > end) resolve(value);
-                        else setTimeout(look, 20);
-                      };
-                      look();
-                    })"""
-                    % (left * 1000, condition)
-                )
+                value = self.run(AWAIT % condition, round(left * 1000))
             except RuntimeError:
                 continue  # the page was left for another while it waited
             if value:
@@ -228,19 +238,11 @@ class Page:
 
     def press(self, selector: str) -> None:
         """Click the element."""
-        self.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
+        self.run("(selector) => document.querySelector(selector).click()", selector)
 
     def choose(self, selector: str, value: str) -> None:
         """Set the value of an input or select, as a user's choice."""
-        self.evaluate(
-            """(() => {
-              const element = document.querySelector(%s);
-              element.value = %s;
-              element.dispatchEvent(new Event("input", { bubbles: true }));
-              element.dispatchEvent(new Event("change", { bubbles: true }));
-            })()"""
-            % (json.dumps(selector), json.dumps(value))
-        )
+        self.run(CHOOSE, selector, value)
 
     def picture(self, path: Path) -> None:
         """Save what the tab shows as a PNG file."""

@@ -1,0 +1,53 @@
+"""One browser for all tests here, forgetting everything between them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from chromium import Chromium, Page, find  # noqa: E402 - found through the line above
+
+FIVE_LIVE = "document.querySelectorAll('.panel .light[data-state=live]').length === 5"
+
+
+@pytest.fixture(scope="session")
+def running_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    executable = find()
+    if executable is None:
+        pytest.skip("chromium is not installed (apt install chromium)")
+    with Chromium(executable, tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(running_browser: Chromium) -> Chromium:
+    running_browser.renew()
+    return running_browser
+
+
+@pytest.fixture
+def console(browser: Chromium, served: Any) -> Page:
+    """The page at ``/``, signed in, with all five feeds live."""
+    page = browser.open(served.address)
+    sign_in(page, served)
+    page.until(FIVE_LIVE)
+    return page
+
+
+@pytest.fixture
+def sign_in_to() -> Any:
+    return sign_in
+
+
+def sign_in(page: Page, served: Any, password: str | None = None) -> None:
+    """Fill in the form and send it."""
+    page.until("document.querySelector('#sign-in').checkVisibility()")
+    page.choose("#email", served.email)
+    page.choose("#password", password or served.password)
+    page.press("#sign-in button")

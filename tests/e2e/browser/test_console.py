@@ -1,0 +1,213 @@
+"""The page at ``/`` in a real browser, against a real server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+FIVE_LIVE = "document.querySelectorAll('.panel .light[data-state=live]').length === 5"
+SIGN_IN_SHOWN = "document.querySelector('#sign-in').checkVisibility()"
+LINES = "[...document.querySelectorAll('#logs-list .message')].map((one) => one.firstChild.data)"
+
+
+def shows(part: str, text: str) -> str:
+    return f"document.querySelector('{part} [data-content]').innerText.includes('{text}')"
+
+
+def light(part: str) -> str:
+    return f"document.querySelector('{part} .light').dataset.state"
+
+
+def test_all_five_feeds_are_live_without_a_reload(console: Any, served: Any) -> None:
+    """What the page is for: each kind of item appears by itself."""
+    console.evaluate("globalThis.notReloaded = true")
+    served.log("a line about a river")
+    console.until(shows("#logs", "a line about a river"))
+    served.notify("For you")
+    console.until(shows("#personal", "For you"))
+    served.notify("For the team", team=True)
+    console.until(shows("#team", "For the team"))
+    console.until(shows("#personal", "For the team"))
+    served.report(61.5)
+    console.until(shows("#metrics", "61.5 %"))
+    served.use("inspector", requests=41)
+    console.until(shows("#activity", "inspector"))
+    served.use("inspector", requests=1)
+    console.until(shows("#activity", "42"))
+    assert console.evaluate("document.querySelectorAll('#activity tbody tr').length") == 1
+    assert console.evaluate("globalThis.notReloaded")
+    assert console.faults == []
+
+
+def test_a_wrong_password_is_told_in_words(browser: Any, served: Any, sign_in_to: Any) -> None:
+    page = browser.open(served.address)
+    sign_in_to(page, served, "not the password")
+    page.until("document.body.innerText.includes('E-mail and password do not match.')")
+    sign_in_to(page, served)
+    page.until(FIVE_LIVE)
+
+
+def test_too_many_tries_are_told_when_to_go_on(browser: Any, served: Any, sign_in_to: Any) -> None:
+    page = browser.open(served.address)
+    message = "document.querySelector('[data-error]').textContent"
+    button = "document.querySelector('#sign-in button')"
+    for _ in range(100):
+        sign_in_to(page, served, "not the password")
+        page.until(f"{message} && ({button}.disabled || {message}.includes('match'))")
+        if page.evaluate(f"{button}.disabled"):
+            break
+    assert page.evaluate(message).startswith("Too many tries. Try again in ")
+
+
+def test_the_level_filter_holds_for_old_and_new_lines(console: Any, served: Any) -> None:
+    served.log("an old error", level="error")
+    served.log("old news")
+    console.until(shows("#logs", "old news"))
+    console.press("input[name=level][value=error]")
+    console.until(f"{LINES}.join() === 'an old error'")
+    console.until(f"{light('#logs')} === 'live'")
+    served.log("new news")
+    served.log("a new error", level="error")
+    console.until(shows("#logs", "a new error"))
+    assert console.evaluate(LINES) == ["an old error", "a new error"]
+    console.press("input[name=level][value='']")
+    console.until(f"{LINES}.join() === 'an old error,old news,new news,a new error'")
+
+
+def test_the_source_filter_offers_what_was_seen(console: Any, served: Any) -> None:
+    served.log("from the API")
+    served.insert("from elsewhere")
+    console.until("document.querySelector('[data-source]').options.length === 3")
+    console.choose("[data-source]", "sql")
+    console.until(f"{LINES}.join() === 'from elsewhere'")
+
+
+def test_pause_holds_the_log_and_loses_nothing(console: Any, served: Any) -> None:
+    console.press("[data-pause]")
+    served.log("one", "two")
+    console.until("document.querySelector('[data-pause]').textContent === 'Resume (2)'")
+    assert console.evaluate(LINES) == []
+    console.press("[data-pause]")
+    console.until(f"{LINES}.join() === 'one,two'")
+
+
+def test_one_who_scrolls_up_is_left_there(console: Any, served: Any) -> None:
+    """Reading an old line must not be torn away by new ones; a button leads back."""
+    served.log(*[f"line {number}" for number in range(200)])
+    scroll = "document.querySelector('#logs [data-scroll]')"
+    bottom = f"{scroll}.scrollHeight - {scroll}.scrollTop - {scroll}.clientHeight"
+    console.until(f"{LINES}.length === 200 && {bottom} < 2")
+    console.evaluate(f"{scroll}.scrollTop = 300")
+    console.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    served.log("news")
+    console.until("document.querySelector('[data-jump]').textContent === '1 new line below'")
+    assert console.evaluate(f"{scroll}.scrollTop") == 300
+    console.press("[data-jump]")
+    console.until(f"{bottom} < 2 && document.querySelector('[data-jump]').hidden")
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_restart_loses_and_repeats_no_item(console: Any, served: Any, end: str) -> None:
+    served.log("before")
+    console.until(shows("#logs", "before"))
+    getattr(served, end)()
+    console.until(f"{light('#logs')} === 'reconnecting'")
+    console.until("document.querySelector('#overall').dataset.state === 'reconnecting'")
+    served.insert("while it was away")
+    served.start()
+    served.log("after")
+    console.until(shows("#logs", "after"))
+    console.until(FIVE_LIVE, timeout=40)
+    assert console.evaluate(LINES) == ["before", "while it was away", "after"]
+    served.notify("Back again")
+    console.until(shows("#personal", "Back again"))
+    assert console.faults == []
+
+
+def test_signing_out_ends_it_in_all_tabs(
+    console: Any, browser: Any, served: Any, sign_in_to: Any
+) -> None:
+    served.log("for my eyes only")
+    second = browser.open(served.address)
+    second.until(shows("#logs", "for my eyes only"))
+    console.press("#sign-out")
+    for page in (console, second):
+        page.until(SIGN_IN_SHOWN)
+        assert "for my eyes only" not in page.evaluate("document.body.textContent")
+    sign_in_to(second, served)
+    for page in (console, second):
+        page.until(FIVE_LIVE)
+
+
+def test_two_tabs_share_their_streams(console: Any, browser: Any, served: Any) -> None:
+    """Browsers open six connections to a server, and a tab of its own would need five more."""
+    second = browser.open(served.address)
+    second.until(FIVE_LIVE)
+    served.log("for both")
+    for page in (console, second):
+        page.until(shows("#logs", "for both"))
+    second.close()
+    served.log("for the one that is left")
+    console.until(shows("#logs", "for the one that is left"))
+    assert console.evaluate(LINES) == ["for both", "for the one that is left"]
+
+
+def test_a_session_that_ends_elsewhere_leads_to_the_form(console: Any, served: Any) -> None:
+    """A disabled account must not go on reading, and one should see why the page stopped."""
+    other = {"email": "other@example.org", "password": served.password, "role": "global_admin"}
+    served.post("/api/users", other)
+    served.api.patch(f"/api/users/{served.user_id}", json={"disabled": True}).raise_for_status()
+    console.until(SIGN_IN_SHOWN)
+    assert "Your session ended." in console.text()
+
+
+def test_streams_that_do_not_get_through_are_polled_for(
+    browser: Any, served: Any, sign_in_to: Any
+) -> None:
+    """Some company proxies hold back every stream; the page must work behind them all the same."""
+    page = browser.open("about:blank")
+    # Without the shared worker the streams are the page's own, and can be blocked in it.
+    page.call("Page.addScriptToEvaluateOnNewDocument", source="delete globalThis.SharedWorker")
+    page.call("Network.enable")
+    page.call("Network.setBlockedURLs", urls=["*/stream*"])
+    page.go(served.address)
+    sign_in_to(page, served)
+    page.until("document.querySelectorAll('.panel .light[data-state=polling]').length === 5", 40)
+    served.log("polled for")
+    served.use("inspector")
+    page.until(shows("#logs", "polled for"))
+    page.until(shows("#activity", "inspector"))
+
+    page.call("Network.setBlockedURLs", urls=[])
+    page.evaluate("dispatchEvent(new Event('online'))")
+    page.until(FIVE_LIVE)
+    served.log("streamed")
+    page.until(shows("#logs", "streamed"))
+    assert page.evaluate(LINES) == ["polled for", "streamed"]
+
+
+def test_every_control_has_a_name(console: Any) -> None:
+    """Who cannot see the page hears these names."""
+    nodes = console.call("Accessibility.getFullAXTree")["nodes"]
+    controls = {"button", "combobox", "textbox", "radio", "link", "img", "table", "region"}
+    found = [
+        (node["role"]["value"], node["name"]["value"])
+        for node in nodes
+        if not node["ignored"] and node["role"]["value"] in controls
+    ]
+    assert len(found) > 15
+    assert [role for role, name in found if not name.strip()] == []
+
+
+@pytest.mark.parametrize("width", [360, 768, 1440])
+def test_nothing_is_wider_than_the_screen(console: Any, served: Any, width: int) -> None:
+    served.log("a-very-long-word-" * 30)
+    served.notify("another-very-long-word-" * 8)
+    served.use("inspector")
+    console.size(width, 800)
+    console.until(shows("#logs", "a-very-long-word-"))
+    console.until(shows("#activity", "inspector"))
+    assert console.evaluate("document.documentElement.scrollWidth") <= width
