@@ -110,7 +110,11 @@ class _stacks:  # noqa: N801 - reads as the function that it is
         self._stack = stack
 
     def __enter__(self) -> None:
-        names = ("fastapi_inner_astack", "fastapi_function_astack")
+        names = (
+            "fastapi_inner_astack",
+            "fastapi_function_astack",
+            "fastapi_middleware_astack",
+        )
         self._before = {name: self._scope.get(name) for name in names}
         for name in names:
             self._scope[name] = self._stack

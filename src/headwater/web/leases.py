@@ -28,6 +28,8 @@ CHANGED = 0
 INTERVAL = 25.0
 # Checks that run at once: enough to hide a database's latency, few enough not to flood its pool.
 _AT_ONCE = 32
+# Seconds that a stream may go on while its rights cannot be asked.
+_PATIENCE = 300.0
 
 
 @dataclass(eq=False, slots=True)
@@ -38,12 +40,14 @@ class Lease:
         check: asks the rights again.
         subjects: on whose behalf; see ``identify``.
         streams: who holds it.
+        unanswered_since: the loop's time since which it could not be asked, or None.
     """
 
     name: Hashable
     check: Callable[[], Awaitable[Verdict]]
     subjects: frozenset[str]
     streams: set[Stream]
+    unanswered_since: float | None = None
 
 
 class Leases:
@@ -113,10 +117,9 @@ class Leases:
                 return
             try:
                 verdict = await lease.check()
+                lease.unanswered_since = None
             except Exception:
-                # Who cannot be asked cannot have said no; the next round asks again.
-                logger.exception("the rights of a stream could not be asked")
-                return
+                verdict = self._unanswered(lease)
         if verdict is None:
             return
         for stream in tuple(lease.streams):
@@ -126,6 +129,14 @@ class Leases:
             else:
                 self._streams.counters.denied += 1
                 stream.fail(verdict)
+
+    def _unanswered(self, lease: Lease) -> Verdict:
+        # Who cannot be asked has not said no, so streams outlive an outage; but not for ever.
+        logger.warning("the rights of a stream could not be asked", exc_info=True)
+        now = asyncio.get_running_loop().time()
+        if lease.unanswered_since is None:
+            lease.unanswered_since = now
+        return CHANGED if now - lease.unanswered_since > _PATIENCE else None
 
     def _let_go(self, lease: Lease, stream: Stream) -> None:
         lease.streams.discard(stream)
