@@ -1,6 +1,6 @@
 /** A select that is filled from a REST list and remembers what was chosen last. */
 
-import { request } from "../api.js";
+import { address, request } from "../api.js";
 import { el, memory } from "../dom.js";
 
 export class Choice {
@@ -27,7 +27,7 @@ export class Choice {
     const again = { label: "Look again", act: () => this.load() };
     this.#select.hidden = true;
     try {
-      this.items = (await request(path))[collection];
+      this.items = await everything(path, collection);
     } catch (problem) {
       this.items = [];
       onChoose(null);
@@ -52,4 +52,15 @@ export class Choice {
     const chosen = this.items.find((item) => item.id === this.#select.value);
     this.#options.onChoose(chosen);
   }
+}
+
+/** All rows of a REST list, page after page. */
+async function everything(path, collection) {
+  const rows = [];
+  let page;
+  do {
+    page = await request(address(path, { after: rows.at(-1)?.id }));
+    rows.push(...page[collection]);
+  } while (page.has_more);
+  return rows;
 }
