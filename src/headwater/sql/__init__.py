@@ -1,0 +1,25 @@
+"""Exact tails of SQL tables: what is committed reaches every client once."""
+
+from headwater.errors import MissingExtraError
+
+try:
+    import sqlalchemy as _sqlalchemy  # noqa: F401
+except ImportError as error:
+    raise MissingExtraError("sql", "sqlalchemy") from error
+
+from headwater.sql.sqlite.connections import configure_sqlite, sqlite_engine
+from headwater.sql.sqlite.place import RowPlace
+from headwater.sql.table import Table, TableSource
+from headwater.sql.tail import TableOrigin
+from headwater.sql.tracking import track, track_table
+
+__all__ = [
+    "RowPlace",
+    "Table",
+    "TableOrigin",
+    "TableSource",
+    "configure_sqlite",
+    "sqlite_engine",
+    "track",
+    "track_table",
+]

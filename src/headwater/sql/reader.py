@@ -1,0 +1,104 @@
+"""What one kind of database does for one tracked table: the interface between it and the tail."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from headwater.feeds.source import Change, Filter, Page, Place, Window
+
+if TYPE_CHECKING:
+    from headwater.sql.shape import Shape
+
+__all__ = ["Batch", "Follow", "Head", "Reader"]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a table is now: its epoch and the place of its latest change."""
+
+    epoch: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a tail reads at once.
+
+    Attributes:
+        changes: all changes after the last place, in order, at most the limit asked for.
+        head: the place they end at; the table's head unless there is more.
+    """
+
+    changes: Sequence[Change]
+    head: Place
+    has_more: bool
+
+
+class Follow(ABC):
+    """The end of a running watch for commits."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Stop watching and free what it took."""
+
+
+class Reader(ABC):
+    """Reads one tracked table. One subclass per dialect.
+
+    All reads take one statement, and hold no connection once they return. They raise
+    SourceUnavailableError while the database is away and PositionError for a place that cannot
+    be resumed.
+    """
+
+    shape: Shape
+
+    @abstractmethod
+    def parse(self, text: str) -> Place:
+        """Read the text of a place."""
+
+    @abstractmethod
+    async def head(self) -> Head:
+        """Where the table is now."""
+
+    @abstractmethod
+    async def locate(self, epoch: str, place: Place) -> None:
+        """Raises PositionError unless the place can be resumed now."""
+
+    @abstractmethod
+    async def batch(self, epoch: str, after: Place, limit: int) -> Batch:
+        """All changes after a place, for the tail."""
+
+    @abstractmethod
+    async def page(
+        self,
+        wanted: Filter,
+        window: Window | None,
+        limit: int,
+        *,
+        after: Place | None = None,
+        before: Place | None = None,
+    ) -> Page:
+        """As ``Source.page``."""
+
+    @abstractmethod
+    async def members(
+        self, wanted: Filter, window: Window
+    ) -> Sequence[tuple[Mapping[str, Any], datetime]]:
+        """As ``Source.members``."""
+
+    @abstractmethod
+    async def trim(
+        self, *, max_age: timedelta | None, column: str | None, max_count: int | None
+    ) -> int:
+        """Remove what is too old, in small steps; positions before it expire."""
+
+    @abstractmethod
+    def follow(self, wake: Callable[[], None], known: Callable[[], Head | None]) -> Follow:
+        """Call ``wake`` in the event loop when something may have been committed.
+
+        ``known`` tells where the tail is, so that it is not woken for what it has.
+        """

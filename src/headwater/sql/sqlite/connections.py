@@ -1,0 +1,122 @@
+"""Connections to SQLite that several writers and long streams can live with."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from headwater.errors import DeclarationError
+from headwater.sql.commits import writes
+from headwater.sql.sqlite.watch import file_of
+
+__all__ = ["configure_sqlite", "sqlite_engine"]
+
+E = TypeVar("E", AsyncEngine, sa.Engine)
+
+_IDENTITY = "headwater_file"
+# Outside of a transaction, or ending one.
+_BARE = frozenset({"BEGIN", "COMMIT", "END", "ROLLBACK", "RELEASE", "VACUUM", "ATTACH", "DETACH"})
+
+
+def sqlite_engine(url: str | sa.URL, **options: Any) -> AsyncEngine:
+    """An engine on aiosqlite, configured as ``configure_sqlite`` says.
+
+    Arguments:
+        url: ``sqlite:///path`` or with ``+aiosqlite``.
+        options: handed on to SQLAlchemy's ``create_async_engine``.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        raise DeclarationError(f"{parsed.render_as_string()!r} is not the URL of a SQLite database")
+    return configure_sqlite(
+        create_async_engine(parsed.set(drivername="sqlite+aiosqlite"), **options)
+    )
+
+
+def configure_sqlite(engine: E, *, busy_timeout: float = 5.0, synchronous: str = "NORMAL") -> E:
+    """Set up an engine's connections, before the first one is made. Returns the engine.
+
+    - Write-ahead log, so that readers and the writer do not wait for each other; foreign keys are
+      enforced; a writer waits up to ``busy_timeout`` seconds for another.
+    - A transaction takes the write lock with its first writing statement (``BEGIN IMMEDIATE``), so
+      that it never fails half-way because another one wrote. Reads before that see what is
+      committed at that moment, as with READ COMMITTED elsewhere. DDL is part of it.
+    - ``synchronous="NORMAL"``: a crash of the process loses nothing; one of the machine may lose
+      the last commits, and their change numbers are then used again. ``"FULL"`` rules that out.
+    - A connection to a file that was moved away or replaced is not used again, and a database that
+      was there is never created anew, empty, because its file is away for a moment.
+    """
+    if synchronous not in ("NORMAL", "FULL", "EXTRA", "OFF"):
+        raise DeclarationError(f"synchronous={synchronous!r} must be NORMAL, FULL, EXTRA or OFF")
+    sync = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    path = file_of(sync)
+
+    def connect(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # the driver begins nothing by itself
+        cursor = connection.cursor()
+        for pragma in (
+            f"busy_timeout = {round(busy_timeout * 1000)}",
+            "journal_mode = WAL",
+            f"synchronous = {synchronous}",
+            "foreign_keys = ON",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+        record.info[_IDENTITY] = None if path is None else _identity(path)
+
+    event.listen(sync, "connect", connect)
+    event.listen(sync, "before_cursor_execute", _begin)
+    if path is not None:
+        _guard(sync, path)
+    return engine
+
+
+def _begin(connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
+    if not writes(statement) or statement.split(None, 1)[0].upper().rstrip(";") in _BARE:
+        return
+    if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+        return
+    driver = connection.connection.driver_connection
+    if driver is not None and not driver.in_transaction:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _guard(engine: sa.Engine, path: str) -> None:
+    existed = False
+
+    def do_connect(_dialect: Any, _record: Any, arguments: list[Any], options: Any) -> None:
+        nonlocal existed
+        existed = existed or _identity(path) is not None
+        if existed and not options.get("uri"):
+            arguments[0] = f"{sa_path(path)}?mode=rw"
+            options["uri"] = True
+
+    def checkout(_connection: Any, record: Any, _proxy: Any) -> None:
+        nonlocal existed
+        now = _identity(path)
+        existed = existed or now is not None
+        if now != record.info.get(_IDENTITY, now):
+            raise sa.exc.DisconnectionError(f"{path} was moved away or replaced")
+
+    event.listen(engine, "do_connect", do_connect)
+    event.listen(engine, "checkout", checkout)
+
+
+def sa_path(path: str) -> str:
+    """A path as the URI of a file."""
+    from pathlib import Path
+
+    return Path(path).as_uri()
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,84 @@
+"""A place in a SQLite table's order of changes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from headwater.errors import PositionError
+
+__all__ = ["RowPlace"]
+
+_TEXT = re.compile(
+    r"(?P<number>0|[1-9a-z][0-9a-z]{0,12})(?P<past>-?)"
+    r"(?:~(?P<told>0|[1-9a-z][0-9a-z]{0,12})(?:~(?P<among>0|[1-9a-z][0-9a-z]{0,12}))?)?"
+)
+_LARGEST = 2**63 - 1
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_START = datetime(1970, 1, 1, tzinfo=UTC)
+_TICK = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class RowPlace:
+    """Just after the change with this number.
+
+    Attributes:
+        number: the number of a change, or 0 for before all of them.
+        told: for a feed with a time window: what left it up to this moment was told. None: nothing
+            had left.
+        among: of the rows that left at the very moment ``told``, those with a number up to this
+            one were told; None for all of them.
+        past: as the start of a page: the page before it ends with this change, not before it.
+    """
+
+    number: int
+    told: datetime | None = None
+    among: int | None = None
+    past: bool = False
+
+    def includes(self, other: RowPlace, /) -> bool:
+        return self.number >= other.number
+
+    def at(self, told: datetime | None, /) -> RowPlace:
+        return RowPlace(self.number, told, past=self.past)
+
+    @property
+    def below(self) -> int:
+        """A page that ends just before this place has numbers below this one."""
+        return self.number + 1 if self.past else self.number
+
+    def __str__(self) -> str:
+        text = _base36(self.number) + ("-" if self.past else "")
+        if self.told is not None:
+            text += "~" + _base36(max(0, (self.told - _START) // _TICK))
+            if self.among is not None:
+                text += "~" + _base36(self.among)
+        return text
+
+    @classmethod
+    def parse(cls, text: str) -> RowPlace:
+        """Read what ``str()`` gave. Raises PositionError for anything else."""
+        found = _TEXT.fullmatch(text)
+        number = int(found["number"], 36) if found else 0
+        if found is None or number > _LARGEST:
+            raise PositionError(text, "unknown", "it is not a place in a table")
+        told = among = None
+        try:
+            if found["told"] is not None:
+                told = _START + int(found["told"], 36) * _TICK
+        except OverflowError as error:
+            raise PositionError(text, "unknown", "its moment is out of range") from error
+        if found["among"] is not None:
+            among = min(int(found["among"], 36), _LARGEST)
+        return cls(number, told, among, bool(found["past"]))
+
+
+def _base36(value: int) -> str:
+    digits = ""
+    while True:
+        value, rest = divmod(value, 36)
+        digits = _DIGITS[rest] + digits
+        if not value:
+            return digits

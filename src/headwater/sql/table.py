@@ -1,0 +1,163 @@
+"""A tracked table as the source of feeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from headwater.errors import DeclarationError
+from headwater.feeds.source import EVERYTHING, Filter, Page, Place, Source, Window
+from headwater.sql.reader import Reader
+from headwater.sql.shape import Shape
+from headwater.sql.sqlite.reader import SQLiteReader
+from headwater.sql.tail import TableOrigin
+
+__all__ = ["Table", "TableSource"]
+
+
+class Table:
+    """A tracked table of one database. Make one per table and process.
+
+    Arguments:
+        engine: what is read with.
+        model: a declarative model or Core table that is tracked.
+        listen: further engines of this process that write to the database, whose commits are to be
+            noticed at once too.
+
+    Attributes:
+        origin: what the hub follows.
+
+    Raises DeclarationError.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        model: sa.Table | type[Any],
+        *,
+        listen: Sequence[AsyncEngine | sa.Engine] = (),
+    ) -> None:
+        self._shape = Shape(model)
+        also = [one.sync_engine if isinstance(one, AsyncEngine) else one for one in listen]
+        self.reader: Reader = _reader(engine, self._shape, also)
+        self.origin = TableOrigin(self.reader)
+
+    @property
+    def name(self) -> str:
+        return self._shape.name
+
+    def where(self, **equalities: Any) -> TableSource:
+        """The rows with these values, by attribute.
+
+        None leaves an attribute out; a list, tuple or set means any of its values. Raises
+        DeclarationError for an attribute that the table cannot be filtered by.
+        """
+        self._shape.check_filter(list(equalities))
+        return TableSource(self, Filter.of(**equalities))
+
+    async def trim(
+        self,
+        *,
+        max_age: timedelta | None = None,
+        column: str | None = None,
+        max_count: int | None = None,
+    ) -> int:
+        """Remove what is older than ``max_age`` or beyond the newest ``max_count``.
+
+        Of an append-only table rows are removed, and ``column`` is the date-time that tells their
+        age. A keyed table keeps its rows and forgets removals. Positions from before what was
+        removed expire. Works in small steps; returns how many were removed.
+        """
+        if max_age is None and max_count is None:
+            raise DeclarationError(f"trim of table {self.name!r} needs max_age= or max_count=")
+        if max_count is not None and max_count < 0:
+            raise DeclarationError(f"max_count={max_count} must be at least 0")
+        if self._shape.tracking.keyed:
+            if column is not None:
+                raise DeclarationError(
+                    f"table {self.name!r} is keyed: its removals know their own age, column= is "
+                    "for append-only tables"
+                )
+        elif max_age is not None:
+            if column is None:
+                raise DeclarationError(
+                    f"trim of table {self.name!r} by age needs column=, the date-time of its rows"
+                )
+            self._shape.check_moment(column)
+        return await self.reader.trim(max_age=max_age, column=column, max_count=max_count)
+
+
+class TableSource(Source):
+    """A selection of a table, as a feed's handler returns it."""
+
+    origin: TableOrigin
+
+    def __init__(
+        self, table: Table, wanted: Filter = EVERYTHING, window: Window | None = None
+    ) -> None:
+        self.table = table
+        self.origin = table.origin
+        self.filter = wanted
+        self.window = window
+        self.keyed = table.reader.shape.tracking.keyed
+
+    def where(self, **equalities: Any) -> TableSource:
+        """Those of these rows that have these values too."""
+        narrower = self.table.where(**equalities)
+        return TableSource(self.table, self.filter & narrower.filter, self.window)
+
+    def within(self, column: str, length: timedelta) -> TableSource:
+        """Those rows whose ``column`` is less than ``length`` ago; they leave when it passes.
+
+        Only on a keyed table. Raises DeclarationError.
+        """
+        if length <= timedelta(0):
+            raise DeclarationError(f"within({column!r}, {length}): the length must be positive")
+        self.table.reader.shape.use_window(column)
+        return TableSource(self.table, self.filter, Window(column, length))
+
+    def __or__(self, other: TableSource) -> TableSource:
+        """The rows of both. They must be of one table and have the same time window."""
+        if not isinstance(other, TableSource):
+            return NotImplemented
+        if other.table is not self.table or other.window != self.window:
+            raise DeclarationError(
+                f"a union takes selections of one Table with the same window, not of "
+                f"{self.table.name!r} {_shown(self.window)} and "
+                f"{other.table.name!r} {_shown(other.window)}"
+            )
+        return TableSource(self.table, self.filter | other.filter, self.window)
+
+    async def page(
+        self, limit: int, *, after: Place | None = None, before: Place | None = None
+    ) -> Page:
+        return await self.table.reader.page(
+            self.filter, self.window, limit, after=after, before=before
+        )
+
+    async def locate(self, epoch: str, place: str) -> Place:
+        found = self.table.reader.parse(place)
+        head = self.origin.head
+        # While the table is followed, what the tail knows saves a statement; a page checks again.
+        if head is None or head.epoch != epoch or not head.place.includes(found):
+            await self.table.reader.locate(epoch, found)
+        return found
+
+    async def members(self) -> Sequence[tuple[Mapping[str, Any], datetime]]:
+        if self.window is None:
+            return ()
+        return await self.table.reader.members(self.filter, self.window)
+
+
+def _reader(engine: AsyncEngine, shape: Shape, also: Sequence[sa.Engine]) -> Reader:
+    if engine.dialect.name == "sqlite":
+        return SQLiteReader(engine, shape, also)
+    raise DeclarationError(f"tables on {engine.dialect.name!r} cannot be followed; SQLite can")
+
+
+def _shown(window: Window | None) -> str:
+    return "without a window" if window is None else f"within {window.length} of {window.column!r}"

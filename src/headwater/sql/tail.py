@@ -1,0 +1,138 @@
+"""The tail: follows one table for a whole process, however many streams there are."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from headwater.errors import PositionError, SourceUnavailableError, UsageError
+from headwater.feeds.source import Origin, Place, Sink
+from headwater.sql.reader import Follow, Head, Reader
+
+__all__ = ["BATCH", "TableOrigin"]
+
+logger = logging.getLogger("headwater.sql")
+
+# Changes of one read: a gap of thousands is not thousands of statements, and other tasks get
+# their turn between two.
+BATCH = 500
+
+# Seconds between two tries while the database is away.
+_FIRST_DELAY = 0.05
+_LONGEST_DELAY = 1.0
+
+
+class TableOrigin(Origin):
+    """One table of one database, as the hub follows it."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.name = f"table {reader.shape.name}"
+        self._reader = reader
+        self._lock = asyncio.Lock()
+        self._sink: Sink | None = None
+        self._head: Head | None = None
+        self._wake = asyncio.Event()
+        self._following: Follow | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    @property
+    def head(self) -> Head | None:
+        """Where the tail is; None while nobody follows."""
+        return self._head
+
+    async def attach(self, sink: Sink, /) -> Place:
+        async with self._lock:
+            if self._sink is not None and self._head is not None:
+                if self._sink is not sink:
+                    raise UsageError(f"{self.name} has a follower already; one hub follows it")
+                return self._head.place
+            wake = self._wake = asyncio.Event()
+            # Watched first: what is committed from now on is either in the head or wakes.
+            following = self._reader.follow(wake.set, lambda: self._head)
+            try:
+                head = await self._reader.head()
+            except BaseException:
+                await following.stop()
+                raise
+            self._following = following
+            self._sink, self._head, self._stopping = sink, head, False
+            wake.set()
+            self._task = asyncio.get_running_loop().create_task(
+                self._run(sink, wake), name=f"headwater tail {self.name}"
+            )
+            return head.place
+
+    async def detach(self) -> None:
+        async with self._lock:
+            self._stopping = True
+            self._wake.set()
+            task, self._task = self._task, None
+            if task is not None:
+                # A read that is cancelled costs its connection; it ends soon by itself.
+                await asyncio.wait([task], timeout=2.0)
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            self._sink = self._head = None
+            following, self._following = self._following, None
+            if following is not None:
+                await following.stop()
+
+    async def epoch(self) -> str:
+        head = self._head
+        return head.epoch if head is not None else (await self._reader.head()).epoch
+
+    async def _run(self, sink: Sink, wake: asyncio.Event) -> None:
+        delay = 0.0
+        trouble: str | None = None
+        while not self._stopping:
+            await wake.wait()
+            wake.clear()
+            if self._stopping:
+                return
+            try:
+                more = await self._step(sink)
+            except SourceUnavailableError as error:
+                if trouble is None:
+                    logger.warning("%s; its streams wait", error)
+                trouble = str(error)
+            except Exception as error:
+                # A fault in the program must not silence the streams for good either.
+                if trouble != repr(error):
+                    logger.exception("%s cannot be followed just now", self.name)
+                trouble = repr(error)
+            else:
+                if trouble is not None:
+                    logger.warning("%s can be read again", self.name)
+                trouble, delay = None, 0.0
+                if more:
+                    wake.set()
+                    await asyncio.sleep(0)
+                continue
+            delay = min(max(delay * 2, _FIRST_DELAY), _LONGEST_DELAY)
+            if not self._stopping:
+                await asyncio.sleep(_FIRST_DELAY)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(delay - _FIRST_DELAY):
+                        await wake.wait()
+            wake.set()
+
+    async def _step(self, sink: Sink) -> bool:
+        """Read once and hand over. Returns whether there is more."""
+        head = self._head
+        assert head is not None
+        try:
+            batch = await self._reader.batch(head.epoch, head.place, BATCH)
+        except PositionError as error:
+            now = await self._reader.head()
+            self._head = now
+            sink.reset(error.reason, now.place)
+            return True
+        if self._stopping:
+            return False
+        self._head = Head(head.epoch, batch.head)
+        if batch.changes or not head.place.includes(batch.head):
+            sink.deliver(batch.changes, batch.head)
+        return batch.has_more
