@@ -175,6 +175,7 @@ export class Feed {
 
   #refuse(status) {
     this.stop();
+    this.#position = null; // what was shown is taken away, so a later try begins with a snapshot
     this.#tell("refused", status);
   }
 

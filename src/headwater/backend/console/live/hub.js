@@ -154,7 +154,9 @@ class Follow {
     this.#state = [state, status];
     this.refused = state === "refused";
     this.#tell("state", this.#state);
-    if (this.refused) this.#onRefused(status);
+    if (!this.refused) return;
+    this.#items = null;
+    this.#onRefused(status);
   }
 
   #tell(call, args) {

@@ -94,9 +94,14 @@ function row(item, last = null) {
   const element = el(
     "tr",
     { "data-id": item.id },
-    el("th", { scope: "row" }, item.client_name),
-    el("td", {}, item.satellite_name),
-    el("td", { class: "roomy faint" }, item.user_agent ?? ""),
+    el(
+      "th",
+      { scope: "row" },
+      item.client_name,
+      el("span", { class: "under faint" }, item.satellite_name),
+    ),
+    el("td", { class: "satellite" }, item.satellite_name),
+    el("td", { class: "agent faint" }, item.user_agent ?? ""),
     figure("requests"),
     figure("tool_calls"),
     el("td", { class: "figure faint" }, agoTime(item.last_activity_at)),

@@ -60,7 +60,7 @@ export class Chart {
 
   get #most() {
     const highest = Math.max(...this.#points.map(({ value }) => value), 0);
-    return this.#shape.most ?? roundedUp(highest * 1.1);
+    return this.#shape.most ?? roundedUp(highest * 1.2);
   }
 
   #draw() {
