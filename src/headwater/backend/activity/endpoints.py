@@ -1,0 +1,74 @@
+"""Client activity: a keyed feed of one's active MCP clients, and how satellites report them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+
+from headwater.backend.activity.schemas import (
+    ActivitiesAccepted,
+    ActivitiesReport,
+    ClientActivity,
+)
+from headwater.backend.activity.service import Activities
+from headwater.backend.auth.dependencies import (
+    CurrentSatellite,
+    CurrentUser,
+    reports_itself,
+    signed_in,
+    team_of_query,
+)
+from headwater.backend.state import BackendState, backend_of
+from headwater.feeds.source import Source
+from headwater.web.fastapi import GuardedRoute, LiveRouter
+
+__all__ = ["declare", "router"]
+
+router = APIRouter(tags=["client activity"], route_class=GuardedRoute)
+
+
+def _service(request: Request) -> Activities:
+    return backend_of(request).activities
+
+
+ActivityService = Annotated[Activities, Depends(_service)]
+
+
+@router.post(
+    "/satellites/{satellite_id}/client-activity", status_code=201, dependencies=[reports_itself]
+)
+async def report_client_activity(
+    body: ActivitiesReport, satellite: CurrentSatellite, activities: ActivityService
+) -> ActivitiesAccepted:
+    """Add counts to clients' rows and move their last activity to now: all of them, or none."""
+    await activities.add(satellite.id, body.activities)
+    return ActivitiesAccepted(accepted=len(body.activities))
+
+
+def declare(live: LiveRouter) -> None:
+    """The feed."""
+
+    @live.feed(
+        "/users/me/mcp/client-activity",
+        item=ClientActivity,
+        collection="activities",
+        event="client_activity",
+        requires=[signed_in, "activity.view", team_of_query],
+        keyed=True,
+        tags=["client activity"],
+        summary="My active MCP clients",
+    )
+    async def my_client_activity(
+        user: CurrentUser,
+        backend: BackendState,
+        team_id: Annotated[str, Query(max_length=64, description="The team they work for.")],
+        active_within_minutes: Annotated[
+            int, Query(ge=1, le=1440, description="Clients idle for longer leave the feed.")
+        ] = 30,
+    ) -> Source:
+        """Which of one's MCP clients are active, and on which satellite."""
+        table = backend.tables.activity
+        window = timedelta(minutes=active_within_minutes)
+        return table.where(user_id=user.id, team_id=team_id).within("last_activity_at", window)

@@ -1,0 +1,157 @@
+"""Client activity: counts that satellites add up, one row for each client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from headwater.backend.activity.schemas import ActivityReport
+from headwater.backend.database import Database
+from headwater.backend.models import ClientActivity, Membership, Satellite, Team, User
+from headwater.backend.problems import invalid, not_found
+from headwater.backend.times import utc_now
+
+__all__ = ["Activities"]
+
+_CHUNK = 500
+
+
+@dataclass(slots=True)
+class _Sum:
+    requests: int = 0
+    tool_calls: int = 0
+    user_agent: str | None = None
+
+
+class Activities:
+    """What can be done with client activity."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, satellite_id: str, reports: Sequence[ActivityReport]) -> None:
+        """Add counts to the clients' rows and move their last activity to now: all, or none.
+
+        Raises 422 for a user or team that there is not, a user outside the team, or a team that a
+        satellite of another team does not work for.
+        """
+        async with self._database.write() as session:
+            satellite = (
+                await session.execute(
+                    select(Satellite.name, Satellite.team_id).where(Satellite.id == satellite_id)
+                )
+            ).first()
+            if satellite is None:
+                raise not_found("satellite", satellite_id)
+            await self._check(session, reports, satellite.team_id)
+            sums = _sums(reports)
+            known = await _ids(session, satellite_id, {user_id for user_id, _, _ in sums})
+            now = utc_now()
+            rows = [
+                {
+                    # With another id the row would be told as replaced: removed, then there again.
+                    "id": known.get((user_id, team_id, client_name)) or uuid4().hex,
+                    "user_id": user_id,
+                    "team_id": team_id,
+                    "satellite_id": satellite_id,
+                    "satellite_name": satellite.name,
+                    "client_name": client_name,
+                    "user_agent": summed.user_agent or "",
+                    "requests": summed.requests,
+                    "tool_calls": summed.tool_calls,
+                    "last_activity_at": now,
+                    "created_at": now,
+                }
+                for (user_id, team_id, client_name), summed in sums.items()
+            ]
+            # A parameter for each column and row would be too many, so it runs once for each.
+            await session.execute(_ADD, rows)
+
+    async def _check(
+        self, session: AsyncSession, reports: Sequence[ActivityReport], own_team: str | None
+    ) -> None:
+        """Raise 422 for the first report that cannot be counted."""
+        users = sorted({report.user_id for report in reports})
+        belongs: set[tuple[str, str]] = set()
+        for chunk in _chunks(users):
+            statement = select(Membership.user_id, Membership.team_id).where(
+                Membership.user_id.in_(chunk)
+            )
+            belongs |= {(user_id, team_id) for user_id, team_id in await session.execute(statement)}
+        for index, report in enumerate(reports):
+            place = f"activities.{index}"
+            if own_team is not None and report.team_id != own_team:
+                raise invalid(
+                    f"{place}.team_id",
+                    "this satellite reports for its own team alone",
+                    value=report.team_id,
+                )
+            if (report.user_id, report.team_id) in belongs:
+                continue
+            if await session.scalar(select(User.id).where(User.id == report.user_id)) is None:
+                raise invalid(f"{place}.user_id", "there is no such user", value=report.user_id)
+            if await session.scalar(select(Team.id).where(Team.id == report.team_id)) is None:
+                raise invalid(f"{place}.team_id", "there is no such team", value=report.team_id)
+            raise invalid(
+                f"{place}.user_id",
+                f"this user is not a member of the team {report.team_id}",
+                value=report.user_id,
+            )
+
+
+async def _ids(
+    session: AsyncSession, satellite_id: str, users: set[str]
+) -> dict[tuple[str, str, str], str]:
+    """The rows that a satellite's clients of these users have already."""
+    found: dict[tuple[str, str, str], str] = {}
+    for chunk in _chunks(sorted(users)):
+        statement = select(
+            ClientActivity.user_id,
+            ClientActivity.team_id,
+            ClientActivity.client_name,
+            ClientActivity.id,
+        ).where(ClientActivity.satellite_id == satellite_id, ClientActivity.user_id.in_(chunk))
+        for user_id, team_id, client_name, row_id in await session.execute(statement):
+            found[user_id, team_id, client_name] = row_id
+    return found
+
+
+def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    # A statement may have 999 parameters in SQLite's oldest builds.
+    for start in range(0, len(values), _CHUNK):
+        yield values[start : start + _CHUNK]
+
+
+def _sums(reports: Sequence[ActivityReport]) -> dict[tuple[str, str, str], _Sum]:
+    """The counts of each client, whose name may come several times in one report."""
+    sums: dict[tuple[str, str, str], _Sum] = {}
+    for report in reports:
+        summed = sums.setdefault((report.user_id, report.team_id, report.client_name), _Sum())
+        summed.requests += report.requests
+        summed.tool_calls += report.tool_calls
+        summed.user_agent = report.user_agent or summed.user_agent
+    return sums
+
+
+def _add() -> Any:
+    added = upsert(ClientActivity)
+    new = added.excluded
+    return added.on_conflict_do_update(
+        index_elements=["user_id", "team_id", "satellite_id", "client_name"],
+        set_={
+            "requests": ClientActivity.requests + new.requests,
+            "tool_calls": ClientActivity.tool_calls + new.tool_calls,
+            # A report without one leaves the last one standing.
+            "user_agent": func.coalesce(func.nullif(new.user_agent, ""), ClientActivity.user_agent),
+            "last_activity_at": new.last_activity_at,
+        },
+    )
+
+
+_ADD = _add()

@@ -1,0 +1,151 @@
+"""The application: ``create_app(settings)``.
+
+Nothing is opened before it starts; what it opened is closed when it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import APIRouter, FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from headwater.backend import health
+from headwater.backend.access import AccessWatch
+from headwater.backend.activity import endpoints as activity
+from headwater.backend.activity.service import Activities
+from headwater.backend.auth import endpoints as auth
+from headwater.backend.auth.dependencies import requires
+from headwater.backend.auth.passwords import Passwords
+from headwater.backend.auth.repository import Credentials
+from headwater.backend.auth.service import SignIns
+from headwater.backend.cleanup import Cleanup
+from headwater.backend.database import Address, Database
+from headwater.backend.logs import endpoints as logs
+from headwater.backend.logs.service import Logs
+from headwater.backend.metrics import Measures
+from headwater.backend.middleware import BodyLimit, Envelope
+from headwater.backend.notifications import endpoints as notifications
+from headwater.backend.notifications.service import Notifications
+from headwater.backend.pages import console_pages, reference_pages
+from headwater.backend.satellites import endpoints as satellites
+from headwater.backend.satellites.service import Satellites
+from headwater.backend.settings import Settings
+from headwater.backend.state import Backend, Tables
+from headwater.backend.teams import endpoints as teams
+from headwater.backend.teams.service import Teams
+from headwater.backend.users import endpoints as users
+from headwater.backend.users.service import Users
+from headwater.eventlog import EventLog, open_log
+from headwater.eventlog.sql import SqlLog
+from headwater.web.fastapi import LiveRouter
+
+__all__ = ["create_app", "open_backend"]
+
+_FEEDS = (notifications, logs, satellites, activity)
+_ROUTERS = (auth, users, teams, notifications, logs, satellites, activity)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application. Its database must have been migrated before it starts."""
+    live = LiveRouter(
+        heartbeat=settings.heartbeat_seconds,
+        requires=requires,
+        recheck=settings.recheck_seconds,
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_backend(settings) as backend:
+            app.state.backend = backend
+            watch = AccessWatch(live, backend.tables.access_changes.where())
+            cleanup = Cleanup(backend)
+            await watch.start()
+            cleanup.start()
+            try:
+                yield
+            finally:
+                await cleanup.stop()
+                await watch.stop()
+
+    app = FastAPI(
+        title="Headwater",
+        version=version("headwater"),
+        description="Each feed is a pair: a REST endpoint and, with `/stream` appended, a "
+        "Server-Sent Events stream that shows the same items and resumes after any disconnect.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.live = live
+    app.state.measures = Measures(live, lambda: app.state.backend)
+    for feeds in _FEEDS:
+        feeds.declare(live)
+    live.install(app, prefix="/api")
+    api = APIRouter(prefix="/api")
+    for domain in _ROUTERS:
+        api.include_router(domain.router)
+    app.include_router(api)
+    app.include_router(health.router)
+    app.router.routes.extend([console_pages(), reference_pages()])
+    # The last that is added is the first that a request meets.
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.allowed_origins),
+            allow_credentials=True,
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "If-None-Match"],
+            expose_headers=["ETag", "Retry-After"],
+        )
+    app.add_middleware(Envelope, measures=app.state.measures, access_log=settings.access_log)
+    return app
+
+
+@asynccontextmanager
+async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
+    """Every resource and service, without HTTP. The database must have been migrated."""
+    async with AsyncExitStack() as stack:
+        address = Address.parse(settings.database)
+        database = Database(address)
+        stack.push_async_callback(database.close)
+        log = _event_log(settings, database)
+        stack.push_async_callback(log.close)
+        await log.start()
+        passwords = Passwords(
+            time_cost=settings.argon2_time_cost,
+            memory_kib=settings.argon2_memory_kib,
+            concurrency=settings.argon2_concurrency,
+        )
+        stack.callback(passwords.close)
+        yield Backend(
+            settings=settings,
+            database=database,
+            log=log,
+            tables=Tables(database),
+            passwords=passwords,
+            credentials=Credentials(database),
+            sign_ins=SignIns(
+                database,
+                passwords,
+                lifetime=settings.session_lifetime,
+                per_email=settings.login_tries_per_email,
+                per_address=settings.login_tries_per_address,
+            ),
+            users=Users(database, passwords, settings.password_min_length),
+            teams=Teams(database),
+            notifications=Notifications(database),
+            logs=Logs(database),
+            satellites=Satellites(database, log),
+            activities=Activities(database),
+        )
+
+
+def _event_log(settings: Settings, database: Database) -> EventLog:
+    """The log; in the database's own file it shares its connections."""
+    if settings.event_log_url == settings.database:
+        return SqlLog(database.engine)
+    return open_log(settings.event_log_url)

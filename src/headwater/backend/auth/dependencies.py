@@ -1,0 +1,181 @@
+"""Who asks, as dependencies and guards, so that a route's signature says what it needs."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
+
+from headwater.backend.auth.origin import check_origin
+from headwater.backend.auth.principal import Principal
+from headwater.backend.problems import forbidden, not_found, unauthorized
+from headwater.backend.state import backend_of
+from headwater.web.fastapi import guard, identify
+
+__all__ = [
+    "COOKIE",
+    "CurrentSatellite",
+    "CurrentUser",
+    "reports_itself",
+    "requires",
+    "requires_in_team",
+    "requires_somewhere",
+    "satellite_of_path",
+    "signed_in",
+    "team_of_path",
+    "team_of_query",
+]
+
+COOKIE = "session"
+
+_cookie = APIKeyCookie(
+    name=COOKIE,
+    scheme_name="session",
+    auto_error=False,
+    description="Set by POST /api/auth/login. HttpOnly.",
+)
+_bearer = HTTPBearer(
+    scheme_name="api_key",
+    auto_error=False,
+    description="A user's key (`hw_…`) or a satellite's (`hws_…`).",
+)
+
+
+async def authenticate(
+    request: Request,
+    cookie: Annotated[str | None, Security(_cookie)],
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+) -> Principal:
+    """Who asks. Raises 401, and 403 when a cookie's request comes from another site.
+
+    It is looked up once for a request, however many guards and handlers want to know.
+    """
+    known = getattr(request.state, "principal", None)
+    if isinstance(known, Principal):
+        return known
+    backend = backend_of(request)
+    found: Principal | None = None
+    # A key is shown on purpose, a cookie comes along by itself: so the key decides.
+    if bearer:
+        found = await backend.credentials.of_key(bearer.credentials)
+    elif cookie:
+        found = await backend.credentials.of_session(cookie)
+    if found is None:
+        raise unauthorized()
+    if found.via == "session":
+        check_origin(request, backend.settings.allowed_origins)
+    identify(request, f"{found.kind}:{found.id}")
+    request.state.principal = found
+    return found
+
+
+Authenticated = Annotated[Principal, Depends(authenticate)]
+
+
+async def current_user(principal: Authenticated) -> Principal:
+    """The user who asks. Raises 403 for a satellite."""
+    if principal.kind != "user":
+        raise forbidden("This is for users; a satellite's key cannot be used here.")
+    return principal
+
+
+CurrentUser = Annotated[Principal, Depends(current_user)]
+
+
+async def current_satellite(principal: Authenticated, satellite_id: str) -> Principal:
+    """The satellite of the path, which asks itself."""
+    if principal.kind != "satellite":
+        raise forbidden("Only a satellite reports about itself: send its own key.")
+    if principal.id != satellite_id:
+        raise not_found("satellite", satellite_id)
+    return principal
+
+
+CurrentSatellite = Annotated[Principal, Depends(current_satellite)]
+
+
+# What a guard calls must not be what a handler depends on, so each has a function of its own.
+
+
+async def _must_be_user(_: CurrentUser) -> None:
+    pass
+
+
+async def _must_be_satellite(_: CurrentSatellite) -> None:
+    pass
+
+
+signed_in: Any = guard(_must_be_user)
+reports_itself: Any = guard(_must_be_satellite, "satellite.report")
+
+
+@cache
+def requires(permission: str) -> Any:
+    """The guard of a permission: 401 without a valid session or key, 403 without the permission."""
+
+    async def permitted(principal: Authenticated) -> None:
+        if not principal.may(permission):
+            raise _missing(permission)
+
+    return guard(permitted, permission)
+
+
+@cache
+def requires_somewhere(permission: str) -> Any:
+    """The guard of a permission that a team role may give too.
+
+    The service decides for the team in question.
+    """
+
+    async def permitted(principal: Authenticated) -> None:
+        if not principal.may_somewhere(permission):
+            raise _missing(permission)
+
+    return guard(permitted, permission)
+
+
+@cache
+def requires_in_team(permission: str) -> Any:
+    """The guard of a permission in the team of the path; 404 if one may not know of the team."""
+
+    async def permitted(request: Request, principal: Authenticated, team_id: str) -> None:
+        await must_know_team(request, principal, team_id)
+        if not principal.may_in(permission, team_id):
+            raise _missing(permission)
+
+    return guard(permitted, permission)
+
+
+async def must_know_team(request: Request, principal: Principal, team_id: str) -> None:
+    """Raise 404 unless the team exists and the caller may know of it."""
+    if team_id in principal.teams:
+        return
+    if not principal.knows_team(team_id) or not await backend_of(request).teams.exists(team_id):
+        raise not_found("team", team_id)
+
+
+async def _knows_team_of_path(request: Request, principal: Authenticated, team_id: str) -> None:
+    await must_know_team(request, principal, team_id)
+
+
+async def _knows_team_of_query(request: Request, principal: Authenticated) -> None:
+    # A team that is missing is for the validation, which comes later.
+    for team_id in request.query_params.getlist("team_id"):
+        await must_know_team(request, principal, team_id)
+
+
+async def _knows_satellite(request: Request, principal: Authenticated, satellite_id: str) -> None:
+    satellite = await backend_of(request).satellites.find(satellite_id)
+    if satellite is None or not principal.knows_satellite_of(satellite.team_id):
+        raise not_found("satellite", satellite_id)
+
+
+team_of_path: Any = guard(_knows_team_of_path)
+team_of_query: Any = guard(_knows_team_of_query)
+satellite_of_path: Any = guard(_knows_satellite)
+
+
+def _missing(permission: str) -> Exception:
+    return forbidden(f"The permission {permission} is missing.")

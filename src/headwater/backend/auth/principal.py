@@ -1,0 +1,66 @@
+"""Who asks, and what they may."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from headwater.backend.roles import (
+    SATELLITE_PERMISSIONS,
+    permissions_of,
+    team_permissions_of,
+)
+
+__all__ = ["Principal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A user or a satellite, as of the moment its credential was looked up.
+
+    Attributes:
+        kind: what it is.
+        id: the user's or the satellite's.
+        via: how it showed who it is. Only a session's requests can be forged by another page.
+        credential: the stored hash of the token or key it came with.
+        email: a user's address, else empty.
+        role: a user's global role, else empty.
+        teams: a user's team roles by team.
+    """
+
+    kind: Literal["user", "satellite"]
+    id: str
+    via: Literal["session", "api_key", "satellite_key"]
+    credential: str = field(repr=False)
+    email: str = ""
+    role: str = ""
+    teams: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def permissions(self) -> frozenset[str]:
+        """What it may everywhere."""
+        return SATELLITE_PERMISSIONS if self.kind == "satellite" else permissions_of(self.role)
+
+    def may(self, permission: str) -> bool:
+        return permission in self.permissions
+
+    def may_in(self, permission: str, team_id: str) -> bool:
+        """Whether it may, in this team."""
+        return self.may(permission) or permission in team_permissions_of(
+            self.teams.get(team_id, "")
+        )
+
+    def may_somewhere(self, permission: str) -> bool:
+        """Whether it may, everywhere or in a team at least."""
+        return self.may(permission) or any(
+            permission in team_permissions_of(role) for role in self.teams.values()
+        )
+
+    def knows_team(self, team_id: str) -> bool:
+        """Whether it may know that this team exists."""
+        return team_id in self.teams or self.may("teams.view_all")
+
+    def knows_satellite_of(self, team_id: str | None) -> bool:
+        """Whether it may know of a satellite of this team (None: of no team)."""
+        return team_id is None or self.knows_team(team_id)

@@ -1,0 +1,90 @@
+"""Credentials in the database: found by an index, many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Select, select
+
+from headwater.backend.auth.loader import TickLoader
+from headwater.backend.auth.principal import Principal
+from headwater.backend.auth.tokens import API_KEY, SATELLITE_KEY, hash_token
+from headwater.backend.database import Database
+from headwater.backend.models import ApiKey, Membership, Satellite, Session, User
+from headwater.backend.times import utc_now
+
+__all__ = ["Credentials"]
+
+
+class Credentials:
+    """From what a request carries to who sent it, in one statement.
+
+    The statement brings the user's teams too, so that no later decision asks the database again.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._sessions = TickLoader(self._find_sessions)
+        self._api_keys = TickLoader(self._find_api_keys)
+        self._satellites = TickLoader(self._find_satellites)
+
+    async def of_session(self, token: str) -> Principal | None:
+        """Whose session it is; None when it has expired, was ended or its user is disabled."""
+        return await self._sessions.load(hash_token(token))
+
+    async def of_key(self, key: str) -> Principal | None:
+        """Whose API key it is: a user's or a satellite's."""
+        if key.startswith(SATELLITE_KEY):
+            return await self._satellites.load(hash_token(key))
+        if key.startswith(API_KEY):
+            return await self._api_keys.load(hash_token(key))
+        return None
+
+    async def _find_sessions(self, hashes: Sequence[str]) -> Mapping[str, Principal]:
+        found = (
+            _with_user(Session.token_hash)
+            .join(User, User.id == Session.user_id)
+            .outerjoin(Membership, Membership.user_id == User.id)
+            .where(Session.token_hash.in_(hashes), Session.expires_at > utc_now())
+        )
+        return await self._users(found, "session")
+
+    async def _find_api_keys(self, hashes: Sequence[str]) -> Mapping[str, Principal]:
+        found = (
+            _with_user(ApiKey.key_hash)
+            .join(User, User.id == ApiKey.user_id)
+            .outerjoin(Membership, Membership.user_id == User.id)
+            .where(ApiKey.key_hash.in_(hashes))
+        )
+        return await self._users(found, "api_key")
+
+    async def _users(self, statement: Select[Any], via: Any) -> Mapping[str, Principal]:
+        async with self._database.read() as session:
+            rows = (await session.execute(statement.where(User.disabled.is_(False)))).all()
+        found: dict[str, Principal] = {}
+        teams: dict[str, dict[str, str]] = {}
+        for credential, user_id, email, role, team_id, team_role in rows:
+            belongs = teams.setdefault(credential, {})
+            if credential not in found:
+                found[credential] = Principal(
+                    "user", user_id, via, credential, email, role, belongs
+                )
+            if team_id is not None:
+                belongs[team_id] = team_role
+        return found
+
+    async def _find_satellites(self, hashes: Sequence[str]) -> Mapping[str, Principal]:
+        statement = select(Satellite.key_hash, Satellite.id).where(Satellite.key_hash.in_(hashes))
+        async with self._database.read() as session:
+            rows = (await session.execute(statement)).all()
+        return {
+            key_hash: Principal("satellite", satellite_id, "satellite_key", key_hash)
+            for key_hash, satellite_id in rows
+        }
+
+
+def _with_user(credential: Any) -> Select[Any]:
+    return select(
+        credential, User.id, User.email, User.role, Membership.team_id, Membership.role
+    ).select_from(credential.class_)

@@ -1,0 +1,24 @@
+"""Secrets that callers show: 256 random bits, of which only the SHA-256 is stored.
+
+A fast hash is right here: nobody can guess 256 bits, and an index finds the hash at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+__all__ = ["API_KEY", "SATELLITE_KEY", "hash_token", "new_token"]
+
+API_KEY = "hw_"
+SATELLITE_KEY = "hws_"
+
+
+def new_token(prefix: str = "") -> str:
+    """A new secret."""
+    return prefix + secrets.token_urlsafe(32)
+
+
+def hash_token(token: str) -> str:
+    """What is stored and looked up."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

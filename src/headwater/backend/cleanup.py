@@ -1,0 +1,79 @@
+"""Removes what is older than it is to be kept, now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+from sqlalchemy import delete
+
+from headwater.backend.models import ClientActivity
+from headwater.backend.state import Backend
+from headwater.backend.times import utc_now
+from headwater.errors import SourceUnavailableError
+
+__all__ = ["Cleanup"]
+
+logger = logging.getLogger("headwater.backend")
+
+# Changes of rights are followed live; a process that was away asks all rights again anyway.
+_KEEP_ACCESS_CHANGES = timedelta(days=1)
+
+
+class Cleanup:
+    """A task of one process. Several may run: each removes what it finds."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def once(self) -> None:
+        """Remove everything that is too old now. A failure is logged and the rest goes on."""
+        settings, tables = self._backend.settings, self._backend.tables
+        logs = timedelta(days=settings.keep_logs_days)
+        notifications = timedelta(days=settings.keep_notifications_days)
+        activity = timedelta(days=settings.keep_activity_days)
+        metrics = timedelta(days=settings.keep_metrics_days)
+        steps: dict[str, Callable[[], Awaitable[object]]] = {
+            "log entries": lambda: tables.logs.trim(max_age=logs, column="created_at"),
+            "notifications": lambda: tables.notifications.trim(
+                max_age=notifications, column="created_at"
+            ),
+            "changes of rights": lambda: tables.access_changes.trim(
+                max_age=_KEEP_ACCESS_CHANGES, column="created_at"
+            ),
+            "metrics": lambda: self._backend.log.trim(max_age=metrics),
+            "idle clients": lambda: self._remove_idle(activity),
+            "removals of clients": lambda: tables.activity.trim(max_age=activity),
+            "sessions": self._backend.sign_ins.remove_expired,
+        }
+        for name, step in steps.items():
+            try:
+                await step()
+            except SourceUnavailableError as error:
+                logger.warning("old %s could not be removed: %s", name, error)
+            except Exception:
+                logger.exception("old %s could not be removed", name)
+
+    async def _remove_idle(self, longest: timedelta) -> None:
+        async with self._backend.database.write() as session:
+            await session.execute(
+                delete(ClientActivity).where(
+                    ClientActivity.last_activity_at < utc_now() - longest
+                )
+            )
+
+    async def _run(self) -> None:
+        while True:
+            await self.once()
+            await asyncio.sleep(self._backend.settings.cleanup_seconds)

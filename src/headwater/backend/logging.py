@@ -1,0 +1,71 @@
+"""Structured logs: one JSON object per line, or readable text on a terminal.
+
+Passwords, tokens and bodies are never logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+__all__ = ["set_up_logging"]
+
+# Loud ones that say nothing to whoever runs this.
+_QUIET = {"aiosqlite": logging.WARNING, "uvicorn.access": logging.WARNING}
+
+
+def set_up_logging(level: str = "info", form: str = "auto") -> None:
+    """Send the logs of this process to standard error.
+
+    Arguments:
+        level: the least that is logged, such as ``"info"``.
+        form: ``"json"``, ``"text"``, or ``"auto"``: text on a terminal, json elsewhere.
+    """
+    text = form == "text" or (form == "auto" and sys.stderr.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
+    ]
+    if text:
+        last: list[Any] = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    else:
+        last = [
+            structlog.processors.format_exc_info,
+            structlog.processors.EventRenamer("message"),
+            structlog.processors.JSONRenderer(),
+        ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, _drop_colours],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name, least in _QUIET.items():
+        logging.getLogger(name).setLevel(least)
+
+
+def _drop_colours(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Uvicorn brings each message a second time, in colours."""
+    event.pop("color_message", None)
+    return event

@@ -1,0 +1,57 @@
+"""``/api/logs``: one's log as a feed, and how lines get into it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+
+from headwater.backend.auth.dependencies import CurrentUser, requires, signed_in
+from headwater.backend.logs.schemas import LogEntry, LogIds, LogLevel, LogsCreate
+from headwater.backend.logs.service import Logs
+from headwater.backend.state import BackendState, backend_of
+from headwater.feeds.source import Source
+from headwater.web.fastapi import GuardedRoute, LiveRouter
+
+__all__ = ["declare", "router"]
+
+router = APIRouter(
+    prefix="/logs", tags=["logs"], route_class=GuardedRoute, dependencies=[signed_in]
+)
+
+
+def _service(request: Request) -> Logs:
+    return backend_of(request).logs
+
+
+LogService = Annotated[Logs, Depends(_service)]
+
+
+@router.post("", status_code=201, dependencies=[requires("logs.create")])
+async def create_log_entries(body: LogsCreate, user: CurrentUser, logs: LogService) -> LogIds:
+    """Write up to 1,000 entries to one's log: all of them, or none."""
+    return LogIds(ids=await logs.add(user.id, body.entries))
+
+
+def declare(live: LiveRouter) -> None:
+    """The feed."""
+
+    @live.feed(
+        "/logs",
+        item=LogEntry,
+        collection="logs",
+        event="log",
+        requires=[signed_in, "logs.view"],
+        tags=["logs"],
+        summary="My log",
+    )
+    async def my_logs(
+        user: CurrentUser,
+        backend: BackendState,
+        level: Annotated[LogLevel | None, Query(description="Only this level.")] = None,
+        source: Annotated[
+            str | None, Query(max_length=200, description="Only from this source.")
+        ] = None,
+    ) -> Source:
+        """One's log entries."""
+        return backend.tables.logs.where(user_id=user.id, level=level, source=source)

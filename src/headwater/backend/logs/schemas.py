@@ -1,0 +1,42 @@
+"""Log entries as JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from headwater.backend.schemas import Body, Fields, Line, Result, Text
+
+__all__ = ["EntryCreate", "LogEntry", "LogIds", "LogLevel", "LogsCreate"]
+
+MAX_ENTRIES = 1000
+
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+
+
+class LogEntry(Result):
+    """One line of a user's log."""
+
+    id: str
+    level: LogLevel
+    source: str
+    message: str
+    fields: dict[str, Any] = Field(description="Whatever else is known, as a JSON object.")
+    created_at: datetime
+
+
+class EntryCreate(Body):
+    level: LogLevel = "info"
+    source: Line = ""
+    message: Text
+    fields: Fields = {}
+
+
+class LogsCreate(Body):
+    entries: Annotated[list[EntryCreate], Field(min_length=1, max_length=MAX_ENTRIES)]
+
+
+class LogIds(Result):
+    ids: list[str] = Field(description="Of the entries, in their order.")

@@ -1,0 +1,117 @@
+"""``/metrics``: what this process did, for Prometheus.
+
+With several workers each answers for itself, and a scrape reaches one of them: the label
+``worker`` (its process id) on ``headwater_info`` tells which.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+from starlette.responses import Response
+
+from headwater.backend.state import Backend
+from headwater.web.fastapi import LiveRouter
+
+__all__ = ["Measures"]
+
+# Delivery's counters by name: what each counts.
+_DELIVERY = {
+    "opened": "Streams opened.",
+    "refused": "Streams refused while shutting down.",
+    "frames": "Events written to streams.",
+    "writes": "Writes to connections; events of one tick leave in one.",
+    "resets": "Streams whose position could not be resumed.",
+    "stalled": "Streams dropped because the peer took no bytes.",
+    "overrun": "Streams dropped because too much was waiting for them.",
+    "denied": "Streams ended because their right was lost.",
+    "reread": "Times that a slow stream read the source again.",
+    "poll_failures": "Failures of polled sources.",
+}
+
+
+class Measures:
+    """One registry for one application."""
+
+    def __init__(self, live: LiveRouter, backend: Callable[[], Backend]) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+        self.requests = Counter(
+            "headwater_requests",
+            "Requests by route and status.",
+            ("method", "route", "status"),
+            registry=self._registry,
+        )
+        # To the head of the answer: a stream's body has no end.
+        self.seconds = Histogram(
+            "headwater_request_seconds",
+            "Seconds until the head of the answer.",
+            ("method", "route"),
+            buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=self._registry,
+        )
+        self._registry.register(_Counted(live, backend))
+
+    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one request."""
+        self.requests.labels(method, route, str(status)).inc()
+        self.seconds.labels(method, route).observe(seconds)
+
+    def render(self) -> Response:
+        """Everything, as Prometheus reads it."""
+        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class _Counted(Collector):
+    """What other parts count themselves, read when it is asked for."""
+
+    def __init__(self, live: LiveRouter, backend: Callable[[], Backend]) -> None:
+        self._live = live
+        self._backend = backend
+
+    def describe(self) -> list[Metric]:
+        # Nothing can be collected before the application runs.
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        stats: Any = self._live.stats
+        yield InfoMetricFamily(
+            "headwater", "This process.", value={"worker": str(os.getpid())}
+        )
+        yield GaugeMetricFamily("headwater_streams_open", "Open streams.", value=stats.open)
+        for name, text in _DELIVERY.items():
+            yield CounterMetricFamily(
+                f"headwater_streams_{name}", text, value=getattr(stats, name, 0)
+            )
+        backend = self._backend()
+        yield CounterMetricFamily(
+            "headwater_database_statements",
+            "Statements run on the database.",
+            value=backend.database.statements,
+        )
+        yield CounterMetricFamily(
+            "headwater_sign_in_failures",
+            "Sign-ins with a wrong pair.",
+            value=backend.sign_ins.failures,
+        )
+        yield CounterMetricFamily(
+            "headwater_sign_ins_throttled",
+            "Sign-ins refused after too many wrong ones.",
+            value=backend.sign_ins.throttled,
+        )

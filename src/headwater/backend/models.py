@@ -1,0 +1,255 @@
+"""The tables.
+
+Every column that can have one has a default in the database itself, and every value that could
+not be read back is refused there, so that another program may write with plain SQL.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    CheckConstraint,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from headwater.backend.times import NOW, Moment, moment_check, sorted_moment_check
+from headwater.sql import track
+
+__all__ = [
+    "LOG_LEVELS",
+    "NOTIFICATION_LEVELS",
+    "AccessChange",
+    "ApiKey",
+    "Base",
+    "ClientActivity",
+    "LogEntry",
+    "Membership",
+    "Notification",
+    "Satellite",
+    "Session",
+    "Team",
+    "User",
+]
+
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+NOTIFICATION_LEVELS = ("info", "success", "warning", "error")
+
+
+class JsonObject(TypeDecorator[dict[str, Any]]):
+    """A JSON object, as text in SQLite."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: dict[str, Any] | None, _: Dialect) -> str | None:
+        if value is None:
+            return None
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+    def process_result_value(self, value: str | None, _: Dialect) -> dict[str, Any] | None:
+        return None if value is None else json.loads(value)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+def new_id() -> Any:
+    """A primary key of 32 random hexadecimal digits, made by the database where none is given."""
+    return mapped_column(String(64), primary_key=True, server_default=text(_RANDOM))
+
+
+def created() -> Any:
+    """When the row was written."""
+    return mapped_column(Moment, server_default=text(f"({NOW})"), nullable=False)
+
+
+_RANDOM = "(lower(hex(randomblob(16))))"
+
+
+def _in(column: str, values: tuple[str, ...]) -> str:
+    return f"{column} IN ({', '.join(repr(value) for value in values)})"
+
+
+def _texts(*columns: str) -> str:
+    return " AND ".join(f"typeof({column}) = 'text'" for column in columns)
+
+
+class User(Base):
+    __tablename__ = "users"
+    __table_args__ = (CheckConstraint(moment_check("created_at"), name="created_at"),)
+
+    id: Mapped[str] = new_id()
+    email: Mapped[str] = mapped_column(String(254), unique=True)
+    password_hash: Mapped[str] = mapped_column(Text)
+    role: Mapped[str] = mapped_column(String(32), server_default="global_user")
+    disabled: Mapped[bool] = mapped_column(server_default=text("0"))
+    created_at: Mapped[datetime] = created()
+
+
+class Session(Base):
+    """A sign-in. Its token is known to the browser alone; this is its SHA-256."""
+
+    __tablename__ = "sessions"
+
+    token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = created()
+    expires_at: Mapped[datetime] = mapped_column(Moment, index=True)
+
+
+class ApiKey(Base):
+    """A program's key. It was shown once; this is its SHA-256."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = new_id()
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str] = mapped_column(Text)
+    key_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime] = created()
+
+
+class Team(Base):
+    __tablename__ = "teams"
+
+    id: Mapped[str] = new_id()
+    name: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = created()
+
+
+class Membership(Base):
+    __tablename__ = "team_members"
+
+    team_id: Mapped[str] = mapped_column(
+        ForeignKey("teams.id", ondelete="CASCADE"), primary_key=True
+    )
+    user_id: Mapped[str] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    role: Mapped[str] = mapped_column(String(32), server_default="team_user")
+    created_at: Mapped[datetime] = created()
+
+
+@track(indexes=[("user_id",), ("team_id",)])
+class Notification(Base):
+    """Something to tell one user or one team."""
+
+    __tablename__ = "notifications"
+    __table_args__ = (
+        CheckConstraint("(user_id IS NULL) <> (team_id IS NULL)", name="one_recipient"),
+        CheckConstraint(_in("level", NOTIFICATION_LEVELS), name="level"),
+        CheckConstraint(_texts("id", "title", "body"), name="texts"),
+        CheckConstraint(moment_check("created_at"), name="created_at"),
+        Index(None, "created_at"),
+    )
+
+    id: Mapped[str] = new_id()
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    team_id: Mapped[str | None] = mapped_column(ForeignKey("teams.id", ondelete="CASCADE"))
+    level: Mapped[str] = mapped_column(String(32), server_default="info")
+    title: Mapped[str] = mapped_column(Text)
+    body: Mapped[str] = mapped_column(Text, server_default="")
+    created_at: Mapped[datetime] = created()
+
+
+@track(indexes=[("user_id",), ("user_id", "level"), ("user_id", "source")])
+class LogEntry(Base):
+    """One line of a user's log."""
+
+    __tablename__ = "log_entries"
+    __table_args__ = (
+        CheckConstraint(_in("level", LOG_LEVELS), name="level"),
+        CheckConstraint(_texts("id", "user_id", "source", "message"), name="texts"),
+        CheckConstraint(
+            "CASE WHEN json_valid(fields) THEN json_type(fields) = 'object' ELSE 0 END",
+            name="fields",
+        ),
+        CheckConstraint(moment_check("created_at"), name="created_at"),
+        Index(None, "created_at"),
+    )
+
+    id: Mapped[str] = new_id()
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    level: Mapped[str] = mapped_column(String(32), server_default="info")
+    source: Mapped[str] = mapped_column(Text, server_default="")
+    message: Mapped[str] = mapped_column(Text)
+    fields: Mapped[dict[str, Any]] = mapped_column(JsonObject, server_default="{}")
+    created_at: Mapped[datetime] = created()
+
+
+class Satellite(Base):
+    """A remote agent, with its own key. Without a team, all who may view satellites see it."""
+
+    __tablename__ = "satellites"
+
+    id: Mapped[str] = new_id()
+    name: Mapped[str] = mapped_column(Text)
+    team_id: Mapped[str | None] = mapped_column(
+        ForeignKey("teams.id", ondelete="CASCADE"), index=True
+    )
+    key_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime] = created()
+
+
+@track(keyed=True, filters=("user_id", "team_id"))
+class ClientActivity(Base):
+    """What one MCP client of a user did on one satellite, for one team."""
+
+    __tablename__ = "client_activity"
+    __table_args__ = (
+        UniqueConstraint("user_id", "team_id", "satellite_id", "client_name"),
+        CheckConstraint("requests >= 0 AND typeof(requests) = 'integer'", name="requests"),
+        CheckConstraint("tool_calls >= 0 AND typeof(tool_calls) = 'integer'", name="tool_calls"),
+        CheckConstraint(sorted_moment_check("last_activity_at"), name="last_activity_at"),
+        CheckConstraint(moment_check("created_at"), name="created_at"),
+    )
+
+    id: Mapped[str] = new_id()
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id", ondelete="CASCADE"))
+    satellite_id: Mapped[str] = mapped_column(ForeignKey("satellites.id", ondelete="CASCADE"))
+    # Copied, so that an item names its satellite; satellites are not renamed.
+    satellite_name: Mapped[str] = mapped_column(Text, server_default="")
+    client_name: Mapped[str] = mapped_column(Text)
+    user_agent: Mapped[str] = mapped_column(Text, server_default="")
+    requests: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    tool_calls: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    last_activity_at: Mapped[datetime] = mapped_column(Moment, server_default=text(f"({NOW})"))
+    created_at: Mapped[datetime] = created()
+
+
+@track()
+class AccessChange(Base):
+    """The rights of a user changed. Each process follows this and looks at open streams again."""
+
+    __tablename__ = "access_changes"
+    __table_args__ = (
+        CheckConstraint(moment_check("created_at"), name="created_at"),
+        Index(None, "created_at"),
+    )
+
+    id: Mapped[str] = new_id()
+    user_id: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = created()

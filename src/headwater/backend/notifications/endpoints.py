@@ -1,0 +1,74 @@
+"""Notifications: two feeds, mine and a team's, and how one is made."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+
+from headwater.backend.auth.dependencies import (
+    CurrentUser,
+    requires_somewhere,
+    signed_in,
+    team_of_path,
+)
+from headwater.backend.notifications.schemas import Notification, NotificationCreate
+from headwater.backend.notifications.service import Notifications
+from headwater.backend.state import BackendState, backend_of
+from headwater.feeds.source import Source
+from headwater.web.fastapi import GuardedRoute, LiveRouter
+
+__all__ = ["declare", "router"]
+
+router = APIRouter(
+    prefix="/notifications",
+    tags=["notifications"],
+    route_class=GuardedRoute,
+    dependencies=[signed_in],
+)
+
+
+def _service(request: Request) -> Notifications:
+    return backend_of(request).notifications
+
+
+NotificationService = Annotated[Notifications, Depends(_service)]
+
+
+@router.post("", status_code=201, dependencies=[requires_somewhere("notifications.create")])
+async def create_notification(
+    body: NotificationCreate, user: CurrentUser, notifications: NotificationService
+) -> Notification:
+    """Notify a user or a team."""
+    return Notification.model_validate(await notifications.create(user, body))
+
+
+def declare(live: LiveRouter) -> None:
+    """The feeds."""
+
+    @live.feed(
+        "/notifications",
+        item=Notification,
+        collection="notifications",
+        event="notification",
+        requires=[signed_in, "notifications.read"],
+        tags=["notifications"],
+        summary="My notifications",
+    )
+    async def my_notifications(user: CurrentUser, backend: BackendState) -> Source:
+        """What concerns one: personal notifications, and those of one's teams."""
+        table = backend.tables.notifications
+        return table.where(user_id=user.id) | table.where(team_id=sorted(user.teams))
+
+    @live.feed(
+        "/teams/{team_id}/notifications",
+        item=Notification,
+        collection="notifications",
+        event="notification",
+        requires=[signed_in, "notifications.read", team_of_path],
+        tags=["notifications"],
+        summary="A team's notifications",
+    )
+    async def team_notifications(team_id: str, backend: BackendState) -> Source:
+        """What concerns one team."""
+        return backend.tables.notifications.where(team_id=team_id)

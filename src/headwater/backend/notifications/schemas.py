@@ -1,0 +1,36 @@
+"""Notifications as JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from headwater.backend.schemas import Body, Identifier, Result, Text
+
+__all__ = ["Notification", "NotificationCreate", "NotificationLevel"]
+
+NotificationLevel = Literal["info", "success", "warning", "error"]
+
+
+class Notification(Result):
+    """Something told to a user or to a team: exactly one of the two ids is set."""
+
+    id: str
+    user_id: str | None
+    team_id: str | None
+    level: NotificationLevel
+    title: str
+    body: str
+    created_at: datetime
+
+
+class NotificationCreate(Body):
+    """Exactly one of ``user_id`` and ``team_id`` says whom it is for."""
+
+    user_id: Identifier | None = None
+    team_id: Identifier | None = None
+    level: NotificationLevel = "info"
+    title: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    body: Text = Field(default="", description="Plain text.")

@@ -1,0 +1,47 @@
+"""The problems that services answer with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headwater.web.problems import Problem
+
+__all__ = ["conflict", "forbidden", "invalid", "not_found", "too_many", "unauthorized"]
+
+
+def unauthorized(detail: str = "Sign in, or send an API key as a bearer token.") -> Problem:
+    """401: nobody, or nobody any more."""
+    return Problem(401, detail, headers={"WWW-Authenticate": 'Bearer realm="headwater"'})
+
+
+def forbidden(detail: str) -> Problem:
+    """403: known, but not allowed to."""
+    return Problem(403, detail)
+
+
+def not_found(kind: str, value: str) -> Problem:
+    """404: it does not exist, or the caller may not know that it does."""
+    return Problem(404, f"There is no {kind} {value[:64]!r}.")
+
+
+def conflict(detail: str) -> Problem:
+    """409: right in itself, but not as things are."""
+    return Problem(409, detail)
+
+
+def invalid(field: str, detail: str, **shown: Any) -> Problem:
+    """422: a field of the body that cannot be, in the form of a failed validation.
+
+    Arguments:
+        field: where in the body, such as ``"activities.3.user_id"``.
+        detail: what is wrong, and what would be right.
+        shown: ``value=``, unless it must not be repeated.
+    """
+    error = {"field": field, "in": "body", **shown, "detail": detail}
+    value = f"={shown['value']!r}" if "value" in shown else ""
+    return Problem(422, f"{field}{value}: {detail}", errors=[error])
+
+
+def too_many(detail: str, seconds: str) -> Problem:
+    """429: again in so many seconds."""
+    return Problem(429, detail, headers={"Retry-After": seconds})

@@ -1,0 +1,74 @@
+"""The one registry of roles: each is a set of permission strings.
+
+A global role counts everywhere, a team role only in its team. ``teams.view_all`` makes its holder
+see every team and team satellite as a member would; without it, a team one does not belong to
+does not exist (404).
+
+Three permissions are in team roles too and then reach as far as the team: who holds
+``notifications.create`` in a team may notify that team (and always themselves), who holds
+``satellites.manage`` there may register its satellites, and who holds ``team.members.edit`` there
+may change who belongs to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+__all__ = [
+    "GLOBAL_ROLES",
+    "SATELLITE_PERMISSIONS",
+    "TEAM_ROLES",
+    "GlobalRole",
+    "TeamRole",
+    "permissions_of",
+    "team_permissions_of",
+]
+
+GlobalRole = Literal["global_admin", "global_user"]
+TeamRole = Literal["team_admin", "team_user"]
+
+_USER = frozenset(
+    {
+        "activity.view",
+        "logs.create",
+        "logs.view",
+        "metrics.view",
+        "notifications.read",
+        "satellites.view",
+    }
+)
+
+GLOBAL_ROLES: Mapping[str, frozenset[str]] = {
+    "global_user": _USER,
+    "global_admin": _USER
+    | {
+        "notifications.create",
+        "satellites.manage",
+        "team.members.edit",
+        "teams.create",
+        "teams.list",
+        "teams.view_all",
+        "users.create",
+        "users.edit",
+        "users.list",
+    },
+}
+
+TEAM_ROLES: Mapping[str, frozenset[str]] = {
+    "team_user": frozenset(),
+    "team_admin": frozenset({"notifications.create", "satellites.manage", "team.members.edit"}),
+}
+
+# What a satellite's own key allows: to report about itself.
+SATELLITE_PERMISSIONS = frozenset({"satellite.report"})
+
+
+def permissions_of(role: str) -> frozenset[str]:
+    """What a global role allows; nothing for one that this version does not know."""
+    return GLOBAL_ROLES.get(role, frozenset())
+
+
+def team_permissions_of(role: str) -> frozenset[str]:
+    """What a team role allows in its team; nothing for one that this version does not know."""
+    return TEAM_ROLES.get(role, frozenset())

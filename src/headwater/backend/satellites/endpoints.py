@@ -1,0 +1,87 @@
+"""``/api/satellites``: which there are, and their metrics as a feed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+
+from headwater.backend.auth.dependencies import (
+    CurrentSatellite,
+    CurrentUser,
+    reports_itself,
+    requires,
+    requires_somewhere,
+    satellite_of_path,
+    signed_in,
+)
+from headwater.backend.satellites.schemas import (
+    Metrics,
+    MetricsIds,
+    MetricsReports,
+    SatelliteCreate,
+    SatelliteCreated,
+    SatelliteInfo,
+    SatelliteList,
+)
+from headwater.backend.satellites.service import Satellites, topic_of
+from headwater.backend.schemas import After, Limit
+from headwater.backend.state import BackendState, backend_of
+from headwater.feeds.source import Source
+from headwater.web.fastapi import GuardedRoute, LiveRouter
+
+__all__ = ["declare", "router"]
+
+router = APIRouter(prefix="/satellites", tags=["satellites"], route_class=GuardedRoute)
+
+
+def _service(request: Request) -> Satellites:
+    return backend_of(request).satellites
+
+
+SatelliteService = Annotated[Satellites, Depends(_service)]
+
+
+@router.get("", dependencies=[signed_in, requires("satellites.view")])
+async def list_satellites(
+    user: CurrentUser, satellites: SatelliteService, limit: Limit = 100, after: After = None
+) -> SatelliteList:
+    """The satellites of one's teams, and those of no team."""
+    rows, has_more = await satellites.page(user, limit, after)
+    return SatelliteList(
+        satellites=[SatelliteInfo.model_validate(row) for row in rows], has_more=has_more
+    )
+
+
+@router.post("", status_code=201, dependencies=[signed_in, requires_somewhere("satellites.manage")])
+async def register_satellite(
+    body: SatelliteCreate, user: CurrentUser, satellites: SatelliteService
+) -> SatelliteCreated:
+    """Register a satellite. Its key is shown this once."""
+    satellite_id, key = await satellites.register(user, body.name, body.team_id)
+    return SatelliteCreated(id=satellite_id, name=body.name, team_id=body.team_id, api_key=key)
+
+
+@router.post("/{satellite_id}/metrics", status_code=201, dependencies=[reports_itself])
+async def report_metrics(
+    body: MetricsReports, satellite: CurrentSatellite, satellites: SatelliteService
+) -> MetricsIds:
+    """A satellite's own measurements, up to 1,000: all of them, or none."""
+    return MetricsIds(ids=await satellites.report(satellite.id, body.reports))
+
+
+def declare(live: LiveRouter) -> None:
+    """The feed."""
+
+    @live.feed(
+        "/satellites/{satellite_id}/metrics",
+        item=Metrics,
+        collection="metrics",
+        event="metrics",
+        requires=[signed_in, "metrics.view", satellite_of_path],
+        tags=["satellites"],
+        summary="A satellite's metrics",
+    )
+    async def satellite_metrics(satellite_id: str, backend: BackendState) -> Source:
+        """What a satellite reported about itself: CPU, memory, request and error rates."""
+        return backend.log.topic(topic_of(satellite_id))

@@ -1,0 +1,76 @@
+"""Satellites and their metrics as JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import AwareDatetime, Field
+
+from headwater.backend.schemas import Body, Identifier, Name, Result
+
+__all__ = [
+    "Metrics",
+    "MetricsIds",
+    "MetricsReport",
+    "MetricsReports",
+    "SatelliteCreate",
+    "SatelliteCreated",
+    "SatelliteInfo",
+    "SatelliteList",
+]
+
+MAX_REPORTS = 1000
+
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class SatelliteInfo(Result):
+    id: str
+    name: str
+    team_id: str | None
+    created_at: datetime
+
+
+class SatelliteList(Result):
+    satellites: list[SatelliteInfo]
+    has_more: bool
+
+
+class SatelliteCreate(Body):
+    name: Name
+    team_id: Identifier | None = None
+
+
+class SatelliteCreated(Result):
+    id: str
+    name: str
+    team_id: str | None
+    api_key: str = Field(description="Shown this once; only its hash is stored.")
+
+
+class Metrics(Result):
+    """What a satellite reported about itself at one moment."""
+
+    id: str
+    at: datetime
+    cpu_percent: float
+    memory_mb: float
+    requests_per_s: float
+    errors_per_s: float
+
+
+class MetricsReport(Body):
+    at: AwareDatetime | None = Field(default=None, description="When it was measured; now.")
+    cpu_percent: Amount
+    memory_mb: Amount
+    requests_per_s: Amount
+    errors_per_s: Amount
+
+
+class MetricsReports(Body):
+    reports: Annotated[list[MetricsReport], Field(min_length=1, max_length=MAX_REPORTS)]
+
+
+class MetricsIds(Result):
+    ids: list[str] = Field(description="Of the reports, in their order.")

@@ -1,0 +1,97 @@
+"""Satellites, and the metrics they report into the event log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import insert, or_, select
+
+from headwater.backend.auth.loader import TickLoader
+from headwater.backend.auth.principal import Principal
+from headwater.backend.auth.tokens import SATELLITE_KEY, hash_token, new_token
+from headwater.backend.database import Database
+from headwater.backend.listing import page_of
+from headwater.backend.models import Satellite, Team
+from headwater.backend.problems import forbidden, invalid
+from headwater.backend.satellites.schemas import MetricsReport
+from headwater.backend.times import utc_now
+from headwater.eventlog import EventLog
+
+__all__ = ["Satellites", "topic_of"]
+
+_INFO = (Satellite.id, Satellite.name, Satellite.team_id, Satellite.created_at)
+
+
+def topic_of(satellite_id: str) -> str:
+    """The event log's topic of a satellite's metrics."""
+    return f"satellite:{satellite_id}"
+
+
+class Satellites:
+    """What can be done with satellites."""
+
+    def __init__(self, database: Database, log: EventLog) -> None:
+        self._database = database
+        self._log = log
+        self._known = TickLoader(self._find)
+
+    async def find(self, satellite_id: str) -> Any:
+        """A satellite's id, name and team, or None."""
+        return await self._known.load(satellite_id)
+
+    async def page(
+        self, user: Principal, limit: int, after: str | None
+    ) -> tuple[Sequence[Any], bool]:
+        """The satellites that a user may know of."""
+        visible = select(*_INFO)
+        if not user.may("teams.view_all"):
+            visible = visible.where(
+                or_(Satellite.team_id.is_(None), Satellite.team_id.in_(sorted(user.teams)))
+            )
+        async with self._database.read() as session:
+            return await page_of(session, visible, Satellite, limit, after)
+
+    async def register(self, user: Principal, name: str, team_id: str | None) -> tuple[str, str]:
+        """A new satellite: its id and, this once, its key.
+
+        Who holds ``satellites.manage`` in a team only registers satellites of that team. Raises
+        403, and 422 for a team that does not exist, or that the user may not know of.
+        """
+        if team_id is None and not user.may("satellites.manage"):
+            raise forbidden("You may register satellites of a team that you administer: name it.")
+        if team_id is not None and not user.knows_team(team_id):
+            raise invalid("team_id", "there is no such team", value=team_id)
+        if team_id is not None and not user.may_in("satellites.manage", team_id):
+            raise forbidden("You do not administer this team.")
+        satellite_id, key = uuid4().hex, new_token(SATELLITE_KEY)
+        async with self._database.write() as session:
+            if team_id is not None:
+                known = await session.scalar(select(Team.id).where(Team.id == team_id))
+                if known is None:
+                    raise invalid("team_id", "there is no such team", value=team_id)
+            await session.execute(
+                insert(Satellite).values(
+                    id=satellite_id, name=name, team_id=team_id, key_hash=hash_token(key)
+                )
+            )
+        return satellite_id, key
+
+    async def report(self, satellite_id: str, reports: Sequence[MetricsReport]) -> list[str]:
+        """Append metrics to the satellite's topic, all or none; their ids."""
+        now = utc_now()
+        events = []
+        for report in reports:
+            event = report.model_dump()
+            at = (report.at or now).astimezone(UTC)
+            event["at"] = at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+            events.append(event)
+        records = await self._log.append(topic_of(satellite_id), events)
+        return [str(record.offset) for record in records]
+
+    async def _find(self, satellite_ids: Sequence[str]) -> Mapping[str, Any]:
+        statement = select(*_INFO).where(Satellite.id.in_(satellite_ids))
+        async with self._database.read() as session:
+            return {row.id: row for row in await session.execute(statement)}

@@ -1,0 +1,160 @@
+"""The database's schema: which one it has, and bringing it up to date.
+
+Used before the application starts, so it is synchronous, and every way in which it can fail is one
+sentence (StartupError).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.exc import DatabaseError
+
+from headwater.backend.database import Address, StartupError, in_one_line
+from headwater.sql import configure_sqlite
+
+__all__ = ["State", "check_schema", "migrate", "schema_state"]
+
+State = Literal["empty", "older", "current", "newer", "foreign"]
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+
+
+def migrate(address: Address) -> bool:
+    """Bring the schema up to date; an absent file is created. Returns whether it changed.
+
+    All in one transaction: it ends at the newest schema, or as it was. Raises StartupError.
+    """
+    with _connected(address) as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        state = schema_state(connection)
+        _refuse(state, address)
+        if state == "current":
+            return False
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
+        return True
+
+
+def check_schema(address: Address) -> State:
+    """Whether the backend can start on this database: ``"current"``, or ``"empty"`` to migrate.
+
+    Raises StartupError for everything else.
+    """
+    with _connected(address) as connection:
+        # Asks for the right to write, which is found missing only now.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        state = schema_state(connection)
+        connection.rollback()
+    _refuse(state, address)
+    if state == "older":
+        raise StartupError(
+            f"The database {address.path} has an older schema than this version of Headwater: "
+            "run `headwater migrate` first."
+        )
+    return state
+
+
+def schema_state(connection: sa.Connection) -> State:
+    """Which schema a database has."""
+    tables = {
+        name
+        for name in sa.inspect(connection).get_table_names()
+        # An event log in the same file makes its own tables.
+        if not name.startswith("headwater_")
+    }
+    if not tables:
+        return "empty"
+    if "alembic_version" not in tables:
+        return "foreign"
+    found = MigrationContext.configure(connection).get_current_revision()
+    script = ScriptDirectory.from_config(_config())
+    if found is None:
+        return "empty" if tables == {"alembic_version"} else "foreign"
+    if found == script.get_current_head():
+        return "current"
+    known = {revision.revision for revision in script.walk_revisions()}
+    return "older" if found in known else "newer"
+
+
+def _refuse(state: State, address: Address) -> None:
+    if state == "newer":
+        raise StartupError(
+            f"The database {address.path} has the schema of a newer version of Headwater: use "
+            "that version, or another database."
+        )
+    if state == "foreign":
+        raise StartupError(
+            f"The database {address.path} holds tables of something else: give Headwater a file "
+            "of its own."
+        )
+
+
+@contextmanager
+def _connected(address: Address) -> Iterator[sa.Connection]:
+    path = address.path
+    _look_at(path)
+    engine = configure_sqlite(
+        sa.create_engine(f"sqlite:///{path}", poolclass=sa.NullPool), synchronous="FULL"
+    )
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except DatabaseError as error:
+        raise StartupError(_explained(path, in_one_line(error))) from error
+    finally:
+        engine.dispose()
+
+
+def _look_at(path: Path) -> None:
+    """Raise StartupError for what SQLite would tell less clearly."""
+    folder = path.parent
+    if not folder.exists():
+        raise StartupError(f"The folder {folder} for the database {path.name} does not exist.")
+    if not folder.is_dir():
+        raise StartupError(f"{folder} is not a folder, so the database {path} cannot be in it.")
+    if path.is_dir():
+        raise StartupError(f"{path} is a folder; a database is a file.")
+    # SQLite writes files beside the database. Bits are looked at too: root may write everywhere,
+    # but who took all of them away meant it.
+    for place, what in ((path, "The database"), (folder, "The folder")):
+        try:
+            mode = place.stat().st_mode
+        except FileNotFoundError:
+            continue
+        if not os.access(place, os.W_OK) or not mode & _WRITABLE:
+            raise StartupError(
+                f"{what} {place} is read-only; Headwater needs to write to it."
+            )
+
+
+def _explained(path: Path, said: str) -> str:
+    if "not a database" in said or "malformed" in said:
+        return f"{path} is not a SQLite database, or is damaged ({said})."
+    if "locked" in said:
+        return f"The database {path} is locked by another program; try again when it has finished."
+    if "full" in said:
+        return f"The disk with the database {path} is full."
+    if "readonly" in said:
+        return f"The database {path} is read-only; Headwater needs to write to it."
+    return f"The database {path} cannot be used: {said}."
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config

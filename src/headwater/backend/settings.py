@@ -1,0 +1,147 @@
+"""Everything that can be set, each also as an environment variable ``HEADWATER_<NAME>``."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+__all__ = ["Settings", "default_database", "default_folder"]
+
+Origins = Annotated[tuple[str, ...], NoDecode]
+
+
+def default_folder() -> Path:
+    """Where a user's data lives on this system."""
+    return Path(platformdirs.user_data_dir("headwater", appauthor=False))
+
+
+def default_database() -> str:
+    """The SQLite file in the user's data folder, as a URL."""
+    return f"sqlite:///{default_folder() / 'headwater.db'}"
+
+
+class Settings(BaseSettings):
+    """The backend's settings. A list is written with commas between its values."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HEADWATER_", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    host: str = Field(default="127.0.0.1", description="Address to listen at.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port; 0 takes a free one.")
+    workers: int = Field(default=1, ge=1, le=64, description="Processes that serve.")
+    database: str = Field(
+        default_factory=default_database, description="Where the data is: sqlite:///path."
+    )
+    event_log: str | None = Field(
+        default=None,
+        description="Where events are: sqlite:///path or memory://; the database by default.",
+    )
+
+    session_hours: float = Field(
+        default=14 * 24, gt=0, le=10_000, description="Hours from sign-in until a session ends."
+    )
+    secure_cookies: bool = Field(
+        default=False,
+        description="Mark the session cookie Secure, also on requests that came by plain http. "
+        "It always is on those that came by https.",
+    )
+    allowed_origins: Origins = Field(
+        default=(),
+        description="Further origins, such as https://app.example.com, whose pages may call with "
+        "a user's cookie.",
+    )
+    proxy_addresses: str = Field(
+        default="127.0.0.1",
+        description="Addresses of reverse proxies whose X-Forwarded-For and -Proto are believed.",
+    )
+    max_body_bytes: int = Field(
+        default=1024 * 1024, ge=1024, description="The largest request body, in bytes."
+    )
+
+    password_min_length: int = Field(
+        default=4, ge=1, le=128, description="Characters that a new password needs at least."
+    )
+    # OWASP's first choice for argon2id: about 20 ms and 19 MiB for each sign-in.
+    argon2_time_cost: int = Field(default=2, ge=1, le=100, description="Rounds of argon2.")
+    argon2_memory_kib: int = Field(
+        default=19 * 1024, ge=8, le=4 * 1024 * 1024, description="Memory of argon2, in KiB."
+    )
+    argon2_concurrency: int = Field(
+        default=2, ge=1, le=64, description="Passwords hashed at the same time."
+    )
+    login_tries_per_email: int = Field(
+        default=10,
+        ge=1,
+        description="Failed sign-ins that one e-mail address may have at once; "
+        "as many come back per minute.",
+    )
+    login_tries_per_address: int = Field(
+        default=50,
+        ge=1,
+        description="Failed sign-ins that one client address may have at once; "
+        "as many come back per minute.",
+    )
+
+    heartbeat_seconds: float = Field(
+        default=30.0, gt=0, le=3600, description="Silence on a stream before a heartbeat."
+    )
+    recheck_seconds: float = Field(
+        default=30.0, gt=0, le=30, description="Between two looks at the rights of open streams."
+    )
+    shutdown_seconds: int = Field(
+        default=10, ge=1, le=600, description="Until open requests are cut off at a shut-down."
+    )
+
+    keep_logs_days: float = Field(default=30, gt=0, description="Days that log entries are kept.")
+    keep_notifications_days: float = Field(
+        default=30, gt=0, description="Days that notifications are kept."
+    )
+    keep_metrics_days: float = Field(default=7, gt=0, description="Days that metrics are kept.")
+    keep_activity_days: float = Field(
+        default=30, gt=0, description="Days that an idle client's row is kept."
+    )
+    cleanup_seconds: float = Field(
+        default=300, gt=0, description="Between two removals of what is too old."
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least level that is logged."
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="auto is text on a terminal and json elsewhere."
+    )
+    access_log: bool = Field(default=False, description="Log a line for each request.")
+
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            scheme, _, rest = origin.partition("://")
+            if scheme not in {"http", "https"} or not rest or "/" in rest or "*" in rest:
+                raise ValueError(
+                    f"{origin!r} is not an origin: https://app.example.com is one, without a path "
+                    "and without *"
+                )
+        return tuple(origin.lower() for origin in value)
+
+    @property
+    def event_log_url(self) -> str:
+        """Where events are; the database unless something else was said."""
+        return self.event_log or self.database
+
+    @property
+    def session_lifetime(self) -> timedelta:
+        return timedelta(hours=self.session_hours)

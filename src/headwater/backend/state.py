@@ -1,0 +1,64 @@
+"""What the application carries while it runs, by name and type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from headwater.backend.activity.service import Activities
+from headwater.backend.auth.passwords import Passwords
+from headwater.backend.auth.repository import Credentials
+from headwater.backend.auth.service import SignIns
+from headwater.backend.database import Database
+from headwater.backend.logs.service import Logs
+from headwater.backend.models import AccessChange, ClientActivity, LogEntry, Notification
+from headwater.backend.notifications.service import Notifications
+from headwater.backend.satellites.service import Satellites
+from headwater.backend.settings import Settings
+from headwater.backend.teams.service import Teams
+from headwater.backend.users.service import Users
+from headwater.eventlog import EventLog
+from headwater.sql import Table
+
+__all__ = ["Backend", "BackendState", "Tables", "backend_of"]
+
+
+class Tables:
+    """The tables that are followed, one reader each."""
+
+    def __init__(self, database: Database) -> None:
+        self.logs = Table(database.engine, LogEntry)
+        self.notifications = Table(database.engine, Notification)
+        self.activity = Table(database.engine, ClientActivity)
+        self.access_changes = Table(database.engine, AccessChange)
+
+
+@dataclass(slots=True)
+class Backend:
+    """Every resource and service of one application."""
+
+    settings: Settings
+    database: Database
+    log: EventLog
+    tables: Tables
+    passwords: Passwords
+    credentials: Credentials
+    sign_ins: SignIns
+    users: Users
+    teams: Teams
+    notifications: Notifications
+    logs: Logs
+    satellites: Satellites
+    activities: Activities
+
+
+def backend_of(request: Request) -> Backend:
+    """The running application's resources and services."""
+    backend = request.app.state.backend
+    assert isinstance(backend, Backend)
+    return backend
+
+
+BackendState = Annotated[Backend, Depends(backend_of)]

@@ -1,0 +1,63 @@
+"""``/api/teams``: teams and membership."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+
+from headwater.backend.auth.dependencies import requires, requires_in_team, signed_in
+from headwater.backend.schemas import After, Limit
+from headwater.backend.state import backend_of
+from headwater.backend.teams.schemas import (
+    MemberInfo,
+    MemberPut,
+    TeamCreate,
+    TeamInfo,
+    TeamList,
+)
+from headwater.backend.teams.service import Teams
+from headwater.web.fastapi import GuardedRoute
+
+__all__ = ["router"]
+
+router = APIRouter(
+    prefix="/teams", tags=["teams"], route_class=GuardedRoute, dependencies=[signed_in]
+)
+
+
+def _service(request: Request) -> Teams:
+    return backend_of(request).teams
+
+
+TeamService = Annotated[Teams, Depends(_service)]
+
+
+@router.get("", dependencies=[requires("teams.list")])
+async def list_teams(teams: TeamService, limit: Limit = 100, after: After = None) -> TeamList:
+    """All teams, oldest first. One's own are at ``/api/users/me/teams``."""
+    rows, has_more = await teams.page(limit, after)
+    return TeamList(teams=[TeamInfo.model_validate(row) for row in rows], has_more=has_more)
+
+
+@router.post("", status_code=201, dependencies=[requires("teams.create")])
+async def create_team(body: TeamCreate, teams: TeamService) -> TeamInfo:
+    """A new team, without members."""
+    return TeamInfo.model_validate(await teams.create(body.name))
+
+
+@router.put("/{team_id}/members/{user_id}", dependencies=[requires_in_team("team.members.edit")])
+async def put_member(team_id: str, user_id: str, body: MemberPut, teams: TeamService) -> MemberInfo:
+    """Let a user belong to a team, or change their role in it."""
+    await teams.put_member(team_id, user_id, body.role)
+    return MemberInfo(team_id=team_id, user_id=user_id, role=body.role)
+
+
+@router.delete(
+    "/{team_id}/members/{user_id}",
+    status_code=204,
+    dependencies=[requires_in_team("team.members.edit")],
+)
+async def remove_member(team_id: str, user_id: str, teams: TeamService) -> None:
+    """Let a user no longer belong to a team. Their streams of it end at once."""
+    await teams.remove_member(team_id, user_id)

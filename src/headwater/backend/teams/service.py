@@ -1,0 +1,72 @@
+"""Teams and who belongs to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import delete, insert, select
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from headwater.backend.access import tell_access_change
+from headwater.backend.auth.loader import TickLoader
+from headwater.backend.database import Database
+from headwater.backend.listing import page_of
+from headwater.backend.models import Membership, Team, User
+from headwater.backend.problems import not_found
+
+__all__ = ["Teams"]
+
+_INFO = (Team.id, Team.name, Team.created_at)
+
+
+class Teams:
+    """What can be done with teams."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known = TickLoader(self._find)
+
+    async def exists(self, team_id: str) -> bool:
+        return await self._known.load(team_id) is not None
+
+    async def page(self, limit: int, after: str | None) -> tuple[Sequence[Any], bool]:
+        async with self._database.read() as session:
+            return await page_of(session, select(*_INFO), Team, limit, after)
+
+    async def create(self, name: str) -> Any:
+        """A new team, without members."""
+        team_id = uuid4().hex
+        async with self._database.write() as session:
+            await session.execute(insert(Team).values(id=team_id, name=name))
+            return (await session.execute(select(*_INFO).where(Team.id == team_id))).one()
+
+    async def put_member(self, team_id: str, user_id: str, role: str) -> None:
+        """Let a user belong to a team, in this role. Raises 404 for a user there is not."""
+        async with self._database.write() as session:
+            if await session.scalar(select(User.id).where(User.id == user_id)) is None:
+                raise not_found("user", user_id)
+            await session.execute(
+                upsert(Membership)
+                .values(team_id=team_id, user_id=user_id, role=role)
+                .on_conflict_do_update(index_elements=["team_id", "user_id"], set_={"role": role})
+            )
+            await tell_access_change(session, user_id)
+
+    async def remove_member(self, team_id: str, user_id: str) -> None:
+        """Let a user no longer belong to a team. Raises 404 if they do not."""
+        async with self._database.write() as session:
+            gone = await session.execute(
+                delete(Membership).where(
+                    Membership.team_id == team_id, Membership.user_id == user_id
+                )
+            )
+            if not gone.rowcount:
+                raise not_found("member", user_id)
+            await tell_access_change(session, user_id)
+
+    async def _find(self, team_ids: Sequence[str]) -> Mapping[str, str]:
+        async with self._database.read() as session:
+            found = await session.scalars(select(Team.id).where(Team.id.in_(team_ids)))
+            return {team_id: team_id for team_id in found}

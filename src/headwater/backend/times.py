@@ -1,0 +1,65 @@
+"""Moments: aware and in UTC everywhere in Python, text that sorts in SQLite."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import DateTime, Dialect, Text
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+__all__ = ["NOW", "Moment", "moment_check", "sorted_moment_check", "utc_now"]
+
+# The server default in SQLite: UTC with milliseconds, in the form that Moment writes.
+NOW = "strftime('%Y-%m-%d %H:%M:%f', 'now')"
+
+
+def utc_now() -> datetime:
+    """The present moment, aware."""
+    return datetime.now(UTC)
+
+
+def moment_check(column: str) -> str:
+    """A CHECK that lets nothing into a column which could not be read back."""
+    return f"typeof({column}) = 'text' AND datetime({column}) IS NOT NULL"
+
+
+def sorted_moment_check(column: str) -> str:
+    """The same, and only in the form that ``CURRENT_TIMESTAMP`` has, for what is compared."""
+    fraction = f"substr({column}, 20, 1) = '.' AND substr({column}, 21) NOT GLOB '*[^0-9]*'"
+    return (
+        f"{moment_check(column)} AND {column} GLOB '????-??-?? ??:??:??*' "
+        f"AND (length({column}) = 19 OR (length({column}) BETWEEN 21 AND 26 AND {fraction}))"
+    )
+
+
+class Moment(TypeDecorator[datetime]):
+    """A moment in UTC.
+
+    SQLite has no type for it: ``YYYY-MM-DD HH:MM:SS.ffffff`` is written, which sorts as time does.
+    What other programs wrote with ``CURRENT_TIMESTAMP``, with ``T`` and with ``Z`` is read too.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(Text())
+        return dialect.type_descriptor(DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value!r} has no time zone: a Moment is aware")
+        value = value.astimezone(UTC)
+        if dialect.name != "sqlite":
+            return value
+        return value.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
+
+    def process_result_value(self, value: Any, _: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        found = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)

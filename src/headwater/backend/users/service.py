@@ -1,0 +1,142 @@
+"""Users, their roles, and their API keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from headwater.backend.access import tell_access_change
+from headwater.backend.auth.passwords import Passwords
+from headwater.backend.auth.principal import Principal
+from headwater.backend.auth.tokens import API_KEY, hash_token, new_token
+from headwater.backend.database import Database
+from headwater.backend.listing import page_of
+from headwater.backend.models import ApiKey, Membership, Session, Team, User
+from headwater.backend.problems import conflict, invalid, not_found
+
+__all__ = ["Users"]
+
+_INFO = (User.id, User.email, User.role, User.disabled, User.created_at)
+
+
+class Users:
+    """What can be done with users.
+
+    Arguments:
+        min_length: characters that a new password needs at least.
+    """
+
+    def __init__(self, database: Database, passwords: Passwords, min_length: int) -> None:
+        self._database = database
+        self._passwords = passwords
+        self._min_length = min_length
+
+    async def page(self, limit: int, after: str | None) -> tuple[Sequence[Any], bool]:
+        async with self._database.read() as session:
+            return await page_of(session, select(*_INFO), User, limit, after)
+
+    async def create(self, email: str, password: str, role: str) -> Any:
+        """A new user. ``email`` is normal already. Raises 422 for a short password, 409."""
+        if len(password) < self._min_length:
+            raise invalid("password", f"at least {self._min_length} characters are needed")
+        stored = await self._passwords.hash(password)
+        user_id = uuid4().hex
+        try:
+            async with self._database.write() as session:
+                await session.execute(
+                    insert(User).values(id=user_id, email=email, password_hash=stored, role=role)
+                )
+                return await _info(session, user_id)
+        except IntegrityError as error:
+            raise conflict(f"There is a user {email!r} already.") from error
+
+    async def change(self, user_id: str, role: str | None, disabled: bool | None) -> Any:
+        """Change a user's role, or disable or enable them.
+
+        Raises 404, and 409 when no enabled global_admin would be left. Who is disabled is signed
+        out everywhere; their API keys work again once they are enabled.
+        """
+        async with self._database.write() as session:
+            before = await _info(session, user_id)
+            if before is None:
+                raise not_found("user", user_id)
+            wanted: dict[str, Any] = {}
+            if role is not None and role != before.role:
+                wanted["role"] = role
+            if disabled is not None and disabled != before.disabled:
+                wanted["disabled"] = disabled
+            if not wanted:
+                return before
+            if (
+                before.role == "global_admin"
+                and not before.disabled
+                and ("role" in wanted or wanted.get("disabled"))
+            ):
+                await self._must_leave_an_admin(session, user_id)
+            await session.execute(update(User).where(User.id == user_id).values(**wanted))
+            if wanted.get("disabled"):
+                await session.execute(delete(Session).where(Session.user_id == user_id))
+            await tell_access_change(session, user_id)
+            return await _info(session, user_id)
+
+    async def _must_leave_an_admin(self, session: AsyncSession, user_id: str) -> None:
+        others = await session.scalar(
+            select(func.count())
+            .select_from(User)
+            .where(User.role == "global_admin", User.disabled.is_(False), User.id != user_id)
+        )
+        if not others:
+            raise conflict("This is the last enabled global_admin; make another one first.")
+
+    async def any(self) -> bool:
+        """Whether there is a user at all."""
+        async with self._database.read() as session:
+            return await session.scalar(select(User.id).limit(1)) is not None
+
+    async def teams_of(
+        self, user: Principal, limit: int, after: str | None
+    ) -> tuple[Sequence[Any], bool]:
+        mine = (
+            select(Team.id, Team.name, Membership.role, Team.created_at)
+            .join(Membership, Membership.team_id == Team.id)
+            .where(Membership.user_id == user.id)
+        )
+        async with self._database.read() as session:
+            return await page_of(session, mine, Team, limit, after)
+
+    async def keys_of(
+        self, user: Principal, limit: int, after: str | None
+    ) -> tuple[Sequence[Any], bool]:
+        mine = select(ApiKey.id, ApiKey.name, ApiKey.created_at).where(ApiKey.user_id == user.id)
+        async with self._database.read() as session:
+            return await page_of(session, mine, ApiKey, limit, after)
+
+    async def add_key(self, user: Principal, name: str) -> tuple[str, str]:
+        """A new key: its id and, this once, the key itself."""
+        key_id, key = uuid4().hex, new_token(API_KEY)
+        async with self._database.write() as session:
+            await session.execute(
+                insert(ApiKey).values(
+                    id=key_id, user_id=user.id, name=name, key_hash=hash_token(key)
+                )
+            )
+        return key_id, key
+
+    async def delete_key(self, user: Principal, key_id: str) -> None:
+        """End a key; streams that were opened with it end at once. Raises 404."""
+        async with self._database.write() as session:
+            gone = await session.execute(
+                delete(ApiKey).where(ApiKey.id == key_id, ApiKey.user_id == user.id)
+            )
+            if not gone.rowcount:
+                raise not_found("API key", key_id)
+            await tell_access_change(session, user.id)
+
+
+async def _info(session: AsyncSession, user_id: str) -> Any:
+    return (await session.execute(select(*_INFO).where(User.id == user_id))).first()
