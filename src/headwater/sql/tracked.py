@@ -45,12 +45,12 @@ class Tracking:
 
     def declared(self) -> str:
         """What the database remembers of this, to notice triggers of an older declaration."""
-        return json.dumps({"keyed": self.keyed, "kept": sorted(self.kept)})
+        return json.dumps({"keyed": self.keyed, "filters": sorted(self.filters)})
 
     def served_by(self, declared: str) -> bool:
-        """Whether triggers that were made for ``declared`` keep all that this needs."""
+        """Whether triggers that were made for ``declared`` tell all that this needs."""
         found = json.loads(declared)
-        return bool(found["keyed"] == self.keyed) and set(self.kept) <= set(found["kept"])
+        return bool(found["keyed"] == self.keyed) and set(self.filters) <= set(found["filters"])
 
 
 @dataclass(frozen=True, slots=True)

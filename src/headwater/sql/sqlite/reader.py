@@ -23,7 +23,7 @@ from headwater.sql.shape import Shape
 from headwater.sql.sqlite import trim
 from headwater.sql.sqlite.faults import unavailable
 from headwater.sql.sqlite.place import RowPlace
-from headwater.sql.sqlite.schema import label
+from headwater.sql.sqlite.schema import label, triggers
 from headwater.sql.sqlite.statements import GONE, LEFT, PREFIX, Query, Statements, moment_of
 from headwater.sql.sqlite.watch import follow
 
@@ -48,6 +48,7 @@ class SQLiteReader(Reader):
         self._now = now
         self._name = f"table {shape.name}"
         self._statements = Statements(shape)
+        self._triggers = len(triggers(shape.tracking))
         self._attributes = tuple(shape.columns)
         self._readers = shape.readers(engine.dialect)
 
@@ -57,6 +58,11 @@ class SQLiteReader(Reader):
     async def head(self) -> Head:
         rows = await self._read(self._statements.head())
         self._registry(rows)
+        if rows[0][4] < self._triggers:
+            raise DeclarationError(
+                f"{self._name}: some of its triggers are gone, as after a migration that rebuilt "
+                "the table; call add_tracking() again"
+            )
         return Head(rows[0][0], RowPlace(rows[0][1]))
 
     async def locate(self, epoch: str, place: Place) -> None:

@@ -6,9 +6,9 @@ table it does so again on each update, and a removal with the old values gets a 
 when a row is deleted, and, before the row's new number, when its key or a filter column changes.
 
 ``REPLACE`` deletes rows without firing delete triggers, unless ``recursive_triggers`` is on. So
-before an insert, and before an update of a unique column, the rows it may replace are told as
-removed and then numbered anew: if nothing is replaced after all (``OR IGNORE``, ``DO NOTHING``)
-they are told again and no one has lost them.
+before an insert, and before an update of a unique column, the rows that it may replace are noted
+as removals with negative numbers, which nobody reads. Only a trigger after the event makes them
+real, so that ``OR IGNORE``, ``DO NOTHING`` and ``DO UPDATE``, which replace nothing, tell nothing.
 """
 
 # ruff: noqa: S608 - names are quoted here; triggers take no parameters
@@ -30,8 +30,10 @@ __all__ = [
     "drop_triggers",
     "forget",
     "label",
+    "quote",
     "renew_epochs",
     "start",
+    "trigger_name",
     "triggers",
 ]
 
@@ -78,19 +80,22 @@ def create_own(connection: sa.Connection) -> None:
         table.create(connection, checkfirst=True)
 
 
-def start(connection: sa.Connection, tracking: Tracking) -> None:
-    """Begin to track a table that has the column: register it and make its triggers."""
+def start(connection: sa.Connection, tracking: Tracking, *, anew: bool = True) -> None:
+    """Begin to track a table that has the column: register it and make its triggers.
+
+    Unless ``anew``, a table that is registered keeps its epoch and goes on counting.
+    """
     create_own(connection)
-    forget(connection, tracking.table)
-    connection.execute(
-        TABLES.insert().values(
-            name=tracking.table,
-            epoch=_epoch(),
-            last=0,
-            floor=0,
-            declared=tracking.declared(),
+    declared = tracking.declared()
+    if anew:
+        forget(connection, tracking.table)
+    own = TABLES.c.name == tracking.table
+    if connection.execute(TABLES.update().where(own).values(declared=declared)).rowcount == 0:
+        connection.execute(
+            TABLES.insert().values(
+                name=tracking.table, epoch=_epoch(), last=0, floor=0, declared=declared
+            )
         )
-    )
     for statement in triggers(tracking).values():
         connection.exec_driver_sql(statement)
 
@@ -104,7 +109,7 @@ def forget(connection: sa.Connection, table: str) -> None:
 def drop_triggers(connection: sa.Connection, table: str) -> None:
     """Drop a table's triggers, of whatever declaration."""
     for name in ("insert", "update", "delete", "guard", "replace", "replace_by_update"):
-        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {_quote(_name(table, name))}")
+        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {quote(trigger_name(table, name))}")
 
 
 def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None) -> None:
@@ -124,116 +129,145 @@ def label(column: str) -> str:
 
 def triggers(tracking: Tracking) -> dict[str, str]:
     """The DDL of a table's triggers by name."""
-    table = _quote(tracking.table)
-    change = _quote(CHANGE)
-    last = f"(SELECT last FROM headwater_tables WHERE name = {_text(tracking.table)})"
-    step = f"UPDATE headwater_tables SET last = last + 1 WHERE name = {_text(tracking.table)};"
-    number = f"UPDATE {table} SET {change} = {last} WHERE {_same(tracking.key, 'NEW')};"
+    names = _Names(tracking)
     bodies = {
-        "insert": f"AFTER INSERT ON {table} BEGIN\n  {step}\n  {number}\nEND",
+        "insert": f"AFTER INSERT ON {names.table} BEGIN\n  {names.step}\n  {names.number}\nEND",
         # The number is written once when the row has none, and then only by these triggers.
         "guard": (
-            f"BEFORE UPDATE OF {change} ON {table}\n"
-            f"WHEN OLD.{change} IS NOT NULL AND NEW.{change} IS NOT OLD.{change} "
-            f"AND NEW.{change} IS NOT {last}\n"
+            f"BEFORE UPDATE OF {names.change} ON {names.table}\n"
+            f"WHEN OLD.{names.change} IS NOT NULL AND NEW.{names.change} IS NOT OLD.{names.change} "
+            f"AND NEW.{names.change} IS NOT {names.last}\n"
             f"BEGIN\n  SELECT RAISE(ABORT, '{CHANGE} is set by Headwater alone');\nEND"
         ),
     }
     if tracking.keyed:
-        bodies |= _keyed(tracking, table, step, number)
+        bodies |= _keyed(tracking, names)
     return {
-        name: f"CREATE TRIGGER {_quote(_name(tracking.table, name))} {body}"
+        name: f"CREATE TRIGGER {quote(trigger_name(tracking.table, name))} {body}"
         for name, body in bodies.items()
     }
 
 
-def _keyed(tracking: Tracking, table: str, step: str, number: str) -> dict[str, str]:
-    change = _quote(CHANGE)
-    told = (*tracking.key, *tracking.filters)
-    moved = _differs(told, "NEW", "OLD")
+class _Names:
+    """Pieces of SQL that the triggers of one table share."""
+
+    def __init__(self, tracking: Tracking) -> None:
+        self.table = quote(tracking.table)
+        self.text = _text(tracking.table)
+        self.change = quote(CHANGE)
+        self.last = f"(SELECT last FROM headwater_tables WHERE name = {self.text})"
+        self.step = f"UPDATE headwater_tables SET last = last + 1 WHERE name = {self.text};"
+        self.number = (
+            f"UPDATE {self.table} SET {self.change} = {self.last} "
+            f"WHERE {_same(tracking.key, 'NEW')};"
+        )
+
+
+def _keyed(tracking: Tracking, names: _Names) -> dict[str, str]:
+    moved = _differs((*tracking.key, *tracking.filters), "NEW", "OLD")
+    table, text = names.table, names.text
+    uniques = (tracking.key, *tracking.uniques)
+    columns = dict.fromkeys(column for unique in uniques for column in unique)
+    changed = _differs(columns, "NEW", "OLD")
+    by_insert, by_update = range(1, len(uniques) + 1), range(len(uniques) + 1, 2 * len(uniques) + 1)
+    replaced = _differs((*tracking.key, *tracking.filters), "NEW", table)
+    other = _differs(tracking.key, "OLD", table)
     bodies = {
         "delete": (
-            f"AFTER DELETE ON {table} BEGIN\n  {step}\n  {_removal(tracking, 'OLD.', '')};\nEND"
+            f"AFTER DELETE ON {table} BEGIN\n"
+            f"  {names.step}\n  {_removal(tracking, 'OLD.', names.last, '')};\nEND"
         ),
         # An update by these triggers themselves changes the number; one by anybody else does not.
         "update": (
-            f"AFTER UPDATE ON {table} WHEN NEW.{change} IS OLD.{change} BEGIN\n"
-            f"  UPDATE headwater_tables SET last = last + 1 "
-            f"WHERE name = {_text(tracking.table)} AND ({moved});\n"
-            f"  {_removal(tracking, 'OLD.', f'WHERE {moved}')};\n"
-            f"  {step}\n  {number}\nEND"
+            f"AFTER UPDATE ON {table} WHEN NEW.{names.change} IS OLD.{names.change} BEGIN\n"
+            f"{_tell(names, by_update, changed)}"
+            f"  UPDATE headwater_tables SET last = last + 1 WHERE name = {text} AND ({moved});\n"
+            f"  {_removal(tracking, 'OLD.', names.last, f'WHERE {moved}')};\n"
+            f"  {names.step}\n  {names.number}\nEND"
+        ),
+        "replace_by_update": (
+            f"BEFORE UPDATE OF {', '.join(map(quote, columns))} ON {table} WHEN {changed} BEGIN\n"
+            f"{_note(tracking, names, by_update, uniques, other)}END"
         ),
     }
-    # What a REPLACE may delete: the row with the same key, which matters if it moves in terms of
-    # the filters, and rows that are equal in another unique constraint.
-    inserted = [
-        (unique, _differs(told, "NEW", table))
-        for unique in (tracking.key, *tracking.uniques)
-        if unique != tracking.key or tracking.filters
-    ]
-    if inserted:
-        lines = "\n".join(_replaced(tracking, table, *each) for each in inserted)
-        bodies["replace"] = f"BEFORE INSERT ON {table} BEGIN\n{lines}\nEND"
-    other = _differs(tracking.key, "OLD", table)
-    columns = dict.fromkeys(c for unique in (tracking.key, *tracking.uniques) for c in unique)
-    changed = _differs(tuple(columns), "NEW", "OLD")
-    lines = "\n".join(
-        _replaced(tracking, table, unique, other) for unique in (tracking.key, *tracking.uniques)
-    )
-    bodies["replace_by_update"] = (
-        f"BEFORE UPDATE OF {', '.join(map(_quote, columns))} ON {table} WHEN {changed} BEGIN\n"
-        f"{lines}\nEND"
-    )
+    # A row with the same key and the same values of the filters is replaced by its next version.
+    if tracking.filters or tracking.uniques:
+        bodies["replace"] = (
+            f"BEFORE INSERT ON {table} BEGIN\n"
+            f"{_note(tracking, names, by_insert, uniques, replaced)}END"
+        )
+        bodies["insert"] = (
+            f"AFTER INSERT ON {table} BEGIN\n{_tell(names, by_insert, '1')}"
+            f"  {names.step}\n  {names.number}\nEND"
+        )
     return bodies
 
 
-def _replaced(tracking: Tracking, table: str, unique: tuple[str, ...], condition: str) -> str:
-    """Tell the row that NEW may replace as removed, then number it anew."""
-    equal = " AND ".join(f"{table}.{_quote(c)} = NEW.{_quote(c)}" for c in unique)
-    where = f"WHERE {equal} AND ({condition})"
-    found = f"EXISTS (SELECT 1 FROM {table} {where})"
-    name = _text(tracking.table)
-    count = f"UPDATE headwater_tables SET last = last + 1 WHERE name = {name} AND {found};"
-    last = f"(SELECT last FROM headwater_tables WHERE name = {name})"
+def _note(
+    tracking: Tracking,
+    names: _Names,
+    numbers: range,
+    uniques: Iterable[tuple[str, ...]],
+    condition: str,
+) -> str:
+    """Note the rows that NEW may replace, and forget those that an earlier event noted."""
+    lines = [
+        f"DELETE FROM headwater_removals WHERE table_name = {names.text} "
+        f"AND number BETWEEN {-numbers[-1]} AND {-numbers[0]}"
+    ]
+    for number, unique in zip(numbers, uniques, strict=True):
+        equal = " AND ".join(f"{names.table}.{quote(c)} = NEW.{quote(c)}" for c in unique)
+        found = f"FROM {names.table} WHERE {equal} AND ({condition})"
+        lines.append(_removal(tracking, f"{names.table}.", str(-number), found))
+    return "".join(f"  {line};\n" for line in lines)
+
+
+def _tell(names: _Names, numbers: range, condition: str) -> str:
+    """Make the rows that were noted removals of now."""
+    highest = f"(SELECT max(number) FROM headwater_removals WHERE table_name = {names.text})"
     return (
-        f"  {count}\n  {_removal(tracking, table + '.', f'FROM {table} {where}')};\n"
-        f"  {count}\n  UPDATE {table} SET {_quote(CHANGE)} = {last} {where};"
+        f"  UPDATE headwater_removals SET number = {names.last} - number - {numbers[0] - 1}\n"
+        f"    WHERE table_name = {names.text} "
+        f"AND number BETWEEN {-numbers[-1]} AND {-numbers[0]} AND ({condition});\n"
+        f"  UPDATE headwater_tables SET last = max(last, coalesce({highest}, 0)) "
+        f"WHERE name = {names.text};\n"
     )
 
 
-def _removal(tracking: Tracking, row: str, rest: str) -> str:
+def _removal(tracking: Tracking, row: str, number: str, rest: str) -> str:
     def json(columns: Iterable[str]) -> str:
         # JSON cannot hold a BLOB, and a refused delete would be worse than its hexadecimal form.
         pairs = (
-            f"{_text(label(c))}, iif(typeof({row}{_quote(c)}) = 'blob', "
-            f"hex({row}{_quote(c)}), {row}{_quote(c)})"
+            f"{_text(label(c))}, iif(typeof({row}{quote(c)}) = 'blob', "
+            f"hex({row}{quote(c)}), {row}{quote(c)})"
             for c in columns
         )
         return f"json_object({', '.join(pairs)})"
 
-    name = _text(tracking.table)
     return (
         "INSERT INTO headwater_removals (table_name, number, key, old, at)\n"
-        f"  SELECT {name}, (SELECT last FROM headwater_tables WHERE name = {name}),\n"
+        f"  SELECT {_text(tracking.table)}, {number},\n"
         f"    {json(tracking.key)},\n    {json((*tracking.kept, CHANGE))},\n"
         f"    strftime('%Y-%m-%d %H:%M:%f', 'now') {rest}"
     )
 
 
 def _same(columns: Iterable[str], row: str) -> str:
-    return " AND ".join(f"{_quote(c)} IS {row}.{_quote(c)}" for c in columns)
+    return " AND ".join(f"{quote(c)} IS {row}.{quote(c)}" for c in columns)
 
 
 def _differs(columns: Iterable[str], one: str, other: str) -> str:
-    parts = (f"{one}.{_quote(c)} IS NOT {other}.{_quote(c)}" for c in dict.fromkeys(columns))
+    parts = (f"{one}.{quote(c)} IS NOT {other}.{quote(c)}" for c in dict.fromkeys(columns))
     return " OR ".join(parts)
 
 
-def _name(table: str, trigger: str) -> str:
+def trigger_name(table: str, trigger: str) -> str:
+    """The full name of one of a table's triggers."""
     return f"headwater_{table}_{trigger}"
 
 
-def _quote(name: str) -> str:
+def quote(name: str) -> str:
+    """An identifier as SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from headwater.feeds.source import Filter, Window
 from headwater.sql.shape import Shape
 from headwater.sql.sqlite.place import RowPlace
-from headwater.sql.sqlite.schema import REMOVALS, TABLES, label
+from headwater.sql.sqlite.schema import REMOVALS, TABLES, label, trigger_name, triggers
 from headwater.sql.tracked import CHANGE
 
 __all__ = ["GONE", "LEFT", "PREFIX", "ROW", "Query", "Statements", "moment_of", "text_of"]
@@ -45,10 +45,17 @@ class Statements:
         self._number = shape.number
 
     def head(self) -> Query:
-        """Epoch, last, floor and declaration."""
-        return sa.select(TABLES.c.epoch, TABLES.c.last, TABLES.c.floor, TABLES.c.declared).where(
-            TABLES.c.name == self._shape.name
+        """Epoch, last, floor, declaration, and how many of the table's triggers there are."""
+        found = sa.table("sqlite_master", sa.column("type"), sa.column("name")).c
+        names = [trigger_name(self._shape.name, one) for one in triggers(self._shape.tracking)]
+        present = (
+            sa.select(sa.func.count())
+            .where(found.type == "trigger", found.name.in_(names))
+            .scalar_subquery()
         )
+        return sa.select(
+            TABLES.c.epoch, TABLES.c.last, TABLES.c.floor, TABLES.c.declared, present
+        ).where(TABLES.c.name == self._shape.name)
 
     def newest(
         self, wanted: Filter, window: Window | None, now: datetime, count: int, below: int | None

@@ -42,7 +42,10 @@ def step(
     number: sa.ColumnElement[int]
     if shape.tracking.keyed:
         table, number = REMOVALS, REMOVALS.c.number
-        conditions: list[sa.ColumnElement[bool]] = [REMOVALS.c.table_name == shape.name]
+        conditions: list[sa.ColumnElement[bool]] = [
+            REMOVALS.c.table_name == shape.name,
+            number > 0,
+        ]
         age: sa.ColumnElement[str] = REMOVALS.c.at
     else:
         table, number = shape.table, shape.number
