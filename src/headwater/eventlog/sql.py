@@ -32,6 +32,7 @@ from headwater.eventlog.sql_storage import Storage
 from headwater.eventlog.sql_tables import METADATA, bounds_of, record_of, ticks
 from headwater.eventlog.sql_trim import topics_to_trim, trim_some
 from headwater.eventlog.sql_writer import Job, Writer, append_jobs
+from headwater.sql.sqlite.connections import configure_sqlite
 
 __all__ = ["METADATA", "SqlLog", "open_sqlite"]
 
@@ -79,7 +80,7 @@ class SqlLog(EventLog):
         self._clock = clock
         self._storage = Storage(engine)
         self._reader = Reader(self._storage)
-        self._writer = Writer(self._storage, clock, self._reader.wake)
+        self._writer = Writer(self._storage, clock)
 
     async def start(self) -> None:
         await self._storage.ready()
@@ -151,13 +152,12 @@ class SqlLog(EventLog):
             step = partial(trim_some, topic=name, keep=keep, oldest=oldest)
             while count := await self._storage.write(step):
                 removed += count
-        self._reader.wake()
         return removed
 
     async def close(self) -> None:
         await self._writer.close()
         await self._reader.close()
-        self._storage.closed = True
+        await self._storage.close()
 
 
 class _SqliteLog(SqlLog):
@@ -171,17 +171,9 @@ class _SqliteLog(SqlLog):
 def open_sqlite(path: str) -> SqlLog:
     """The log in a file of its own, or in one that is shared with other tables."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
-    sa.event.listen(engine.sync_engine, "connect", _prepare)
-    return _SqliteLog(engine)
-
-
-def _prepare(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    # Readers do not wait for the writer. FULL, because a commit that a power cut takes back would
-    # give numbers out twice, and clients resume by them.
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.close()
+    # FULL: a commit that a power cut takes back would give its numbers out twice, and clients
+    # resume by them.
+    return _SqliteLog(configure_sqlite(engine, synchronous="FULL"))
 
 
 async def _connection(given: AsyncConnection | AsyncSession) -> AsyncConnection:

@@ -7,7 +7,7 @@ import json
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from headwater.eventlog.interface import Follower
 from headwater.eventlog.record import Bounds, Record
 from headwater.eventlog.sql_storage import Storage
 from headwater.eventlog.sql_tables import bounds_of, record_of
+from headwater.eventlog.sql_watch import Head, Watch
 
 __all__ = ["Reader"]
 
@@ -28,10 +29,9 @@ ROWS = 500
 # Back-off while the storage is away, in seconds: a restart takes less than the first few.
 SHORTEST, LONGEST = 0.1, 5.0
 
-# Between looks for commits of other processes, in seconds.
-WATCH = 0.05
+# Least time between two reads, in seconds: under load one read takes in several commits.
+PACE = 0.005
 
-_DATA_VERSION = sa.text("PRAGMA data_version")
 # head is the highest id ever given out, also when the newest rows were trimmed.
 # CROSS JOIN and + keep SQLite's planner on the range of ids: it would rather read all of the
 # followed topics and sort.
@@ -79,11 +79,6 @@ class Reader:
         self._epoch = ""
         self._last = self._trims = 0
 
-    def wake(self, topics: Iterable[str] | None = None) -> None:
-        """Something may have been committed; to ``topics`` alone, if it is known."""
-        if topics is None or any(topic in self._topics for topic in topics):
-            self._wake.set()
-
     async def follow(self, topic: str, follower: Follower) -> Bounds:
         joined: asyncio.Future[Bounds] = asyncio.get_running_loop().create_future()
         self._joining.append((topic, follower, joined))
@@ -109,17 +104,24 @@ class Reader:
             self._wake.set()  # the task looks whether it is still needed
 
     async def close(self) -> None:
-        task = self._task
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        """Stop following; nothing is handed over once this returns."""
+        self._topics.clear()
+        for _, _, joined in self._joining:
+            joined.cancel()
+        self._joining.clear()
+        self._wake.set()
+        if self._task is not None:
+            # It ends by itself: a read that is cancelled costs its connection.
+            await asyncio.wait([self._task])
 
     async def _run(self) -> None:
         delay = SHORTEST
-        watch = asyncio.create_task(self._watch(), name=f"{self._storage.name}: watch")
+        loop = asyncio.get_running_loop()
+        watch = Watch(self._storage.engine, self._wake.set, self._head)
         try:
             while self._topics or self._joining:
                 self._wake.clear()
+                begun = loop.time()
                 try:
                     await self._join()
                     more = bool(self._topics) and await self._read()
@@ -131,12 +133,17 @@ class Reader:
                 delay = SHORTEST
                 if not more and self._topics:
                     await self._wake.wait()
+                    if not self._joining:
+                        await asyncio.sleep(begun + PACE - loop.time())
         finally:
             self._task = None
-            watch.cancel()
             for _, _, joined in self._joining:
-                joined.cancel()
+                joined.cancel()  # nothing but the end of the loop leaves any
             self._joining.clear()
+            await watch.stop()
+
+    def _head(self) -> Head:
+        return self._epoch, self._trims, self._last
 
     def _away(self, error: Exception, *, first: bool) -> None:
         """Tell who waits to join; those who follow already just wait longer."""
@@ -223,25 +230,6 @@ class Reader:
                 if reason == "unknown" or bounds.earliest[0] > one.number:
                     one.number = bounds.latest[0]
                     _tell(topic, one.follower.reset, reason, bounds)
-
-    async def _watch(self) -> None:
-        """Wake the reader when another connection, of whatever process, has committed."""
-        while True:
-            try:
-                async with self._storage.engine.connect() as connection:
-                    # Outside any transaction, which would hold an old view of the file.
-                    await connection.execution_options(isolation_level="AUTOCOMMIT")
-                    seen = None
-                    while True:
-                        version = await connection.scalar(_DATA_VERSION)
-                        if version != seen:
-                            seen = version
-                            self._wake.set()
-                        await asyncio.sleep(WATCH)
-            except Exception as error:
-                _log.debug("%s: watching failed: %s", self._storage.name, error)
-                self._wake.set()
-                await asyncio.sleep(LONGEST)
 
 
 def _states(rows: Sequence[sa.Row[Any]]) -> Mapping[str, sa.Row[Any]]:

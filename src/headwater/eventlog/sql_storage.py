@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from headwater.errors import SourceUnavailableError, UsageError
 from headwater.eventlog.sql_tables import METADATA
+from headwater.sql.sqlite.faults import unavailable
 
 __all__ = ["Storage"]
 
@@ -60,9 +60,19 @@ class Storage:
         self.closed = False
         self._ready = False
         self._creating = asyncio.Lock()
+        self._running: set[asyncio.Future[Any]] = set()
 
     async def ready(self) -> None:
         """Create what is missing. Asks for no right to write if nothing is."""
+        if self.closed:
+            raise UsageError(f"{self.name} is closed")
+        if not self._ready:
+            await self._attempt(self._nothing)
+
+    async def _nothing(self) -> None:
+        """``_twice`` has prepared all before it comes here."""
+
+    async def _prepare(self) -> None:
         if self.closed:
             raise UsageError(f"{self.name} is closed")
         if self._ready:
@@ -71,13 +81,10 @@ class Storage:
             if self._ready:
                 return
             with self._translated():
-                try:
-                    with _absence():
-                        async with self.engine.connect() as connection:
-                            row = (await connection.execute(_EPOCH)).first()
-                        self._ready = row is not None
-                except _NotThereError:
-                    pass
+                with suppress(_NotThereError), _absence():
+                    async with self.engine.connect() as connection:
+                        row = (await connection.execute(_EPOCH)).first()
+                    self._ready = row is not None
                 if not self._ready:
                     await self._create()
                     self._ready = True
@@ -120,15 +127,37 @@ class Storage:
     async def join(
         self, connection: AsyncConnection, work: Callable[[AsyncConnection], Awaitable[T]]
     ) -> T:
-        """Run ``work`` in the caller's transaction."""
+        """Run ``work`` in the caller's transaction; it is the caller's also when cancelled."""
         await self.ready()
         with self._translated():
             return await work(connection)
 
+    async def close(self) -> None:
+        """Let what runs come to its end."""
+        self.closed = True
+        if self._running:
+            await asyncio.wait(self._running)
+
     async def _attempt(self, once: Callable[[], Awaitable[T]]) -> T:
-        """Twice, if the tables have gone meanwhile: a database that was wiped begins anew."""
+        """Run in a task of its own, which a caller that is cancelled leaves alone.
+
+        A connection whose statement is cancelled half-way is lost, and so is the answer of a
+        commit.
+        """
+        task = asyncio.ensure_future(self._twice(once))
+        self._running.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    def _finished(self, task: asyncio.Future[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # told to the caller, if there still is one
+
+    async def _twice(self, once: Callable[[], Awaitable[T]]) -> T:
+        """Once more if the tables have gone meanwhile: a database that was wiped begins anew."""
         for _ in range(2):
-            await self.ready()
+            await self._prepare()
             with self._translated():
                 try:
                     with _absence():
@@ -141,7 +170,8 @@ class Storage:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except DBAPIError as error:
-            raise SourceUnavailableError(self.name, str(error.orig)) from error
-        except (PoolTimeoutError, OSError) as error:
-            raise SourceUnavailableError(self.name, str(error)) from error
+        except Exception as error:
+            said = unavailable(error)
+            if said is None:
+                raise
+            raise SourceUnavailableError(self.name, said) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -124,15 +124,9 @@ class Writer:
     one writer at a time, and each commit waits for the disk.
     """
 
-    def __init__(
-        self,
-        storage: Storage,
-        clock: Callable[[], datetime],
-        committed: Callable[[Iterable[str]], None],
-    ) -> None:
+    def __init__(self, storage: Storage, clock: Callable[[], datetime]) -> None:
         self._storage = storage
         self._clock = clock
-        self._committed = committed
         self._waiting: deque[tuple[Job, asyncio.Future[list[Record]]]] = deque()
         self._task: asyncio.Task[None] | None = None
 
@@ -171,7 +165,6 @@ class Writer:
                 if not done.done():
                     done.set_exception(_own_copy(error))
             return
-        self._committed({job.topic for job in jobs})
         for (_, done), records in zip(group, results, strict=True):
             if not done.done():
                 done.set_result(records)
