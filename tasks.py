@@ -1,0 +1,88 @@
+"""The project's task list: ``uv run tasks.py``, and ``.ci/run`` runs its ``ci``.
+
+A script of the standard library, because ``make`` and ``just`` are not on a machine that has only
+Python and pip.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+
+# Each task is commands, run in order. A word that starts with @ runs another task.
+TASKS: dict[str, tuple[str, list[str]]] = {
+    "test": ("the whole test suite", ["uv run pytest"]),
+    "lint": ("ruff's rules", ["uv run ruff check"]),
+    "format": ("rewrite files in ruff's format", ["uv run ruff format"]),
+    "format-check": ("tell which files are not in ruff's format", ["uv run ruff format --check"]),
+    "types": ("mypy --strict on the package", ["uv run mypy"]),
+    "docs": ("write the generated parts of docs/ anew", ["uv run docs/generate.py"]),
+    "docs-check": (
+        "code blocks run, links resolve, the reference is complete and current",
+        ["uv run docs/generate.py --check", "uv run pytest tests/docs"],
+    ),
+    "wheel": ("build the wheel and try it in clean environments", ["uv run .ci/wheel.py"]),
+    "soak": ("the long forms of some tests", ["uv run pytest -m soak --timeout=0"]),
+    "check": (
+        "what to run before a commit",
+        ["@lint", "@format-check", "@types", "@test"],
+    ),
+    "ci": (
+        "everything that CI runs",
+        # The test command stands first and as the README gives it. It includes tests/docs, so
+        # of the docs checks only the generated parts are left.
+        ["@test", "@lint", "@format-check", "@types", "uv run docs/generate.py --check", "@wheel"],
+    ),
+}
+
+
+def commands(task: str) -> list[str]:
+    """The commands of a task, with those of the tasks that it names."""
+    found: list[str] = []
+    for command in TASKS[task][1]:
+        found += commands(command[1:]) if command.startswith("@") else [command]
+    return found
+
+
+def run(task: str, extra: list[str]) -> int:
+    """Run a task to its end, also past a failure, so that one run tells all. Returns 0 or 1."""
+    failed: list[str] = []
+    for command in commands(task):
+        words = [*command.split(), *extra]
+        say(f"$ {' '.join(words)}")
+        began = time.monotonic()
+        # Only words of the table above and the caller's own arguments get here.
+        code = subprocess.run(words, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode  # noqa: S603
+        say(f"  {'ok' if code == 0 else f'exit {code}'}, {time.monotonic() - began:.0f} s")
+        if code:
+            failed.append(command)
+    for command in failed:
+        say(f"failed: {command}")
+    return 1 if failed else 0
+
+
+def say(line: str) -> None:
+    """One line, before whatever a command writes next."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main(arguments: list[str]) -> int:
+    """``tasks.py TASK [ARGUMENT...]``; further arguments go to the task's commands."""
+    if not arguments or arguments[0] not in TASKS:
+        say("uv run tasks.py TASK [ARGUMENT...]\n")
+        for name, (about, _) in TASKS.items():
+            say(f"  {name:<14}{about}")
+        return 0 if not arguments else 2
+    # Commands run in the environment that this script runs in, not in one that is active outside.
+    os.environ.pop("VIRTUAL_ENV", None)
+    return run(arguments[0], arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
