@@ -135,7 +135,7 @@ export class Logs extends Part {
   }
 
   #noteSource(source) {
-    if (this.#sources.has(source)) return;
+    if (!source || this.#sources.has(source)) return;
     this.#sources.add(source);
     const chosen = this.#source.value;
     const options = [...this.#sources].sort().map((name) => el("option", { value: name }, name));
