@@ -1,0 +1,97 @@
+"""The decisions of a client, without a network."""
+
+import pytest
+
+from headwater.client.session import Session, bearer, problem_detail
+from headwater.errors import UsageError
+from headwater.protocol import Wait
+
+URL = "http://feed.example/stream"
+
+
+def session(**options):
+    return Session(URL, random=lambda: 1.0, **options)
+
+
+@pytest.mark.parametrize("url", ["", "/stream", "ftp://host/", "http://", "host:80/stream"])
+def test_an_address_that_is_none_is_refused_before_anything_is_tried(url):
+    with pytest.raises(UsageError):
+        Session(url)
+
+
+@pytest.mark.parametrize("token", ["", "a b", "key\n", "clé"])
+def test_a_token_that_would_break_its_header_is_refused_and_not_shown(token):
+    with pytest.raises(UsageError) as caught:
+        bearer(token)
+    assert token == "" or token not in str(caught.value)
+
+
+def waits(subject, wire, times):
+    seconds = []
+    for _ in range(times):
+        assert subject.opened(200, "text/event-stream")
+        list(subject.feed(wire))
+        seconds.append(subject.lost("ended").seconds)
+    return seconds
+
+
+def test_a_server_that_fails_at_once_each_time_is_asked_less_and_less_often():
+    wire = b'event: error\ndata: {"status": 500}\n\n'
+    seconds = waits(session(), wire, 3)
+    assert seconds == [3.0, 4.0, 6.0]
+
+
+def test_a_server_that_brings_events_is_asked_again_soon():
+    assert waits(session(), b"data: x\n\n", 3) == [2.5, 2.5, 2.5]
+
+
+def test_a_block_that_only_moves_the_position_counts_as_an_event():
+    subject = session()
+    assert waits(subject, b"id: 1\n\n", 1) == [2.5]
+    assert subject.last_event_id == "1"
+
+
+def test_heartbeats_alone_do_not():
+    assert waits(session(), b": heartbeat\n\n", 2) == [3.0, 4.0]
+
+
+def test_the_servers_retry_is_kept_across_connections():
+    subject = session()
+    assert waits(subject, b"retry: 7000\n\ndata: x\n\n", 1) == [7.5]
+    assert waits(subject, b"data: x\n\n", 1) == [7.5]
+
+
+def test_the_half_of_an_event_that_a_dead_connection_left_is_not_joined_to_the_next():
+    subject = session(last_event_id="7")
+    assert subject.opened(200, "text/event-stream")
+    assert list(subject.feed(b"data: half")) == []
+    assert subject.opened(200, "text/event-stream")
+    [message] = subject.feed(b"data: whole\n\n")
+    assert (message.data, message.last_event_id) == ("whole", "7")
+
+
+def test_people_are_told_before_each_wait():
+    told = []
+    subject = session(on_wait=told.append)
+    decision = subject.refused(
+        503, {"retry-after": "9"}, b'{"detail": "the server is stopping"}', now=0.0
+    )
+    assert isinstance(decision, Wait)
+    assert decision.seconds == 10.0
+    assert told == [decision]
+    assert decision.cause == "HTTP 503: the server is stopping"
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b'{"detail": "no"}', "no"),
+        (b'{"title": "No", "detail": {}}', "No"),
+        (b"[" * 100_000, "[" * 200),
+        (b"Bad Gateway\nmore", "Bad Gateway"),
+        (b"\xff", "\ufffd"),
+        (b"", ""),
+    ],
+)
+def test_what_an_error_body_says(body, detail):
+    assert problem_detail(body) == detail
