@@ -23,8 +23,9 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "protocol": {"errors"},
     "feeds": {"errors", "protocol"},
-    "eventlog": CORE,
     "sql": CORE,
+    # For its engine on SQL alone; which drivers come along is asked below.
+    "eventlog": {*CORE, "sql"},
     "delivery": CORE,
     "web": {*CORE, "delivery"},
     "client": {"errors", "protocol"},
