@@ -5,9 +5,11 @@ Nothing is opened before it starts; what it opened is closed when it ends.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -48,8 +50,18 @@ _FEEDS = (notifications, logs, satellites, activity)
 _ROUTERS = (auth, users, teams, notifications, logs, satellites, activity)
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The application. Its database must have been migrated before it starts."""
+def create_app(
+    settings: Settings | None = None,
+    *,
+    companion: Callable[[Backend], Coroutine[Any, Any, None]] | None = None,
+) -> FastAPI:
+    """The application. Its database must have been migrated before it starts.
+
+    Arguments:
+        settings: from the environment unless they are given.
+        companion: runs beside it in the same process, and is cancelled when it ends.
+    """
+    settings = settings or Settings()
     live = LiveRouter(
         heartbeat=settings.heartbeat_seconds,
         requires=requires,
@@ -64,9 +76,13 @@ def create_app(settings: Settings) -> FastAPI:
             cleanup = Cleanup(backend)
             await watch.start()
             cleanup.start()
+            beside = asyncio.ensure_future(companion(backend)) if companion else None
             try:
                 yield
             finally:
+                if beside is not None:
+                    beside.cancel()
+                    await asyncio.wait([beside])
                 await cleanup.stop()
                 await watch.stop()
 

@@ -68,9 +68,7 @@ class Cleanup:
     async def _remove_idle(self, longest: timedelta) -> None:
         async with self._backend.database.write() as session:
             await session.execute(
-                delete(ClientActivity).where(
-                    ClientActivity.last_activity_at < utc_now() - longest
-                )
+                delete(ClientActivity).where(ClientActivity.last_activity_at < utc_now() - longest)
             )
 
     async def _run(self) -> None:

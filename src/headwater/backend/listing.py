@@ -14,7 +14,11 @@ __all__ = ["page_of"]
 
 
 async def page_of(
-    session: AsyncSession, statement: Select[Any], model: Any, limit: int, after: str | None
+    session: AsyncSession,
+    statement: Select[*tuple[Any, ...]],
+    model: Any,
+    limit: int,
+    after: str | None,
 ) -> tuple[Sequence[Any], bool]:
     """At most ``limit`` rows after the one with the id ``after``, and whether there are more.
 

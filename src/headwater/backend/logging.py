@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
@@ -65,7 +66,7 @@ def set_up_logging(level: str = "info", form: str = "auto") -> None:
         logging.getLogger(name).setLevel(least)
 
 
-def _drop_colours(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+def _drop_colours(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Uvicorn brings each message a second time, in colours."""
     event.pop("color_message", None)
     return event

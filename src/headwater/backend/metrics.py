@@ -91,9 +91,7 @@ class _Counted(Collector):
 
     def collect(self) -> Iterator[Metric]:
         stats: Any = self._live.stats
-        yield InfoMetricFamily(
-            "headwater", "This process.", value={"worker": str(os.getpid())}
-        )
+        yield InfoMetricFamily("headwater", "This process.", value={"worker": str(os.getpid())})
         yield GaugeMetricFamily("headwater_streams_open", "Open streams.", value=stats.open)
         for name, text in _DELIVERY.items():
             yield CounterMetricFamily(

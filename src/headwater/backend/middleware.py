@@ -111,7 +111,8 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 def _pattern(scope: Scope) -> str:
-    route: Any = scope.get("route")
+    # FastAPI keeps an included router's full path in a context of the request.
+    route: Any = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
     path = getattr(route, "path", None)
     return path if isinstance(path, str) else "none"
 

@@ -23,7 +23,7 @@ from sqlalchemy.exc import DatabaseError
 from headwater.backend.database import Address, StartupError, in_one_line
 from headwater.sql import configure_sqlite
 
-__all__ = ["State", "check_schema", "migrate", "schema_state"]
+__all__ = ["State", "check_file", "check_schema", "migrate", "schema_state"]
 
 State = Literal["empty", "older", "current", "newer", "foreign"]
 
@@ -66,6 +66,13 @@ def check_schema(address: Address) -> State:
             "run `headwater migrate` first."
         )
     return state
+
+
+def check_file(address: Address) -> None:
+    """Raise StartupError unless a SQLite file is there, or can be made, and can be written."""
+    with _connected(address) as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.rollback()
 
 
 def schema_state(connection: sa.Connection) -> State:
@@ -136,9 +143,7 @@ def _look_at(path: Path) -> None:
         except FileNotFoundError:
             continue
         if not os.access(place, os.W_OK) or not mode & _WRITABLE:
-            raise StartupError(
-                f"{what} {place} is read-only; Headwater needs to write to it."
-            )
+            raise StartupError(f"{what} {place} is read-only; Headwater needs to write to it.")
 
 
 def _explained(path: Path, said: str) -> str:

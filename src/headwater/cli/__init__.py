@@ -1,0 +1,57 @@
+"""The ``headwater`` command. Each command's module imports what it needs only when it runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from headwater.errors import HeadwaterError, MissingExtraError
+
+if TYPE_CHECKING:
+    import typer
+
+__all__ = ["application", "main"]
+
+
+def application() -> typer.Typer:
+    """All commands. Raises MissingExtraError without the extra that brings typer."""
+    try:
+        import typer
+    except ImportError as error:
+        raise MissingExtraError("cli", "typer") from error
+    from headwater.cli.bench import bench
+    from headwater.cli.check import check
+    from headwater.cli.demo import demo
+    from headwater.cli.migrate import migrate
+    from headwater.cli.publish import publish
+    from headwater.cli.serve import serve
+    from headwater.cli.tail import tail
+    from headwater.cli.users import add
+
+    app = typer.Typer(
+        name="headwater",
+        help="Live feeds: a REST endpoint and an event stream that show the same items.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.command()(demo)
+    app.command()(serve)
+    app.command()(migrate)
+    users = typer.Typer(help="The backend's users.", no_args_is_help=True)
+    users.command()(add)
+    app.add_typer(users, name="users")
+    app.command()(tail)
+    app.command()(publish)
+    app.command()(check)
+    app.command()(bench)
+    return app
+
+
+def main() -> None:
+    """Run the command line. What goes wrong on purpose is one sentence and exit code 1."""
+    try:
+        application()()
+    except HeadwaterError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)

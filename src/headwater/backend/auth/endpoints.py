@@ -48,7 +48,7 @@ async def login(body: Login, request: Request, response: Response, backend: Back
     )
 
 
-@router.post("/logout", status_code=204, dependencies=[signed_in])
+@router.post("/logout", status_code=204, response_class=Response, dependencies=[signed_in])
 async def logout(
     user: CurrentUser, request: Request, response: Response, backend: BackendState
 ) -> None:

@@ -31,7 +31,7 @@ class EntryCreate(Body):
     level: LogLevel = "info"
     source: Line = ""
     message: Text
-    fields: Fields = {}
+    fields: Fields = Field(default_factory=dict)
 
 
 class LogsCreate(Body):

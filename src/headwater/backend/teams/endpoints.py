@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 
 from headwater.backend.auth.dependencies import requires, requires_in_team, signed_in
 from headwater.backend.schemas import After, Limit
@@ -56,6 +56,7 @@ async def put_member(team_id: str, user_id: str, body: MemberPut, teams: TeamSer
 @router.delete(
     "/{team_id}/members/{user_id}",
     status_code=204,
+    response_class=Response,
     dependencies=[requires_in_team("team.members.edit")],
 )
 async def remove_member(team_id: str, user_id: str, teams: TeamService) -> None:

@@ -57,12 +57,12 @@ class Teams:
     async def remove_member(self, team_id: str, user_id: str) -> None:
         """Let a user no longer belong to a team. Raises 404 if they do not."""
         async with self._database.write() as session:
-            gone = await session.execute(
-                delete(Membership).where(
-                    Membership.team_id == team_id, Membership.user_id == user_id
-                )
+            gone = await session.scalar(
+                delete(Membership)
+                .where(Membership.team_id == team_id, Membership.user_id == user_id)
+                .returning(Membership.user_id)
             )
-            if not gone.rowcount:
+            if gone is None:
                 raise not_found("member", user_id)
             await tell_access_change(session, user_id)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 
 from headwater.backend.auth.dependencies import CurrentUser, requires, signed_in
 from headwater.backend.schemas import After, Limit
@@ -70,7 +70,7 @@ async def create_api_key(body: KeyCreate, user: CurrentUser, users: UserService)
     return ApiKeyCreated(id=key_id, name=body.name, api_key=key)
 
 
-@router.delete("/me/api-keys/{key_id}", status_code=204)
+@router.delete("/me/api-keys/{key_id}", status_code=204, response_class=Response)
 async def delete_api_key(key_id: str, user: CurrentUser, users: UserService) -> None:
     """End a key of one's own. Streams that were opened with it end at once."""
     await users.delete_key(user, key_id)

@@ -130,10 +130,12 @@ class Users:
     async def delete_key(self, user: Principal, key_id: str) -> None:
         """End a key; streams that were opened with it end at once. Raises 404."""
         async with self._database.write() as session:
-            gone = await session.execute(
-                delete(ApiKey).where(ApiKey.id == key_id, ApiKey.user_id == user.id)
+            gone = await session.scalar(
+                delete(ApiKey)
+                .where(ApiKey.id == key_id, ApiKey.user_id == user.id)
+                .returning(ApiKey.id)
             )
-            if not gone.rowcount:
+            if gone is None:
                 raise not_found("API key", key_id)
             await tell_access_change(session, user.id)
 

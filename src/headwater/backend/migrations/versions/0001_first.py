@@ -1,5 +1,7 @@
 """Users, teams, and the tables of the feeds."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -25,17 +27,17 @@ SORTED_MOMENT = (
 )
 
 
-class Moment(sa.types.TypeDecorator):
+class Moment(sa.types.TypeDecorator[Any]):
     """Text in SQLite, and known to be a date-time."""
 
     impl = sa.DateTime
     cache_ok = True
 
-    def load_dialect_impl(self, dialect):
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
         return dialect.type_descriptor(sa.Text())
 
 
-def new_id() -> sa.Column:
+def new_id() -> sa.Column[Any]:
     return sa.Column(
         "id",
         sa.String(64),
@@ -44,24 +46,24 @@ def new_id() -> sa.Column:
     )
 
 
-def moment(name: str = "created_at") -> sa.Column:
+def moment(name: str = "created_at") -> sa.Column[Any]:
     now = sa.text("(strftime('%Y-%m-%d %H:%M:%f', 'now'))")
     return sa.Column(name, Moment, server_default=now, nullable=False)
 
 
-def text(name: str, default: str | None = None) -> sa.Column:
+def text(name: str, default: str | None = None) -> sa.Column[Any]:
     return sa.Column(name, sa.Text, server_default=default, nullable=False)
 
 
-def short(name: str, default: str | None = None, **options: bool) -> sa.Column:
+def short(name: str, default: str | None = None, **options: Any) -> sa.Column[Any]:
     return sa.Column(name, sa.String(32), server_default=default, nullable=False, **options)
 
 
-def count(name: str) -> sa.Column:
+def count(name: str) -> sa.Column[Any]:
     return sa.Column(name, sa.Integer, server_default=sa.text("0"), nullable=False)
 
 
-def reference(name: str, target: str, *, nullable: bool = False, **options: bool) -> sa.Column:
+def reference(name: str, target: str, *, nullable: bool = False, **options: Any) -> sa.Column[Any]:
     key = sa.ForeignKey(f"{target}.id", ondelete="CASCADE")
     return sa.Column(name, sa.String(64), key, nullable=nullable, **options)
 

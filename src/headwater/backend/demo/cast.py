@@ -1,0 +1,78 @@
+"""Who is in the demo: users, teams and satellites. These accounts exist nowhere else."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from headwater.backend.auth.principal import Principal
+from headwater.backend.state import Backend
+
+__all__ = ["ADMIN", "CLIENTS", "DEMO", "Cast", "assemble"]
+
+DEMO = ("demo@example.com", "demo")
+ADMIN = ("admin@example.com", "admin")
+
+_COLLEAGUES = ("mira@example.com", "jonas@example.com")
+_TEAMS = ("Platform", "Data Science")
+# Names and teams; the last one belongs to nobody, so everyone sees it.
+_SATELLITES = (("frankfurt-1", "Platform"), ("virginia-2", "Data Science"), ("singapore-3", None))
+
+# MCP clients by name, with what they call themselves in requests.
+CLIENTS: Mapping[str, str] = {
+    "Claude Desktop": "claude-desktop/1.4.2 (macOS 15.6; arm64)",
+    "Cursor": "Cursor/2.1.0 (Windows NT 10.0)",
+    "VS Code": "vscode/1.106.1 (linux; x64) copilot-chat/0.33",
+    "Windsurf": "Windsurf/1.12.9 (macOS 15.6; arm64)",
+    "Zed": "Zed/0.214.3 (linux; x64)",
+    "Goose": "goose/1.14.0 (macOS 14.7; arm64)",
+    "Claude Code": "claude-code/2.0.44 (linux; x64)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Ids by name.
+
+    Attributes:
+        users: by e-mail address.
+        teams: by name.
+        satellites: by name.
+        works_for: the teams that each satellite reports for.
+    """
+
+    users: Mapping[str, str]
+    teams: Mapping[str, str]
+    satellites: Mapping[str, str]
+    works_for: Mapping[str, tuple[str, ...]]
+
+    @property
+    def viewers(self) -> tuple[str, str]:
+        """The ids of the two who can sign in."""
+        return self.users[DEMO[0]], self.users[ADMIN[0]]
+
+
+async def assemble(backend: Backend) -> Cast:
+    """Make everyone, as an administrator would."""
+    users: dict[str, str] = {}
+    for (email, password), role in ((DEMO, "global_user"), (ADMIN, "global_admin")):
+        users[email] = (await backend.users.create(email, password, role)).id
+    for email in _COLLEAGUES:
+        created = await backend.users.create(email, secrets.token_urlsafe(16), "global_user")
+        users[email] = created.id
+    teams = {name: (await backend.teams.create(name)).id for name in _TEAMS}
+    for team_id in teams.values():
+        for email, user_id in users.items():
+            role = "team_admin" if email == ADMIN[0] else "team_user"
+            await backend.teams.put_member(team_id, user_id, role)
+    admin = Principal("user", users[ADMIN[0]], "session", "", role="global_admin")
+    satellites: dict[str, str] = {}
+    for name, team in _SATELLITES:
+        team_id = None if team is None else teams[team]
+        satellites[name], _ = await backend.satellites.register(admin, name, team_id)
+    works_for = {
+        satellites[name]: tuple(teams.values()) if team is None else (teams[team],)
+        for name, team in _SATELLITES
+    }
+    return Cast(users, teams, satellites, works_for)

@@ -1,0 +1,197 @@
+"""The server: uvicorn, built in one place, in this process or in several on one socket."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from headwater.backend.app import create_app
+from headwater.backend.database import StartupError
+from headwater.backend.logging import set_up_logging
+from headwater.backend.settings import Settings
+
+__all__ = ["Server", "Supervisor", "address_of", "bind", "build_server", "run_worker"]
+
+logger = logging.getLogger("headwater.backend")
+
+# Milliseconds after which the kernel drops a peer that acknowledges nothing.
+_USER_TIMEOUT = 30_000
+# Longer than the 60 s for which common proxies keep idle connections: the proxy, not this end,
+# closes them, so none is closed while a request is on its way.
+_KEEP_ALIVE = 65
+# Seconds beyond the graceful end after which a worker is killed.
+_GRACE = 5.0
+# A worker that lives shorter than this is started again only after as long.
+_SHORT_LIFE = 2.0
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, which ends with exit code 0 when it was told to end and did."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():
+            yield
+            # Raised again they would make an orderly end look like a crash.
+            self._captured_signals.clear()
+
+
+def build_server(settings: Settings, app: FastAPI) -> uvicorn.Server:
+    """The server of one process, for sockets from ``bind``."""
+    return Server(
+        uvicorn.Config(
+            app,
+            loop="uvloop" if _has_uvloop() else "asyncio",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=True,
+            forwarded_allow_ips=settings.proxy_addresses,
+            timeout_keep_alive=_KEEP_ALIVE,
+            timeout_graceful_shutdown=settings.shutdown_seconds,
+        )
+    )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket to listen at. Raises StartupError when the address cannot be had."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise StartupError(f"--host {host} is not an address of this machine: {error}.") from error
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Connections take this over from the socket that listens.
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
+    try:
+        listener.bind(address)
+        # Listening shows at once whether another program has the port.
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        if isinstance(error, PermissionError):
+            raise StartupError(f"Port {port} needs more rights: choose another with --port.") from (
+                error
+            )
+        raise StartupError(
+            f"Port {port} at {host} cannot be had ({error.strerror or error}): choose another with "
+            "--port."
+        ) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """Where a socket listens, for a browser."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - shown, not bound
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def run_worker(settings: Settings, listener: socket.socket, *, supervised: bool = False) -> None:
+    """Serve in this process until it is told to end."""
+    set_up_logging(settings.log_level, settings.log_format)
+    if supervised:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    build_server(settings, create_app(settings)).run(sockets=[listener])
+
+
+class Supervisor:
+    """Several workers on one socket: starts them, starts again who died, ends them together."""
+
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._workers: dict[SpawnProcess, float] = {}
+        self._ending = False
+        self._failed = False
+
+    def run(self) -> int:
+        """Until SIGTERM or SIGINT. Returns the exit code: 1 when the workers cannot start."""
+        reader, writer = socket.socketpair()
+        writer.setblocking(False)
+        signal.set_wakeup_fd(writer.fileno())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._end)
+        for _ in range(self._settings.workers):
+            self._start()
+        while self._workers and not self._ending:
+            sentinels = [worker.sentinel for worker in self._workers]
+            if reader in wait([*sentinels, reader]):
+                reader.recv(4096)
+            self._replace_dead()
+        self._stop_all()
+        return 1 if self._failed else 0
+
+    def _end(self, _number: int, _frame: FrameType | None) -> None:
+        self._ending = True
+
+    def _start(self) -> None:
+        worker = multiprocessing.get_context("spawn").Process(
+            target=run_worker, args=(self._settings, self._listener), kwargs={"supervised": True}
+        )
+        worker.start()
+        self._workers[worker] = time.monotonic()
+
+    def _replace_dead(self) -> None:
+        for worker, since in tuple(self._workers.items()):
+            if worker.is_alive() or self._ending:
+                continue
+            worker.join()
+            del self._workers[worker]
+            if worker.exitcode == uvicorn.config.STARTUP_FAILURE:
+                # The next one would fail in the same way.
+                logger.error("worker %s cannot start; ending", worker.pid)
+                self._failed = self._ending = True
+                return
+            logger.warning("worker %s ended with %s; starting another", worker.pid, worker.exitcode)
+            if time.monotonic() - since < _SHORT_LIFE:
+                time.sleep(_SHORT_LIFE)
+            if not self._ending:
+                self._start()
+
+    def _stop_all(self) -> None:
+        for worker in self._workers:
+            worker.terminate()
+        deadline = time.monotonic() + self._settings.shutdown_seconds + _GRACE
+        for worker in self._workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
+            if worker.is_alive():
+                logger.error("worker %s does not end; killing it", worker.pid)
+                worker.kill()
+                worker.join()
+
+
+def _end_with_parent() -> None:
+    """End this worker when its supervisor is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _has_uvloop() -> bool:
+    try:
+        import uvloop  # noqa: F401
+    except ImportError:
+        return False
+    return True

@@ -1,0 +1,43 @@
+"""What is looked at before the server starts, so that a mistake is a sentence and no traceback."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from headwater.backend.database import Address, StartupError
+from headwater.backend.schema import check_file
+from headwater.backend.settings import Settings
+from headwater.errors import HeadwaterError
+from headwater.eventlog import open_log
+
+__all__ = ["check_event_log", "has_users"]
+
+
+def check_event_log(settings: Settings, database: Address) -> None:
+    """Raise StartupError for an event log that this version, or these workers, cannot use."""
+    url = settings.event_log_url
+    if url == settings.database:
+        return
+    try:
+        open_log(url)
+    except HeadwaterError as error:
+        raise StartupError(f"{error}.") from error
+    if url.startswith("memory:"):
+        if settings.workers > 1:
+            raise StartupError(
+                "--event-log memory:// is the memory of one process, so it works with --workers 1 "
+                "only: leave it out to keep events in the database."
+            )
+        return
+    address = Address.parse(url)
+    if address != database:
+        check_file(address)
+
+
+def has_users(address: Address) -> bool:
+    """Whether anyone could sign in."""
+    connection = sqlite3.connect(address.path)
+    try:
+        return connection.execute("SELECT 1 FROM users LIMIT 1").fetchone() is not None
+    finally:
+        connection.close()

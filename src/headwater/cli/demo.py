@@ -1,0 +1,91 @@
+"""``headwater demo``: live data a minute after cloning, and nothing left of it afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headwater.cli.options import settings_with
+
+if TYPE_CHECKING:
+    from headwater.backend.demo.cast import Cast
+    from headwater.backend.demo.walk import Walk
+    from headwater.backend.settings import Settings
+    from headwater.backend.state import Backend
+
+__all__ = ["demo"]
+
+_WORDS = """
+Headwater demo: {url}
+
+  Sign in    demo@example.com / demo      sees all five feeds
+             admin@example.com / admin    and manages users, teams and satellites
+
+  Or curl    curl -c jar -d '{{"email":"demo@example.com","password":"demo"}}' \\
+               -H 'Content-Type: application/json' {url}/api/auth/login
+             curl -b jar -N {url}/api/logs/stream
+
+It keeps everything in a temporary folder, which goes when it ends. Ctrl-C ends it.
+"""
+
+
+def demo(
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
+) -> None:
+    """Try everything: a throw-away backend with users, teams, satellites and live activity."""
+    with tempfile.TemporaryDirectory(prefix="headwater-demo-") as folder:
+        settings = settings_with(
+            host="127.0.0.1",
+            port=port,
+            workers=1,
+            database=f"sqlite:///{Path(folder) / 'demo.db'}",
+            event_log="",
+            password_min_length=1,
+            shutdown_seconds=2,
+            log_level="warning",
+        )
+        _run(settings)
+
+
+def _run(settings: Settings) -> None:
+    from headwater.backend.app import create_app
+    from headwater.backend.database import Address
+    from headwater.backend.demo.present import Present
+    from headwater.backend.logging import set_up_logging
+    from headwater.backend.schema import migrate
+    from headwater.backend.server import address_of, bind, build_server
+
+    # Before anything is made: a port that is taken is the one thing that goes wrong here.
+    listener = bind(settings.host, settings.port)
+    set_up_logging(settings.log_level, "text")
+    migrate(Address.parse(settings.database))
+    cast, walks = asyncio.run(_prepare(settings))
+
+    async def go_on(backend: Backend) -> None:
+        await Present(backend, cast, walks).run()
+
+    app = create_app(settings, companion=go_on)
+    print(_WORDS.format(url=address_of(listener)), flush=True)
+    build_server(settings, app).run(sockets=[listener])
+
+
+async def _prepare(settings: Settings) -> tuple[Cast, dict[str, Walk]]:
+    from headwater.backend.app import open_backend
+    from headwater.backend.demo.cast import assemble
+    from headwater.backend.demo.history import tell_history
+    from headwater.backend.demo.walk import Walk
+
+    draw = random.Random()
+    async with open_backend(settings) as backend:
+        cast = await assemble(backend)
+        walks = {
+            satellite_id: Walk(draw, hour)
+            for satellite_id, hour in zip(cast.works_for, (14, 20, 5), strict=True)
+        }
+        await tell_history(backend, cast, walks)
+    return cast, walks

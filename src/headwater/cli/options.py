@@ -1,0 +1,65 @@
+"""What the backend's commands have in common: options that are settings, and starting checks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headwater.errors import HeadwaterError, MissingExtraError
+
+if TYPE_CHECKING:
+    from headwater.backend.database import Address
+    from headwater.backend.settings import Settings
+
+__all__ = ["DatabaseOption", "SettingsError", "address_of", "settings_with"]
+
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        envvar="HEADWATER_DATABASE",
+        help="Where the data is: sqlite:///path. By default a file in your data folder.",
+        show_default=False,
+    ),
+]
+
+
+class SettingsError(HeadwaterError):
+    """A setting that cannot be. ``str()`` is one sentence."""
+
+
+def settings_with(**options: Any) -> Settings:
+    """Settings from the environment and from the options that were given.
+
+    Raises SettingsError, and MissingExtraError without the extra ``backend``.
+    """
+    try:
+        from pydantic import ValidationError
+
+        from headwater.backend.settings import Settings
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("backend", error.name or "the backend") from error
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        option = f"--{name.replace('_', '-')}" if name in given else f"HEADWATER_{name.upper()}"
+        reason = str(first["msg"]).removeprefix("Value error, ")
+        raise SettingsError(f"{option}={first['input']!r}: {reason}.") from error
+
+
+def address_of(settings: Settings) -> Address:
+    """The database's address; the default one's folder is made.
+
+    Raises StartupError.
+    """
+    from headwater.backend.database import Address
+    from headwater.backend.settings import default_database, default_folder
+
+    if settings.database == default_database():
+        # The user's own data, so nobody else's to read.
+        default_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Address.parse(settings.database)

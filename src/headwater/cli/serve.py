@@ -1,0 +1,84 @@
+"""``headwater serve``: the backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headwater.cli.options import DatabaseOption, address_of, settings_with
+
+if TYPE_CHECKING:
+    from headwater.backend.database import Address
+    from headwater.backend.settings import Settings
+
+__all__ = ["serve"]
+
+
+def serve(
+    host: Annotated[
+        str | None,
+        typer.Option(
+            envvar="HEADWATER_HOST",
+            help="Address to listen at; 0.0.0.0 for all.  [default: 127.0.0.1]",
+            show_default=False,
+        ),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            envvar="HEADWATER_PORT",
+            help="Port; 0 takes a free one.  [default: 8000]",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            envvar="HEADWATER_WORKERS",
+            help="Processes that serve, on one socket.  [default: 1]",
+            show_default=False,
+        ),
+    ] = None,
+    database: DatabaseOption = None,
+    event_log: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="HEADWATER_EVENT_LOG",
+            help="Where events are: sqlite:///path or memory://. By default in the database.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Serve the backend. A new database is given its schema first."""
+    settings = settings_with(
+        host=host, port=port, workers=workers, database=database, event_log=event_log
+    )
+    from headwater.backend.schema import check_schema, migrate
+    from headwater.backend.server import Supervisor, bind, run_worker
+    from headwater.backend.server import address_of as shown
+    from headwater.backend.startup import check_event_log, has_users
+
+    address = address_of(settings)
+    check_event_log(settings, address)
+    if check_schema(address) == "empty":
+        migrate(address)
+        print(f"Made a new database: {address.path}")
+    listener = bind(settings.host, settings.port)
+    if not has_users(address):
+        print(f"There is no user yet. Add one: {_first_user(settings, address)}")
+    print(f"Headwater is at {shown(listener)} (Ctrl-C ends it)", flush=True)
+    if settings.workers == 1:
+        run_worker(settings, listener)
+        return
+    code = Supervisor(settings, listener).run()
+    if code:
+        raise typer.Exit(code)
+
+
+def _first_user(settings: Settings, address: Address) -> str:
+    from headwater.backend.settings import default_database
+
+    where = "" if settings.database == default_database() else f" --database {address.url}"
+    return f"headwater users add EMAIL --role global_admin{where}"
