@@ -148,9 +148,10 @@ class TopicContract(Harness):
             assert page.epoch == await topic.origin.epoch(), "the page is of another epoch"
             await log.append("t", [{"n": 2}, {"n": 3}])
             await self._wait(sink, lambda: len(sink.changes) == 2, "two changes")
-            assert [change.item["n"] for change in sink.changes] == [2, 3]
+            seen = [change.item["n"] for change in sink.changes]
+            assert seen == [2, 3], f"after the place came {seen}"
             assert all(change.place is not None for change in sink.changes), "each has a place"
-            assert sink.head is not None
+            assert sink.head is not None, "no head was handed over"
             assert str(sink.head) == str(sink.changes[-1].place), "the head is the last change"
             await topic.origin.detach()
             await log.append("t", {"n": 4})
