@@ -21,6 +21,7 @@ from headwater.web.leases import Verdict
 from headwater.web.live import Live, renewed_request, verdict_of
 from headwater.web.negotiation import accepts_event_stream, asks_for_event_stream
 from headwater.web.problems import Problem
+from headwater.web.signatures import parameters_of
 
 __all__ = ["EventRoute", "HoldResponse", "head_of_stream", "take_stream"]
 
@@ -50,16 +51,11 @@ def take_stream(endpoint: Callable[..., Any], path: str) -> Callable[..., Any]:
     """The handler as FastAPI shall see it: its ``EventStream`` parameter is provided by us."""
     if not inspect.iscoroutinefunction(endpoint):
         raise DeclarationError(f"{path}: a handler with sse= must be an `async def` function")
-    hints = typing.get_type_hints(endpoint, include_extras=True)
-    signature = inspect.signature(endpoint)
-    parameters = []
-    taken = 0
-    for parameter in signature.parameters.values():
-        annotation = hints.get(parameter.name, parameter.annotation)
-        if _is_stream(annotation):
-            taken += 1
-            annotation = Annotated[Any, Depends(_provided)]
-        parameters.append(parameter.replace(annotation=annotation))
+    parameters = parameters_of(endpoint, path)
+    taken = [name for name, each in parameters.items() if _is_stream(each.annotation)]
+    for name in taken:
+        provided = Annotated[Any, Depends(_provided)]
+        parameters[name] = parameters[name].replace(annotation=provided)
     if not taken:
         raise DeclarationError(
             f"{path}: a handler with sse= needs a parameter `stream: EventStream`"
@@ -71,13 +67,17 @@ def take_stream(endpoint: Callable[..., Any], path: str) -> Callable[..., Any]:
 
     del handler.__wrapped__
     handler.__annotations__ = {}
-    handler.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters
-        ],
-        return_annotation=hints.get("return", inspect.Signature.empty),
+    handler.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        list(parameters.values()), return_annotation=_returned(endpoint)
     )
     return handler
+
+
+def _returned(endpoint: Callable[..., Any]) -> Any:
+    try:
+        return typing.get_type_hints(endpoint).get("return", inspect.Signature.empty)
+    except NameError:
+        return inspect.Signature.empty
 
 
 def _is_stream(annotation: Any) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import typing
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -25,6 +24,7 @@ from headwater.web.guards import GuardedRoute, Guards, Handler, _empty_response,
 from headwater.web.leases import CHANGED, Verdict
 from headwater.web.live import Live, renewed_request, verdict_of
 from headwater.web.negotiation import accepts_event_stream
+from headwater.web.signatures import parameters_of
 
 __all__ = ["FeedDeclaration", "FeedRoute", "FeedStreamRoute", "paged"]
 
@@ -85,15 +85,7 @@ class _Plan(Response):
 
 def paged(call: Callable[..., Any], feed: Feed, *, stream: bool) -> Callable[..., Any]:
     """The feed's handler with the paging parameters of its half, as FastAPI shall see it."""
-    hints = typing.get_type_hints(call, include_extras=True)
-    signature = inspect.signature(call)
-    own = {
-        parameter.name: parameter.replace(
-            annotation=hints.get(parameter.name, parameter.annotation),
-            kind=inspect.Parameter.KEYWORD_ONLY,
-        )
-        for parameter in signature.parameters.values()
-    }
+    own = parameters_of(call, f"feed {feed.name!r}")
     paging = _paging(feed, stream=stream)
     for name in paging:
         if name in own:

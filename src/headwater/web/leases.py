@@ -118,8 +118,8 @@ class Leases:
             try:
                 verdict = await lease.check()
                 lease.unanswered_since = None
-            except Exception:
-                verdict = self._unanswered(lease)
+            except Exception as error:
+                verdict = self._unanswered(lease, error)
         if verdict is None:
             return
         for stream in tuple(lease.streams):
@@ -130,9 +130,9 @@ class Leases:
                 self._streams.counters.denied += 1
                 stream.fail(verdict)
 
-    def _unanswered(self, lease: Lease) -> Verdict:
+    def _unanswered(self, lease: Lease, error: Exception) -> Verdict:
         # Who cannot be asked has not said no, so streams outlive an outage; but not for ever.
-        logger.warning("the rights of a stream could not be asked", exc_info=True)
+        logger.warning("the rights of a stream could not be asked: %r", error)
         now = asyncio.get_running_loop().time()
         if lease.unanswered_since is None:
             lease.unanswered_since = now

@@ -1,0 +1,63 @@
+"""``headwater check MODULE:APP``: the pair convention."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["check"]
+
+
+def check(
+    app: Annotated[
+        str, typer.Argument(metavar="MODULE:APP", help="An application, or what makes one.")
+    ],
+) -> None:
+    """Verify that every stream of an application has a REST twin that fits it.
+
+    Exits 1 with one line for each breach: a stream without twin, other parameters or another
+    permission on one half, a path that is not /api/{resource}/{action}/stream.
+    """
+    from fastapi import FastAPI
+
+    from headwater.web.convention import breaches, pairs
+
+    loaded = _load(app)
+    if not isinstance(loaded, FastAPI):
+        _refuse(f"{app} is {type(loaded).__name__}, not a FastAPI application")
+    found = breaches(loaded)
+    for line in found:
+        typer.echo(line)
+    if found:
+        raise typer.Exit(1)
+    count = len(pairs(loaded))
+    typer.echo(f"{app}: {count} pair{'s' * (count != 1)}, no breach")
+
+
+def _load(name: str) -> Any:
+    module_name, separator, attribute = name.partition(":")
+    if not separator or not module_name or not attribute:
+        _refuse(f"{name!r}: MODULE:APP is needed, such as main:app")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and module_name.startswith(error.name):
+            _refuse(f"there is no module {error.name!r} here")
+        raise
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            _refuse(f"{module_name} has no {attribute!r}")
+        found = getattr(found, part)
+    if callable(found) and not hasattr(found, "routes"):
+        found = found()
+    return found
+
+
+def _refuse(sentence: str) -> Any:
+    typer.echo(sentence, err=True)
+    raise typer.Exit(2)

@@ -1,0 +1,49 @@
+"""Handlers' signatures, resolved: FastAPI is shown another one than the user wrote."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, get_type_hints
+
+from headwater.errors import DeclarationError
+
+__all__ = ["parameters_of"]
+
+
+def parameters_of(call: Callable[..., Any], where: str) -> dict[str, inspect.Parameter]:
+    """The parameters of a handler by name, keyword-only, with their annotations evaluated.
+
+    Under ``from __future__ import annotations`` they are text; names of the enclosing function
+    count too. Raises DeclarationError for one that cannot be evaluated.
+    """
+    found = {}
+    for parameter in inspect.signature(call).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise DeclarationError(f"{where}: a handler may not have a parameter *{parameter.name}")
+        annotation = parameter.annotation
+        if isinstance(annotation, str):
+            annotation = _evaluated(call, parameter.name, annotation, where)
+        found[parameter.name] = parameter.replace(
+            annotation=annotation, kind=inspect.Parameter.KEYWORD_ONLY
+        )
+    return found
+
+
+def _evaluated(call: Callable[..., Any], name: str, text: str, where: str) -> Any:
+    inner = inspect.unwrap(call)
+    code = getattr(inner, "__code__", None)
+    cells = getattr(inner, "__closure__", None) or ()
+    local = dict(
+        zip(code.co_freevars if code else (), (c.cell_contents for c in cells), strict=True)
+    )
+    holder = type("Holder", (), {"__annotations__": {name: text}})
+    try:
+        return get_type_hints(
+            holder, getattr(inner, "__globals__", {}), local, include_extras=True
+        )[name]
+    except NameError as error:
+        raise DeclarationError(
+            f"{where}: the annotation of {name!r} cannot be read: {error}; import it at the top of "
+            "the module"
+        ) from error

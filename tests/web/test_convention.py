@@ -1,0 +1,116 @@
+"""The pair convention, on applications that keep it and on one for each way to break it."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from headwater.eventlog import MemoryLog
+from headwater.web.convention import breaches, pairs
+from headwater.web.fastapi import EventStream, LiveRouter, Source, guard
+
+
+class Item(BaseModel):
+    id: str
+
+
+def requires(permission: str):
+    def check() -> None: ...
+
+    return guard(check, permission)
+
+
+def app_with(declare, prefix="/api") -> FastAPI:
+    app = FastAPI()
+    live = LiveRouter(requires=requires)
+    declare(live)
+    live.install(app, prefix=prefix)
+    return app
+
+
+def test_a_feed_keeps_it_by_construction():
+    def declare(live):
+        @live.feed("/teams/{team}/logs", item=Item, requires="logs.view")
+        async def logs(team: str, level: str | None = None) -> Source:
+            return MemoryLog().topic(team)
+
+    app = app_with(declare)
+    assert breaches(app) == []
+    assert [(p.rest, p.stream) for p in pairs(app)] == [
+        ("/api/teams/{team}/logs", "/api/teams/{team}/logs/stream")
+    ]
+
+
+def test_a_pair_written_by_hand_may_keep_it():
+    def declare(live):
+        @live.get("/logs", dependencies=[requires("logs.view")])
+        async def rest(level: str | None = None, limit: int = 20): ...
+
+        @live.get("/logs/stream", sse=True, dependencies=[requires("logs.view")])
+        async def stream(stream: EventStream, level: str | None = None, limit: int = 20): ...
+
+    assert breaches(app_with(declare)) == []
+
+
+def test_a_stream_without_twin():
+    def declare(live):
+        @live.get("/logs/stream", sse=True)
+        async def stream(stream: EventStream): ...
+
+    (line,) = breaches(app_with(declare))
+    assert line == "/api/logs/stream: no REST twin at GET /api/logs"
+
+
+def test_other_parameters_on_one_half():
+    def declare(live):
+        @live.get("/logs")
+        async def rest(level: str | None = None, source: str = ""): ...
+
+        @live.get("/logs/stream", sse=True)
+        async def stream(stream: EventStream, level: int | None = None, extra: str = ""): ...
+
+    lines = breaches(app_with(declare))
+    assert len(lines) == 3
+    assert lines[0] == "/api/logs/stream: parameter 'extra' is not on GET /api/logs"
+    assert lines[1].startswith("/api/logs/stream: parameter 'level' is ")
+    assert lines[2] == "/api/logs/stream: parameter 'source' is on GET /api/logs only"
+
+
+def test_another_permission_on_one_half():
+    def declare(live):
+        @live.get("/logs", dependencies=[requires("logs.view")])
+        async def rest(): ...
+
+        @live.get("/logs/stream", sse=True, dependencies=[requires("metrics.view")])
+        async def stream(stream: EventStream): ...
+
+    (line,) = breaches(app_with(declare))
+    assert line == "/api/logs/stream: it asks for metrics.view, GET /api/logs for logs.view"
+
+
+def test_a_permission_on_one_half_only():
+    def declare(live):
+        @live.get("/logs", dependencies=[requires("logs.view")])
+        async def rest(): ...
+
+        @live.get("/logs/stream", sse=True)
+        async def stream(stream: EventStream): ...
+
+    (line,) = breaches(app_with(declare))
+    assert line == "/api/logs/stream: it asks for nothing, GET /api/logs for logs.view"
+
+
+def test_a_wrong_path():
+    def declare(live):
+        @live.get("/live-logs", sse=True)
+        async def stream(stream: EventStream): ...
+
+    (line,) = breaches(app_with(declare))
+    assert line.startswith("/api/live-logs: a stream's path is /api/{resource}/{action}/stream")
+
+    def feed(live):
+        @live.feed("/logs", item=Item)
+        async def logs() -> Source: ...
+
+    (line,) = breaches(app_with(feed, prefix="/v1"))
+    assert line.startswith("/v1/logs/stream: a stream's path is")
