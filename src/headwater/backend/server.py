@@ -22,6 +22,7 @@ from headwater.backend.app import create_app
 from headwater.backend.database import StartupError
 from headwater.backend.logging import set_up_logging
 from headwater.backend.settings import Settings
+from headwater.web.fastapi import LiveRouter
 
 __all__ = ["Server", "Supervisor", "address_of", "bind", "build_server", "run_worker"]
 
@@ -39,7 +40,17 @@ _SHORT_LIFE = 2.0
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, which ends with exit code 0 when it was told to end and did."""
+    """Uvicorn, which ends its streams first, and with exit code 0 when it was told to end."""
+
+    def __init__(self, live: LiveRouter, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._live = live
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # While streams are told one after another, a new one is answered 503: it would only be
+        # told at once to go elsewhere.
+        await self._live.drain()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -52,10 +63,11 @@ class Server(uvicorn.Server):
 def build_server(settings: Settings, app: FastAPI) -> uvicorn.Server:
     """The server of one process, for sockets from ``bind``."""
     return Server(
+        app.state.live,
         uvicorn.Config(
             app,
             loop="uvloop" if _has_uvloop() else "asyncio",
-            http="httptools",
+            http="headwater.web.uvicorn:Protocol",
             ws="none",
             lifespan="on",
             log_config=None,
