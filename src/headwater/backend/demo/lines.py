@@ -152,13 +152,14 @@ def incident(draw: Draw) -> tuple[str, list[EntryCreate]]:
     """A source in trouble, and its lines, from the first sign to the recovery."""
     source = draw.choice(sorted(_INCIDENTS))
     number = draw.randint(12, 28)
+    name = f"INC-{draw.randint(1000, 9999)}"
     lines = []
     for index in range(number):
         level = "warning" if index < number // 4 else draw.choice(("error", "error", "warning"))
         if index == number // 2 and draw.random() < 0.3:
             level = "critical"
         message = draw.choice(_INCIDENTS[source]).format(n=draw.randint(5, 30))
-        fields = {"incident": f"INC-{number}{index % 7}", "attempt": index % 5 + 1}
+        fields = {"incident": name, "attempt": index % 5 + 1}
         lines.append((level, message, fields))
     lines.append(("info", "recovered", {"after_s": number // 4}))
     return source, [
