@@ -8,10 +8,16 @@ const EVENTS_SHOWN = 20;
 export function attempt(api, path, method, about, streams) {
   const fields = (about.parameters ?? []).map((one) => ({
     about: one,
-    input: el("input", { name: one.name, placeholder: one.required ? "needed" : "", "aria-label": one.name }),
+    input: el("input", {
+      name: one.name,
+      placeholder: one.required ? "needed" : "",
+      "aria-label": one.name,
+    }),
   }));
   const schema = about.requestBody?.content?.["application/json"]?.schema;
-  const body = schema ? el("textarea", { rows: "6", spellcheck: "false", "aria-label": "Body" }) : null;
+  const body = schema
+    ? el("textarea", { rows: "6", spellcheck: "false", "aria-label": "Body" })
+    : null;
   if (body) body.value = JSON.stringify(example(api, schema), null, 2);
   const output = el("pre", { class: "output", hidden: "" });
   const button = el("button", { type: "submit" }, streams ? "Follow" : "Send");
@@ -80,7 +86,10 @@ function listen(address, events, output) {
       if (event.data !== undefined) show(`${name}: ${event.data}`);
     });
   }
-  source.onerror = () => show(source.readyState === EventSource.CLOSED ? "refused: see the answers above" : "reconnecting");
+  source.onerror = () =>
+    show(
+      source.readyState === EventSource.CLOSED ? "refused: see the answers above" : "reconnecting",
+    );
   return source;
 }
 
@@ -95,7 +104,8 @@ function filled(path, fields) {
   const query = new URLSearchParams();
   let address = path;
   for (const { about, input } of fields) {
-    if (about.in === "path") address = address.replace(`{${about.name}}`, encodeURIComponent(input.value));
+    if (about.in === "path")
+      address = address.replace(`{${about.name}}`, encodeURIComponent(input.value));
     else if (about.in === "query" && input.value !== "") query.set(about.name, input.value);
   }
   return `.${address}${query.size ? `?${query}` : ""}`;

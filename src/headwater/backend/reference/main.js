@@ -24,7 +24,12 @@ async function start() {
   for (const [tag, operations] of byTag(api)) {
     const id = anchor(tag);
     main.append(
-      el("section", { id, "data-section": "" }, el("h2", {}, title(tag)), ...operations.map((one) => one.element)),
+      el(
+        "section",
+        { id, "data-section": "" },
+        el("h2", {}, title(tag)),
+        ...operations.map((one) => one.element),
+      ),
     );
     contents.append(
       el("h3", {}, el("a", { href: `#${id}` }, title(tag))),
@@ -59,20 +64,42 @@ function operation(api, path, method, about) {
     el("span", { class: "faint" }, about.summary ?? ""),
   );
   const body = el("div", { class: "about" });
-  const element = el("details", { id, "data-find": `${method} ${path} ${about.summary ?? ""}`.toLowerCase() }, head, body);
+  const element = el(
+    "details",
+    { id, "data-find": `${method} ${path} ${about.summary ?? ""}`.toLowerCase() },
+    head,
+    body,
+  );
   // Made when it is first opened: most never are.
   element.addEventListener("toggle", () => {
-    if (element.open && !body.hasChildNodes()) body.append(...details(api, path, method, about, streams));
+    if (element.open && !body.hasChildNodes())
+      body.append(...details(api, path, method, about, streams));
   });
-  const entry = el("li", {}, el("a", { href: `#${id}` }, el("span", { class: `verb ${verb}` }, streams ? "SSE" : method), path.replace(/^\/api/, "")));
+  const entry = el(
+    "li",
+    {},
+    el(
+      "a",
+      { href: `#${id}` },
+      el("span", { class: `verb ${verb}` }, streams ? "SSE" : method),
+      path.replace(/^\/api/, ""),
+    ),
+  );
   return { element, entry };
 }
 
 function details(api, path, method, about, streams) {
   const parts = [];
   if (about.description) parts.push(prose(about.description));
-  parts.push(el("p", { class: "faint" }, about.security?.length ? "Needs a session cookie or an API key." : "Open to everyone."));
-  if (about.parameters?.length) parts.push(el("h4", {}, "Parameters"), parameters(api, about.parameters));
+  parts.push(
+    el(
+      "p",
+      { class: "faint" },
+      about.security?.length ? "Needs a session cookie or an API key." : "Open to everyone.",
+    ),
+  );
+  if (about.parameters?.length)
+    parts.push(el("h4", {}, "Parameters"), parameters(api, about.parameters));
   const body = about.requestBody?.content?.["application/json"]?.schema;
   if (body) parts.push(el("h4", {}, "Body"), shape(api, body));
   parts.push(el("h4", {}, "Answers"), answers(api, about.responses ?? {}));
@@ -85,7 +112,12 @@ function parameters(api, list) {
     el(
       "tr",
       {},
-      el("th", { scope: "row" }, el("code", {}, one.name), one.required ? el("span", { class: "needed" }, " needed") : null),
+      el(
+        "th",
+        { scope: "row" },
+        el("code", {}, one.name),
+        one.required ? el("span", { class: "needed" }, " needed") : null,
+      ),
       el("td", {}, one.in),
       el("td", {}, shape(api, given(one.schema ?? {}))),
       el("td", {}, ...inline(one.description)),
@@ -110,9 +142,16 @@ function answers(api, responses) {
         const answer = responses[status];
         const schemas = Object.entries(answer.content ?? {}).flatMap(([type, media]) => {
           const schema = media.itemSchema ?? media.schema;
-          return schema && Number(status) < 400 ? [el("p", { class: "faint" }, type), shape(api, schema)] : [];
+          return schema && Number(status) < 400
+            ? [el("p", { class: "faint" }, type), shape(api, schema)]
+            : [];
         });
-        return el("div", { class: "answer" }, el("p", {}, el("strong", {}, status), " ", ...inline(answer.description)), ...schemas);
+        return el(
+          "div",
+          { class: "answer" },
+          el("p", {}, el("strong", {}, status), " ", ...inline(answer.description)),
+          ...schemas,
+        );
       }),
   );
 }
@@ -128,7 +167,8 @@ function follow() {
   if (location.hash) open();
   document.getElementById("search").addEventListener("input", (event) => {
     const wanted = event.target.value.trim().toLowerCase();
-    for (const one of main.querySelectorAll("[data-find]")) one.hidden = !one.dataset.find.includes(wanted);
+    for (const one of main.querySelectorAll("[data-find]"))
+      one.hidden = !one.dataset.find.includes(wanted);
     for (const section of main.querySelectorAll("[data-section]")) {
       section.hidden = !section.querySelector("details:not([hidden])");
     }

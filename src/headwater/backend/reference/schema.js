@@ -41,7 +41,8 @@ function written(api, schema, depth, seen) {
   if (one.const !== undefined) return JSON.stringify(one.const);
   if (one.enum) return one.enum.map((value) => JSON.stringify(value)).join(" | ");
   if (one.contentSchema) return `JSON: ${written(api, one.contentSchema, depth, within)}`;
-  if (one.type === "array") return `[ ${written(api, one.items ?? {}, depth, within)} ]${bounds(one)}`;
+  if (one.type === "array")
+    return `[ ${written(api, one.items ?? {}, depth, within)} ]${bounds(one)}`;
   if (one.properties && depth < DEEPEST) {
     const needed = new Set(one.required ?? []);
     const lines = Object.entries(one.properties).map(([key, field]) => {
@@ -62,13 +63,17 @@ function bounds(one) {
   else if (high !== undefined) said.push(`at most ${high}`);
   const unit = { string: " characters", array: " items" }[one.type] ?? "";
   if (said.length) said[0] += unit;
-  if (one.default !== undefined && one.default !== null) said.push(`default ${JSON.stringify(one.default)}`);
+  if (one.default !== undefined && one.default !== null)
+    said.push(`default ${JSON.stringify(one.default)}`);
   return said.length ? ` — ${said.join(", ")}` : "";
 }
 
 function resolved(api, schema) {
   if (!schema.$ref) return schema;
-  const found = schema.$ref.replace(/^#\//, "").split("/").reduce((at, key) => at?.[key], api);
+  const found = schema.$ref
+    .replace(/^#\//, "")
+    .split("/")
+    .reduce((at, key) => at?.[key], api);
   return found ?? {};
 }
 
