@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -44,6 +45,7 @@ class Server:
         self.api = httpx.Client(base_url=self.address, timeout=30)
         self._satellite = httpx.Client(base_url=self.address, timeout=30)
         self._log = folder / "server.log"
+        self._folder = folder
         self._database = folder / "headwater.db"
         self._environment = {
             **os.environ,
@@ -123,6 +125,17 @@ class Server:
         satellite = self.post("/api/satellites", registration)
         self.satellite_id = satellite["id"]
         self._satellite.headers["Authorization"] = f"Bearer {satellite['api_key']}"
+
+    def copy(self, folder: Path) -> Server:
+        """Another server, on a copy of this one's database; this one must have stopped."""
+        other = Server(folder)
+        for file in self._folder.glob("headwater.db*"):
+            shutil.copy(file, folder)
+        other.api.headers.update(self.api.headers)
+        other._satellite.headers.update(self._satellite.headers)
+        other.user_id, other.team_id = self.user_id, self.team_id
+        other.satellite_id = self.satellite_id
+        return other
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """Create something as the admin; the answer's body."""

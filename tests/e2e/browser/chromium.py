@@ -90,8 +90,11 @@ class Chromium:
         self._pages.clear()
         self._context = self.call("Target.createBrowserContext")["browserContextId"]
 
-    def open(self, url: str, *, width: int = 1440, height: int = 900) -> Page:
-        """A new tab at ``url``, loaded. Tabs share cookies, storage and workers until ``renew``."""
+    def open(self, url: str | None = None, *, width: int = 1440, height: int = 900) -> Page:
+        """A new tab, with ``url`` loaded if one is given.
+
+        Tabs share cookies, storage and workers until ``renew``.
+        """
         if self._context is None:
             self.renew()
         target = self.call(
@@ -106,7 +109,8 @@ class Chromium:
         page.call("Runtime.enable")
         page.call("Log.enable")
         page.size(width, height)
-        page.go(url)
+        if url is not None:
+            page.go(url)
         return page
 
     def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
@@ -177,8 +181,9 @@ class Page:
 
     def go(self, url: str) -> None:
         """Load ``url``."""
+        self.evaluate("globalThis.left = true")
         self.call("Page.navigate", url=url)
-        self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
+        self.until("!globalThis.left && document.readyState === 'complete'")
 
     def close(self) -> None:
         """Close the tab."""
