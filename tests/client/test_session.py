@@ -3,7 +3,7 @@
 import pytest
 
 from headwater.client.session import Session, bearer, problem_detail
-from headwater.errors import UsageError
+from headwater.errors import EventTooLargeError, UsageError
 from headwater.protocol import Wait
 
 URL = "http://feed.example/stream"
@@ -68,6 +68,15 @@ def test_the_half_of_an_event_that_a_dead_connection_left_is_not_joined_to_the_n
     assert subject.opened(200, "text/event-stream")
     [message] = subject.feed(b"data: whole\n\n")
     assert (message.data, message.last_event_id) == ("whole", "7")
+
+
+def test_an_event_over_the_bound_is_told_although_no_more_bytes_come():
+    subject = session(max_event_bytes=20)
+    assert subject.opened(200, "text/event-stream")
+    messages = subject.feed(b"data: small\n\ndata: " + b"x" * 20)
+    assert next(messages).data == "small"
+    with pytest.raises(EventTooLargeError):
+        next(messages)
 
 
 def test_people_are_told_before_each_wait():

@@ -164,6 +164,9 @@ class Session:
             yield message
         # Blocks without data move it too.
         self.last_event_id = decoder.last_event_id
+        # An event over the bound is told after the messages before it, but not only when more
+        # bytes come: the peer may send nothing else.
+        decoder.feed(b"")
 
     def _new_decoder(self) -> Decoder:
         return Decoder(

@@ -72,7 +72,7 @@ class Decoder:
 
         Raises EventTooLargeError once an event is over the bound. Messages that came before it in
         the same chunk are returned first; then the next call raises, so that what comes out does
-        not depend on how the bytes were cut.
+        not depend on how the bytes were cut. ``feed(b"")`` asks for it at once.
         """
         if self._failure is not None:
             raise self._failure
