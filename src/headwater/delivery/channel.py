@@ -140,6 +140,21 @@ class Channel:
         """Whether some stream is ahead of what was handed over."""
         return bool(self._ahead)
 
+    def retire(self, before: Place) -> None:
+        """Send a block with nothing but an id to streams whose position would expire.
+
+        WHATWG HTML, 9.2.6: with an empty data buffer the block sets the last event ID and
+        dispatches no event.
+        """
+        if self._current and not self.ring.before(self.ring.end).includes(before):
+            place = self.follower.head
+            if self._members is not None:
+                self._members.expire()
+                place = place.at(self._members.told)
+            data = b"id: %b\n\n" % self.feed.position(self.follower.epoch, place).encode()
+            self._append(Entry(data, place))
+            self.flush()
+
     def restart(self, reason: ResetReason, head: Place) -> None:
         """The storage is another one, or was trimmed past us: every stream begins anew."""
         self.ring.clear(head)
@@ -216,8 +231,9 @@ class Channel:
             for entry in entries:
                 stream.cursor += 1
                 if not stream.has(entry):
-                    parts.append(entry.data)
-                    size += len(entry.data)
+                    data = self._since(entry, stream.had)
+                    parts.append(data)
+                    size += len(data)
                     if size > ROOM:
                         break
             if parts:
@@ -225,8 +241,8 @@ class Channel:
                 counters.frames += len(parts)
         if not stream.ended:
             sent = ring.before(stream.cursor)
-            if stream.had is not None and not sent.includes(stream.had):
-                sent = stream.had
+            if stream.had is not None:
+                sent = sent.since(stream.had) if sent.includes(stream.had) else stream.had
             stream.fall_behind(stream.cursor, sent)
 
     def leave(self, stream: FeedStream) -> None:
@@ -256,6 +272,19 @@ class Channel:
             stream.told = None
             stream.state = State.CURRENT
             self._current.add(stream)
+
+    def _since(self, entry: Entry, base: Place | None) -> bytes:
+        """A frame for a stream that began at ``base``: its id may have to say so."""
+        place = entry.place
+        if base is None or place is None:
+            return entry.data
+        moved = place.since(base)
+        if moved is place:
+            return entry.data
+        epoch = self.follower.epoch
+        line = f"\nid: {self.feed.position(epoch, place)}\n".encode()
+        other = f"\nid: {self.feed.position(epoch, moved)}\n".encode()
+        return entry.data.replace(line, other, 1)
 
     def _left(self, key: Mapping[str, Any], moment: datetime) -> None:
         place = self.follower.head.at(moment)

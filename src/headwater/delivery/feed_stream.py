@@ -143,7 +143,7 @@ class FeedStream(Stream):
         if entry.left is not None:
             return self.told is not None and self.told >= entry.left
         had = self.had
-        return had is not None and entry.place is not None and had.includes(entry.place)
+        return had is not None and entry.place is not None and had.has(entry.place)
 
     def fall_behind(self, cursor: int, sent: Place) -> None:
         """The connection is full: go on from here when it has drained."""

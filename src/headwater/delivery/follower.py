@@ -124,6 +124,13 @@ class Follower:
             if not channel.waits:
                 self._expecting.discard(channel)
 
+    def retire(self, before: Place) -> None:
+        """Move on all streams whose position is about to expire."""
+        if self._renewing is None:
+            for channel in tuple(self.channels.values()):
+                channel.retire(before)
+            self._evict()
+
     def reset(self, reason: ResetReason, head: Place) -> None:
         """Start every stream anew, once the storage's epoch is known again."""
         logger.warning("%s cannot go on from where it was (%s)", self.origin.name, reason)

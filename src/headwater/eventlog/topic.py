@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Self
+from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from headwater.errors import PositionError, ResetReason, UsageError
 from headwater.eventlog.interface import EventLog
 from headwater.eventlog.record import START, Bounds, Offset, Record, check_topic
-from headwater.feeds.source import Change, Origin, Page, Place, Sink, Source
+from headwater.feeds.source import Change, OrderedPlace, Origin, Page, Place, Sink, Source
 
 __all__ = ["Topic", "TopicOrigin", "TopicPlace", "event_item"]
 
@@ -20,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class TopicPlace:
+class TopicPlace(OrderedPlace):
     """An offset as a place. ``past``: a page before it ends with the record at the offset itself.
 
     An empty page has no first record for its start to name; ``7~`` stands for just after 7.
@@ -31,9 +30,6 @@ class TopicPlace:
 
     def includes(self, other: TopicPlace, /) -> bool:
         return self.offset >= other.offset
-
-    def at(self, _told: datetime | None, /) -> Self:
-        return self  # a topic's feed has no time window
 
     def __str__(self) -> str:
         return f"{self.offset}~" if self.past else str(self.offset)

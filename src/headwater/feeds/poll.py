@@ -16,11 +16,10 @@ import random
 import weakref
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from headwater.errors import DeclarationError, EncodingError, PositionError, SourceUnavailableError
-from headwater.feeds.source import Change, Origin, Page, Place, Sink, Source
+from headwater.feeds.source import Change, OrderedPlace, Origin, Page, Place, Sink, Source
 from headwater.protocol import to_json
 
 __all__ = ["Poll", "PollFailures"]
@@ -102,7 +101,7 @@ class Poll:
 
 
 @dataclass(frozen=True, slots=True)
-class PollPlace:
+class PollPlace(OrderedPlace):
     """A state, by the hash of its content and its number in this process."""
 
     digest: str
@@ -110,9 +109,6 @@ class PollPlace:
 
     def includes(self, other: PollPlace) -> bool:
         return self.digest == other.digest or self.number >= other.number >= 0
-
-    def at(self, told: datetime | None) -> PollPlace:  # noqa: ARG002
-        return self
 
     def __str__(self) -> str:
         return self.digest

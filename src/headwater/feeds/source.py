@@ -23,7 +23,18 @@ from typing import Any, Protocol, Self
 
 from headwater.errors import ResetReason
 
-__all__ = ["EVERYTHING", "Change", "Filter", "Origin", "Page", "Place", "Sink", "Source", "Window"]
+__all__ = [
+    "EVERYTHING",
+    "Change",
+    "Filter",
+    "OrderedPlace",
+    "Origin",
+    "Page",
+    "Place",
+    "Sink",
+    "Source",
+    "Window",
+]
 
 
 class Place(Protocol):
@@ -33,12 +44,49 @@ class Place(Protocol):
         """Whether a client at this place has every change up to and including ``other``."""
         ...
 
+    def has(self, other: Self, /) -> bool:
+        """Whether a client at this place has the very change that ends at ``other``.
+
+        With one order for all it is the same as ``includes``. Where transactions commit in another
+        order than they are numbered, a client may have a change without all that is before it.
+        """
+        ...
+
+    def since(self, base: Self, /) -> Self:
+        """This place, for a client that began at ``base`` and was sent what it did not have there.
+
+        With one order for all it is the place itself.
+        """
+        ...
+
     def at(self, told: datetime | None, /) -> Self:
         """The same place with the moment up to which a window's leavers were told.
 
         Origins whose sources never have a window may return themselves.
         """
         ...
+
+
+class OrderedPlace(ABC):
+    """What the places of an origin with one order for all have in common."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def includes(self, other: Self, /) -> bool:
+        """As Place."""
+
+    def has(self, other: Self, /) -> bool:
+        """As Place."""
+        return self.includes(other)
+
+    def since(self, base: Self, /) -> Self:  # noqa: ARG002 - it makes no difference here
+        """As Place."""
+        return self
+
+    def at(self, told: datetime | None, /) -> Self:  # noqa: ARG002 - for origins without windows
+        """As Place."""
+        return self
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +118,10 @@ class Sink(Protocol):
 
     def deliver(self, changes: Sequence[Change], head: Place) -> None:
         """Take the changes up to ``head``, in order. Empty when only the head moved."""
+        ...
+
+    def retire(self, before: Place) -> None:
+        """Positions that do not include ``before`` expire soon: move on who still holds one."""
         ...
 
     def reset(self, reason: ResetReason, head: Place) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from headwater.errors import PositionError
+from headwater.feeds.source import OrderedPlace
 
 __all__ = ["RowPlace"]
 
@@ -21,7 +22,7 @@ _TICK = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class RowPlace:
+class RowPlace(OrderedPlace):
     """Just after the change with this number.
 
     Attributes:

@@ -28,6 +28,9 @@ class _Sink:
         self.head = head
         self.news.set()
 
+    def retire(self, before: Place) -> None:
+        pass
+
     def reset(self, reason: ResetReason, head: Place) -> None:
         self.resets.append((reason, head))
         self.news.set()
