@@ -74,7 +74,10 @@ class Commits:
             connection.info.setdefault(_COMMITTED, set()).update(wrote)
 
     def _rollback(self, connection: sa.Connection) -> None:
-        # Also after a commit that failed. What an earlier commit marked was told by the begin.
+        # Also after a commit that failed. What an earlier commit marked was told by the begin. A
+        # connection that was invalidated, as by a cancelled statement, has nothing to forget.
+        if connection.invalidated:
+            return
         connection.info.pop(_WROTE, None)
         connection.info.pop(_COMMITTED, None)
 
