@@ -14,6 +14,7 @@ import inspect
 import logging
 import random
 import weakref
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,8 @@ logger = logging.getLogger("headwater.feeds")
 
 # States that are remembered, so that a client which returns soon is sent the difference.
 _REMEMBERED = 8
+# Sets of parameters whose last state is kept although nobody follows.
+_KEPT = 256
 _MAX_BACKOFF = 60.0
 # Positions of a Poll are hashes: they hold in every process and for ever.
 _EPOCH = "poll"
@@ -89,6 +92,7 @@ class Poll:
         self._origins: weakref.WeakValueDictionary[Hashable, PollOrigin] = (
             weakref.WeakValueDictionary()
         )
+        self._recent: OrderedDict[Hashable, PollOrigin] = OrderedDict()
 
     def __call__(self, **parameters: Hashable) -> PollSource:
         """The source for these parameters; they are passed to the function."""
@@ -97,6 +101,11 @@ class Poll:
         if origin is None:
             origin = PollOrigin(self, parameters)
             self._origins[name] = origin
+        # What nobody follows just now is kept for a while, so that polls share an answer too.
+        self._recent[name] = origin
+        self._recent.move_to_end(name)
+        if len(self._recent) > _KEPT:
+            self._recent.popitem(last=False)
         return PollSource(origin)
 
 

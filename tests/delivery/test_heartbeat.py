@@ -1,0 +1,73 @@
+"""One timer for all streams."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+
+from headwater.delivery.heartbeat import Heartbeats
+
+
+class Stream:
+    def __init__(self) -> None:
+        self.written_at = asyncio.get_running_loop().time()
+        self.beats = 0
+        self.beaten = asyncio.Event()
+
+    def beat(self) -> None:
+        self.beats += 1
+        self.written_at = asyncio.get_running_loop().time()
+        self.beaten.set()
+
+
+async def test_each_stream_is_beaten_at_its_own_interval_by_one_timer():
+    loop = asyncio.get_running_loop()
+    heartbeats = Heartbeats()
+    timers = []
+    call_at = loop.call_at
+
+    def counting(*arguments, **options):
+        timers.append(call_at(*arguments, **options))
+        return timers[-1]
+
+    loop.call_at = counting
+    streams = [Stream() for _ in range(500)]
+    for stream in streams:
+        heartbeats.add(stream, 0.05)
+    slow = Stream()
+    heartbeats.add(slow, 60.0)
+    alive = [timer for timer in timers if not timer.cancelled()]
+    assert len(alive) == 1
+    for stream in streams:
+        await asyncio.wait_for(stream.beaten.wait(), 5)
+    assert slow.beats == 0
+    heartbeats.close()
+
+
+async def test_a_stream_that_ended_is_freed_and_not_beaten():
+    heartbeats = Heartbeats()
+    gone, other = Stream(), Stream()
+    seen = weakref.ref(gone)
+    token = heartbeats.add(gone, 0.02)
+    heartbeats.add(other, 0.05)
+    heartbeats.remove(token)
+    del gone, token
+    gc.collect()
+    assert seen() is None
+    await asyncio.wait_for(other.beaten.wait(), 5)
+    heartbeats.close()
+
+
+async def test_a_fault_in_one_stream_keeps_no_other_from_being_beaten(caplog):
+    class Broken(Stream):
+        def beat(self) -> None:
+            raise RuntimeError("broken")
+
+    heartbeats = Heartbeats()
+    broken, other = Broken(), Stream()
+    heartbeats.add(broken, 0.01)
+    heartbeats.add(other, 0.02)
+    await asyncio.wait_for(other.beaten.wait(), 5)
+    assert "a heartbeat could not be sent" in caplog.text
+    heartbeats.close()

@@ -1,0 +1,42 @@
+"""The ring against a plain list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headwater.delivery.ring import Entry, Ring
+from headwater.feeds.source import OrderedPlace
+
+
+@dataclass(frozen=True)
+class At(OrderedPlace):
+    number: int
+
+    def includes(self, other):
+        return self.number >= other.number
+
+
+@given(st.lists(st.sampled_from(["add", "drop", "unplaced"]), max_size=400))
+def test_it_numbers_what_it_holds_and_knows_its_floor(steps):
+    ring = Ring(At(0))
+    model: list[Entry] = []
+    dropped = 0
+    floor = At(0)
+    for step, what in enumerate(steps, 1):
+        if what == "drop":
+            if len(model) > dropped:
+                floor = model[dropped].place or floor
+                dropped += 1
+                ring.drop_first()
+        else:
+            entry = Entry(b"%d" % step, At(step) if what == "add" else None)
+            model.append(entry)
+            ring.append(entry)
+        assert (ring.first, ring.end, ring.floor) == (dropped, len(model), floor)
+    for number in range(dropped, len(model) + 1):
+        assert ring.since(number) == model[number:]
+        placed = [entry.place for entry in model[dropped:number] if entry.place is not None]
+        assert ring.before(number) == (placed[-1] if placed else floor)

@@ -1,0 +1,180 @@
+"""Polled functions: called once for all who look, and only while somebody does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from fastapi import FastAPI
+
+from headwater.errors import DeclarationError
+from headwater.feeds import Poll
+from headwater.web.fastapi import LiveRouter, Source
+from support.http import request
+from support.server import serving
+from support.until import until
+
+
+class Rig:
+    """An activity summary by team, recomputed for all its streams at once."""
+
+    def __init__(self, *, key="client", interval=0.05, timeout=None) -> None:
+        self.calls: list[str] = []
+        self.running = 0
+        self.state = [{"client": "a", "n": 1}, {"client": "b", "n": 1}]
+        self.error: Exception | None = None
+        self.hang: asyncio.Event | None = None
+
+        async def summary(team: str) -> list[dict]:
+            self.calls.append(team)
+            self.running += 1
+            assert self.running <= 1 or team != "one", "called twice at once"
+            try:
+                if self.hang is not None:
+                    await self.hang.wait()
+                await asyncio.sleep(0)
+                if self.error is not None:
+                    raise self.error
+                return [dict(each) for each in self.state]
+            finally:
+                self.running -= 1
+
+        self.poll = Poll(summary, interval=interval, timeout=timeout, key=key)
+        self.app = FastAPI()
+        self.live = LiveRouter()
+        self.live.install(self.app, prefix="/api")
+
+        @self.live.feed("/summary", item=dict, event="summary", keyed=key is not None)
+        async def feed(team: str = "one") -> Source:
+            return self.poll(team=team)
+
+
+def told(message):
+    return message.event, json.loads(message.data)
+
+
+async def test_it_is_called_once_however_many_streams_follow_and_never_without():
+    rig = Rig()
+    async with serving(rig.app) as port:
+        contexts = [request(port, "/api/summary/stream") for _ in range(10)]
+        answers = [await context.__aenter__() for context in contexts]
+        for answer in answers:
+            assert (await answer.next()).event == "snapshot"
+        assert len(rig.calls) <= 3
+        before = len(rig.calls)
+        await until(lambda: len(rig.calls) >= before + 5)
+        rig.state[0]["n"] = 2
+        for answer in answers:
+            message = await answer.next()
+            assert told(message) == ("summary", {"client": "a", "n": 2})
+            assert message.last_event_id
+        for context in contexts:
+            await context.__aexit__(None, None, None)
+        await until(lambda: rig.live.stats.open == 0)
+        hub = rig.live.hub
+        await until(lambda: not hub._followers and not hub._stopping)
+        calls = rig.calls.count("one")
+        async with request(port, "/api/summary/stream?team=two") as answer:
+            await answer.next()
+            await until(lambda: rig.calls.count("two") >= 5)
+        assert rig.calls.count("one") == calls
+
+
+async def test_a_change_is_sent_item_by_item_and_an_unchanged_state_not_at_all():
+    rig = Rig()
+    async with serving(rig.app) as port, request(port, "/api/summary/stream") as answer:
+        await answer.next()
+        rig.state = [{"client": "b", "n": 1}, {"client": "c", "n": 1}]
+        first, second = await answer.next(), await answer.next()
+        assert told(first) == ("summary_removed", {"client": "a"})
+        assert told(second) == ("summary", {"client": "c", "n": 1})
+        # One may resume only from the whole state.
+        assert first.last_event_id != second.last_event_id
+        assert answer.raw.count(b"\nid: ") == 2
+        calls = len(rig.calls)
+        await until(lambda: len(rig.calls) > calls + 3)
+        rig.state.append({"client": "d", "n": 1})
+        assert told(await answer.next()) == ("summary", {"client": "d", "n": 1})
+
+
+async def test_an_unchanged_state_sends_nothing_after_a_reconnect_either():
+    rig = Rig()
+    async with serving(rig.app) as port:
+        async with request(port, "/api/summary/stream") as answer:
+            last = (await answer.next()).last_event_id
+        for _ in range(2):
+            headers = {"Last-Event-ID": last}
+            async with request(port, "/api/summary/stream", headers=headers) as answer:
+                rig.state[1]["n"] += 1
+                message = await answer.next()
+                assert told(message) == ("summary", rig.state[1])
+                last = message.last_event_id
+
+
+async def test_without_a_key_a_change_is_a_new_snapshot():
+    rig = Rig(key=None)
+    async with serving(rig.app) as port, request(port, "/api/summary/stream") as answer:
+        await answer.next()
+        rig.state = [{"client": "z", "n": 9}]
+        messages = [await answer.next(), await answer.next()]
+        assert messages[-1].event == "snapshot"
+        assert json.loads(messages[-1].data)["items"] == rig.state
+
+
+async def test_a_failure_is_counted_and_retried_while_streams_stay_open(caplog):
+    rig = Rig(interval=0.02)
+    async with serving(rig.app) as port, request(port, "/api/summary/stream") as answer:
+        await answer.next()
+        rig.error = RuntimeError("the other side is down")
+        await until(lambda: rig.poll.failures.in_a_row >= 2)
+        assert not answer.ended
+        rig.error = None
+        rig.state[0]["n"] = 7
+        assert told(await answer.next()) == ("summary", {"client": "a", "n": 7})
+        assert rig.poll.failures.in_a_row == 0
+        assert rig.poll.failures.total >= 2
+    assert "the other side is down" in caplog.text
+
+
+async def test_a_call_that_hangs_is_given_up_and_never_doubled():
+    rig = Rig(interval=0.02, timeout=0.05)
+    async with serving(rig.app) as port, request(port, "/api/summary/stream") as answer:
+        await answer.next()
+        rig.hang = asyncio.Event()
+        await until(lambda: rig.poll.failures.in_a_row >= 2)
+        assert "longer than 0.05 s" in (rig.poll.failures.last or "")
+        rig.hang.set()
+        rig.hang = None
+        rig.state[0]["n"] = 8
+        assert told(await answer.next())[1]["n"] == 8
+
+
+async def test_a_first_call_that_fails_is_a_503():
+    rig = Rig()
+    rig.error = RuntimeError("down")
+    async with serving(rig.app) as port:
+        for half in ("", "/stream"):
+            async with request(port, f"/api/summary{half}") as answer:
+                assert answer.status == 503
+                assert answer.headers["retry-after"]
+
+
+async def test_rest_answers_are_shared_within_an_interval():
+    rig = Rig(interval=30.0)
+    async with serving(rig.app) as port:
+        for _ in range(5):
+            async with request(port, "/api/summary") as answer:
+                assert len(json.loads(await answer.body())["items"]) == 2
+        assert rig.calls == ["one"]
+
+
+def test_what_cannot_work_is_refused():
+    async def fetch(): ...
+
+    with pytest.raises(DeclarationError, match="async function"):
+        Poll(lambda: 1)
+    with pytest.raises(DeclarationError, match="interval=0"):
+        Poll(fetch, interval=0)
+    with pytest.raises(DeclarationError, match="timeout=-1"):
+        Poll(fetch, timeout=-1)
