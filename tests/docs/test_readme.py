@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import insert
 
 from support.http import request
-from support.markdown import ROOT, blocks, program
+from support.markdown import ROOT, blocks, program, without_ids
 from support.server import serving
 
 README = ROOT / "README.md"
@@ -45,11 +45,6 @@ async def test_the_example_streams_what_the_readme_shows(folder: Path):
             async with request(port, "/api/greeting") as answer:
                 assert json.loads((await answer.next()).data) == {"hello": "world"}
         await shop.engine.dispose()
-
-
-def without_ids(text: str) -> str:
-    """Positions without the feed's and the database's part."""
-    return re.sub(r"1\.[0-9a-z]{6}\.[0-9a-z]+\.", "1.feed.epoch.", text)
 
 
 def test_the_example_is_short():

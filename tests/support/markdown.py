@@ -1,7 +1,7 @@
 """The code blocks of the documentation, as a reader would run them.
 
 The blocks of one page are one program: each goes on where the last one ended. A block that begins
-with a comment that is a file's name, such as ``# app.py``, is also written to that file.
+with a comment that is a file's name, such as ``# app.py``, is also a part of that file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)$")
-_FILE_NAME = re.compile(r"#\s+(?P<name>[\w/]+\.py)")
+_FILE_NAME = re.compile(r"(?:#|<!--|//)\s+(?P<name>[\w./-]+\.\w+)(?: -->)?")
 
 
 @dataclass(frozen=True)
@@ -80,15 +80,15 @@ async def run(block: Block, namespace: dict[str, Any]) -> None:
 
 
 def write_files(page: Path, folder: Path) -> list[str]:
-    """Write the blocks that are files into ``folder``; their names."""
-    written = []
+    """Write the blocks that are files into ``folder``, parts one after another; their names."""
+    parts: dict[str, list[str]] = {}
     for block in blocks(page):
-        name = block.file_name
-        if block.language == "python" and name is not None:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(block.code)
-            written.append(name)
-    return written
+        if block.file_name is not None:
+            parts.setdefault(block.file_name, []).append(block.code)
+    for name, codes in parts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("\n".join(codes))
+    return list(parts)
 
 
 @asynccontextmanager
@@ -124,6 +124,11 @@ class _module:
 
     def __exit__(self, *_: object) -> None:
         sys.modules.pop("documented", None)
+
+
+def without_ids(text: str) -> str:
+    """Positions without their feed's and their database's part, which differ each time."""
+    return re.sub(r"1\.[0-9a-z]{6}\.[0-9a-z]+\.", "1.feed.epoch.", text)
 
 
 def links(page: Path) -> Iterator[tuple[int, str]]:

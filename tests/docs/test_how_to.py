@@ -1,0 +1,217 @@
+"""What the how-to pages say of their examples is what these do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import delete, insert, text, update
+
+from headwater.eventlog import MemoryLog
+from headwater.web.fastapi import EventStream, Source
+from support.http import request
+from support.markdown import ROOT, program
+from support.server import serving
+
+HOW_TO = ROOT / "docs" / "how-to"
+
+
+async def test_low_level(folder: Path):
+    async with program(HOW_TO / "low-level.md") as names, serving(names["app"]) as port:
+        async with request(port, "/api/countdown") as answer:
+            said = [(each.event, each.data) for each in await answer.rest()]
+            assert said == [
+                *(("message", f'{{"left":{number}}}') for number in (3, 2, 1)),
+                ("lift-off", ""),
+            ]
+        async with request(port, "/api/weather") as answer:
+            assert json.loads(await answer.body()) == {"degrees": 12}
+            assert answer.headers["vary"] == "Accept"
+        accept = {"Accept": "text/event-stream"}
+        async with request(port, "/api/weather", headers=accept) as answer:
+            assert (await answer.next()).data == '{"degrees":12}'
+        for stream, told in ((False, '{"answer":"so it is"}'), (True, "so it is")):
+            body = json.dumps({"text": "so it is", "stream": stream}).encode()
+            kind = {"Content-Type": "application/json"}
+            async with request(
+                port, "/api/answers", method="POST", headers=kind, body=body
+            ) as answer:
+                raw = (await answer.body()).decode()
+                words = [each.data for each in answer._messages]
+                assert (" ".join(words) if stream else raw) == told
+
+
+async def test_subscribing_before_replaying_leaves_no_gap(folder: Path):
+    """Prices are set while the replay runs, which is where the other order loses them."""
+    async with program(HOW_TO / "low-level.md") as names, serving(names["app"]) as port:
+        prices = names["prices"]
+        prices.set(1.0)
+        prices.set(2.0)
+        plain = prices.since
+
+        async def slow(last_event_id: str):
+            missed = list(await plain(last_event_id))
+            prices.set(3.0)
+            return missed
+
+        names["prices"].since = slow
+        headers = {"Last-Event-ID": "1"}
+        async with request(port, "/api/prices/stream", headers=headers) as answer:
+            assert [(await answer.next()).last_event_id for _ in range(2)] == ["2", "3"]
+            prices.set(4.0)
+            assert (await answer.next()).last_event_id == "4"
+
+
+async def test_plain_asgi(folder: Path):
+    async with program(HOW_TO / "low-level.md") as names:
+        plain = names["plain_app"]
+
+        async def app(scope, receive, send):
+            if scope["type"] == "http":
+                await plain(scope, receive, send)
+
+        async with serving(app, lifespan="off") as port, request(port, "/") as answer:
+            assert (await answer.next()).data == "hello"
+
+
+async def test_permissions(folder: Path):
+    ann = {"Authorization": "Bearer key-of-ann"}
+    async with program(HOW_TO / "permissions.md") as names, serving(names["app"]) as port:
+        for path in ("/api/news?limit=0", "/api/news/stream?limit=0"):
+            async with request(port, path) as answer:
+                assert answer.status == 401
+            async with request(port, path, headers=ann) as answer:
+                assert answer.status == 422
+        nonsense = {**ann, "Content-Type": "application/json"}
+        async with request(port, "/api/news", method="POST", headers=nonsense, body=b"{") as answer:
+            assert answer.status == 403
+        async with request(port, "/api/news/stream", headers=ann) as answer:
+            assert (await answer.next()).event == "snapshot"
+            await names["take_away"]("ann", "news.read")
+            (error,) = await answer.rest()
+            assert (error.event, error.data) == ("error", '{"status":403}')
+
+
+async def test_keyed_feeds(folder: Path):
+    async with program(HOW_TO / "keyed-feeds.md") as names:
+        engine, client = names["engine"], names["Client"]
+        now = datetime.now(UTC).replace(tzinfo=None)
+
+        async def commit(statement) -> None:
+            async with engine.begin() as connection:
+                await connection.execute(statement)
+
+        async with engine.begin() as connection:
+            await connection.run_sync(names["Base"].metadata.create_all)
+        async with (
+            serving(names["app"]) as port,
+            request(port, "/api/clients/stream?team=delta") as answer,
+        ):
+            first = await answer.next()
+            row = {"team": "delta", "requests": 1, "last_seen_at": now}
+            await commit(insert(client).values(name="editor", **row))
+            await commit(update(client).values(requests=2))
+            await commit(update(client).values(team="other"))
+            await commit(update(client).values(team="delta"))
+            old = now - timedelta(minutes=29, seconds=59.5)
+            await commit(update(client).values(last_seen_at=old))
+            await commit(insert(client).values(name="phone", **row))
+            await commit(delete(client).where(client.name == "phone"))
+            told = []
+            while len(told) < 8:
+                event = await answer.next()
+                told.append((event.event, json.loads(event.data)["name"]))
+            leaves, item = ("client_removed", "editor"), ("client", "editor")
+            assert told[:5] == [item, item, leaves, item, item]
+            assert sorted(told[5:]) == [("client", "phone"), leaves, ("client_removed", "phone")]
+            after = f"/api/clients?team=delta&after={first.last_event_id}"
+            async with request(port, after) as page:
+                body = json.loads(await page.body())
+                assert body["clients"] == []
+                assert {"name": "editor"} in body["removed"]
+
+
+async def test_polling(folder: Path):
+    """The interval of the page is 10 s, so what is looked at is one state and who shares it."""
+    async with program(HOW_TO / "polling.md") as names:
+        async with names["engine"].begin() as connection:
+            await connection.execute(text("CREATE TABLE activity (team, client, requests)"))
+            await connection.execute(
+                text("INSERT INTO activity VALUES ('a', 'x', 1), ('a', 'x', 2), ('b', 'y', 4)")
+            )
+        async with serving(names["app"]) as port:
+            async with (
+                request(port, "/api/activity/summary/stream?team=a") as one,
+                request(port, "/api/activity/summary/stream?team=a") as two,
+            ):
+                snapshots = [await one.next(), await two.next()]
+            assert snapshots[0] == snapshots[1]
+            body = json.loads(snapshots[0].data)
+            assert body["clients"] == [{"client": "x", "requests": 3}]
+            after = f"/api/activity/summary?team=a&after={body['position']}"
+            async with request(port, after) as page:
+                assert json.loads(await page.body())["clients"] == []
+
+
+async def test_event_logs(folder: Path):
+    async with program(HOW_TO / "event-logs.md") as names:
+        log = names["SqlLog"](names["engine"])
+        names["log"] = log
+        async with serving(names["app"]) as port:
+            async with request(port, "/api/machines/7/metrics/stream") as answer:
+                snapshot = json.loads((await answer.next()).data)
+                percents = [each["cpu_percent"] for each in snapshot["metrics"]]
+                assert percents == [3.1, 3.4, 2.9, 5.0, 9.9]
+                await log.append("machine:7", {"cpu_percent": 1.0})
+                assert json.loads((await answer.next()).data)["cpu_percent"] == 1.0
+        await log.close()
+
+
+async def test_a_convention_breach_is_found(folder: Path):
+    """The page's check is green; it must be able to be red."""
+    from headwater.web.convention import breaches
+
+    async with program(HOW_TO / "testing.md") as names:
+
+        @names["live"].get("/alone/stream", sse=True)
+        async def alone(stream: EventStream): ...
+
+        assert breaches(names["app"])
+
+
+async def test_the_reset_of_a_trimmed_topic():
+    """event-logs.md: trimmed away is a reset, just older than a quiet topic's end is not."""
+    from headwater.errors import PositionError
+
+    log = MemoryLog()
+    records = await log.append("t", [{"n": n} for n in range(5)])
+    topic = log.topic("t")
+    epoch = (await log.bounds("t")).epoch
+    await log.trim("t", max_count=1)
+    await topic.locate(epoch, str(records[3].offset))
+    try:
+        await topic.locate(epoch, str(records[2].offset))
+    except PositionError as error:
+        assert error.reason == "expired"
+    else:
+        raise AssertionError("a trimmed position was taken")
+
+
+async def test_a_change_of_selection_brings_the_client_back(folder: Path):
+    """permissions.md: the stream ends with a short retry, and no error."""
+    async with program(HOW_TO / "permissions.md") as names:
+        live, topics = names["live"], ["one"]
+
+        @live.feed("/mine", item=names["News"], collection="mine", event="mine")
+        async def mine() -> Source:
+            return names["log"].topic(topics[0])
+
+        async with serving(names["app"]) as port, request(port, "/api/mine/stream") as answer:
+            await answer.next()
+            topics[0] = "two"
+            await live.recheck()
+            async with asyncio.timeout(10):
+                assert await answer.rest() == []
+            assert answer.retry is not None and answer.retry < 1000
