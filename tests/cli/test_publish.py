@@ -1,0 +1,158 @@
+"""``headwater publish`` as people and scripts run it."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from headwater.cli.publish import publish
+
+app = typer.Typer()
+app.command()(publish)
+
+
+def run(*arguments, input=None, **env):
+    env = {"HEADWATER_TOKEN": "", **env}
+    return CliRunner(env=env).invoke(app, [str(argument) for argument in arguments], input=input)
+
+
+def bodies(server):
+    return [json.loads(body) for _, _, _, body in server.seen]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/logs", {"entries": [{"a": 1}]}),
+        ("/api/logs/stream", {"entries": [{"a": 1}]}),
+        ("/api/satellites/7/metrics/", {"reports": [{"a": 1}]}),
+        ("/api/satellites/7/client-activity", {"activities": [{"a": 1}]}),
+        ("/api/notifications", {"a": 1}),
+        ("/api/other?x=y", {"a": 1}),
+    ],
+)
+def test_the_body_has_the_shape_that_the_route_takes(scripted_server, path, body):
+    scripted_server.json(201, '{"ids": ["n1"]}')
+    done = run(scripted_server.url + path, "--data", '{"a": 1}')
+    assert done.exit_code == 0, done.output
+    [(method, seen, headers, _)] = scripted_server.seen
+    assert method == "POST"
+    assert seen == path.replace("/stream", "").rstrip("/")
+    assert headers["Content-Type"] == "application/json"
+    assert bodies(scripted_server) == [body]
+    assert done.stdout == "n1\n"
+    assert done.stderr == "headwater: 1 published\n"
+
+
+def test_the_shape_can_be_chosen(scripted_server):
+    run(f"{scripted_server.url}/api/x", "--collection", "things", "--data", '[{"a": 1}, {"a": 2}]')
+    run(f"{scripted_server.url}/api/logs", "--single", "--data", '{"a": 1}', "--data", '{"a": 2}')
+    assert bodies(scripted_server) == [{"things": [{"a": 1}, {"a": 2}]}, {"a": 1}, {"a": 2}]
+    done = run(scripted_server.url, "--single", "--collection", "things")
+    assert done.exit_code == 2
+
+
+def test_items_that_somebody_wrapped_already_are_not_wrapped_again(scripted_server):
+    run(f"{scripted_server.url}/logs", "--data", '{"entries": [{"a": 1}]}')
+    assert bodies(scripted_server) == [{"entries": [{"a": 1}]}]
+
+
+def test_standard_input_is_read_line_by_line_and_sent_in_batches(scripted_server):
+    lines = "\n".join(json.dumps({"n": number, "text": "é\r\n"}) for number in range(5))
+    done = run(f"{scripted_server.url}/logs", "--batch", 2, input=f"\n{lines}")
+    assert done.exit_code == 0, done.output
+    assert [len(body["entries"]) for body in bodies(scripted_server)] == [2, 2, 1]
+    numbers = [entry["n"] for body in bodies(scripted_server) for entry in body["entries"]]
+    assert numbers == list(range(5))
+    assert bodies(scripted_server)[0]["entries"][0]["text"] == "é\r\n"
+
+
+def test_a_batch_is_small_enough_for_the_servers_bound(scripted_server):
+    line = json.dumps({"text": "x" * 1000})
+    done = run(f"{scripted_server.url}/logs", "--data", f"[{','.join([line] * 1000)}]")
+    assert "1000 published" in done.stderr
+    assert max(len(body) for _, _, _, body in scripted_server.seen) < 600_000
+
+
+def test_what_has_come_is_sent_without_waiting_for_more(scripted_server):
+    scripted_server.json(201, '{"ids": ["n1"]}')
+    program = "import typer; from headwater.cli.publish import publish; typer.run(publish)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, f"{scripted_server.url}/logs"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        process.stdin.write('{"a": 1}\n')
+        process.stdin.flush()
+        assert process.stdout.readline() == "n1\n"
+        process.stdin.close()
+        assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("line", ["{", "7", '"text"', "[1]", '{"a": NaN}', "[" * 20_000])
+def test_a_line_that_is_no_object_is_named_and_nothing_of_it_is_sent(scripted_server, line):
+    done = run(f"{scripted_server.url}/logs", input=f'{{"a": 1}}\n{line}\n')
+    assert done.exit_code == 1
+    assert "line 2" in done.stderr
+    assert "0 published" in done.stderr
+    assert scripted_server.seen == []
+
+
+def test_a_refusal_names_the_field_and_what_was_published_before(scripted_server):
+    scripted_server.json(201, "")
+    scripted_server.json(
+        422,
+        '{"detail": "1 field is wrong.", "errors": [{"field": "level", "detail": "no level"}, 7]}',
+    )
+    done = run(f"{scripted_server.url}/notifications", "--data", "[{}, {}, {}]")
+    assert done.exit_code == 1
+    assert done.stderr == (
+        "headwater: HTTP 422: 1 field is wrong.; level: no level (1 published before that)\n"
+    )
+    assert len(scripted_server.seen) == 2
+
+
+def test_the_key_is_sent_and_a_missing_one_is_explained(scripted_server):
+    run(scripted_server.url, "--data", "{}", HEADWATER_TOKEN="key")
+    assert scripted_server.seen[0][2]["Authorization"] == "Bearer key"
+    scripted_server.json(401, '{"detail": "Sign in first."}')
+    done = run(scripted_server.url, "--data", "{}")
+    assert "--token or HEADWATER_TOKEN" in done.stderr
+
+
+def test_a_key_is_not_carried_to_where_a_redirect_points(scripted_server):
+    scripted_server.json(307, "", Location=f"{scripted_server.url}/elsewhere")
+    done = run(scripted_server.url, "--data", "{}", "--token", "key")
+    assert done.exit_code == 1
+    assert "/elsewhere" in done.stderr
+    assert len(scripted_server.seen) == 1
+
+
+def test_a_server_that_is_not_there_is_one_sentence():
+    done = run("http://127.0.0.1:1/logs", "--data", "{}")
+    assert done.exit_code == 1
+    assert "http://127.0.0.1:1/logs cannot be reached" in done.stderr
+    assert "Traceback" not in done.output
+
+
+def test_an_answer_that_was_cut_is_told_as_unknown():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def cut():
+            connection, _ = listener.accept()
+            connection.recv(65536)
+            connection.close()
+
+        thread = threading.Thread(target=cut)
+        thread.start()
+        done = run(f"http://127.0.0.1:{listener.getsockname()[1]}/logs", "--data", "{}")
+        thread.join()
+    assert done.exit_code == 1
+    assert "whether the last request was written is not known" in done.stderr
