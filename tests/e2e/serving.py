@@ -148,12 +148,14 @@ class Server:
 
     def insert(self, *messages: str) -> None:
         """Write log lines with plain SQL, as another program does, also while no server runs."""
-        with contextlib.closing(sqlite3.connect(self._database, timeout=30)) as database:
-            database.executemany(
-                "INSERT INTO log_entries (user_id, source, message) VALUES (?, 'sql', ?)",
-                [(self.user_id, message) for message in messages],
-            )
-            database.commit()
+        self._execute(
+            "INSERT INTO log_entries (user_id, source, message) VALUES (?, 'sql', ?)",
+            [(self.user_id, message) for message in messages],
+        )
+
+    def forget(self, client_name: str) -> None:
+        """Delete an MCP client's row with plain SQL."""
+        self._execute("DELETE FROM client_activity WHERE client_name = ?", [(client_name,)])
 
     def notify(self, title: str, *, team: bool = False) -> None:
         """Notify the admin, or the team."""
@@ -182,6 +184,11 @@ class Server:
         }
         path = f"/api/satellites/{self.satellite_id}/client-activity"
         self._satellite.post(path, json={"activities": [activity]}).raise_for_status()
+
+    def _execute(self, statement: str, rows: list[tuple[str, ...]]) -> None:
+        with contextlib.closing(sqlite3.connect(self._database, timeout=30)) as database:
+            database.executemany(statement, rows)
+            database.commit()
 
     def _api_key(self) -> str:
         """A key from a session that is used for nothing else."""

@@ -15,6 +15,9 @@ MANY = [f"line {number}" for number in range(150)]
 LINES = "[...document.querySelectorAll('#logs-list .message')].map((one) => one.firstChild.data)"
 
 
+CLIENTS = "document.querySelectorAll('#activity tbody tr').length"
+
+
 def shows(part: str, text: str) -> str:
     return f"document.querySelector('{part} [data-content]').innerText.includes('{text}')"
 
@@ -39,7 +42,9 @@ def test_all_five_feeds_are_live_without_a_reload(console: Any, served: Any) -> 
     console.until(shows("#activity", "inspector"))
     served.use("inspector", requests=1)
     console.until(shows("#activity", "42"))
-    assert console.evaluate("document.querySelectorAll('#activity tbody tr').length") == 1
+    assert console.evaluate(CLIENTS) == 1
+    served.forget("inspector")
+    console.until(f"{CLIENTS} === 0")
     assert console.evaluate("globalThis.notReloaded")
     assert console.faults == []
 
@@ -182,6 +187,8 @@ def test_streams_that_do_not_get_through_are_polled_for(
     served.use("inspector")
     page.until(f"{LINES}.length === 150")
     page.until(shows("#activity", "inspector"))
+    served.forget("inspector")
+    page.until(f"{CLIENTS} === 0")
 
     page.call("Network.setBlockedURLs", urls=[])
     page.evaluate("dispatchEvent(new Event('online'))")

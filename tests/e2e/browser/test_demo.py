@@ -1,0 +1,66 @@
+"""What a newcomer does in the first minute: ``headwater demo``, open the page, sign in."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+PARTS = {
+    "#logs": "#logs-list li",
+    "#personal": "#personal li",
+    "#team": "#team li",
+    "#metrics": "#metrics .line[d^=M]",
+    "#activity": "#activity tbody tr",
+}
+
+
+@pytest.fixture
+def demo() -> Iterator[SimpleNamespace]:
+    """The running demo: its address and the sign-in that it prints."""
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("headwater"), "demo", "--port", "0"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        said = ""
+        for line in process.stdout:
+            said += line
+            address = re.search(r"http://127\.0\.0\.1:\d+", said)
+            sign_in = re.search(r"(demo@example\.com) / (\w+)", said)
+            if address and sign_in:
+                break
+        assert address, said
+        assert sign_in, said
+        yield SimpleNamespace(address=address[0], email=sign_in[1], password=sign_in[2])
+    finally:
+        process.terminate()
+        process.wait(30)
+        process.stdout.close()
+
+
+def test_the_page_lives(browser: Any, demo: Any, sign_in_to: Any) -> None:
+    page = browser.open(demo.address)
+    sign_in_to(page, demo)
+    for part, entry in PARTS.items():
+        page.until(f"document.querySelector('{part} .light').dataset.state === 'live'")
+        page.until(f"document.querySelector('{entry}')")
+    newest = "document.querySelector('#logs-list li:last-child').dataset.id"
+    seen = page.evaluate(newest)
+    page.until(f"{newest} !== '{seen}'")
+    line = "document.querySelector('#metrics .line').getAttribute('d')"
+    seen = page.evaluate(line)
+    page.until(f"{line} !== '{seen}'")
+    assert page.faults == []
