@@ -198,12 +198,13 @@ def _post(client: httpx.Client, url: str, body: bytes) -> httpx.Response:
     detail = problem_detail(answer.content) or answer.reason_phrase
     if "location" in answer.headers:
         detail = f"the address moved to {answer.headers['location']}"
-    raise ResponseError(answer.status_code, "; ".join([detail, *_field_errors(answer)]))
+    raise ResponseError(answer.status_code, "; ".join([detail, *_field_errors(answer, detail)]))
 
 
-def _field_errors(answer: httpx.Response) -> Iterator[str]:
+def _field_errors(answer: httpx.Response, said: str) -> Iterator[str]:
+    """What a 422 says of each field, without what the problem's own sentence ``said`` already."""
     for error in _members(answer).get("errors") or ():
-        if isinstance(error, dict):
+        if isinstance(error, dict) and str(error.get("detail")) not in said:
             yield f"{error.get('field')}: {error.get('detail')}"
 
 

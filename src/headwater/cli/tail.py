@@ -72,6 +72,7 @@ def tail(
 
 def _print(feed: Feed, as_json: bool, count: int | None) -> None:
     printed = 0
+    position = ""
     try:
         for value in feed:
             for line in _lines(value, as_json):
@@ -79,10 +80,12 @@ def _print(feed: Feed, as_json: bool, count: int | None) -> None:
                 printed += 1
                 if printed == count:
                     return
+            # Only now: what was not printed must come again.
+            position = feed.last_event_id
     except KeyboardInterrupt:
         # The usual end of following, and so no failure.
-        if feed.last_event_id:
-            say(f"to go on from here: --last-event-id '{feed.last_event_id}'")
+        if position:
+            say(f"to go on from here: --last-event-id '{position}'")
     except BrokenPipeError:
         # `| head` has what it wanted. The interpreter's own last flush must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
