@@ -109,13 +109,13 @@ def test_a_refusal_names_the_field_and_what_was_published_before(scripted_server
     scripted_server.json(201, "")
     scripted_server.json(
         422,
-        '{"detail": "2 fields: title is empty.", "errors": [{"field": "level", "detail": "no level"},'
+        '{"detail": "title is empty.", "errors": [{"field": "level", "detail": "no level"},'
         ' {"field": "title", "detail": "title is empty"}, 7]}',
     )
     done = run(f"{scripted_server.url}/notifications", "--data", "[{}, {}, {}]")
     assert done.exit_code == 1
     assert done.stderr == (
-        "headwater: HTTP 422: 2 fields: title is empty.; level: no level (1 published before that)\n"
+        "headwater: HTTP 422: title is empty.; level: no level (1 published before that)\n"
     )
     assert len(scripted_server.seen) == 2
 

@@ -1,6 +1,7 @@
 """``headwater tail`` as people and scripts run it."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -137,15 +138,16 @@ def start(*arguments):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_ends_it_cleanly_and_tells_the_position(scripted_server):
     held = threading.Event()
-    scripted_server.stream(SNAPSHOT, log(3), held)
+    scripted_server.stream(SNAPSHOT, log(3), log(4), held)
     with start(scripted_server.url) as process:
-        lines = [process.stdout.readline() for _ in range(3)]
+        lines = [process.stdout.readline() for _ in range(4)]
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
     held.set()
-    assert lines[-1] == "level=info id=3\n"
+    assert lines[-1] == "level=info id=4\n"
     assert process.returncode == 0
-    assert errors == "headwater: to go on from here: --last-event-id 'p3'\n"
+    # p3 when the signal came between the last line and the note of it: repeated, never left out.
+    assert re.fullmatch("headwater: to go on from here: --last-event-id 'p[34]'\n", errors)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes")
