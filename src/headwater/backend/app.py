@@ -95,6 +95,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
+    app.state.settings = settings
     app.state.live = live
     app.state.measures = Measures(live, lambda: app.state.backend)
     for feeds in _FEEDS:

@@ -20,6 +20,8 @@ logger = logging.getLogger("headwater.backend")
 
 # Changes of rights are followed live; a process that was away asks all rights again anyway.
 _KEEP_ACCESS_CHANGES = timedelta(days=1)
+# Seconds after the start.
+_FIRST = 60.0
 
 
 class Cleanup:
@@ -72,6 +74,8 @@ class Cleanup:
             )
 
     async def _run(self) -> None:
+        # Not in the first moments, when those who reconnect are served.
+        await asyncio.sleep(min(_FIRST, self._backend.settings.cleanup_seconds))
         while True:
             await self.once()
             await asyncio.sleep(self._backend.settings.cleanup_seconds)

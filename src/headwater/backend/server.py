@@ -77,7 +77,7 @@ def build_server(settings: Settings, app: FastAPI) -> uvicorn.Server:
             forwarded_allow_ips=settings.proxy_addresses,
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=settings.shutdown_seconds,
-        )
+        ),
     )
 
 

@@ -1,0 +1,238 @@
+"""Signing in and out, over HTTP."""
+
+from __future__ import annotations
+
+from http.cookies import SimpleCookie
+
+import pytest
+
+from headwater.backend.models import Session
+from headwater.backend.times import utc_now
+from support.backend import PASSWORD, World, cheap, errors_of, running
+
+WRONG = "E-mail address and password do not match."
+
+
+async def sign_in(client, email, password=PASSWORD, **options):
+    return await client.post(
+        "/api/auth/login", json={"email": email, "password": password}, **options
+    )
+
+
+async def test_the_cookie_cannot_be_read_by_scripts_nor_sent_by_other_sites(world: World, ann):
+    answer = await sign_in(world.anyone, ann.email)
+    assert answer.json()["email"] == ann.email
+    cookie = SimpleCookie(answer.headers["set-cookie"])["session"]
+    assert cookie["httponly"] is True
+    assert cookie["samesite"] == "lax"
+    assert cookie["path"] == "/"
+    assert cookie["secure"] == ""
+    assert int(cookie["max-age"]) == 14 * 24 * 3600
+
+
+async def test_the_cookie_is_secure_on_https(world: World, ann):
+    answer = await sign_in(world.anyone, ann.email, extensions={"x": 1})
+    assert "secure" not in answer.headers["set-cookie"].lower()
+    world.anyone.base_url = "https://test"
+    answer = await sign_in(world.anyone, ann.email)
+    assert "secure" in answer.headers["set-cookie"].lower()
+
+
+async def test_the_cookie_is_secure_where_the_setting_says_so(database):
+    async with running(cheap(database, secure_cookies=True)) as world:
+        await world.backend.users.create("ann@example.com", PASSWORD, "global_user")
+        answer = await sign_in(world.anyone, "ann@example.com")
+        assert "secure" in answer.headers["set-cookie"].lower()
+
+
+async def test_people_write_their_address_as_they_like(world: World, ann):
+    assert (await sign_in(world.anyone, "  ANN@Example.com ")).status_code == 200
+
+
+async def test_whichever_is_wrong_the_answer_is_the_same(world: World, ann):
+    """Nobody can find out who has an account here."""
+    unknown = await sign_in(world.anyone, "nobody@example.com")
+    wrong = await sign_in(world.anyone, ann.email, "not it")
+    await world.backend.users.change(ann.id, None, True)
+    disabled = await sign_in(world.anyone, ann.email)
+    for answer in (unknown, wrong, disabled):
+        assert answer.status_code == 401
+        assert answer.json()["detail"] == WRONG
+        assert "set-cookie" not in answer.headers
+    assert unknown.content == wrong.content == disabled.content
+    assert dict(unknown.headers) == dict(wrong.headers) == dict(disabled.headers)
+
+
+async def test_an_unknown_address_costs_as_much_work(world: World, ann, monkeypatch):
+    checked: list[str | None] = []
+    verify = world.backend.passwords.verify
+
+    async def spy(stored, password):
+        checked.append(stored)
+        return await verify(stored, password)
+
+    monkeypatch.setattr(world.backend.passwords, "verify", spy)
+    await sign_in(world.anyone, "nobody@example.com")
+    await sign_in(world.anyone, ann.email, "not it")
+    assert len(checked) == 2
+    assert checked[0] is None
+
+
+async def test_many_wrong_passwords_are_slowed_down(world: World, ann):
+    for _ in range(10):
+        assert (await sign_in(world.anyone, ann.email, "not it")).status_code == 401
+    answer = await sign_in(world.anyone, ann.email, "not it")
+    assert answer.status_code == 429
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert int(answer.headers["retry-after"]) >= 1
+    # The right one is not looked at either, or guessing would go on.
+    assert (await sign_in(world.anyone, " ANN@example.com")).status_code == 429
+    assert world.backend.sign_ins.throttled == 2
+
+
+async def test_many_addresses_from_one_place_are_slowed_down(database):
+    async with running(cheap(database, login_tries_per_address=5)) as world:
+        for number in range(5):
+            answer = await sign_in(world.anyone, f"n{number}@example.com")
+            assert answer.status_code == 401
+        assert (await sign_in(world.anyone, "another@example.com")).status_code == 429
+
+
+async def test_right_passwords_are_never_slowed_down(world: World, ann):
+    for _ in range(25):
+        assert (await sign_in(world.anyone, ann.email)).status_code == 200
+
+
+async def test_a_session_ends_when_signed_out(world: World, ann):
+    stolen = {"Cookie": ann.cookie}
+    answer = await ann.client.post("/api/auth/logout")
+    assert answer.status_code == 204
+    assert answer.content == b""
+    assert 'session=""' in answer.headers["set-cookie"]
+    assert (await world.anyone.get("/api/users/me", headers=stolen)).status_code == 401
+    assert (await ann.client.post("/api/auth/logout")).status_code == 401
+
+
+async def test_other_sessions_of_a_user_stay(world: World, ann):
+    other = world.client()
+    assert (await sign_in(other, ann.email)).status_code == 200
+    await ann.client.post("/api/auth/logout")
+    assert (await other.get("/api/users/me")).status_code == 200
+
+
+async def test_a_session_expires(world: World, ann):
+    from sqlalchemy import update
+
+    async with world.backend.database.write() as session:
+        await session.execute(update(Session).values(expires_at=utc_now()))
+    assert (await ann.client.get("/api/users/me")).status_code == 401
+
+
+async def test_tokens_and_passwords_are_stored_hashed(world: World, ann, settings):
+    from pathlib import Path
+
+    token = ann.client.cookies["session"]
+    key = (await ann.client.post("/api/users/me/api-keys", json={"name": "k"})).json()["api_key"]
+    path = world.backend.database.address.path
+    stored = b"".join(
+        Path(f"{path}{suffix}").read_bytes()
+        for suffix in ("", "-wal")
+        if Path(f"{path}{suffix}").exists()
+    )
+    for secret in (token, key, PASSWORD):
+        assert secret.encode() not in stored
+
+
+async def test_a_password_never_comes_back_in_a_problem(world: World):
+    answer = await world.anyone.post("/api/auth/login", json={"email": 7, "password": ["s3cret"]})
+    assert set(errors_of(answer)) == {"email", "password"}
+    assert "s3cret" not in answer.text
+    answer = await world.anyone.post("/api/auth/login", json={"password": "s3cret"})
+    assert set(errors_of(answer)) == {"email"}
+    assert "s3cret" not in answer.text
+
+
+async def test_a_key_works_where_a_session_does(world: World, ann):
+    answer = await ann.client.post("/api/users/me/api-keys", json={"name": "ci"})
+    assert answer.status_code == 201
+    program = world.client(key=answer.json()["api_key"])
+    assert (await program.get("/api/users/me")).json()["id"] == ann.id
+    assert (await program.post("/api/auth/logout")).status_code == 409
+
+
+@pytest.mark.parametrize(
+    "header", ["Bearer hw_wrong", "Bearer hws_wrong", "Bearer wrong", "Basic YTpi", "Bearer"]
+)
+async def test_a_wrong_key_is_nobody(world: World, header: str):
+    answer = await world.anyone.get("/api/users/me", headers={"Authorization": header})
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_a_key_decides_before_a_cookie(world: World, ann):
+    """The key is shown on purpose, the cookie comes along by itself."""
+    answer = await ann.client.get("/api/users/me", headers={"Authorization": "Bearer hw_wrong"})
+    assert answer.status_code == 401
+
+
+class TestOrigin:
+    """Another site's page must not act with a visitor's cookie."""
+
+    BODY = {"entries": [{"message": "m"}]}
+
+    async def post(self, person, **headers):
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return (await person.client.post("/api/logs", json=self.BODY, headers=named)).status_code
+
+    async def test_this_site(self, ann):
+        assert await self.post(ann, origin="http://test") == 201
+        assert await self.post(ann, origin="http://TEST:80") == 201
+        assert await self.post(ann, referer="http://test/page?x=1") == 201
+
+    async def test_behind_a_proxy_that_ends_tls(self, ann):
+        assert await self.post(ann, origin="https://test") == 201
+
+    @pytest.mark.parametrize(
+        "origin", ["http://evil.example", "http://test.evil.example", "http://test:81", "null", "x"]
+    )
+    async def test_another_site(self, ann, origin: str):
+        assert await self.post(ann, origin=origin) == 403
+        assert await self.post(ann, referer=origin) == 403
+
+    async def test_curl_says_nothing(self, ann):
+        assert await self.post(ann) == 201
+
+    @pytest.mark.parametrize(
+        ("site", "status"),
+        [("same-origin", 201), ("none", 201), ("cross-site", 403), ("same-site", 403)],
+    )
+    async def test_a_browser_says_so_otherwise(self, ann, site: str, status: int):
+        assert await self.post(ann, sec_fetch_site=site) == status
+
+    async def test_reading_is_free(self, ann):
+        answer = await ann.client.get("/api/logs", headers={"origin": "http://evil.example"})
+        assert answer.status_code == 200
+
+    async def test_keys_are_not_concerned(self, world: World, ann):
+        answer = await ann.client.post("/api/users/me/api-keys", json={"name": "ci"})
+        program = world.client(key=answer.json()["api_key"], origin="http://evil.example")
+        assert (await program.post("/api/logs", json=self.BODY)).status_code == 201
+
+    async def test_another_site_cannot_sign_a_visitor_in(self, world: World, ann):
+        answer = await sign_in(world.anyone, ann.email, headers={"origin": "http://evil.example"})
+        assert answer.status_code == 403
+
+    async def test_an_allowed_origin(self, database):
+        allowed = "https://app.example.com"
+        async with running(cheap(database, allowed_origins=(allowed,))) as world:
+            ann = await world.user("ann")
+            assert await self.post(ann, origin=allowed) == 201
+            assert await self.post(ann, origin="https://other.example.com") == 403
+            ask = {"origin": allowed, "access-control-request-method": "POST"}
+            answer = await world.anyone.options("/api/logs", headers=ask)
+            assert answer.headers["access-control-allow-origin"] == allowed
+            assert answer.headers["access-control-allow-credentials"] == "true"
+
+    async def test_cors_is_closed_unless_opened(self, world: World, ann):
+        answer = await ann.client.get("/api/logs", headers={"origin": "https://app.example.com"})
+        assert not [name for name in answer.headers if name.startswith("access-control")]

@@ -1,0 +1,164 @@
+"""The schema: migrations make what the models say, and every start that cannot be says why."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from headwater.backend.database import Address, StartupError
+from headwater.backend.models import Base
+from headwater.backend.schema import check_schema, migrate
+from headwater.sql import configure_sqlite
+
+NAMED = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'alembic%'"
+
+
+def everything(path: Path) -> dict[str, str]:
+    connection = sqlite3.connect(path)
+    try:
+        return dict(connection.execute(NAMED))
+    finally:
+        connection.close()
+
+
+def run(path: Path, *statements: str) -> None:
+    connection = sqlite3.connect(path)
+    with connection:
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(StartupError) as refused:
+        check_schema(Address(path))
+    sentence = str(refused.value)
+    assert "\n" not in sentence
+    assert sentence.endswith(".")
+    return sentence
+
+
+def test_migrations_make_what_the_models_say(migrated: Path, tmp_path: Path):
+    """Tables, checks, indexes and triggers, to the letter."""
+    other = tmp_path / "models.db"
+    engine = configure_sqlite(sa.create_engine(f"sqlite:///{other}"))
+    Base.metadata.create_all(engine)
+    engine.dispose()
+    assert everything(migrated) == everything(other)
+
+
+def test_alembic_finds_nothing_to_change(migrated: Path):
+    engine = sa.create_engine(f"sqlite:///{migrated}")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, Base.metadata) == []
+    engine.dispose()
+
+
+def test_a_new_database_is_empty_then_current(tmp_path: Path):
+    address = Address(tmp_path / "new.db")
+    assert check_schema(address) == "empty"
+    assert migrate(address) is True
+    assert check_schema(address) == "current"
+    assert migrate(address) is False
+
+
+def test_the_schema_of_a_newer_version_is_refused(database: Path):
+    run(database, "UPDATE alembic_version SET version_num = '9999'")
+    assert "newer version" in refusal(database)
+
+
+def test_an_older_schema_asks_for_migrate(database: Path, monkeypatch: pytest.MonkeyPatch):
+    from alembic.script import ScriptDirectory
+
+    monkeypatch.setattr(ScriptDirectory, "get_current_head", lambda self: "later")
+    assert "headwater migrate" in refusal(database)
+
+
+def test_the_database_of_another_program_is_left_alone(tmp_path: Path):
+    path = tmp_path / "other.db"
+    run(path, "CREATE TABLE songs (title TEXT)")
+    assert "something else" in refusal(path)
+    with pytest.raises(StartupError, match="something else"):
+        migrate(Address(path))
+
+
+def test_an_event_log_may_be_in_the_file_already(tmp_path: Path):
+    path = tmp_path / "log.db"
+    run(path, "CREATE TABLE headwater_topics (id INTEGER)")
+    assert check_schema(Address(path)) == "empty"
+
+
+def test_a_file_that_is_no_database(tmp_path: Path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"\x89PNG" * 1000)
+    assert "not a SQLite database" in refusal(path)
+
+
+def test_a_missing_folder(tmp_path: Path):
+    assert "does not exist" in refusal(tmp_path / "nowhere" / "headwater.db")
+
+
+def test_a_folder_in_place_of_the_file(tmp_path: Path):
+    assert "is a folder" in refusal(tmp_path)
+
+
+def test_a_file_in_place_of_the_folder(tmp_path: Path):
+    (tmp_path / "file").touch()
+    assert "is not a folder" in refusal(tmp_path / "file" / "headwater.db")
+
+
+def test_a_read_only_file(database: Path):
+    """Also for root, which may write all the same: who took the bits away meant it."""
+    os.chmod(database, 0o444)
+    assert "read-only" in refusal(database)
+
+
+def test_a_read_only_folder(database: Path):
+    os.chmod(database.parent, 0o555)
+    try:
+        assert "read-only" in refusal(database)
+    finally:
+        os.chmod(database.parent, 0o755)
+
+
+def test_a_locked_database(database: Path, monkeypatch: pytest.MonkeyPatch):
+    import headwater.backend.schema as schema
+
+    monkeypatch.setattr(
+        schema, "configure_sqlite", lambda engine, **_: configure_sqlite(engine, busy_timeout=0.01)
+    )
+    other = sqlite3.connect(database, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert "locked by another program" in refusal(database)
+    other.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ann:secret@db/headwater",
+        "mysql://db/headwater",
+        "headwater.db",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///file.db?mode=ro",
+        "sqlite://host/file.db",
+    ],
+)
+def test_addresses_of_other_databases_are_refused(url: str):
+    with pytest.raises(StartupError) as refused:
+        Address.parse(url)
+    assert "sqlite:///path" in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_relative_and_absolute_addresses():
+    assert Address.parse("sqlite:///a/b.db").path == Path("a/b.db")
+    assert Address.parse("sqlite:////a/b%20c.db").path == Path("/a/b c.db")
