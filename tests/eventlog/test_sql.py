@@ -187,6 +187,24 @@ async def test_an_appender_that_is_cancelled_leaves_whole_batches(log: SqlLog) -
     assert all(kept.count(number) in (0, 3) for number in range(30))
 
 
+async def test_a_reader_that_is_cancelled_costs_no_connection(log: SqlLog) -> None:
+    """A client that leaves inside a database call leaks neither a connection nor its thread."""
+    await log.append("t", {"n": 1})
+    pool = log.engine.pool
+    await asyncio.gather(*(log.read("t", START, 1) for _ in range(5)))
+    made: list[object] = []
+    sa.event.listen(log.engine.sync_engine, "connect", lambda connection, _: made.append(None))
+    for delay in range(40):
+        read = asyncio.create_task(log.read("t", START, 1))
+        for _ in range(delay):
+            await asyncio.sleep(0)
+        read.cancel()
+        await asyncio.wait([read])
+    await log.close()
+    assert pool.checkedout() == 1, "more than the fixture's own connection is in use"  # type: ignore[attr-defined]
+    assert len(made) <= 10, f"{len(made)} connections were opened in place of lost ones"
+
+
 async def test_a_closed_log_says_so(tmp_path: Path) -> None:
     log = open_log(f"sqlite:///{tmp_path}/events.db")
     await log.append("t", {"n": 1})

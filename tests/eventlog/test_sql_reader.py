@@ -10,8 +10,9 @@ import pytest
 import sqlalchemy as sa
 
 from headwater.errors import SourceUnavailableError
-from headwater.eventlog import open_log
+from headwater.eventlog import Retention, open_log
 from headwater.eventlog.sql import SqlLog
+from headwater.eventlog.sql_trim import trim_some
 from headwater.testing.eventlog import Recorder
 
 
@@ -78,6 +79,50 @@ async def test_a_follower_that_a_trim_overtook_is_told(log: SqlLog, path: Path) 
     await quiet.count(1)
     assert overtaken.records[0].data == {"n": 4}
     assert not quiet.resets, "a quiet topic was reset because of another's trim"
+
+
+async def test_a_follower_that_joins_is_not_told_what_its_bounds_hold(log: SqlLog) -> None:
+    """The one reader may still be before the bounds of who joins; that is history to the joiner."""
+    early = Recorder()
+    await log.follow("t", early)
+    late = []
+    for n in range(20):
+        await log.append("t", {"n": n})
+        follower = Recorder()
+        late.append((follower, (await log.follow("t", follower)).latest))
+    await log.append("t", {"n": "last"})
+    await early.count(21)
+    for follower, latest in late:
+        await follower.until(lambda one: one.records[-1:] == early.records[-1:], "the last")
+        assert follower.records == [one for one in early.records if one.offset > latest]
+
+
+async def test_a_trim_in_the_same_commit_is_noticed(log: SqlLog) -> None:
+    """What ``trim`` itself writes is enough for a reader that was overtaken."""
+    follower = Recorder()
+    await log.follow("t", follower)
+    async with log.engine.begin() as connection:
+        await log.append("t", [{"n": 1}, {"n": 2}], connection=connection)
+        assert await trim_some(connection, "t", Retention(max_count=1), None) == 1
+    await follower.until(lambda one: bool(one.resets), "a reset")
+    assert (follower.resets[0][0], follower.records) == ("expired", [])
+
+
+async def test_commits_of_this_process_do_not_wait_for_the_watch(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those of a transaction of the caller's own."""
+    monkeypatch.setattr("headwater.eventlog.sql_watch.INTERVAL", 600.0)
+    log = open_log(f"sqlite:///{path}")
+    assert isinstance(log, SqlLog)
+    async with log:
+        follower = Recorder()
+        await log.follow("t", follower)
+        await log.append("t", {"n": 1})
+        await follower.count(1)
+        async with log.engine.begin() as connection:
+            await log.append("t", {"n": 2}, connection=connection)
+        await follower.count(2)
 
 
 async def test_a_backup_that_was_put_back_is_told(log: SqlLog, path: Path) -> None:

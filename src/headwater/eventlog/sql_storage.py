@@ -21,6 +21,9 @@ __all__ = ["Storage"]
 
 T = TypeVar("T")
 
+# Seconds to wait for other processes that open a new file at the same time.
+PATIENCE = 5.0
+
 _EPOCH = sa.text("SELECT epoch FROM headwater_log WHERE id = 1")
 _BEGIN_LIFE = sa.text(
     "INSERT INTO headwater_log (id, epoch, trims) VALUES (1, :epoch, 0) ON CONFLICT (id) DO NOTHING"
@@ -78,16 +81,27 @@ class Storage:
         if self._ready:
             return
         async with self._creating:
-            if self._ready:
-                return
-            with self._translated():
-                with suppress(_NotThereError), _absence():
-                    async with self.engine.connect() as connection:
-                        row = (await connection.execute(_EPOCH)).first()
-                    self._ready = row is not None
-                if not self._ready:
-                    await self._create()
-                    self._ready = True
+            deadline = asyncio.get_running_loop().time() + PATIENCE
+            while not self._ready:
+                try:
+                    with self._translated():
+                        await self._open()
+                except SourceUnavailableError as error:
+                    # Who switches a new file to its write-ahead log locks out the others, and
+                    # SQLite does not let them wait for it.
+                    late = asyncio.get_running_loop().time() > deadline
+                    if late or "locked" not in str(error.__cause__):
+                        raise
+                    await asyncio.sleep(0.02)
+
+    async def _open(self) -> None:
+        with suppress(_NotThereError), _absence():
+            async with self.engine.connect() as connection:
+                row = (await connection.execute(_EPOCH)).first()
+            self._ready = row is not None
+        if not self._ready:
+            await self._create()
+            self._ready = True
 
     async def _create(self) -> None:
         async with self.engine.begin() as connection:
