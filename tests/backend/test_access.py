@@ -1,0 +1,206 @@
+"""Streams end at once when their right is lost, whichever process changed it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from sqlalchemy import event
+
+from support.backend import PASSWORD, Person, World, cheap, listening, running
+from support.http import request
+from support.until import until
+
+STREAM = {"Accept": "text/event-stream"}
+
+
+@pytest.fixture
+async def other(served, settings) -> World:
+    """Another process on the same database."""
+    async with running(cheap(settings.database.removeprefix("sqlite:///"))) as found:
+        yield found
+
+
+class Statements:
+    """What one engine is asked, without what follows tables by itself."""
+
+    def __init__(self, world: World) -> None:
+        self.about_sessions = 0
+        event.listen(world.backend.database.engine.sync_engine, "before_cursor_execute", self._see)
+
+    def _see(self, _connection, _cursor, statement: str, *_) -> None:
+        self.about_sessions += "FROM sessions" in statement
+
+    def since(self) -> int:
+        """How many there were since this was asked last."""
+        found, self.about_sessions = self.about_sessions, 0
+        return found
+
+
+@asynccontextmanager
+async def following(port: int, path: str, **headers: str):
+    async with request(port, path, headers={**STREAM, **headers}) as answer:
+        assert answer.status == 200
+        assert (await answer.next()).event == "snapshot"
+        yield answer
+
+
+async def ended(answer) -> int:
+    """The status that a stream ends with."""
+    async with asyncio.timeout(5):
+        *_, last = await answer.rest()
+    assert last.event == "error"
+    return int(json.loads(last.data)["status"])
+
+
+async def test_signing_out_ends_that_sessions_streams_alone(served):
+    world, port = served
+    ann = await world.user("ann")
+    again = world.client()
+    await again.post("/api/auth/login", json={"email": ann.email, "password": PASSWORD})
+    second = Person(ann.id, ann.email, again)
+    async with (
+        following(port, "/api/logs/stream", Cookie=ann.cookie) as one,
+        following(port, "/api/logs/stream", Cookie=second.cookie) as two,
+    ):
+        await ann.client.post("/api/auth/logout")
+        assert await ended(one) == 401
+        await again.post("/api/logs", json={"entries": [{"message": "still here"}]})
+        assert (await two.next()).event == "log"
+
+
+async def test_signing_out_at_another_process(served, other: World):
+    world, port = served
+    ann = await world.user("ann")
+    async with following(port, "/api/logs/stream", Cookie=ann.cookie) as stream:
+        there = other.client()
+        await there.post("/api/auth/logout", headers={"Cookie": ann.cookie})
+        assert await ended(stream) == 401
+
+
+async def test_a_disabled_user(served, other: World):
+    world, port = served
+    admin, ann = await world.admin(), await world.user("ann")
+    async with following(port, "/api/notifications/stream", Cookie=ann.cookie) as stream:
+        there = other.client()
+        answer = await there.patch(
+            f"/api/users/{ann.id}", json={"disabled": True}, headers={"Cookie": admin.cookie}
+        )
+        assert answer.status_code == 200, answer.text
+        assert await ended(stream) == 401
+
+
+async def test_a_deleted_key(served):
+    world, port = served
+    ann = await world.user("ann")
+    made = (await ann.client.post("/api/users/me/api-keys", json={"name": "k"})).json()
+    bearer = f"Bearer {made['api_key']}"
+    async with (
+        following(port, "/api/logs/stream", Authorization=bearer) as by_key,
+        following(port, "/api/logs/stream", Cookie=ann.cookie) as by_session,
+    ):
+        assert (await ann.client.delete(f"/api/users/me/api-keys/{made['id']}")).is_success
+        assert await ended(by_key) == 401
+        await ann.client.post("/api/logs", json={"entries": [{"message": "still here"}]})
+        assert (await by_session.next()).event == "log"
+
+
+async def test_a_lost_membership(served, other: World):
+    world, port = served
+    admin, ann = await world.admin(), await world.user("ann")
+    team = await world.team(ann)
+    path = f"/api/teams/{team}/notifications/stream"
+    async with following(port, path, Cookie=ann.cookie) as stream:
+        there = other.client()
+        answer = await there.delete(
+            f"/api/teams/{team}/members/{ann.id}", headers={"Cookie": admin.cookie}
+        )
+        assert answer.status_code == 204
+        assert await ended(stream) == 403
+
+
+async def test_a_lost_role(served, monkeypatch: pytest.MonkeyPatch):
+    import headwater.backend.roles as roles
+
+    world, port = served
+    admin, ann = await world.admin(), await world.user("ann", "global_admin")
+    view = roles.GLOBAL_ROLES["global_user"] - {"logs.view"}
+    monkeypatch.setitem(roles.GLOBAL_ROLES, "global_user", view)  # type: ignore[attr-defined]
+    async with following(port, "/api/logs/stream", Cookie=ann.cookie) as stream:
+        await admin.client.patch(f"/api/users/{ann.id}", json={"role": "global_user"})
+        assert await ended(stream) == 403
+
+
+async def test_a_new_membership_changes_what_my_notifications_are(served):
+    """The stream is ended so that the client resumes, and misses nothing of its new team."""
+    world, port = served
+    admin, ann = await world.admin(), await world.user("ann")
+    team = await world.team()
+    async with following(port, "/api/notifications/stream", Cookie=ann.cookie) as stream:
+        await admin.client.put(f"/api/teams/{team}/members/{ann.id}", json={"role": "team_user"})
+        rest = await stream.rest()
+    assert [message for message in rest if message.event == "error"] == []
+    body = {"team_id": team, "title": "welcome"}
+    async with following(port, "/api/notifications/stream", Cookie=ann.cookie) as stream:
+        await admin.client.post("/api/notifications", json=body)
+        assert json.loads((await stream.next()).data)["title"] == "welcome"
+
+
+async def test_what_rights_cost_does_not_grow_with_the_streams(served):
+    world, port = served
+    ann = await world.user("ann")
+    asked = Statements(world)
+    async with AsyncExitStack() as stack:
+        for _ in range(30):
+            path = "/api/logs/stream"
+            await stack.enter_async_context(following(port, path, Cookie=ann.cookie))
+        asked.since()
+        await world.app.state.live.recheck()
+        assert asked.since() == 1
+
+
+async def test_different_callers_are_asked_for_in_one_statement(served):
+    world, port = served
+    asked = Statements(world)
+    async with AsyncExitStack() as stack:
+        for number in range(10):
+            person = await world.user(f"u{number}")
+            path = "/api/logs/stream"
+            await stack.enter_async_context(following(port, path, Cookie=person.cookie))
+        asked.since()
+        await world.app.state.live.recheck()
+        assert asked.since() == 1
+
+
+async def test_a_request_asks_once_who_it_is(world: World, ann: Person):
+    """Its guards and its handler want to know, and the team's membership comes along."""
+    team = await world.team(ann)
+    asked = Statements(world)
+    await ann.client.get(f"/api/teams/{team}/notifications?limit=0")
+    assert asked.since() == 1
+
+
+async def test_changes_are_followed_once_the_database_is_back(settings, standing, monkeypatch):
+    from headwater.backend import access
+    from headwater.delivery.hub import Hub
+    from headwater.errors import SourceUnavailableError
+
+    monkeypatch.setattr(access, "_AGAIN", 0.01)
+    subscribe, tries = Hub.subscribe, 0
+
+    async def away(self, source, call):
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise SourceUnavailableError("table access_changes", "away")
+        return await subscribe(self, source, call)
+
+    monkeypatch.setattr(Hub, "subscribe", away)
+    async with listening(settings, standing) as (world, port):
+        await until(lambda: tries >= 3)
+        ann = await world.user("ann")
+        async with following(port, "/api/logs/stream", Cookie=ann.cookie) as stream:
+            await ann.client.post("/api/auth/logout")
+            assert await ended(stream) == 401
