@@ -9,6 +9,7 @@ import tempfile
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -135,9 +136,11 @@ class Exactness(RuleBasedStateMachine):
         async with self.engine.connect() as connection:
             for what, key, other, user, minutes in writes:
                 moment = self.clock.now + timedelta(minutes=minutes)
-                stored = moment.strftime("%Y-%m-%d %H:%M:%S")
                 if minutes % 2:
-                    stored += ".000000"
+                    stored = moment.strftime("%Y-%m-%d %H:%M:%S.%f")
+                else:
+                    moment = moment.replace(microsecond=0)
+                    stored = moment.strftime("%Y-%m-%d %H:%M:%S")
                 given = {"key": key, "other": other, "user": user, "seen": stored}
                 touched |= {key, other}
                 if what == "put":
@@ -289,4 +292,5 @@ Exactness.TestCase.settings = settings(
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
 )
-TestExactness = Exactness.TestCase
+# Long enough to find the shortest run that fails.
+TestExactness = pytest.mark.timeout(600)(Exactness.TestCase)

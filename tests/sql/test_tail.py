@@ -338,12 +338,14 @@ async def test_a_fault_in_the_program_is_logged_and_survived(logs, engine, sink,
 async def test_a_removal_carries_what_the_row_had(engine):
     table, sink = Table(engine, Client), Recorder()
     await table.origin.attach(sink)
-    async with AsyncSession(engine) as session:
+    async with AsyncSession(engine, expire_on_commit=False) as session:
         client = Client(id="a", user_id=7, team_id=3, name="x")
         session.add(client)
         await session.commit()
+        await sink.count(1)
         client.user_id = 8
         await session.commit()
+        await sink.count(3)
         await session.delete(client)
         await session.commit()
     await sink.count(4)

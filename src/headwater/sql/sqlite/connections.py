@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -14,7 +16,7 @@ from headwater.errors import DeclarationError
 from headwater.sql.commits import writes
 from headwater.sql.sqlite.watch import file_of
 
-__all__ = ["configure_sqlite", "sqlite_engine"]
+__all__ = ["configure_sqlite", "guard", "sqlite_engine"]
 
 E = TypeVar("E", AsyncEngine, sa.Engine)
 
@@ -56,7 +58,7 @@ def configure_sqlite(engine: E, *, busy_timeout: float = 5.0, synchronous: str =
     sync = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     path = file_of(sync)
 
-    def connect(connection: Any, record: Any) -> None:
+    def connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver begins nothing by itself
         cursor = connection.cursor()
         for pragma in (
@@ -67,12 +69,12 @@ def configure_sqlite(engine: E, *, busy_timeout: float = 5.0, synchronous: str =
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
-        record.info[_IDENTITY] = None if path is None else _identity(path)
 
     event.listen(sync, "connect", connect)
     event.listen(sync, "before_cursor_execute", _begin)
     if path is not None:
-        _guard(sync, path)
+        event.listen(sync, "do_connect", _Opening(path))
+    guard(sync, strict=True)
     return engine
 
 
@@ -86,32 +88,46 @@ def _begin(connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> 
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _guard(engine: sa.Engine, path: str) -> None:
-    existed = False
+class _Opening:
+    """Opens a database that was there before only while it is there."""
 
-    def do_connect(_dialect: Any, _record: Any, arguments: list[Any], options: Any) -> None:
-        nonlocal existed
-        existed = existed or _identity(path) is not None
-        if existed and not options.get("uri"):
-            arguments[0] = f"{sa_path(path)}?mode=rw"
-            options["uri"] = True
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._existed = False
+
+    def __call__(self, _dialect: Any, _record: Any, arguments: list[Any], options: Any) -> None:
+        self._existed = self._existed or _identity(self._path) is not None
+        if not self._existed or options.get("uri"):
+            # The first connection makes it.
+            self._existed = True
+            return
+        arguments[0] = f"{Path(self._path).as_uri()}?mode=rw"
+        options["uri"] = True
+
+
+_guarded: WeakSet[sa.Engine] = WeakSet()
+
+
+def guard(engine: sa.Engine, *, strict: bool = False) -> None:
+    """Use no connection to a file that was replaced, once per engine.
+
+    ``strict``: nor to one that was moved away. Only where opening does not make an empty file.
+    """
+    path = file_of(engine)
+    if path is None or engine in _guarded:
+        return
+    _guarded.add(engine)
+
+    def connect(_connection: Any, record: Any) -> None:
+        record.info[_IDENTITY] = _identity(path)
 
     def checkout(_connection: Any, record: Any, _proxy: Any) -> None:
-        nonlocal existed
         now = _identity(path)
-        existed = existed or now is not None
-        if now != record.info.get(_IDENTITY, now):
+        if (strict or now is not None) and now != record.info.get(_IDENTITY, now):
             raise sa.exc.DisconnectionError(f"{path} was moved away or replaced")
 
-    event.listen(engine, "do_connect", do_connect)
+    event.listen(engine, "connect", connect)
     event.listen(engine, "checkout", checkout)
-
-
-def sa_path(path: str) -> str:
-    """A path as the URI of a file."""
-    from pathlib import Path
-
-    return Path(path).as_uri()
 
 
 def _identity(path: str) -> tuple[int, int] | None:

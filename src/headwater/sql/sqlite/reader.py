@@ -21,6 +21,7 @@ from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place, Wind
 from headwater.sql.reader import Batch, Follow, Head, Reader
 from headwater.sql.shape import Shape
 from headwater.sql.sqlite import trim
+from headwater.sql.sqlite.connections import guard
 from headwater.sql.sqlite.faults import unavailable
 from headwater.sql.sqlite.place import RowPlace
 from headwater.sql.sqlite.schema import label, triggers
@@ -45,6 +46,7 @@ class SQLiteReader(Reader):
         self.shape = shape
         self._listen = (engine.sync_engine, *listen)
         self._engine = engine
+        guard(engine.sync_engine)
         self._now = now
         self._name = f"table {shape.name}"
         self._statements = Statements(shape)
