@@ -35,9 +35,9 @@ STARTS_WITHIN = 60.0
 AWAIT = """(milliseconds) => new Promise((resolve) => {
   const end = Date.now() + milliseconds;
   const look = () => {
-    let value = null;
-    try { value = (%s); } catch { /* not yet */ }
-    if (value || Date.now() > end) resolve(value);
+    let met = false;
+    try { met = Boolean(%s); } catch { /* not yet */ }
+    if (met || Date.now() > end) resolve(met);
     else setTimeout(look, 20);
   };
   look();
@@ -222,19 +222,19 @@ class Page:
         """Call a JavaScript function with JSON arguments; its value."""
         return self.evaluate(f"({function})(...{json.dumps(arguments)})")
 
-    def until(self, condition: str, timeout: float = 20.0) -> Any:
-        """Wait, in the page, until an expression is truthy, and return its value.
+    def until(self, condition: str, timeout: float = 20.0) -> None:
+        """Wait, in the page, until an expression is truthy.
 
         An expression that throws counts as not yet. Raises TimeoutError after ``timeout`` seconds.
         """
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             try:
-                value = self.run(AWAIT % condition, round(left * 1000))
+                met = self.run(AWAIT % condition, round(left * 1000))
             except RuntimeError:
                 continue  # the page was left for another while it waited
-            if value:
-                return value
+            if met:
+                return
         raise TimeoutError(f"not within {timeout} s: {condition}\n{self.text()[:600]}")
 
     def text(self) -> str:
