@@ -1,27 +1,41 @@
-"""The commands, with the help that they print."""
+"""The commands: their help, as tables rather than as one version of a library prints it."""
 
 from __future__ import annotations
 
-import os
+import inspect
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
-# Narrow enough for a page, and the same on every terminal.
-_ENVIRONMENT = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "LC_ALL": "C.UTF-8"}
+__all__ = ["commands", "names"]
 
 
 def commands() -> str:
-    """Each command with its help, in the order that ``headwater --help`` has."""
-    return "\n\n".join(
-        f"## `headwater {name}`\n\n```text\n{help_of(*name.split())}\n```" for name in names()
-    )
+    """Each command, in the order that ``headwater --help`` has."""
+    return "\n\n".join("\n\n".join(described(name, command)) for name, command in _all())
 
 
 def names() -> Iterator[str]:
     """All commands; a group's own commands instead of the group."""
+    yield from (name for name, _ in _all())
+
+
+def described(name: str, command: Any) -> Iterator[str]:
+    """What it does, how it is called, and its options."""
+    arguments = [each for each in command.params if each.param_type_name == "argument"]
+    options = [each for each in command.params if each.param_type_name == "option"]
+    yield f"## `headwater {name}`"
+    usage = " ".join(["headwater", name, *(_placeholder(each) for each in arguments)])
+    yield f"`{usage}{' [OPTIONS]' if options else ''}`"
+    yield inspect.cleandoc(command.help or "")
+    rows = [[f"`{_placeholder(each)}`", _help(each)] for each in arguments]
+    rows += [[f"`{_option(each)}`", _help(each)] for each in options]
+    if rows:
+        lines = [["argument or option", "meaning"], ["---", "---"], *rows]
+        yield "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _all() -> Iterator[tuple[str, Any]]:
     from typer.main import get_command
 
     from headwater.cli import application
@@ -30,19 +44,30 @@ def names() -> Iterator[str]:
     for name, command in group.commands.items():
         inner = getattr(command, "commands", None)
         if inner is None:
-            yield name
+            yield name, command
         else:
-            yield from (f"{name} {each}" for each in inner)
+            yield from ((f"{name} {each}", one) for each, one in inner.items())
 
 
-def help_of(*name: str) -> str:
-    """What ``headwater NAME --help`` prints."""
-    done = subprocess.run(  # noqa: S603 - its own arguments
-        [sys.executable, "-m", "headwater", *name, "--help"],
-        env={**os.environ, **_ENVIRONMENT},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    text = "\n".join(line.rstrip() for line in done.stdout.splitlines()).strip()
-    return re.sub(r"python -m headwater", "headwater", text)
+def _placeholder(parameter: Any) -> str:
+    return str(parameter.metavar or parameter.name.upper())
+
+
+def _option(parameter: Any) -> str:
+    name = ", ".join(parameter.opts)
+    if getattr(parameter, "is_flag", False):
+        return name
+    return f"{name} {parameter.metavar or parameter.name.rpartition('_')[2].upper()}"
+
+
+def _help(parameter: Any) -> str:
+    text = " ".join((parameter.help or "").split()).replace("|", "\\|")
+    text = re.sub(r"\[(?:default: )?([\w.:/-]*\w)\]", r"Default: \1.", text)
+    told = [text]
+    flag = getattr(parameter, "is_flag", False)
+    if parameter.default not in (None, (), []) and not flag and "default" not in text.lower():
+        shown = parameter.default
+        told.append(f"Default: {shown:g}." if isinstance(shown, float) else f"Default: {shown}.")
+    if parameter.envvar:
+        told.append(f"Also `{parameter.envvar}`.")
+    return " ".join(told)
