@@ -10,7 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from serving import Server  # noqa: E402 - found through the line above
+from running import Running  # noqa: E402 - found through the line above
+from serving import Server  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +30,17 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def served(seeded: Server, tmp_path: Path) -> Iterator[Server]:
     """A running server with one admin, one team and one satellite."""
     server = seeded.copy(tmp_path)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def running(seeded: Server, tmp_path: Path) -> Iterator[Running]:
+    """The same, with its log and counters; checks of them are the test's own."""
+    server = Running(seeded, tmp_path)
     try:
         server.start()
         yield server

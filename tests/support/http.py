@@ -104,7 +104,11 @@ async def request(
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     sock.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+    except BaseException:
+        sock.close()
+        raise
     limit = 2**16 if receive_buffer is None else 1024
     reader, writer = await asyncio.open_connection(sock=sock, limit=limit)
     lines = [f"{method} {path} HTTP/1.1".encode(), b"Host: 127.0.0.1"]

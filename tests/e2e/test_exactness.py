@@ -1,0 +1,44 @@
+"""Every entry once, in one order, for streams that leave and resume all the time.
+
+Four writers at once: three over HTTP, in batches whose rows have one timestamp, and one in another
+process with plain SQL, which also rolls back. Readers leave in the middle of bytes and resume by
+header, by parameter or over REST.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from running import Running
+from scenario import LOG, METRICS, Feed, Scenario
+
+
+async def test_every_stream_has_each_log_entry_once_in_one_order(running: Running):
+    async with asyncio.timeout(60):
+        await Scenario(running, entries=2000, streams=20, leaves=20, filtered=4).play()
+    assert running.complaints() == []
+
+
+async def test_every_stream_has_each_report_of_the_event_log_once_in_one_order(running: Running):
+    async with asyncio.timeout(60):
+        await Scenario(running, METRICS, entries=800, streams=10, leaves=10).play()
+    assert running.complaints() == []
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("feed", [LOG, METRICS], ids=["logs", "metrics"])
+async def test_for_long(running: Running, feed: Feed, seed: int):
+    scenario = Scenario(
+        running,
+        feed,
+        entries=20_000,
+        streams=60,
+        leaves=100,
+        filtered=10 if feed is LOG else 0,
+        seed=seed,
+    )
+    async with asyncio.timeout(900):
+        await scenario.play()
+    assert running.complaints() == []

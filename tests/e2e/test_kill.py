@@ -1,0 +1,91 @@
+"""``kill -9`` while everybody writes and reads: nothing is lost, repeated or put in another order.
+
+What was answered with 201 is there; what was not answered is there as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+
+import pytest
+from running import Running
+from scenario import LOG, METRICS, Feed, Scenario
+
+from support.http import request
+
+
+async def kill_and_start(scenario: Scenario, entries: int, kills: int) -> None:
+    """Kill the server so many times while entries are written, and start it again."""
+    server = scenario.server
+    for number in range(kills):
+        await scenario.pace.reached(entries * (number + 1) // (kills + 1))
+        scenario.shore.down()
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        scenario.shore.up()
+        await scenario.pace.moved()
+
+
+async def play(server: Running, feed: Feed, *, entries: int, kills: int, **options: int) -> None:
+    scenario = Scenario(server, feed, entries=entries, **options)
+    async with asyncio.TaskGroup() as both:
+        both.create_task(scenario.play())
+        both.create_task(kill_and_start(scenario, entries, kills))
+    # Streams were cut, all of them.
+    assert sum(reader.broken for reader in scenario.streams) >= len(scenario.streams)
+    assert server.complaints() == []
+
+
+@pytest.mark.parametrize(("feed", "entries"), [(LOG, 2000), (METRICS, 400)], ids=["logs", "metrics"])
+async def test_a_killed_server_costs_nobody_an_item(running: Running, feed: Feed, entries: int):
+    async with asyncio.timeout(90):
+        await play(running, feed, entries=entries, kills=2, streams=20, leaves=20)
+
+
+async def test_a_keyed_feed_ends_in_the_last_state_of_each_key(running: Running):
+    """Counts that were moved while the client was away, across a kill."""
+    names = ["editor", "terminal", "notebook", "chat"]
+    rng = random.Random(7)
+    path = f"/api/users/me/mcp/client-activity?team_id={running.team_id}&limit=100"
+    rest, stream = path, path.replace("?", "/stream?")
+    held: dict[str, object] = {}
+    last = ""
+
+    def take(message: object) -> None:
+        nonlocal last
+        told = json.loads(message.data)
+        last = message.last_event_id
+        if message.event == "snapshot":
+            assert not held
+            held.update({item["id"]: item for item in told["activities"]})
+        elif message.event == "client_activity_removed":
+            held.pop(told["id"])
+        else:
+            assert message.event == "client_activity"
+            held[told["id"]] = told
+
+    for step in range(8):
+        for _ in range(rng.randint(1, 5)):
+            await asyncio.to_thread(running.use, rng.choice(names))
+        if step == 4:
+            await asyncio.to_thread(running.kill)
+            await asyncio.to_thread(running.start)
+        headers = running.headers | ({"Last-Event-ID": last} if last else {})
+        wanted = {item["id"]: item for item in running.api.get(rest).json()["activities"]}
+        async with request(running.port, stream, headers=headers) as answer:
+            while held != wanted:
+                take(await answer.next())
+            await asyncio.to_thread(running.use, "live")
+            take(await answer.next())
+    assert len(held) == len(names) + 1
+    assert running.complaints() == []
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("feed", [LOG, METRICS], ids=["logs", "metrics"])
+async def test_for_long(running: Running, feed: Feed, seed: int):
+    async with asyncio.timeout(1800):
+        await play(running, feed, entries=20_000, kills=20, streams=40, leaves=60, seed=seed)
