@@ -1,5 +1,6 @@
 """What a feed's author sees: clear refusals when it is declared, and pages that are exact."""
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -204,6 +205,7 @@ async def test_lists_unions_and_nothing(logs):
     assert ids(await logs.where(level=["error"], user_id=[0, 1]).page(9)) == [3, 6, 9, 12]
     union = logs.where(user_id=1) | logs.where(level="error")
     assert ids(await union.page(20)) == [1, 3, 5, 6, 7, 9, 11, 12]
+    assert ids(await (union | logs.where()).page(3)) == [10, 11, 12]
     assert ids(await union.page(3)) == [9, 11, 12]
     assert ids(await union.page(3, after=RowPlace(3))) == [5, 6, 7]
     many = logs.where(user_id=list(range(40)))
@@ -440,3 +442,16 @@ async def test_a_keyed_table_forgets_removals_and_keeps_rows(engine, clients, cl
 async def test_a_trim_that_cannot_work_is_refused(engine, options):
     with pytest.raises(DeclarationError):
         await Table(engine, Log).trim(**options)
+
+
+async def test_a_reader_that_is_cancelled_leaks_no_connection(engine, logs, caplog):
+    """Clients vanish at any moment, also inside a database call."""
+    for steps in range(60):
+        task = asyncio.ensure_future(logs.where().page(5))
+        for _ in range(steps % 20):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+    assert len((await logs.where().page(5)).changes) == 5
+    assert engine.pool.checkedout() == 0
+    assert not [r for r in caplog.records if r.levelname in ("WARNING", "ERROR")]

@@ -23,9 +23,10 @@ from headwater.sql.shape import Shape
 from headwater.sql.sqlite import trim
 from headwater.sql.sqlite.connections import guard
 from headwater.sql.sqlite.faults import unavailable
+from headwater.sql.sqlite.moments import moment_of
 from headwater.sql.sqlite.place import RowPlace
 from headwater.sql.sqlite.schema import label, triggers
-from headwater.sql.sqlite.statements import GONE, LEFT, PREFIX, Query, Statements, moment_of
+from headwater.sql.sqlite.statements import GONE, LEFT, PREFIX, Asked, Statements
 from headwater.sql.sqlite.watch import follow
 
 __all__ = ["SQLiteReader"]
@@ -58,7 +59,7 @@ class SQLiteReader(Reader):
         return RowPlace.parse(text)
 
     async def head(self) -> Head:
-        rows = await self._read(self._statements.head())
+        rows = await self._read((self._statements.head(), {}))
         self._registry(rows)
         if rows[0][4] < self._triggers:
             raise DeclarationError(
@@ -68,7 +69,7 @@ class SQLiteReader(Reader):
         return Head(rows[0][0], RowPlace(rows[0][1]))
 
     async def locate(self, epoch: str, place: Place) -> None:
-        rows = await self._read(self._statements.head())
+        rows = await self._read((self._statements.head(), {}))
         last, floor = self._registry(rows)
         if epoch != rows[0][0]:
             raise PositionError(str(place), "unknown", "it is of another database")
@@ -179,9 +180,9 @@ class SQLiteReader(Reader):
     def follow(self, wake: Callable[[], None], known: Callable[[], Head | None]) -> Follow:
         return follow(self._listen, self.shape.name, wake, known)
 
-    async def _read(self, statement: Query) -> Sequence[Row]:
+    async def _read(self, asked: Asked) -> Sequence[Row]:
         async with self._connected() as connection:
-            rows: Sequence[Row] = (await connection.execute(statement)).all()
+            rows: Sequence[Row] = (await connection.execute(*asked)).all()
             return rows
 
     @asynccontextmanager

@@ -8,18 +8,20 @@ snapshot and arrive even when nothing is picked; then rows and removals are fetc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
-from headwater.feeds.source import Filter, Window
+from headwater.feeds.source import EVERYTHING, Filter, Window
 from headwater.sql.shape import Shape
+from headwater.sql.sqlite.moments import normal, text_of
 from headwater.sql.sqlite.place import RowPlace
 from headwater.sql.sqlite.schema import REMOVALS, TABLES, label, trigger_name, triggers
 from headwater.sql.tracked import CHANGE
 
-__all__ = ["GONE", "LEFT", "PREFIX", "ROW", "Query", "Statements", "moment_of", "text_of"]
+__all__ = ["GONE", "LEFT", "PREFIX", "ROW", "Asked", "Query", "Statements"]
 
 # The kinds of what is picked: a row whose moment slipped out of the window, a row, a removal.
 LEFT, ROW, GONE = 0, 1, 2
@@ -33,7 +35,18 @@ _MOST_BRANCHES = 16
 
 # What a statement of this module is; its rows are read by position.
 Query: TypeAlias = "sa.Select[*tuple[Any, ...]]"
+# A statement and its parameters.
+Asked: TypeAlias = "tuple[Query, dict[str, Any]]"
 Condition = sa.ColumnElement[bool]
+
+# Statements that are kept: building one takes longer than running it.
+_KEPT = 512
+
+_NUMBER = sa.bindparam("number", type_=sa.BigInteger)
+_COUNT = sa.bindparam("count", type_=sa.Integer)
+_CUTOFF = sa.bindparam("cutoff", type_=sa.Text)  # moments up to it have left the window
+_EDGE = sa.bindparam("edge", type_=sa.Text)  # those up to it were told
+_AMONG = sa.bindparam("among", type_=sa.BigInteger)
 
 
 class Statements:
@@ -43,6 +56,9 @@ class Statements:
         self._shape = shape
         self._table = shape.table
         self._number = shape.number
+        # Streams with equal filters share their statements; values that differ are parameters.
+        self._newest = lru_cache(_KEPT)(self._build_newest)
+        self._after = lru_cache(_KEPT)(self._build_after)
 
     def head(self) -> Query:
         """Epoch, last, floor, declaration, and how many of the table's triggers there are."""
@@ -59,48 +75,74 @@ class Statements:
 
     def newest(
         self, wanted: Filter, window: Window | None, now: datetime, count: int, below: int | None
-    ) -> Query:
+    ) -> Asked:
         """The newest rows, or the newest below a number."""
-        number = self._number
-        extra: list[Condition] = [number > 0 if below is None else number < below]
-        if below is not None:
-            extra.append(number > 0)
-        if window is not None:
-            extra.append(self._moment(window.column) > text_of(now - window.length))
-        picked = self._rows(wanted, extra, count, descending=True).subquery("picked")
-        return self._whole(picked, wanted, window, now, removals=False)
+        query = self._newest(
+            _simple(wanted), _column(window), self._shape.window, below is not None
+        )
+        return query, {**_values(window, now), "number": below, "count": count}
 
     def after(
         self, wanted: Filter, window: Window | None, now: datetime, count: int, place: RowPlace
-    ) -> Query:
+    ) -> Asked:
         """What happened after a place, in the order in which it is told."""
-        parts = [self._rows(wanted, [self._number > place.number], count)]
+        edge = None
+        if window is not None and place.told is not None:
+            edge = text_of(place.told - window.length)
+        query = self._after(
+            _simple(wanted),
+            _column(window),
+            self._shape.window,
+            edge is not None,
+            place.among is not None,
+        )
+        among = place.number if place.among is None else place.among
+        values = {"number": place.number, "count": count, "edge": edge, "among": among}
+        return query, {**_values(window, now), **values}
+
+    def members(self, wanted: Filter, window: Window, now: datetime) -> Asked:
+        """The key columns and the moment of each row in the window."""
+        moment = self._moment(window.column)
+        query = sa.select(*(self._shape.columns[name] for name in self._shape.key), moment).where(
+            self._matches(_simple(wanted)), self._number > 0, moment > _CUTOFF
+        )
+        return query, _values(window, now)
+
+    def _build_newest(
+        self, wanted: Filter, column: str | None, shown: str | None, bounded: bool
+    ) -> Query:
+        number = self._number
+        extra: list[Condition] = [number > 0]
+        if bounded:
+            extra.append(number < _NUMBER)
+        if column is not None:
+            extra.append(self._moment(column) > _CUTOFF)
+        picked = self._rows(wanted, extra, descending=True).subquery("picked")
+        return self._whole(picked, wanted, column, shown, removals=False)
+
+    def _build_after(
+        self, wanted: Filter, column: str | None, shown: str | None, told: bool, among: bool
+    ) -> Query:
+        parts = [self._rows(wanted, [self._number > _NUMBER])]
         if self._shape.tracking.keyed:
-            parts.append(self._removals(wanted, window, count, place))
-        if window is not None:
-            parts.append(self._leavers(wanted, window, now, count, place))
+            parts.append(self._removals(wanted, column if told else None))
+        if column is not None:
+            parts.append(self._leavers(wanted, column, told, among))
         if len(parts) == 1:
             picked = parts[0].subquery("picked")
         else:
             every = sa.union_all(*(sa.select(part.subquery()) for part in parts)).subquery()
             columns = every.c
             ordered = sa.select(every).order_by(columns.kind > LEFT, columns.left, columns.number)
-            picked = ordered.limit(count).subquery("picked")
-        return self._whole(picked, wanted, window, now, removals=self._shape.tracking.keyed)
-
-    def members(self, wanted: Filter, window: Window, now: datetime) -> Query:
-        """The key columns and the moment of each row in the window."""
-        moment = self._moment(window.column)
-        return sa.select(*(self._shape.columns[name] for name in self._shape.key), moment).where(
-            self._matches(wanted), self._number > 0, moment > text_of(now - window.length)
-        )
+            picked = ordered.limit(_COUNT).subquery("picked")
+        return self._whole(picked, wanted, column, shown, removals=self._shape.tracking.keyed)
 
     def _whole(
         self,
         picked: sa.Subquery,
         wanted: Filter,
-        window: Window | None,
-        now: datetime,
+        column: str | None,
+        shown: str | None,
         *,
         removals: bool,
     ) -> Query:
@@ -119,13 +161,13 @@ class Statements:
             )
         moment: sa.ColumnElement[Any] = sa.null()
         last_left: sa.ColumnElement[Any] = sa.null()
-        if shape.window is not None:
-            moment = self._moment(shape.window)
-        if window is not None:
-            own = self._moment(window.column)
+        if shown is not None:
+            moment = self._moment(shown)
+        if column is not None:
+            own = self._moment(column)
             last_left = (
                 sa.select(sa.func.max(own))
-                .where(self._matches(wanted), own <= text_of(now - window.length))
+                .where(self._matches(wanted), own <= _CUTOFF)
                 .scalar_subquery()
             )
         own_columns = (REMOVALS.c.key, REMOVALS.c.old) if removals else (sa.null(), sa.null())
@@ -141,10 +183,7 @@ class Statements:
                 own_columns[1].label("headwater_old"),
                 moment.label("headwater_moment"),
                 last_left.label("headwater_last_left"),
-                *(
-                    column.label(f"headwater_{at}")
-                    for at, column in enumerate(shape.columns.values())
-                ),
+                *(each.label(f"headwater_{at}") for at, each in enumerate(shape.columns.values())),
             )
             .select_from(joined)
             .where(TABLES.c.name == shape.name)
@@ -152,7 +191,7 @@ class Statements:
         )
 
     def _rows(
-        self, wanted: Filter, extra: Sequence[Condition], count: int, *, descending: bool = False
+        self, wanted: Filter, extra: Sequence[Condition], *, descending: bool = False
     ) -> Query:
         order = self._number.desc() if descending else self._number.asc()
 
@@ -165,7 +204,7 @@ class Statements:
                 )
                 .where(*conditions, *extra)
                 .order_by(order)
-                .limit(count)
+                .limit(_COUNT)
             )
 
         every = [self._equal(conjunction) for conjunction in wanted.any_of]
@@ -176,11 +215,9 @@ class Statements:
         # A row may match several of them: UNION leaves out what is equal, and numbers are unique.
         union = sa.union(*(sa.select(branch(*each).subquery()) for each in every)).subquery()
         number = union.c.number
-        return sa.select(union).order_by(number.desc() if descending else number).limit(count)
+        return sa.select(union).order_by(number.desc() if descending else number).limit(_COUNT)
 
-    def _removals(
-        self, wanted: Filter, window: Window | None, count: int, place: RowPlace
-    ) -> Query:
+    def _removals(self, wanted: Filter, told: str | None) -> Query:
         every = [
             sa.and_(
                 *(
@@ -194,11 +231,11 @@ class Statements:
         ]
         conditions: list[Condition] = [
             REMOVALS.c.table_name == self._shape.name,
-            REMOVALS.c.number > place.number,
+            REMOVALS.c.number > _NUMBER,
             sa.or_(sa.false(), *every),
         ]
-        if window is not None and place.told is not None:
-            conditions.append(sa.not_(self._told_before(window, place)))
+        if told is not None:
+            conditions.append(sa.not_(self._told_before(told)))
         return (
             sa.select(
                 REMOVALS.c.number.label("number"),
@@ -207,39 +244,33 @@ class Statements:
             )
             .where(*conditions)
             .order_by(REMOVALS.c.number)
-            .limit(count)
+            .limit(_COUNT)
         )
 
-    def _told_before(self, window: Window, place: RowPlace) -> Condition:
+    def _told_before(self, column: str) -> Condition:
         """A row that the client had seen leave the window before it was removed."""
-        assert place.told is not None
         number = sa.func.json_extract(REMOVALS.c.old, f'$."{CHANGE}"', type_=sa.BigInteger)
-        moment = _normal(self._old(window.column))
-        edge = text_of(place.told - window.length)
-        among = place.number if place.among is None else place.among
+        moment = normal(self._old(column))
         return sa.func.coalesce(
             sa.and_(
-                number <= place.number,
-                sa.or_(moment < edge, sa.and_(moment == edge, number <= among)),
+                number <= _NUMBER,
+                sa.or_(moment < _EDGE, sa.and_(moment == _EDGE, number <= _AMONG)),
             ),
             sa.false(),
         )
 
-    def _leavers(
-        self, wanted: Filter, window: Window, now: datetime, count: int, place: RowPlace
-    ) -> Query:
-        moment = self._moment(window.column)
+    def _leavers(self, wanted: Filter, column: str, told: bool, among: bool) -> Query:
+        moment = self._moment(column)
         conditions: list[Condition] = [
             self._matches(wanted),
             self._number > 0,
-            self._number <= place.number,
-            moment <= text_of(now - window.length),
+            self._number <= _NUMBER,
+            moment <= _CUTOFF,
         ]
-        if place.told is not None:
-            edge = text_of(place.told - window.length)
-            later: Condition = moment > edge
-            if place.among is not None:
-                later = sa.or_(later, sa.and_(moment == edge, self._number > place.among))
+        if told:
+            later: Condition = moment > _EDGE
+            if among:
+                later = sa.or_(later, sa.and_(moment == _EDGE, self._number > _AMONG))
             conditions.append(later)
         return (
             sa.select(
@@ -249,7 +280,7 @@ class Statements:
             )
             .where(*conditions)
             .order_by(moment, self._number)
-            .limit(count)
+            .limit(_COUNT)
         )
 
     def _matches(self, wanted: Filter) -> Condition:
@@ -261,29 +292,20 @@ class Statements:
         return [self._shape.columns[name] == value for name, value in conjunction]
 
     def _moment(self, name: str) -> sa.ColumnElement[str]:
-        return _normal(sa.type_coerce(self._shape.columns[name], sa.Text))
+        return normal(sa.type_coerce(self._shape.columns[name], sa.Text))
 
     def _old(self, name: str) -> sa.ColumnElement[Any]:
         path = f'$."{label(self._shape.columns[name].name)}"'
         return sa.func.json_extract(REMOVALS.c.old, path, type_=sa.Text)
 
 
-def _normal(moment: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
-    """A date-time's text with six digits of fraction; other programs leave them out."""
-    zeros = sa.case(
-        (sa.func.length(moment) > len("2026-01-01 00:00:00"), "000000"), else_=".000000"
-    )
-    return sa.func.substr(moment.op("||")(zeros), 1, 26, type_=sa.Text)
+def _simple(wanted: Filter) -> Filter:
+    return EVERYTHING if () in wanted.any_of else wanted
 
 
-def text_of(moment: datetime) -> str:
-    """UTC as SQLAlchemy stores it on SQLite."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+def _column(window: Window | None) -> str | None:
+    return None if window is None else window.column
 
 
-def moment_of(text: str | None) -> datetime | None:
-    """What ``text_of`` and other programs write, as UTC."""
-    if text is None:
-        return None
-    found = datetime.fromisoformat(text)
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+def _values(window: Window | None, now: datetime) -> dict[str, Any]:
+    return {} if window is None else {"cutoff": text_of(now - window.length)}

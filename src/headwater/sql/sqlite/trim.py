@@ -8,8 +8,8 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from headwater.sql.shape import Shape
+from headwater.sql.sqlite.moments import text_of
 from headwater.sql.sqlite.schema import REMOVALS, TABLES
-from headwater.sql.sqlite.statements import text_of
 
 __all__ = ["Step", "step"]
 
