@@ -11,6 +11,9 @@ from typing import Any
 
 import uvicorn
 
+# The HTTP protocol of servers that name none; tests that hold for every sender set it.
+HTTP = "auto"
+
 
 class Server(uvicorn.Server):
     """uvicorn without its signal handlers: the test's process keeps its own."""
@@ -30,7 +33,13 @@ def free_socket() -> socket.socket:
 @asynccontextmanager
 async def serving(app: Any, **options: Any) -> AsyncIterator[int]:
     """Run ``app`` under uvicorn; gives the port."""
-    settings = {"log_level": "warning", "timeout_graceful_shutdown": 5, "loop": "none", **options}
+    settings = {
+        "log_level": "warning",
+        "timeout_graceful_shutdown": 5,
+        "loop": "none",
+        "http": HTTP,
+    }
+    settings.update(options)
     server = Server(uvicorn.Config(app, **settings))
     sock = free_socket()
     task = asyncio.create_task(server.serve(sockets=[sock]))

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from headwater.delivery.ring import Entry, Ring
+from headwater.delivery.sender import ROOM, Shared
 from headwater.delivery.window import Members
 from headwater.errors import ResetReason
 from headwater.feeds.feed import Feed
@@ -25,11 +26,7 @@ if TYPE_CHECKING:
     from headwater.delivery.feed_stream import FeedStream
     from headwater.delivery.follower import Follower
 
-__all__ = ["ROOM", "Channel", "State"]
-
-# A stream that has more than this waiting is behind; it is also how much one that catches up is
-# given at a time.
-ROOM = 64 * 1024
+__all__ = ["Channel", "State"]
 
 
 class State(enum.Enum):
@@ -111,15 +108,15 @@ class Channel:
         if not new:
             return
         start, self._flushed = self._flushed, ring.end
-        data = new[0].data if len(new) == 1 else b"".join(entry.data for entry in new)
+        data = Shared(new[0].data if len(new) == 1 else b"".join(entry.data for entry in new))
         now = asyncio.get_running_loop().time()
         slow: list[FeedStream] = []
         for stream in self._current:
             sender = stream.sender
-            if sender.pending > ROOM:
+            if sender.full:
                 slow.append(stream)
             else:
-                sender.write(data)
+                sender.put(data)
                 stream.written_at = now
         counters = self.follower.counters
         counters.writes += len(self._current) - len(slow)
@@ -218,7 +215,7 @@ class Channel:
         """Send a stream that is not current what the ring has for it, as far as there is room."""
         ring = self.ring
         counters = self.follower.counters
-        while stream.sender.pending <= ROOM and not stream.ended:
+        while not stream.sender.full and not stream.ended:
             if stream.cursor < ring.first:
                 stream.read()
                 return

@@ -64,6 +64,7 @@ class EventStream(Stream):
         "_max_pending",
         "_replayed",
         "_serializer",
+        "_unyielded",
         "_waiters",
         "headers_of",
         "last_event_id",
@@ -85,6 +86,7 @@ class EventStream(Stream):
         self._serializer = serializer
         self._max_pending = max_pending
         self._kept = False
+        self._unyielded = 0
         self._loop = asyncio.get_running_loop()
         self._waiters: list[asyncio.Future[None]] = []
         self._held: list[tuple[str | None, bytes]] | None = None
@@ -251,6 +253,7 @@ class EventStream(Stream):
         self.commit()
         self._streams.counters.frames += 1
         self.write(data)
+        self._unyielded += len(data)
         return True
 
     def _overrun(self) -> None:
@@ -261,7 +264,11 @@ class EventStream(Stream):
         if self.ended:
             # A loop that ignores the answer must not keep everything else from running.
             await asyncio.sleep(0)
-        elif self.sender.pending > _COMFORTABLE:
+        elif self._unyielded > _COMFORTABLE:
+            # A client that takes everything at once must not keep everyone else from running.
+            self._unyielded = 0
+            await asyncio.sleep(0)
+        if not self.ended and self.sender.pending > _COMFORTABLE:
             waiter = self._loop.create_future()
             self._waiters.append(waiter)
             await waiter

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from datetime import datetime
 
-from headwater.delivery.channel import ROOM, Channel, State
+from headwater.delivery.channel import Channel, State
 from headwater.delivery.open_streams import OpenStreams
 from headwater.delivery.ring import Entry
 from headwater.delivery.sender import Sender
@@ -213,7 +213,7 @@ class FeedStream(Stream):
 
     async def _room(self) -> None:
         """Wait until the connection has drained."""
-        if self.sender.pending > ROOM and not self.ended:
+        if self.sender.full and not self.ended:
             drained = asyncio.get_running_loop().create_future()
             self.sender.on_idle = lambda: None if drained.done() else drained.set_result(None)
             try:

@@ -1,8 +1,7 @@
 """Bytes to one connection: the last step before the wire, the same for every kind of stream.
 
-A sender takes bytes without waiting, joins what becomes due in one tick of the event loop into one
-write, and says how much it holds. Who writes faster than the peer reads looks at ``pending`` and
-stops; the sender calls ``on_idle`` once everything has left.
+A sender takes bytes without waiting and says how much it holds. Who writes faster than the peer
+reads looks at ``full`` and stops; the sender calls ``on_idle`` once there is room again.
 """
 
 from __future__ import annotations
@@ -14,40 +13,78 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-__all__ = ["AsgiSender", "Sender"]
+__all__ = ["ROOM", "AsgiSender", "Sender", "Shared"]
 
 logger = logging.getLogger("headwater.delivery")
 
+# Bytes that wait for one client before it counts as behind; it is also how much a stream that
+# catches up is given at a time. With the kernel's buffers it makes the 256 KB of a stream.
+ROOM = 64 * 1024
+
 Headers = Iterable[tuple[bytes, bytes]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class Shared:
+    """Bytes for many connections, framed once for all of them.
+
+    Attributes:
+        plain: the bytes of the body.
+        chunk: the same as one chunk of HTTP/1.1's chunked coding (RFC 9112, 7.1).
+    """
+
+    __slots__ = ("_chunk", "plain")
+
+    def __init__(self, plain: bytes) -> None:
+        self.plain = plain
+        self._chunk: bytes | None = None
+
+    @property
+    def chunk(self) -> bytes:
+        if self._chunk is None:
+            self._chunk = b"%x\r\n%b\r\n" % (len(self.plain), self.plain)
+        return self._chunk
 
 
 class Sender(ABC):
     """Bytes to one connection.
 
     Attributes:
-        pending: bytes taken that have not left yet.
         closed: nothing more can be sent: finished, aborted, or the peer has gone.
-        busy_since: the loop's time at which the write under way began, or None. A shared timer
+        full: as much waits as shall; more is taken all the same.
+        busy_since: the loop's time since when the peer takes nothing, or None. A shared timer
             looks at it to drop peers that stopped reading.
-        on_idle: called when ``pending`` comes back to 0, also when the sender is closed.
+        on_idle: called when there is room again, also when the sender is closed.
     """
 
-    __slots__ = ("busy_since", "closed", "on_idle", "pending")
+    __slots__ = ("busy_since", "closed", "full", "on_idle")
 
     def __init__(self) -> None:
-        self.pending = 0
         self.closed = False
+        self.full = False
         self.busy_since: float | None = None
         self.on_idle: Callable[[], None] | None = None
 
+    @property
     @abstractmethod
-    def start(self, status: int, headers: Headers) -> None:
+    def pending(self) -> int:
+        """Bytes taken that have not left yet."""
+
+    @abstractmethod
+    def start(self, status: int, headers: Headers, /) -> None:
         """Send the response's head."""
 
     @abstractmethod
     def write(self, data: bytes) -> None:
         """Take bytes of the body. Does nothing once closed."""
+
+    @abstractmethod
+    def put(self, data: Shared) -> None:
+        """The same with bytes that many connections share."""
+
+    @abstractmethod
+    def gone(self) -> None:
+        """The peer has left: what is pending is dropped."""
 
     @abstractmethod
     def finish(self) -> None:
@@ -59,16 +96,36 @@ class Sender(ABC):
 
 
 class AsgiSender(Sender):
-    """A sender on ASGI's ``send``. While nothing is due it needs no task.
+    """A sender on ASGI's ``send``.
+
+    It joins what becomes due in one tick of the event loop into one write. While nothing is due it
+    needs no task.
 
     Arguments:
         send: the ASGI callable.
         on_done: called once when the response has ended for any reason but the peer leaving.
         drop: closes the connection at once, where the server offers that; else the server closes
             it when the ASGI application returns.
+
+    Attributes:
+        passed: bytes of the body handed to ``send`` so far.
+        last: those that were handed to it last.
+        on_flushed: called when all that was pending was handed to ``send``.
     """
 
-    __slots__ = ("_drop", "_finishing", "_flusher", "_head", "_on_done", "_parts", "_send")
+    __slots__ = (
+        "_drop",
+        "_finishing",
+        "_flusher",
+        "_head",
+        "_on_done",
+        "_parts",
+        "_pending",
+        "_send",
+        "last",
+        "on_flushed",
+        "passed",
+    )
 
     def __init__(
         self,
@@ -83,10 +140,18 @@ class AsgiSender(Sender):
         self._drop = drop
         self._head: dict[str, Any] | None = None
         self._parts: list[bytes] = []
+        self._pending = 0
         self._finishing = False
         self._flusher: asyncio.Task[None] | None = None
+        self.passed = 0
+        self.last = b""
+        self.on_flushed: Callable[[], None] | None = None
 
-    def start(self, status: int, headers: Headers) -> None:
+    @property
+    def pending(self) -> int:
+        return self._pending
+
+    def start(self, status: int, headers: Headers, /) -> None:
         self._head = {"type": "http.response.start", "status": status, "headers": list(headers)}
         self._wake()
 
@@ -94,9 +159,14 @@ class AsgiSender(Sender):
         if self.closed or self._finishing or not data:
             return
         self._parts.append(data)
-        self.pending += len(data)
+        self._pending += len(data)
+        if self._pending > ROOM:
+            self.full = True
         if self._flusher is None:
             self._wake()
+
+    def put(self, data: Shared) -> None:
+        self.write(data.plain)
 
     def finish(self) -> None:
         if not (self.closed or self._finishing):
@@ -114,13 +184,14 @@ class AsgiSender(Sender):
         self._on_done()
 
     def gone(self) -> None:
-        """The peer has left: what is pending is dropped. A write under way ends by itself."""
+        # A write under way ends by itself.
         self._close()
 
     def _close(self) -> None:
         self.closed = True
+        self.full = False
         self._parts.clear()
-        self.pending = 0
+        self._pending = 0
         self.busy_since = None
         if self.on_idle is not None:
             self.on_idle()
@@ -153,7 +224,9 @@ class AsgiSender(Sender):
                     )
                     if self.closed:
                         break
-                    self.pending -= len(data)
+                    self.passed += len(data)
+                    self.last = data
+                    self._pending -= len(data)
                 elif self._finishing:
                     self.busy_since = loop.time()
                     await self._send({"type": "http.response.body", "body": b""})
@@ -162,8 +235,12 @@ class AsgiSender(Sender):
                 else:
                     break
                 self.busy_since = None
-                if not self.pending and not self._finishing and self.on_idle is not None:
-                    self.on_idle()
+                if not self._pending and not self._finishing:
+                    self.full = False
+                    if self.on_idle is not None:
+                        self.on_idle()
+                    if not self._pending and self.on_flushed is not None:
+                        self.on_flushed()
         except asyncio.CancelledError:
             if not self.closed:
                 self._close()

@@ -74,6 +74,7 @@ class Stream:
         self.committed = True
         extra = [pair for pair in self.headers if pair[0] not in _OWN]
         self.sender.start(status, (*EVENT_STREAM_HEADERS, *extra))
+        self.headers = []
         self.written_at = asyncio.get_running_loop().time()
         self._streams.add(self)
         if self.heartbeat is not None:
@@ -119,8 +120,7 @@ class Stream:
     def lost(self) -> None:
         """The peer has gone."""
         if not self.sender.closed:
-            gone = getattr(self.sender, "gone", self.sender.abort)
-            gone()
+            self.sender.gone()
         self._end()
 
     def release(self) -> None:
@@ -137,6 +137,11 @@ class Stream:
             self._run(call)
         else:
             self._closers.append(call)
+
+    def forget(self, call: Closer) -> None:
+        """Undo ``on_close``, if it was not called yet."""
+        if call in self._closers:
+            self._closers.remove(call)
 
     def _end(self) -> None:
         if self.ended:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import parse_qs
 
+from headwater.delivery.direct import DirectSender
 from headwater.delivery.event_stream import MAX_PENDING, EventStream
 from headwater.delivery.hub import Hub
 from headwater.delivery.sender import AsgiSender
@@ -93,35 +94,40 @@ class Connection:
     """One ASGI request whose response is a stream.
 
     Attributes:
-        sender: where its bytes go.
+        sender: where its bytes go until the connection is handed over, if it ever is.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        transport = (scope.get("extensions") or {}).get(TRANSPORT)
+        offer = (scope.get("extensions") or {}).get(TRANSPORT)
         self.sender = AsgiSender(
-            send, on_done=self._done, drop=transport.abort if transport is not None else None
+            send, on_done=self._done, drop=offer.abort if offer is not None else None
         )
+        self._offer: Any = offer
         self._receive = receive
         self._task: asyncio.Task[Any] | None = None
+        self._stream: Stream | None = None
         self._interrupted = False
         self._over = False
 
     async def hold(self, stream: Stream) -> None:
-        """Stay until the response has ended or the client has gone."""
+        """Stay until the response has ended, the client has gone or the stream took it over."""
         task = asyncio.current_task()
         assert task is not None
+        self._stream = stream
         try:
             if not self._over:
                 self._task = task
+                if self._offer is None:
+                    _say_once("the server offers no connection to take over")
+                else:
+                    self.sender.on_flushed = self._take_over
+                    self._take_over()
                 await self._listen()
-            stream.lost()
         except asyncio.CancelledError:
-            stream.lost()
             if not self._interrupted or task.uncancel() > 0:
+                self._leave()
                 raise
-        finally:
-            self._task = None
-            stream.release()
+        self._leave()
 
     async def watch(self, stream: Stream) -> None:
         """The same beside a handler that is still running."""
@@ -129,16 +135,60 @@ class Connection:
         self._over = True
         stream.lost()
 
+    def _leave(self) -> None:
+        self._task = None
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.lost()
+            stream.release()
+
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
+    def _take_over(self) -> None:
+        """Let the stream write to the transport itself, from when its bytes come through as is."""
+        old, stream, offer = self.sender, self._stream, self._offer
+        if stream is None or stream.ended or old.closed or old.pending or not old.passed:
+            return
+        if not offer.ready(old.passed, old.last):
+            return
+        self._stream = self._offer = None
+        old.on_flushed = None
+        new = DirectSender(offer.take(), on_lost=lambda: _lost(stream))
+        new.on_idle, old.on_idle = old.on_idle, None
+        stream.sender = new
+        # The request ends here; what it kept alive is freed.
+        self._interrupt()
+
     def _done(self) -> None:
         # The response has ended. Some servers let `receive` wait on; ours is not needed any more.
         self._over = True
+        self._interrupt()
+
+    def _interrupt(self) -> None:
         if self._task is not None and not self._interrupted:
             self._interrupted = True
             self._task.cancel()
+
+
+def _lost(stream: Stream) -> None:
+    stream.lost()
+    stream.release()
+
+
+_said = False
+
+
+def _say_once(why: str) -> None:
+    global _said
+    if not _said:
+        _said = True
+        logger.info(
+            "streams are sent through ASGI (%s); `uvicorn --http headwater.web.uvicorn:Protocol` "
+            "makes them lighter",
+            why,
+        )
 
 
 async def run_handler(
@@ -199,6 +249,7 @@ async def run_handler(
     finally:
         running = False
         stream.on_commit = None
+        stream.forget(on_end)
         if timer is not None:
             timer.cancel()
         if watcher is not None:

@@ -273,11 +273,12 @@ class FeedStreamRoute(_Half):
             )
             stream.headers.extend(extra.raw_headers)
             stream.begin(opening)
-        identity = source.identity
+        # What the lease keeps for as long as the stream lives must not hold the request.
+        identity, plan = source.identity, call.plan
 
         async def check() -> Verdict:
             try:
-                now = await call.plan(Request(dict(again.scope), again.receive), _empty_response())
+                now = await plan(Request(dict(again.scope), again.receive), _empty_response())
             except HTTPException as error:
                 return verdict_of(error)
             return None if now.source.identity == identity else CHANGED

@@ -1,0 +1,96 @@
+"""The direct sender: bytes straight to the connection's transport, without task or ASGI.
+
+Once a stream is live it needs no task, no request, no middleware and no HTTP parser. The server's
+protocol hands the connection over; from then on this object is the connection's protocol. It
+writes the same bytes that the server would: HTTP/1.1 chunks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+
+from headwater.delivery.sender import ROOM, Headers, Sender, Shared
+
+__all__ = ["DirectSender"]
+
+# What the kernel may hold of one stream; Linux doubles it for its own bookkeeping. A client on
+# the loopback interface that stops reading would else take megabytes before it is noticed.
+_KERNEL = 64 * 1024
+
+
+class DirectSender(Sender, asyncio.Protocol):
+    """A sender on a transport whose response has begun, in chunked coding.
+
+    Arguments:
+        transport: the connection, with nothing of another response to come on it.
+        on_lost: called once when the connection is gone, for whatever reason.
+    """
+
+    __slots__ = ("_on_lost", "_transport", "_write")
+
+    def __init__(self, transport: asyncio.Transport, *, on_lost: Callable[[], None]) -> None:
+        super().__init__()
+        self._transport = transport
+        self._write = transport.write
+        self._on_lost = on_lost
+        transport.set_write_buffer_limits(high=ROOM, low=ROOM // 4)
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            # Not every transport lets its socket be set; then the kernel's own bound holds.
+            with contextlib.suppress(OSError, AttributeError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL)
+        transport.set_protocol(self)
+
+    @property
+    def pending(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    def start(self, _status: int, _headers: Headers, /) -> None:
+        raise AssertionError("the response had begun before the connection was handed over")
+
+    def write(self, data: bytes) -> None:
+        # A transport that has found its peer gone says so in a later tick of the loop.
+        if data and not self._transport.is_closing():
+            self._write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def put(self, data: Shared) -> None:
+        if not self._transport.is_closing():
+            self._write(data.chunk)
+
+    def finish(self) -> None:
+        if not self._transport.is_closing():
+            self._write(b"0\r\n\r\n")
+            self._transport.close()
+
+    def abort(self) -> None:
+        if not self.closed:
+            self._transport.abort()
+
+    def gone(self) -> None:
+        self.abort()
+
+    # What the transport calls
+
+    def pause_writing(self) -> None:
+        self.full = True
+        self.busy_since = asyncio.get_running_loop().time()
+
+    def resume_writing(self) -> None:
+        self.full = False
+        self.busy_since = None
+        if self.on_idle is not None:
+            self.on_idle()
+
+    def data_received(self, data: bytes) -> None:
+        """A client has nothing to say on a stream; what it sends is read and dropped."""
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.closed = True
+        self.full = False
+        self.busy_since = None
+        if self.on_idle is not None:
+            self.on_idle()
+        self._on_lost()

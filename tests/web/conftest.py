@@ -1,0 +1,23 @@
+"""Everything that a stream promises holds for both senders."""
+
+from __future__ import annotations
+
+import pytest
+
+from support import server
+
+STREAMING = ("test_event_stream", "test_feeds", "test_keyed_feeds", "test_senders")
+SENDERS = {"asgi": "httptools", "direct": "headwater.web.uvicorn:Protocol"}
+
+
+def pytest_generate_tests(metafunc):
+    if metafunc.module.__name__.rpartition(".")[2] in STREAMING:
+        metafunc.fixturenames.append("sender")
+        metafunc.parametrize("sender", SENDERS, indirect=True)
+
+
+@pytest.fixture
+def sender(request, monkeypatch):
+    """Which sender the test's server uses."""
+    monkeypatch.setattr(server, "HTTP", SENDERS[request.param])
+    return request.param
