@@ -286,11 +286,17 @@ class Exactness(RuleBasedStateMachine):
             assert [change.item["id"] for change in self.log_tail.changes] == self.logs
 
 
+class LongExactness(Exactness):
+    """The same, for an hour when one doubts."""
+
+
+PHASES = [Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink]
 Exactness.TestCase.settings = settings(
-    max_examples=40,
-    stateful_step_count=15,
-    deadline=None,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+    max_examples=40, stateful_step_count=15, deadline=None, phases=PHASES
+)
+LongExactness.TestCase.settings = settings(
+    max_examples=3000, stateful_step_count=30, deadline=None, phases=PHASES
 )
 # Long enough to find the shortest run that fails.
 TestExactness = pytest.mark.timeout(600)(Exactness.TestCase)
+TestLongExactness = pytest.mark.soak(pytest.mark.timeout(7200)(LongExactness.TestCase))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -57,23 +58,30 @@ def configure_sqlite(engine: E, *, busy_timeout: float = 5.0, synchronous: str =
         raise DeclarationError(f"synchronous={synchronous!r} must be NORMAL, FULL, EXTRA or OFF")
     sync = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     path = file_of(sync)
+    opening = None if path is None else _Opening(path)
 
     def connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver begins nothing by itself
-        cursor = connection.cursor()
-        for pragma in (
-            f"busy_timeout = {round(busy_timeout * 1000)}",
-            "journal_mode = WAL",
-            f"synchronous = {synchronous}",
-            "foreign_keys = ON",
-        ):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+        try:
+            cursor = connection.cursor()
+            for pragma in (
+                f"busy_timeout = {round(busy_timeout * 1000)}",
+                "journal_mode = WAL",
+                f"synchronous = {synchronous}",
+                "foreign_keys = ON",
+            ):
+                cursor.execute(f"PRAGMA {pragma}")
+            cursor.close()
+        except BaseException:
+            connection.close()  # the pool forgets a connection that fails here, and its thread
+            raise
+        if opening is not None:
+            opening.existed = True
 
     event.listen(sync, "connect", connect)
     event.listen(sync, "before_cursor_execute", _begin)
-    if path is not None:
-        event.listen(sync, "do_connect", _Opening(path))
+    if opening is not None:
+        event.listen(sync, "do_connect", opening)
     guard(sync, strict=True)
     return engine
 
@@ -93,14 +101,16 @@ class _Opening:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._existed = False
+        self.existed = False
 
     def __call__(self, _dialect: Any, _record: Any, arguments: list[Any], options: Any) -> None:
-        self._existed = self._existed or _identity(self._path) is not None
-        if not self._existed or options.get("uri"):
-            # The first connection makes it.
-            self._existed = True
-            return
+        there = _identity(self._path) is not None
+        self.existed = self.existed or there
+        if not self.existed or options.get("uri"):
+            return  # the first connection makes it
+        if not there:
+            # As SQLite says it, without starting a thread for it.
+            raise sqlite3.OperationalError("unable to open database file")
         arguments[0] = f"{Path(self._path).as_uri()}?mode=rw"
         options["uri"] = True
 
