@@ -283,9 +283,11 @@ class Channel:
         other = f"\nid: {self.feed.position(epoch, moved)}\n".encode()
         return entry.data.replace(line, other, 1)
 
-    def _left(self, key: Mapping[str, Any], moment: datetime) -> None:
-        place = self.follower.head.at(moment)
-        token = self.feed.position(self.follower.epoch, place)
+    def _left(self, key: Mapping[str, Any], moment: datetime, last: bool) -> None:
+        # A place says up to which moment all that left was told, so of several that left at the
+        # same one only the last may be resumed from.
+        place = self.follower.head.at(moment) if last else None
+        token = self.feed.position(self.follower.epoch, place) if place is not None else None
         self._append(Entry(self.feed.removal(key, token), place, moment))
         self.follower.flush_soon(self)
 

@@ -66,7 +66,7 @@ class Follower:
         self._recent: deque[tuple[Channel, int]] = deque()
         self._bytes = 0
         self._expecting: set[Channel] = set()
-        self._due: set[Channel] = set()
+        self._due: dict[Channel | Tap, None] = {}
         self._due_handle: asyncio.Handle | None = None
         self._on_unused = on_unused
         self._renewing: asyncio.Task[None] | None = None
@@ -96,11 +96,14 @@ class Follower:
     # What the origin calls
 
     def deliver(self, changes: Sequence[Change], head: Place) -> None:
-        """Hand changes to the channels they belong to, and flush each of those once."""
+        """Hand changes to the channels they belong to.
+
+        They are sent in the next tick of the loop: what is delivered in one tick leaves in one
+        write to each stream.
+        """
         if self._renewing is not None:
             self._waiting.append((changes, head))
             return
-        touched: dict[Channel | Tap, None] = {}
         broken: dict[Channel | Tap, None] = {}
         for change in changes:
             for target in self._index.match(change.values):
@@ -112,17 +115,13 @@ class Follower:
                     logger.exception("an item of %s cannot be shown", self.origin.name)
                     broken[target] = None
                     continue
-                touched[target] = None
+                self._due[target] = None
         self.head = head
-        for target in touched:
-            target.flush()
         for target in broken:
+            self._due.pop(target, None)
             target.break_off()
-        self._evict()
-        for channel in tuple(self._expecting):
-            channel.settle()
-            if not channel.waits:
-                self._expecting.discard(channel)
+        if self._due or self._expecting:
+            self._soon()
 
     def retire(self, before: Place) -> None:
         """Move on all streams whose position is about to expire."""
@@ -173,7 +172,7 @@ class Follower:
             del self.channels[name]
             self._index.remove(channel.source.filter, channel)
             self._expecting.discard(channel)
-            self._due.discard(channel)
+            self._due.pop(channel, None)
             channel.close()
             if self.unused:
                 self._on_unused()
@@ -200,16 +199,23 @@ class Follower:
 
     def flush_soon(self, channel: Channel) -> None:
         """Flush a channel in the next tick, for what did not come from the origin."""
-        self._due.add(channel)
+        self._due[channel] = None
+        self._soon()
+
+    def _soon(self) -> None:
         if self._due_handle is None:
             self._due_handle = asyncio.get_running_loop().call_soon(self._flush_due)
 
     def _flush_due(self) -> None:
         self._due_handle = None
-        due, self._due = self._due, set()
-        for channel in due:
-            channel.flush()
+        due, self._due = self._due, {}
+        for target in due:
+            target.flush()
         self._evict()
+        for channel in tuple(self._expecting):
+            channel.settle()
+            if not channel.waits:
+                self._expecting.discard(channel)
 
     def _evict(self) -> None:
         recent = self._recent

@@ -24,14 +24,15 @@ class Members:
 
     Arguments:
         length: how long after its moment an item leaves.
-        left: called with an item's key and the moment it left, in order.
+        left: called with an item's key, the moment it left and whether it is the last of that
+            very moment, in order.
         now: the clock.
     """
 
     def __init__(
         self,
         length: timedelta,
-        left: Callable[[Mapping[str, Any], datetime], None],
+        left: Callable[[Mapping[str, Any], datetime, bool], None],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._length = length
@@ -80,11 +81,14 @@ class Members:
         """Tell everything that has left by now, then wait for the next."""
         now = self._now()
         self.told = now
+        gone: list[tuple[Mapping[str, Any], datetime]] = []
         while self._heap and self._heap[0][0] <= now:
             leaves, _, name, key = heapq.heappop(self._heap)
             if self._moments.get(name) == leaves - self._length:
                 del self._moments[name]
-                self._left(key, leaves)
+                gone.append((key, leaves))
+        for at, (key, leaves) in enumerate(gone, 1):
+            self._left(key, leaves, at == len(gone) or gone[at][1] != leaves)
         self._arm()
 
     def close(self) -> None:
