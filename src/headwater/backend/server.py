@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -40,11 +41,21 @@ _SHORT_LIFE = 2.0
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, which ends its streams first, and with exit code 0 when it was told to end."""
+    """Uvicorn, which ends its streams first, and with exit code 0 when it was told to end.
+
+    Attributes:
+        greeting: printed once it serves, when it can be told to end too.
+    """
 
     def __init__(self, live: LiveRouter, config: uvicorn.Config) -> None:
         super().__init__(config)
+        self.greeting: str | None = None
         self._live = live
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self.greeting is not None:
+            print(self.greeting, flush=True)  # noqa: T201 - what `serve` says on a terminal
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # While streams are told one after another, a new one is answered 503: it would only be
@@ -60,7 +71,7 @@ class Server(uvicorn.Server):
             self._captured_signals.clear()
 
 
-def build_server(settings: Settings, app: FastAPI) -> uvicorn.Server:
+def build_server(settings: Settings, app: FastAPI) -> Server:
     """The server of one process, for sockets from ``bind``."""
     return Server(
         app.state.live,
@@ -100,16 +111,19 @@ def bind(host: str, port: int) -> socket.socket:
         listener.listen(2048)
     except OSError as error:
         listener.close()
-        if isinstance(error, PermissionError):
-            raise StartupError(f"Port {port} needs more rights: choose another with --port.") from (
-                error
-            )
-        raise StartupError(
-            f"Port {port} at {host} cannot be had ({error.strerror or error}): choose another with "
-            "--port."
-        ) from error
+        raise StartupError(_explained(host, port, error)) from error
     listener.set_inheritable(True)
     return listener
+
+
+def _explained(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"Port {port} at {host} is in use: choose another with --port."
+    if error.errno == errno.EACCES:
+        return f"Port {port} needs more rights: choose another with --port."
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"--host {host} is not an address of this machine."
+    return f"Port {port} at {host} cannot be had: {error.strerror or error}."
 
 
 def address_of(listener: socket.socket) -> str:
@@ -119,12 +133,20 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run_worker(settings: Settings, listener: socket.socket, *, supervised: bool = False) -> None:
+def run_worker(
+    settings: Settings,
+    listener: socket.socket,
+    *,
+    greeting: str | None = None,
+    supervised: bool = False,
+) -> None:
     """Serve in this process until it is told to end."""
     set_up_logging(settings.log_level, settings.log_format)
     if supervised:
         threading.Thread(target=_end_with_parent, daemon=True).start()
-    build_server(settings, create_app(settings)).run(sockets=[listener])
+    server = build_server(settings, create_app(settings))
+    server.greeting = greeting
+    server.run(sockets=[listener])
 
 
 class Supervisor:
@@ -137,7 +159,7 @@ class Supervisor:
         self._ending = False
         self._failed = False
 
-    def run(self) -> int:
+    def run(self, greeting: str) -> int:
         """Until SIGTERM or SIGINT. Returns the exit code: 1 when the workers cannot start."""
         reader, writer = socket.socketpair()
         writer.setblocking(False)
@@ -146,6 +168,7 @@ class Supervisor:
             signal.signal(number, self._end)
         for _ in range(self._settings.workers):
             self._start()
+        print(greeting, flush=True)  # noqa: T201 - as one process does
         while self._workers and not self._ending:
             sentinels = [worker.sentinel for worker in self._workers]
             if reader in wait([*sentinels, reader]):

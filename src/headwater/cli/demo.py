@@ -69,9 +69,9 @@ def _run(settings: Settings) -> None:
     async def go_on(backend: Backend) -> None:
         await Present(backend, cast, walks).run()
 
-    app = create_app(settings, companion=go_on)
-    print(_WORDS.format(url=address_of(listener)), flush=True)
-    build_server(settings, app).run(sockets=[listener])
+    server = build_server(settings, create_app(settings, companion=go_on))
+    server.greeting = _WORDS.format(url=address_of(listener))
+    server.run(sockets=[listener])
 
 
 async def _prepare(settings: Settings) -> tuple[Cast, dict[str, Walk]]:

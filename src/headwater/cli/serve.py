@@ -68,11 +68,11 @@ def serve(
     listener = bind(settings.host, settings.port)
     if not has_users(address):
         print(f"There is no user yet. Add one: {_first_user(settings, address)}")
-    print(f"Headwater is at {shown(listener)} (Ctrl-C ends it)", flush=True)
+    greeting = f"Headwater is at {shown(listener)} (Ctrl-C ends it)"
     if settings.workers == 1:
-        run_worker(settings, listener)
+        run_worker(settings, listener, greeting=greeting)
         return
-    code = Supervisor(settings, listener).run()
+    code = Supervisor(settings, listener).run(greeting)
     if code:
         raise typer.Exit(code)
 

@@ -43,7 +43,7 @@ def add(
     try:
         asyncio.run(_add(settings, normal_email(email), password, role))
     except Problem as problem:
-        raise SettingsError(str(problem.detail)) from problem
+        raise SettingsError(f"{str(problem.detail).rstrip('.')}.") from problem
     print(f"{normal_email(email)} was added as {role}.")
 
 
