@@ -59,7 +59,8 @@ class Channel:
         self._current: set[FeedStream] = set()
         self._ahead: set[FeedStream] = set()
         self._flushed = 0
-        self._snapshots: dict[int, asyncio.Future[Page]] = {}
+        self._snapshots: dict[int, asyncio.Future[tuple[Page, bytes]]] = {}
+        self._lingering: asyncio.TimerHandle | None = None
         self._members: Members | None = None
         if source.window is not None:
             self._members = Members(source.window.length, self._left)
@@ -170,21 +171,28 @@ class Channel:
 
     def close(self) -> None:
         """Nobody follows any more."""
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
         if self._members is not None:
             self._members.close()
 
     # What streams call
 
-    async def snapshot(self, limit: int) -> Page:
-        """The newest page; streams that ask while one is being read share it."""
+    async def snapshot(self, limit: int) -> tuple[Page, bytes]:
+        """The newest page and its event; streams that ask while it is read share both."""
         shared = self._snapshots.get(limit)
         if shared is None:
-            shared = asyncio.ensure_future(self.source.page(limit))
+            shared = asyncio.ensure_future(self._read_snapshot(limit))
             self._snapshots[limit] = shared
             shared.add_done_callback(lambda done: self._forget_snapshot(limit, done))
         return await asyncio.shield(shared)
 
-    def _forget_snapshot(self, limit: int, done: asyncio.Future[Page]) -> None:
+    async def _read_snapshot(self, limit: int) -> tuple[Page, bytes]:
+        page = await self.source.page(limit)
+        return page, self.feed.snapshot(page)
+
+    def _forget_snapshot(self, limit: int, done: asyncio.Future[tuple[Page, bytes]]) -> None:
         if self._snapshots.get(limit) is done:
             del self._snapshots[limit]
         if not done.cancelled():
@@ -250,7 +258,17 @@ class Channel:
         self.release()
 
     def release(self) -> None:
-        """Let the channel go if nobody is left."""
+        """Let the channel go if nobody is left, after a while in which one may return."""
+        if self.streams or self.holds or self._lingering is not None:
+            return
+        linger = self.follower.origin.linger
+        if linger > 0:
+            self._lingering = asyncio.get_running_loop().call_later(linger, self._lingered)
+        else:
+            self.follower.forget(self)
+
+    def _lingered(self) -> None:
+        self._lingering = None
         if not self.streams and not self.holds:
             self.follower.forget(self)
 

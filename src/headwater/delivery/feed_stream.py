@@ -71,9 +71,10 @@ async def open_feed(
             first += feed.reset(error.reason)
     if before is not None:
         page = await source.page(limit, before=before)
+        shown = feed.snapshot(page)
     else:
-        page = await channel.snapshot(limit)
-    return Opening(first + feed.snapshot(page), page.end, page.as_of)
+        page, shown = await channel.snapshot(limit)
+    return Opening(first + shown, page.end, page.as_of)
 
 
 class FeedStream(Stream):
@@ -191,10 +192,10 @@ class FeedStream(Stream):
         """Read one page and send it. Returns whether the stream is live."""
         channel, feed = self.channel, self.channel.feed
         if self._restart is not None:
-            page = await channel.snapshot(self.limit)
+            page, shown = await channel.snapshot(self.limit)
             reason, self._restart = self._restart, None
             self._streams.counters.resets += 1
-            self.write(feed.reset(reason) + feed.snapshot(page))
+            self.write(feed.reset(reason) + shown)
             told = page.as_of
         else:
             assert self._place is not None

@@ -27,11 +27,12 @@ from headwater.feeds.source import Source
 from headwater.protocol import Comment, Event
 from headwater.web.asgi import SSE
 from headwater.web.event_route import EventRoute, take_stream
-from headwater.web.feed_route import FeedDeclaration, FeedRoute, FeedStreamRoute, paged
+from headwater.web.feed_route import FeedDeclaration, FeedRoute, FeedStreamRoute, planned
 from headwater.web.guards import Guard, GuardedRoute, guard, identify
 from headwater.web.items import encoder_of, page_model
 from headwater.web.live import Live
 from headwater.web.openapi import describe
+from headwater.web.paging import described
 from headwater.web.problems import Problem, install_problems
 
 __all__ = [
@@ -238,8 +239,19 @@ class LiveRouter(APIRouter):
                 ("", rest, {"response_model": model, "name": label}),
                 ("/stream", stream, {"response_model": None, "name": f"{label}_stream"}),
             ):
-                endpoint = paged(call, feed, stream=bool(suffix))
-                settings = {**both, **more, "route_class_override": made}
+                endpoint = planned(call, feed)
+                extra = dict(options.get("openapi_extra") or {})
+                extra["parameters"] = [
+                    *extra.get("parameters", []),
+                    *described(limit, stream=bool(suffix)),
+                ]
+                settings = {
+                    **both,
+                    **more,
+                    "route_class_override": made,
+                    "openapi_extra": extra,
+                    "responses": {422: {}, **options.get("responses", {})},
+                }
                 super(LiveRouter, self).add_api_route(
                     path + suffix, endpoint, methods=["GET"], **settings
                 )

@@ -8,15 +8,16 @@ from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Query, Request, Response
+from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from headwater.delivery.feed_stream import FeedStream, open_feed
 from headwater.errors import DeclarationError, PositionError
-from headwater.feeds.feed import MAX_LIMIT, Feed
+from headwater.feeds.feed import Feed
 from headwater.feeds.source import Place, Source
 from headwater.web.asgi import Connection, last_event_id
 from headwater.web.event_route import HoldResponse, head_of_stream, not_acceptable
@@ -24,11 +25,10 @@ from headwater.web.guards import GuardedRoute, Guards, Handler, _empty_response,
 from headwater.web.leases import CHANGED, Verdict
 from headwater.web.live import Live, renewed_request, verdict_of
 from headwater.web.negotiation import accepts_event_stream
+from headwater.web.paging import NAMES, Paging, read_paging
 from headwater.web.signatures import parameters_of
 
-__all__ = ["FeedDeclaration", "FeedRoute", "FeedStreamRoute", "paged"]
-
-MAX_WAIT = 60
+__all__ = ["FeedDeclaration", "FeedRoute", "FeedStreamRoute", "planned"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,10 +51,7 @@ class _Asked:
     """What a request asks of a feed."""
 
     source: Source
-    limit: int
-    after: str | None
-    before: str | None
-    wait: float
+    paging: Paging
 
 
 @dataclass(slots=True, eq=False)
@@ -78,87 +75,44 @@ class _Call:
 class _Plan(Response):
     """What the endpoint returns: the answer is made once its dependencies have been released."""
 
-    def __init__(self, asked: _Asked) -> None:
+    def __init__(self, source: Source) -> None:
         super().__init__()
-        self.asked = asked
+        self.source = source
 
 
-def paged(call: Callable[..., Any], feed: Feed, *, stream: bool) -> Callable[..., Any]:
-    """The feed's handler with the paging parameters of its half, as FastAPI shall see it."""
+def planned(call: Callable[..., Any], feed: Feed) -> Callable[..., Any]:
+    """The feed's handler as FastAPI shall see it."""
     own = parameters_of(call, f"feed {feed.name!r}")
-    paging = _paging(feed, stream=stream)
-    for name in paging:
+    for name in NAMES:
         if name in own:
             raise DeclarationError(
                 f"feed {feed.name!r}: its handler may not have a parameter {name!r}; every feed "
-                f"has {', '.join(paging)} by itself"
+                f"has {', '.join(NAMES)} by itself"
             )
     is_coroutine = inspect.iscoroutinefunction(call)
 
     @functools.wraps(call)
     async def endpoint(**values: Any) -> Any:
-        pages = {name: values.pop(name) for name in paging}
         source = await call(**values) if is_coroutine else await run_in_threadpool(call, **values)
         if not isinstance(source, Source):
             raise DeclarationError(
                 f"feed {feed.name!r}: its handler returned {type(source).__name__}; a Source is "
                 "needed, such as Table(...).where(...), log.topic(...) or Poll(...)(...)"
             )
-        return _Plan(
-            _Asked(source, pages["limit"], pages["after"], pages["before"], pages.get("wait", 0.0))
-        )
+        return _Plan(source)
 
     del endpoint.__wrapped__
     endpoint.__annotations__ = {}
     endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [*own.values(), *paging.values()], return_annotation=Response
+        list(own.values()), return_annotation=Response
     )
     return endpoint
 
 
-def _paging(feed: Feed, *, stream: bool) -> dict[str, inspect.Parameter]:
-    def parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-        return inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default
-        )
-
-    page = "the snapshot" if stream else "a page"
-    limit = Annotated[
-        int,
-        Query(
-            ge=1,
-            le=MAX_LIMIT,
-            description=f"Items of {page}, 1 to {MAX_LIMIT}.",
-        ),
-    ]
-    after = Annotated[
-        str | None,
-        Query(description="A position: only the items after it."),
-    ]
-    before = Annotated[
-        str | None,
-        Query(description="A page's `start`: the page that ends before it."),
-    ]
-    wait = Annotated[
-        float,
-        Query(
-            ge=0,
-            le=MAX_WAIT,
-            description="Seconds to wait for an item when there is none yet (long-poll).",
-        ),
-    ]
-    made = {
-        "limit": parameter("limit", limit, feed.limit),
-        "after": parameter("after", after, None),
-        "before": parameter("before", before, None),
-    }
-    if not stream:
-        made["wait"] = parameter("wait", wait, 0.0)
-    return made
-
-
 class _Half(GuardedRoute):
     """What both halves share: the guards, and a plan whose dependencies are released."""
+
+    is_stream = False
 
     def __init__(
         self,
@@ -176,28 +130,36 @@ class _Half(GuardedRoute):
         super().__init__(path, endpoint, **options)
 
     def wrap(self, handler: Handler, guards: Guards, overrides: Any) -> Handler:
-        async def plan(request: Request, extra: Response) -> _Asked:
+        async def planning(request: Request, extra: Response) -> _Asked:
             await guards.solve(request, extra, overrides)
-            async with AsyncExitStack() as stack:
-                with _stacks(request, stack):
-                    planned = await handler(request)
-            assert isinstance(planned, _Plan)
+            feed = self.declaration.feed
+            paging = read_paging(request, feed.limit, stream=self.is_stream)
+            try:
+                async with AsyncExitStack() as stack:
+                    with _stacks(request, stack):
+                        plan = await handler(request)
+            except RequestValidationError as error:
+                if paging.errors:
+                    raise RequestValidationError([*error.errors(), *paging.errors]) from error
+                raise
+            if paging.errors:
+                raise RequestValidationError(paging.errors)
+            assert isinstance(plan, _Plan)
             extra.headers.raw.extend(
-                pair for pair in planned.raw_headers if pair[0] != b"content-length"
+                pair for pair in plan.raw_headers if pair[0] != b"content-length"
             )
-            asked = planned.asked
-            if asked.source.keyed and not self.declaration.keyed:
+            if plan.source.keyed and not self.declaration.keyed:
                 raise DeclarationError(
-                    f"feed {self.declaration.feed.name!r}: its source is keyed; declare it with "
+                    f"feed {feed.name!r}: its source is keyed; declare it with "
                     "feed(..., keyed=True)"
                 )
-            return asked
+            return _Asked(plan.source, paging)
 
         async def answer(request: Request) -> Response:
             state = dict(request.scope.get("state") or {})
             extra = _empty_response()
-            asked = await plan(request, extra)
-            return await self.answer(_Call(request, asked, extra, plan, state))
+            asked = await planning(request, extra)
+            return await self.answer(_Call(request, asked, extra, planning, state))
 
         return answer
 
@@ -215,24 +177,24 @@ class FeedRoute(_Half):
 
     async def answer(self, call: _Call) -> Response:
         request, asked, extra = call.request, call.asked, call.extra
-        feed, source = self.declaration.feed, asked.source
-        if asked.after is not None and asked.before is not None:
-            raise PositionError(asked.before, "unknown", "send either after or before, not both")
-        if asked.before is not None:
-            page = await source.page(asked.limit, before=await self._place(source, asked.before))
-        elif asked.after is not None:
-            after = await self._place(source, asked.after)
-            page = await self._live.hub.wait(source, after, asked.wait, asked.limit)
+        feed, source, paging = self.declaration.feed, asked.source, asked.paging
+        if paging.after is not None and paging.before is not None:
+            raise PositionError(paging.before, "unknown", "send either after or before, not both")
+        if paging.before is not None:
+            page = await source.page(paging.limit, before=await self._place(source, paging.before))
+        elif paging.after is not None:
+            after = await self._place(source, paging.after)
+            page = await self._live.hub.wait(source, after, paging.wait, paging.limit)
         else:
-            page = await source.page(asked.limit)
-            if asked.wait and not page.changes:
-                await self._live.hub.wait(source, page.end, asked.wait, asked.limit)
-                page = await source.page(asked.limit)
-        removals = source.keyed and asked.after is not None
+            page = await source.page(paging.limit)
+            if paging.wait and not page.changes:
+                await self._live.hub.wait(source, page.end, paging.wait, paging.limit)
+                page = await source.page(paging.limit)
+        removals = source.keyed and paging.after is not None
         body = feed.body(page, removals=removals)
         # A page's bounds and its position tell every state of it from every other.
         more = "+" if page.has_more else ""
-        tag = f'"{feed.position(page.epoch, page.end)}.{page.start}.{asked.limit}{more}"'
+        tag = f'"{feed.position(page.epoch, page.end)}.{page.start}.{paging.limit}{more}"'
         headers = [(b"etag", tag.encode()), *extra.raw_headers]
         if _matches(request.headers.get("if-none-match"), tag):
             response = Response(status_code=304)
@@ -247,6 +209,8 @@ class FeedRoute(_Half):
 class FeedStreamRoute(_Half):
     """The SSE half: ``GET /api/{resource}/{action}/stream``."""
 
+    is_stream = True
+
     async def answer(self, call: _Call) -> Response:
         request, asked, extra = call.request, call.asked, call.extra
         if not accepts_event_stream(request.headers.get("accept")):
@@ -254,21 +218,21 @@ class FeedStreamRoute(_Half):
         if request.method == "HEAD":
             return head_of_stream(extra)
         self._live.refuse_while_draining()
-        source = asked.source
-        resume = last_event_id(request.scope) or asked.after
+        source, paging = asked.source, asked.paging
+        resume = last_event_id(request.scope) or paging.after
         before: Place | None = None
-        if resume is None and asked.before is not None:
-            before = await self._place(source, asked.before)
+        if resume is None and paging.before is not None:
+            before = await self._place(source, paging.before)
         hub = self._live.hub
         again, name = renewed_request(request, call.state)
         async with hub.channel(self.declaration.feed, source) as channel:
-            opening = await open_feed(channel, limit=asked.limit, resume=resume, before=before)
+            opening = await open_feed(channel, limit=paging.limit, resume=resume, before=before)
             connection = Connection(request.scope, request.receive, request._send)
             stream = FeedStream(
                 connection.sender,
                 hub.streams,
                 channel,
-                limit=asked.limit,
+                limit=paging.limit,
                 heartbeat=self._heartbeat,
             )
             stream.headers.extend(extra.raw_headers)

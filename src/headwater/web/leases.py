@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ class Leases:
         self._by_subject: dict[str, set[Lease]] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._timer: asyncio.TimerHandle | None = None
+        self._asking = False
 
     def hold(
         self,
@@ -81,7 +83,7 @@ class Leases:
                 self._by_subject.setdefault(subject, set()).add(lease)
         lease.streams.add(stream)
         stream.on_close(lambda: self._let_go(lease, stream))
-        if self._timer is None:
+        if self._timer is None and not self._asking and self._interval < math.inf:
             self._arm()
 
     async def recheck(self, subject: str | None = None) -> None:
@@ -93,6 +95,7 @@ class Leases:
 
     def close(self) -> None:
         """Ask no more."""
+        self._interval = math.inf
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -108,8 +111,20 @@ class Leases:
     def _round(self) -> None:
         self._timer = None
         if self._leases:
-            self._streams.run(self.recheck(), "asking the rights of streams")
-            self._arm()
+            self._asking = True
+            self._streams.run(self._ask_all(), "asking the rights of streams")
+
+    async def _ask_all(self) -> None:
+        # The next round begins when it is due, but never before this one has ended: on a busy
+        # machine rounds would pile up.
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._interval * random.uniform(0.8, 1.0)
+        try:
+            await self.recheck()
+        finally:
+            self._asking = False
+            if self._leases and self._interval < math.inf:
+                self._timer = loop.call_at(due, self._round)
 
     async def _ask(self, lease: Lease) -> None:
         async with self._slots:
