@@ -151,7 +151,9 @@ class Reader:
 
     async def _page(self) -> None:
         """Catch up by REST for once."""
-        path = f"{self._rest}?{self._query}&after={quote(self.id)}&limit={self._rng.randint(1, 100)}"
+        path = (
+            f"{self._rest}?{self._query}&after={quote(self.id)}&limit={self._rng.randint(1, 100)}"
+        )
         async with request(self._port(), path, headers=self._headers) as answer:
             body = json.loads(await answer.body())
             assert answer.status == 200, body

@@ -40,7 +40,9 @@ async def play(server: Running, feed: Feed, *, entries: int, kills: int, **optio
     assert server.complaints() == []
 
 
-@pytest.mark.parametrize(("feed", "entries"), [(LOG, 2000), (METRICS, 400)], ids=["logs", "metrics"])
+@pytest.mark.parametrize(
+    ("feed", "entries"), [(LOG, 2000), (METRICS, 400)], ids=["logs", "metrics"]
+)
 async def test_a_killed_server_costs_nobody_an_item(running: Running, feed: Feed, entries: int):
     async with asyncio.timeout(90):
         await play(running, feed, entries=entries, kills=2, streams=20, leaves=20)

@@ -89,9 +89,7 @@ async def test_streams_across_workers_have_each_entry_once_in_one_order(two: Run
 
 async def test_what_one_worker_takes_reaches_the_streams_of_all(two: Running):
     async with lines_to_each(two, 2) as (stream_a, post_a, stream_b, post_b):
-        streams = [
-            await line.ask("/api/logs/stream", two.headers) for line in (stream_a, stream_b)
-        ]
+        streams = [await line.ask("/api/logs/stream", two.headers) for line in (stream_a, stream_b)]
         for stream in streams:
             assert (await stream.next()).event == "snapshot"
         for number, line in enumerate((post_a, post_b, post_a, post_b)):
@@ -168,9 +166,7 @@ async def test_workers_end_in_order(seeded: Any, tmp_path: Path):
 
 async def end(two: Running) -> None:
     async with lines_to_each(two, 2) as (stream_a, _, stream_b, _):
-        streams = [
-            await line.ask("/api/logs/stream", two.headers) for line in (stream_a, stream_b)
-        ]
+        streams = [await line.ask("/api/logs/stream", two.headers) for line in (stream_a, stream_b)]
         for stream in streams:
             await stream.next()
         two.process.terminate()
