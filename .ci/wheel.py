@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -38,6 +39,7 @@ TRIALS: dict[str, str] = {
     ),
     "fastapi": "from headwater.web.fastapi import LiveRouter; LiveRouter()",
     "sql": "from headwater.sql import Table, track; from headwater.eventlog.sql import SqlLog",
+    "postgres": "import headwater.sql, psycopg",
     "client": "import headwater.client, headwater.client.sync",
     "cli": (
         "import subprocess, sys\n"
@@ -66,11 +68,17 @@ def main() -> int:
         (wheel,) = Path(folder).glob("*.whl")
         say(f"{wheel.name}: {wheel.stat().st_size // 1024} KB")
         problems = look_inside(wheel)
-        for extra, code in TRIALS.items():
-            problem = attempt(wheel, extra, code)
+        for extra in ("", *extras()):
+            problem = attempt(wheel, extra, TRIALS.get(extra, "raise SystemExit('no trial here')"))
             say(f"  headwater{f'[{extra}]' if extra else ''}: {problem or 'works'}")
             problems += [problem] if problem else []
     return 1 if problems else 0
+
+
+def extras() -> list[str]:
+    """All of them, so that a new one is not forgotten here."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return list(project["optional-dependencies"])
 
 
 def look_inside(wheel: Path) -> list[str]:
