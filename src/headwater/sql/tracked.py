@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-__all__ = ["CHANGE", "ChangeIndex", "Tracking", "change_column", "change_indexes"]
+from headwater.sql.postgresql.types import XID8
 
-# The column that holds the number of a row's latest change.
+__all__ = ["CHANGE", "ORDER", "ChangeIndex", "Tracking", "change_column", "change_indexes"]
+
+# The column that tells a row's latest change: its number, or on PostgreSQL its transaction.
 CHANGE = "headwater_change"
+# The order of changes within a transaction: a column on PostgreSQL alone.
+ORDER = "headwater_order"
 
 # PostgreSQL keeps 63 characters of a name.
 _LONGEST_NAME = 60
@@ -28,6 +32,8 @@ class Tracking:
         moments: on a keyed table, its date-time columns; kept likewise, for time windows.
         uniques: on a keyed table, its unique constraints: a row may vanish by a REPLACE.
         indexes: runs of columns that get an index together with the change number.
+        notify: on PostgreSQL, a trigger wakes other processes with NOTIFY.
+        schema: the table's schema, if it is not the connection's own.
     """
 
     table: str
@@ -37,6 +43,13 @@ class Tracking:
     moments: tuple[str, ...] = ()
     uniques: tuple[tuple[str, ...], ...] = ()
     indexes: tuple[tuple[str, ...], ...] = ()
+    notify: bool = True
+    schema: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What Headwater's own tables call it."""
+        return self.table if self.schema is None else f"{self.schema}.{self.table}"
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -55,23 +68,32 @@ class Tracking:
 
 @dataclass(frozen=True, slots=True)
 class ChangeIndex:
-    """An index that ends with the change number."""
+    """An index that goes on with the change.
+
+    Attributes:
+        columns: on SQLite.
+        postgresql: on PostgreSQL, where the primary key settles the order of rows that are older
+            than the tracking.
+    """
 
     name: str
     columns: tuple[str, ...]
+    postgresql: tuple[str, ...]
 
 
 def change_column() -> sa.Column[int]:
     """The column, as it is added to a table."""
-    return sa.Column(CHANGE, sa.BigInteger(), nullable=True)
+    kind = sa.BigInteger().with_variant(XID8(), "postgresql")
+    return sa.Column(CHANGE, kind, nullable=True)
 
 
 def change_indexes(tracking: Tracking) -> list[ChangeIndex]:
-    """The indexes that tracking needs, the one on the change number alone first."""
+    """The indexes that tracking needs, the one on the change alone first."""
     found: list[ChangeIndex] = []
     for run in ((), *tracking.indexes):
         name = "_".join(("ix", tracking.table, *run, CHANGE))
         if len(name) > _LONGEST_NAME:
             name = f"ix_{tracking.table[:24]}_{len(found)}_{CHANGE}"
-        found.append(ChangeIndex(name, (*run, CHANGE)))
+        key = tuple(column for column in tracking.key if column not in run)
+        found.append(ChangeIndex(name, (*run, CHANGE), (*run, CHANGE, ORDER, *key)))
     return found

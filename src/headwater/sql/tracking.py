@@ -1,7 +1,8 @@
 """Which tables are tracked, and what their triggers must know.
 
 A tracked table has one more column, ``headwater_change``, that triggers set: the number of the
-row's latest change. It is not mapped, so that the ORM neither loads nor writes it.
+row's latest change, or its transaction on PostgreSQL, where there is a second one, for the order
+within it. Neither is mapped, so that the ORM neither loads nor writes it.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ from sqlalchemy.orm import class_mapper
 from sqlalchemy.orm.exc import UnmappedClassError
 
 from headwater.errors import DeclarationError
+from headwater.sql.own import add_own_tables
+from headwater.sql.postgresql import schema as postgresql_schema
 from headwater.sql.sqlite import schema as sqlite_schema
-from headwater.sql.tracked import CHANGE, Tracking, change_column, change_indexes
+from headwater.sql.tracked import CHANGE, ORDER, Tracking, change_column, change_indexes
 
 __all__ = ["attributes_of", "track", "track_table", "tracking_of"]
 
 M = TypeVar("M")
 
 _INFO = "headwater"
+_OWN = frozenset({CHANGE, ORDER})
 
 
 def track(
@@ -31,6 +35,7 @@ def track(
     keyed: bool = False,
     filters: Sequence[str] = (),
     indexes: Iterable[Sequence[str]] = (),
+    notify: bool = True,
 ) -> Callable[[type[M]], type[M]]:
     """Track a declarative model's table, as a class decorator.
 
@@ -41,12 +46,15 @@ def track(
             kept for each removal, and one index covers them in this order.
         indexes: further runs of attributes that pages are filtered by; each gets an index that
             goes on with the change number.
+        notify: on PostgreSQL, wake the tails of other processes with NOTIFY. It costs each
+            committing writer a lock that the whole server shares; without it they look at the
+            table every 50 ms to 1 s.
 
     Raises DeclarationError.
     """
 
     def decorate(model: type[M]) -> type[M]:
-        track_table(model, keyed=keyed, filters=filters, indexes=indexes)
+        track_table(model, keyed=keyed, filters=filters, indexes=indexes, notify=notify)
         return model
 
     return decorate
@@ -58,6 +66,7 @@ def track_table(
     keyed: bool = False,
     filters: Sequence[str] = (),
     indexes: Iterable[Sequence[str]] = (),
+    notify: bool = True,
 ) -> None:
     """The same as ``track`` for a Core table; its columns are named by their keys."""
     target, attributes = attributes_of(table)
@@ -72,8 +81,9 @@ def track_table(
             f"table {target.name!r}: filters= is for keyed tables, an append-only one can be "
             "filtered by any column; use indexes= to make that fast"
         )
-    if CHANGE in target.columns:
-        raise DeclarationError(f"table {target.name!r} has a column {CHANGE!r} of its own")
+    for own in (CHANGE, ORDER):
+        if own in target.columns:
+            raise DeclarationError(f"table {target.name!r} has a column {own!r} of its own")
 
     def names(wanted: Sequence[str]) -> tuple[str, ...]:
         if isinstance(wanted, str):
@@ -91,13 +101,16 @@ def track_table(
         moments=tuple(c.name for c in target.columns if _is_moment(c)) if keyed else (),
         uniques=_uniques(target) if keyed else (),
         indexes=tuple(dict.fromkeys(runs)),
+        notify=notify,
+        schema=target.schema,
     )
     target.info[_INFO] = tracking
     target.append_column(change_column())
     for index in change_indexes(tracking):
-        sa.Index(index.name, *(target.columns[_key(target, name)] for name in index.columns))
-    own = sqlite_schema.add_to(target.metadata)
-    for needed in own:
+        parts = (target.columns[_key(target, name)] for name in index.columns)
+        # On PostgreSQL they have columns that the model does not know.
+        sa.Index(index.name, *parts).ddl_if(dialect="sqlite")
+    for needed in add_own_tables(target.metadata):
         target.add_is_dependent_on(needed)
     event.listen(target, "after_create", _after_create)
     event.listen(target, "after_drop", _after_drop)
@@ -117,7 +130,7 @@ def tracking_of(table: sa.Table) -> Tracking:
 def attributes_of(model: sa.Table | type[Any]) -> tuple[sa.Table, dict[str, sa.Column[Any]]]:
     """The table of a model, and its columns by the attributes that show them."""
     if isinstance(model, sa.Table):
-        shown = {name: column for name, column in model.columns.items() if name != CHANGE}
+        shown = {name: column for name, column in model.columns.items() if name not in _OWN}
         return model, shown
     try:
         mapper = class_mapper(model, configure=False)
@@ -129,7 +142,7 @@ def attributes_of(model: sa.Table | type[Any]) -> tuple[sa.Table, dict[str, sa.C
     found = {
         name: column
         for name, column in mapper.columns.items()
-        if isinstance(column, sa.Column) and column.table is table and column.name != CHANGE
+        if isinstance(column, sa.Column) and column.table is table and column.name not in _OWN
     }
     return table, found
 
@@ -168,8 +181,12 @@ def _uniques(table: sa.Table) -> tuple[tuple[str, ...], ...]:
 def _after_create(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
     if connection.dialect.name == "sqlite":
         sqlite_schema.start(connection, tracking_of(target))
+    elif connection.dialect.name == "postgresql":
+        postgresql_schema.start(connection, tracking_of(target))
 
 
 def _after_drop(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
     if connection.dialect.name == "sqlite":
         sqlite_schema.forget(connection, target.name)
+    elif connection.dialect.name == "postgresql":
+        postgresql_schema.forget(connection, tracking_of(target))

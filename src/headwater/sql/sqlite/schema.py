@@ -15,18 +15,16 @@ real, so that ``OR IGNORE``, ``DO NOTHING`` and ``DO UPDATE``, which replace not
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable
 
 import sqlalchemy as sa
 
+from headwater.sql.own import REMOVALS, TABLES, create_own_tables, new_epoch
 from headwater.sql.tracked import CHANGE, Tracking
 
 __all__ = [
     "REMOVALS",
     "TABLES",
-    "add_to",
-    "create_own",
     "drop_triggers",
     "forget",
     "label",
@@ -37,55 +35,13 @@ __all__ = [
     "triggers",
 ]
 
-_own = sa.MetaData()
-
-# One row per tracked table. ``last`` is the number of its latest change; changes up to ``floor``
-# may have been trimmed; ``declared`` is what its triggers were made for.
-TABLES = sa.Table(
-    "headwater_tables",
-    _own,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("epoch", sa.Text, nullable=False),
-    sa.Column("last", sa.BigInteger, nullable=False),
-    sa.Column("floor", sa.BigInteger, nullable=False),
-    sa.Column("declared", sa.Text, nullable=False),
-    sqlite_with_rowid=False,
-)
-
-# ``key`` and ``old`` are JSON objects by column name; ``old`` also has the row's former number.
-REMOVALS = sa.Table(
-    "headwater_removals",
-    _own,
-    sa.Column("table_name", sa.Text, primary_key=True),
-    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("key", sa.Text, nullable=False),
-    sa.Column("old", sa.Text, nullable=False),
-    sa.Column("at", sa.Text, nullable=False),
-    sqlite_with_rowid=False,
-)
-
-
-def add_to(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
-    """Headwater's own tables as part of a user's, so that ``create_all`` makes them, once."""
-    found = []
-    for table in (TABLES, REMOVALS):
-        known = metadata.tables.get(table.name)
-        found.append(table.to_metadata(metadata) if known is None else known)
-    return found[0], found[1]
-
-
-def create_own(connection: sa.Connection) -> None:
-    """Create Headwater's own tables where they are missing."""
-    for table in (TABLES, REMOVALS):
-        table.create(connection, checkfirst=True)
-
 
 def start(connection: sa.Connection, tracking: Tracking, *, anew: bool = True) -> None:
     """Begin to track a table that has the column: register it and make its triggers.
 
     Unless ``anew``, a table that is registered keeps its epoch and goes on counting.
     """
-    create_own(connection)
+    create_own_tables(connection)
     declared = tracking.declared()
     if anew:
         forget(connection, tracking.table)
@@ -93,7 +49,7 @@ def start(connection: sa.Connection, tracking: Tracking, *, anew: bool = True) -
     if connection.execute(TABLES.update().where(own).values(declared=declared)).rowcount == 0:
         connection.execute(
             TABLES.insert().values(
-                name=tracking.table, epoch=_epoch(), last=0, floor=0, declared=declared
+                name=tracking.table, epoch=new_epoch(), last=0, floor=0, declared=declared
             )
         )
     for statement in triggers(tracking).values():
@@ -119,7 +75,7 @@ def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None)
     """
     names = list(tables) if tables is not None else connection.scalars(sa.select(TABLES.c.name))
     for name in list(names):
-        connection.execute(TABLES.update().where(TABLES.c.name == name).values(epoch=_epoch()))
+        connection.execute(TABLES.update().where(TABLES.c.name == name).values(epoch=new_epoch()))
 
 
 def label(column: str) -> str:
@@ -273,7 +229,3 @@ def quote(name: str) -> str:
 
 def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
-
-
-def _epoch() -> str:
-    return secrets.token_hex(6)

@@ -1,0 +1,1 @@
+"""PostgreSQL: rows by transaction, snapshots as places, triggers, LISTEN, and retention."""

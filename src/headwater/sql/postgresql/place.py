@@ -1,0 +1,190 @@
+"""A place in a PostgreSQL table's changes: the transactions a client has, and parts of others.
+
+Changes are told transaction by transaction: ascending by transaction id, the removals of each
+before its rows, those by their order number. A client that was sent some of it has all
+transactions of a snapshot, and of (almost always) one more transaction the changes up to one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from headwater.errors import PositionError, UsageError
+from headwater.sql.postgresql.snapshot import Snapshot, base36
+
+__all__ = ["GONE", "MAX_SNAPSHOT", "ROW", "At", "SnapshotPlace"]
+
+# The two kinds of changes, in the order in which a transaction's are told.
+GONE, ROW = 0, 1
+
+# Characters of a snapshot's text: with it a place stays within the 1900 that a position allows.
+MAX_SNAPSHOT = 1700
+
+_B = "(?:0|[1-9a-z][0-9a-z]{0,12})"
+_PART = f"{_B}[GR]{_B}(?::[0-9A-Za-z_-]+)?"
+_TEXT = re.compile(
+    rf"(?P<xmax>{_B})(?::(?P<running>[0-9A-Za-z_-]+))?(?P<parts>(?:,{_PART}){{0,8}})(?P<past>,P)?"
+    rf"(?:~(?P<told>{_B})(?:~(?P<among>{_PART}))?)?"
+)
+_AT = re.compile(rf"(?P<xid>{_B})(?P<kind>[GR])(?P<number>{_B})(?::(?P<key>[0-9A-Za-z_-]+))?")
+_LARGEST = 2**63 - 1
+_START = datetime(1970, 1, 1, tzinfo=UTC)
+_TICK = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class At:
+    """Where one change is.
+
+    Attributes:
+        xid: the transaction that made it; 0 for rows that are older than their table's tracking.
+        kind: GONE or ROW.
+        number: its number within the transaction; 0 for those older rows.
+        key: of those older rows the primary key as JSON, which tells them apart. Not ordered.
+    """
+
+    xid: int
+    kind: Literal[0, 1]
+    number: int
+    key: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        text = f"{base36(self.xid)}{'R' if self.kind else 'G'}{base36(self.number)}"
+        if self.key:
+            text += ":" + urlsafe_b64encode(self.key.encode()).decode().rstrip("=")
+            if len(text) > MAX_SNAPSHOT:
+                raise UsageError("a primary key of more than 1,200 bytes does not fit a position")
+        return text
+
+    @property
+    def keys(self) -> list[str]:
+        """The columns of the key as text."""
+        found: list[str] = json.loads(self.key)
+        return found
+
+    def up_to(self, other: At) -> bool:
+        """Whether it is the other or before it. Older rows are ordered by the database alone."""
+        return self <= other and (self < other or self.key == other.key)
+
+    @classmethod
+    def parse(cls, text: str) -> At:
+        """Read ``str()``. Raises ValueError."""
+        found = _AT.fullmatch(text)
+        if found is None:
+            raise ValueError(text)
+        key = ""
+        if found["key"] is not None:
+            key = urlsafe_b64decode(found["key"] + "=" * (-len(found["key"]) % 4)).decode()
+            values = json.loads(key)
+            if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
+                raise ValueError(key)
+        number = int(found["number"], 36)
+        xid = int(found["xid"], 36)
+        if max(number, xid) > _LARGEST:
+            raise ValueError(text)
+        return cls(xid, 1 if found["kind"] == "R" else 0, number, key)
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotPlace:
+    """What a client has.
+
+    Attributes:
+        snapshot: all changes of its transactions.
+        parts: of some further transactions, each not in the snapshot, the changes up to these.
+        told: for a feed with a time window: what left it up to this moment was told. None: nothing
+            had left.
+        among: of the rows that left at the very moment ``told``, those up to this one were told;
+            None for all of them.
+        past: as the start of a page: the page before it ends with this change, not before it.
+        last: the change that the client was sent last, where it is known; not in the text.
+    """
+
+    snapshot: Snapshot
+    parts: tuple[At, ...] = ()
+    told: datetime | None = None
+    among: At | None = None
+    past: bool = False
+    last: At | None = field(default=None, compare=False)
+
+    def includes(self, other: SnapshotPlace, /) -> bool:
+        return self.snapshot.covers(other.snapshot) and all(map(self.has_change, other.parts))
+
+    def has(self, other: SnapshotPlace, /) -> bool:
+        return self.includes(other) if other.last is None else self.has_change(other.last)
+
+    def has_change(self, at: At) -> bool:
+        """Whether the client has this very change."""
+        if self.snapshot.has(at.xid):
+            return True
+        return any(at.xid == part.xid and at.up_to(part) for part in self.parts)
+
+    def since(self, base: SnapshotPlace, /) -> SnapshotPlace:
+        if self.includes(base):
+            return self
+        snapshot = self.snapshot.union(base.snapshot)
+        furthest: dict[int, At] = {}
+        for part in (*self.parts, *base.parts):
+            known = furthest.get(part.xid)
+            if not snapshot.has(part.xid) and (known is None or known <= part):
+                furthest[part.xid] = part
+        return replace(self, snapshot=snapshot, parts=tuple(sorted(furthest.values())))
+
+    def then(self, at: At, now: Snapshot, told: datetime | None) -> SnapshotPlace:
+        """Here, and then sent what ``now`` has, in order, up to one change."""
+        snapshot = self.snapshot.union(now.cut(at.xid))
+        if not self.parts:
+            return SnapshotPlace(snapshot, (at,), told, last=at)
+        others = (p for p in self.parts if p.xid != at.xid and not snapshot.has(p.xid))
+        return SnapshotPlace(snapshot, tuple(sorted((*others, at))), told, last=at)
+
+    def at(self, told: datetime | None, /) -> SnapshotPlace:
+        return replace(self, told=told, among=None)
+
+    @property
+    def below(self) -> At | None:
+        """A page that ends just before this place ends before this change, or with it if ``past``.
+
+        None: it ends with what is below the snapshot's xmax.
+        """
+        return self.parts[-1] if self.parts else None
+
+    def __str__(self) -> str:
+        text = str(self.snapshot) + "".join(f",{part}" for part in self.parts)
+        if self.past:
+            text += ",P"
+        if self.told is not None:
+            text += "~" + base36(max(0, (self.told - _START) // _TICK))
+            if self.among is not None:
+                text += f"~{self.among}"
+        return text
+
+    @classmethod
+    def parse(cls, text: str) -> SnapshotPlace:
+        """Read what ``str()`` gave. Raises PositionError for anything else."""
+        found = _TEXT.fullmatch(text)
+        try:
+            if found is None:
+                raise ValueError(text)
+            snapshot = Snapshot.parse(found["xmax"], found["running"])
+            parts = tuple(map(At.parse, found["parts"].split(",")[1:]))
+            told = None if found["told"] is None else _START + int(found["told"], 36) * _TICK
+            among = None if found["among"] is None else At.parse(found["among"])
+            place = cls(snapshot, parts, told, among, found["past"] is not None)
+            if snapshot.xmax > _LARGEST or str(place) != text or not place._sound():
+                raise ValueError(text)
+        except (ValueError, OverflowError) as error:
+            raise PositionError(text, "unknown", "it is not a place in a table") from error
+        return place
+
+    def _sound(self) -> bool:
+        """Whether each part is of another transaction that the snapshot lacks, none beyond it."""
+        xids = [part.xid for part in self.parts]
+        return all(
+            xid <= self.snapshot.xmax and not self.snapshot.has(xid) for xid in xids
+        ) and xids == sorted(set(xids))

@@ -1,0 +1,34 @@
+"""The 64-bit transaction id of PostgreSQL as a type of SQLAlchemy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+
+__all__ = ["XID8", "as_xid"]
+
+
+class XID8(sa.types.UserDefinedType[int]):
+    """``xid8``, an int in Python. It never wraps around, unlike ``xid``."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "xid8"
+
+    def bind_processor(self, dialect: sa.Dialect) -> Callable[[int | None], str | None]:  # noqa: ARG002
+        return lambda value: None if value is None else str(value)
+
+    def result_processor(
+        self,
+        dialect: sa.Dialect,  # noqa: ARG002
+        coltype: object,  # noqa: ARG002
+    ) -> Callable[[Any], int | None]:
+        return lambda value: None if value is None else int(value)
+
+
+def as_xid(text: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+    """A text as an ``xid8``: there is no cast from bigint."""
+    return sa.cast(text, XID8())
