@@ -134,6 +134,7 @@ async def test_a_failure_is_counted_and_retried_while_streams_stay_open(caplog):
         assert told(await answer.next()) == ("summary", {"client": "a", "n": 7})
         assert rig.poll.failures.in_a_row == 0
         assert rig.poll.failures.total >= 2
+        assert rig.live.stats.source_failures >= 2
     assert "the other side is down" in caplog.text
 
 

@@ -507,3 +507,38 @@ def test_openapi_describes_both_halves():
         assert status in paths["/api/mine/stream"]["get"]["responses"]
     assert "HTTPValidationError" not in json.dumps(document)
     assert "head" not in paths["/api/things"]
+
+
+@pytest.mark.parametrize("half", ["", "/stream"])
+async def test_a_guard_may_also_give_the_handler_its_value(half):
+    """It is the way most people have their current user."""
+
+    async def current_user(request: Request) -> str:
+        if "x-user" not in request.headers:
+            raise Problem(401, "who are you?")
+        return request.headers["x-user"]
+
+    rig = Rig()
+
+    @rig.live.feed("/mine", item=Item, requires=Depends(current_user))
+    async def mine(user: str = Depends(current_user)) -> Source:
+        return rig.log.topic(user)
+
+    async with serving(rig.app) as port:
+        async with request(port, f"/api/mine{half}?limit=0") as answer:
+            assert answer.status == 401
+        async with request(port, f"/api/mine{half}", headers={"X-User": "ann"}) as answer:
+            assert answer.status == 200
+
+
+async def test_after_and_before_together_are_refused_and_a_bad_before_resets_a_stream():
+    rig = Rig()
+    await rig.add(1)
+    async with serving(rig.app) as port:
+        _, page = await body(port, "/api/things")
+        token = page["position"]
+        answer, problem = await body(port, f"/api/things?after={token}&before={token}")
+        assert (answer.status, problem["errors"][0]["field"]) == (422, "before")
+        async with request(port, "/api/things/stream?before=nonsense") as answer:
+            assert (await answer.next()).event == "reset"
+            assert (await answer.next()).event == "snapshot"

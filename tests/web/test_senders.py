@@ -113,7 +113,10 @@ async def test_a_middleware_that_rewrites_bodies_keeps_its_streams(sender):
         async def __call__(self, scope, receive, send):
             async def shout(message):
                 if message["type"] == "http.response.body":
-                    message = {**message, "body": message["body"].replace(b"event: ", b"event: my_")}
+                    message = {
+                        **message,
+                        "body": message["body"].replace(b"event: ", b"event: my_"),
+                    }
                 await send(message)
 
             await self.app(scope, receive, shout)

@@ -40,7 +40,7 @@ _DELIVERY = {
     "overrun": "Streams dropped because too much was waiting for them.",
     "denied": "Streams ended because their right was lost.",
     "reread": "Times that a slow stream read the source again.",
-    "poll_failures": "Failures of polled sources.",
+    "source_failures": "Readings of a source that failed.",
 }
 
 

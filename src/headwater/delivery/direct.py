@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
 
 from headwater.delivery.sender import ROOM, Headers, Sender, Shared
+from headwater.delivery.stream import Stream
 
 __all__ = ["DirectSender"]
 
@@ -26,16 +26,17 @@ class DirectSender(Sender, asyncio.Protocol):
 
     Arguments:
         transport: the connection, with nothing of another response to come on it.
-        on_lost: called once when the connection is gone, for whatever reason.
+        stream: is told when there is room again, and when the connection is gone.
     """
 
-    __slots__ = ("_on_lost", "_transport", "_write")
+    __slots__ = ("_stream", "_transport", "_write")
 
-    def __init__(self, transport: asyncio.Transport, *, on_lost: Callable[[], None]) -> None:
+    def __init__(self, transport: asyncio.Transport, stream: Stream) -> None:
         super().__init__()
+        self.owner = stream
+        self._stream = stream
         self._transport = transport
         self._write = transport.write
-        self._on_lost = on_lost
         transport.set_write_buffer_limits(high=ROOM, low=ROOM // 4)
         sock = transport.get_extra_info("socket")
         if sock is not None:
@@ -81,8 +82,7 @@ class DirectSender(Sender, asyncio.Protocol):
     def resume_writing(self) -> None:
         self.full = False
         self.busy_since = None
-        if self.on_idle is not None:
-            self.on_idle()
+        self._stream.idle()
 
     def data_received(self, data: bytes) -> None:
         """A client has nothing to say on a stream; what it sends is read and dropped."""
@@ -91,6 +91,6 @@ class DirectSender(Sender, asyncio.Protocol):
         self.closed = True
         self.full = False
         self.busy_since = None
-        if self.on_idle is not None:
-            self.on_idle()
-        self._on_lost()
+        self._stream.idle()
+        self._stream.lost()
+        self._stream.release()

@@ -94,7 +94,6 @@ class EventStream(Stream):
         self._replayed: dict[str, None] = {}
         self.on_commit: Callable[[], None] | None = None
         self.headers_of: Any = None
-        sender.on_idle = self._idle
 
     @property
     def is_connected(self) -> bool:
@@ -154,7 +153,7 @@ class EventStream(Stream):
     def commit(self, status: int = 200) -> None:
         if not self.committed and not self.ended:
             if self.headers_of is not None:
-                self.headers.extend(self.headers_of.raw_headers)
+                self.headers = (*self.headers, *self.headers_of.raw_headers)
                 self.headers_of = None
             super().commit(status)
             if self.on_commit is not None:
@@ -274,7 +273,7 @@ class EventStream(Stream):
             await waiter
         return not self.ended
 
-    def _idle(self) -> None:
+    def idle(self) -> None:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -282,7 +281,7 @@ class EventStream(Stream):
 
     def _end(self) -> None:
         super()._end()
-        self._idle()
+        self.idle()
 
 
 def _is_single(value: object) -> bool:

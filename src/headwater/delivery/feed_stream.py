@@ -90,6 +90,7 @@ class FeedStream(Stream):
     """
 
     __slots__ = (
+        "_drained",
         "_place",
         "_reader",
         "_restart",
@@ -117,11 +118,11 @@ class FeedStream(Stream):
         self.had: Place | None = None
         self.told: datetime | None = None
         self.state = State.READING
+        self._drained: asyncio.Future[None] | None = None
         self._place: Place | None = None
         self._reader: asyncio.Task[None] | None = None
         self._restart: ResetReason | None = None
         channel.streams.add(self)
-        sender.on_idle = self._idle
 
     @property
     def feed(self) -> Feed:
@@ -215,14 +216,13 @@ class FeedStream(Stream):
     async def _room(self) -> None:
         """Wait until the connection has drained."""
         if self.sender.full and not self.ended:
-            drained = asyncio.get_running_loop().create_future()
-            self.sender.on_idle = lambda: None if drained.done() else drained.set_result(None)
-            try:
-                await drained
-            finally:
-                self.sender.on_idle = self._idle
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
 
-    def _idle(self) -> None:
+    def idle(self) -> None:
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_result(None)
         if self.state is State.BEHIND and not self.ended:
             self.channel.go_on(self)
 

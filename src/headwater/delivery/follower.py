@@ -123,6 +123,10 @@ class Follower:
         if self._due or self._expecting:
             self._soon()
 
+    def failed(self) -> None:
+        """Count a reading that failed."""
+        self.counters.source_failures += 1
+
     def retire(self, before: Place) -> None:
         """Move on all streams whose position is about to expire."""
         if self._renewing is None:

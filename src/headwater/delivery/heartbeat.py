@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import itertools
 import logging
 from typing import Protocol
 
@@ -36,25 +35,30 @@ class Beating(Protocol):
 class Token:
     """A stream's place in the heap; emptied when the stream ends, so that it can be freed."""
 
-    __slots__ = ("interval", "stream")
+    __slots__ = ("due", "interval", "stream")
 
-    def __init__(self, stream: Beating, interval: float) -> None:
+    def __init__(self, stream: Beating, interval: float, due: float) -> None:
         self.stream: Beating | None = stream
         self.interval = interval
+        self.due = due
+
+    def __lt__(self, other: Token) -> bool:
+        return self.due < other.due
 
 
 class Heartbeats:
     """The heartbeats of one event loop."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Token]] = []
-        self._order = itertools.count()
+        self._heap: list[Token] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, stream: Beating, interval: float) -> Token:
         """Send a heartbeat whenever ``stream`` was silent for ``interval`` seconds."""
-        token = Token(stream, interval)
-        self._push(asyncio.get_running_loop().time() + interval, token)
+        token = Token(stream, interval, asyncio.get_running_loop().time() + interval)
+        heapq.heappush(self._heap, token)
+        if self._timer is None or token.due < self._timer.when():
+            self._arm()
         return token
 
     def remove(self, token: Token) -> None:
@@ -68,34 +72,29 @@ class Heartbeats:
             self._timer = None
         self._heap.clear()
 
-    def _push(self, due: float, token: Token) -> None:
-        heapq.heappush(self._heap, (due, next(self._order), token))
-        if self._timer is None or due < self._timer.when():
-            self._arm()
-
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_at(self._heap[0][0], self._look) if self._heap else None
+        self._timer = loop.call_at(self._heap[0].due, self._look) if self._heap else None
 
     def _look(self) -> None:
         self._timer = None
         now = asyncio.get_running_loop().time()
-        again: list[tuple[float, Token]] = []
-        while self._heap and self._heap[0][0] <= now:
-            token = heapq.heappop(self._heap)[2]
+        again: list[Token] = []
+        while self._heap and self._heap[0].due <= now:
+            token = heapq.heappop(self._heap)
             stream = token.stream
             if stream is None:
                 continue
-            due = stream.written_at + token.interval
-            if due <= now:
+            token.due = stream.written_at + token.interval
+            if token.due <= now:
                 try:
                     stream.beat()
                 except Exception:
                     logger.exception("a heartbeat could not be sent")
-                due = now + token.interval
-            again.append((due, token))
-        for due, token in again:
-            heapq.heappush(self._heap, (due, next(self._order), token))
+                token.due = now + token.interval
+            again.append(token)
+        for token in again:
+            heapq.heappush(self._heap, token)
         self._arm()

@@ -33,7 +33,7 @@ class Counters:
     overrun: int = 0
     denied: int = 0
     reread: int = 0
-    poll_failures: int = 0
+    source_failures: int = 0
 
 
 class OpenStreams:

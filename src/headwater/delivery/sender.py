@@ -1,7 +1,7 @@
 """Bytes to one connection: the last step before the wire, the same for every kind of stream.
 
 A sender takes bytes without waiting and says how much it holds. Who writes faster than the peer
-reads looks at ``full`` and stops; the sender calls ``on_idle`` once there is room again.
+reads looks at ``full`` and stops; the sender tells its owner once there is room again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 __all__ = ["ROOM", "AsgiSender", "Sender", "Shared"]
 
@@ -46,6 +46,14 @@ class Shared:
         return self._chunk
 
 
+class Owner(Protocol):
+    """Whose bytes a sender sends."""
+
+    def idle(self) -> None:
+        """There is room again."""
+        ...
+
+
 class Sender(ABC):
     """Bytes to one connection.
 
@@ -54,16 +62,16 @@ class Sender(ABC):
         full: as much waits as shall; more is taken all the same.
         busy_since: the loop's time since when the peer takes nothing, or None. A shared timer
             looks at it to drop peers that stopped reading.
-        on_idle: called when there is room again, also when the sender is closed.
+        owner: is told when there is room again, also when the sender is closed.
     """
 
-    __slots__ = ("busy_since", "closed", "full", "on_idle")
+    __slots__ = ("busy_since", "closed", "full", "owner")
 
     def __init__(self) -> None:
         self.closed = False
         self.full = False
         self.busy_since: float | None = None
-        self.on_idle: Callable[[], None] | None = None
+        self.owner: Owner | None = None
 
     @property
     @abstractmethod
@@ -193,8 +201,8 @@ class AsgiSender(Sender):
         self._parts.clear()
         self._pending = 0
         self.busy_since = None
-        if self.on_idle is not None:
-            self.on_idle()
+        if self.owner is not None:
+            self.owner.idle()
 
     def _wake(self) -> None:
         if self._flusher is None:
@@ -237,8 +245,8 @@ class AsgiSender(Sender):
                 self.busy_since = None
                 if not self._pending and not self._finishing:
                     self.full = False
-                    if self.on_idle is not None:
-                        self.on_idle()
+                    if self.owner is not None:
+                        self.owner.idle()
                     if not self._pending and self.on_flushed is not None:
                         self.on_flushed()
         except asyncio.CancelledError:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
 
 from headwater.delivery.heartbeat import Token
 from headwater.delivery.open_streams import OpenStreams
@@ -29,6 +29,14 @@ _OWN = frozenset(name for name, _ in EVENT_STREAM_HEADERS) | {b"content-length"}
 Closer = Callable[[], Awaitable[object] | object]
 
 
+class Right(Protocol):
+    """What a stream holds for as long as it may go on."""
+
+    def let_go(self, stream: Stream) -> None:
+        """The stream has ended."""
+        ...
+
+
 class Stream:
     """One open response.
 
@@ -39,6 +47,7 @@ class Stream:
         ended: the response is over, or the peer has gone.
         headers: further headers of the response, lower-case names; may be added to until it is
             committed.
+        lease: the right to go on, which is let go when the stream ends.
     """
 
     __slots__ = (
@@ -50,6 +59,7 @@ class Stream:
         "ended",
         "headers",
         "heartbeat",
+        "lease",
         "sender",
         "written_at",
     )
@@ -62,10 +72,12 @@ class Stream:
         self.written_at = 0.0
         self.committed = False
         self.ended = False
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers: Sequence[tuple[bytes, bytes]] = ()
+        self.lease: Right | None = None
         self._streams = streams
         self._beat: Token | None = None
-        self._closers: list[Closer] = []
+        self._closers: tuple[Closer, ...] = ()
+        sender.owner = self
 
     def commit(self, status: int = 200) -> None:
         """Send the response's head. Idempotent."""
@@ -74,7 +86,7 @@ class Stream:
         self.committed = True
         extra = [pair for pair in self.headers if pair[0] not in _OWN]
         self.sender.start(status, (*EVENT_STREAM_HEADERS, *extra))
-        self.headers = []
+        self.headers = ()
         self.written_at = asyncio.get_running_loop().time()
         self._streams.add(self)
         if self.heartbeat is not None:
@@ -85,6 +97,9 @@ class Stream:
         self.sender.write(data)
         self.written_at = asyncio.get_running_loop().time()
         self._streams.counters.writes += 1
+
+    def idle(self) -> None:
+        """The sender has room again."""
 
     def beat(self) -> None:
         """Send a heartbeat, unless bytes are on their way."""
@@ -136,12 +151,11 @@ class Stream:
         if self.ended:
             self._run(call)
         else:
-            self._closers.append(call)
+            self._closers += (call,)
 
     def forget(self, call: Closer) -> None:
         """Undo ``on_close``, if it was not called yet."""
-        if call in self._closers:
-            self._closers.remove(call)
+        self._closers = tuple(each for each in self._closers if each is not call)
 
     def _end(self) -> None:
         if self.ended:
@@ -150,7 +164,10 @@ class Stream:
         if self._beat is not None:
             self._streams.heartbeats.remove(self._beat)
             self._beat = None
-        closers, self._closers = self._closers, []
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            lease.let_go(self)
+        closers, self._closers = self._closers, ()
         for call in closers:
             self._run(call)
 

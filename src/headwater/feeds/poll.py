@@ -202,6 +202,8 @@ class PollOrigin(Origin):
             )
             log = logger.warning if timed_out else logger.exception
             log("%s failed: %s", self.name, failures.last)
+            if self._sink is not None:
+                self._sink.failed()
             raise SourceUnavailableError(self.name, failures.last) from error
         failures.in_a_row = 0
         return state

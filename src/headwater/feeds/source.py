@@ -120,6 +120,10 @@ class Sink(Protocol):
         """Take the changes up to ``head``, in order. Empty when only the head moved."""
         ...
 
+    def failed(self) -> None:
+        """The origin could not be read just now; it tries again by itself."""
+        ...
+
     def retire(self, before: Place) -> None:
         """Positions that do not include ``before`` expire soon: move on who still holds one."""
         ...

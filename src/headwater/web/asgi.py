@@ -155,9 +155,8 @@ class Connection:
             return
         self._stream = self._offer = None
         old.on_flushed = None
-        new = DirectSender(offer.take(), on_lost=lambda: _lost(stream))
-        new.on_idle, old.on_idle = old.on_idle, None
-        stream.sender = new
+        old.owner = None
+        stream.sender = DirectSender(offer.take(), stream)
         # The request ends here; what it kept alive is freed.
         self._interrupt()
 
@@ -170,11 +169,6 @@ class Connection:
         if self._task is not None and not self._interrupted:
             self._interrupted = True
             self._task.cancel()
-
-
-def _lost(stream: Stream) -> None:
-    stream.lost()
-    stream.release()
 
 
 _said = False
@@ -291,7 +285,7 @@ async def serve_events(
         last_event_id=last_event_id(scope),
         max_pending=options.max_pending,
     )
-    stream.headers.extend(headers)
+    stream.headers = headers
     await run_handler(connection, stream, lambda: handler(stream), options)
     if not stream.committed:
         stream.commit()

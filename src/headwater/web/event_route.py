@@ -120,6 +120,7 @@ class EventRoute(GuardedRoute):
     def wrap(self, handler: Handler, guards: Guards, overrides: Any) -> Handler:
         async def answer(request: Request) -> Response:
             state = dict(request.scope.get("state") or {})
+            doubts = self._live.leases.doubts
             extra = _empty_response()
             await guards.solve(request, extra, overrides)
             accept = request.headers.get("accept")
@@ -139,7 +140,7 @@ class EventRoute(GuardedRoute):
             if request.method == "HEAD" and kind != "manual":
                 return head_of_stream(extra)
             self._live.refuse_while_draining()
-            return await self._stream(request, handler, guards, overrides, extra, state)
+            return await self._stream(request, handler, guards, overrides, extra, state, doubts)
 
         return answer
 
@@ -151,6 +152,7 @@ class EventRoute(GuardedRoute):
         overrides: Any,
         extra: Response,
         state: dict[str, Any],
+        doubts: int,
     ) -> Response:
         connection = Connection(request.scope, request.receive, request._send)
         stream = EventStream(
@@ -161,7 +163,7 @@ class EventRoute(GuardedRoute):
             last_event_id=last_event_id(request.scope),
             max_pending=self.sse.max_pending,
         )
-        stream.headers.extend(extra.raw_headers)
+        stream.headers = extra.raw_headers
         if guards.guards:
             again, name = renewed_request(request, state)
 
@@ -172,7 +174,9 @@ class EventRoute(GuardedRoute):
                     return verdict_of(error)
                 return None
 
-            self._live.leases.hold(stream, (self.path, name), check, subjects(request.scope))
+            self._live.leases.hold(
+                stream, (self.path, name), check, subjects(request.scope), doubts
+            )
         request.scope[_STREAM] = stream
         async with AsyncExitStack() as stack:
             # What dependencies hold is released when the handler returns, not when the stream ends.

@@ -63,6 +63,7 @@ class _Call:
         extra: headers that guards and dependencies have set.
         plan: plans a request; to ask the rights again.
         state: what ``request.state`` held before any guard.
+        doubts: as ``Leases`` had it before any guard.
     """
 
     request: Request
@@ -70,6 +71,7 @@ class _Call:
     extra: Response
     plan: Callable[[Request, Response], Awaitable[_Asked]]
     state: dict[str, Any]
+    doubts: int
 
 
 class _Plan(Response):
@@ -157,9 +159,10 @@ class _Half(GuardedRoute):
 
         async def answer(request: Request) -> Response:
             state = dict(request.scope.get("state") or {})
+            doubts = self._live.leases.doubts
             extra = _empty_response()
             asked = await planning(request, extra)
-            return await self.answer(_Call(request, asked, extra, planning, state))
+            return await self.answer(_Call(request, asked, extra, planning, state, doubts))
 
         return answer
 
@@ -178,8 +181,6 @@ class FeedRoute(_Half):
     async def answer(self, call: _Call) -> Response:
         request, asked, extra = call.request, call.asked, call.extra
         feed, source, paging = self.declaration.feed, asked.source, asked.paging
-        if paging.after is not None and paging.before is not None:
-            raise PositionError(paging.before, "unknown", "send either after or before, not both")
         if paging.before is not None:
             page = await source.page(paging.limit, before=await self._place(source, paging.before))
         elif paging.after is not None:
@@ -222,7 +223,11 @@ class FeedStreamRoute(_Half):
         resume = last_event_id(request.scope) or paging.after
         before: Place | None = None
         if resume is None and paging.before is not None:
-            before = await self._place(source, paging.before)
+            try:
+                before = await self._place(source, paging.before)
+            except PositionError:
+                # What cannot be resumed is answered in the stream, as for every other position.
+                resume = paging.before
         hub = self._live.hub
         again, name = renewed_request(request, call.state)
         async with hub.channel(self.declaration.feed, source) as channel:
@@ -235,7 +240,7 @@ class FeedStreamRoute(_Half):
                 limit=paging.limit,
                 heartbeat=self._heartbeat,
             )
-            stream.headers.extend(extra.raw_headers)
+            stream.headers = extra.raw_headers
             stream.begin(opening)
         # What the lease keeps for as long as the stream lives must not hold the request.
         identity, plan = source.identity, call.plan
@@ -247,7 +252,9 @@ class FeedStreamRoute(_Half):
                 return verdict_of(error)
             return None if now.source.identity == identity else CHANGED
 
-        self._live.leases.hold(stream, (self.path, name), check, subjects(request.scope))
+        self._live.leases.hold(
+            stream, (self.path, name), check, subjects(request.scope), call.doubts
+        )
         return HoldResponse(connection, stream)
 
 

@@ -176,8 +176,15 @@ def _empty_response() -> Response:
 
 
 def _without(dependant: Dependant, guards: list[Guard]) -> Dependant:
-    """A route's dependencies without its guards, which have been solved by then."""
+    """A route's dependencies without its guards, which have been solved by then.
+
+    One whose value the handler takes as a parameter is solved again, for that value.
+    """
     calls = {id(each.dependency) for each in guards}
     rest = copy.copy(dependant)
-    rest.dependencies = [each for each in dependant.dependencies if id(each.call) not in calls]
+    rest.dependencies = [
+        each
+        for each in dependant.dependencies
+        if each.name is not None or id(each.call) not in calls
+    ]
     return rest

@@ -42,17 +42,28 @@ class Lease:
         subjects: on whose behalf; see ``identify``.
         streams: who holds it.
         unanswered_since: the loop's time since which it could not be asked, or None.
+        leases: where it is kept.
     """
 
     name: Hashable
     check: Callable[[], Awaitable[Verdict]]
     subjects: frozenset[str]
     streams: set[Stream]
+    leases: Leases
     unanswered_since: float | None = None
+
+    def let_go(self, stream: Stream) -> None:
+        """A stream has ended."""
+        self.leases.let_go(self, stream)
 
 
 class Leases:
-    """All leases of one event loop."""
+    """All leases of one event loop.
+
+    Attributes:
+        doubts: how often someone's rights were asked again. A request notes it before its guards
+            run: had it grown when the stream is held, the guards' answer may be out of date.
+    """
 
     def __init__(self, streams: OpenStreams, *, interval: float = INTERVAL) -> None:
         self._streams = streams
@@ -62,6 +73,7 @@ class Leases:
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._timer: asyncio.TimerHandle | None = None
         self._asking = False
+        self.doubts = 0
 
     def hold(
         self,
@@ -69,25 +81,33 @@ class Leases:
         name: Hashable,
         check: Callable[[], Awaitable[Verdict]],
         subjects: frozenset[str],
+        doubts: int,
     ) -> None:
         """Let ``stream`` go on for as long as ``check`` says so.
 
         Arguments:
             name: equal for streams whose rights are the same question.
+            doubts: as it was before the stream's guards ran.
         """
+        if stream.ended:
+            return
         lease = self._leases.get((name, subjects))
         if lease is None:
-            lease = Lease((name, subjects), check, subjects, set())
+            lease = Lease((name, subjects), check, subjects, set(), self)
             self._leases[lease.name] = lease
             for subject in subjects:
                 self._by_subject.setdefault(subject, set()).add(lease)
         lease.streams.add(stream)
-        stream.on_close(lambda: self._let_go(lease, stream))
+        stream.lease = lease
+        if doubts != self.doubts:
+            # The right may have been taken away between the guards' look and now.
+            self._streams.run(self._ask(lease), "asking the rights of a stream")
         if self._timer is None and not self._asking and self._interval < math.inf:
             self._arm()
 
     async def recheck(self, subject: str | None = None) -> None:
         """Ask again now: for one subject, or for all."""
+        self.doubts += 1
         leases: Iterable[Lease] = (
             self._leases.values() if subject is None else self._by_subject.get(subject, ())
         )
@@ -153,7 +173,8 @@ class Leases:
             lease.unanswered_since = now
         return CHANGED if now - lease.unanswered_since > _PATIENCE else None
 
-    def _let_go(self, lease: Lease, stream: Stream) -> None:
+    def let_go(self, lease: Lease, stream: Stream) -> None:
+        """A stream has ended; its lease is forgotten with the last one."""
         lease.streams.discard(stream)
         if not lease.streams and self._leases.get(lease.name) is lease:
             del self._leases[lease.name]

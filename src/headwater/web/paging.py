@@ -50,13 +50,16 @@ def read_paging(request: Request, limit: int, *, stream: bool) -> Paging:
             limit = int(text)
         else:
             errors.append(_error("limit", text, f"must be a whole number from 1 to {MAX_LIMIT}"))
+    after, before = query.get("after"), query.get("before")
+    if after is not None and before is not None and not stream:
+        errors.append(_error("before", before, "goes without `after`: send one of the two"))
     text = None if stream else query.get("wait")
     if text is not None:
         if _NUMBER.fullmatch(text) and 0 <= float(text) <= MAX_WAIT:
             wait = float(text)
         else:
             errors.append(_error("wait", text, f"must be seconds from 0 to {MAX_WAIT}"))
-    return Paging(limit, query.get("after"), query.get("before"), wait, errors)
+    return Paging(limit, after, before, wait, errors)
 
 
 def _error(name: str, value: str, sentence: str) -> dict[str, Any]:

@@ -23,6 +23,8 @@ MEDIA_TYPE = "application/problem+json"
 # Values that a log or a screen should never show again.
 _SECRET = ("password", "token", "secret", "api_key", "authorization")
 _LONGEST = 200
+# As RFC 9110 has them; older Pythons know these by earlier names.
+_PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 
 class Problem(HTTPException):
@@ -60,7 +62,7 @@ def problem_response(
 ) -> Response:
     """A problem as a response."""
     try:
-        phrase = HTTPStatus(status).phrase
+        phrase = _PHRASES.get(status) or HTTPStatus(status).phrase
     except ValueError:
         phrase = "Error"
     body = {

@@ -28,6 +28,9 @@ class _Sink:
         self.head = head
         self.news.set()
 
+    def failed(self) -> None:
+        pass
+
     def retire(self, before: Place) -> None:
         pass
 
