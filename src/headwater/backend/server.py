@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import multiprocessing
 import os
@@ -54,6 +55,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        _spare_the_collector()
         if self.started and self.greeting is not None:
             print(self.greeting, flush=True)  # noqa: T201 - what `serve` says on a terminal
 
@@ -69,6 +71,15 @@ class Server(uvicorn.Server):
             yield
             # Raised again they would make an orderly end look like a crash.
             self._captured_signals.clear()
+
+
+def _spare_the_collector() -> None:
+    # The cyclic collector looks at every live object again and again while streams are opened,
+    # which took a third of the time. What is there from the start never becomes garbage, and
+    # requests leave few cycles behind.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def build_server(settings: Settings, app: FastAPI) -> Server:
