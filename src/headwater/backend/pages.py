@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
+
+from headwater.web.problems import Problem
 
 __all__ = ["Pages", "console_pages", "reference_pages"]
 
@@ -41,11 +42,10 @@ class Pages(BaseRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in {"GET", "HEAD"}:
-            response = Response(status_code=405, headers={"allow": "GET, HEAD"})
-        else:
-            response = await self._static.get_response(self._files[scope["path"]], scope)
-            # Asked again each time, and answered with 304: a new version is seen at once.
-            response.headers["cache-control"] = "no-cache"
+            raise Problem(405, "This is a file: GET and HEAD.", headers={"Allow": "GET, HEAD"})
+        response = await self._static.get_response(self._files[scope["path"]], scope)
+        # Asked again each time, and answered with 304: a new version is seen at once.
+        response.headers["cache-control"] = "no-cache"
         await response(scope, receive, send)
 
 

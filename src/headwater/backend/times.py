@@ -20,16 +20,25 @@ def utc_now() -> datetime:
 
 
 def moment_check(column: str) -> str:
-    """A CHECK that lets nothing into a column which could not be read back."""
-    return f"typeof({column}) = 'text' AND datetime({column}) IS NOT NULL"
+    """A CHECK that lets nothing into a column which could not be read back.
+
+    SQLite takes more for a date than Python does: February 31st, 24 o'clock, mere numbers.
+    """
+    return (
+        f"typeof({column}) = 'text' AND {column} BETWEEN '1000' AND '9999' "
+        f"AND date(substr({column}, 1, 10), '+0 days') IS substr({column}, 1, 10) "
+        f"AND datetime({column}) IS NOT NULL AND substr({column}, 11, 1) IN ('', ' ', 'T') "
+        f"AND substr({column}, 12, 2) < '24' "
+        f"AND substr({column}, 12) NOT GLOB '*[ z]*'"
+    )
 
 
 def sorted_moment_check(column: str) -> str:
     """The same, and only in the form that ``CURRENT_TIMESTAMP`` has, for what is compared."""
-    fraction = f"substr({column}, 20, 1) = '.' AND substr({column}, 21) NOT GLOB '*[^0-9]*'"
     return (
         f"{moment_check(column)} AND {column} GLOB '????-??-?? ??:??:??*' "
-        f"AND (length({column}) = 19 OR (length({column}) BETWEEN 21 AND 26 AND {fraction}))"
+        f"AND (length({column}) = 19 OR (length({column}) BETWEEN 21 AND 26 "
+        f"AND substr({column}, 20, 1) = '.' AND substr({column}, 21) NOT GLOB '*[^0-9]*'))"
     )
 
 

@@ -19,11 +19,17 @@ NAMES = {
     "fk": "fk_%(table_name)s_%(column_0_name)s",
     "pk": "pk_%(table_name)s",
 }
-MOMENT = "typeof({0}) = 'text' AND datetime({0}) IS NOT NULL"
+MOMENT = (
+    "typeof({0}) = 'text' AND {0} BETWEEN '1000' AND '9999' "
+    "AND date(substr({0}, 1, 10), '+0 days') IS substr({0}, 1, 10) "
+    "AND datetime({0}) IS NOT NULL AND substr({0}, 11, 1) IN ('', ' ', 'T') "
+    "AND substr({0}, 12, 2) < '24' "
+    "AND substr({0}, 12) NOT GLOB '*[ z]*'"
+)
 SORTED_MOMENT = (
-    "typeof({0}) = 'text' AND datetime({0}) IS NOT NULL AND {0} GLOB '????-??-?? ??:??:??*' "
-    "AND (length({0}) = 19 OR (length({0}) BETWEEN 21 AND 26 AND substr({0}, 20, 1) = '.' "
-    "AND substr({0}, 21) NOT GLOB '*[^0-9]*'))"
+    MOMENT + " AND {0} GLOB '????-??-?? ??:??:??*' "
+    "AND (length({0}) = 19 OR (length({0}) BETWEEN 21 AND 26 "
+    "AND substr({0}, 20, 1) = '.' AND substr({0}, 21) NOT GLOB '*[^0-9]*'))"
 )
 
 

@@ -1,0 +1,106 @@
+"""The database goes away while the backend runs: 503, and streams go on when it is back."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+
+import pytest
+
+from headwater.backend.settings import Settings
+from support.backend import Person, World, listening, running
+from support.http import request
+
+ENTRY = {"entries": [{"message": "m"}]}
+
+
+def refused(answer) -> str:
+    assert answer.status_code == 503, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "INSERT" not in answer.text
+    return answer.json()["detail"]
+
+
+@pytest.fixture
+async def impatient(settings: Settings, standing, monkeypatch: pytest.MonkeyPatch):
+    """A world that waits for a lock for a moment only."""
+    import headwater.backend.database as database
+    from headwater.sql import configure_sqlite
+
+    monkeypatch.setattr(
+        database,
+        "configure_sqlite",
+        lambda engine, **options: configure_sqlite(engine, busy_timeout=0.05, **options),
+    )
+    async with running(settings, standing) as world:
+        yield world
+
+
+async def test_locked_by_another_program(impatient: World):
+    ann = await impatient.user("ann")
+    other = sqlite3.connect(impatient.backend.database.address.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        refused(await ann.client.post("/api/logs", json=ENTRY))
+        # Readers do not wait for writers.
+        assert (await ann.client.get("/api/logs")).json()["logs"] == []
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+    assert (await ann.client.post("/api/logs", json=ENTRY)).status_code == 201
+
+
+async def test_the_file_was_moved_away(world: World, ann: Person):
+    path = world.backend.database.address.path
+    aside = path.with_suffix(".aside")
+    os.rename(path, aside)
+    try:
+        refused(await ann.client.get("/api/users/me"))
+        refused(await ann.client.get("/api/logs"))
+        refused(await ann.client.post("/api/logs", json=ENTRY))
+        login = {"email": ann.email, "password": "x"}
+        refused(await world.anyone.post("/api/auth/login", json=login))
+        assert not path.exists()
+    finally:
+        os.rename(aside, path)
+    assert (await ann.client.get("/api/users/me")).status_code == 200
+
+
+@pytest.mark.parametrize("message", ["database or disk is full", "attempt to write a readonly"])
+async def test_full_or_read_only(world: World, ann: Person, message: str):
+    """SQLite itself says so here: a page limit, and a connection that may only read."""
+    engine = world.backend.database.engine
+    pragma = "max_page_count = 1" if "full" in message else "query_only = ON"
+    undo = "max_page_count = 1000000" if "full" in message else "query_only = OFF"
+    big = {"entries": [{"message": "x" * 16_000}] * 60}
+
+    async def tell(statement: str) -> None:
+        held = [await engine.connect() for _ in range(4)]
+        for connection in held:
+            await connection.exec_driver_sql(f"PRAGMA {statement}")
+            await connection.close()
+
+    await tell(pragma)
+    refused(await ann.client.post("/api/logs", json=big))
+    assert (await ann.client.get("/api/logs")).json()["logs"] == []
+    await tell(undo)
+    assert (await ann.client.post("/api/logs", json=big)).status_code == 201
+
+
+async def test_streams_stay_open_and_go_on(settings: Settings, standing):
+    async with listening(settings, standing) as (world, port):
+        ann = await world.user("ann")
+        path = world.backend.database.address.path
+        aside = path.with_suffix(".aside")
+        headers = {"Cookie": ann.cookie, "Accept": "text/event-stream"}
+        async with request(port, "/api/logs/stream", headers=headers) as stream:
+            await stream.next()
+            os.rename(path, aside)
+            await world.app.state.live.recheck()
+            refused(await ann.client.post("/api/logs", json=ENTRY))
+            os.rename(aside, path)
+            assert (await ann.client.post("/api/logs", json=ENTRY)).status_code == 201
+            live = await stream.next()
+    assert (live.event, json.loads(live.data)["message"]) == ("log", "m")

@@ -1,0 +1,177 @@
+"""Users, their teams and keys."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.backend import PASSWORD, Person, World, errors_of
+
+
+async def test_who_am_i(ann: Person, admin: Person):
+    me = (await ann.client.get("/api/users/me")).json()
+    assert (me["id"], me["email"], me["role"]) == (ann.id, ann.email, "global_user")
+    assert "logs.view" in me["permissions"]
+    assert "users.list" not in me["permissions"]
+    assert "users.list" in (await admin.client.get("/api/users/me")).json()["permissions"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/users"),
+        ("POST", "/api/users"),
+        ("PATCH", "/api/users/x"),
+        ("GET", "/api/teams"),
+        ("POST", "/api/teams"),
+        ("PUT", "/api/teams/{team}/members/x"),
+        ("DELETE", "/api/teams/{team}/members/x"),
+        ("POST", "/api/satellites"),
+        ("POST", "/api/notifications"),
+    ],
+)
+async def test_what_an_ordinary_user_may_not(world: World, ann: Person, method: str, path: str):
+    """403 with whatever body, and 401 for nobody: neither learns what a route expects."""
+    path = path.format(team=await world.team(ann))
+    for body in (b"", b"{", b"[]", b'{"x": 1}'):
+        headers = {"Content-Type": "application/json"}
+        answer = await ann.client.request(method, path, content=body, headers=headers)
+        assert answer.status_code == 403, answer.text
+        answer = await world.anyone.request(method, path, content=body, headers=headers)
+        assert answer.status_code == 401
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_an_administrator_makes_users(world: World, admin: Person):
+    body = {"email": " New@Example.com", "password": PASSWORD, "role": "global_admin"}
+    answer = await admin.client.post("/api/users", json=body)
+    assert answer.status_code == 201
+    made = answer.json()
+    assert (made["email"], made["role"], made["disabled"]) == (
+        "new@example.com",
+        "global_admin",
+        False,
+    )
+    assert "password" not in answer.text
+    again = await admin.client.post("/api/users", json={**body, "email": "NEW@example.com"})
+    assert again.status_code == 409
+    sign_in = {"email": "new@example.com", "password": PASSWORD}
+    assert (await world.anyone.post("/api/auth/login", json=sign_in)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"email": "nobody", "password": PASSWORD}, "email"),
+        ({"email": "a b@example.com", "password": PASSWORD}, "email"),
+        ({"email": "a@" + "b" * 300, "password": PASSWORD}, "email"),
+        ({"email": "a@example.com", "password": "abc"}, "password"),
+        ({"email": "a@example.com", "password": "x" * 1025}, "password"),
+        ({"email": "a@example.com"}, "password"),
+        ({"email": "a@example.com", "password": PASSWORD, "role": "king"}, "role"),
+        ({"email": "a@example.com", "password": PASSWORD, "admin": True}, "admin"),
+    ],
+)
+async def test_a_user_that_cannot_be(admin: Person, body: dict, field: str):
+    answer = await admin.client.post("/api/users", json=body)
+    errors = errors_of(answer)
+    assert set(errors) == {field}
+    if field == "password":
+        assert "value" not in errors[field]
+        assert str(body.get("password", "abc")) not in answer.text
+    listed = (await admin.client.get("/api/users")).json()["users"]
+    assert [user["email"] for user in listed] == ["admin@example.com"]
+
+
+async def test_roles_and_disabling(world: World, admin: Person, ann: Person):
+    path = f"/api/users/{ann.id}"
+    answer = await admin.client.patch(path, json={"role": "global_admin"})
+    assert answer.json()["role"] == "global_admin"
+    assert (await ann.client.get("/api/users")).status_code == 200
+    answer = await admin.client.patch(path, json={"disabled": True})
+    assert answer.json()["disabled"] is True
+    assert (await ann.client.get("/api/users")).status_code == 401
+    await admin.client.patch(path, json={"disabled": False})
+    # The sessions of before are gone for good.
+    assert (await ann.client.get("/api/users")).status_code == 401
+
+
+async def test_keys_of_a_disabled_user_wait(world: World, admin: Person, ann: Person):
+    made = await ann.client.post("/api/users/me/api-keys", json={"name": "k"})
+    program = world.client(key=made.json()["api_key"])
+    await admin.client.patch(f"/api/users/{ann.id}", json={"disabled": True})
+    assert (await program.get("/api/users/me")).status_code == 401
+    await admin.client.patch(f"/api/users/{ann.id}", json={"disabled": False})
+    assert (await program.get("/api/users/me")).status_code == 200
+
+
+@pytest.mark.parametrize("change", [{"disabled": True}, {"role": "global_user"}])
+async def test_the_last_administrator_stays(world: World, admin: Person, change: dict):
+    answer = await admin.client.patch(f"/api/users/{admin.id}", json=change)
+    assert answer.status_code == 409
+    assert (await admin.client.get("/api/users")).status_code == 200
+    other = await world.user("other", "global_admin")
+    assert (await admin.client.patch(f"/api/users/{other.id}", json=change)).status_code == 200
+    assert (await admin.client.patch(f"/api/users/{admin.id}", json=change)).status_code == 409
+
+
+async def test_a_user_that_is_not_there(admin: Person):
+    answer = await admin.client.patch("/api/users/nobody", json={"disabled": True})
+    assert answer.status_code == 404
+    assert "nobody" in answer.json()["detail"]
+
+
+async def test_lists_come_in_pages(world: World, admin: Person):
+    for number in range(5):
+        await world.backend.users.create(f"u{number}@example.com", PASSWORD, "global_user")
+    seen, after = [], None
+    while True:
+        page = (
+            await admin.client.get(
+                "/api/users", params={"limit": 2} | ({"after": after} if after else {})
+            )
+        ).json()
+        seen += [user["email"] for user in page["users"]]
+        after = page["users"][-1]["id"]
+        if not page["has_more"]:
+            break
+    expected = ["admin@example.com", *(f"u{number}@example.com" for number in range(5))]
+    assert sorted(seen) == sorted(expected)
+    assert len(seen) == 6
+
+
+@pytest.mark.parametrize(
+    ("query", "field"), [("limit=0", "limit"), ("limit=101", "limit"), ("after=x", "after")]
+)
+async def test_a_page_that_cannot_be(admin: Person, query: str, field: str):
+    errors = errors_of(await admin.client.get(f"/api/users?{query}"))
+    assert str(errors[field]["value"]) == query.partition("=")[2]
+
+
+class TestKeys:
+    async def test_the_secret_is_shown_once(self, ann: Person):
+        made = (await ann.client.post("/api/users/me/api-keys", json={"name": " laptop "})).json()
+        assert made["api_key"].startswith("hw_")
+        assert made["name"] == "laptop"
+        listed = await ann.client.get("/api/users/me/api-keys")
+        [key] = listed.json()["api_keys"]
+        assert (key["id"], key["name"]) == (made["id"], "laptop")
+        assert made["api_key"] not in listed.text
+
+    async def test_a_deleted_key_is_nobody(self, world: World, ann: Person):
+        made = (await ann.client.post("/api/users/me/api-keys", json={"name": "k"})).json()
+        program = world.client(key=made["api_key"])
+        assert (await ann.client.delete(f"/api/users/me/api-keys/{made['id']}")).status_code == 204
+        assert (await program.get("/api/users/me")).status_code == 401
+        answer = await ann.client.delete(f"/api/users/me/api-keys/{made['id']}")
+        assert answer.status_code == 404
+
+    async def test_of_others_do_not_exist(self, ann: Person, bob: Person):
+        made = (await ann.client.post("/api/users/me/api-keys", json={"name": "k"})).json()
+        answer = await bob.client.delete(f"/api/users/me/api-keys/{made['id']}")
+        assert answer.status_code == 404
+        assert (await bob.client.get("/api/users/me/api-keys")).json()["api_keys"] == []
+
+    @pytest.mark.parametrize("name", ["", "   ", "x" * 101, "two\nlines", 7, None])
+    async def test_a_name_that_cannot_be(self, ann: Person, name: object):
+        answer = await ann.client.post("/api/users/me/api-keys", json={"name": name})
+        assert set(errors_of(answer)) == {"name"}
