@@ -165,7 +165,10 @@ class TestWorkers:
         path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         found = set()
         for child in path.read_text().split():
-            command = Path(f"/proc/{child}/cmdline").read_bytes()
+            try:
+                command = Path(f"/proc/{child}/cmdline").read_bytes()
+            except FileNotFoundError:  # it ended between the two looks
+                continue
             if b"spawn_main" in command and b"resource_tracker" not in command:
                 found.add(int(child))
         return found
