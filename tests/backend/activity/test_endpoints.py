@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from headwater.backend.models import ClientActivity
 from headwater.backend.times import utc_now
@@ -58,6 +58,9 @@ async def test_counts_add_up_and_the_last_moment_moves(scene: Scene):
     assert after["user_agent"] == "Cursor/2"
     assert after["last_activity_at"] > before["last_activity_at"]
     assert after["created_at"] == before["created_at"]
+    async with scene.world.backend.database.read() as session:
+        told = await session.scalar(text("SELECT count(*) FROM headwater_removals"))
+    assert told == 0, "a row that is counted on is not one that was replaced"
 
 
 async def test_a_client_is_one_row_for_each_satellite(scene: Scene, admin: Person):

@@ -1,0 +1,45 @@
+"""Logs of this and of other packages, as one JSON object per line."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from headwater.backend.logging import set_up_logging
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def test_one_object_per_line(capsys: pytest.CaptureFixture[str]):
+    set_up_logging("info", "json")
+    logging.getLogger("other.package").warning("%s of %s", 1, 2, extra={"color_message": "x"})
+    structlog.stdlib.get_logger("headwater.access").info("request", path="/api/logs", ms=1.5)
+    logging.getLogger("other.package").debug("not this")
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        logging.getLogger("headwater").exception("it failed")
+    one, two, three = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (one["message"], one["level"], one["logger"]) == ("1 of 2", "warning", "other.package")
+    assert "color_message" not in one
+    assert (two["message"], two["path"], two["ms"]) == ("request", "/api/logs", 1.5)
+    assert "ValueError: two\nlines" in three["exception"]
+    assert one["timestamp"].endswith("Z")
+
+
+def test_text_where_it_is_wanted(capsys: pytest.CaptureFixture[str]):
+    set_up_logging("warning", "text")
+    logging.getLogger("headwater").warning("a sentence")
+    assert "a sentence" in capsys.readouterr().err
