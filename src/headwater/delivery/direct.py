@@ -19,6 +19,9 @@ __all__ = ["DirectSender"]
 # What the kernel may hold of one stream; Linux doubles it for its own bookkeeping. A client on
 # the loopback interface that stops reading would else take megabytes before it is noticed.
 _KERNEL = 64 * 1024
+# Milliseconds after which the kernel drops a peer that acknowledges nothing: one that lost its
+# power or its network says no goodbye.
+_UNACKNOWLEDGED = 30_000
 
 
 class DirectSender(Sender, asyncio.Protocol):
@@ -43,6 +46,7 @@ class DirectSender(Sender, asyncio.Protocol):
             # Not every transport lets its socket be set; then the kernel's own bound holds.
             with contextlib.suppress(OSError, AttributeError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED)
         transport.set_protocol(self)
 
     @property
