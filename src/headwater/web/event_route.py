@@ -169,7 +169,7 @@ class EventRoute(GuardedRoute):
 
             async def check() -> Verdict:
                 try:
-                    await guards.solve(Request(dict(again.scope), again.receive), extra, overrides)
+                    await guards.solve(again(), _empty_response(), overrides)
                 except HTTPException as error:
                     return verdict_of(error)
                 return None

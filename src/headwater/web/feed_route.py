@@ -247,7 +247,7 @@ class FeedStreamRoute(_Half):
 
         async def check() -> Verdict:
             try:
-                now = await plan(Request(dict(again.scope), again.receive), _empty_response())
+                now = await plan(again(), _empty_response())
             except HTTPException as error:
                 return verdict_of(error)
             return None if now.source.identity == identity else CHANGED

@@ -135,12 +135,12 @@ class Live:
 
 def renewed_request(
     request: Request, state: Mapping[str, Any]
-) -> tuple[Request, tuple[object, ...]]:
-    """A request like this one, to ask its rights again later, and a name for the question.
+) -> tuple[Callable[[], Request], tuple[object, ...]]:
+    """What makes requests like this one, to ask its rights again, and a name for the question.
 
     ``state`` is what ``request.state`` held before any guard: asking again means without what
-    they have cached there. The request keeps no more of the original than what was sent: neither
-    its connection nor its body.
+    they have cached there, the first time or any other. The requests keep no more of the original
+    than what was sent: neither its connection nor its body.
     """
     scope = request.scope
     kept = {
@@ -151,7 +151,7 @@ def renewed_request(
         )
         if name in scope
     }  # fmt: skip
-    kept["state"] = dict(state)
+    before = dict(state)
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"", "more_body": False}
@@ -159,7 +159,7 @@ def renewed_request(
     headers = tuple(sorted(pair for pair in scope["headers"] if pair[0] not in _INDIFFERENT))
     client = (scope.get("client") or ("",))[0]
     name = (scope["path"], scope.get("query_string", b""), headers, client)
-    return Request(kept, receive), name
+    return lambda: Request({**kept, "state": dict(before)}, receive), name
 
 
 def verdict_of(error: HTTPException) -> Verdict:
