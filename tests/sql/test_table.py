@@ -397,8 +397,8 @@ async def test_all_windows_of_a_table_look_at_one_column(tmp_path):
 
 
 async def test_trim_by_count(logs):
-    assert await logs.trim(max_count=5) == 7
-    assert await logs.trim(max_count=5) == 0
+    assert await logs.trim(max_count=5, grace=0) == 7
+    assert await logs.trim(max_count=5, grace=0) == 0
     source = logs.where()
     assert ids(await source.page(20)) == [8, 9, 10, 11, 12]
     assert ids(await source.page(2, after=RowPlace(7))) == [8, 9]
@@ -416,7 +416,7 @@ async def test_trim_by_age_in_steps(engine, clock):
     async with engine.begin() as connection:
         rows = [{"user_id": 1, "created_at": old if n % 2 else new} for n in range(2600)]
         await connection.execute(insert(Log), rows)
-    assert await table.trim(max_age=timedelta(days=30), column="created_at") == 1300
+    assert await table.trim(max_age=timedelta(days=30), column="created_at", grace=0) == 1300
     assert (await table.where().page(1)).end == RowPlace(2600)
     with pytest.raises(PositionError):
         await table.where().page(1, after=RowPlace(2599))
@@ -428,8 +428,8 @@ async def test_a_keyed_table_forgets_removals_and_keeps_rows(engine, clients, cl
     await see(engine, "b", START)
     await run(engine, "DELETE FROM clients WHERE id = 'a'")
     clock.now = datetime.now(UTC) + timedelta(hours=1)
-    assert await clients.trim(max_age=timedelta(hours=2)) == 0
-    assert await clients.trim(max_age=timedelta(minutes=30)) == 1
+    assert await clients.trim(max_age=timedelta(hours=2), grace=0) == 0
+    assert await clients.trim(max_age=timedelta(minutes=30), grace=0) == 1
     assert ids(await clients.where().page(5)) == ["b"]
     assert ids(await clients.where().page(5, after=RowPlace(3))) == []
     with pytest.raises(PositionError, match="older than"):

@@ -72,11 +72,16 @@ class Recorder:
         self.changes: list[Any] = []
         self.heads: list[Any] = []
         self.resets: list[Any] = []
+        self.retired: list[Any] = []
         self._more = asyncio.Event()
 
     def deliver(self, changes: Any, head: Any) -> None:
         self.changes += changes
         self.heads.append(head)
+        self._more.set()
+
+    def retire(self, before: Any) -> None:
+        self.retired.append(before)
         self._more.set()
 
     def reset(self, reason: Any, head: Any) -> None:

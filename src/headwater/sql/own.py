@@ -47,8 +47,11 @@ REMOVALS = sa.Table(
     sa.Column("change", sa.BigInteger().with_variant(XID8(), "postgresql"), nullable=True),
     sqlite_with_rowid=False,
 )
-for _name, _column in (("change", REMOVALS.c.change), ("key", REMOVALS.c.key)):
-    sa.Index(f"ix_headwater_removals_{_name}", REMOVALS.c.table_name, _column).ddl_if(
+for _name, _columns in (
+    ("change", (REMOVALS.c.change, REMOVALS.c.number)),
+    ("key", (REMOVALS.c.key,)),
+):
+    sa.Index(f"ix_headwater_removals_{_name}", REMOVALS.c.table_name, *_columns).ddl_if(
         dialect="postgresql"
     )
 

@@ -31,11 +31,15 @@ class Batch:
     Attributes:
         changes: all changes after the last place, in order, at most the limit asked for.
         head: the place they end at; the table's head unless there is more.
+        retiring: positions that do not include this place expire soon; None if none do.
+        held: there are changes that only time brings, as those that wait for older transactions.
     """
 
     changes: Sequence[Change]
     head: Place
     has_more: bool
+    retiring: Place | None = None
+    held: bool = False
 
 
 class Follow(ABC):
@@ -92,9 +96,17 @@ class Reader(ABC):
 
     @abstractmethod
     async def trim(
-        self, *, max_age: timedelta | None, column: str | None, max_count: int | None
+        self,
+        *,
+        max_age: timedelta | None,
+        column: str | None,
+        max_count: int | None,
+        grace: float,
     ) -> int:
-        """Remove what is too old, in small steps; positions before it expire."""
+        """Remove what is too old, in small steps; positions before it expire.
+
+        ``grace`` seconds before, tails are told of it, so that who follows is moved on.
+        """
 
     @abstractmethod
     def follow(self, wake: Callable[[], None], known: Callable[[], Head | None]) -> Follow:

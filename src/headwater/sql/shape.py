@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from headwater.errors import DeclarationError
-from headwater.sql.tracked import CHANGE, Tracking
+from headwater.sql.tracked import CHANGE, ORDER, Tracking
 from headwater.sql.tracking import attributes_of, tracking_of
 
 __all__ = ["Shape"]
@@ -24,7 +24,8 @@ class Shape:
         columns: its columns by attribute name, without the change number.
         key: the attributes of the primary key.
         filters: the attributes that a keyed table may be filtered by.
-        number: the column of the change number.
+        number: the column of the change number; on PostgreSQL of the transaction.
+        order: on PostgreSQL, the column of the order within the transaction.
         window: the attribute of the column that the table's time windows look at, once one does.
     """
 
@@ -43,6 +44,8 @@ class Shape:
             self._attributes[name] for name in self.tracking.kept if name in self._attributes
         )
         self.number: sa.ColumnElement[int] = self.table.c[CHANGE]
+        self.order = sa.column(ORDER, sa.BigInteger)
+        self.order.table = self.table
         self.window: str | None = None
 
     @property

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.errors import DeclarationError
 from headwater.feeds.source import EVERYTHING, Filter, Page, Place, Source, Window
+from headwater.sql.postgresql.reader import PostgreSQLReader
 from headwater.sql.reader import Reader
 from headwater.sql.shape import Shape
 from headwater.sql.sqlite.reader import SQLiteReader
 from headwater.sql.tail import TableOrigin
 
-__all__ = ["Table", "TableSource"]
+__all__ = ["GRACE", "Order", "Table", "TableSource"]
+
+Order = Literal["prompt", "total"]
+
+# Seconds from the announcement of a trim to the trim: every process has looked at the table, also
+# one that nothing wakes, and has sent its streams a position that lives on.
+GRACE = 10.0
 
 
 class Table:
@@ -27,6 +34,10 @@ class Table:
         model: a declarative model or Core table that is tracked.
         listen: further engines of this process that write to the database, whose commits are to be
             noticed at once too.
+        order: on PostgreSQL, when a row is told. ``"prompt"``: when it commits, so that rows of
+            transactions that ran at the same time may come in another order to another client.
+            ``"total"``: once no older transaction of the server is running, in one order for all.
+            On SQLite it is one order in any case.
 
     Attributes:
         origin: what the hub follows.
@@ -40,10 +51,11 @@ class Table:
         model: sa.Table | type[Any],
         *,
         listen: Sequence[AsyncEngine | sa.Engine] = (),
+        order: Order = "prompt",
     ) -> None:
         self._shape = Shape(model)
         also = [one.sync_engine if isinstance(one, AsyncEngine) else one for one in listen]
-        self.reader: Reader = _reader(engine, self._shape, also)
+        self.reader: Reader = _reader(engine, self._shape, also, order)
         self.origin = TableOrigin(self.reader)
 
     @property
@@ -65,12 +77,15 @@ class Table:
         max_age: timedelta | None = None,
         column: str | None = None,
         max_count: int | None = None,
+        grace: float = GRACE,
     ) -> int:
         """Remove what is older than ``max_age`` or beyond the newest ``max_count``.
 
         Of an append-only table rows are removed, and ``column`` is the date-time that tells their
         age. A keyed table keeps its rows and forgets removals. Positions from before what was
-        removed expire. Works in small steps; returns how many were removed.
+        removed expire. If there are any, that is announced ``grace`` seconds before, to every
+        process, so that open streams are moved on. Works in small steps; returns how many were
+        removed.
         """
         if max_age is None and max_count is None:
             raise DeclarationError(f"trim of table {self.name!r} needs max_age= or max_count=")
@@ -88,7 +103,9 @@ class Table:
                     f"trim of table {self.name!r} by age needs column=, the date-time of its rows"
                 )
             self._shape.check_moment(column)
-        return await self.reader.trim(max_age=max_age, column=column, max_count=max_count)
+        return await self.reader.trim(
+            max_age=max_age, column=column, max_count=max_count, grace=grace
+        )
 
 
 class TableSource(Source):
@@ -135,9 +152,11 @@ class TableSource(Source):
     async def page(
         self, limit: int, *, after: Place | None = None, before: Place | None = None
     ) -> Page:
-        return await self.table.reader.page(
+        page = await self.table.reader.page(
             self.filter, self.window, limit, after=after, before=before
         )
+        self.origin.reach(page.end)
+        return page
 
     async def locate(self, epoch: str, place: str) -> Place:
         found = self.table.reader.parse(place)
@@ -145,6 +164,7 @@ class TableSource(Source):
         # While the table is followed, what the tail knows saves a statement; a page checks again.
         if head is None or head.epoch != epoch or not head.place.includes(found):
             await self.table.reader.locate(epoch, found)
+            self.origin.reach(found)
         return found
 
     async def members(self) -> Sequence[tuple[Mapping[str, Any], datetime]]:
@@ -153,10 +173,16 @@ class TableSource(Source):
         return await self.table.reader.members(self.filter, self.window)
 
 
-def _reader(engine: AsyncEngine, shape: Shape, also: Sequence[sa.Engine]) -> Reader:
+def _reader(engine: AsyncEngine, shape: Shape, also: Sequence[sa.Engine], order: Order) -> Reader:
+    if order not in ("prompt", "total"):
+        raise DeclarationError(f"order={order!r} must be 'prompt' or 'total'")
     if engine.dialect.name == "sqlite":
         return SQLiteReader(engine, shape, also)
-    raise DeclarationError(f"tables on {engine.dialect.name!r} cannot be followed; SQLite can")
+    if engine.dialect.name == "postgresql":
+        return PostgreSQLReader(engine, shape, also, total=order == "total")
+    raise DeclarationError(
+        f"tables on {engine.dialect.name!r} cannot be followed; SQLite and PostgreSQL can"
+    )
 
 
 def _shown(window: Window | None) -> str:

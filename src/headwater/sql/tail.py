@@ -22,6 +22,9 @@ BATCH = 500
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 1.0
 
+# Seconds until it reads again when only time brings more.
+_HELD_DELAY = 0.05
+
 
 class TableOrigin(Origin):
     """One table of one database, as the hub follows it."""
@@ -35,12 +38,20 @@ class TableOrigin(Origin):
         self._wake = asyncio.Event()
         self._following: Follow | None = None
         self._task: asyncio.Task[None] | None = None
+        self._retired: Place | None = None
+        self._held: asyncio.TimerHandle | None = None
         self._stopping = False
 
     @property
     def head(self) -> Head | None:
         """Where the tail is; None while nobody follows."""
         return self._head
+
+    def reach(self, place: Place) -> None:
+        """Read on, if a reader was given a place that the tail has not come to yet."""
+        head = self._head
+        if head is not None and not head.place.includes(place):
+            self._wake.set()
 
     async def attach(self, sink: Sink, /) -> Place:
         async with self._lock:
@@ -75,7 +86,9 @@ class TableOrigin(Origin):
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-            self._sink = self._head = None
+            self._sink = self._head = self._retired = None
+            if self._held is not None:
+                self._held.cancel()
             following, self._following = self._following, None
             if following is not None:
                 await following.stop()
@@ -135,4 +148,12 @@ class TableOrigin(Origin):
         self._head = Head(head.epoch, batch.head)
         if batch.changes or not head.place.includes(batch.head):
             sink.deliver(batch.changes, batch.head)
+        if batch.retiring is not None and batch.retiring != self._retired:
+            self._retired = batch.retiring
+            sink.retire(batch.retiring)
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
+        if batch.held:
+            self._held = asyncio.get_running_loop().call_later(_HELD_DELAY, self._wake.set)
         return batch.has_more

@@ -17,7 +17,7 @@ from typing import Literal
 from headwater.errors import PositionError, UsageError
 from headwater.sql.postgresql.snapshot import Snapshot, base36
 
-__all__ = ["GONE", "MAX_SNAPSHOT", "ROW", "At", "SnapshotPlace"]
+__all__ = ["GONE", "MAX_SNAPSHOT", "ROW", "At", "SnapshotPlace", "Walk"]
 
 # The two kinds of changes, in the order in which a transaction's are told.
 GONE, ROW = 0, 1
@@ -135,14 +135,6 @@ class SnapshotPlace:
                 furthest[part.xid] = part
         return replace(self, snapshot=snapshot, parts=tuple(sorted(furthest.values())))
 
-    def then(self, at: At, now: Snapshot, told: datetime | None) -> SnapshotPlace:
-        """Here, and then sent what ``now`` has, in order, up to one change."""
-        snapshot = self.snapshot.union(now.cut(at.xid))
-        if not self.parts:
-            return SnapshotPlace(snapshot, (at,), told, last=at)
-        others = (p for p in self.parts if p.xid != at.xid and not snapshot.has(p.xid))
-        return SnapshotPlace(snapshot, tuple(sorted((*others, at))), told, last=at)
-
     def at(self, told: datetime | None, /) -> SnapshotPlace:
         return replace(self, told=told, among=None)
 
@@ -188,3 +180,34 @@ class SnapshotPlace:
         return all(
             xid <= self.snapshot.xmax and not self.snapshot.has(xid) for xid in xids
         ) and xids == sorted(set(xids))
+
+
+class Walk:
+    """The places of a client that begins at one and is sent, in order, what a snapshot has."""
+
+    def __init__(self, start: SnapshotPlace, now: Snapshot, told: datetime | None) -> None:
+        self._start = start
+        self._now = now
+        self._told = told
+        self._xid = -1
+        self._snapshot = start.snapshot
+        self._others: tuple[At, ...] = ()
+
+    def to(self, at: At) -> SnapshotPlace:
+        """Where it is once it was sent a change; changes come in order."""
+        if at.xid != self._xid:
+            start, self._xid = self._start, at.xid
+            self._snapshot = start.snapshot.union(self._now.cut(at.xid))
+            self._others = tuple(
+                part
+                for part in start.parts
+                if part.xid != at.xid and not self._snapshot.has(part.xid)
+            )
+        parts = tuple(sorted((*self._others, at))) if self._others else (at,)
+        return SnapshotPlace(self._snapshot, parts, self._told, last=at)
+
+    def end(self, now: Snapshot) -> SnapshotPlace:
+        """Where it is once it was sent all that ``now`` has."""
+        snapshot = self._start.snapshot.union(now)
+        parts = tuple(part for part in self._start.parts if not snapshot.has(part.xid))
+        return SnapshotPlace(snapshot, parts, self._told)

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-__all__ = ["XID8", "as_xid"]
+__all__ = ["XID8", "PgSnapshot", "as_xid"]
 
 
 class XID8(sa.types.UserDefinedType[int]):
@@ -27,6 +27,15 @@ class XID8(sa.types.UserDefinedType[int]):
         coltype: object,  # noqa: ARG002
     ) -> Callable[[Any], int | None]:
         return lambda value: None if value is None else int(value)
+
+
+class PgSnapshot(sa.types.UserDefinedType[str]):
+    """``pg_snapshot``, a str in Python."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "pg_snapshot"
 
 
 def as_xid(text: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:

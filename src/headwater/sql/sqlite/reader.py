@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -86,7 +87,9 @@ class SQLiteReader(Reader):
         found = _picked(rows)
         has_more = len(found) > limit
         changes = [self._change(row, RowPlace(row[4])) for row in found[:limit]]
-        return Batch(changes, RowPlace(found[limit - 1][4] if has_more else last), has_more)
+        end = RowPlace(found[limit - 1][4] if has_more else last)
+        retiring = None if rows[0][10] is None else RowPlace(rows[0][10])
+        return Batch(changes, end, has_more, retiring)
 
     async def page(
         self,
@@ -163,15 +166,24 @@ class SQLiteReader(Reader):
         return found
 
     async def trim(
-        self, *, max_age: timedelta | None, column: str | None, max_count: int | None
+        self,
+        *,
+        max_age: timedelta | None,
+        column: str | None,
+        max_count: int | None,
+        grace: float,
     ) -> int:
         cutoff = None if max_age is None else self._now() - max_age
+        wanted = (self.shape, cutoff, column, max_count)
+        async with self._connected() as connection:
+            last, told = await connection.run_sync(lambda sync: trim.announce(sync, *wanted))
+            await connection.commit()
+        if told:
+            await asyncio.sleep(grace)
         removed = 0
         while True:
             async with self._connected() as connection:
-                step = await connection.run_sync(
-                    lambda sync: trim.step(sync, self.shape, cutoff, column, max_count)
-                )
+                step = await connection.run_sync(lambda sync: trim.step(sync, *wanted, last))
                 await connection.commit()
             removed += step.removed
             if step.done:

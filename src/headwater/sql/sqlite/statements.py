@@ -27,8 +27,8 @@ __all__ = ["GONE", "LEFT", "PREFIX", "ROW", "Asked", "Query", "Statements"]
 LEFT, ROW, GONE = 0, 1, 2
 
 # Columns before those of the model: epoch, last, floor, declared, number, kind, key, old, moment
-# and the moment of the last row that left the window.
-PREFIX = 10
+# the moment of the last row that left the window, retiring.
+PREFIX = 11
 
 # Each of these branches uses its own index; of more, one scan in the order of changes is cheaper.
 _MOST_BRANCHES = 16
@@ -183,6 +183,7 @@ class Statements:
                 own_columns[1].label("headwater_old"),
                 moment.label("headwater_moment"),
                 last_left.label("headwater_last_left"),
+                TABLES.c.retiring,
                 *(each.label(f"headwater_{at}") for at, each in enumerate(shape.columns.values())),
             )
             .select_from(joined)

@@ -32,8 +32,8 @@ INTERVAL = 0.05
 # Seconds until the next look while the file cannot be read.
 _RETRY = 0.25
 
-# Epoch, last number, floor; None when the file itself has just been opened.
-State = tuple[str, int, int] | None
+# Epoch, last number, floor, retiring; None when the file itself has just been opened.
+State = tuple[str, int, int, int | None] | None
 
 
 def file_of(engine: sa.Engine) -> str | None:
@@ -125,12 +125,12 @@ class _Watch:
         if version == self._version:
             return
         rows = self._connection.execute(
-            "SELECT name, epoch, last, floor FROM headwater_tables"
+            "SELECT name, epoch, last, floor, retiring FROM headwater_tables"
         ).fetchall()
         self._version = version
-        self._tell({name: (epoch, last, floor) for name, epoch, last, floor in rows})
+        self._tell({name: tuple(state) for name, *state in rows})
 
-    def _tell(self, states: dict[str, tuple[str, int, int]] | None) -> None:
+    def _tell(self, states: dict[str, State] | None) -> None:
         with _lock:
             for token, (table, loop, call) in self._followers.items():
                 state = None if states is None else states.get(table)
@@ -198,7 +198,9 @@ def follow(
         head = known()
         if state is not None and head is not None:
             place = head.place
-            if isinstance(place, RowPlace) and (head.epoch, place.number) == state[:2]:
+            epoch, last, _, retiring = state
+            same = isinstance(place, RowPlace) and (head.epoch, place.number) == (epoch, last)
+            if same and retiring is None:
                 return
         wake()
 

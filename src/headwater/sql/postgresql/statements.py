@@ -1,0 +1,238 @@
+"""The statements that read a tracked table on PostgreSQL. Each page is one statement: one snapshot.
+
+All have one form. ``picked`` finds the changes that are wanted, by transaction and order, from
+indexes; the registration of the table is joined to it, so that epoch, floor and snapshot are of the
+same moment and arrive even when nothing is picked; then rows and removals are fetched by key.
+
+What a client lacks is either of a transaction that ran when its snapshot was taken, or of one from
+the snapshot's xmax on. The first are looked up one by one, the second are one range.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import sqlalchemy as sa
+
+from headwater.feeds.source import EVERYTHING, Filter, Window
+from headwater.sql.own import REMOVALS, TABLES
+from headwater.sql.postgresql import lacking
+from headwater.sql.postgresql.branches import LEFT, Branches, Query, order_of
+from headwater.sql.postgresql.facts import bound, fact_columns
+from headwater.sql.postgresql.place import GONE, SnapshotPlace
+from headwater.sql.postgresql.schema import qualified, trigger_name, triggers
+from headwater.sql.shape import Shape
+
+__all__ = ["LEFT", "PICKED", "Asked", "Query", "Statements"]
+
+# Columns of what is picked, after the facts: transaction, kind, number, moment, older row's key.
+PICKED = 5
+
+# Statements that are kept: building one takes longer than running it.
+_KEPT = 512
+
+Asked: TypeAlias = "tuple[Query, dict[str, Any]]"
+
+
+class Statements:
+    """Writes the statements of one table.
+
+    Arguments:
+        total: tell only transactions below which none is running.
+        control: the server tells about its control file.
+    """
+
+    def __init__(self, shape: Shape, *, total: bool, control: bool) -> None:
+        self._shape = shape
+        self._total = total
+        self._control = control
+        self._branches = Branches(shape, total=total)
+        self._newest = lru_cache(_KEPT)(self._build_newest)
+        self._after = lru_cache(_KEPT)(self._build_after)
+
+    def head(self) -> Query:
+        """The facts, how many of the triggers there are, and whether rows are of the future."""
+        shape, tracking = self._shape, self._shape.tracking
+        names = [trigger_name(tracking, kind) for kind in triggers(tracking, "")]
+        found = sa.table("pg_trigger", *map(sa.column, ("tgrelid", "tgname", "tgenabled"))).c
+        table = qualified(tracking).replace("'", "''")
+        present = (
+            sa.select(sa.func.count())
+            .where(
+                found.tgrelid == sa.literal_column(f"'{table}'::regclass"),
+                found.tgname.in_(names),
+                found.tgenabled.in_(("O", "A")),
+            )
+            .scalar_subquery()
+        )
+        beyond: sa.ColumnElement[int] = sa.literal_column("pg_snapshot_xmax(pg_current_snapshot())")
+        future = sa.exists(sa.select(1).select_from(shape.table).where(shape.number >= beyond))
+        facts = fact_columns(shape, total=self._total, control=self._control, first=None)
+        return sa.select(*facts, sa.null(), present, future).where(TABLES.c.name == tracking.name)
+
+    def newest(
+        self,
+        wanted: Filter,
+        window: Window | None,
+        now: datetime,
+        count: int,
+        before: SnapshotPlace | None,
+    ) -> Asked:
+        """The newest rows, or the newest before a place."""
+        values = {"count": count, **self._cutoff(window, now)}
+        kind = ""
+        if before is not None:
+            at = before.below
+            values |= lacking.below_values(at, before.snapshot.xmax)
+            kind = ("past" if before.past else "before") + (" key" if at and at.key else "")
+        query = self._newest(_simple(wanted), _column(window), self._shape.window, kind)
+        return query, values
+
+    def after(
+        self, wanted: Filter, window: Window | None, now: datetime, count: int, place: SnapshotPlace
+    ) -> Asked:
+        """What a client at a place lacks, in the order in which it is told."""
+        values = {"count": count, **self._cutoff(window, now), **lacking.place_values(place)}
+        told, among = window is not None and place.told is not None, ""
+        if window is not None and place.told is not None:
+            values["edge"] = self._branches.stored(window.column, place.told - window.length)
+            if place.among is not None:
+                among = "key" if place.among.key else "number"
+                values["among_xid"] = str(place.among.xid)
+                values["among_number"] = place.among.number
+                values |= lacking.key_values(place.among, "among_key")
+        query = self._after(
+            _simple(wanted),
+            _column(window),
+            self._shape.window,
+            bool(place.snapshot.running),
+            lacking.top(place) is not None,
+            told,
+            among,
+        )
+        return query, values
+
+    def members(self, wanted: Filter, window: Window, now: datetime) -> Asked:
+        """The key columns and the moment of each row in the window."""
+        branches = self._branches
+        moment = branches.moment(window.column)
+        query = sa.select(*branches.keys, moment).where(
+            branches.matches(_simple(wanted)),
+            self._shape.number < bound(self._total),
+            moment > branches.parameter("cutoff", window.column),
+        )
+        return query, self._cutoff(window, now)
+
+    def _build_newest(
+        self, wanted: Filter, column: str | None, shown: str | None, kind: str
+    ) -> Query:
+        picked = self._branches.newest(wanted, column, kind).subquery("picked")
+        return self._whole(picked, wanted, column, shown, removals=False)
+
+    def _build_after(
+        self,
+        wanted: Filter,
+        column: str | None,
+        shown: str | None,
+        ran: bool,
+        older: bool,
+        told: bool,
+        among: str,
+    ) -> Query:
+        branches, keyed = self._branches, self._shape.tracking.keyed
+        parts = [branches.rows(wanted, ran=ran, older=older)]
+        if keyed:
+            parts += branches.removals(wanted, column if told else None, ran=ran, among=among)
+        if column is not None:
+            parts.append(branches.leavers(wanted, column, told=told, among=among))
+        picked = parts[0].subquery("picked")
+        if len(parts) > 1:
+            every = sa.union_all(*(sa.select(part.subquery()) for part in parts)).subquery()
+            count = sa.bindparam("count", type_=sa.Integer)
+            ordered = sa.select(every).order_by(*order_of(every)).limit(count)
+            picked = ordered.subquery("picked")
+        return self._whole(picked, wanted, column, shown, removals=keyed)
+
+    def _whole(
+        self,
+        picked: sa.Subquery,
+        wanted: Filter,
+        column: str | None,
+        shown: str | None,
+        *,
+        removals: bool,
+    ) -> Query:
+        shape, branches = self._shape, self._branches
+        ranked = sa.select(
+            picked, sa.func.row_number().over(order_by=order_of(picked)).label("nth")
+        ).subquery("ranked")
+        found = ranked.c
+        keys = [found[f"key_{at}"] for at in range(len(branches.keys))]
+        same = (own == key for own, key in zip(branches.keys, keys, strict=True))
+        joined = TABLES.outerjoin(ranked, sa.true()).outerjoin(
+            shape.table, sa.and_(found.kind != GONE, *same)
+        )
+        moment: sa.ColumnElement[Any] = sa.null()
+        left: sa.ColumnElement[Any] = sa.null()
+        if shown is not None:
+            moment = branches.moment(shown)
+        if column is not None:
+            own = branches.moment(column)
+            left = (
+                sa.select(sa.func.max(own))
+                .where(branches.matches(wanted), own <= branches.parameter("cutoff", column))
+                .scalar_subquery()
+            )
+        gone: list[sa.ColumnElement[Any]] = []
+        if removals:
+            joined = joined.outerjoin(
+                REMOVALS,
+                sa.and_(
+                    found.kind == GONE,
+                    REMOVALS.c.table_name == shape.tracking.name,
+                    REMOVALS.c.number == found.number,
+                ),
+            )
+            gone = [branches.key(name) for name in shape.key]
+            gone += [branches.old(name, shape.columns[name].type) for name in shape.kept]
+            if shown is not None:
+                moment = sa.case((found.kind == GONE, branches.old_moment(shown)), else_=moment)
+        older = sa.case(
+            (
+                sa.and_(found.kind != GONE, found.number == 0),
+                sa.cast(sa.func.jsonb_build_array(*(sa.cast(k, sa.Text) for k in keys)), sa.Text),
+            )
+        )
+        first = sa.func.coalesce(found.nth, 1) == 1
+        facts = fact_columns(shape, total=self._total, control=self._control, first=first)
+        named = [
+            left.label("headwater_left"),
+            found.xid,
+            found.kind,
+            found.number,
+            moment.label("headwater_moment"),
+            older.label("headwater_older"),
+            *(each.label(f"headwater_gone_{at}") for at, each in enumerate(gone)),
+            *(each.label(f"headwater_{at}") for at, each in enumerate(shape.columns.values())),
+        ]
+        return (
+            sa.select(*facts, *named)
+            .select_from(joined)
+            .where(TABLES.c.name == shape.tracking.name)
+            .order_by(found.nth)
+        )
+
+    def _cutoff(self, window: Window | None, now: datetime) -> dict[str, Any]:
+        if window is None:
+            return {}
+        return {"cutoff": self._branches.stored(window.column, now - window.length)}
+
+
+def _simple(wanted: Filter) -> Filter:
+    return EVERYTHING if () in wanted.any_of else wanted
+
+
+def _column(window: Window | None) -> str | None:
+    return None if window is None else window.column
