@@ -247,7 +247,7 @@ class Channel:
         if not stream.ended:
             sent = ring.before(stream.cursor)
             if stream.had is not None:
-                sent = sent.since(stream.had) if sent.includes(stream.had) else stream.had
+                sent = stream.had if stream.had.includes(sent) else sent.since(stream.had)
             stream.fall_behind(stream.cursor, sent)
 
     def leave(self, stream: FeedStream) -> None:
