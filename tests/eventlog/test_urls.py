@@ -33,7 +33,7 @@ async def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     "url",
     [
-        "redis://:secret@host/0",
+        "rediss+unix://:secret@host/0",
         "nats://secret@host",
         "postgresql://user:secret@host/db",
         "kafka://secret",

@@ -12,7 +12,10 @@ __all__ = ["open_log"]
 
 
 def open_log(url: str) -> EventLog:
-    """The log at ``memory://`` or ``sqlite:///path`` (four slashes for an absolute path).
+    """The log at ``memory://``, ``sqlite:///path`` or ``redis://host``.
+
+    ``sqlite:`` takes four slashes for an absolute path. ``valkey://`` is ``redis://``; both end in
+    an ``s`` for TLS.
 
     Raises UsageError for an address of no engine of this version, and MissingExtraError when the
     engine's driver is not installed. Nothing is opened before ``start()`` or the first use.
@@ -33,8 +36,14 @@ def open_log(url: str) -> EventLog:
                 "or memory:// for a log that is not kept"
             )
         return open_sqlite(path)
+    if scheme in {"redis", "rediss", "valkey", "valkeys"}:
+        try:
+            from headwater.eventlog.redis import open_redis
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("redis", error.name or "redis") from error
+        return open_redis(url)
     # The address itself may hold a password, so only its scheme is shown.
     raise UsageError(
         f"event log {scheme + '://' if scheme else 'address'}: this version has the engines "
-        "memory:// and sqlite:///path"
+        "memory://, sqlite:///path and redis://"
     )

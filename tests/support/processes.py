@@ -1,0 +1,85 @@
+"""Programs that tests start, on ports of their own, and end by their process id."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def free_port() -> int:
+    """A port that nothing listens at just now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Program:
+    """One server program, which can be ended and started again on its old port and data.
+
+    Attributes:
+        port: on 127.0.0.1.
+        folder: its data and its log.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def command(self) -> Sequence[str]:
+        """What to run."""
+        raise AssertionError
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "output.log").read_text()
+
+    async def start(self) -> None:
+        """Returns once it takes connections."""
+        with (self.folder / "output.log").open("ab") as output:
+            self._process = subprocess.Popen(
+                self.command(), stdout=output, stderr=subprocess.STDOUT, cwd=self.folder
+            )
+        async with asyncio.timeout(20):
+            while not await self.answers():
+                assert self._process.poll() is None, self.log
+                await asyncio.sleep(0.01)
+
+    async def answers(self) -> bool:
+        """Whether it can be worked with."""
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    def stop(self) -> None:
+        """Let it end in an orderly way."""
+        self._end(kill=False)
+
+    def kill(self) -> None:
+        """As a power cut does, but for what the kernel has already."""
+        self._end(kill=True)
+
+    def pause(self) -> None:
+        """It holds its connections and says nothing."""
+        assert self._process is not None
+        self._process.send_signal(19)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(18)
+
+    def _end(self, *, kill: bool) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            if kill:
+                process.kill()
+            else:
+                process.terminate()
+            process.wait(20)
