@@ -1,0 +1,1 @@
+"""Fan-out beside others on this machine: ``uv run python -m benchmarks.fanout``."""

@@ -1,0 +1,58 @@
+"""What is in the database that ``headwater serve`` is measured with."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from pathlib import Path
+
+DATA = 200
+_EMPTY = len(
+    '{"id":"0123456789abcdef0123456789abcdef","level":"info","source":"","message":"",'
+    '"fields":{},"created_at":"2026-01-01T00:00:00.000000Z"}'
+)
+
+
+def message(seq: int) -> str:
+    """The text of a log entry that is 200 bytes as JSON."""
+    return f"{seq} ".ljust(DATA - _EMPTY, "x")
+
+
+def session(group: int | str) -> str:
+    """The session cookie of a group's user."""
+    return f"bench-session-{group}"
+
+
+def api_key(group: int | str) -> str:
+    return f"hw_bench-{group}"
+
+
+def satellite_key(group: int | str) -> str:
+    return f"hws_bench-{group}"
+
+
+def fill(path: Path, groups: int) -> None:
+    """A user with a session and an API key for each group, and a satellite."""
+    database = sqlite3.connect(path)
+    with database:
+        database.executemany(
+            "INSERT INTO users (id, email, password_hash) VALUES (?, ?, '!')",
+            ((f"u{n}", f"u{n}@example.org") for n in range(groups)),
+        )
+        database.executemany(
+            "INSERT INTO sessions (token_hash, user_id, expires_at) VALUES (?, ?, ?)",
+            ((_hash(session(n)), f"u{n}", "2999-01-01 00:00:00.000000") for n in range(groups)),
+        )
+        database.executemany(
+            "INSERT INTO api_keys (user_id, name, key_hash) VALUES (?, 'bench', ?)",
+            ((f"u{n}", _hash(api_key(n))) for n in range(groups)),
+        )
+        database.executemany(
+            "INSERT INTO satellites (id, name, key_hash) VALUES (?, 'bench', ?)",
+            ((f"s{n}", _hash(satellite_key(n))) for n in range(groups)),
+        )
+    database.close()
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
