@@ -243,11 +243,11 @@ async def test_a_backlog_is_read_in_pieces_and_in_order(log: SqlLog) -> None:
 
 async def test_the_reader_of_one_topic_does_not_scan_the_others(log: SqlLog) -> None:
     """The statement of a wake reads a range of ids, however many events there are."""
-    from headwater.eventlog.sql_reader import _NEW
+    from headwater.eventlog.sql_sqlite import NEW
 
     async with log.engine.connect() as connection:
         plan = await connection.execute(
-            sa.text(f"EXPLAIN QUERY PLAN {_NEW.text}"), {"last": 0, "topics": "[]", "rows": 5}
+            sa.text(f"EXPLAIN QUERY PLAN {NEW.text}"), {"last": 0, "topics": "[]", "rows": 5}
         )
         steps = [row.detail for row in plan]
     assert "SEARCH e USING INTEGER PRIMARY KEY (rowid>?)" in steps, steps

@@ -1,4 +1,4 @@
-"""An event log in a SQL database: SQLite in this version.
+"""An event log in a SQL database: SQLite or PostgreSQL.
 
 Each topic counts its own records in the row that its writers lock, so its order is the order of
 their commits.
@@ -6,7 +6,7 @@ their commits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -27,30 +27,16 @@ from headwater.eventlog.record import (
     check_topic,
     encode_all,
 )
-from headwater.eventlog.sql_reader import Reader
+from headwater.eventlog.sql_dialect import Dialect
 from headwater.eventlog.sql_storage import Storage
 from headwater.eventlog.sql_tables import METADATA, bounds_of, record_of, ticks
-from headwater.eventlog.sql_trim import topics_to_trim, trim_some
-from headwater.eventlog.sql_writer import Job, Writer, append_jobs
+from headwater.eventlog.sql_trim import LOCK, topics_to_trim, trim_some
+from headwater.eventlog.sql_writer import Job, append_jobs
 from headwater.sql.sqlite.connections import configure_sqlite
 
 __all__ = ["METADATA", "SqlLog", "open_sqlite"]
 
-_BOUNDS = sa.text(
-    "SELECT l.epoch, t.latest, t.trimmed FROM headwater_log AS l"
-    " LEFT JOIN headwater_topics AS t ON t.name = :topic WHERE l.id = 1"
-)
-# One statement, so that records and bounds are of one moment.
-_RUN = (
-    "SELECT l.epoch, t.latest, t.trimmed, e.number, e.at, e.key, e.data FROM headwater_log AS l"
-    " LEFT JOIN headwater_topics AS t ON t.name = :topic"
-    " LEFT JOIN headwater_events AS e ON e.topic_id = t.id AND e.number {beyond} :number"
-    " WHERE l.id = 1 ORDER BY e.number {order} LIMIT :rows"
-)
-_AFTER = sa.text(_RUN.format(beyond=">", order=""))
-_BEFORE = sa.text(_RUN.format(beyond="<", order="DESC"))
-
-# SQLite's largest integer; no topic counts this far.
+# The databases' largest integer; no topic counts this far.
 _LAST = 2**63 - 1
 
 
@@ -58,12 +44,12 @@ class SqlLog(EventLog):
     """An event log in the database of ``engine``, next to whatever else it holds.
 
     Args:
-        engine: an AsyncEngine on a SQLite file. It stays the caller's: ``close`` leaves it open.
+        engine: an AsyncEngine on a SQLite file, or on PostgreSQL 13 or later with psycopg. It
+            stays the caller's: ``close`` leaves it open.
         max_event_bytes: of one event's JSON.
         clock: the present moment, UTC.
     """
 
-    name = "event log (sqlite)"
     capabilities = Capabilities(
         durable=True, multi_process=True, transactional=True, trim_by_size=True
     )
@@ -78,9 +64,11 @@ class SqlLog(EventLog):
         self.engine = engine
         self.max_event_bytes = max_event_bytes
         self._clock = clock
-        self._storage = Storage(engine)
-        self._reader = Reader(self._storage)
-        self._writer = Writer(self._storage, clock)
+        self._dialect = _dialect(engine)
+        self.name = self._dialect.name
+        self._storage = Storage(engine, self._dialect)
+        self._reader = self._dialect.reader(self._storage)
+        self._writer = self._dialect.writer(self._storage, clock)
 
     async def start(self) -> None:
         await self._storage.ready()
@@ -101,27 +89,33 @@ class SqlLog(EventLog):
             return await self._writer.append(job)
         own = await _connection(connection)
         results = await self._storage.join(
-            own, lambda joined: append_jobs(joined, [job], self._clock())
+            own, lambda joined: append_jobs(joined, [job], self._clock(), self._dialect)
         )
-        return results[0]
+        return results[0] or []
 
     async def read(self, topic: str, after: Offset, limit: int) -> Run:
-        return await self._run(_AFTER, topic, min(after[0], _LAST), limit)
+        check_topic(topic)
+        await self._storage.ready()
+        rows = await self._rows(self._dialect.after, topic, min(after[0], _LAST), limit)
+        return _run(topic, rows)
 
     async def latest(self, topic: str, limit: int, before: Offset | None = None) -> Run:
+        check_topic(topic)
         number = _LAST if before is None else min(before[0], _LAST)
-        return await self._run(_BEFORE, topic, number, limit)
+        await self._storage.ready()
+        rows = await self._rows(self._dialect.before, topic, number, limit)
+        return _run(topic, rows[::-1])
 
-    async def _run(self, statement: sa.TextClause, topic: str, number: int, limit: int) -> Run:
-        values = {"topic": check_topic(topic), "number": number, "rows": max(limit, 1)}
-        rows = await self._storage.read(statement, values)
-        records = [record_of(topic, row) for row in rows if row.number is not None]
-        if statement is _BEFORE:
-            records.reverse()
-        return Run(records, bounds_of(rows[0].epoch, rows[0].latest, rows[0].trimmed))
+    async def _rows(
+        self, statement: sa.TextClause, topic: str, number: int, limit: int
+    ) -> Sequence[sa.Row[Any]]:
+        values = {"topic": topic, "number": number, "rows": max(limit, 1)}
+        return await self._storage.read(statement, values)
 
     async def bounds(self, topic: str) -> Bounds:
-        (row,) = await self._storage.read(_BOUNDS, {"topic": check_topic(topic)})
+        check_topic(topic)
+        await self._storage.ready()
+        (row,) = await self._storage.read(self._dialect.bounds, {"topic": topic})
         return bounds_of(row.epoch, row.latest, row.trimmed)
 
     async def follow(self, topic: str, follower: Follower) -> Bounds:
@@ -144,18 +138,22 @@ class SqlLog(EventLog):
         oldest = None if max_age is None else ticks(self._clock() - max_age)
         if topic is None:
             names = await topics_to_trim(self._storage, keep, oldest)
+            # One that somebody writes to for long must not hold up all others.
+            lock = self._dialect.lock_free
         else:
             names = [check_topic(topic)]
+            lock = LOCK
         removed = 0
         for name in names:
             # In steps, so that other writers wait for one of them and not for all.
-            step = partial(trim_some, topic=name, keep=keep, oldest=oldest)
+            step = partial(trim_some, topic=name, keep=keep, oldest=oldest, lock=lock)
             while count := await self._storage.write(step):
                 removed += count
         return removed
 
     async def close(self) -> None:
         await self._writer.close()
+        await self._dialect.close()
         await self._reader.close()
         await self._storage.close()
 
@@ -174,6 +172,22 @@ def open_sqlite(path: str) -> SqlLog:
     # FULL: a commit that a power cut takes back would give its numbers out twice, and clients
     # resume by them.
     return _SqliteLog(configure_sqlite(engine, synchronous="FULL"))
+
+
+def _dialect(engine: AsyncEngine) -> Dialect:
+    if engine.dialect.name == "sqlite":
+        from headwater.eventlog.sql_sqlite import SqliteDialect
+
+        return SqliteDialect()
+    raise UsageError(
+        f"event log on {engine.dialect.name}: of the SQL engines this version has SQLite and "
+        "PostgreSQL"
+    )
+
+
+def _run(topic: str, rows: Sequence[sa.Row[Any]]) -> Run:
+    records = [record_of(topic, row) for row in rows if row.number is not None]
+    return Run(records, bounds_of(rows[0].epoch, rows[0].latest, rows[0].trimmed))
 
 
 async def _connection(given: AsyncConnection | AsyncSession) -> AsyncConnection:

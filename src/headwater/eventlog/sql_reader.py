@@ -1,4 +1,4 @@
-"""Following topics of a SQL log: one task and one statement per wake, for all of them."""
+"""Following topics of a SQL log: one task for all of them, on every database."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import asyncio
 import json
 import logging
 import random
-from collections import defaultdict
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
@@ -17,10 +17,9 @@ from headwater.errors import ResetReason, SourceUnavailableError
 from headwater.eventlog.interface import Follower
 from headwater.eventlog.record import Bounds, Record
 from headwater.eventlog.sql_storage import Storage
-from headwater.eventlog.sql_tables import bounds_of, record_of
-from headwater.eventlog.sql_watch import Head, Watch
+from headwater.eventlog.sql_tables import bounds_of
 
-__all__ = ["Reader"]
+__all__ = ["ROWS", "Reader", "Watcher"]
 
 _log = logging.getLogger(__name__)
 
@@ -32,27 +31,6 @@ SHORTEST, LONGEST = 0.1, 5.0
 # Least time between two reads, in seconds: under load one read takes in several commits.
 PACE = 0.005
 
-# head is the highest id ever given out, also when the newest rows were trimmed.
-# CROSS JOIN and + keep SQLite's planner on the range of ids: it would rather read all of the
-# followed topics and sort.
-_NEW = sa.text(
-    "SELECT l.epoch, l.trims, coalesce(s.seq, 0) AS head, e.* FROM headwater_log AS l"
-    " LEFT JOIN sqlite_sequence AS s ON s.name = 'headwater_events'"
-    " LEFT JOIN ("
-    "SELECT e.id, t.name, e.number, e.at, e.key, e.data FROM headwater_events AS e"
-    " CROSS JOIN headwater_topics AS t ON t.id = e.topic_id"
-    " WHERE e.id > :last AND +t.name IN (SELECT value FROM json_each(:topics))"
-    " ORDER BY e.id LIMIT :rows"
-    ") AS e ON true WHERE l.id = 1 ORDER BY e.id"
-)
-_BOUNDS = sa.text(
-    "SELECT l.epoch, l.trims, coalesce(s.seq, 0) AS head, t.name, t.latest, t.trimmed"
-    " FROM headwater_log AS l"
-    " LEFT JOIN sqlite_sequence AS s ON s.name = 'headwater_events'"
-    " LEFT JOIN headwater_topics AS t ON t.name IN (SELECT value FROM json_each(:topics))"
-    " WHERE l.id = 1"
-)
-
 
 @dataclass(slots=True, eq=False)
 class _Following:
@@ -62,7 +40,15 @@ class _Following:
     number: int
 
 
-class Reader:
+class Watcher(Protocol):
+    """What wakes a reader while it runs."""
+
+    async def stop(self) -> None:
+        """End it and free what it took."""
+        ...
+
+
+class Reader(ABC):
     """The one reader of a log in this process. Its task lives while anything is followed.
 
     Topics join between two of its reads, so that each follower's first record is the one after
@@ -73,11 +59,26 @@ class Reader:
         self._storage = storage
         self._topics: dict[str, list[_Following]] = {}
         self._joining: list[tuple[str, Follower, asyncio.Future[Bounds]]] = []
-        self._names: str | None = None
+        self._named: str | None = None
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._epoch = ""
-        self._last = self._trims = 0
+        self._trims = 0
+
+    @abstractmethod
+    def _watch(self) -> Watcher:
+        """Start what sets ``self._wake`` when something was committed."""
+
+    @abstractmethod
+    async def _states(self, topics: str) -> Sequence[sa.Row[Any]]:
+        """Epoch, trims, head, and of each topic that is there name, latest, trimmed.
+
+        ``topics`` is a JSON list of names.
+        """
+
+    @abstractmethod
+    async def _read(self) -> bool:
+        """Hand over what is new; True if there is more to read at once."""
 
     async def follow(self, topic: str, follower: Follower) -> Bounds:
         joined: asyncio.Future[Bounds] = asyncio.get_running_loop().create_future()
@@ -99,7 +100,7 @@ class Reader:
         if left:
             self._topics[topic] = left
         else:
-            self._names = None
+            self._named = None
         if not self._topics:
             self._wake.set()  # the task looks whether it is still needed
 
@@ -117,7 +118,7 @@ class Reader:
     async def _run(self) -> None:
         delay = SHORTEST
         loop = asyncio.get_running_loop()
-        watch = Watch(self._storage.engine, self._wake.set, self._head)
+        watch = self._watch()
         try:
             while self._topics or self._joining:
                 self._wake.clear()
@@ -141,9 +142,6 @@ class Reader:
                 joined.cancel()  # nothing but the end of the loop leaves any
             self._joining.clear()
             await watch.stop()
-
-    def _head(self) -> Head:
-        return self._epoch, self._trims, self._last
 
     def _away(self, error: Exception, *, first: bool) -> None:
         """Tell who waits to join; those who follow already just wait longer."""
@@ -169,61 +167,52 @@ class Reader:
         if not asking:
             return
         names = {topic for topic, _, _ in self._joining}
-        rows = await self._storage.read(_BOUNDS, {"topics": json.dumps(sorted(names))})
+        rows = await self._states(json.dumps(sorted(names)))
         joining, self._joining = self._joining[:asking], self._joining[asking:]
         if not self._topics:
-            self._epoch, self._trims, self._last = rows[0].epoch, rows[0].trims, rows[0].head
-        states = _states(rows)
+            self._begin_after(rows[0])
+        states = _by_name(rows)
         for topic, follower, joined in joining:
             if not joined.done():
                 bounds = _bounds(rows, states.get(topic))
                 following = _Following(follower, bounds.latest[0])
                 self._topics.setdefault(topic, []).append(following)
                 joined.set_result(bounds)
-        self._names = None
+        self._named = None
 
-    async def _read(self) -> bool:
-        """Hand over what is new; True if there is more to read at once."""
-        if self._names is None:
-            self._names = json.dumps(sorted(self._topics))
-        values = {"last": self._last, "topics": self._names, "rows": ROWS}
-        rows = await self._storage.read(_NEW, values)
-        first = rows[0]
-        if first.epoch != self._epoch or first.head < self._last:
-            await self._begin_anew()
-            return True
-        if first.trims != self._trims:
-            await self._look_for_losses()
-        fresh: dict[str, list[Record]] = defaultdict(list)
-        for row in rows:
-            if row.id is not None and row.name in self._topics:
-                fresh[row.name].append(record_of(row.name, row))
-        full = len(rows) == ROWS
-        self._last = rows[-1].id if full else first.head
-        for topic, records in fresh.items():
-            for one in tuple(self._topics.get(topic, ())):
-                news = [record for record in records if record.offset[0] > one.number]
-                if news:
-                    one.number = news[-1].offset[0]
-                    _tell(topic, one.follower.deliver, news)
-        return full
+    def _names(self) -> str:
+        """All followed topics as a JSON list."""
+        if self._named is None:
+            self._named = json.dumps(sorted(self._topics))
+        return self._named
+
+    def _begin_after(self, row: sa.Row[Any]) -> None:
+        """Read on from the moment of a row of ``_states``."""
+        self._epoch, self._trims = row.epoch, row.trims
+
+    def _hand_over(self, topic: str, records: Sequence[Record]) -> None:
+        for one in tuple(self._topics.get(topic, ())):
+            news = [record for record in records if record.offset[0] > one.number]
+            if news:
+                one.number = news[-1].offset[0]
+                _tell(topic, one.follower.deliver, news)
 
     async def _begin_anew(self) -> None:
         """The storage is another one, or an older copy of itself."""
-        rows = await self._storage.read(_BOUNDS, {"topics": self._names})
-        self._epoch, self._trims, self._last = rows[0].epoch, rows[0].trims, rows[0].head
+        rows = await self._states(self._names())
+        self._begin_after(rows[0])
         self._reset("unknown", rows)
 
     async def _look_for_losses(self) -> None:
         """Something was trimmed since the last read: find the followers that it overtook."""
-        rows = await self._storage.read(_BOUNDS, {"topics": self._names})
+        rows = await self._states(self._names())
         if rows[0].epoch == self._epoch:
             self._trims = rows[0].trims
             self._reset("expired", rows)
 
     def _reset(self, reason: ResetReason, rows: Sequence[sa.Row[Any]]) -> None:
         """Tell every follower (``unknown``), or those that lost records (``expired``)."""
-        states = _states(rows)
+        states = _by_name(rows)
         for topic, followings in tuple(self._topics.items()):
             bounds = _bounds(rows, states.get(topic))
             for one in tuple(followings):
@@ -232,7 +221,7 @@ class Reader:
                     _tell(topic, one.follower.reset, reason, bounds)
 
 
-def _states(rows: Sequence[sa.Row[Any]]) -> Mapping[str, sa.Row[Any]]:
+def _by_name(rows: Sequence[sa.Row[Any]]) -> Mapping[str, sa.Row[Any]]:
     return {row.name: row for row in rows if row.name is not None}
 
 

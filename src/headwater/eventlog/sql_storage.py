@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
@@ -11,11 +10,9 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from headwater.errors import SourceUnavailableError, UsageError
-from headwater.eventlog.sql_tables import METADATA
-from headwater.sql.sqlite.faults import unavailable
+from headwater.eventlog.sql_dialect import Dialect
 
 __all__ = ["Storage"]
 
@@ -24,23 +21,22 @@ T = TypeVar("T")
 # Seconds to wait for other processes that open a new file at the same time.
 PATIENCE = 5.0
 
-_EPOCH = sa.text("SELECT epoch FROM headwater_log WHERE id = 1")
-_BEGIN_LIFE = sa.text(
-    "INSERT INTO headwater_log (id, epoch, trims) VALUES (1, :epoch, 0) ON CONFLICT (id) DO NOTHING"
-)
-
 
 class _NotThereError(Exception):
     """The log's tables, or its one row, do not exist (any more)."""
 
 
+class _StaleError(Exception):
+    """The connection was lost before anything was committed; its cause says how."""
+
+
 @contextmanager
-def _absence() -> Iterator[None]:
+def _uncommitted() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        if "no such table" in str(error.orig):
-            raise _NotThereError from error
+        if error.connection_invalidated:
+            raise _StaleError from error
         raise
 
 
@@ -49,17 +45,15 @@ class Storage:
 
     Attributes:
         engine: the database.
+        dialect: what is particular to it.
         name: for error messages; holds no address, which might hold a password.
         closed: further use raises UsageError.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        if engine.dialect.name != "sqlite":
-            raise UsageError(
-                f"event log on {engine.dialect.name}: of the SQL engines this version has SQLite"
-            )
+    def __init__(self, engine: AsyncEngine, dialect: Dialect) -> None:
         self.engine = engine
-        self.name = "event log (sqlite)"
+        self.dialect = dialect
+        self.name = dialect.name
         self.closed = False
         self._ready = False
         self._creating = asyncio.Lock()
@@ -87,30 +81,20 @@ class Storage:
                     with self._translated():
                         await self._open()
                 except SourceUnavailableError as error:
-                    # Who switches a new file to its write-ahead log locks out the others, and
-                    # SQLite does not let them wait for it.
                     late = asyncio.get_running_loop().time() > deadline
-                    if late or "locked" not in str(error.__cause__):
+                    if late or not self.dialect.busy(error.__cause__):
                         raise
                     await asyncio.sleep(0.02)
 
     async def _open(self) -> None:
-        with suppress(_NotThereError), _absence():
+        with suppress(_NotThereError), self._absence():
             async with self.engine.connect() as connection:
-                row = (await connection.execute(_EPOCH)).first()
-            self._ready = row is not None
+                self._ready = await self.dialect.look(connection)
         if not self._ready:
-            await self._create()
+            async with self.engine.begin() as connection:
+                await self.dialect.create(connection)
             self._ready = True
-
-    async def _create(self) -> None:
-        async with self.engine.begin() as connection:
-            for table in METADATA.sorted_tables:
-                await connection.execute(CreateTable(table, if_not_exists=True))
-                for index in sorted(table.indexes, key=lambda index: str(index.name)):
-                    await connection.execute(CreateIndex(index, if_not_exists=True))
-            # Letters and digits only, as a position carries it.
-            await connection.execute(_BEGIN_LIFE, {"epoch": secrets.token_hex(16)})
+        self.dialect.begin(self)
 
     async def read(
         self, statement: sa.TextClause, values: Mapping[str, Any]
@@ -122,7 +106,10 @@ class Storage:
 
         async def once() -> Sequence[sa.Row[Any]]:
             async with self.engine.connect() as connection:
-                rows = (await connection.execute(statement, values)).all()
+                if self.dialect.reading:
+                    await connection.execution_options(**self.dialect.reading)
+                with _uncommitted():
+                    rows = (await connection.execute(statement, values)).all()
             if not rows:
                 raise _NotThereError
             return rows
@@ -134,7 +121,8 @@ class Storage:
 
         async def once() -> T:
             async with self.engine.begin() as connection:
-                return await work(connection)
+                with _uncommitted():
+                    return await work(connection)
 
         return await self._attempt(once)
 
@@ -169,23 +157,45 @@ class Storage:
             task.exception()  # told to the caller, if there still is one
 
     async def _twice(self, once: Callable[[], Awaitable[T]]) -> T:
-        """Once more if the tables have gone meanwhile: a database that was wiped begins anew."""
+        """Once more if that helps.
+
+        The tables have gone meanwhile: a database that was wiped begins anew. Or the pool's
+        connection was lost while nobody used it: another one may do.
+        """
+        cause: BaseException | None = None
         for _ in range(2):
             await self._prepare()
+            try:
+                with self._translated(), self._absence():
+                    return await once()
+            except _NotThereError:
+                self._ready, cause = False, None
+            except _StaleError as error:
+                cause = error.__cause__
+        if cause is not None:
             with self._translated():
-                try:
-                    with _absence():
-                        return await once()
-                except _NotThereError:
-                    self._ready = False
+                raise cause
         raise SourceUnavailableError(self.name, "its tables are not there")
+
+    def look_again(self) -> None:
+        """Before the next use: the storage may be another one."""
+        self._ready = False
+
+    @contextmanager
+    def _absence(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            if self.dialect.absent(error):
+                raise _NotThereError from error
+            raise
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            said = unavailable(error)
+            said = self.dialect.unavailable(error)
             if said is None:
                 raise
             raise SourceUnavailableError(self.name, said) from error

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from headwater.eventlog.record import Retention
 from headwater.eventlog.sql_storage import Storage
 
-__all__ = ["topics_to_trim", "trim_some"]
+__all__ = ["LOCK", "topics_to_trim", "trim_some"]
 
 # Rows per transaction.
 STEP = 5_000
@@ -24,7 +24,7 @@ _CANDIDATES = sa.text(
     " WHERE l.id = 1 ORDER BY t.name"
 )
 # Takes the topic's lock first.
-_LOCK = sa.text(
+LOCK = sa.text(
     "UPDATE headwater_topics SET trimmed = trimmed WHERE name = :topic"
     " RETURNING id, latest, trimmed"
 )
@@ -54,10 +54,18 @@ async def topics_to_trim(storage: Storage, keep: Retention, oldest: int | None) 
 
 
 async def trim_some(
-    connection: AsyncConnection, topic: str, keep: Retention, oldest: int | None
+    connection: AsyncConnection,
+    topic: str,
+    keep: Retention,
+    oldest: int | None,
+    lock: sa.TextClause = LOCK,
 ) -> int:
-    """Remove up to ``STEP`` of a topic's oldest records; how many. 0: nothing is left to remove."""
-    topic_row = (await connection.execute(_LOCK, {"topic": topic})).first()
+    """Remove up to ``STEP`` of a topic's oldest records; how many. 0: nothing is left to remove.
+
+    ``lock`` comes first: what is read afterwards nobody can change. It may leave out a topic that
+    another transaction holds.
+    """
+    topic_row = (await connection.execute(lock, {"topic": topic})).first()
     if topic_row is None:
         return 0
     cut = topic_row.trimmed

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,35 +14,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headwater.errors import SourceUnavailableError
 from headwater.eventlog.record import Event, Offset, Record
+from headwater.eventlog.sql_dialect import Dialect
 from headwater.eventlog.sql_storage import Storage
 from headwater.eventlog.sql_tables import moment, record_of, ticks
 
-__all__ = ["Job", "Writer", "append_jobs"]
+__all__ = ["MAX_EVENTS", "Asked", "Job", "Take", "Writer", "append_jobs", "refuse"]
 
 # Of one transaction, so that a crowd of appenders does not hold the file's lock for seconds.
 MAX_EVENTS = 10_000
 
-# A write comes first in every append: from it on the transaction holds the lock, so that what it
-# reads afterwards nobody can change. Names are sorted: two transactions that lock several topics
-# do it in one order.
-_TAKE = sa.text(
-    "INSERT INTO headwater_topics (name, latest, trimmed)"
-    " SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), 0"
-    " FROM json_each(:topics) WHERE true"
-    " ON CONFLICT (name) DO UPDATE SET latest = latest + excluded.latest"
-    " RETURNING id, name, latest"
-)
-_KNOWN = sa.text(
-    "SELECT t.name, e.number, e.at, e.key, e.data FROM json_each(:keys) AS k"
-    " CROSS JOIN headwater_topics AS t ON t.name = json_extract(k.value, '$[0]')"
-    " CROSS JOIN headwater_events AS e"
-    " ON e.topic_id = t.id AND e.key = json_extract(k.value, '$[1]')"
-    " ORDER BY e.number"
-)
-_PUT = sa.text(
-    "INSERT INTO headwater_events (topic_id, number, at, size, key, part, data)"
-    " VALUES (:topic_id, :number, :at, :size, :key, :part, :data)"
-)
+Asked = tuple["Job", "asyncio.Future[list[Record]]"]
+Take = Callable[[AsyncConnection, Mapping[str, int]], Awaitable[Mapping[str, sa.Row[Any]]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,32 +37,45 @@ class Job:
 
 
 async def append_jobs(
-    connection: AsyncConnection, jobs: Sequence[Job], at: datetime
-) -> list[list[Record]]:
-    """Append jobs in their order; the records of each. The caller commits."""
+    connection: AsyncConnection,
+    jobs: Sequence[Job],
+    at: datetime,
+    dialect: Dialect,
+    take: Take | None = None,
+) -> list[list[Record] | None]:
+    """Append jobs in their order; the records of each. The caller commits.
+
+    ``take`` stands in for the dialect's own. Jobs of topics that it leaves out are not appended:
+    None.
+    """
+    take = take or dialect.take
     known: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    barred: set[str] = set()
     keys = sorted({(job.topic, job.key) for job in jobs if job.key is not None})
     if keys:
-        await _take(connection, dict.fromkeys((topic for topic, _ in keys), 0))
-        found = await connection.execute(_KNOWN, {"keys": json.dumps(keys)})
-        for row in found.all():
+        locked = await take(connection, dict.fromkeys((topic for topic, _ in keys), 0))
+        barred = {topic for topic, _ in keys} - locked.keys()
+        for row in await dialect.known(connection, keys):
             known[row.name, row.key].append(record_of(row.name, row))
     seen = set(known)
     fresh: list[bool] = []
     counts: Counter[str] = Counter()
     for job in jobs:
         fresh.append(job.key is None or (job.topic, job.key) not in seen)
-        if fresh[-1]:
+        if fresh[-1] and job.topic not in barred:
             counts[job.topic] += len(job.events)
             if job.key is not None:
                 seen.add((job.topic, job.key))
-    topics = await _take(connection, counts) if counts else {}
-    used = {topic: topics[topic].latest - count for topic, count in counts.items()}
+    topics = await take(connection, counts) if counts else {}
+    barred |= counts.keys() - topics.keys()
+    used = {topic: row.latest - counts[topic] for topic, row in topics.items()}
     at_ticks = ticks(at)
     rows: list[dict[str, Any]] = []
-    results: list[list[Record]] = []
+    results: list[list[Record] | None] = []
     for job, is_new in zip(jobs, fresh, strict=True):
-        if is_new:
+        if job.topic in barred:
+            results.append(None)
+        elif is_new:
             number = used[job.topic]
             used[job.topic] += len(job.events)
             records = [
@@ -106,28 +100,21 @@ async def append_jobs(
         elif job.key is not None:
             results.append(list(known[job.topic, job.key]))
     if rows:
-        await connection.execute(_PUT, rows)
+        await dialect.put(connection, rows)
     return results
-
-
-async def _take(connection: AsyncConnection, counts: Mapping[str, int]) -> dict[str, sa.Row[Any]]:
-    """Lock the topics, create those that are new, and take as many numbers of each."""
-    topics = json.dumps(sorted(counts.items()))
-    taken = await connection.execute(_TAKE, {"topics": topics})
-    return {row.name: row for row in taken.all()}
 
 
 class Writer:
     """Appends of this process, one transaction at a time.
 
-    What is asked for while a transaction runs is committed together by the next one: SQLite has
-    one writer at a time, and each commit waits for the disk.
+    What is asked for while a transaction runs is committed together by the next one: each commit
+    waits for the disk, and SQLite has one writer at a time.
     """
 
     def __init__(self, storage: Storage, clock: Callable[[], datetime]) -> None:
         self._storage = storage
         self._clock = clock
-        self._waiting: deque[tuple[Job, asyncio.Future[list[Record]]]] = deque()
+        self._waiting: deque[Asked] = deque()
         self._task: asyncio.Task[None] | None = None
 
     async def append(self, job: Job) -> list[Record]:
@@ -144,7 +131,7 @@ class Writer:
             await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        group: list[tuple[Job, asyncio.Future[list[Record]]]] = []
+        group: list[Asked] = []
         try:
             while group := self._next_group():
                 await self._commit(group)
@@ -154,23 +141,26 @@ class Writer:
                 done.cancel()  # nothing but the end of the loop leaves any
             self._waiting.clear()
 
-    async def _commit(self, group: list[tuple[Job, asyncio.Future[list[Record]]]]) -> None:
-        jobs = [job for job, _ in group]
+    async def _commit(self, group: list[Asked]) -> None:
         try:
-            results = await self._storage.write(
-                lambda connection: append_jobs(connection, jobs, self._clock())
-            )
+            results = await self._attempt([job for job, _ in group])
         except Exception as error:
-            for _, done in group:
-                if not done.done():
-                    done.set_exception(_own_copy(error))
-            return
+            refuse(group, error)
+        else:
+            self._settle(group, results)
+
+    async def _attempt(self, jobs: Sequence[Job]) -> list[list[Record] | None]:
+        return await self._storage.write(
+            lambda connection: append_jobs(connection, jobs, self._clock(), self._storage.dialect)
+        )
+
+    def _settle(self, group: Sequence[Asked], results: Sequence[list[Record] | None]) -> None:
         for (_, done), records in zip(group, results, strict=True):
-            if not done.done():
+            if records is not None and not done.done():
                 done.set_result(records)
 
-    def _next_group(self) -> list[tuple[Job, asyncio.Future[list[Record]]]]:
-        group: list[tuple[Job, asyncio.Future[list[Record]]]] = []
+    def _next_group(self) -> list[Asked]:
+        group: list[Asked] = []
         events = 0
         while self._waiting:
             job, done = self._waiting[0]
@@ -181,6 +171,13 @@ class Writer:
                 group.append((job, done))
                 events += len(job.events)
         return group
+
+
+def refuse(group: Sequence[Asked], error: Exception) -> None:
+    """Tell each caller of the group."""
+    for _, done in group:
+        if not done.done():
+            done.set_exception(_own_copy(error))
 
 
 def _own_copy(error: Exception) -> Exception:
