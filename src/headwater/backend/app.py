@@ -70,7 +70,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_backend(settings) as backend:
+        async with open_backend(app.state.settings) as backend:
             app.state.backend = backend
             watch = AccessWatch(live, backend.tables.access_changes.where())
             cleanup = Cleanup(backend)
