@@ -34,7 +34,7 @@ async def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     "url",
     [
         "rediss+unix://:secret@host/0",
-        "nats://secret@host",
+        "natss://secret@host",
         "postgresql://user:secret@host/db",
         "kafka://secret",
         "secret",

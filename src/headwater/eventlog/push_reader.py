@@ -124,6 +124,8 @@ class PushReader:
         pushes = await self._engine.listen(self)
         try:
             self._leaving.clear()
+            for followed in self._topics.values():
+                followed.sure = False
             await pushes.subscribe(list(self._topics))
             await self._check(thorough=True)
             self._delay = SHORTEST
@@ -224,8 +226,12 @@ class PushReader:
             # The same log, and younger: restored from a copy, or its last writes were lost.
             await self._engine.begin_anew(self._epoch)
             await self._begin_anew()
-        elif thorough and states.head != known:
-            self._behind.update(self._topics)
+        elif thorough:
+            for name, followed in self._topics.items():
+                if states.head == known and name not in self._behind:
+                    followed.sure = True
+                else:
+                    self._behind.add(name)
 
     async def _begin_anew(self) -> None:
         """The storage is another one, or an older copy of itself."""
@@ -264,6 +270,7 @@ class PushReader:
                 followed.reset("expired", run.bounds)
             followed.deliver(run.records)
             if followed.is_at(run.bounds.latest):
+                followed.sure = True
                 return
             if followed.last == after:
                 if self._fault is not None or asyncio.get_running_loop().time() > patient_until:

@@ -35,6 +35,7 @@ class Followed:
         last: up to where its records were handed over; None until its bounds are known.
         target: the highest offset that was pushed.
         held: what was pushed before the bounds were known.
+        sure: nothing before the next push can have been missed.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Followed:
     last: Offset | None = None
     target: Offset = START
     held: list[Push] = field(default_factory=list)
+    sure: bool = True
 
     def add(self, follower: Follower, bounds: Bounds) -> Following:
         """Let in a follower that has everything up to ``bounds.latest``."""
@@ -80,7 +82,7 @@ class Followed:
             return True
         if push.last <= self.last:
             return True
-        if push.before > self.last or push.records is None:
+        if push.before > self.last or push.records is None or not self.sure:
             return False
         self.deliver(push.records)
         return True
@@ -109,6 +111,7 @@ class Followed:
         """Tell every follower (``unknown``), or who lost records; they go on after it all."""
         if reason == "unknown" or self.last is None:
             self.last = self.target = bounds.latest
+            self.sure = True
             self.held.clear()
         else:
             # A follower that came later may have lost nothing, and needs what is still kept.

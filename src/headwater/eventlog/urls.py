@@ -12,10 +12,10 @@ __all__ = ["open_log"]
 
 
 def open_log(url: str) -> EventLog:
-    """The log at ``memory://``, ``sqlite:///path`` or ``redis://host``.
+    """The log at ``memory://``, ``sqlite:///path``, ``redis://host`` or ``nats://host``.
 
-    ``sqlite:`` takes four slashes for an absolute path. ``valkey://`` is ``redis://``; both end in
-    an ``s`` for TLS.
+    ``sqlite:`` takes four slashes for an absolute path. ``valkey://`` is ``redis://``; for TLS both
+    end in an ``s``, and NATS has ``tls://``.
 
     Raises UsageError for an address of no engine of this version, and MissingExtraError when the
     engine's driver is not installed. Nothing is opened before ``start()`` or the first use.
@@ -42,8 +42,14 @@ def open_log(url: str) -> EventLog:
         except ModuleNotFoundError as error:
             raise MissingExtraError("redis", error.name or "redis") from error
         return open_redis(url)
+    if scheme in {"nats", "tls"}:
+        try:
+            from headwater.eventlog.nats import open_nats
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("nats", error.name or "nats") from error
+        return open_nats(url)
     # The address itself may hold a password, so only its scheme is shown.
     raise UsageError(
         f"event log {scheme + '://' if scheme else 'address'}: this version has the engines "
-        "memory://, sqlite:///path and redis://"
+        "memory://, sqlite:///path, redis:// and nats://"
     )

