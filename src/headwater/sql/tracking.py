@@ -47,8 +47,9 @@ def track(
         indexes: further runs of attributes that pages are filtered by; each gets an index that
             goes on with the change number.
         notify: on PostgreSQL, wake the tails of other processes with NOTIFY. It costs each
-            committing writer a lock that the whole server shares; without it they look at the
-            table every 50 ms to 1 s.
+            committing writer a lock that the whole server shares, and a transaction that notified
+            cannot be prepared (two-phase commit); without it they look at the table every 50 ms
+            to 1 s.
 
     Raises DeclarationError.
     """

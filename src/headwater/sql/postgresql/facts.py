@@ -18,7 +18,7 @@ from headwater.sql.postgresql.snapshot import Snapshot
 from headwater.sql.postgresql.types import XID8
 from headwater.sql.shape import Shape
 
-__all__ = ["FACTS", "Facts", "bound", "fact_columns"]
+__all__ = ["FACTS", "LIFE", "SHORT_LIFE", "Facts", "bound", "fact_columns"]
 
 # How many columns they are.
 FACTS = 11
@@ -26,13 +26,13 @@ FACTS = 11
 # One life of a server's data: a copy that was promoted or restored to a point in time goes on with
 # another timeline, a server that was made anew has another identifier, and a database that was
 # loaded from a dump another oid.
-_LIFE = """(SELECT concat_ws(':', (SELECT system_identifier FROM pg_control_system()),
+LIFE = """(SELECT concat_ws(':', (SELECT system_identifier FROM pg_control_system()),
 CASE WHEN pg_is_in_recovery()
 THEN (SELECT upper(lpad(to_hex(timeline_id), 8, '0')) FROM pg_control_checkpoint())
 ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END,
 (SELECT oid FROM pg_database WHERE datname = current_database())))"""
 # Where a provider lets nobody ask for that.
-_SHORT_LIFE = "(SELECT oid::text FROM pg_database WHERE datname = current_database())"
+SHORT_LIFE = "(SELECT oid::text FROM pg_database WHERE datname = current_database())"
 
 _TOTAL = "pg_snapshot_xmin(pg_current_snapshot())"
 _PROMPT = (
@@ -125,7 +125,7 @@ def fact_columns(
         TABLES.c.floor,
         TABLES.c.retiring,
         TABLES.c.declared,
-        sa.literal_column(_LIFE if control else _SHORT_LIFE, sa.Text).label("headwater_life"),
+        sa.literal_column(LIFE if control else SHORT_LIFE, sa.Text).label("headwater_life"),
         sa.func.pg_is_in_recovery().label("headwater_standby"),
         now.label("headwater_now"),
         latest[0].label("headwater_newest"),

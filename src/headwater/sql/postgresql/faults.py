@@ -37,7 +37,7 @@ def unavailable(error: BaseException) -> str | None:
         if state is None:
             # psycopg has no state for a connection that broke, or could not be made.
             broken = error.connection_invalidated or isinstance(error, sa.exc.OperationalError)
-            return "the connection failed" if broken else None
+            return _first_line(error) if broken else None
         for known, said in _STATES.items():
             if state.startswith(known):
                 return said
@@ -48,3 +48,8 @@ def unavailable(error: BaseException) -> str | None:
             return None
         return text
     return None
+
+
+def _first_line(error: sa.exc.DBAPIError) -> str:
+    """What psycopg says; it names the address, never the password."""
+    return next(iter(str(error.orig).splitlines()), "") or "the connection failed"

@@ -1,10 +1,10 @@
 """Notices commits: of this process at once, of others by ``LISTEN``, and by looking.
 
-One connection per database and event loop listens for all tables. A notification carries nothing
-but its channel: the tail then reads. Where nobody notifies, the connection is lost, or the server
-is a standby, the tail reads every 50 ms, and less often, down to once a second, while it finds
-nothing. It also reads now and then while all seems well: a pooler between us and the server may
-swallow notifications.
+One connection per database and event loop listens for all tables and event logs. A notification
+carries at most who sent it: what was committed is then read. Where nobody notifies, the connection
+is lost, or the server is a standby, the tail reads every 50 ms, and less often, down to once a
+second, while it finds nothing. It also reads now and then while all seems well: a pooler between us
+and the server may swallow notifications.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headwater.feeds.source import Place
 from headwater.sql.commits import commits_of
 from headwater.sql.postgresql.schema import channel, quote
 from headwater.sql.reader import Follow, Head
 from headwater.sql.tracked import Tracking
 
-__all__ = ["LOOK_FIRST", "LOOK_LONGEST", "LOOK_ANYWAY", "follow"]
+__all__ = ["LOOK_FIRST", "LOOK_LONGEST", "LOOK_ANYWAY", "follow", "follow_channel"]
 
 logger = logging.getLogger("headwater.sql")
 
@@ -45,26 +44,34 @@ _PATIENCE = 5.0
 
 
 class _PostgreSQLFollow(Follow):
-    """One followed table."""
+    """What is followed on one channel: a table or an event log."""
 
     def __init__(
         self,
         listener: _Listener,
         notified_on: str | None,
         wake: Callable[[], None],
-        known: Callable[[], Head | None],
+        known: Callable[[], object],
         ends: Sequence[Callable[[], None]],
+        sender: str | None = None,
+        anyway: float | None = None,
     ) -> None:
         self.channel = notified_on
         self.wake = wake
+        self.sender = sender
+        self._anyway = anyway
         self._listener = listener
         self._known = known
         self._ends = ends
-        self._seen: Place | None = None
+        self._seen: object = None
         self._wait = LOOK_FIRST
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
         self.look_soon()
+
+    def heeds(self, channel: str, payload: str) -> bool:
+        """Whether a notification concerns it; what its own process sends does not."""
+        return channel == self.channel and (self.sender is None or payload != self.sender)
 
     def look_soon(self) -> None:
         """Begin to look often."""
@@ -75,14 +82,14 @@ class _PostgreSQLFollow(Follow):
         if self._timer is not None:
             self._timer.cancel()
         if not self._stopped:
-            wait = LOOK_ANYWAY if self.channel in self._listener.listening else self._wait
+            anyway = LOOK_ANYWAY if self._anyway is None else self._anyway
+            wait = anyway if self.channel in self._listener.listening else self._wait
             self._timer = asyncio.get_running_loop().call_later(wait, self._look)
 
     def _look(self) -> None:
-        head = self._known()
-        place = None if head is None else head.place
-        self._wait = LOOK_FIRST if place != self._seen else min(2 * self._wait, LOOK_LONGEST)
-        self._seen = place
+        known = self._known()
+        self._wait = LOOK_FIRST if known != self._seen else min(2 * self._wait, LOOK_LONGEST)
+        self._seen = known
         self.wake()
         self._again()
 
@@ -146,25 +153,35 @@ class _Listener:
             delay = min(2 * delay, _RETRY_LONGEST)
 
     async def _listen(self) -> None:
+        # A pool of its own, made like the engine's: it takes no connection from anybody.
+        like = self._engine.sync_engine
+        own = AsyncEngine(sa.Engine(like.pool.recreate(), like.dialect, like.url))
+        try:
+            async with own.connect() as connection:
+                try:
+                    raw = await connection.get_raw_connection()
+                    await self._receive(raw.driver_connection)
+                finally:
+                    await connection.invalidate()
+        finally:
+            await own.dispose()
+
+    async def _receive(self, driver: Any) -> None:
         loop = asyncio.get_running_loop()
-        async with self._engine.connect() as connection:
-            # It is ours for good: the pool may make another in its place.
-            await connection.run_sync(lambda sync: sync.detach())
-            driver: Any = (await connection.get_raw_connection()).driver_connection
-            await driver.set_autocommit(True)
-            alive = loop.time()
-            while True:
-                await self._subscribe(driver)
-                # psycopg keeps what arrives between two rounds for the next one.
-                async for notification in driver.notifies(timeout=_TICK):
-                    alive = loop.time()
-                    for follower in tuple(self._followers):
-                        if follower.channel == notification.channel:
-                            follower.wake()
-                if loop.time() - alive > _PING:
-                    async with asyncio.timeout(_PATIENCE):
-                        await driver.execute("SELECT 1")
-                    alive = loop.time()
+        await driver.set_autocommit(True)
+        alive = loop.time()
+        while True:
+            await self._subscribe(driver)
+            # psycopg keeps what arrives between two rounds for the next one.
+            async for notification in driver.notifies(timeout=_TICK):
+                alive = loop.time()
+                for follower in tuple(self._followers):
+                    if follower.heeds(notification.channel, notification.payload):
+                        follower.wake()
+            if loop.time() - alive > _PING:
+                async with asyncio.timeout(_PATIENCE):
+                    await driver.execute("SELECT 1")
+                alive = loop.time()
 
     async def _subscribe(self, driver: Any) -> None:
         wanted = {one.channel for one in self._followers if one.channel is not None}
@@ -191,6 +208,43 @@ def follow(
     known: Callable[[], Head | None],
 ) -> Follow:
     """As ``Reader.follow``. ``listen``: the engines of this process that write."""
+
+    def place() -> object:
+        head = known()
+        return None if head is None else head.place
+
+    return follow_channel(
+        engine,
+        channel(tracking) if tracking.notify else None,
+        tracking.table,
+        wake,
+        place,
+        listen=listen,
+    )
+
+
+def follow_channel(
+    engine: AsyncEngine,
+    name: str | None,
+    table: str,
+    wake: Callable[[], None],
+    known: Callable[[], object],
+    *,
+    listen: Sequence[sa.Engine] | None = None,
+    sender: str | None = None,
+    anyway: float | None = None,
+) -> Follow:
+    """Call ``wake`` when there may be something new, until stopped.
+
+    Arguments:
+        engine: what is read, and listened with.
+        name: the channel that others notify on; None if nobody does.
+        table: commits of this process that write to it wake at once.
+        known: what the reader has; looks become rarer while it stays the same.
+        listen: the engines of this process that write, if not ``engine`` alone.
+        sender: notifications that carry it are this process's own and wake nobody.
+        anyway: seconds between looks while all seems well.
+    """
     loop = asyncio.get_running_loop()
 
     def committed() -> None:
@@ -201,12 +255,15 @@ def follow(
     listener = _listeners.get(key)
     if listener is None:
         listener = _listeners[key] = _Listener(key, engine)
+    writers = [engine.sync_engine] if listen is None else listen
     following = _PostgreSQLFollow(
         listener,
-        channel(tracking) if tracking.notify else None,
+        name,
         wake,
         known,
-        [commits_of(one).add(tracking.table, committed) for one in listen],
+        [commits_of(one).add(table, committed) for one in writers],
+        sender,
+        anyway,
     )
     listener.add(following)
     return following
