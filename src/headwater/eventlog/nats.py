@@ -6,40 +6,25 @@ own sequence, so that offsets of one topic rise with gaps.
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import re
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-import nats.errors
-
-from headwater.errors import SourceUnavailableError, UsageError
+from headwater.errors import UsageError
 from headwater.eventlog.interface import EventLog, Follower
-from headwater.eventlog.nats_connection import NAME, Life, Link
+from headwater.eventlog.nats_connection import NAME, Link
 from headwater.eventlog.nats_pages import Pages
 from headwater.eventlog.nats_pushes import NatsPushes
-from headwater.eventlog.nats_stream import (
-    AT,
-    KEY,
-    WRONG_SEQUENCE,
-    ApiError,
-    Stream,
-    microseconds,
-    record_of,
-    sequence_of,
-    told_sequence,
-)
+from headwater.eventlog.nats_stream import Stream, record_of
 from headwater.eventlog.nats_trim import Trimmer
+from headwater.eventlog.nats_writer import Writer
 from headwater.eventlog.push_reader import PushReader
 from headwater.eventlog.pushes import Pushes, Receiver, States
 from headwater.eventlog.record import (
     Bounds,
     Capabilities,
-    Event,
     Offset,
     Record,
     Retention,
@@ -55,8 +40,6 @@ __all__ = ["NatsLog", "open_nats"]
 MAX_BATCH = 999
 # Of one append; the server holds it in memory until it is whole.
 BATCH_BYTES = 64 * 1024 * 1024
-# Batches of this process on their way: the server takes 50 for a stream, of all processes.
-ABREAST = 10
 # A server's default bound is 1 MiB for a message with its headers.
 HEADERS_BYTES = 4096
 # The server's largest sequence.
@@ -109,7 +92,7 @@ class NatsLog(EventLog):
         self._pages = Pages(self._stream)
         self._trimmer = Trimmer(self._stream, self._pages)
         self._reader = PushReader(self)
-        self._batches = asyncio.Semaphore(ABREAST)
+        self._writer = Writer(self._stream, self._pages, keys_kept)
 
     async def start(self) -> None:
         await self._stream.ready()
@@ -133,79 +116,7 @@ class NatsLog(EventLog):
             return []
         if (size := sum(event.size for event in events)) > BATCH_BYTES:
             raise UsageError(f"one append takes at most {BATCH_BYTES} bytes, not {size}")
-        at = datetime.now(UTC)
-        try:
-            last = await self._store(topic, events, at, key)
-        except ApiError as error:
-            if error.code != WRONG_SEQUENCE or key is None:
-                raise SourceUnavailableError(NAME, str(error)) from error
-            return await self._brought(topic, key)
-        first = last - len(events) + 1
-        return [
-            Record(topic, Offset.of(first + place), at, event.data, key)
-            for place, event in enumerate(events)
-        ]
-
-    async def _store(
-        self, topic: str, events: Sequence[Event], at: datetime, key: str | None
-    ) -> int:
-        """The sequence of the last event. Raises ApiError."""
-        headers = {AT: microseconds(at)} | ({} if key is None else {KEY: key})
-        subject = self._stream.subject("t", topic)
-        messages = [(subject, event.text.encode(), headers) for event in events]
-        if key is not None:
-            kept = self.capabilities.keys_kept or timedelta()
-            once = {
-                "Nats-Expected-Last-Subject-Sequence": "0",
-                "Nats-TTL": f"{max(kept // timedelta(seconds=1), 1)}s",
-            }
-            messages.append((self._memory(topic, key), str(len(events)).encode(), once))
-        if len(messages) == 1:
-            return await self._send(messages, again=False)
-        batch = {"Nats-Batch-Id": secrets.token_hex(16)}
-        parts = [
-            (to, payload, own | batch | {"Nats-Batch-Sequence": str(place)})
-            for place, (to, payload, own) in enumerate(messages, 1)
-        ]
-        parts[-1][2]["Nats-Batch-Commit"] = "1"
-        async with self._batches:
-            last = await self._send(parts, again=key is not None)
-        return last - (key is not None)
-
-    async def _send(
-        self, messages: Sequence[tuple[str, bytes, Mapping[str, str]]], *, again: bool
-    ) -> int:
-        async def once(life: Life) -> int:
-            for subject, payload, headers in messages[:-1]:
-                await life.send(subject, payload, headers)
-            (answer,) = await life.ask(*messages[-1])
-            return told_sequence(answer)
-
-        await self._stream.ready()
-        try:
-            return await self._link.run(once, again=again)
-        except nats.errors.NoRespondersError:
-            # Nobody listens at the subject: nothing was stored, and the stream is to be made.
-            self._stream.lost()
-            await self._stream.ready()
-        try:
-            return await self._link.run(once, again=again)
-        except nats.errors.NoRespondersError as error:
-            raise SourceUnavailableError(NAME, "its stream has no leader") from error
-
-    async def _brought(self, topic: str, key: str) -> list[Record]:
-        """The records that a key brought before, as far as they are kept."""
-        memory = await self._stream.last(self._memory(topic, key))
-        if memory is None:
-            raise SourceUnavailableError(NAME, "the key expired just now: try again")
-        below, count = sequence_of(memory), int(memory.data)
-        subject = self._stream.subject("t", topic)
-        messages = await self._pages.after(subject, below - count - 1, count)
-        return [record_of(topic, one) for one in messages if sequence_of(one) < below]
-
-    def _memory(self, topic: str, key: str) -> str:
-        name = hashlib.blake2s(f"{topic} {key}".encode(), digest_size=16).hexdigest()
-        return f"{self._stream.name}.k.{name}"
+        return await self._writer.append(topic, events, key)
 
     async def read(self, topic: str, after: Offset, limit: int) -> Run:
         subject = self._stream.subject("t", check_topic(topic))
