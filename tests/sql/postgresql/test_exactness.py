@@ -19,7 +19,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from headwater.errors import PositionError
 from headwater.sql import Table, track
 from support.tables import Aware, Base, Client, Clock, Log, Recorder
 
@@ -54,16 +53,53 @@ class QuietClient(Quiet):
     seen_at: Mapped[datetime | None] = mapped_column(Aware)
 
 
+class Rig:
+    """Two processes' tables and the writers' connections: made once, used for all examples."""
+
+    def __init__(self, postgres):
+        self.postgres, self.database = postgres, postgres.database()
+        engine = sa.create_engine(postgres.url(self.database))
+        Base.metadata.create_all(engine)
+        Quiet.metadata.create_all(engine)
+        engine.dispose()
+        self.runner = asyncio.Runner()
+        self.runner.run(self._open())
+
+    async def _open(self):
+        url = self.postgres.url(self.database)
+        self.engines = [create_async_engine(url) for _ in range(2)]
+        self.tables = {
+            order: [
+                (Table(engine, client, order=order), Table(engine, log, order=order))
+                for engine in self.engines
+            ]
+            for order, client, log in (("prompt", QuietClient, QuietLog), ("total", Client, Log))
+        }
+        self.writers = [Writer() for _ in range(WRITERS)]
+
+    def close(self):
+        self.runner.run(self._close())
+        self.runner.close()
+        self.postgres.drop(self.database)
+
+    async def _close(self):
+        for engine in self.engines:
+            await engine.dispose()
+        for writer in self.writers:
+            if writer.connection is not None:
+                await writer.connection.close()
+
+    async def connect(self):
+        return await psycopg.AsyncConnection.connect(
+            self.postgres.conninfo(self.database), autocommit=True
+        )
+
+
 @pytest.fixture(scope="module", autouse=True)
-def server(postgres):
-    _setup["postgres"] = postgres
-    _setup["database"] = name = postgres.database()
-    engine = sa.create_engine(postgres.url(name))
-    Base.metadata.create_all(engine)
-    Quiet.metadata.create_all(engine)
-    engine.dispose()
+def rig(postgres):
+    _setup["rig"] = made = Rig(postgres)
     yield
-    postgres.drop(name)
+    made.close()
     _setup.clear()
 
 
@@ -90,9 +126,7 @@ class Writer:
 
     async def run(self, sql, *values):
         if self.connection is None or self.connection.closed:
-            self.connection = await psycopg.AsyncConnection.connect(
-                _setup["postgres"].conninfo(_setup["database"]), autocommit=True
-            )
+            self.connection = await _setup["rig"].connect()
         return await self.connection.execute(sql, values)
 
 
@@ -167,8 +201,8 @@ class Exactness(RuleBasedStateMachine):
 
     @initialize()
     def begin(self):
-        self.runner = asyncio.Runner()
-        self.writers = [Writer() for _ in range(WRITERS)]
+        self.rig = _setup["rig"]
+        self.runner, self.writers = self.rig.runner, self.rig.writers
         self.names = itertools.count(1)
         self.clock = Clock()
         self.rows = {}  # key -> (user, moment)
@@ -181,20 +215,17 @@ class Exactness(RuleBasedStateMachine):
 
     async def _begin(self):
         self.log_name, self.client_name = self.log.__tablename__, self.client.__tablename__
-        url = _setup["postgres"].url(_setup["database"])
-        self.engines = [create_async_engine(url) for _ in range(2)]
-        async with self.engines[0].begin() as connection:
+        for writer in self.writers:
+            writer.open, writer.locked = None, set()
+        async with self.rig.engines[0].begin() as connection:
             await connection.execute(sa.text(f"TRUNCATE {self.log_name}, {self.client_name}"))
-        order = "total" if self.total else "prompt"
-        self.tables, self.tails, self.keyed, self.logs = [], [], [], []
-        for engine in self.engines:
-            clients = Table(engine, self.client, order=order)
-            logs = Table(engine, self.log, order=order)
+        self.tables = self.rig.tables["total" if self.total else "prompt"]
+        self.tails, self.keyed, self.logs = [], [], []
+        for clients, logs in self.tables:
             clients.reader._now = self.clock
             tails = Recorder(), Recorder()
             await clients.origin.attach(tails[0])
             await logs.origin.attach(tails[1])
-            self.tables.append((clients, logs))
             self.tails.append(tails)
             every, one = clients.where(), clients.where(user_id=1)
             self.keyed += [
@@ -208,24 +239,19 @@ class Exactness(RuleBasedStateMachine):
             await reader.start()
 
     def teardown(self):
-        if hasattr(self, "runner"):
+        if hasattr(self, "rig"):
             self.runner.run(self._end())
-            self.runner.close()
 
     async def _end(self):
+        for writer in self.writers:
+            if writer.open is not None:
+                await writer.run("ROLLBACK")
+                writer.open = None
+        for name in self.prepared:
+            await self.writers[0].run(f"ROLLBACK PREPARED '{name}'")
         for clients, logs in self.tables:
             await clients.origin.detach()
             await logs.origin.detach()
-        for engine in self.engines:
-            await engine.dispose()
-        for writer in self.writers:
-            if writer.connection is not None:
-                await writer.connection.close()
-        async with await psycopg.AsyncConnection.connect(
-            _setup["postgres"].conninfo(_setup["database"]), autocommit=True
-        ) as connection:
-            for name in self.prepared:
-                await connection.execute(f"ROLLBACK PREPARED '{name}'")
 
     # Writers
 
@@ -323,7 +349,7 @@ class Exactness(RuleBasedStateMachine):
             await writer.run("ROLLBACK")
             return
         process = writer.connection.info.backend_pid
-        async with self.engines[0].connect() as connection:
+        async with self.rig.engines[0].connect() as connection:
             await connection.execute(sa.select(sa.func.pg_terminate_backend(process, 5000)))
         await writer.connection.close()
 
@@ -340,20 +366,15 @@ class Exactness(RuleBasedStateMachine):
     @rule(commits=st.booleans())
     def end_prepared(self, commits):
         name, (work, _) = next(iter(self.prepared.items()))
-        self.runner.run(
-            self.writers[0].run(f"{'COMMIT' if commits else 'ROLLBACK'} PREPARED '{name}'")
-            if self.writers[0].open is None
-            else self._beside(f"{'COMMIT' if commits else 'ROLLBACK'} PREPARED '{name}'")
-        )
+        self.runner.run(self._beside(f"{'COMMIT' if commits else 'ROLLBACK'} PREPARED '{name}'"))
         del self.prepared[name]
         if commits:
             self._committed(work)
 
     async def _beside(self, sql):
-        async with await psycopg.AsyncConnection.connect(
-            _setup["postgres"].conninfo(_setup["database"]), autocommit=True
-        ) as connection:
-            await connection.execute(sql)
+        connection = await self.rig.connect()
+        await connection.execute(sql)
+        await connection.close()
 
     def _committed(self, work):
         for key, row in work.rows.items():
@@ -500,8 +521,7 @@ def _settings(examples, steps):
     )
 
 
-Exactness.TestCase.settings = _settings(100, 30)
-Total.TestCase.settings = _settings(40, 25)
+Exactness.TestCase.settings = _settings(150, 30)
+Total.TestCase.settings = _settings(60, 25)
 TestPrompt = Exactness.TestCase
 TestTotal = Total.TestCase
-_ = PositionError
