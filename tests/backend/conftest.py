@@ -1,4 +1,4 @@
-"""A backend for each test, on a copy of one migrated database."""
+"""A backend for each test, on a copy of one migrated database: SQLite, and PostgreSQL too."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from fastapi import FastAPI
 
@@ -14,6 +15,7 @@ from headwater.backend.database import Address
 from headwater.backend.schema import migrate
 from headwater.backend.settings import Settings
 from support.backend import Person, World, cheap, listening, running
+from support.postgres import Postgres
 
 
 @pytest.fixture(scope="session")
@@ -24,9 +26,22 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
-    """One application, started anew for each test: making it takes longer than most tests."""
-    return create_app(cheap(tmp_path_factory.mktemp("standing") / "headwater.db"))
+def applications(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FastAPI]:
+    """One application for each kind of database, started anew for each test.
+
+    Making it takes longer than most tests.
+    """
+    path = tmp_path_factory.mktemp("standing") / "headwater.db"
+    return {"sqlite": create_app(cheap(path))}
+
+
+@pytest.fixture(scope="session")
+def migrated_server(postgres: Postgres) -> Postgres:
+    """A server with one migrated database, ``migrated``, to be copied."""
+    with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE migrated")
+    migrate(Address.parse(postgres.url("migrated")))
+    return postgres
 
 
 @pytest.fixture
@@ -35,14 +50,35 @@ def database(migrated: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(migrated, tmp_path / "headwater.db"))
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def standing(
+    request: pytest.FixtureRequest,
+    migrated: Path,
+    applications: dict[str, FastAPI],
+    tmp_path: Path,
+) -> FastAPI:
+    """An application whose database is empty again."""
+    if request.param == "postgresql":
+        server: Postgres = request.getfixturevalue("migrated_server")
+        server.drop("standing")
+        with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
+            connection.execute("CREATE DATABASE standing TEMPLATE migrated")
+        if "postgresql" not in applications:
+            made = cheap(Path(), database=server.url("standing"), event_log="memory://")
+            applications["postgresql"] = create_app(made)
+        return applications["postgresql"]
+    # A path of its own: a late connection to another file that was at the same path would take
+    # this one's journal away.
+    path = shutil.copy(migrated, tmp_path / "standing.db")
+    found = applications["sqlite"]
+    found.state.settings = cheap(path)
+    return found
+
+
 @pytest.fixture
-def settings(migrated: Path, standing: FastAPI) -> Settings:
-    """Those of the standing application, whose database is empty again."""
+def settings(standing: FastAPI) -> Settings:
+    """Those of the standing application."""
     found: Settings = standing.state.settings
-    path = Address.parse(found.database).path
-    for suffix in ("", "-wal", "-shm"):
-        Path(f"{path}{suffix}").unlink(missing_ok=True)
-    shutil.copy(migrated, path)
     return found
 
 

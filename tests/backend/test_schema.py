@@ -143,8 +143,7 @@ def test_a_locked_database(database: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     "url",
     [
-        "postgresql://ann:secret@db/headwater",
-        "mysql://db/headwater",
+        "mysql://ann:secret@db/headwater",
         "headwater.db",
         "sqlite://",
         "sqlite:///:memory:",

@@ -7,21 +7,33 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy import URL, event, make_url, text
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from headwater.errors import HeadwaterError, SourceUnavailableError
+from headwater.errors import HeadwaterError, MissingExtraError, SourceUnavailableError
 from headwater.sql import configure_sqlite
 
 __all__ = ["UNAVAILABLE", "Address", "Database", "StartupError", "in_one_line"]
 
 # What the driver raises while a database is locked, away, full or read-only. An IntegrityError
 # or a ProgrammingError is no outage.
-UNAVAILABLE = (OperationalError, PoolTimeoutError)
+UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeoutError)
+
+# Of all the advisory locks of a PostgreSQL database, the one of writers that decide alone.
+_LOCK = 0x48656164
 
 
 class StartupError(HeadwaterError):
@@ -30,19 +42,28 @@ class StartupError(HeadwaterError):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the database is. ``Address.parse`` reads ``sqlite:///path``."""
+    """Where the database is.
 
-    path: Path
+    Attributes:
+        path: the file of a SQLite database; None for PostgreSQL.
+        server: how to reach a PostgreSQL database, with its password; None for SQLite.
+    """
+
+    path: Path | None = None
+    server: URL | None = None
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """Raises StartupError for what this version cannot open."""
+        """Read ``sqlite:///path`` or ``postgresql://…``. Raises StartupError."""
         scheme = url.partition("://")[0].lower() if "://" in url else ""
+        if scheme in {"postgresql", "postgres", "postgresql+psycopg"}:
+            return cls(server=_server(url))
         if scheme not in {"sqlite", "sqlite+aiosqlite"}:
             # The rest of an address may hold a password, so it is not shown.
             named = f"{scheme}://" if scheme else "This"
             raise StartupError(
-                f"{named} is no database that this version can use: give sqlite:///path."
+                f"{named} is no database that this version can use: give sqlite:///path or "
+                "postgresql://user@host/name."
             )
         parts = urlsplit(url)
         path = unquote(parts.path)[1:]
@@ -54,9 +75,45 @@ class Address:
         return cls(Path(path))
 
     @property
+    def shown(self) -> str:
+        """What people are told, without a password."""
+        if self.server is None:
+            return str(self.path)
+        host = self.server.host or self.server.query.get("host") or "localhost"
+        return f"{self.server.database or self.server.username or 'postgres'} at {host}"
+
+    @property
     def url(self) -> str:
-        """The address as ``--event-log`` takes it."""
-        return f"sqlite:///{self.path}"
+        """As ``--database`` takes it, without a password."""
+        if self.server is None:
+            return f"sqlite:///{self.path}"
+        plain = self.server.set(drivername="postgresql")
+        return URL.create(
+            plain.drivername, plain.username, None, plain.host, plain.port, plain.database,
+            plain.query,
+        ).render_as_string()  # fmt: skip
+
+    @property
+    def sync_url(self) -> URL:
+        """For an engine without asyncio."""
+        if self.server is not None:
+            return self.server
+        return URL.create("sqlite", database=str(self.path))
+
+
+def _server(url: str) -> URL:
+    try:
+        found = make_url(url).set(drivername="postgresql+psycopg")
+    except (ArgumentError, ValueError) as error:
+        raise StartupError(
+            "The address of a PostgreSQL database is postgresql://user@host:port/name, or "
+            "postgresql:///name?host=/folder for a Unix socket."
+        ) from error
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        raise StartupError(f"{MissingExtraError('postgres', 'psycopg')}.") from error
+    return found
 
 
 class Database:
@@ -70,17 +127,34 @@ class Database:
     def __init__(self, address: Address) -> None:
         self.address = address
         self.statements = 0
-        engine = create_async_engine(
-            f"sqlite+aiosqlite:///{address.path}", pool_size=4, max_overflow=8, pool_timeout=10.0
-        )
-        # FULL, because a commit that a power cut takes back would give change numbers out twice,
-        # and clients resume by them.
-        self.engine: AsyncEngine = configure_sqlite(engine, synchronous="FULL")
+        self.engine: AsyncEngine
+        if address.server is not None:
+            self.engine = create_async_engine(
+                address.server, pool_size=8, max_overflow=8, pool_timeout=10.0
+            )
+        else:
+            engine = create_async_engine(
+                f"sqlite+aiosqlite:///{address.path}",
+                pool_size=4,
+                max_overflow=8,
+                pool_timeout=10.0,
+            )
+            # FULL, because a commit that a power cut takes back would give change numbers out
+            # twice, and clients resume by them.
+            self.engine = configure_sqlite(engine, synchronous="FULL")
         event.listen(self.engine.sync_engine, "before_cursor_execute", self._count)
         # Writers of one process take turns here, first come first served; SQLite itself would
         # let them try again at random.
         self._turn = asyncio.Lock()
         self._opened = _identity(address.path)
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.address.server is None
+
+    def insert(self, model: type[Any]) -> Any:
+        """An insert with ``on_conflict_do_update``, as the database has it."""
+        return sqlite_insert(model) if self.is_sqlite else postgresql_insert(model)
 
     def _count(self, *_: object) -> None:
         self.statements += 1
@@ -93,12 +167,18 @@ class Database:
                 yield session
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncSession]:
-        """A session that holds the write lock and commits at the end, unless there is an error.
+    async def write(self, *, alone: bool = False) -> AsyncIterator[AsyncSession]:
+        """A session that commits at the end, unless there is an error.
 
-        A transaction that reads first and writes later would fail when another wrote in between;
-        one that begins with the lock waits for its turn instead. Raises SourceUnavailableError.
+        SQLite has one writer at a time. A transaction that reads first and writes later would fail
+        when another wrote in between; one that begins with the lock waits for its turn instead. On
+        PostgreSQL writers run side by side, and ``alone`` is for those that decide by what they
+        read: one of them at a time. Raises SourceUnavailableError.
         """
+        if not self.is_sqlite:
+            async with self._write_on_server(alone) as session:
+                yield session
+            return
         with _translated():
             async with (
                 self._turn,
@@ -109,8 +189,21 @@ class Database:
                 await connection.exec_driver_sql("BEGIN IMMEDIATE")
                 yield session
 
+    @asynccontextmanager
+    async def _write_on_server(self, alone: bool) -> AsyncIterator[AsyncSession]:
+        with _translated():
+            async with (
+                AsyncSession(self.engine, expire_on_commit=False) as session,
+                session.begin(),
+            ):
+                if alone:
+                    await session.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+                yield session
+
     def is_in_place(self) -> bool:
-        """Whether the file is still the one that was opened."""
+        """Whether a file is still the one that was opened."""
+        if self.address.path is None:
+            return True
         now = _identity(self.address.path)
         if self._opened is None:
             self._opened = now
@@ -120,7 +213,9 @@ class Database:
         await self.engine.dispose()
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    if path is None:
+        return None
     try:
         found = path.stat()
     except OSError:
@@ -134,6 +229,12 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except UNAVAILABLE as error:
+        raise SourceUnavailableError("The database", in_one_line(error)) from error
+    except DatabaseError as error:
+        # SQLite's word for a file that is damaged or being replaced; what is a fault of the
+        # program has a class of its own.
+        if type(error) is not DatabaseError:
+            raise
         raise SourceUnavailableError("The database", in_one_line(error)) from error
 
 

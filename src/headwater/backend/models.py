@@ -11,21 +11,24 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     Dialect,
     ForeignKey,
     Index,
-    Integer,
     MetaData,
     String,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
-from headwater.backend.times import NOW, Moment, moment_check, sorted_moment_check
+from headwater.backend.times import Moment, Now, moment_check, sorted_moment_check
 from headwater.sql import track
 
 __all__ = [
@@ -49,7 +52,7 @@ NOTIFICATION_LEVELS = ("info", "success", "warning", "error")
 
 
 class JsonObject(TypeDecorator[dict[str, Any]]):
-    """A JSON object, as text in SQLite."""
+    """A JSON object, as text."""
 
     impl = Text
     cache_ok = True
@@ -75,17 +78,41 @@ class Base(DeclarativeBase):
     )
 
 
+class RandomId(FunctionElement[str]):
+    """32 random hexadecimal digits, as a server default."""
+
+    inherit_cache = True
+    type = String(32)
+
+
+@compiles(RandomId)
+def _random_id(_element: RandomId, _compiler: Any, **_: Any) -> str:
+    return "replace(gen_random_uuid()::text, '-', '')"
+
+
+@compiles(RandomId, "sqlite")
+def _random_id_in_sqlite(_element: RandomId, _compiler: Any, **_: Any) -> str:
+    return "lower(hex(randomblob(16)))"
+
+
+def sqlite_check(condition: str, name: str) -> Any:
+    """A CHECK that SQLite needs, since it takes any type in any column."""
+    return CheckConstraint(condition, name=name).ddl_if(dialect="sqlite")
+
+
+def postgresql_check(condition: str, name: str) -> Any:
+    """A CHECK in PostgreSQL's own words."""
+    return CheckConstraint(condition, name=name).ddl_if(dialect="postgresql")
+
+
 def new_id() -> Any:
     """A primary key of 32 random hexadecimal digits, made by the database where none is given."""
-    return mapped_column(String(64), primary_key=True, server_default=text(_RANDOM))
+    return mapped_column(String(64), primary_key=True, server_default=RandomId())
 
 
 def created() -> Any:
     """When the row was written."""
-    return mapped_column(Moment, server_default=text(f"({NOW})"), nullable=False)
-
-
-_RANDOM = "(lower(hex(randomblob(16))))"
+    return mapped_column(Moment, server_default=Now(), nullable=False)
 
 
 def _in(column: str, values: tuple[str, ...]) -> str:
@@ -98,13 +125,13 @@ def _texts(*columns: str) -> str:
 
 class User(Base):
     __tablename__ = "users"
-    __table_args__ = (CheckConstraint(moment_check("created_at"), name="created_at"),)
+    __table_args__ = (sqlite_check(moment_check("created_at"), "created_at"),)
 
     id: Mapped[str] = new_id()
     email: Mapped[str] = mapped_column(String(254), unique=True)
     password_hash: Mapped[str] = mapped_column(Text)
     role: Mapped[str] = mapped_column(String(32), server_default="global_user")
-    disabled: Mapped[bool] = mapped_column(server_default=text("0"))
+    disabled: Mapped[bool] = mapped_column(server_default=false())
     created_at: Mapped[datetime] = created()
 
 
@@ -160,8 +187,8 @@ class Notification(Base):
     __table_args__ = (
         CheckConstraint("(user_id IS NULL) <> (team_id IS NULL)", name="one_recipient"),
         CheckConstraint(_in("level", NOTIFICATION_LEVELS), name="level"),
-        CheckConstraint(_texts("id", "title", "body"), name="texts"),
-        CheckConstraint(moment_check("created_at"), name="created_at"),
+        sqlite_check(_texts("id", "title", "body"), "texts"),
+        sqlite_check(moment_check("created_at"), "created_at"),
         Index(None, "created_at"),
     )
 
@@ -181,12 +208,12 @@ class LogEntry(Base):
     __tablename__ = "log_entries"
     __table_args__ = (
         CheckConstraint(_in("level", LOG_LEVELS), name="level"),
-        CheckConstraint(_texts("id", "user_id", "source", "message"), name="texts"),
-        CheckConstraint(
-            "CASE WHEN json_valid(fields) THEN json_type(fields) = 'object' ELSE 0 END",
-            name="fields",
+        sqlite_check(_texts("id", "user_id", "source", "message"), "texts"),
+        sqlite_check(
+            "CASE WHEN json_valid(fields) THEN json_type(fields) = 'object' ELSE 0 END", "fields"
         ),
-        CheckConstraint(moment_check("created_at"), name="created_at"),
+        postgresql_check("jsonb_typeof(fields::jsonb) = 'object'", "fields"),
+        sqlite_check(moment_check("created_at"), "created_at"),
         Index(None, "created_at"),
     )
 
@@ -220,10 +247,12 @@ class ClientActivity(Base):
     __tablename__ = "client_activity"
     __table_args__ = (
         UniqueConstraint("user_id", "team_id", "satellite_id", "client_name"),
-        CheckConstraint("requests >= 0 AND typeof(requests) = 'integer'", name="requests"),
-        CheckConstraint("tool_calls >= 0 AND typeof(tool_calls) = 'integer'", name="tool_calls"),
-        CheckConstraint(sorted_moment_check("last_activity_at"), name="last_activity_at"),
-        CheckConstraint(moment_check("created_at"), name="created_at"),
+        sqlite_check("requests >= 0 AND typeof(requests) = 'integer'", "requests"),
+        postgresql_check("requests >= 0", "requests"),
+        sqlite_check("tool_calls >= 0 AND typeof(tool_calls) = 'integer'", "tool_calls"),
+        postgresql_check("tool_calls >= 0", "tool_calls"),
+        sqlite_check(sorted_moment_check("last_activity_at"), "last_activity_at"),
+        sqlite_check(moment_check("created_at"), "created_at"),
     )
 
     id: Mapped[str] = new_id()
@@ -234,9 +263,9 @@ class ClientActivity(Base):
     satellite_name: Mapped[str] = mapped_column(Text, server_default="")
     client_name: Mapped[str] = mapped_column(Text)
     user_agent: Mapped[str] = mapped_column(Text, server_default="")
-    requests: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    tool_calls: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    last_activity_at: Mapped[datetime] = mapped_column(Moment, server_default=text(f"({NOW})"))
+    requests: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    tool_calls: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    last_activity_at: Mapped[datetime] = mapped_column(Moment, server_default=Now())
     created_at: Mapped[datetime] = created()
 
 
@@ -246,7 +275,7 @@ class AccessChange(Base):
 
     __tablename__ = "access_changes"
     __table_args__ = (
-        CheckConstraint(moment_check("created_at"), name="created_at"),
+        sqlite_check(moment_check("created_at"), "created_at"),
         Index(None, "created_at"),
     )
 

@@ -23,11 +23,13 @@ from sqlalchemy.exc import DatabaseError
 from headwater.backend.database import Address, StartupError, in_one_line
 from headwater.sql import configure_sqlite
 
-__all__ = ["State", "check_file", "check_schema", "migrate", "schema_state"]
+__all__ = ["State", "check_reachable", "check_schema", "migrate", "schema_state"]
 
 State = Literal["empty", "older", "current", "newer", "foreign"]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
+# An advisory lock of PostgreSQL: schemas are looked at and changed one at a time.
+_SCHEMA_LOCK = 0x48656165
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -37,7 +39,7 @@ def migrate(address: Address) -> bool:
     All in one transaction: it ends at the newest schema, or as it was. Raises StartupError.
     """
     with _connected(address) as connection:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        _lock(connection)
         state = schema_state(connection)
         _refuse(state, address)
         if state == "current":
@@ -56,23 +58,35 @@ def check_schema(address: Address) -> State:
     """
     with _connected(address) as connection:
         # Asks for the right to write, which is found missing only now.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        _lock(connection)
         state = schema_state(connection)
         connection.rollback()
     _refuse(state, address)
     if state == "older":
         raise StartupError(
-            f"The database {address.path} has an older schema than this version of Headwater: "
+            f"The database {address.shown} has an older schema than this version of Headwater: "
             "run `headwater migrate` first."
         )
     return state
 
 
-def check_file(address: Address) -> None:
-    """Raise StartupError unless a SQLite file is there, or can be made, and can be written."""
+def check_reachable(address: Address) -> None:
+    """Raise StartupError unless a database is there, or can be made, and can be written."""
     with _connected(address) as connection:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        _lock(connection)
         connection.rollback()
+
+
+def _lock(connection: sa.Connection) -> None:
+    """Begin a transaction that no other one changes the schema in."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        return
+    if connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar():
+        raise StartupError(
+            "The PostgreSQL server is a standby, which takes no writes: give the primary."
+        )
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})")
 
 
 def schema_state(connection: sa.Connection) -> State:
@@ -100,28 +114,30 @@ def schema_state(connection: sa.Connection) -> State:
 def _refuse(state: State, address: Address) -> None:
     if state == "newer":
         raise StartupError(
-            f"The database {address.path} has the schema of a newer version of Headwater: use "
+            f"The database {address.shown} has the schema of a newer version of Headwater: use "
             "that version, or another database."
         )
     if state == "foreign":
         raise StartupError(
-            f"The database {address.path} holds tables of something else: give Headwater a file "
-            "of its own."
+            f"The database {address.shown} holds tables of something else: give Headwater a "
+            f"{'file' if address.server is None else 'database'} of its own."
         )
 
 
 @contextmanager
 def _connected(address: Address) -> Iterator[sa.Connection]:
-    path = address.path
-    _look_at(path)
-    engine = configure_sqlite(
-        sa.create_engine(f"sqlite:///{path}", poolclass=sa.NullPool), synchronous="FULL"
-    )
+    engine = sa.create_engine(address.sync_url, poolclass=sa.NullPool)
+    if address.path is not None:
+        _look_at(address.path)
+        configure_sqlite(engine, synchronous="FULL")
     try:
         with engine.connect() as connection:
             yield connection
     except DatabaseError as error:
-        raise StartupError(_explained(path, in_one_line(error))) from error
+        said = in_one_line(error)
+        if address.path is None:
+            raise StartupError(f"The database {address.shown} cannot be used: {said}.") from error
+        raise StartupError(_explained(address.path, said)) from error
     finally:
         engine.dispose()
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
+import sqlalchemy as sa
 
 from headwater.backend.database import Address, StartupError
-from headwater.backend.schema import check_file
+from headwater.backend.schema import check_reachable
 from headwater.backend.settings import Settings
 from headwater.errors import HeadwaterError
 from headwater.eventlog import open_log
@@ -31,13 +31,14 @@ def check_event_log(settings: Settings, database: Address) -> None:
         return
     address = Address.parse(url)
     if address != database:
-        check_file(address)
+        check_reachable(address)
 
 
 def has_users(address: Address) -> bool:
     """Whether anyone could sign in."""
-    connection = sqlite3.connect(address.path)
+    engine = sa.create_engine(address.sync_url, poolclass=sa.NullPool)
     try:
-        return connection.execute("SELECT 1 FROM users LIMIT 1").fetchone() is not None
+        with engine.connect() as connection:
+            return connection.execute(sa.text("SELECT 1 FROM users LIMIT 1")).first() is not None
     finally:
-        connection.close()
+        engine.dispose()

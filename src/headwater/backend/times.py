@@ -6,12 +6,28 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import DateTime, Dialect, Text
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-__all__ = ["NOW", "Moment", "moment_check", "sorted_moment_check", "utc_now"]
+__all__ = ["Moment", "Now", "moment_check", "sorted_moment_check", "utc_now"]
 
-# The server default in SQLite: UTC with milliseconds, in the form that Moment writes.
-NOW = "strftime('%Y-%m-%d %H:%M:%f', 'now')"
+
+class Now(FunctionElement[datetime]):
+    """The present moment, as a server default. In SQLite in the form that Moment writes."""
+
+    inherit_cache = True
+    type = DateTime(timezone=True)
+
+
+@compiles(Now)
+def _now(_element: Now, _compiler: Any, **_: Any) -> str:
+    return "CURRENT_TIMESTAMP"
+
+
+@compiles(Now, "sqlite")
+def _now_in_sqlite(_element: Now, _compiler: Any, **_: Any) -> str:
+    return "strftime('%Y-%m-%d %H:%M:%f', 'now')"
 
 
 def utc_now() -> datetime:
@@ -22,7 +38,7 @@ def utc_now() -> datetime:
 def moment_check(column: str) -> str:
     """A CHECK that lets nothing into a column which could not be read back.
 
-    SQLite takes more for a date than Python does: February 31st, 24 o'clock, mere numbers.
+    For SQLite, which takes more for a date than Python does: February 31st, 24 o'clock, numbers.
     """
     return (
         f"typeof({column}) = 'text' AND {column} BETWEEN '1000' AND '9999' "

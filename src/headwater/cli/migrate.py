@@ -14,4 +14,4 @@ def migrate(database: DatabaseOption = None) -> None:
 
     address = address_of(settings)
     changed = run(address)
-    print(f"{address.path}: the schema {'is now' if changed else 'was'} up to date.")
+    print(f"{address.shown}: the schema {'is now' if changed else 'was'} up to date.")

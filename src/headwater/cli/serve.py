@@ -64,7 +64,7 @@ def serve(
     check_event_log(settings, address)
     if check_schema(address) == "empty":
         migrate(address)
-        print(f"Made a new database: {address.path}")
+        print(f"Made a new database: {address.shown}")
     listener = bind(settings.host, settings.port)
     if not has_users(address):
         print(f"There is no user yet. Add one: {_first_user(settings, address)}")

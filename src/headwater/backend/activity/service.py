@@ -8,7 +8,6 @@ from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import func, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from headwater.backend.activity.schemas import ActivityReport
@@ -34,6 +33,7 @@ class Activities:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._adding = _add(database)
 
     async def add(self, satellite_id: str, reports: Sequence[ActivityReport]) -> None:
         """Add counts to the clients' rows and move their last activity to now: all, or none.
@@ -71,7 +71,7 @@ class Activities:
                 for (user_id, team_id, client_name), summed in sums.items()
             ]
             # A parameter for each column and row would be too many, so it runs once for each.
-            await session.execute(_ADD, rows)
+            await session.execute(self._adding, rows)
 
     async def _check(
         self, session: AsyncSession, reports: Sequence[ActivityReport], own_team: str | None
@@ -139,8 +139,8 @@ def _sums(reports: Sequence[ActivityReport]) -> dict[tuple[str, str, str], _Sum]
     return sums
 
 
-def _add() -> Any:
-    added = upsert(ClientActivity)
+def _add(database: Database) -> Any:
+    added = database.insert(ClientActivity)
     new = added.excluded
     return added.on_conflict_do_update(
         index_elements=["user_id", "team_id", "satellite_id", "client_name"],
@@ -152,6 +152,3 @@ def _add() -> Any:
             "last_activity_at": new.last_activity_at,
         },
     )
-
-
-_ADD = _add()

@@ -7,7 +7,6 @@ from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import delete, insert, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from headwater.backend.access import tell_access_change
 from headwater.backend.auth.loader import TickLoader
@@ -48,7 +47,7 @@ class Teams:
             if await session.scalar(select(User.id).where(User.id == user_id)) is None:
                 raise not_found("user", user_id)
             await session.execute(
-                upsert(Membership)
+                self._database.insert(Membership)
                 .values(team_id=team_id, user_id=user_id, role=role)
                 .on_conflict_do_update(index_elements=["team_id", "user_id"], set_={"role": role})
             )

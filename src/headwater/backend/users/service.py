@@ -61,7 +61,7 @@ class Users:
         Raises 404, and 409 when no enabled global_admin would be left. Who is disabled is signed
         out everywhere; their API keys work again once they are enabled.
         """
-        async with self._database.write() as session:
+        async with self._database.write(alone=True) as session:
             before = await _info(session, user_id)
             if before is None:
                 raise not_found("user", user_id)

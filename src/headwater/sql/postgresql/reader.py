@@ -16,6 +16,7 @@ from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place, Wind
 from headwater.sql.postgresql.branches import LEFT
 from headwater.sql.postgresql.facts import FACTS, Facts
 from headwater.sql.postgresql.faults import unavailable
+from headwater.sql.postgresql.introduction import introduce
 from headwater.sql.postgresql.place import GONE, MAX_SNAPSHOT, At, SnapshotPlace, Walk
 from headwater.sql.postgresql.schema import triggers
 from headwater.sql.postgresql.server import Server, ask
@@ -259,6 +260,7 @@ class PostgreSQLReader(Reader):
     @asynccontextmanager
     async def _connected(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         try:
+            await introduce(self._engine)
             async with engine.connect() as connection:
                 yield connection
         except Exception as error:

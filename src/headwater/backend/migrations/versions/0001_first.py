@@ -4,6 +4,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.ext.compiler import compiles
 
 from headwater.sql import track_table
 
@@ -36,11 +37,29 @@ SORTED_MOMENT = (
 class Moment(sa.types.TypeDecorator[Any]):
     """Text in SQLite, and known to be a date-time."""
 
-    impl = sa.DateTime
+    impl = sa.DateTime(timezone=True)
     cache_ok = True
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
-        return dialect.type_descriptor(sa.Text())
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(sa.Text())
+        return dialect.type_descriptor(sa.DateTime(timezone=True))
+
+
+class Default(sa.sql.functions.FunctionElement[Any]):
+    """A server default in the words of each database."""
+
+    inherit_cache = False
+
+    def __init__(self, sqlite: str, other: str) -> None:
+        super().__init__()
+        self.words = {"sqlite": sqlite}
+        self.other = other
+
+
+@compiles(Default)
+def _default(element: Default, compiler: Any, **_: Any) -> str:
+    return element.words.get(compiler.dialect.name, element.other)
 
 
 def new_id() -> sa.Column[Any]:
@@ -48,12 +67,14 @@ def new_id() -> sa.Column[Any]:
         "id",
         sa.String(64),
         primary_key=True,
-        server_default=sa.text("(lower(hex(randomblob(16))))"),
+        server_default=Default(
+            "lower(hex(randomblob(16)))", "replace(gen_random_uuid()::text, '-', '')"
+        ),
     )
 
 
 def moment(name: str = "created_at") -> sa.Column[Any]:
-    now = sa.text("(strftime('%Y-%m-%d %H:%M:%f', 'now'))")
+    now = Default("strftime('%Y-%m-%d %H:%M:%f', 'now')", "CURRENT_TIMESTAMP")
     return sa.Column(name, Moment, server_default=now, nullable=False)
 
 
@@ -66,7 +87,7 @@ def short(name: str, default: str | None = None, **options: Any) -> sa.Column[An
 
 
 def count(name: str) -> sa.Column[Any]:
-    return sa.Column(name, sa.Integer, server_default=sa.text("0"), nullable=False)
+    return sa.Column(name, sa.BigInteger, server_default=sa.text("0"), nullable=False)
 
 
 def reference(name: str, target: str, *, nullable: bool = False, **options: Any) -> sa.Column[Any]:
@@ -74,8 +95,10 @@ def reference(name: str, target: str, *, nullable: bool = False, **options: Any)
     return sa.Column(name, sa.String(64), key, nullable=nullable, **options)
 
 
-def check(name: str, condition: str) -> sa.CheckConstraint:
-    return sa.CheckConstraint(condition, name=name)
+def check(name: str, condition: str, dialect: str | None = None) -> Any:
+    """A CHECK; in the words of one database where it is named."""
+    made = sa.CheckConstraint(condition, name=name)
+    return made if dialect is None else made.ddl_if(dialect=dialect)
 
 
 def tables() -> sa.MetaData:
@@ -88,9 +111,9 @@ def tables() -> sa.MetaData:
         sa.Column("email", sa.String(254), unique=True, nullable=False),
         text("password_hash"),
         short("role", "global_user"),
-        sa.Column("disabled", sa.Boolean, server_default=sa.text("0"), nullable=False),
+        sa.Column("disabled", sa.Boolean, server_default=sa.false(), nullable=False),
         moment(),
-        check("created_at", MOMENT.format("created_at")),
+        check("created_at", MOMENT.format("created_at"), "sqlite"),
     )
     sa.Table(
         "sessions",
@@ -145,8 +168,12 @@ def feeds(all_: sa.MetaData) -> None:
         moment(),
         check("one_recipient", "(user_id IS NULL) <> (team_id IS NULL)"),
         check("level", "level IN ('info', 'success', 'warning', 'error')"),
-        check("texts", "typeof(id) = 'text' AND typeof(title) = 'text' AND typeof(body) = 'text'"),
-        check("created_at", MOMENT.format("created_at")),
+        check(
+            "texts",
+            "typeof(id) = 'text' AND typeof(title) = 'text' AND typeof(body) = 'text'",
+            "sqlite",
+        ),
+        check("created_at", MOMENT.format("created_at"), "sqlite"),
         sa.Index(None, "created_at"),
     )
     track_table(notifications, indexes=[("user_id",), ("team_id",)])
@@ -165,12 +192,15 @@ def feeds(all_: sa.MetaData) -> None:
             "texts",
             "typeof(id) = 'text' AND typeof(user_id) = 'text' AND typeof(source) = 'text' "
             "AND typeof(message) = 'text'",
+            "sqlite",
         ),
         check(
             "fields",
             "CASE WHEN json_valid(fields) THEN json_type(fields) = 'object' ELSE 0 END",
+            "sqlite",
         ),
-        check("created_at", MOMENT.format("created_at")),
+        check("fields", "jsonb_typeof(fields::jsonb) = 'object'", "postgresql"),
+        check("created_at", MOMENT.format("created_at"), "sqlite"),
         sa.Index(None, "created_at"),
     )
     track_table(log_entries, indexes=[("user_id",), ("user_id", "level"), ("user_id", "source")])
@@ -189,10 +219,12 @@ def feeds(all_: sa.MetaData) -> None:
         moment("last_activity_at"),
         moment(),
         sa.UniqueConstraint("user_id", "team_id", "satellite_id", "client_name"),
-        check("requests", "requests >= 0 AND typeof(requests) = 'integer'"),
-        check("tool_calls", "tool_calls >= 0 AND typeof(tool_calls) = 'integer'"),
-        check("last_activity_at", SORTED_MOMENT.format("last_activity_at")),
-        check("created_at", MOMENT.format("created_at")),
+        check("requests", "requests >= 0 AND typeof(requests) = 'integer'", "sqlite"),
+        check("requests", "requests >= 0", "postgresql"),
+        check("tool_calls", "tool_calls >= 0 AND typeof(tool_calls) = 'integer'", "sqlite"),
+        check("tool_calls", "tool_calls >= 0", "postgresql"),
+        check("last_activity_at", SORTED_MOMENT.format("last_activity_at"), "sqlite"),
+        check("created_at", MOMENT.format("created_at"), "sqlite"),
     )
     track_table(client_activity, keyed=True, filters=("user_id", "team_id"))
     access_changes = sa.Table(
@@ -201,7 +233,7 @@ def feeds(all_: sa.MetaData) -> None:
         new_id(),
         sa.Column("user_id", sa.String(64), nullable=False),
         moment(),
-        check("created_at", MOMENT.format("created_at")),
+        check("created_at", MOMENT.format("created_at"), "sqlite"),
         sa.Index(None, "created_at"),
     )
     track_table(access_changes)
