@@ -35,7 +35,6 @@ async def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     [
         "rediss+unix://:secret@host/0",
         "natss://secret@host",
-        "postgresql://user:secret@host/db",
         "kafka://secret",
         "secret",
         "",

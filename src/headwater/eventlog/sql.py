@@ -34,7 +34,9 @@ from headwater.eventlog.sql_trim import LOCK, topics_to_trim, trim_some
 from headwater.eventlog.sql_writer import Job, append_jobs
 from headwater.sql.sqlite.connections import configure_sqlite
 
-__all__ = ["METADATA", "SqlLog", "open_sqlite"]
+__all__ = [
+    "METADATA", "SqlLog", "create_tables", "drop_tables", "open_postgresql", "open_sqlite",
+]  # fmt: skip
 
 # The databases' largest integer; no topic counts this far.
 _LAST = 2**63 - 1
@@ -48,6 +50,8 @@ class SqlLog(EventLog):
             stays the caller's: ``close`` leaves it open.
         max_event_bytes: of one event's JSON.
         clock: the present moment, UTC.
+        notify: on PostgreSQL, tell other processes of commits with NOTIFY. Without it they look by
+            themselves, every 50 ms while there is news and once a second while there is none.
     """
 
     capabilities = Capabilities(
@@ -60,11 +64,12 @@ class SqlLog(EventLog):
         *,
         max_event_bytes: int = EventLog.max_event_bytes,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        notify: bool = True,
     ) -> None:
         self.engine = engine
         self.max_event_bytes = max_event_bytes
         self._clock = clock
-        self._dialect = _dialect(engine)
+        self._dialect = _dialect(engine, notify)
         self.name = self._dialect.name
         self._storage = Storage(engine, self._dialect)
         self._reader = self._dialect.reader(self._storage)
@@ -158,7 +163,7 @@ class SqlLog(EventLog):
         await self._storage.close()
 
 
-class _SqliteLog(SqlLog):
+class _OwnLog(SqlLog):
     """A log that opened its engine itself, and closes it."""
 
     async def close(self) -> None:
@@ -171,14 +176,57 @@ def open_sqlite(path: str) -> SqlLog:
     engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
     # FULL: a commit that a power cut takes back would give its numbers out twice, and clients
     # resume by them.
-    return _SqliteLog(configure_sqlite(engine, synchronous="FULL"))
+    return _OwnLog(configure_sqlite(engine, synchronous="FULL"))
 
 
-def _dialect(engine: AsyncEngine) -> Dialect:
+def open_postgresql(url: str) -> SqlLog:
+    """The log in a PostgreSQL database, at an address that libpq can read. Raises UsageError."""
+    from headwater.eventlog.postgresql.address import engine_of
+
+    return _OwnLog(engine_of(url))
+
+
+def create_tables(connection: sa.Connection) -> None:
+    """Create the log's tables where they are missing, in a migration: ``op.get_bind()``.
+
+    ``SqlLog.start()`` does so by itself where it may; with the tables there, it only writes the
+    one row of ``headwater_log``.
+    """
+    _metadata(connection).create_all(connection)
+
+
+def drop_tables(connection: sa.Connection) -> None:
+    """Drop the log's tables and all that they hold."""
+    if connection.dialect.name == "postgresql":
+        # In the order in which readers come to them, so that each waits for the other at most.
+        names = ", ".join(METADATA.tables)
+        connection.execute(sa.text(f"DROP TABLE IF EXISTS {names}"))
+    else:
+        METADATA.drop_all(connection)
+
+
+def _metadata(connection: sa.Connection) -> sa.MetaData:
+    if connection.dialect.name == "postgresql":
+        from headwater.eventlog.postgresql.tables import METADATA as TABLES
+
+        return TABLES
+    return METADATA
+
+
+def _dialect(engine: AsyncEngine, notify: bool) -> Dialect:
     if engine.dialect.name == "sqlite":
         from headwater.eventlog.sql_sqlite import SqliteDialect
 
         return SqliteDialect()
+    if engine.dialect.name == "postgresql":
+        from headwater.eventlog.postgresql.dialect import PostgresDialect
+
+        if engine.dialect.driver != "psycopg":
+            raise UsageError(
+                f"event log on PostgreSQL: its engine is of postgresql+psycopg://…, not "
+                f"{engine.dialect.driver}"
+            )
+        return PostgresDialect(notify=notify)
     raise UsageError(
         f"event log on {engine.dialect.name}: of the SQL engines this version has SQLite and "
         "PostgreSQL"

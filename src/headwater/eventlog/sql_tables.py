@@ -1,8 +1,8 @@
-"""The event log's tables, for ``SqlLog`` itself and for migrations.
+"""The event log's tables on SQLite, and what its rows mean there and on PostgreSQL.
 
-``METADATA`` holds the three tables. An Alembic migration creates them with
-``METADATA.create_all(op.get_bind())``; ``SqlLog.start()`` creates what is missing and writes the
-one row of ``headwater_log``.
+An Alembic migration creates them with ``METADATA.create_all(op.get_bind())``, or on either database
+with ``headwater.eventlog.sql.create_tables``; ``SqlLog.start()`` creates what is missing and writes
+the one row of ``headwater_log``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ TOPICS = sa.Table(
 EVENTS = sa.Table(
     "headwater_events",
     METADATA,
-    # On SQLite the order of commits, since one writer at a time holds the file. Never given out
+    # The order of commits, since one writer at a time holds the file. Never given out
     # twice (autoincrement), also after the newest rows were trimmed.
     sa.Column("id", _ID, primary_key=True),
     sa.Column("topic_id", _ID, sa.ForeignKey("headwater_topics.id"), nullable=False),
@@ -67,7 +67,6 @@ EVENTS = sa.Table(
         "part",
         unique=True,
         sqlite_where=sa.text("key IS NOT NULL"),
-        postgresql_where=sa.text("key IS NOT NULL"),
     ),
     sqlite_autoincrement=True,
 )

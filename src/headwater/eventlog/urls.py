@@ -12,10 +12,11 @@ __all__ = ["open_log"]
 
 
 def open_log(url: str) -> EventLog:
-    """The log at ``memory://``, ``sqlite:///path``, ``redis://host`` or ``nats://host``.
+    """The log at ``memory://``, ``sqlite:///path``, ``postgresql://``, ``redis://`` or ``nats://``.
 
-    ``sqlite:`` takes four slashes for an absolute path. ``valkey://`` is ``redis://``; for TLS both
-    end in an ``s``, and NATS has ``tls://``.
+    ``sqlite:`` takes four slashes for an absolute path. ``postgresql:`` takes whatever libpq reads,
+    as in ``postgresql://user@host/name`` or ``postgresql:///name?host=/folder``. ``valkey://`` is
+    ``redis://``; for TLS both end in an ``s``, and NATS has ``tls://``.
 
     Raises UsageError for an address of no engine of this version, and MissingExtraError when the
     engine's driver is not installed. Nothing is opened before ``start()`` or the first use.
@@ -36,6 +37,13 @@ def open_log(url: str) -> EventLog:
                 "or memory:// for a log that is not kept"
             )
         return open_sqlite(path)
+    if scheme in {"postgresql", "postgres", "postgresql+psycopg"}:
+        try:
+            from headwater.eventlog.sql import open_postgresql
+
+            return open_postgresql(url)
+        except ImportError as error:  # psycopg itself says so when it lacks libpq
+            raise MissingExtraError("postgres", error.name or "psycopg") from error
     if scheme in {"redis", "rediss", "valkey", "valkeys"}:
         try:
             from headwater.eventlog.redis import open_redis
@@ -51,5 +59,5 @@ def open_log(url: str) -> EventLog:
     # The address itself may hold a password, so only its scheme is shown.
     raise UsageError(
         f"event log {scheme + '://' if scheme else 'address'}: this version has the engines "
-        "memory://, sqlite:///path, redis:// and nats://"
+        "memory://, sqlite:///path, postgresql://, redis:// and nats://"
     )

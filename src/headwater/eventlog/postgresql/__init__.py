@@ -1,0 +1,1 @@
+"""The event log on PostgreSQL: statements, appends, following, notices between processes."""

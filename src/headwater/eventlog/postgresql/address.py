@@ -1,0 +1,43 @@
+"""From a libpq-style address to an engine."""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from headwater.errors import UsageError
+
+__all__ = ["engine_of"]
+
+# Appends take one connection and three more while topics are held; the rest is for reads.
+POOL, OVERFLOW = 5, 10
+# Seconds. libpq would wait for as long as the network does, which is minutes.
+CONNECT_TIMEOUT = "10"
+
+
+def engine_of(url: str) -> AsyncEngine:
+    """An engine for whatever libpq takes: ``postgresql://user@host/name``, ``?host=/folder`` …
+
+    Raises UsageError, which does not show the address: it may hold a password.
+    """
+    plain = "postgresql://" + url.partition("://")[2]
+    try:
+        found = conninfo_to_dict(plain)
+    except psycopg.Error:
+        raise UsageError(
+            "event log postgresql://: this is no address that libpq can read; give "
+            "postgresql://user@host:port/name, or postgresql:///name?host=/folder for a socket"
+        ) from None
+    values = {name: str(value) for name, value in found.items() if value is not None}
+    values.setdefault("connect_timeout", CONNECT_TIMEOUT)
+    values.setdefault("application_name", "headwater")
+    address = URL.create(
+        "postgresql+psycopg",
+        username=values.pop("user", None),
+        password=values.pop("password", None),
+        database=values.pop("dbname", None),
+        query=values,
+    )
+    return create_async_engine(address, pool_size=POOL, max_overflow=OVERFLOW)

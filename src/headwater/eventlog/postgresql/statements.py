@@ -1,0 +1,154 @@
+"""What is asked of PostgreSQL.
+
+Each statement that reads starts at the log's own row and tells its epoch: one life of the row, the
+table and the server, so that a restored backup or a promoted copy is noticed by whoever reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+__all__ = [
+    "BEGIN_LIFE", "CREATING", "HEAL", "KNOWN", "LOCK_FREE", "LOOK", "MANY", "NEW", "NOTIFY", "PUT",
+    "TAKE", "TAKE_FREE", "Reading",
+]  # fmt: skip
+
+# Events per look for what is new. More than these, and the planner may choose how to find all.
+MANY = 1_000
+
+LOOK = sa.text(
+    "SELECT epoch, (SELECT xid FROM headwater_events ORDER BY xid DESC LIMIT 1)"
+    " >= pg_snapshot_xmax(pg_current_snapshot()) AS ahead FROM headwater_log WHERE id = 1"
+)
+# Events that came with a backup of another server may be of transactions that are still to come
+# here, and would be new for ever.
+HEAL = sa.text(
+    "UPDATE headwater_events SET xid = CAST('0' AS xid8)"
+    " WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())"
+)
+# Several processes that create the same at the same time would fail.
+CREATING = sa.text("SELECT pg_advisory_xact_lock(hashtext('headwater_log'))")
+BEGIN_LIFE = sa.text(
+    "INSERT INTO headwater_log (id, epoch, trims) VALUES (1, :epoch, 0) ON CONFLICT (id) DO NOTHING"
+)
+
+# Sorted: two transactions that lock several topics do it in one order.
+TAKE = sa.text(
+    "INSERT INTO headwater_topics AS t (name, latest, trimmed)"
+    " SELECT j.value ->> 0, CAST(j.value ->> 1 AS bigint), 0"
+    " FROM json_array_elements(CAST(:topics AS json)) AS j"
+    ' ORDER BY (j.value ->> 0) COLLATE "C"'
+    " ON CONFLICT (name) DO UPDATE SET latest = t.latest + excluded.latest"
+    " RETURNING id, name, latest"
+)
+# Only topics that are there and that no other transaction holds.
+TAKE_FREE = sa.text(
+    "WITH wanted AS MATERIALIZED (SELECT j.value ->> 0 AS name, CAST(j.value ->> 1 AS bigint) AS n"
+    " FROM json_array_elements(CAST(:topics AS json)) AS j),"
+    " free AS MATERIALIZED (SELECT t.id, wanted.n FROM wanted JOIN headwater_topics AS t"
+    " ON t.name = wanted.name FOR UPDATE OF t SKIP LOCKED)"
+    " UPDATE headwater_topics AS t SET latest = t.latest + free.n FROM free WHERE t.id = free.id"
+    " RETURNING t.id, t.name, t.latest"
+)
+NEW = sa.text(
+    "SELECT j.value AS name FROM json_array_elements_text(CAST(:names AS json)) AS j"
+    " WHERE NOT EXISTS (SELECT 1 FROM headwater_topics AS t WHERE t.name = j.value)"
+)
+KNOWN = sa.text(
+    "SELECT t.name, e.number, e.at, e.key, e.data"
+    " FROM json_array_elements(CAST(:keys AS json)) AS k"
+    " JOIN headwater_topics AS t ON t.name = k.value ->> 0"
+    " CROSS JOIN LATERAL (SELECT * FROM headwater_events AS e"
+    " WHERE e.topic_id = t.id AND e.key = k.value ->> 1 ORDER BY e.part LIMIT 1000000) AS e"
+    " ORDER BY e.number"
+)
+PUT = sa.text(
+    "INSERT INTO headwater_events (topic_id, number, at, size, key, part, data)"
+    " SELECT * FROM unnest(CAST(:topic_id AS bigint[]), CAST(:number AS bigint[]),"
+    " CAST(:at AS bigint[]), CAST(:size AS integer[]), CAST(:key AS text[]),"
+    " CAST(:part AS integer[]), CAST(:data AS text[]))"
+)
+LOCK_FREE = sa.text(
+    "SELECT id, latest, trimmed FROM headwater_topics WHERE name = :topic FOR UPDATE SKIP LOCKED"
+)
+NOTIFY = sa.text("SELECT pg_notify('headwater_log', :sender)")
+
+_LOG = (
+    "WITH l AS MATERIALIZED (SELECT left(encode(sha256(convert_to("
+    "concat_ws(' ', epoch, tableoid, {life}), 'UTF8')), 'hex'), 32) AS epoch, trims,"
+    " CAST(pg_current_snapshot() AS text) AS head, pg_is_in_recovery() AS standby"
+    " FROM headwater_log WHERE id = 1)"
+)
+# The limit inside: without it the planner would read the whole topic and sort.
+_RUN = (
+    "{log} SELECT l.epoch, t.latest, t.trimmed, e.number, e.at, e.key, e.data FROM l"
+    " LEFT JOIN headwater_topics AS t ON t.name = :topic"
+    " LEFT JOIN LATERAL (SELECT e.number, e.at, e.key, e.data FROM headwater_events AS e"
+    " WHERE e.topic_id = t.id AND e.number {beyond} CAST(:number AS bigint)"
+    " ORDER BY e.number {order} LIMIT :rows) AS e ON true ORDER BY e.number {order}"
+)
+# Rows that the last snapshot did not show are of transactions that began after it, or that it
+# knew to be running. The order and the limit keep the planner on the index, whatever it knows of
+# the table.
+_FIND = (
+    "{log}, fresh AS MATERIALIZED (SELECT topic_id FROM headwater_events"
+    " WHERE xid >= CAST(:beginning AS xid8){limit}),"
+    " changed AS (SELECT topic_id FROM fresh UNION SELECT topic_id FROM headwater_events"
+    " WHERE xid = ANY (CAST(:running AS xid8[])))"
+    " SELECT l.epoch, l.trims, l.head, l.standby, (SELECT count(*) FROM fresh) AS fresh,"
+    " t.id, t.name, t.latest FROM l LEFT JOIN (changed JOIN headwater_topics AS t"
+    " ON t.id = changed.topic_id) ON true"
+)
+_NEXT = (
+    "{log} SELECT l.epoch, l.trims, e.place, e.number, e.at, e.key, e.data FROM l LEFT JOIN ("
+    "SELECT w.place, e.* FROM unnest(CAST(:ids AS bigint[]), CAST(:told AS bigint[]))"
+    " WITH ORDINALITY AS w (id, told, place)"
+    " CROSS JOIN LATERAL (SELECT e.number, e.at, e.key, e.data FROM headwater_events AS e"
+    " WHERE e.topic_id = w.id AND e.number > w.told ORDER BY e.number LIMIT :rows) AS e"
+    " ORDER BY w.place, e.number LIMIT :rows) AS e ON true ORDER BY e.place, e.number"
+)
+_STATES = (
+    "{log} SELECT l.epoch, l.trims, l.head, l.standby, t.name, t.latest, t.trimmed FROM l"
+    " LEFT JOIN (json_array_elements_text(CAST(:topics AS json)) AS j"
+    " JOIN headwater_topics AS t ON t.name = j.value) ON true"
+)
+_BOUNDS = (
+    "{log} SELECT l.epoch, t.latest, t.trimmed FROM l"
+    " LEFT JOIN headwater_topics AS t ON t.name = :topic"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The statements that tell the epoch.
+
+    Attributes:
+        bounds, after, before: as ``Dialect``.
+        find: topics with something new, from at most ``MANY`` events; ``find_all`` from all.
+        next: the next ``:rows`` events of topics ``:ids`` after the numbers they were ``:told``.
+        states: as ``Reader._states``.
+    """
+
+    bounds: sa.TextClause
+    after: sa.TextClause
+    before: sa.TextClause
+    find: sa.TextClause
+    find_all: sa.TextClause
+    next: sa.TextClause
+    states: sa.TextClause
+
+    @classmethod
+    def of(cls, life: str) -> Reading:
+        """``life`` is the SQL of what tells one life of the server from another."""
+        log = _LOG.format(life=life)
+        return cls(
+            bounds=sa.text(_BOUNDS.format(log=log)),
+            after=sa.text(_RUN.format(log=log, beyond=">", order="")),
+            before=sa.text(_RUN.format(log=log, beyond="<", order="DESC")),
+            find=sa.text(_FIND.format(log=log, limit=f" ORDER BY xid LIMIT {MANY}")),
+            find_all=sa.text(_FIND.format(log=log, limit="")),
+            next=sa.text(_NEXT.format(log=log)),
+            states=sa.text(_STATES.format(log=log)),
+        )
