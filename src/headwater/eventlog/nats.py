@@ -36,8 +36,8 @@ from headwater.eventlog.record import (
 
 __all__ = ["NatsLog", "open_nats"]
 
-# The server takes 1,000 messages that are stored as a whole; one is the memory of the key.
-MAX_BATCH = 999
+# Messages that the server stores as a whole. The memory of a key is one of them.
+MAX_BATCH = 1000
 # Of one append; the server holds it in memory until it is whole.
 BATCH_BYTES = 64 * 1024 * 1024
 # A server's default bound is 1 MiB for a message with its headers.
@@ -51,7 +51,8 @@ _NAME = re.compile(r"[0-9A-Za-z_-]{1,50}")
 class NatsLog(EventLog):
     """An event log in a stream of NATS JetStream.
 
-    One connection for a process, on which it asks and is pushed to.
+    One connection for a process, on which it asks and is pushed to. An append with a key takes one
+    event less than ``capabilities.max_batch``.
 
     Args:
         servers: ``nats://host:4222`` and the like; any of them that answers is taken.
@@ -114,6 +115,8 @@ class NatsLog(EventLog):
         events = encode_all(data, self.max_event_bytes, MAX_BATCH)
         if not events:
             return []
+        if key is not None and len(events) == MAX_BATCH:
+            raise UsageError(f"one append with a key takes at most {MAX_BATCH - 1} events")
         if (size := sum(event.size for event in events)) > BATCH_BYTES:
             raise UsageError(f"one append takes at most {BATCH_BYTES} bytes, not {size}")
         return await self._writer.append(topic, events, key)
@@ -188,7 +191,7 @@ def open_nats(url: str) -> NatsLog:
     Options: ``stream``, ``replicas``, ``keys_kept`` in seconds, ``credentials``: a file.
     """
     scheme, place, path, query, _ = urlsplit(url)
-    given = dict(parse_qsl(query))
+    given = dict(parse_qsl(query, keep_blank_values=True))
     stream, credentials = given.pop("stream", "headwater"), given.pop("credentials", None)
     replicas, kept = given.pop("replicas", "1"), given.pop("keys_kept", "86400")
     if given or path not in {"", "/"} or not place:

@@ -217,21 +217,24 @@ class PushReader:
         """Is it still the same log? After an outage also: what was appended meanwhile?"""
         self._doubt = False
         known = self._head
-        states = await self._engine.states(())
+        states = await self._engine.states(list(self._topics) if thorough else ())
         if self._epoch is None:
             return
         if states.epoch != self._epoch:
             await self._begin_anew()
-        elif states.head < known:
+            return
+        if states.head < known:
             # The same log, and younger: restored from a copy, or its last writes were lost.
             await self._engine.begin_anew(self._epoch)
             await self._begin_anew()
-        elif thorough:
-            for name, followed in self._topics.items():
-                if states.head == known and name not in self._behind:
-                    followed.sure = True
-                else:
-                    self._behind.add(name)
+            return
+        self._head = max(self._head, states.head)
+        for name, bounds in states.topics.items():
+            followed = self._topics.get(name)
+            if followed is not None and followed.is_at(bounds.latest):
+                followed.sure = True
+            else:
+                self._behind.add(name)
 
     async def _begin_anew(self) -> None:
         """The storage is another one, or an older copy of itself."""

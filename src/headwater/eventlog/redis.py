@@ -31,7 +31,7 @@ from headwater.eventlog.record import (
     check_topic,
     encode_all,
 )
-from headwater.eventlog.redis_connection import NAME, Commands, pool_of
+from headwater.eventlog.redis_connection import NAME, Commands, connection_of, pool_of
 from headwater.eventlog.redis_entries import (
     bounds_of,
     from_id,
@@ -265,7 +265,7 @@ def open_redis(url: str) -> RedisLog:
     Options: ``prefix``, and ``keys_kept`` in seconds; all others are the driver's.
     """
     scheme, place, path, query, _ = urlsplit(url)
-    options = dict(parse_qsl(query))
+    options = dict(parse_qsl(query, keep_blank_values=True))
     prefix = options.pop("prefix", "headwater")
     kept = options.pop("keys_kept", "86400")
     if not kept.isdigit():
@@ -273,6 +273,7 @@ def open_redis(url: str) -> RedisLog:
     scheme = scheme.lower().replace("valkey", "redis")
     try:
         pool = pool_of(urlunsplit((scheme, place, path, urlencode(options), "")))
+        connection_of(pool)  # the driver refuses an option that it does not know only here
     except (ValueError, TypeError) as error:
         raise UsageError(
             "event log redis://: give an address such as redis://host:6379/0 and the driver's "

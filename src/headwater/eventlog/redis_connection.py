@@ -11,7 +11,13 @@ from typing import Any
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 from headwater.errors import SourceUnavailableError, UsageError
 from headwater.eventlog.redis_scripts import Script
@@ -60,6 +66,8 @@ def unavailable(error: BaseException, doing: str = "") -> SourceUnavailableError
     """The error for callers. Holds no address, which might hold a password."""
     if isinstance(error, TimeoutError):
         said = f"no answer within {PATIENCE:g} s"
+    elif isinstance(error, OutOfMemoryError):
+        said = "the server's memory is full (maxmemory)"
     else:
         said = str(error) or type(error).__name__
     return SourceUnavailableError(NAME, f"{doing}{said}")
