@@ -1,0 +1,119 @@
+"""Streams of a real hub without a network: what a client gets, and a client that resumes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from headwater.delivery.feed_stream import FeedStream, open_feed
+from headwater.delivery.hub import Hub
+from headwater.delivery.sender import Sender
+from headwater.feeds.feed import Feed
+from headwater.feeds.source import Source
+from headwater.protocol import Decoder, Message
+
+
+class MemorySender(Sender):
+    """Keeps the bytes. While ``full`` it is a connection whose peer reads nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = b""
+        self._decoder = Decoder()
+
+    @property
+    def pending(self) -> int:
+        return 0
+
+    def start(self, status: int, headers: Any, /) -> None:
+        assert status == 200
+
+    def write(self, data: bytes) -> None:
+        if not self.closed:
+            self.data += data
+
+    def put(self, data: Any) -> None:
+        self.write(data.plain)
+
+    def gone(self) -> None:
+        self.closed = True
+
+    def finish(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+    def drain(self) -> None:
+        """The peer reads again."""
+        self.full = False
+        if self.owner is not None:
+            self.owner.idle()
+
+    @property
+    def position(self) -> str:
+        """The last id in what was taken, also of a block without an event."""
+        return self._decoder.last_event_id
+
+    def take(self) -> list[Message]:
+        """The events since the last call."""
+        data, self.data = self.data, b""
+        return self._decoder.feed(data)
+
+
+class StreamClient:
+    """A client of a feed that keeps what it was told and resumes from the last id.
+
+    Attributes:
+        told: the ids of the items, in order, across all its connections.
+        items: by key, what a keyed feed told.
+        resets: the reasons of those.
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+        self.told: list[Any] = []
+        self.items: dict[Any, Any] = {}
+        self.resets: list[str] = []
+        self.last: str | None = None
+        self.sender = MemorySender()
+        self.stream: FeedStream | None = None
+
+    async def connect(self, hub: Hub, source: Source) -> None:
+        self.sender = MemorySender()
+        async with hub.channel(self.feed, source) as channel:
+            opening = await open_feed(channel, limit=100, resume=self.last)
+            self.stream = FeedStream(self.sender, hub.streams, channel, limit=100, heartbeat=None)
+            self.stream.begin(opening)
+        self.read()
+
+    def read(self, most: int | None = None) -> None:
+        """Take in what has arrived; only the first ``most`` events if the client then leaves."""
+        messages = self.sender.take()
+        last = self.last
+        for message in messages[:most]:
+            last = message.last_event_id
+            data = json.loads(message.data) if message.data else None
+            if message.event == "snapshot":
+                self.told += [item["id"] for item in data[self.feed.collection]]
+                self.items = {item["id"]: item for item in data[self.feed.collection]}
+            elif message.event == "reset":
+                self.resets.append(data["reason"])
+                self.told, self.items = [], {}
+            elif message.event == f"{self.feed.event}_removed":
+                self.items.pop(data["id"], None)
+            elif message.event == self.feed.event:
+                self.told.append(data["id"])
+                self.items[data["id"]] = data
+        if most is None or most >= len(messages):
+            last = self.sender.position
+        if last and (messages or most is None):
+            self.last = last
+
+    def leave(self, most: int | None = None) -> None:
+        """Drop the connection after the first ``most`` of the events that are under way."""
+        self.read(most)
+        if self.stream is not None:
+            self.sender.gone()
+            self.stream.close()
+            self.stream = None
