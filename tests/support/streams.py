@@ -14,11 +14,16 @@ from headwater.protocol import Decoder, Message
 
 
 class MemorySender(Sender):
-    """Keeps the bytes. While ``full`` it is a connection whose peer reads nothing."""
+    """Keeps the bytes. While ``full`` it is a connection whose peer reads nothing.
+
+    Attributes:
+        room: bytes that it takes until it is full; None for any number.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.data = b""
+        self.room: int | None = None
         self._decoder = Decoder()
 
     @property
@@ -31,6 +36,8 @@ class MemorySender(Sender):
     def write(self, data: bytes) -> None:
         if not self.closed:
             self.data += data
+            if self.room is not None and len(data) >= self.room:
+                self.full = True
 
     def put(self, data: Any) -> None:
         self.write(data.plain)
@@ -46,7 +53,7 @@ class MemorySender(Sender):
 
     def drain(self) -> None:
         """The peer reads again."""
-        self.full = False
+        self.full, self.room = False, None
         if self.owner is not None:
             self.owner.idle()
 
