@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.markdown import ROOT
+from support.postgres import Postgres
 
 EXAMPLES = ROOT / "docs" / "examples"
 
@@ -25,3 +26,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         file = getattr(sys.modules[name], "__file__", None) or ""
         if file.startswith((str(EXAMPLES), str(tmp_path))):
             del sys.modules[name]
+
+
+@pytest.fixture
+def database(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty PostgreSQL database, where the pages that need one look for it; its URL."""
+    name = postgres.database()
+    monkeypatch.setenv("DATABASE_URL", postgres.url(name))
+    yield postgres.url(name)
+    postgres.drop(name)

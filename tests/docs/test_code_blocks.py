@@ -18,7 +18,11 @@ WITH_PYTHON = [page for page in pages() if any(b.language == "python" for b in b
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: str(page.relative_to(ROOT)))
-async def test_the_blocks_of_a_page_run_one_after_another(page: Path, folder: Path):
+async def test_the_blocks_of_a_page_run_one_after_another(
+    page: Path, folder: Path, request: pytest.FixtureRequest
+):
+    if "DATABASE_URL" in page.read_text():
+        request.getfixturevalue("database")
     async with program(page):
         pass
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import sqlalchemy as sa
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import delete, insert, text, update
 
 from headwater.eventlog import MemoryLog
@@ -167,6 +171,50 @@ async def test_event_logs(folder: Path):
                 await log.append("machine:7", {"cpu_percent": 1.0})
                 assert json.loads((await answer.next()).data)["cpu_percent"] == 1.0
         await log.close()
+
+
+async def test_a_table_on_postgresql(folder: Path, database: str):
+    """A table with rows gets its tracking in Alembic's hands, and rows of others are streamed."""
+    server = sa.create_engine(database)
+
+    async with program(HOW_TO / "postgresql.md") as names:
+        with server.begin() as connection:
+            connection.exec_driver_sql(
+                "CREATE TABLE log_entries (id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "
+                "user_id integer NOT NULL, message text NOT NULL)"
+            )
+            connection.exec_driver_sql(
+                "INSERT INTO log_entries (user_id, message) "
+                "SELECT 7, 'old ' || n FROM generate_series(1, 3) n"
+            )
+        migrated(server, names["upgrade"])
+        async with serving(names["app"]) as port:
+            async with request(port, "/api/logs/stream?user_id=7") as answer:
+                snapshot = json.loads((await answer.next()).data)
+                assert [one["message"] for one in snapshot["logs"]] == ["old 1", "old 2", "old 3"]
+                with server.begin() as connection:
+                    connection.exec_driver_sql(
+                        "INSERT INTO log_entries (user_id, message) VALUES (8, 'no'), (7, 'new')"
+                    )
+                assert json.loads((await answer.next()).data)["message"] == "new"
+        names["Quiet"].metadata.create_all(server)
+        with server.connect() as connection:
+            found = connection.exec_driver_sql(
+                "SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname ~ '_wake_'"
+            )
+            assert {name for (name,) in found} == {"log_entries"}
+        migrated(server, names["downgrade"])
+        columns = [one["name"] for one in sa.inspect(server).get_columns("log_entries")]
+        assert columns == ["id", "user_id", "message"]
+    server.dispose()
+
+
+def migrated(server: sa.Engine, step: Callable[[], None]) -> None:
+    """Run a step of a migration, as Alembic does."""
+    with server.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"transaction_per_migration": True})
+        with context.begin_transaction(_per_migration=True), Operations.context(context):
+            step()
 
 
 async def test_a_convention_breach_is_found(folder: Path):
