@@ -239,7 +239,7 @@ async def test_a_follower_that_a_trim_overtook_is_told(server: Valkey | Nats) ->
 
 
 async def test_ten_thousand_topics_come_and_go(server: Valkey | Nats) -> None:
-    """Two connections and a few tasks at most, however many topics; nobody's topic costs nothing."""
+    """Two connections and a few tasks, however many topics are followed."""
     async with proxied(server.port) as proxy, on(server, proxy) as log:
         tasks = len(asyncio.all_tasks())
         followers = {f"topic:{n}": Recorder() for n in range(10_000)}

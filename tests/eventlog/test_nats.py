@@ -1,9 +1,20 @@
 """The engine on NATS: the contract, and what only this server can do to a log."""
 
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
 import pytest
 
+from headwater.errors import SourceUnavailableError, UsageError
 from headwater.eventlog import EventLog, open_log
+from headwater.eventlog.nats import NatsLog
+from headwater.eventlog.record import START
 from headwater.testing import EventLogContract
+from headwater.testing.eventlog import Recorder
+from headwater.testing.eventlog.harness import numbers, read_all
 from support.nats import Nats
 
 
@@ -23,3 +34,250 @@ class TestContract(EventLogContract):
 
     async def wipe(self, log: EventLog) -> None:
         await self.nats.wipe()
+
+
+@pytest.fixture
+async def log(nats: Nats) -> AsyncIterator[NatsLog]:
+    await nats.wipe()
+    async with open_log(nats.url) as opened:
+        assert isinstance(opened, NatsLog)
+        yield opened
+
+
+async def seen(log: EventLog, topic: str = "t") -> list[object]:
+    return numbers(await read_all(log, topic))
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_paging_back_meets_everything_once_however_topics_are_mixed(
+    log: NatsLog, seed: int
+) -> None:
+    """JetStream reads forwards only; a topic's newest are found among those of all others."""
+    chance = random.Random(seed)
+    count = 0
+    for _ in range(12):
+        # Long runs of one topic, then long ones of the other: no even spread to rely on.
+        topic = chance.choice(["t", "t", "busy"])
+        run = chance.choice([1, 3, 60, 250])
+        await log.append(topic, [{"n": count + n if topic == "t" else -1} for n in range(run)])
+        count += run if topic == "t" else 0
+    if chance.random() < 0.5:
+        await log.trim("busy", max_count=7)
+    for limit in (1, 7, 100):
+        pages: list[list[object]] = []
+        before = None
+        while records := (await log.latest("t", limit, before)).records:
+            pages.insert(0, numbers(records))
+            before = records[0].offset
+        assert [n for page in pages for n in page] == list(range(count))
+        assert all(len(page) == limit for page in pages[1:])
+    keep = chance.randrange(count + 1)
+    assert await log.trim("t", max_count=keep) == count - keep
+    assert await seen(log) == list(range(count - keep, count))
+
+
+async def test_the_latest_are_the_latest_while_others_append(log: NatsLog) -> None:
+    """A snapshot misses nothing up to the end that it claims."""
+    done = asyncio.Event()
+
+    async def write(topic: str) -> None:
+        n = 0
+        while not done.is_set():
+            await log.append(topic, [{"n": n}, {"n": n + 1}])
+            n += 2
+
+    async with asyncio.TaskGroup() as group:
+        for topic in ("t", "t2"):
+            group.create_task(write(topic))
+        for _ in range(60):
+            run = await log.latest("t", 5)
+            if run.records:
+                assert run.records[-1].offset == run.bounds.latest
+                first = run.records[0].data["n"]
+                assert numbers(run.records) == list(range(first, first + len(run.records)))
+            page = await log.read("t", START, 20)
+            assert numbers(page.records) == list(range(len(page.records)))
+            if len(page.records) < 20:
+                assert page.bounds.latest == (page.records[-1].offset if page.records else START)
+        done.set()
+
+
+async def test_a_batch_is_followed_whole_and_kept_whole(log: NatsLog) -> None:
+    """As many as the server takes at once; with a key one of them is the key's own."""
+    follower = Recorder()
+    await log.follow("t", follower)
+    most = log.capabilities.max_batch
+    told = await log.append("t", [{"n": n} for n in range(most)])
+    told += await log.append("t", [{"n": n} for n in range(most - 1)], key="k")
+    assert await log.append("t", [{"n": n} for n in range(most - 1)], key="k") == told[most:]
+    await follower.count(2 * most - 1)
+    assert follower.records == told
+    with pytest.raises(UsageError, match=str(most - 1)):
+        await log.append("t", [{"n": n} for n in range(most)], key="l")
+    assert await read_all(log, "t") == told
+
+
+async def test_a_crowd_of_batches(log: NatsLog, nats: Nats) -> None:
+    """More at once than the server has on its way: they wait for each other, and none fails."""
+    async with open_log(nats.url) as other:
+        await asyncio.gather(
+            *(
+                one.append("t", [{"n": n}] * 5, key=f"k{n}")
+                for n in range(100)
+                for one in (log, other)
+            )
+        )
+    kept = await seen(log)
+    assert sorted(kept, key=str) == sorted([n for n in range(100) for _ in range(5)], key=str)
+
+
+async def test_a_key_is_forgotten_after_its_time(log: NatsLog, nats: Nats) -> None:
+    async with open_log(f"{nats.url}?keys_kept=1") as brief:
+        first = await brief.append("t", {"n": 1}, key="k")
+        assert await brief.append("t", {"n": 1}, key="k") == first
+        await brief.trim("t", max_count=0)
+        assert await brief.append("t", {"n": 1}, key="k") == []
+        async with asyncio.timeout(10), nats.streams() as streams:
+            while (await streams.stream_info("headwater")).state.messages > 2:
+                await asyncio.sleep(0.02)
+        assert numbers(await brief.append("t", {"n": 2}, key="k")) == [2]
+
+
+async def test_a_purged_stream_is_another_life(log: NatsLog, nats: Nats) -> None:
+    """``nats stream purge`` takes the epoch along."""
+    follower = Recorder()
+    await log.append("t", {"n": 1})
+    before = await log.follow("t", follower)
+    async with nats.streams() as streams:
+        await streams.purge_stream("headwater")
+    await follower.until(lambda one: bool(one.resets), "a reset")
+    assert follower.resets[0][1].epoch != before.epoch
+    await log.append("t", {"n": 2})
+    await follower.count(1)
+    assert numbers(follower.records) == [2]
+
+
+async def test_a_full_stream_is_an_error_and_a_retry_doubles_nothing(
+    log: NatsLog, nats: Nats
+) -> None:
+    """A stream that somebody bounds refuses what does not fit; nothing old is dropped for it."""
+    await log.append("t", {"n": 0})
+    await set_up(nats, max_bytes=40_000)
+    taken = 1
+    with pytest.raises(SourceUnavailableError, match="maximum bytes"):
+        while taken < 1000:
+            await log.append("t", {"n": taken, "fill": "x" * 1000}, key=f"k{taken}")
+            taken += 1
+    with pytest.raises(SourceUnavailableError, match="maximum bytes"):
+        await log.append("t", [{"n": taken, "fill": "x" * 1000}] * 3)
+    assert await seen(log) == list(range(taken))
+    await log.trim("t", max_count=5)
+    for _ in range(2):
+        await log.append("t", {"n": taken}, key=f"k{taken}")
+    assert await seen(log) == list(range(taken - 5, taken + 1))
+
+
+async def set_up(nats: Nats, **settings: object) -> None:
+    """Change the stream's settings by hand, keeping those that the driver does not know."""
+    async with nats.streams() as streams:
+        client = streams._nc
+        told = json.loads((await client.request("$JS.API.STREAM.INFO.headwater", b"")).data)
+        config = told["config"] | settings
+        answer = await client.request(
+            "$JS.API.STREAM.UPDATE.headwater", json.dumps(config).encode(), timeout=5
+        )
+        assert "error" not in json.loads(answer.data), answer.data
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_age": 3_600_000_000_000},
+        {"max_msgs_per_subject": 10},
+        {"max_msgs": 1000, "discard": "old"},
+        {"allow_direct": False},
+    ],
+    ids=str,
+)
+async def test_a_stream_that_would_lose_events_is_refused(
+    log: NatsLog, nats: Nats, settings: dict[str, object]
+) -> None:
+    """Nothing is dropped silently: a stream whose own limits do that is no log."""
+    await set_up(nats, **settings)
+    with pytest.raises(UsageError, match="stream headwater"):
+        async with open_log(nats.url):
+            pass
+
+
+async def test_a_server_without_jetstream_is_told(tmp_path: Path) -> None:
+    class Plain(Nats):
+        def command(self) -> Sequence[str]:
+            return [part for part in super().command() if part != "--jetstream"]
+
+    server = Plain(tmp_path)
+    await server.start()
+    try:
+        log = open_log(server.url)
+        with pytest.raises(SourceUnavailableError, match="JetStream"):
+            await log.start()
+        await log.close()
+    finally:
+        server.kill()
+
+
+async def test_a_smaller_server_takes_smaller_events(tmp_path: Path) -> None:
+    """The bound is the server's, known once the log is open, and told before anything is sent."""
+    (tmp_path / "server.conf").write_text("max_payload: 65536\n")
+    server = Nats(tmp_path, "--config", str(tmp_path / "server.conf"))
+    await server.start()
+    try:
+        async with open_log(server.url) as log:
+            room = log.max_event_bytes - len('{"n":""}')
+            assert room < 65536
+            await log.append("t" * 200, {"n": "x" * room}, key="k" * 200)
+            with pytest.raises(UsageError, match=str(log.max_event_bytes)):
+                await log.append("t", {"n": "x" * (room + 1)})
+    finally:
+        server.kill()
+
+
+async def test_offsets_of_a_later_life_are_above_those_of_an_earlier_one(
+    log: NatsLog, nats: Nats
+) -> None:
+    """An old position that is taken for a new one by mistake points at nothing."""
+    (before,) = await log.append("t", {"n": 1})
+    await asyncio.sleep(1)  # the clock itself is what is waited for
+    await nats.wipe()
+    (after,) = await log.append("t", {"n": 2})
+    assert after.offset > before.offset
+
+
+async def test_dots_are_apart_from_everything(log: NatsLog) -> None:
+    """In NATS a dot parts tokens; in a topic's name it is a character."""
+    topics = ["a.b", "a..b", ".a", "a.", "...", "a:b/c@d-e_f", "a-b"]
+    followers = {topic: Recorder() for topic in topics}
+    for topic, follower in followers.items():
+        await log.follow(topic, follower)
+    for topic in topics:
+        await log.append(topic, {"n": topic})
+    for topic, follower in followers.items():
+        await follower.count(1)
+        assert numbers(follower.records) == [topic]
+        assert follower.records[0].topic == topic
+        assert await seen(log, topic) == [topic]
+    assert await log.trim(max_count=0) == len(topics)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "host/path", "host?stream=a.b", "host?replicas=many", "host?keys_kept=0", "host?what=1"],
+)
+async def test_addresses_that_cannot_work(address: str) -> None:
+    with pytest.raises(UsageError):
+        open_log(f"nats://{address}")
+
+
+async def test_any_server_of_several_is_taken(log: NatsLog, nats: Nats) -> None:
+    async with open_log(f"nats://127.0.0.1:1,127.0.0.1:{nats.port}") as other:
+        await other.append("t", {"n": 1})
+        assert await seen(log) == [1]

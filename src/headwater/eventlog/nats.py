@@ -136,11 +136,10 @@ class NatsLog(EventLog):
 
     async def latest(self, topic: str, limit: int, before: Offset | None = None) -> Run:
         bounds = (await self._stream.states([check_topic(topic)])).topics[topic]
-        below = bounds.latest[0] + 1
-        if before is not None:
-            below = min(below, before[0])
+        head = bounds.latest[0] + 1
+        below = head if before is None else min(head, before[0])
         subject = self._stream.subject("t", topic)
-        messages = await self._pages.newest(subject, below, max(limit, 1))
+        messages = await self._pages.newest(subject, below, max(limit, 1), at_end=below == head)
         return Run([record_of(topic, one) for one in messages], bounds)
 
     async def bounds(self, topic: str) -> Bounds:

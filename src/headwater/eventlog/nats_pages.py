@@ -16,7 +16,7 @@ from headwater.eventlog.nats_stream import Stream, sequence_of
 __all__ = ["Pages"]
 
 # How many records more than asked for are read rather than looking closer where they begin.
-SLACK = 50
+SLACK = 20
 # Records per request.
 MOST = 500
 _LAST = 2**64 - 1
@@ -62,12 +62,17 @@ class Pages:
         messages = await self._stream.get({"start_time": text, "next_by_subj": subject, "batch": 1})
         return sequence_of(messages[0]) if len(messages) > 1 else None
 
-    async def newest(self, subject: str, below: int, count: int) -> list[Msg]:
-        """The newest messages of a subject below a sequence, oldest first."""
+    async def newest(
+        self, subject: str, below: int, count: int, *, at_end: bool = False
+    ) -> list[Msg]:
+        """The newest messages of a subject below a sequence, oldest first.
+
+        With ``at_end`` there was nothing from ``below`` on a moment ago, which spares a request.
+        """
         found: list[Msg] = []
         # What is appended meanwhile counts as if it were below: then look further back.
-        for more in (0, SLACK, 100 * SLACK):
-            _, beyond = await self._look(subject, below)
+        for more in (0, SLACK, 200 * SLACK):
+            beyond = 0 if at_end else (await self._look(subject, below))[1]
             first, behind = await self._look(subject, 1)
             if behind <= beyond:
                 return []
