@@ -64,7 +64,7 @@ def standing(
         with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
             connection.execute("CREATE DATABASE standing TEMPLATE migrated")
         if "postgresql" not in applications:
-            made = cheap(Path(), database=server.url("standing"), event_log="memory://")
+            made = cheap(Path(), database=server.url("standing"))
             applications["postgresql"] = create_app(made)
         return applications["postgresql"]
     # A path of its own: a late connection to another file that was at the same path would take

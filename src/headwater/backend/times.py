@@ -41,7 +41,7 @@ def moment_check(column: str) -> str:
     For SQLite, which takes more for a date than Python does: February 31st, 24 o'clock, numbers.
     """
     return (
-        f"typeof({column}) = 'text' AND {column} BETWEEN '1000' AND '9999' "
+        f"typeof({column}) = 'text' AND {column} BETWEEN '1000' AND '9999~' "
         f"AND date(substr({column}, 1, 10), '+0 days') IS substr({column}, 1, 10) "
         f"AND datetime({column}) IS NOT NULL AND substr({column}, 11, 1) IN ('', ' ', 'T') "
         f"AND substr({column}, 12, 2) < '24' "

@@ -21,7 +21,7 @@ NAMES = {
     "pk": "pk_%(table_name)s",
 }
 MOMENT = (
-    "typeof({0}) = 'text' AND {0} BETWEEN '1000' AND '9999' "
+    "typeof({0}) = 'text' AND {0} BETWEEN '1000' AND '9999~' "
     "AND date(substr({0}, 1, 10), '+0 days') IS substr({0}, 1, 10) "
     "AND datetime({0}) IS NOT NULL AND substr({0}, 11, 1) IN ('', ' ', 'T') "
     "AND substr({0}, 12, 2) < '24' "
