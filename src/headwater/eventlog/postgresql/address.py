@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import URL
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from headwater.errors import UsageError
@@ -22,22 +23,25 @@ def engine_of(url: str) -> AsyncEngine:
 
     Raises UsageError, which does not show the address: it may hold a password.
     """
-    plain = "postgresql://" + url.partition("://")[2]
     try:
-        found = conninfo_to_dict(plain)
-    except psycopg.Error:
+        address = _address("postgresql://" + url.partition("://")[2])
+        return create_async_engine(address, pool_size=POOL, max_overflow=OVERFLOW)
+    except (psycopg.Error, ArgumentError):
         raise UsageError(
             "event log postgresql://: this is no address that libpq can read; give "
             "postgresql://user@host:port/name, or postgresql:///name?host=/folder for a socket"
         ) from None
+
+
+def _address(url: str) -> URL:
+    found = conninfo_to_dict(url)
     values = {name: str(value) for name, value in found.items() if value is not None}
     values.setdefault("connect_timeout", CONNECT_TIMEOUT)
     values.setdefault("application_name", "headwater")
-    address = URL.create(
+    return URL.create(
         "postgresql+psycopg",
         username=values.pop("user", None),
         password=values.pop("password", None),
         database=values.pop("dbname", None),
         query=values,
     )
-    return create_async_engine(address, pool_size=POOL, max_overflow=OVERFLOW)

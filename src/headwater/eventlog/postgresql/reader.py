@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from headwater.eventlog.postgresql.notices import CHANNEL
-from headwater.eventlog.postgresql.statements import MANY
 from headwater.eventlog.record import Record
 from headwater.eventlog.sql_reader import ROWS, Reader, Watcher
 from headwater.eventlog.sql_storage import Storage
@@ -65,9 +64,9 @@ class PostgresReader(Reader):
         self._behind.clear()
 
     async def _read(self) -> bool:
-        rows = await self._find(self._dialect.asks.find)
-        if rows[0].fresh >= MANY:
-            rows = await self._find(self._dialect.asks.find_all)
+        running = ",".join(map(str, self._seen.running))
+        values = {"beginning": str(self._seen.xmax), "running": f"{{{running}}}"}
+        rows = await self._storage.read(self._dialect.asks.find, values)
         if rows[0].epoch != self._epoch:
             self._storage.look_again()
             await self._begin_anew()
@@ -82,11 +81,6 @@ class PostgresReader(Reader):
             return False
         self._news += 1
         return await self._catch_up()
-
-    async def _find(self, statement: sa.TextClause) -> Sequence[sa.Row[Any]]:
-        running = ",".join(map(str, self._seen.running))
-        values = {"beginning": str(self._seen.xmax), "running": f"{{{running}}}"}
-        return await self._storage.read(statement, values)
 
     def _told(self, topic: str, otherwise: int) -> int:
         """The number up to which all followers of a topic were told."""

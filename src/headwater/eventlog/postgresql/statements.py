@@ -11,12 +11,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 __all__ = [
-    "BEGIN_LIFE", "CREATING", "HEAL", "KNOWN", "LOCK_FREE", "LOOK", "MANY", "NEW", "NOTIFY", "PUT",
+    "BEGIN_LIFE", "CREATING", "HEAL", "KNOWN", "LOCK_FREE", "LOOK", "NEW", "NOTIFY", "PUT",
     "TAKE", "TAKE_FREE", "Reading",
 ]  # fmt: skip
-
-# Events per look for what is new. More than these, and the planner may choose how to find all.
-MANY = 1_000
 
 LOOK = sa.text(
     "SELECT epoch, (SELECT xid FROM headwater_events ORDER BY xid DESC LIMIT 1)"
@@ -90,16 +87,14 @@ _RUN = (
     " ORDER BY e.number {order} LIMIT :rows) AS e ON true ORDER BY e.number {order}"
 )
 # Rows that the last snapshot did not show are of transactions that began after it, or that it
-# knew to be running. The order and the limit keep the planner on the index, whatever it knows of
-# the table.
+# knew to be running. The upper bound leaves nothing out; it tells the planner, which may know
+# nothing of the table yet, that this is a small part of the index.
 _FIND = (
-    "{log}, fresh AS MATERIALIZED (SELECT topic_id FROM headwater_events"
-    " WHERE xid >= CAST(:beginning AS xid8){limit}),"
-    " changed AS (SELECT topic_id FROM fresh UNION SELECT topic_id FROM headwater_events"
-    " WHERE xid = ANY (CAST(:running AS xid8[])))"
-    " SELECT l.epoch, l.trims, l.head, l.standby, (SELECT count(*) FROM fresh) AS fresh,"
-    " t.id, t.name, t.latest FROM l LEFT JOIN (changed JOIN headwater_topics AS t"
-    " ON t.id = changed.topic_id) ON true"
+    "{log}, changed AS (SELECT topic_id FROM headwater_events WHERE xid >= CAST(:beginning AS xid8)"
+    " AND xid < pg_snapshot_xmax(pg_current_snapshot())"
+    " UNION SELECT topic_id FROM headwater_events WHERE xid = ANY (CAST(:running AS xid8[])))"
+    " SELECT l.epoch, l.trims, l.head, l.standby, t.id, t.name, t.latest FROM l"
+    " LEFT JOIN (changed JOIN headwater_topics AS t ON t.id = changed.topic_id) ON true"
 )
 _NEXT = (
     "{log} SELECT l.epoch, l.trims, e.place, e.number, e.at, e.key, e.data FROM l LEFT JOIN ("
@@ -126,7 +121,7 @@ class Reading:
 
     Attributes:
         bounds, after, before: as ``Dialect``.
-        find: topics with something new, from at most ``MANY`` events; ``find_all`` from all.
+        find: topics with something new: id, name, latest.
         next: the next ``:rows`` events of topics ``:ids`` after the numbers they were ``:told``.
         states: as ``Reader._states``.
     """
@@ -135,7 +130,6 @@ class Reading:
     after: sa.TextClause
     before: sa.TextClause
     find: sa.TextClause
-    find_all: sa.TextClause
     next: sa.TextClause
     states: sa.TextClause
 
@@ -147,8 +141,7 @@ class Reading:
             bounds=sa.text(_BOUNDS.format(log=log)),
             after=sa.text(_RUN.format(log=log, beyond=">", order="")),
             before=sa.text(_RUN.format(log=log, beyond="<", order="DESC")),
-            find=sa.text(_FIND.format(log=log, limit=f" ORDER BY xid LIMIT {MANY}")),
-            find_all=sa.text(_FIND.format(log=log, limit="")),
+            find=sa.text(_FIND.format(log=log)),
             next=sa.text(_NEXT.format(log=log)),
             states=sa.text(_STATES.format(log=log)),
         )
