@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["Counters", "OpenStreams"]
 
 logger = logging.getLogger("headwater.delivery")
+
+
+# Milliseconds after which a client whose stream was ended comes back: at random, so that a
+# restart is no stampede.
+_RETRY = (500, 5000)
 
 
 @dataclass(slots=True)
@@ -43,6 +48,10 @@ class OpenStreams:
         write_timeout: seconds after which a peer that takes no bytes is dropped. 30 s is the
             time that TCP_USER_TIMEOUT is commonly set to: longer than any hiccup of a mobile
             network, short enough that dead connections do not pile up.
+
+    Attributes:
+        draining: new streams are to be refused.
+        on_drain: called when that begins, for what waits without being a stream.
     """
 
     def __init__(self, *, write_timeout: float = 30.0) -> None:
@@ -50,6 +59,7 @@ class OpenStreams:
         self.heartbeats = Heartbeats()
         self.counters = Counters()
         self.draining = False
+        self.on_drain: set[Callable[[], None]] = set()
         self._streams: set[Stream] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watch: asyncio.TimerHandle | None = None
@@ -64,6 +74,9 @@ class OpenStreams:
         self.counters.opened += 1
         if self._watch is None:
             self._arm()
+        if self.draining:
+            # It was let in just before, and is not among those that are being told.
+            asyncio.get_running_loop().call_soon(stream.dismiss, random.randint(*_RETRY))
 
     def discard(self, stream: Stream) -> None:
         """A stream has ended. Idempotent."""
@@ -95,14 +108,16 @@ class OpenStreams:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def drain(self, *, spread: float = 5.0, retry: tuple[int, int] = (500, 5000)) -> None:
+    async def drain(self, *, spread: float = 5.0) -> None:
         """End all streams in an orderly way, and refuse new ones from now on.
 
-        Each stream is told a random reconnection time of ``retry`` milliseconds and ended at a
-        random moment within ``spread`` seconds, so that a restart is no stampede. A few streams
-        are no stampede either: the spread is at most 2 ms for each.
+        Each stream is told a random reconnection time and ended at a random moment within
+        ``spread`` seconds, so that a restart is no stampede. A few streams are no stampede either:
+        the spread is at most 2 ms for each.
         """
         self.draining = True
+        for call in tuple(self.on_drain):
+            call()
         loop = asyncio.get_running_loop()
         streams = list(self._streams)
         if streams:
@@ -111,7 +126,7 @@ class OpenStreams:
         random.shuffle(streams)
         for number, stream in enumerate(streams):
             wait = spread * number / len(streams)
-            loop.call_later(wait, stream.dismiss, random.randint(*retry))
+            loop.call_later(wait, stream.dismiss, random.randint(*_RETRY))
         try:
             async with asyncio.timeout(spread + 2.0):
                 await self._empty.wait()

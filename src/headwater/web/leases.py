@@ -27,8 +27,11 @@ CHANGED = 0
 
 # The contract says at least every 30 s; the checks of one round take a moment.
 INTERVAL = 25.0
-# Checks that run at once: enough to hide a database's latency, few enough not to flood its pool.
-_AT_ONCE = 32
+# Checks that run at once: as many as a look-up that gathers them can take in one statement, few
+# enough to get through a pool of some connections within moments.
+_AT_ONCE = 256
+# Seconds that one check may take: one that hangs must not keep all others from being asked.
+_ANSWER = 10.0
 # Seconds that a stream may go on while its rights cannot be asked.
 _PATIENCE = 300.0
 
@@ -151,7 +154,8 @@ class Leases:
             if not lease.streams:
                 return
             try:
-                verdict = await lease.check()
+                async with asyncio.timeout(_ANSWER):
+                    verdict = await lease.check()
                 lease.unanswered_since = None
             except Exception as error:
                 verdict = self._unanswered(lease, error)
