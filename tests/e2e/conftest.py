@@ -40,7 +40,16 @@ def served(seeded: Server, tmp_path: Path) -> Iterator[Server]:
 @pytest.fixture
 def running(seeded: Server, tmp_path: Path) -> Iterator[Running]:
     """The same, with its log and counters; checks of them are the test's own."""
-    server = Running(seeded, tmp_path)
+    yield from _started(Running(seeded, tmp_path))
+
+
+@pytest.fixture(scope="module")
+def shared(seeded: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One for the tests of a module that leave it running: a start takes seconds."""
+    yield from _started(Running(seeded, tmp_path_factory.mktemp("shared")))
+
+
+def _started(server: Running) -> Iterator[Running]:
     try:
         server.start()
         yield server

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from serving import Server
+from serving import HEADWATER, Server
 
 __all__ = ["Person", "Running"]
 
@@ -51,6 +51,7 @@ class Running(Server):
         super().__init__(folder)
         self.port = int(self.address.rpartition(":")[2])
         self.database = self._database
+        self.command = [HEADWATER, "serve"]
         # Each server has a log of its own, also where two share a folder.
         self._log = folder / f"server-{self.port}.log"
         self._clients: list[httpx.Client] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -38,9 +39,7 @@ class Server:
     password = "a long enough password"
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = _free_port()
         self.address = f"http://127.0.0.1:{port}"
         self.api = httpx.Client(base_url=self.address, timeout=30)
         self._satellite = httpx.Client(base_url=self.address, timeout=30)
@@ -197,3 +196,12 @@ class Server:
             client.post("/api/auth/login", json=pair).raise_for_status()
             answer = client.post("/api/users/me/api-keys", json={"name": "tests"})
             return str(answer.raise_for_status().json()["api_key"])
+
+
+def _free_port() -> int:
+    """A port below those that the system gives to clients, which could take it during a restart."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port

@@ -14,16 +14,16 @@ from running import Running
 from scenario import LOG, METRICS, Feed, Scenario
 
 
-async def test_every_stream_has_each_log_entry_once_in_one_order(running: Running):
+async def test_every_stream_has_each_log_entry_once_in_one_order(shared: Running):
     async with asyncio.timeout(60):
-        await Scenario(running, entries=2000, streams=20, leaves=20, filtered=4).play()
-    assert running.complaints() == []
+        await Scenario(shared, entries=2000, streams=20, leaves=20, filtered=4).play()
+    assert shared.complaints() == []
 
 
-async def test_every_stream_has_each_report_of_the_event_log_once_in_one_order(running: Running):
+async def test_every_stream_has_each_report_of_the_event_log_once_in_one_order(shared: Running):
     async with asyncio.timeout(60):
-        await Scenario(running, METRICS, entries=800, streams=10, leaves=10).play()
-    assert running.complaints() == []
+        await Scenario(shared, METRICS, entries=800, streams=10, leaves=10).play()
+    assert shared.complaints() == []
 
 
 @pytest.mark.soak

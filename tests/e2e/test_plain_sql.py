@@ -45,16 +45,16 @@ async def told(answer: Answer) -> tuple[str, Any]:
     return message.event, json.loads(message.data)
 
 
-async def test_log_entries_reach_the_streams_within_moments(running: Running):
+async def test_log_entries_reach_the_streams_within_moments(shared: Running):
     """The time from the commit until the last of ten streams has the row."""
     latencies = []
-    streams = [request(running.port, "/api/logs/stream", headers=running.headers) for _ in "0" * 10]
+    streams = [request(shared.port, "/api/logs/stream", headers=shared.headers) for _ in "0" * 10]
     answers = [await stream.__aenter__() for stream in streams]
     try:
         for answer in answers:
             assert (await told(answer))[0] == "snapshot"
         for number in range(30):
-            await asyncio.to_thread(running.insert, f"row {number}")
+            await asyncio.to_thread(shared.insert, f"row {number}")
             began = time.monotonic()
             for answer in answers:
                 event, item = await told(answer)
@@ -67,18 +67,18 @@ async def test_log_entries_reach_the_streams_within_moments(running: Running):
     assert max(latencies) < AT_MOST
 
 
-async def test_what_is_rolled_back_or_only_updated_is_told_to_nobody(running: Running):
-    async with request(running.port, "/api/logs/stream", headers=running.headers) as answer:
+async def test_what_is_rolled_back_or_only_updated_is_told_to_nobody(shared: Running):
+    async with request(shared.port, "/api/logs/stream", headers=shared.headers) as answer:
         await told(answer)
-        with sqlite3.connect(running.database, timeout=5) as database:
+        with sqlite3.connect(shared.database, timeout=5) as database:
             insert = "INSERT INTO log_entries (user_id, message) VALUES (?, ?)"
-            database.execute(insert, (running.user_id, "undone"))
+            database.execute(insert, (shared.user_id, "undone"))
             database.rollback()
-            database.execute(insert, (running.user_id, "first"))
+            database.execute(insert, (shared.user_id, "first"))
             database.commit()
-            database.execute("UPDATE log_entries SET message = 'changed'")
+            database.execute("UPDATE log_entries SET message = 'changed' WHERE message = 'first'")
             database.commit()
-            database.execute(insert, (running.user_id, "second"))
+            database.execute(insert, (shared.user_id, "second"))
         database.close()
         # The update may come before or after the tail has read the first; it is told once.
         messages = [(await told(answer))[1]["message"] for _ in range(2)]
@@ -86,52 +86,52 @@ async def test_what_is_rolled_back_or_only_updated_is_told_to_nobody(running: Ru
         assert messages[1] == "second"
 
 
-async def test_notifications_of_a_user_and_of_a_team(running: Running):
+async def test_notifications_of_a_user_and_of_a_team(shared: Running):
     mine = "/api/notifications/stream"
-    teams = f"/api/teams/{running.team_id}/notifications/stream"
+    teams = f"/api/teams/{shared.team_id}/notifications/stream"
     async with (
-        request(running.port, mine, headers=running.headers) as me,
-        request(running.port, teams, headers=running.headers) as team,
+        request(shared.port, mine, headers=shared.headers) as me,
+        request(shared.port, teams, headers=shared.headers) as team,
     ):
         assert {(await told(me))[0], (await told(team))[0]} == {"snapshot"}
         await execute(
-            running.database,
+            shared.database,
             "INSERT INTO notifications (team_id, title) "
             "SELECT id, 'to the team' FROM teams WHERE name = 'River crossing'",
             "INSERT INTO notifications (user_id, level, title, body) "
-            f"SELECT id, 'success', 'to me', '' FROM users WHERE email = '{running.email}'",
+            f"SELECT id, 'success', 'to me', '' FROM users WHERE email = '{shared.email}'",
         )
         assert [(await told(me))[1]["title"] for _ in range(2)] == ["to the team", "to me"]
         assert (await told(team))[1]["title"] == "to the team"
 
 
-async def test_client_activity_that_is_counted_and_removed(running: Running):
+async def test_client_activity_that_is_counted_and_removed(shared: Running):
     count = f"""
         INSERT INTO client_activity
             (user_id, team_id, satellite_id, satellite_name, client_name, requests)
         SELECT users.id, teams.id, satellites.id, satellites.name, 'editor', 1
-        FROM users, teams, satellites WHERE users.email = '{running.email}'
+        FROM users, teams, satellites WHERE users.email = '{shared.email}'
         ON CONFLICT (user_id, team_id, satellite_id, client_name) DO UPDATE SET
             requests = requests + 1, last_activity_at = strftime('%Y-%m-%d %H:%M:%f', 'now')"""
-    path = f"/api/users/me/mcp/client-activity/stream?team_id={running.team_id}"
-    async with request(running.port, path, headers=running.headers) as answer:
+    path = f"/api/users/me/mcp/client-activity/stream?team_id={shared.team_id}"
+    async with request(shared.port, path, headers=shared.headers) as answer:
         assert (await told(answer))[1]["activities"] == []
         for requests in (1, 2):
-            await execute(running.database, count)
+            await execute(shared.database, count)
             event, item = await told(answer)
             assert (event, item["requests"]) == ("client_activity", requests)
             assert (item["client_name"], item["satellite_name"]) == ("editor", "spring-01")
-        await execute(running.database, "DELETE FROM client_activity")
+        await execute(shared.database, "DELETE FROM client_activity")
         assert await told(answer) == ("client_activity_removed", {"id": item["id"]})
-        await execute(running.database, count)
+        await execute(shared.database, count)
         # Old when it comes: outside the feed's window, so that it is told as gone.
         await told(answer)
         await execute(
-            running.database,
+            shared.database,
             "UPDATE client_activity SET last_activity_at = '2020-01-01 00:00:00.000'",
         )
         assert (await told(answer))[0] == "client_activity_removed"
-    assert running.complaints() == []
+    assert shared.complaints() == []
 
 
 def test_a_row_that_nobody_could_show_is_refused(seeded: Any, tmp_path: Path):

@@ -122,7 +122,7 @@ async def test_a_key_that_is_deleted_while_its_stream_opens(pair: list[Running],
     server = pair[0]
     person = await asyncio.to_thread(server.person, next(names))
     rng = random.Random(3)
-    for _ in range(60):
+    for _ in range(30):
         key = (await asyncio.to_thread(person.api.post, KEYS, json={"name": "short"})).json()
         headers = {"Authorization": f"Bearer {key['api_key']}"}
         client = other.client(**headers)

@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import math
 import resource
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from running import Running
 
 MANY = 1000
-WRITES = 25
+USERS = 300
+WRITES = 15
 # Rights are asked again every second at least, so that each period holds several rounds.
 RECHECK = 1.0
-PERIOD = 4.0
+PERIOD = 3.0
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module")
 def files() -> Iterator[None]:
     """Room for the connections, here and in the server."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -32,9 +33,11 @@ def files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.fixture
-def watched(seeded: Any, tmp_path: Path, files: None) -> Iterator[Running]:
-    server = Running(seeded, tmp_path, recheck_seconds=RECHECK)
+@pytest.fixture(scope="module")
+def watched(
+    seeded: Any, tmp_path_factory: pytest.TempPathFactory, files: None
+) -> Iterator[Running]:
+    server = Running(seeded, tmp_path_factory.mktemp("watched"), recheck_seconds=RECHECK)
     try:
         server.start()
         yield server
@@ -90,8 +93,10 @@ async def ears(port: int, path: str, callers: list[dict[str, str]]) -> AsyncIter
                 ear.transport.abort()
 
 
-async def statements(server: Running, event: bytes, streams: list[Ear], write: Any) -> float:
-    """Statements in one period, in which some writes reach all streams."""
+async def statements(
+    server: Running, event: bytes, streams: list[Ear], write: Any
+) -> tuple[int, int]:
+    """Statements in one period in which some writes reach all streams, and rounds of rights."""
     loop = asyncio.get_running_loop()
     before = await asyncio.to_thread(server.measured, "headwater_database_statements_total")
     began = loop.time()
@@ -101,21 +106,23 @@ async def statements(server: Running, event: bytes, streams: list[Ear], write: A
         # Not to wait for anything: this is the rate of the writes.
         await asyncio.sleep(max(0.0, began + (number + 1) * PERIOD / WRITES - loop.time()))
     after = await asyncio.to_thread(server.measured, "headwater_database_statements_total")
-    took = loop.time() - began
-    assert took < 2 * PERIOD, f"{WRITES} writes took {took:.1f} s"
-    return (after - before) * PERIOD / took
+    # A round begins after 0.8 times the interval at the earliest.
+    return int(after - before), math.ceil((loop.time() - began) / (RECHECK * 0.8))
 
 
 async def test_a_thousand_streams_of_one_log_cost_what_one_costs(watched: Running):
     one, many = [watched.headers], [watched.headers] * MANY
     async with asyncio.timeout(60):
         async with ears(watched.port, "/api/logs/stream", one) as streams:
-            few = await statements(watched, b"log\n", streams, watched.log)
+            few, rounds = await statements(watched, b"log\n", streams, watched.log)
         async with ears(watched.port, "/api/logs/stream", many) as streams:
-            lots = await statements(watched, b"log\n", streams, watched.log)
-    print(f"\nstatements in {PERIOD:g} s: {few:.0f} with 1 stream, {lots:.0f} with {MANY}")
-    # A round of rights more or less may fall into a period.
-    assert lots <= few + 4
+            lots, more = await statements(watched, b"log\n", streams, watched.log)
+    print(
+        f"\n{WRITES} writes and {rounds}, {more} rounds of rights: {few} statements with 1 stream, "
+    )
+    print(f"{lots} with {MANY}")
+    # On a busy machine the second period is longer and has more rounds, of one statement each.
+    assert lots <= few + 2 * max(0, more - rounds) + 4
     assert watched.complaints() == []
 
 
@@ -143,9 +150,9 @@ def add_members(server: Running, count: int) -> list[dict[str, str]]:
     return [{"Authorization": f"Bearer {key}"} for key in keys]
 
 
-async def test_a_thousand_users_of_one_feed_cost_nearly_what_one_costs(watched: Running):
+async def test_hundreds_of_users_of_one_feed_cost_nearly_what_one_costs(watched: Running):
     """Everyone's rights are asked again, but many in one statement."""
-    callers = await asyncio.to_thread(add_members, watched, MANY)
+    callers = await asyncio.to_thread(add_members, watched, USERS)
     path = f"/api/teams/{watched.team_id}/notifications/stream"
 
     def write(title: str) -> None:
@@ -153,10 +160,9 @@ async def test_a_thousand_users_of_one_feed_cost_nearly_what_one_costs(watched: 
 
     async with asyncio.timeout(60):
         async with ears(watched.port, path, callers[:1]) as streams:
-            few = await statements(watched, b"notification\n", streams, write)
+            few, _ = await statements(watched, b"notification\n", streams, write)
         async with ears(watched.port, path, callers) as streams:
-            lots = await statements(watched, b"notification\n", streams, write)
-    print(f"\nstatements in {PERIOD:g} s: {few:.0f} with 1 user, {lots:.0f} with {MANY}")
-    rounds = PERIOD / (RECHECK * 0.8) + 1
-    assert (lots - few) / rounds < MANY / 20
+            lots, rounds = await statements(watched, b"notification\n", streams, write)
+    print(f"\n{WRITES} writes, {rounds} rounds of rights: {few} with 1 user, {lots} with {USERS}")
+    assert (lots - few) / rounds < USERS / 20
     assert watched.complaints() == []
