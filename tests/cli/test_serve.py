@@ -71,7 +71,7 @@ class TestRefusals:
         assert "sqlite:///path" in sentence
         assert "secret" not in sentence
 
-    @pytest.mark.parametrize("url", ["redis://:secret@h", "nats://h", "nonsense"])
+    @pytest.mark.parametrize("url", ["kafka://:secret@h", "mqtt://h", "nonsense"])
     def test_another_event_log(self, taken: int, database: Path, url: str):
         sentence = self.refused(taken, database, "--event-log", url)
         assert "memory://" in sentence

@@ -6,6 +6,7 @@ Nothing is opened before it starts; what it opened is closed when it ends.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
@@ -40,11 +41,14 @@ from headwater.backend.teams import endpoints as teams
 from headwater.backend.teams.service import Teams
 from headwater.backend.users import endpoints as users
 from headwater.backend.users.service import Users
+from headwater.errors import SourceUnavailableError
 from headwater.eventlog import EventLog, open_log
 from headwater.eventlog.sql import SqlLog
 from headwater.web.fastapi import LiveRouter
 
 __all__ = ["create_app", "open_backend"]
+
+_log = logging.getLogger(__name__)
 
 _FEEDS = (notifications, logs, satellites, activity)
 _ROUTERS = (auth, users, teams, notifications, logs, satellites, activity)
@@ -131,7 +135,11 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
         stack.push_async_callback(database.close)
         log = _event_log(settings, database)
         stack.push_async_callback(log.close)
-        await log.start()
+        try:
+            await log.start()
+        except SourceUnavailableError as error:
+            # Everything else can serve meanwhile; /readyz says what is missing.
+            _log.warning("%s", error)
         passwords = Passwords(
             time_cost=settings.argon2_time_cost,
             memory_kib=settings.argon2_memory_kib,

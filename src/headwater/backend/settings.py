@@ -36,11 +36,13 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535, description="Port; 0 takes a free one.")
     workers: int = Field(default=1, ge=1, le=64, description="Processes that serve.")
     database: str = Field(
-        default_factory=default_database, description="Where the data is: sqlite:///path."
+        default_factory=default_database,
+        description="Where the data is: sqlite:///path or postgresql://.",
     )
     event_log: str | None = Field(
         default=None,
-        description="Where events are: sqlite:///path or memory://; the database by default.",
+        description="Where events are: sqlite:///path, postgresql://, redis://, nats:// or "
+        "memory://; the database by default.",
     )
 
     session_hours: float = Field(

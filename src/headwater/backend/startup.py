@@ -9,6 +9,7 @@ from headwater.backend.schema import check_reachable
 from headwater.backend.settings import Settings
 from headwater.errors import HeadwaterError
 from headwater.eventlog import open_log
+from headwater.eventlog.sql import SqlLog
 
 __all__ = ["check_event_log", "has_users"]
 
@@ -19,7 +20,7 @@ def check_event_log(settings: Settings, database: Address) -> None:
     if url == settings.database:
         return
     try:
-        open_log(url)
+        log = open_log(url)
     except HeadwaterError as error:
         raise StartupError(f"{error}.") from error
     if url.startswith("memory:"):
@@ -29,6 +30,8 @@ def check_event_log(settings: Settings, database: Address) -> None:
                 "only: leave it out to keep events in the database."
             )
         return
+    if not isinstance(log, SqlLog):
+        return  # whether its server is there just now is for /readyz to tell
     address = Address.parse(url)
     if address != database:
         check_reachable(address)

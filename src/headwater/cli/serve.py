@@ -46,7 +46,8 @@ def serve(
         typer.Option(
             metavar="URL",
             envvar="HEADWATER_EVENT_LOG",
-            help="Where events are: sqlite:///path or memory://. By default in the database.",
+            help="Where events are: sqlite:///path, postgresql://, redis://, nats:// or memory://. "
+            "By default in the database.",
             show_default=False,
         ),
     ] = None,
