@@ -19,7 +19,8 @@ DatabaseOption = Annotated[
     typer.Option(
         metavar="URL",
         envvar="HEADWATER_DATABASE",
-        help="Where the data is: sqlite:///path. By default a file in your data folder.",
+        help="Where the data is: sqlite:///path or postgresql://. "
+        "By default a file in your data folder.",
         show_default=False,
     ),
 ]
