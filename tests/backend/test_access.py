@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
 from sqlalchemy import event
@@ -19,7 +20,7 @@ STREAM = {"Accept": "text/event-stream"}
 @pytest.fixture
 async def other(served, settings) -> World:
     """Another process on the same database."""
-    async with running(cheap(settings.database.removeprefix("sqlite:///"))) as found:
+    async with running(cheap(Path(), database=settings.database)) as found:
         yield found
 
 
@@ -182,6 +183,7 @@ async def test_a_request_asks_once_who_it_is(world: World, ann: Person):
     assert asked.since() == 1
 
 
+@pytest.mark.parametrize("standing", ["sqlite"], indirect=True)  # it is about the file
 async def test_changes_are_followed_once_the_database_is_back(settings, standing, monkeypatch):
     from headwater.backend import access
     from headwater.delivery.hub import Hub

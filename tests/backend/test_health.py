@@ -22,6 +22,7 @@ async def test_alive_and_ready(world: World):
     }
 
 
+@pytest.mark.parametrize("standing", ["sqlite"], indirect=True)  # it is about the file
 async def test_a_database_that_was_moved_away(world: World):
     """SQLite would go on with the file it has open, and all that is written would be lost."""
     path = world.backend.database.address.path

@@ -38,6 +38,7 @@ async def impatient(settings: Settings, standing, monkeypatch: pytest.MonkeyPatc
         yield world
 
 
+@pytest.mark.parametrize("standing", ["sqlite"], indirect=True)  # it is about the file
 async def test_locked_by_another_program(impatient: World):
     ann = await impatient.user("ann")
     other = sqlite3.connect(impatient.backend.database.address.path, isolation_level=None)
@@ -52,6 +53,7 @@ async def test_locked_by_another_program(impatient: World):
     assert (await ann.client.post("/api/logs", json=ENTRY)).status_code == 201
 
 
+@pytest.mark.parametrize("standing", ["sqlite"], indirect=True)  # it is about the file
 async def test_the_file_was_moved_away(world: World, ann: Person):
     path = world.backend.database.address.path
     aside = path.with_suffix(".aside")
@@ -69,6 +71,7 @@ async def test_the_file_was_moved_away(world: World, ann: Person):
 
 
 @pytest.mark.parametrize("message", ["database or disk is full", "attempt to write a readonly"])
+@pytest.mark.parametrize("standing", ["sqlite"], indirect=True)  # it is about the file
 async def test_full_or_read_only(world: World, ann: Person, message: str):
     """SQLite itself says so here: a page limit, and a connection that may only read."""
     engine = world.backend.database.engine
@@ -89,6 +92,7 @@ async def test_full_or_read_only(world: World, ann: Person, message: str):
     assert (await ann.client.post("/api/logs", json=big)).status_code == 201
 
 
+@pytest.mark.parametrize("standing", ["sqlite"], indirect=True)  # it is about the file
 async def test_streams_stay_open_and_go_on(settings: Settings, standing):
     async with listening(settings, standing) as (world, port):
         ann = await world.user("ann")

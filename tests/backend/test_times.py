@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.dialects import sqlite
 
-from headwater.backend.times import Moment, Now, moment_check, sorted_moment_check, utc_now
+from headwater.backend.times import Moment, moment_check, sorted_moment_check, utc_now
 
 DIALECT = sqlite.dialect()
 DATABASE = sqlite3.connect(":memory:")
@@ -88,7 +88,7 @@ def test_a_moment_that_is_compared_has_one_form(text: str):
 
 
 def test_the_databases_own_now():
-    [text] = DATABASE.execute(f"SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')").fetchone()
+    [text] = DATABASE.execute("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')").fetchone()
     assert accepted(sorted_moment_check("c"), text)
     moment = read(text)
     assert moment is not None
