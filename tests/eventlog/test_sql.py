@@ -234,9 +234,9 @@ async def test_closing_waits_for_what_was_asked_for(tmp_path: Path) -> None:
     assert [str(record.offset) for record in await append] == ["1"]
 
 
-async def test_other_sql_databases_are_refused_for_now() -> None:
+async def test_other_sql_databases_are_refused() -> None:
     class Dialect:
-        name = "postgresql"
+        name = "mysql"
 
     class Engine:
         dialect = Dialect()

@@ -1,0 +1,35 @@
+"""The engine on PostgreSQL against the one in memory."""
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from hypothesis import settings
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from support.log_model import SqlAgainstMemory
+
+# One database for all examples, which empty it.
+PLACE: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def place(url: str) -> Iterator[None]:
+    PLACE[:] = [url]
+    yield
+    PLACE.clear()
+
+
+class PostgresqlAgainstMemory(SqlAgainstMemory):
+    def engine(self) -> AsyncEngine:
+        return create_async_engine(PLACE[0].replace("postgresql:", "postgresql+psycopg:"))
+
+    def remove(self) -> None:
+        with psycopg.connect(PLACE[0]) as connection:
+            connection.execute("DROP TABLE headwater_log, headwater_topics, headwater_events")
+
+
+TestPostgresqlAgainstMemory = PostgresqlAgainstMemory.TestCase
+TestPostgresqlAgainstMemory.settings = settings(
+    max_examples=25, stateful_step_count=25, deadline=None, print_blob=True
+)
