@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import sqlalchemy as sa
 
 import headwater
 from support.markdown import ROOT, blocks
@@ -150,3 +151,31 @@ def test_other_programs_may_write_with_the_sql_of_the_reference(tmp_path: Path):
     with pytest.raises(sqlite3.IntegrityError, match="set by Headwater alone"):
         database.execute("UPDATE log_entries SET headwater_change = 7")
     database.close()
+
+
+def test_the_same_sql_is_good_on_postgresql(database: str):
+    from headwater.backend.database import Address
+    from headwater.backend.schema import migrate
+
+    migrate(Address.parse(database))
+    engine = sa.create_engine(database)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO users (email, password_hash) VALUES ('ann@example.com', '')"
+        )
+        connection.exec_driver_sql("INSERT INTO teams (name) VALUES ('Delta')")
+        connection.exec_driver_sql(
+            "INSERT INTO satellites (name, key_hash) VALUES ('spring-01', 'a hash')"
+        )
+        for block in blocks(REFERENCE / "tables.md"):
+            if block.language == "sql":
+                connection.exec_driver_sql(block.code)
+                connection.exec_driver_sql(block.code)
+        connection.exec_driver_sql("UPDATE log_entries SET headwater_change = '7'")
+        for table, rows in {"log_entries": 2, "notifications": 4, "client_activity": 1}.items():
+            changes = connection.exec_driver_sql(f"SELECT headwater_change FROM {table}")
+            assert len({"7", "0"} | set(changes.scalars())) == 3  # all are of this transaction
+            assert connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar() == rows
+        counted = connection.exec_driver_sql("SELECT requests FROM client_activity").scalar()
+        assert counted == 2
+    engine.dispose()
