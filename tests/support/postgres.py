@@ -26,7 +26,7 @@ SETTINGS = {
     "fsync": "off",
     "listen_addresses": "",
     "max_connections": "150",
-    "max_prepared_transactions": "20",
+    "max_prepared_transactions": "1100",
     "wal_level": "replica",
     "shared_buffers": "64MB",
 }
@@ -125,5 +125,11 @@ class Postgres:
         return name
 
     def drop(self, name: str) -> None:
+        with psycopg.connect(self.conninfo(name), autocommit=True) as connection:
+            found = connection.execute(
+                "SELECT quote_literal(gid) FROM pg_prepared_xacts WHERE database = %s", (name,)
+            )
+            for (prepared,) in found.fetchall():
+                connection.execute(f"ROLLBACK PREPARED {prepared}")
         with psycopg.connect(self.conninfo("postgres"), autocommit=True) as connection:
             connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

@@ -105,18 +105,16 @@ def fact_columns(
     if shape.tracking.keyed:
         mine = REMOVALS.c.table_name == shape.tracking.name
         columns.append((REMOVALS.c.change, REMOVALS.c.number, mine))
-    latest: list[sa.ColumnElement[Any]] = [
-        sa.select(xid)
-        .where(condition, xid < bound(total))
-        .order_by(xid.desc(), number.desc())
-        .limit(1)
-        .scalar_subquery()
+    # The last one by the index each time; EXISTS would read the table.
+    every = [
+        sa.select(xid).where(condition).order_by(xid.desc(), number.desc()).limit(1)
         for xid, number, condition in columns
     ]
-    held = [
-        sa.exists(sa.select(1).where(condition, xid >= bound(total)).correlate(None))
-        for xid, _, condition in columns
+    latest = [
+        one.where(xid < bound(total)).scalar_subquery()
+        for one, (xid, _, _) in zip(every, columns, strict=True)
     ]
+    held = [one.scalar_subquery() >= bound(total) for one in every]
     now: sa.ColumnElement[Any] = sa.literal_column("(SELECT pg_current_snapshot()::text)", sa.Text)
     if first is not None:
         now = sa.case((first, now))

@@ -68,7 +68,8 @@ class Statements:
             .scalar_subquery()
         )
         beyond: sa.ColumnElement[int] = sa.literal_column("pg_snapshot_xmax(pg_current_snapshot())")
-        future = sa.exists(sa.select(1).select_from(shape.table).where(shape.number >= beyond))
+        latest = sa.select(shape.number).order_by(shape.number.desc(), shape.order.desc()).limit(1)
+        future = latest.scalar_subquery() >= beyond
         facts = fact_columns(shape, total=self._total, control=self._control, first=None)
         return sa.select(*facts, sa.null(), present, future).where(TABLES.c.name == tracking.name)
 
