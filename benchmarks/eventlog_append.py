@@ -10,7 +10,9 @@ satellites, about 90 bytes of JSON, spread over the topics.
 *plain sqlite3* is the standard library's driver inserting the same rows into a table with the same
 two indexes, one commit per event or batch, in this thread: the ceiling that SQLite itself sets.
 Both have a write-ahead log and ``synchronous=FULL``, so each commit waits for the disk of the
-temporary folder (``TMPDIR``).
+temporary folder (``TMPDIR``). Valkey and NATS are started from their wheels, with the durability
+that is their default, and *plain* is their drivers as ``eventlog_drivers.py`` uses them; PostgreSQL
+is measured at the address given with ``--postgresql``.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+
+import eventlog_servers as servers
 
 from headwater.eventlog import EventLog, open_log
 
@@ -135,6 +139,7 @@ async def main() -> None:
     parser.add_argument("--appenders", type=int, default=100)
     parser.add_argument("--topics", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--postgresql", metavar="URL", help="of a database to measure too")
     args = parser.parse_args()
     chance = random.Random(args.seed)
     data = [metrics(chance) for _ in range(max(2_000, args.batch))]
@@ -152,6 +157,20 @@ async def main() -> None:
             ("sqlite", await of_log(open_log(f"sqlite:///{folder}/events.db"), args, data)),
             ("plain sqlite3", await of_driver(Path(folder) / "plain.db", args, data)),
         ]
+        if args.postgresql:
+            lines.append(("postgresql", await of_log(open_log(args.postgresql), args, data)))
+        with servers.valkey(Path(folder)) as url:
+            if url is not None:
+                from eventlog_drivers import plain_redis
+
+                lines.append(("redis (Valkey)", await of_log(open_log(url), args, data)))
+                lines.append(("plain redis-py", await plain_redis(url, args, data, rate)))
+        with servers.nats(Path(folder)) as url:
+            if url is not None:
+                from eventlog_drivers import plain_nats
+
+                lines.append(("nats", await of_log(open_log(url), args, data)))
+                lines.append(("plain nats-py", await plain_nats(url, args, data, rate)))
     for name, (one, many, batch) in lines:
         shown = [f"{figure:,.0f}" if figure else "-" for figure in (one, many, batch)]
         print(f"{name:18}{shown[0]:>16}{shown[1]:>16}{shown[2]:>18}")
