@@ -1,0 +1,199 @@
+"""Other programs' commits are noticed, also after the connection that listens was lost."""
+
+import asyncio
+import time
+
+import pytest
+from sqlalchemy import event, insert, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from headwater.sql import Table, track
+from headwater.sql.postgresql import watch
+from support.tables import Client, Log, Recorder
+
+
+class Quiet(DeclarativeBase):
+    pass
+
+
+@track(notify=False)
+class Line(Quiet):
+    __tablename__ = "lines"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+@pytest.fixture
+async def logs(engine):
+    table = Table(engine, Log)
+    yield table
+    await table.origin.detach()
+
+
+@pytest.fixture
+async def sink(logs):
+    sink = Recorder()
+    await logs.origin.attach(sink)
+    return sink
+
+
+async def listeners(connection):
+    found = await connection.execute(
+        "SELECT pid FROM pg_stat_activity "
+        "WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+    )
+    return [row[0] for row in await found.fetchall()]
+
+
+async def listening(connection, without=()):
+    """The process that listens, once there is one."""
+    async with asyncio.timeout(10):
+        while not (found := set(await listeners(connection)) - set(without)):
+            await asyncio.sleep(0)
+    return found.pop()
+
+
+async def test_a_commit_in_this_process_is_told_at_once(engine, sink, monkeypatch):
+    """Without any notification, by the ORM too."""
+    monkeypatch.setattr(watch, "LOOK_FIRST", 60)
+    monkeypatch.setattr(watch._Listener, "_listen", lambda self: asyncio.sleep(60))
+    async with AsyncSession(engine) as session:
+        session.add(Log(user_id=1))
+        await session.commit()
+    await sink.count(1)
+
+
+async def test_plain_sql_of_another_program_is_told_at_once(session, sink, monkeypatch):
+    writer = await session()
+    await listening(writer)
+    monkeypatch.setattr(watch, "LOOK_ANYWAY", 60)
+    delays = []
+    for number in range(1, 30):
+        await writer.execute("INSERT INTO logs (user_id) VALUES (1)")
+        began = time.perf_counter()
+        await sink.count(number)
+        delays.append(time.perf_counter() - began)
+    assert sorted(delays)[15] < 0.1
+
+
+async def test_nothing_is_missed_while_the_listener_is_lost(session, sink):
+    writer = await session()
+    first = await listening(writer)
+    await writer.execute("SELECT pg_terminate_backend(%s)", (first,))
+    await writer.execute("INSERT INTO logs (user_id) VALUES (1)")
+    await sink.count(1)
+    second = await listening(writer, without=[first])
+    await writer.execute("INSERT INTO logs (user_id) VALUES (2)")
+    await sink.count(2)
+    assert second != first
+
+
+async def test_a_table_that_does_not_notify_is_looked_at(engine, session):
+    async with engine.begin() as connection:
+        await connection.run_sync(Quiet.metadata.create_all)
+    table, sink = Table(engine, Line), Recorder()
+    await table.origin.attach(sink)
+    writer = await session()
+    for number in range(1, 4):
+        await writer.execute("INSERT INTO lines DEFAULT VALUES")
+        await sink.count(number)
+    assert await listeners(writer) == []
+    await table.origin.detach()
+
+
+async def test_looks_become_rare_while_nothing_happens(engine, monkeypatch):
+    monkeypatch.setattr(watch, "LOOK_FIRST", 0.01)
+    monkeypatch.setattr(watch, "LOOK_LONGEST", 0.04)
+    async with engine.begin() as connection:
+        await connection.run_sync(Quiet.metadata.create_all)
+    table = Table(engine, Line)
+    waits = []
+    loop = asyncio.get_running_loop()
+    original = loop.call_later
+    monkeypatch.setattr(
+        loop,
+        "call_later",
+        lambda delay, *a, **k: (waits.append(delay), original(delay, *a, **k))[1],
+    )
+    sink = Recorder()
+    await table.origin.attach(sink)
+    async with asyncio.timeout(5):
+        while 0.04 not in waits:
+            await asyncio.sleep(0.01)
+    looks = [wait for wait in waits if wait in (0.01, 0.02, 0.04)]
+    assert looks[-1] == 0.04
+    await table.origin.detach()
+
+
+async def test_one_connection_listens_for_all_tables(engine, session, sink):
+    writer = await session()
+    clients = Table(engine, Client)
+    await clients.origin.attach(Recorder())
+    await listening(writer)
+    before = await listeners(writer)
+    other = create_async_engine(engine.url)
+    again = Table(other, Log)
+    await again.origin.attach(Recorder())
+    assert await listeners(writer) == before
+    assert len(before) == 1
+    await again.origin.detach()
+    await clients.origin.detach()
+    await other.dispose()
+
+
+async def test_nothing_is_left_after_the_last_detach(engine, session):
+    writer = await session()
+    table = Table(engine, Log)
+    for _ in range(3):
+        await table.origin.attach(Recorder())
+        await listening(writer)
+        await table.origin.detach()
+        await table.origin.detach()
+        assert not [t for t in asyncio.all_tasks() if "headwater" in t.get_name()]
+        async with asyncio.timeout(5):
+            while await listeners(writer):
+                await asyncio.sleep(0)
+    assert not watch._listeners
+
+
+async def test_a_busy_table_does_not_make_the_tails_of_others_read(engine, session, sink):
+    clients = Table(engine, Client)
+    await clients.origin.attach(Recorder())
+    writer = await session()
+    await listening(writer)
+    await writer.execute("INSERT INTO logs (user_id) VALUES (1)")
+    await sink.count(1)
+    statements = []
+    event.listen(
+        engine.sync_engine, "before_cursor_execute", lambda c, cur, sql, *_: statements.append(sql)
+    )
+    for number in range(5):
+        await writer.execute("INSERT INTO logs (user_id) VALUES (1)")
+        await sink.count(2 + number)
+    await clients.origin.detach()
+    # One look at each that is due anyway may be among them.
+    assert len([sql for sql in statements if "JOIN clients" in sql]) <= 1
+    assert 5 <= len([sql for sql in statements if "JOIN logs" in sql]) <= 12
+
+
+async def test_what_is_committed_while_attaching_is_not_lost(engine):
+    table = Table(engine, Log)
+    told = []
+
+    async def add():
+        async with engine.begin() as connection:
+            await connection.execute(insert(Log), [{"user_id": 1}])
+
+    for _ in range(10):
+        sink = Recorder()
+        place, _ = await asyncio.gather(table.origin.attach(sink), add())
+        async with engine.connect() as connection:
+            last = await connection.scalar(text("SELECT max(id) FROM logs"))
+        page = await table.where().page(100, after=place)
+        await sink.count(len(page.changes))
+        told += [change.item["id"] for change in sink.changes]
+        if not sink.changes:
+            told.append(last)
+        await table.origin.detach()
+    assert told == list(range(1, 11))
