@@ -20,6 +20,8 @@ PAGES: dict[str, str] = {
     "headwater.feeds": "feeds.md",
     "headwater.eventlog": "eventlog.md",
     "headwater.eventlog.sql": "eventlog.md",
+    "headwater.eventlog.redis": "eventlog.md",
+    "headwater.eventlog.nats": "eventlog.md",
     "headwater.sql": "sql.md",
     "headwater.sql.alembic": "sql.md",
     "headwater.web.fastapi": "fastapi.md",
@@ -68,6 +70,8 @@ MEMBERS: dict[str, tuple[str, ...]] = {
     "GuardedRoute": (),
     "TableOrigin": (),
     "EventLogContract": ("open",),
+    "NatsLog": (),
+    "RedisLog": (),
 }
 
 # Classes whose members are described with them, and not again with each class that has them.
