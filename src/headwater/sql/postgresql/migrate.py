@@ -44,8 +44,11 @@ def add(connection: sa.Connection, tracking: Tracking, *, columns: Sequence[str]
         logger.info("%s: note it in headwater_tables", table)
         schema.register(connection, tracking, anew=CHANGE not in columns)
         new = [
-            f"ADD COLUMN {name} {kind} NOT NULL DEFAULT {zero}"
-            for name, kind, zero in ((CHANGE, "xid8", "'0'"), (ORDER, "bigint", "0"))
+            f"ADD COLUMN {name} {kind}"
+            for name, kind in (
+                (CHANGE, "xid8 DEFAULT '0'"),
+                (ORDER, "bigint NOT NULL DEFAULT 0"),
+            )
             if name not in columns
         ]
         if new:

@@ -60,11 +60,7 @@ def start(connection: sa.Connection, tracking: Tracking) -> None:
     """Begin to track a table that was just made with its first column, empty."""
     table = qualified(tracking)
     register(connection, tracking, anew=True)
-    run(
-        connection,
-        f"ALTER TABLE {table} ALTER COLUMN {CHANGE} SET NOT NULL, "
-        f"ADD COLUMN {ORDER} bigint NOT NULL DEFAULT 0",
-    )
+    run(connection, f"ALTER TABLE {table} ADD COLUMN {ORDER} bigint NOT NULL DEFAULT 0")
     set_defaults(connection, tracking)
     for index in change_indexes(tracking):
         columns = ", ".join(map(quote, index.postgresql))
