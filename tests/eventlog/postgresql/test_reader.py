@@ -284,6 +284,28 @@ async def test_a_follower_that_a_trim_overtook_is_told(log):
     assert not quiet.resets
 
 
+async def test_a_trim_between_finding_and_reading_is_told(url, log, monkeypatch):
+    """What was found to be new is gone before it is read: a reset, and no hole without one."""
+    follower = Recorder()
+    await log.follow("t", follower)
+    read, trimmed = log._storage.read, []
+
+    async def trim_first(statement, values):
+        if statement is log._dialect.asks.next and not trimmed:
+            trimmed.append(await other.trim("t", max_count=1))
+        return await read(statement, values)
+
+    monkeypatch.setattr(log._storage, "read", trim_first)
+    async with open_log(url) as other:
+        await log.append("t", [{"n": n} for n in range(5)])
+        await follower.until(lambda one: bool(one.resets), "a reset")
+        assert trimmed == [4]
+        assert (follower.resets[0][0], follower.records) == ("expired", [])
+        await log.append("t", {"n": 5})
+        await follower.count(1)
+        assert follower.records[0].data == {"n": 5}
+
+
 async def test_what_a_wake_reads_is_found_by_an_index(log, session):
     """However many events there are, and also while the planner knows nothing of the table."""
     await log.append("t", {"n": 0})

@@ -57,7 +57,8 @@ async def test_what_waits_for_a_topic_is_appended_in_the_order_of_asking(log, se
         for n in range(20):
             key = f"k{n // 2}" if n % 3 == 0 else None
             waiting.append(asyncio.create_task(log.append("held", {"n": n}, key=key)))
-            await (settled(log) if n % 4 == 0 else asyncio.sleep(0))
+            # So that some are asked for while others are found to be held.
+            await log.bounds("held")
         await connection.commit()
     await asyncio.gather(*waiting)
     assert await seen(log, "held") == ["first", "theirs", *range(20)]
@@ -84,6 +85,20 @@ async def test_more_held_topics_than_lanes(log, seen):
     await asyncio.gather(*waiting)
     for name in names:
         assert await seen(log, name) == [0, 1, 2]
+
+
+async def test_one_topic_is_held_just_after_another(log, seen):
+    """Who waits for the second gets its turn also when the first has just been done with."""
+    for topic in ("a", "b", "c"):
+        await log.append(topic, {"n": 0})
+        async with log.engine.connect() as connection:
+            await log.append(topic, {"n": 1}, connection=connection)
+            waiting = asyncio.create_task(log.append(topic, {"n": 2}))
+            await until(lambda: log._writer._held)
+            await connection.commit()
+        async with asyncio.timeout(5):
+            await waiting
+        assert await seen(log, topic) == [0, 1, 2]
 
 
 async def test_an_append_waits_for_its_topic_so_long_and_no_longer(log, seen, monkeypatch):
