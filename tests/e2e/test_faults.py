@@ -350,6 +350,9 @@ async def test_the_end_does_not_wait_for_those_who_do_not_read(running: Running)
         )
         while not await asyncio.to_thread(running.measured, "headwater_streams_open"):
             pass
+        for _ in range(20):
+            # By now the request above waits as well.
+            await asyncio.to_thread(running.api.get, "/api/logs")
         loop = asyncio.get_running_loop()
         began = loop.time()
         running.process.terminate()
