@@ -4,6 +4,8 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -83,8 +85,8 @@ async def test_the_latest_are_the_latest_while_others_append(log: NatsLog) -> No
     async def write(topic: str) -> None:
         n = 0
         while not done.is_set():
-            await log.append(topic, [{"n": n}, {"n": n + 1}])
-            n += 2
+            await log.append(topic, {"n": n})
+            n += 1
 
     async with asyncio.TaskGroup() as group:
         for topic in ("t", "t2"):
@@ -119,28 +121,48 @@ async def test_a_batch_is_followed_whole_and_kept_whole(log: NatsLog) -> None:
 
 async def test_a_crowd_of_batches(log: NatsLog, nats: Nats) -> None:
     """More at once than the server has on its way: they wait for each other, and none fails."""
-    async with open_log(nats.url) as other:
-        await asyncio.gather(
-            *(
-                one.append("t", [{"n": n}] * 5, key=f"k{n}")
-                for n in range(100)
-                for one in (log, other)
-            )
-        )
+    async with AsyncExitStack() as stack:
+        logs = [await stack.enter_async_context(open_log(nats.url)) for _ in range(8)]
+        batches = [
+            (one, [{"n": [place, n]}] * 40) for place, one in enumerate(logs) for n in range(10)
+        ]
+        await asyncio.gather(*(one.append("t", batch) for one, batch in batches))
     kept = await seen(log)
-    assert sorted(kept, key=str) == sorted([n for n in range(100) for _ in range(5)], key=str)
+    assert len(kept) == 80 * 40
+    assert all(kept[start : start + 40] == [kept[start]] * 40 for start in range(0, 3200, 40))
 
 
-async def test_a_key_is_forgotten_after_its_time(log: NatsLog, nats: Nats) -> None:
-    async with open_log(f"{nats.url}?keys_kept=1") as brief:
-        first = await brief.append("t", {"n": 1}, key="k")
-        assert await brief.append("t", {"n": 1}, key="k") == first
-        await brief.trim("t", max_count=0)
-        assert await brief.append("t", {"n": 1}, key="k") == []
-        async with asyncio.timeout(10), nats.streams() as streams:
-            while (await streams.stream_info("headwater")).state.messages > 2:
-                await asyncio.sleep(0.02)
-        assert numbers(await brief.append("t", {"n": 2}, key="k")) == [2]
+async def test_a_key_is_forgotten_after_its_time(nats: Nats) -> None:
+    """Memory for keys is bounded by time: within it a retry is safe, whatever was trimmed."""
+    async with open_log(f"{nats.url}?stream=brief&keys_kept=1") as log:
+        first = await log.append("t", {"n": 1}, key="k")
+        batch = await log.append("t", [{"n": 2}, {"n": 3}], key="l")
+        assert await log.append("t", {"n": 1}, key="k") == first
+        assert await log.append("t", [{"n": 2}, {"n": 3}], key="l") == batch
+        await log.trim("t", max_count=0)
+        assert await log.append("t", {"n": 1}, key="k") == []
+        async with asyncio.timeout(10):
+            for data, key in (({"n": 4}, "k"), ([{"n": 5}, {"n": 6}], "l")):
+                while not await log.append("t", data, key=key):
+                    await asyncio.sleep(0.05)
+        assert await seen(log) == [4, 5, 6]
+
+
+async def test_a_key_counts_for_one_event_and_for_a_batch(log: NatsLog) -> None:
+    """A caller that puts its events together in another way the second time doubles nothing."""
+    single = await log.append("t", {"n": 1}, key="one-first")
+    assert await log.append("t", [{"n": 1}, {"n": 2}], key="one-first") == single
+    batch = await log.append("t", [{"n": 3}, {"n": 4}], key="batch-first")
+    assert await log.append("t", {"n": 3}, key="batch-first") == batch
+    assert await log.append("t", [{"n": 3}] * 3, key="batch-first") == batch
+    assert await seen(log) == [1, 3, 4]
+
+
+async def test_the_longest_memory_for_keys_counts(log: NatsLog, nats: Nats) -> None:
+    """It is the stream's: all processes have the same, and none shortens another's."""
+    for asked, has in ((7200, 7200), (60, 7200)):
+        async with open_log(f"{nats.url}?keys_kept={asked}") as other:
+            assert other.capabilities.keys_kept == timedelta(seconds=has)
 
 
 async def test_a_purged_stream_is_another_life(log: NatsLog, nats: Nats) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -51,14 +52,15 @@ _NAME = re.compile(r"[0-9A-Za-z_-]{1,50}")
 class NatsLog(EventLog):
     """An event log in a stream of NATS JetStream.
 
-    One connection for a process, on which it asks and is pushed to. An append with a key takes one
+    One connection for a process, on which it asks and is pushed to. A batch with a key takes one
     event less than ``capabilities.max_batch``.
 
     Args:
         servers: ``nats://host:4222`` and the like; any of them that answers is taken.
         stream: the stream's name, which its subjects begin with; created where it is missing.
         replicas: servers of a cluster that each keep the stream, for one that is created.
-        keys_kept: how long an append's key is remembered.
+        keys_kept: how long an append's key is remembered: the longest that any process asked for.
+            The server has each in memory meanwhile, and reads so much of the stream when it starts.
         max_event_bytes: of one event's JSON; less where the server takes less.
         options: for ``nats.connect``, such as ``user_credentials`` or ``tls``.
     """
@@ -71,7 +73,7 @@ class NatsLog(EventLog):
         *,
         stream: str = "headwater",
         replicas: int = 1,
-        keys_kept: timedelta = timedelta(days=1),
+        keys_kept: timedelta = timedelta(hours=1),
         max_event_bytes: int = EventLog.max_event_bytes - HEADERS_BYTES,
         options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -89,14 +91,15 @@ class NatsLog(EventLog):
         )
         self.max_event_bytes = max_event_bytes
         self._link = Link([servers] if isinstance(servers, str) else servers, options or {})
-        self._stream = Stream(self._link, stream, replicas)
+        self._stream = Stream(self._link, stream, replicas, keys_kept)
         self._pages = Pages(self._stream)
         self._trimmer = Trimmer(self._stream, self._pages)
         self._reader = PushReader(self)
-        self._writer = Writer(self._stream, self._pages, keys_kept)
+        self._writer = Writer(self._stream, self._pages)
 
     async def start(self) -> None:
         await self._stream.ready()
+        self.capabilities = replace(self.capabilities, keys_kept=self._stream.keys_kept)
         life = await self._link.life()
         self.max_event_bytes = min(self.max_event_bytes, life.client.max_payload - HEADERS_BYTES)
 
@@ -192,7 +195,7 @@ def open_nats(url: str) -> NatsLog:
     scheme, place, path, query, _ = urlsplit(url)
     given = dict(parse_qsl(query, keep_blank_values=True))
     stream, credentials = given.pop("stream", "headwater"), given.pop("credentials", None)
-    replicas, kept = given.pop("replicas", "1"), given.pop("keys_kept", "86400")
+    replicas, kept = given.pop("replicas", "1"), given.pop("keys_kept", "3600")
     if given or path not in {"", "/"} or not place:
         raise UsageError(
             "event log nats://: give an address such as nats://host:4222, and as options only "

@@ -16,7 +16,7 @@ from nats.aio.subscription import Subscription
 
 from headwater.errors import SourceUnavailableError, UsageError
 
-__all__ = ["NAME", "Life", "Link", "unavailable"]
+__all__ = ["NAME", "PATIENCE", "Life", "Link", "unavailable"]
 
 NAME = "event log (nats)"
 

@@ -4,7 +4,7 @@ One stream, ``S`` (``headwater`` unless told otherwise), holds all topics:
 
 - ``S.t.TOPIC``  the events; the payload is the JSON
 - ``S.s.TOPIC``  one message: the highest sequence that was trimmed
-- ``S.k.HASH``   one message that expires: how many events came with a key, which are just before it
+- ``S.k.HASH``   one message that expires: how many events came with a key; they are just before it
 - ``S.epoch``    one message: the log's epoch
 
 The server publishes each event again at ``S.n.TOPIC`` once it is stored.
@@ -37,7 +37,7 @@ __all__ = [
     "microseconds",
     "record_of",
     "sequence_of",
-    "told_sequence",
+    "told_by",
 ]
 
 AT, KEY = "Headwater-At", "Headwater-Key"
@@ -64,12 +64,14 @@ class Stream:
 
     Attributes:
         replicas: of which this many are made where there is none yet.
+        keys_kept: the window for duplicates: the longest that any process asked for.
     """
 
-    def __init__(self, link: Link, name: str, replicas: int) -> None:
+    def __init__(self, link: Link, name: str, replicas: int, keys_kept: timedelta) -> None:
         self.link = link
         self.name = name
         self.replicas = replicas
+        self.keys_kept = keys_kept
         self._ready = False
 
     def subject(self, kind: str, topic: str) -> str:
@@ -88,12 +90,12 @@ class Stream:
             (answer,) = await self.link.run(lambda life: life.ask(subject, payload))
         except nats.errors.NoRespondersError as error:
             raise SourceUnavailableError(NAME, "JetStream is not enabled, or away") from error
-        return _told(answer)
+        return told_by(answer)
 
     async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> int:
         """Store one message that may be stored twice; its sequence."""
         (answer,) = await self.link.run(lambda life: life.ask(subject, payload, headers))
-        return int(_told(answer)["seq"])
+        return int(told_by(answer)["seq"])
 
     async def ready(self) -> None:
         """Create what is missing."""
@@ -195,6 +197,15 @@ class Stream:
         config = told["config"]
         self.replicas = int(config["num_replicas"])
         self._check(config)
+        wanted = nanoseconds(self.keys_kept)
+        if config["duplicate_window"] < wanted:
+            try:
+                await self.call("UPDATE", {**config, "duplicate_window": wanted})
+            except ApiError as error:
+                raise SourceUnavailableError(NAME, str(error)) from error
+        self.keys_kept = max(
+            self.keys_kept, timedelta(microseconds=config["duplicate_window"] // 1000)
+        )
         try:
             await self.publish(
                 f"{self.name}.epoch",
@@ -221,6 +232,7 @@ class Stream:
                     "num_replicas": self.replicas,
                     # Whoever bounds the stream's size gets errors when it is full, not losses.
                     "discard": "new",
+                    "duplicate_window": nanoseconds(self.keys_kept),
                     "allow_direct": True,
                     "allow_atomic": True,
                     "allow_msg_ttl": True,
@@ -252,16 +264,12 @@ class Stream:
             )
 
 
-def _told(answer: Msg) -> dict[str, Any]:
+def told_by(answer: Msg) -> dict[str, Any]:
+    """What JetStream answered. Raises ApiError."""
     told: dict[str, Any] = json.loads(answer.data)
     if "error" in told:
         raise ApiError(told["error"])
     return told
-
-
-def told_sequence(answer: Msg) -> int:
-    """The sequence that an acknowledgement tells. Raises ApiError."""
-    return int(_told(answer)["seq"])
 
 
 def sequence_of(message: Msg) -> int:
@@ -275,6 +283,11 @@ def record_of(topic: str, message: Msg) -> Record:
     at = _DAWN + timedelta(microseconds=int(headers.get(AT, 0)))
     offset = Offset.of(int(headers["Nats-Sequence"]))
     return Record(topic, offset, at, json.loads(message.data), headers.get(KEY))
+
+
+def nanoseconds(length: timedelta) -> int:
+    """As JetStream's settings have it."""
+    return length // timedelta(microseconds=1) * 1000
 
 
 def microseconds(at: datetime) -> str:
