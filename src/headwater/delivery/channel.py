@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from headwater.delivery.ring import Entry, Ring
+from headwater.delivery.ring import Entry, Ring, with_places
 from headwater.delivery.sender import ROOM, Shared
 from headwater.delivery.window import Members
 from headwater.errors import ResetReason
@@ -46,6 +46,8 @@ class Channel:
         ring: the frames that may still have to be sent.
         streams: the streams that follow, of whatever kind.
         holds: how many are about to add a stream; the channel is kept meanwhile.
+        life: how often it began anew; what was read in an earlier life cannot be gone on from.
+        reason: why it last began anew.
     """
 
     def __init__(self, feed: Feed, source: Source, follower: Follower, head: Place) -> None:
@@ -55,29 +57,36 @@ class Channel:
         self.ring = Ring(head)
         self.streams: set[FeedStream] = set()
         self.holds = 0
+        self.life = 0
+        self.reason: ResetReason = "unknown"
         self._prepared: asyncio.Future[None] | None = None
         self._current: set[FeedStream] = set()
         self._ahead: set[FeedStream] = set()
         self._flushed = 0
         self._snapshots: dict[int, asyncio.Future[tuple[Page, bytes]]] = {}
         self._lingering: asyncio.TimerHandle | None = None
-        self._members: Members | None = None
-        if source.window is not None:
-            self._members = Members(source.window.length, self._left)
+        self._members = self._new_members()
 
     # What the follower calls
 
     async def prepare(self) -> None:
         """Load what a time window holds, once. The channel is handed changes already."""
-        if self._members is None:
-            return
-        if self._prepared is None or (self._prepared.done() and self._prepared.exception()):
-            self._prepared = asyncio.ensure_future(self._load(self._members))
-        await asyncio.shield(self._prepared)
+        members = None
+        while members is not self._members and self._members is not None:
+            members = self._members
+            if self._prepared is None or (self._prepared.done() and self._prepared.exception()):
+                self._prepared = asyncio.ensure_future(self._load(members))
+            await asyncio.shield(self._prepared)
+
+    def _new_members(self) -> Members | None:
+        window = self.source.window
+        return None if window is None else Members(window.length, self._left)
 
     async def _load(self, members: Members) -> None:
-        members.load(await self.source.members())
-        self.ring.floor_left = members.told
+        found = await self.source.members()
+        if members is self._members:
+            members.load(found)
+            self.ring.floor_left = members.told
 
     def take(self, change: Change) -> None:
         """A change that this channel's filter matches; ``flush`` follows."""
@@ -105,26 +114,29 @@ class Channel:
     def flush(self) -> None:
         """Send what was taken since the last flush."""
         ring = self.ring
-        new = ring.since(self._flushed)
+        start = max(self._flushed, ring.first)
+        new = ring.since(start)
         if not new:
             return
-        start, self._flushed = self._flushed, ring.end
-        data = Shared(new[0].data if len(new) == 1 else b"".join(entry.data for entry in new))
+        self._flushed = ring.end
         now = asyncio.get_running_loop().time()
-        slow: list[FeedStream] = []
-        for stream in self._current:
-            sender = stream.sender
-            if sender.full:
-                slow.append(stream)
-            else:
-                sender.put(data)
-                stream.written_at = now
         counters = self.follower.counters
-        counters.writes += len(self._current) - len(slow)
-        counters.frames += (len(self._current) - len(slow)) * len(new)
-        for stream in slow:
-            self._current.discard(stream)
-            stream.fall_behind(start, ring.before(start))
+        for piece in _pieces(new):
+            data = Shared(piece[0].data if len(piece) == 1 else b"".join(e.data for e in piece))
+            slow: list[FeedStream] = []
+            for stream in self._current:
+                sender = stream.sender
+                if sender.full:
+                    slow.append(stream)
+                else:
+                    sender.put(data)
+                    stream.written_at = now
+            counters.writes += len(self._current) - len(slow)
+            counters.frames += (len(self._current) - len(slow)) * len(piece)
+            for stream in slow:
+                self._current.discard(stream)
+                stream.fall_behind(start, ring.before(start))
+            start += len(piece)
         self.settle()
 
     def settle(self) -> None:
@@ -144,18 +156,41 @@ class Channel:
         WHATWG HTML, 9.2.6: with an empty data buffer the block sets the last event ID and
         dispatches no event.
         """
-        if self._current and not self.ring.before(self.ring.end).includes(before):
+        late = any(stream.holds and not stream.holds.includes(before) for stream in self._current)
+        if late or (self._current and not self.ring.before(self.ring.end).includes(before)):
             place = self.follower.head
             if self._members is not None:
                 self._members.expire()
                 place = place.at(self._members.told)
-            data = b"id: %b\n\n" % self.feed.position(self.follower.epoch, place).encode()
-            self._append(Entry(data, place))
+            self._append(Entry(self.feed.moved(self.follower.epoch, place), place))
+            for stream in self._current:
+                stream.holds = None
             self.flush()
+
+    def moved(self, page: Page, holds: Place) -> tuple[bytes, Place | None]:
+        """What moves a client on that would hold a place about to expire after this page.
+
+        ``holds`` is its place before the page. Returns the bytes and what it holds then, or None
+        for the page's end.
+        """
+        for change in reversed(page.changes):
+            if change.place is not None:
+                holds = change.place
+                break
+        retired = self.follower.retired
+        if retired is None or holds.includes(retired):
+            return b"", holds
+        return self.feed.moved(page.epoch, page.end), None
 
     def restart(self, reason: ResetReason, head: Place) -> None:
         """The storage is another one, or was trimmed past us: every stream begins anew."""
+        self.life += 1
+        self.reason = reason
         self.ring.clear(head)
+        if self._members is not None:
+            self._members.close()
+            self._members = self._new_members()
+            self._prepared = None
         self._flushed = self.ring.end
         self._snapshots.clear()
         self._current.clear()
@@ -176,6 +211,7 @@ class Channel:
             self._lingering = None
         if self._members is not None:
             self._members.close()
+            self._members = None
 
     # What streams call
 
@@ -233,9 +269,9 @@ class Channel:
                 return
             parts: list[bytes] = []
             size = 0
-            for entry in entries:
+            for entry, place in with_places(entries):
                 stream.cursor += 1
-                if not stream.has(entry):
+                if not stream.has(entry, place):
                     data = self._since(entry, stream.had)
                     parts.append(data)
                     size += len(data)
@@ -304,7 +340,9 @@ class Channel:
     def _left(self, key: Mapping[str, Any], moment: datetime, last: bool) -> None:
         # A place says up to which moment all that left was told, so of several that left at the
         # same one only the last may be resumed from.
-        place = self.follower.head.at(moment) if last else None
+        # In the middle of a hand-over the head is older than what was sent of it.
+        sent, head = self.ring.before(self.ring.end), self.follower.head
+        place = (sent if sent.includes(head) else head).at(moment) if last else None
         token = self.feed.position(self.follower.epoch, place) if place is not None else None
         self._append(Entry(self.feed.removal(key, token), place, moment))
         self.follower.flush_soon(self)
@@ -312,3 +350,14 @@ class Channel:
     def _append(self, entry: Entry) -> None:
         self.ring.append(entry)
         self.follower.remember(self, len(entry.data))
+
+
+def _pieces(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+    """Runs of at most ROOM bytes or one entry: who does not keep up is given no more than that."""
+    start = size = 0
+    for at, entry in enumerate(entries):
+        if size and size + len(entry.data) > ROOM:
+            yield entries[start:at]
+            start, size = at, 0
+        size += len(entry.data)
+    yield entries[start:]

@@ -33,11 +33,15 @@ class Opening:
         data: the first bytes of the body.
         place: where a client is that was sent them.
         told: up to when it was told what left the time window.
+        life: that of the channel when it was read.
+        holds: the place that the client itself holds then, if it may be another.
     """
 
     data: bytes
     place: Place
     told: datetime | None
+    life: int
+    holds: Place | None = None
 
 
 async def open_feed(
@@ -56,16 +60,20 @@ async def open_feed(
 
     Raises SourceUnavailableError.
     """
-    feed, source = channel.feed, channel.source
+    feed, source, life = channel.feed, channel.source, channel.life
     first = feed.opening
     if resume is not None:
         try:
             position = feed.parse(resume)
             place = await source.locate(position.epoch, position.place)
             if place.includes(channel.ring.floor) and channel.ring.floor_left is None:
-                return Opening(first, place, None)
+                return Opening(first, place, None, life)
             page = await source.page(_READ, after=place)
-            return Opening(first + feed.page_frames(page), page.end, _told(page))
+            if page.epoch != position.epoch:
+                raise PositionError(resume, "unknown")
+            moved, holds = channel.moved(page, place)
+            data = first + feed.page_frames(page) + moved
+            return Opening(data, page.end, _told(page), life, holds)
         except PositionError as error:
             channel.follower.counters.resets += 1
             first += feed.reset(error.reason)
@@ -74,7 +82,7 @@ async def open_feed(
         shown = feed.snapshot(page)
     else:
         page, shown = await channel.snapshot(limit)
-    return Opening(first + shown, page.end, page.as_of)
+    return Opening(first + shown, page.end, page.as_of, life)
 
 
 class FeedStream(Stream):
@@ -85,6 +93,7 @@ class FeedStream(Stream):
         limit: items of a snapshot, should a reset call for one.
         cursor: the number of the ring's entry that is sent next; meaningless while current.
         had: entries that this place includes were sent already; None when that is past.
+        holds: the place that the client resumed from, for as long as no event has moved it on.
         told: the same for items that left the time window.
         state: where its channel has it.
     """
@@ -97,6 +106,7 @@ class FeedStream(Stream):
         "channel",
         "cursor",
         "had",
+        "holds",
         "limit",
         "state",
         "told",
@@ -116,6 +126,7 @@ class FeedStream(Stream):
         self.limit = limit
         self.cursor = 0
         self.had: Place | None = None
+        self.holds: Place | None = None
         self.told: datetime | None = None
         self.state = State.READING
         self._drained: asyncio.Future[None] | None = None
@@ -137,15 +148,19 @@ class FeedStream(Stream):
         self.commit()
         self.write(opening.data)
         self._place = opening.place
-        if not self.channel.join(self, opening.place, opening.told):
+        self.holds = opening.holds
+        if opening.life != self.channel.life:
+            # It was read from what the storage was before.
+            self.restart(self.channel.reason)
+        elif not self.channel.join(self, opening.place, opening.told):
             self.read()
 
-    def has(self, entry: Entry) -> bool:
-        """Whether this stream was sent the entry already, in a page."""
+    def has(self, entry: Entry, place: Place | None) -> bool:
+        """Whether this stream was sent the entry, which belongs to ``place``, in a page already."""
         if entry.left is not None:
             return self.told is not None and self.told >= entry.left
         had = self.had
-        return had is not None and entry.place is not None and had.has(entry.place)
+        return had is not None and place is not None and had.has(place)
 
     def fall_behind(self, cursor: int, sent: Place) -> None:
         """The connection is full: go on from here when it has drained."""
@@ -193,8 +208,12 @@ class FeedStream(Stream):
         """Read one page and send it. Returns whether the stream is live."""
         channel, feed = self.channel, self.channel.feed
         if self._restart is not None:
+            life, reason = channel.life, self._restart
+            await channel.prepare()
             page, shown = await channel.snapshot(self.limit)
-            reason, self._restart = self._restart, None
+            if life != channel.life:
+                return False
+            self._restart = self.holds = None
             self._streams.counters.resets += 1
             self.write(feed.reset(reason) + shown)
             told = page.as_of
@@ -207,9 +226,10 @@ class FeedStream(Stream):
             if self._restart is not None:
                 return False
             told = _told(page)
-            if page.changes:
+            moved, self.holds = channel.moved(page, self.holds or self._place)
+            if page.changes or moved:
                 self._streams.counters.frames += len(page.changes)
-                self.write(feed.page_frames(page))
+                self.write(feed.page_frames(page) + moved)
         self._place = page.end
         return self._restart is None and channel.join(self, page.end, told)
 

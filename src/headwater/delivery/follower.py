@@ -26,8 +26,14 @@ RING_BYTES = 16 * 1024 * 1024
 class Tap:
     """A callback in this process that is given the live changes of a filter."""
 
-    def __init__(self, wanted: Filter, call: Callable[[Sequence[Change]], None]) -> None:
+    def __init__(
+        self,
+        wanted: Filter,
+        call: Callable[[Sequence[Change]], None],
+        on_reset: Callable[[], None] = lambda: None,
+    ) -> None:
         self.filter = wanted
+        self.on_reset = on_reset
         self._call = call
         self._taken: list[Change] = []
 
@@ -52,6 +58,7 @@ class Follower:
         origin: what is followed.
         head: every change up to here was handed to the channels.
         epoch: the storage's epoch, as positions carry it.
+        retired: positions that do not include this place expire soon, or have expired.
     """
 
     head: Place
@@ -62,6 +69,7 @@ class Follower:
         self.counters = counters
         self.channels: dict[tuple[object, object], Channel] = {}
         self._index: FilterIndex[Channel | Tap] = FilterIndex()
+        self.retired: Place | None = None
         self._taps: set[Tap] = set()
         self._recent: deque[tuple[Channel, int]] = deque()
         self._bytes = 0
@@ -130,6 +138,7 @@ class Follower:
     def retire(self, before: Place) -> None:
         """Move on all streams whose position is about to expire."""
         if self._renewing is None:
+            self.retired = before
             for channel in tuple(self.channels.values()):
                 channel.retire(before)
             self._evict()
@@ -153,12 +162,15 @@ class Follower:
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 5.0)
         self.head = head
+        self.retired = None
         self._recent.clear()
         self._bytes = 0
         self._expecting.clear()
         self._renewing = None
         for channel in tuple(self.channels.values()):
             channel.restart(reason, head)
+        for tap in tuple(self._taps):
+            tap.on_reset()
         waiting, self._waiting = self._waiting, []
         for changes, later in waiting:
             self.deliver(changes, later)

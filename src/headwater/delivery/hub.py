@@ -60,8 +60,10 @@ class Hub:
         Returns what ends it. Its window, if it has one, is not looked at. Raises
         SourceUnavailableError when the storage is away now; later outages are bridged.
         """
+        return await self._tap(source, Tap(source.filter, call))
+
+    async def _tap(self, source: Source, tap: Tap) -> Callable[[], None]:
         follower = await self._follow(source.origin)
-        tap = Tap(source.filter, call)
         follower.tap(tap)
         return lambda: follower.untap(tap)
 
@@ -70,7 +72,9 @@ class Hub:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         something = asyncio.Event()
-        end = await self.subscribe(source, lambda _: something.set())
+        # A storage that begins anew answers too: with an error, if the place is no more.
+        tap = Tap(source.filter, lambda _: something.set(), something.set)
+        end = await self._tap(source, tap)
         self.streams.on_drain.add(something.set)
         try:
             while True:

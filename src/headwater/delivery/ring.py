@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from headwater.feeds.source import Place
 
-__all__ = ["Entry", "Ring"]
+__all__ = ["Entry", "Ring", "with_places"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +17,28 @@ class Entry:
 
     Attributes:
         data: the framed bytes, shared by all streams.
-        place: where it is, or None for one that a client may not resume from.
+        place: where it is, or None for one that a client may not resume from: the first ones of
+            several that belong together, of which the last has the place.
         left: for an item that left a time window, when it did.
     """
 
     data: bytes
     place: Place | None
     left: datetime | None = None
+
+
+def with_places(entries: Sequence[Entry]) -> Iterator[tuple[Entry, Place | None]]:
+    """Each entry with the place of what it belongs to, if that is here."""
+    known, place = -1, None
+    for at, entry in enumerate(entries):
+        if entry.place is not None or entry.left is not None:
+            yield entry, entry.place
+            continue
+        if at > known:
+            later = range(at + 1, len(entries))
+            known = next((n for n in later if entries[n].place is not None), len(entries))
+            place = entries[known].place if known < len(entries) else None
+        yield entry, place
 
 
 class Ring:
@@ -85,3 +101,4 @@ class Ring:
         self._entries.clear()
         self._gone = 0
         self.floor = floor
+        self.floor_left = None

@@ -109,18 +109,24 @@ class Stream:
     def close(self) -> None:
         """End the response after what was sent. Idempotent."""
         if not self.ended:
+            self.commit()
             self.sender.finish()
             self._end()
 
     def dismiss(self, retry: int) -> None:
         """Tell when to come back, in milliseconds, and end the response."""
         if not self.ended:
+            self.commit()
             self.write(b"retry: %d\n\n" % retry)
             self.close()
 
     def fail(self, status: int, detail: str | None = None) -> None:
-        """Send an ``error`` event, which has no id, and end the response."""
+        """Send an ``error`` event, which has no id, and end the response.
+
+        A response that has not begun gets the status too.
+        """
         if not self.ended:
+            self.commit(status)
             told = f',"detail":{_quoted(detail)}' if detail else ""
             self.write(frame("error", None, f'{{"status":{status}{told}}}'.encode()))
             self.close()

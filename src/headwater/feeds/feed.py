@@ -99,6 +99,10 @@ class Feed:
         """A change's event with another place than its own, for feeds with a window."""
         return frame(self._event(change), self.position(epoch, place), self.data(change))
 
+    def moved(self, epoch: str, place: Place) -> bytes:
+        """A block with nothing but an id: it moves a client's position and dispatches no event."""
+        return b"id: %b\n\n" % self.position(epoch, place).encode()
+
     def removal(self, key: Mapping[str, Any], token: str | None) -> bytes:
         """The event that an item left."""
         return frame(f"{self.event}_removed", token, encode_plain(key))

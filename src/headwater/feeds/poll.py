@@ -114,10 +114,10 @@ class PollPlace(OrderedPlace):
     """A state, by the hash of its content and its number in this process."""
 
     digest: str
-    number: int = -1
+    number: int
 
     def includes(self, other: PollPlace) -> bool:
-        return self.digest == other.digest or self.number >= other.number >= 0
+        return self.number >= other.number
 
     def __str__(self) -> str:
         return self.digest
@@ -166,15 +166,16 @@ class PollOrigin(Origin):
     async def state(self) -> _State:
         """The latest state: the one in memory while it is fresh, else a call that all share."""
         now = asyncio.get_running_loop().time()
-        if self._states and (
-            self._task is not None or now - self._states[-1].at < self.poll.interval
-        ):
+        # A task of an event loop that has ended, as in tests, calls no more.
+        calls = self._task is not None and not self._task.done()
+        if self._states and (calls or now - self._states[-1].at < self.poll.interval):
             return self._states[-1]
         return await self._fetch()
 
     def known(self, digest: str) -> _State | None:
-        """An earlier state, if it is still remembered."""
-        return next((each for each in self._states if each.place.digest == digest), None)
+        """An earlier state, if it is still remembered: the last of those that were the same."""
+        same = (each for each in reversed(self._states) if each.place.digest == digest)
+        return next(same, None)
 
     async def _fetch(self) -> _State:
         if self._call is None:

@@ -20,6 +20,7 @@ from headwater.delivery.sender import AsgiSender
 from headwater.delivery.stream import EVENT_STREAM_HEADERS, Stream
 from headwater.errors import DeclarationError
 from headwater.protocol import decode_last_event_id, to_json
+from headwater.web.incoming import Incoming
 
 __all__ = [
     "SSE",
@@ -52,8 +53,9 @@ class SSE:
             for the router's.
         serializer: object to str, for an event's ``data``.
         max_pending: bytes that may wait for a slow client before it is disconnected.
-        linger: seconds that a handler may run on after its client has gone. It is cancelled then,
-            so that a loop that ignores what ``send`` returns does not run for ever.
+        linger: seconds that a handler may run on after its client has gone, or the server has ended
+            its stream. It is cancelled then, so that a loop that ignores what ``send`` returns does
+            not run for ever.
     """
 
     kind: Literal["only", "dual", "manual"] = "only"
@@ -95,6 +97,7 @@ class Connection:
 
     Attributes:
         sender: where its bytes go until the connection is handed over, if it ever is.
+        incoming: what the client sends.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,8 +105,8 @@ class Connection:
         self.sender = AsgiSender(
             send, on_done=self._done, drop=offer.abort if offer is not None else None
         )
+        self.incoming = Incoming(receive)
         self._offer: Any = offer
-        self._receive = receive
         self._task: asyncio.Task[Any] | None = None
         self._stream: Stream | None = None
         self._interrupted = False
@@ -115,14 +118,15 @@ class Connection:
         assert task is not None
         self._stream = stream
         try:
-            if not self._over:
+            if self._offer is None:
+                _say_once("the server offers no connection to take over")
+            elif not self._over:
+                self.sender.on_flushed = self._take_over
+                self._take_over()
+            if not self._over and self._stream is not None:
                 self._task = task
-                if self._offer is None:
-                    _say_once("the server offers no connection to take over")
-                else:
-                    self.sender.on_flushed = self._take_over
-                    self._take_over()
-                await self._listen()
+                self.incoming.drop()
+                await self.incoming.until_gone()
         except asyncio.CancelledError:
             if not self._interrupted or task.uncancel() > 0:
                 self._leave()
@@ -131,7 +135,7 @@ class Connection:
 
     async def watch(self, stream: Stream) -> None:
         """The same beside a handler that is still running."""
-        await self._listen()
+        await self.incoming.until_gone()
         self._over = True
         stream.lost()
 
@@ -141,10 +145,6 @@ class Connection:
         if stream is not None:
             stream.lost()
             stream.release()
-
-    async def _listen(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
 
     def _take_over(self) -> None:
         """Let the stream write to the transport itself, from when its bytes come through as is."""
@@ -199,14 +199,9 @@ async def run_handler(
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
-    watcher: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
     overdue = False
     running = True
-
-    def on_commit() -> None:
-        nonlocal watcher
-        watcher = loop.create_task(connection.watch(stream))
 
     def expire() -> None:
         nonlocal overdue
@@ -215,20 +210,23 @@ async def run_handler(
 
     def on_end() -> None:
         nonlocal timer
-        if running and stream.sender.closed:
+        # A handler that closes its stream itself may have something else to do.
+        if running and (stream.sender.closed or asyncio.current_task() is not task):
             timer = loop.call_later(options.linger, expire)
 
-    stream.on_commit = on_commit
+    stream.on_commit = connection.incoming.begin
     stream.on_close(on_end)
+    watcher = loop.create_task(connection.watch(stream))
     result: Any = None
     try:
         result = await handler()
     except asyncio.CancelledError:
         if not overdue or task.uncancel() > 0:
             stream.abort("the server cancelled it")
+            stream.release()
             raise
         logger.warning(
-            "a handler ran on for %g s after its client had left and was cancelled", options.linger
+            "a handler ran on for %g s after its stream had ended and was cancelled", options.linger
         )
     except Exception as error:
         if not stream.committed:
@@ -246,8 +244,7 @@ async def run_handler(
         stream.forget(on_end)
         if timer is not None:
             timer.cancel()
-        if watcher is not None:
-            watcher.cancel()
+        watcher.cancel()
     if stream.committed and not stream.kept_alive:
         stream.close()
     return result
@@ -288,6 +285,5 @@ async def serve_events(
     stream.headers = headers
     await run_handler(connection, stream, lambda: handler(stream), options)
     if not stream.committed:
-        stream.commit()
         stream.close()
     await connection.hold(stream)

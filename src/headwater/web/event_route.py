@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 
 from headwater.delivery.event_stream import EventStream
@@ -31,13 +32,17 @@ _STREAM = "headwater.stream"
 class HoldResponse(Response):
     """A response that was begun already, and now lasts for as long as its stream."""
 
-    def __init__(self, connection: Connection, stream: Stream) -> None:
-        super().__init__(media_type="text/event-stream")
+    def __init__(
+        self, connection: Connection, stream: Stream, background: BackgroundTask | None = None
+    ) -> None:
+        super().__init__(media_type="text/event-stream", background=background)
         self._connection = connection
         self._stream = stream
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG002
         await self._connection.hold(self._stream)
+        if self.background is not None:
+            await self.background()
 
 
 def head_of_stream(extra: Response) -> Response:
@@ -178,19 +183,25 @@ class EventRoute(GuardedRoute):
                 stream, (self.path, name), check, subjects(request.scope), doubts
             )
         request.scope[_STREAM] = stream
-        async with AsyncExitStack() as stack:
-            # What dependencies hold is released when the handler returns, not when the stream ends.
-            with _stacks(request, stack):
-                response: Response | None = await run_handler(
-                    connection, stream, lambda: handler(request), self.sse
-                )
-        if not stream.committed and not stream.ended:
+        request._receive = connection.incoming.receive
+
+        async def handle() -> Response:
+            async with AsyncExitStack() as stack:
+                # What dependencies hold is released when the handler returns, not when the stream
+                # ends; they see its error, and it sees theirs.
+                with _stacks(request, stack):
+                    return await handler(request)
+
+        response: Response | None = await run_handler(connection, stream, handle, self.sse)
+        if not stream.committed:
             if self.sse.kind == "manual" and response is not None:
                 stream.release()
                 return response
-            stream.commit()
+            if stream.ended:
+                stream.release()
+                return Response(status_code=503)
             stream.close()
-        return HoldResponse(connection, stream)
+        return HoldResponse(connection, stream, response.background if response else None)
 
 
 def not_acceptable(path: str) -> Problem:

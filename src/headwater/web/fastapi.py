@@ -239,6 +239,8 @@ class LiveRouter(APIRouter):
                 ("", rest, {"response_model": model, "name": label}),
                 ("/stream", stream, {"response_model": None, "name": f"{label}_stream"}),
             ):
+                if options.get("operation_id"):
+                    more["operation_id"] = options["operation_id"] + suffix.replace("/", "_")
                 endpoint = planned(call, feed)
                 extra = dict(options.get("openapi_extra") or {})
                 extra["parameters"] = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 
 from headwater.delivery.feed_stream import FeedStream, open_feed
@@ -52,6 +54,7 @@ class _Asked:
 
     source: Source
     paging: Paging
+    background: BackgroundTask | None
 
 
 @dataclass(slots=True, eq=False)
@@ -155,7 +158,7 @@ class _Half(GuardedRoute):
                     f"feed {feed.name!r}: its source is keyed; declare it with "
                     "feed(..., keyed=True)"
                 )
-            return _Asked(plan.source, paging)
+            return _Asked(plan.source, paging, plan.background)
 
         async def answer(request: Request) -> Response:
             state = dict(request.scope.get("state") or {})
@@ -170,9 +173,10 @@ class _Half(GuardedRoute):
     async def answer(self, call: _Call) -> Response:
         """What the half answers."""
 
-    async def _place(self, source: Source, token: str) -> Place:
+    async def _place(self, source: Source, token: str) -> tuple[Place, str]:
+        """The place of a token, and its epoch."""
         position = self.declaration.feed.parse(token)
-        return await source.locate(position.epoch, position.place)
+        return await source.locate(position.epoch, position.place), position.epoch
 
 
 class FeedRoute(_Half):
@@ -181,11 +185,18 @@ class FeedRoute(_Half):
     async def answer(self, call: _Call) -> Response:
         request, asked, extra = call.request, call.asked, call.extra
         feed, source, paging = self.declaration.feed, asked.source, asked.paging
-        if paging.before is not None:
-            page = await source.page(paging.limit, before=await self._place(source, paging.before))
-        elif paging.after is not None:
-            after = await self._place(source, paging.after)
-            page = await self._live.hub.wait(source, after, paging.wait, paging.limit)
+        token = paging.after if paging.before is None else paging.before
+        if token is not None:
+            place, epoch = await self._place(source, token)
+            if paging.before is not None:
+                page = await source.page(paging.limit, before=place)
+            elif paging.wait:
+                page = await self._live.hub.wait(source, place, paging.wait, paging.limit)
+            else:
+                page = await source.page(paging.limit, after=place)
+            if page.epoch != epoch:
+                # The storage was replaced meanwhile.
+                raise PositionError(token, "unknown")
         else:
             page = await source.page(paging.limit)
             if paging.wait and not page.changes:
@@ -193,9 +204,9 @@ class FeedRoute(_Half):
                 page = await source.page(paging.limit)
         removals = source.keyed and paging.after is not None
         body = feed.body(page, removals=removals)
-        # A page's bounds and its position tell every state of it from every other.
-        more = "+" if page.has_more else ""
-        tag = f'"{feed.position(page.epoch, page.end)}.{page.start}.{paging.limit}{more}"'
+        # One position is that of different bodies: what callers may see differs, and may change.
+        digest = hashlib.blake2s(body, digest_size=8).hexdigest()
+        tag = f'"{feed.position(page.epoch, page.end)}.{digest}.{paging.limit}"'
         headers = [(b"etag", tag.encode()), *extra.raw_headers]
         if _matches(request.headers.get("if-none-match"), tag):
             response = Response(status_code=304)
@@ -204,6 +215,7 @@ class FeedRoute(_Half):
         response.headers.raw.extend(headers)
         # What a user may see is not for shared caches, and is out of date at once.
         response.headers.setdefault("cache-control", "private, no-cache")
+        response.background = asked.background
         return response
 
 
@@ -224,7 +236,7 @@ class FeedStreamRoute(_Half):
         before: Place | None = None
         if resume is None and paging.before is not None:
             try:
-                before = await self._place(source, paging.before)
+                before, _ = await self._place(source, paging.before)
             except PositionError:
                 # What cannot be resumed is answered in the stream, as for every other position.
                 resume = paging.before
@@ -253,9 +265,9 @@ class FeedStreamRoute(_Half):
             return None if now.source.identity == identity else CHANGED
 
         self._live.leases.hold(
-            stream, (self.path, name), check, subjects(request.scope), call.doubts
+            stream, (self.path, identity, name), check, subjects(request.scope), call.doubts
         )
-        return HoldResponse(connection, stream)
+        return HoldResponse(connection, stream, asked.background)
 
 
 def _matches(header: str | None, tag: str) -> bool:

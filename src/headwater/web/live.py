@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import signal
 import threading
@@ -148,6 +149,7 @@ def renewed_request(
         for name in (
             "type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "root_path",
             "query_string", "headers", "client", "server", "app", "router", "path_params", "route",
+            "session", "user", "auth",
         )
         if name in scope
     }  # fmt: skip
@@ -159,7 +161,12 @@ def renewed_request(
     headers = tuple(sorted(pair for pair in scope["headers"] if pair[0] not in _INDIFFERENT))
     client = (scope.get("client") or ("",))[0]
     name = (scope["path"], scope.get("query_string", b""), headers, client)
-    return lambda: Request({**kept, "state": dict(before)}, receive), name
+
+    def again() -> Request:
+        fresh = {name: copy.copy(kept[name]) for name in ("session",) if name in kept}
+        return Request({**kept, **fresh, "state": dict(before)}, receive)
+
+    return again, name
 
 
 def verdict_of(error: HTTPException) -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,17 +54,19 @@ _STATUS = {
 def describe(document: dict[str, Any], app: FastAPI) -> dict[str, Any]:
     """Complete FastAPI's document with what it cannot know. The same object is returned."""
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    schemas["Problem"] = _PROBLEM
-    schemas.pop("HTTPValidationError", None)
-    schemas.pop("ValidationError", None)
+    add = _Problems(schemas)
     paths = document.get("paths", {})
-    for path, route, dependencies in _routes(app):
-        operation = paths.get(path, {}).get(next(iter(route.methods), "GET").lower())
+    operations = (
+        (paths.get(path, {}).get(method.lower()), path, route, dependencies)
+        for path, route, dependencies in _routes(app)
+        for method in route.methods
+    )
+    for operation, path, route, dependencies in operations:
         if operation is None:
             continue
         responses = operation.setdefault("responses", {})
         if any(isinstance(each, Guard) for each in dependencies):
-            _add(responses, "401", "403")
+            add(responses, "401", "403")
         if isinstance(route, FeedStreamRoute):
             rest = paths.get(path.removesuffix("/stream"), {}).get("get", {})
             responses["200"] = {
@@ -73,7 +76,7 @@ def describe(document: dict[str, Any], app: FastAPI) -> dict[str, Any]:
                     "text/event-stream": {"itemSchema": _items(rest, route.declaration, schemas)}
                 },
             }
-            _add(responses, "406", "503")
+            add(responses, "406", "503")
         elif isinstance(route, EventRoute):
             ok = responses.setdefault("200", {"description": "The stream."})
             content = ok.setdefault("content", {})
@@ -81,11 +84,17 @@ def describe(document: dict[str, Any], app: FastAPI) -> dict[str, Any]:
                 content.clear()
             content["text/event-stream"] = {"itemSchema": _event({}, None)}
             if route.sse.kind == "only":
-                _add(responses, "406")
+                add(responses, "406")
         elif hasattr(route, "declaration"):
-            _add(responses, "410", "503")
+            add(responses, "410", "503")
         if "422" in responses:
-            _add(responses, "422")
+            add(responses, "422")
+    for name in ("HTTPValidationError", "ValidationError"):
+        # Webhooks and callbacks may refer to them, and an application may have its own.
+        others = {key: value for key, value in schemas.items() if key != name}
+        elsewhere = {**document, "components": {"schemas": others}}
+        if f'"#/components/schemas/{name}"' not in json.dumps(elsewhere, default=str):
+            schemas.pop(name, None)
     return document
 
 
@@ -96,14 +105,21 @@ def _routes(app: FastAPI) -> Iterator[tuple[str, Any, list[Any]]]:
             yield context.path_format, route, list(getattr(context, "dependencies", []))
 
 
-def _add(responses: dict[str, Any], *statuses: str) -> None:
-    for status in statuses:
-        responses[status] = {
-            "description": _STATUS[status],
-            "content": {
-                "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
-            },
-        }
+class _Problems:
+    """Adds answers with a problem to operations, and what they refer to."""
+
+    def __init__(self, schemas: dict[str, Any]) -> None:
+        # An application may have a model of that name.
+        name = "Problem" if schemas.get("Problem", _PROBLEM) == _PROBLEM else "HttpProblem"
+        schemas[name] = _PROBLEM
+        self._schema = {"$ref": f"#/components/schemas/{name}"}
+
+    def __call__(self, responses: dict[str, Any], *statuses: str) -> None:
+        for status in statuses:
+            responses[status] = {
+                "description": _STATUS[status],
+                "content": {"application/problem+json": {"schema": self._schema}},
+            }
 
 
 def _items(

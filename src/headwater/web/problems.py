@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -88,6 +89,9 @@ def install_problems(app: FastAPI) -> None:
 
 async def _on_http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code in (204, 205, 304):
+        # RFC 9110, 15.3.5 and 15.4.5: these have no body.
+        return Response(status_code=error.status_code, headers=error.headers)
     title, members = None, {}
     if isinstance(error, Problem):
         title, members = error.title, error.members
@@ -148,8 +152,11 @@ def _shown(error: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _short(value: Any) -> Any:
-    if isinstance(value, (bool, int, float, type(None))):
+    if isinstance(value, (bool, int, type(None))):
         return value
+    if isinstance(value, float):
+        # JSON has no NaN and no infinity, though Python reads both.
+        return value if math.isfinite(value) else str(value)
     if isinstance(value, str):
         return value if len(value) <= _LONGEST else value[:_LONGEST] + "…"
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any, get_type_hints
@@ -34,9 +35,11 @@ def _evaluated(call: Callable[..., Any], name: str, text: str, where: str) -> An
     inner = inspect.unwrap(call)
     code = getattr(inner, "__code__", None)
     cells = getattr(inner, "__closure__", None) or ()
-    local = dict(
-        zip(code.co_freevars if code else (), (c.cell_contents for c in cells), strict=True)
-    )
+    local = {}
+    for variable, cell in zip(code.co_freevars if code else (), cells, strict=True):
+        # One that is assigned further down has no value yet.
+        with contextlib.suppress(ValueError):
+            local[variable] = cell.cell_contents
     holder = type("Holder", (), {"__annotations__": {name: text}})
     try:
         return get_type_hints(

@@ -71,6 +71,8 @@ class Offer:
         protocol, cycle = self._protocol, self.cycle
         assert cycle is not None
         protocol.pipeline.clear()
+        # It may have paused for them; only who reads sees the client leave.
+        protocol.flow.resume_reading()
         protocol._unset_keepalive_if_required()
         protocol.connections.discard(protocol)
         protocol.server_state.total_requests += 1
