@@ -127,7 +127,6 @@ def main() -> int:
         seconds = sorted(asyncio.run(work))
     median = statistics.median(seconds)
     p99 = seconds[min(len(seconds) - 1, round(len(seconds) * 0.99))]
-    shown = {"median": median, "p99": p99, "most": seconds[-1]}
     machine = f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {platform.machine()}"
     print(f"{chosen.rows} rows, {chosen.streams} streams, seed {chosen.seed}; {machine}")
     print(

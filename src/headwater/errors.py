@@ -61,7 +61,7 @@ class FramingError(UsageError):
 
     def __str__(self) -> str:
         shown = ascii(self.value)
-        if len(shown) > 80:  # noqa: PLR2004 - a long value would drown the sentence
+        if len(shown) > 80:  # a long value would drown the sentence
             shown = shown[:77] + "..."
         return f"{self.field}={shown}: {self.problem}"
 
