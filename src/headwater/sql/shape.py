@@ -16,7 +16,10 @@ __all__ = ["Shape"]
 
 
 class Shape:
-    """The columns of a tracked model.
+    """The columns of a model.
+
+    Arguments:
+        tracked: it must be; else nothing is known of it but its columns.
 
     Attributes:
         table: the Core table.
@@ -29,9 +32,9 @@ class Shape:
         window: the attribute of the column that the table's time windows look at, once one does.
     """
 
-    def __init__(self, model: sa.Table | type[Any]) -> None:
+    def __init__(self, model: sa.Table | type[Any], *, tracked: bool = True) -> None:
         self.table, self.columns = attributes_of(model)
-        self.tracking: Tracking = tracking_of(self.table)
+        self.tracking: Tracking = tracking_of(self.table) if tracked else _no_tracking(self.table)
         self._attributes = {column.name: name for name, column in self.columns.items()}
         missing = [name for name in self.tracking.key if name not in self._attributes]
         if missing:
@@ -43,7 +46,7 @@ class Shape:
         self.kept = tuple(
             self._attributes[name] for name in self.tracking.kept if name in self._attributes
         )
-        self.number: sa.ColumnElement[int] = self.table.c[CHANGE]
+        self.number: sa.ColumnElement[int] = self.table.c.get(CHANGE, sa.column(CHANGE))
         self.order = sa.column(ORDER, sa.BigInteger)
         self.order.table = self.table
         self.window: str | None = None
@@ -102,6 +105,13 @@ class Shape:
             kind = self.columns[name].type.dialect_impl(dialect)
             found[name] = kind.result_processor(dialect, None) or _same
         return found
+
+
+def _no_tracking(table: sa.Table) -> Tracking:
+    key = tuple(column.name for column in table.primary_key.columns)
+    if not key:
+        raise DeclarationError(f"table {table.name!r} has no primary key; its order needs one")
+    return Tracking(table.name, key, schema=table.schema)
 
 
 def _same(value: Any) -> Any:

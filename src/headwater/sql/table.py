@@ -16,6 +16,7 @@ from headwater.sql.reader import Reader
 from headwater.sql.shape import Shape
 from headwater.sql.sqlite.reader import SQLiteReader
 from headwater.sql.tail import TableOrigin
+from headwater.sql.untracked.reader import UntrackedReader
 
 __all__ = ["GRACE", "Order", "Table", "TableSource"]
 
@@ -57,6 +58,40 @@ class Table:
         also = [one.sync_engine if isinstance(one, AsyncEngine) else one for one in listen]
         self.reader: Reader = _reader(engine, self._shape, also, order)
         self.origin = TableOrigin(self.reader)
+
+    @classmethod
+    def untracked(
+        cls,
+        engine: AsyncEngine,
+        model: sa.Table | type[Any],
+        *,
+        order_by: str,
+        reread: timedelta = timedelta(seconds=5),
+        listen: Sequence[AsyncEngine | sa.Engine] = (),
+    ) -> Table:
+        """A table that cannot be changed, as an append-only source that promises less.
+
+        Rows come in the order of a date-time and the primary key. Each read begins ``reread``
+        before the newest row and leaves out what was told. So a row is told once if its moment
+        never changes and it is committed no more than ``reread`` after a row with a later moment.
+        One that comes later than that, because its transaction was long or a clock was behind, is
+        not told to open streams and to clients that resume, and is in later pages alone. With
+        more than 250 rows within ``reread`` that time is shortened to them. Rows without a moment
+        are not shown. A table that was emptied or restored goes unnoticed.
+
+        Arguments:
+            order_by: the attribute of the date-time. An index on it and the key makes it fast.
+            reread: how late a row may be.
+            listen: as for a tracked table.
+
+        Raises DeclarationError.
+        """
+        table = cls.__new__(cls)
+        table._shape = Shape(model, tracked=False)
+        also = [one.sync_engine if isinstance(one, AsyncEngine) else one for one in listen]
+        table.reader = UntrackedReader(engine, table._shape, order_by, reread, also)
+        table.origin = TableOrigin(table.reader)
+        return table
 
     @property
     def name(self) -> str:

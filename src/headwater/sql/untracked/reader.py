@@ -1,0 +1,311 @@
+"""Reads a table that has nothing of Headwater: in the order of a date-time and the primary key.
+
+A row whose moment is older than what was read already, because its transaction took longer or its
+clock was behind, is found as long as it is not more than ``reread`` late: each read begins that
+much before the newest row, and leaves out what was told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from headwater.errors import DeclarationError, PositionError, SourceUnavailableError, UsageError
+from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place, Window
+from headwater.sql.postgresql import faults as postgresql_faults
+from headwater.sql.postgresql.watch import follow_channel
+from headwater.sql.reader import Batch, Follow, Head, Reader
+from headwater.sql.shape import Shape, as_utc
+from headwater.sql.sqlite import faults as sqlite_faults
+from headwater.sql.sqlite.moments import moment_of, normal, text_of
+from headwater.sql.untracked.place import MOST, KeysetPlace, RowAt, Sent
+
+__all__ = ["UntrackedReader"]
+
+Row = Sequence[Any]
+
+# Before all moments that a row can have.
+_BEGINNING = KeysetPlace(datetime(1, 1, 1, tzinfo=UTC))
+
+_READ = 500
+
+
+class UntrackedReader(Reader):
+    """One untracked table.
+
+    Arguments:
+        column: the attribute of the date-time that rows are ordered by.
+        reread: how late a row may come.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        shape: Shape,
+        column: str,
+        reread: timedelta,
+        listen: Sequence[sa.Engine] = (),
+    ) -> None:
+        if engine.dialect.name not in ("sqlite", "postgresql"):
+            raise DeclarationError(
+                f"tables on {engine.dialect.name!r} cannot be followed; SQLite and PostgreSQL can"
+            )
+        if reread < timedelta(0):
+            raise DeclarationError(f"reread={reread} must not be negative")
+        self.shape = shape
+        self._listen = (engine.sync_engine, *listen)
+        self._engine = engine
+        self._reread = reread
+        self._name = f"table {shape.name}"
+        self._lite = engine.dialect.name == "sqlite"
+        kind: Any = shape.check_moment(column).type
+        if isinstance(kind, sa.types.TypeDecorator):
+            kind = kind.impl_instance
+        self._zone = bool(kind.timezone)
+        stored = shape.columns[column]
+        self._moment: sa.ColumnElement[Any] = (
+            normal(sa.type_coerce(stored, sa.Text))
+            if self._lite
+            else sa.type_coerce(stored, sa.DateTime(timezone=self._zone))
+        )
+        self._keys = [shape.columns[name] for name in shape.key]
+        self._recent: dict[str, datetime | None] = {}
+
+    def parse(self, text: str) -> KeysetPlace:
+        return KeysetPlace.parse(text)
+
+    async def head(self) -> Head:
+        return Head(self._epoch, await self._latest())
+
+    async def locate(self, epoch: str, place: Place) -> None:
+        if epoch != self._epoch:
+            raise PositionError(str(place), "unknown", "it is of another table")
+
+    async def batch(self, epoch: str, after: Place, limit: int) -> Batch:  # noqa: ARG002
+        page = await self._after(EVERYTHING, limit, _own(after))
+        return Batch(page.changes, page.end, page.has_more)
+
+    async def page(
+        self,
+        wanted: Filter,
+        window: Window | None,  # noqa: ARG002 - only keyed tables have one
+        limit: int,
+        *,
+        after: Place | None = None,
+        before: Place | None = None,
+    ) -> Page:
+        if limit < 1:
+            raise UsageError(f"limit={limit} must be at least 1")
+        if after is not None:
+            return await self._after(wanted, limit, _own(after))
+        # Who is shown the newest has what was there before: asked first, so that nothing between
+        # the two is taken for told.
+        end = await self._latest()
+        conditions = [self._matches(wanted)]
+        place = None if before is None else _own(before)
+        if place is not None:
+            conditions.append(self._below(place))
+        order = [part.desc() for part in (self._moment, *self._keys)]
+        rows = await self._read(conditions, order, limit + 1)
+        found = [self._row(row) for row in reversed(rows[:limit])]
+        sent = Sent(end, {}, self._reread)
+        changes = [Change(sent.to(at), values, values) for at, values in found]
+        end = sent.end()
+        if place is not None:
+            last = found[-1][0] if found else place.after
+            end = KeysetPlace(end.until, after=last) if last is not None else end
+        start = KeysetPlace(end.until, after=found[0][0]) if found else _past(end)
+        return Page(changes, start, end, len(rows) > limit, self._epoch)
+
+    async def _after(self, wanted: Filter, limit: int, place: KeysetPlace) -> Page:
+        changes: list[Change] = []
+        if place.after is not None:
+            # From the past: on in the order, then as everybody.
+            end = await self._latest()
+            one, other = self._tuples(place.after)
+            rows = await self._read(
+                [self._matches(wanted), one > other], [self._moment, *self._keys], limit + 1
+            )
+            for at, values in map(self._row, rows[:limit]):
+                changes.append(Change(KeysetPlace(end.until, after=at, last=at), values, values))
+            more = len(rows) > limit
+            last = _own(changes[-1].place) if more else end
+            return Page(changes, _start(changes, place), last, more, self._epoch)
+        known = dict(self._recent)
+        while True:
+            rows = await self._read(
+                [self._moment > self._stored(place.until)],
+                [self._moment, *self._keys],
+                _READ + len(place.seen) + 1,
+            )
+            more = len(rows) > _READ + len(place.seen)
+            found = [self._row(row) for row in rows]
+            # Moments of what it has: those that it named, and what is gone since it was told.
+            seen = {at.mark: at.moment for at, _ in found if at.mark in place.seen}
+            gone = {} if more else {m: at for m, at in known.items() if m not in place.seen}
+            here = {at.mark for at, _ in found}
+            seen.update({m: at for m, at in gone.items() if m not in here and at is not None})
+            kept = place.seen if more else {m: a for m, a in place.seen.items() if m in here}
+            sent = Sent(KeysetPlace(place.until, kept), seen, self._reread)
+            for at, values in found:
+                if at.mark in place.seen:
+                    continue
+                place = sent.to(at)
+                if wanted.matches(values):
+                    if len(changes) == limit:
+                        end = _own(changes[-1].place)
+                        return Page(changes, _start(changes, end), end, True, self._epoch)
+                    changes.append(Change(place, values, values))
+            if not more:
+                end = sent.end()
+                self._note(found, end)
+                return Page(changes, _start(changes, end), end, False, self._epoch)
+
+    async def members(
+        self,
+        wanted: Filter,  # noqa: ARG002
+        window: Window,  # noqa: ARG002
+    ) -> Sequence[tuple[Mapping[str, Any], datetime]]:
+        return ()
+
+    async def trim(
+        self,
+        *,
+        max_age: timedelta | None,
+        column: str | None,
+        max_count: int | None,
+        grace: float,
+    ) -> int:
+        del max_age, column, max_count, grace
+        raise DeclarationError(
+            f"{self._name} is not tracked: Headwater removes nothing from it. Delete its rows "
+            "yourself; positions before them are not told as expired"
+        )
+
+    def follow(self, wake: Callable[[], None], known: Callable[[], Head | None]) -> Follow:
+        def place() -> object:
+            head = known()
+            return None if head is None else str(head.place)
+
+        return follow_channel(
+            self._engine, None, self.shape.table.name, wake, place, listen=self._listen
+        )
+
+    @property
+    def _epoch(self) -> str:
+        """There is no telling one life of the table from another."""
+        name = f"{self.shape.tracking.name} {self._moment}"
+        return hashlib.blake2s(name.encode(), digest_size=6).hexdigest()
+
+    async def _latest(self) -> KeysetPlace:
+        """Where a client is that was told all that is there."""
+        known = dict(self._recent)
+        order = [part.desc() for part in (self._moment, *self._keys)]
+        rows = await self._read([], order, MOST)
+        sent = Sent(_BEGINNING, known, self._reread)
+        found = [self._row(row) for row in reversed(rows)]
+        for at, _ in found:
+            sent.to(at)
+        end = sent.end()
+        self._note(found, end)
+        return end
+
+    def _note(self, found: Sequence[tuple[RowAt, Any]], end: KeysetPlace) -> None:
+        self._recent |= {at.mark: at.moment for at, _ in found}
+        self._recent = {m: a for m, a in self._recent.items() if a is None or a > end.until}
+
+    async def _read(
+        self,
+        conditions: Sequence[sa.ColumnElement[bool]],
+        order: Sequence[sa.ColumnElement[Any]],
+        count: int,
+    ) -> Sequence[Row]:
+        columns = [column.label(f"headwater_{n}") for n, column in enumerate(self._columns())]
+        query = (
+            sa.select(
+                self._moment.label("headwater_moment"),
+                *(
+                    sa.cast(key, sa.Text).label(f"headwater_key_{n}")
+                    for n, key in enumerate(self._keys)
+                ),
+                *columns,
+            )
+            .where(self._moment.is_not(None), *conditions)
+            .order_by(*order)
+            .limit(count)
+        )
+        async with self._connected() as connection:
+            rows: Sequence[Row] = (await connection.execute(query)).all()
+            return rows
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncConnection]:
+        faults = sqlite_faults if self._lite else postgresql_faults
+        try:
+            async with self._engine.connect() as connection:
+                yield connection
+        except Exception as error:
+            said = faults.unavailable(error)
+            if said is None:
+                raise
+            raise SourceUnavailableError(self._name, said) from error
+
+    def _columns(self) -> Sequence[sa.ColumnElement[Any]]:
+        return tuple(self.shape.columns.values())
+
+    def _row(self, row: Row) -> tuple[RowAt, dict[str, Any]]:
+        moment = moment_of(row[0]) if self._lite else as_utc(row[0])
+        assert moment is not None
+        width = 1 + len(self._keys)
+        values = dict(zip(self.shape.columns, row[width:], strict=True))
+        return RowAt(moment, json.dumps(list(row[1:width]))), values
+
+    def _matches(self, wanted: Filter) -> sa.ColumnElement[bool]:
+        if () in wanted.any_of:
+            return sa.true()
+        columns = self.shape.columns
+        each = (sa.and_(*(columns[name] == value for name, value in one)) for one in wanted.any_of)
+        return sa.or_(sa.false(), *each)
+
+    def _below(self, place: KeysetPlace) -> sa.ColumnElement[bool]:
+        if place.after is None:
+            return sa.true()
+        one, other = self._tuples(place.after)
+        return one <= other if place.past else one < other
+
+    def _tuples(self, at: RowAt) -> tuple[sa.Tuple, sa.Tuple]:
+        wanted = [
+            sa.cast(sa.literal(text, sa.Text), column.type)
+            for text, column in zip(at.keys, self._keys, strict=True)
+        ]
+        moment = sa.literal(self._stored(at.moment), self._moment.type)
+        return sa.tuple_(self._moment, *self._keys), sa.tuple_(moment, *wanted)
+
+    def _stored(self, moment: datetime) -> Any:
+        if self._lite:
+            return text_of(moment)
+        return moment if self._zone else moment.astimezone(UTC).replace(tzinfo=None)
+
+
+def _past(end: KeysetPlace) -> KeysetPlace:
+    return KeysetPlace(end.until, end.seen, end.after, past=True)
+
+
+def _start(changes: Sequence[Change], place: KeysetPlace) -> KeysetPlace:
+    first = _own(changes[0].place).last if changes else None
+    if first is None:
+        return _past(place)
+    return KeysetPlace(place.until, after=first)
+
+
+def _own(place: Place | None) -> KeysetPlace:
+    if not isinstance(place, KeysetPlace):
+        raise UsageError(f"{place!r} is not a place in an untracked table")
+    return place
