@@ -38,10 +38,10 @@ class Waiter:
 
     news = asyncio.Event()
 
-    def deliver(self, records: Sequence[Record]) -> None:
+    def deliver(self, records: Sequence[Record]) -> None:  # noqa: ARG002 - as Follower
         self.news.set()
 
-    def reset(self, reason: str, bounds: Any) -> None:
+    def reset(self, reason: str, bounds: Any) -> None:  # noqa: ARG002 - as Follower
         raise AssertionError(reason)
 
 
@@ -67,10 +67,11 @@ async def measure(name: str, url: str, args: argparse.Namespace) -> None:
             await waiter.news.wait()
             times.append(time.perf_counter() - begun)
         times.sort()
+        p50, p99 = (times[len(times) * share // 100] * 1e3 for share in (50, 99))
         print(
             f"{name:16}{followed:>12.2f} s{memory / 1e6:>10.1f} MB{tasks:>7}"
             f"{cpu / args.idle * 100:>11.2f} %"
-            f"{times[len(times) // 2] * 1e3:>11.2f} ms{times[len(times) * 99 // 100] * 1e3:>9.2f} ms"
+            f"{p50:>11.2f} ms{p99:>9.2f} ms"
         )
 
 

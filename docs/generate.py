@@ -2,8 +2,8 @@
 """Write the generated parts of the reference anew, or ``--check`` that they are current.
 
 A generated part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; what a person
-wrote around it stays. ``NAME`` is ``commands``, ``settings``, ``routes``, ``roles``, ``counters``
-or ``python MODULE``.
+wrote around it stays. ``NAME`` is ``commands``, ``settings``, ``routes``, ``roles``, ``counters``,
+``engines`` or ``python MODULE``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS))
 
-from generated import application, commands, python  # noqa: E402 - found through the line above
+from generated import application, commands, engines, python  # noqa: E402 - found as said above
 
 _PART = re.compile(
     r"(<!-- generated: (?P<name>[^>]+?) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL
@@ -27,6 +27,7 @@ PARTS = {
     "routes": application.routes,
     "roles": application.roles,
     "counters": application.counters,
+    "engines": engines.engines,
 }
 
 

@@ -303,3 +303,13 @@ async def test_any_server_of_several_is_taken(log: NatsLog, nats: Nats) -> None:
     async with open_log(f"nats://127.0.0.1:1,127.0.0.1:{nats.port}") as other:
         await other.append("t", {"n": 1})
         assert await seen(log) == [1]
+
+
+async def test_an_epoch_can_be_begun_by_hand(log: NatsLog, nats: Nats) -> None:
+    """As the page on engines tells after a restored backup: what is kept stays."""
+    await log.append("t", {"n": 1})
+    before = await log.bounds("t")
+    async with nats.streams() as streams:
+        await streams.purge_stream("headwater", subject="headwater.epoch")
+    assert (await log.bounds("t")).epoch != before.epoch
+    assert await seen(log) == [1]

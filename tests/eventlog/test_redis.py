@@ -227,3 +227,13 @@ def test_any_offset_is_a_range(offset: str) -> None:
     """Ids end at 64 bits; offsets that somebody made up do not."""
     assert len(from_id(Offset.parse(offset))) < 50
     assert len(until_id(Offset.parse(offset))) < 50
+
+
+async def test_an_epoch_can_be_begun_by_hand(log: EventLog, valkey: Valkey) -> None:
+    """As the page on engines tells after a restored backup: what is kept stays."""
+    await log.append("t", {"n": 1})
+    before = await log.bounds("t")
+    async with valkey.client() as client:
+        await client.hdel("headwater:log", "epoch")
+    assert (await log.bounds("t")).epoch != before.epoch
+    assert await seen(log) == [1]
