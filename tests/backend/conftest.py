@@ -60,8 +60,8 @@ def standing(
     """An application whose database is empty again."""
     if request.param == "postgresql":
         server: Postgres = request.getfixturevalue("migrated_server")
-        server.drop("standing")
         with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
+            connection.execute("DROP DATABASE IF EXISTS standing WITH (FORCE)")
             connection.execute("CREATE DATABASE standing TEMPLATE migrated")
         if "postgresql" not in applications:
             made = cheap(Path(), database=server.url("standing"))
