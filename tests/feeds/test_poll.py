@@ -179,3 +179,25 @@ def test_what_cannot_work_is_refused():
         Poll(fetch, interval=0)
     with pytest.raises(DeclarationError, match="timeout=-1"):
         Poll(fetch, timeout=-1)
+
+
+def test_a_poll_that_was_followed_in_an_event_loop_that_has_ended_is_called_again():
+    """Tests run one application in several loops."""
+    calls = 0
+
+    async def count() -> list[dict[str, int]]:
+        nonlocal calls
+        calls += 1
+        return [{"calls": calls}]
+
+    poll = Poll(count, interval=1e-6)
+
+    async def follow() -> None:
+        await poll().origin.attach(None)
+
+    async def look() -> object:
+        return (await poll().page(10)).changes[0].item
+
+    asyncio.run(follow())
+    assert asyncio.run(look()) == {"calls": calls}
+    assert calls >= 2

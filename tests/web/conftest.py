@@ -6,7 +6,15 @@ import pytest
 
 from support import server
 
-STREAMING = ("test_event_stream", "test_feeds", "test_keyed_feeds", "test_senders")
+STREAMING = (
+    "test_event_stream",
+    "test_feed_answers",
+    "test_feed_joins",
+    "test_feeds",
+    "test_handlers",
+    "test_keyed_feeds",
+    "test_senders",
+)
 SENDERS = {"asgi": "httptools", "direct": "headwater.web.uvicorn:Protocol"}
 
 

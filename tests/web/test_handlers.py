@@ -1,0 +1,306 @@
+"""What happens around a streaming handler: its end, its dependencies, its client's leaving."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import BackgroundTasks, Depends, FastAPI, Request
+
+from headwater.delivery.direct import DirectSender
+from headwater.web.fastapi import SSE, EventStream, LiveRouter, Problem, guard, identify
+from headwater.web.uvicorn import Protocol
+from support.http import request
+from support.server import serving
+from support.until import until
+
+
+class Rig:
+    """One application with one streaming route, ``/x``."""
+
+    def __init__(self, handler, *, sse=True, middleware=None, heartbeat=30.0, **options) -> None:
+        self.app = FastAPI()
+        self.live = LiveRouter(heartbeat=heartbeat)
+        self.live.install(self.app)
+        if middleware is not None:
+            self.app.add_middleware(middleware)
+        self.live.api_route("/x", methods=["GET", "POST"], sse=sse, **options)(handler)
+
+    async def all_closed(self) -> None:
+        await until(lambda: self.live.stats.open == 0)
+
+
+async def fetch(port, **options):
+    async with request(port, "/x", **options) as answer:
+        return answer.status, await answer.body()
+
+
+async def test_a_fault_while_a_dependency_is_released_ends_the_stream(caplog):
+    async def session():
+        yield
+        raise RuntimeError("broken when released")
+
+    async def handler(stream: EventStream, db=Depends(session)):
+        stream.keep_alive()
+
+    rig = Rig(handler)
+    async with serving(rig.app) as port, request(port, "/x") as answer:
+        (last,) = await answer.rest()
+        assert (last.event, last.data) == ("error", '{"status":500}')
+        await rig.all_closed()
+    assert "broken when released" in caplog.text
+
+
+async def test_a_dependency_sees_that_the_handler_failed(caplog):
+    """Else it would commit half of a transaction."""
+    outcome = []
+
+    async def session():
+        try:
+            yield
+        except RuntimeError:
+            outcome.append("rolled back")
+            raise
+        outcome.append("committed")
+
+    async def handler(stream: EventStream, db=Depends(session)):
+        await stream.send("x")
+        raise RuntimeError("broken inside")
+
+    async with serving(Rig(handler).app) as port, request(port, "/x") as answer:
+        assert (await answer.rest())[-1].event == "error"
+        assert outcome == ["rolled back"]
+
+
+async def test_a_body_may_be_read_after_the_first_event():
+    seen = asyncio.Event()
+
+    async def handler(stream: EventStream, request: Request):
+        await stream.send("thinking")
+        await seen.wait()
+        await stream.send(await request.json())
+
+    rig = Rig(handler, sse=SSE(kind="manual"))
+    async with (
+        serving(rig.app) as port,
+        request(port, "/x", method="POST", body=b'{"a":1}') as answer,
+    ):
+        assert (await answer.next()).data == "thinking"
+        seen.set()
+        assert [message.data for message in await answer.rest()] == ['{"a":1}']
+
+
+async def test_a_large_body_may_be_read_before_the_first_event_however_late():
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handler(stream: EventStream, request: Request):
+        started.set()
+        await go_on.wait()
+        await stream.send(str(len(await request.body())))
+
+    rig = Rig(handler)
+    async with serving(rig.app) as port:
+        waiting = asyncio.create_task(fetch(port, method="POST", body=b"x" * 2_000_000))
+        await started.wait()
+        go_on.set()
+        assert await asyncio.wait_for(waiting, 10) == (200, b"data: 2000000\n\n")
+
+
+async def test_a_client_that_sent_a_large_body_nobody_reads_is_noticed_when_it_leaves():
+    async def handler(stream: EventStream):
+        while await stream.send("x"):
+            await asyncio.sleep(0)
+
+    rig = Rig(handler)
+    async with serving(rig.app) as port:
+        async with request(port, "/x", method="POST", body=b"x" * 2_000_000) as answer:
+            await answer.next()
+            answer.leave()
+        await rig.all_closed()
+
+
+async def test_a_client_that_leaves_before_the_first_event_is_noticed():
+    started, closed, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def handler(stream: EventStream):
+        stream.on_close(closed.set)
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            over.set()
+
+    rig = Rig(handler, sse=SSE(linger=0.05))
+    async with serving(rig.app) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+        await started.wait()
+        writer.transport.abort()
+        await asyncio.wait_for(closed.wait(), 10)
+        await asyncio.wait_for(over.wait(), 10)
+
+
+async def test_a_handler_whose_stream_the_server_ended_is_ended_too():
+    over = asyncio.Event()
+
+    async def handler(stream: EventStream):
+        try:
+            await stream.send("x")
+            await asyncio.Event().wait()
+        finally:
+            over.set()
+
+    rig = Rig(handler, sse=SSE(linger=0.05))
+    async with serving(rig.app) as port, request(port, "/x") as answer:
+        await answer.next()
+        await rig.live.drain(spread=0.1)
+        await asyncio.wait_for(over.wait(), 10)
+
+
+async def test_a_handler_that_closes_its_stream_itself_may_go_on():
+    go_on, outcome = asyncio.Event(), []
+
+    async def handler(stream: EventStream):
+        await stream.send("x")
+        stream.close()
+        await go_on.wait()
+        outcome.append("done")
+
+    rig = Rig(handler, sse=SSE(linger=0.001))
+    async with serving(rig.app) as port:
+        async with request(port, "/x") as answer:
+            assert len(await answer.rest()) == 1
+            # Nothing tells that nothing happens but time: it is twenty times the linger.
+            await asyncio.sleep(0.02)
+        go_on.set()
+        await until(lambda: outcome == ["done"])
+
+
+async def test_a_handler_that_closes_with_nothing_sent_gives_an_empty_stream():
+    async def handler(stream: EventStream):
+        stream.close()
+
+    async with serving(Rig(handler).app) as port, request(port, "/x") as answer:
+        assert answer.status == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert await answer.body() == b""
+
+
+async def test_a_right_lost_before_the_first_event_is_the_answers_status():
+    status, started, go_on = [None], asyncio.Event(), asyncio.Event()
+
+    def right(request: Request):
+        identify(request, "user:1")
+        if status[0]:
+            raise Problem(status[0], "no")
+
+    async def handler(stream: EventStream):
+        started.set()
+        await go_on.wait()
+        assert not await stream.send("secret")
+
+    rig = Rig(handler, dependencies=[guard(right)])
+    async with serving(rig.app) as port:
+        waiting = asyncio.create_task(fetch(port))
+        await started.wait()
+        status[0] = 403
+        await rig.live.recheck("user:1")
+        go_on.set()
+        code, body = await asyncio.wait_for(waiting, 10)
+        assert code == 403
+        assert b"secret" not in body
+
+
+async def test_a_cancelled_request_leaves_nothing_open():
+    class Limit:
+        def __init__(self, app) -> None:
+            self.app = app
+
+        async def __call__(self, scope, receive, send):
+            try:
+                async with asyncio.timeout(0.2 if scope["type"] == "http" else None):
+                    await self.app(scope, receive, send)
+            except TimeoutError:
+                pass
+
+    async def handler(stream: EventStream):
+        await stream.send("x")
+        await asyncio.Event().wait()
+
+    rig = Rig(handler, middleware=Limit)
+    async with serving(rig.app) as port, request(port, "/x") as answer:
+        await answer.next()
+        await rig.all_closed()
+
+
+async def test_background_tasks_run_after_the_handler():
+    ran = asyncio.Event()
+
+    async def task():
+        ran.set()
+
+    async def handler(stream: EventStream, tasks: BackgroundTasks):
+        tasks.add_task(task)
+        await stream.send("x")
+        assert not ran.is_set()
+
+    async with serving(Rig(handler).app) as port, request(port, "/x") as answer:
+        await answer.rest()
+        await asyncio.wait_for(ran.wait(), 10)
+
+
+async def test_a_middleware_goes_on_after_a_stream_that_took_its_connection_over():
+    outcome = []
+
+    class Log:
+        def __init__(self, app) -> None:
+            self.app = app
+
+        async def __call__(self, scope, receive, send):
+            await self.app(scope, receive, send)
+            if scope["type"] == "http":
+                await asyncio.sleep(0)
+                outcome.append("logged")
+
+    go_on = asyncio.Event()
+
+    async def handler(stream: EventStream):
+        stream.keep_alive()
+        await go_on.wait()
+
+    rig = Rig(handler, middleware=Log)
+    async with serving(rig.app) as port:
+        async with request(port, "/x") as answer:
+            await answer.until(b":\n\n")
+            go_on.set()
+        await until(lambda: outcome == ["logged"])
+
+
+async def test_a_client_that_pipelined_while_the_handler_ran_is_seen_to_leave(sender, monkeypatch):
+    if sender == "asgi":
+        return
+    heads, streams, go_on = [], [], asyncio.Event()
+    plain = Protocol.on_headers_complete
+
+    def counted(self):
+        heads.append(self)
+        plain(self)
+
+    monkeypatch.setattr(Protocol, "on_headers_complete", counted)
+
+    async def handler(stream: EventStream):
+        stream.keep_alive()
+        streams.append(stream)
+        await go_on.wait()
+
+    rig = Rig(handler, heartbeat=None)
+    async with serving(rig.app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        one = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"
+        writer.write(one)
+        await reader.readuntil(b":\n\n\r\n")
+        writer.write(one)
+        await until(lambda: len(heads) == 2)
+        go_on.set()
+        await until(lambda: isinstance(streams[0].sender, DirectSender))
+        writer.close()
+        await rig.all_closed()

@@ -1,0 +1,101 @@
+"""The description of an application is whole: what it refers to is there, and each id is one's."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from fastapi import FastAPI
+from pydantic import BaseModel, create_model
+
+from headwater.web.fastapi import EventStream, LiveRouter, Source
+
+
+class Item(BaseModel):
+    id: str
+
+
+def installed() -> tuple[FastAPI, LiveRouter]:
+    app, live = FastAPI(), LiveRouter()
+    live.install(app)
+    return app, live
+
+
+def described(app):
+    """The document; fails if it refers to what is not there."""
+    document = app.openapi()
+    for reference in re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(document)):
+        found = document
+        for part in reference.split("/"):
+            found = found[part]
+    return document
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate Operation ID")  # FastAPI gives one for each route
+def test_routes_with_several_methods_and_webhooks_refer_to_what_is_there():
+    app, _ = installed()
+
+    @app.api_route("/y", methods=["PUT", "POST"])
+    async def y(item: Item): ...
+
+    described(app)
+
+    @app.webhooks.post("hook")
+    async def hook(item: Item): ...
+
+    app.openapi_schema = None
+    described(app)
+
+
+def test_a_model_of_the_application_that_is_named_problem_is_left_alone():
+    app, _ = installed()
+    model = create_model("Problem", mine=(int, ...))
+
+    def y(item): ...
+
+    y.__annotations__ = {"item": model}
+    app.post("/y")(y)
+    schemas = described(app)["components"]["schemas"]
+    assert set(schemas["Problem"]["properties"]) == {"mine"}
+    assert "detail" in schemas["HttpProblem"]["properties"]
+
+
+def test_feeds_with_an_id_of_their_own_or_with_one_event_name():
+    app, live = installed()
+
+    @live.feed("/f", item=Item, operation_id="things")
+    async def f() -> Source: ...
+
+    @live.feed("/g", item=Item)
+    async def g() -> Source: ...
+
+    document = described(app)
+    ids = [each["operationId"] for path in document["paths"].values() for each in path.values()]
+    assert len(ids) == len(set(ids)) == 4
+    assert {"things", "things_stream"} <= set(ids)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate Operation ID")  # FastAPI gives one for each route
+def test_every_method_of_a_streaming_route_is_described_as_one():
+    app, live = installed()
+
+    @live.api_route("/m", sse=True, methods=["GET", "POST"])
+    async def m(stream: EventStream): ...
+
+    operations = described(app)["paths"]["/m"]
+    assert set(operations) == {"get", "post"}
+    for operation in operations.values():
+        assert list(operation["responses"]["200"]["content"]) == ["text/event-stream"]
+
+
+def test_a_router_that_is_included_twice():
+    app, live = installed()
+
+    @live.feed("/f", item=Item)
+    async def f() -> Source: ...
+
+    app.include_router(live, prefix="/again")
+    document = described(app)
+    ids = [each["operationId"] for path in document["paths"].values() for each in path.values()]
+    assert len(ids) == len(set(ids)) == 4
