@@ -129,3 +129,15 @@ async def test_background_tasks_of_a_feed_run(path):
         async with request(port, path) as answer:
             await answer.read_some()
         await asyncio.wait_for(rig.ran.wait(), 10)
+
+
+async def test_a_page_after_a_position_follows_nothing_unless_it_waits():
+    rig = Rig()
+    await rig.log.append("a", {"n": 1})
+    async with serving(rig.app) as port:
+        async with request(port, "/f") as answer:
+            position = json.loads(await answer.body())["position"]
+        for wait, followed in (("", 0), ("&wait=0.01", 1)):
+            async with request(port, f"/f?after={position}{wait}") as answer:
+                assert json.loads(await answer.body())["items"] == []
+            assert len(rig.live.hub._followers) == followed
