@@ -84,7 +84,7 @@ static void deliver(const struct group *group, long seq)
     size = snprintf(frame, sizeof frame, "event: log\nid: %ld\ndata: %s\n\n", seq, data);
     size = snprintf(chunk, sizeof chunk, "%x\r\n%s\r\n", size, frame);
     for (int at = 0; at < group->used; at++)
-        (void)!send(group->fds[at], chunk, size, MSG_NOSIGNAL);
+        (void)!write(group->fds[at], chunk, size);
 }
 
 static void trigger(int udp)

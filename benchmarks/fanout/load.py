@@ -36,7 +36,8 @@ class Fired:
         delivered, lost, repeated: deliveries by their sequence numbers.
         gaps: how often a number came that was not the one after the last.
         seconds: from the first shot until the last delivery.
-        cpu: seconds of processor time of the client itself.
+        worked: seconds that the client had something to read; it is no bottleneck while these
+            are fewer than ``seconds``.
         p50, p99, p100: microseconds from a shot to a delivery.
         refusals: shots that a server answered with anything but 2xx.
     """
@@ -46,7 +47,7 @@ class Fired:
     repeated: int
     gaps: int
     seconds: float
-    cpu: float
+    worked: float
     p50: float
     p99: float
     p100: float

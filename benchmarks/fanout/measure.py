@@ -120,7 +120,7 @@ def figures_of(fired: Fired, used: float, seconds: float) -> Figures:
         "delivered": fired.delivered,
         "deliveries_per_s": fired.delivered / fired.seconds,
         "server_busy": used / seconds,
-        "client_busy": fired.cpu / seconds,
+        "client_busy": fired.worked / seconds,
     }
 
 

@@ -105,14 +105,13 @@ class Committed(Headwater):
         super().start()
         if self._writer is None:
             self._inbox = machine.free_port()
-            _, core = machine.cores()
             self._writer = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "benchmarks.fanout.writer"),
                     *(str(self.database), str(self._inbox)),
                 ],
                 env=self.environment(),
-                preexec_fn=lambda: machine.pin(core),  # noqa: PLW1509 - no thread was started
+                preexec_fn=lambda: machine.pin(machine.CLIENT_CORE),  # noqa: PLW1509 - no thread was started
             )
 
     def stop(self) -> None:

@@ -78,7 +78,6 @@ class Peer(ABC):
         self.port = self.port or machine.free_port()
         command = self.command()
         log = (self.folder / "log").open("ab")
-        core, _ = machine.cores()
         self._process = subprocess.Popen(
             command,
             env=self.environment(),
@@ -86,7 +85,7 @@ class Peer(ABC):
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            preexec_fn=lambda: machine.pin(core),  # noqa: PLW1509 - no thread was started
+            preexec_fn=lambda: machine.pin(machine.SERVER_CORE),  # noqa: PLW1509 - no thread was started
         )
         log.close()
         deadline = time.monotonic() + 30

@@ -14,6 +14,7 @@ app.get("/:group", { sse: "only" }, async (request, reply) => {
   reply.sse.onClose(() => rooms.get(group).delete(reply.sse));
   reply.sse.keepAlive();
   reply.sse.sendHeaders();
+  reply.raw.flushHeaders();
 });
 
 listen((group, seq) => {
