@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Sequence
 
 from headwater.errors import SourceUnavailableError
 from headwater.eventlog.interface import Follower
 from headwater.eventlog.push_topics import Followed, Following
-from headwater.eventlog.pushes import Engine, Push, Pushes
+from headwater.eventlog.pushes import Engine, Push, Pushes, States
 from headwater.eventlog.record import Bounds
 
 __all__ = ["PushReader"]
@@ -160,10 +161,12 @@ class PushReader:
             _log.error("%s: reading failed", self._engine.name, exc_info=error)
         elif self._delay == SHORTEST and self._topics:
             _log.warning("%s; followers wait", error)
-        for _, _, joined in self._joining:
-            if not joined.done():
-                joined.set_exception(error)
-        self._joining.clear()
+        if error is not self._fault:
+            # One that broke just now may be there again: then who asked only waits a moment.
+            for _, _, joined in self._joining:
+                if not joined.done():
+                    joined.set_exception(error)
+            self._joining.clear()
         self._wake.clear()
         for name in [name for name, one in self._topics.items() if not one.followings]:
             del self._topics[name]
@@ -179,39 +182,48 @@ class PushReader:
         """Let in who asked to follow."""
         if not self._joining:
             return
-        asking = len(self._joining)
-        names = list(dict.fromkeys(topic for topic, _, _ in self._joining))
+        asking = list(self._joining)
+        names = list(dict.fromkeys(topic for topic, _, _ in asking))
         fresh = [name for name in names if name not in self._topics]
         await pushes.subscribe(fresh)
-        for name in fresh:
-            # From here on what is pushed is held until the bounds are known.
-            self._topics.setdefault(name, Followed(name))
-        states = await self._engine.states(names)
-        if self._epoch != states.epoch:
-            if self._epoch is not None:
-                await self._begin_anew()
-                states = await self._engine.states(names)
-            self._epoch = states.epoch
-        self._head = max(self._head, states.head)
-        joining, self._joining = self._joining[:asking], self._joining[asking:]
-        entered: list[tuple[Followed, Following]] = []
-        for topic, follower, joined in joining:
+        # From here on what is pushed is kept until the bounds are known.
+        entering: list[tuple[Followed, Following, asyncio.Future[Bounds]]] = []
+        for topic, follower, joined in asking:
             if not joined.done():
-                bounds = states.topics[topic]
                 followed = self._topics.setdefault(topic, Followed(topic))
-                entered.append((followed, followed.add(follower, bounds)))
-                joined.set_result(bounds)
+                entering.append((followed, followed.add(follower), joined))
+        try:
+            states = await self._states(names)
+        except BaseException:
+            for followed, following, _ in entering:
+                followed.remove(following.follower)
+            raise
+        del self._joining[: len(asking)]
+        entering = [entry for entry in entering if not entry[2].done()]
+        for followed, following, joined in entering:
+            bounds = states.topics[followed.name]
+            following.begin(bounds.latest)
+            joined.set_result(bounds)
         # Who asked is told the bounds before the first record.
         await asyncio.sleep(0)
-        for followed, following in entered:
+        for followed, following, _ in entering:
             followed.admit(following)
         for name in fresh:
-            followed_now = self._topics.get(name)
-            if followed_now is None or not followed_now.followings:
-                self._topics.pop(name, None)
+            begun = self._topics.get(name)
+            if begun is None:
                 self._leaving.add(name)
-            elif not followed_now.begin(states.topics[name].latest):
+            elif not begun.begin(states.topics[name].latest):
                 self._behind.add(name)
+
+    async def _states(self, names: Sequence[str]) -> States:
+        """Where topics are that are to be followed."""
+        states = await self._engine.states(names)
+        if self._epoch is not None and states.epoch != self._epoch:
+            await self._begin_anew()
+            states = await self._engine.states(names)
+        self._epoch = states.epoch
+        self._head = max(self._head, states.head)
+        return states
 
     async def _check(self, *, thorough: bool = False) -> None:
         """Is it still the same log? After an outage also: what was appended meanwhile?"""

@@ -21,8 +21,14 @@ class Following:
     """One follower. ``last`` is what it was told of; ``held`` waits until it is admitted."""
 
     follower: Follower
-    last: Offset
+    last: Offset = START
     held: list[Record] | None = field(default_factory=list)
+
+    def begin(self, last: Offset) -> None:
+        """It has everything up to here. More may have come since, but not all that was before."""
+        held = [record for record in self.held or () if record.offset > last]
+        self.held = held
+        self.last = held[-1].offset if held else last
 
 
 @dataclass(slots=True, eq=False)
@@ -45,14 +51,14 @@ class Followed:
     held: list[Push] = field(default_factory=list)
     sure: bool = True
 
-    def add(self, follower: Follower, bounds: Bounds) -> Following:
-        """Let in a follower that has everything up to ``bounds.latest``."""
-        following = Following(follower, bounds.latest)
+    def add(self, follower: Follower) -> Following:
+        """Keep for a follower, from now on, what it may have to be told."""
+        following = Following(follower)
         self.followings.append(following)
         return following
 
     def admit(self, following: Following) -> None:
-        """Hand over what it was not yet to be told."""
+        """Hand over what was kept, and from now on what comes."""
         held, following.held = following.held, None
         if held and following in self.followings:
             _tell(self.name, following.follower.deliver, held)
@@ -117,10 +123,10 @@ class Followed:
             # A follower that came later may have lost nothing, and needs what is still kept.
             self.last = max(self.last, bounds.earliest)
         for one in tuple(self.followings):
-            if reason == "unknown" or bounds.earliest > one.last:
+            if one.held is not None:
+                one.held.clear()  # it has not been told where it begins
+            elif reason == "unknown" or bounds.earliest > one.last:
                 one.last = bounds.latest
-                if one.held is not None:
-                    one.held.clear()
                 _tell(self.name, one.follower.reset, reason, bounds)
 
 
