@@ -34,7 +34,9 @@ def test_without_an_address_it_is_in_the_users_data_folder(
 
 def test_what_it_cannot_use_is_one_sentence(tmp_path: Path):
     assert "does not exist" in refused("migrate", "--database", url_of(tmp_path / "a" / "b.db"))
-    assert "sqlite:///path" in refused("migrate", "--database", "postgresql:///headwater")
+    assert "sqlite:///path" in refused("migrate", "--database", "mysql:///headwater")
+    nowhere = f"postgresql:///headwater?host={tmp_path}"
+    assert "cannot be used" in refused("migrate", "--database", nowhere)
     other = tmp_path / "other.db"
     sqlite3.connect(other).execute("CREATE TABLE songs (title TEXT)").connection.close()
     assert "something else" in refused("migrate", "--database", url_of(other))

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import (
     ArgumentError,
     DatabaseError,
+    DataError,
     DBAPIError,
     InterfaceError,
     OperationalError,
@@ -25,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from headwater.errors import HeadwaterError, MissingExtraError, SourceUnavailableError
 from headwater.sql import configure_sqlite
+from headwater.web.problems import Problem
 
 __all__ = ["UNAVAILABLE", "Address", "Database", "StartupError", "in_one_line"]
 
@@ -228,6 +230,13 @@ def _translated() -> Iterator[None]:
     """What the driver raises while the database is away, as what becomes a 503."""
     try:
         yield
+    except DataError as error:
+        if "NUL" not in str(error.orig):
+            raise
+        raise Problem(
+            422,
+            "A text holds a NUL character (U+0000), which PostgreSQL cannot store; leave it out.",
+        ) from error
     except UNAVAILABLE as error:
         raise SourceUnavailableError("The database", in_one_line(error)) from error
     except DatabaseError as error:

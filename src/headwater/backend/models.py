@@ -212,7 +212,7 @@ class LogEntry(Base):
         sqlite_check(
             "CASE WHEN json_valid(fields) THEN json_type(fields) = 'object' ELSE 0 END", "fields"
         ),
-        postgresql_check("jsonb_typeof(fields::jsonb) = 'object'", "fields"),
+        postgresql_check("json_typeof(fields::json) = 'object'", "fields"),
         sqlite_check(moment_check("created_at"), "created_at"),
         Index(None, "created_at"),
     )

@@ -199,7 +199,7 @@ def feeds(all_: sa.MetaData) -> None:
             "CASE WHEN json_valid(fields) THEN json_type(fields) = 'object' ELSE 0 END",
             "sqlite",
         ),
-        check("fields", "jsonb_typeof(fields::jsonb) = 'object'", "postgresql"),
+        check("fields", "json_typeof(fields::json) = 'object'", "postgresql"),
         check("created_at", MOMENT.format("created_at"), "sqlite"),
         sa.Index(None, "created_at"),
     )
