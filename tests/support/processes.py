@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -66,14 +67,18 @@ class Program:
         """As a power cut does, but for what the kernel has already."""
         self._end(kill=True)
 
-    def pause(self) -> None:
-        """It holds its connections and says nothing."""
+    async def pause(self) -> None:
+        """It holds its connections and says nothing. Returns once it has stopped."""
         assert self._process is not None
-        self._process.send_signal(19)
+        self._process.send_signal(signal.SIGSTOP)
+        status = Path(f"/proc/{self._process.pid}/stat")
+        async with asyncio.timeout(10):
+            while status.read_text().rpartition(")")[2].split()[0] != "T":
+                await asyncio.sleep(0.005)
 
     def resume(self) -> None:
         assert self._process is not None
-        self._process.send_signal(18)
+        self._process.send_signal(signal.SIGCONT)
 
     def _end(self, *, kill: bool) -> None:
         process, self._process = self._process, None
