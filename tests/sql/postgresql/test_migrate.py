@@ -188,8 +188,8 @@ def test_alembic_proposes_no_change(connection):
     Big.__table__.to_metadata(wanted)
     # Tables of other tests of this database are not of interest here.
     found = produce_migrations(context, wanted).upgrade_ops.as_diffs()
-    mine = [diff for diff in map(str, found) if "'big'" in diff or "headwater" in diff]
-    assert [diff for diff in mine if "logs" not in diff and "clients" not in diff] == []
+    mine = [diff for diff in map(str, found) if "'big'" in diff or "Table('headwater" in diff]
+    assert mine == []
 
 
 def test_alembics_operations_can_be_used(connection):
