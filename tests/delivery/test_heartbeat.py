@@ -6,6 +6,8 @@ import asyncio
 import gc
 import weakref
 
+import pytest
+
 from headwater.delivery.heartbeat import Heartbeats
 
 
@@ -71,3 +73,18 @@ async def test_a_fault_in_one_stream_keeps_no_other_from_being_beaten(caplog):
     await asyncio.wait_for(other.beaten.wait(), 5)
     assert "a heartbeat could not be sent" in caplog.text
     heartbeats.close()
+
+
+def test_a_stream_can_open_while_heartbeats_are_overdue():
+    """On a busy uvloop a timer that is due has no time; new streams were answered 500 for it."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def open_late():
+        heartbeats = Heartbeats()
+        first, second = Stream(), Stream()
+        heartbeats.add(first, 0.0)
+        heartbeats.add(second, 0.0)
+        await asyncio.wait_for(second.beaten.wait(), 5)
+        heartbeats.close()
+
+    uvloop.run(open_late())

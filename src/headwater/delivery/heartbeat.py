@@ -51,13 +51,15 @@ class Heartbeats:
 
     def __init__(self) -> None:
         self._heap: list[Token] = []
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        # uvloop gives a handle that knows no time where that time has come already.
+        self._wakes = 0.0
 
     def add(self, stream: Beating, interval: float) -> Token:
         """Send a heartbeat whenever ``stream`` was silent for ``interval`` seconds."""
         token = Token(stream, interval, asyncio.get_running_loop().time() + interval)
         heapq.heappush(self._heap, token)
-        if self._timer is None or token.due < self._timer.when():
+        if self._timer is None or token.due < self._wakes:
             self._arm()
         return token
 
@@ -75,8 +77,10 @@ class Heartbeats:
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_at(self._heap[0].due, self._look) if self._heap else None
+            self._timer = None
+        if self._heap:
+            self._wakes = self._heap[0].due
+            self._timer = asyncio.get_running_loop().call_at(self._wakes, self._look)
 
     def _look(self) -> None:
         self._timer = None
