@@ -214,6 +214,7 @@ static void come(struct conn *c)
     if (c->state == ASKED) {
         if (to + size - text >= 12 && memcmp(text, "HTTP/1.1 200", 12) &&
             memcmp(text, "HTTP/1.0 200", 12) && !memcmp(text, "HTTP/1", 6)) {
+            fprintf(stderr, "client: stream %d was answered %.12s\n", c->number, text);
             drop(c);
             return;
         }

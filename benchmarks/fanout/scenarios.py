@@ -60,7 +60,7 @@ class Scenario:
             shots=min(plan.shots, 20),
             seconds=min(plan.seconds, 1.0),
         )
-        return replace(self, plan=small)
+        return replace(self, title=f"{self.title} (quick: {small.streams} streams)", plan=small)
 
     def run(self, rounds: int, wanted: Callable[[str], bool]) -> list[Row]:
         """All servers that are found, or those whose names are ``wanted``."""
@@ -188,7 +188,7 @@ SCENARIOS = [
     Scenario(
         "polls",
         "REST polls of 20 rows, 32 connections",
-        Plan(32, shots=6000, seconds=4),
+        Plan(32, shots=4000, seconds=4),
         columns={
             "polls_per_s": "polls/s",
             "cpu": "CPU per poll, µs",
