@@ -40,3 +40,17 @@ def test_it_numbers_what_it_holds_and_knows_its_floor(steps):
         assert ring.since(number) == model[number:]
         placed = [entry.place for entry in model[dropped:number] if entry.place is not None]
         assert ring.before(number) == (placed[-1] if placed else floor)
+
+
+@given(st.lists(st.booleans(), max_size=60), st.integers(0, 20), st.integers(0, 70))
+def test_who_was_away_for_a_moment_is_found_from_the_end(placed, dropped, at):
+    ring = Ring(At(0))
+    for number, has_place in enumerate(placed, 1):
+        ring.append(Entry(b"x", At(number) if has_place else None))
+    for _ in range(min(dropped, len(placed))):
+        ring.drop_first()
+    entries = ring.since(ring.first)
+    had = [
+        n for n, entry in enumerate(entries) if entry.place is not None and entry.place.number <= at
+    ]
+    assert ring.lacking(At(at)) == ring.first + (had[-1] + 1 if had else 0)

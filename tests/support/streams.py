@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from headwater.delivery.feed_stream import FeedStream, open_feed
@@ -83,11 +84,12 @@ class StreamClient:
         self.items: dict[Any, Any] = {}
         self.resets: list[str] = []
         self.last: str | None = None
+        self.make_sender: Callable[[], MemorySender] = MemorySender
         self.sender = MemorySender()
         self.stream: FeedStream | None = None
 
     async def connect(self, hub: Hub, source: Source) -> None:
-        self.sender = MemorySender()
+        self.sender = self.make_sender()
         async with hub.channel(self.feed, source) as channel:
             opening = await open_feed(channel, limit=100, resume=self.last)
             self.stream = FeedStream(self.sender, hub.streams, channel, limit=100, heartbeat=None)

@@ -249,7 +249,8 @@ class Channel:
         floor_left = ring.floor_left
         if floor_left is not None and (told is None or told < floor_left):
             return False
-        stream.cursor = ring.first
+        # What left a window is told by the clock: there, each entry is looked at.
+        stream.cursor = ring.lacking(place) if self._members is None else ring.first
         stream.had = place
         stream.told = told
         self.go_on(stream)

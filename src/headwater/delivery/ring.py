@@ -81,6 +81,20 @@ class Ring:
             at -= 1
         return self.floor
 
+    def lacking(self, place: Place) -> int:
+        """The number of the first entry that a client at ``place`` may lack.
+
+        Each entry's place includes all entries before it. So who was away for a moment is found
+        from the end, without a look at all that is kept. For rings without a time window.
+        """
+        at = len(self._entries)
+        while at > self._gone:
+            known = self._entries[at - 1].place
+            if known is not None and place.includes(known):
+                break
+            at -= 1
+        return self.first + at - self._gone
+
     def drop_first(self) -> None:
         """Drop the oldest entry."""
         entry = self._entries[self._gone]

@@ -51,9 +51,13 @@ class Statements:
         self._branches = Branches(shape, total=total)
         self._newest = lru_cache(_KEPT)(self._build_newest)
         self._after = lru_cache(_KEPT)(self._build_after)
+        self._head = self._build_head()
 
     def head(self) -> Query:
         """The facts, how many of the triggers there are, and whether rows are of the future."""
+        return self._head
+
+    def _build_head(self) -> Query:
         shape, tracking = self._shape, self._shape.tracking
         names = [trigger_name(tracking, kind) for kind in triggers(tracking, "")]
         found = sa.table("pg_trigger", *map(sa.column, ("tgrelid", "tgname", "tgenabled"))).c
@@ -171,14 +175,20 @@ class Statements:
         ).subquery("ranked")
         found = ranked.c
         keys = [found[f"key_{at}"] for at in range(len(branches.keys))]
+        # With a limit in each look-up no plan can read the whole table instead, however many rows
+        # PostgreSQL expects.
+        stored = [
+            column.label(f"headwater_{at}") for at, column in enumerate(shape.columns.values())
+        ]
+        if shown is not None:
+            stored.append(branches.moment(shown).label("headwater_own_moment"))
         same = (own == key for own, key in zip(branches.keys, keys, strict=True))
-        joined = TABLES.outerjoin(ranked, sa.true()).outerjoin(
-            shape.table, sa.and_(found.kind != GONE, *same)
-        )
+        row = sa.select(*stored).where(found.kind != GONE, *same).limit(1).lateral("stored")
+        joined = TABLES.outerjoin(ranked, sa.true()).outerjoin(row, sa.true())
         moment: sa.ColumnElement[Any] = sa.null()
         left: sa.ColumnElement[Any] = sa.null()
         if shown is not None:
-            moment = branches.moment(shown)
+            moment = row.c.headwater_own_moment
         if column is not None:
             own = branches.moment(column)
             left = (
@@ -188,18 +198,25 @@ class Statements:
             )
         gone: list[sa.ColumnElement[Any]] = []
         if removals:
-            joined = joined.outerjoin(
-                REMOVALS,
-                sa.and_(
+            old = [branches.key(name) for name in shape.key]
+            old += [branches.old(name, shape.columns[name].type) for name in shape.kept]
+            parts = [column.label(f"headwater_gone_{at}") for at, column in enumerate(old)]
+            if shown is not None:
+                parts.append(branches.old_moment(shown).label("headwater_own_moment"))
+            removal = (
+                sa.select(*parts)
+                .where(
                     found.kind == GONE,
                     REMOVALS.c.table_name == shape.tracking.name,
                     REMOVALS.c.number == found.number,
-                ),
+                )
+                .limit(1)
+                .lateral("removal")
             )
-            gone = [branches.key(name) for name in shape.key]
-            gone += [branches.old(name, shape.columns[name].type) for name in shape.kept]
+            joined = joined.outerjoin(removal, sa.true())
+            gone = [removal.c[f"headwater_gone_{at}"] for at in range(len(old))]
             if shown is not None:
-                moment = sa.case((found.kind == GONE, branches.old_moment(shown)), else_=moment)
+                moment = sa.func.coalesce(removal.c.headwater_own_moment, moment)
         older = sa.case(
             (
                 sa.and_(found.kind != GONE, found.number == 0),
@@ -215,8 +232,8 @@ class Statements:
             found.number,
             moment.label("headwater_moment"),
             older.label("headwater_older"),
-            *(each.label(f"headwater_gone_{at}") for at, each in enumerate(gone)),
-            *(each.label(f"headwater_{at}") for at, each in enumerate(shape.columns.values())),
+            *gone,
+            *(row.c[f"headwater_{at}"] for at in range(len(shape.columns))),
         ]
         return (
             sa.select(*facts, *named)
