@@ -7,6 +7,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("sql", "sqlalchemy") from error
 
+from headwater.sql.postgresql.connections import postgresql_engine
 from headwater.sql.sqlite.connections import configure_sqlite, sqlite_engine
 from headwater.sql.sqlite.place import RowPlace
 from headwater.sql.table import Table, TableSource
@@ -19,6 +20,7 @@ __all__ = [
     "TableOrigin",
     "TableSource",
     "configure_sqlite",
+    "postgresql_engine",
     "sqlite_engine",
     "track",
     "track_table",

@@ -521,7 +521,19 @@ def _settings(examples, steps):
     )
 
 
-Exactness.TestCase.settings = _settings(150, 30)
+class LongExactness(Exactness):
+    pass
+
+
+class LongTotal(Total):
+    pass
+
+
+Exactness.TestCase.settings = _settings(120, 30)
 Total.TestCase.settings = _settings(60, 25)
-TestPrompt = Exactness.TestCase
-TestTotal = Total.TestCase
+LongExactness.TestCase.settings = LongTotal.TestCase.settings = _settings(2000, 50)
+# Long enough to find the shortest run that fails.
+TestPrompt = pytest.mark.timeout(600)(Exactness.TestCase)
+TestTotal = pytest.mark.timeout(600)(Total.TestCase)
+TestLongPrompt = pytest.mark.soak(pytest.mark.timeout(7200)(LongExactness.TestCase))
+TestLongTotal = pytest.mark.soak(pytest.mark.timeout(7200)(LongTotal.TestCase))

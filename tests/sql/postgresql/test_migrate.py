@@ -80,16 +80,17 @@ async def test_no_lock_is_held_while_indexes_are_built(postgres, database, conne
     adding = loop.run_in_executor(
         None, lambda: add_tracking(connection, "big", indexes=[("user_id",)])
     )
-    longest = count = 0
+    longest, count, start = 0.0, 0, loop.time()
     while not adding.done():
         began = loop.time()
         await writer.execute("INSERT INTO big (user_id) VALUES (3)")
         longest, count = max(longest, loop.time() - began), count + 1
     await adding
+    whole = loop.time() - start
     await writer.close()
-    assert count > 10
-    # Where they are built under a lock it takes as long as all of them.
-    assert longest < 0.3
+    # Where they are built under a lock, one of a handful of writes takes as long as all of it.
+    assert count > 20
+    assert longest < whole / 2
     assert told_apart(connection)[1] == 205_000 + count
 
 
@@ -178,6 +179,41 @@ async def test_odd_names_and_other_schemas(connection, engine, name):
     gone = sink.changes[-1]
     assert (gone.key, gone.values) == ({"key": 1}, {"key": 1, "a": 5})
     await table.origin.detach()
+
+
+async def test_partitioned_tables(connection, engine):
+    """Rows may be written by way of the partitions, and move between them."""
+    connection.execute(
+        text("CREATE TABLE parts (id int PRIMARY KEY, n int) PARTITION BY RANGE (id)")
+    )
+    for name, low in (("low", 0), ("high", 100)):
+        connection.execute(
+            text(
+                f"CREATE TABLE parts_{name} PARTITION OF parts "
+                f"FOR VALUES FROM ({low}) TO ({low + 100})"
+            )
+        )
+    connection.execute(text("INSERT INTO parts VALUES (1, 1)"))
+    add_tracking(connection, "parts", keyed=True)
+
+    class There(DeclarativeBase):
+        pass
+
+    @track(keyed=True)
+    class Part(There):
+        __tablename__ = "parts"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        n: Mapped[int]
+
+    table = Table(engine, Part)
+    start = await table.where().page(5)
+    assert [change.item["id"] for change in start.changes] == [1]
+    connection.execute(text("INSERT INTO parts_low VALUES (2, 2)"))
+    connection.execute(text("UPDATE parts SET id = 102 WHERE id = 2"))
+    connection.execute(text("UPDATE parts_low SET n = 5 WHERE id = 1"))
+    page = await table.where().page(9, after=start.end)
+    told = [(change.removed, change.key["id"]) for change in page.changes]
+    assert told == [(True, 2), (False, 102), (False, 1)]
 
 
 def test_alembic_proposes_no_change(connection):

@@ -363,7 +363,11 @@ async def test_triggers_of_another_declaration_are_noticed(engine):
         await Table(engine, Client).where().page(1)
 
 
-@pytest.mark.parametrize("how", ["DROP TRIGGER {} ON logs", "ALTER TABLE logs DISABLE TRIGGER {}"])
+@pytest.mark.parametrize(
+    "how",
+    ["DROP TRIGGER {} ON logs", "ALTER TABLE logs DISABLE TRIGGER {}",
+     "ALTER TABLE logs ENABLE TRIGGER {}"],
+)  # fmt: skip
 async def test_triggers_that_are_gone_or_disabled_are_noticed(engine, how):
     await run(engine, how.format("headwater_logs_insert"))
     with pytest.raises(DeclarationError, match="triggers are gone or disabled"):

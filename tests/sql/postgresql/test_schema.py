@@ -146,6 +146,16 @@ async def test_cascades_count(writer, clients):
     assert await clients.more() == [("gone", "b", 1)]
 
 
+async def test_who_switches_ordinary_triggers_off_is_told_too(writer, clients):
+    """As what applies a logical replication does."""
+    await writer.execute("SET session_replication_role = replica")
+    await writer.execute("INSERT INTO clients (id, user_id) VALUES ('a', 1)")
+    await writer.execute("UPDATE clients SET user_id = 2")
+    assert await clients.more() == [("gone", "a", 1), ("a", 2)]
+    await writer.execute("DELETE FROM clients")
+    assert await clients.more() == [("gone", "a", 2)]
+
+
 async def test_a_role_that_may_write_the_table_needs_no_other_right(writer, clients, logs):
     await writer.execute("DROP ROLE IF EXISTS plain")
     await writer.execute("CREATE ROLE plain")

@@ -57,7 +57,9 @@ def add(connection: sa.Connection, tracking: Tracking, *, columns: Sequence[str]
         logger.info("%s: set defaults and triggers; a moment's lock", table)
         schema.set_defaults(connection, tracking)
         schema.install(connection, tracking)
-    concurrently, how = ("CONCURRENTLY ", "go on") if alone else ("", "wait")
+    # Of a partitioned table PostgreSQL builds no index concurrently.
+    beside = alone and not _is_partitioned(connection, table)
+    concurrently, how = ("CONCURRENTLY ", "go on") if beside else ("", "wait")
     for index in change_indexes(tracking):
         name, parts = schema.quote(index.name), ", ".join(map(schema.quote, index.postgresql))
         logger.info("%s: build index %s; writers %s meanwhile", table, name, how)
@@ -83,6 +85,14 @@ def _is_alone(connection: sa.Connection) -> bool:
     """Whether each statement is a transaction of its own."""
     driver = connection.connection.driver_connection
     return driver is not None and bool(driver.autocommit)
+
+
+def _is_partitioned(connection: sa.Connection, table: str) -> bool:
+    found = connection.execute(
+        sa.text("SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass(:name)"),
+        {"name": table},
+    ).scalar()
+    return bool(found)
 
 
 def _is_broken(connection: sa.Connection, tracking: Tracking, index: str) -> bool:

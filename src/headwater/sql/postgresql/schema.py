@@ -100,8 +100,12 @@ def install(connection: sa.Connection, tracking: Tracking) -> None:
     """Create the table's triggers, in place of those of another declaration."""
     drop_triggers(connection, tracking)
     own = _own_schema(connection)
-    for statement in (*_functions(tracking, own), *triggers(tracking, own).values()):
+    made = triggers(tracking, own)
+    for statement in (*_functions(tracking, own), *made.values()):
         run(connection, statement)
+    # Also for what logical replication applies, and for whoever switches ordinary triggers off.
+    for kind in made:
+        _switch(connection, tracking, kind, "ENABLE ALWAYS")
 
 
 def forget(connection: sa.Connection, tracking: Tracking) -> None:
@@ -134,14 +138,13 @@ def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None)
         mine = TABLES.c.name == name
         connection.execute(TABLES.update().where(mine).values(epoch=new_epoch(), floor=0))
         connection.execute(REMOVALS.delete().where(REMOVALS.c.table_name == name))
-        where, trigger = qualified(tracking), quote(trigger_name(tracking, "update"))
-        run(connection, f"ALTER TABLE {where} DISABLE TRIGGER {trigger}")
+        _switch(connection, tracking, "update", "DISABLE")
         run(
             connection,
-            f"UPDATE {where} SET {CHANGE} = '0', {ORDER} = 0 "
+            f"UPDATE {qualified(tracking)} SET {CHANGE} = '0', {ORDER} = 0 "
             f"WHERE {CHANGE} >= pg_snapshot_xmax(pg_current_snapshot())",
         )
-        run(connection, f"ALTER TABLE {where} ENABLE TRIGGER {trigger}")
+        _switch(connection, tracking, "update", "ENABLE ALWAYS")
 
 
 def triggers(tracking: Tracking, own: str) -> dict[str, str]:
@@ -216,6 +219,11 @@ def qualified(tracking: Tracking) -> str:
 def quote(name: str) -> str:
     """An identifier as SQL."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def _switch(connection: sa.Connection, tracking: Tracking, kind: str, how: str) -> None:
+    name = quote(trigger_name(tracking, kind))
+    run(connection, f"ALTER TABLE {qualified(tracking)} {how} TRIGGER {name}")
 
 
 def _functions(tracking: Tracking, own: str) -> list[str]:

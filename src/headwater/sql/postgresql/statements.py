@@ -67,7 +67,7 @@ class Statements:
             .where(
                 found.tgrelid == sa.literal_column(f"'{table}'::regclass"),
                 found.tgname.in_(names),
-                found.tgenabled.in_(("O", "A")),
+                found.tgenabled == "A",
             )
             .scalar_subquery()
         )

@@ -1,0 +1,1 @@
+"""Is each row of a PostgreSQL table told once? ``uv run python -m benchmarks.exactness``."""

@@ -1,0 +1,22 @@
+"""The table that is written and followed, and its feed."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from headwater.feeds.feed import Feed
+from headwater.sql import track
+
+FEED = Feed("rows", collection="rows", event="row")
+
+
+class Own(DeclarativeBase):
+    pass
+
+
+@track()
+class Item(Own):
+    __tablename__ = "exactness_rows"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    writer: Mapped[int]
