@@ -117,7 +117,7 @@ class Load:
         every: float | None = None,
         gap: float = 0.0,
         limit: float = 30.0,
-        slack: float = 3.0,
+        slack: float = 10.0,
     ) -> Fired:
         """Fire shots, one after another has arrived, or one ``every`` so many seconds.
 

@@ -37,6 +37,9 @@ def section(found: Found, about: Mapping[str, str]) -> str:
         lines += [f"### {scenario.title}", "", *table(scenario, rows), ""]
         if scenario.note:
             lines += [scenario.note, ""]
+    busy = [row.get("client_busy") for _, rows in found for row in rows]
+    most = max((value for value in busy if value is not None), default=0.0)
+    lines += [f"The load generator had something to read for at most {most:.0%} of the time.", ""]
     known = {row.peer: row.about for _, rows in found for row in rows if row.about}
     versions = sorted({f"- {peer}: {version}" for peer, version in known.items()})
     lines += ["### Versions", "", *versions, ""]

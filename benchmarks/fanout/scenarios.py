@@ -175,6 +175,7 @@ SCENARIOS = [
         columns={
             "seconds": "seconds until all are live",
             "per_s": "streams/s",
+            "refused": "refused",
             "statements": "statements",
             "cpu": "CPU, s",
             "peak": "peak memory, MB",

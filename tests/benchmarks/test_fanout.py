@@ -88,7 +88,7 @@ def test_only_what_is_between_the_markers_of_the_page_is_replaced(tmp_path: Path
 
 def test_the_report_names_machine_and_command_and_who_was_left_out():
     rows = [
-        Row("C", "cc", [{"cpu": 5.0}]),
+        Row("C", "cc", [{"cpu": 5.0, "client_busy": 0.61}]),
         Row("ours & co", "1", [{"cpu": 6.0, "cpu_ratio": 1.2, "lost": 0}, {"cpu_ratio": 1.4}]),
         Row("absent", why_not="it was not found"),
     ]
@@ -98,6 +98,7 @@ def test_the_report_names_machine_and_command_and_who_was_left_out():
     assert "```sh\nrun it\n```" in text
     assert "On a machine, idle; today." in text
     assert "| ours & co | 6 | 1.30 |" in text
+    assert "for at most 61% of the time" in text
     assert "- absent: it was not found" in text
     picture = report.plot(found)
     assert "ours &amp; co" in picture
