@@ -79,10 +79,10 @@ def main() -> int:
         this = scenario.quick() if asked.quick else scenario
         rounds = asked.rounds or (1 if asked.quick else 3)
         began = time.monotonic()
-        say(f"{scenario.name}: {scenario.title}")
+        say(f"{this.name}: {this.title}")
         rows = this.run(rounds, lambda name: any(part in name.lower() for part in parts))
         found.append((this, rows))
-        print("\n".join(["", f"### {scenario.title}", "", *report.table(this, rows), ""]))
+        print("\n".join(["", f"### {this.title}", "", *report.table(this, rows), ""]))
         for row in rows:
             if row.why_not:
                 print(f"left out: {row.peer}: {row.why_not}")
