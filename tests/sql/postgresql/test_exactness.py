@@ -529,8 +529,8 @@ class LongTotal(Total):
     pass
 
 
-Exactness.TestCase.settings = _settings(120, 30)
-Total.TestCase.settings = _settings(60, 25)
+Exactness.TestCase.settings = _settings(300, 30)
+Total.TestCase.settings = _settings(120, 25)
 LongExactness.TestCase.settings = LongTotal.TestCase.settings = _settings(2000, 50)
 # Long enough to find the shortest run that fails.
 TestPrompt = pytest.mark.timeout(600)(Exactness.TestCase)
