@@ -1,13 +1,10 @@
-"""The table that is written and followed, and its feed."""
+"""The table that is written and followed."""
 
 from __future__ import annotations
 
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from headwater.feeds.feed import Feed
 from headwater.sql import track
-
-FEED = Feed("rows", collection="rows", event="row")
 
 
 class Own(DeclarativeBase):
