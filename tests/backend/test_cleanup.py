@@ -52,7 +52,7 @@ async def aged(world: World, admin: Person, ann: Person) -> World:
 
 async def test_what_is_too_old_goes(aged: World):
     changes = await count(aged, AccessChange)
-    await Cleanup(aged.backend).once()
+    await Cleanup(aged.backend, grace=0.1).once()
     for model in (LogEntry, Notification, ClientActivity):
         assert await count(aged, model) == 1
     assert await count(aged, AccessChange) == changes - 1
@@ -65,7 +65,7 @@ async def test_sessions_that_are_over_go(world: World, ann: Person, bob: Person)
             .where(Session.user_id == ann.id)
             .values(expires_at=utc_now() - timedelta(seconds=1))
         )
-    await Cleanup(world.backend).once()
+    await Cleanup(world.backend, grace=0.1).once()
     assert await count(world, Session) == 1
     assert (await bob.client.get("/api/users/me")).status_code == 200
 
@@ -78,7 +78,7 @@ async def test_metrics_go_by_their_own_age(world: World, monkeypatch: pytest.Mon
         return 0
 
     monkeypatch.setattr(world.backend.log, "trim", trim)
-    await Cleanup(world.backend).once()
+    await Cleanup(world.backend, grace=0.1).once()
     assert asked == [timedelta(days=7)]
 
 
@@ -88,7 +88,7 @@ async def test_one_failure_keeps_nothing_else(aged: World, monkeypatch, caplog, 
         raise error
 
     monkeypatch.setattr(aged.backend.tables.logs, "trim", fail)
-    await Cleanup(aged.backend).once()
+    await Cleanup(aged.backend, grace=0.1).once()
     assert await count(aged, LogEntry) == 2
     assert await count(aged, Notification) == 1
     assert "old log entries could not be removed" in caplog.text

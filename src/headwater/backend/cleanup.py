@@ -13,6 +13,7 @@ from headwater.backend.models import ClientActivity
 from headwater.backend.state import Backend
 from headwater.backend.times import utc_now
 from headwater.errors import SourceUnavailableError
+from headwater.sql.table import GRACE
 
 __all__ = ["Cleanup"]
 
@@ -25,10 +26,14 @@ _FIRST = 60.0
 
 
 class Cleanup:
-    """A task of one process. Several may run: each removes what it finds."""
+    """A task of one process. Several may run: each removes what it finds.
 
-    def __init__(self, backend: Backend) -> None:
+    A removal is announced ``grace`` seconds before, see `Table.trim`.
+    """
+
+    def __init__(self, backend: Backend, *, grace: float = GRACE) -> None:
         self._backend = backend
+        self._grace = grace
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -41,22 +46,22 @@ class Cleanup:
 
     async def once(self) -> None:
         """Remove everything that is too old now. A failure is logged and the rest goes on."""
-        settings, tables = self._backend.settings, self._backend.tables
+        settings, tables, grace = self._backend.settings, self._backend.tables, self._grace
         logs = timedelta(days=settings.keep_logs_days)
         notifications = timedelta(days=settings.keep_notifications_days)
         activity = timedelta(days=settings.keep_activity_days)
         metrics = timedelta(days=settings.keep_metrics_days)
         steps: dict[str, Callable[[], Awaitable[object]]] = {
-            "log entries": lambda: tables.logs.trim(max_age=logs, column="created_at"),
+            "log entries": lambda: tables.logs.trim(max_age=logs, column="created_at", grace=grace),
             "notifications": lambda: tables.notifications.trim(
-                max_age=notifications, column="created_at"
+                max_age=notifications, column="created_at", grace=grace
             ),
             "changes of rights": lambda: tables.access_changes.trim(
-                max_age=_KEEP_ACCESS_CHANGES, column="created_at"
+                max_age=_KEEP_ACCESS_CHANGES, column="created_at", grace=grace
             ),
             "metrics": lambda: self._backend.log.trim(max_age=metrics),
             "idle clients": lambda: self._remove_idle(activity),
-            "removals of clients": lambda: tables.activity.trim(max_age=activity),
+            "removals of clients": lambda: tables.activity.trim(max_age=activity, grace=grace),
             "sessions": self._backend.sign_ins.remove_expired,
         }
         for name, step in steps.items():

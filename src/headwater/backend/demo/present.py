@@ -39,8 +39,13 @@ class Present:
         self._walks = walks
         self._draw = random.Random()
         self._admin = Principal("user", cast.users[ADMIN[0]], "session", "", role="global_admin")
-        # Who works at the moment: user, team, satellite and client.
-        self._working = [self._newcomer() for _ in range(8)]
+        # Who works at the moment: user, team, satellite and client. Each viewer has a client in
+        # each team, so nobody looks at a page on which nothing happens.
+        places = sorted(cast.works_for)
+        teams = sorted({team for place in places for team in cast.works_for[place]})
+        pairs = [(user, team) for user in cast.viewers for team in teams]
+        self._working = [self._client(user, team) for user, team in pairs + pairs]
+        self._draw.shuffle(self._working)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -94,9 +99,13 @@ class Present:
 
     async def _work(self) -> None:
         """Some clients do something; now and then one stops for good and another begins."""
+        # The one that was quiet for longest, and any other.
+        first, *others = self._working
+        second = others.pop(self._draw.randrange(len(others)))
         if self._draw.random() < 0.08:
-            self._working[self._draw.randrange(len(self._working))] = self._newcomer()
-        for user_id, team_id, satellite_id, client in self._draw.sample(self._working, 2):
+            first = self._client(first[0], first[1])
+        self._working = [*others, second, first]
+        for user_id, team_id, satellite_id, client in (first, second):
             calls = self._draw.randint(0, 6)
             report = ActivityReport(
                 user_id=user_id,
@@ -108,11 +117,7 @@ class Present:
             )
             await self._backend.activities.add(satellite_id, [report])
 
-    def _newcomer(self) -> tuple[str, str, str, str]:
-        satellite_id = self._draw.choice(sorted(self._cast.works_for))
-        return (
-            self._draw.choice(self._cast.viewers),
-            self._draw.choice(self._cast.works_for[satellite_id]),
-            satellite_id,
-            self._draw.choice(sorted(CLIENTS)),
-        )
+    def _client(self, user_id: str, team_id: str) -> tuple[str, str, str, str]:
+        works_for = self._cast.works_for
+        places = sorted(place for place, teams in works_for.items() if team_id in teams)
+        return user_id, team_id, self._draw.choice(places), self._draw.choice(sorted(CLIENTS))
