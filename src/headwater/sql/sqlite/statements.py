@@ -62,11 +62,17 @@ class Statements:
 
     def head(self) -> Query:
         """Epoch, last, floor, declaration, and how many of the table's triggers there are."""
-        found = sa.table("sqlite_master", sa.column("type"), sa.column("name")).c
+        columns = ("type", "name", "tbl_name")
+        found = sa.table("sqlite_master", *map(sa.column, columns)).c
         names = [trigger_name(self._shape.name, one) for one in triggers(self._shape.tracking)]
         present = (
             sa.select(sa.func.count())
-            .where(found.type == "trigger", found.name.in_(names))
+            .where(
+                found.type == "trigger",
+                found.name.in_(names),
+                # Those of a table that was renamed went with it.
+                sa.func.lower(found.tbl_name) == self._shape.name.lower(),
+            )
             .scalar_subquery()
         )
         return sa.select(
