@@ -105,6 +105,27 @@ def test_it_gives_up_rather_than_make_all_others_wait(postgres, database, connec
     assert told_apart(connection) == (5000, 5000)
 
 
+def test_in_the_callers_transaction_too_and_leaves_it_its_own_patience(
+    postgres, database, connection, monkeypatch
+):
+    monkeypatch.setattr("headwater.sql.postgresql.migrate._PATIENCE", "50ms")
+    engine = sa.create_engine(postgres.url(database))
+    with psycopg.connect(postgres.conninfo(database)) as reader:
+        reader.execute("SELECT count(*) FROM big")
+        with (
+            pytest.raises(sa.exc.OperationalError, match="lock timeout"),
+            engine.begin() as transaction,
+        ):
+            add_tracking(transaction, "big")
+        reader.rollback()
+    with engine.begin() as transaction:
+        transaction.execute(text("SET LOCAL lock_timeout = '7s'"))
+        add_tracking(transaction, "big")
+        assert transaction.scalar(text("SHOW lock_timeout")) == "7s"
+    engine.dispose()
+    assert told_apart(connection) == (5000, 5000)
+
+
 def test_it_may_be_repeated_and_keeps_positions(connection):
     add_tracking(connection, "big")
     connection.execute(text("INSERT INTO big (user_id) VALUES (2)"))

@@ -113,13 +113,24 @@ def _in_schema(tracking: Tracking, name: str) -> str:
 def _step(connection: sa.Connection, *, alone: bool) -> Iterator[None]:
     """A short transaction of its own on a connection in AUTOCOMMIT; else the caller's."""
     if not alone:
+        # The rest of the caller's transaction goes on with its own.
+        before = connection.scalar(sa.text("SELECT current_setting('lock_timeout')"))
+        _wait_for_locks(connection, _PATIENCE)
         yield
+        _wait_for_locks(connection, before)
         return
     schema.run(connection, "BEGIN")
     try:
-        schema.run(connection, f"SET LOCAL lock_timeout = '{_PATIENCE}'")
+        _wait_for_locks(connection, _PATIENCE)
         yield
     except BaseException:
         schema.run(connection, "ROLLBACK")
         raise
     schema.run(connection, "COMMIT")
+
+
+def _wait_for_locks(connection: sa.Connection, longest: str) -> None:
+    """Until the end of the transaction."""
+    connection.execute(
+        sa.text("SELECT set_config('lock_timeout', :longest, true)"), {"longest": longest}
+    )

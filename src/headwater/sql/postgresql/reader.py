@@ -76,6 +76,9 @@ class PostgreSQLReader(Reader):
     def parse(self, text: str) -> SnapshotPlace:
         return SnapshotPlace.parse(text)
 
+    def beginning(self) -> SnapshotPlace:
+        return SnapshotPlace(NOTHING)
+
     async def head(self) -> Head:
         rows = await self._read(lambda statements: (statements.head(), {}))
         facts = self._facts(rows)
@@ -91,7 +94,7 @@ class PostgreSQLReader(Reader):
                 "from a dump of another one; call "
                 "headwater.sql.postgresql.schema.renew_epochs() once"
             )
-        return Head(facts.epoch, SnapshotPlace(self._bounded(facts)))
+        return Head(facts.epoch, SnapshotPlace(self._bounded(facts)), facts.floor)
 
     async def locate(self, epoch: str, place: Place) -> None:
         own = _own(place)
@@ -101,8 +104,10 @@ class PostgreSQLReader(Reader):
         self._check(own, facts)
         self._note(facts.epoch, own.snapshot.xmax)
 
-    async def batch(self, epoch: str, after: Place, limit: int) -> Batch:
-        page, facts = await self._after(EVERYTHING, None, self._now(), limit, _own(after), epoch)
+    async def batch(self, epoch: str, after: Place, limit: int, *, trimmed: int = 0) -> Batch:
+        page, facts = await self._after(
+            EVERYTHING, None, self._now(), limit, _own(after), epoch, trimmed
+        )
         retiring = None
         if facts.retiring is not None:
             retiring = SnapshotPlace(Snapshot(facts.retiring + 1))
@@ -173,6 +178,7 @@ class PostgreSQLReader(Reader):
         limit: int,
         place: SnapshotPlace,
         epoch: str | None = None,
+        trimmed: int = 0,
     ) -> tuple[Page, Facts]:
         rows = await self._read(
             lambda statements: statements.after(wanted, window, now, limit + 1, place)
@@ -180,7 +186,7 @@ class PostgreSQLReader(Reader):
         facts = self._facts(rows)
         if epoch is not None and epoch != facts.epoch:
             raise PositionError(str(place), "unknown", "the database is another one")
-        self._check(place, facts)
+        self._check(place, facts, trimmed)
         self._note(facts.epoch, place.snapshot.xmax)
         seen = self._bounded(facts)
         # What left the window is told first; from then on every place says so.
@@ -304,11 +310,11 @@ class PostgreSQLReader(Reader):
     def _long(self, facts: Facts) -> bool:
         return len(facts.now.running) > _FEW and self._bounded(facts).xmax <= facts.newest
 
-    def _check(self, place: SnapshotPlace, facts: Facts) -> None:
+    def _check(self, place: SnapshotPlace, facts: Facts, trimmed: int = 0) -> None:
         snapshot = place.snapshot
         if snapshot.xmax > facts.seen.xmax or any(map(snapshot.has, facts.seen.running)):
             raise PositionError(str(place), "unknown", "it lies in the future")
-        if facts.floor and not snapshot.covers(Snapshot(facts.floor + 1)):
+        if facts.floor > trimmed and not snapshot.covers(Snapshot(facts.floor + 1)):
             raise PositionError(str(place), "expired")
 
     def _change(self, row: Row, place: SnapshotPlace, *, removed: bool = False) -> Change:

@@ -38,7 +38,7 @@ async def ask(connection: AsyncConnection) -> Server:
     version, name, control = (await connection.execute(_ASK)).one()
     if version < OLDEST:
         raise DeclarationError(
-            f"PostgreSQL {name} is too old: tables can be followed on PostgreSQL 13 and later, "
+            f"PostgreSQL {name} is too old: tables and event logs need PostgreSQL 13 or later, "
             "which know 64-bit transaction ids"
         )
     return Server(version, bool(control))
