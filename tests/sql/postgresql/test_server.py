@@ -44,7 +44,7 @@ async def opened(server, database="postgres"):
 
 async def test_a_server_that_is_too_old_is_refused(engine, monkeypatch):
     monkeypatch.setattr(server_module, "OLDEST", 990000)
-    with pytest.raises(DeclarationError, match="too old.*13 and later"):
+    with pytest.raises(DeclarationError, match="too old.*13 or later"):
         await Table(engine, Log).where().page(1)
     with pytest.raises(DeclarationError, match="too old"):
         await Table(engine, Log).origin.attach(Recorder())
