@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,14 @@ __all__ = ["Batch", "Follow", "Head", "Reader"]
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a table is now: its epoch and the place of its latest change."""
+    """Where a table is now: its epoch and the place of its latest change.
+
+    ``trimmed``: changes up to this number, on PostgreSQL this transaction, may have been trimmed.
+    """
 
     epoch: str
     place: Place
+    trimmed: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,10 @@ class Reader(ABC):
         """Read the text of a place."""
 
     @abstractmethod
+    def beginning(self) -> Place:
+        """The place before all changes."""
+
+    @abstractmethod
     async def head(self) -> Head:
         """Where the table is now."""
 
@@ -73,8 +81,12 @@ class Reader(ABC):
         """Raises PositionError unless the place can be resumed now."""
 
     @abstractmethod
-    async def batch(self, epoch: str, after: Place, limit: int) -> Batch:
-        """All changes after a place, for the tail."""
+    async def batch(self, epoch: str, after: Place, limit: int, *, trimmed: int = 0) -> Batch:
+        """All changes after a place, for the tail.
+
+        A place before what was trimmed is expired, unless it was trimmed up to ``trimmed`` only:
+        who says so knows of that, and reads what is left.
+        """
 
     @abstractmethod
     async def page(

@@ -41,6 +41,7 @@ class Table:
             On SQLite it is one order in any case.
 
     Attributes:
+        engine: the same.
         origin: what the hub follows.
 
     Raises DeclarationError.
@@ -55,6 +56,7 @@ class Table:
         order: Order = "prompt",
     ) -> None:
         self._shape = Shape(model)
+        self.engine = engine
         also = [one.sync_engine if isinstance(one, AsyncEngine) else one for one in listen]
         self.reader: Reader = _reader(engine, self._shape, also, order)
         self.origin = TableOrigin(self.reader)
@@ -88,6 +90,7 @@ class Table:
         """
         table = cls.__new__(cls)
         table._shape = Shape(model, tracked=False)
+        table.engine = engine
         also = [one.sync_engine if isinstance(one, AsyncEngine) else one for one in listen]
         table.reader = UntrackedReader(engine, table._shape, order_by, reread, also)
         table.origin = TableOrigin(table.reader)

@@ -59,6 +59,9 @@ class SQLiteReader(Reader):
     def parse(self, text: str) -> RowPlace:
         return RowPlace.parse(text)
 
+    def beginning(self) -> RowPlace:
+        return RowPlace(0)
+
     async def head(self) -> Head:
         rows = await self._read((self._statements.head(), {}))
         self._registry(rows)
@@ -67,7 +70,7 @@ class SQLiteReader(Reader):
                 f"{self._name}: some of its triggers are gone, as after a migration that rebuilt "
                 "the table; call add_tracking() again"
             )
-        return Head(rows[0][0], RowPlace(rows[0][1]))
+        return Head(rows[0][0], RowPlace(rows[0][1]), rows[0][2])
 
     async def locate(self, epoch: str, place: Place) -> None:
         rows = await self._read((self._statements.head(), {}))
@@ -76,14 +79,14 @@ class SQLiteReader(Reader):
             raise PositionError(str(place), "unknown", "it is of another database")
         self._check(_own(place), last, floor)
 
-    async def batch(self, epoch: str, after: Place, limit: int) -> Batch:
+    async def batch(self, epoch: str, after: Place, limit: int, *, trimmed: int = 0) -> Batch:
         place = _own(after)
         now = self._now()
         rows = await self._read(self._statements.after(EVERYTHING, None, now, limit + 1, place))
         last, floor = self._registry(rows)
         if rows[0][0] != epoch:
             raise PositionError(str(place), "unknown", "the database is another one")
-        self._check(place, last, floor)
+        self._check(place, last, floor if floor > trimmed else 0)
         found = _picked(rows)
         has_more = len(found) > limit
         changes = [self._change(row, RowPlace(row[4])) for row in found[:limit]]

@@ -81,6 +81,9 @@ class UntrackedReader(Reader):
     def parse(self, text: str) -> KeysetPlace:
         return KeysetPlace.parse(text)
 
+    def beginning(self) -> KeysetPlace:
+        return KeysetPlace(datetime.min.replace(tzinfo=UTC))
+
     async def head(self) -> Head:
         return Head(self._epoch, await self._latest())
 
@@ -88,7 +91,14 @@ class UntrackedReader(Reader):
         if epoch != self._epoch:
             raise PositionError(str(place), "unknown", "it is of another table")
 
-    async def batch(self, epoch: str, after: Place, limit: int) -> Batch:  # noqa: ARG002
+    async def batch(
+        self,
+        epoch: str,  # noqa: ARG002 - it knows of one only
+        after: Place,
+        limit: int,
+        *,
+        trimmed: int = 0,  # noqa: ARG002
+    ) -> Batch:
         page = await self._after(EVERYTHING, limit, _own(after))
         return Batch(page.changes, page.end, page.has_more)
 
