@@ -28,10 +28,11 @@ ALLOWED: dict[str, set[str]] = {
     "eventlog": {*CORE, "sql"},
     "delivery": CORE,
     "web": {*CORE, "delivery"},
+    "relay": {*CORE, "eventlog", "sql"},
     "client": {"errors", "protocol"},
     "testing": {*CORE, "eventlog", "sql", "delivery", "web", "client"},
     "backend": {*CORE, "eventlog", "sql", "delivery", "web"},
-    "cli": {*CORE, "eventlog", "sql", "delivery", "web", "client", "backend"},
+    "cli": {*CORE, "eventlog", "sql", "delivery", "web", "client", "backend", "relay"},
 }
 
 MAX_LINES = 400

@@ -24,6 +24,7 @@ PAGES: dict[str, str] = {
     "headwater.eventlog.nats": "eventlog.md",
     "headwater.sql": "sql.md",
     "headwater.sql.alembic": "sql.md",
+    "headwater.relay": "relay.md",
     "headwater.web.fastapi": "fastapi.md",
     "headwater.web.problems": "fastapi.md",
     "headwater.web.asgi": "asgi.md",

@@ -10,6 +10,7 @@
     │   ├── EventTooLargeError       an incoming event over the decoder's bound
     │   └── ResponseError            an HTTP answer that a client cannot follow
     ├── SourceUnavailableError       a database or engine that is away just now; try again later
+    ├── RelayStoppedError            a relay that cannot go on where it was; somebody must decide
     └── MissingExtraError (ImportError)   an optional dependency that is not installed
 
 Facts are attributes; the sentence for people is in ``__str__``.
@@ -28,6 +29,7 @@ __all__ = [
     "MissingExtraError",
     "PeerError",
     "PositionError",
+    "RelayStoppedError",
     "ResetReason",
     "ResponseError",
     "SourceUnavailableError",
@@ -151,6 +153,26 @@ class SourceUnavailableError(HeadwaterError):
 
     def __str__(self) -> str:
         return f"{self.source} cannot be read just now: {self.detail}"
+
+
+class RelayStoppedError(HeadwaterError):
+    """A relay cannot go on where it was, and was not told what to do then (``on_reset=``).
+
+    Attributes:
+        relay: its name.
+        detail: why: the table or the event log is not what it was.
+    """
+
+    def __init__(self, relay: str, detail: str) -> None:
+        super().__init__(relay, detail)
+        self.relay = relay
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return (
+            f"relay {self.relay!r} stopped: {self.detail}; start it with on_reset='repeat', after "
+            "which events may be there twice, or with 'skip', after which some may be missing"
+        )
 
 
 class MissingExtraError(HeadwaterError, ImportError):

@@ -24,6 +24,7 @@ def application() -> typer.Typer:
     from headwater.cli.demo import demo
     from headwater.cli.migrate import migrate
     from headwater.cli.publish import publish
+    from headwater.cli.relay import relay
     from headwater.cli.serve import serve
     from headwater.cli.tail import tail
     from headwater.cli.users import add
@@ -43,6 +44,7 @@ def application() -> typer.Typer:
     app.add_typer(users, name="users")
     app.command()(tail)
     app.command()(publish)
+    app.command()(relay)
     app.command()(check)
     app.command()(bench)
     return app

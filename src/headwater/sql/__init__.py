@@ -7,6 +7,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("sql", "sqlalchemy") from error
 
+from headwater.sql.epochs import renew_epochs
 from headwater.sql.postgresql.connections import postgresql_engine
 from headwater.sql.sqlite.connections import configure_sqlite, sqlite_engine
 from headwater.sql.sqlite.place import RowPlace
@@ -21,6 +22,7 @@ __all__ = [
     "TableSource",
     "configure_sqlite",
     "postgresql_engine",
+    "renew_epochs",
     "sqlite_engine",
     "track",
     "track_table",

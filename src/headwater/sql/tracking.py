@@ -22,7 +22,7 @@ from headwater.sql.postgresql import schema as postgresql_schema
 from headwater.sql.sqlite import schema as sqlite_schema
 from headwater.sql.tracked import CHANGE, ORDER, Tracking, change_column, change_indexes
 
-__all__ = ["attributes_of", "track", "track_table", "tracking_of"]
+__all__ = ["attributes_of", "track", "track_as", "track_table", "tracking_of"]
 
 M = TypeVar("M")
 
@@ -115,6 +115,12 @@ def track_table(
         target.add_is_dependent_on(needed)
     event.listen(target, "after_create", _after_create)
     event.listen(target, "after_drop", _after_drop)
+
+
+def track_as(table: sa.Table, tracking: Tracking) -> None:
+    """Note how a table is tracked already, of which the database told."""
+    table.info[_INFO] = tracking
+    table.append_column(change_column())
 
 
 def tracking_of(table: sa.Table) -> Tracking:

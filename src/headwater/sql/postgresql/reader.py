@@ -92,7 +92,7 @@ class PostgreSQLReader(Reader):
             raise DeclarationError(
                 f"{self._name} has rows of transactions that this server has not made yet, as "
                 "from a dump of another one; call "
-                "headwater.sql.postgresql.schema.renew_epochs() once"
+                "headwater.sql.renew_epochs() once"
             )
         return Head(facts.epoch, SnapshotPlace(self._bounded(facts)), facts.floor)
 

@@ -1,0 +1,255 @@
+"""``headwater relay``: move a tracked table into an event log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headwater.errors import (
+    DeclarationError,
+    MissingExtraError,
+    RelayStoppedError,
+    SourceUnavailableError,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from headwater.eventlog import EventLog
+    from headwater.relay import Relay
+
+__all__ = ["relay"]
+
+# Seconds between two tries to look at a table of a database that is away.
+_RETRY = 1.0
+
+
+class Order(StrEnum):
+    """``order=`` of a table."""
+
+    PROMPT = "prompt"
+    TOTAL = "total"
+
+
+class Start(StrEnum):
+    """``start=`` of a relay."""
+
+    BEGINNING = "beginning"
+    NOW = "now"
+
+
+class OnReset(StrEnum):
+    """``on_reset=`` of a relay."""
+
+    STOP = "stop"
+    REPEAT = "repeat"
+    SKIP = "skip"
+
+
+def relay(
+    database: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            envvar="HEADWATER_DATABASE",
+            help="Where the table is: sqlite:///path or postgresql://.",
+            show_default=False,
+        ),
+    ],
+    table: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="A tracked table; on PostgreSQL SCHEMA.NAME for another schema.",
+            show_default=False,
+        ),
+    ],
+    event_log: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            envvar="HEADWATER_EVENT_LOG",
+            help="The event log: sqlite:///path, postgresql://, redis:// or nats://.",
+            show_default=False,
+        ),
+    ],
+    topic: Annotated[
+        str, typer.Option(metavar="NAME", help="The topic to append to.", show_default=False)
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What tells this relay from others of the database.  [default: the topic]",
+            show_default=False,
+        ),
+    ] = None,
+    order: Annotated[
+        Order,
+        typer.Option(
+            metavar="prompt|total",
+            help="On PostgreSQL: append a row when it commits, or when no older transaction runs.",
+        ),
+    ] = Order.PROMPT,
+    start: Annotated[
+        Start,
+        typer.Option(
+            metavar="beginning|now",
+            help="The first time: with all rows that are there, or with those to come.",
+        ),
+    ] = Start.BEGINNING,
+    on_reset: Annotated[
+        OnReset,
+        typer.Option(
+            metavar="stop|repeat|skip",
+            help="When the table or the log is not what it was: stop; begin again with all rows, "
+            "so that none is missing; or go on, so that none is there twice.",
+        ),
+    ] = OnReset.STOP,
+    lease: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.1,
+            max=3600,
+            help="Another process takes over from one that says nothing for so long.",
+        ),
+    ] = 5.0,
+    batch: Annotated[
+        int, typer.Option(metavar="EVENTS", min=1, help="Events of one append, at most.")
+    ] = 500,
+) -> None:
+    """Move a tracked table's rows into a topic of an event log, each exactly once.
+
+    An event is a row's columns as JSON; of a keyed table a row that was removed is
+    {"_removed": {its key}}. It goes on until it is told to end, and the next start goes on where
+    it was. Any number of processes may run the same relay: one works, the others wait.
+    """
+    try:
+        from headwater.relay import Relay
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("sql", error.name or "sqlalchemy") from error
+    from headwater.eventlog import open_log
+
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(message)s", force=True
+    )
+    logging.getLogger("headwater").setLevel(logging.INFO)
+
+    async def run() -> None:
+        engine = _engine(database)
+        log: EventLog | None = None
+        try:
+            log = open_log(event_log)
+            ending = _Ending()
+            found = await _table(engine, table, order.value, ending)
+            if found is None:
+                return
+            moving = Relay(
+                found,
+                log,
+                topic,
+                name=name,
+                start=start.value,
+                on_reset=on_reset.value,
+                lease=lease,
+                batch=batch,
+            )
+            print(f"Relays table {table} into topic {topic} (Ctrl-C ends it)", flush=True)
+            await _run(moving, ending)
+            print(f"{moving.relayed} relayed", flush=True)
+        finally:
+            if log is not None:
+                await log.close()
+            await engine.dispose()
+
+    try:
+        asyncio.run(run())
+    except RelayStoppedError as error:
+        raise DeclarationError(
+            f"Relay {error.relay} stopped: {error.detail}. Start it once with --on-reset repeat, "
+            "after which events may be there twice, or skip, after which some may be missing."
+        ) from error
+
+
+class _Ending:
+    """Notes that the process is to end. A second signal ends it without waiting."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ask, task)
+
+    def _ask(self, task: asyncio.Task[Any] | None) -> None:
+        if self.asked.is_set() and task is not None:
+            task.cancel()
+        self.asked.set()
+
+
+async def _run(moving: Relay, ending: _Ending) -> None:
+    async def stop() -> None:
+        await ending.asked.wait()
+        moving.stop()
+
+    stopping = asyncio.create_task(stop())
+    try:
+        await moving.run()
+    finally:
+        stopping.cancel()
+
+
+async def _table(engine: AsyncEngine, name: str, order: Any, ending: _Ending) -> Any:
+    """The table, as soon as the database can be asked; None if it is to end before."""
+    from headwater.sql import Table
+    from headwater.sql.reflected import reflect
+
+    said = ""
+    while not ending.asked.is_set():
+        try:
+            return Table(engine, await reflect(engine, name), order=order)
+        except SourceUnavailableError as error:
+            if str(error) != said:
+                said = str(error)
+                logging.getLogger("headwater.relay").warning("%s; trying again", said)
+        try:
+            async with asyncio.timeout(_RETRY):
+                await ending.asked.wait()
+        except TimeoutError:
+            continue
+    return None
+
+
+def _engine(url: str) -> AsyncEngine:
+    from sqlalchemy import URL
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    from headwater.sql import configure_sqlite, postgresql_engine
+
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() in {"postgresql", "postgres", "postgresql+psycopg"}:
+        return postgresql_engine(url)
+    if scheme.lower() not in {"sqlite", "sqlite+aiosqlite"}:
+        # The rest of an address may hold a password, so it is not shown.
+        raise DeclarationError(
+            f"{scheme + '://' if rest else 'this'} is no database that a table can be relayed "
+            "from: give sqlite:///path or postgresql://user@host/name"
+        )
+    path = rest.removeprefix("/")
+    if not rest.startswith("/") or path in {"", ":memory:"} or "?" in path:
+        raise DeclarationError(
+            "a database in SQLite is given as sqlite:///path, or sqlite:////path for an absolute "
+            "path, without options"
+        )
+    if not Path(path).exists():
+        raise DeclarationError(f"there is no database file {path!r}")
+    address = URL.create("sqlite+aiosqlite", database=path)
+    # FULL: what is about to be appended must not be forgotten in a power cut.
+    return configure_sqlite(create_async_engine(address), synchronous="FULL")

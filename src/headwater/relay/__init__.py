@@ -1,0 +1,14 @@
+"""A relay moves a tracked SQL table into a topic of an event log, each change exactly once."""
+
+from headwater.errors import MissingExtraError
+
+try:
+    import sqlalchemy as _sqlalchemy  # noqa: F401
+except ImportError as error:
+    raise MissingExtraError("sql", "sqlalchemy") from error
+
+from headwater.errors import RelayStoppedError
+from headwater.relay.ledger import create_tables
+from headwater.relay.relay import OnReset, Relay, Start
+
+__all__ = ["OnReset", "Relay", "RelayStoppedError", "Start", "create_tables"]
