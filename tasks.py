@@ -27,7 +27,7 @@ TASKS: dict[str, tuple[str, list[str]]] = {
         ["uv run docs/generate.py --check", "uv run pytest tests/docs"],
     ),
     "wheel": ("build the wheel and try it in clean environments", ["uv run .ci/wheel.py"]),
-    "soak": ("the long forms of some tests", ["uv run pytest -m soak --timeout=0"]),
+    "soak": ("the long forms of some tests", ["uv run pytest -m soak --timeout=0 -n 0"]),
     "check": (
         "what to run before a commit",
         ["@lint", "@format-check", "@types", "@test"],

@@ -16,6 +16,7 @@ from sqlalchemy.pool import StaticPool
 from headwater.errors import SourceUnavailableError, UsageError
 from headwater.sql import Table, configure_sqlite, sqlite_engine
 from support.tables import Base, Client, Log, Recorder
+from support.until import until
 
 
 @pytest.fixture
@@ -144,7 +145,10 @@ async def test_nothing_is_left_after_the_last_detach(engine):
         await table.origin.attach(Recorder())
         await table.origin.detach()
         await table.origin.detach()
-    assert not [t for t in set(threading.enumerate()) - before if "headwater" in t.name]
+    # A thread that was told to end needs a moment to do so.
+    await until(
+        lambda: not [t for t in set(threading.enumerate()) - before if "headwater" in t.name]
+    )
     assert not [t for t in asyncio.all_tasks() if "headwater" in t.get_name()]
 
 

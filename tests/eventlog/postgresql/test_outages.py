@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import signal
+from contextlib import suppress
 
 import psycopg
 import pytest
@@ -166,6 +167,21 @@ async def test_events_of_another_servers_transactions_are_not_new_for_ever(place
             assert follower.records[0].data == {"n": 2}
 
 
+async def replicated(standby, place):
+    """Until it has the tables of the log."""
+    name = psycopg.conninfo.conninfo_to_dict(place)["dbname"]
+    there = "SELECT to_regclass('headwater_events') IS NOT NULL"
+    async with asyncio.timeout(20):
+        while True:
+            with (
+                suppress(psycopg.OperationalError),
+                psycopg.connect(standby.conninfo(name), autocommit=True) as connection,
+            ):
+                if connection.execute(there).fetchone()[0]:
+                    return
+            await asyncio.sleep(0.02)
+
+
 async def test_a_standby_can_be_followed_and_takes_no_appends(own, place):
     """It does not tell which transactions run, so it is read with that in mind."""
     standby = Postgres()
@@ -175,6 +191,7 @@ async def test_a_standby_can_be_followed_and_takes_no_appends(own, place):
         async with open_log(place) as log:
             await log.append("t", {"n": 0})
             standby.start()
+            await replicated(standby, place)
             async with open_log(place.replace(str(own.folder), str(standby.folder))) as copy:
                 async with asyncio.timeout(20):
                     while not (await copy.read("t", START, 1)).records:
