@@ -25,11 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from benchmarks.commit_to_client.__main__ import database, serving
+from benchmarks.commit_to_client.__main__ import TEXT, database, serving
 from benchmarks.fanout.machine import CLIENT_CORE, pin
 
 _ID = re.compile(rb'data: {"id":(\d+)')
-TEXT = "a row of some length, as a log line has it"
 
 
 def fill(kind: str, connection: Any, rows: int) -> None:

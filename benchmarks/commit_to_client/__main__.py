@@ -54,15 +54,16 @@ from benchmarks.fanout.machine import (  # noqa: E402
 
 from support.postgres import Postgres  # noqa: E402
 
-INSERT = "INSERT INTO latency_rows (text) VALUES ('a row of some length, as a log line has it')"
+TEXT = "a row of some length, as a log line has it"
+INSERT = f"INSERT INTO latency_rows (text) VALUES ('{TEXT}')"
 _ROW = re.compile(rb'event: row\n(?:id: [^\n]*\n)?data: {"id":(\d+)')
 
 
 class Stream(asyncio.Protocol):
-    """One client: notes when each row came. Blocks come whole, as they are small."""
+    """One client: notes when each row came."""
 
     def __init__(self, path: str, came: dict[int, list[float]]) -> None:
-        self._path, self._came = path, came
+        self._path, self._came, self._kept = path, came, b""
         self._transport: asyncio.Transport | None = None
         self.live: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -75,7 +76,10 @@ class Stream(asyncio.Protocol):
         if not self.live.done() and b"\n\n" in data:
             self.live.set_result(None)
             return
-        for number in _ROW.findall(data):
+        self._kept += data
+        whole = self._kept.rfind(b"\n\n") + 2
+        found, self._kept = _ROW.findall(self._kept[:whole]), self._kept[whole:]
+        for number in found:
             self._came.setdefault(int(number), []).append(now)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -58,11 +58,21 @@ def create() -> FastAPI:
         nonlocal statements
         statements += 1
 
+    late: list[float] = []
+
+    async def watch_the_loop() -> None:
+        while True:
+            due = time.perf_counter() + 0.005
+            await asyncio.sleep(0.005)
+            late.append(time.perf_counter() - due)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with engine.begin() as connection:
             await connection.run_sync(Own.metadata.create_all)
+        watching = asyncio.create_task(watch_the_loop())
         yield
+        watching.cancel()
 
     app = FastAPI(lifespan=lifespan)
     live = LiveRouter()
@@ -84,6 +94,13 @@ def create() -> FastAPI:
     @app.get("/statements")
     async def asked() -> int:
         return statements
+
+    @app.get("/late")
+    async def waited() -> list[float]:
+        """Seconds by which callbacks of the event loop were late, since it was last asked."""
+        found = late.copy()
+        late.clear()
+        return found
 
     @app.get("/polled/stream")
     async def polled() -> StreamingResponse:

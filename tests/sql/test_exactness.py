@@ -292,7 +292,7 @@ class LongExactness(Exactness):
 
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink]
 Exactness.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=15, deadline=None, phases=PHASES
+    max_examples=200, stateful_step_count=15, deadline=None, phases=PHASES
 )
 LongExactness.TestCase.settings = settings(
     max_examples=3000, stateful_step_count=30, deadline=None, phases=PHASES
