@@ -11,8 +11,9 @@ from support.markdown import ROOT
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import busy_table, resume_gap  # noqa: E402
 from benchmarks.commit_to_client import __main__ as commit_to_client  # noqa: E402
+
+from benchmarks import busy_table, resume_gap  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
