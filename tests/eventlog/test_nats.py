@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from nats.aio.msg import Msg
 
 from headwater.errors import SourceUnavailableError, UsageError
 from headwater.eventlog import EventLog, open_log
@@ -130,6 +131,47 @@ async def test_a_crowd_of_batches(log: NatsLog, nats: Nats) -> None:
     kept = await seen(log)
     assert len(kept) == 80 * 40
     assert all(kept[start : start + 40] == [kept[start]] * 40 for start in range(0, 3200, 40))
+
+
+async def test_small_batches_that_come_at_once_are_one_for_the_server(
+    log: NatsLog, nats: Nats
+) -> None:
+    """Each waits for the disk: a hundred reports that come together must not take turns there."""
+    commits = 0
+
+    async def count(message: Msg) -> None:
+        nonlocal commits
+        commits += "Nats-Batch-Commit" in (message.headers or {})
+
+    follower = Recorder()
+    await log.follow("t0", follower)
+    async with nats.streams() as streams:
+        await streams._nc.subscribe("headwater.t.*", cb=count)
+        await streams._nc.flush()
+        told = await asyncio.gather(
+            *(log.append(f"t{n % 3}", [{"n": [n, part]} for part in range(5)]) for n in range(100))
+        )
+        await streams._nc.flush()
+        assert 1 <= commits < 20
+    for place, topic in enumerate(("t0", "t1", "t2")):
+        kept = await read_all(log, topic)
+        assert kept == [record for records in told[place::3] for record in records]
+        assert numbers(kept) == [[n, part] for n in range(place, 100, 3) for part in range(5)]
+    await follower.count(34 * 5)
+    assert follower.records == await read_all(log, "t0")
+
+
+async def test_a_batch_that_is_refused_takes_no_other_with_it(log: NatsLog, nats: Nats) -> None:
+    """Those that went to the server together with it are stored all the same."""
+    await log.append("t", {"n": 0})
+    await set_up(nats, max_bytes=100_000)
+    batches: list[list[object]] = [[{"n": n}] * 2 for n in range(6)]
+    batches[4] = [{"n": 4, "fill": "x" * 60_000}] * 2
+    told = await asyncio.gather(
+        *(log.append("t", batch) for batch in batches), return_exceptions=True
+    )
+    assert isinstance(told[4], SourceUnavailableError)
+    assert sorted(await seen(log)) == [0, 0, 0, 1, 1, 2, 2, 3, 3, 5, 5]
 
 
 async def test_a_key_is_forgotten_after_its_time(nats: Nats) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from headwater.errors import UsageError
 from headwater.eventlog.interface import EventLog, Follower
+from headwater.eventlog.nats_batches import BATCH_BYTES, MAX_BATCH
 from headwater.eventlog.nats_connection import NAME, Link
 from headwater.eventlog.nats_pages import Pages
 from headwater.eventlog.nats_pushes import NatsPushes
@@ -37,10 +38,6 @@ from headwater.eventlog.record import (
 
 __all__ = ["NatsLog", "open_nats"]
 
-# Messages that the server stores as a whole. The memory of a key is one of them.
-MAX_BATCH = 1000
-# Of one append; the server holds it in memory until it is whole.
-BATCH_BYTES = 64 * 1024 * 1024
 # A server's default bound is 1 MiB for a message with its headers.
 HEADERS_BYTES = 4096
 # The server's largest sequence.
@@ -118,6 +115,7 @@ class NatsLog(EventLog):
         events = encode_all(data, self.max_event_bytes, MAX_BATCH)
         if not events:
             return []
+        # The memory of a key is a message of its own.
         if key is not None and len(events) == MAX_BATCH:
             raise UsageError(f"one append with a key takes at most {MAX_BATCH - 1} events")
         if (size := sum(event.size for event in events)) > BATCH_BYTES:

@@ -19,6 +19,7 @@ from typing import Any
 import nats.errors
 
 from headwater.errors import SourceUnavailableError
+from headwater.eventlog.nats_batches import Batches, Message
 from headwater.eventlog.nats_connection import NAME, PATIENCE, Life
 from headwater.eventlog.nats_pages import Pages
 from headwater.eventlog.nats_stream import (
@@ -48,8 +49,6 @@ ABREAST = 10
 # The server's largest sequence.
 LAST = 2**64 - 1
 
-Message = tuple[str, bytes, Mapping[str, str]]
-
 
 class Writer:
     """Appends of this process. Raises SourceUnavailableError."""
@@ -58,17 +57,20 @@ class Writer:
         self._stream = stream
         self._pages = pages
         self._plain_batches = False
-        self._batches = asyncio.Semaphore(ABREAST)
+        self._abreast = asyncio.Semaphore(ABREAST)
+        self._batches = Batches(self._store)
 
     async def append(self, topic: str, events: Sequence[Event], key: str | None) -> list[Record]:
         """The records, or those that the key brought before."""
         at = datetime.now(UTC)
         headers = {AT: microseconds(at)}
+        told: Mapping[str, Any]
         try:
             if key is None and len(events) == 1:
                 told = await self._send([self._event(topic, events[0], headers)], again=False)
             elif key is None:
-                told = await self._batch([self._event(topic, one, headers) for one in events])
+                messages = [self._event(topic, one, headers) for one in events]
+                told = {"seq": await self._batches.put(messages)}
             elif len(events) == 1:
                 once = {KEY: key, ONCE: self._name(topic, key)}
                 message = self._event(topic, events[0], headers | once)
@@ -113,6 +115,9 @@ class Writer:
                 self._plain_batches = True  # a server of the first release that has batches
         return await self._batch(messages, again=True)
 
+    async def _store(self, messages: Sequence[Message]) -> int:
+        return int((await self._batch(messages))["seq"])
+
     async def _batch(
         self, messages: Sequence[Message], *, again: bool = False
     ) -> Mapping[str, Any]:
@@ -124,7 +129,7 @@ class Writer:
         ]
         to, payload, own = parts[-1]
         parts[-1] = (to, payload, {**own, "Nats-Batch-Commit": "1"})
-        async with self._batches:
+        async with self._abreast:
             return await self._patiently(parts, again=again)
 
     async def _patiently(self, messages: Sequence[Message], *, again: bool) -> Mapping[str, Any]:
