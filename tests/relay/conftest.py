@@ -28,3 +28,13 @@ async def moved(request, tmp_path):
             await connection.run_sync(Base.metadata.create_all)
         log = await stack.enter_async_context(open_log(f"sqlite:///{tmp_path}/log.db"))
         yield Moved(engine, log)
+
+
+@pytest.fixture
+async def engine(tmp_path):
+    """A database in SQLite with the tables."""
+    engine = sqlite_engine(f"sqlite:///{tmp_path}/table.db")
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    yield engine
+    await engine.dispose()

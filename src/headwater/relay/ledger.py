@@ -18,7 +18,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from headwater.errors import HeadwaterError, SourceUnavailableError
+from headwater.errors import DeclarationError, HeadwaterError, SourceUnavailableError
 from headwater.eventlog import Offset
 from headwater.sql.postgresql import faults as postgresql_faults
 from headwater.sql.sqlite import faults as sqlite_faults
@@ -53,6 +53,9 @@ RELAYS = sa.Table(
 )
 
 _COLUMNS = RELAYS.c
+
+# SQLSTATEs.
+_NOT_ALLOWED, _READ_ONLY = "42501", "25006"
 
 
 class LostError(HeadwaterError):
@@ -159,7 +162,10 @@ class State:
 
 
 class Ledger:
-    """The rows of relays in one database. Raises SourceUnavailableError while it is away."""
+    """The rows of relays in one database.
+
+    Raises SourceUnavailableError while it is away, and DeclarationError without the rights.
+    """
 
     def __init__(self, engine: AsyncEngine, name: str) -> None:
         self._engine = engine
@@ -228,7 +234,16 @@ class Ledger:
             async with self._engine.begin() as connection:
                 yield connection
         except Exception as error:
+            state = getattr(getattr(error, "orig", None), "sqlstate", None)
+            if state == _NOT_ALLOWED:
+                raise DeclarationError(
+                    f"relay {self._name!r} may not use the table {RELAYS.name} of its database; "
+                    "create it with headwater.relay.create_tables(), and grant SELECT, INSERT and "
+                    "UPDATE on it"
+                ) from error
             said = self._unavailable(error)
+            if state == _READ_ONLY:
+                said = "the server is a standby or read-only, and a relay writes how far it is"
             if said is None:
                 raise
             self._ready = False

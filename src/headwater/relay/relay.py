@@ -17,11 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
-import socket
 import time
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -35,6 +32,7 @@ from headwater.eventlog import EventLog
 from headwater.eventlog.record import check_topic
 from headwater.relay.checks import check, checked_name
 from headwater.relay.events import Events
+from headwater.relay.holder import Holder
 from headwater.relay.ledger import Ledger, LostError, State
 from headwater.relay.log import Found, Log
 from headwater.sql import Table
@@ -107,32 +105,27 @@ class Relay:
         lease: float = 5.0,
         batch: int = 500,
     ) -> None:
-        self.name = checked_name(check_topic(topic) if name is None else name)
+        self._topic = check_topic(topic)
+        self.name = checked_name(topic if name is None else name)
         check(table, log, start, on_reset, lease, batch)
         self.holds = False
         self.relayed = 0
         self._table = table
         self._reader = table.reader
         self._log = Log(log, topic)
-        self._topic = topic
         self._start = start
         self._on_reset = on_reset
         self._lease = lease
         # On NATS a batch with a key takes one event less.
-        self._most = min(batch, log.capabilities.max_batch - 1)
+        self._most = min(batch, max(1, log.capabilities.max_batch - 1))
         self._ledger = Ledger(table.engine, self.name)
+        self._holder = Holder(self._ledger, lease)
         shape = table.reader.shape
         self._source = shape.tracking.name
         self._events = Events(table.name, shape.key, item, log.max_event_bytes)
-        self._me = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._wake = asyncio.Event()
         self._stopping = False
         self._head: Head | None = None
-        # What the row holds while it is this process's.
-        self._stored: State | None = None
-        self._fence = 0
-        # When the row was last known to be this process's.
-        self._confirmed = 0.0
         self._delay = 0.0
         self._trouble = ""
         self._told = (0.0, 0)
@@ -159,7 +152,7 @@ class Relay:
                 except LostError as error:
                     logger.warning("%s", error)
         finally:
-            await self._release()
+            await self._holder.release()
 
     async def _back_off(self, error: SourceUnavailableError) -> None:
         if str(error) != self._trouble:
@@ -169,40 +162,18 @@ class Relay:
         self._wake.clear()
         await self._pause(self._delay)
 
-    async def _release(self) -> None:
-        fence, self._fence, self.holds = self._fence, 0, False
-        if fence:
-            # Who is cancelled just now still has that much time; without it the lease runs out.
-            with suppress(Exception):
-                async with asyncio.timeout(2.0):
-                    await asyncio.shield(self._ledger.release(fence))
-
     async def _take(self) -> State | None:
         """Become the holder, when nobody else is. None: it is to stop."""
         self._wake.clear()
-        seen: tuple[int, int] | None = None
-        since = 0.0
         while not self._stopping:
-            now = time.monotonic()
             state = await self._ledger.load()
             if state is None:
                 await self._ledger.register(await self._first())
                 continue
             self._check_same(state)
-            if state.holder is None or state.holder == self._me:
-                free = True
-            else:
-                if seen is None:
-                    logger.info("relay %s waits: %s holds it", self.name, state.holder)
-                if seen != (state.fence, state.beat):
-                    seen, since = (state.fence, state.beat), now
-                free = now - since >= self._lease
-            if free:
-                taken = await self._ledger.take(state, self._me)
-                if taken is not None:
-                    self._fence, self._confirmed = taken.fence, now
-                    return taken
-                continue
+            taken = await self._holder.take(state)
+            if taken is not None:
+                return taken
             await self._pause(min(self._lease / 4, 1.0))
         return None
 
@@ -225,22 +196,21 @@ class Relay:
 
     async def _hold(self, state: State) -> None:
         """Relay until another process takes over, something is away, or it is to stop."""
-        self.holds, self._stored = True, state
+        self.holds = True
         logger.info("relay %s goes on: %d events so far", self.name, state.relayed)
-        beats = asyncio.create_task(self._beats(state.fence), name=f"relay {self.name}: beats")
         following = self._reader.follow(self._wake.set, lambda: self._head)
         try:
-            await self._relay(await self._recover(state), beats)
+            await self._reader.head()  # says so if its triggers are gone
+            async with self._holder.alive(self._wake.set) as alive:
+                await self._relay(await self._recover(state), alive)
         finally:
             self.holds, self._head = False, None
-            beats.cancel()
-            await asyncio.wait([beats])
             await following.stop()
 
-    async def _relay(self, state: State, beats: asyncio.Task[None]) -> None:
+    async def _relay(self, state: State, alive: asyncio.Task[None]) -> None:
         while not self._stopping:
-            if beats.done():
-                beats.result()
+            if alive.done():
+                alive.result()
             self._wake.clear()
             place = self._reader.parse(state.place)
             self._head = Head(state.epoch, place)
@@ -255,19 +225,21 @@ class Relay:
             if whole:
                 end = batch.head
             if texts:
-                state = await self._append(await self._save(state.intending(str(end), texts)))
+                state = await self._append(
+                    await self._holder.save(state.intending(str(end), texts))
+                )
                 continue
             state = replace(state, place=str(end))
-            if state != self._stored:
-                await self._save(state)
+            if state != self._holder.stored:
+                await self._holder.save(state)
             if batch.has_more or not whole:
                 continue
             # It looks now and then in any case: that the log is the same, and that a place of a
             # quiet table does not grow old.
             if not await self._pause(_HELD_DELAY if batch.held else self._lease / 3):
                 state = await self._look(state)
-        if state != self._stored:
-            await self._save(state)
+        if state != self._holder.stored:
+            await self._holder.save(state)
 
     async def _recover(self, state: State) -> State:
         """Make the append that was written down, unless it was made."""
@@ -278,16 +250,14 @@ class Relay:
         if state.intent is None:
             return state
         if found.offset is not None:
-            return state.appended(found.offset)
+            return state.appended(max(found.offset, state.log_offset))
         return await self._append(state)
 
     async def _append(self, state: State) -> State:
         """Make the append that was just written down."""
         intent = state.intent
         assert intent is not None
-        if time.monotonic() - self._confirmed > self._lease:
-            # It may have been asleep, and another process be at it.
-            await self._beat(state.fence)
+        await self._holder.confirm()
         offset = await self._log.append(intent)
         self.relayed += len(intent.texts)
         self._recovered()
@@ -305,7 +275,7 @@ class Relay:
         logger.warning("relay %s: %s; it goes on: %s", self.name, found.lost, self._on_reset)
         if self._on_reset == "repeat":
             state = await self._anew(state)
-        return await self._save(
+        return await self._holder.save(
             replace(state, log_epoch=found.bounds.epoch, log_offset=found.bounds.latest)
         )
 
@@ -324,7 +294,7 @@ class Relay:
             # What was trimmed is gone; nothing of what is left was relayed.
             place = state.place if expired else str(head.place)
             state = replace(state, epoch=head.epoch, place=place, trimmed=head.trimmed)
-        return await self._save(state)
+        return await self._holder.save(state)
 
     async def _anew(self, state: State) -> State:
         """Before all rows that are there now."""
@@ -336,31 +306,6 @@ class Relay:
             trimmed=head.trimmed,
             intent=None,
         )
-
-    async def _beats(self, fence: int) -> None:
-        """Say that this process lives while it waits for something else. Raises LostError."""
-        while True:
-            await asyncio.sleep(self._lease / 3)
-            if time.monotonic() - self._confirmed < self._lease / 4:
-                continue
-            try:
-                await self._beat(fence)
-            except SourceUnavailableError:
-                continue  # who relays notices too
-            except BaseException:
-                self._wake.set()
-                raise
-
-    async def _beat(self, fence: int) -> None:
-        now = time.monotonic()
-        await self._ledger.beat(fence)
-        self._confirmed = now
-
-    async def _save(self, state: State) -> State:
-        now = time.monotonic()
-        await self._ledger.save(state)
-        self._confirmed, self._stored = now, state
-        return state
 
     async def _pause(self, seconds: float) -> bool:
         """Wait for that long, or until something may have been committed: then True."""

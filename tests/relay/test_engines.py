@@ -1,0 +1,120 @@
+"""A relay into Valkey and NATS: what these servers forget, and what it does while they are away."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from headwater.errors import RelayStoppedError
+from headwater.eventlog import START, open_log
+from headwater.relay.ledger import RELAYS
+from support.nats import Nats
+from support.relays import Moved, Troubled, holding, running
+from support.valkey import Valkey
+
+
+@pytest.fixture(params=[Valkey, Nats])
+async def server(request, tmp_path):
+    server = request.param(tmp_path / "server")
+    await server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def log(server):
+    async with open_log(server.url) as log:
+        yield log
+
+
+@pytest.fixture
+async def there(engine, log):
+    """A database in SQLite and that log."""
+    return Moved(engine, log)
+
+
+async def test_a_relay_waits_for_a_server_that_is_away(server, there):
+    """Nothing is lost of what is committed meanwhile."""
+    async with running(relay := there.relay(batch=10)):
+        await there.add(*(f"m{n}" for n in range(25)))
+        await there.until(*(f"m{n}" for n in range(25)))
+        server.kill()
+        await there.add(*(f"m{n}" for n in range(25, 50)))
+        async with asyncio.timeout(20):
+            while relay.holds:
+                await asyncio.sleep(0.01)
+        await server.start()
+        async with asyncio.timeout(20):
+            while relay.relayed < 50:
+                await asyncio.sleep(0.01)
+        await there.until(*(f"m{n}" for n in range(50)))
+
+
+async def test_an_append_is_found_although_its_key_is_forgotten(there, server, tmp_path):
+    """Keys are known for an hour or a day; who dies on Friday is started on Monday."""
+    address = f"{server.url}?keys_kept=5" if isinstance(server, Valkey) else server.url
+    async with open_log(address) as short:
+        trouble = Troubled(short)
+        trouble.mute = True
+        await there.add(*"ab")
+        task = asyncio.create_task(there.relay(log=trouble, lease=0.4).run())
+        async with asyncio.timeout(20):
+            await trouble.made.wait()
+        task.cancel()
+        await asyncio.wait([task])
+    key = (await there.state()).key
+    if isinstance(server, Valkey):
+        async with server.client() as client:
+            assert isinstance(client, Redis)
+            assert await client.delete(f"headwater:k:moved {key}") == 1
+    await there.add("c")
+    async with running(there.relay()):
+        await there.until(*"abc")
+
+
+async def test_a_server_that_was_wiped_ends_the_relay(server, there):
+    await there.add("a")
+    task = asyncio.create_task(there.relay().run())
+    await there.until("a")
+    if isinstance(server, Valkey):
+        async with server.client() as client:
+            await client.flushall()
+    else:
+        await server.wipe()
+    with pytest.raises(RelayStoppedError, match="or was wiped"):
+        async with asyncio.timeout(30):
+            await task
+
+
+async def test_more_rows_than_one_append_takes(there):
+    """On NATS a batch is 1,000 events at most, one of which is its key."""
+    rows = [f"m{n}" for n in range(2500)]
+    await there.add(*rows)
+    async with running(there.relay(batch=1000)):
+        async with asyncio.timeout(30):
+            while (await there.log.bounds("moved")).latest == START or len(
+                await there.messages()
+            ) < 2500:
+                await asyncio.sleep(0.05)
+    assert await there.messages() == rows
+
+
+async def test_a_holder_that_was_asleep_does_no_harm(there):
+    """Its append arrives when its successor has made it: the key is known."""
+    trouble = Troubled(there.log)
+    trouble.gate.clear()
+    await there.add(*"ab")
+    async with running(there.relay(log=trouble)):
+        async with asyncio.timeout(20):
+            await trouble.asked.wait()
+        await there.run(
+            RELAYS.update().values(holder=None, fence=RELAYS.c.fence + 1, beat=RELAYS.c.beat + 1)
+        )
+        async with running(other := there.relay()):
+            await holding(other)
+            await there.until(*"ab")
+            trouble.gate.set()
+            await there.add("c")
+            await there.until(*"abc")
