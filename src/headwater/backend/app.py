@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from headwater.backend import health
@@ -105,10 +105,9 @@ def create_app(
     for feeds in _FEEDS:
         feeds.declare(live)
     live.install(app, prefix="/api")
-    api = APIRouter(prefix="/api")
+    # Not by way of one router for all of them: each that is included looks for the route again.
     for domain in _ROUTERS:
-        api.include_router(domain.router)
-    app.include_router(api)
+        app.include_router(domain.router, prefix="/api")
     app.include_router(health.router)
     app.router.routes.extend([console_pages(), reference_pages()])
     # The last that is added is the first that a request meets.

@@ -61,4 +61,10 @@ def backend_of(request: Request) -> Backend:
     return backend
 
 
-BackendState = Annotated[Backend, Depends(backend_of)]
+# FastAPI calls a dependency that is no coroutine function in a thread, which costs more than what
+# most requests do: so this one is, and so are those that give a route its service.
+async def _backend(request: Request) -> Backend:
+    return backend_of(request)
+
+
+BackendState = Annotated[Backend, Depends(_backend)]

@@ -105,3 +105,27 @@ class TestMetrics:
         assert len(answer.json()["ids"]) == 1000
         answer = await agent.client.post(path, json={"reports": [REPORT] * 1001})
         assert "reports" in errors_of(answer)
+
+
+async def test_no_request_goes_through_a_thread_for_its_dependencies(
+    world: World, admin: Person, monkeypatch: pytest.MonkeyPatch
+):
+    """FastAPI calls plain functions there, which costs more than what a report does itself."""
+    satellite = await world.satellite(admin)
+
+    async def in_a_thread(call: object, **_: object) -> None:
+        raise AssertionError(call)
+
+    monkeypatch.setattr("fastapi.dependencies.utils.run_in_threadpool", in_a_thread)
+    path = f"/api/satellites/{satellite.id}/metrics"
+    assert (await satellite.client.post(path, json={"reports": [REPORT]})).status_code == 201
+    for path in (
+        path,
+        "/api/satellites",
+        "/api/logs",
+        "/api/notifications",
+        "/api/users",
+        "/api/teams",
+        "/api/users/me",
+    ):
+        assert (await admin.client.get(path)).status_code == 200

@@ -29,7 +29,7 @@ __all__ = ["declare", "router"]
 router = APIRouter(tags=["client activity"], route_class=GuardedRoute)
 
 
-def _service(request: Request) -> Activities:
+async def _service(request: Request) -> Activities:
     return backend_of(request).activities
 
 

@@ -20,7 +20,7 @@ router = APIRouter(
 )
 
 
-def _service(request: Request) -> Logs:
+async def _service(request: Request) -> Logs:
     return backend_of(request).logs
 
 

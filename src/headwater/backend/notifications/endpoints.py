@@ -28,7 +28,7 @@ router = APIRouter(
 )
 
 
-def _service(request: Request) -> Notifications:
+async def _service(request: Request) -> Notifications:
     return backend_of(request).notifications
 
 

@@ -35,7 +35,7 @@ __all__ = ["declare", "router"]
 router = APIRouter(prefix="/satellites", tags=["satellites"], route_class=GuardedRoute)
 
 
-def _service(request: Request) -> Satellites:
+async def _service(request: Request) -> Satellites:
     return backend_of(request).satellites
 
 

@@ -26,7 +26,7 @@ router = APIRouter(
 )
 
 
-def _service(request: Request) -> Teams:
+async def _service(request: Request) -> Teams:
     return backend_of(request).teams
 
 

@@ -32,7 +32,7 @@ router = APIRouter(
 )
 
 
-def _service(request: Request) -> Users:
+async def _service(request: Request) -> Users:
     return backend_of(request).users
 
 
