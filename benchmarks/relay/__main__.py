@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +173,8 @@ def servers(options: argparse.Namespace, folder: Path) -> Iterator[tuple[Databas
     """The database and the log's address."""
     with ExitStack() as stack:
         postgres = None
-        if "postgresql" in (options.database, options.engine):
+        own = options.database == "postgresql" and not options.url
+        if own or options.engine == "postgresql":
             postgres = Postgres(fsync="on")
             stack.callback(postgres.remove)
             postgres.create()
@@ -190,9 +191,10 @@ def servers(options: argparse.Namespace, folder: Path) -> Iterator[tuple[Databas
         assert address is not None, f"the wheel with a server of {options.engine} is missing"
         if options.database == "sqlite":
             yield SQLite(folder / "table.db"), address
-        else:
-            assert postgres is not None
-            yield PostgreSQL(postgres.url("postgres")), address
+            return
+        url = options.url if postgres is None or not own else postgres.url("postgres")
+        with closing(PostgreSQL(url)) as database:
+            yield database, address
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -201,6 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--engine", choices=["redis", "nats", "postgresql", "sqlite"], default="redis"
     )
+    parser.add_argument("--url", help="an empty PostgreSQL database for the table")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--relays", type=int, default=2)

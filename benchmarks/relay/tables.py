@@ -61,11 +61,17 @@ class PostgreSQL:
             connection.execute(sa.text("ALTER SEQUENCE relay_rows_id_seq CACHE 50"))
         engine.dispose()
         self._local = threading.local()
+        self._connections: list[psycopg.Connection] = []
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
 
     def insert(self, writer: int, first: int, count: int, *, commit: bool = True) -> None:
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = psycopg.connect(self._info)
+            self._connections.append(connection)
         given = [(writer, first + at, NOTE) for at in range(count)]
         connection.cursor().executemany(
             "INSERT INTO relay_rows (writer, number, note) VALUES (%s, %s, %s)", given
