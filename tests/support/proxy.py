@@ -1,4 +1,7 @@
-"""A network that fails as a test says: between a client and a server on this machine."""
+"""A network that fails as a test says: between a client and a server on this machine.
+
+The server has a port, or a Unix socket.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from contextlib import asynccontextmanager
 
 
 class Proxy:
-    """Carries bytes to a port, and back.
+    """Carries bytes to a port or the path of a Unix socket, and back.
 
     Attributes:
         port: to connect to.
@@ -16,7 +19,7 @@ class Proxy:
         delay: seconds that each piece from the server takes.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int | str) -> None:
         self.target = target
         self.port = 0
         self.opened = 0
@@ -46,7 +49,10 @@ class Proxy:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.opened += 1
         try:
-            there, back = await asyncio.open_connection("127.0.0.1", self.target)
+            if isinstance(self.target, str):
+                there, back = await asyncio.open_unix_connection(self.target)
+            else:
+                there, back = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             writer.transport.abort()
             return
@@ -84,8 +90,8 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxied(target: int) -> AsyncIterator[Proxy]:
-    """A proxy to a port; its connections are cut at the end."""
+async def proxied(target: int | str) -> AsyncIterator[Proxy]:
+    """A proxy to a port, or to the path of a Unix socket; its connections are cut at the end."""
     proxy = Proxy(target)
     server = await asyncio.start_server(proxy._connected, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]

@@ -84,7 +84,8 @@ class Record:
     Attributes:
         topic: the topic's name.
         offset: its place in the topic.
-        at: when it was appended, UTC, by the clock of the process that appended it.
+        at: when it was appended, UTC, by the clock of the process that appended it; on Redis, to
+            the millisecond, by the server's.
         data: the event, a JSON object.
         key: the idempotency key of the append that brought it, or None.
     """

@@ -27,6 +27,8 @@ class Dialect(ABC):
     Attributes:
         name: for error messages; holds no address, which might hold a password.
         reading: execution options of statements that only read.
+        patience: seconds after which a caller is told that there is no answer; None: the database
+            is no server that could be silent.
         bounds: of one ``:topic``: epoch, latest, trimmed. Each statement that reads starts at the
             log's own row, so that it gives at least one row.
         after: the records of ``:topic`` after ``:number``, at most ``:rows``, beside its bounds.
@@ -37,6 +39,7 @@ class Dialect(ABC):
 
     name: str
     reading: Mapping[str, Any] = {}
+    patience: float | None = None
     bounds: sa.TextClause
     after: sa.TextClause
     before: sa.TextClause

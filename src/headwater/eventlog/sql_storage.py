@@ -124,7 +124,7 @@ class Storage:
                 with _uncommitted():
                     return await work(connection)
 
-        return await self._attempt(once)
+        return await self._attempt(once, "; whether it was done is not known")
 
     async def join(
         self, connection: AsyncConnection, work: Callable[[AsyncConnection], Awaitable[T]]
@@ -135,21 +135,26 @@ class Storage:
             return await work(connection)
 
     async def close(self) -> None:
-        """Let what runs come to its end."""
+        """Let what runs come to its end, unless the database says nothing any more."""
         self.closed = True
         if self._running:
-            await asyncio.wait(self._running)
+            await asyncio.wait(self._running, timeout=self.dialect.patience)
 
-    async def _attempt(self, once: Callable[[], Awaitable[T]]) -> T:
+    async def _attempt(self, once: Callable[[], Awaitable[T]], doubt: str = "") -> T:
         """Run in a task of its own, which a caller that is cancelled leaves alone.
 
         A connection whose statement is cancelled half-way is lost, and so is the answer of a
-        commit.
+        commit. For the same reason it goes on when its caller is told that there is no answer.
         """
         task = asyncio.ensure_future(self._twice(once))
         self._running.add(task)
         task.add_done_callback(self._finished)
-        return await asyncio.shield(task)
+        await asyncio.wait({task}, timeout=self.dialect.patience)
+        if not task.done():
+            raise SourceUnavailableError(
+                self.name, f"no answer within {self.dialect.patience:g} s{doubt}"
+            )
+        return task.result()
 
     def _finished(self, task: asyncio.Future[Any]) -> None:
         self._running.discard(task)

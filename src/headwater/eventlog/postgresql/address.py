@@ -14,8 +14,16 @@ __all__ = ["engine_of"]
 
 # Appends take one connection and three more while topics are held; the rest is for reads.
 POOL, OVERFLOW = 5, 10
-# Seconds. libpq would wait for as long as the network does, which is minutes.
-CONNECT_TIMEOUT = "10"
+# Seconds. libpq would wait for as long as the network does, which is minutes, and the system would
+# hold on to a connection to a host that is gone for hours. Nothing of it counts on a Unix socket.
+DEFAULTS = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "20000",
+    "application_name": "headwater",
+}
 
 
 def engine_of(url: str) -> AsyncEngine:
@@ -36,8 +44,7 @@ def engine_of(url: str) -> AsyncEngine:
 def _address(url: str) -> URL:
     found = conninfo_to_dict(url)
     values = {name: str(value) for name, value in found.items() if value is not None}
-    values.setdefault("connect_timeout", CONNECT_TIMEOUT)
-    values.setdefault("application_name", "headwater")
+    values = DEFAULTS | values
     return URL.create(
         "postgresql+psycopg",
         username=values.pop("user", None),

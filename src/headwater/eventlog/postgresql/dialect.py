@@ -42,6 +42,9 @@ class PostgresDialect(Dialect):
     name = "event log (postgresql)"
     # One statement is its own transaction: no BEGIN and no ROLLBACK around it.
     reading: Mapping[str, object] = {"isolation_level": "AUTOCOMMIT"}
+    # More than the largest append takes on a slow server. A host that hangs, or a link that is dead
+    # without a word, would be waited for until the system gives its connection up.
+    patience = 20.0
     lock_free = statements.LOCK_FREE
 
     def __init__(self, *, notify: bool = True) -> None:
