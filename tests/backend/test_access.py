@@ -29,7 +29,17 @@ class Statements:
 
     def __init__(self, world: World) -> None:
         self.about_sessions = 0
-        event.listen(world.backend.database.engine.sync_engine, "before_cursor_execute", self._see)
+        database = world.backend.database
+        event.listen(database.engine.sync_engine, "before_cursor_execute", self._see)
+        if database.is_sqlite:
+            # Look-ups have a connection of their own, which no event of the engine tells of.
+            rows = database._direct.rows
+
+            async def seen(statement: str, parameters=()):
+                self._see(None, None, statement)
+                return await rows(statement, parameters)
+
+            database._direct.rows = seen
 
     def _see(self, _connection, _cursor, statement: str, *_) -> None:
         self.about_sessions += "FROM sessions" in statement

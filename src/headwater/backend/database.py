@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from sqlalchemy import URL, event, make_url, text
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Select,
+    Text,
+    any_,
+    bindparam,
+    event,
+    func,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import (
@@ -26,6 +40,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from headwater.errors import HeadwaterError, MissingExtraError, SourceUnavailableError
 from headwater.sql import configure_sqlite
+from headwater.sql.sqlite.direct import Direct
 from headwater.web.problems import Problem
 
 __all__ = ["UNAVAILABLE", "Address", "Database", "StartupError", "in_one_line"]
@@ -33,6 +48,10 @@ __all__ = ["UNAVAILABLE", "Address", "Database", "StartupError", "in_one_line"]
 # What the driver raises while a database is locked, away, full or read-only. An IntegrityError
 # or a ProgrammingError is no outage.
 UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeoutError)
+
+# Seconds that a look-up may take. Who asks is then told that the database is away, instead of
+# waiting for one that does not answer.
+_LOOK_UP = 10.0
 
 # Of all the advisory locks of a PostgreSQL database, the one of writers that decide alone.
 _LOCK = 0x48656164
@@ -144,6 +163,9 @@ class Database:
             # FULL, because a commit that a power cut takes back would give change numbers out
             # twice, and clients resume by them.
             self.engine = configure_sqlite(engine, synchronous="FULL")
+        self._direct = Direct(self.engine) if self.is_sqlite else None
+        # One statement needs no transaction around it: that saves two ways to the server.
+        self._plain = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         event.listen(self.engine.sync_engine, "before_cursor_execute", self._count)
         # Writers of one process take turns here, first come first served; SQLite itself would
         # let them try again at random.
@@ -160,6 +182,30 @@ class Database:
 
     def _count(self, *_: object) -> None:
         self.statements += 1
+
+    def among(self, column: Any) -> ColumnElement[bool]:
+        """Whether a text is one of the keys of a look-up."""
+        if self.is_sqlite:
+            each = func.json_each(bindparam("keys", type_=Text())).table_valued("value")
+            return column.in_(select(each.c.value))  # type: ignore[no-any-return]
+        return column == any_(bindparam("keys", type_=ARRAY(Text())))  # type: ignore[no-any-return]
+
+    async def look_up(
+        self, query: Select[*tuple[Any, ...]], keys: Sequence[str], **values: Any
+    ) -> Sequence[Sequence[Any]]:
+        """The rows of one statement for many keys at once; it asks with ``among``.
+
+        Make the statement once: its text is kept. Raises SourceUnavailableError.
+        """
+        with _translated():
+            async with asyncio.timeout(_LOOK_UP):
+                if self._direct is not None:
+                    self.statements += 1
+                    return await self._direct.read(query, {**values, "keys": json.dumps(keys)})
+                async with self._plain.connect() as connection:
+                    found = await connection.execute(query, {**values, "keys": list(keys)})
+                    rows: Sequence[Sequence[Any]] = found.all()
+                    return rows
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
@@ -212,6 +258,8 @@ class Database:
         return now is not None and now == self._opened
 
     async def close(self) -> None:
+        if self._direct is not None:
+            await self._direct.close()
         await self.engine.dispose()
 
 
@@ -239,6 +287,8 @@ def _translated() -> Iterator[None]:
         ) from error
     except UNAVAILABLE as error:
         raise SourceUnavailableError("The database", in_one_line(error)) from error
+    except TimeoutError as error:
+        raise SourceUnavailableError("The database", "it does not answer") from error
     except DatabaseError as error:
         # SQLite's word for a file that is damaged or being replaced; what is a fault of the
         # program has a class of its own.

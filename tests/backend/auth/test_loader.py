@@ -1,4 +1,4 @@
-"""Look-ups of one tick become one statement."""
+"""Look-ups that come together, or while one is under way, become one statement."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from headwater.backend.auth.loader import TickLoader
+from headwater.backend.auth.loader import Loader
 
 
 class Spy:
@@ -26,7 +26,7 @@ class Spy:
 
 async def test_what_is_asked_at_once_is_fetched_once():
     spy = Spy()
-    loader = TickLoader(spy)
+    loader = Loader(spy)
     found = await asyncio.gather(*(loader.load(key) for key in (1, 2, 1, -1)))
     assert found == [10, 20, 10, None]
     assert spy.calls == [[1, 2, -1]]
@@ -35,35 +35,71 @@ async def test_what_is_asked_at_once_is_fetched_once():
 async def test_nothing_is_kept():
     """Whoever asks after a change was committed sees it."""
     spy = Spy()
-    loader = TickLoader(spy)
+    loader = Loader(spy)
     await loader.load(1)
     await loader.load(1)
     assert spy.calls == [[1], [1]]
 
 
 async def test_a_later_question_does_not_take_an_earlier_answer():
+    """A right that was taken away while a fetch was under way is seen by who asks then."""
     spy = Spy()
     spy.go.clear()
-    loader = TickLoader(spy)
+    loader = Loader(spy)
     first = asyncio.create_task(loader.load(1))
     while not spy.calls:
         await asyncio.sleep(0)
     second = asyncio.create_task(loader.load(1))
-    while len(spy.calls) < 2:
-        await asyncio.sleep(0)
+    await asyncio.sleep(0)
     spy.go.set()
     assert await first == await second == 10
+    assert spy.calls == [[1], [1]]
+
+
+async def test_a_storm_is_a_few_statements():
+    """What comes while one runs goes together in the next, so none waits for a connection."""
+    spy = Spy()
+    spy.go.clear()
+    loader = Loader(spy)
+    asked = [asyncio.create_task(loader.load(0))]
+    while not spy.calls:
+        await asyncio.sleep(0)
+    for key in range(1, 100):
+        asked.append(asyncio.create_task(loader.load(key)))
+        await asyncio.sleep(0)
+    assert len(spy.calls) == 1
+    spy.go.set()
+    assert await asyncio.gather(*asked) == [key * 10 for key in range(100)]
+    assert [len(keys) for keys in spy.calls] == [1, 99]
+
+
+async def test_one_that_hangs_does_not_stop_the_others(monkeypatch):
+    """A connection that is dead without saying so must not keep everyone from signing in."""
+    monkeypatch.setattr("headwater.backend.auth.loader._SLOW", 0.01)
+    spy = Spy()
+    spy.go.clear()
+    loader = Loader(spy)
+    hangs = asyncio.create_task(loader.load(1))
+    while not spy.calls:
+        await asyncio.sleep(0)
+    go, spy.go = spy.go, asyncio.Event()
+    spy.go.set()
+    async with asyncio.timeout(10):
+        assert await loader.load(2) == 20
+    assert not hangs.done()
+    go.set()
+    assert await hangs == 10
 
 
 async def test_many_keys_are_fetched_in_parts():
     spy = Spy()
-    loader = TickLoader(spy)
+    loader = Loader(spy)
     await asyncio.gather(*(loader.load(key) for key in range(1001)))
     assert [len(keys) for keys in spy.calls] == [500, 500, 1]
 
 
 async def test_a_failure_reaches_everyone_who_asked():
-    loader = TickLoader(Spy(OSError("away")))
+    loader = Loader(Spy(OSError("away")))
     found = await asyncio.gather(loader.load(1), loader.load(2), return_exceptions=True)
     assert [str(error) for error in found] == ["away", "away"]
     with pytest.raises(OSError, match="away"):
@@ -73,7 +109,7 @@ async def test_a_failure_reaches_everyone_who_asked():
 async def test_who_leaves_takes_nothing_from_the_others():
     spy = Spy()
     spy.go.clear()
-    loader = TickLoader(spy)
+    loader = Loader(spy)
     leaves = asyncio.create_task(loader.load(1))
     stays = asyncio.create_task(loader.load(1))
     while not spy.calls:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, bindparam, select
 
-from headwater.backend.auth.loader import TickLoader
+from headwater.backend.auth.loader import Loader
 from headwater.backend.auth.principal import Principal
 from headwater.backend.auth.tokens import API_KEY, SATELLITE_KEY, hash_token
 from headwater.backend.database import Database
@@ -25,9 +25,17 @@ class Credentials:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._sessions = TickLoader(self._find_sessions)
-        self._api_keys = TickLoader(self._find_api_keys)
-        self._satellites = TickLoader(self._find_satellites)
+        self._of_sessions = _with_user(Session.token_hash).where(
+            database.among(Session.token_hash),
+            Session.expires_at > bindparam("now", type_=Session.expires_at.type),
+        )
+        self._of_keys = _with_user(ApiKey.key_hash).where(database.among(ApiKey.key_hash))
+        self._of_satellites = select(Satellite.key_hash, Satellite.id).where(
+            database.among(Satellite.key_hash)
+        )
+        self._sessions = Loader(self._find_sessions)
+        self._api_keys = Loader(self._find_api_keys)
+        self._satellites = Loader(self._find_satellites)
 
     async def of_session(self, token: str) -> Principal | None:
         """Whose session it is; None when it has expired, was ended or its user is disabled."""
@@ -42,42 +50,14 @@ class Credentials:
         return None
 
     async def _find_sessions(self, hashes: Sequence[str]) -> Mapping[str, Principal]:
-        found = (
-            _with_user(Session.token_hash)
-            .join(User, User.id == Session.user_id)
-            .outerjoin(Membership, Membership.user_id == User.id)
-            .where(Session.token_hash.in_(hashes), Session.expires_at > utc_now())
-        )
-        return await self._users(found, "session")
+        rows = await self._database.look_up(self._of_sessions, hashes, now=utc_now())
+        return _users(rows, "session")
 
     async def _find_api_keys(self, hashes: Sequence[str]) -> Mapping[str, Principal]:
-        found = (
-            _with_user(ApiKey.key_hash)
-            .join(User, User.id == ApiKey.user_id)
-            .outerjoin(Membership, Membership.user_id == User.id)
-            .where(ApiKey.key_hash.in_(hashes))
-        )
-        return await self._users(found, "api_key")
-
-    async def _users(self, statement: Select[Any], via: Any) -> Mapping[str, Principal]:
-        async with self._database.read() as session:
-            rows = (await session.execute(statement.where(User.disabled.is_(False)))).all()
-        found: dict[str, Principal] = {}
-        teams: dict[str, dict[str, str]] = {}
-        for credential, user_id, email, role, team_id, team_role in rows:
-            belongs = teams.setdefault(credential, {})
-            if credential not in found:
-                found[credential] = Principal(
-                    "user", user_id, via, credential, email, role, belongs
-                )
-            if team_id is not None:
-                belongs[team_id] = team_role
-        return found
+        return _users(await self._database.look_up(self._of_keys, hashes), "api_key")
 
     async def _find_satellites(self, hashes: Sequence[str]) -> Mapping[str, Principal]:
-        statement = select(Satellite.key_hash, Satellite.id).where(Satellite.key_hash.in_(hashes))
-        async with self._database.read() as session:
-            rows = (await session.execute(statement)).all()
+        rows = await self._database.look_up(self._of_satellites, hashes)
         return {
             key_hash: Principal("satellite", satellite_id, "satellite_key", key_hash)
             for key_hash, satellite_id in rows
@@ -85,6 +65,22 @@ class Credentials:
 
 
 def _with_user(credential: Any) -> Select[Any]:
-    return select(
-        credential, User.id, User.email, User.role, Membership.team_id, Membership.role
-    ).select_from(credential.class_)
+    return (
+        select(credential, User.id, User.email, User.role, Membership.team_id, Membership.role)
+        .select_from(credential.class_)
+        .join(User, User.id == credential.class_.user_id)
+        .outerjoin(Membership, Membership.user_id == User.id)
+        .where(User.disabled.is_(False))
+    )
+
+
+def _users(rows: Sequence[Sequence[Any]], via: Any) -> Mapping[str, Principal]:
+    found: dict[str, Principal] = {}
+    teams: dict[str, dict[str, str]] = {}
+    for credential, user_id, email, role, team_id, team_role in rows:
+        belongs = teams.setdefault(credential, {})
+        if credential not in found:
+            found[credential] = Principal("user", user_id, via, credential, email, role, belongs)
+        if team_id is not None:
+            belongs[team_id] = team_role
+    return found

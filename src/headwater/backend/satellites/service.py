@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from sqlalchemy import insert, or_, select
 
-from headwater.backend.auth.loader import TickLoader
+from headwater.backend.auth.loader import Loader
 from headwater.backend.auth.principal import Principal
 from headwater.backend.auth.tokens import SATELLITE_KEY, hash_token, new_token
 from headwater.backend.database import Database
@@ -30,16 +30,24 @@ def topic_of(satellite_id: str) -> str:
     return f"satellite:{satellite_id}"
 
 
+class Known(NamedTuple):
+    """A satellite that there is, and its team."""
+
+    id: str
+    team_id: str | None
+
+
 class Satellites:
     """What can be done with satellites."""
 
     def __init__(self, database: Database, log: EventLog) -> None:
         self._database = database
         self._log = log
-        self._known = TickLoader(self._find)
+        self._of_ids = select(Satellite.id, Satellite.team_id).where(database.among(Satellite.id))
+        self._known = Loader(self._find)
 
-    async def find(self, satellite_id: str) -> Any:
-        """A satellite's id, name and team, or None."""
+    async def find(self, satellite_id: str) -> Known | None:
+        """What rights depend on, or None where there is no such satellite."""
         return await self._known.load(satellite_id)
 
     async def page(
@@ -92,6 +100,5 @@ class Satellites:
         return [str(record.offset) for record in records]
 
     async def _find(self, satellite_ids: Sequence[str]) -> Mapping[str, Any]:
-        statement = select(*_INFO).where(Satellite.id.in_(satellite_ids))
-        async with self._database.read() as session:
-            return {row.id: row for row in await session.execute(statement)}
+        rows = await self._database.look_up(self._of_ids, satellite_ids)
+        return {satellite_id: Known(satellite_id, team_id) for satellite_id, team_id in rows}

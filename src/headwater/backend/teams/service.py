@@ -9,7 +9,7 @@ from uuid import uuid4
 from sqlalchemy import delete, insert, select
 
 from headwater.backend.access import tell_access_change
-from headwater.backend.auth.loader import TickLoader
+from headwater.backend.auth.loader import Loader
 from headwater.backend.database import Database
 from headwater.backend.listing import page_of
 from headwater.backend.models import Membership, Team, User
@@ -25,7 +25,8 @@ class Teams:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known = TickLoader(self._find)
+        self._of_ids = select(Team.id).where(database.among(Team.id))
+        self._known = Loader(self._find)
 
     async def exists(self, team_id: str) -> bool:
         return await self._known.load(team_id) is not None
@@ -66,6 +67,5 @@ class Teams:
             await tell_access_change(session, user_id)
 
     async def _find(self, team_ids: Sequence[str]) -> Mapping[str, str]:
-        async with self._database.read() as session:
-            found = await session.scalars(select(Team.id).where(Team.id.in_(team_ids)))
-            return {team_id: team_id for team_id in found}
+        rows = await self._database.look_up(self._of_ids, team_ids)
+        return {team_id: team_id for (team_id,) in rows}

@@ -17,7 +17,7 @@ from headwater.errors import DeclarationError
 from headwater.sql.commits import writes
 from headwater.sql.sqlite.watch import file_of
 
-__all__ = ["configure_sqlite", "guard", "sqlite_engine"]
+__all__ = ["configure_sqlite", "guard", "identity_of", "sqlite_engine"]
 
 E = TypeVar("E", AsyncEngine, sa.Engine)
 
@@ -104,7 +104,7 @@ class _Opening:
         self.existed = False
 
     def __call__(self, _dialect: Any, _record: Any, arguments: list[Any], options: Any) -> None:
-        there = _identity(self._path) is not None
+        there = identity_of(self._path) is not None
         self.existed = self.existed or there
         if not self.existed or options.get("uri"):
             return  # the first connection makes it
@@ -129,10 +129,10 @@ def guard(engine: sa.Engine, *, strict: bool = False) -> None:
     _guarded.add(engine)
 
     def connect(_connection: Any, record: Any) -> None:
-        record.info[_IDENTITY] = _identity(path)
+        record.info[_IDENTITY] = identity_of(path)
 
     def checkout(_connection: Any, record: Any, _proxy: Any) -> None:
-        now = _identity(path)
+        now = identity_of(path)
         if (strict or now is not None) and now != record.info.get(_IDENTITY, now):
             raise sa.exc.DisconnectionError(f"{path} was moved away or replaced")
 
@@ -140,7 +140,8 @@ def guard(engine: sa.Engine, *, strict: bool = False) -> None:
     event.listen(engine, "checkout", checkout)
 
 
-def _identity(path: str) -> tuple[int, int] | None:
+def identity_of(path: str) -> tuple[int, int] | None:
+    """What tells a file from another one at the same path; None while there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116
     except OSError:

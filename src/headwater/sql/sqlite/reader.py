@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,12 +23,13 @@ from headwater.sql.reader import Batch, Follow, Head, Reader
 from headwater.sql.shape import Shape
 from headwater.sql.sqlite import trim
 from headwater.sql.sqlite.connections import guard
+from headwater.sql.sqlite.direct import Direct
 from headwater.sql.sqlite.faults import unavailable
 from headwater.sql.sqlite.moments import moment_of
 from headwater.sql.sqlite.place import RowPlace
 from headwater.sql.sqlite.schema import label, triggers
 from headwater.sql.sqlite.statements import GONE, LEFT, PREFIX, Asked, Statements
-from headwater.sql.sqlite.watch import follow
+from headwater.sql.sqlite.watch import file_of, follow
 
 __all__ = ["SQLiteReader"]
 
@@ -55,6 +56,7 @@ class SQLiteReader(Reader):
         self._triggers = len(triggers(shape.tracking))
         self._attributes = tuple(shape.columns)
         self._readers = shape.readers(engine.dialect)
+        self._tail: Direct | None = None
 
     def parse(self, text: str) -> RowPlace:
         return RowPlace.parse(text)
@@ -82,7 +84,8 @@ class SQLiteReader(Reader):
     async def batch(self, epoch: str, after: Place, limit: int, *, trimmed: int = 0) -> Batch:
         place = _own(after)
         now = self._now()
-        rows = await self._read(self._statements.after(EVERYTHING, None, now, limit + 1, place))
+        asked = self._statements.after(EVERYTHING, None, now, limit + 1, place)
+        rows = await (self._read(asked) if self._tail is None else self._read_directly(asked))
         last, floor = self._registry(rows)
         if rows[0][0] != epoch:
             raise PositionError(str(place), "unknown", "the database is another one")
@@ -193,7 +196,20 @@ class SQLiteReader(Reader):
                 return removed
 
     def follow(self, wake: Callable[[], None], known: Callable[[], Head | None]) -> Follow:
-        return follow(self._listen, self.shape.name, wake, known)
+        following = follow(self._listen, self.shape.name, wake, known)
+        if file_of(self._engine.sync_engine) is None:
+            return following
+        self._tail = tail = Direct(self._engine)
+        return _Following(following, tail, self._follow_no_more)
+
+    def _follow_no_more(self, tail: Direct) -> None:
+        if self._tail is tail:
+            self._tail = None
+
+    async def _read_directly(self, asked: Asked) -> Sequence[Row]:
+        assert self._tail is not None
+        with self._translated():
+            return await self._tail.read(*asked)
 
     async def _read(self, asked: Asked) -> Sequence[Row]:
         async with self._connected() as connection:
@@ -202,9 +218,14 @@ class SQLiteReader(Reader):
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
-        try:
+        with self._translated():
             async with self._engine.connect() as connection:
                 yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:
             said = unavailable(error)
             if said is None:
@@ -259,6 +280,20 @@ class SQLiteReader(Reader):
         if self.shape.window is not None:
             moment = moment_of(old.get(label(columns[self.shape.window].name)))
         return Change(place, values, removed=True, key=key, moment=moment)
+
+
+class _Following(Follow):
+    """A watch, and the connection that its tail reads with."""
+
+    def __init__(self, watch: Follow, tail: Direct, done: Callable[[Direct], None]) -> None:
+        self._watch = watch
+        self._tail = tail
+        self._done = done
+
+    async def stop(self) -> None:
+        self._done(self._tail)
+        await self._watch.stop()
+        await self._tail.close()
 
 
 def _picked(rows: Sequence[Row]) -> Sequence[Row]:
