@@ -101,14 +101,20 @@ def test_pause_holds_the_log_and_loses_nothing(console: Any, served: Any) -> Non
     console.until(f"{LINES}.join() === 'one,two'")
 
 
+# Two frames: in the first one a scroll is told to the page, and what it does about it comes after.
+SETTLED = """new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(
+    () => setTimeout(() => done(true)))))"""
+
+
 def test_one_who_scrolls_up_is_left_there(console: Any, served: Any) -> None:
     """Reading an old line must not be torn away by new ones; a button leads back."""
     served.log(*MANY)
     scroll = "document.querySelector('#logs [data-scroll]')"
     bottom = f"{scroll}.scrollHeight - {scroll}.scrollTop - {scroll}.clientHeight"
     console.until(f"{LINES}.length === 150 && {bottom} < 2")
+    console.until(SETTLED)
     console.evaluate(f"{scroll}.scrollTop = 300")
-    console.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    console.until(SETTLED)
     served.log("news")
     console.until("document.querySelector('[data-jump]').textContent === '1 new line below'")
     assert console.evaluate(f"{scroll}.scrollTop") == 300

@@ -3,10 +3,13 @@
 import asyncio
 import shutil
 import signal
+import subprocess
+import sys
 from contextlib import suppress
 
 import psycopg
 import pytest
+from sqlalchemy import event
 
 from headwater.errors import SourceUnavailableError
 from headwater.eventlog import open_log
@@ -14,6 +17,7 @@ from headwater.eventlog.record import START
 from headwater.eventlog.sql import SqlLog
 from headwater.testing.eventlog import Recorder
 from support.postgres import Postgres
+from support.until import until
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +101,52 @@ async def test_writers_through_crashes_lose_and_double_nothing(own, place):
         await follower.count(len(kept))
         assert follower.records == kept
         assert not follower.resets
+
+
+APPEND = """
+import asyncio, sys
+from headwater.eventlog import open_log
+
+async def append():
+    async with open_log(sys.argv[1]) as log:
+        await log.append("t", {"n": 1})
+
+asyncio.run(append())
+"""
+
+
+async def test_transaction_ids_that_a_crash_gives_again_hide_nothing():
+    """Of what is rolled back nothing need be on disk, so its ids are used anew afterwards."""
+    server = Postgres(wal_writer_delay="10s")
+    try:
+        server.create()
+        server.start()
+        place = f"postgresql://postgres@/postgres?host={server.folder}"
+        async with open_log(place) as log:
+            follower = Recorder(10)
+            await log.append("t", {"n": 0})
+            await log.follow("t", follower)
+            conninfo = server.conninfo("postgres")
+            async with await psycopg.AsyncConnection.connect(conninfo) as connection:
+                for _ in range(50):
+                    used = await connection.execute("SELECT pg_current_xact_id()::text::int")
+                    (last,) = await used.fetchone()
+                    await connection.rollback()
+            looks = []
+            event.listen(
+                log.engine.sync_engine, "before_cursor_execute", lambda *args: looks.append(args[2])
+            )
+            await until(lambda: any("changed" in sql for sql in looks))
+            server.stop(signal.SIGQUIT)
+            server.start()
+            # Another process appends before this one's loop has a turn.
+            with psycopg.connect(conninfo) as connection:
+                again = connection.execute("SELECT pg_current_xact_id()::text::int").fetchone()
+                assert again[0] < last - 20, "the ids were not given again"
+            subprocess.run([sys.executable, "-c", APPEND, place], check=True)
+            await follower.count(1)
+    finally:
+        server.remove()
 
 
 async def test_a_fresh_server_in_its_place_is_another_log(own):

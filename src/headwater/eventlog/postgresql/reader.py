@@ -123,9 +123,14 @@ class PostgresReader(Reader):
 
 
 def _snapshot(row: sa.Row[Any]) -> Snapshot:
+    """What was seen, up to the latest event.
+
+    After a crash PostgreSQL gives transaction ids again that were used shortly before it, by what
+    was rolled back. Those up to a commit that was seen are not among them.
+    """
     seen = Snapshot.from_postgres(row.head)
     if row.standby:
         # A standby does not tell which transactions run, only below which one none does. To find
         # a topic again that has nothing new costs little.
-        return Snapshot(int(row.head.partition(":")[0]))
-    return seen
+        seen = Snapshot(int(row.head.partition(":")[0]))
+    return seen.cut(0 if row.newest is None else row.newest + 1)

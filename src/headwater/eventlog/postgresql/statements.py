@@ -78,6 +78,11 @@ _LOG = (
     " CAST(pg_current_snapshot() AS text) AS head, pg_is_in_recovery() AS standby"
     " FROM headwater_log WHERE id = 1)"
 )
+# The transaction of the latest event that the statement sees.
+_NEWEST = (
+    "(SELECT CAST(CAST(xid AS text) AS bigint) FROM headwater_events ORDER BY xid DESC LIMIT 1)"
+    " AS newest"
+)
 # The limit inside: without it the planner would read the whole topic and sort.
 _RUN = (
     "{log} SELECT l.epoch, t.latest, t.trimmed, e.number, e.at, e.key, e.data FROM l"
@@ -93,7 +98,7 @@ _FIND = (
     "{log}, changed AS (SELECT topic_id FROM headwater_events WHERE xid >= CAST(:beginning AS xid8)"
     " AND xid < pg_snapshot_xmax(pg_current_snapshot())"
     " UNION SELECT topic_id FROM headwater_events WHERE xid = ANY (CAST(:running AS xid8[])))"
-    " SELECT l.epoch, l.trims, l.head, l.standby, t.id, t.name, t.latest FROM l"
+    " SELECT l.epoch, l.trims, l.head, l.standby, {newest}, t.id, t.name, t.latest FROM l"
     " LEFT JOIN (changed JOIN headwater_topics AS t ON t.id = changed.topic_id) ON true"
 )
 _NEXT = (
@@ -105,7 +110,7 @@ _NEXT = (
     " ORDER BY w.place, e.number LIMIT :rows) AS e ON true ORDER BY e.place, e.number"
 )
 _STATES = (
-    "{log} SELECT l.epoch, l.trims, l.head, l.standby, t.name, t.latest, t.trimmed FROM l"
+    "{log} SELECT l.epoch, l.trims, l.head, l.standby, {newest}, t.name, t.latest, t.trimmed FROM l"
     " LEFT JOIN (json_array_elements_text(CAST(:topics AS json)) AS j"
     " JOIN headwater_topics AS t ON t.name = j.value) ON true"
 )
@@ -141,7 +146,7 @@ class Reading:
             bounds=sa.text(_BOUNDS.format(log=log)),
             after=sa.text(_RUN.format(log=log, beyond=">", order="")),
             before=sa.text(_RUN.format(log=log, beyond="<", order="DESC")),
-            find=sa.text(_FIND.format(log=log)),
+            find=sa.text(_FIND.format(log=log, newest=_NEWEST)),
             next=sa.text(_NEXT.format(log=log)),
-            states=sa.text(_STATES.format(log=log)),
+            states=sa.text(_STATES.format(log=log, newest=_NEWEST)),
         )
