@@ -80,8 +80,8 @@ _LOG = (
 )
 # The transaction of the latest event that the statement sees.
 _NEWEST = (
-    "(SELECT CAST(CAST(xid AS text) AS bigint) FROM headwater_events ORDER BY xid DESC LIMIT 1)"
-    " AS newest"
+    "(SELECT CAST(CAST(e.xid AS text) AS bigint) FROM headwater_events AS e"
+    " ORDER BY e.xid DESC LIMIT 1) AS newest"
 )
 # The limit inside: without it the planner would read the whole topic and sort.
 _RUN = (
