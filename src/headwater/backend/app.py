@@ -51,7 +51,8 @@ __all__ = ["create_app", "open_backend"]
 _log = logging.getLogger(__name__)
 
 _FEEDS = (notifications, logs, satellites, activity)
-_ROUTERS = (auth, users, teams, notifications, logs, satellites, activity)
+# Routes are tried one after another; what satellites and programs send is most of the requests.
+_ROUTERS = (satellites, activity, logs, notifications, auth, users, teams)
 
 
 def create_app(
