@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
+from fastapi.dependencies.models import Dependant
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 
@@ -122,7 +123,13 @@ class EventRoute(GuardedRoute):
         self._heartbeat = heartbeat if sse.heartbeat == "default" else sse.heartbeat
         super().__init__(path, endpoint, **options)
 
-    def wrap(self, handler: Handler, guards: Guards, overrides: Any) -> Handler:
+    def wrap(
+        self,
+        handler: Handler,
+        guards: Guards,
+        dependant: Dependant,  # noqa: ARG002 - for those that solve it themselves
+        overrides: Any,
+    ) -> Handler:
         async def answer(request: Request) -> Response:
             state = dict(request.scope.get("state") or {})
             doubts = self._live.leases.doubts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import inspect
@@ -13,6 +14,7 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
@@ -29,6 +31,7 @@ from headwater.web.live import Live, renewed_request, verdict_of
 from headwater.web.negotiation import accepts_event_stream
 from headwater.web.paging import NAMES, Paging, read_paging
 from headwater.web.signatures import parameters_of
+from headwater.web.steps import Steps
 
 __all__ = ["FeedDeclaration", "FeedRoute", "FeedStreamRoute", "planned"]
 
@@ -96,17 +99,21 @@ def planned(call: Callable[..., Any], feed: Feed) -> Callable[..., Any]:
             )
     is_coroutine = inspect.iscoroutinefunction(call)
 
-    @functools.wraps(call)
-    async def endpoint(**values: Any) -> Any:
+    async def sourced(**values: Any) -> Source:
         source = await call(**values) if is_coroutine else await run_in_threadpool(call, **values)
         if not isinstance(source, Source):
             raise DeclarationError(
                 f"feed {feed.name!r}: its handler returned {type(source).__name__}; a Source is "
                 "needed, such as Table(...).where(...), log.topic(...) or Poll(...)(...)"
             )
-        return _Plan(source)
+        return source
+
+    @functools.wraps(call)
+    async def endpoint(**values: Any) -> Any:
+        return _Plan(await sourced(**values))
 
     del endpoint.__wrapped__
+    endpoint.sourced = sourced  # type: ignore[attr-defined]
     endpoint.__annotations__ = {}
     endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         list(own.values()), return_annotation=Response
@@ -134,10 +141,24 @@ class _Half(GuardedRoute):
         self._heartbeat = heartbeat
         super().__init__(path, endpoint, **options)
 
-    def wrap(self, handler: Handler, guards: Guards, overrides: Any) -> Handler:
+    def wrap(
+        self, handler: Handler, guards: Guards, dependant: Dependant, overrides: Any
+    ) -> Handler:
+        feed = self.declaration.feed
+        sourced = copy.copy(dependant)
+        sourced.call = dependant.call.sourced  # type: ignore[union-attr]
+        steps = Steps.of(guards.solved, [sourced])
+
         async def planning(request: Request, extra: Response) -> _Asked:
+            run = None if steps is None else steps.begin(request, extra, overrides)
+            if run is None:
+                return await planning_by_framework(request, extra)
+            await run.phase(0)
+            paging = read_paging(request, feed.limit, stream=self.is_stream)
+            return asked(await run.phase(1), paging, None)
+
+        async def planning_by_framework(request: Request, extra: Response) -> _Asked:
             await guards.solve(request, extra, overrides)
-            feed = self.declaration.feed
             paging = read_paging(request, feed.limit, stream=self.is_stream)
             try:
                 async with AsyncExitStack() as stack:
@@ -147,18 +168,21 @@ class _Half(GuardedRoute):
                 if paging.errors:
                     raise RequestValidationError([*error.errors(), *paging.errors]) from error
                 raise
-            if paging.errors:
-                raise RequestValidationError(paging.errors)
             assert isinstance(plan, _Plan)
             extra.headers.raw.extend(
                 pair for pair in plan.raw_headers if pair[0] != b"content-length"
             )
-            if plan.source.keyed and not self.declaration.keyed:
+            return asked(plan.source, paging, plan.background)
+
+        def asked(source: Source, paging: Paging, background: BackgroundTask | None) -> _Asked:
+            if paging.errors:
+                raise RequestValidationError(paging.errors)
+            if source.keyed and not self.declaration.keyed:
                 raise DeclarationError(
                     f"feed {feed.name!r}: its source is keyed; declare it with "
                     "feed(..., keyed=True)"
                 )
-            return _Asked(plan.source, paging, plan.background)
+            return _Asked(source, paging, background)
 
         async def answer(request: Request) -> Response:
             state = dict(request.scope.get("state") or {})

@@ -19,6 +19,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute, _effective_route_context_var, get_request_handler
 from starlette.responses import Response
 
+from headwater.web.steps import Steps
+
 __all__ = ["Guard", "GuardedRoute", "Guards", "guard", "identify", "subjects"]
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -72,6 +74,12 @@ class Guards:
             )
             for each in self.guards
         ]
+        self._steps = Steps.of(self.solved)
+
+    @property
+    def solved(self) -> list[Dependant]:
+        """What FastAPI would solve for them."""
+        return [guard for each in self._dependants for guard in each.dependencies]
 
     @property
     def permissions(self) -> list[str]:
@@ -84,6 +92,11 @@ class Guards:
         Resources that they hold, such as a database session, are released when this returns.
         """
         if not self._dependants:
+            return
+        steps = self._steps
+        run = None if steps is None else steps.begin(request, response, overrides)
+        if run is not None:
+            await run.phase(0)
             return
         cache: dict[Any, Any] = {}
         async with AsyncExitStack() as stack:
@@ -133,8 +146,9 @@ class GuardedRoute(APIRoute):
         if context is not None and context.original_route is self:
             route = context
         guards = Guards(route.dependencies, route.path_format)
+        dependant = _without(route.dependant, guards.guards)
         handler = get_request_handler(
-            dependant=_without(route.dependant, guards.guards),
+            dependant=dependant,
             body_field=route.body_field,
             status_code=route.status_code,
             response_class=route.response_class,
@@ -152,10 +166,16 @@ class GuardedRoute(APIRoute):
             stream_item_field=route.stream_item_field,
             is_json_stream=route.is_json_stream,
         )
-        return self.wrap(handler, guards, route.dependency_overrides_provider)
+        return self.wrap(handler, guards, dependant, route.dependency_overrides_provider)
 
-    def wrap(self, handler: Handler, guards: Guards, overrides: Any) -> Handler:
-        """What answers a request: the guards, then the handler."""
+    def wrap(
+        self,
+        handler: Handler,
+        guards: Guards,
+        dependant: Dependant,  # noqa: ARG002 - for those that solve it themselves
+        overrides: Any,
+    ) -> Handler:
+        """What answers a request: the guards, then the handler, which solves ``dependant``."""
         if not guards.guards:
             return handler
 
