@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -11,12 +12,12 @@ from pydantic import BaseModel
 
 from headwater.errors import DeclarationError, EncodingError, UsageError
 from headwater.eventlog import MemoryLog
-from headwater.relay import Relay
-from headwater.sql import Table, sqlite_engine
+from headwater.relay import Relay, create_tables
+from headwater.sql import Table, postgresql_engine, sqlite_engine
 from headwater.sql.alembic import add_tracking
 from headwater.sql.reflected import reflect
-from support.relays import holding, running
-from support.tables import Client, Log
+from support.relays import Moved, Troubled, holding, running
+from support.tables import Base, Client, Log
 
 
 async def test_rows_that_are_there_and_those_to_come_are_each_one_event(moved):
@@ -228,3 +229,63 @@ def _log(folder):
     from headwater.eventlog import open_log
 
     return open_log(f"sqlite:///{folder}/log.db")
+
+
+async def test_what_a_relay_writes_down_outlives_a_crash_of_the_server(postgres):
+    """Also where commits are flushed later by default: the log would know more than the table."""
+    name = postgres.database()
+    engine = postgresql_engine(postgres.url(name))
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+            await connection.exec_driver_sql(f"ALTER DATABASE {name} SET synchronous_commit TO off")
+            # Notes how each row of the relay was committed.
+            await connection.run_sync(create_tables)
+            for statement in NOTED:
+                await connection.exec_driver_sql(statement)
+        await engine.dispose()
+        moved = Moved(engine, Troubled(MemoryLog()))
+        moved.log.capabilities = replace(MemoryLog.capabilities, durable=True)
+        async with running(moved.relay()):
+            await moved.add("a")
+            await moved.until("a")
+        async with engine.connect() as connection:
+            found = await connection.execute(sa.text("SELECT DISTINCT how FROM noted"))
+            assert found.scalars().all() == ["local"]
+    finally:
+        await engine.dispose()
+        postgres.drop(name)
+
+
+NOTED = (
+    "CREATE TABLE noted (how text)",
+    """CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO noted VALUES (current_setting('synchronous_commit')); RETURN NEW; END $$""",
+    "CREATE TRIGGER note BEFORE INSERT OR UPDATE ON headwater_relays "
+    "FOR EACH ROW EXECUTE FUNCTION note()",
+)
+
+
+async def test_a_relay_without_rights_says_which(postgres):
+    name = postgres.database()
+    engine = postgresql_engine(postgres.url(name).replace("postgres@", "relay_guest@"))
+    own = postgresql_engine(postgres.url(name))
+    try:
+        async with own.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+            await connection.exec_driver_sql("CREATE ROLE relay_guest LOGIN")
+            await connection.exec_driver_sql(
+                "GRANT SELECT ON ALL TABLES IN SCHEMA public TO PUBLIC"
+            )
+            await connection.run_sync(create_tables)
+        moved = Moved(engine, Troubled(MemoryLog()))
+        moved.log.capabilities = replace(MemoryLog.capabilities, durable=True)
+        with pytest.raises(DeclarationError, match=r"may not use .* grant SELECT, INSERT"):
+            await moved.relay().run()
+    finally:
+        await engine.dispose()
+        async with own.begin() as connection:
+            await connection.exec_driver_sql("DROP OWNED BY relay_guest")
+            await connection.exec_driver_sql("DROP ROLE relay_guest")
+        await own.dispose()
+        postgres.drop(name)

@@ -54,6 +54,10 @@ RELAYS = sa.Table(
 
 _COLUMNS = RELAYS.c
 
+# What is about to be appended must outlive a crash of the server that the append outlives.
+_SETTING = sa.text("SELECT current_setting('synchronous_commit')")
+_FLUSHED = sa.text("SET LOCAL synchronous_commit TO local")
+
 # SQLSTATEs.
 _NOT_ALLOWED, _READ_ONLY = "42501", "25006"
 
@@ -170,8 +174,11 @@ class Ledger:
     def __init__(self, engine: AsyncEngine, name: str) -> None:
         self._engine = engine
         self._name = name
-        postgresql = engine.dialect.name == "postgresql"
-        self._unavailable = (postgresql_faults if postgresql else sqlite_faults).unavailable
+        self._postgresql = engine.dialect.name == "postgresql"
+        faults = postgresql_faults if self._postgresql else sqlite_faults
+        self._unavailable = faults.unavailable
+        # Commits of this database are flushed later, unless they ask for it.
+        self._lazy = False
         self._mine = _COLUMNS.name == name
         self._ready = False
 
@@ -180,6 +187,9 @@ class Ledger:
         async with self._connected() as connection:
             if not self._ready:
                 await connection.run_sync(create_tables)
+                if self._postgresql:
+                    found = await connection.scalar(_SETTING)
+                    self._lazy = self._lazy or found == "off"
                 self._ready = True
             found = (await connection.execute(sa.select(RELAYS).where(self._mine))).first()
         return None if found is None else State.of(found)
@@ -232,6 +242,8 @@ class Ledger:
         """A transaction."""
         try:
             async with self._engine.begin() as connection:
+                if self._lazy:
+                    await connection.execute(_FLUSHED)
                 yield connection
         except Exception as error:
             state = getattr(getattr(error, "orig", None), "sqlstate", None)
