@@ -34,6 +34,7 @@ from headwater.web.live import Live
 from headwater.web.openapi import describe
 from headwater.web.paging import described
 from headwater.web.problems import Problem, install_problems
+from headwater.web.routing import find_quickly
 
 __all__ = [
     "SSE",
@@ -89,6 +90,7 @@ class LiveRouter(APIRouter):
         Once for an application. Routes may be declared before or after.
         """
         app.include_router(self, prefix=prefix)
+        find_quickly(app)
         install_problems(app)
         app.openapi_version = "3.2.0"
         plain = app.openapi
