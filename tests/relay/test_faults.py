@@ -292,9 +292,8 @@ async def test_a_log_that_is_wiped_meanwhile_is_noticed_without_rows(moved):
             await task
 
 
-async def test_connections_of_the_database_may_break_at_any_time(moved, request):
-    if moved.engine.dialect.name != "postgresql":
-        pytest.skip("a file has no connections that break")
+@pytest.mark.parametrize("moved", ["postgresql"], indirect=True)
+async def test_connections_of_the_database_may_break_at_any_time(moved):
     async with running(moved.relay(batch=3)):
         for start in range(0, 60, 6):
             await moved.add(*(f"m{n}" for n in range(start, start + 6)))
@@ -307,9 +306,8 @@ async def test_connections_of_the_database_may_break_at_any_time(moved, request)
         await moved.until(*(f"m{n}" for n in range(60)))
 
 
+@pytest.mark.parametrize("moved", ["sqlite"], indirect=True)
 async def test_the_file_of_the_database_may_be_away_for_a_while(moved, tmp_path, caplog):
-    if moved.engine.dialect.name != "sqlite":
-        pytest.skip("on SQLite")
     async with running(relay := moved.relay()):
         await moved.add("a")
         await moved.until("a")
