@@ -312,3 +312,30 @@ async def test_a_long_poll_is_answered_when_what_it_waits_for_is_another(what):
         await log.clear()
         status, _ = await asyncio.wait_for(waiting, 10)
         assert status == 410
+
+
+async def test_streams_that_resume_at_one_place_share_the_read():
+    """After a restart thousands come back at once, most of them with the same position."""
+    log, gate = MemoryLog(), Gate()
+    gate.open.set()
+    rig = Rig(lambda: Gated(log.topic("a"), gate))
+    await log.append("a", [{"n": n} for n in range(3)])
+
+    async def resume(port, position):
+        async with request(port, "/f/stream", headers={"Last-Event-ID": position}) as answer:
+            return await shown(answer, 5)
+
+    async with serving(rig.app) as port:
+        _, page = await fetch(port, "/f")
+        await log.append("a", [{"n": 3}, {"n": 4}])
+        gate.open.clear()
+        gate.read = 0
+        streams = [asyncio.create_task(resume(port, page["position"])) for _ in range(20)]
+        followers = rig.live.hub._followers
+        await until(
+            lambda: sum(c.holds for f in followers.values() for c in f.channels.values()) == 20
+        )
+        await log.append("a", [{"n": 5}])
+        gate.open.set()
+        assert await asyncio.gather(*streams) == [[3, 4, 5]] * 20
+        assert gate.read == 1

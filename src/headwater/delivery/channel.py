@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from headwater.delivery.ring import Entry, Ring, with_places
 from headwater.delivery.sender import ROOM, Shared
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from headwater.delivery.feed_stream import FeedStream
     from headwater.delivery.follower import Follower
 
-__all__ = ["Channel", "State"]
+__all__ = ["Channel", "Missed", "State"]
+
+T = TypeVar("T")
 
 
 class State(enum.Enum):
@@ -36,6 +39,20 @@ class State(enum.Enum):
     AHEAD = enum.auto()
     BEHIND = enum.auto()
     READING = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """What comes after a place.
+
+    Attributes:
+        data: the page's events, and what moves on a client whose position would expire.
+        holds: the place that a client holds then, or None for the page's end.
+    """
+
+    page: Page
+    data: bytes
+    holds: Place | None
 
 
 class Channel:
@@ -63,7 +80,7 @@ class Channel:
         self._current: set[FeedStream] = set()
         self._ahead: set[FeedStream] = set()
         self._flushed = 0
-        self._snapshots: dict[int, asyncio.Future[tuple[Page, bytes]]] = {}
+        self._reading: dict[Hashable, asyncio.Future[Any]] = {}
         self._lingering: asyncio.TimerHandle | None = None
         self._members = self._new_members()
 
@@ -192,7 +209,7 @@ class Channel:
             self._members = self._new_members()
             self._prepared = None
         self._flushed = self.ring.end
-        self._snapshots.clear()
+        self._reading.clear()
         self._current.clear()
         self._ahead.clear()
         for stream in tuple(self.streams):
@@ -217,20 +234,32 @@ class Channel:
 
     async def snapshot(self, limit: int) -> tuple[Page, bytes]:
         """The newest page and its event; streams that ask while it is read share both."""
-        shared = self._snapshots.get(limit)
-        if shared is None:
-            shared = asyncio.ensure_future(self._read_snapshot(limit))
-            self._snapshots[limit] = shared
-            shared.add_done_callback(lambda done: self._forget_snapshot(limit, done))
-        return await asyncio.shield(shared)
+        return await self._together(limit, lambda: self._read_snapshot(limit))
+
+    async def missed(self, place: Place, limit: int) -> Missed:
+        """What a client at ``place`` lacks; streams that resume there at once share it."""
+        return await self._together((str(place), limit), lambda: self._read_missed(place, limit))
 
     async def _read_snapshot(self, limit: int) -> tuple[Page, bytes]:
         page = await self.source.page(limit)
         return page, self.feed.snapshot(page)
 
-    def _forget_snapshot(self, limit: int, done: asyncio.Future[tuple[Page, bytes]]) -> None:
-        if self._snapshots.get(limit) is done:
-            del self._snapshots[limit]
+    async def _read_missed(self, place: Place, limit: int) -> Missed:
+        page = await self.source.page(limit, after=place)
+        moved, holds = self.moved(page, place)
+        return Missed(page, self.feed.page_frames(page) + moved, holds)
+
+    async def _together(self, name: Hashable, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        shared: asyncio.Future[T] | None = self._reading.get(name)
+        if shared is None:
+            shared = asyncio.ensure_future(read())
+            self._reading[name] = shared
+            shared.add_done_callback(lambda done: self._read_done(name, done))
+        return await asyncio.shield(shared)
+
+    def _read_done(self, name: Hashable, done: asyncio.Future[Any]) -> None:
+        if self._reading.get(name) is done:
+            del self._reading[name]
         if not done.cancelled():
             done.exception()
 

@@ -68,12 +68,11 @@ async def open_feed(
             place = await source.locate(position.epoch, position.place)
             if place.includes(channel.ring.floor) and channel.ring.floor_left is None:
                 return Opening(first, place, None, life)
-            page = await source.page(_READ, after=place)
+            missed = await channel.missed(place, _READ)
+            page = missed.page
             if page.epoch != position.epoch:
                 raise PositionError(resume, "unknown")
-            moved, holds = channel.moved(page, place)
-            data = first + feed.page_frames(page) + moved
-            return Opening(data, page.end, _told(page), life, holds)
+            return Opening(first + missed.data, page.end, _told(page), life, missed.holds)
         except PositionError as error:
             channel.follower.counters.resets += 1
             first += feed.reset(error.reason)

@@ -23,6 +23,9 @@ from headwater.sql.sqlite.watch import file_of
 
 __all__ = ["Direct"]
 
+# Seconds.
+_LONG = 0.05
+
 Row = Sequence[Any]
 Convert = Callable[[Any], Any]
 
@@ -45,7 +48,16 @@ class Direct:
         self._held: AsyncConnection | None = None
         self._driver: Any = None
         self._opening = asyncio.Lock()
+        self._reads: dict[object, float] = {}
+        self._closed = False
         self._prepared: WeakKeyDictionary[Any, _Prepared] = WeakKeyDictionary()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a read takes so long that others should go elsewhere, or it was closed."""
+        for began in self._reads.values():
+            return asyncio.get_running_loop().time() - began > _LONG
+        return self._closed
 
     async def read(
         self, query: sa.Select[*tuple[Any, ...]], values: Mapping[str, Any]
@@ -58,24 +70,34 @@ class Direct:
 
     async def rows(self, statement: str, parameters: Sequence[Any] = ()) -> Sequence[Row]:
         """The rows of a statement in SQLite's own words, as the driver has them."""
-        driver = self._driver
-        if driver is None or identity_of(self._path) != self._identity:
-            driver = await self._open()
+        token = object()
+        self._reads[token] = asyncio.get_running_loop().time()
+        driver = None
         try:
+            driver = self._driver
+            if driver is None or identity_of(self._path) != self._identity:
+                driver = await self._open()
             found: Sequence[Row] = await driver.execute_fetchall(statement, parameters)
         except (sqlite3.Error, ValueError) as error:
             # ValueError is the driver's word for a connection that was closed.
             if self._driver is driver:
-                await self.close()
+                await self._drop()
             if isinstance(error, ValueError):
                 error = sqlite3.ProgrammingError("connection closed")
             raise sa.exc.DBAPIError.instance(
                 statement, None, error, sqlite3.Error, dialect=self._engine.dialect
             ) from error
+        finally:
+            del self._reads[token]
         return found
 
     async def close(self) -> None:
-        """Give up the connection; the next read makes another. Idempotent."""
+        """Give up the connection for good. Idempotent."""
+        self._closed = True
+        async with self._opening:
+            await self._drop()
+
+    async def _drop(self) -> None:
         held, self._held, self._driver = self._held, None, None
         if held is not None:
             with suppress(Exception):
@@ -85,8 +107,10 @@ class Direct:
         async with self._opening:
             # Asked before it is opened: one that is replaced in between is opened again.
             identity = identity_of(self._path)
+            if self._closed:
+                raise sqlite3.ProgrammingError("connection closed")
             if self._driver is None or identity != self._identity:
-                await self.close()
+                await self._drop()
                 held = await self._engine.connect()
                 raw = await held.get_raw_connection()
                 driver = raw.driver_connection  # a detached one does not tell any more

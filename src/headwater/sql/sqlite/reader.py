@@ -56,7 +56,9 @@ class SQLiteReader(Reader):
         self._triggers = len(triggers(shape.tracking))
         self._attributes = tuple(shape.columns)
         self._readers = shape.readers(engine.dialect)
+        # While it is followed: one for the tail, and one for pages, for which it does not wait.
         self._tail: Direct | None = None
+        self._pages: Direct | None = None
 
     def parse(self, text: str) -> RowPlace:
         return RowPlace.parse(text)
@@ -85,7 +87,7 @@ class SQLiteReader(Reader):
         place = _own(after)
         now = self._now()
         asked = self._statements.after(EVERYTHING, None, now, limit + 1, place)
-        rows = await (self._read(asked) if self._tail is None else self._read_directly(asked))
+        rows = await self._read(asked, self._tail)
         last, floor = self._registry(rows)
         if rows[0][0] != epoch:
             raise PositionError(str(place), "unknown", "the database is another one")
@@ -113,7 +115,8 @@ class SQLiteReader(Reader):
             return await self._after(wanted, window, now, limit, _own(after))
         place = None if before is None else _own(before)
         below = None if place is None else place.below
-        rows = await self._read(self._statements.newest(wanted, window, now, limit + 1, below))
+        asked = self._statements.newest(wanted, window, now, limit + 1, below)
+        rows = await self._read(asked, self._pages)
         last, _ = self._registry(rows)
         told = self._told(rows, window)
         found = _picked(rows)
@@ -128,7 +131,8 @@ class SQLiteReader(Reader):
     async def _after(
         self, wanted: Filter, window: Window | None, now: datetime, limit: int, place: RowPlace
     ) -> Page:
-        rows = await self._read(self._statements.after(wanted, window, now, limit + 1, place))
+        asked = self._statements.after(wanted, window, now, limit + 1, place)
+        rows = await self._read(asked, self._pages)
         last, floor = self._registry(rows)
         self._check(place, last, floor)
         # What left the window is told first; from then on every place says so.
@@ -199,19 +203,17 @@ class SQLiteReader(Reader):
         following = follow(self._listen, self.shape.name, wake, known)
         if file_of(self._engine.sync_engine) is None:
             return following
-        self._tail = tail = Direct(self._engine)
-        return _Following(following, tail, self._follow_no_more)
+        self._tail, self._pages = Direct(self._engine), Direct(self._engine)
+        return _Following(following, (self._tail, self._pages), self._follow_no_more)
 
     def _follow_no_more(self, tail: Direct) -> None:
         if self._tail is tail:
-            self._tail = None
+            self._tail = self._pages = None
 
-    async def _read_directly(self, asked: Asked) -> Sequence[Row]:
-        assert self._tail is not None
-        with self._translated():
-            return await self._tail.read(*asked)
-
-    async def _read(self, asked: Asked) -> Sequence[Row]:
+    async def _read(self, asked: Asked, direct: Direct | None = None) -> Sequence[Row]:
+        if direct is not None and not direct.busy:
+            with self._translated():
+                return await direct.read(*asked)
         async with self._connected() as connection:
             rows: Sequence[Row] = (await connection.execute(*asked)).all()
             return rows
@@ -283,17 +285,20 @@ class SQLiteReader(Reader):
 
 
 class _Following(Follow):
-    """A watch, and the connection that its tail reads with."""
+    """A watch, and the connections that are kept meanwhile."""
 
-    def __init__(self, watch: Follow, tail: Direct, done: Callable[[Direct], None]) -> None:
+    def __init__(
+        self, watch: Follow, kept: Sequence[Direct], done: Callable[[Direct], None]
+    ) -> None:
         self._watch = watch
-        self._tail = tail
+        self._kept = kept
         self._done = done
 
     async def stop(self) -> None:
-        self._done(self._tail)
+        self._done(self._kept[0])
         await self._watch.stop()
-        await self._tail.close()
+        for each in self._kept:
+            await each.close()
 
 
 def _picked(rows: Sequence[Row]) -> Sequence[Row]:

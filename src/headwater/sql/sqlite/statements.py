@@ -8,6 +8,7 @@ snapshot and arrive even when nothing is picked; then rows and removals are fetc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -56,7 +57,7 @@ class Statements:
         self._shape = shape
         self._table = shape.table
         self._number = shape.number
-        # Streams with equal filters share their statements; values that differ are parameters.
+        # Filters of the same form share their statements, whatever their values.
         self._newest = lru_cache(_KEPT)(self._build_newest)
         self._after = lru_cache(_KEPT)(self._build_after)
 
@@ -83,10 +84,9 @@ class Statements:
         self, wanted: Filter, window: Window | None, now: datetime, count: int, below: int | None
     ) -> Asked:
         """The newest rows, or the newest below a number."""
-        query = self._newest(
-            _simple(wanted), _column(window), self._shape.window, below is not None
-        )
-        return query, {**_values(window, now), "number": below, "count": count}
+        form, values = _form(wanted)
+        query = self._newest(form, _column(window), self._shape.window, below is not None)
+        return query, {**values, **_values(window, now), "number": below, "count": count}
 
     def after(
         self, wanted: Filter, window: Window | None, now: datetime, count: int, place: RowPlace
@@ -95,8 +95,9 @@ class Statements:
         edge = None
         if window is not None and place.told is not None:
             edge = text_of(place.told - window.length)
+        form, known = _form(wanted)
         query = self._after(
-            _simple(wanted),
+            form,
             _column(window),
             self._shape.window,
             edge is not None,
@@ -104,15 +105,16 @@ class Statements:
         )
         among = place.number if place.among is None else place.among
         values = {"number": place.number, "count": count, "edge": edge, "among": among}
-        return query, {**_values(window, now), **values}
+        return query, {**known, **_values(window, now), **values}
 
     def members(self, wanted: Filter, window: Window, now: datetime) -> Asked:
         """The key columns and the moment of each row in the window."""
         moment = self._moment(window.column)
+        form, values = _form(wanted)
         query = sa.select(*(self._shape.columns[name] for name in self._shape.key), moment).where(
-            self._matches(_simple(wanted)), self._number > 0, moment > _CUTOFF
+            self._matches(form), self._number > 0, moment > _CUTOFF
         )
-        return query, _values(window, now)
+        return query, {**values, **_values(window, now)}
 
     def _build_newest(
         self, wanted: Filter, column: str | None, shown: str | None, bounded: bool
@@ -228,7 +230,8 @@ class Statements:
         every = [
             sa.and_(
                 *(
-                    sa.type_coerce(self._old(name), self._shape.columns[name].type) == value
+                    sa.type_coerce(self._old(name), self._shape.columns[name].type)
+                    == self._value(name, value)
                     for name, value in conjunction
                 )
             )
@@ -296,7 +299,14 @@ class Statements:
         return sa.or_(sa.false(), *(sa.and_(*self._equal(each)) for each in wanted.any_of))
 
     def _equal(self, conjunction: Sequence[tuple[str, Any]]) -> list[Condition]:
-        return [self._shape.columns[name] == value for name, value in conjunction]
+        return [
+            self._shape.columns[name] == self._value(name, value) for name, value in conjunction
+        ]
+
+    def _value(self, name: str, value: Any) -> Any:
+        if isinstance(value, _Slot):
+            return sa.bindparam(value.name, type_=self._shape.columns[name].type)
+        return value
 
     def _moment(self, name: str) -> sa.ColumnElement[str]:
         return normal(sa.type_coerce(self._shape.columns[name], sa.Text))
@@ -306,8 +316,30 @@ class Statements:
         return sa.func.json_extract(REMOVALS.c.old, path, type_=sa.Text)
 
 
-def _simple(wanted: Filter) -> Filter:
-    return EVERYTHING if () in wanted.any_of else wanted
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """Where a value of a filter goes."""
+
+    name: str
+
+
+def _form(wanted: Filter) -> tuple[Filter, dict[str, Any]]:
+    """A filter without its values, which is the same for a feed's many users, and the values."""
+    if () in wanted.any_of:
+        return EVERYTHING, {}
+    values: dict[str, Any] = {}
+    any_of: list[tuple[tuple[str, Any], ...]] = []
+    for conjunction in wanted.any_of:
+        slots: list[tuple[str, Any]] = []
+        for name, value in conjunction:
+            if value is None:
+                slots.append((name, None))
+                continue
+            slot = _Slot(f"wanted_{len(values)}")
+            values[slot.name] = value
+            slots.append((name, slot))
+        any_of.append(tuple(slots))
+    return Filter(tuple(any_of)), values
 
 
 def _column(window: Window | None) -> str | None:
