@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
 from headwater.errors import RelayStoppedError
 from headwater.eventlog import open_log
 from headwater.relay.ledger import RELAYS
 from headwater.sql import Table, renew_epochs
-from support.relays import Troubled, holding, running
+from support.relays import Moved, Troubled, holding, running
 from support.tables import Client, Log
 
 
@@ -294,16 +296,18 @@ async def test_a_log_that_is_wiped_meanwhile_is_noticed_without_rows(moved):
 
 @pytest.mark.parametrize("moved", ["postgresql"], indirect=True)
 async def test_connections_of_the_database_may_break_at_any_time(moved):
+    # Whoever writes has connections of their own, each for one transaction.
+    engine = create_async_engine(moved.engine.url, poolclass=NullPool)
+    writer = Moved(engine, moved.log)
     async with running(moved.relay(batch=3)):
         for start in range(0, 60, 6):
-            await moved.add(*(f"m{n}" for n in range(start, start + 6)))
-            async with moved.engine.connect() as connection:
-                await connection.exec_driver_sql(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                )
-            await moved.engine.dispose()
+            await writer.add(*(f"m{n}" for n in range(start, start + 6)))
+            await writer.run(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
         await moved.until(*(f"m{n}" for n in range(60)))
+    await engine.dispose()
 
 
 @pytest.mark.parametrize("moved", ["sqlite"], indirect=True)
@@ -311,7 +315,6 @@ async def test_the_file_of_the_database_may_be_away_for_a_while(moved, tmp_path,
     async with running(relay := moved.relay()):
         await moved.add("a")
         await moved.until("a")
-        await moved.engine.dispose()
         for name in ("table.db", "table.db-wal", "table.db-shm"):
             if (tmp_path / name).exists():
                 (tmp_path / name).rename(tmp_path / f"away-{name}")
