@@ -106,3 +106,84 @@ async def test_a_right_that_was_lost_while_the_stream_opened_ends_it():
     await asyncio.wait_for(stream.failed.wait(), 10)
     assert stream.ended_with == [401]
     leases.close()
+
+
+async def test_one_that_hangs_does_not_keep_the_others_from_being_asked():
+    leases = Leases(OpenStreams(), interval=0.001)
+    often, hang = asyncio.Event(), asyncio.Event()
+    hung = asked = 0
+
+    async def hangs() -> None:
+        nonlocal hung
+        hung += 1
+        await hang.wait()
+
+    async def answers() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 5:
+            often.set()
+
+    leases.hold(Stream(), "one", hangs, frozenset(), 0)
+    leases.hold(Stream(), "two", answers, frozenset(), 0)
+    await asyncio.wait_for(often.wait(), 10)
+    leases.close()
+    hang.set()
+    assert hung == 1
+
+
+async def test_the_rights_of_thousands_are_asked_by_a_few_workers():
+    """Asked all at once they would keep every delivery waiting."""
+    leases = Leases(OpenStreams(), interval=60)
+    running = most = asked = 0
+
+    async def check() -> None:
+        nonlocal running, most, asked
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        asked += 1
+
+    streams = [Stream() for _ in range(2000)]
+    for number, stream in enumerate(streams):
+        leases.hold(stream, number, check, frozenset(), 0)
+    await leases.recheck()
+    leases.close()
+    assert asked == 2000
+    assert most <= 32
+
+
+async def test_all_are_asked_within_one_interval():
+    """Streams that opened in one moment are asked one after another, none of them late."""
+    loop = asyncio.get_running_loop()
+    leases = Leases(OpenStreams(), interval=25.0)
+    asked: dict[int, int] = {}
+    groups: set[int] = set()
+
+    def holding(number: int):
+        async def check() -> None:
+            asked[number] = asked.get(number, 0) + 1
+
+        return check
+
+    streams = [Stream() for _ in range(500)]
+    for number, stream in enumerate(streams):
+        leases.hold(stream, number, holding(number), frozenset(), 0)
+    began, turns = loop.time(), 0
+    while len(asked) < len(streams):
+        # As the timer would, when it is due.
+        timer = leases._timer
+        assert timer is not None
+        assert leases._due - began <= 25.0
+        timer.cancel()
+        before = len(asked)
+        leases._turn()
+        turns += 1
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        groups.add(len(asked) - before)
+    leases.close()
+    assert turns > 50
+    assert max(groups) < 50
+    assert set(asked.values()) == {1}

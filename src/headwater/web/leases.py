@@ -25,11 +25,15 @@ logger = logging.getLogger("headwater.web")
 Verdict = int | None
 CHANGED = 0
 
-# The contract says at least every 30 s; the checks of one round take a moment.
+# The contract says at least every 30 s; a check takes a moment.
 INTERVAL = 25.0
-# Checks that run at once: as many as a look-up that gathers them can take in one statement, few
-# enough to get through a pool of some connections within moments.
-_AT_ONCE = 256
+# The leases are asked in so many groups, one after another, so that the questions of thousands do
+# not come in one moment and keep deliveries waiting. On a short interval there are fewer.
+_GROUPS = 64
+_SHORTEST = 0.05
+# Checks of one group that run at once: enough for their look-ups to share a statement, few enough
+# to take some milliseconds.
+_AT_ONCE = 32
 # Seconds that one check may take: one that hangs must not keep all others from being asked.
 _ANSWER = 10.0
 # Seconds that a stream may go on while its rights cannot be asked.
@@ -44,6 +48,8 @@ class Lease:
         check: asks the rights again.
         subjects: on whose behalf; see ``identify``.
         streams: who holds it.
+        group: when it is asked.
+        asked: how many are asking it just now.
         unanswered_since: the loop's time since which it could not be asked, or None.
         leases: where it is kept.
     """
@@ -53,6 +59,8 @@ class Lease:
     subjects: frozenset[str]
     streams: set[Stream]
     leases: Leases
+    group: int
+    asked: int = 0
     unanswered_since: float | None = None
 
     def let_go(self, stream: Stream) -> None:
@@ -73,9 +81,11 @@ class Leases:
         self._interval = interval
         self._leases: dict[Hashable, Lease] = {}
         self._by_subject: dict[str, set[Lease]] = {}
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        many = min(_GROUPS, max(1, int(min(interval, 60.0) / _SHORTEST)))
+        self._groups: list[set[Lease]] = [set() for _ in range(many)]
+        self._next = 0
+        self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._asking = False
         self.doubts = 0
 
     def hold(
@@ -96,16 +106,20 @@ class Leases:
             return
         lease = self._leases.get((name, subjects))
         if lease is None:
-            lease = Lease((name, subjects), check, subjects, set(), self)
+            # At random: streams that were opened in one moment are not asked in one moment.
+            group = random.randrange(len(self._groups))
+            lease = Lease((name, subjects), check, subjects, set(), self, group)
             self._leases[lease.name] = lease
+            self._groups[group].add(lease)
             for subject in subjects:
                 self._by_subject.setdefault(subject, set()).add(lease)
         lease.streams.add(stream)
         stream.lease = lease
         if doubts != self.doubts:
             # The right may have been taken away between the guards' look and now.
-            self._streams.run(self._ask(lease), "asking the rights of a stream")
-        if self._timer is None and not self._asking and self._interval < math.inf:
+            self._streams.run(self._ask_each((lease,)), "asking the rights of a stream")
+        if self._timer is None and self._interval < math.inf:
+            self._due = asyncio.get_running_loop().time()
             self._arm()
 
     async def recheck(self, subject: str | None = None) -> None:
@@ -114,7 +128,7 @@ class Leases:
         leases: Iterable[Lease] = (
             self._leases.values() if subject is None else self._by_subject.get(subject, ())
         )
-        await asyncio.gather(*(self._ask(lease) for lease in tuple(leases)))
+        await self._ask_each(leases)
 
     def close(self) -> None:
         """Ask no more."""
@@ -127,38 +141,49 @@ class Leases:
         return len(self._leases)
 
     def _arm(self) -> None:
-        # Several processes that started together should not ask together.
-        wait = self._interval * random.uniform(0.8, 1.0)
-        self._timer = asyncio.get_running_loop().call_later(wait, self._round)
-
-    def _round(self) -> None:
-        self._timer = None
-        if self._leases:
-            self._asking = True
-            self._streams.run(self._ask_all(), "asking the rights of streams")
-
-    async def _ask_all(self) -> None:
-        # The next round begins when it is due, but never before this one has ended: on a busy
-        # machine rounds would pile up.
+        # Several processes that started together should not ask together. What comes late on a busy
+        # machine does not delay what comes after it.
         loop = asyncio.get_running_loop()
-        due = loop.time() + self._interval * random.uniform(0.8, 1.0)
+        wait = self._interval / len(self._groups) * random.uniform(0.8, 1.0)
+        self._due = max(self._due + wait, loop.time())
+        self._timer = loop.call_at(self._due, self._turn)
+
+    def _turn(self) -> None:
+        """Ask the next group."""
+        self._timer = None
+        if not self._leases:
+            return
+        group = self._groups[self._next]
+        self._next = (self._next + 1) % len(self._groups)
+        # Who is still being asked, because it takes long, is not asked once more: on a busy
+        # machine questions would pile up.
+        due = [lease for lease in group if not lease.asked]
+        if due:
+            self._streams.run(self._ask_each(due), "asking the rights of streams")
+        self._arm()
+
+    async def _ask_each(self, leases: Iterable[Lease]) -> None:
+        waiting = list(leases)
+        for lease in waiting:
+            lease.asked += 1
+
+        async def work() -> None:
+            while waiting:
+                await self._ask(waiting.pop())
+
         try:
-            await self.recheck()
+            await asyncio.gather(*(work() for _ in range(min(_AT_ONCE, len(waiting)))))
         finally:
-            self._asking = False
-            if self._leases and self._interval < math.inf:
-                self._timer = loop.call_at(due, self._round)
+            for lease in waiting:
+                lease.asked -= 1
 
     async def _ask(self, lease: Lease) -> None:
-        async with self._slots:
+        try:
             if not lease.streams:
                 return
-            try:
-                async with asyncio.timeout(_ANSWER):
-                    verdict = await lease.check()
-                lease.unanswered_since = None
-            except Exception as error:
-                verdict = self._unanswered(lease, error)
+            verdict = await self._verdict(lease)
+        finally:
+            lease.asked -= 1
         if verdict is None:
             return
         for stream in tuple(lease.streams):
@@ -168,6 +193,15 @@ class Leases:
             else:
                 self._streams.counters.denied += 1
                 stream.fail(verdict)
+
+    async def _verdict(self, lease: Lease) -> Verdict:
+        try:
+            async with asyncio.timeout(_ANSWER):
+                verdict = await lease.check()
+        except Exception as error:
+            return self._unanswered(lease, error)
+        lease.unanswered_since = None
+        return verdict
 
     def _unanswered(self, lease: Lease, error: Exception) -> Verdict:
         # Who cannot be asked has not said no, so streams outlive an outage; but not for ever.
@@ -182,6 +216,7 @@ class Leases:
         lease.streams.discard(stream)
         if not lease.streams and self._leases.get(lease.name) is lease:
             del self._leases[lease.name]
+            self._groups[lease.group].discard(lease)
             for subject in lease.subjects:
                 holders = self._by_subject[subject]
                 holders.discard(lease)

@@ -41,7 +41,12 @@ class _Quick(_IncludedRouter):
     # keeps is made when it is asked for.
     def _known(self) -> _Known:
         known = self.__dict__.get("_headwater")
-        version = self.original_router._get_routes_version()
+        router = self.original_router
+        if known is not None and not known.nested:
+            version = router._routes_version
+        else:
+            # It asks all routers that are included in this one too.
+            version = router._get_routes_version()
         if known is None or known.version != version:
             known = _Known(version, super().effective_candidates())
             self.__dict__["_headwater"] = known
@@ -76,6 +81,7 @@ class _Known:
 
     def __init__(self, version: int, candidates: Sequence[Any]) -> None:
         self.version = version
+        self.nested = any(isinstance(each, _IncludedRouter) for each in candidates)
         self.local = threading.local()
         self._all = [(each, _parts(each)) for each in candidates]
         self._literals = {
