@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sqlite3
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from headwater.eventlog import MemoryLog
 from headwater.feeds import Poll
 from headwater.sql import Table, sqlite_engine, track
+from headwater.sql.table import TableSource
 from headwater.web.fastapi import LiveRouter, Source
 from support.http import request
 from support.server import serving
@@ -339,3 +341,49 @@ async def test_streams_that_resume_at_one_place_share_the_read():
         gate.open.set()
         assert await asyncio.gather(*streams) == [[3, 4, 5]] * 20
         assert gate.read == 1
+
+
+async def test_a_poll_that_is_current_reads_no_page_and_never_an_old_one(tmp_path, monkeypatch):
+    """What was committed before a poll is in its answer, whoever committed it."""
+    read = []
+    page = TableSource.page
+
+    async def counted(self, limit, **where):
+        read.append(limit)
+        return await page(self, limit, **where)
+
+    monkeypatch.setattr(TableSource, "page", counted)
+    async with database(tmp_path) as engine:
+        table = Table(engine, Log)
+        rig = Rig(lambda: table.where(user=1))
+        await insert(engine, Log, {"user": 1})
+
+        async def poll(tag):
+            async with request(port, "/f", headers={"If-None-Match": tag}) as answer:
+                return answer.status, answer.headers["etag"]
+
+        async with serving(rig.app) as port, request(port, "/f/stream") as answer:
+            await answer.next()
+            status, tag = await poll("none")
+            assert status == 200
+            read.clear()
+            assert [await poll(tag) for _ in range(3)] == [(304, tag)] * 3
+            assert await poll("other") == (200, tag)
+            assert len(read) == 1
+            for change in (
+                "INSERT INTO logs (user) VALUES (1)",
+                # Of this nobody is told, but a page shows the row as it is.
+                "UPDATE logs SET user = 2 WHERE id = 1",
+                "DELETE FROM logs",
+            ):
+                with sqlite3.connect(tmp_path / "app.db") as other:
+                    other.execute(change)
+                other.close()
+                status, now = await poll(tag)
+                assert (status, now != tag) == (200, True)
+                tag = now
+                await insert(engine, Log, {"user": 1})
+                status, now = await poll(tag)
+                assert (status, now != tag) == (200, True)
+                tag = now
+                assert await poll(tag) == (304, tag)

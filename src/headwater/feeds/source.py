@@ -291,6 +291,13 @@ class Source(ABC):
         is no longer kept.
         """
 
+    async def revision(self) -> Hashable | None:
+        """What is equal for as long as all pages are; None where asking costs as much as a page.
+
+        Asked before a page is read, it tells later whether the page would be the same now.
+        """
+        return None
+
     async def members(self) -> Sequence[tuple[Mapping[str, Any], datetime]]:
         """For a source with a window: the key and moment of each item in it now."""
         return ()

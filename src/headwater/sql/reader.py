@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -99,6 +99,10 @@ class Reader(ABC):
         before: Place | None = None,
     ) -> Page:
         """As ``Source.page``."""
+
+    async def revision(self) -> Hashable | None:
+        """As ``Source.revision``, for all selections without a window."""
+        return None
 
     @abstractmethod
     async def members(

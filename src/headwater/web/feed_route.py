@@ -7,7 +7,7 @@ import functools
 import hashlib
 import inspect
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -203,12 +203,55 @@ class _Half(GuardedRoute):
         return await source.locate(position.epoch, position.place), position.epoch
 
 
+# Answers whose tag is remembered, for each feed.
+_REMEMBERED = 4096
+
+
 class FeedRoute(_Half):
     """The REST half: ``GET /api/{resource}/{action}``."""
 
+    def __init__(self, *given: Any, **options: Any) -> None:
+        self._remembered: dict[Hashable, tuple[Hashable, str]] = {}
+        super().__init__(*given, **options)
+
     async def answer(self, call: _Call) -> Response:
         request, asked, extra = call.request, call.asked, call.extra
-        feed, source, paging = self.declaration.feed, asked.source, asked.paging
+        source, paging = asked.source, asked.paging
+        held = request.headers.get("if-none-match")
+        body, tag = b"", ""
+        revision: Hashable | None = None
+        if held is not None and not paging.wait:
+            # A client that polls has the answer already, most of the time.
+            revision = await source.revision()
+        name = (source.identity, paging.limit, paging.after, paging.before)
+        if revision is not None:
+            then, tag = self._remembered.get(name, (None, ""))
+            if then != revision or not _matches(held, tag):
+                tag = ""
+        if not tag:
+            body, tag = await self._read(source, paging)
+            if revision is not None:
+                self._remember(name, revision, tag)
+        if _matches(held, tag):
+            response = Response(status_code=304)
+        else:
+            response = Response(body, media_type="application/json")
+        response.headers.raw.extend([(b"etag", tag.encode()), *extra.raw_headers])
+        # What a user may see is not for shared caches, and is out of date at once.
+        response.headers.setdefault("cache-control", "private, no-cache")
+        response.background = asked.background
+        return response
+
+    def _remember(self, name: Hashable, revision: Hashable, tag: str) -> None:
+        known = self._remembered
+        known.pop(name, None)
+        known[name] = (revision, tag)
+        if len(known) > _REMEMBERED:
+            del known[next(iter(known))]
+
+    async def _read(self, source: Source, paging: Paging) -> tuple[bytes, str]:
+        """The page and its tag."""
+        feed = self.declaration.feed
         token = paging.after if paging.before is None else paging.before
         if token is not None:
             place, epoch = await self._place(source, token)
@@ -230,17 +273,7 @@ class FeedRoute(_Half):
         body = feed.body(page, removals=removals)
         # One position is that of different bodies: what callers may see differs, and may change.
         digest = hashlib.blake2s(body, digest_size=8).hexdigest()
-        tag = f'"{feed.position(page.epoch, page.end)}.{digest}.{paging.limit}"'
-        headers = [(b"etag", tag.encode()), *extra.raw_headers]
-        if _matches(request.headers.get("if-none-match"), tag):
-            response = Response(status_code=304)
-        else:
-            response = Response(body, media_type="application/json")
-        response.headers.raw.extend(headers)
-        # What a user may see is not for shared caches, and is out of date at once.
-        response.headers.setdefault("cache-control", "private, no-cache")
-        response.background = asked.background
-        return response
+        return body, f'"{feed.position(page.epoch, page.end)}.{digest}.{paging.limit}"'
 
 
 class FeedStreamRoute(_Half):

@@ -50,6 +50,9 @@ class Direct:
         self._opening = asyncio.Lock()
         self._reads: dict[object, float] = {}
         self._closed = False
+        self._opened = 0
+        self._present: asyncio.Future[tuple[int, int]] | None = None
+        self._next: asyncio.Future[tuple[int, int]] | None = None
         self._prepared: WeakKeyDictionary[Any, _Prepared] = WeakKeyDictionary()
 
     @property
@@ -91,6 +94,23 @@ class Direct:
             del self._reads[token]
         return found
 
+    async def version(self) -> tuple[int, int]:
+        """Equal for as long as nobody commits anything to the file.
+
+        Many that ask at once are answered together, by a look that began after they asked.
+        """
+        if self._next is None:
+            self._next = asyncio.ensure_future(self._look(self._present))
+        return await asyncio.shield(self._next)
+
+    async def _look(self, before: asyncio.Future[tuple[int, int]] | None) -> tuple[int, int]:
+        if before is not None:
+            await asyncio.wait([before])
+        self._present, self._next = self._next, None
+        (row,) = await self.rows("PRAGMA data_version")
+        # Each connection counts on its own.
+        return self._opened, row[0]
+
     async def close(self) -> None:
         """Give up the connection for good. Idempotent."""
         self._closed = True
@@ -116,6 +136,7 @@ class Direct:
                 driver = raw.driver_connection  # a detached one does not tell any more
                 raw.detach()
                 self._held, self._identity, self._driver = held, identity, driver
+                self._opened += 1
             return self._driver
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -163,6 +163,13 @@ class SQLiteReader(Reader):
             start = RowPlace(first[4])
         as_of = None if window is None else now
         return Page(changes, start, end, has_more, rows[0][0], as_of)
+
+    async def revision(self) -> Hashable | None:
+        pages = self._pages
+        if pages is None or pages.busy:
+            return None
+        with self._translated():
+            return await pages.version()
 
     async def members(
         self, wanted: Filter, window: Window
