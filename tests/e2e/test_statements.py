@@ -164,5 +164,6 @@ async def test_hundreds_of_users_of_one_feed_cost_nearly_what_one_costs(watched:
         async with ears(watched.port, path, callers) as streams:
             lots, rounds = await statements(watched, b"notification\n", streams, write)
     print(f"\n{WRITES} writes, {rounds} rounds of rights: {few} with 1 user, {lots} with {USERS}")
-    assert (lots - few) / rounds < USERS / 20
+    # Asked in groups over the interval, so that a round holds nothing up.
+    assert (lots - few) / rounds < USERS / 10
     assert watched.complaints() == []
