@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from headwater.delivery.ring import Entry, Ring, with_places
+from headwater.delivery.ring import Entry, Ring, pieces, with_places
 from headwater.delivery.sender import ROOM, Shared
 from headwater.delivery.window import Members
 from headwater.errors import ResetReason
@@ -66,6 +66,24 @@ class Channel:
         life: how often it began anew; what was read in an earlier life cannot be gone on from.
         reason: why it last began anew.
     """
+
+    __slots__ = (
+        "_ahead",
+        "_current",
+        "_flushed",
+        "_lingering",
+        "_members",
+        "_prepared",
+        "_reading",
+        "feed",
+        "follower",
+        "holds",
+        "life",
+        "reason",
+        "ring",
+        "source",
+        "streams",
+    )
 
     def __init__(self, feed: Feed, source: Source, follower: Follower, head: Place) -> None:
         self.feed = feed
@@ -138,7 +156,7 @@ class Channel:
         self._flushed = ring.end
         now = asyncio.get_running_loop().time()
         counters = self.follower.counters
-        for piece in _pieces(new):
+        for piece in pieces(new, ROOM):
             data = Shared(piece[0].data if len(piece) == 1 else b"".join(e.data for e in piece))
             slow: list[FeedStream] = []
             for stream in self._current:
@@ -380,14 +398,3 @@ class Channel:
     def _append(self, entry: Entry) -> None:
         self.ring.append(entry)
         self.follower.remember(self, len(entry.data))
-
-
-def _pieces(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    """Runs of at most ROOM bytes or one entry: who does not keep up is given no more than that."""
-    start = size = 0
-    for at, entry in enumerate(entries):
-        if size and size + len(entry.data) > ROOM:
-            yield entries[start:at]
-            start, size = at, 0
-        size += len(entry.data)
-    yield entries[start:]

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from headwater.feeds.source import Place
 
-__all__ = ["Entry", "Ring", "with_places"]
+__all__ = ["Entry", "Ring", "pieces", "with_places"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,17 @@ def with_places(entries: Sequence[Entry]) -> Iterator[tuple[Entry, Place | None]
             known = next((n for n in later if entries[n].place is not None), len(entries))
             place = entries[known].place if known < len(entries) else None
         yield entry, place
+
+
+def pieces(entries: Sequence[Entry], most: int) -> Iterator[Sequence[Entry]]:
+    """Runs of at most so many bytes, or one entry: who does not keep up is given no more."""
+    start = size = 0
+    for at, entry in enumerate(entries):
+        if size and size + len(entry.data) > most:
+            yield entries[start:at]
+            start, size = at, 0
+        size += len(entry.data)
+    yield entries[start:]
 
 
 class Ring:

@@ -20,7 +20,7 @@ from headwater.errors import DeclarationError
 from headwater.web.asgi import SSE, Connection, last_event_id, run_handler
 from headwater.web.guards import GuardedRoute, Guards, Handler, _empty_response, _stacks, subjects
 from headwater.web.leases import Verdict
-from headwater.web.live import Live, renewed_request, verdict_of
+from headwater.web.live import CommonScopes, Live, renewed_request, verdict_of
 from headwater.web.negotiation import accepts_event_stream, asks_for_event_stream
 from headwater.web.problems import Problem
 from headwater.web.signatures import parameters_of
@@ -120,6 +120,7 @@ class EventRoute(GuardedRoute):
     ) -> None:
         self.sse = sse
         self._live = live
+        self._common: CommonScopes = {}
         self._heartbeat = heartbeat if sse.heartbeat == "default" else sse.heartbeat
         super().__init__(path, endpoint, **options)
 
@@ -177,7 +178,7 @@ class EventRoute(GuardedRoute):
         )
         stream.headers = extra.raw_headers
         if guards.guards:
-            again, name = renewed_request(request, state)
+            again, name = renewed_request(request, state, self._common)
 
             async def check() -> Verdict:
                 try:

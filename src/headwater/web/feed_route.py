@@ -27,7 +27,7 @@ from headwater.web.asgi import Connection, last_event_id
 from headwater.web.event_route import HoldResponse, head_of_stream, not_acceptable
 from headwater.web.guards import GuardedRoute, Guards, Handler, _empty_response, _stacks, subjects
 from headwater.web.leases import CHANGED, Verdict
-from headwater.web.live import Live, renewed_request, verdict_of
+from headwater.web.live import CommonScopes, Live, Renewed, renewed_request, verdict_of
 from headwater.web.negotiation import accepts_event_stream
 from headwater.web.paging import NAMES, Paging, read_paging
 from headwater.web.signatures import parameters_of
@@ -78,6 +78,29 @@ class _Call:
     plan: Callable[[Request, Response], Awaitable[_Asked]]
     state: dict[str, Any]
     doubts: int
+
+
+class _Check:
+    """Asks a stream's rights again. It is kept for as long as the stream lives."""
+
+    __slots__ = ("_again", "_identity", "_plan")
+
+    def __init__(
+        self,
+        plan: Callable[[Request, Response], Awaitable[_Asked]],
+        identity: Hashable,
+        again: Renewed,
+    ) -> None:
+        self._plan = plan
+        self._identity = identity
+        self._again = again
+
+    async def __call__(self) -> Verdict:
+        try:
+            now = await self._plan(self._again(), _empty_response())
+        except HTTPException as error:
+            return verdict_of(error)
+        return None if now.source.identity == self._identity else CHANGED
 
 
 class _Plan(Response):
@@ -281,6 +304,10 @@ class FeedStreamRoute(_Half):
 
     is_stream = True
 
+    def __init__(self, *given: Any, **options: Any) -> None:
+        self._common: CommonScopes = {}
+        super().__init__(*given, **options)
+
     async def answer(self, call: _Call) -> Response:
         request, asked, extra = call.request, call.asked, call.extra
         if not accepts_event_stream(request.headers.get("accept")):
@@ -298,7 +325,7 @@ class FeedStreamRoute(_Half):
                 # What cannot be resumed is answered in the stream, as for every other position.
                 resume = paging.before
         hub = self._live.hub
-        again, name = renewed_request(request, call.state)
+        again, name = renewed_request(request, call.state, self._common)
         async with hub.channel(self.declaration.feed, source) as channel:
             opening = await open_feed(channel, limit=paging.limit, resume=resume, before=before)
             connection = Connection(request.scope, request.receive, request._send)
@@ -311,18 +338,13 @@ class FeedStreamRoute(_Half):
             )
             stream.headers = extra.raw_headers
             stream.begin(opening)
-        # What the lease keeps for as long as the stream lives must not hold the request.
-        identity, plan = source.identity, call.plan
-
-        async def check() -> Verdict:
-            try:
-                now = await plan(again(), _empty_response())
-            except HTTPException as error:
-                return verdict_of(error)
-            return None if now.source.identity == identity else CHANGED
-
+        identity = source.identity
         self._live.leases.hold(
-            stream, (self.path, identity, name), check, subjects(request.scope), call.doubts
+            stream,
+            (self.path, identity, name),
+            _Check(call.plan, identity, again),
+            subjects(request.scope),
+            call.doubts,
         )
         return HoldResponse(connection, stream, asked.background)
 

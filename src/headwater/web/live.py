@@ -8,7 +8,7 @@ import copy
 import logging
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -19,7 +19,7 @@ from headwater.delivery.open_streams import Counters
 from headwater.web.leases import CHANGED, Leases, Verdict
 from headwater.web.problems import Problem
 
-__all__ = ["Live", "renewed_request", "verdict_of"]
+__all__ = ["CommonScopes", "Live", "Renewed", "renewed_request", "verdict_of"]
 
 logger = logging.getLogger("headwater.web")
 
@@ -134,39 +134,91 @@ class Live:
         return undo
 
 
+# What requests to one route have in common, by far the most of them.
+_COMMON = (
+    *("type", "asgi", "http_version", "method", "scheme", "root_path", "server"),
+    *("app", "router", "route"),
+)
+# What middleware may have put there.
+_RARE = ("session", "user", "auth")
+_MOST_COMMON = 64
+
+CommonScopes = dict[Hashable, dict[str, Any]]
+
+
+async def _nothing() -> dict[str, Any]:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+class Renewed:
+    """Makes requests like one that came, to ask its rights again.
+
+    It keeps no more of the original than what was sent: neither its connection nor its body. There
+    is one for each caller that differs, so what is the same for all is kept once.
+    """
+
+    __slots__ = ("_client", "_common", "_headers", "_params", "_path", "_query", "_rare", "_state")
+
+    def __init__(
+        self, scope: Mapping[str, Any], state: Mapping[str, Any], common: CommonScopes
+    ) -> None:
+        server = scope.get("server")
+        name = (
+            *(scope.get(key) for key in ("http_version", "method", "scheme", "root_path")),
+            tuple(server) if server else None,
+        )
+        shared = common.get(name)
+        if shared is None:
+            if len(common) >= _MOST_COMMON:
+                common.clear()
+            shared = common[name] = {key: scope[key] for key in _COMMON if key in scope}
+        self._common = shared
+        path, raw = scope["path"], scope.get("raw_path")
+        self._path = path if raw == path.encode() else (path, raw)
+        self._query = scope.get("query_string", b"")
+        self._headers = scope["headers"]
+        self._client = scope.get("client")
+        self._params = scope.get("path_params") or None
+        self._rare = {key: scope[key] for key in _RARE if key in scope} or None
+        self._state = dict(state) or None
+
+    def __call__(self) -> Request:
+        path = self._path
+        text, raw = (path, path.encode()) if isinstance(path, str) else path
+        rare = dict(self._rare or {})
+        if "session" in rare:
+            rare["session"] = copy.copy(rare["session"])
+        return Request(
+            {
+                **self._common,
+                **rare,
+                "path": text,
+                "raw_path": raw,
+                "query_string": self._query,
+                "headers": self._headers,
+                "client": self._client,
+                "path_params": dict(self._params or {}),
+                "state": dict(self._state or {}),
+            },
+            _nothing,
+        )
+
+
 def renewed_request(
-    request: Request, state: Mapping[str, Any]
-) -> tuple[Callable[[], Request], tuple[object, ...]]:
+    request: Request, state: Mapping[str, Any], common: CommonScopes
+) -> tuple[Renewed, tuple[object, ...]]:
     """What makes requests like this one, to ask its rights again, and a name for the question.
 
-    ``state`` is what ``request.state`` held before any guard: asking again means without what
-    they have cached there, the first time or any other. The requests keep no more of the original
-    than what was sent: neither its connection nor its body.
+    Arguments:
+        state: what ``request.state`` held before any guard: asking again means without what they
+            have cached there, the first time or any other.
+        common: kept by the route, for all its requests.
     """
     scope = request.scope
-    kept = {
-        name: scope[name]
-        for name in (
-            "type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "root_path",
-            "query_string", "headers", "client", "server", "app", "router", "path_params", "route",
-            "session", "user", "auth",
-        )
-        if name in scope
-    }  # fmt: skip
-    before = dict(state)
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
     headers = tuple(sorted(pair for pair in scope["headers"] if pair[0] not in _INDIFFERENT))
     client = (scope.get("client") or ("",))[0]
     name = (scope["path"], scope.get("query_string", b""), headers, client)
-
-    def again() -> Request:
-        fresh = {name: copy.copy(kept[name]) for name in ("session",) if name in kept}
-        return Request({**kept, **fresh, "state": dict(before)}, receive)
-
-    return again, name
+    return Renewed(scope, state, common), name
 
 
 def verdict_of(error: HTTPException) -> Verdict:
