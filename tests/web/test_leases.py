@@ -43,13 +43,13 @@ async def test_a_round_that_takes_long_is_not_overtaken_by_the_next():
             often.set()
 
     streams = [Stream()]
-    leases.hold(streams[0], "one", check, frozenset(), 0)
+    leases.hold(streams[0], "one", check, (), 0)
     async with asyncio.timeout(10):
         while not running:
             await asyncio.sleep(0)
         # A stream that comes during a round does not begin another.
         streams.append(Stream())
-        leases.hold(streams[1], "one", check, frozenset(), leases.doubts)
+        leases.hold(streams[1], "one", check, (), leases.doubts)
         gate.set()
         await often.wait()
     leases.close()
@@ -67,12 +67,12 @@ async def test_nothing_is_asked_after_the_end():
         await gate.wait()
 
     stream = Stream()
-    leases.hold(stream, "one", check, frozenset(), 0)
+    leases.hold(stream, "one", check, (), 0)
     async with asyncio.timeout(10):
         await asked.wait()
         leases.close()
         gate.set()
-        leases.hold(stream, "two", check, frozenset(), 0)
+        leases.hold(stream, "two", check, (), 0)
         for _ in range(100):
             await asyncio.sleep(0)
     assert leases._timer is None
@@ -86,7 +86,7 @@ async def test_a_right_that_was_lost_ends_its_streams():
         return 403
 
     for stream in streams:
-        leases.hold(stream, "one", check, frozenset({"user:7"}), 0)
+        leases.hold(stream, "one", check, ("user:7",), 0)
     await leases.recheck("user:7")
     assert [stream.ended_with for stream in streams] == [[403], [403]]
     leases.close()
@@ -102,7 +102,7 @@ async def test_a_right_that_was_lost_while_the_stream_opened_ends_it():
 
     before = leases.doubts
     await leases.recheck("user:7")
-    leases.hold(stream, "one", check, frozenset({"user:7"}), before)
+    leases.hold(stream, "one", check, ("user:7",), before)
     await asyncio.wait_for(stream.failed.wait(), 10)
     assert stream.ended_with == [401]
     leases.close()
@@ -124,8 +124,8 @@ async def test_one_that_hangs_does_not_keep_the_others_from_being_asked():
         if asked == 5:
             often.set()
 
-    leases.hold(Stream(), "one", hangs, frozenset(), 0)
-    leases.hold(Stream(), "two", answers, frozenset(), 0)
+    leases.hold(Stream(), "one", hangs, (), 0)
+    leases.hold(Stream(), "two", answers, (), 0)
     await asyncio.wait_for(often.wait(), 10)
     leases.close()
     hang.set()
@@ -147,7 +147,7 @@ async def test_the_rights_of_thousands_are_asked_by_a_few_workers():
 
     streams = [Stream() for _ in range(2000)]
     for number, stream in enumerate(streams):
-        leases.hold(stream, number, check, frozenset(), 0)
+        leases.hold(stream, number, check, (), 0)
     await leases.recheck()
     leases.close()
     assert asked == 2000
@@ -169,7 +169,7 @@ async def test_all_are_asked_within_one_interval():
 
     streams = [Stream() for _ in range(500)]
     for number, stream in enumerate(streams):
-        leases.hold(stream, number, holding(number), frozenset(), 0)
+        leases.hold(stream, number, holding(number), (), 0)
     began, turns = loop.time(), 0
     while len(asked) < len(streams):
         # As the timer would, when it is due.

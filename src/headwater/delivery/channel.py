@@ -270,14 +270,14 @@ class Channel:
     async def _together(self, name: Hashable, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
         shared: asyncio.Future[T] | None = self._reading.get(name)
         if shared is None:
-            shared = asyncio.ensure_future(read())
-            self._reading[name] = shared
+            shared = self._reading[name] = asyncio.ensure_future(read())
             shared.add_done_callback(lambda done: self._read_done(name, done))
         return await asyncio.shield(shared)
 
     def _read_done(self, name: Hashable, done: asyncio.Future[Any]) -> None:
         if self._reading.get(name) is done:
-            del self._reading[name]
+            # Made anew, since one that was in use keeps its room.
+            self._reading = {each: it for each, it in self._reading.items() if it is not done}
         if not done.cancelled():
             done.exception()
 

@@ -58,9 +58,9 @@ def identify(request: Request, subject: str) -> None:
     request.scope.setdefault(_SUBJECTS, set()).add(subject)
 
 
-def subjects(scope: Any) -> frozenset[str]:
-    """The subjects that guards have named for a request."""
-    return frozenset(scope.get(_SUBJECTS, ()))
+def subjects(scope: Any) -> tuple[str, ...]:
+    """The subjects that guards have named for a request, in order."""
+    return tuple(sorted(scope.get(_SUBJECTS, ())))
 
 
 class Guards:

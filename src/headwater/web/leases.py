@@ -56,7 +56,7 @@ class Lease:
 
     name: Hashable
     check: Callable[[], Awaitable[Verdict]]
-    subjects: frozenset[str]
+    subjects: tuple[str, ...]
     streams: set[Stream]
     leases: Leases
     group: int
@@ -93,7 +93,7 @@ class Leases:
         stream: Stream,
         name: Hashable,
         check: Callable[[], Awaitable[Verdict]],
-        subjects: frozenset[str],
+        subjects: tuple[str, ...],
         doubts: int,
     ) -> None:
         """Let ``stream`` go on for as long as ``check`` says so.
