@@ -146,10 +146,12 @@ def judged(stored: set[int], written: Written, answers: Sequence[dict[str, Any]]
         lost += len(stored - set(told))
         repeated += len(told) - len(set(told))
         breaches += sum(1 for _ in breaking(told, written))
-        for number, at, since in answer["times"]:
-            work = written.rows.get(number)
-            if work is not None and work != written.long and since < written.ended[work]:
-                delays.append(1000 * (at - written.ended[work]))
+        for numbers, at, since in answer["times"]:
+            delays += [
+                1000 * (at - written.ended[work])
+                for work in map(written.rows.get, numbers)
+                if work is not None and work != written.long and since < written.ended[work]
+            ]
     return {
         "rows": len(stored),
         "streams": len(answers),

@@ -28,7 +28,7 @@ def test_each_row_is_told_once(fault, capsys):
 
 def test_what_would_be_wrong_is_counted():
     written = Written({1: 0, 2: 1, 3: 2}, began=[0.0, 2.0, 4.0], ended=[1.0, 3.0, 5.0])
-    rest = {"times": [(1, 1.5, 0.0), (2, 3.5, 0.0)], "resets": 0, "broken": 0, "resumed": 0}
+    rest = {"times": [([1], 1.5, 0.0), ([2], 3.5, 0.0)], "resets": 0, "broken": 0, "resumed": 0}
     answers = [{"told": told, "longest_id": 9, **rest} for told in ([1, 2, 3], [2, 1, 1])]
     found = judged({1, 2, 3}, written, answers)
     assert (found["lost"], found["repeated"], found["breaches"]) == (1, 1, 2)
