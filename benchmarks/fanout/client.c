@@ -255,11 +255,13 @@ static int rest(const char *line, char *into, size_t room)
     return strlen(into);
 }
 
-int main(void)
+int main(int count, char **words)
 {
     char line[256];
     struct rlimit files;
     signal(SIGPIPE, SIG_IGN);
+    if (count > 1)
+        source = atoi(words[1]);
     if (!getrlimit(RLIMIT_NOFILE, &files)) {
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);

@@ -23,6 +23,7 @@
 struct conn *conns;
 int made, live, failed, epoll_fd, trigger_fd = -1;
 struct sockaddr_in server;
+unsigned source;
 char marker[64] = "\"seq\":", ready[64] = "\r\n\r\n", template[REQUEST];
 int marker_size = 6, ready_size = 4, groups = 1, counting, tracks, polling;
 long base, shots_span, delivered, repeated, gaps, bytes_in, refusals, polled, statuses[6];
@@ -91,7 +92,8 @@ void start(int number, int small)
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (c->fd < 0)
         die("socket");
-    from.sin_addr.s_addr = htonl(0x7f000001u + ((unsigned)(number / PER_SOURCE) << 8));
+    from.sin_addr.s_addr =
+        htonl(0x7f000001u + (source << 16) + ((unsigned)(number / PER_SOURCE) << 8));
     setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
     setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);

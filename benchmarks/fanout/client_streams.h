@@ -23,6 +23,7 @@ struct conn {
 extern struct conn *conns;
 extern int made, live, failed, epoll_fd, trigger_fd;
 extern struct sockaddr_in server;
+extern unsigned source; /* the second byte of this process's addresses */
 extern char marker[64], ready[64], template[REQUEST];
 extern int marker_size, ready_size, groups;
 /* Whether sequence numbers are counted, from the first byte on, or responses of polls. */

@@ -62,11 +62,15 @@ class ClientError(Exception):
 
 
 class Load:
-    """One load generator, with up to as many streams as a process may have files."""
+    """One load generator, with up to as many streams as a process may have files.
 
-    def __init__(self) -> None:
+    Arguments:
+        source: its addresses are 127.SOURCE.x.1; others run beside it with other ones.
+    """
+
+    def __init__(self, source: int = 0) -> None:
         self._process = subprocess.Popen(
-            [str(compiled("client"))], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [str(compiled("client")), str(source)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
     @property

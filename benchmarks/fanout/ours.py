@@ -19,6 +19,7 @@ class Headwater(Peer):
     Arguments:
         groups: how many users there are.
         counted: count what it asks the database, too.
+        workers: processes that serve.
     """
 
     name = "Headwater: POST /api/logs"
@@ -26,10 +27,11 @@ class Headwater(Peer):
     marker = '"message":"'
     ready = "event: snapshot"
 
-    def __init__(self, groups: int = 1, *, counted: bool = False) -> None:
+    def __init__(self, groups: int = 1, *, counted: bool = False, workers: int = 1) -> None:
         super().__init__()
         self._groups = groups
         self._counted = counted
+        self._workers = workers
         self.database = self.folder / "headwater.db"
 
     def command(self) -> list[str]:
@@ -43,7 +45,10 @@ class Headwater(Peer):
             rows.fill(self.database, self._groups)
         entry = "benchmarks.fanout.counted" if self._counted else "headwater"
         port = str(self.port)
-        return [sys.executable, "-m", entry, "serve", "--port", port, "--database", self._url]
+        return [
+            *(sys.executable, "-m", entry, "serve", "--port", port, "--database", self._url),
+            *("--workers", str(self._workers)),
+        ]
 
     def environment(self) -> dict[str, str]:
         root = str(tools.HERE.parent.parent)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from benchmarks.fanout import machine, special
+from benchmarks.fanout.idle import idle as idle_streams
 from benchmarks.fanout.load import Load
 from benchmarks.fanout.measure import Figures, Plan, Row, delivery, interleaved, opened, say
 from benchmarks.fanout.ours import Committed, Headwater, Metrics
@@ -19,6 +20,15 @@ DELIVERY = {
     "p99": "p99, ms",
     "lost": "lost",
     "repeated": "repeated",
+}
+
+IDLE = {
+    "open": "open at the end",
+    "seconds": "seconds until all are live",
+    "cpu_per_connect": "CPU per connect, µs",
+    "memory": "memory, MB",
+    "rss_per_stream": "KB per stream",
+    "cpu_per_minute": "CPU s per minute",
 }
 
 
@@ -50,7 +60,8 @@ class Scenario:
     def quick(self) -> Scenario:
         """The same in seconds: figures that say that it works, and no more."""
         plan = self.plan
-        streams = max(plan.groups if plan.groups <= 100 else 100, plan.streams // 50)
+        few = min(200, plan.streams // 50)
+        streams = max(plan.groups if plan.groups <= 100 else 100, few)
         groups = min(plan.groups, streams)
         small = replace(
             plan,
@@ -140,6 +151,24 @@ SCENARIOS = [
         measure=idle,
         ratios=(),
         note="Growth of the resident set of a server that had 100 streams before.",
+    ),
+    Scenario(
+        "idle-19000",
+        "19,000 idle streams in one process, with heartbeats",
+        Plan(19_000, seconds=60),
+        columns=IDLE,
+        alone=idle_streams(1),
+        ratios=(),
+        note="A process may have 20,000 open files on this machine. Each stream has a heartbeat "
+        "each 30 s and its rights are asked again as often.",
+    ),
+    Scenario(
+        "idle-100000",
+        "100,000 idle streams over eight workers, with heartbeats",
+        Plan(100_000, seconds=60),
+        columns=IDLE,
+        alone=idle_streams(8),
+        ratios=(),
     ),
     Scenario(
         "feeds-100x100",
