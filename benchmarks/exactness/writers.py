@@ -38,7 +38,7 @@ async def transaction(
     connection: psycopg.AsyncConnection[Any], writer: int, dice: random.Random, written: Written
 ) -> None:
     insert = "INSERT INTO exactness_rows (writer) VALUES (%s) RETURNING id"
-    await asyncio.sleep(dice.uniform(0, 0.05))
+    await asyncio.sleep(dice.uniform(0, 0.1))
     began, own = time.time(), []
     for _ in range(dice.randint(1, 5)):
         if dice.random() < 0.2:
