@@ -283,7 +283,9 @@ async def test_a_locked_database_is_an_outage(path):
         await table.where().page(1)
     with pytest.raises(SourceUnavailableError, match="locked"):
         await table.origin.attach(sink)
-    assert not [t for t in threading.enumerate() if t.name.startswith("headwater watch")]
+    await until(
+        lambda: not [t for t in threading.enumerate() if t.name.startswith("headwater watch")]
+    )
     database.execute("COMMIT")
     database.close()
     await table.origin.attach(sink)
@@ -302,7 +304,9 @@ async def test_in_memory(options):
     await table.origin.attach(sink)
     await add(engine, 1, 2)
     await sink.count(2)
-    assert not [t for t in threading.enumerate() if t.name.startswith("headwater watch")]
+    await until(
+        lambda: not [t for t in threading.enumerate() if t.name.startswith("headwater watch")]
+    )
     await table.origin.detach()
     await engine.dispose()
 
