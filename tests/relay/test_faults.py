@@ -311,8 +311,6 @@ async def test_connections_of_the_database_may_break_at_any_time(moved):
 
 
 @pytest.mark.parametrize("moved", ["sqlite"], indirect=True)
-# Files that are moved one after another are for moments no database at all.
-@pytest.mark.soak
 async def test_the_file_of_the_database_may_be_away_for_a_while(moved, tmp_path, caplog):
     async with running(relay := moved.relay()):
         await moved.add("a")

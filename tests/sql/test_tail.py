@@ -365,3 +365,24 @@ async def test_a_removal_carries_what_the_row_had(engine):
         (True, {"id": "a"}, 8, 3),
     ]
     await table.origin.detach()
+
+
+async def test_a_file_that_was_moved_away_is_noticed_while_the_pool_still_has_it(path):
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    logs, sink = Table(engine, Log), Recorder()
+    await logs.origin.attach(sink)
+    await logs.where().page(1)
+    async with engine.connect() as connection, engine.connect() as another:
+        for one in (connection, another):
+            await one.execute(text("SELECT * FROM logs"))
+    away = path.with_name("away")
+    path.rename(away)
+    with pytest.raises(SourceUnavailableError, match="cannot be opened; is it there"):
+        await logs.where().page(1)
+    away.rename(path)
+    await add(engine, 1)
+    await sink.count(1)
+    await logs.origin.detach()
+    await engine.dispose()

@@ -129,6 +129,9 @@ class Direct:
             identity = identity_of(self._path)
             if self._closed:
                 raise sqlite3.ProgrammingError("connection closed")
+            if identity is None:
+                # A connection of the pool may still have the file that was moved away.
+                raise sqlite3.OperationalError("unable to open database file")
             if self._driver is None or identity != self._identity:
                 await self._drop()
                 held = await self._engine.connect()
