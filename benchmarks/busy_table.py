@@ -17,8 +17,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
-import platform
 import statistics
 import sys
 import threading
@@ -28,7 +26,7 @@ from typing import Any
 
 import httpx
 from benchmarks.commit_to_client.__main__ import TEXT, Stream, database, opened, serving
-from benchmarks.fanout.machine import CLIENT_CORE, cpu_seconds, pin
+from benchmarks.fanout.machine import CLIENT_CORE, cpu_seconds, described, pin
 
 ROWS = 50
 
@@ -96,9 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--streams", type=int, default=20)
     options = parser.parse_args(arguments)
     pin(CLIENT_CORE)
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    python = platform.python_version()
-    print(f"{platform.platform()}, Python {python}, {os.cpu_count()} CPUs, load {load}\n")
+    print(described())
+    print()
     print(
         "|  | rows/s | late, ms: median | p99 | most | page, ms: median | most "
         "| behind, ms | CPU | each once |"

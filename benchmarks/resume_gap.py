@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import platform
 import re
 import socket
 import sys
@@ -26,7 +24,7 @@ from typing import Any
 
 import httpx
 from benchmarks.commit_to_client.__main__ import TEXT, database, serving
-from benchmarks.fanout.machine import CLIENT_CORE, pin
+from benchmarks.fanout.machine import CLIENT_CORE, described, pin
 
 _ID = re.compile(rb'data: {"id":(\d+)')
 
@@ -99,9 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--gap", type=int, nargs="+", default=[10_000, 1_000_000])
     options = parser.parse_args(arguments)
     pin(CLIENT_CORE)
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    python = platform.python_version()
-    print(f"{platform.platform()}, Python {python}, {os.cpu_count()} CPUs, load {load}\n")
+    print(described())
+    print()
     print("| database | rows | items/s | first, ms | more memory | each once |")
     print("| --- | ---: | ---: | ---: | ---: | --- |", flush=True)
     found = [

@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import platform
 import re
 import resource
 import subprocess
@@ -37,6 +35,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
+
+from benchmarks.fanout.machine import described  # noqa: E402
 
 from headwater.sql import Table, track  # noqa: E402
 from headwater.sql.alembic import add_tracking  # noqa: E402
@@ -197,8 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--gap", type=int, action="append", help="10,000 and 1,000,000 if not given"
     )
     options = parser.parse_args(arguments)
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(f"{platform.platform()}, {os.cpu_count()} CPUs, load {load}")
+    print(described())
     server = Postgres(fsync="on", max_wal_size="4GB", shared_buffers="256MB")
     try:
         server.create()

@@ -25,7 +25,6 @@ import argparse
 import asyncio
 import contextlib
 import os
-import platform
 import random
 import re
 import socket
@@ -48,6 +47,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from benchmarks.fanout.machine import (  # noqa: E402
     CLIENT_CORE,
     cpu_seconds,
+    described,
     pin,
     raise_file_limit,
 )
@@ -202,9 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     raise_file_limit()
     pin(CLIENT_CORE)
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    python = platform.python_version()
-    print(f"{platform.platform()}, Python {python}, {os.cpu_count()} CPUs, load {load}")
+    print(described())
     complete = True
     for kind in options.database or ["postgresql", "sqlite"]:
         print("\n| " + kind + " | streams | p50 ms | p99 ms | statements/s | CPU us/delivery |")

@@ -23,8 +23,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import platform
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -33,6 +31,7 @@ from typing import Any
 
 from benchmarks.event_logs.engines import DURABLE, engine
 from benchmarks.event_logs.proof import Plan, prove
+from benchmarks.fanout.machine import described
 from running import Running
 from serving import Server
 
@@ -62,9 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = vars(parser.parse_args(arguments))
     engines = options.pop("engine") or DURABLE
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    python = platform.python_version()
-    print(f"{platform.platform()}, Python {python}, {os.cpu_count()} CPUs, load {load}")
+    print(described())
     failed = False
     with tempfile.TemporaryDirectory() as folder:
         seeded = Server(Path(folder))

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import platform
 import sqlite3
 import sys
 import tempfile
@@ -28,7 +26,13 @@ from typing import Any
 import psycopg
 from benchmarks.event_logs.engines import DURABLE, Engine, engine
 from benchmarks.event_logs.latency import opened
-from benchmarks.fanout.machine import cpu_seconds, memory, raise_file_limit, raise_priority
+from benchmarks.fanout.machine import (
+    cpu_seconds,
+    described,
+    memory,
+    raise_file_limit,
+    raise_priority,
+)
 from running import Running
 from serving import Server
 
@@ -112,9 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     raise_file_limit()
     raise_priority()
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    python = platform.python_version()
-    print(f"{platform.platform()}, Python {python}, {os.cpu_count()} CPUs, load {load}")
+    print(described())
     print(f"{options.streams:,} topics, a stream each\n")
     print("| engine | opened/s | memory | each | idle CPU | connections to the engine |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |", flush=True)

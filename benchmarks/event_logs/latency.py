@@ -20,8 +20,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import platform
 import random
 import re
 import statistics
@@ -35,7 +33,7 @@ from typing import Any
 
 from benchmarks.event_logs.engines import DURABLE, ROOT, engine
 from benchmarks.event_logs.proof import satellites
-from benchmarks.fanout.machine import raise_file_limit, raise_priority
+from benchmarks.fanout.machine import described, raise_file_limit, raise_priority
 from running import Running
 from serving import Server
 
@@ -166,9 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--streams must be a multiple of --topics")
     raise_file_limit()
     raise_priority()
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    python = platform.python_version()
-    print(f"{platform.platform()}, Python {python}, {os.cpu_count()} CPUs, load {load}")
+    print(described())
     print(f"{options.streams} streams, {options.topics} topics\n")
     print("| engine | to a client: p50 ms | p99 ms | append alone: p50 ms | p99 ms |")
     print("| --- | ---: | ---: | ---: | ---: |", flush=True)

@@ -22,8 +22,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import platform
 import random
 import sys
 import tempfile
@@ -35,7 +33,7 @@ from typing import Any
 
 from benchmarks.event_logs.engines import ENGINES, ROOT, Engine, engine
 from benchmarks.event_logs.latency import cuts, opened
-from benchmarks.fanout.machine import cpu_seconds, raise_file_limit, raise_priority, tree
+from benchmarks.fanout.machine import cpu_seconds, described, raise_file_limit, raise_priority, tree
 from running import Running
 from serving import Server
 
@@ -205,9 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     raise_file_limit()
     raise_priority()
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    python = platform.python_version()
-    print(f"{platform.platform()}, Python {python}, {os.cpu_count()} CPUs, load {load}")
+    print(described())
     print(
         f"{options.rate:,.0f} reports/s in requests of {options.batch}, {options.satellites} "
         f"satellites, {_STREAMS} streams, {options.workers} workers\n"

@@ -30,7 +30,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import random
 import signal
 import statistics
@@ -53,6 +52,7 @@ from benchmarks.exactness.clients import follow  # noqa: E402
 from benchmarks.exactness.model import Own  # noqa: E402
 from benchmarks.exactness.servers import Server  # noqa: E402
 from benchmarks.exactness.writers import Written, long_one, write  # noqa: E402
+from benchmarks.fanout.machine import described  # noqa: E402
 
 from support.postgres import Postgres  # noqa: E402
 
@@ -212,11 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ports = [int(port) for port in options.follow.split(",")]
         asyncio.run(follow(ports, options.streams, options.seed, options.count))
         return 0
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(
-        f"{platform.platform()}, Python {platform.python_version()}, "
-        f"{os.cpu_count()} CPUs, load {load}"
-    )
+    print(described())
     failed = False
     with database(options.url) as (url, server):
         for order in [options.order] if options.order else ["prompt", "total"]:

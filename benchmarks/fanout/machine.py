@@ -14,6 +14,13 @@ _ALLOWED = sorted(os.sched_getaffinity(0))
 SERVER_CORE, CLIENT_CORE = {_ALLOWED[0]}, {_ALLOWED[-1]}
 
 
+def described() -> str:
+    """The machine in a line, with how busy it is."""
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    python = platform.python_version()
+    return f"{platform.platform()}, Python {python}, {os.cpu_count()} CPUs, load {load}"
+
+
 def pin(to: set[int]) -> None:
     """Run this process, and those it starts from now on, on these cores."""
     os.sched_setaffinity(0, to)

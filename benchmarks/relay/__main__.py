@@ -21,8 +21,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import platform
 import random
 import signal
 import subprocess
@@ -38,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from benchmarks.eventlog_servers import nats, valkey  # noqa: E402
+from benchmarks.fanout.machine import described  # noqa: E402
 from benchmarks.relay.tables import Database, PostgreSQL, SQLite, write  # noqa: E402
 
 from headwater.eventlog import START, open_log  # noqa: E402
@@ -216,11 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args(arguments)
     options.exact = options.database == "sqlite" or options.order == "total"
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(
-        f"{platform.platform()}, Python {platform.python_version()}, "
-        f"{os.cpu_count()} CPUs, load {load}"
-    )
+    print(described())
     with (
         tempfile.TemporaryDirectory(prefix="headwater-relay-") as folder,
         servers(options, Path(folder)) as (database, address),

@@ -207,8 +207,7 @@ async def test_a_file_that_is_away_makes_streams_wait(engine, path, logs, sink, 
     with pytest.raises(SourceUnavailableError):
         await logs.where().page(5)
     logs.origin._wake.set()
-    while not caplog.records:
-        await asyncio.sleep(0.01)
+    await until(lambda: caplog.records)
     assert not path.exists()  # not made anew, empty
     away.rename(path)
     await add(engine, 2)
@@ -336,8 +335,7 @@ async def test_a_fault_in_the_program_is_logged_and_survived(logs, engine, sink,
 
     logs.reader.batch = batch
     await add(engine, 1)
-    while not caplog.records:
-        await asyncio.sleep(0.01)
+    await until(lambda: caplog.records)
     broken = False
     await sink.count(1)
     assert "cannot be followed" in caplog.records[0].message
