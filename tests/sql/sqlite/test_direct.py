@@ -86,11 +86,14 @@ async def test_an_error_is_the_one_that_the_engine_raises(direct):
     assert list(await direct.rows("SELECT 1")) == [(1,)]
 
 
-async def test_closing_ends_its_thread(direct):
-    before = set(threading.enumerate())
+async def test_closing_ends_its_thread(tmp_path):
+    before = set(threading.enumerate())  # those of others may end meanwhile
+    (tmp_path / "its.db").touch()
+    engine = sqlite_engine(f"sqlite:///{tmp_path}/its.db")
+    direct = Direct(engine)
     await direct.rows("SELECT 1")
-    # Threads of others may come and go meanwhile.
-    (its,) = (t for t in set(threading.enumerate()) - before if "connection_worker" in t.name)
+    (its,) = set(threading.enumerate()) - before
     await direct.close()
     await asyncio.to_thread(its.join, 10)
     assert not its.is_alive()
+    await engine.dispose()
