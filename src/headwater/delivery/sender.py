@@ -25,6 +25,10 @@ Headers = Iterable[tuple[bytes, bytes]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
+def _nothing() -> None:
+    pass
+
+
 class Shared:
     """Bytes for many connections, framed once for all of them.
 
@@ -114,6 +118,8 @@ class AsgiSender(Sender):
         on_done: called once when the response has ended for any reason but the peer leaving.
         drop: closes the connection at once, where the server offers that; else the server closes
             it when the ASGI application returns.
+        held: nothing is sent before ``flush`` is called, which then needs no task either. Only
+            with ``drop``.
 
     Attributes:
         passed: bytes of the body handed to ``send`` so far.
@@ -126,6 +132,7 @@ class AsgiSender(Sender):
         "_finishing",
         "_flusher",
         "_head",
+        "_held",
         "_on_done",
         "_parts",
         "_pending",
@@ -141,11 +148,13 @@ class AsgiSender(Sender):
         *,
         on_done: Callable[[], None],
         drop: Callable[[], None] | None = None,
+        held: bool = False,
     ) -> None:
         super().__init__()
         self._send = send
         self._on_done = on_done
         self._drop = drop
+        self._held = held
         self._head: dict[str, Any] | None = None
         self._parts: list[bytes] = []
         self._pending = 0
@@ -195,6 +204,11 @@ class AsgiSender(Sender):
         # A write under way ends by itself.
         self._close()
 
+    def retire(self) -> None:
+        """Nobody writes to it any more, and it tells nobody anything."""
+        self.owner = self.on_flushed = None
+        self._on_done = _nothing
+
     def _close(self) -> None:
         self.closed = True
         self.full = False
@@ -204,13 +218,32 @@ class AsgiSender(Sender):
         if self.owner is not None:
             self.owner.idle()
 
+    async def flush(self) -> None:
+        """Send what waits in the caller's task, and everything after that without being told."""
+        try:
+            await self._send_all()
+        finally:
+            self.busy_since = None
+            self._held = False
+
     def _wake(self) -> None:
-        if self._flusher is None:
+        if self._flusher is None and not self._held:
             self._flusher = asyncio.get_running_loop().create_task(self._flush())
 
     async def _flush(self) -> None:
         # One task for as long as there is something to send. It begins in the next tick of the
         # loop, so that everything written in this one leaves together.
+        try:
+            await self._send_all()
+        except asyncio.CancelledError:
+            if not self.closed:
+                self._close()
+                self._on_done()
+        finally:
+            self.busy_since = None
+            self._flusher = None
+
+    async def _send_all(self) -> None:
         loop = asyncio.get_running_loop()
         try:
             while not self.closed:
@@ -249,10 +282,6 @@ class AsgiSender(Sender):
                         self.owner.idle()
                     if not self._pending and self.on_flushed is not None:
                         self.on_flushed()
-        except asyncio.CancelledError:
-            if not self.closed:
-                self._close()
-                self._on_done()
         except Exception as error:
             # Servers differ in what they raise when the peer has gone; to us it is all the same.
             logger.debug("the connection was lost while sending: %r", error)
@@ -260,6 +289,3 @@ class AsgiSender(Sender):
                 self._close()
                 with contextlib.suppress(Exception):
                     self._on_done()
-        finally:
-            self.busy_since = None
-            self._flusher = None

@@ -95,22 +95,38 @@ def last_event_id(scope: Mapping[str, Any]) -> str | None:
 class Connection:
     """One ASGI request whose response is a stream.
 
+    Arguments:
+        held: nothing is written but by ``hold``, so that a server that offers its connection can
+            have the head and the first bytes in one write, and needs no further task for them.
+
     Attributes:
         sender: where its bytes go until the connection is handed over, if it ever is.
-        incoming: what the client sends.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, held: bool = False) -> None:
         offer = (scope.get("extensions") or {}).get(TRANSPORT)
+        held = held and offer is not None
         self.sender = AsgiSender(
-            send, on_done=self._done, drop=offer.abort if offer is not None else None
+            send,
+            on_done=self._done,
+            drop=offer.abort if offer is not None else None,
+            held=held,
         )
-        self.incoming = Incoming(receive)
+        self._receive = receive
+        self._incoming: Incoming | None = None
+        self._held = held
         self._offer: Any = offer
         self._task: asyncio.Task[Any] | None = None
         self._stream: Stream | None = None
         self._interrupted = False
         self._over = False
+
+    @property
+    def incoming(self) -> Incoming:
+        """What the client sends."""
+        if self._incoming is None:
+            self._incoming = Incoming(self._receive)
+        return self._incoming
 
     async def hold(self, stream: Stream) -> None:
         """Stay until the response has ended, the client has gone or the stream took it over."""
@@ -122,7 +138,11 @@ class Connection:
                 _say_once("the server offers no connection to take over")
             elif not self._over:
                 self.sender.on_flushed = self._take_over
-                self._take_over()
+                if self._held:
+                    self._offer.join()
+                    await self.sender.flush()
+                else:
+                    self._take_over()
             if not self._over and self._stream is not None:
                 self._task = task
                 self.incoming.drop()
@@ -154,8 +174,7 @@ class Connection:
         if not offer.ready(old.passed, old.last):
             return
         self._stream = self._offer = None
-        old.on_flushed = None
-        old.owner = None
+        old.retire()
         stream.sender = DirectSender(offer.take(), stream)
         # The request ends here; what it kept alive is freed.
         self._interrupt()

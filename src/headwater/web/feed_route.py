@@ -328,7 +328,7 @@ class FeedStreamRoute(_Half):
         again, name = renewed_request(request, call.state, self._common)
         async with hub.channel(self.declaration.feed, source) as channel:
             opening = await open_feed(channel, limit=paging.limit, resume=resume, before=before)
-            connection = Connection(request.scope, request.receive, request._send)
+            connection = Connection(request.scope, request.receive, request._send, held=True)
             stream = FeedStream(
                 connection.sender,
                 hub.streams,

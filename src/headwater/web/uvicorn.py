@@ -10,28 +10,100 @@ from __future__ import annotations
 import asyncio
 
 from uvicorn._types import ASGISendEvent
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import (
+    HEADER_RE,
+    HEADER_VALUE_RE,
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from headwater.web.asgi import TRANSPORT
 
 __all__ = ["Offer", "Protocol"]
 
+_SPECIAL = frozenset({b"content-encoding", b"content-length", b"transfer-encoding", b"connection"})
+# Heads are kept as bytes, as nearly all streams have the same one; but not many.
+_MOST_HEADS = 64
+
+_heads: dict[tuple[tuple[bytes, bytes], ...], bytes | None] = {}
+
+
+def _rendered(headers: tuple[tuple[bytes, bytes], ...]) -> bytes | None:
+    """Headers as uvicorn writes them; None for those that it treats in a way of their own."""
+    if headers in _heads:
+        return _heads[headers]
+    found: bytes | None = None
+    if not any(
+        name.lower() in _SPECIAL or HEADER_RE.search(name) or HEADER_VALUE_RE.search(value)
+        for name, value in headers
+    ):
+        found = b"".join(b"%b: %b\r\n" % (name.lower(), value) for name, value in headers)
+    if len(_heads) >= _MOST_HEADS:
+        _heads.clear()
+    _heads[headers] = found
+    return found
+
 
 class _Cycle(RequestResponseCycle):
-    """A request that sees what of its response comes through."""
+    """A request that sees what of its response comes through.
+
+    Attributes:
+        joins: the head may wait for the first bytes of the body, which follow at once.
+    """
 
     passed = 0
     last = b""
     plain = True
+    joins = False
+    _head = b""
 
     async def send(self, message: ASGISendEvent) -> None:
         if message["type"] == "http.response.body":
-            self.last = message.get("body", b"")
-            self.passed += len(self.last)
+            body = message.get("body", b"")
+            self.last = body
+            self.passed += len(body)
+            if self._head:
+                head, self._head = self._head, b""
+                if self.disconnected:
+                    return
+                if body and message.get("more_body"):
+                    self.transport.write(b"%b%x\r\n%b\r\n" % (head, len(body), body))
+                    return
+                self.transport.write(head)
         elif message["type"] == "http.response.start":
-            names = {name.lower() for name, _ in message.get("headers", ())}
+            headers = message.get("headers", ())
+            if self.joins and self._begin(message["status"], tuple(headers)):
+                return
+            names = {name.lower() for name, _ in headers}
             self.plain = not names & {b"content-encoding", b"content-length", b"transfer-encoding"}
         await super().send(message)
+
+    def _begin(self, status: int, headers: tuple[tuple[bytes, bytes], ...]) -> bool:
+        """Make the head of a response in chunks, if it is as simple as a stream's."""
+        if (
+            self.response_started
+            or self.disconnected
+            or self.access_log
+            or self.flow.write_paused
+            or not self.keep_alive
+            or self.chunked_encoding is not None
+            or self.scope["method"] == "HEAD"
+            or status in (204, 304)
+        ):
+            return False
+        first = _rendered(tuple(self.default_headers))
+        then = _rendered(headers)
+        if first is None or then is None:
+            return False
+        self.response_started = self.chunked_encoding = True
+        self.waiting_for_100_continue = False
+        self._head = b"%b%b%btransfer-encoding: chunked\r\n\r\n" % (
+            STATUS_LINE[status],
+            first,
+            then,
+        )
+        return True
 
 
 class Offer:
@@ -40,18 +112,25 @@ class Offer:
     __slots__ = ("_protocol", "cycle")
 
     def __init__(self, protocol: Protocol) -> None:
-        self._protocol = protocol
+        self._protocol: Protocol | None = protocol
         self.cycle: RequestResponseCycle | None = None
 
     def abort(self) -> None:
         """Drop the connection at once."""
-        self._protocol.transport.abort()
+        if self._protocol is not None:
+            self._protocol.transport.abort()
+
+    def join(self) -> None:
+        """The response's head is followed by its first bytes at once."""
+        if isinstance(self.cycle, _Cycle):
+            self.cycle.joins = True
 
     def ready(self, passed: int, last: bytes) -> bool:
         """Whether ``passed`` bytes of body came through, and the ``last`` write as it was."""
-        cycle = self.cycle
+        cycle, protocol = self.cycle, self._protocol
         return (
-            isinstance(cycle, _Cycle)
+            protocol is not None
+            and isinstance(cycle, _Cycle)
             and cycle.response_started
             and not cycle.response_complete
             and not cycle.disconnected
@@ -59,8 +138,8 @@ class Offer:
             and cycle.plain
             and cycle.passed == passed
             and cycle.last == last
-            and not self._protocol.flow.write_paused
-            and not self._protocol.transport.is_closing()
+            and not protocol.flow.write_paused
+            and not protocol.transport.is_closing()
         )
 
     def take(self) -> asyncio.Transport:
@@ -69,6 +148,7 @@ class Offer:
         So are requests that the client sent ahead: their turn would never come.
         """
         protocol, cycle = self._protocol, self.cycle
+        assert protocol is not None
         assert cycle is not None
         protocol.pipeline.clear()
         # It may have paused for them; only who reads sees the client leave.
@@ -78,6 +158,9 @@ class Offer:
         protocol.server_state.total_requests += 1
         cycle.disconnected = True
         cycle.message_event.set()
+        # They refer to each other, and would else wait for the cyclic collector.
+        protocol.parser = None  # type: ignore[assignment]
+        self._protocol = self.cycle = None
         return protocol.transport
 
 
