@@ -13,13 +13,13 @@ from headwater.delivery.heartbeat import Heartbeats
 
 class Stream:
     def __init__(self) -> None:
-        self.written_at = asyncio.get_running_loop().time()
+        self.last_written = asyncio.get_running_loop().time()
         self.beats = 0
         self.beaten = asyncio.Event()
 
     def beat(self) -> None:
         self.beats += 1
-        self.written_at = asyncio.get_running_loop().time()
+        self.last_written = asyncio.get_running_loop().time()
         self.beaten.set()
 
 

@@ -71,6 +71,7 @@ def create_app(
         heartbeat=settings.heartbeat_seconds,
         requires=requires,
         recheck=settings.recheck_seconds,
+        io_uring=settings.io_uring,
     )
 
     @asynccontextmanager

@@ -96,6 +96,9 @@ class Settings(BaseSettings):
     recheck_seconds: float = Field(
         default=30.0, gt=0, le=30, description="Between two looks at the rights of open streams."
     )
+    io_uring: bool = Field(
+        default=True, description="Write to many streams in one system call, where Linux allows it."
+    )
     shutdown_seconds: int = Field(
         default=10, ge=1, le=600, description="Until open requests are cut off at a shut-down."
     )

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from headwater.delivery.current import Current
 from headwater.delivery.ring import Entry, Ring, pieces, with_places
 from headwater.delivery.sender import ROOM, Shared
 from headwater.delivery.window import Members
@@ -95,7 +96,7 @@ class Channel:
         self.life = 0
         self.reason: ResetReason = "unknown"
         self._prepared: asyncio.Future[None] | None = None
-        self._current: set[FeedStream] = set()
+        self._current = Current(follower.batch)
         self._ahead: set[FeedStream] = set()
         self._flushed = 0
         self._reading: dict[Hashable, asyncio.Future[Any]] = {}
@@ -147,7 +148,7 @@ class Channel:
             self._append(Entry(data, place))
 
     def flush(self) -> None:
-        """Send what was taken since the last flush."""
+        """Collect what was taken since the last flush, for the batch to be sent."""
         ring = self.ring
         start = max(self._flushed, ring.first)
         new = ring.since(start)
@@ -158,18 +159,10 @@ class Channel:
         counters = self.follower.counters
         for piece in pieces(new, ROOM):
             data = Shared(piece[0].data if len(piece) == 1 else b"".join(e.data for e in piece))
-            slow: list[FeedStream] = []
-            for stream in self._current:
-                sender = stream.sender
-                if sender.full:
-                    slow.append(stream)
-                else:
-                    sender.put(data)
-                    stream.written_at = now
-            counters.writes += len(self._current) - len(slow)
-            counters.frames += (len(self._current) - len(slow)) * len(piece)
+            slow = self._current.put(data, now)
+            counters.writes += len(self._current)
+            counters.frames += len(self._current) * len(piece)
             for stream in slow:
-                self._current.discard(stream)
                 stream.fall_behind(start, ring.before(start))
             start += len(piece)
         self.settle()
@@ -201,6 +194,7 @@ class Channel:
             for stream in self._current:
                 stream.holds = None
             self.flush()
+            self.follower.batch.submit()
 
     def moved(self, page: Page, holds: Place) -> tuple[bytes, Place | None]:
         """What moves a client on that would hold a place about to expire after this page.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from headwater.delivery.channel import Channel, State
+from headwater.delivery.direct import DirectSender
 from headwater.delivery.open_streams import OpenStreams
 from headwater.delivery.ring import Entry
 from headwater.delivery.sender import Sender
@@ -141,6 +142,13 @@ class FeedStream(Stream):
     @property
     def source(self) -> Source:
         return self.channel.source
+
+    @property
+    def last_written(self) -> float:
+        """The loop's time of the last write, also of one to many streams together."""
+        sender = self.sender
+        ready = sender.ready if isinstance(sender, DirectSender) else None
+        return self.written_at if ready is None else max(self.written_at, ready.written_at)
 
     def begin(self, opening: Opening) -> None:
         """Send what the stream begins with, then go live."""

@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from headwater.delivery.batch import Batch
 from headwater.delivery.channel import Channel
 from headwater.delivery.open_streams import Counters
 from headwater.delivery.routing import FilterIndex
@@ -56,6 +57,7 @@ class Follower:
 
     Attributes:
         origin: what is followed.
+        batch: collects what is written in one tick.
         head: every change up to here was handed to the channels.
         epoch: the storage's epoch, as positions carry it.
         retired: positions that do not include this place expire soon, or have expired.
@@ -64,8 +66,11 @@ class Follower:
     head: Place
     epoch: str
 
-    def __init__(self, origin: Origin, counters: Counters, on_unused: Callable[[], None]) -> None:
+    def __init__(
+        self, origin: Origin, counters: Counters, batch: Batch, on_unused: Callable[[], None]
+    ) -> None:
         self.origin = origin
+        self.batch = batch
         self.counters = counters
         self.channels: dict[tuple[object, object], Channel] = {}
         self._index: FilterIndex[Channel | Tap] = FilterIndex()
@@ -225,8 +230,11 @@ class Follower:
     def _flush_due(self) -> None:
         self._due_handle = None
         due, self._due = self._due, {}
-        for target in due:
-            target.flush()
+        try:
+            for target in due:
+                target.flush()
+        finally:
+            self.batch.submit()
         self._evict()
         for channel in tuple(self._expecting):
             channel.settle()

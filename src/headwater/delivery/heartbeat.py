@@ -22,10 +22,11 @@ class Beating(Protocol):
     """What a heartbeat needs of a stream.
 
     Attributes:
-        written_at: the loop's time of the last write.
+        last_written: the loop's time of the last write.
     """
 
-    written_at: float
+    @property
+    def last_written(self) -> float: ...
 
     def beat(self) -> None:
         """Send a heartbeat, unless something is on its way already."""
@@ -91,7 +92,7 @@ class Heartbeats:
             stream = token.stream
             if stream is None:
                 continue
-            token.due = stream.written_at + token.interval
+            token.due = stream.last_written + token.interval
             if token.due <= now:
                 try:
                     stream.beat()

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
+from headwater.delivery.batch import Batch
 from headwater.delivery.channel import Channel
 from headwater.delivery.follower import Follower, Tap
 from headwater.delivery.open_streams import OpenStreams
@@ -22,12 +23,17 @@ logger = logging.getLogger("headwater.delivery")
 class Hub:
     """The fan-out of one event loop.
 
+    Arguments:
+        write_timeout: seconds after which a peer that takes no bytes is dropped.
+        io_uring: write to many connections in one system call where the kernel offers that.
+
     Attributes:
         streams: all open streams, of feeds and others.
     """
 
-    def __init__(self, *, write_timeout: float = 30.0) -> None:
+    def __init__(self, *, write_timeout: float = 30.0, io_uring: bool = True) -> None:
         self.streams = OpenStreams(write_timeout=write_timeout)
+        self._batch = Batch(uring=io_uring)
         self._followers: dict[int, Follower] = {}
         self._starting: dict[int, asyncio.Task[Follower]] = {}
         self._stopping: dict[int, asyncio.Task[None]] = {}
@@ -105,6 +111,7 @@ class Hub:
         self._followers.clear()
         if self._stopping:
             await asyncio.wait(tuple(self._stopping.values()), timeout=5.0)
+        self._batch.close()
 
     async def _follow(self, origin: Origin) -> Follower:
         name = id(origin)
@@ -127,7 +134,9 @@ class Hub:
         stopping = self._stopping.get(id(origin))
         if stopping is not None:
             await asyncio.wait([stopping])
-        follower = Follower(origin, self.streams.counters, lambda: self._unused_later(follower))
+        follower = Follower(
+            origin, self.streams.counters, self._batch, lambda: self._unused_later(follower)
+        )
         try:
             await follower.start()
         except SourceUnavailableError:

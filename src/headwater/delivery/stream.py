@@ -42,7 +42,7 @@ class Stream:
 
     Attributes:
         sender: where bytes go.
-        written_at: the loop's time of the last write.
+        written_at: the loop's time of the last write that was its own.
         committed: the response's head is on its way; from now on errors are events.
         ended: the response is over, or the peer has gone.
         headers: further headers of the response, lower-case names; may be added to until it is
@@ -78,6 +78,11 @@ class Stream:
         self._beat: Token | None = None
         self._closers: tuple[Closer, ...] = ()
         sender.owner = self
+
+    @property
+    def last_written(self) -> float:
+        """The loop's time of the last write."""
+        return self.written_at
 
     def commit(self, status: int = 200) -> None:
         """Send the response's head. Idempotent."""

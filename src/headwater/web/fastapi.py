@@ -61,6 +61,8 @@ class LiveRouter(APIRouter):
         requires: makes the guard of a permission, for ``feed(..., requires="logs.view")``.
         recheck: seconds between two questions for a stream's rights, at most 30.
         write_timeout: seconds after which a peer that takes no bytes is dropped.
+        io_uring: write to many streams in one system call, where Linux offers that to the process
+            and ``headwater.web.uvicorn:Protocol`` the connections. Else each gets a ``write()``.
         options: as APIRouter takes them.
     """
 
@@ -71,6 +73,7 @@ class LiveRouter(APIRouter):
         requires: Callable[[str], Any] | None = None,
         recheck: float = 25.0,
         write_timeout: float = 30.0,
+        io_uring: bool = True,
         **options: Any,
     ) -> None:
         if heartbeat is not None and not heartbeat > 0:
@@ -82,7 +85,7 @@ class LiveRouter(APIRouter):
         self.heartbeat = heartbeat
         self.feeds: list[FeedDeclaration] = []
         self._requires = requires
-        self._live = Live(write_timeout=write_timeout, recheck=recheck)
+        self._live = Live(write_timeout=write_timeout, recheck=recheck, io_uring=io_uring)
 
     def install(self, app: FastAPI, *, prefix: str = "") -> None:
         """Put this router's routes into ``app``; errors become problems and OpenAPI is 3.2.

@@ -41,8 +41,9 @@ _INDIFFERENT = frozenset(
 class Live:
     """The hub and the leases of one application, made when its event loop runs."""
 
-    def __init__(self, *, write_timeout: float, recheck: float) -> None:
+    def __init__(self, *, write_timeout: float, recheck: float, io_uring: bool) -> None:
         self._write_timeout = write_timeout
+        self._io_uring = io_uring
         self._recheck = recheck
         self._hub: Hub | None = None
         self._leases: Leases | None = None
@@ -54,7 +55,7 @@ class Live:
         loop = asyncio.get_running_loop()
         if self._hub is None or self._loop is not loop:
             # Tests run one application in several loops, one after another.
-            self._hub = Hub(write_timeout=self._write_timeout)
+            self._hub = Hub(write_timeout=self._write_timeout, io_uring=self._io_uring)
             self._leases = Leases(self._hub.streams, interval=self._recheck)
             self._loop = loop
         return self._hub

@@ -1,0 +1,201 @@
+"""Sends to many sockets in one system call: Linux's io_uring.
+
+A thousand ``write()`` are a thousand entries into the kernel, and as many turns of an interpreter's
+loop. Here a thousand entries of a table are filled in by three copies, and the kernel is entered
+once; each send is done when the call returns. Nothing is left to the kernel's threads: a socket
+that has no room says so at once, as a non-blocking one does.
+
+The layout is that of ``io_uring_setup(2)``; ``IORING_SETUP_SUBMIT_ALL`` dates from Linux 5.18, so
+older kernels are refused.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import socket
+import struct
+import sys
+from array import array
+from contextlib import suppress
+from typing import Literal
+
+__all__ = ["Uring", "address_of"]
+
+# The same numbers on all of Linux's architectures but alpha.
+_SETUP, _ENTER = 425, 426
+_SUBMIT_ALL = 1 << 7
+_SINGLE_MMAP = 1 << 0
+_GETEVENTS = 1 << 0
+_SQES = 0x1000_0000
+_SEND = 26
+_MSG_DONTWAIT, _MSG_NOSIGNAL = 0x40, 0x4000
+_WRAP = 0xFFFF_FFFF
+
+
+def address_of(data: bytes) -> int:
+    """Where the bytes are, for as long as they are referred to."""
+    return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+
+
+class Uring:
+    """One ring. Used by one thread, in the process that made it.
+
+    Arguments:
+        entries: sends of one system call, a power of two.
+
+    Raises OSError where the kernel has none, or does not let this process use it.
+    """
+
+    def __init__(self, entries: int = 1024) -> None:
+        if not sys.platform.startswith("linux") or sys.byteorder != "little":
+            raise OSError("io_uring is Linux's")
+        self._pid = os.getpid()
+        self._call = ctypes.CDLL(None, use_errno=True).syscall
+        self._call.restype = ctypes.c_long
+        self._call.argtypes = [ctypes.c_long] * 5 + [ctypes.c_void_p, ctypes.c_size_t]
+        given = ctypes.create_string_buffer(struct.pack("2I112x", 0, _SUBMIT_ALL), 120)
+        self._number = self._call(_SETUP, entries, ctypes.addressof(given), 0, 0, None, 0)
+        if self._number < 0:
+            raise _error("io_uring_setup")
+        self._maps: list[mmap.mmap] = []
+        self._views: list[memoryview] = []
+        try:
+            self._map(given.raw)
+            self._try()
+        except BaseException:
+            self.close()
+            raise
+
+    def _map(self, given: bytes) -> None:
+        # struct io_uring_params: five numbers and `features`, then the offsets of both rings.
+        entries, room, _, _, _, features = struct.unpack_from("6I", given, 0)
+        _, tail, _, _, _, _, table = struct.unpack_from("7I", given, 40)
+        cq_head, cq_tail, _, _, _, cqes = struct.unpack_from("6I", given, 80)
+        if not features & _SINGLE_MMAP:
+            raise OSError("io_uring is too old")
+        sq_head = struct.unpack_from("I", given, 40)[0]
+        rings = self._mapped(max(table + 4 * entries, cqes + 16 * room), 0)
+        sends = self._mapped(64 * entries, _SQES)
+        self._entries, self._room = entries, room
+        self._sq_head, self._sq_tail = sq_head // 4, tail // 4
+        self._cq_head, self._cq_tail, self._cqes = cq_head // 4, cq_tail // 4, cqes // 4
+        self._ring, self._results = self._view(rings, "I"), self._view(rings, "i")
+        self._ints, self._longs = self._view(sends, "i"), self._view(sends, "Q")
+        # What is the same in every send: struct io_uring_sqe's opcode, msg_flags and user_data.
+        for at in range(entries):
+            self._ints[16 * at] = _SEND
+            self._ints[16 * at + 7] = _MSG_DONTWAIT | _MSG_NOSIGNAL
+            self._longs[8 * at + 4] = at
+            self._ring[table // 4 + at] = at
+
+    def _mapped(self, size: int, offset: int) -> mmap.mmap:
+        flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+        made = mmap.mmap(self._number, -(-size // 8) * 8, flags, offset=offset)
+        self._maps.append(made)
+        return made
+
+    def _view(self, of: mmap.mmap, form: Literal["I", "i", "Q"]) -> memoryview[int]:
+        plain = memoryview(of)
+        view: memoryview[int] = plain.cast(form)
+        self._views += [view, plain]
+        return view
+
+    def _try(self) -> None:
+        """See it work before anybody's bytes depend on it."""
+        here, there = socket.socketpair()
+        with here, there:
+            for each in (here, there):
+                each.setblocking(False)
+            data = b"one and two"
+            numbers = array("i", [here.fileno(), here.fileno(), here.fileno()])
+            at = address_of(data)
+            sizes = array("i", [3, 4, 4])
+            done = self.send(numbers, array("Q", [at, at + 3, at + 7]), sizes)
+            if done != sizes or there.recv(64) != data:
+                raise OSError("io_uring does not send")
+
+    @property
+    def usable(self) -> bool:
+        """False once it has failed, was closed, or in a process that was forked off."""
+        return self._number >= 0 and self._pid == os.getpid()
+
+    def send(self, numbers: array[int], addresses: array[int], sizes: array[int]) -> array[int]:
+        """Send to each socket the bytes that are at an address.
+
+        The bytes have to stay where they are until this returns. A socket may come up again: its
+        sends are done one after another.
+
+        Arguments:
+            numbers: the sockets' file descriptors, of type ``i``.
+            addresses, sizes: of the bytes for each, of types ``Q`` and ``i``.
+
+        Returns for each how many bytes were sent, or a negative error number.
+        """
+        from_numbers, from_addresses = memoryview(numbers), memoryview(addresses)
+        from_sizes = memoryview(sizes)
+        ring, entries, room = self._ring, self._entries, self._room
+        done: array[int] = array("i")
+        at, total = 0, len(numbers)
+        while at < total:
+            tail = ring[self._sq_tail]
+            slot = tail & (entries - 1)
+            head = ring[self._cq_head]
+            found = head & (room - 1)
+            # No block goes around the end of either ring.
+            count = min(total - at, entries - slot, room - found)
+            until = at + count
+            end = 16 * (slot + count)
+            self._ints[16 * slot + 1 : end : 16] = from_numbers[at:until]
+            self._ints[16 * slot + 6 : end : 16] = from_sizes[at:until]
+            self._longs[8 * slot + 2 : 8 * (slot + count) : 8] = from_addresses[at:until]
+            ring[self._sq_tail] = (tail + count) & _WRAP
+            taken = self._enter(count, head)
+            first = self._cqes + 4 * found
+            results = self._results[first + 2 : first + 4 * taken : 4].tobytes()
+            if taken and results != from_sizes[at : at + taken].tobytes():
+                results = self._in_order(first, slot, taken)
+            ring[self._cq_head] = (head + taken) & _WRAP
+            done.frombytes(results)
+            if taken < count:
+                # Never seen. What was not taken is as if there had been no room.
+                ring[self._sq_tail] = ring[self._sq_head]
+                self.close()
+                done.extend([-11] * (total - at - taken))
+                break
+            at = until
+        return done
+
+    def _enter(self, count: int, head: int) -> int:
+        """Have the sends done. Returns how many were taken; those have been done."""
+        taken: int = self._call(_ENTER, self._number, count, count, _GETEVENTS, None, 0)
+        taken = max(taken, 0)
+        while (have := (self._ring[self._cq_tail] - head) & _WRAP) < taken:
+            # A signal came between; it is waited for, since the bytes must stay where they are.
+            self._call(_ENTER, self._number, 0, taken - have, _GETEVENTS, None, 0)
+        return taken
+
+    def _in_order(self, first: int, slot: int, taken: int) -> bytes:
+        # A result is never more than was asked for, so that all are as they should be if they are
+        # so in any order; else each has to be looked at.
+        results = array("i", bytes(4 * taken))
+        for at in range(first, first + 4 * taken, 4):
+            results[self._results[at] - slot] = self._results[at + 2]
+        return results.tobytes()
+
+    def close(self) -> None:
+        """Give it back. Idempotent."""
+        number, self._number = self._number, -1
+        for view in self._views:
+            view.release()
+        for each in self._maps:
+            with suppress(BufferError):
+                each.close()
+        if number >= 0:
+            os.close(number)
+
+
+def _error(what: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{what}: {os.strerror(number)}")
