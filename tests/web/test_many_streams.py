@@ -1,0 +1,90 @@
+"""Many streams of one feed are written to together, and each still has each item once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+
+from headwater.delivery.uring import Uring
+from headwater.eventlog import MemoryLog
+from headwater.web.fastapi import LiveRouter, Source
+from support.server import serving
+from support.until import until
+
+STREAMS, EVENTS = 40, 400
+
+
+def allowed() -> bool:
+    try:
+        Uring().close()
+    except OSError:
+        return False
+    return True
+
+
+def rings() -> int:
+    """How many of io_uring this process has."""
+    names = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
+    return sum("io_uring" in str(name.readlink()) for name in names if name.is_symlink())
+
+
+async def opened(port: int) -> socket.socket:
+    client = socket.socket()
+    client.setblocking(False)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(client, ("127.0.0.1", port))
+    await loop.sock_sendall(client, b"GET /api/things/stream HTTP/1.1\r\nHost: x\r\n\r\n")
+    return client
+
+
+async def read(client: socket.socket, until: bytes) -> list[int]:
+    """The numbers of the items that came, up to the last one."""
+    raw = b""
+    while until not in raw:
+        data = await asyncio.get_running_loop().sock_recv(client, 65536)
+        assert data, "the stream ended"
+        raw += data
+    return [int(found) for found in re.findall(rb'"n":(\d+),', raw)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc")
+@pytest.mark.parametrize("io_uring", [True, False])
+async def test_each_item_once_also_beside_those_who_stop_reading_or_leave(io_uring):
+    held = rings()
+    log, app = MemoryLog(), FastAPI()
+    live = LiveRouter(heartbeat=0.02, io_uring=io_uring)
+    live.install(app, prefix="/api")
+
+    @live.feed("/things", item=dict, event="thing")
+    async def things() -> Source:
+        return log.topic("things")
+
+    async with serving(app, http="headwater.web.uvicorn:Protocol") as port:
+        clients = [await opened(port) for _ in range(STREAMS)]
+        await until(lambda: live.stats.open == STREAMS)
+        slow, leaving, *others = clients
+        end = b'"n":%d,' % (EVENTS - 1)
+        reading = [asyncio.create_task(read(client, end)) for client in others]
+        for number in range(EVENTS):
+            item = {"n": number, "text": "x" * (5000 if number % 3 else 20)}
+            await log.append("things", [item])
+            if number % 7 == 0:
+                await asyncio.sleep(0.001)
+            if number == EVENTS // 2:
+                leaving.close()
+        async with asyncio.timeout(30):
+            for found in await asyncio.gather(*reading):
+                assert found == list(range(EVENTS))
+            assert await read(slow, end) == list(range(EVENTS))
+        assert (rings() > held) == (io_uring and allowed())
+        for client in (slow, *others):
+            client.close()
+        await until(lambda: live.stats.open == 0)
+    assert rings() == held
