@@ -14,7 +14,8 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.sql.commits import commits_of
-from headwater.sql.sqlite.watch import INTERVAL, file_of
+from headwater.sql.sqlite.looks import Looks
+from headwater.sql.sqlite.watch import INTERVAL, file_of, locked
 
 __all__ = ["HEAD", "Head", "Watch"]
 
@@ -34,9 +35,9 @@ HEAD = (
 class Watch:
     """Wakes a reader while it runs.
 
-    A thread looks at the file with a plain connection: the pragma takes some microseconds, and a
-    look every 50 ms costs less than one of aiosqlite's. It reads the log's head only when the file
-    has changed, and wakes the reader only when that is not what the reader has.
+    A thread looks at the file with a plain connection, as a tail's watch does: when it was written
+    to, where the kernel says so, and every 50 ms in any case. It reads the log's head only when
+    the file has changed, and wakes the reader only when that is not what the reader has.
 
     Args:
         engine: whose commits in this process wake at once.
@@ -51,50 +52,61 @@ class Watch:
         self._wake = wake
         self._known = known
         self._path = file_of(engine.sync_engine)
-        self._stop = threading.Event()
+        self._commits = commits_of(engine.sync_engine)
+        self._looks: Looks | None = None
         self._ended = asyncio.Event()
-        self._end_commits = commits_of(engine.sync_engine).add("headwater_events", self._call)
+        self._end_commits = self._commits.add("headwater_events", self._call)
         if self._path is None:
             self._ended.set()  # in memory there are no others
         else:
+            looks = self._looks = Looks(self._path, INTERVAL, lambda: self._commits.writing)
             name = f"headwater event log watch {Path(self._path).name}"
-            threading.Thread(target=self._run, args=(self._path,), name=name, daemon=True).start()
+            given = (self._path, looks)
+            threading.Thread(target=self._run, args=given, name=name, daemon=True).start()
 
     async def stop(self) -> None:
         """End the thread and close its connection."""
         self._end_commits()
-        self._stop.set()
+        if self._looks is not None:
+            self._looks.stop()
         await self._ended.wait()
 
     def _call(self) -> None:
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._wake)
 
-    def _run(self, path: str) -> None:
-        look = _Look(path)
-        wait = INTERVAL
-        while not self._stop.wait(wait) and not self._loop.is_closed():
+    def _run(self, path: str, looks: Looks) -> None:
+        look = _Look(path, looks.opened)
+        while looks.wait() and not self._loop.is_closed():
             try:
                 head = look()
                 if head is not None and head != self._known():
                     self._call()
-                wait = INTERVAL
+                looks.looked(changed=head is not None)
             except (OSError, sqlite3.Error) as error:
+                if looks.hinted and locked(error):
+                    looks.looked(changed=False)
+                    continue
                 # Away, locked or being replaced: the reader finds out what it is.
                 _log.debug("%s cannot be watched: %s", path, error)
                 look.close()
                 self._call()
-                wait = _RETRY
+                looks.failed(_RETRY)
         look.close()
+        looks.close()
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._ended.set)
 
 
 class _Look:
-    """Looks at one file; gives the log's head if the file has changed since the last look."""
+    """Looks at one file; gives the log's head if the file has changed since the last look.
 
-    def __init__(self, path: str) -> None:
+    ``opened`` is called when the file was opened.
+    """
+
+    def __init__(self, path: str, opened: Callable[[], None]) -> None:
         self._path = path
+        self._opened = opened
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._version: int | None = None
@@ -108,6 +120,7 @@ class _Look:
                 f"{Path(self._path).as_uri()}?mode=rw", uri=True, timeout=0, isolation_level=None
             )
             self._identity = identity
+            self._opened()
         version = self._connection.execute("PRAGMA data_version").fetchall()[0][0]
         if version == self._version:
             return None

@@ -8,6 +8,7 @@ pool, whichever is first.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,6 +20,10 @@ __all__ = ["Commits", "commits_of", "writes"]
 
 _READS = re.compile(r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*|\()*(\w+)", re.DOTALL)
 _DML = re.compile(r"\b(insert|update|delete|replace)\b", re.IGNORECASE)
+
+# Seconds for which a transaction is taken to be open: what becomes of one whose connection is lost
+# nobody tells.
+_OPEN = 0.05
 
 _WROTE = "headwater_wrote"
 _COMMITTED = "headwater_committed"
@@ -38,11 +43,18 @@ class Commits:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._followers: dict[object, tuple[str | None, Callable[[], None]]] = {}
+        self._wrote_at: float | None = None
         event.listen(engine, "after_cursor_execute", self._executed)
         event.listen(engine, "begin", self._begin)
         event.listen(engine, "commit", self._commit)
         event.listen(engine, "rollback", self._rollback)
         event.listen(engine, "checkin", self._checkin)
+
+    @property
+    def writing(self) -> bool:
+        """Whether a transaction wrote just now whose commit or end was not told yet."""
+        at = self._wrote_at
+        return at is not None and time.monotonic() - at < _OPEN
 
     def add(self, table: str | None, call: Callable[[], None]) -> Callable[[], None]:
         """Call after each commit of a transaction with a statement that names the table.
@@ -63,6 +75,7 @@ class Commits:
         _many: bool,
     ) -> None:
         if self._followers and writes(statement):
+            self._wrote_at = time.monotonic()
             wrote = connection.info.setdefault(_WROTE, set())
             for token, (table, _) in self._followers.items():
                 if table is None or table in statement:
@@ -70,7 +83,7 @@ class Commits:
 
     def _commit(self, connection: sa.Connection) -> None:
         wrote = connection.info.pop(_WROTE, None)
-        if wrote:
+        if wrote is not None:
             connection.info.setdefault(_COMMITTED, set()).update(wrote)
 
     def _rollback(self, connection: sa.Connection) -> None:
@@ -78,8 +91,10 @@ class Commits:
         # connection that was invalidated, as by a cancelled statement, has nothing to forget.
         if connection.invalidated:
             return
-        connection.info.pop(_WROTE, None)
-        connection.info.pop(_COMMITTED, None)
+        wrote = connection.info.pop(_WROTE, None)
+        committed = connection.info.pop(_COMMITTED, None)
+        if wrote is not None or committed is not None:
+            self._wrote_at = None
 
     def _begin(self, connection: sa.Connection) -> None:
         self._tell(connection.info)
@@ -88,7 +103,11 @@ class Commits:
         self._tell(record.info)
 
     def _tell(self, info: dict[Any, Any]) -> None:
-        for token in info.pop(_COMMITTED, ()):
+        committed = info.pop(_COMMITTED, None)
+        if committed is None:
+            return
+        self._wrote_at = None
+        for token in committed:
             follower = self._followers.get(token)
             if follower is not None:
                 follower[1]()

@@ -125,8 +125,16 @@ class Reader(ABC):
         """
 
     @abstractmethod
-    def follow(self, wake: Callable[[], None], known: Callable[[], Head | None]) -> Follow:
+    def follow(
+        self,
+        wake: Callable[[], None],
+        known: Callable[[], Head | None],
+        reach: Callable[[Place], None] | None = None,
+    ) -> Follow:
         """Call ``wake`` in the event loop when something may have been committed.
 
-        ``known`` tells where the tail is, so that it is not woken for what it has.
+        Arguments:
+            known: tells where the tail is, so that it is not woken for what it has. May be called
+                in any thread.
+            reach: called instead, if given, where it is known up to where there is something.
         """

@@ -36,6 +36,8 @@ class TableOrigin(Origin):
         self._sink: Sink | None = None
         self._head: Head | None = None
         self._wake = asyncio.Event()
+        # Why it was woken, if only for this place.
+        self._wanted: Place | None = None
         self._following: Follow | None = None
         self._task: asyncio.Task[None] | None = None
         self._retired: Place | None = None
@@ -48,10 +50,22 @@ class TableOrigin(Origin):
         return self._head
 
     def reach(self, place: Place) -> None:
-        """Read on, if a reader was given a place that the tail has not come to yet."""
+        """Read on, if somebody knows of a place that the tail has not come to yet.
+
+        A read that is under way may come to it; then there is no other.
+        """
         head = self._head
         if head is not None and not head.place.includes(place):
-            self._wake.set()
+            if not self._wake.is_set():
+                self._wanted = place
+                self._wake.set()
+            elif self._wanted is not None and not self._wanted.includes(place):
+                self._wanted = place
+
+    def _read_on(self) -> None:
+        """Read, whatever is known."""
+        self._wanted = None
+        self._wake.set()
 
     async def attach(self, sink: Sink, /) -> Place:
         async with self._lock:
@@ -61,7 +75,7 @@ class TableOrigin(Origin):
                 return self._head.place
             wake = self._wake = asyncio.Event()
             # Watched first: what is committed from now on is either in the head or wakes.
-            following = self._reader.follow(wake.set, lambda: self._head)
+            following = self._reader.follow(self._read_on, lambda: self._head, self.reach)
             try:
                 head = await self._reader.head()
             except BaseException:
@@ -69,7 +83,7 @@ class TableOrigin(Origin):
                 raise
             self._following = following
             self._sink, self._head, self._stopping = sink, head, False
-            wake.set()
+            self._read_on()
             self._task = asyncio.get_running_loop().create_task(
                 self._run(sink, wake), name=f"headwater tail {self.name}"
             )
@@ -78,7 +92,7 @@ class TableOrigin(Origin):
     async def detach(self) -> None:
         async with self._lock:
             self._stopping = True
-            self._wake.set()
+            self._read_on()
             task, self._task = self._task, None
             if task is not None:
                 # A read that is cancelled costs its connection; it ends soon by itself.
@@ -105,6 +119,9 @@ class TableOrigin(Origin):
             wake.clear()
             if self._stopping:
                 return
+            wanted, self._wanted = self._wanted, None
+            if wanted is not None and self._head is not None and self._head.place.includes(wanted):
+                continue
             try:
                 more = await self._step(sink)
             except SourceUnavailableError as error:
@@ -121,7 +138,7 @@ class TableOrigin(Origin):
                     logger.warning("%s can be read again", self.name)
                 trouble, delay = None, 0.0
                 if more:
-                    wake.set()
+                    self._read_on()
                     await asyncio.sleep(0)
                 continue
             delay = min(max(delay * 2, _FIRST_DELAY), _LONGEST_DELAY)
@@ -130,7 +147,7 @@ class TableOrigin(Origin):
                 with suppress(TimeoutError):
                     async with asyncio.timeout(delay - _FIRST_DELAY):
                         await wake.wait()
-            wake.set()
+            self._read_on()
 
     async def _step(self, sink: Sink) -> bool:
         """Read once and hand over. Returns whether there is more."""
@@ -155,5 +172,5 @@ class TableOrigin(Origin):
             self._held.cancel()
             self._held = None
         if batch.held:
-            self._held = asyncio.get_running_loop().call_later(_HELD_DELAY, self._wake.set)
+            self._held = asyncio.get_running_loop().call_later(_HELD_DELAY, self._read_on)
         return batch.has_more

@@ -250,7 +250,12 @@ class PostgreSQLReader(Reader):
             removed, more = removed + step, step == STEP
         return removed
 
-    def follow(self, wake: Callable[[], None], known: Callable[[], Head | None]) -> Follow:
+    def follow(
+        self,
+        wake: Callable[[], None],
+        known: Callable[[], Head | None],
+        reach: Callable[[Place], None] | None = None,  # noqa: ARG002 - it is not known
+    ) -> Follow:
         return follow(self._engine, self._listen, self.shape.tracking, wake, known)
 
     async def _read(self, ask_for: Callable[[Statements], Asked]) -> Sequence[Row]:

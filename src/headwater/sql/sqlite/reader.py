@@ -206,8 +206,13 @@ class SQLiteReader(Reader):
             if step.done:
                 return removed
 
-    def follow(self, wake: Callable[[], None], known: Callable[[], Head | None]) -> Follow:
-        following = follow(self._listen, self.shape.name, wake, known)
+    def follow(
+        self,
+        wake: Callable[[], None],
+        known: Callable[[], Head | None],
+        reach: Callable[[Place], None] | None = None,
+    ) -> Follow:
+        following = follow(self._listen, self.shape.name, wake, known, reach)
         if file_of(self._engine.sync_engine) is None:
             return following
         self._tail, self._pages = Direct(self._engine), Direct(self._engine)

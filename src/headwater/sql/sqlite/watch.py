@@ -1,9 +1,9 @@
 """Notices commits: of this process at once, of others by ``PRAGMA data_version``.
 
 One thread per database file and process looks at the file while anything of it is followed, with
-a plain ``sqlite3`` connection: the pragma takes some microseconds, and a look every 50 ms costs
-less than one of aiosqlite's. The registry of tables tells which tails a commit concerns, so that a
-busy table does not wake the tails of quiet ones.
+a plain ``sqlite3`` connection: the pragma takes some microseconds. It looks when the file was
+written to, where the kernel says so, and every 50 ms in any case. The registry of tables tells
+which tails a commit concerns, so that a busy table does not wake the tails of quiet ones.
 """
 
 from __future__ import annotations
@@ -15,24 +15,28 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from headwater.sql.commits import commits_of
+from headwater.feeds.source import Place
+from headwater.sql.commits import Commits, commits_of
 from headwater.sql.reader import Follow, Head
+from headwater.sql.sqlite.looks import Looks
 from headwater.sql.sqlite.place import RowPlace
 
-__all__ = ["INTERVAL", "file_of", "follow"]
+__all__ = ["INTERVAL", "file_of", "follow", "locked"]
 
 logger = logging.getLogger("headwater.sql")
 
-# Seconds between two looks: a row of another program waits 25 ms on average.
+# Seconds between two looks that need no hint: without hints, a row of another program waits 25 ms
+# on average.
 INTERVAL = 0.05
 # Seconds until the next look while the file cannot be read.
 _RETRY = 0.25
 
-# Epoch, last number, floor, retiring; None when the file itself has just been opened.
+# Epoch, last number, floor, retiring; None when the registry does not have the table.
 State = tuple[str, int, int, int | None] | None
 
 
@@ -49,15 +53,76 @@ def file_of(engine: sa.Engine) -> str | None:
     return os.path.abspath(name)  # noqa: PTH100 - resolve() would follow links and touch the disk
 
 
+def locked(error: Exception) -> bool:
+    """Whether a look failed only because somebody writes, as without a write-ahead log."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY
+
+
+class _Follower:
+    """One tail of a watch, as the watch's thread sees it."""
+
+    __slots__ = ("_known", "_reach", "_seen", "_wake", "commits", "loop", "table")
+
+    def __init__(
+        self,
+        table: str,
+        commits: Sequence[Commits],
+        wake: Callable[[], None],
+        known: Callable[[], Head | None],
+        reach: Callable[[Place], None] | None,
+    ) -> None:
+        self.table = table
+        self.commits = commits
+        self.loop = asyncio.get_running_loop()
+        self._wake = wake
+        self._known = known
+        self._reach = reach
+        self._seen: State | object = self  # none of them
+
+    def place(self) -> RowPlace | None:
+        """Where the tail is."""
+        head = self._known()
+        return head.place if head is not None and isinstance(head.place, RowPlace) else None
+
+    def anew(self) -> None:
+        """Wake the tail: the file has just been opened."""
+        self._seen = self
+        self._call(self._wake)
+
+    def tell(self, state: State, before: RowPlace | None) -> None:
+        """Wake the tail, unless it has read what was committed already.
+
+        Arguments:
+            state: what the registry says of its table.
+            before: where the tail was before the registry was read.
+        """
+        if state == self._seen:
+            return
+        self._seen = state
+        head, call = self._known(), self._wake
+        if state is not None and head is not None and state[0] == head.epoch and state[3] is None:
+            place, now = RowPlace(state[1]), self.place()
+            if now is not None and (before is None or place.includes(before)):
+                if now.includes(place):
+                    return
+                if self._reach is not None:
+                    call = partial(self._reach, place)
+        self._call(call)
+
+    def _call(self, call: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the loop is closed; noticed after this look
+            self.loop.call_soon_threadsafe(call)
+
+
 class _Watch:
     """The thread that looks at one file."""
 
     def __init__(self, path: str, interval: float) -> None:
         self._path = path
-        self._interval = interval
-        self._followers: dict[object, tuple[str, asyncio.AbstractEventLoop, _Call]] = {}
-        self._seen: dict[object, State] = {}
-        self._stop = threading.Event()
+        self._followers: dict[object, _Follower] = {}
+        self._stopping = False
+        self._looks = Looks(path, interval, self._own)
         self._ended: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
@@ -71,47 +136,56 @@ class _Watch:
 
     # The two below are called with the lock of all watches held.
 
-    def add(self, token: object, table: str, call: _Call) -> None:
-        self._followers[token] = (table, asyncio.get_running_loop(), call)
+    def add(self, token: object, follower: _Follower) -> None:
+        self._followers[token] = follower
 
     def remove(self, token: object) -> asyncio.Future[None] | None:
         """Returns what is done when the thread has ended, for the last follower."""
         self._followers.pop(token, None)
-        self._seen.pop(token, None)
         if self._followers:
             return None
         loop = asyncio.get_running_loop()
         ended = loop.create_future()
         self._ended.append((loop, ended))
-        self._stop.set()
+        self._stopping = True
+        self._looks.stop()
         return ended
 
+    def _own(self) -> bool:
+        # There is one writer at a time: while it is this process nobody else commits.
+        with _lock:
+            return any(one.writing for each in self._followers.values() for one in each.commits)
+
     def _run(self) -> None:
-        wait = self._interval
-        while not self._stop.wait(wait):
+        looks = self._looks
+        while looks.wait():
             try:
-                self._look()
-                wait = self._interval
+                looks.looked(changed=self._look())
             except (OSError, sqlite3.Error) as error:
+                if looks.hinted and locked(error):
+                    looks.looked(changed=False)
+                    continue
                 # Away, locked or being replaced. The tails say so when they fail to read.
                 logger.debug("%s cannot be watched: %s", self._path, error)
                 self._close()
-                wait = max(self._interval, _RETRY)
+                looks.failed(_RETRY)
             with _lock:
-                for token, (_, loop, _) in tuple(self._followers.items()):
-                    if loop.is_closed():
+                for token, follower in tuple(self._followers.items()):
+                    if follower.loop.is_closed():
                         del self._followers[token]
-                if not self._followers and not self._stop.is_set():
-                    self._stop.set()
+                if not self._followers and not self._stopping:
+                    looks.stop()
                     if _watches.get(self._path) is self:
                         del _watches[self._path]
         self._close()
+        looks.close()
         with _lock:
             for loop, ended in self._ended:
                 with suppress(RuntimeError):
                     loop.call_soon_threadsafe(_finish, ended)
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Returns whether anything was committed since the last look."""
         status = os.stat(self._path)  # noqa: PTH116
         identity = (status.st_dev, status.st_ino)
         if self._connection is None or identity != self._identity:
@@ -120,33 +194,30 @@ class _Watch:
                 f"{Path(self._path).as_uri()}?mode=rw", uri=True, timeout=0, isolation_level=None
             )
             self._identity = identity
-            self._tell(None)
+            self._looks.opened()
+            with _lock:
+                for follower in self._followers.values():
+                    follower.anew()
         version = self._connection.execute("PRAGMA data_version").fetchall()[0][0]
         if version == self._version:
-            return
+            return False
+        with _lock:
+            were = [(each, each.place()) for each in self._followers.values()]
         rows = self._connection.execute(
             "SELECT name, epoch, last, floor, retiring FROM headwater_tables"
         ).fetchall()
         self._version = version
-        self._tell({name: tuple(state) for name, *state in rows})
-
-    def _tell(self, states: dict[str, State] | None) -> None:
+        states: dict[str, State] = {name: tuple(state) for name, *state in rows}
         with _lock:
-            for token, (table, loop, call) in self._followers.items():
-                state = None if states is None else states.get(table)
-                if states is not None and self._seen.get(token) == state:
-                    continue
-                self._seen[token] = state
-                with suppress(RuntimeError):  # the loop is closed; noticed after this look
-                    loop.call_soon_threadsafe(call, state)
+            for follower, place in were:
+                follower.tell(states.get(follower.table), place)
+        return True
 
     def _close(self) -> None:
         connection, self._connection, self._version = self._connection, None, None
         if connection is not None:
             connection.close()
 
-
-_Call = Callable[[State], None]
 
 _lock = threading.Lock()
 _watches: dict[str, _Watch] = {}
@@ -184,7 +255,7 @@ def follow(
     table: str,
     wake: Callable[[], None],
     known: Callable[[], Head | None],
-    interval: float = INTERVAL,
+    reach: Callable[[Place], None] | None = None,
 ) -> Follow:
     """As ``Reader.follow``. The first engine is the one that is read; all are listened to."""
     loop = asyncio.get_running_loop()
@@ -194,26 +265,17 @@ def follow(
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(wake)
 
-    def changed(state: State) -> None:
-        head = known()
-        if state is not None and head is not None:
-            place = head.place
-            epoch, last, _, retiring = state
-            same = isinstance(place, RowPlace) and (head.epoch, place.number) == (epoch, last)
-            if same and retiring is None:
-                return
-        wake()
-
     # Without a file nobody would notice what a cascade or another trigger wrote.
     named = None if path is None else table
-    following = _SQLiteFollow(path, [commits_of(one).add(named, committed) for one in engines])
+    commits = [commits_of(one) for one in engines]
+    following = _SQLiteFollow(path, [one.add(named, committed) for one in commits])
     if path is not None:
         with _lock:
             watch = _watches.get(path)
             fresh = watch is None
             if watch is None:
-                watch = _watches[path] = _Watch(path, interval)
-            watch.add(following, table, changed)
+                watch = _watches[path] = _Watch(path, INTERVAL)
+            watch.add(following, _Follower(table, commits, wake, known, reach))
             if fresh:
                 watch.start()
     return following

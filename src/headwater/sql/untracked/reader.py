@@ -199,7 +199,12 @@ class UntrackedReader(Reader):
             "yourself; positions before them are not told as expired"
         )
 
-    def follow(self, wake: Callable[[], None], known: Callable[[], Head | None]) -> Follow:
+    def follow(
+        self,
+        wake: Callable[[], None],
+        known: Callable[[], Head | None],
+        reach: Callable[[Place], None] | None = None,  # noqa: ARG002 - it is not known
+    ) -> Follow:
         def place() -> object:
             head = known()
             return None if head is None else str(head.place)
