@@ -69,9 +69,14 @@ class Batch:
             _write(sockets, count, chunk)
             return
         self._parts.append((sockets, count, chunk))
-        self._numbers.extend(numbers or [each.number for each in sockets])
-        self._addresses.extend(array("Q", (address_of(chunk),)) * count)
-        self._sizes.extend(array("i", (len(chunk),)) * count)
+        if count == 1:
+            self._numbers.append(sockets[0].number)
+            self._addresses.append(address_of(chunk))
+            self._sizes.append(len(chunk))
+        else:
+            self._numbers.extend(numbers or [each.number for each in sockets])
+            self._addresses.extend(array("Q", (address_of(chunk),)) * count)
+            self._sizes.extend(array("i", (len(chunk),)) * count)
         if len(self._numbers) >= _MOST:
             self.submit()
 

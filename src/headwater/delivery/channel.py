@@ -147,25 +147,29 @@ class Channel:
             data = self.feed.frame_at(change, self.follower.epoch, place)
             self._append(Entry(data, place))
 
-    def flush(self) -> None:
+    def flush(self, now: float) -> None:
         """Collect what was taken since the last flush, for the batch to be sent."""
         ring = self.ring
-        start = max(self._flushed, ring.first)
-        new = ring.since(start)
-        if not new:
+        start, end = max(self._flushed, ring.first), ring.end
+        if start == end:
             return
-        self._flushed = ring.end
-        now = asyncio.get_running_loop().time()
-        counters = self.follower.counters
-        for piece in pieces(new, ROOM):
-            data = Shared(piece[0].data if len(piece) == 1 else b"".join(e.data for e in piece))
-            slow = self._current.put(data, now)
-            counters.writes += len(self._current)
-            counters.frames += len(self._current) * len(piece)
-            for stream in slow:
-                stream.fall_behind(start, ring.before(start))
-            start += len(piece)
-        self.settle()
+        self._flushed = end
+        if end - start == 1:
+            self._put(ring.last.data, start, 1, now)
+        else:
+            for piece in pieces(ring.since(start), ROOM):
+                self._put(b"".join([entry.data for entry in piece]), start, len(piece), now)
+                start += len(piece)
+        if self._ahead:
+            self.settle()
+
+    def _put(self, data: bytes, start: int, frames: int, now: float) -> None:
+        current, counters = self._current, self.follower.counters
+        for stream in current.put(Shared(data), now):
+            stream.fall_behind(start, self.ring.before(start))
+        written = len(current)
+        counters.writes += written
+        counters.frames += written * frames
 
     def settle(self) -> None:
         """Move on the streams that are ahead, now that the origin's head may have reached them."""
@@ -193,7 +197,7 @@ class Channel:
             self._append(Entry(self.feed.moved(self.follower.epoch, place), place))
             for stream in self._current:
                 stream.holds = None
-            self.flush()
+            self.flush(asyncio.get_running_loop().time())
             self.follower.batch.submit()
 
     def moved(self, page: Page, holds: Place) -> tuple[bytes, Place | None]:

@@ -44,7 +44,7 @@ class Current:
         self.written_at = 0.0
 
     def __len__(self) -> int:
-        return len(self._ready) + len(self._others or ())
+        return len(self._ready) + len(self._others) if self._others else len(self._ready)
 
     def __iter__(self) -> Iterator[FeedStream]:
         if self._others:

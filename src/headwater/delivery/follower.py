@@ -41,7 +41,7 @@ class Tap:
     def take(self, change: Change) -> None:
         self._taken.append(change)
 
-    def flush(self) -> None:
+    def flush(self, now: float) -> None:  # noqa: ARG002
         taken, self._taken = self._taken, []
         try:
             self._call(taken)
@@ -231,8 +231,9 @@ class Follower:
         self._due_handle = None
         due, self._due = self._due, {}
         try:
+            now = asyncio.get_running_loop().time()
             for target in due:
-                target.flush()
+                target.flush(now)
         finally:
             self.batch.submit()
         self._evict()

@@ -75,6 +75,11 @@ class Ring:
         """The number that the next entry will get."""
         return self.first + len(self._entries) - self._gone
 
+    @property
+    def last(self) -> Entry:
+        """The newest entry."""
+        return self._entries[-1]
+
     def append(self, entry: Entry) -> None:
         self._entries.append(entry)
 

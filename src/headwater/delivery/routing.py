@@ -39,17 +39,22 @@ class FilterIndex(Generic[T]):
 
     def match(self, values: Mapping[str, Any]) -> Iterable[T]:
         """Everything registered for a row with these values, each once."""
-        found: list[dict[T, None]] = []
+        found: dict[T, None] | None = None
+        several: dict[T, None] = {}
         for names, group in self._groups.items():
             try:
-                hit = group.get(tuple(values.get(name) for name in names))
+                if len(names) == 1:
+                    hit = group.get((values.get(names[0]),))
+                else:
+                    hit = group.get(tuple([values.get(name) for name in names]))
             except TypeError:  # a value that cannot be hashed equals no filter's value
                 continue
             if hit:
-                found.append(hit)
-        if len(found) == 1:
-            return found[0]
-        return dict.fromkeys(target for hit in found for target in hit)
+                if found is not None:
+                    several = several or dict(found)
+                    several.update(hit)
+                found = hit
+        return several or found or ()
 
     def __bool__(self) -> bool:
         return bool(self._groups)

@@ -34,9 +34,13 @@ _MSG_DONTWAIT, _MSG_NOSIGNAL = 0x40, 0x4000
 _WRAP = 0xFFFF_FFFF
 
 
+# Where CPython has the bytes of an object, which ends in a zero (Include/cpython/bytesobject.h).
+_BYTES = bytes.__basicsize__ - 1
+
+
 def address_of(data: bytes) -> int:
     """Where the bytes are, for as long as they are referred to."""
-    return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+    return id(data) + _BYTES
 
 
 class Uring:
@@ -51,6 +55,8 @@ class Uring:
     def __init__(self, entries: int = 1024) -> None:
         if not sys.platform.startswith("linux") or sys.byteorder != "little":
             raise OSError("io_uring is Linux's")
+        if sys.implementation.name != "cpython":
+            raise OSError("where bytes are is known of CPython only")
         self._pid = os.getpid()
         self._call = ctypes.CDLL(None, use_errno=True).syscall
         self._call.restype = ctypes.c_long

@@ -21,17 +21,18 @@ def encoder_of(item: Any, name: str) -> Callable[[Any], bytes]:
     """
     adapter: TypeAdapter[Any] = TypeAdapter(item)
     known = _field_names(item)
+    validate, to_json = adapter.validator.validate_python, adapter.serializer.to_json
 
     def encode(raw: Any) -> bytes:
         if known is not None and isinstance(raw, Mapping):
             raw = {key: raw[key] for key in known if key in raw}
         try:
-            value = adapter.validate_python(raw, from_attributes=True)
+            value = validate(raw, from_attributes=True)
         except ValidationError as error:
             raise EncodingError(
                 f"feed {name!r}: an item does not fit its model: {error}"
             ) from error
-        return adapter.dump_json(value, by_alias=True)
+        return to_json(value, by_alias=True)
 
     return encode
 
