@@ -78,7 +78,7 @@ class Looks:
             if due:
                 # Taken before the look: what is written from now on is a new hint.
                 if self._inotify is not None and self._inotify.take():
-                    self._step = self._step or _SPACING
+                    self._step = min(self._step or _SPACING, _SPACING)
                 return True
             self._rest(now)
         return False
@@ -90,10 +90,11 @@ class Looks:
         if self._inotify is not None and self._inotify.renew():
             # Written to before it was watched, perhaps.
             self._step = _FIRST
-        if changed and self._step is not None:
-            self._step = _SPACING
-        if self._step is None or self._step >= self._interval:
+        if self._step is None or (self._step >= self._interval and not changed):
             self._again = self._step = None
+        elif changed:
+            # Once more, for a commit that was being written meanwhile.
+            self._again, self._step = now + _SPACING, self._interval
         else:
             self._again = now + self._step
             self._step *= 2
