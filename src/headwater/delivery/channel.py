@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headwater.delivery.current import Current
+from headwater.delivery.few import NONE, Few, with_one, without
 from headwater.delivery.ring import Entry, Ring, pieces, with_places
 from headwater.delivery.sender import ROOM, Shared
 from headwater.delivery.window import Members
@@ -91,15 +92,15 @@ class Channel:
         self.source = source
         self.follower = follower
         self.ring = Ring(head)
-        self.streams: set[FeedStream] = set()
+        self.streams: Few[FeedStream] = NONE
         self.holds = 0
         self.life = 0
         self.reason: ResetReason = "unknown"
         self._prepared: asyncio.Future[None] | None = None
         self._current = Current(follower.batch)
-        self._ahead: set[FeedStream] = set()
+        self._ahead: Few[FeedStream] = NONE
         self._flushed = 0
-        self._reading: dict[Hashable, asyncio.Future[Any]] = {}
+        self._reading: dict[Hashable, asyncio.Future[Any]] | None = None
         self._lingering: asyncio.TimerHandle | None = None
         self._members = self._new_members()
 
@@ -173,9 +174,10 @@ class Channel:
 
     def settle(self) -> None:
         """Move on the streams that are ahead, now that the origin's head may have reached them."""
-        for stream in tuple(self._ahead):
-            self._ahead.discard(stream)
-            self.go_on(stream)
+        ahead, self._ahead = self._ahead, NONE
+        for stream in tuple(ahead):
+            if not stream.ended:
+                self.go_on(stream)
 
     @property
     def waits(self) -> bool:
@@ -225,9 +227,9 @@ class Channel:
             self._members = self._new_members()
             self._prepared = None
         self._flushed = self.ring.end
-        self._reading.clear()
+        self._reading = None
         self._current.clear()
-        self._ahead.clear()
+        self._ahead = NONE
         for stream in tuple(self.streams):
             stream.had = None
             stream.restart(reason)
@@ -266,6 +268,8 @@ class Channel:
         return Missed(page, self.feed.page_frames(page) + moved, holds)
 
     async def _together(self, name: Hashable, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        if self._reading is None:
+            self._reading = {}
         shared: asyncio.Future[T] | None = self._reading.get(name)
         if shared is None:
             shared = self._reading[name] = asyncio.ensure_future(read())
@@ -273,9 +277,9 @@ class Channel:
         return await asyncio.shield(shared)
 
     def _read_done(self, name: Hashable, done: asyncio.Future[Any]) -> None:
-        if self._reading.get(name) is done:
-            # Made anew, since one that was in use keeps its room.
-            self._reading = {each: it for each, it in self._reading.items() if it is not done}
+        if self._reading is not None and self._reading.get(name) is done:
+            del self._reading[name]
+            self._reading = self._reading or None
         if not done.cancelled():
             done.exception()
 
@@ -335,8 +339,8 @@ class Channel:
     def leave(self, stream: FeedStream) -> None:
         """A stream has ended. Idempotent."""
         self._current.discard(stream)
-        self._ahead.discard(stream)
-        self.streams.discard(stream)
+        self._ahead = without(self._ahead, stream)
+        self.streams = without(self.streams, stream)
         self.release()
 
     def release(self) -> None:
@@ -358,16 +362,14 @@ class Channel:
         had = stream.had
         if had is not None and not self.follower.head.includes(had):
             stream.state = State.AHEAD
-            self._ahead.add(stream)
+            self._ahead = with_one(self._ahead, stream)
             self.follower.expect(self)
         elif self._flushed != self.ring.end:
             # In the middle of a hand-over: the flush that follows will come by here.
             stream.state = State.AHEAD
-            self._ahead.add(stream)
+            self._ahead = with_one(self._ahead, stream)
         else:
-            stream.had = None
-            stream.told = None
-            stream.state = State.CURRENT
+            stream.settled()
             self._current.add(stream)
 
     def _since(self, entry: Entry, base: Place | None) -> bytes:

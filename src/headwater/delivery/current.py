@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from headwater.delivery.batch import Batch
 from headwater.delivery.direct import DirectSender
+from headwater.delivery.few import NONE, Few, with_one, without
 from headwater.delivery.sender import Shared
 
 if TYPE_CHECKING:
@@ -37,29 +38,25 @@ class Current:
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
-        self._others: set[FeedStream] | None = None
+        self._others: Few[FeedStream] = NONE
         self._ready: list[DirectSender] = []
         self._numbers: array[int] | None = None
         self._round = -1
         self.written_at = 0.0
 
     def __len__(self) -> int:
-        return len(self._ready) + len(self._others) if self._others else len(self._ready)
+        return len(self._ready) + len(self._others)
 
     def __iter__(self) -> Iterator[FeedStream]:
-        if self._others:
-            yield from self._others
+        yield from self._others
         for sender in self._ready:
             yield _stream_of(sender)
 
     def add(self, stream: FeedStream) -> None:
-        if self._others is None:
-            self._others = set()
-        self._others.add(stream)
+        self._others = with_one(self._others, stream)
 
     def discard(self, stream: FeedStream) -> None:
-        if self._others is not None:
-            self._others.discard(stream)
+        self._others = without(self._others, stream)
         sender = stream.sender
         if isinstance(sender, DirectSender) and sender.ready is self:
             self._remove(sender)
@@ -67,7 +64,7 @@ class Current:
     def clear(self) -> None:
         for sender in tuple(self._ready):
             self._remove(sender)
-        self._others = None
+        self._others = NONE
 
     def put(self, data: Shared, now: float) -> list[FeedStream]:
         """Write to all streams. Those that have no room are left out, returned and let go of."""
@@ -87,15 +84,14 @@ class Current:
                 else:
                     sender.put(data)
                     stream.written_at = now
-            others.difference_update(full)
+            for stream in full:
+                self._others = without(self._others, stream)
             for stream, sender in free:
-                others.discard(stream)
+                self._others = without(self._others, stream)
                 sender.ready, sender.at = self, len(self._ready)
                 self._ready.append(sender)
                 if self._numbers is not None:
                     self._numbers.append(sender.number)
-            if not others:
-                self._others = None
             if self._numbers is None and len(self._ready) > _FEW:
                 self._numbers = array("i", [sender.number for sender in self._ready])
         if self._ready:

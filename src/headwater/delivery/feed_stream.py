@@ -9,6 +9,7 @@ from datetime import datetime
 
 from headwater.delivery.channel import Channel, State
 from headwater.delivery.direct import DirectSender
+from headwater.delivery.few import with_one
 from headwater.delivery.open_streams import OpenStreams
 from headwater.delivery.ring import Entry
 from headwater.delivery.sender import Sender
@@ -133,7 +134,7 @@ class FeedStream(Stream):
         self._place: Place | None = None
         self._reader: asyncio.Task[None] | None = None
         self._restart: ResetReason | None = None
-        channel.streams.add(self)
+        channel.streams = with_one(channel.streams, self)
 
     @property
     def feed(self) -> Feed:
@@ -168,6 +169,11 @@ class FeedStream(Stream):
             return self.told is not None and self.told >= entry.left
         had = self.had
         return had is not None and place is not None and had.has(place)
+
+    def settled(self) -> None:
+        """It has been sent everything: what it began from is past."""
+        self.state = State.CURRENT
+        self.had = self.told = self._place = None
 
     def fall_behind(self, cursor: int, sent: Place) -> None:
         """The connection is full: go on from here when it has drained."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
+from headwater.delivery.few import NONE, Few, with_one, without
 from headwater.feeds.source import Filter
 
 __all__ = ["FilterIndex"]
@@ -16,14 +17,15 @@ class FilterIndex(Generic[T]):
     """Finds what was registered for a row's values in one look-up per set of column names."""
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[str, ...], dict[tuple[Hashable, ...], dict[T, None]]] = {}
+        self._groups: dict[tuple[str, ...], dict[tuple[Hashable, ...], Few[T]]] = {}
 
     def add(self, wanted: Filter, target: T) -> None:
         """Register ``target`` for all rows that ``wanted`` matches."""
         for conjunction in wanted.any_of:
             names = tuple(name for name, _ in conjunction)
             values = tuple(value for _, value in conjunction)
-            self._groups.setdefault(names, {}).setdefault(values, {})[target] = None
+            group = self._groups.setdefault(names, {})
+            group[values] = with_one(group.get(values, NONE), target)
 
     def remove(self, wanted: Filter, target: T) -> None:
         """Undo ``add``."""
@@ -31,16 +33,16 @@ class FilterIndex(Generic[T]):
             names = tuple(name for name, _ in conjunction)
             values = tuple(value for _, value in conjunction)
             group = self._groups[names]
-            del group[values][target]
-            if not group[values]:
+            left = group[values] = without(group[values], target)
+            if not left:
                 del group[values]
             if not group:
                 del self._groups[names]
 
     def match(self, values: Mapping[str, Any]) -> Iterable[T]:
         """Everything registered for a row with these values, each once."""
-        found: dict[T, None] | None = None
-        several: dict[T, None] = {}
+        found: Few[T] = NONE
+        several: set[T] = set()
         for names, group in self._groups.items():
             try:
                 if len(names) == 1:
@@ -50,11 +52,10 @@ class FilterIndex(Generic[T]):
             except TypeError:  # a value that cannot be hashed equals no filter's value
                 continue
             if hit:
-                if found is not None:
-                    several = several or dict(found)
-                    several.update(hit)
+                if found:
+                    several.update(found, hit)
                 found = hit
-        return several or found or ()
+        return several or found
 
     def __bool__(self) -> bool:
         return bool(self._groups)

@@ -13,6 +13,7 @@ import random
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass
 
+from headwater.delivery.few import NONE, Few, with_one, without
 from headwater.delivery.open_streams import OpenStreams
 from headwater.delivery.stream import Stream
 
@@ -57,7 +58,7 @@ class Lease:
     name: Hashable
     check: Callable[[], Awaitable[Verdict]]
     subjects: tuple[str, ...]
-    streams: set[Stream]
+    streams: Few[Stream]
     leases: Leases
     group: int
     asked: int = 0
@@ -80,7 +81,7 @@ class Leases:
         self._streams = streams
         self._interval = interval
         self._leases: dict[Hashable, Lease] = {}
-        self._by_subject: dict[str, set[Lease]] = {}
+        self._by_subject: dict[str, Few[Lease]] = {}
         many = min(_GROUPS, max(1, int(min(interval, 60.0) / _SHORTEST)))
         self._groups: list[set[Lease]] = [set() for _ in range(many)]
         self._next = 0
@@ -108,12 +109,13 @@ class Leases:
         if lease is None:
             # At random: streams that were opened in one moment are not asked in one moment.
             group = random.randrange(len(self._groups))
-            lease = Lease((name, subjects), check, subjects, set(), self, group)
+            lease = Lease((name, subjects), check, subjects, NONE, self, group)
             self._leases[lease.name] = lease
             self._groups[group].add(lease)
             for subject in subjects:
-                self._by_subject.setdefault(subject, set()).add(lease)
-        lease.streams.add(stream)
+                held = self._by_subject.get(subject, NONE)
+                self._by_subject[subject] = with_one(held, lease)
+        lease.streams = with_one(lease.streams, stream)
         stream.lease = lease
         if doubts != self.doubts:
             # The right may have been taken away between the guards' look and now.
@@ -213,12 +215,12 @@ class Leases:
 
     def let_go(self, lease: Lease, stream: Stream) -> None:
         """A stream has ended; its lease is forgotten with the last one."""
-        lease.streams.discard(stream)
+        lease.streams = without(lease.streams, stream)
         if not lease.streams and self._leases.get(lease.name) is lease:
             del self._leases[lease.name]
             self._groups[lease.group].discard(lease)
             for subject in lease.subjects:
-                holders = self._by_subject[subject]
-                holders.discard(lease)
+                holders = without(self._by_subject[subject], lease)
+                self._by_subject[subject] = holders
                 if not holders:
                     del self._by_subject[subject]
