@@ -67,11 +67,19 @@ class Measures:
             registry=self._registry,
         )
         self._registry.register(_Counted(live, backend))
+        # By what a request is told apart; the library would look for its labels each time.
+        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request."""
-        self.requests.labels(method, route, str(status)).inc()
-        self.seconds.labels(method, route).observe(seconds)
+        found = self._known.get((method, route, status))
+        if found is None:
+            found = self._known[method, route, status] = (
+                self.requests.labels(method, route, str(status)),
+                self.seconds.labels(method, route),
+            )
+        found[0].inc()
+        found[1].observe(seconds)
 
     def render(self) -> Response:
         """Everything, as Prometheus reads it."""

@@ -87,7 +87,10 @@ def last_event_id(scope: Mapping[str, Any]) -> str | None:
     for name, value in scope["headers"]:
         if name.lower() == b"last-event-id":
             return decode_last_event_id(value) or None
-    query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=False)
+    text = scope.get("query_string", b"")
+    if b"lastEventId" not in text and b"%" not in text:
+        return None
+    query = parse_qs(text.decode("latin-1"), keep_blank_values=False)
     found = query.get("lastEventId")
     return found[-1] if found else None
 

@@ -33,10 +33,16 @@ _STREAM = "headwater.stream"
 class HoldResponse(Response):
     """A response that was begun already, and now lasts for as long as its stream."""
 
+    media_type = "text/event-stream"
+
     def __init__(
         self, connection: Connection, stream: Stream, background: BackgroundTask | None = None
     ) -> None:
-        super().__init__(media_type="text/event-stream", background=background)
+        # Its head was sent by its stream, so it has none to make.
+        self.status_code = 200
+        self.background = background
+        self.body = b""
+        self.raw_headers = []
         self._connection = connection
         self._stream = stream
 

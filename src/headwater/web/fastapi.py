@@ -35,6 +35,7 @@ from headwater.web.openapi import describe
 from headwater.web.paging import described
 from headwater.web.problems import Problem, install_problems
 from headwater.web.routing import find_quickly
+from headwater.web.shortcut import cut_short
 
 __all__ = [
     "SSE",
@@ -94,6 +95,7 @@ class LiveRouter(APIRouter):
         """
         app.include_router(self, prefix=prefix)
         find_quickly(app)
+        cut_short(app)
         install_problems(app)
         app.openapi_version = "3.2.0"
         plain = app.openapi

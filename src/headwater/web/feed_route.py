@@ -29,7 +29,8 @@ from headwater.web.guards import GuardedRoute, Guards, Handler, _empty_response,
 from headwater.web.leases import CHANGED, Verdict
 from headwater.web.live import CommonScopes, Live, Renewed, renewed_request, verdict_of
 from headwater.web.negotiation import accepts_event_stream
-from headwater.web.paging import NAMES, Paging, read_paging
+from headwater.web.paging import NAMES, Paging, read_paging, read_query
+from headwater.web.shortcut import stands_alone
 from headwater.web.signatures import parameters_of
 from headwater.web.steps import Steps
 
@@ -173,6 +174,7 @@ class _Half(GuardedRoute):
         steps = Steps.of(guards.solved, [sourced])
 
         async def planning(request: Request, extra: Response) -> _Asked:
+            read_query(request)
             run = None if steps is None else steps.begin(request, extra, overrides)
             if run is None:
                 return await planning_by_framework(request, extra)
@@ -212,7 +214,10 @@ class _Half(GuardedRoute):
             doubts = self._live.leases.doubts
             extra = _empty_response()
             asked = await planning(request, extra)
-            return await self.answer(_Call(request, asked, extra, planning, state, doubts))
+            response = await self.answer(_Call(request, asked, extra, planning, state, doubts))
+            if steps is not None and isinstance(response, HoldResponse):
+                stands_alone(request, answer)
+            return response
 
         return answer
 

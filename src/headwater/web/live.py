@@ -141,7 +141,7 @@ _COMMON = (
     *("app", "router", "route"),
 )
 # What middleware may have put there.
-_RARE = ("session", "user", "auth")
+_RARE = frozenset({"session", "user", "auth"})
 _MOST_COMMON = 64
 
 CommonScopes = dict[Hashable, dict[str, Any]]
@@ -165,7 +165,10 @@ class Renewed:
     ) -> None:
         server = scope.get("server")
         name = (
-            *(scope.get(key) for key in ("http_version", "method", "scheme", "root_path")),
+            scope.get("http_version"),
+            scope.get("method"),
+            scope.get("scheme"),
+            scope.get("root_path"),
             tuple(server) if server else None,
         )
         shared = common.get(name)
@@ -180,7 +183,9 @@ class Renewed:
         self._headers = scope["headers"]
         self._client = scope.get("client")
         self._params = scope.get("path_params") or None
-        self._rare = {key: scope[key] for key in _RARE if key in scope} or None
+        self._rare = None
+        if not _RARE.isdisjoint(scope):
+            self._rare = {key: scope[key] for key in _RARE if key in scope}
         self._state = dict(state) or None
 
     def __call__(self) -> Request:
@@ -216,7 +221,7 @@ def renewed_request(
         common: kept by the route, for all its requests.
     """
     scope = request.scope
-    headers = tuple(sorted(pair for pair in scope["headers"] if pair[0] not in _INDIFFERENT))
+    headers = tuple(sorted([pair for pair in scope["headers"] if pair[0] not in _INDIFFERENT]))
     client = (scope.get("client") or ("",))[0]
     name = (scope["path"], scope.get("query_string", b""), headers, client)
     return Renewed(scope, state, common), name

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
+from starlette.datastructures import QueryParams
 
 from headwater.feeds.feed import MAX_LIMIT
 
-__all__ = ["MAX_WAIT", "NAMES", "Paging", "described", "read_paging"]
+__all__ = ["MAX_WAIT", "NAMES", "Paging", "described", "read_paging", "read_query"]
 
 # Seconds of a long-poll: below the idle time-outs of common proxies.
 MAX_WAIT = 60
@@ -39,9 +40,30 @@ class Paging:
     errors: list[dict[str, Any]]
 
 
+# Queries that are kept as read: short ones, without a position, are the same for many requests.
+_SHORT = 48
+_MOST = 256
+_known: dict[bytes, QueryParams] = {}
+
+
+def read_query(request: Request) -> QueryParams:
+    """A request's query, which is read anew only where it is not a common one."""
+    text = request.scope.get("query_string", b"")
+    found = _known.get(text)
+    if found is None:
+        found = request.query_params
+        if len(text) <= _SHORT:
+            if len(_known) >= _MOST:
+                _known.clear()
+            _known[text] = found
+    else:
+        request._query_params = found
+    return found
+
+
 def read_paging(request: Request, limit: int, *, stream: bool) -> Paging:
     """Read the paging parameters of a request. ``limit`` is the feed's default."""
-    query = request.query_params
+    query = read_query(request)
     errors: list[dict[str, Any]] = []
     wait = 0.0
     text = query.get("limit")

@@ -8,8 +8,16 @@ server's protocol, parser, scope and everything that refers to them are freed.
 from __future__ import annotations
 
 import asyncio
+import operator
+import socket
+from collections import deque
+from typing import Any, ClassVar
 
+import httptools
 from uvicorn._types import ASGISendEvent
+from uvicorn.config import Config
+from uvicorn.logging import TRACE_LOG_LEVEL
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import (
     HEADER_RE,
     HEADER_VALUE_RE,
@@ -17,6 +25,7 @@ from uvicorn.protocols.http.httptools_impl import (
     HttpToolsProtocol,
     RequestResponseCycle,
 )
+from uvicorn.server import ServerState
 
 from headwater.web.asgi import TRANSPORT
 
@@ -25,6 +34,18 @@ __all__ = ["Offer", "Protocol"]
 _SPECIAL = frozenset({b"content-encoding", b"content-length", b"transfer-encoding", b"connection"})
 # Heads are kept as bytes, as nearly all streams have the same one; but not many.
 _MOST_HEADS = 64
+
+# The attributes of a new connection that this module knows.
+_KNOWN = frozenset(
+    {
+        "config", "app", "loop", "logger", "access_logger", "access_log", "parser",
+        "ws_protocol_class", "root_path", "asgi_version", "limit_concurrency", "app_state",
+        "timeout_keep_alive_task", "timeout_keep_alive", "server_state", "connections", "tasks",
+        "transport", "flow", "server", "client", "scheme", "pipeline", "scope", "headers",
+        "expect_100_continue", "cycle",
+    }
+)  # fmt: skip
+_LENIENT = hasattr(httptools.HttpRequestParser, "set_dangerous_leniencies")
 
 _heads: dict[tuple[tuple[bytes, bytes], ...], bytes | None] = {}
 
@@ -43,6 +64,20 @@ def _rendered(headers: tuple[tuple[bytes, bytes], ...]) -> bytes | None:
         _heads.clear()
     _heads[headers] = found
     return found
+
+
+def _ends_of(number: int) -> tuple[Any, Any]:
+    """The addresses of both ends of a connection; uvloop makes a socket for each question."""
+    try:
+        asked = socket.SocketType(fileno=number)
+    except (OSError, ValueError):
+        return None, None
+    try:
+        return asked.getsockname(), asked.getpeername()
+    except OSError:
+        return None, None
+    finally:
+        asked.detach()
 
 
 class _Cycle(RequestResponseCycle):
@@ -168,6 +203,48 @@ class Protocol(HttpToolsProtocol):
     """uvicorn's httptools protocol, which offers its connection to streams."""
 
     offer: Offer
+
+    # What all connections of a server begin with, and for which arguments.
+    _given: tuple[Any, ...] = ()
+    _begun: ClassVar[dict[str, Any]] = {}
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        given = (config, server_state, app_state, _loop or asyncio.get_event_loop())
+        if all(map(operator.is_, given, Protocol._given)) and Protocol._given:
+            self.__dict__.update(Protocol._begun)
+            self.access_log = self.access_logger.hasHandlers()
+            self.pipeline = deque()
+            self.parser = httptools.HttpRequestParser(self)
+            if _LENIENT:
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            return
+        super().__init__(config, server_state, app_state, _loop)
+        # Loggers are found under a lock, one by one. Where uvicorn has more that each connection
+        # has for itself, it is left to it.
+        if self.__dict__.keys() == _KNOWN:
+            Protocol._given = given
+            Protocol._begun = {**self.__dict__, "parser": None, "pipeline": None}
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        sock = transport.get_extra_info("socket")
+        if self.logger.isEnabledFor(TRACE_LOG_LEVEL) or type(sock).__module__ != "uvloop.loop":
+            super().connection_made(transport)
+            return
+        here, there = _ends_of(sock.fileno())
+        if not (isinstance(here, tuple) and isinstance(there, tuple)):
+            super().connection_made(transport)
+            return
+        self.connections.add(self)
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        self.server, self.client = here[:2], there[:2]
+        self.scheme = "https" if transport.get_extra_info("sslcontext") else "http"
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

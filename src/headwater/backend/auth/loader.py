@@ -30,21 +30,24 @@ class Loader(Generic[K, V]):
 
     def __init__(self, fetch: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]) -> None:
         self._fetch = fetch
-        self._asked: dict[K, asyncio.Future[V | None]] = {}
+        self._asked: dict[K, list[asyncio.Future[V | None]]] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._due: asyncio.Handle | None = None
 
     async def load(self, key: K) -> V | None:
         """The value, or None where there is none. Raises what ``fetch`` raises."""
-        answer = self._asked.get(key)
-        if answer is None:
-            loop = asyncio.get_running_loop()
-            answer = self._asked[key] = loop.create_future()
+        loop = asyncio.get_running_loop()
+        # Each has a future of its own: one that leaves must not take the answer from the others.
+        answer: asyncio.Future[V | None] = loop.create_future()
+        others = self._asked.get(key)
+        if others is not None:
+            others.append(answer)
+        else:
+            self._asked[key] = [answer]
             if self._due is None and not self._running:
                 # In the next tick, so that what is asked in this one goes along.
                 self._due = loop.call_soon(self._dispatch)
-        # Shielded: a caller that leaves must not take the answer from the others.
-        return await asyncio.shield(answer)
+        return await answer
 
     def _dispatch(self) -> None:
         self._due = None
@@ -66,18 +69,21 @@ class Loader(Generic[K, V]):
             self._due.cancel()
         self._dispatch()
 
-    async def _answer(self, asked: dict[K, asyncio.Future[V | None]]) -> None:
+    async def _answer(self, asked: dict[K, list[asyncio.Future[V | None]]]) -> None:
         try:
             found = await self._fetch(list(asked))
         except BaseException as error:
-            for answer in asked.values():
-                if not answer.done():
-                    answer.set_exception(error)
-                    # Everyone who asked may have left; then nobody is to be told of it.
-                    answer.exception()
+            for answers in asked.values():
+                for answer in answers:
+                    if not answer.done():
+                        answer.set_exception(error)
+                        # Who asked may leave before it is told; then nobody is to be.
+                        answer.exception()
             if not isinstance(error, Exception):
                 raise
             return
-        for key, answer in asked.items():
-            if not answer.done():
-                answer.set_result(found.get(key))
+        for key, answers in asked.items():
+            value = found.get(key)
+            for answer in answers:
+                if not answer.done():
+                    answer.set_result(value)
