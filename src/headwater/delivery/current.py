@@ -39,7 +39,7 @@ class Current:
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
         self._others: Few[FeedStream] = NONE
-        self._ready: list[DirectSender] = []
+        self._ready: list[DirectSender] | tuple[()] = ()
         self._numbers: array[int] | None = None
         self._round = -1
         self.written_at = 0.0
@@ -89,6 +89,8 @@ class Current:
             for stream, sender in free:
                 self._others = without(self._others, stream)
                 sender.ready, sender.at = self, len(self._ready)
+                if isinstance(self._ready, tuple):
+                    self._ready = []
                 self._ready.append(sender)
                 if self._numbers is not None:
                     self._numbers.append(sender.number)
@@ -115,6 +117,7 @@ class Current:
         stream, at = sender.stream, sender.at
         sender.ready = None
         stream.written_at = max(stream.written_at, self.written_at)
+        assert isinstance(self._ready, list)
         last = self._ready.pop()
         if last is not sender:
             self._ready[at] = last

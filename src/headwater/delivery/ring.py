@@ -64,7 +64,8 @@ class Ring:
     __slots__ = ("_entries", "_gone", "first", "floor", "floor_left")
 
     def __init__(self, floor: Place, floor_left: datetime | None = None) -> None:
-        self._entries: list[Entry] = []
+        # A list once there is an entry: rings of quiet feeds are many.
+        self._entries: list[Entry] | tuple[()] = ()
         self._gone = 0
         self.first = 0
         self.floor = floor
@@ -78,14 +79,17 @@ class Ring:
     @property
     def last(self) -> Entry:
         """The newest entry."""
+        assert self._entries
         return self._entries[-1]
 
     def append(self, entry: Entry) -> None:
+        if isinstance(self._entries, tuple):
+            self._entries = []
         self._entries.append(entry)
 
     def since(self, number: int) -> list[Entry]:
         """The entries from ``number`` on."""
-        return self._entries[number - self.first + self._gone :]
+        return self._entries[number - self.first + self._gone :] or []
 
     def before(self, number: int) -> Place:
         """The place of a client that was sent everything before ``number``."""
@@ -122,13 +126,13 @@ class Ring:
         self.first += 1
         # Taking from the front of a list moves all that follows; in halves it costs nothing.
         if self._gone > 64 and self._gone * 2 > len(self._entries):
-            del self._entries[: self._gone]
+            self._entries = list(self._entries[self._gone :])
             self._gone = 0
 
     def clear(self, floor: Place) -> None:
         """Drop everything: the storage is another one."""
         self.first = self.end
-        self._entries.clear()
+        self._entries = ()
         self._gone = 0
         self.floor = floor
         self.floor_left = None
