@@ -48,6 +48,8 @@ class Feed:
     limit: int = DEFAULT_LIMIT
     retry: int = 2000
     tag: str = field(init=False)
+    # By epoch, how the block of an item and that of a removal begin, up to the place.
+    _heads: dict[str, tuple[bytes, bytes]] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.event) or self.event in _OWN_EVENTS:
@@ -81,23 +83,22 @@ class Feed:
         """A change's JSON, made once for all streams of this feed."""
         data = change.frames.get(self)
         if data is None:
-            data = encode_plain(change.key or {}) if change.removed else self.encode(change.item)
-            change.frames[self] = data
+            data = change.frames[self] = self._encoded(change)
         return data
 
     def frame(self, change: Change, epoch: str) -> bytes:
         """A change's event, made once for all streams of this feed."""
         cached = change.frames.get((self, epoch))
         if cached is None:
-            place = change.place
-            token = None if place is None else self.position(epoch, place)
-            cached = frame(self._event(change), token, self.data(change))
+            # The data is in the frame from now on, so it is not kept beside it.
+            data = change.frames.get(self) or self._encoded(change)
+            cached = self._framed(change, epoch, change.place, data)
             change.frames[self, epoch] = cached
         return cached
 
     def frame_at(self, change: Change, epoch: str, place: Place) -> bytes:
         """A change's event with another place than its own, for feeds with a window."""
-        return frame(self._event(change), self.position(epoch, place), self.data(change))
+        return self._framed(change, epoch, place, self.data(change))
 
     def moved(self, epoch: str, place: Place) -> bytes:
         """A block with nothing but an id: it moves a client's position and dispatches no event."""
@@ -144,5 +145,26 @@ class Feed:
         """What every stream begins with."""
         return b"retry: %d\n\n" % self.retry
 
-    def _event(self, change: Change) -> str:
-        return f"{self.event}_removed" if change.removed else self.event
+    def _encoded(self, change: Change) -> bytes:
+        return encode_plain(change.key or {}) if change.removed else self.encode(change.item)
+
+    def _framed(self, change: Change, epoch: str, place: Place | None, data: bytes) -> bytes:
+        """As ``frame``, but what all events of an epoch begin with is checked and made once."""
+        text = "" if place is None else str(place)
+        if place is None or not text.isprintable() or b"\n" in data or b"\r" in data:
+            event = f"{self.event}_removed" if change.removed else self.event
+            return frame(event, None if place is None else self.position(epoch, place), data)
+        heads = self._heads.get(epoch)
+        if heads is None:
+            heads = self._begin(epoch)
+        return b"".join((heads[change.removed], text.encode(), b"\ndata: ", data, b"\n\n"))
+
+    def _begin(self, epoch: str) -> tuple[bytes, bytes]:
+        token = f"1.{self.tag}.{epoch}."
+        end = len(b"\ndata: \n\n")
+        item, removal = (
+            frame(event, token, b"") for event in (self.event, f"{self.event}_removed")
+        )
+        self._heads.clear()  # an old epoch does not come back
+        heads = self._heads[epoch] = item[:-end], removal[:-end]
+        return heads

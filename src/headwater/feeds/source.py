@@ -261,6 +261,8 @@ class Source(ABC):
         keyed: an item with a known key replaces the old one, and items can leave.
     """
 
+    __slots__ = ()
+
     origin: Origin
     filter: Filter = EVERYTHING
     window: Window | None = None

@@ -149,6 +149,9 @@ class Table:
 class TableSource(Source):
     """A selection of a table, as a feed's handler returns it."""
 
+    # There may be one for each of thousands of streams.
+    __slots__ = ("filter", "keyed", "origin", "table", "window")
+
     origin: TableOrigin
 
     def __init__(
@@ -159,6 +162,22 @@ class TableSource(Source):
         self.filter = wanted
         self.window = window
         self.keyed = table.reader.shape.tracking.keyed
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TableSource):
+            return NotImplemented
+        return (
+            self.origin is other.origin
+            and self.filter == other.filter
+            and self.window == other.window
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.filter, self.window))
+
+    @property
+    def identity(self) -> Hashable:
+        return self
 
     def where(self, **equalities: Any) -> TableSource:
         """Those of these rows that have these values too."""

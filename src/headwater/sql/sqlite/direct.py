@@ -170,10 +170,7 @@ class _Prepared:
     def converted(self, rows: Sequence[Row]) -> Sequence[Row]:
         if not self._results or not rows:
             return rows
-        made = []
-        for row in rows:
-            values = list(row)
-            for at, convert in self._results:
-                values[at] = convert(values[at])
-            made.append(values)
-        return made
+        columns: list[Any] = list(zip(*rows, strict=True))
+        for at, convert in self._results:
+            columns[at] = map(convert, columns[at])
+        return list(zip(*columns, strict=True))

@@ -55,6 +55,8 @@ class SQLiteReader(Reader):
         self._statements = Statements(shape)
         self._triggers = len(triggers(shape.tracking))
         self._attributes = tuple(shape.columns)
+        # Nothing is removed, and no window looks at a moment.
+        self._plain = not shape.tracking.keyed
         self._readers = shape.readers(engine.dialect)
         # While it is followed: one for the tail, and one for pages, for which it does not wait.
         self._tail: Direct | None = None
@@ -94,8 +96,14 @@ class SQLiteReader(Reader):
         self._check(place, last, floor if floor > trimmed else 0)
         found = _picked(rows)
         has_more = len(found) > limit
-        changes = [self._change(row, RowPlace(row[4])) for row in found[:limit]]
-        end = RowPlace(found[limit - 1][4] if has_more else last)
+        if has_more:
+            found = found[:limit]
+        changes = (
+            self._rows(found)
+            if self._plain
+            else [self._change(row, RowPlace(row[4])) for row in found]
+        )
+        end = RowPlace(found[-1][4] if has_more else last)
         retiring = None if rows[0][10] is None else RowPlace(rows[0][10])
         return Batch(changes, end, has_more, retiring)
 
@@ -268,6 +276,14 @@ class SQLiteReader(Reader):
         """When the last row of the selection left: the same while nothing changes."""
         moment = moment_of(rows[0][9])
         return None if window is None or moment is None else moment + window.length
+
+    def _rows(self, rows: Sequence[Row]) -> list[Change]:
+        """As ``_change``, for rows of an append-only table."""
+        names, made = self._attributes, list[Change]()
+        for row in rows:
+            values = dict(zip(names, row[PREFIX:], strict=True))
+            made.append(Change(RowPlace(row[4]), values, values))
+        return made
 
     def _change(self, row: Row, place: RowPlace, *, removed: bool = False) -> Change:
         if row[5] == GONE:
