@@ -89,7 +89,8 @@ class Ring:
 
     def since(self, number: int) -> list[Entry]:
         """The entries from ``number`` on."""
-        return self._entries[number - self.first + self._gone :] or []
+        found = self._entries[number - self.first + self._gone :]
+        return found if isinstance(found, list) else []
 
     def before(self, number: int) -> Place:
         """The place of a client that was sent everything before ``number``."""
