@@ -127,6 +127,15 @@ class Committed(Headwater):
         super().stop()
 
 
+class Written(Committed):
+    """The same where the kernel has no io_uring, or does not allow it."""
+
+    name = "Headwater: a row committed, no io_uring"
+
+    def environment(self) -> dict[str, str]:
+        return {**super().environment(), "HEADWATER_IO_URING": "false"}
+
+
 class Metrics(Headwater):
     """Events of the event log: what satellites report, and all who may see it follow."""
 

@@ -9,7 +9,7 @@ from benchmarks.fanout import machine, special
 from benchmarks.fanout.idle import idle as idle_streams
 from benchmarks.fanout.load import Load
 from benchmarks.fanout.measure import Figures, Plan, Row, delivery, interleaved, opened, say
-from benchmarks.fanout.ours import Committed, Headwater, Metrics
+from benchmarks.fanout.ours import Committed, Headwater, Metrics, Written
 from benchmarks.fanout.peers import Baseline, Peer, others
 from benchmarks.fanout.tools import MissingError
 
@@ -21,6 +21,8 @@ DELIVERY = {
     "lost": "lost",
     "repeated": "repeated",
 }
+
+ALL = (Committed, Written, Headwater, Metrics)
 
 IDLE = {
     "open": "open at the end",
@@ -124,9 +126,14 @@ def idle(peer: Peer, plan: Plan) -> Figures:
 
 
 SCENARIOS = [
-    Scenario("one-1000", "1,000 streams, one event at a time", Plan(1000, shots=200)),
-    Scenario("one-5000", "5,000 streams, one event at a time", Plan(5000, shots=60)),
-    Scenario("burst-16", "1,000 streams, 16 events at a time", Plan(1000, shots=40, burst=16)),
+    Scenario("one-1000", "1,000 streams, one event at a time", Plan(1000, shots=200), ours=ALL),
+    Scenario("one-5000", "5,000 streams, one event at a time", Plan(5000, shots=60), ours=ALL),
+    Scenario(
+        "burst-16",
+        "1,000 streams, 16 events at a time",
+        Plan(1000, shots=40, burst=16),
+        ours=ALL,
+    ),
     Scenario(
         "rate-10000",
         "10,000 streams, 10 events/s",
