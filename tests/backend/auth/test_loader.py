@@ -32,6 +32,25 @@ async def test_what_is_asked_at_once_is_fetched_once():
     assert spy.calls == [[1, 2, -1]]
 
 
+@pytest.mark.parametrize("bound", [60.0, 0.0])
+async def test_what_comes_one_after_another_goes_together_within_bounds(monkeypatch, bound):
+    """Requests that arrive in one moment do not come to their questions in one turn."""
+    monkeypatch.setattr("headwater.backend.auth.loader._GATHER", bound)
+    spy = Spy()
+    loader = Loader(spy)
+
+    async def late(key):
+        for _ in range(key):
+            await asyncio.sleep(0)
+        return await loader.load(key)
+
+    assert await asyncio.gather(*(late(key) for key in range(50))) == list(range(0, 500, 10))
+    if bound:
+        assert spy.calls == [list(range(50))]
+    else:
+        assert len(spy.calls) > 1
+
+
 async def test_nothing_is_kept():
     """Whoever asks after a change was committed sees it."""
     spy = Spy()
@@ -86,6 +105,8 @@ async def test_one_that_hangs_does_not_stop_the_others(monkeypatch):
     spy.go.set()
     async with asyncio.timeout(10):
         assert await loader.load(2) == 20
+        # Also when nobody was waiting as that one was answered.
+        assert await loader.load(3) == 30
     assert not hangs.done()
     go.set()
     assert await hangs == 10

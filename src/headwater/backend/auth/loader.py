@@ -17,6 +17,10 @@ _MAX_KEYS = 500
 # connection that hangs. No more than so many run then.
 _SLOW = 1.0
 _MAX_FETCHES = 4
+# A fetch waits while more is asked in each turn of the loop, at most so many seconds; some turns
+# without any are a request on its way from the socket to its question.
+_GATHER = 0.005
+_QUIET = 2
 
 
 class Loader(Generic[K, V]):
@@ -24,6 +28,7 @@ class Loader(Generic[K, V]):
 
     One fetch runs at a time. What is asked meanwhile waits and becomes one call of ``fetch`` when
     it has ended, so the busier it is the less each look-up costs, and a storm needs one connection.
+    A fetch begins when nothing more comes in at once; it never waits for time to pass.
     Nothing is kept beyond its answer: each look-up is answered by a fetch that began after it was
     made, and so sees what was committed before.
     """
@@ -33,21 +38,44 @@ class Loader(Generic[K, V]):
         self._asked: dict[K, list[asyncio.Future[V | None]]] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._due: asyncio.Handle | None = None
+        self._many = 0
+        self._turns = 0
+        self._latest = 0.0
 
     async def load(self, key: K) -> V | None:
         """The value, or None where there is none. Raises what ``fetch`` raises."""
         loop = asyncio.get_running_loop()
         # Each has a future of its own: one that leaves must not take the answer from the others.
         answer: asyncio.Future[V | None] = loop.create_future()
+        self._many += 1
         others = self._asked.get(key)
         if others is not None:
             others.append(answer)
         else:
             self._asked[key] = [answer]
-            if self._due is None and not self._running:
-                # In the next tick, so that what is asked in this one goes along.
-                self._due = loop.call_soon(self._dispatch)
+            if self._due is None:
+                if self._running:
+                    self._due = loop.call_later(_SLOW, self._dispatch)
+                else:
+                    self._gather_first(loop)
         return await answer
+
+    def _gather_first(self, loop: asyncio.AbstractEventLoop) -> None:
+        # In the next turn at the earliest, so that what is asked in this one goes along.
+        self._turns = self._many = 0
+        self._latest = loop.time() + _GATHER
+        self._due = loop.call_soon(self._gather)
+
+    def _gather(self) -> None:
+        if self._many:
+            self._turns = self._many = 0
+        else:
+            self._turns += 1
+        loop = asyncio.get_running_loop()
+        if self._turns < _QUIET and loop.time() < self._latest:
+            self._due = loop.call_soon(self._gather)
+        else:
+            self._dispatch()
 
     def _dispatch(self) -> None:
         self._due = None
@@ -67,7 +95,9 @@ class Loader(Generic[K, V]):
         self._running.discard(task)
         if self._due is not None:
             self._due.cancel()
-        self._dispatch()
+            self._due = None
+        if self._asked:
+            self._gather_first(asyncio.get_running_loop())
 
     async def _answer(self, asked: dict[K, list[asyncio.Future[V | None]]]) -> None:
         try:
