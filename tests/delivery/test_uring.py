@@ -90,6 +90,8 @@ def test_nothing_stays_open(uring):
     one.close()
     one.close()
     assert not one.usable
+    two = Uring()
+    del two
     assert set(os.listdir("/proc/self/fd")) == held
 
 

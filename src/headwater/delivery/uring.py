@@ -52,12 +52,16 @@ class Uring:
     Raises OSError where the kernel has none, or does not let this process use it.
     """
 
+    _number = -1
+
     def __init__(self, entries: int = 1024) -> None:
         if not sys.platform.startswith("linux") or sys.byteorder != "little":
             raise OSError("io_uring is Linux's")
         if sys.implementation.name != "cpython":
             raise OSError("where bytes are is known of CPython only")
         self._pid = os.getpid()
+        self._maps: list[mmap.mmap] = []
+        self._views: list[memoryview] = []
         self._call = ctypes.CDLL(None, use_errno=True).syscall
         self._call.restype = ctypes.c_long
         self._call.argtypes = [ctypes.c_long] * 5 + [ctypes.c_void_p, ctypes.c_size_t]
@@ -65,8 +69,6 @@ class Uring:
         self._number = self._call(_SETUP, entries, ctypes.addressof(given), 0, 0, None, 0)
         if self._number < 0:
             raise _error("io_uring_setup")
-        self._maps: list[mmap.mmap] = []
-        self._views: list[memoryview] = []
         try:
             self._map(given.raw)
             self._try()
@@ -193,13 +195,19 @@ class Uring:
     def close(self) -> None:
         """Give it back. Idempotent."""
         number, self._number = self._number, -1
+        if number < 0:
+            return
         for view in self._views:
             view.release()
         for each in self._maps:
             with suppress(BufferError):
                 each.close()
-        if number >= 0:
-            os.close(number)
+        self._views.clear()
+        self._maps.clear()
+        os.close(number)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def _error(what: str) -> OSError:
