@@ -26,6 +26,8 @@ _FIRST = 0.0005
 # Seconds between two looks at least, once there was something: a busy writer's commits are taken
 # together.
 _SPACING = 0.002
+# Seconds: commits that come closer than this are looked at once more.
+_BUSY = 0.05
 
 
 class Looks:
@@ -45,6 +47,7 @@ class Looks:
         self._closing = threading.Lock()
         self._last = time.monotonic()
         self._due = self._last + interval
+        self._changed = self._last - _BUSY
         self._again: float | None = None
         self._step: float | None = None
         self._inotify: Inotify | None = None
@@ -92,12 +95,16 @@ class Looks:
             self._step = _FIRST
         if self._step is None or (self._step >= self._interval and not changed):
             self._again = self._step = None
+        elif changed and now - self._changed > _BUSY:
+            self._again = self._step = None
         elif changed:
-            # Once more, for a commit that was being written meanwhile.
+            # Once more, for the next commit, which may have been written already.
             self._again, self._step = now + _SPACING, self._interval
         else:
             self._again = now + self._step
             self._step *= 2
+        if changed:
+            self._changed = now
 
     def failed(self, wait: float) -> None:
         """The file cannot be read. The next look is in ``wait`` seconds, at whatever is there."""
