@@ -52,7 +52,7 @@ class FeedDeclaration:
     keyed: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Asked:
     """What a request asks of a feed."""
 

@@ -44,6 +44,7 @@ class Paging:
 _SHORT = 48
 _MOST = 256
 _known: dict[bytes, QueryParams] = {}
+_pagings: dict[tuple[bytes, int, bool], Paging] = {}
 
 
 def read_query(request: Request) -> QueryParams:
@@ -63,7 +64,18 @@ def read_query(request: Request) -> QueryParams:
 
 def read_paging(request: Request, limit: int, *, stream: bool) -> Paging:
     """Read the paging parameters of a request. ``limit`` is the feed's default."""
-    query = read_query(request)
+    text = request.scope.get("query_string", b"")
+    found = _pagings.get((text, limit, stream))
+    if found is None:
+        found = _read(read_query(request), limit, stream=stream)
+        if len(text) <= _SHORT and not found.errors:
+            if len(_pagings) >= _MOST:
+                _pagings.clear()
+            _pagings[text, limit, stream] = found
+    return found
+
+
+def _read(query: QueryParams, limit: int, *, stream: bool) -> Paging:
     errors: list[dict[str, Any]] = []
     wait = 0.0
     text = query.get("limit")

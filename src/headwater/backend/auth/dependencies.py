@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
+from starlette.requests import HTTPConnection
 
 from headwater.backend.auth.origin import check_origin
 from headwater.backend.auth.principal import Principal
@@ -30,13 +31,37 @@ __all__ = [
 
 COOKIE = "session"
 
-_cookie = APIKeyCookie(
+
+class _Cookie(APIKeyCookie):
+    """The session cookie, which is nearly always the only one."""
+
+    async def __call__(self, request: HTTPConnection) -> str | None:
+        found = [value for name, value in request.scope["headers"] if name == b"cookie"]
+        if not found:
+            return None
+        if len(found) == 1 and b";" not in found[0] and b'"' not in found[0]:
+            name, _, value = found[0].decode("latin-1").partition("=")
+            return value.strip() or None if name.strip() == COOKIE else None
+        return await super().__call__(request)
+
+
+class _Bearer(HTTPBearer):
+    """An API key, if there is one."""
+
+    async def __call__(self, request: HTTPConnection) -> HTTPAuthorizationCredentials | None:
+        for name, _ in request.scope["headers"]:
+            if name == b"authorization":
+                return await super().__call__(request)
+        return None
+
+
+_cookie = _Cookie(
     name=COOKIE,
     scheme_name="session",
     auto_error=False,
     description="Set by POST /api/auth/login. HttpOnly.",
 )
-_bearer = HTTPBearer(
+_bearer = _Bearer(
     scheme_name="api_key",
     auto_error=False,
     description="A user's key (`hw_…`) or a satellite's (`hws_…`).",
@@ -52,7 +77,7 @@ async def authenticate(
 
     It is looked up once for a request, however many guards and handlers want to know.
     """
-    known = getattr(request.state, "principal", None)
+    known = request.scope.get("state", {}).get("principal")
     if isinstance(known, Principal):
         return known
     backend = backend_of(request)
