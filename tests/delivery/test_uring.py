@@ -101,3 +101,37 @@ def test_a_process_that_was_forked_off_does_not_use_its_parents(uring):
         os._exit(int(uring.usable))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert uring.usable
+
+
+def test_what_the_kernel_does_not_take_was_not_sent(uring, pairs):
+    """It may take only some, as when it is short of memory: a fault that is made up here."""
+    real = uring._call
+
+    def stingy(call: int, *arguments: object) -> int:
+        number, count, *rest = arguments
+        return real(call, number, min(count, 7), *rest)
+
+    uring._call = stingy
+    found = send(uring, [(here.fileno(), b"data") for here, _ in pairs])
+    assert found == [4] * 7 + [-errno.EAGAIN] * 43
+    assert not uring.usable
+    for number, (_, there) in enumerate(pairs):
+        if number < 7:
+            assert there.recv(64) == b"data"
+        else:
+            with pytest.raises(BlockingIOError):
+                there.recv(64)
+
+
+def test_an_interrupted_one_is_not_used_again(uring, pairs):
+    real, (here, there) = uring._call, pairs[0]
+
+    def interrupted(*arguments: object) -> int:
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    uring._call = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        send(uring, [(here.fileno(), b"data")])
+    assert not uring.usable
+    assert there.recv(64) == b"data"

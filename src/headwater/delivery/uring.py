@@ -141,6 +141,14 @@ class Uring:
 
         Returns for each how many bytes were sent, or a negative error number.
         """
+        try:
+            return self._send(numbers, addresses, sizes)
+        except BaseException:
+            # Interrupted between two steps, it would take old results for new ones.
+            self.close()
+            raise
+
+    def _send(self, numbers: array[int], addresses: array[int], sizes: array[int]) -> array[int]:
         from_numbers, from_addresses = memoryview(numbers), memoryview(addresses)
         from_sizes = memoryview(sizes)
         ring, entries, room = self._ring, self._entries, self._room
@@ -167,7 +175,7 @@ class Uring:
             ring[self._cq_head] = (head + taken) & _WRAP
             done.frombytes(results)
             if taken < count:
-                # Never seen. What was not taken is as if there had been no room.
+                # Such as without memory. What was not taken is as if there had been no room.
                 ring[self._sq_tail] = ring[self._sq_head]
                 self.close()
                 done.extend([-11] * (total - at - taken))
@@ -177,10 +185,10 @@ class Uring:
 
     def _enter(self, count: int, head: int) -> int:
         """Have the sends done. Returns how many were taken; those have been done."""
-        taken: int = self._call(_ENTER, self._number, count, count, _GETEVENTS, None, 0)
+        taken: int = self._call(_ENTER, self._number, count, 0, 0, None, 0)
         taken = max(taken, 0)
         while (have := (self._ring[self._cq_tail] - head) & _WRAP) < taken:
-            # A signal came between; it is waited for, since the bytes must stay where they are.
+            # Not seen, since none of them waits. The bytes have to stay where they are.
             self._call(_ENTER, self._number, 0, taken - have, _GETEVENTS, None, 0)
         return taken
 
