@@ -7,6 +7,7 @@ from itertools import product
 
 import pytest
 from fastapi import APIRouter, FastAPI, Request
+from fastapi.routing import _IncludedRouter
 
 from headwater.web import fastapi as plugin
 from headwater.web.fastapi import LiveRouter
@@ -98,3 +99,23 @@ async def test_few_routes_are_tried(monkeypatch, path):
     async with serving(app) as port, request(port, path) as answer:
         assert answer.status == 200
     assert len(included._known().fitting(path)) < len(included.effective_candidates()) / 2
+
+
+async def test_routes_are_ready_before_the_first_request(monkeypatch):
+    """The first client after a start would else wait for all of them to be made."""
+    app = application(quick=True, monkeypatch=monkeypatch)
+    made = []
+    make = _IncludedRouter._build_effective_context
+
+    def counted(self, route):
+        made.append(route)
+        return make(self, route)
+
+    monkeypatch.setattr(_IncludedRouter, "_build_effective_context", counted)
+    async with serving(app) as port:
+        assert made
+        made.clear()
+        for path in ("/api/teams", "/api/inner/teams"):
+            async with request(port, path) as answer:
+                assert answer.status == 200
+        assert not made

@@ -34,7 +34,7 @@ from headwater.web.live import Live
 from headwater.web.openapi import describe
 from headwater.web.paging import described
 from headwater.web.problems import Problem, install_problems
-from headwater.web.routing import find_quickly
+from headwater.web.routing import find_quickly, make_routes
 from headwater.web.shortcut import cut_short
 
 __all__ = [
@@ -296,7 +296,9 @@ class LiveRouter(APIRouter):
         return made
 
     @asynccontextmanager
-    async def _run(self, _: Any) -> AsyncIterator[None]:
+    async def _run(self, app: Any) -> AsyncIterator[None]:
+        if isinstance(app, FastAPI):
+            make_routes(app)
         undo = self._live.drain_on_sigterm()
         try:
             yield

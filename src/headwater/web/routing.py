@@ -21,7 +21,7 @@ from starlette.convertors import (
     UUIDConvertor,
 )
 
-__all__ = ["find_quickly"]
+__all__ = ["find_quickly", "make_routes"]
 
 _WITHIN_A_PART = {FloatConvertor, IntegerConvertor, StringConvertor, UUIDConvertor}
 
@@ -32,6 +32,19 @@ def find_quickly(app: FastAPI) -> None:
     # Where FastAPI does it in another way, it is left as it is.
     if type(included) is _IncludedRouter:
         included.__class__ = _Quick
+
+
+def make_routes(app: FastAPI) -> None:
+    """Make what included routers' routes need, which FastAPI leaves to the first request."""
+    for route in app.router.routes:
+        if isinstance(route, _IncludedRouter):
+            _make(route)
+
+
+def _make(included: _IncludedRouter) -> None:
+    for each in included.effective_candidates():
+        if isinstance(each, _IncludedRouter):
+            _make(each)
 
 
 class _Quick(_IncludedRouter):
