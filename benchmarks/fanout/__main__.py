@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 
 from benchmarks.fanout import machine, report
 from benchmarks.fanout.load import built
-from benchmarks.fanout.measure import say
+from benchmarks.fanout.measure import Row, say
 from benchmarks.fanout.scenarios import SCENARIOS, Scenario
 from benchmarks.fanout.tools import HERE, MissingError
 
@@ -57,6 +57,18 @@ def chosen(names: list[str]) -> list[Scenario]:
     return [known[name] for name in names] or SCENARIOS
 
 
+def written(found: list[tuple[Scenario, list[Row]]], load: float) -> None:
+    """Put what was found into the page, with what a reader has to know about it."""
+    about = {
+        "command": shlex.join(["uv", "run", "python", "-m", "benchmarks.fanout", *sys.argv[1:]]),
+        "machine": machine.description(),
+        "load": f"load average {load:.1f} when it began",
+        "when": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+    report.insert(PAGE, report.section(found, about))
+    PAGE.with_name(report.PLOT).write_text(report.plot(found))
+
+
 def main() -> int:
     asked = arguments()
     if asked.list:
@@ -73,8 +85,11 @@ def main() -> int:
     if asked.priority and not machine.raise_priority():
         say("the priority cannot be raised")
     parts = [part.strip().lower() for part in asked.peers.split(",")]
-    found = []
+    found: list[tuple[Scenario, list[Row]]] = []
     load = os.getloadavg()[0]
+    write = asked.write
+    if write is None:
+        write = not (asked.quick or asked.scenarios or asked.peers)
     for scenario in chosen(asked.scenarios):
         this = scenario.quick() if asked.quick else scenario
         rounds = asked.rounds or (1 if asked.quick else 3)
@@ -86,22 +101,10 @@ def main() -> int:
         for row in rows:
             if row.why_not:
                 print(f"left out: {row.peer}: {row.why_not}")
+        if write:
+            # After each one, so that a run that is broken off leaves what it has found.
+            written(found, load)
         say(f"  {time.monotonic() - began:.0f} s")
-    write = asked.write
-    if write is None:
-        write = not (asked.quick or asked.scenarios or asked.peers)
-    if write:
-        about = {
-            "command": shlex.join(
-                ["uv", "run", "python", "-m", "benchmarks.fanout", *sys.argv[1:]]
-            ),
-            "machine": machine.description(),
-            "load": f"load average {load:.1f} when it began",
-            "when": datetime.now(UTC).strftime("%Y-%m-%d"),
-        }
-        report.insert(PAGE, report.section(found, about))
-        PAGE.with_name(report.PLOT).write_text(report.plot(found))
-        say(f"written: {PAGE}")
     return 0
 
 

@@ -107,7 +107,7 @@ def plot(found: Found) -> str:
     low = min([0.1, *(value for of in bars.values() for value in of.values())])
     high = max([10.0, *(value for of in bars.values() for value in of.values())])
     first, last = int(log10(low) // 1), ceil(log10(high))
-    left, width, bar, top = 250, 480, 9, 34 + 16 * len(titles)
+    left, width, bar, top = 290, 480, 9, 34 + 16 * len(titles)
     height = top + len(bars) * (bar * len(titles) + 12) + 30
 
     def across(value: float) -> float:
