@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.sql.commits import commits_of
-from headwater.sql.sqlite.looks import Looks
+from headwater.sql.sqlite.looks import Looks, ReplacedError
 from headwater.sql.sqlite.watch import INTERVAL, file_of, locked
 
 __all__ = ["HEAD", "Head", "Watch"]
@@ -76,13 +76,16 @@ class Watch:
             self._loop.call_soon_threadsafe(self._wake)
 
     def _run(self, path: str, looks: Looks) -> None:
-        look = _Look(path, looks.opened)
+        look = _Look(path, looks)
         while looks.wait() and not self._loop.is_closed():
             try:
                 head = look()
                 if head is not None and head != self._known():
                     self._call()
                 looks.looked(changed=head is not None)
+            except ReplacedError:
+                look.close()
+                looks.failed()
             except (OSError, sqlite3.Error) as error:
                 if looks.hinted and locked(error):
                     looks.looked(changed=False)
@@ -99,14 +102,11 @@ class Watch:
 
 
 class _Look:
-    """Looks at one file; gives the log's head if the file has changed since the last look.
+    """Looks at one file; gives the log's head if the file has changed since the last look."""
 
-    ``opened`` is called when the file was opened.
-    """
-
-    def __init__(self, path: str, opened: Callable[[], None]) -> None:
+    def __init__(self, path: str, looks: Looks) -> None:
         self._path = path
-        self._opened = opened
+        self._looks = looks
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._version: int | None = None
@@ -115,12 +115,14 @@ class _Look:
         status = os.stat(self._path)  # noqa: PTH116
         identity = (status.st_dev, status.st_ino)
         if self._connection is None or identity != self._identity:
+            if self._connection is not None and self._looks.hinted:
+                raise ReplacedError(self._path)
             self.close()
             self._connection = sqlite3.connect(
                 f"{Path(self._path).as_uri()}?mode=rw", uri=True, timeout=0, isolation_level=None
             )
             self._identity = identity
-            self._opened()
+            self._looks.opened()
         version = self._connection.execute("PRAGMA data_version").fetchall()[0][0]
         if version == self._version:
             return None

@@ -132,6 +132,28 @@ async def test_a_file_that_was_replaced_is_watched_and_its_new_log(rare, path, s
         await sink.count(number)
 
 
+@linux
+async def test_a_file_that_was_replaced_has_a_moment_to_lose_the_log_of_the_old_one(
+    rare, monkeypatch, engine, path, sink, tmp_path
+):
+    """Who opened it with that log would see no commit any more."""
+    monkeypatch.setattr("headwater.sql.sqlite.looks._SETTLING", 1.0)
+    commit(path)
+    await sink.count(1)
+    other = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as now, closing(sqlite3.connect(other)) as copy:
+        now.backup(copy)
+    commit(other)
+    other.replace(path)
+    await asyncio.sleep(0.05)
+    for end in ("-wal", "-shm"):
+        Path(f"{path}{end}").unlink()
+    await sink.count(2)
+    for number in range(3, 6):
+        commit(path)
+        await sink.count(number)
+
+
 async def test_without_hints_the_look_that_comes_anyway_finds_all(no_inotify, engine, path):
     table, sink = Table(engine, Log), Recorder()
     before = open_descriptors() if sys.platform == "linux" else []

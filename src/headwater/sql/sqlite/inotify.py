@@ -50,7 +50,7 @@ class Inotify:
         return self._fd
 
     def take(self) -> bool:
-        """Take what was told so far. Returns whether it was anything.
+        """Take what was told so far. Returns whether it was anything of a file that is watched.
 
         A file that was moved or removed is forgotten, until the next ``renew``.
         """
@@ -58,13 +58,15 @@ class Inotify:
             told = os.read(self._fd, 65536)
         except BlockingIOError:
             return False
-        at = 0
+        at, news = 0, False
         while at < len(told):
             watch, mask, _, length = _EVENT.unpack_from(told, at)
             at += _EVENT.size + length
+            # Below 0: more than the kernel keeps.
+            news = news or watch < 0 or watch in self._watches.values()
             if mask != _MODIFY:
                 self._end(watch)
-        return True
+        return news
 
     def renew(self) -> bool:
         """Watch the files that are not watched. Returns whether one is from now on."""

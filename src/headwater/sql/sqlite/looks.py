@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from headwater.sql.sqlite.inotify import Inotify
 
-__all__ = ["Looks"]
+__all__ = ["Looks", "ReplacedError"]
 
 logger = logging.getLogger("headwater.sql")
 
@@ -26,8 +26,15 @@ _FIRST = 0.0005
 # Seconds between two looks at least, once there was something: a busy writer's commits are taken
 # together.
 _SPACING = 0.002
+# Seconds for which a file that has just replaced another is left alone: until what belongs to the
+# old one, its write-ahead log, is taken away too. Who opens it before has the wrong log for good.
+_SETTLING = 0.05
 # Seconds: commits that come closer than this are looked at once more.
 _BUSY = 0.05
+
+
+class ReplacedError(OSError):
+    """There is another file at the path."""
 
 
 class Looks:
@@ -90,12 +97,12 @@ class Looks:
         """A look is done. ``changed``: it found something new."""
         self._last = now = time.monotonic()
         self._due = now + self._interval
-        if self._inotify is not None and self._inotify.renew():
+        renewed = self._inotify is not None and self._inotify.renew()
+        busy = now - self._changed < _BUSY
+        if renewed:
             # Written to before it was watched, perhaps.
-            self._step = _FIRST
-        if self._step is None or (self._step >= self._interval and not changed):
-            self._again = self._step = None
-        elif changed and now - self._changed > _BUSY:
+            self._again, self._step = now + _FIRST, 2 * _FIRST
+        elif self._step is None or (not busy if changed else self._step >= self._interval):
             self._again = self._step = None
         elif changed:
             # Once more, for the next commit, which may have been written already.
@@ -106,10 +113,13 @@ class Looks:
         if changed:
             self._changed = now
 
-    def failed(self, wait: float) -> None:
-        """The file cannot be read. The next look is in ``wait`` seconds, at whatever is there."""
+    def failed(self, wait: float | None = None) -> None:
+        """The file cannot be read. The next look is in ``wait`` seconds, at whatever is there.
+
+        None for one that was replaced.
+        """
         self._last = time.monotonic()
-        self._due = self._last + wait
+        self._due = self._last + (_SETTLING if wait is None else wait)
         self._again = self._step = None
         if self._inotify is not None:
             self._inotify.forget()

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from headwater.feeds.source import Place
 from headwater.sql.commits import Commits, commits_of
 from headwater.sql.reader import Follow, Head
-from headwater.sql.sqlite.looks import Looks
+from headwater.sql.sqlite.looks import Looks, ReplacedError
 from headwater.sql.sqlite.place import RowPlace
 
 __all__ = ["INTERVAL", "file_of", "follow", "locked"]
@@ -161,6 +161,9 @@ class _Watch:
         while looks.wait():
             try:
                 looks.looked(changed=self._look())
+            except ReplacedError:
+                self._close()
+                looks.failed()
             except (OSError, sqlite3.Error) as error:
                 if looks.hinted and locked(error):
                     looks.looked(changed=False)
@@ -189,6 +192,8 @@ class _Watch:
         status = os.stat(self._path)  # noqa: PTH116
         identity = (status.st_dev, status.st_ino)
         if self._connection is None or identity != self._identity:
+            if self._connection is not None and self._looks.hinted:
+                raise ReplacedError(self._path)
             self._close()
             self._connection = sqlite3.connect(
                 f"{Path(self._path).as_uri()}?mode=rw", uri=True, timeout=0, isolation_level=None
