@@ -29,8 +29,6 @@ _SPACING = 0.002
 # Seconds for which a file that has just replaced another is left alone: until what belongs to the
 # old one, its write-ahead log, is taken away too. Who opens it before has the wrong log for good.
 _SETTLING = 0.05
-# Seconds: commits that come closer than this are looked at once more.
-_BUSY = 0.05
 
 
 class ReplacedError(OSError):
@@ -54,9 +52,9 @@ class Looks:
         self._closing = threading.Lock()
         self._last = time.monotonic()
         self._due = self._last + interval
-        self._changed = self._last - _BUSY
         self._again: float | None = None
-        self._step: float | None = None
+        self._step: float | None = None  # until the look after the next
+        self._limit = interval
         self._inotify: Inotify | None = None
         self._wake = -1
         try:
@@ -84,11 +82,11 @@ class Looks:
             if not due and self._again is not None and now >= self._again:
                 due = not self._own()
                 if not due:
-                    self._again, self._step = now + _SPACING, _SPACING
+                    self._again, self._step, self._limit = now + _SPACING, _SPACING, self._interval
             if due:
                 # Taken before the look: what is written from now on is a new hint.
                 if self._inotify is not None and self._inotify.take():
-                    self._step = min(self._step or _SPACING, _SPACING)
+                    self._step, self._limit = min(self._step or _SPACING, _SPACING), self._interval
                 return True
             self._rest(now)
         return False
@@ -98,20 +96,17 @@ class Looks:
         self._last = now = time.monotonic()
         self._due = now + self._interval
         renewed = self._inotify is not None and self._inotify.renew()
-        busy = now - self._changed < _BUSY
         if renewed:
             # Written to before it was watched, perhaps.
-            self._again, self._step = now + _FIRST, 2 * _FIRST
-        elif self._step is None or (not busy if changed else self._step >= self._interval):
+            self._again, self._step, self._limit = now + _FIRST, 2 * _FIRST, self._interval
+        elif self._step is not None and changed:
+            # Twice more, for the next commit: it may be written already, and wait for the disk.
+            self._again, self._step, self._limit = now + _SPACING, 4 * _SPACING, 5 * _SPACING
+        elif self._step is None or self._step >= self._limit:
             self._again = self._step = None
-        elif changed:
-            # Once more, for the next commit, which may have been written already.
-            self._again, self._step = now + _SPACING, self._interval
         else:
             self._again = now + self._step
             self._step *= 2
-        if changed:
-            self._changed = now
 
     def failed(self, wait: float | None = None) -> None:
         """The file cannot be read. The next look is in ``wait`` seconds, at whatever is there.
@@ -157,4 +152,4 @@ class Looks:
             return
         ready = self._poll.poll(max(0.0, 1000 * (until - now)))
         if any(fd == self._inotify.fileno() for fd, _ in ready) and self._inotify.take():
-            self._again, self._step = time.monotonic(), _FIRST
+            self._again, self._step, self._limit = time.monotonic(), _FIRST, self._interval
