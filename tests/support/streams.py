@@ -90,10 +90,13 @@ class StreamClient:
 
     async def connect(self, hub: Hub, source: Source) -> None:
         self.sender = self.make_sender()
-        async with hub.channel(self.feed, source) as channel:
+        channel = await hub.hold(self.feed, source)
+        try:
             opening = await open_feed(channel, limit=100, resume=self.last)
             self.stream = FeedStream(self.sender, hub.streams, channel, limit=100, heartbeat=None)
             self.stream.begin(opening)
+        finally:
+            hub.release(channel)
         self.read()
 
     def read(self, most: int | None = None) -> None:

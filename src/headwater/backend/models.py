@@ -63,6 +63,8 @@ class JsonObject(TypeDecorator[dict[str, Any]]):
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
     def process_result_value(self, value: str | None, _: Dialect) -> dict[str, Any] | None:
+        if value == "{}":
+            return {}  # as nearly all of them are
         return None if value is None else json.loads(value)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 
 from headwater.delivery.batch import Batch
 from headwater.delivery.channel import Channel
@@ -39,9 +38,8 @@ class Hub:
         self._stopping: dict[int, asyncio.Task[None]] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
 
-    @asynccontextmanager
-    async def channel(self, feed: Feed, source: Source) -> AsyncIterator[Channel]:
-        """The channel of a feed and a selection, kept while a stream is being opened on it.
+    async def hold(self, feed: Feed, source: Source) -> Channel:
+        """The channel of a feed and a selection, kept until ``release``, while a stream is opened.
 
         Raises SourceUnavailableError.
         """
@@ -53,10 +51,15 @@ class Hub:
         channel.holds += 1
         try:
             await channel.prepare()
-            yield channel
-        finally:
-            channel.holds -= 1
-            channel.release()
+        except BaseException:
+            self.release(channel)
+            raise
+        return channel
+
+    def release(self, channel: Channel) -> None:
+        """Undo ``hold``: the channel is kept by its streams alone, if it has any by now."""
+        channel.holds -= 1
+        channel.release()
 
     async def subscribe(
         self, source: Source, call: Callable[[Sequence[Change]], None]

@@ -11,9 +11,9 @@ from headwater.feeds.source import Place
 __all__ = ["Entry", "Ring", "pieces", "with_places"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Entry:
-    """One frame.
+    """One frame. Never changed.
 
     Attributes:
         data: the framed bytes, shared by all streams.

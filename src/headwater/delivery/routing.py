@@ -17,21 +17,20 @@ class FilterIndex(Generic[T]):
     """Finds what was registered for a row's values in one look-up per set of column names."""
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[str, ...], dict[tuple[Hashable, ...], Few[T]]] = {}
+        # By the columns' names, then by their values: of one column the value itself.
+        self._groups: dict[tuple[str, ...], dict[Hashable, Few[T]]] = {}
 
     def add(self, wanted: Filter, target: T) -> None:
         """Register ``target`` for all rows that ``wanted`` matches."""
         for conjunction in wanted.any_of:
-            names = tuple(name for name, _ in conjunction)
-            values = tuple(value for _, value in conjunction)
+            names, values = _split(conjunction)
             group = self._groups.setdefault(names, {})
             group[values] = with_one(group.get(values, NONE), target)
 
     def remove(self, wanted: Filter, target: T) -> None:
         """Undo ``add``."""
         for conjunction in wanted.any_of:
-            names = tuple(name for name, _ in conjunction)
-            values = tuple(value for _, value in conjunction)
+            names, values = _split(conjunction)
             group = self._groups[names]
             left = group[values] = without(group[values], target)
             if not left:
@@ -42,20 +41,29 @@ class FilterIndex(Generic[T]):
     def match(self, values: Mapping[str, Any]) -> Iterable[T]:
         """Everything registered for a row with these values, each once."""
         found: Few[T] = NONE
-        several: set[T] = set()
+        several: set[T] | None = None
         for names, group in self._groups.items():
             try:
                 if len(names) == 1:
-                    hit = group.get((values.get(names[0]),))
+                    hit = group.get(values.get(names[0]))
                 else:
                     hit = group.get(tuple([values.get(name) for name in names]))
             except TypeError:  # a value that cannot be hashed equals no filter's value
                 continue
             if hit:
-                if found:
-                    several.update(found, hit)
-                found = hit
+                if several is not None:
+                    several.update(hit)
+                elif found:
+                    several = {*found, *hit}
+                else:
+                    found = hit
         return several or found
 
     def __bool__(self) -> bool:
         return bool(self._groups)
+
+
+def _split(conjunction: Iterable[tuple[str, Hashable]]) -> tuple[tuple[str, ...], Hashable]:
+    names = tuple(name for name, _ in conjunction)
+    values = tuple(value for _, value in conjunction)
+    return names, values[0] if len(values) == 1 else values

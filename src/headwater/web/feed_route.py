@@ -331,7 +331,8 @@ class FeedStreamRoute(_Half):
                 resume = paging.before
         hub = self._live.hub
         again, name = renewed_request(request, call.state, self._common)
-        async with hub.channel(self.declaration.feed, source) as channel:
+        channel = await hub.hold(self.declaration.feed, source)
+        try:
             opening = await open_feed(channel, limit=paging.limit, resume=resume, before=before)
             connection = Connection(request.scope, request.receive, request._send, held=True)
             stream = FeedStream(
@@ -343,6 +344,8 @@ class FeedStreamRoute(_Half):
             )
             stream.headers = extra.raw_headers
             stream.begin(opening)
+        finally:
+            hub.release(channel)
         identity = source.identity
         self._live.leases.hold(
             stream,

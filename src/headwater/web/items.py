@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import (
+    AliasChoices,
+    AliasPath,
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
 
 from headwater.errors import EncodingError
 from headwater.web.feed_route import FeedDeclaration
@@ -38,15 +48,33 @@ def encoder_of(item: Any, name: str) -> Callable[[Any], bytes]:
 
 
 def _field_names(item: Any) -> tuple[str, ...] | None:
-    if not (isinstance(item, type) and issubclass(item, BaseModel)):
+    """What the model may be given of a row; None where it takes no notice of anything else."""
+    if not (isinstance(item, type) and issubclass(item, BaseModel)) or issubclass(item, RootModel):
+        return None
+    of_itself = (
+        item.model_config.get("extra", "ignore") == "ignore"
+        # Else the model's own code sees what it is made from.
+        and not item.__pydantic_decorators__.model_validators
+        and not item.__pydantic_decorators__.root_validators
+        and item.__init__ is BaseModel.__init__
+        and not any("__get_pydantic_core_schema__" in vars(each) for each in _own(item))
+    )
+    if of_itself:
         return None
     names: dict[str, None] = {}
     for name, field in item.model_fields.items():
         names[name] = None
         for alias in (field.alias, field.validation_alias):
-            if isinstance(alias, str):
-                names[alias] = None
+            choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+            for choice in choices:
+                first = choice.path[0] if isinstance(choice, AliasPath) else choice
+                if isinstance(first, str):
+                    names[first] = None
     return tuple(names)
+
+
+def _own(item: type[BaseModel]) -> list[type]:
+    return list(item.__mro__[: item.__mro__.index(BaseModel)])
 
 
 def page_model(item: Any, declaration: FeedDeclaration) -> type[BaseModel]:

@@ -17,13 +17,15 @@ _TEXT = re.compile(
 )
 _LARGEST = 2**63 - 1
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+# Two digits at a time.
+_PAIRS = tuple(one + other for one in _DIGITS for other in _DIGITS)
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 _TICK = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class RowPlace(OrderedPlace):
-    """Just after the change with this number.
+    """Just after the change with this number. Never changed; one is made for each row.
 
     Attributes:
         number: the number of a change, or 0 for before all of them.
@@ -51,7 +53,9 @@ class RowPlace(OrderedPlace):
         return self.number + 1 if self.past else self.number
 
     def __str__(self) -> str:
-        text = _base36(self.number) + ("-" if self.past else "")
+        text = _base36(self.number)
+        if self.past:
+            text += "-"
         if self.told is not None:
             text += "~" + _base36(max(0, (self.told - _START) // _TICK))
             if self.among is not None:
@@ -78,8 +82,7 @@ class RowPlace(OrderedPlace):
 
 def _base36(value: int) -> str:
     digits = ""
-    while True:
-        value, rest = divmod(value, 36)
-        digits = _DIGITS[rest] + digits
-        if not value:
-            return digits
+    while value >= 1296:
+        value, rest = divmod(value, 1296)
+        digits = _PAIRS[rest] + digits
+    return (_PAIRS[value] if value >= 36 else _DIGITS[value]) + digits
