@@ -93,6 +93,7 @@ class Committed(Headwater):
 
     name = "Headwater: a row committed"
     kind = "udp"
+    table = "log_entries"
 
     def __init__(self, groups: int = 1, *, counted: bool = False) -> None:
         super().__init__(groups, counted=counted)
@@ -113,7 +114,7 @@ class Committed(Headwater):
             self._writer = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "benchmarks.fanout.writer"),
-                    *(str(self.database), str(self._inbox)),
+                    *(str(self.database), str(self._inbox), self.table),
                 ],
                 env=self.environment(),
                 preexec_fn=lambda: machine.pin(machine.CLIENT_CORE),  # noqa: PLW1509 - no thread was started
@@ -134,6 +135,17 @@ class Written(Committed):
 
     def environment(self) -> dict[str, str]:
         return {**super().environment(), "HEADWATER_IO_URING": "false"}
+
+
+class Notified(Committed):
+    """The same with one row for all: each user has a filter of its own, and all are in a team."""
+
+    name = "Headwater: a row committed"
+    table = "notifications"
+    marker = '"title":"'
+
+    def request(self) -> bytes:
+        return self.asking(path="/api/notifications/stream?limit=1")
 
 
 class Metrics(Headwater):

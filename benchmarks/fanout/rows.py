@@ -13,6 +13,18 @@ _EMPTY = len(
 )
 
 
+_EMPTY_NOTICE = len(
+    '{"id":"0123456789abcdef0123456789abcdef","user_id":null,"team_id":"t0","level":"info",'
+    '"title":"","body":"","created_at":"2026-01-01T00:00:00.000000Z"}'
+)
+TEAM = "t0"
+
+
+def title(seq: int) -> str:
+    """The title of a team's notification that is 200 bytes as JSON."""
+    return f"{seq} ".ljust(DATA - _EMPTY_NOTICE, "x")
+
+
 def message(seq: int) -> str:
     """The text of a log entry that is 200 bytes as JSON."""
     return f"{seq} ".ljust(DATA - _EMPTY, "x")
@@ -32,7 +44,7 @@ def satellite_key(group: int | str) -> str:
 
 
 def fill(path: Path, groups: int) -> None:
-    """A user with a session and an API key for each group, and a satellite."""
+    """A user with a session and an API key for each group, and a satellite; a team of all users."""
     database = sqlite3.connect(path)
     with database:
         database.executemany(
@@ -50,6 +62,11 @@ def fill(path: Path, groups: int) -> None:
         database.executemany(
             "INSERT INTO satellites (id, name, key_hash) VALUES (?, 'bench', ?)",
             ((f"s{n}", _hash(satellite_key(n))) for n in range(groups)),
+        )
+        database.execute("INSERT INTO teams (id, name) VALUES (?, 'bench')", (TEAM,))
+        database.executemany(
+            "INSERT INTO team_members (team_id, user_id) VALUES (?, ?)",
+            ((TEAM, f"u{n}") for n in range(groups)),
         )
     database.close()
 

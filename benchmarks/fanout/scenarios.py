@@ -9,7 +9,7 @@ from benchmarks.fanout import machine, special
 from benchmarks.fanout.idle import idle as idle_streams
 from benchmarks.fanout.load import Load
 from benchmarks.fanout.measure import Figures, Plan, Row, delivery, interleaved, opened, say
-from benchmarks.fanout.ours import Committed, Headwater, Metrics, Written
+from benchmarks.fanout.ours import Committed, Headwater, Metrics, Notified, Written
 from benchmarks.fanout.peers import Baseline, Peer, others
 from benchmarks.fanout.tools import MissingError
 
@@ -187,6 +187,13 @@ SCENARIOS = [
         "10,000 streams, each with a filter of its own; a trigger gives 1,000 of them an event",
         Plan(10_000, groups=10_000, each=1000, shots=40),
         ours=(Committed,),
+    ),
+    Scenario(
+        "filters-10000-team",
+        "10,000 streams, each with a filter of its own; each event is for all of them",
+        Plan(10_000, groups=10_000, each=10_000, shots=60, seconds=8),
+        ours=(Notified,),
+        note="Each user follows what is for themselves or for one of their teams; all are in one.",
     ),
     Scenario(
         "stalled",

@@ -67,7 +67,9 @@ class Whole(RootModel[dict[str, Any]]):
     pass
 
 
-@pytest.mark.parametrize("model", [Plain, Strict, Open, Looks, Made, Renamed, Whole, dict[str, Any]])
+@pytest.mark.parametrize(
+    "model", [Plain, Strict, Open, Looks, Made, Renamed, Whole, dict[str, Any]]
+)
 async def test_what_the_model_does_not_know_is_left_out(model):
     log = MemoryLog()
     app = FastAPI()

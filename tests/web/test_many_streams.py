@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import random
 import re
 import socket
+import sqlite3
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from headwater.delivery.uring import Uring
 from headwater.eventlog import MemoryLog
+from headwater.sql import Table, sqlite_engine
 from headwater.web.fastapi import LiveRouter, Source
+from support.http import request
 from support.server import serving
+from support.tables import Base, Log
 from support.until import until
 
 STREAMS, EVENTS = 40, 400
@@ -88,3 +96,71 @@ async def test_each_item_once_also_beside_those_who_stop_reading_or_leave(io_uri
             client.close()
         await until(lambda: live.stats.open == 0)
     assert rings() == held
+
+
+class Line(BaseModel):
+    id: int
+    message: str
+
+
+class Short(BaseModel):
+    id: int
+
+
+@pytest.mark.parametrize("io_uring", [True, False])
+async def test_a_row_that_is_for_many_selections_comes_once_to_each_in_its_feeds_shape(
+    tmp_path, io_uring
+):
+    path = tmp_path / "data.db"
+    engine = sqlite_engine(f"sqlite:///{path}")
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    table, app, live = Table(engine, Log), FastAPI(), LiveRouter(io_uring=io_uring)
+    live.install(app, prefix="/api")
+
+    @live.feed("/lines/{user}", item=Line, event="line")
+    async def lines(user: int) -> Source:
+        return table.where(user_id=user) | table.where(level="info")
+
+    @live.feed("/shorts/{user}", item=Short, event="short")
+    async def shorts(user: int) -> Source:
+        return table.where(user_id=[user, user + 1]) | table.where(level="info")
+
+    users = range(12)
+    async with AsyncExitStack() as stack:
+        port = await stack.enter_async_context(serving(app, http="headwater.web.uvicorn:Protocol"))
+        streams = {}
+        for kind in ("lines", "shorts"):
+            for user in users:
+                answer = request(port, f"/api/{kind}/{user}/stream")
+                stream = await stack.enter_async_context(answer)
+                assert (await stream.next()).event == "snapshot"
+                streams[kind, user] = stream
+        await until(lambda: live.stats.open == len(streams))
+        expected = {name: [] for name in streams}
+        number, chance = 0, random.Random(3)
+        database = sqlite3.connect(path, isolation_level=None)
+        for _ in range(40):
+            database.execute("BEGIN IMMEDIATE")
+            for _ in range(chance.choice([1, 1, 2, 30])):
+                number += 1
+                level, user = chance.choice(["info", "error"]), chance.choice(users)
+                row = (number, user, level, f"m{number}")
+                database.execute(
+                    "INSERT INTO logs (id, user_id, level, message) VALUES (?, ?, ?, ?)", row
+                )
+                for kind, reader in streams:
+                    wanted = {reader} if kind == "lines" else {reader, reader + 1}
+                    if level == "info" or user in wanted:
+                        item = {"id": number}
+                        if kind == "lines":
+                            item["message"] = f"m{number}"
+                        expected[kind, reader].append((kind[:-1], item))
+            database.execute("COMMIT")
+            await asyncio.sleep(chance.choice([0, 0.005]))
+        database.close()
+        async with asyncio.timeout(30):
+            for name, stream in streams.items():
+                came = [await stream.next() for _ in expected[name]]
+                assert [(each.event, json.loads(each.data)) for each in came] == expected[name]
+    await engine.dispose()

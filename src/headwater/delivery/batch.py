@@ -51,54 +51,64 @@ class Batch:
         self.round = 0
         self._wanted = uring
         self._uring: Uring | None = None
-        self._numbers = array("i")
-        self._addresses = array("Q")
-        self._sizes = array("i")
-        self._parts: list[tuple[Sequence[Socket], int, bytes]] = []
+        self._count = 0
+        # What is for one socket alone, and what is for several.
+        self._ones: list[Socket] = []
+        self._chunks: list[bytes] = []
+        self._parts: list[tuple[Sequence[Socket], int, array[int] | None, bytes]] = []
 
     def add(self, sockets: Sequence[Socket], numbers: array[int] | None, data: Shared) -> None:
         """Write the same to each of these sockets.
 
         Arguments:
-            sockets: may be added to, but otherwise not be changed before ``submit``.
+            sockets: none that is in here already. They may be added to, but otherwise not be
+                changed before ``submit``.
             numbers: their descriptors, of type ``i``, where that is known.
         """
-        chunk, count = data.chunk, len(sockets)
+        count = len(sockets)
         if not self._wanted:
             self.round += 1
-            _write(sockets, count, chunk)
+            _write(sockets, count, data.chunk)
             return
-        self._parts.append((sockets, count, chunk))
         if count == 1:
-            self._numbers.append(sockets[0].number)
-            self._addresses.append(address_of(chunk))
-            self._sizes.append(len(chunk))
+            self._ones.append(sockets[0])
+            self._chunks.append(data.chunk)
         else:
-            self._numbers.extend(numbers or [each.number for each in sockets])
-            self._addresses.extend(array("Q", (address_of(chunk),)) * count)
-            self._sizes.extend(array("i", (len(chunk),)) * count)
-        if len(self._numbers) >= _MOST:
+            self._parts.append((sockets, count, numbers, data.chunk))
+        self._count += count
+        if self._count >= _MOST:
             self.submit()
 
     def submit(self) -> None:
         """Write what was collected. It has been taken by the kernel or the transports then."""
-        parts = self._parts
-        if not parts:
+        count, self._count = self._count, 0
+        if not count:
             return
         self.round += 1
-        numbers, addresses, sizes = self._numbers, self._addresses, self._sizes
-        self._parts, self._numbers = [], array("i")
-        self._addresses, self._sizes = array("Q"), array("i")
-        uring = self._ready() if len(numbers) >= _MANY else None
+        ones, chunks, parts = self._ones, self._chunks, self._parts
+        self._ones, self._chunks, self._parts = [], [], []
+        uring = self._ready() if count >= _MANY else None
         if uring is None:
-            for sockets, count, chunk in parts:
+            for each, chunk in zip(ones, chunks, strict=True):
+                _write((each,), 1, chunk)
+            for sockets, count, _, chunk in parts:
                 _write(sockets, count, chunk)
             return
+        numbers = array("i", [each.number for each in ones])
+        addresses = array("Q", [address_of(chunk) for chunk in chunks])
+        sizes = array("i", [len(chunk) for chunk in chunks])
+        for sockets, count, known, chunk in parts:
+            numbers.extend(known[:count] if known else [each.number for each in sockets[:count]])
+            addresses.extend(array("Q", (address_of(chunk),)) * count)
+            sizes.extend(array("i", (len(chunk),)) * count)
         results = uring.send(numbers, addresses, sizes)
         if results == sizes:
             return
-        at = 0
-        for sockets, count, chunk in parts:
+        at = len(ones)
+        for each, chunk, sent in zip(ones, chunks, results[:at], strict=True):
+            if sent != len(chunk):
+                each.rest(chunk, sent)
+        for sockets, count, _, chunk in parts:
             _look(sockets, results[at : at + count], chunk)
             at += count
 

@@ -128,7 +128,7 @@ class Channel:
     def take(self, change: Change) -> None:
         """A change that this channel's filter matches; ``flush`` follows."""
         if self._members is None:
-            self._append(Entry(self.feed.frame(change, self.follower.epoch), change.place))
+            self._append(self.follower.entry(self.feed, change))
             return
         self._members.expire()
         key = change.key or {}
@@ -141,32 +141,31 @@ class Channel:
                 if not known:
                     return
                 change = Change(change.place, change.values, removed=True, key=key)
-        if change.place is None:
-            self._append(Entry(self.feed.frame(change, self.follower.epoch), None))
-        else:
-            place = change.place.at(self._members.told)
-            data = self.feed.frame_at(change, self.follower.epoch, place)
-            self._append(Entry(data, place))
+        place = None if change.place is None else change.place.at(self._members.told)
+        data = self.feed.frame_at(change, self.follower.epoch, place)
+        self._append(Entry(data, place))
 
     def flush(self, now: float) -> None:
         """Collect what was taken since the last flush, for the batch to be sent."""
         ring = self.ring
-        start, end = max(self._flushed, ring.first), ring.end
+        start, end = self._flushed, ring.end
         if start == end:
             return
+        start = max(start, ring.first)
         self._flushed = end
         if end - start == 1:
-            self._put(ring.last.data, start, 1, now)
+            self._put(self.follower.shared(ring.last.data), start, 1, now)
         else:
             for piece in pieces(ring.since(start), ROOM):
-                self._put(b"".join([entry.data for entry in piece]), start, len(piece), now)
+                data = Shared(b"".join([entry.data for entry in piece]))
+                self._put(data, start, len(piece), now)
                 start += len(piece)
         if self._ahead:
             self.settle()
 
-    def _put(self, data: bytes, start: int, frames: int, now: float) -> None:
+    def _put(self, data: Shared, start: int, frames: int, now: float) -> None:
         current, counters = self._current, self.follower.counters
-        for stream in current.put(Shared(data), now):
+        for stream in current.put(data, now):
             stream.fall_behind(start, self.ring.before(start))
         written = len(current)
         counters.writes += written

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 from headwater.delivery.batch import Batch
@@ -66,40 +66,45 @@ class Current:
             self._remove(sender)
         self._others = NONE
 
-    def put(self, data: Shared, now: float) -> list[FeedStream]:
+    def put(self, data: Shared, now: float) -> Sequence[FeedStream]:
         """Write to all streams. Those that have no room are left out, returned and let go of."""
         if self._round == self._batch.round:
             # What was collected for the same ones before goes first; some may have no room then.
             self._batch.submit()
-        full: list[FeedStream] = []
-        others = self._others
-        if others:
-            free: list[tuple[FeedStream, DirectSender]] = []
-            for stream in others:
-                sender = stream.sender
-                if sender.full:
-                    full.append(stream)
-                elif isinstance(sender, DirectSender) and sender.free:
-                    free.append((stream, sender))
-                else:
-                    sender.put(data)
-                    stream.written_at = now
-            for stream in full:
-                self._others = without(self._others, stream)
-            for stream, sender in free:
-                self._others = without(self._others, stream)
-                sender.ready, sender.at = self, len(self._ready)
-                if isinstance(self._ready, tuple):
-                    self._ready = []
-                self._ready.append(sender)
-                if self._numbers is not None:
-                    self._numbers.append(sender.number)
-            if self._numbers is None and len(self._ready) > _FEW:
-                self._numbers = array("i", [sender.number for sender in self._ready])
+        full: Sequence[FeedStream] = ()
+        if self._others:
+            full = self._put_others(data, now)
         if self._ready:
             self.written_at = now
             self._round = self._batch.round
             self._batch.add(self._ready, self._numbers, data)
+        return full
+
+    def _put_others(self, data: Shared, now: float) -> Sequence[FeedStream]:
+        """Write to those that are not ready, or find them ready from now on."""
+        full: list[FeedStream] = []
+        free: list[tuple[FeedStream, DirectSender]] = []
+        for stream in self._others:
+            sender = stream.sender
+            if sender.full:
+                full.append(stream)
+            elif isinstance(sender, DirectSender) and sender.free:
+                free.append((stream, sender))
+            else:
+                sender.put(data)
+                stream.written_at = now
+        for stream in full:
+            self._others = without(self._others, stream)
+        for stream, sender in free:
+            self._others = without(self._others, stream)
+            sender.ready, sender.at = self, len(self._ready)
+            if isinstance(self._ready, tuple):
+                self._ready = []
+            self._ready.append(sender)
+            if self._numbers is not None:
+                self._numbers.append(sender.number)
+        if self._numbers is None and len(self._ready) > _FEW:
+            self._numbers = array("i", [sender.number for sender in self._ready])
         return full
 
     def leave(self, sender: DirectSender) -> None:

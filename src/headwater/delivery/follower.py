@@ -10,8 +10,11 @@ from collections.abc import Callable, Sequence
 from headwater.delivery.batch import Batch
 from headwater.delivery.channel import Channel
 from headwater.delivery.open_streams import Counters
+from headwater.delivery.ring import Entry
 from headwater.delivery.routing import FilterIndex
+from headwater.delivery.sender import Shared
 from headwater.errors import ResetReason
+from headwater.feeds.feed import Feed
 from headwater.feeds.source import Change, Filter, Origin, Place
 
 __all__ = ["Follower", "Tap"]
@@ -75,6 +78,9 @@ class Follower:
         self.channels: dict[tuple[object, object], Channel] = {}
         self._index: FilterIndex[Channel | Tap] = FilterIndex()
         self.retired: Place | None = None
+        # Of the change that is handed over just now.
+        self._entries: dict[Feed, Entry] = {}
+        self._shared: Shared | None = None
         self._taps: set[Tap] = set()
         self._recent: deque[tuple[Channel, int]] = deque()
         self._bytes = 0
@@ -119,6 +125,7 @@ class Follower:
             return
         broken: dict[Channel | Tap, None] = {}
         for change in changes:
+            self._entries.clear()
             for target in self._index.match(change.values):
                 try:
                     target.take(change)
@@ -129,6 +136,7 @@ class Follower:
                     broken[target] = None
                     continue
                 self._due[target] = None
+        self._entries.clear()
         self.head = head
         for target in broken:
             self._due.pop(target, None)
@@ -214,6 +222,20 @@ class Follower:
         self._recent.append((channel, size))
         self._bytes += size
 
+    def entry(self, feed: Feed, change: Change) -> Entry:
+        """What a feed makes of the change that is handed over, the same for all its channels."""
+        entry = self._entries.get(feed)
+        if entry is None:
+            entry = self._entries[feed] = Entry(feed.frame(change, self.epoch), change.place)
+        return entry
+
+    def shared(self, data: bytes) -> Shared:
+        """These bytes, framed once if several channels in a row send the same."""
+        shared = self._shared
+        if shared is None or shared.plain is not data:
+            shared = self._shared = Shared(data)
+        return shared
+
     def expect(self, channel: Channel) -> None:
         """Tell this channel when the head moves: one of its streams is ahead of it."""
         self._expecting.add(channel)
@@ -235,6 +257,7 @@ class Follower:
             for target in due:
                 target.flush(now)
         finally:
+            self._shared = None
             self.batch.submit()
         self._evict()
         for channel in tuple(self._expecting):

@@ -57,24 +57,20 @@ class Ring:
 
     Attributes:
         first: the number of the oldest entry that is still here.
+        end: the number that the next entry will get.
         floor: the place from which on nothing has been dropped.
         floor_left: the same for items that left a time window.
     """
 
-    __slots__ = ("_entries", "_gone", "first", "floor", "floor_left")
+    __slots__ = ("_entries", "_gone", "end", "first", "floor", "floor_left")
 
     def __init__(self, floor: Place, floor_left: datetime | None = None) -> None:
         # A list once there is an entry: rings of quiet feeds are many.
         self._entries: list[Entry] | tuple[()] = ()
         self._gone = 0
-        self.first = 0
+        self.first = self.end = 0
         self.floor = floor
         self.floor_left = floor_left
-
-    @property
-    def end(self) -> int:
-        """The number that the next entry will get."""
-        return self.first + len(self._entries) - self._gone
 
     @property
     def last(self) -> Entry:
@@ -86,6 +82,7 @@ class Ring:
         if isinstance(self._entries, tuple):
             self._entries = []
         self._entries.append(entry)
+        self.end += 1
 
     def since(self, number: int) -> list[Entry]:
         """The entries from ``number`` on."""

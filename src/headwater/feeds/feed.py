@@ -96,7 +96,7 @@ class Feed:
             change.frames[self, epoch] = cached
         return cached
 
-    def frame_at(self, change: Change, epoch: str, place: Place) -> bytes:
+    def frame_at(self, change: Change, epoch: str, place: Place | None) -> bytes:
         """A change's event with another place than its own, for feeds with a window."""
         return self._framed(change, epoch, place, self.data(change))
 
