@@ -34,6 +34,7 @@ class Peer(ABC):
         ready: what a stream has sent once it is live.
         kind: how it is triggered, ``udp`` or ``tcp``.
         base: the last sequence number that was used.
+        most: with how many streams it is measured at most; more would take it minutes.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Peer(ABC):
     marker = '"seq":'
     ready = ""
     kind = "udp"
+    most: int | None = None
 
     def __init__(self) -> None:
         self.base = 0
@@ -155,9 +157,10 @@ class Baseline(Peer):
 class Uvicorn(Peer):
     """An application of ``apps`` under uvicorn, with uvloop and httptools."""
 
-    def __init__(self, name: str, module: str, package: str) -> None:
+    def __init__(self, name: str, module: str, package: str, most: int | None = None) -> None:
         super().__init__()
         self.name = name
+        self.most = most
         self._module = module
         self._package = package
 
@@ -235,8 +238,8 @@ def others() -> list[Peer]:
         Node("@fastify/sse", "fastify_sse.mjs", "@fastify/sse"),
         Node("better-sse", "better_sse.mjs", "better-sse"),
         Uvicorn("plain ASGI, a queue each", "asgi_queue", "starlette"),
-        Uvicorn("sse-starlette", "starlette_sse", "sse-starlette"),
-        Uvicorn("FastAPI EventSourceResponse", "fastapi_native", "fastapi"),
+        Uvicorn("sse-starlette", "starlette_sse", "sse-starlette", most=5000),
+        Uvicorn("FastAPI EventSourceResponse", "fastapi_native", "fastapi", most=5000),
     ]
 
 

@@ -88,6 +88,10 @@ class Scenario:
             for peer in peers:
                 if not wanted(peer.name):
                     continue
+                if peer.most is not None and self.plan.streams > peer.most:
+                    why = f"more than {peer.most:,} streams would take it minutes"
+                    missing.append(Row(peer.name, why_not=why))
+                    continue
                 try:
                     peer.start()
                     running.append(peer)

@@ -1,7 +1,8 @@
 """Commits rows with plain SQL, as another program would: ``python -m benchmarks.fanout.writer``.
 
 Takes the datagram of the peers, ``EV first_group groups first_seq count``, and writes what it asks
-for in one transaction, into log entries of its users or notifications of their team. What it uses is not counted as the server's.
+for in one transaction, into log entries of its users or notifications of their team. What it uses
+is not counted as the server's.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """Topics as sources of feeds; what every engine does is in the contract."""
 
+import asyncio
 import gc
 import weakref
 from collections.abc import Sequence
@@ -109,3 +110,50 @@ async def test_a_place_of_another_source_is_refused() -> None:
 
     with pytest.raises(UsageError, match="not a place in a topic"):
         await MemoryLog().topic("t").page(1, after=Other())
+
+
+async def test_a_revision_says_whether_a_page_would_be_the_same() -> None:
+    log = MemoryLog(max_count=3)
+    topic = log.topic("t")
+    await log.append("t", {"n": 1})
+    assert await topic.revision() is None  # nobody follows
+    await topic.origin.attach(Sink())
+    before = await topic.revision()
+    assert before is not None
+    assert await topic.revision() == before
+    for change in (
+        log.append("t", {"n": 2}),
+        log.append("t", [{"n": 3}, {"n": 4}]),
+        log.trim("t", max_count=1),
+        log.clear(),
+    ):
+        await change
+        now = await topic.revision()
+        assert now != before
+        before = now
+    await log.append("other", {"n": 1})
+    assert await topic.revision() == before
+    await topic.origin.detach()
+    assert await topic.revision() is None
+
+
+async def test_who_asks_in_one_moment_is_answered_together() -> None:
+    class Counting(MemoryLog):
+        asked = 0
+
+        async def bounds(self, topic: str) -> Bounds:
+            self.asked += 1
+            await asyncio.sleep(0.01)
+            return await super().bounds(topic)
+
+    log = Counting()
+    topic = log.topic("t")
+    await topic.origin.attach(Sink())
+    asking = [asyncio.ensure_future(topic.revision()) for _ in range(20)]
+    await asyncio.sleep(0.005)
+    # What is appended now was not seen by those, and is by whoever asks from now on.
+    (record,) = await log.append("t", {"n": 1})
+    later = await asyncio.gather(*(topic.revision() for _ in range(20)))
+    assert {bounds.latest for bounds in later if isinstance(bounds, Bounds)} == {record.offset}
+    await asyncio.gather(*asking)
+    assert log.asked == 2

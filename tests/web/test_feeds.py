@@ -213,6 +213,39 @@ async def test_a_poll_whose_etag_is_current_is_answered_304():
             assert answer.status == 200
 
 
+async def test_a_poll_that_is_current_reads_no_page_while_somebody_follows(monkeypatch):
+    rig = Rig()
+    await rig.add(1)
+    read = []
+    latest = rig.log.latest
+
+    async def counted(topic, *where):
+        read.append(topic)
+        return await latest(topic, *where)
+
+    monkeypatch.setattr(rig.log, "latest", counted)
+
+    async def poll(tag):
+        async with request(port, "/api/things", headers={"If-None-Match": tag}) as answer:
+            return answer.status, answer.headers["etag"]
+
+    async with serving(rig.app) as port:
+        _, tag = await poll("none")
+        assert {await poll(tag) for _ in range(3)} == {(304, tag)}
+        assert len(read) == 4  # nobody follows
+        async with request(port, "/api/things/stream") as stream:
+            await stream.next()
+            assert await poll(tag) == (304, tag)
+            read.clear()
+            assert {await poll(tag) for _ in range(3)} == {(304, tag)}
+            assert not read
+            await rig.add(2)
+            status, now = await poll(tag)
+            assert (status, now != tag) == (200, True)
+            assert await poll(now) == (304, now)
+            assert len(read) == 1
+
+
 async def test_a_long_poll_answers_as_soon_as_an_item_comes():
     rig = Rig()
     await rig.add(1)

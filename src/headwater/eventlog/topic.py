@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from headwater.errors import PositionError, ResetReason, UsageError
 from headwater.eventlog.interface import EventLog
 from headwater.eventlog.record import START, Bounds, Offset, Record, check_topic
+from headwater.feeds.gathered import Gathered
 from headwater.feeds.source import Change, OrderedPlace, Origin, Page, Place, Sink, Source
 
 __all__ = ["Topic", "TopicOrigin", "TopicPlace", "event_item"]
@@ -62,6 +63,7 @@ class TopicOrigin(Origin):
         self.topic = topic
         self._sink: Sink | None = None
         self._epoch: str | None = None
+        self._bounds: Gathered[Bounds] | None = None
 
     async def attach(self, sink: Sink, /) -> TopicPlace:
         self._sink = sink
@@ -71,14 +73,19 @@ class TopicOrigin(Origin):
             self._sink = None
             raise
         self._epoch = bounds.epoch
+        self._bounds = Gathered(lambda: self.log.bounds(self.topic))
         return TopicPlace(bounds.latest)
 
     async def detach(self) -> None:
-        self._sink = self._epoch = None
+        self._sink = self._epoch = self._bounds = None
         await self.log.unfollow(self.topic, self)
 
     async def epoch(self) -> str:
         return self._epoch or (await self.log.bounds(self.topic)).epoch
+
+    async def revision(self) -> Bounds | None:
+        """As ``Source.revision``: records do not change, so the bounds say which there are."""
+        return None if self._bounds is None else await self._bounds.ask()
 
     def deliver(self, records: Sequence[Record]) -> None:
         """The log's reader calls this."""
@@ -141,6 +148,9 @@ class Topic(Source):
                 end = TopicPlace(records[-1].offset if records else run.bounds.earliest)
             start = _first(records) or ceiling or end
         return Page([_change(one) for one in records], start, end, has_more, run.bounds.epoch)
+
+    async def revision(self) -> Hashable | None:
+        return await self.origin.revision()
 
     async def locate(self, epoch: str, place: str) -> TopicPlace:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from headwater.feeds.source import Change, Filter, Page, Place, Window
 if TYPE_CHECKING:
     from headwater.sql.shape import Shape
 
-__all__ = ["Batch", "Follow", "Head", "Reader"]
+__all__ = ["Batch", "Follow", "Following", "Head", "Reader"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,25 @@ class Follow(ABC):
     @abstractmethod
     async def stop(self) -> None:
         """Stop watching and free what it took."""
+
+
+class Following(Follow):
+    """A watch, and what is held for as long.
+
+    Arguments:
+        done: called first; what it returns is waited for in the end.
+    """
+
+    def __init__(self, watch: Follow, done: Callable[[], Awaitable[None]]) -> None:
+        self._watch = watch
+        self._done = done
+
+    async def stop(self) -> None:
+        closing = self._done()
+        try:
+            await self._watch.stop()
+        finally:
+            await closing
 
 
 class Reader(ABC):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,13 +18,14 @@ from headwater.sql.postgresql.facts import FACTS, Facts
 from headwater.sql.postgresql.faults import unavailable
 from headwater.sql.postgresql.introduction import introduce
 from headwater.sql.postgresql.place import GONE, MAX_SNAPSHOT, At, SnapshotPlace, Walk
+from headwater.sql.postgresql.revision import Revision, revision_of
 from headwater.sql.postgresql.schema import triggers
 from headwater.sql.postgresql.server import Server, ask
 from headwater.sql.postgresql.snapshot import NOTHING, Snapshot
 from headwater.sql.postgresql.statements import PICKED, Asked, Statements
 from headwater.sql.postgresql.trim import STEP, Trim
 from headwater.sql.postgresql.watch import follow
-from headwater.sql.reader import Batch, Follow, Head, Reader
+from headwater.sql.reader import Batch, Follow, Following, Head, Reader
 from headwater.sql.shape import Shape, as_utc
 
 __all__ = ["PostgreSQLReader"]
@@ -70,6 +71,8 @@ class PostgreSQLReader(Reader):
         self._server: Server | None = None
         self._statements: Statements | None = None
         self._attributes = tuple(shape.columns)
+        # While it is followed.
+        self._revision: Revision | None = None
         # Where ends of pages may not fall behind: the epoch, and a transaction known to be over.
         self._known: tuple[str, int] = ("", 0)
 
@@ -256,7 +259,17 @@ class PostgreSQLReader(Reader):
         known: Callable[[], Head | None],
         reach: Callable[[Place], None] | None = None,  # noqa: ARG002 - it is not known
     ) -> Follow:
-        return follow(self._engine, self._listen, self.shape.tracking, wake, known)
+        watch = follow(self._engine, self._listen, self.shape.tracking, wake, known)
+        revision = self._revision = revision_of(self._engine)
+
+        def done() -> Awaitable[None]:
+            self._revision = None
+            return revision.let_go()
+
+        return Following(watch, done)
+
+    async def revision(self) -> Hashable | None:
+        return None if self._revision is None else await self._revision.ask()
 
     async def _read(self, ask_for: Callable[[Statements], Asked]) -> Sequence[Row]:
         async with self._connected(self._reading) as connection:

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from headwater.feeds.gathered import Gathered
 from headwater.sql.sqlite.connections import identity_of
 from headwater.sql.sqlite.watch import file_of
 
@@ -51,8 +52,7 @@ class Direct:
         self._reads: dict[object, float] = {}
         self._closed = False
         self._opened = 0
-        self._present: asyncio.Future[tuple[int, int]] | None = None
-        self._next: asyncio.Future[tuple[int, int]] | None = None
+        self._versions = Gathered(self._look)
         self._prepared: WeakKeyDictionary[Any, _Prepared] = WeakKeyDictionary()
 
     @property
@@ -99,14 +99,9 @@ class Direct:
 
         Many that ask at once are answered together, by a look that began after they asked.
         """
-        if self._next is None:
-            self._next = asyncio.ensure_future(self._look(self._present))
-        return await asyncio.shield(self._next)
+        return await self._versions.ask()
 
-    async def _look(self, before: asyncio.Future[tuple[int, int]] | None) -> tuple[int, int]:
-        if before is not None:
-            await asyncio.wait([before])
-        self._present, self._next = self._next, None
+    async def _look(self) -> tuple[int, int]:
         (row,) = await self.rows("PRAGMA data_version")
         # Each connection counts on its own.
         return self._opened, row[0]

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Hashable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,7 +27,7 @@ from headwater.errors import (
     UsageError,
 )
 from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place, Window
-from headwater.sql.reader import Batch, Follow, Head, Reader
+from headwater.sql.reader import Batch, Follow, Following, Head, Reader
 from headwater.sql.shape import Shape
 from headwater.sql.sqlite import trim
 from headwater.sql.sqlite.connections import guard
@@ -223,12 +231,18 @@ class SQLiteReader(Reader):
         following = follow(self._listen, self.shape.name, wake, known, reach)
         if file_of(self._engine.sync_engine) is None:
             return following
-        self._tail, self._pages = Direct(self._engine), Direct(self._engine)
-        return _Following(following, (self._tail, self._pages), self._follow_no_more)
+        tail, pages = self._tail, self._pages = Direct(self._engine), Direct(self._engine)
 
-    def _follow_no_more(self, tail: Direct) -> None:
-        if self._tail is tail:
-            self._tail = self._pages = None
+        async def close() -> None:
+            await tail.close()
+            await pages.close()
+
+        def done() -> Awaitable[None]:
+            if self._tail is tail:
+                self._tail = self._pages = None
+            return close()
+
+        return Following(following, done)
 
     async def _read(self, asked: Asked, direct: Direct | None = None) -> Sequence[Row]:
         if direct is not None and not direct.busy:
@@ -310,23 +324,6 @@ class SQLiteReader(Reader):
         if self.shape.window is not None:
             moment = moment_of(old.get(label(columns[self.shape.window].name)))
         return Change(place, values, removed=True, key=key, moment=moment)
-
-
-class _Following(Follow):
-    """A watch, and the connections that are kept meanwhile."""
-
-    def __init__(
-        self, watch: Follow, kept: Sequence[Direct], done: Callable[[Direct], None]
-    ) -> None:
-        self._watch = watch
-        self._kept = kept
-        self._done = done
-
-    async def stop(self) -> None:
-        self._done(self._kept[0])
-        await self._watch.stop()
-        for each in self._kept:
-            await each.close()
 
 
 def _picked(rows: Sequence[Row]) -> Sequence[Row]:

@@ -9,8 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Hashable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,11 +28,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError, UsageError
 from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place, Window
 from headwater.sql.postgresql import faults as postgresql_faults
+from headwater.sql.postgresql.revision import revision_of
 from headwater.sql.postgresql.watch import follow_channel
-from headwater.sql.reader import Batch, Follow, Head, Reader
+from headwater.sql.reader import Batch, Follow, Following, Head, Reader
 from headwater.sql.shape import Shape, as_utc
 from headwater.sql.sqlite import faults as sqlite_faults
+from headwater.sql.sqlite.direct import Direct
 from headwater.sql.sqlite.moments import moment_of, normal, text_of
+from headwater.sql.sqlite.watch import file_of
 from headwater.sql.untracked.place import MOST, KeysetPlace, RowAt, Sent
 
 __all__ = ["UntrackedReader"]
@@ -77,6 +88,8 @@ class UntrackedReader(Reader):
         )
         self._keys = [shape.columns[name] for name in shape.key]
         self._recent: dict[str, datetime | None] = {}
+        # While it is followed.
+        self._ask_revision: Callable[[], Awaitable[Hashable | None]] | None = None
 
     def parse(self, text: str) -> KeysetPlace:
         return KeysetPlace.parse(text)
@@ -209,9 +222,30 @@ class UntrackedReader(Reader):
             head = known()
             return None if head is None else str(head.place)
 
-        return follow_channel(
+        watch = follow_channel(
             self._engine, None, self.shape.table.name, wake, place, listen=self._listen
         )
+        if not self._lite:
+            revision = revision_of(self._engine)
+            self._ask_revision, close = revision.ask, revision.let_go
+        elif file_of(self._engine.sync_engine) is not None:
+            direct = Direct(self._engine)
+            self._ask_revision, close = direct.version, direct.close
+        else:
+            return watch
+
+        def done() -> Awaitable[None]:
+            self._ask_revision = None
+            return close()
+
+        return Following(watch, done)
+
+    async def revision(self) -> Hashable | None:
+        ask = self._ask_revision
+        if ask is None:
+            return None
+        with self._translated():
+            return await ask()
 
     @property
     def _epoch(self) -> str:
@@ -262,10 +296,15 @@ class UntrackedReader(Reader):
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
-        faults = sqlite_faults if self._lite else postgresql_faults
-        try:
+        with self._translated():
             async with self._engine.connect() as connection:
                 yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        faults = sqlite_faults if self._lite else postgresql_faults
+        try:
+            yield
         except Exception as error:
             said = faults.unavailable(error)
             if said is None:

@@ -1,0 +1,118 @@
+"""Whether anything was committed to a database since somebody looked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Hashable
+from contextlib import suppress
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from headwater.feeds.gathered import Gathered
+
+__all__ = ["Revision", "revision_of"]
+
+logger = logging.getLogger("headwater.sql")
+
+# A snapshot names all transactions that are over: while it is the same, so is whatever can be read.
+# On a standby it does not name all that are not.
+_LOOK = (
+    "SELECT pg_catalog.pg_current_snapshot()::text, pg_catalog.pg_is_in_recovery(), "
+    "pg_catalog.pg_postmaster_start_time()::text"
+)
+
+
+class Revision:
+    """Equal for as long as nobody commits anything to one database.
+
+    It has a connection of its own, once somebody asks. One that breaks takes what was known along:
+    a server that broke down may give the numbers of transactions that it lost to others.
+    """
+
+    def __init__(self, key: tuple[int, str], engine: AsyncEngine) -> None:
+        self._key = key
+        self._engine = engine
+        self._users = 0
+        self._gathered = Gathered(self._answer)
+        self._own: AsyncEngine | None = None
+        self._held: AsyncConnection | None = None
+        self._driver: Any = None
+        self._opened = 0
+
+    def use(self) -> None:
+        """Keep it until ``let_go`` was called as often."""
+        self._users += 1
+
+    async def let_go(self) -> None:
+        """Undo ``use``."""
+        self._users -= 1
+        if not self._users:
+            if _revisions.get(self._key) is self:
+                del _revisions[self._key]
+            # A look that is under way ends by itself.
+            with suppress(Exception):
+                await self._gathered.ask()
+            await self._drop()
+
+    async def ask(self) -> Hashable | None:
+        """The revision, looked at after this was called; None if the server cannot tell now."""
+        return await self._gathered.ask()
+
+    async def _answer(self) -> Hashable | None:
+        for _ in range(2):
+            try:
+                return await self._look()
+            except Exception as error:
+                # Whoever wants to know reads a page, and is told then what is wrong.
+                logger.debug("cannot look for commits: %s", error)
+                again = self._driver is not None
+                await self._drop()
+                if not again:
+                    break
+        return None
+
+    async def _look(self) -> Hashable | None:
+        if not self._users:
+            return None
+        if self._driver is None:
+            await self._open()
+        cursor = await self._driver.execute(_LOOK, prepare=False)
+        snapshot, standby, started = await cursor.fetchone()
+        return None if standby else (snapshot, started, self._opened)
+
+    async def _open(self) -> None:
+        # As for listening: a pool of its own takes no connection from anybody.
+        like = self._engine.sync_engine
+        self._own = AsyncEngine(sa.Engine(like.pool.recreate(), like.dialect, like.url))
+        self._held = await self._own.connect()
+        raw = await self._held.get_raw_connection()
+        driver: Any = raw.driver_connection
+        await driver.set_autocommit(True)
+        self._driver = driver
+        self._opened += 1
+
+    async def _drop(self) -> None:
+        held, own = self._held, self._own
+        self._held = self._own = self._driver = None
+        with suppress(Exception):
+            if held is not None:
+                await held.invalidate()
+                await held.close()
+            if own is not None:
+                await own.dispose()
+
+
+_revisions: dict[tuple[int, str], Revision] = {}
+
+
+def revision_of(engine: AsyncEngine) -> Revision:
+    """The one of an engine's database, for the running event loop. Used from now on."""
+    key = (id(asyncio.get_running_loop()), engine.url.render_as_string(hide_password=False))
+    revision = _revisions.get(key)
+    if revision is None:
+        revision = _revisions[key] = Revision(key, engine)
+    revision.use()
+    return revision

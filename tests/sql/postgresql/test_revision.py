@@ -1,0 +1,153 @@
+"""A poll whose tag is current reads no page, and is never answered with what was before it."""
+
+import asyncio
+import json
+
+import pytest
+from fastapi import FastAPI
+
+from headwater.sql import Table
+from headwater.sql.postgresql.revision import _revisions as revisions
+from headwater.sql.table import TableSource
+from headwater.web.fastapi import LiveRouter, Source
+from support.http import request
+from support.server import serving
+from support.tables import Client, Log, Recorder
+from support.until import until
+
+
+@pytest.fixture(params=[False, True], ids=["tracked", "untracked"])
+async def table(engine, request):
+    if request.param:
+        table = Table.untracked(engine, Log, order_by="created_at")
+    else:
+        table = Table(engine, Log)
+    yield table
+    await table.origin.detach()
+
+
+@pytest.fixture
+async def logs(table):
+    await table.origin.attach(Recorder())
+    # What the tail does when it begins is over.
+    await asyncio.sleep(0.2)
+    return table.where(user_id=1)
+
+
+INSERT = "INSERT INTO logs (user_id, created_at) VALUES (1, now())"
+
+
+async def test_it_is_the_same_until_something_is_committed(logs, session):
+    other = await session()
+    await other.execute(INSERT)
+    before = await logs.revision()
+    assert before is not None
+    assert await logs.revision() == before
+    for change in (
+        INSERT,
+        "UPDATE logs SET message = 'else'",
+        "DELETE FROM logs",
+        "TRUNCATE logs",
+    ):
+        await other.execute(change)
+        now = await logs.revision()
+        assert now != before, change
+        before = now
+
+
+async def test_an_older_transaction_that_commits_later_makes_a_difference(logs, session):
+    early, late = await session(), await session()
+    await early.execute("BEGIN")
+    await early.execute(INSERT)
+    await late.execute(INSERT)
+    before = await logs.revision()
+    assert await logs.revision() == before
+    await early.execute("COMMIT")
+    assert await logs.revision() != before
+
+
+async def test_it_is_not_asked_while_nobody_follows(table):
+    source = table.where(user_id=1)
+    assert await source.revision() is None
+    await table.origin.attach(Recorder())
+    assert await source.revision() is not None
+    await table.origin.detach()
+    assert await source.revision() is None
+
+
+async def test_one_connection_of_its_own_answers_all_tables_and_goes_with_them(
+    engine, logs, session
+):
+    other = await session()
+
+    async def asking():
+        found = await other.execute(
+            "SELECT pid FROM pg_stat_activity "
+            "WHERE query LIKE '%pg_postmaster_start_time()::text' AND pid <> pg_backend_pid()"
+        )
+        return [row[0] for row in await found.fetchall()]
+
+    clients = Table(engine, Client)
+    await clients.origin.attach(Recorder())
+    assert await asking() == []
+    told = await asyncio.gather(
+        *(source.revision() for _ in range(30) for source in (logs, clients.where()))
+    )
+    assert len(set(told)) == 1
+    assert len(await asking()) == 1
+    await clients.origin.detach()
+    assert await logs.revision() == told[0]
+    await logs.origin.detach()
+    await until(lambda: not revisions)
+    assert await asking() == []
+
+
+async def test_a_lost_connection_is_made_anew_and_what_was_known_is_forgotten(logs, session):
+    """A server that broke down may count transactions anew that it had lost."""
+    other = await session()
+    before = await logs.revision()
+    await other.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE query LIKE '%pg_postmaster_start_time()::text' AND pid <> pg_backend_pid()"
+    )
+    after = await logs.revision()
+    assert after not in (None, before)
+    assert await logs.revision() == after
+
+
+async def test_polls_read_a_page_only_when_something_was_committed(
+    engine, table, session, monkeypatch
+):
+    read = []
+    page = TableSource.page
+
+    async def counted(self, limit, **where):
+        read.append(limit)
+        return await page(self, limit, **where)
+
+    monkeypatch.setattr(TableSource, "page", counted)
+    app, live = FastAPI(), LiveRouter()
+    live.install(app, prefix="/api")
+
+    @live.feed("/logs", item=dict)
+    async def mine() -> Source:
+        return table.where(user_id=1)
+
+    async def poll(tag):
+        async with request(port, "/api/logs", headers={"If-None-Match": tag}) as answer:
+            return answer.status, answer.headers["etag"], await answer.body()
+
+    other = await session()
+    async with serving(app) as port, request(port, "/api/logs/stream") as stream:
+        await stream.next()
+        await asyncio.sleep(0.2)
+        _, tag, _ = await poll("none")
+        read.clear()
+        assert {(await poll(tag))[:2] for _ in range(5)} == {(304, tag)}
+        assert not read
+        for number in range(5):
+            await other.execute(INSERT)
+            status, now, body = await poll(tag)
+            assert status == 200
+            assert len(json.loads(body)["items"]) == number + 1
+            tag = now
