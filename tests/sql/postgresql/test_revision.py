@@ -5,12 +5,14 @@ import json
 
 import pytest
 from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from headwater.sql import Table
-from headwater.sql.postgresql.revision import _revisions as revisions
+from headwater.sql.postgresql import revision
 from headwater.sql.table import TableSource
 from headwater.web.fastapi import LiveRouter, Source
 from support.http import request
+from support.proxy import proxied
 from support.server import serving
 from support.tables import Client, Log, Recorder
 from support.until import until
@@ -98,7 +100,7 @@ async def test_one_connection_of_its_own_answers_all_tables_and_goes_with_them(
     await clients.origin.detach()
     assert await logs.revision() == told[0]
     await logs.origin.detach()
-    await until(lambda: not revisions)
+    await until(lambda: not revision._revisions)
     assert await asking() == []
 
 
@@ -151,3 +153,27 @@ async def test_polls_read_a_page_only_when_something_was_committed(
             assert status == 200
             assert len(json.loads(body)["items"]) == number + 1
             tag = now
+
+
+async def test_a_connection_that_is_silent_is_given_up(postgres, database, monkeypatch):
+    """As behind a firewall that forgot it."""
+    monkeypatch.setattr(revision, "_PATIENCE", 0.3)
+    async with proxied(str(postgres.folder / ".s.PGSQL.5432")) as proxy:
+        address = f"postgresql+psycopg://postgres@127.0.0.1:{proxy.port}/{database}"
+        engine = create_async_engine(address)
+        logs = Table(engine, Log)
+        await logs.origin.attach(Recorder())
+        before = await logs.where().revision()
+        assert before is not None
+        async with asyncio.timeout(15):
+            proxy.hold()
+            assert await logs.where().revision() is None
+            proxy.cut()
+            proxy.release()
+            assert await logs.where().revision() not in (None, before)
+            proxy.hold()
+            asking = asyncio.ensure_future(logs.where().revision())
+            await asyncio.sleep(0.1)
+            await logs.origin.detach()
+        assert await asking is None
+        await engine.dispose()

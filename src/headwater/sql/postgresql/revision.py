@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 from collections.abc import Hashable
 from contextlib import suppress
 from typing import Any
@@ -14,6 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from headwater.feeds.gathered import Gathered
 
 __all__ = ["Revision", "revision_of"]
+
+# Seconds that the server may take.
+_PATIENCE = 5.0
 
 logger = logging.getLogger("headwater.sql")
 
@@ -53,8 +58,7 @@ class Revision:
             if _revisions.get(self._key) is self:
                 del _revisions[self._key]
             # A look that is under way ends by itself.
-            with suppress(Exception):
-                await self._gathered.ask()
+            await self._gathered.ask()
             await self._drop()
 
     async def ask(self) -> Hashable | None:
@@ -63,16 +67,31 @@ class Revision:
 
     async def _answer(self) -> Hashable | None:
         for _ in range(2):
-            try:
-                return await self._look()
-            except Exception as error:
-                # Whoever wants to know reads a page, and is told then what is wrong.
-                logger.debug("cannot look for commits: %s", error)
-                again = self._driver is not None
-                await self._drop()
-                if not again:
-                    break
+            known = self._driver is not None
+            looking = asyncio.ensure_future(self._look())
+            await asyncio.wait([looking], timeout=_PATIENCE)
+            if not looking.done():
+                await self._give_up(looking)
+            elif looking.exception() is None:
+                return looking.result()
+            # Whoever wants to know reads a page, and is told then what is wrong.
+            logger.debug("cannot look for commits; the connection is dropped")
+            await self._drop()
+            if not known:
+                break
         return None
+
+    async def _give_up(self, looking: asyncio.Future[Hashable | None]) -> None:
+        """End a look that is not answered."""
+        if self._driver is None:
+            looking.cancel()
+        else:
+            # The driver does not let go of a statement that is cancelled before its server does.
+            with suppress(OSError), socket.socket(fileno=os.dup(self._driver.fileno())) as its:
+                its.shutdown(socket.SHUT_RDWR)
+        await asyncio.wait([looking], timeout=_PATIENCE)
+        if looking.done() and not looking.cancelled():
+            looking.exception()
 
     async def _look(self) -> Hashable | None:
         if not self._users:
