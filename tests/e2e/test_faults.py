@@ -194,7 +194,7 @@ def bad_start(server: Running, *arguments: str) -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     said = done.stderr.strip()

@@ -166,11 +166,12 @@ async def test_activity_keeps_an_item_in_the_window(tmp_path):
 
 
 async def test_the_snapshot_is_the_rest_body_also_after_items_left(tmp_path):
-    async with rig(tmp_path, timedelta(seconds=0.2)) as (port, run, _):
-        await run(add("x", ago=1))
-        await run(add("y"))
+    async with rig(tmp_path, timedelta(seconds=1)) as (port, run, _):
+        await run(add("x", ago=2))
         async with request(port, "/api/clients/stream") as answer:
             await answer.next()
+            await run(add("y"))
+            assert told(await answer.next())[0] == "client"
             assert told(await answer.next())[0] == "client_removed"
         page = await fetch(port, "/api/clients")
         async with request(port, "/api/clients/stream") as answer:
