@@ -387,3 +387,29 @@ async def test_a_poll_that_is_current_reads_no_page_and_never_an_old_one(tmp_pat
                 assert (status, now != tag) == (200, True)
                 tag = now
                 assert await poll(tag) == (304, tag)
+
+
+async def test_a_tag_from_before_nobody_followed_is_not_taken_for_current(tmp_path):
+    """Who counts commits begins anew with each following, and must not come to the same count."""
+    async with database(tmp_path) as engine:
+        table = Table(engine, Log)
+        table.origin.linger = 0
+        rig = Rig(lambda: table.where(user=1))
+        await insert(engine, Log, {"user": 1})
+
+        async def poll(tag):
+            async with request(port, "/f", headers={"If-None-Match": tag}) as answer:
+                return answer.status, answer.headers["etag"]
+
+        async with serving(rig.app) as port:
+            tag = "none"
+            for _ in range(3):
+                async with request(port, "/f/stream") as answer:
+                    await answer.next()
+                    status, tag = await poll(tag)
+                    assert status == 200
+                    assert await poll(tag) == (304, tag)
+                await until(lambda: table.origin.head is None)
+                with sqlite3.connect(tmp_path / "app.db") as other:
+                    other.execute("INSERT INTO logs (user) VALUES (1)")
+                other.close()

@@ -77,6 +77,16 @@ async def test_it_is_not_asked_while_nobody_follows(table):
     assert await source.revision() is None
 
 
+async def test_what_was_known_is_forgotten_while_nobody_follows(table):
+    source, known = table.where(user_id=1), set()
+    for _ in range(3):
+        await table.origin.attach(Recorder())
+        found = await source.revision()
+        assert found not in {None, *known}
+        known.add(found)
+        await table.origin.detach()
+
+
 async def test_one_connection_of_its_own_answers_all_tables_and_goes_with_them(
     engine, logs, session
 ):

@@ -45,7 +45,8 @@ class Revision:
         self._own: AsyncEngine | None = None
         self._held: AsyncConnection | None = None
         self._driver: Any = None
-        self._opened = 0
+        # One for each opened connection, and for no other.
+        self._opened = object()
 
     def use(self) -> None:
         """Keep it until ``let_go`` was called as often."""
@@ -111,7 +112,7 @@ class Revision:
         driver: Any = raw.driver_connection
         await driver.set_autocommit(True)
         self._driver = driver
-        self._opened += 1
+        self._opened = object()
 
     async def _drop(self) -> None:
         held, own = self._held, self._own

@@ -51,7 +51,8 @@ class Direct:
         self._opening = asyncio.Lock()
         self._reads: dict[object, float] = {}
         self._closed = False
-        self._opened = 0
+        # One for each opened connection, and for no other.
+        self._opened = object()
         self._versions = Gathered(self._look)
         self._prepared: WeakKeyDictionary[Any, _Prepared] = WeakKeyDictionary()
 
@@ -94,17 +95,18 @@ class Direct:
             del self._reads[token]
         return found
 
-    async def version(self) -> tuple[int, int]:
+    async def version(self) -> tuple[object, int]:
         """Equal for as long as nobody commits anything to the file.
 
         Many that ask at once are answered together, by a look that began after they asked.
         """
         return await self._versions.ask()
 
-    async def _look(self) -> tuple[int, int]:
+    async def _look(self) -> tuple[object, int]:
+        before = self._opened
         (row,) = await self.rows("PRAGMA data_version")
-        # Each connection counts on its own.
-        return self._opened, row[0]
+        # Each connection counts on its own. Of which one this is, is not known if there was another.
+        return (before if self._opened is before else object()), row[0]
 
     async def close(self) -> None:
         """Give up the connection for good. Idempotent."""
@@ -134,7 +136,7 @@ class Direct:
                 driver = raw.driver_connection  # a detached one does not tell any more
                 raw.detach()
                 self._held, self._identity, self._driver = held, identity, driver
-                self._opened += 1
+                self._opened = object()
             return self._driver
 
 
