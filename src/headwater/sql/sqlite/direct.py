@@ -105,7 +105,7 @@ class Direct:
     async def _look(self) -> tuple[object, int]:
         before = self._opened
         (row,) = await self.rows("PRAGMA data_version")
-        # Each connection counts on its own. Of which one this is, is not known if there was another.
+        # Each connection counts on its own; which one this is of is not known if there was another.
         return (before if self._opened is before else object()), row[0]
 
     async def close(self) -> None:
