@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from decimal import Decimal
 
 import pytest
@@ -19,6 +18,7 @@ from headwater.sql.alembic import add_tracking
 from support.command import run, started, url_of
 from support.relays import Moved
 from support.tables import Base
+from support.until import outside
 
 
 @pytest.fixture
@@ -131,10 +131,7 @@ async def test_a_relay_that_was_stopped_and_woken_up_appends_nothing_twice(moved
             os.kill(first.pid, signal.SIGCONT)
             await moved.add("c")
             await moved.until(*"abc")
-            deadline = time.monotonic() + 20
-            while "is held by another process" not in first.errors():
-                assert time.monotonic() < deadline
-                await asyncio.sleep(0.02)
+            await outside(lambda: "is held by another process" in first.errors())
             assert await asyncio.to_thread(second.end) == 0
             await moved.add("d")
             await moved.until(*"abcd")
@@ -144,10 +141,7 @@ async def test_it_waits_for_a_server_that_is_not_there_yet(options):
     """Whoever starts both at once need not say in which order."""
     nowhere = "postgresql://postgres@127.0.0.1:1/app?connect_timeout=1"
     with started(*line(options | {"--database": nowhere})) as process:
-        deadline = time.monotonic() + 30
-        while "trying again" not in process.errors():
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.02)
+        await outside(lambda: "trying again" in process.errors(), 30)
         assert await asyncio.to_thread(process.end) == 0
 
 
@@ -168,9 +162,12 @@ async def test_a_row_of_postgresql_as_json(postgres, tmp_path, options):
             connection.exec_driver_sql(A_ROW.replace("kinds", "shop.kinds"))
         address = f"postgresql://postgres@/{name}?host={postgres.folder}"
         with started(*line(options | {"--database": address, "--table": "shop.kinds"})):
-            async with open_log(options["--event-log"]) as log, asyncio.timeout(30):
-                while not (records := (await log.read("moved", START, 9)).records):
-                    await asyncio.sleep(0.02)
+            async with open_log(options["--event-log"]) as log:
+
+                async def moved():
+                    return (await log.read("moved", START, 9)).records
+
+                records = await outside(moved, 30)
     finally:
         engine.dispose()
         postgres.drop(name)
@@ -198,12 +195,9 @@ async def test_a_row_of_sqlite_as_json(moved, options):
     insert = "INSERT INTO kinds (id, price, at, j) VALUES (1, 1.5, '2026-01-02 03:04:05', '[1]')"
     await moved.run(insert)
     with started(*line(options | {"--table": "kinds"})):
-        async with asyncio.timeout(30):
-            while not await moved.events():
-                await asyncio.sleep(0.02)
-            await moved.run("DELETE FROM kinds")
-            while len(await moved.events()) < 2:
-                await asyncio.sleep(0.02)
+        await moved.count(1)
+        await moved.run("DELETE FROM kinds")
+        await moved.count(2)
     assert await moved.events() == [
         {"id": 1, "price": 1.5, "at": "2026-01-02T03:04:05", "j": [1]},
         {"_removed": {"id": 1}},

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from running import Running
 
 from headwater.protocol import Decoder
 from support.nats import Nats
+from support.until import outside, succeeds
 from support.valkey import Valkey
 
 
@@ -105,16 +107,12 @@ async def test_metrics_go_through_it_to_the_streams_of_all_workers_and_outlive_i
         for stream in streams:
             await stream.until(20)
         engine.kill()
-        async with asyncio.timeout(20):
-            while served.api.get("/readyz").status_code != 503:
-                await asyncio.sleep(0.05)
+        await outside(lambda: served.api.get("/readyz").status_code == 503)
         with pytest.raises(httpx.HTTPStatusError, match="503"):
             await asyncio.to_thread(served.report, 1000)
         assert served.api.get("/api/logs").status_code == 200, "the rest serves meanwhile"
         await engine.start()
-        async with asyncio.timeout(20):
-            while served.api.get("/readyz").status_code != 200:
-                await asyncio.sleep(0.05)
+        await outside(lambda: served.api.get("/readyz").status_code == 200)
         for number in range(20, 40):
             await asyncio.to_thread(served.report, number)
         for stream in streams:
@@ -137,13 +135,8 @@ async def test_the_backend_starts_before_its_event_log(
     try:
         started = asyncio.create_task(asyncio.to_thread(server.start))
         async with httpx.AsyncClient(base_url=server.address) as client:
-            async with asyncio.timeout(40):
-                while True:
-                    try:
-                        answer = await client.get("/readyz")
-                        break
-                    except httpx.TransportError:
-                        await asyncio.sleep(0.05)
+            asked = partial(client.get, "/readyz")
+            answer = await succeeds(asked, httpx.TransportError, patience=40)
             assert answer.status_code == 503
             assert answer.json()["checks"]["event_log"]["status"] == "down"
             assert answer.json()["checks"]["database"]["status"] == "up"

@@ -17,6 +17,7 @@ from headwater.testing.eventlog import Recorder
 from headwater.testing.eventlog.harness import numbers, read_all
 from support.nats import Nats
 from support.proxy import Proxy, proxied
+from support.until import outside, succeeds
 from support.valkey import Valkey
 
 ENGINES: list[Callable[[Path], Valkey | Nats]] = [
@@ -45,14 +46,7 @@ async def on(server: Valkey | Nats, proxy: Proxy | None = None) -> AsyncIterator
 
 
 async def append_until_it_works(log: EventLog, data: Any, key: str | None = None) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                await log.append("t", data, key=key)
-            except SourceUnavailableError:
-                await asyncio.sleep(0.02)
-            else:
-                return
+    await succeeds(lambda: log.append("t", data, key=key), SourceUnavailableError)
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
@@ -111,9 +105,11 @@ async def test_an_append_whose_answer_is_lost_is_an_error_and_a_retry_doubles_no
         await log.append("t", {"n": 0})
         proxy.hold()
         lost = asyncio.create_task(log.append("t", [{"n": 1}, {"n": 2}]))
-        async with asyncio.timeout(5):
-            while len(await read_all(other, "t")) < 3:
-                await asyncio.sleep(0.01)
+
+        async def arrived() -> bool:
+            return len(await read_all(other, "t")) == 3
+
+        await outside(arrived)
         proxy.cut()
         with pytest.raises(SourceUnavailableError, match="not known"):
             await lost
@@ -253,13 +249,8 @@ async def test_ten_thousand_topics_come_and_go(server: Valkey | Nats) -> None:
         await followers["topic:77"].count(1)
         proxy.cut()
         await append_until_it_works(log, {"n": 0})
-        async with asyncio.timeout(20):
-            while len(followers["topic:78"].records) == 0:
-                try:
-                    await log.append("topic:78", {"n": 2}, key="k")
-                    await followers["topic:78"].count(1)
-                except SourceUnavailableError:
-                    await asyncio.sleep(0.05)
+        await succeeds(lambda: log.append("topic:78", {"n": 2}, key="k"), SourceUnavailableError)
+        await followers["topic:78"].count(1)
         for topic, follower in followers.items():
             await log.unfollow(topic, follower)
         assert sum(len(one.records) for one in followers.values()) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import nats
@@ -16,6 +17,7 @@ from headwater.testing.eventlog import Recorder
 from headwater.testing.eventlog.harness import numbers, read_all
 from support.nats import Nats
 from support.processes import free_port
+from support.until import outside, succeeds
 
 
 class Cluster:
@@ -64,14 +66,8 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 async def opened(url: str) -> EventLog:
     """They elect somebody first, and nothing can be made before."""
     log = open_log(url)
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                await log.start()
-            except SourceUnavailableError:
-                await asyncio.sleep(0.1)
-            else:
-                return log
+    await succeeds(log.start, SourceUnavailableError, patience=60)
+    return log
 
 
 # Those who are left wait some seconds for one that said nothing before it went.
@@ -93,17 +89,9 @@ async def test_a_leader_that_goes_takes_nothing_with_it(
                 getattr(leader, end)()
             # One event or three, with the same key until it is acknowledged.
             data = [{"n": [n, part]} for part in range(1 + 2 * (n % 2))]
-            async with asyncio.timeout(60):
-                while True:
-                    try:
-                        await logs[n % 3].append("t", data, key=f"k{n}")
-                    except SourceUnavailableError:
-                        await asyncio.sleep(0.05)
-                    else:
-                        break
-        async with asyncio.timeout(60):
-            while not (kept := await read_when_there(logs[0])):
-                await asyncio.sleep(0.05)
+            append = partial(logs[n % 3].append, "t", data, key=f"k{n}")
+            await succeeds(append, SourceUnavailableError, patience=60)
+        kept = await outside(lambda: read_when_there(logs[0]), 60)
         wanted = [[n, part] for n in range(120) for part in range(1 + 2 * (n % 2))]
         assert numbers(kept) == wanted
         for follower in followers:

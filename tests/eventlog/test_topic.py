@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import pytest
 
 from headwater.errors import PositionError, ResetReason, SourceUnavailableError, UsageError
-from headwater.eventlog import Bounds, MemoryLog, Offset
+from headwater.eventlog import START, Bounds, MemoryLog, Offset
 from headwater.eventlog.topic import TopicPlace
 from headwater.feeds.position import Position
 from headwater.feeds.source import Change, Place
+from support.until import until
 
 
 class Sink:
@@ -138,22 +139,25 @@ async def test_a_revision_says_whether_a_page_would_be_the_same() -> None:
 
 
 async def test_who_asks_in_one_moment_is_answered_together() -> None:
-    class Counting(MemoryLog):
+    class Slow(MemoryLog):
         asked = 0
 
         async def bounds(self, topic: str) -> Bounds:
+            found = await super().bounds(topic)
             self.asked += 1
-            await asyncio.sleep(0.01)
-            return await super().bounds(topic)
+            await go_on.wait()
+            return found
 
-    log = Counting()
+    log, go_on = Slow(), asyncio.Event()
     topic = log.topic("t")
     await topic.origin.attach(Sink())
-    asking = [asyncio.ensure_future(topic.revision()) for _ in range(20)]
-    await asyncio.sleep(0.005)
+    first = [asyncio.ensure_future(topic.revision()) for _ in range(20)]
+    await until(lambda: log.asked)
     # What is appended now was not seen by those, and is by whoever asks from now on.
     (record,) = await log.append("t", {"n": 1})
-    later = await asyncio.gather(*(topic.revision() for _ in range(20)))
-    assert {bounds.latest for bounds in later if isinstance(bounds, Bounds)} == {record.offset}
-    await asyncio.gather(*asking)
+    later = [asyncio.ensure_future(topic.revision()) for _ in range(20)]
+    go_on.set()
+    for asking, latest in ((first, START), (later, record.offset)):
+        found = await asyncio.gather(*asking)
+        assert {bounds.latest for bounds in found if isinstance(bounds, Bounds)} == {latest}
     assert log.asked == 2

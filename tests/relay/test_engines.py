@@ -8,10 +8,11 @@ import pytest
 from redis.asyncio import Redis
 
 from headwater.errors import RelayStoppedError
-from headwater.eventlog import START, open_log
+from headwater.eventlog import open_log
 from headwater.relay.ledger import RELAYS
 from support.nats import Nats
 from support.relays import Moved, Troubled, holding, running
+from support.until import outside
 from support.valkey import Valkey
 
 
@@ -42,13 +43,9 @@ async def test_a_relay_waits_for_a_server_that_is_away(server, there):
         await there.until(*(f"m{n}" for n in range(25)))
         server.kill()
         await there.add(*(f"m{n}" for n in range(25, 50)))
-        async with asyncio.timeout(20):
-            while relay.holds:
-                await asyncio.sleep(0.01)
+        await outside(lambda: not relay.holds)
         await server.start()
-        async with asyncio.timeout(20):
-            while relay.relayed < 50:
-                await asyncio.sleep(0.01)
+        await outside(lambda: relay.relayed >= 50)
         await there.until(*(f"m{n}" for n in range(50)))
 
 
@@ -93,11 +90,7 @@ async def test_more_rows_than_one_append_takes(there):
     rows = [f"m{n}" for n in range(2500)]
     await there.add(*rows)
     async with running(there.relay(batch=1000)):
-        async with asyncio.timeout(30):
-            while (await there.log.bounds("moved")).latest == START or len(
-                await there.messages()
-            ) < 2500:
-                await asyncio.sleep(0.05)
+        await there.count(2500)
     assert await there.messages() == rows
 
 

@@ -14,6 +14,7 @@ from headwater.relay.ledger import RELAYS
 from headwater.sql import Table, renew_epochs
 from support.relays import Moved, Troubled, holding, running
 from support.tables import Client, Log
+from support.until import outside
 
 
 @pytest.fixture
@@ -80,9 +81,7 @@ async def test_a_holder_that_was_asleep_does_no_harm(moved, log):
             log.gate.set()
             await moved.add("d")
             await moved.until(*"abcd")
-            async with asyncio.timeout(20):
-                while sleeper.holds:
-                    await asyncio.sleep(0.01)
+            await outside(lambda: not sleeper.holds)
             assert other.holds
             # And it is there when it is needed.
             other.stop()
@@ -108,9 +107,11 @@ async def test_a_holder_that_lives_is_not_replaced(moved):
         await holding(one)
         async with running(other):
             before = (await moved.state()).beat
-            async with asyncio.timeout(20):
-                while (await moved.state()).beat < before + 10:
-                    await asyncio.sleep(0.05)
+
+            async def ten_later():
+                return (await moved.state()).beat >= before + 10
+
+            await outside(ten_later)
             assert one.holds or other.holds
             assert (await moved.state()).fence <= 2
 
@@ -119,9 +120,7 @@ async def test_other_programs_may_append_to_the_topic(moved):
     await moved.add("a")
     for message in "bc":
         async with running(moved.relay()):
-            async with asyncio.timeout(20):
-                while (await moved.messages())[-1:] != [chr(ord(message) - 1)]:
-                    await asyncio.sleep(0.01)
+            await moved.until("a", *(["by hand", "b"] if message == "c" else []))
             await moved.log.append("moved", {"message": "by hand"}, key=f"relay:{message}")
         await moved.add(message)
     async with running(moved.relay()):
@@ -208,9 +207,11 @@ async def test_a_table_with_a_new_epoch(moved, on_reset):
 async def settled(moved):
     """Until the row of the relay names the table's epoch of now."""
     head = await Table(moved.engine, Log).reader.head()
-    async with asyncio.timeout(20):
-        while (await moved.state()).epoch != head.epoch:
-            await asyncio.sleep(0.01)
+
+    async def named():
+        return (await moved.state()).epoch == head.epoch
+
+    await outside(named)
 
 
 async def test_removals_of_a_keyed_table_that_were_trimmed(moved):
@@ -223,9 +224,7 @@ async def test_removals_of_a_keyed_table_that_were_trimmed(moved):
     await moved.run("DELETE FROM clients WHERE id = 'x'")
     assert await Table(moved.engine, Client).trim(max_count=0, grace=0)
     async with running(moved.relay(Client, batch=1)):
-        async with asyncio.timeout(20):
-            while [one.get("id") for one in await moved.events()] != ["z"]:
-                await asyncio.sleep(0.01)
+        assert [one.get("id") for one in await moved.count(1)] == ["z"]
 
 
 @pytest.mark.parametrize(("on_reset", "there"), [("repeat", "abc"), ("skip", "c")])
@@ -318,9 +317,7 @@ async def test_the_file_of_the_database_may_be_away_for_a_while(moved, tmp_path,
         for name in ("table.db", "table.db-wal", "table.db-shm"):
             if (tmp_path / name).exists():
                 (tmp_path / name).rename(tmp_path / f"away-{name}")
-        async with asyncio.timeout(20):
-            while "waits" not in caplog.text:
-                await asyncio.sleep(0.01)
+        await outside(lambda: "waits" in caplog.text)
         for file in list(tmp_path.glob("away-*")):
             file.rename(tmp_path / file.name.removeprefix("away-"))
         await holding(relay)

@@ -126,3 +126,9 @@ async def request(
         yield answer
     finally:
         writer.transport.abort()
+
+
+async def poll(port: int, path: str, tag: str) -> tuple[int, str]:
+    """Status and tag of the answer to a client that has one of this tag."""
+    async with request(port, path, headers={"If-None-Match": tag}) as answer:
+        return answer.status, answer.headers["etag"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import sysconfig
 from collections.abc import AsyncIterator, Sequence
@@ -14,6 +13,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from support.processes import Program
+from support.until import outside
 
 
 def server_program() -> str:
@@ -64,9 +64,7 @@ class Nats(Program):
         assert not self._folder("headwater").exists()
 
     async def _removed(self, name: str) -> None:
-        async with asyncio.timeout(10):
-            while self._folder(name).exists():
-                await asyncio.sleep(0.005)
+        await outside(lambda: not self._folder(name).exists())
 
     def _folder(self, name: str) -> Path:
         return self.folder / "streams" / "jetstream" / "$G" / "streams" / name

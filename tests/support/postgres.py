@@ -23,6 +23,8 @@ NOBODY = 65534
 
 # As on a server that people use, but for what only a power cut would tell.
 SETTINGS = {
+    # It takes transactions of its own, whenever it likes.
+    "autovacuum": "off",
     "fsync": "off",
     "listen_addresses": "",
     "max_connections": "150",

@@ -9,6 +9,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from support.until import outside
+
 
 def free_port() -> int:
     """A port that nothing listens at just now."""
@@ -45,10 +47,12 @@ class Program:
             self._process = subprocess.Popen(
                 self.command(), stdout=output, stderr=subprocess.STDOUT, cwd=self.folder
             )
-        async with asyncio.timeout(20):
-            while not await self.answers():
-                assert self._process.poll() is None, self.log
-                await asyncio.sleep(0.01)
+        await outside(self._up)
+
+    async def _up(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log
+        return await self.answers()
 
     async def answers(self) -> bool:
         """Whether it can be worked with."""
@@ -72,9 +76,7 @@ class Program:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         status = Path(f"/proc/{self._process.pid}/stat")
-        async with asyncio.timeout(10):
-            while status.read_text().rpartition(")")[2].split()[0] != "T":
-                await asyncio.sleep(0.005)
+        await outside(lambda: status.read_text().rpartition(")")[2].split()[0] == "T")
 
     def resume(self) -> None:
         assert self._process is not None

@@ -12,6 +12,7 @@ from headwater.eventlog import START, EventLog
 from headwater.relay import Relay
 from headwater.sql import Table
 from support.tables import Log
+from support.until import outside
 
 # Long enough for a busy machine, short enough to wait for.
 LEASE = 0.5
@@ -55,9 +56,20 @@ class Moved:
 
     async def until(self, *messages: str, topic="moved", log=None) -> None:
         """Wait until the log has these messages, and no others."""
-        async with asyncio.timeout(20):
-            while await self.messages(topic, log) != list(messages):
-                await asyncio.sleep(0.01)
+
+        async def there():
+            return await self.messages(topic, log) == list(messages)
+
+        await outside(there)
+
+    async def count(self, least, topic="moved"):
+        """All events of the topic, once there are so many."""
+
+        async def enough():
+            found = await self.events(topic)
+            return found if len(found) >= least else None
+
+        return await outside(enough, 30)
 
     async def state(self, name="moved"):
         """The relay's row."""
@@ -80,12 +92,7 @@ async def running(*relays: Relay):
 
 async def holding(*relays: Relay) -> Relay:
     """The one that holds the relay, once one does."""
-    async with asyncio.timeout(20):
-        while True:
-            for relay in relays:
-                if relay.holds:
-                    return relay
-            await asyncio.sleep(0.01)
+    return await outside(lambda: next((relay for relay in relays if relay.holds), None))
 
 
 class Troubled(EventLog):

@@ -9,6 +9,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from headwater.sql import track
+from headwater.sql.table import TableSource
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -50,6 +51,19 @@ class Client(Base):
     team_id: Mapped[int] = mapped_column(server_default="1")
     name: Mapped[str | None] = mapped_column(unique=True)
     seen_at: Mapped[datetime | None] = mapped_column(Aware)
+
+
+def pages_read(monkeypatch) -> list[int]:
+    """The limits of all pages that are read of tables from now on."""
+    read = []
+    page = TableSource.page
+
+    async def counted(self, limit, **where):
+        read.append(limit)
+        return await page(self, limit, **where)
+
+    monkeypatch.setattr(TableSource, "page", counted)
+    return read
 
 
 class Clock:

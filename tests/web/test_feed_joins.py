@@ -17,10 +17,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from headwater.eventlog import MemoryLog
 from headwater.feeds import Poll
 from headwater.sql import Table, sqlite_engine, track
-from headwater.sql.table import TableSource
 from headwater.web.fastapi import LiveRouter, Source
-from support.http import request
+from support.http import poll, request
 from support.server import serving
+from support.tables import pages_read
 from support.until import until
 
 
@@ -345,30 +345,19 @@ async def test_streams_that_resume_at_one_place_share_the_read():
 
 async def test_a_poll_that_is_current_reads_no_page_and_never_an_old_one(tmp_path, monkeypatch):
     """What was committed before a poll is in its answer, whoever committed it."""
-    read = []
-    page = TableSource.page
-
-    async def counted(self, limit, **where):
-        read.append(limit)
-        return await page(self, limit, **where)
-
-    monkeypatch.setattr(TableSource, "page", counted)
+    read = pages_read(monkeypatch)
     async with database(tmp_path) as engine:
         table = Table(engine, Log)
         rig = Rig(lambda: table.where(user=1))
         await insert(engine, Log, {"user": 1})
 
-        async def poll(tag):
-            async with request(port, "/f", headers={"If-None-Match": tag}) as answer:
-                return answer.status, answer.headers["etag"]
-
         async with serving(rig.app) as port, request(port, "/f/stream") as answer:
             await answer.next()
-            status, tag = await poll("none")
+            status, tag = await poll(port, "/f", "none")
             assert status == 200
             read.clear()
-            assert [await poll(tag) for _ in range(3)] == [(304, tag)] * 3
-            assert await poll("other") == (200, tag)
+            assert [await poll(port, "/f", tag) for _ in range(3)] == [(304, tag)] * 3
+            assert await poll(port, "/f", "other") == (200, tag)
             assert len(read) == 1
             for change in (
                 "INSERT INTO logs (user) VALUES (1)",
@@ -379,14 +368,14 @@ async def test_a_poll_that_is_current_reads_no_page_and_never_an_old_one(tmp_pat
                 with sqlite3.connect(tmp_path / "app.db") as other:
                     other.execute(change)
                 other.close()
-                status, now = await poll(tag)
+                status, now = await poll(port, "/f", tag)
                 assert (status, now != tag) == (200, True)
                 tag = now
                 await insert(engine, Log, {"user": 1})
-                status, now = await poll(tag)
+                status, now = await poll(port, "/f", tag)
                 assert (status, now != tag) == (200, True)
                 tag = now
-                assert await poll(tag) == (304, tag)
+                assert await poll(port, "/f", tag) == (304, tag)
 
 
 async def test_a_tag_from_before_nobody_followed_is_not_taken_for_current(tmp_path):
@@ -397,18 +386,14 @@ async def test_a_tag_from_before_nobody_followed_is_not_taken_for_current(tmp_pa
         rig = Rig(lambda: table.where(user=1))
         await insert(engine, Log, {"user": 1})
 
-        async def poll(tag):
-            async with request(port, "/f", headers={"If-None-Match": tag}) as answer:
-                return answer.status, answer.headers["etag"]
-
         async with serving(rig.app) as port:
             tag = "none"
             for _ in range(3):
                 async with request(port, "/f/stream") as answer:
                     await answer.next()
-                    status, tag = await poll(tag)
+                    status, tag = await poll(port, "/f", tag)
                     assert status == 200
-                    assert await poll(tag) == (304, tag)
+                    assert await poll(port, "/f", tag) == (304, tag)
                 await until(lambda: table.origin.head is None)
                 with sqlite3.connect(tmp_path / "app.db") as other:
                     other.execute("INSERT INTO logs (user) VALUES (1)")

@@ -15,7 +15,7 @@ from headwater.delivery import follower as follower_module
 from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog
 from headwater.web.fastapi import LiveRouter, Problem, Source, guard, identify
-from support.http import request
+from support.http import poll, request
 from support.server import serving
 from support.until import until
 
@@ -225,24 +225,20 @@ async def test_a_poll_that_is_current_reads_no_page_while_somebody_follows(monke
 
     monkeypatch.setattr(rig.log, "latest", counted)
 
-    async def poll(tag):
-        async with request(port, "/api/things", headers={"If-None-Match": tag}) as answer:
-            return answer.status, answer.headers["etag"]
-
     async with serving(rig.app) as port:
-        _, tag = await poll("none")
-        assert {await poll(tag) for _ in range(3)} == {(304, tag)}
+        _, tag = await poll(port, "/api/things", "none")
+        assert {await poll(port, "/api/things", tag) for _ in range(3)} == {(304, tag)}
         assert len(read) == 4  # nobody follows
         async with request(port, "/api/things/stream") as stream:
             await stream.next()
-            assert await poll(tag) == (304, tag)
+            assert await poll(port, "/api/things", tag) == (304, tag)
             read.clear()
-            assert {await poll(tag) for _ in range(3)} == {(304, tag)}
+            assert {await poll(port, "/api/things", tag) for _ in range(3)} == {(304, tag)}
             assert not read
             await rig.add(2)
-            status, now = await poll(tag)
+            status, now = await poll(port, "/api/things", tag)
             assert (status, now != tag) == (200, True)
-            assert await poll(now) == (304, now)
+            assert await poll(port, "/api/things", now) == (304, now)
             assert len(read) == 1
 
 

@@ -16,6 +16,7 @@ from headwater.testing.eventlog import Recorder
 from headwater.testing.eventlog.harness import numbers, read_all
 from support.postgres import Postgres
 from support.proxy import Proxy, proxied
+from support.until import succeeds
 
 
 @pytest.fixture
@@ -50,14 +51,7 @@ async def silence(network: Proxy) -> AsyncIterator[None]:
 
 
 async def append_until_it_works(log: EventLog, data: Any, key: str) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                await log.append("t", data, key=key)
-            except SourceUnavailableError:
-                await asyncio.sleep(0.02)
-            else:
-                return
+    await succeeds(lambda: log.append("t", data, key=key), SourceUnavailableError)
 
 
 async def test_what_others_append_while_connections_are_cut_is_not_lost(

@@ -17,7 +17,7 @@ from headwater.eventlog.record import START
 from headwater.eventlog.sql import SqlLog
 from headwater.testing.eventlog import Recorder
 from support.postgres import Postgres
-from support.until import until
+from support.until import outside, succeeds, until
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +40,7 @@ def place(own):
 
 async def appended(log, n):
     """Append with a key until it is acknowledged, as a caller does."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return await log.append("t", {"n": n}, key=f"k{n}")
-            except SourceUnavailableError:
-                await asyncio.sleep(0.02)
+    return await succeeds(lambda: log.append("t", {"n": n}, key=f"k{n}"), SourceUnavailableError)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["restart", "crash"])
@@ -221,15 +216,15 @@ async def replicated(standby, place):
     """Until it has the tables of the log."""
     name = psycopg.conninfo.conninfo_to_dict(place)["dbname"]
     there = "SELECT to_regclass('headwater_events') IS NOT NULL"
-    async with asyncio.timeout(20):
-        while True:
-            with (
-                suppress(psycopg.OperationalError),
-                psycopg.connect(standby.conninfo(name), autocommit=True) as connection,
-            ):
-                if connection.execute(there).fetchone()[0]:
-                    return
-            await asyncio.sleep(0.02)
+
+    def copied():
+        with (
+            suppress(psycopg.OperationalError),
+            psycopg.connect(standby.conninfo(name), autocommit=True) as connection,
+        ):
+            return connection.execute(there).fetchone()[0]
+
+    await outside(copied)
 
 
 async def test_a_standby_can_be_followed_and_takes_no_appends(own, place):
@@ -243,9 +238,11 @@ async def test_a_standby_can_be_followed_and_takes_no_appends(own, place):
             standby.start()
             await replicated(standby, place)
             async with open_log(place.replace(str(own.folder), str(standby.folder))) as copy:
-                async with asyncio.timeout(20):
-                    while not (await copy.read("t", START, 1)).records:
-                        await asyncio.sleep(0.02)
+
+                async def come():
+                    return (await copy.read("t", START, 1)).records
+
+                await outside(come)
                 follower = Recorder(20)
                 await copy.follow("t", follower)
                 with pytest.raises(SourceUnavailableError, match="takes no writes"):

@@ -8,6 +8,7 @@ import signal
 import psycopg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from headwater.delivery.hub import Hub
@@ -17,7 +18,7 @@ from headwater.sql import Table
 from support.postgres import Postgres
 from support.streams import StreamClient
 from support.tables import Base, Log, Recorder
-from support.until import until
+from support.until import succeeds, until
 
 LOGS = Feed("logs", collection="logs", event="log")
 
@@ -56,15 +57,13 @@ async def test_a_server_that_is_away_makes_streams_wait(server, engine, caplog):
         await Table(engine, Log).origin.attach(Recorder())
     await until(lambda: [r for r in caplog.records if "cannot be read" in r.message])
     await asyncio.to_thread(server.start)
+
+    async def insert():
+        async with engine.begin() as connection:
+            await connection.execute(text("INSERT INTO logs (user_id) VALUES (2)"))
+
     # A pooled connection of before fails once.
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                async with engine.begin() as connection:
-                    await connection.execute(text("INSERT INTO logs (user_id) VALUES (2)"))
-                break
-            except Exception:
-                await asyncio.sleep(0.01)
+    await succeeds(insert, DBAPIError)
     await sink.count(2)
     assert not sink.resets
     assert [c.item["id"] for c in (await table.where().page(9, after=place)).changes] == [2]
@@ -107,11 +106,9 @@ async def test_restarts_under_load(server, engine, how):
 
     async def write():
         while not done.is_set():
-            try:
-                connection = await psycopg.AsyncConnection.connect(server.conninfo("postgres"))
-            except psycopg.Error:
-                await asyncio.sleep(0.01)
-                continue
+            connection = await succeeds(
+                lambda: psycopg.AsyncConnection.connect(server.conninfo("postgres")), psycopg.Error
+            )
             try:
                 async with connection:
                     while not done.is_set():

@@ -11,6 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from headwater.sql import Table, track
 from headwater.sql.postgresql import watch
 from support.tables import Client, Log, Recorder
+from support.until import until
 
 
 class Quiet(DeclarativeBase):
@@ -118,9 +119,7 @@ async def test_looks_become_rare_while_nothing_happens(engine, monkeypatch):
     )
     sink = Recorder()
     await table.origin.attach(sink)
-    async with asyncio.timeout(5):
-        while 0.04 not in waits:
-            await asyncio.sleep(0.01)
+    await until(lambda: 0.04 in waits)
     looks = [wait for wait in waits if wait in (0.01, 0.02, 0.04)]
     assert looks[-1] == 0.04
     await table.origin.detach()

@@ -144,8 +144,10 @@ async def test_a_file_that_was_replaced_has_a_moment_to_lose_the_log_of_the_old_
     with closing(sqlite3.connect(path)) as now, closing(sqlite3.connect(other)) as copy:
         now.backup(copy)
     commit(other)
+    seen, failed = [], Looks.failed
+    monkeypatch.setattr(Looks, "failed", lambda self, *wait: (seen.append(1), failed(self, *wait)))
     other.replace(path)
-    await asyncio.sleep(0.05)
+    await until(lambda: seen)
     for end in ("-wal", "-shm"):
         Path(f"{path}{end}").unlink()
     await sink.count(2)
@@ -208,10 +210,12 @@ def test_what_this_process_writes_gives_no_hint_until_it_is_committed(tmp_path):
     """Its commit wakes the tail by itself."""
     file = tmp_path / "data.db"
     file.touch()
-    asked, writing = [], True
+    asked, enough, writing = [], threading.Event(), True
 
     def own():
         asked.append(1)
+        if len(asked) == 5:
+            enough.set()
         return writing
 
     looks = Looks(str(file), 600.0, own)
@@ -219,8 +223,7 @@ def test_what_this_process_writes_gives_no_hint_until_it_is_committed(tmp_path):
     done = []
     waiting = threading.Thread(target=lambda: done.append(looks.wait()))
     waiting.start()
-    while len(asked) < 5:
-        time.sleep(0.001)
+    assert enough.wait(10)
     assert not done
     writing = False
     waiting.join(10)
