@@ -135,7 +135,7 @@ def start(*arguments):
     )
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 def test_ctrl_c_ends_it_cleanly_and_tells_the_position(scripted_server):
     held = threading.Event()
     scripted_server.stream(SNAPSHOT, log(3), log(4), held)
@@ -150,7 +150,7 @@ def test_ctrl_c_ends_it_cleanly_and_tells_the_position(scripted_server):
     assert re.fullmatch("headwater: to go on from here: --last-event-id 'p[34]'\n", errors)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="pipes")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows tells of a closed pipe in another way")
 def test_a_reader_that_has_enough_ends_it_without_an_error(scripted_server):
     more = threading.Event()
     scripted_server.stream(log(1), more, *[log(number) for number in range(2, 50)])

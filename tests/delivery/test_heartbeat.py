@@ -77,7 +77,7 @@ async def test_a_fault_in_one_stream_keeps_no_other_from_being_beaten(caplog):
 
 def test_a_stream_can_open_while_heartbeats_are_overdue():
     """On a busy uvloop a timer that is due has no time; new streams were answered 500 for it."""
-    uvloop = pytest.importorskip("uvloop")
+    uvloop = pytest.importorskip("uvloop", reason="uvloop is not made for this platform")
 
     async def open_late():
         heartbeats = Heartbeats()

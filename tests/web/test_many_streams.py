@@ -62,7 +62,9 @@ async def read(client: socket.socket, until: bytes) -> list[int]:
     return [int(found) for found in re.findall(rb'"n":(\d+),', raw)]
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/fd").exists(), reason="it counts descriptors in Linux's /proc"
+)
 @pytest.mark.parametrize("io_uring", [True, False])
 async def test_each_item_once_also_beside_those_who_stop_reading_or_leave(io_uring):
     held = rings()

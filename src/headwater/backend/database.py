@@ -131,7 +131,7 @@ def _server(url: str) -> URL:
             "postgresql:///name?host=/folder for a Unix socket."
         ) from error
     try:
-        import psycopg  # noqa: F401
+        import psycopg  # noqa: F401 - whether it can be: it needs libpq
     except ImportError as error:
         raise StartupError(f"{MissingExtraError('postgres', 'psycopg')}.") from error
     return found
@@ -187,8 +187,10 @@ class Database:
         """Whether a text is one of the keys of a look-up."""
         if self.is_sqlite:
             each = func.json_each(bindparam("keys", type_=Text())).table_valued("value")
-            return column.in_(select(each.c.value))  # type: ignore[no-any-return]
-        return column == any_(bindparam("keys", type_=ARRAY(Text())))  # type: ignore[no-any-return]
+            found: ColumnElement[bool] = column.in_(select(each.c.value))
+        else:
+            found = column == any_(bindparam("keys", type_=ARRAY(Text())))
+        return found
 
     async def look_up(
         self, query: Select[*tuple[Any, ...]], keys: Sequence[str], **values: Any

@@ -84,19 +84,15 @@ class Moment(TypeDecorator[datetime]):
         return value.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
 
     def process_result_value(self, value: Any, _: Dialect) -> datetime | None:
-        return None if value is None else _read(value)
+        return _aware(value)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
         # One call for a value instead of three: it is done for every row that is told.
-        if dialect.name == "sqlite":
-            return _read_or_none
-        return super().result_processor(dialect, coltype)
+        return _aware if dialect.name == "sqlite" else super().result_processor(dialect, coltype)
 
 
-def _read_or_none(value: Any) -> datetime | None:
-    return None if value is None else _read(value)
-
-
-def _read(value: Any) -> datetime:
+def _aware(value: Any) -> datetime | None:
+    if value is None:
+        return None
     found = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)

@@ -80,8 +80,8 @@ def publish(
                 for body, count in _bodies(items, collection, batch):
                     answer = _post(client, address, body)
                     published += count
-                    for id in _ids(answer):  # noqa: A001 - the field's name
-                        print(id, flush=True)
+                    for each in _ids(answer):
+                        print(each, flush=True)
     except KeyboardInterrupt:
         say(f"{published} published")
         raise typer.Exit(_INTERRUPTED) from None
@@ -211,7 +211,7 @@ def _field_errors(answer: httpx.Response, said: str) -> Iterator[str]:
 def _ids(answer: httpx.Response) -> list[str]:
     members = _members(answer)
     ids = members.get("ids", [members["id"]] if "id" in members else [])
-    return [str(id) for id in ids] if isinstance(ids, list) else []  # noqa: A001
+    return [str(each) for each in ids] if isinstance(ids, list) else []
 
 
 def _members(answer: httpx.Response) -> dict[str, Any]:

@@ -74,7 +74,8 @@ class DirectSender(Sender, asyncio.Protocol):
         if sock is not None:
             # Not every transport lets its socket be set; then the kernel's own bound holds.
             with contextlib.suppress(OSError, AttributeError):
-                _bound(sock)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED)
             # Of a connection with TLS only its transport knows what to write. Elsewhere than on
             # POSIX a socket's number is no file's, or another file's.
             plain = transport.get_extra_info("ssl_object") is None
@@ -148,27 +149,10 @@ class DirectSender(Sender, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """A client has nothing to say on a stream; what it sends is read and dropped."""
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, _exc: Exception | None) -> None:
         self.closed = True
         self.full = False
         self.busy_since = None
         self.stream.idle()
         self.stream.lost()
         self.stream.release()
-
-
-def _bound(sock: socket.socket) -> None:
-    if type(sock).__module__ != "uvloop.loop":
-        _set(sock)
-        return
-    # uvloop makes a socket for each question to its own; here it is one for both.
-    lent = socket.SocketType(fileno=sock.fileno())
-    try:
-        _set(lent)
-    finally:
-        lent.detach()
-
-
-def _set(sock: socket.SocketType) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED)

@@ -44,7 +44,7 @@ class Tap:
     def take(self, change: Change) -> None:
         self._taken.append(change)
 
-    def flush(self, now: float) -> None:  # noqa: ARG002
+    def flush(self, _now: float) -> None:
         taken, self._taken = self._taken, []
         try:
             self._call(taken)

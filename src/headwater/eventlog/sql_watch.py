@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -112,7 +111,7 @@ class _Look:
         self._version: int | None = None
 
     def __call__(self) -> Head | None:
-        status = os.stat(self._path)  # noqa: PTH116
+        status = Path(self._path).stat()
         identity = (status.st_dev, status.st_ino)
         if self._connection is None or identity != self._identity:
             if self._connection is not None and self._looks.hinted:

@@ -81,20 +81,15 @@ class Feed:
 
     def data(self, change: Change) -> bytes:
         """A change's JSON, made once for all streams of this feed."""
-        data = change.frames.get(self)
+        data = change.encoded.get(self)
         if data is None:
-            data = change.frames[self] = self._encoded(change)
+            data = change.encoded[self] = self._encoded(change)
         return data
 
     def frame(self, change: Change, epoch: str) -> bytes:
-        """A change's event, made once for all streams of this feed."""
-        cached = change.frames.get((self, epoch))
-        if cached is None:
-            # The data is in the frame from now on, so it is not kept beside it.
-            data = change.frames.get(self) or self._encoded(change)
-            cached = self._framed(change, epoch, change.place, data)
-            change.frames[self, epoch] = cached
-        return cached
+        """A change's event. The data is in it, so it is not kept beside it."""
+        data = change.encoded.get(self) or self._encoded(change)
+        return self._framed(change, epoch, change.place, data)
 
     def frame_at(self, change: Change, epoch: str, place: Place | None) -> bytes:
         """A change's event with another place than its own, for feeds with a window."""

@@ -321,10 +321,10 @@ class PollSource(Source):
 
 def _key_of(item: Any, key: str) -> Hashable:
     try:
-        found = item[key] if isinstance(item, Mapping) else getattr(item, key)
+        found: Hashable = item[key] if isinstance(item, Mapping) else getattr(item, key)
     except (KeyError, AttributeError):
         raise EncodingError(
             f"an item has no {key!r}, which is the poll's key: {item!r:.200}"
         ) from None
     hash(found)
-    return found  # type: ignore[no-any-return]
+    return found

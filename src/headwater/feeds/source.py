@@ -109,8 +109,8 @@ class Change:
     removed: bool = False
     key: Mapping[str, Any] | None = None
     moment: datetime | None = None
-    # Encoded frames by feed, filled by the hub: an item is encoded once for all its streams.
-    frames: dict[Hashable, bytes] = field(default_factory=dict, repr=False)
+    # Its JSON by feed, where several may want it.
+    encoded: dict[Hashable, bytes] = field(default_factory=dict, repr=False)
 
 
 class Sink(Protocol):

@@ -57,7 +57,7 @@ def _text(data: Any, serializer: Callable[[Any], str]) -> str:
     return text
 
 
-def frame(event: str | None, id: str | None, data: bytes) -> bytes:  # noqa: A002
+def frame(event: str | None, id: str | None, data: bytes) -> bytes:  # noqa: A002 - as in the standard
     """The block for data that is one line of UTF-8 already, such as encoded JSON.
 
     The data is not decoded again. Raises FramingError when it holds CR or LF, or when ``event`` or

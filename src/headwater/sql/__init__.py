@@ -3,7 +3,7 @@
 from headwater.errors import MissingExtraError
 
 try:
-    import sqlalchemy as _sqlalchemy  # noqa: F401
+    import sqlalchemy as _sqlalchemy  # noqa: F401 - whether it is here
 except ImportError as error:
     raise MissingExtraError("sql", "sqlalchemy") from error
 

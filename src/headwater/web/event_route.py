@@ -46,7 +46,7 @@ class HoldResponse(Response):
         self._connection = connection
         self._stream = stream
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG002
+    async def __call__(self, _scope: Any, _receive: Any, _send: Any) -> None:
         await self._connection.hold(self._stream)
         if self.background is not None:
             await self.background()

@@ -48,18 +48,8 @@ def encoder_of(item: Any, name: str) -> Callable[[Any], bytes]:
 
 
 def _field_names(item: Any) -> tuple[str, ...] | None:
-    """What the model may be given of a row; None where it takes no notice of anything else."""
+    """What the model may be given of a row; None for all of it."""
     if not (isinstance(item, type) and issubclass(item, BaseModel)) or issubclass(item, RootModel):
-        return None
-    of_itself = (
-        item.model_config.get("extra", "ignore") == "ignore"
-        # Else the model's own code sees what it is made from.
-        and not item.__pydantic_decorators__.model_validators
-        and not item.__pydantic_decorators__.root_validators
-        and item.__init__ is BaseModel.__init__
-        and not any("__get_pydantic_core_schema__" in vars(each) for each in _own(item))
-    )
-    if of_itself:
         return None
     names: dict[str, None] = {}
     for name, field in item.model_fields.items():
@@ -71,10 +61,6 @@ def _field_names(item: Any) -> tuple[str, ...] | None:
                 if isinstance(first, str):
                     names[first] = None
     return tuple(names)
-
-
-def _own(item: type[BaseModel]) -> list[type]:
-    return list(item.__mro__[: item.__mro__.index(BaseModel)])
 
 
 def page_model(item: Any, declaration: FeedDeclaration) -> type[BaseModel]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import URL
+from sqlalchemy import URL, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from headwater.errors import DeclarationError, MissingExtraError
 
-__all__ = ["postgresql_engine"]
+__all__ = ["apart", "postgresql_engine"]
 
 # Seconds. libpq would wait for as long as the network does, which may be minutes.
 CONNECT_TIMEOUT = "10"
@@ -52,3 +52,9 @@ def postgresql_engine(url: str, **options: Any) -> AsyncEngine:
         query=values,
     )
     return create_async_engine(address, **options)
+
+
+def apart(engine: AsyncEngine) -> AsyncEngine:
+    """One like it with a pool of its own: what is kept for long is taken from nobody there."""
+    like = engine.sync_engine
+    return AsyncEngine(Engine(like.pool.recreate(), like.dialect, like.url))

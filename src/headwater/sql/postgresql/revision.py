@@ -10,10 +10,10 @@ from collections.abc import Hashable
 from contextlib import suppress
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headwater.feeds.gathered import Gathered
+from headwater.sql.postgresql.connections import apart
 
 __all__ = ["Revision", "revision_of"]
 
@@ -104,9 +104,7 @@ class Revision:
         return None if standby else (snapshot, started, self._opened)
 
     async def _open(self) -> None:
-        # As for listening: a pool of its own takes no connection from anybody.
-        like = self._engine.sync_engine
-        self._own = AsyncEngine(sa.Engine(like.pool.recreate(), like.dialect, like.url))
+        self._own = apart(self._engine)
         self._held = await self._own.connect()
         raw = await self._held.get_raw_connection()
         driver: Any = raw.driver_connection

@@ -19,13 +19,11 @@ class XID8(sa.types.UserDefinedType[int]):
     def get_col_spec(self, **_: Any) -> str:
         return "xid8"
 
-    def bind_processor(self, dialect: sa.Dialect) -> Callable[[int | None], str | None]:  # noqa: ARG002
+    def bind_processor(self, _dialect: sa.Dialect) -> Callable[[int | None], str | None]:
         return lambda value: None if value is None else str(value)
 
     def result_processor(
-        self,
-        dialect: sa.Dialect,  # noqa: ARG002
-        coltype: object,  # noqa: ARG002
+        self, _dialect: sa.Dialect, _coltype: object
     ) -> Callable[[Any], int | None]:
         return lambda value: None if value is None else int(value)
 

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.sql.commits import commits_of
+from headwater.sql.postgresql.connections import apart
 from headwater.sql.postgresql.schema import channel, quote
 from headwater.sql.reader import Follow, Head
 from headwater.sql.tracked import Tracking
@@ -153,9 +154,7 @@ class _Listener:
             delay = min(2 * delay, _RETRY_LONGEST)
 
     async def _listen(self) -> None:
-        # A pool of its own, made like the engine's: it takes no connection from anybody.
-        like = self._engine.sync_engine
-        own = AsyncEngine(sa.Engine(like.pool.recreate(), like.dialect, like.url))
+        own = apart(self._engine)
         try:
             async with own.connect() as connection:
                 try:

@@ -143,7 +143,7 @@ def guard(engine: sa.Engine, *, strict: bool = False) -> None:
 def identity_of(path: str) -> tuple[int, int] | None:
     """What tells a file from another one at the same path; None while there is none."""
     try:
-        status = os.stat(path)  # noqa: PTH116
+        status = os.stat(path)  # noqa: PTH116 - asked for each read
     except OSError:
         return None
     return status.st_dev, status.st_ino

@@ -52,7 +52,7 @@ def _number(connection: sa.Connection, tracking: Tracking) -> None:
         with _step(connection):
             after = "" if last_key is None else f"AND ({columns}) > ({marks})"
             rows = connection.exec_driver_sql(
-                f"SELECT {columns} FROM {table} WHERE {CHANGE} IS NULL {after} "  # noqa: S608
+                f"SELECT {columns} FROM {table} WHERE {CHANGE} IS NULL {after} "  # noqa: S608 - quoted
                 f"ORDER BY {columns} LIMIT {STEP}",
                 tuple(last_key or ()),
             ).all()
@@ -63,7 +63,7 @@ def _number(connection: sa.Connection, tracking: Tracking) -> None:
                 equal = " AND ".join(f"{key} = ?" for key in keys)
                 connection.execute(schema.TABLES.update().where(own).values(last=last + len(rows)))
                 connection.exec_driver_sql(
-                    f"UPDATE {table} SET {CHANGE} = ? WHERE {equal}",  # noqa: S608
+                    f"UPDATE {table} SET {CHANGE} = ? WHERE {equal}",  # noqa: S608 - quoted
                     [(last + at, *row) for at, row in enumerate(rows, 1)],
                 )
         if len(rows) < STEP:

@@ -189,7 +189,7 @@ class _Watch:
 
     def _look(self) -> bool:
         """Returns whether anything was committed since the last look."""
-        status = os.stat(self._path)  # noqa: PTH116
+        status = Path(self._path).stat()
         identity = (status.st_dev, status.st_ino)
         if self._connection is None or identity != self._identity:
             if self._connection is not None and self._looks.hinted:

@@ -110,7 +110,7 @@ class UntrackedReader(Reader):
         after: Place,
         limit: int,
         *,
-        trimmed: int = 0,  # noqa: ARG002
+        trimmed: int = 0,  # noqa: ARG002 - it trims nothing
     ) -> Batch:
         page = await self._after(EVERYTHING, limit, _own(after))
         return Batch(page.changes, page.end, page.has_more)
@@ -193,8 +193,8 @@ class UntrackedReader(Reader):
 
     async def members(
         self,
-        wanted: Filter,  # noqa: ARG002
-        window: Window,  # noqa: ARG002
+        wanted: Filter,  # noqa: ARG002 - as above
+        window: Window,  # noqa: ARG002 - as above
     ) -> Sequence[tuple[Mapping[str, Any], datetime]]:
         return ()
 
