@@ -28,8 +28,8 @@ def section(found: Found, about: Mapping[str, str]) -> str:
         "Server and client are pinned to different cores. CPU is the kernel's account of all of a",
         "server's processes. Each figure is the median of its rounds, each ratio one to the",
         "baseline just before and just after it. Lost and repeated deliveries are counted by",
-        "sequence number over all rounds; lost is what had not come after a minute. 2,000 ms stand",
-        "for two seconds and more.",
+        "sequence number over all rounds; lost is what had not come when nothing had for 10 s,",
+        "or a minute after the last trigger. 2,000 ms stand for two seconds and more.",
         "",
     ]
     if plotted(found):
