@@ -26,6 +26,7 @@ from starlette.responses import Response
 
 from headwater.backend.state import Backend
 from headwater.web.fastapi import LiveRouter
+from headwater.web.uvicorn.limits import ConnectionCounters
 
 __all__ = ["Measures"]
 
@@ -45,9 +46,14 @@ _DELIVERY = {
 
 
 class Measures:
-    """One registry for one application."""
+    """One registry for one application.
+
+    Attributes:
+        connections: what the server counts of its connections.
+    """
 
     def __init__(self, live: LiveRouter, backend: Callable[[], Backend]) -> None:
+        self.connections = ConnectionCounters()
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -66,7 +72,7 @@ class Measures:
             buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
             registry=self._registry,
         )
-        self._registry.register(_Counted(live, backend))
+        self._registry.register(_Counted(live, backend, self.connections))
         # By what a request is told apart; the library would look for its labels each time.
         self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
@@ -89,7 +95,10 @@ class Measures:
 class _Counted(Collector):
     """What other parts count themselves, read when it is asked for."""
 
-    def __init__(self, live: LiveRouter, backend: Callable[[], Backend]) -> None:
+    def __init__(
+        self, live: LiveRouter, backend: Callable[[], Backend], connections: ConnectionCounters
+    ) -> None:
+        self._connections = connections
         self._live = live
         self._backend = backend
 
@@ -105,6 +114,17 @@ class _Counted(Collector):
             yield CounterMetricFamily(
                 f"headwater_streams_{name}", text, value=getattr(stats, name, 0)
             )
+        yield GaugeMetricFamily(
+            "headwater_connections_open", "Open connections.", value=self._connections.open
+        )
+        refused = CounterMetricFamily(
+            "headwater_connections_refused",
+            "Connections refused or closed, by the reason.",
+            labels=["reason"],
+        )
+        for reason, number in self._connections.by_reason.items():
+            refused.add_metric([reason], number)
+        yield refused
         backend = self._backend()
         yield CounterMetricFamily(
             "headwater_database_statements",

@@ -26,6 +26,7 @@ from headwater.backend.database import StartupError
 from headwater.backend.logging import set_up_logging
 from headwater.backend.settings import Settings
 from headwater.web.fastapi import LiveRouter
+from headwater.web.uvicorn import Limits, Protocol
 
 __all__ = ["Server", "Supervisor", "address_of", "bind", "build_server", "run_worker"]
 
@@ -85,12 +86,17 @@ def _spare_the_collector() -> None:
 
 def build_server(settings: Settings, app: FastAPI) -> Server:
     """The server of one process, for sockets from ``bind``."""
+
+    class Bounded(Protocol):
+        limits = limits_of(settings)
+        counters = app.state.measures.connections
+
     return Server(
         app.state.live,
         uvicorn.Config(
             app,
             loop="uvloop" if _has_uvloop() else "asyncio",
-            http="headwater.web.uvicorn:Protocol",
+            http=Bounded,
             ws="none",
             lifespan="on",
             log_config=None,
@@ -101,6 +107,21 @@ def build_server(settings: Settings, app: FastAPI) -> Server:
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=settings.shutdown_seconds,
         ),
+    )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What connections may take of one process."""
+    return Limits(
+        head_bytes=settings.max_head_bytes,
+        head_lines=settings.max_head_lines,
+        head_seconds=settings.head_seconds,
+        body_seconds=settings.body_seconds,
+        body_rate=settings.body_rate,
+        connections=settings.max_connections,
+        connections_per_address=settings.max_connections_per_address,
+        reserve=settings.reserved_descriptors,
+        unread_bytes=settings.max_unread_bytes,
     )
 
 

@@ -66,6 +66,48 @@ class Settings(BaseSettings):
         default=1024 * 1024, ge=1024, description="The largest request body, in bytes."
     )
 
+    max_head_bytes: int = Field(
+        default=64 * 1024, ge=1024, description="The largest request head, in bytes; else 431."
+    )
+    max_head_lines: int = Field(
+        default=100, ge=10, description="Header lines of a request at most; else 431."
+    )
+    head_seconds: float = Field(
+        default=10, gt=0, le=600, description="Until a request's head is there; else 408."
+    )
+    body_seconds: float = Field(
+        default=30,
+        gt=0,
+        le=3600,
+        description="Until a request's body is there, and a second more for each "
+        "HEADWATER_BODY_RATE bytes that came; else 408.",
+    )
+    body_rate: int = Field(
+        default=1024, ge=1, description="Bytes a second that a long request body needs."
+    )
+    max_connections: int | None = Field(
+        default=None,
+        ge=1,
+        description="Connections of one process; as many as its file descriptors allow.",
+    )
+    max_connections_per_address: int = Field(
+        default=500,
+        ge=1,
+        description="Connections of one client address, or of one /64 of IPv6, to one process. "
+        "HEADWATER_PROXY_ADDRESSES are exempt.",
+    )
+    reserved_descriptors: int | None = Field(
+        default=None,
+        ge=0,
+        description="File descriptors that connections leave free; an eighth of all, 32 to 1,024.",
+    )
+    max_unread_bytes: int = Field(
+        default=128 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="Bytes of answers that clients have not taken, in one process. Above it the "
+        "slowest client is dropped.",
+    )
+
     password_min_length: int = Field(
         default=4, ge=1, le=128, description="Characters that a new password needs at least."
     )
