@@ -219,3 +219,20 @@ class TestWorkers:
             deadline = time.monotonic() + 30
             while any(Path(f"/proc/{worker}").exists() for worker in workers):
                 assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize(
+    ("host", "options", "says"),
+    [
+        ("127.0.0.1", {}, []),
+        ("0.0.0.0", {}, ["0.0.0.0", "TLS", "SECURE_COOKIES=true", "ALLOWED_HOSTS"]),
+        ("0.0.0.0", {"HEADWATER_SECURE_COOKIES": "true"}, ["TLS", "ALLOWED_HOSTS."]),
+    ],
+)
+def test_a_server_that_others_reach_says_so(database: Path, host, options, says):
+    """In plain HTTP, passwords can be read on the way."""
+    with serve(database, "--host", host, **options) as process:
+        process.address()
+        lines = [line for line in process.errors().splitlines() if line.startswith("Warning")]
+        assert len(lines) == bool(says)
+        assert all(word in lines[0] for word in says)

@@ -29,10 +29,11 @@ from headwater.backend.database import Address, Database
 from headwater.backend.logs import endpoints as logs
 from headwater.backend.logs.service import Logs
 from headwater.backend.metrics import Measures
-from headwater.backend.middleware import BodyLimit, Envelope
+from headwater.backend.middleware import AllowedHosts, BodyLimit, Envelope
 from headwater.backend.notifications import endpoints as notifications
 from headwater.backend.notifications.service import Notifications
 from headwater.backend.pages import console_pages, reference_pages
+from headwater.backend.probes import Probes
 from headwater.backend.satellites import endpoints as satellites
 from headwater.backend.satellites.service import Satellites
 from headwater.backend.settings import Settings
@@ -50,6 +51,8 @@ __all__ = ["create_app", "open_backend"]
 
 _log = logging.getLogger(__name__)
 
+# Bodies that anyone may send, signed in or not.
+_SMALL_BODIES = {"/api/auth/login": 16 * 1024}
 _FEEDS = (notifications, logs, satellites, activity)
 # Routes are tried one after another; what satellites and programs send is most of the requests.
 _ROUTERS = (satellites, activity, logs, notifications, auth, users, teams)
@@ -78,6 +81,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_backend(app.state.settings) as backend:
             app.state.backend = backend
+            app.state.probes = probes = Probes(backend.database, backend.log)
             watch = AccessWatch(live, backend.tables.access_changes.where())
             cleanup = Cleanup(backend)
             await watch.start()
@@ -89,6 +93,7 @@ def create_app(
                 if beside is not None:
                     beside.cancel()
                     await asyncio.wait([beside])
+                probes.close()
                 await cleanup.stop()
                 await watch.stop()
 
@@ -98,6 +103,8 @@ def create_app(
         description="Each feed is a pair: a REST endpoint and, with `/stream` appended, a "
         "Server-Sent Events stream that shows the same items and resumes after any disconnect.",
         lifespan=lifespan,
+        # A redirect would name the host that the request names, whoever sent it.
+        redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
     )
@@ -113,7 +120,7 @@ def create_app(
     app.include_router(health.router)
     app.router.routes.extend([console_pages(), reference_pages()])
     # The last that is added is the first that a request meets.
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, less=_SMALL_BODIES)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -123,7 +130,14 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "If-None-Match"],
             expose_headers=["ETag", "Retry-After"],
         )
-    app.add_middleware(Envelope, measures=app.state.measures, access_log=settings.access_log)
+    if settings.allowed_hosts:
+        app.add_middleware(AllowedHosts, hosts=settings.allowed_hosts)
+    app.add_middleware(
+        Envelope,
+        measures=app.state.measures,
+        routes=app.router.routes,
+        access_log=settings.access_log,
+    )
     return app
 
 

@@ -151,11 +151,17 @@ class Database:
         self.engine: AsyncEngine
         if address.server is not None:
             self.engine = create_async_engine(
-                address.server, pool_size=8, max_overflow=8, pool_timeout=10.0
+                # A log with a statement's values would hold password hashes.
+                address.server,
+                hide_parameters=True,
+                pool_size=8,
+                max_overflow=8,
+                pool_timeout=10.0,
             )
         else:
             engine = create_async_engine(
                 f"sqlite+aiosqlite:///{address.path}",
+                hide_parameters=True,
                 pool_size=4,
                 max_overflow=8,
                 pool_timeout=10.0,
@@ -199,6 +205,8 @@ class Database:
 
         Make the statement once: its text is kept. Raises SourceUnavailableError.
         """
+        # PostgreSQL has no text with a NUL, so nothing has such a key.
+        keys = [key for key in keys if "\x00" not in key]
         with _translated():
             async with asyncio.timeout(_LOOK_UP):
                 if self._direct is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import ipaddress
 import logging
 import multiprocessing
 import os
@@ -28,7 +29,15 @@ from headwater.backend.settings import Settings
 from headwater.web.fastapi import LiveRouter
 from headwater.web.uvicorn import Limits, Protocol
 
-__all__ = ["Server", "Supervisor", "address_of", "bind", "build_server", "run_worker"]
+__all__ = [
+    "Server",
+    "Supervisor",
+    "address_of",
+    "bind",
+    "build_server",
+    "is_loopback",
+    "run_worker",
+]
 
 logger = logging.getLogger("headwater.backend")
 
@@ -157,6 +166,11 @@ def _explained(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
         return f"--host {host} is not an address of this machine."
     return f"Port {port} at {host} cannot be had: {error.strerror or error}."
+
+
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine reaches a socket that listens."""
+    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def address_of(listener: socket.socket) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +13,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 __all__ = ["Settings", "default_database", "default_folder"]
 
-Origins = Annotated[tuple[str, ...], NoDecode]
+_HOST = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
+Listed = Annotated[tuple[str, ...], NoDecode]
 
 
 def default_folder() -> Path:
@@ -53,10 +55,15 @@ class Settings(BaseSettings):
         description="Mark the session cookie Secure, also on requests that came by plain http. "
         "It always is on those that came by https.",
     )
-    allowed_origins: Origins = Field(
+    allowed_origins: Listed = Field(
         default=(),
         description="Further origins, such as https://app.example.com, whose pages may call with "
         "a user's cookie.",
+    )
+    allowed_hosts: Listed = Field(
+        default=(),
+        description="Host names that requests may name, such as headwater.example.com or "
+        "*.example.com; any by default.",
     )
     proxy_addresses: str = Field(
         default="127.0.0.1",
@@ -165,7 +172,7 @@ class Settings(BaseSettings):
     )
     access_log: bool = Field(default=False, description="Log a line for each request.")
 
-    @field_validator("allowed_origins", mode="before")
+    @field_validator("allowed_origins", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -183,6 +190,17 @@ class Settings(BaseSettings):
                     "and without *"
                 )
         return tuple(origin.lower() for origin in value)
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not _HOST.fullmatch(host):
+                raise ValueError(
+                    f"{host!r} is not a host: headwater.example.com is one, and *.example.com is "
+                    "all below it, without a scheme, a port and a path"
+                )
+        return tuple(host.lower() for host in value)
 
     @property
     def event_log_url(self) -> str:

@@ -193,11 +193,40 @@ class TestOrigin:
         assert await self.post(ann, origin="https://test") == 201
 
     @pytest.mark.parametrize(
-        "origin", ["http://evil.example", "http://test.evil.example", "http://test:81", "null", "x"]
+        "origin",
+        [
+            "http://evil.example",
+            "http://test.evil.example",
+            "http://test:81",
+            "null",
+            "x",
+            "",
+            "http://[::1",
+            "http://[::1]",
+            "http://evil.example\\@test",
+            "http://evil.example\\test",
+            "http://evil@test",
+            "http://test\\@evil.example",
+            "http:test",
+            "//test",
+            "ftp://test",
+            "http://test:99999",
+            "http://test:x",
+            "http://test ",
+        ],
     )
     async def test_another_site(self, ann, origin: str):
         assert await self.post(ann, origin=origin) == 403
         assert await self.post(ann, referer=origin) == 403
+
+    async def test_an_origin_is_no_address(self, ann):
+        """A page's path comes in the referer alone."""
+        assert await self.post(ann, origin="http://test/page") == 403
+
+    async def test_two_origins_are_none(self, ann):
+        headers = [("origin", "http://test"), ("origin", "http://evil.example")]
+        answer = await ann.client.post("/api/logs", json=self.BODY, headers=headers)
+        assert answer.status_code == 403
 
     async def test_curl_says_nothing(self, ann):
         assert await self.post(ann) == 201

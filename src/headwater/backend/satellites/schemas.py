@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from headwater.backend.schemas import Body, Identifier, Name, Result
+from headwater.backend.schemas import Body, Identifier, Moment, Name, Result
 
 __all__ = [
     "Metrics",
@@ -61,7 +61,7 @@ class Metrics(Result):
 
 
 class MetricsReport(Body):
-    at: AwareDatetime | None = Field(default=None, description="When it was measured; now.")
+    at: Moment | None = Field(default=None, description="When it was measured; now.")
     cpu_percent: Amount
     memory_mb: Amount
     requests_per_s: Amount

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -93,7 +92,7 @@ class Satellites:
         events = []
         for report in reports:
             event = report.model_dump()
-            at = (report.at or now).astimezone(UTC)
+            at = report.at or now
             event["at"] = at.isoformat(timespec="microseconds").replace("+00:00", "Z")
             events.append(event)
         records = await self._log.append(topic_of(satellite_id), events)

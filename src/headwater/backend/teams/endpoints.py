@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from headwater.backend.auth.dependencies import requires, requires_in_team, signed_in
-from headwater.backend.schemas import After, Limit
+from headwater.backend.schemas import After, Limit, PathId
 from headwater.backend.state import backend_of
 from headwater.backend.teams.schemas import (
     MemberInfo,
@@ -47,7 +47,9 @@ async def create_team(body: TeamCreate, teams: TeamService) -> TeamInfo:
 
 
 @router.put("/{team_id}/members/{user_id}", dependencies=[requires_in_team("team.members.edit")])
-async def put_member(team_id: str, user_id: str, body: MemberPut, teams: TeamService) -> MemberInfo:
+async def put_member(
+    team_id: PathId, user_id: PathId, body: MemberPut, teams: TeamService
+) -> MemberInfo:
     """Let a user belong to a team, or change their role in it."""
     await teams.put_member(team_id, user_id, body.role)
     return MemberInfo(team_id=team_id, user_id=user_id, role=body.role)
@@ -59,6 +61,6 @@ async def put_member(team_id: str, user_id: str, body: MemberPut, teams: TeamSer
     response_class=Response,
     dependencies=[requires_in_team("team.members.edit")],
 )
-async def remove_member(team_id: str, user_id: str, teams: TeamService) -> None:
+async def remove_member(team_id: PathId, user_id: PathId, teams: TeamService) -> None:
     """Let a user no longer belong to a team. Their streams of it end at once."""
     await teams.remove_member(team_id, user_id)
