@@ -129,8 +129,9 @@ class Settings(BaseSettings):
     login_tries_per_email: int = Field(
         default=10,
         ge=1,
-        description="Failed sign-ins that one e-mail address may have at once; "
-        "as many come back per minute.",
+        description="Failed sign-ins that one e-mail address may have at once from places that it "
+        "never signed in from, and from each device and network that it did; as many come back "
+        "per minute.",
     )
     login_tries_per_address: int = Field(
         default=50,
