@@ -132,6 +132,55 @@ async def test_a_lost_membership(served, other: World):
         assert await ended(stream) == 403
 
 
+@pytest.mark.parametrize("what", ["user", "team", "satellite"])
+async def test_what_is_removed_takes_its_streams_along(served, other: World, what: str):
+    """Within a second, also of an administrator who is no member, and nobody else's."""
+    world, port = served
+    admin, ann = await world.admin(), await world.user("ann")
+    boss = await world.user("boss", "global_admin")
+    team = await world.team(ann)
+    agent = await world.satellite(admin, team)
+    logs, mine, of_team, clients, metrics = (
+        "/api/logs/stream",
+        "/api/notifications/stream",
+        f"/api/teams/{team}/notifications/stream",
+        f"/api/users/me/mcp/client-activity/stream?team_id={team}",
+        f"/api/satellites/{agent.id}/metrics/stream",
+    )
+    path, lost, kept, status = {
+        "user": (f"/api/users/{ann.id}", [logs, mine, of_team, clients, metrics], [], 401),
+        "team": (f"/api/teams/{team}", [of_team, clients, metrics], [logs], 403),
+        "satellite": (f"/api/satellites/{agent.id}", [metrics], [logs, of_team, clients], 403),
+    }[what]
+    of_the_boss = {"user": [], "team": [of_team, metrics], "satellite": [metrics]}[what]
+    async with AsyncExitStack() as stack:
+
+        async def streams(paths, person):
+            return [
+                await stack.enter_async_context(following(port, each, Cookie=person.cookie))
+                for each in paths
+            ]
+
+        ending = await streams(lost, ann) + await streams(of_the_boss, boss)
+        staying = await streams(kept, ann) + await streams([logs], boss)
+        loop = asyncio.get_running_loop()
+        answer = await other.client().delete(path, headers={"Cookie": admin.cookie})
+        assert answer.status_code == 204, answer.text
+        began = loop.time()
+        found = [await ended(stream) for stream in ending]
+        assert found == [status] * len(lost) + [403] * len(of_the_boss)
+        assert loop.time() - began < 2.0
+        for person in (boss, ann) if what != "user" else (boss,):
+            await person.client.post("/api/logs", json={"entries": [{"message": "still here"}]})
+        for stream, each in zip(staying, [*kept, logs], strict=True):
+            if each == logs:
+                assert (await stream.next()).event == "log"
+            else:
+                assert not stream.ended
+    again = await other.client().delete(path, headers={"Cookie": admin.cookie})
+    assert again.status_code == 404
+
+
 async def test_a_lost_role(served, monkeypatch: pytest.MonkeyPatch):
     import headwater.backend.roles as roles
 

@@ -40,6 +40,7 @@ from headwater.backend.settings import Settings
 from headwater.backend.state import Backend, Tables
 from headwater.backend.teams import endpoints as teams
 from headwater.backend.teams.service import Teams
+from headwater.backend.throttle import Writes
 from headwater.backend.users import endpoints as users
 from headwater.backend.users.service import Users
 from headwater.errors import SourceUnavailableError
@@ -175,6 +176,7 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
                 per_email=settings.login_tries_per_email,
                 per_address=settings.login_tries_per_address,
             ),
+            writes=Writes(settings.writes_per_second),
             users=Users(database, passwords, settings.password_min_length),
             teams=Teams(database),
             notifications=Notifications(database),

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     any_,
     bindparam,
+    delete,
     event,
     func,
     make_url,
@@ -52,6 +53,9 @@ UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeoutError)
 # Seconds that a look-up may take. Who asks is then told that the database is away, instead of
 # waiting for one that does not answer.
 _LOOK_UP = 10.0
+
+# Rows that one transaction deletes.
+_STEP = 2000
 
 # Of all the advisory locks of a PostgreSQL database, the one of writers that decide alone.
 _LOCK = 0x48656164
@@ -199,7 +203,10 @@ class Database:
         return found
 
     async def look_up(
-        self, query: Select[*tuple[Any, ...]], keys: Sequence[str], **values: Any
+        self,
+        query: Select[*tuple[Any, ...]],
+        keys: Sequence[str],
+        **values: Any,
     ) -> Sequence[Sequence[Any]]:
         """The rows of one statement for many keys at once; it asks with ``among``.
 
@@ -257,6 +264,17 @@ class Database:
                 if alone:
                     await session.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
                 yield session
+
+    async def delete_in_steps(self, model: type[Any], condition: ColumnElement[bool]) -> None:
+        """Delete many rows, some thousands in each transaction: other writers wait for each."""
+        some = select(model.id).where(condition).limit(_STEP)
+        while True:
+            async with self.write() as session:
+                gone = await session.execute(
+                    delete(model).where(model.id.in_(some)).returning(model.id)
+                )
+                if len(gone.all()) < _STEP:
+                    return
 
     def is_in_place(self) -> bool:
         """Whether a file is still the one that was opened."""

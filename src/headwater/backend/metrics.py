@@ -132,6 +132,11 @@ class _Counted(Collector):
             value=backend.database.statements,
         )
         yield CounterMetricFamily(
+            "headwater_writes_throttled",
+            "Requests that change something, refused as there were too many.",
+            value=backend.writes.refused,
+        )
+        yield CounterMetricFamily(
             "headwater_sign_in_failures",
             "Sign-ins with a wrong pair.",
             value=backend.sign_ins.failures,

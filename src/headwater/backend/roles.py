@@ -6,8 +6,8 @@ does not exist (404).
 
 Three permissions are in team roles too and then reach as far as the team: who holds
 ``notifications.create`` in a team may notify that team (and always themselves), who holds
-``satellites.manage`` there may register its satellites, and who holds ``team.members.edit`` there
-may change who belongs to it.
+``satellites.manage`` there may register and remove its satellites and renew their keys, and who
+holds ``team.members.edit`` there may change who belongs to it.
 """
 
 from __future__ import annotations
@@ -47,9 +47,11 @@ GLOBAL_ROLES: Mapping[str, frozenset[str]] = {
         "satellites.manage",
         "team.members.edit",
         "teams.create",
+        "teams.delete",
         "teams.list",
         "teams.view_all",
         "users.create",
+        "users.delete",
         "users.edit",
         "users.list",
     },

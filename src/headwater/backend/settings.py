@@ -73,6 +73,12 @@ class Settings(BaseSettings):
         default=1024 * 1024, ge=1024, description="The largest request body, in bytes."
     )
 
+    writes_per_second: int = Field(
+        default=100,
+        ge=1,
+        description="Requests that change something, of one user, satellite or client address, to "
+        "one process; twice as many at once.",
+    )
     max_head_bytes: int = Field(
         default=64 * 1024, ge=1024, description="The largest request head, in bytes; else 431."
     )

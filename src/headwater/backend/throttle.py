@@ -7,7 +7,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-__all__ = ["Throttle", "whole_seconds"]
+from headwater.backend.problems import too_many
+
+__all__ = ["Throttle", "Writes", "whole_seconds"]
 
 
 class Throttle:
@@ -49,6 +51,30 @@ class Throttle:
 
     def __len__(self) -> int:
         return len(self._buckets)
+
+
+class Writes:
+    """How often one caller may change something, in this process.
+
+    Attributes:
+        refused: requests above that, for ``/metrics``.
+    """
+
+    def __init__(self, per_second: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._throttle = Throttle(2 * per_second, period=2.0, clock=clock)
+        self._per_second = per_second
+        self.refused = 0
+
+    def check(self, caller: str) -> None:
+        """Count a request. Raises 429."""
+        wait = self._throttle.take(caller)
+        if wait:
+            self.refused += 1
+            raise too_many(
+                f"More than {self._per_second} requests a second that change something; send more "
+                "in each, or fewer.",
+                whole_seconds(wait),
+            )
 
 
 def whole_seconds(wait: float) -> str:

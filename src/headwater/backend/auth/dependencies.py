@@ -9,7 +9,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
 
-from headwater.backend.auth.origin import check_origin
+from headwater.backend.auth.origin import SAFE_METHODS, check_origin
 from headwater.backend.auth.principal import Principal
 from headwater.backend.problems import forbidden, not_found, unauthorized
 from headwater.backend.state import backend_of
@@ -91,6 +91,8 @@ async def authenticate(
         raise unauthorized()
     if found.via == "session":
         check_origin(request, backend.settings.allowed_origins)
+    if request.method not in SAFE_METHODS:
+        backend.writes.check(f"{found.kind}:{found.id}")
     identify(request, f"{found.kind}:{found.id}")
     request.state.principal = found
     return found

@@ -11,6 +11,7 @@ from headwater.backend.auth.schemas import Login
 from headwater.backend.roles import permissions_of
 from headwater.backend.state import BackendState, backend_of
 from headwater.backend.users.schemas import Me
+from headwater.web.addresses import network_of
 from headwater.web.fastapi import GuardedRoute, Problem, guard
 
 __all__ = ["router"]
@@ -28,8 +29,10 @@ async def _from_own_page(request: Request) -> None:
 
 async def _has_a_try(request: Request) -> None:
     # Before the body is read. A device's own tries are known only with the e-mail address.
+    backend, address = backend_of(request), _address(request)
+    backend.writes.check(f"network:{network_of(address)}")
     if DEVICE not in request.cookies:
-        backend_of(request).sign_ins.check_network(_address(request))
+        backend.sign_ins.check_network(address)
 
 
 @router.post("/login", dependencies=[guard(_from_own_page), guard(_has_a_try)])

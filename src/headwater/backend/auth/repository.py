@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select, bindparam, select
+from sqlalchemy import Select, bindparam, select, union_all
 
 from headwater.backend.auth.loader import Loader
 from headwater.backend.auth.principal import Principal
 from headwater.backend.auth.tokens import API_KEY, SATELLITE_KEY, hash_token
 from headwater.backend.database import Database
-from headwater.backend.models import ApiKey, Membership, Satellite, Session, User
+from headwater.backend.models import (
+    ApiKey,
+    Membership,
+    RetiredSatelliteKey,
+    Satellite,
+    Session,
+    User,
+)
 from headwater.backend.times import utc_now
 
 __all__ = ["Credentials"]
@@ -30,9 +37,15 @@ class Credentials:
             Session.expires_at > bindparam("now", type_=Session.expires_at.type),
         )
         self._of_keys = _with_user(ApiKey.key_hash).where(database.among(ApiKey.key_hash))
-        self._of_satellites = select(Satellite.key_hash, Satellite.id).where(
-            database.among(Satellite.key_hash)
-        )
+        former = RetiredSatelliteKey
+        keys = union_all(
+            select(Satellite.key_hash, Satellite.id).where(database.among(Satellite.key_hash)),
+            select(former.key_hash, former.satellite_id).where(
+                database.among(former.key_hash),
+                former.expires_at > bindparam("now", type_=former.expires_at.type),
+            ),
+        ).subquery()
+        self._of_satellites = select(keys.c.key_hash, keys.c.id)
         self._sessions = Loader(self._find_sessions)
         self._api_keys = Loader(self._find_api_keys)
         self._satellites = Loader(self._find_satellites)
@@ -57,7 +70,7 @@ class Credentials:
         return _users(await self._database.look_up(self._of_keys, hashes), "api_key")
 
     async def _find_satellites(self, hashes: Sequence[str]) -> Mapping[str, Principal]:
-        rows = await self._database.look_up(self._of_satellites, hashes)
+        rows = await self._database.look_up(self._of_satellites, hashes, now=utc_now())
         return {
             key_hash: Principal("satellite", satellite_id, "satellite_key", key_hash)
             for key_hash, satellite_id in rows

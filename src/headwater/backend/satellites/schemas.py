@@ -17,6 +17,8 @@ __all__ = [
     "SatelliteCreate",
     "SatelliteCreated",
     "SatelliteInfo",
+    "SatelliteKeyCreate",
+    "SatelliteKeyCreated",
     "SatelliteList",
 ]
 
@@ -47,6 +49,21 @@ class SatelliteCreated(Result):
     name: str
     team_id: str | None
     api_key: str = Field(description="Shown this once; only its hash is stored.")
+
+
+class SatelliteKeyCreate(Body):
+    overlap_seconds: int = Field(
+        default=3600,
+        ge=0,
+        le=30 * 24 * 3600,
+        description="How long the former keys work yet; 0 ends them at once.",
+    )
+
+
+class SatelliteKeyCreated(Result):
+    satellite_id: str
+    api_key: str = Field(description="Shown this once; only its hash is stored.")
+    former_keys_end_at: datetime
 
 
 class Metrics(Result):

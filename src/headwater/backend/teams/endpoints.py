@@ -46,6 +46,14 @@ async def create_team(body: TeamCreate, teams: TeamService) -> TeamInfo:
     return TeamInfo.model_validate(await teams.create(body.name))
 
 
+@router.delete(
+    "/{team_id}", status_code=204, response_class=Response, dependencies=[requires("teams.delete")]
+)
+async def remove_team(team_id: PathId, teams: TeamService) -> None:
+    """Remove a team with its satellites and notifications. Its streams end at once."""
+    await teams.remove(team_id)
+
+
 @router.put("/{team_id}/members/{user_id}", dependencies=[requires_in_team("team.members.edit")])
 async def put_member(
     team_id: PathId, user_id: PathId, body: MemberPut, teams: TeamService

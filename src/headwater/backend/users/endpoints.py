@@ -90,6 +90,17 @@ async def create_user(body: UserCreate, users: UserService) -> UserInfo:
     return UserInfo.model_validate(row)
 
 
+@router.delete(
+    "/{user_id}",
+    status_code=204,
+    response_class=Response,
+    dependencies=[requires("users.delete")],
+)
+async def remove_user(user_id: PathId, users: UserService) -> None:
+    """Remove a user with their log, notifications, keys and activity. Their streams end at once."""
+    await users.remove(user_id)
+
+
 @router.patch("/{user_id}", dependencies=[requires("users.edit")])
 async def change_user(user_id: PathId, body: UserUpdate, users: UserService) -> UserInfo:
     """Change a role, disable or enable. Open streams of that user notice at once."""
