@@ -43,7 +43,7 @@ class Rig:
         self.poll = Poll(summary, interval=interval, timeout=timeout, key=key)
         self.app = FastAPI()
         self.live = LiveRouter()
-        self.live.install(self.app, prefix="/api")
+        self.app.include_router(self.live, prefix="/api")
 
         @self.live.feed("/summary", item=dict, event="summary", keyed=key is not None)
         async def feed(team: str = "one") -> Source:

@@ -26,7 +26,7 @@ class Rig:
     def __init__(self, handler=None, **options) -> None:
         self.app = FastAPI()
         self.live = LiveRouter(**options)
-        self.live.install(self.app)
+        self.app.include_router(self.live)
 
     def route(self, handler, *, sse=True, path="/x", **options):
         self.live.get(path, sse=sse, **options)(handler)

@@ -24,7 +24,7 @@ class Rig:
     def __init__(self, right=anyone, **options) -> None:
         self.app = FastAPI()
         self.live = LiveRouter(**options)
-        self.live.install(self.app)
+        self.app.include_router(self.live)
         self.log = MemoryLog()
         self.topic = "a"
         self.ran = asyncio.Event()

@@ -72,7 +72,7 @@ class Rig:
     def __init__(self, source, *, keyed=False) -> None:
         self.app = FastAPI()
         self.live = LiveRouter()
-        self.live.install(self.app)
+        self.app.include_router(self.live)
 
         @self.live.feed("/f", item=dict, keyed=keyed)
         async def f() -> Source:

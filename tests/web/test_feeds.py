@@ -32,7 +32,7 @@ class Rig:
         self.log = MemoryLog()
         self.app = FastAPI()
         self.live = LiveRouter(**options)
-        self.live.install(self.app, prefix="/api")
+        self.app.include_router(self.live, prefix="/api")
         self.calls = 0
 
         @self.live.feed("/things", item=Item, collection="things", event="thing", tags=["t"])

@@ -20,7 +20,7 @@ class Rig:
     def __init__(self, handler, *, sse=True, middleware=None, heartbeat=30.0, **options) -> None:
         self.app = FastAPI()
         self.live = LiveRouter(heartbeat=heartbeat)
-        self.live.install(self.app)
+        self.app.include_router(self.live)
         if middleware is not None:
             self.app.add_middleware(middleware)
         self.live.api_route("/x", methods=["GET", "POST"], sse=sse, **options)(handler)

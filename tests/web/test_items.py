@@ -74,7 +74,7 @@ async def test_what_the_model_does_not_know_is_left_out(model):
     log = MemoryLog()
     app = FastAPI()
     live = LiveRouter()
-    live.install(app, prefix="/api")
+    app.include_router(live, prefix="/api")
 
     @live.feed("/things", item=model, collection="things", event="thing")
     async def things() -> Source:

@@ -43,7 +43,7 @@ async def rig(tmp_path, window=None):
         await connection.run_sync(Base.metadata.create_all)
     app = FastAPI()
     live = LiveRouter()
-    live.install(app, prefix="/api")
+    app.include_router(live, prefix="/api")
     table = Table(engine, Client)
 
     @live.feed("/clients", item=Item, collection="clients", event="client", keyed=True)

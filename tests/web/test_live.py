@@ -26,7 +26,7 @@ class Rig:
         self.asked = 0
         self.app = FastAPI()
         self.live = LiveRouter(recheck=30)
-        self.live.install(self.app, prefix="/api")
+        self.app.include_router(self.live, prefix="/api")
         log = MemoryLog()
 
         async def someone(request: Request, response: Response) -> None:

@@ -70,7 +70,7 @@ async def test_each_item_once_also_beside_those_who_stop_reading_or_leave(io_uri
     held = rings()
     log, app = MemoryLog(), FastAPI()
     live = LiveRouter(heartbeat=0.02, io_uring=io_uring)
-    live.install(app, prefix="/api")
+    app.include_router(live, prefix="/api")
 
     @live.feed("/things", item=dict, event="thing")
     async def things() -> Source:
@@ -118,7 +118,7 @@ async def test_a_row_that_is_for_many_selections_comes_once_to_each_in_its_feeds
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     table, app, live = Table(engine, Log), FastAPI(), LiveRouter(io_uring=io_uring)
-    live.install(app, prefix="/api")
+    app.include_router(live, prefix="/api")
 
     @live.feed("/lines/{user}", item=Line, event="line")
     async def lines(user: int) -> Source:

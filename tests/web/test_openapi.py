@@ -18,7 +18,8 @@ class Item(BaseModel):
 
 def installed() -> tuple[FastAPI, LiveRouter]:
     app, live = FastAPI(), LiveRouter()
-    live.install(app)
+    app.include_router(live)
+    live.install(app, problems="application", openapi="3.2")
     return app, live
 
 

@@ -25,7 +25,7 @@ class Rig:
         self.log = MemoryLog()
         self.app = FastAPI()
         self.live = LiveRouter(heartbeat=0.2)
-        self.live.install(self.app, prefix="/api")
+        self.app.include_router(self.live, prefix="/api")
         for each in middleware:
             self.app.add_middleware(each)
 

@@ -1,65 +1,131 @@
-"""Routes with ``sse=``: the low level."""
+"""Routes with ``sse=`` in FastAPI: the low level."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import typing
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, MutableMapping
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
-from fastapi.dependencies.models import Dependant
-from starlette.background import BackgroundTask
-from starlette.exceptions import HTTPException
 
 from headwater.delivery.event_stream import EventStream
-from headwater.delivery.stream import EVENT_STREAM_HEADERS, Stream
+from headwater.delivery.stream import EVENT_STREAM_HEADERS
 from headwater.errors import DeclarationError
 from headwater.web.asgi import SSE, Connection, last_event_id, run_handler
-from headwater.web.guards import GuardedRoute, Guards, Handler, _empty_response, _stacks, subjects
-from headwater.web.leases import Verdict
-from headwater.web.live import CommonScopes, Live, renewed_request, verdict_of
-from headwater.web.negotiation import accepts_event_stream, asks_for_event_stream
-from headwater.web.problems import Problem
+from headwater.web.guards import subjects
+from headwater.web.live import Live, Settings
+from headwater.web.live_route import Call, set_half
+from headwater.web.negotiation import (
+    accept_of,
+    accepts_event_stream,
+    asks_for_event_stream,
+    not_acceptable,
+)
+from headwater.web.pair import refuse_stream, send_response
+from headwater.web.plan import Plan, dependency_response
+from headwater.web.rights import RECHECK, Verdict
 from headwater.web.signatures import parameters_of
 
-__all__ = ["EventRoute", "HoldResponse", "head_of_stream", "take_stream"]
+__all__ = ["EventHalf", "event_endpoint"]
 
 _STREAM = "headwater.stream"
+# Called when the guards have let the caller pass and the handler begins.
+_BEGIN = "headwater.begin"
+# The handler is not wanted, only what its dependencies say.
+_ONLY_PLAN = "headwater.only_plan"
+_RESPONSE = "headwater_response"
+_REQUEST = "headwater_request"
 
 
-class HoldResponse(Response):
-    """A response that was begun already, and now lasts for as long as its stream."""
+class EventHalf:
+    """What answers a route with ``sse=``.
 
-    media_type = "text/event-stream"
+    Attributes:
+        sse: how it streams.
+    """
 
-    def __init__(
-        self, connection: Connection, stream: Stream, background: BackgroundTask | None = None
-    ) -> None:
-        # Its head was sent by its stream, so it has none to make.
-        self.status_code = 200
-        self.background = background
-        self.body = b""
-        self.raw_headers = []
-        self._connection = connection
-        self._stream = stream
+    def __init__(self, sse: SSE, settings: Settings) -> None:
+        self.sse = sse
+        self.common: dict[str, Any] = {}
+        self._settings = settings
 
-    async def __call__(self, _scope: Any, _receive: Any, _send: Any) -> None:
-        await self._connection.hold(self._stream)
-        if self.background is not None:
-            await self.background()
+    async def serve(self, call: Call) -> None:
+        """Let the handler stream, or answer as a normal route where that is asked for."""
+        live = self._settings.live()
+        scope, kind = call.scope, self.sse.kind
+        accept = accept_of(scope)
+        streams = kind == "manual" or (
+            asks_for_event_stream(accept) if kind == "dual" else accepts_event_stream(accept)
+        )
+        is_head = scope["method"] == "HEAD" and kind != "manual"
+        retry = live.drain_retry() if streams else None
+        if kind == "dual":
+            call.send = _varying(call.send)
+        if streams and not is_head and retry is None:
+            await self._stream(live, call)
+            return
+        scope[_ONLY_PLAN] = streams or kind == "only"
+        plan = await call.plan()
+        if plan is None:
+            return
+        if not streams:
+            raise not_acceptable(scope["path"])
+        headers = (*EVENT_STREAM_HEADERS, *plan.dependency_headers)
+        if retry is not None:
+            live.counters.refused += 1
+            await refuse_stream(call.send, "the server is shutting down", retry, head=is_head)
+        else:
+            await send_response(call.send, 200, headers, head=True)
+
+    async def _stream(self, live: Live, call: Call) -> None:
+        scope = call.scope
+        rechecks = live.rights.rechecks
+        connection = Connection(scope, call.receive, call.send)
+        sse = self.sse
+        stream = EventStream(
+            connection.sender,
+            live.hub.streams,
+            heartbeat=live.heartbeat if sse.heartbeat == "default" else sse.heartbeat,
+            serializer=sse.serializer,
+            last_event_id=last_event_id(scope),
+            max_pending=sse.max_pending,
+        )
+        scope[_STREAM] = stream
+
+        async def check() -> Verdict:
+            return (await call.recheck())[0]
+
+        def permitted() -> None:
+            name = (id(self), call.remembered.name)
+            live.rights.hold(stream, name, check, subjects(scope), rechecks)
+
+        scope[_BEGIN] = permitted
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            # FastAPI's own answer, unless the handler has begun to stream.
+            if not stream.committed:
+                await call.send(message)
+
+        async def handle() -> Plan | None:
+            return await call.plan(connection.incoming.receive, send)
+
+        plan = await run_handler(connection, stream, handle, sse)
+        if stream.committed or not (plan is None or stream.ended):
+            if not stream.committed:
+                stream.close()
+            await connection.hold(stream)
+        else:
+            # It was answered as a normal route, or its client has gone.
+            stream.release()
+        if plan is not None and plan.background is not None:
+            await plan.background()
 
 
-def head_of_stream(extra: Response) -> Response:
-    """The answer to HEAD: what a stream's head would be."""
-    response = Response(status_code=200)
-    response.raw_headers = [*EVENT_STREAM_HEADERS, *extra.raw_headers]
-    return response
-
-
-def take_stream(endpoint: Callable[..., Any], path: str) -> Callable[..., Any]:
+def event_endpoint(
+    endpoint: Callable[..., Any], path: str, sse: SSE, settings: Settings
+) -> Callable[..., Any]:
     """The handler as FastAPI shall see it: its ``EventStream`` parameter is provided by us."""
     if not inspect.iscoroutinefunction(endpoint):
         raise DeclarationError(f"{path}: a handler with sse= must be an `async def` function")
@@ -75,14 +141,36 @@ def take_stream(endpoint: Callable[..., Any], path: str) -> Callable[..., Any]:
 
     @functools.wraps(endpoint)
     async def handler(**values: Any) -> Any:
-        return await endpoint(**values)
+        request: Request = values.pop(_REQUEST)
+        response: Response = values.pop(_RESPONSE)
+        scope = request.scope
+        stream: EventStream | None = scope.get(_STREAM)
+        if RECHECK in scope or scope.get(_ONLY_PLAN):
+            return Plan(None, response)
+        if stream is not None:
+            scope[_BEGIN]()
+        result = await endpoint(**values)
+        if stream is None or (sse.kind == "manual" and not stream.committed):
+            return result
+        return Plan(None, response)
 
     del handler.__wrapped__
     handler.__annotations__ = {}
+    keyword = inspect.Parameter.KEYWORD_ONLY
     handler.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        list(parameters.values()), return_annotation=_returned(endpoint)
+        [
+            *parameters.values(),
+            inspect.Parameter(_REQUEST, keyword, annotation=Annotated[Request, Depends(_request)]),
+            inspect.Parameter(_RESPONSE, keyword, annotation=dependency_response),
+        ],
+        return_annotation=_returned(endpoint),
     )
+    set_half(handler, EventHalf(sse, settings))
     return handler
+
+
+async def _request(request: Request) -> Request:
+    return request
 
 
 def _returned(endpoint: Callable[..., Any]) -> Any:
@@ -98,130 +186,20 @@ def _is_stream(annotation: Any) -> bool:
     return any(_is_stream(each) for each in typing.get_args(annotation))
 
 
-def _provided(request: Request, response: Response) -> EventStream | None:
+async def _provided(request: Request, response: Response) -> EventStream | None:
     stream: EventStream | None = request.scope.get(_STREAM)
     if stream is not None:
-        # What other dependencies set there, before or after this, is looked at on commit.
+        # What other dependencies set there, before or after this, is added when the head is sent.
         stream.headers_of = response
     return stream
 
 
-class EventRoute(GuardedRoute):
-    """A route whose handler is given an ``EventStream``.
+def _varying(send: Any) -> Any:
+    """Adds ``Vary: Accept``: a dual route answers differently by it."""
 
-    Attributes:
-        sse: how it streams.
-        rest_twin: the path of the same data as JSON, which a 406 names.
-    """
+    async def sending(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), (b"vary", b"Accept")]
+        await send(message)
 
-    def __init__(
-        self,
-        path: str,
-        endpoint: Callable[..., Any],
-        *,
-        sse: SSE,
-        live: Live,
-        heartbeat: float | None,
-        **options: Any,
-    ) -> None:
-        self.sse = sse
-        self._live = live
-        self._common: CommonScopes = {}
-        self._heartbeat = heartbeat if sse.heartbeat == "default" else sse.heartbeat
-        super().__init__(path, endpoint, **options)
-
-    def wrap(
-        self,
-        handler: Handler,
-        guards: Guards,
-        dependant: Dependant,  # noqa: ARG002 - for those that solve it themselves
-        overrides: Any,
-    ) -> Handler:
-        async def answer(request: Request) -> Response:
-            state = dict(request.scope.get("state") or {})
-            doubts = self._live.leases.doubts
-            extra = _empty_response()
-            await guards.solve(request, extra, overrides)
-            accept = request.headers.get("accept")
-            kind = self.sse.kind
-            if kind == "dual":
-                extra.headers["vary"] = "Accept"
-            streams = kind == "manual" or (
-                asks_for_event_stream(accept) if kind == "dual" else accepts_event_stream(accept)
-            )
-            if not streams:
-                if kind == "only":
-                    raise not_acceptable(request.url.path)
-                request.scope[_STREAM] = None
-                response = await handler(request)
-                response.headers.raw.extend(extra.headers.raw)
-                return response
-            if request.method == "HEAD" and kind != "manual":
-                return head_of_stream(extra)
-            self._live.refuse_while_draining()
-            return await self._stream(request, handler, guards, overrides, extra, state, doubts)
-
-        return answer
-
-    async def _stream(
-        self,
-        request: Request,
-        handler: Handler,
-        guards: Guards,
-        overrides: Any,
-        extra: Response,
-        state: dict[str, Any],
-        doubts: int,
-    ) -> Response:
-        connection = Connection(request.scope, request.receive, request._send)
-        stream = EventStream(
-            connection.sender,
-            self._live.hub.streams,
-            heartbeat=self._heartbeat,
-            serializer=self.sse.serializer,
-            last_event_id=last_event_id(request.scope),
-            max_pending=self.sse.max_pending,
-        )
-        stream.headers = extra.raw_headers
-        if guards.guards:
-            again, name = renewed_request(request, state, self._common)
-
-            async def check() -> Verdict:
-                try:
-                    await guards.solve(again(), _empty_response(), overrides)
-                except HTTPException as error:
-                    return verdict_of(error)
-                return None
-
-            self._live.leases.hold(
-                stream, (self.path, name), check, subjects(request.scope), doubts
-            )
-        request.scope[_STREAM] = stream
-        request._receive = connection.incoming.receive
-
-        async def handle() -> Response:
-            async with AsyncExitStack() as stack:
-                # What dependencies hold is released when the handler returns, not when the stream
-                # ends; they see its error, and it sees theirs.
-                with _stacks(request, stack):
-                    return await handler(request)
-
-        response: Response | None = await run_handler(connection, stream, handle, self.sse)
-        if not stream.committed:
-            if self.sse.kind == "manual" and response is not None:
-                stream.release()
-                return response
-            if stream.ended:
-                stream.release()
-                return Response(status_code=503)
-            stream.close()
-        return HoldResponse(connection, stream, response.background if response else None)
-
-
-def not_acceptable(path: str) -> Problem:
-    """A stream was asked for as something else."""
-    twin = path.removesuffix("/stream") if path.endswith("/stream") else None
-    hint = f" GET {twin} answers application/json." if twin else ""
-    members: dict[str, Any] = {"rest": twin} if twin else {}
-    detail = f"{path} answers text/event-stream only: send Accept: text/event-stream.{hint}"
-    return Problem(406, detail, **members)
+    return sending
