@@ -11,13 +11,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
-from fastapi import FastAPI
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from headwater.eventlog import MemoryLog
 from headwater.feeds import Poll
 from headwater.sql import Table, sqlite_engine, track
 from headwater.web.fastapi import LiveRouter, Source
+from support.application import Application
 from support.http import poll, request
 from support.server import serving
 from support.tables import pages_read
@@ -70,9 +70,8 @@ class Rig:
     """One application with one feed, ``/f``, of whatever source the test gives."""
 
     def __init__(self, source, *, keyed=False) -> None:
-        self.app = FastAPI()
         self.live = LiveRouter()
-        self.app.include_router(self.live)
+        self.app = Application(self.live)
 
         @self.live.feed("/f", item=dict, keyed=keyed)
         async def f() -> Source:

@@ -7,7 +7,7 @@ import json
 import random
 
 import pytest
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, Request
 from pydantic import BaseModel
 
 from headwater.delivery import channel as channel_module
@@ -15,6 +15,7 @@ from headwater.delivery import follower as follower_module
 from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog
 from headwater.web.fastapi import LiveRouter, Problem, Source, guard, identify
+from support.application import Application
 from support.http import poll, request
 from support.server import serving
 from support.until import until
@@ -30,9 +31,8 @@ class Rig:
 
     def __init__(self, **options) -> None:
         self.log = MemoryLog()
-        self.app = FastAPI()
         self.live = LiveRouter(**options)
-        self.app.include_router(self.live, prefix="/api")
+        self.app = Application(self.live, prefix="/api")
         self.calls = 0
 
         @self.live.feed("/things", item=Item, collection="things", event="thing", tags=["t"])
@@ -514,6 +514,7 @@ def test_what_cannot_work_is_refused_where_it_is_declared():
 def test_openapi_describes_both_halves():
     rights = Rights()
     rig = guarded(rights)
+    rig.live.install(rig.app, problems="application", openapi="3.2")
     document = rig.app.openapi()
     assert document["openapi"] == "3.2.0"
     paths = document["paths"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from headwater.delivery.open_streams import OpenStreams
-from headwater.web.leases import Leases
+from headwater.web.rights import Rights
 
 
 class Stream:
-    """What a lease needs of a stream."""
+    """What a right needs of a stream."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -26,7 +26,7 @@ class Stream:
 
 async def test_a_round_that_takes_long_is_not_overtaken_by_the_next():
     """On a busy machine rounds would pile up until nothing else gets its turn."""
-    leases = Leases(OpenStreams(), interval=0.001)
+    rights = Rights(OpenStreams(), interval=0.001)
     running = most = asked = 0
     gate, often = asyncio.Event(), asyncio.Event()
 
@@ -43,21 +43,21 @@ async def test_a_round_that_takes_long_is_not_overtaken_by_the_next():
             often.set()
 
     streams = [Stream()]
-    leases.hold(streams[0], "one", check, (), 0)
+    rights.hold(streams[0], "one", check, (), 0)
     async with asyncio.timeout(10):
         while not running:
             await asyncio.sleep(0)
         # A stream that comes during a round does not begin another.
         streams.append(Stream())
-        leases.hold(streams[1], "one", check, (), leases.doubts)
+        rights.hold(streams[1], "one", check, (), rights.rechecks)
         gate.set()
         await often.wait()
-    leases.close()
+    rights.close()
     assert most == 1
 
 
 async def test_nothing_is_asked_after_the_end():
-    leases = Leases(OpenStreams(), interval=0.001)
+    rights = Rights(OpenStreams(), interval=0.001)
     asked = asyncio.Event()
     gate = asyncio.Event()
 
@@ -67,49 +67,49 @@ async def test_nothing_is_asked_after_the_end():
         await gate.wait()
 
     stream = Stream()
-    leases.hold(stream, "one", check, (), 0)
+    rights.hold(stream, "one", check, (), 0)
     async with asyncio.timeout(10):
         await asked.wait()
-        leases.close()
+        rights.close()
         gate.set()
-        leases.hold(stream, "two", check, (), 0)
+        rights.hold(stream, "two", check, (), 0)
         for _ in range(100):
             await asyncio.sleep(0)
-    assert leases._timer is None
+    assert rights._timer is None
 
 
 async def test_a_right_that_was_lost_ends_its_streams():
-    leases = Leases(OpenStreams(), interval=0.001)
+    rights = Rights(OpenStreams(), interval=0.001)
     streams = [Stream(), Stream()]
 
     async def check() -> int:
         return 403
 
     for stream in streams:
-        leases.hold(stream, "one", check, ("user:7",), 0)
-    await leases.recheck("user:7")
+        rights.hold(stream, "one", check, ("user:7",), 0)
+    await rights.recheck("user:7")
     assert [stream.ended_with for stream in streams] == [[403], [403]]
-    leases.close()
+    rights.close()
 
 
 async def test_a_right_that_was_lost_while_the_stream_opened_ends_it():
     """The guards said yes; the change was told before there was a stream to look at again."""
-    leases = Leases(OpenStreams(), interval=60)
+    rights = Rights(OpenStreams(), interval=60)
     stream = Stream()
 
     async def check() -> int:
         return 401
 
-    before = leases.doubts
-    await leases.recheck("user:7")
-    leases.hold(stream, "one", check, ("user:7",), before)
+    before = rights.rechecks
+    await rights.recheck("user:7")
+    rights.hold(stream, "one", check, ("user:7",), before)
     await asyncio.wait_for(stream.failed.wait(), 10)
     assert stream.ended_with == [401]
-    leases.close()
+    rights.close()
 
 
 async def test_one_that_hangs_does_not_keep_the_others_from_being_asked():
-    leases = Leases(OpenStreams(), interval=0.001)
+    rights = Rights(OpenStreams(), interval=0.001)
     often, hang = asyncio.Event(), asyncio.Event()
     hung = asked = 0
 
@@ -124,17 +124,17 @@ async def test_one_that_hangs_does_not_keep_the_others_from_being_asked():
         if asked == 5:
             often.set()
 
-    leases.hold(Stream(), "one", hangs, (), 0)
-    leases.hold(Stream(), "two", answers, (), 0)
+    rights.hold(Stream(), "one", hangs, (), 0)
+    rights.hold(Stream(), "two", answers, (), 0)
     await asyncio.wait_for(often.wait(), 10)
-    leases.close()
+    rights.close()
     hang.set()
     assert hung == 1
 
 
 async def test_the_rights_of_thousands_are_asked_by_a_few_workers():
     """Asked all at once they would keep every delivery waiting."""
-    leases = Leases(OpenStreams(), interval=60)
+    rights = Rights(OpenStreams(), interval=60)
     running = most = asked = 0
 
     async def check() -> None:
@@ -147,9 +147,9 @@ async def test_the_rights_of_thousands_are_asked_by_a_few_workers():
 
     streams = [Stream() for _ in range(2000)]
     for number, stream in enumerate(streams):
-        leases.hold(stream, number, check, (), 0)
-    await leases.recheck()
-    leases.close()
+        rights.hold(stream, number, check, (), 0)
+    await rights.recheck()
+    rights.close()
     assert asked == 2000
     assert most <= 32
 
@@ -157,7 +157,7 @@ async def test_the_rights_of_thousands_are_asked_by_a_few_workers():
 async def test_all_are_asked_within_one_interval():
     """Streams that opened in one moment are asked one after another, none of them late."""
     loop = asyncio.get_running_loop()
-    leases = Leases(OpenStreams(), interval=25.0)
+    rights = Rights(OpenStreams(), interval=25.0)
     asked: dict[int, int] = {}
     groups: set[int] = set()
 
@@ -169,21 +169,21 @@ async def test_all_are_asked_within_one_interval():
 
     streams = [Stream() for _ in range(500)]
     for number, stream in enumerate(streams):
-        leases.hold(stream, number, holding(number), (), 0)
+        rights.hold(stream, number, holding(number), (), 0)
     began, turns = loop.time(), 0
     while len(asked) < len(streams):
         # As the timer would, when it is due.
-        timer = leases._timer
+        timer = rights._timer
         assert timer is not None
-        assert leases._due - began <= 25.0
+        assert rights._due - began <= 25.0
         timer.cancel()
         before = len(asked)
-        leases._turn()
+        rights._turn()
         turns += 1
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         groups.add(len(asked) - before)
-    leases.close()
+    rights.close()
     assert turns > 50
     assert max(groups) < 50
     assert set(asked.values()) == {1}

@@ -94,11 +94,13 @@ class EventHalf:
         )
         scope[_STREAM] = stream
 
+        again = call.recheck
+
         async def check() -> Verdict:
-            return (await call.recheck())[0]
+            return (await again())[0]
 
         def permitted() -> None:
-            name = (id(self), call.remembered.name)
+            name = (id(self), again.remembered.name)
             live.rights.hold(stream, name, check, subjects(scope), rechecks)
 
         scope[_BEGIN] = permitted
@@ -160,7 +162,7 @@ def event_endpoint(
     handler.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             *parameters.values(),
-            inspect.Parameter(_REQUEST, keyword, annotation=Annotated[Request, Depends(_request)]),
+            inspect.Parameter(_REQUEST, keyword, annotation=Annotated[Any, Depends(_request)]),
             inspect.Parameter(_RESPONSE, keyword, annotation=dependency_response),
         ],
         return_annotation=_returned(endpoint),

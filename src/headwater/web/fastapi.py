@@ -156,7 +156,7 @@ class LiveRouter(APIRouter):
 
     # Low level: sse= on a route
 
-    def add_api_route(  # type: ignore[override]
+    def add_api_route(
         self,
         path: str,
         endpoint: Callable[..., Any],

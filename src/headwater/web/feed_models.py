@@ -34,7 +34,7 @@ def page_model(declaration: FeedDeclaration) -> type[BaseModel]:
     """The model of a page."""
     fields: dict[str, Any] = {
         declaration.feed.collection: (
-            list[declaration.item],
+            list[declaration.item],  # type: ignore[name-defined]
             Field(description="The items, oldest first."),
         ),
         "start": (str, Field(description="Where the page begins: `before` takes it.")),
@@ -67,10 +67,11 @@ def events_model(declaration: FeedDeclaration, page: type[BaseModel]) -> Any:
         _event(feed, "reset", ResetData, with_id=False),
         _event(feed, "error", ErrorData, with_id=False),
     ]
-    union = Annotated[Union[tuple(branches)], Field(discriminator="event")]  # noqa: UP007
+    branch: Any = Union[tuple(branches)]  # noqa: UP007 - their number is not known here
+    union: Any = Annotated[branch, Field(discriminator="event")]
     return create_model(
         f"{_title(feed.event)}Events",
-        __base__=RootModel[union],  # type: ignore[valid-type]
+        __base__=RootModel[union],
         __doc__="One event of the stream.",
     )
 

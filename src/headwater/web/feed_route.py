@@ -56,10 +56,10 @@ class FeedHalf:
         if paging.errors:
             raise RequestValidationError(paging.errors)
         source = plan.result
-        identity = source.identity
+        identity, again = source.identity, call.recheck
 
         async def recheck() -> Verdict:
-            verdict, found = await call.recheck()
+            verdict, found = await again()
             if verdict is None and found is not None and found.identity != identity:
                 return CHANGED
             return verdict
@@ -71,7 +71,7 @@ class FeedHalf:
             source,
             paging,
             plan.dependency_headers,
-            (id(self), identity, call.remembered.name),
+            (id(self), identity, again.remembered.name),
             recheck,
             subjects(call.scope),
             rechecks,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import fastapi.routing
@@ -21,7 +21,7 @@ from starlette.responses import Response
 from headwater.web.plan import Plan, dependency_response
 from headwater.web.signatures import parameters_of
 
-__all__ = ["Guard", "GuardedRoute", "guard", "identify", "subjects"]
+__all__ = ["Guard", "GuardedRoute", "guard", "guards_of", "identify", "included_routes", "subjects"]
 
 _SUBJECTS = "headwater.subjects"
 _DECIDED = "headwater.decided"
@@ -115,7 +115,7 @@ class GuardedRoute(APIRoute):
             return handler
 
         async def guarded(request: Request) -> Response:
-            decision = _guards_of(self, request)
+            decision = guards_of(self, request)
             if decision is None:
                 return await handler(request)
             passed = await decision.get_route_handler()(request)
@@ -129,10 +129,6 @@ class GuardedRoute(APIRoute):
 
         return guarded
 
-    def guards_route(self, request: Request) -> APIRoute | None:
-        """A route that has the guards of this one and nothing else; None without guards."""
-        return _guards_of(self, request)
-
 
 # By application: the route of the guards of each route and path.
 _decisions: weakref.WeakKeyDictionary[Any, dict[tuple[int, tuple[str, ...]], APIRoute | None]] = (
@@ -140,11 +136,12 @@ _decisions: weakref.WeakKeyDictionary[Any, dict[tuple[int, tuple[str, ...]], API
 )
 
 
-async def _passed(response: dependency_response) -> Plan:  # type: ignore[valid-type]
+async def _passed(response: dependency_response) -> Plan:
     return Plan(None, response)
 
 
-def _guards_of(route: APIRoute, request: Request) -> APIRoute | None:
+def guards_of(route: APIRoute, request: Request) -> APIRoute | None:
+    """A route that has the guards of this one and nothing else; None without guards."""
     app = request.app
     known = _decisions.setdefault(app, {})
     names = tuple(request.path_params)
@@ -166,15 +163,21 @@ def _guards_of(route: APIRoute, request: Request) -> APIRoute | None:
 
 
 def _dependencies(route: APIRoute, request: Request) -> Sequence[Any]:
-    """The dependencies of a route, with those of the routers that it was included by.
+    """The dependencies of a route, with those of the routers that it was included by."""
+    found: list[Any] = []
+    for each in included_routes(request.app):
+        if getattr(each, "original_route", each) is route:
+            found += [one for one in each.dependencies if one not in found]
+    return found
 
-    FastAPI before 0.150 copies a route when it includes it, with all of them.
+
+def included_routes(app: Any) -> Iterator[Any]:
+    """The routes of an application, each with its whole path and all its dependencies.
+
+    FastAPI before 0.150 copies a route when it includes it; later it keeps the original, and says
+    what it became by the inclusion.
     """
     contexts = getattr(fastapi.routing, "iter_route_contexts", None)
-    if contexts is None:
-        return route.dependencies
-    found: list[Any] = []
-    for context in contexts(request.app.routes):
-        if context.original_route is route:
-            found += [each for each in context.dependencies if each not in found]
-    return found or route.dependencies
+    for each in app.routes if contexts is None else contexts(app.routes):
+        if isinstance(getattr(each, "original_route", each), APIRoute):
+            yield each

@@ -15,11 +15,11 @@ from starlette.exceptions import HTTPException
 
 from headwater.web.asgi import Receive, Scope, Send
 from headwater.web.fastapi_problems import own_problem
-from headwater.web.guards import GuardedRoute
+from headwater.web.guards import GuardedRoute, guards_of
 from headwater.web.plan import PLAN, Plan
 from headwater.web.rights import RememberedRequest, Verdict, verdict_of
 
-__all__ = ["Call", "Half", "LiveRoute", "half_of", "set_half"]
+__all__ = ["Call", "Half", "LiveRoute", "Recheck", "half_of", "set_half"]
 
 logger = logging.getLogger("headwater.web")
 
@@ -32,52 +32,65 @@ _HANDLERS = "starlette.exception_handlers"
 Handle = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class Call:
-    """One request on its way through a route.
+class Recheck:
+    """Checks the right of a request again, by running FastAPI's part of its route again.
 
-    Attributes:
-        handle: runs FastAPI's part, up to the plan.
-        remembered: the request as it was before any guard.
+    It holds nothing of the request's connection, as it lives as long as the stream.
     """
 
+    __slots__ = ("_handle", "remembered")
+
     def __init__(
-        self, route: LiveRoute, handle: Handle, scope: Scope, receive: Receive, send: Send
+        self, route: LiveRoute, handle: Handle, scope: Scope, common: dict[str, Any]
     ) -> None:
-        self.route = route
-        self.handle = handle
-        self.scope = scope
-        self.receive = receive
-        self.send = send
-        self.remembered = RememberedRequest(scope, half_of(route.endpoint).common)
+        self.remembered = RememberedRequest(scope, common)
+        self._handle: Handle | None = handle
+        if route.body_field is not None:
+            # The body will be gone, so only the guards can be asked again.
+            guards = guards_of(route, Request(scope))
+            self._handle = None if guards is None else guards.handle
 
-    async def plan(self, receive: Receive | None = None, send: Send | None = None) -> Plan | None:
-        """Run FastAPI's part. None when it has answered by itself. Raises what handlers raise."""
-        scope = self.scope
-        handlers = scope.pop(_HANDLERS, None)
+    async def __call__(self) -> tuple[Verdict, Any]:
+        """The verdict, and the result of the new plan."""
+        if self._handle is None:
+            return None, None
         try:
-            await self.handle(scope, receive or self.receive, send or self.send)
-        finally:
-            if handlers is not None:
-                scope[_HANDLERS] = handlers
-        plan: Plan | None = scope.pop(PLAN, None)
-        return plan
-
-    async def recheck(self) -> tuple[Verdict, Any]:
-        """Run FastAPI's part again. Returns its verdict and the result of its plan."""
-        guards = None
-        if self.route.body_field is not None:
-            # The body is gone, so only the guards can be asked again.
-            guards = self.route.guards_route(Request(self.scope))
-            if guards is None:
-                return None, None
-        try:
-            status, scope = await self.remembered.run(guards.handle if guards else self.handle)
+            status, scope = await self.remembered.run(self._handle)
         except HTTPException as error:
             return verdict_of(error.status_code), None
         plan: Plan | None = scope.get(PLAN)
         if plan is None:
             return verdict_of(status or 500), None
         return None, plan.result
+
+
+class Call:
+    """One request on its way through a route.
+
+    Attributes:
+        recheck: checks its right again.
+    """
+
+    def __init__(
+        self, route: LiveRoute, handle: Handle, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.recheck = Recheck(route, handle, scope, half_of(route.endpoint).common)
+        self._handle = handle
+
+    async def plan(self, receive: Receive | None = None, send: Send | None = None) -> Plan | None:
+        """Run FastAPI's part. None when it has answered by itself. Raises what handlers raise."""
+        scope = self.scope
+        handlers = scope.pop(_HANDLERS, None)
+        try:
+            await self._handle(scope, receive or self.receive, send or self.send)
+        finally:
+            if handlers is not None:
+                scope[_HANDLERS] = handlers
+        plan: Plan | None = scope.pop(PLAN, None)
+        return plan
 
 
 class Half(Protocol):

@@ -60,7 +60,7 @@ def not_acceptable(path: str) -> Problem:
     """The problem for a stream that was asked for as something else."""
     twin = path.removesuffix("/stream") if path.endswith("/stream") else None
     hint = f" GET {twin} answers application/json." if twin else ""
-    members = {"rest": twin} if twin else {}
+    members: dict[str, Any] = {"rest": twin} if twin else {}
     detail = f"{path} answers text/event-stream only: send Accept: text/event-stream.{hint}"
     return Problem(406, detail, **members)
 

@@ -257,10 +257,9 @@ class _Poll:
             live.hub.wait(asked.source, place, paging.wait, paging.limit)
         )
         leaving = asyncio.ensure_future(incoming.until_gone())
+        ends: set[asyncio.Future[Any]] = {waiting, leaving, self._refused}
         try:
-            await asyncio.wait(
-                {waiting, leaving, self._refused}, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if self._refused.done():
                 raise _refusal(*self._refused.result())
             return await waiting if waiting.done() else None

@@ -23,7 +23,7 @@ async def _of_dependencies(response: Response) -> Response:
 
 # The response on which dependencies set headers, cookies and a status. FastAPI drops these when an
 # endpoint returns a response of its own.
-dependency_response = Annotated[Response, Depends(_of_dependencies)]
+dependency_response = Annotated[Any, Depends(_of_dependencies)]
 
 
 class Plan(Response):

@@ -63,6 +63,8 @@ class Holder(Protocol):
     ended: bool
     lease: Any
 
+    def __hash__(self) -> int: ...
+
     def fail(self, status: int) -> None:
         """End the response with this status."""
         ...
