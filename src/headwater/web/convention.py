@@ -15,10 +15,9 @@ from typing import Any
 from fastapi import FastAPI, params
 from fastapi.openapi.utils import get_openapi
 
-from headwater.web.event_route import EventHalf
-from headwater.web.feed_route import FeedHalf
 from headwater.web.guards import Guard, included_routes
-from headwater.web.live_route import half_of
+from headwater.web.live_route import responder_of
+from headwater.web.responders import EventResponder, FeedResponder
 
 __all__ = ["Pair", "breaches", "pairs"]
 
@@ -116,11 +115,11 @@ def _routes(app: FastAPI) -> dict[str, _Route]:
 
 
 def _streams(endpoint: Any, operation: dict[str, Any] | None) -> bool:
-    half = half_of(endpoint)
-    if isinstance(half, FeedHalf):
-        return half.half.streams
-    if isinstance(half, EventHalf):
-        return half.sse.kind == "only"
+    responder = responder_of(endpoint)
+    if isinstance(responder, FeedResponder):
+        return responder.half.streams
+    if isinstance(responder, EventResponder):
+        return responder.sse.kind == "only"
     answer = (operation or {}).get("responses", {}).get("200", {})
     return list(answer.get("content", {})) == ["text/event-stream"]
 

@@ -20,20 +20,18 @@ except ImportError as error:  # pragma: no cover - only without the extra
     raise MissingExtraError("fastapi", "fastapi") from error
 
 from headwater.delivery.event_stream import EventStream
-from headwater.delivery.hub import Hub
-from headwater.delivery.open_streams import Counters
 from headwater.eventlog.interface import EventLog
 from headwater.feeds.feed import DEFAULT_LIMIT, Feed
 from headwater.feeds.source import Source
 from headwater.protocol import Comment, Event
 from headwater.web.asgi import SSE
-from headwater.web.event_route import event_endpoint
+from headwater.web.endpoints import event_endpoint, feed_endpoint
 from headwater.web.fastapi_problems import install_problems
 from headwater.web.feed_models import page_model
-from headwater.web.feed_route import feed_endpoint
-from headwater.web.guards import Guard, GuardedRoute, guard, identify
+from headwater.web.guards import Guard, GuardedRoute, guard
+from headwater.web.identity import identify
 from headwater.web.items import encoder_of
-from headwater.web.live import SHARED, Live, Settings, Shared
+from headwater.web.live import SHARED, HubFace, Settings, Shared
 from headwater.web.live_route import LiveRoute
 from headwater.web.openapi import event_options, feed_options, install_openapi
 from headwater.web.pair import FeedDeclaration, PageHalf, StreamHalf
@@ -58,7 +56,7 @@ FeedHandler = TypeVar("FeedHandler", bound=Callable[..., Source] | Callable[...,
 Requirement = str | params.Depends | Sequence[str | params.Depends] | None
 
 
-class LiveRouter(APIRouter):
+class LiveRouter(HubFace, APIRouter):
     """A router whose routes can stream and whose feeds are pairs.
 
     It is an ``APIRouter``: ``app.include_router(live, prefix="/api")`` is all that is needed, on a
@@ -129,30 +127,6 @@ class LiveRouter(APIRouter):
             install_problems(app)
         if problems == "application" or openapi == "3.2":
             install_openapi(app, item_schemas=openapi == "3.2", problems=problems == "application")
-
-    @property
-    def hub(self) -> Hub:
-        """The fan-out of the running event loop."""
-        return self._live.hub
-
-    @property
-    def stats(self) -> Counters:
-        """What was counted since the start: open streams, frames, resets and so on."""
-        last = self._settings.last
-        return Counters() if last is None else last.counters
-
-    async def recheck(self, subject: str | None = None) -> None:
-        """Check the rights of all streams of a subject again at once; of all streams for None.
-
-        A stream that lost its right ends with an ``error`` event. ``subject`` is what a guard
-        passed to ``identify``. The streams are those of all routers of this event loop, and of all
-        processes where ``LiveRouter(log=...)`` names an event log.
-        """
-        await self._live.recheck(subject)
-
-    async def drain(self, *, spread: float = 5.0) -> None:
-        """Refuse new streams and end the open ones, over at most ``spread`` seconds."""
-        await self._live.drain(spread)
 
     # Low level: sse= on a route
 
@@ -300,10 +274,6 @@ class LiveRouter(APIRouter):
             return call
 
         return declare
-
-    @property
-    def _live(self) -> Live:
-        return self._settings.live()
 
     def _guards(self, requires: Requirement, path: str) -> list[params.Depends]:
         if requires is None:

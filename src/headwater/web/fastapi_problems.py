@@ -17,7 +17,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from headwater.errors import PositionError, SourceUnavailableError
-from headwater.web.problems import internal_problem, problem_of, validation_problem
+from headwater.web.problems import (
+    decided_by_application,
+    internal_problem,
+    problem_of,
+    unexpected_problem,
+    validation_problem,
+)
 
 __all__ = ["install_problems", "own_problem"]
 
@@ -27,18 +33,11 @@ _DEFAULTS: tuple[Any, ...] = (http_exception_handler, request_validation_excepti
 
 def own_problem(error: Exception, app: Any) -> Response | None:
     """What a route of Headwater answers for an error; None where the application decides."""
-    handlers = getattr(app, "exception_handlers", {})
-    if isinstance(error, HTTPException) and error.status_code in handlers:
+    if decided_by_application(error, app, _DEFAULTS):
         return None
-    for kind in type(error).__mro__:
-        if kind is not Exception and kind in handlers and handlers[kind] not in _DEFAULTS:
-            return None
     if isinstance(error, RequestValidationError):
         return validation_problem(error.errors())
-    known = problem_of(error)
-    if known is None and not getattr(app, "debug", False) and not {Exception, 500} & set(handlers):
-        return internal_problem()
-    return known
+    return problem_of(error) or unexpected_problem(app)
 
 
 def install_problems(app: FastAPI) -> None:

@@ -21,9 +21,8 @@ from starlette.responses import Response
 from headwater.web.plan import Plan, dependency_response
 from headwater.web.signatures import parameters_of
 
-__all__ = ["Guard", "GuardedRoute", "guard", "guards_of", "identify", "included_routes", "subjects"]
+__all__ = ["Guard", "GuardedRoute", "guard", "guards_of", "included_routes"]
 
-_SUBJECTS = "headwater.subjects"
 _DECIDED = "headwater.decided"
 
 
@@ -48,19 +47,6 @@ def guard(call: Callable[..., Any], permission: str | None = None) -> Any:
     # Depends is a frozen dataclass in newer versions.
     object.__setattr__(made, "permission", permission)
     return made
-
-
-def identify(request: Request, subject: str) -> None:
-    """Tag this request, and a stream that comes of it, as ``subject``'s, such as ``"user:7"``.
-
-    ``LiveRouter.recheck(subject)`` checks the rights of all its streams again at once.
-    """
-    request.scope.setdefault(_SUBJECTS, set()).add(subject)
-
-
-def subjects(scope: Any) -> tuple[str, ...]:
-    """The subjects that guards have named for a request, in order."""
-    return tuple(sorted(scope.get(_SUBJECTS, ())))
 
 
 class _Once:

@@ -23,7 +23,7 @@ from headwater.errors import DeclarationError
 from headwater.web.recheck_log import RecheckLog
 from headwater.web.rights import Rights
 
-__all__ = ["SHARED", "Live", "Settings", "Shared"]
+__all__ = ["SHARED", "HubFace", "Live", "Settings", "Shared"]
 
 logger = logging.getLogger("headwater.web")
 
@@ -267,6 +267,36 @@ class Live:
                     signal.signal(number, previous)
 
         self._undo_signals = undo
+
+
+class HubFace:
+    """What every adapter offers of the hub that it shares."""
+
+    _settings: Settings
+
+    @property
+    def hub(self) -> Hub:
+        """The fan-out of the running event loop."""
+        return self._settings.live().hub
+
+    @property
+    def stats(self) -> Counters:
+        """What was counted since the start: open streams, frames, resets and so on."""
+        last = self._settings.last
+        return Counters() if last is None else last.counters
+
+    async def recheck(self, subject: str | None = None) -> None:
+        """Check the rights of all streams of a subject again at once; of all streams for None.
+
+        A stream that lost its right ends with an ``error`` event. ``subject`` is what a guard
+        passed to ``identify``. The streams are those of all routers of this event loop, and of all
+        processes where ``log=`` names an event log.
+        """
+        await self._settings.live().recheck(subject)
+
+    async def drain(self, *, spread: float = 5.0) -> None:
+        """Refuse new streams and end the open ones, over at most ``spread`` seconds."""
+        await self._settings.live().drain(spread)
 
 
 _running: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Live] = weakref.WeakKeyDictionary()

@@ -1,29 +1,29 @@
 """The route of everything of ours in FastAPI: it answers after FastAPI has finished.
 
-``handle`` lets FastAPI run the endpoint and close its dependencies, then lets the endpoint's *half*
-answer. To check a right again it runs the same route on a copy of the request.
+``handle`` lets FastAPI run the endpoint and close its dependencies; then the endpoint's responder
+answers. To check a right again it runs the same route on a copy of the request.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from headwater.web.asgi import Receive, Scope, Send
 from headwater.web.fastapi_problems import own_problem
 from headwater.web.guards import GuardedRoute, guards_of
 from headwater.web.plan import PLAN, Plan
+from headwater.web.problems import serve_with_problems
+from headwater.web.responders import Responder
 from headwater.web.rights import RememberedRequest, Verdict, verdict_of
 
-__all__ = ["Call", "Half", "LiveRoute", "Recheck", "half_of", "set_half"]
+__all__ = ["LiveRoute", "responder_of", "set_responder"]
 
-logger = logging.getLogger("headwater.web")
-
-_HALF = "headwater_half"
+_RESPONDER = "headwater_responder"
 # Starlette catches an application's errors around each route by what it keeps under this name, and
 # again around all routes. Without it at the route, the first is left out; if Starlette names it
 # otherwise, errors of our routes are answered in the application's own way.
@@ -32,7 +32,7 @@ _HANDLERS = "starlette.exception_handlers"
 Handle = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class Recheck:
+class _Recheck:
     """Checks the right of a request again, by running FastAPI's part of its route again.
 
     It holds nothing of the request's connection, as it lives as long as the stream.
@@ -64,12 +64,8 @@ class Recheck:
         return None, plan.result
 
 
-class Call:
-    """One request on its way through a route.
-
-    Attributes:
-        recheck: checks its right again.
-    """
+class _Call:
+    """One request on its way through a route. As ``responders.Call``."""
 
     def __init__(
         self, route: LiveRoute, handle: Handle, scope: Scope, receive: Receive, send: Send
@@ -77,70 +73,55 @@ class Call:
         self.scope = scope
         self.receive = receive
         self.send = send
-        self.recheck = Recheck(route, handle, scope, half_of(route.endpoint).common)
+        self.recheck = _Recheck(route, handle, scope, responder_of(route.endpoint).common)
         self._handle = handle
 
-    async def plan(self, receive: Receive | None = None, send: Send | None = None) -> Plan | None:
-        """Run FastAPI's part. None when it has answered by itself. Raises what handlers raise."""
+    async def plan(
+        self,
+        receive: Receive | None = None,
+        send: Send | None = None,
+        *,
+        errors: Sequence[dict[str, Any]] = (),
+    ) -> Plan | None:
+        """Run FastAPI's part, and let errors out of it as they are raised."""
         scope = self.scope
         handlers = scope.pop(_HANDLERS, None)
         try:
             await self._handle(scope, receive or self.receive, send or self.send)
+        except RequestValidationError as error:
+            if errors:
+                raise RequestValidationError([*error.errors(), *errors]) from error
+            raise
         finally:
             if handlers is not None:
                 scope[_HANDLERS] = handlers
+        if errors:
+            raise RequestValidationError(errors)
         plan: Plan | None = scope.pop(PLAN, None)
         return plan
 
 
-class Half(Protocol):
-    """What answers the requests of a route.
-
-    Attributes:
-        common: kept for ``RememberedRequest``.
-    """
-
-    common: dict[str, Any]
-
-    async def serve(self, call: Call) -> None:
-        """Answer the request. Errors before anything was sent are raised."""
-        ...
-
-
-def set_half(endpoint: Callable[..., Any], half: Half) -> None:
+def set_responder(endpoint: Callable[..., Any], responder: Responder) -> None:
     """Say what answers for an endpoint. Routes are copied when they are included, this is not."""
-    setattr(endpoint, _HALF, half)
+    setattr(endpoint, _RESPONDER, responder)
 
 
-def half_of(endpoint: Any) -> Any:
+def responder_of(endpoint: Any) -> Any:
     """What answers for an endpoint of ours, else None."""
-    return getattr(endpoint, _HALF, None)
+    return getattr(endpoint, _RESPONDER, None)
 
 
 class LiveRoute(GuardedRoute):
-    """A route whose endpoint may have a half that answers."""
+    """A route whose endpoint may have a responder."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        half: Half | None = half_of(self.endpoint)
-        if half is None:
+        responder: Responder | None = responder_of(self.endpoint)
+        if responder is None:
             await super().handle(scope, receive, send)
             return
-        begun = False
+        handle = super().handle
 
-        async def watched(message: MutableMapping[str, Any]) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
+        async def serve(send: Send) -> None:
+            await responder.serve(_Call(self, handle, scope, receive, send))
 
-        try:
-            await half.serve(Call(self, super().handle, scope, receive, watched))
-        except Exception as error:
-            if begun:
-                raise
-            answer = own_problem(error, scope.get("app"))
-            if answer is None:
-                raise
-            await answer(scope, receive, send)
-            if answer.status_code == 500:
-                # The server logs it.
-                raise
+        await serve_with_problems(serve, own_problem, scope, receive, send)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -13,8 +13,18 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from headwater.errors import PositionError, SourceUnavailableError
+from headwater.web.asgi import Receive, Scope, Send
 
-__all__ = ["Problem", "internal_problem", "problem_of", "problem_response", "validation_problem"]
+__all__ = [
+    "Problem",
+    "decided_by_application",
+    "internal_problem",
+    "problem_of",
+    "problem_response",
+    "serve_with_problems",
+    "unexpected_problem",
+    "validation_problem",
+]
 
 logger = logging.getLogger("headwater.web")
 
@@ -95,6 +105,56 @@ def problem_of(error: Exception) -> Response | None:
             503, f"{error.source} cannot be read just now; try again.", headers={"Retry-After": "2"}
         )
     return None
+
+
+async def serve_with_problems(
+    serve: Callable[[Send], Awaitable[None]],
+    problem: Callable[[Exception, Any], Response | None],
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+) -> None:
+    """Answer a request; an error before anything was sent becomes a problem.
+
+    Arguments:
+        serve: answers, with the ``send`` that it is given.
+        problem: what an error is answered with, given the application; None to raise it on.
+    """
+    begun = False
+
+    async def watched(message: MutableMapping[str, Any]) -> None:
+        nonlocal begun
+        begun = True
+        await send(message)
+
+    try:
+        await serve(watched)
+    except Exception as error:
+        answer = None if begun else problem(error, scope.get("app"))
+        if answer is None:
+            raise
+        await answer(scope, receive, send)
+        if answer.status_code == 500 and not isinstance(error, HTTPException):
+            # The server logs it.
+            raise
+
+
+def decided_by_application(error: Exception, app: Any, defaults: Collection[Any] = ()) -> bool:
+    """Whether an application has a handler for an error, beside its framework's ``defaults``."""
+    handlers = getattr(app, "exception_handlers", {})
+    if isinstance(error, HTTPException) and error.status_code in handlers:
+        return True
+    return any(
+        kind is not Exception and kind in handlers and handlers[kind] not in defaults
+        for kind in type(error).__mro__
+    )
+
+
+def unexpected_problem(app: Any) -> Response | None:
+    """The problem for an error that nobody expected; None where the application decides."""
+    handlers = getattr(app, "exception_handlers", {})
+    decides = getattr(app, "debug", False) or Exception in handlers or 500 in handlers
+    return None if decides else internal_problem()
 
 
 def internal_problem() -> Response:
