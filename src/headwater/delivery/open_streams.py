@@ -26,9 +26,10 @@ _RETRY = (500, 5000)
 
 @dataclass(slots=True)
 class Counters:
-    """What delivery counts since it began. Only ever grows, but for ``open``."""
+    """What delivery counts since it began. Only ever grows, but for ``open`` and ``waiting``."""
 
     open: int = 0
+    waiting: int = 0
     opened: int = 0
     refused: int = 0
     frames: int = 0

@@ -250,6 +250,8 @@ class _Poll:
         None when the client has left. Raises Problem when the right was lost.
         """
         asked, live = self._asked, self._live
+        counters = live.hub.streams.counters
+        counters.waiting += 1
         live.rights.hold(self, asked.name, asked.recheck, asked.subjects, asked.rechecks)
         incoming = Incoming(asked.receive)
         paging = asked.paging
@@ -265,6 +267,7 @@ class _Poll:
             return await waiting if waiting.done() else None
         finally:
             self.ended = True
+            counters.waiting -= 1
             for each in (waiting, leaving):
                 each.cancel()
             await asyncio.wait({waiting, leaving})
