@@ -44,6 +44,7 @@ from support.server import serving  # noqa: E402
 
 PACKAGE = str(Path(headwater.__file__).parent) + "/"
 WARM_UP = 5
+PROTOCOL = "headwater.web.uvicorn:Protocol"
 
 Walk = list[str]
 
@@ -116,18 +117,19 @@ async def walk_of_a_row(trace: Trace, engine: AsyncEngine, insert: Callable[[str
         return lines.where()
 
     live.install(app)
-    async with serving(app, http="headwater.web.uvicorn:Protocol") as port:
-        async with streaming(port, "/lines/stream") as read:
-            await read(b"event: snapshot")
-            for number in range(WARM_UP):
-                insert(f"warm {number}")
-                await read(f"warm {number}".encode())
-                # The tail has come to rest when it waits for the next commit.
-                await asyncio.sleep(0.3)
-            trace.start()
-            insert("the one")
-            await read(b"the one")
-            walk = trace.stop()
+    async with contextlib.AsyncExitStack() as stack:
+        port = await stack.enter_async_context(serving(app, http=PROTOCOL))
+        read = await stack.enter_async_context(streaming(port, "/lines/stream"))
+        await read(b"event: snapshot")
+        for number in range(WARM_UP):
+            insert(f"warm {number}")
+            await read(f"warm {number}".encode())
+            # The tail has come to rest when it waits for the next commit.
+            await asyncio.sleep(0.3)
+        trace.start()
+        insert("the one")
+        await read(b"the one")
+        walk = trace.stop()
     await engine.dispose()
     return walk
 
@@ -146,15 +148,16 @@ async def walk_of_an_event(trace: Trace) -> Walk:
             await stream.send({"text": text})
 
     live.install(app)
-    async with serving(app, http="headwater.web.uvicorn:Protocol") as port:
-        async with streaming(port, "/events") as read:
-            for number in range(WARM_UP):
-                turns.put_nowait(f"warm {number}")
-                await read(f"warm {number}".encode())
-            turns.put_nowait("the one")
-            await read(b"the one")
-            walk = trace.stop()
-            turns.put_nowait("")
+    async with contextlib.AsyncExitStack() as stack:
+        port = await stack.enter_async_context(serving(app, http=PROTOCOL))
+        read = await stack.enter_async_context(streaming(port, "/events"))
+        for number in range(WARM_UP):
+            turns.put_nowait(f"warm {number}")
+            await read(f"warm {number}".encode())
+        turns.put_nowait("the one")
+        await read(b"the one")
+        walk = trace.stop()
+        turns.put_nowait("")
     return walk
 
 

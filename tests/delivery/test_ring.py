@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.delivery.ring import Entry, Ring
+from headwater.delivery.ring import Entry, Ring, RingBound
 from headwater.feeds.source import OrderedPlace
 
 
@@ -21,7 +21,7 @@ class At(OrderedPlace):
 
 @given(st.lists(st.sampled_from(["add", "drop", "unplaced"]), max_size=400))
 def test_it_numbers_what_it_holds_and_knows_its_floor(steps):
-    ring = Ring(At(0))
+    ring = Ring(At(0), RingBound())
     model: list[Entry] = []
     dropped = 0
     floor = At(0)
@@ -44,7 +44,7 @@ def test_it_numbers_what_it_holds_and_knows_its_floor(steps):
 
 @given(st.lists(st.booleans(), max_size=60), st.integers(0, 20), st.integers(0, 70))
 def test_who_was_away_for_a_moment_is_found_from_the_end(placed, dropped, at):
-    ring = Ring(At(0))
+    ring = Ring(At(0), RingBound())
     for number, has_place in enumerate(placed, 1):
         ring.append(Entry(b"x", At(number) if has_place else None))
     for _ in range(min(dropped, len(placed))):
@@ -53,4 +53,4 @@ def test_who_was_away_for_a_moment_is_found_from_the_end(placed, dropped, at):
     had = [
         n for n, entry in enumerate(entries) if entry.place is not None and entry.place.number <= at
     ]
-    assert ring.lacking(At(at)) == ring.first + (had[-1] + 1 if had else 0)
+    assert ring.first_after(At(at)) == ring.first + (had[-1] + 1 if had else 0)

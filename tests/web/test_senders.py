@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
-from headwater.delivery.direct import DirectSender
+from headwater.delivery.direct_sender import DirectSender
 from headwater.eventlog import MemoryLog
 from headwater.web.fastapi import EventStream, LiveRouter, Source
 from support.http import request

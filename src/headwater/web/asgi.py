@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import parse_qs
 
-from headwater.delivery.direct import DirectSender
+from headwater.delivery.direct_sender import DirectSender
 from headwater.delivery.event_stream import MAX_PENDING, EventStream
 from headwater.delivery.hub import Hub
 from headwater.delivery.sender import AsgiSender

@@ -13,8 +13,10 @@ import random
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass
 
-from headwater.delivery.few import NONE, Few, with_one, without
 from headwater.delivery.open_streams import OpenStreams
+from headwater.delivery.small_set import EMPTY as NONE
+from headwater.delivery.small_set import SmallSet as Few
+from headwater.delivery.small_set import with_one, without
 from headwater.delivery.stream import Stream
 
 __all__ = ["CHANGED", "Lease", "Leases", "Verdict"]
