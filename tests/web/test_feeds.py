@@ -261,7 +261,7 @@ async def test_a_long_poll_answers_as_soon_as_an_item_comes():
 
 async def test_a_stream_that_cannot_keep_up_loses_nothing_and_no_one_waits(monkeypatch):
     """It goes on from the ring or, when that no longer reaches back, from the source."""
-    monkeypatch.setattr(ring, "RING_ENTRIES", 50)
+    monkeypatch.setattr(ring, "RING_FRAMES", 50)
     monkeypatch.setattr(channel_module, "ROOM", 8 * 1024)
     rig = Rig()
     rounds, size = 200, 50

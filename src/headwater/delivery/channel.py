@@ -19,16 +19,16 @@ from typing import Any
 
 from headwater.delivery.batch import Recipients
 from headwater.delivery.reader import OriginReader, Target
-from headwater.delivery.ring import Entry, Ring, pieces
+from headwater.delivery.ring import Ring, pieces
 from headwater.delivery.sender import ROOM
 from headwater.delivery.small_set import EMPTY, SmallSet, with_one, without
 from headwater.delivery.stream import Stream
 from headwater.delivery.window import Members
 from headwater.errors import ResetReason
-from headwater.feeds.feed import Feed
-from headwater.feeds.source import Change, Filter, Page, Place, Source
+from headwater.feeds.feed import Feed, Frame
+from headwater.feeds.source import Change, Filter, Place, Source
 
-__all__ = ["READ_LIMIT", "Channel", "ChannelStream", "Missed"]
+__all__ = ["READ_LIMIT", "Channel", "ChannelStream", "Reading"]
 
 # Rows of one read while a stream catches up: few enough that memory stays flat and the first ones
 # leave soon, enough that a gap of thousands is not thousands of statements.
@@ -36,18 +36,26 @@ READ_LIMIT = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Missed:
-    """What comes after a place.
+class Reading:
+    """What was read of the source, as the bytes that a client is sent.
 
     Attributes:
-        page: what was read.
-        data: the page's events, and a block that moves on a client whose position would expire.
-        holds: the place that a client holds after them, or None for the page's end.
+        data: events.
+        end: the place of a client that was sent them.
+        life: that of the channel when the read began.
+        epoch: that of the storage.
+        frames: the number of items and removals.
+        holds: the place that the client's last id names then, if it is not ``end``.
+        removed_until: up to this moment the removals of what left the time window were sent.
     """
 
-    page: Page
     data: bytes
-    holds: Place | None
+    end: Place
+    life: int
+    epoch: str
+    frames: int = 0
+    holds: Place | None = None
+    removed_until: datetime | None = None
 
 
 class ChannelStream(Stream, ABC):
@@ -63,7 +71,7 @@ class ChannelStream(Stream, ABC):
 
     @abstractmethod
     def fall_behind(self, number: int) -> None:
-        """The connection is full: go on with this entry of the ring when it has drained."""
+        """The connection is full: go on with this frame of the ring when it has drained."""
 
     @abstractmethod
     def go_on(self) -> None:
@@ -81,7 +89,8 @@ class Channel(Target):
         on_unused: is called when the last stream has left and the origin's ``linger`` is over.
 
     Attributes:
-        feed, source, reader: what is shown, of what, and who delivers its changes.
+        feed, source: what is shown, and where its items come from.
+        reader: delivers the changes.
         ring: the frames that may still have to be sent.
         streams: all streams of the channel, in whatever state.
         holds: the number of requests that are about to add a stream; they keep the channel.
@@ -112,7 +121,7 @@ class Channel(Target):
         self._on_unused = on_unused
         self._up_to_date: Recipients[ChannelStream] = Recipients(reader.batch)
         self._ahead: SmallSet[ChannelStream] = EMPTY
-        # The number of the first entry that was not written to the streams that are up to date.
+        # The number of the first frame that was not written to the streams that are up to date.
         self._written = 0
         self._lingering: asyncio.TimerHandle | None = None
         self._members = self._new_members()
@@ -126,8 +135,7 @@ class Channel(Target):
     def deliver(self, change: Change) -> None:
         members = self._members
         if members is None:
-            data = self.feed.frame(change, self.reader.epoch)
-            self.ring.append(Entry(data, change.place))
+            self.ring.append(self.feed.frame(change, self.reader.epoch))
             return
         members.expire()
         key = change.key or {}
@@ -141,17 +149,17 @@ class Channel(Target):
                     return
                 change = Change(change.place, change.values, removed=True, key=key)
         place = None if change.place is None else change.place.at(members.expired_until)
-        self.ring.append(Entry(self.feed.frame_at(change, self.reader.epoch, place), place))
+        self.ring.append(self.feed.frame_at(change, self.reader.epoch, place))
 
     def flush(self, now: float) -> None:
         ring = self.ring
-        start, self._written = max(self._written, ring.first), ring.end
-        entries = ring.since(start)
-        if len(entries) == 1:
-            self._write(entries[0].data, start, 1, now)
-        elif entries:
-            for piece in pieces(entries, ROOM):
-                self._write(b"".join([entry.data for entry in piece]), start, len(piece), now)
+        start, self._written = self._written, ring.end
+        new = ring.since(start)
+        if len(new) == 1:
+            self._write(new[0].data, start, 1, now)
+        elif new:
+            for piece in pieces(new, ROOM):
+                self._write(b"".join([frame.data for frame in piece]), start, len(piece), now)
                 start += len(piece)
         if self._ahead:
             ahead, self._ahead = self._ahead, EMPTY
@@ -180,7 +188,7 @@ class Channel(Target):
             if self._members is not None:
                 self._members.expire()
                 place = place.at(self._members.expired_until)
-            self.ring.append(Entry(self.feed.moved(reader.epoch, place), place))
+            self.ring.append(Frame(self.feed.moved(reader.epoch, place), place))
             for stream in streams:
                 stream.holds = None
             self.flush(asyncio.get_running_loop().time())
@@ -219,20 +227,21 @@ class Channel(Target):
         while (members := self._members) is not None and not members.loaded:
             await self.reader.calls.join((self, self.life), partial(self._load, members))
 
-    async def snapshot(self, limit: int) -> tuple[Page, bytes]:
-        """The newest page and its event; streams that ask while it is read share both."""
-        return await self.reader.calls.join(
-            (self, self.life, limit), lambda: self._read_snapshot(limit)
-        )
-
-    async def missed(self, place: Place, holds: Place) -> Missed:
-        """What comes after ``place``, for a client whose last id names the place ``holds``.
+    async def read_newest(self, limit: int, before: Place | None = None) -> Reading:
+        """A ``snapshot`` of the newest items, or of the page that ends before a place.
 
         Streams that ask for the same while it is read share it.
         """
-        return await self.reader.calls.join(
-            (self, self.life, str(place), str(holds)), lambda: self._read_missed(place, holds)
-        )
+        name = (self, self.life, limit, None if before is None else str(before))
+        return await self.reader.calls.join(name, lambda: self._read_newest(limit, before))
+
+    async def read_after(self, place: Place, holds: Place) -> Reading:
+        """The changes after ``place``, for a client whose last id names the place ``holds``.
+
+        Streams that ask for the same while it is read share it.
+        """
+        name = (self, self.life, str(place), str(holds))
+        return await self.reader.calls.join(name, lambda: self._read_after(place, holds))
 
     async def _load(self, members: Members) -> None:
         found = await self.source.members()
@@ -240,20 +249,30 @@ class Channel(Target):
             members.load(found)
             self.ring.floor_left = members.expired_until
 
-    async def _read_snapshot(self, limit: int) -> tuple[Page, bytes]:
-        page = await self.source.page(limit)
-        return page, self.feed.snapshot(page)
+    async def _read_newest(self, limit: int, before: Place | None) -> Reading:
+        life, page = self.life, await self.source.page(limit, before=before)
+        data = self.feed.snapshot(page)
+        return Reading(data, page.end, life, page.epoch, removed_until=page.as_of)
 
-    async def _read_missed(self, place: Place, holds: Place) -> Missed:
-        page = await self.source.page(READ_LIMIT, after=place)
-        for change in reversed(page.changes):
-            if change.place is not None:
-                holds = change.place
-                break
+    async def _read_after(self, place: Place, holds: Place) -> Reading:
+        life, page = self.life, await self.source.page(READ_LIMIT, after=place)
         data, retired = self.feed.page_frames(page), self.reader.retired
-        if retired is None or holds.includes(retired):
-            return Missed(page, data, holds)
-        return Missed(page, data + self.feed.moved(page.epoch, page.end), None)
+        places = (each.place for each in reversed(page.changes) if each.place is not None)
+        last = next(places, holds)
+        moved = retired is not None and not last.includes(retired)
+        if moved:
+            # The position that the client would hold is about to expire.
+            data += self.feed.moved(page.epoch, page.end)
+        return Reading(
+            data,
+            page.end,
+            life,
+            page.epoch,
+            len(page.changes),
+            None if moved else last,
+            # A page that is not the last one has removals only up to its own end.
+            None if page.has_more else page.as_of,
+        )
 
     def reaches(self, place: Place, removed_until: datetime | None) -> bool:
         """Whether the ring has everything after a place.
@@ -267,7 +286,7 @@ class Channel(Target):
         )
 
     def first_after(self, place: Place) -> int:
-        """The number of the first entry that a stream at ``place`` has to look at."""
+        """The number of the first frame that a stream at ``place`` may lack."""
         # Items leave a window by the clock, so the order of places does not bound them.
         return self.ring.first_after(place) if self._members is None else self.ring.first
 
@@ -324,7 +343,7 @@ class Channel(Target):
             sent, head = self.ring.before(self.ring.end), self.reader.head
             place = (sent if sent.includes(head) else head).at(moment)
             token = self.feed.position(self.reader.epoch, place)
-        self.ring.append(Entry(self.feed.removal(key, token), place, moment))
+        self.ring.append(Frame(self.feed.removal(key, token), place, moment))
         self.reader.flush_soon(self)
 
     def _new_members(self) -> Members | None:

@@ -58,19 +58,9 @@ class EventStream(Stream):
     """
 
     __slots__ = (
-        "_held",
-        "_held_bytes",
-        "_kept",
-        "_loop",
-        "_max_pending",
-        "_replayed",
-        "_serializer",
-        "_unyielded",
-        "_waiters",
-        "headers_of",
-        "last_event_id",
-        "on_commit",
-    )
+        "_held", "_held_bytes", "_kept", "_loop", "_max_pending", "_replayed", "_serializer",
+        "_unyielded", "_waiters", "headers_of", "last_event_id", "on_commit",
+    )  # fmt: skip
 
     def __init__(
         self,

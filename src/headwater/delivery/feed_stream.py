@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 
-from headwater.delivery.channel import READ_LIMIT, Channel, ChannelStream
+from headwater.delivery.channel import READ_LIMIT, Channel, ChannelStream, Reading
 from headwater.delivery.direct_sender import DirectSender
 from headwater.delivery.open_streams import OpenStreams
-from headwater.delivery.ring import Entry, with_places
+from headwater.delivery.ring import with_places
 from headwater.delivery.sender import ROOM, Sender
 from headwater.errors import PositionError, ResetReason, SourceUnavailableError
-from headwater.feeds.feed import MAX_LIMIT
-from headwater.feeds.source import Page, Place
+from headwater.feeds.feed import MAX_LIMIT, Frame
+from headwater.feeds.source import Place
 
-__all__ = ["FeedStream", "Opening", "open_feed"]
+__all__ = ["FeedStream", "open_feed"]
 
 logger = logging.getLogger("headwater.delivery")
 
@@ -25,32 +25,13 @@ _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """What a stream of a feed begins with, made before anything is sent.
-
-    Attributes:
-        data: the first bytes of the body.
-        place: the place of a client that was sent them.
-        removed_until: up to this moment they have the removals of what left the time window.
-        life: that of the channel when it was read.
-        holds: the place that the client's last id names, if it may be another than ``place``.
-    """
-
-    data: bytes
-    place: Place
-    removed_until: datetime | None
-    life: int
-    holds: Place | None = None
-
-
 async def open_feed(
     channel: Channel,
     *,
     limit: int,
     resume: str | None = None,
     before: Place | None = None,
-) -> Opening:
+) -> Reading:
     """Read what a stream begins with: what the client missed, or a snapshot.
 
     Arguments:
@@ -61,28 +42,23 @@ async def open_feed(
 
     Raises SourceUnavailableError.
     """
-    feed, source, life = channel.feed, channel.source, channel.life
-    first = feed.opening
+    feed, first = channel.feed, channel.feed.opening
     if resume is not None:
+        life = channel.life
         try:
             position = feed.parse(resume)
-            place = await source.locate(position.epoch, position.place)
+            place = await channel.source.locate(position.epoch, position.place)
             if channel.reaches(place, None):
-                return Opening(first, place, None, life)
-            missed = await channel.missed(place, place)
-            page = missed.page
-            if page.epoch != position.epoch:
+                return Reading(first, place, life, position.epoch)
+            missed = await channel.read_after(place, place)
+            if missed.epoch != position.epoch:
                 raise PositionError(resume, "unknown")
-            return Opening(first + missed.data, page.end, _removed_until(page), life, missed.holds)
+            return replace(missed, data=first + missed.data, life=life)
         except PositionError as error:
             channel.reader.counters.resets += 1
             first += feed.reset(error.reason)
-    if before is not None:
-        page = await source.page(limit, before=before)
-        shown = feed.snapshot(page)
-    else:
-        page, shown = await channel.snapshot(limit)
-    return Opening(first + shown, page.end, page.as_of, life)
+    newest = await channel.read_newest(limit, before)
+    return replace(newest, data=first + newest.data)
 
 
 class FeedStream(ChannelStream):
@@ -113,7 +89,7 @@ class FeedStream(ChannelStream):
         self.channel = channel
         self.holds: Place | None = None
         self._limit = limit
-        # The number of the ring's entry that is sent next; meaningless while up to date.
+        # The number of the ring's frame that is sent next; meaningless while up to date.
         self._cursor = 0
         self._behind = False
         self._reading = False
@@ -133,16 +109,16 @@ class FeedStream(ChannelStream):
         group = sender.group if isinstance(sender, DirectSender) else None
         return self.written_at if group is None else max(self.written_at, group.written_at)
 
-    def begin(self, opening: Opening) -> None:
+    def begin(self, opening: Reading) -> None:
         """Send what the stream begins with, then each new frame."""
         self.commit()
         self.write(opening.data)
-        self._place = opening.place
+        self._place = opening.end
         self.holds = opening.holds
         if opening.life != self.channel.life:
             # It was read from what the storage was before.
             self.restart(self.channel.reason)
-        elif not self._join(opening.place, opening.removed_until):
+        elif not self._join(opening):
             self._read()
 
     def go_on(self) -> None:
@@ -171,13 +147,13 @@ class FeedStream(ChannelStream):
             self._behind = False
             self.go_on()
 
-    def _join(self, place: Place, removed_until: datetime | None) -> bool:
-        """Go on from the ring after ``place``. Returns False if the source has to be read first."""
+    def _join(self, sent: Reading) -> bool:
+        """Go on from the ring after what was sent. False: the source has to be read first."""
         channel = self.channel
-        if not channel.reaches(place, removed_until):
+        if not channel.reaches(sent.end, sent.removed_until):
             return False
-        self._cursor = channel.first_after(place)
-        self._had, self._removed_until = place, removed_until
+        self._cursor = channel.first_after(sent.end)
+        self._had, self._removed_until = sent.end, sent.removed_until
         return self._send_from_ring()
 
     def _send_from_ring(self) -> bool:
@@ -186,17 +162,17 @@ class FeedStream(ChannelStream):
         while not self.sender.full and not self.ended:
             if self._cursor < ring.first:
                 return False
-            entries = ring.since(self._cursor)
-            if not entries:
+            frames = ring.since(self._cursor)
+            if not frames:
                 if self.channel.caught_up(self, self._had):
                     self._had = self._removed_until = self._place = None
                 return True
             parts: list[bytes] = []
             size = 0
-            for entry, place in with_places(entries):
+            for frame, place in with_places(frames):
                 self._cursor += 1
-                if not self._was_sent(entry, place):
-                    parts.append(self._frame(entry))
+                if not self._was_sent(frame, place):
+                    parts.append(self._data_of(frame))
                     size += len(parts[-1])
                     if size > ROOM:
                         break
@@ -207,21 +183,21 @@ class FeedStream(ChannelStream):
             self.fall_behind(self._cursor)
         return True
 
-    def _was_sent(self, entry: Entry, place: Place | None) -> bool:
-        """Whether a page that was sent had the entry, which belongs to ``place``."""
-        if entry.left is not None:
-            return self._removed_until is not None and self._removed_until >= entry.left
+    def _was_sent(self, frame: Frame, place: Place | None) -> bool:
+        """Whether a page that was sent had the frame, which belongs to ``place``."""
+        if frame.left is not None:
+            return self._removed_until is not None and self._removed_until >= frame.left
         return self._had is not None and place is not None and self._had.has(place)
 
-    def _frame(self, entry: Entry) -> bytes:
-        """The entry's frame; its id may have to name what the stream began from."""
-        if self._had is None or entry.place is None:
-            return entry.data
-        place = entry.place.since(self._had)
-        if place is entry.place:
-            return entry.data
+    def _data_of(self, frame: Frame) -> bytes:
+        """The frame's bytes, with an id that also covers what the stream began from."""
+        if self._had is None or frame.place is None:
+            return frame.data
+        place = frame.place.since(self._had)
+        if place is frame.place:
+            return frame.data
         channel = self.channel
-        return channel.feed.replaced(entry.data, channel.reader.epoch, entry.place, place)
+        return channel.feed.replaced(frame.data, channel.reader.epoch, frame.place, place)
 
     def _read(self) -> None:
         """Read the source until the ring reaches back to what was sent."""
@@ -247,7 +223,7 @@ class FeedStream(ChannelStream):
                     await asyncio.sleep(delay)
                     delay = min(delay * 2, _LONGEST_DELAY)
         except Exception:
-            # A stream that nobody reads for would be silent for ever.
+            # Otherwise the stream would stay open and silent.
             self.fail(500)
             raise
         finally:
@@ -255,17 +231,11 @@ class FeedStream(ChannelStream):
 
     async def _send_page(self) -> bool:
         """Read one page and send it. Returns whether the stream goes on from the ring."""
-        channel = self.channel
-        if self._restart_reason is not None:
-            life, reason = channel.life, self._restart_reason
+        channel, reason = self.channel, self._restart_reason
+        if reason is not None:
             await channel.prepare()
-            page, shown = await channel.snapshot(self._limit)
-            if life != channel.life:
-                return False
-            self._restart_reason = self.holds = None
-            self._streams.counters.resets += 1
-            self.write(channel.feed.reset(reason) + shown)
-            removed_until = page.as_of
+            read = await channel.read_newest(self._limit)
+            data = channel.feed.reset(reason) + read.data
         else:
             assert self._place is not None
             if self.sender.full:
@@ -273,25 +243,22 @@ class FeedStream(ChannelStream):
                 await self._drained
             if self.ended:
                 return True
-            missed = await channel.missed(self._place, self.holds or self._place)
-            if self._restart_reason is not None:
-                return False
-            page, self.holds = missed.page, missed.holds
-            removed_until = _removed_until(page)
-            if missed.data:
-                self._streams.counters.frames += len(page.changes)
-                self.write(missed.data)
-        self._place = page.end
-        return self._restart_reason is None and self._join(page.end, removed_until)
+            read = await channel.read_after(self._place, self.holds or self._place)
+            data = read.data
+        if read.life != channel.life:
+            return False
+        if reason is not None:
+            self._restart_reason = None
+            self._streams.counters.resets += 1
+        self._streams.counters.frames += read.frames
+        self._place, self.holds = read.end, read.holds
+        if data:
+            self.write(data)
+        return self._join(read)
 
     def _end(self) -> None:
         super()._end()
         self.channel.leave(self)
-
-
-def _removed_until(page: Page) -> datetime | None:
-    # A page that is not the last one has removals only up to its own end.
-    return None if page.has_more else page.as_of
 
 
 assert MAX_LIMIT <= READ_LIMIT

@@ -220,7 +220,8 @@ class OriginReader:
             self.retired = before
             for target in tuple(self._targets):
                 target.retire(before)
-            self.bound.enforce()
+            # The flush drops the frames that are too many then, but none that was not sent yet.
+            self._schedule()
 
     def reset(self, reason: ResetReason, head: Place) -> None:
         logger.warning("%s cannot go on from where it was (%s)", self.origin.name, reason)

@@ -102,19 +102,9 @@ class AsgiSender(Sender):
     """
 
     __slots__ = (
-        "_drop",
-        "_finishing",
-        "_flusher",
-        "_head",
-        "_held",
-        "_on_done",
-        "_parts",
-        "_pending",
-        "_send",
-        "last",
-        "on_flushed",
-        "passed",
-    )
+        "_drop", "_finishing", "_flusher", "_head", "_held", "_on_done", "_parts", "_pending",
+        "_send", "last", "on_flushed", "passed",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -176,7 +166,7 @@ class AsgiSender(Sender):
         self._close()
 
     def retire(self) -> None:
-        """Notify nobody any more: another sender has taken the connection over."""
+        """Send no more notices: another sender has taken the connection over."""
         self.owner = self.on_flushed = None
         self._on_done = _nothing
 

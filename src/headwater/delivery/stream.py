@@ -52,18 +52,9 @@ class Stream:
     """
 
     __slots__ = (
-        "__weakref__",
-        "_beat",
-        "_closers",
-        "_streams",
-        "committed",
-        "ended",
-        "headers",
-        "heartbeat",
-        "lease",
-        "sender",
-        "written_at",
-    )
+        "__weakref__", "_beat", "_closers", "_streams", "committed", "ended", "headers",
+        "heartbeat", "lease", "sender", "written_at",
+    )  # fmt: skip
 
     def __init__(
         self, sender: Sender, streams: OpenStreams, *, heartbeat: float | None = None

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from headwater.errors import DeclarationError, PositionError, ResetReason
@@ -13,14 +14,31 @@ from headwater.feeds.position import Position, fingerprint
 from headwater.feeds.source import Change, Page, Place
 from headwater.protocol import frame, to_json
 
-__all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "Feed", "encode_plain"]
+__all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "Feed", "Frame", "encode_plain"]
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _OWN_EVENTS = frozenset({"snapshot", "reset", "error", "message", "open"})
+_NOT_FRAMED: tuple[str, Any] = ("", None)
 _OWN_FIELDS = frozenset({"start", "position", "has_more", "removed"})
+
+
+@dataclass(slots=True, eq=False)
+class Frame:
+    """One framed event of a feed. Never changed.
+
+    Attributes:
+        data: the bytes, shared by all streams.
+        place: the place that the event's id names. None if a client may not resume from here: of
+            several events that belong together only the last has a place.
+        left: the moment at which the item left a time window, for a removal of that kind.
+    """
+
+    data: bytes
+    place: Place | None
+    left: datetime | None = None
 
 
 def encode_plain(item: Any) -> bytes:
@@ -86,19 +104,18 @@ class Feed:
             data = change.encoded[self] = self._encoded(change)
         return data
 
-    def frame(self, change: Change, epoch: str) -> bytes:
+    def frame(self, change: Change, epoch: str) -> Frame:
         """A change's event, made once for all channels of this feed."""
-        found = change.encoded.get((self, epoch))
-        if found is None:
-            # The JSON is in it, so it is not kept beside it.
-            data = change.encoded.get(self) or self._encoded(change)
-            found = self._framed(change, epoch, change.place, data)
-            change.encoded[self, epoch] = found
-        return found
+        frame: Frame
+        known, frame = change.framed.get(self, _NOT_FRAMED)
+        if known != epoch:
+            frame = Frame(self._event(change, epoch), change.place)
+            change.framed[self] = epoch, frame
+        return frame
 
-    def frame_at(self, change: Change, epoch: str, place: Place | None) -> bytes:
+    def frame_at(self, change: Change, epoch: str, place: Place | None) -> Frame:
         """A change's event with another place than its own, for feeds with a window."""
-        return self._framed(change, epoch, place, self.data(change))
+        return Frame(self._framed(change, epoch, place, self.data(change)), place)
 
     def replaced(self, frame: bytes, epoch: str, place: Place, other: Place) -> bytes:
         """A frame whose id names ``place``, with an id that names another place instead."""
@@ -143,7 +160,7 @@ class Feed:
 
     def page_frames(self, page: Page) -> bytes:
         """The changes of a page as events, one after another."""
-        return b"".join(self.frame(change, page.epoch) for change in page.changes)
+        return b"".join([self._event(change, page.epoch) for change in page.changes])
 
     @property
     def opening(self) -> bytes:
@@ -152,6 +169,11 @@ class Feed:
 
     def _encoded(self, change: Change) -> bytes:
         return encode_plain(change.key or {}) if change.removed else self.encode(change.item)
+
+    def _event(self, change: Change, epoch: str) -> bytes:
+        # The JSON is in the event, so it is not kept beside it.
+        data = change.encoded.get(self) or self._encoded(change)
+        return self._framed(change, epoch, change.place, data)
 
     def _framed(self, change: Change, epoch: str, place: Place | None, data: bytes) -> bytes:
         """The same bytes as ``frame``; what all events of an epoch begin with is made once."""

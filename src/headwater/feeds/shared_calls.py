@@ -69,6 +69,6 @@ class CoalescedCall(Generic[T]):
 
 
 def _retrieve_error(done: asyncio.Future[Any]) -> None:
-    # All callers may have left; without this asyncio logs that nobody has seen the error.
+    # asyncio logs an error that is never retrieved, and all callers may have left.
     if not done.cancelled():
         done.exception()
