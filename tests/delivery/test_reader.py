@@ -58,6 +58,10 @@ class Noting(Target):
         self.events: list[object] = []
 
     @property
+    def name(self):
+        return self
+
+    @property
     def filter(self) -> Filter:
         return self._filter
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -85,9 +85,6 @@ class ChannelStream(Stream, ABC):
 class Channel(Target):
     """One feed with one filter.
 
-    Arguments:
-        on_unused: is called when the last stream has left and the origin's ``linger`` is over.
-
     Attributes:
         feed, source: what is shown, and where its items come from.
         reader: delivers the changes.
@@ -99,17 +96,11 @@ class Channel(Target):
     """
 
     __slots__ = (
-        "_ahead", "_lingering", "_members", "_on_unused", "_up_to_date", "_written", "feed",
+        "_ahead", "_lingering", "_members", "_up_to_date", "_written", "feed",
         "holds", "life", "reader", "reason", "ring", "source", "streams",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        feed: Feed,
-        source: Source,
-        reader: OriginReader,
-        on_unused: Callable[[Channel], None],
-    ) -> None:
+    def __init__(self, feed: Feed, source: Source, reader: OriginReader) -> None:
         self.feed = feed
         self.source = source
         self.reader = reader
@@ -118,7 +109,6 @@ class Channel(Target):
         self.holds = 0
         self.life = 0
         self.reason: ResetReason = "unknown"
-        self._on_unused = on_unused
         self._up_to_date: Recipients[ChannelStream] = Recipients(reader.batch)
         self._ahead: SmallSet[ChannelStream] = EMPTY
         # The number of the first frame that was not written to the streams that are up to date.
@@ -127,6 +117,10 @@ class Channel(Target):
         self._members = self._new_members()
 
     # The reader calls these.
+
+    @property
+    def name(self) -> Hashable:
+        return (self.feed, self.source.identity)
 
     @property
     def filter(self) -> Filter:
@@ -325,12 +319,12 @@ class Channel(Target):
         if linger > 0:
             self._lingering = asyncio.get_running_loop().call_later(linger, self._lingered)
         else:
-            self._on_unused(self)
+            self.reader.remove(self)
 
     def _lingered(self) -> None:
         self._lingering = None
         if not self.streams and not self.holds:
-            self._on_unused(self)
+            self.reader.remove(self)
 
     # The time window calls this.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 
 from headwater.delivery.batch import WriteBatch
 from headwater.delivery.channel import Channel
@@ -38,7 +38,6 @@ class Hub:
     def __init__(self, *, write_timeout: float = 30.0, io_uring: bool = True) -> None:
         self.streams = OpenStreams(write_timeout=write_timeout)
         self._batch = WriteBatch(uring=io_uring)
-        self._channels: dict[Hashable, Channel] = {}
         # These are by the origin's id().
         self._readers: dict[int, OriginReader] = {}
         self._starting = SharedCalls()
@@ -53,7 +52,8 @@ class Hub:
     @property
     def channels(self) -> Sequence[Channel]:
         """The channels of all origins."""
-        return tuple(self._channels.values())
+        targets = [each for reader in self.readers for each in reader.targets.values()]
+        return [each for each in targets if isinstance(each, Channel)]
 
     async def hold(self, feed: Feed, source: Source) -> Channel:
         """The channel of a feed and a source, kept until ``release``, while a stream is opened.
@@ -61,10 +61,9 @@ class Hub:
         Raises SourceUnavailableError.
         """
         reader = await self._reader_of(source.origin)
-        name = _name(feed, source)
-        channel = self._channels.get(name)
-        if channel is None:
-            channel = self._channels[name] = Channel(feed, source, reader, self._drop_channel)
+        channel = reader.targets.get((feed, source.identity))
+        if not isinstance(channel, Channel):
+            channel = Channel(feed, source, reader)
             reader.add(channel)
         channel.holds += 1
         try:
@@ -130,7 +129,6 @@ class Hub:
         for reader in self.readers:
             await reader.stop()
         self._readers.clear()
-        self._channels.clear()
         if self._stopping:
             await asyncio.wait(tuple(self._stopping.values()), timeout=5.0)
         self._batch.close()
@@ -162,12 +160,6 @@ class Hub:
         self._stop_later(reader)
         return reader
 
-    def _drop_channel(self, channel: Channel) -> None:
-        name = _name(channel.feed, channel.source)
-        if self._channels.get(name) is channel:
-            del self._channels[name]
-            channel.reader.remove(channel)
-
     def _stop_later(self, reader: OriginReader) -> None:
         """Stop a reader that is still unused after the origin's linger."""
         if reader.unused and id(reader.origin) not in self._lingering:
@@ -190,7 +182,3 @@ class Hub:
             await reader.stop()
         except Exception:
             logger.exception("%s could not be detached from", reader.origin.name)
-
-
-def _name(feed: Feed, source: Source) -> Hashable:
-    return (id(source.origin), feed, source.identity)

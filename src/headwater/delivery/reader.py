@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 from headwater.delivery.batch import WriteBatch
 from headwater.delivery.open_streams import Counters
@@ -28,6 +28,11 @@ class Target(ABC):
     """What a reader delivers changes to: a channel, or a callback in this process."""
 
     __slots__ = ()
+
+    @property
+    @abstractmethod
+    def name(self) -> Hashable:
+        """By which its reader knows it."""
 
     @property
     @abstractmethod
@@ -77,6 +82,10 @@ class Subscription(Target):
         self._changes: list[Change] = []
 
     @property
+    def name(self) -> Hashable:
+        return self
+
+    @property
     def filter(self) -> Filter:
         return self._filter
 
@@ -109,6 +118,7 @@ class OriginReader:
         batch: collects what is written in one tick.
         counters: what delivery counts.
         bound: of all rings of the targets.
+        targets: by name.
         calls: reads of pages that are under way.
         head: every change up to here was delivered to the targets.
         epoch: the storage's epoch, as positions carry it.
@@ -131,7 +141,7 @@ class OriginReader:
         self.bound = RingBound()
         self.calls = SharedCalls()
         self.retired: Place | None = None
-        self._targets: set[Target] = set()
+        self.targets: dict[Hashable, Target] = {}
         self._index: FilterIndex[Target] = FilterIndex()
         self._due: dict[Target, None] = {}
         self._flush_handle: asyncio.Handle | None = None
@@ -148,7 +158,8 @@ class OriginReader:
 
     async def stop(self) -> None:
         """Detach from the origin."""
-        for target in tuple(self._targets):
+        targets, self.targets = self.targets, {}
+        for target in targets.values():
             target.close()
         if self._flush_handle is not None:
             self._flush_handle.cancel()
@@ -158,16 +169,16 @@ class OriginReader:
 
     @property
     def unused(self) -> bool:
-        return not self._targets
+        return not self.targets
 
     def add(self, target: Target) -> None:
-        self._targets.add(target)
+        self.targets[target.name] = target
         self._index.add(target.filter, target)
 
     def remove(self, target: Target) -> None:
         """Deliver nothing more to a target. Idempotent."""
-        if target in self._targets:
-            self._targets.remove(target)
+        if self.targets.get(target.name) is target:
+            del self.targets[target.name]
             self._index.remove(target.filter, target)
             self._awaiting_head.discard(target)
             self._due.pop(target, None)
@@ -218,7 +229,7 @@ class OriginReader:
     def retire(self, before: Place) -> None:
         if self._restarting is None:
             self.retired = before
-            for target in tuple(self._targets):
+            for target in tuple(self.targets.values()):
                 target.retire(before)
             # The flush drops the frames that are too many then, but none that was not sent yet.
             self._schedule()
@@ -245,7 +256,7 @@ class OriginReader:
         self.bound.clear()
         self._awaiting_head.clear()
         self._restarting = None
-        for target in tuple(self._targets):
+        for target in tuple(self.targets.values()):
             target.restart(reason, self.head)
 
     def _schedule(self) -> None:

@@ -31,7 +31,7 @@ class Frame:
 
     Attributes:
         data: the bytes, shared by all streams.
-        place: the place that the event's id names. None if a client may not resume from here: of
+        place: the place that the event's id names, or None if a client may not resume from it. Of
             several events that belong together only the last has a place.
         left: the moment at which the item left a time window, for a removal of that kind.
     """

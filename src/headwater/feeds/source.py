@@ -95,8 +95,8 @@ class Change:
     """One thing that happened in an origin.
 
     Attributes:
-        place: the place of a client that was sent this change. None for a change that a client may
-            not resume from: of several that belong together only the last has a place.
+        place: the place of a client that was sent this change, or None if a client may not resume
+            from it. Of several changes that belong together only the last has a place.
         values: what filters compare, by name. For a row: its columns by attribute name.
         item: what the feed's item model is made from; None for a removal.
         removed: the item with this key left: it was deleted, or no longer has these ``values``.
