@@ -130,14 +130,16 @@ async def test_a_target_that_waits_for_the_head_is_flushed_without_a_change_for_
 
 
 async def test_targets_restart_where_the_storage_is_once_its_epoch_can_be_read(reader):
-    """What is delivered meanwhile is in the page from which they begin anew."""
-    target = Noting(Filter())
+    """What is delivered meanwhile is in the page from which they begin anew; callbacks get it."""
+    target, called = Noting(Filter()), []
     reader.add(target)
+    reader.add(Subscription(Filter(), called.extend))
     reader.origin.away, reader.origin.life = True, "b"
     asked = reader.origin.asked
     reader.reset("unknown", At(7))
     await until(lambda: reader.origin.asked > asked)
     reader.deliver([change(8)], At(8))
+    await until(lambda: called)
     assert target.events == []
     reader.origin.away = False
     await until(lambda: target.events)

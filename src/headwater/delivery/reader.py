@@ -25,14 +25,20 @@ _LONGEST_DELAY = 5.0
 
 
 class Target(ABC):
-    """What a reader delivers changes to: a channel, or a callback in this process."""
+    """What a reader delivers changes to: a channel, or a callback in this process.
+
+    Attributes:
+        reads_pages: after ``restart`` it reads all that was delivered between reset and restart.
+    """
 
     __slots__ = ()
+
+    reads_pages = True
 
     @property
     @abstractmethod
     def name(self) -> Hashable:
-        """By which its reader knows it."""
+        """Equal for targets that are the same to a reader."""
 
     @property
     @abstractmethod
@@ -69,6 +75,8 @@ class Subscription(Target):
         call: is called with those of one tick of the loop. An error is logged.
         on_restart: is called when the storage is another one or was trimmed past the reader.
     """
+
+    reads_pages = False
 
     def __init__(
         self,
@@ -198,13 +206,13 @@ class OriginReader:
     # The origin calls these.
 
     def deliver(self, changes: Sequence[Change], head: Place) -> None:
-        if self._restarting is not None:
-            # All targets begin anew from a page that holds these changes.
-            self.head = head
-            return
+        restarting = self._restarting is not None
         failed: set[Target] = set()
         for change in changes:
             for target in self._index.match(change.values):
+                if restarting and target.reads_pages:
+                    # It begins anew from a page that has this change.
+                    continue
                 try:
                     target.deliver(change)
                 except Exception:
@@ -218,8 +226,9 @@ class OriginReader:
         for target in failed:
             self._due.pop(target, None)
             target.fail()
-        self._due.update(dict.fromkeys(self._awaiting_head))
-        self._awaiting_head.clear()
+        if not restarting:
+            self._due.update(dict.fromkeys(self._awaiting_head))
+            self._awaiting_head.clear()
         if self._due:
             self._schedule()
 
