@@ -16,14 +16,14 @@ class Asked:
     def __init__(self) -> None:
         self.count = 0
         self.go_on = asyncio.Event()
-        self.error: Exception | None = None
+        self.fails: set[int] = set()
 
     async def __call__(self) -> int:
         self.count += 1
         number = self.count
         await self.go_on.wait()
-        if self.error is not None:
-            raise self.error
+        if number in self.fails:
+            raise OSError("away")
         return number
 
 
@@ -51,14 +51,13 @@ async def test_a_caller_that_leaves_does_not_end_the_call_for_the_others():
 
 async def test_each_caller_gets_the_error_and_the_next_one_asks_again():
     calls, asked = SharedCalls(), Asked()
-    asked.error = OSError("away")
+    asked.fails = {1}
     asked.go_on.set()
     results = await asyncio.gather(
         *(calls.join("a", asked) for _ in range(3)), return_exceptions=True
     )
     assert [str(each) for each in results] == ["away"] * 3
     assert asked.count == 1
-    asked.error = None
     assert await calls.join("a", asked) == 2
 
 
@@ -86,7 +85,7 @@ async def test_a_coalesced_answer_was_asked_after_its_caller_came():
 
 async def test_a_coalesced_call_that_failed_is_made_again_for_those_who_wait():
     asked = Asked()
-    asked.error = OSError("away")
+    asked.fails = {1}
     call = CoalescedCall(asked)
     early = asyncio.create_task(call.ask())
     await until(lambda: asked.count == 1)
@@ -94,5 +93,4 @@ async def test_a_coalesced_call_that_failed_is_made_again_for_those_who_wait():
     asked.go_on.set()
     with pytest.raises(OSError, match="away"):
         await early
-    asked.error = None
     assert await late == 2
