@@ -116,7 +116,7 @@ async def walk_of_a_row(trace: Trace, engine: AsyncEngine, insert: Callable[[str
     async def feed() -> Source:
         return lines.where()
 
-    live.install(app)
+    app.include_router(live)
     async with contextlib.AsyncExitStack() as stack:
         port = await stack.enter_async_context(serving(app, http=PROTOCOL))
         read = await stack.enter_async_context(streaming(port, "/lines/stream"))
@@ -147,7 +147,7 @@ async def walk_of_an_event(trace: Trace) -> Walk:
                 trace.start()
             await stream.send({"text": text})
 
-    live.install(app)
+    app.include_router(live)
     async with contextlib.AsyncExitStack() as stack:
         port = await stack.enter_async_context(serving(app, http=PROTOCOL))
         read = await stack.enter_async_context(streaming(port, "/events"))
