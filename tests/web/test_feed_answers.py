@@ -140,4 +140,4 @@ async def test_a_page_after_a_position_follows_nothing_unless_it_waits():
         for wait, followed in (("", 0), ("&wait=0.01", 1)):
             async with request(port, f"/f?after={position}{wait}") as answer:
                 assert json.loads(await answer.body())["items"] == []
-            assert len(rig.live.hub._followers) == followed
+            assert len(rig.live.hub.readers) == followed

@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 from pydantic import BaseModel
 
 from headwater.delivery import channel as channel_module
-from headwater.delivery import follower as follower_module
+from headwater.delivery import feed_stream, ring
 from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog
 from headwater.web.fastapi import LiveRouter, Problem, Source, guard, identify
@@ -261,8 +261,9 @@ async def test_a_long_poll_answers_as_soon_as_an_item_comes():
 
 async def test_a_stream_that_cannot_keep_up_loses_nothing_and_no_one_waits(monkeypatch):
     """It goes on from the ring or, when that no longer reaches back, from the source."""
-    monkeypatch.setattr(follower_module, "RING_ENTRIES", 50)
+    monkeypatch.setattr(ring, "RING_FRAMES", 50)
     monkeypatch.setattr(channel_module, "ROOM", 8 * 1024)
+    monkeypatch.setattr(feed_stream, "ROOM", 8 * 1024)
     rig = Rig()
     rounds, size = 200, 50
 

@@ -6,7 +6,7 @@ import asyncio
 
 from fastapi import BackgroundTasks, Depends, Request
 
-from headwater.delivery.direct import DirectSender
+from headwater.delivery.direct_sender import DirectSender
 from headwater.web.fastapi import SSE, EventStream, LiveRouter, Problem, guard, identify
 from headwater.web.uvicorn import Protocol
 from support.application import Application

@@ -11,7 +11,7 @@ import pytest
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
-from headwater.delivery.direct import DirectSender
+from headwater.delivery.direct_sender import DirectSender
 from headwater.eventlog import MemoryLog
 from headwater.web.fastapi import EventStream, LiveRouter, Source
 from support.application import Application

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from headwater.errors import PositionError, ResetReason, UsageError
 from headwater.eventlog.interface import EventLog
 from headwater.eventlog.record import START, Bounds, Offset, Record, check_topic
-from headwater.feeds.gathered import Gathered
+from headwater.feeds.shared_calls import CoalescedCall
 from headwater.feeds.source import Change, OrderedPlace, Origin, Page, Place, Sink, Source
 
 __all__ = ["Topic", "TopicOrigin", "TopicPlace", "event_item"]
@@ -63,7 +63,7 @@ class TopicOrigin(Origin):
         self.topic = topic
         self._sink: Sink | None = None
         self._epoch: str | None = None
-        self._bounds: Gathered[Bounds] | None = None
+        self._bounds: CoalescedCall[Bounds] | None = None
 
     async def attach(self, sink: Sink, /) -> TopicPlace:
         self._sink = sink
@@ -73,7 +73,7 @@ class TopicOrigin(Origin):
             self._sink = None
             raise
         self._epoch = bounds.epoch
-        self._bounds = Gathered(lambda: self.log.bounds(self.topic))
+        self._bounds = CoalescedCall(lambda: self.log.bounds(self.topic))
         return TopicPlace(bounds.latest)
 
     async def detach(self) -> None:

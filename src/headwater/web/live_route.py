@@ -13,7 +13,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from headwater.web.asgi import Receive, Scope, Send
+from headwater.web.asgi import Receive, Scope, Send, Sending
 from headwater.web.fastapi_problems import own_problem
 from headwater.web.guards import GuardedRoute, guards_of
 from headwater.web.plan import PLAN, Plan
@@ -68,7 +68,7 @@ class _Call:
     """One request on its way through a route. As ``responders.Call``."""
 
     def __init__(
-        self, route: LiveRoute, handle: Handle, scope: Scope, receive: Receive, send: Send
+        self, route: LiveRoute, handle: Handle, scope: Scope, receive: Receive, send: Sending
     ) -> None:
         self.scope = scope
         self.receive = receive
@@ -121,7 +121,7 @@ class LiveRoute(GuardedRoute):
             return
         handle = super().handle
 
-        async def serve(send: Send) -> None:
+        async def serve(send: Sending) -> None:
             await responder.serve(_Call(self, handle, scope, receive, send))
 
         await serve_with_problems(serve, own_problem, scope, receive, send)

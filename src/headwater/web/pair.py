@@ -17,7 +17,7 @@ from headwater.delivery.stream import EVENT_STREAM_HEADERS
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
 from headwater.feeds.feed import Feed
 from headwater.feeds.source import Page, Place, Source
-from headwater.web.asgi import Connection, Receive, Scope, Send, last_event_id
+from headwater.web.asgi import Connection, Receive, Scope, Send, Sending, last_event_id
 from headwater.web.incoming import Incoming
 from headwater.web.live import Live
 from headwater.web.paging import Paging
@@ -84,7 +84,7 @@ class Asked:
 
     scope: Scope
     receive: Receive
-    send: Send
+    send: Sending
     source: Source
     paging: Paging
     headers: Headers
@@ -272,7 +272,7 @@ class _Poll:
                 each.cancel()
             await asyncio.wait({waiting, leaving})
             if self.lease is not None:
-                self.lease.let_go(self)
+                self.lease.release(self)
 
     def fail(self, status: int) -> None:
         """The right was lost."""
@@ -335,7 +335,8 @@ class StreamHalf(_Half):
         channel = await hub.hold(self.declaration.feed, source)
         try:
             opening = await open_feed(channel, limit=paging.limit, resume=resume, before=before)
-            connection = Connection(asked.scope, asked.receive, asked.send, held=True)
+            asked.send.begun = True
+            connection = Connection(asked.scope, asked.receive, asked.send.direct, held=True)
             stream = FeedStream(
                 connection.sender,
                 hub.streams,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from headwater.errors import PositionError, SourceUnavailableError
-from headwater.web.asgi import Receive, Scope, Send
+from headwater.web.asgi import Receive, Scope, Send, Sending
 
 __all__ = [
     "Problem",
@@ -108,7 +108,7 @@ def problem_of(error: Exception) -> Response | None:
 
 
 async def serve_with_problems(
-    serve: Callable[[Send], Awaitable[None]],
+    serve: Callable[[Sending], Awaitable[None]],
     problem: Callable[[Exception, Any], Response | None],
     scope: Scope,
     receive: Receive,
@@ -120,17 +120,11 @@ async def serve_with_problems(
         serve: answers, with the ``send`` that it is given.
         problem: what an error is answered with, given the application; None to raise it on.
     """
-    begun = False
-
-    async def watched(message: MutableMapping[str, Any]) -> None:
-        nonlocal begun
-        begun = True
-        await send(message)
-
+    sending = Sending(send)
     try:
-        await serve(watched)
+        await serve(sending)
     except Exception as error:
-        answer = None if begun else problem(error, scope.get("app"))
+        answer = None if sending.begun else problem(error, scope.get("app"))
         if answer is None:
             raise
         await answer(scope, receive, send)

@@ -10,7 +10,16 @@ from typing import Any, Protocol
 
 from headwater.delivery.event_stream import EventStream
 from headwater.delivery.stream import EVENT_STREAM_HEADERS
-from headwater.web.asgi import SSE, Connection, Receive, Scope, Send, last_event_id, run_handler
+from headwater.web.asgi import (
+    SSE,
+    Connection,
+    Receive,
+    Scope,
+    Send,
+    Sending,
+    last_event_id,
+    run_handler,
+)
 from headwater.web.identity import subjects
 from headwater.web.live import Live, Settings
 from headwater.web.negotiation import (
@@ -81,7 +90,7 @@ class Call(Protocol):
 
     scope: Scope
     receive: Receive
-    send: Send
+    send: Sending
 
     @property
     def recheck(self) -> Rechecking: ...
@@ -185,7 +194,7 @@ class EventResponder:
         is_head = scope["method"] == "HEAD" and kind != "manual"
         retry = live.drain_retry() if streams else None
         if kind == "dual":
-            call.send = _varying(call.send)
+            call.send.direct = _varying(call.send.direct)
         if streams and not is_head and retry is None:
             await self._stream(live, call)
             return
@@ -205,7 +214,7 @@ class EventResponder:
     async def _stream(self, live: Live, call: Call) -> None:
         scope = call.scope
         rechecks = live.rights.rechecks
-        connection = Connection(scope, call.receive, call.send)
+        connection = Connection(scope, call.receive, call.send.direct)
         sse = self.sse
         stream = EventStream(
             connection.sender,
@@ -248,7 +257,7 @@ class EventResponder:
             await plan.background()
 
 
-def _varying(send: Any) -> Any:
+def _varying(send: Send) -> Send:
     """Adds ``Vary: Accept``: a dual route answers differently by it."""
 
     async def sending(message: MutableMapping[str, Any]) -> None:

@@ -16,8 +16,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from headwater.delivery.few import NONE, Few, with_one, without
 from headwater.delivery.open_streams import OpenStreams
+from headwater.delivery.small_set import EMPTY, SmallSet, with_one, without
 
 __all__ = [
     "CHANGED",
@@ -91,13 +91,13 @@ class Right:
     name: Hashable
     check: Callable[[], Awaitable[Verdict]]
     subjects: tuple[str, ...]
-    streams: Few[Holder]
+    streams: SmallSet[Holder]
     rights: Rights
     group: int
     checking: int = 0
     unanswered_since: float | None = None
 
-    def let_go(self, stream: Holder) -> None:
+    def release(self, stream: Holder) -> None:
         """Forget a stream that has ended."""
         self.rights.forget(self, stream)
 
@@ -114,7 +114,7 @@ class Rights:
         self._streams = streams
         self._interval = interval
         self._rights: dict[Hashable, Right] = {}
-        self._by_subject: dict[str, Few[Right]] = {}
+        self._by_subject: dict[str, SmallSet[Right]] = {}
         many = min(_GROUPS, max(1, int(min(interval, 60.0) / _SHORTEST)))
         self._groups: list[set[Right]] = [set() for _ in range(many)]
         self._next = 0
@@ -142,11 +142,11 @@ class Rights:
         if right is None:
             # At random: streams that were opened in one moment are not checked in one moment.
             group = random.randrange(len(self._groups))
-            right = Right((name, subjects), check, subjects, NONE, self, group)
+            right = Right((name, subjects), check, subjects, EMPTY, self, group)
             self._rights[right.name] = right
             self._groups[group].add(right)
             for subject in subjects:
-                held = self._by_subject.get(subject, NONE)
+                held = self._by_subject.get(subject, EMPTY)
                 self._by_subject[subject] = with_one(held, right)
         right.streams = with_one(right.streams, stream)
         stream.lease = right

@@ -28,7 +28,7 @@ from headwater.eventlog.interface import EventLog
 from headwater.feeds.feed import DEFAULT_LIMIT, Feed, encode_plain
 from headwater.feeds.source import Source
 from headwater.protocol import Comment, Event
-from headwater.web.asgi import SSE, Receive, Scope, Send
+from headwater.web.asgi import SSE, Receive, Scope, Send, Sending
 from headwater.web.identity import identify
 from headwater.web.live import SHARED, HubFace, Settings, Shared
 from headwater.web.pair import FeedDeclaration, PageHalf, StreamHalf
@@ -216,7 +216,7 @@ class _Endpoint:
         self._call = call
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def serve(send: Send) -> None:
+        async def serve(send: Sending) -> None:
             await self.responder.serve(_Call(self, scope, receive, send))
 
         await serve_with_problems(serve, _own_problem, scope, receive, send)
@@ -237,7 +237,7 @@ class _Endpoint:
 class _Call:
     """One request on its way. As ``responders.Call``."""
 
-    def __init__(self, endpoint: _Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, endpoint: _Endpoint, scope: Scope, receive: Receive, send: Sending) -> None:
         self.scope = scope
         self.receive = receive
         self.send = send

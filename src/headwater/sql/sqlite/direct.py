@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from headwater.feeds.gathered import Gathered
+from headwater.feeds.shared_calls import CoalescedCall
 from headwater.sql.sqlite.connections import identity_of
 from headwater.sql.sqlite.watch import file_of
 
@@ -53,7 +53,7 @@ class Direct:
         self._closed = False
         # One for each opened connection, and for no other.
         self._opened = object()
-        self._versions = Gathered(self._look)
+        self._versions = CoalescedCall(self._look)
         self._prepared: WeakKeyDictionary[Any, _Prepared] = WeakKeyDictionary()
 
     @property

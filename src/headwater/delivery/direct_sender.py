@@ -4,9 +4,9 @@ Once a stream is live it needs no task, no request, no middleware and no HTTP pa
 protocol hands the connection over; from then on this object is the connection's protocol. It
 writes the same bytes that the server would: HTTP/1.1 chunks.
 
-What many streams share goes to the socket itself where the transport holds nothing back, and to
-many sockets at once. Everything else, and what the socket does not take at once, goes through the
-transport, which keeps the order.
+Bytes that many streams share are written to the sockets themselves, many in one call, as long as
+the transport has nothing buffered. Everything else, and what a socket does not accept, goes
+through the transport, which keeps the order.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import asyncio
 import contextlib
 import os
 import socket
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from headwater.delivery.sender import ROOM, Headers, Sender, Shared
+from headwater.delivery.sender import ROOM, Headers, Sender
+from headwater.delivery.stream import Stream
 
-if TYPE_CHECKING:
-    from headwater.delivery.stream import Stream
+__all__ = ["CHUNK", "DirectSender", "SocketGroup"]
 
-__all__ = ["DirectSender"]
-
-# What the kernel may hold of one stream; Linux doubles it for its own bookkeeping. A client on
-# the loopback interface that stops reading would else take megabytes before it is noticed.
-_KERNEL = 64 * 1024
+# One chunk of HTTP/1.1's chunked coding (RFC 9112, 7.1), from the length and the bytes.
+CHUNK = b"%x\r\n%b\r\n"
+# Size of the socket's send buffer; Linux doubles it for its own bookkeeping. Without it a client
+# on the loopback interface that stops reading takes megabytes before that is noticed.
+_KERNEL_BUFFER = 64 * 1024
 # Milliseconds after which the kernel drops a peer that acknowledges nothing: one that lost its
-# power or its network says no goodbye.
+# power or its network closes no connection.
 _UNACKNOWLEDGED = 30_000
 
 
-class Ready(Protocol):
+class SocketGroup(Protocol):
     """Senders whose sockets are written to together.
 
     Attributes:
@@ -42,7 +42,7 @@ class Ready(Protocol):
     written_at: float
 
     def leave(self, sender: DirectSender) -> None:
-        """Write what was collected, and no more to this one."""
+        """Write what was collected for this sender, and take it out of the group."""
         ...
 
 
@@ -51,33 +51,33 @@ class DirectSender(Sender, asyncio.Protocol):
 
     Arguments:
         transport: the connection, with nothing of another response to come on it.
-        stream: is told when there is room again, and when the connection is gone.
+        stream: is notified when there is room again, and when the connection is lost.
 
     Attributes:
         stream: the same.
-        number: the file descriptor of a socket that may be written to itself, or -1.
-        ready: the senders that this one is written to together with, or None.
-        at: its place among them.
+        number: the file descriptor of a socket that may be written to directly, or -1.
+        group: the senders that this one is written to together with, or None.
+        at: its index in the group.
     """
 
-    __slots__ = ("_transport", "at", "number", "ready", "stream")
+    __slots__ = ("_transport", "at", "group", "number", "stream")
 
     def __init__(self, transport: asyncio.Transport, stream: Stream) -> None:
         super().__init__()
         self.owner = self.stream = stream
         self._transport = transport
-        self.ready: Ready | None = None
+        self.group: SocketGroup | None = None
         self.at = 0
         self.number = -1
         transport.set_write_buffer_limits(high=ROOM, low=ROOM // 4)
         sock = transport.get_extra_info("socket")
         if sock is not None:
-            # Not every transport lets its socket be set; then the kernel's own bound holds.
+            # Some transports do not let their socket be set up; then the kernel's bound holds.
             with contextlib.suppress(OSError, AttributeError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED)
-            # Of a connection with TLS only its transport knows what to write. Elsewhere than on
-            # POSIX a socket's number is no file's, or another file's.
+            # With TLS only the transport knows what to write. On other systems than POSIX a
+            # socket's number is not a file descriptor.
             plain = transport.get_extra_info("ssl_object") is None
             if plain and os.name == "posix" and not os.get_blocking(sock.fileno()):
                 self.number = sock.fileno()
@@ -92,10 +92,10 @@ class DirectSender(Sender, asyncio.Protocol):
 
     @property
     def free(self) -> bool:
-        """Whether the socket may be written to: nothing that was given before waits for it.
+        """Whether the socket may be written to directly: the transport has nothing buffered.
 
-        It stays so until something is given to the transport, or ``connection_lost`` is called:
-        transports close their socket after that, and only then its number can be another's.
+        It stays so until something is written to the transport, or ``connection_lost`` is called:
+        transports close their socket after that, and only then another one can get its number.
         """
         transport = self._transport
         return (
@@ -107,25 +107,24 @@ class DirectSender(Sender, asyncio.Protocol):
     def write(self, data: bytes) -> None:
         # A transport that has found its peer gone says so in a later tick of the loop.
         if data and not self._transport.is_closing():
-            self._take(b"%x\r\n%b\r\n" % (len(data), data))
+            self._write(CHUNK % (len(data), data))
 
-    def put(self, data: Shared) -> None:
+    def write_rest(self, chunk: bytes, sent: int) -> None:
+        """Write what the socket did not accept of a chunk: all of it, if ``sent`` is negative.
+
+        A negative number stands for an error, which the transport meets in its turn.
+        """
         if not self._transport.is_closing():
-            self._take(data.chunk)
+            self._write(chunk[sent:] if sent > 0 else chunk)
 
-    def rest(self, chunk: bytes, sent: int) -> None:
-        """The socket took so many bytes of these, or none. The transport finds out why."""
-        if not self._transport.is_closing():
-            self._take(chunk[sent:] if sent > 0 else chunk)
-
-    def _take(self, data: bytes) -> None:
-        if self.ready is not None:
-            self.ready.leave(self)
+    def _write(self, data: bytes) -> None:
+        if self.group is not None:
+            self.group.leave(self)
         self._transport.write(data)
 
     def finish(self) -> None:
         if not self._transport.is_closing():
-            self._take(b"0\r\n\r\n")
+            self._write(b"0\r\n\r\n")
             self._transport.close()
 
     def abort(self) -> None:
@@ -135,7 +134,7 @@ class DirectSender(Sender, asyncio.Protocol):
     def gone(self) -> None:
         self.abort()
 
-    # What the transport calls
+    # The transport calls these.
 
     def pause_writing(self) -> None:
         self.full = True
@@ -147,7 +146,7 @@ class DirectSender(Sender, asyncio.Protocol):
         self.stream.idle()
 
     def data_received(self, data: bytes) -> None:
-        """A client has nothing to say on a stream; what it sends is read and dropped."""
+        """Drop what the client sends: a stream has no use for it."""
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.closed = True

@@ -11,9 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from headwater.delivery import batch as batches
-from headwater.delivery.current import Current
-from headwater.delivery.direct import DirectSender
-from headwater.delivery.sender import Shared
+from headwater.delivery.batch import Recipients
+from headwater.delivery.direct_sender import DirectSender
 
 
 class Stream:
@@ -47,7 +46,7 @@ def loops():
 def batch(request, monkeypatch):
     """Both ways, also of little."""
     monkeypatch.setattr(batches, "_MANY", 1)
-    batch = batches.Batch(uring=request.param == "io_uring")
+    batch = batches.WriteBatch(uring=request.param == "io_uring")
     yield batch
     batch.close()
 
@@ -67,17 +66,17 @@ async def connected() -> tuple[DirectSender, Stream, socket.socket]:
     return stream.sender, stream, client
 
 
-def everyone(batch, *senders: DirectSender) -> Current:
+def everyone(batch, *senders: DirectSender) -> Recipients:
     """Streams that have been sent everything."""
-    current = Current(batch)
+    current = Recipients(batch)
     for sender in senders:
         current.add(sender.stream)
     return current
 
 
-def put(current: Current, data: bytes) -> None:
+def put(current: Recipients, data: bytes) -> None:
     """As a channel does it, to streams that take all."""
-    for stream in current.put(Shared(data), 0.0):
+    for stream in current.write(data, 0.0):
         stream.sender.write(data)
         current.add(stream)
 
@@ -229,8 +228,7 @@ def test_nothing_is_written_once_the_connection_is_lost(new_loop, batch):
             put(current, b"after")
             batch.submit()
             sender.write(b"after")
-            sender.put(Shared(b"after"))
-            sender.rest(b"after", 1)
+            sender.write_rest(b"after", 1)
             if another:
                 os.close(number)
             for end in (other, its):
@@ -252,7 +250,7 @@ async def test_where_there_is_no_io_uring_each_socket_is_written_to(monkeypatch,
 
     monkeypatch.setattr(batches, "Uring", Forbidden)
     caplog.set_level("INFO", "headwater.delivery")
-    batch = batches.Batch()
+    batch = batches.WriteBatch()
     made = [await connected() for _ in range(20)]
     current = everyone(batch, *(sender for sender, _, _ in made))
     for data in (b"one", b"two", b"three"):
@@ -267,5 +265,6 @@ async def test_where_there_is_no_io_uring_each_socket_is_written_to(monkeypatch,
         client.close()
     said = [record.getMessage() for record in caplog.records]
     assert said == [
-        "each connection is written to by itself: [Errno 1] io_uring_setup: Operation not permitted"
+        "io_uring is not used, each connection is written to alone: "
+        "[Errno 1] io_uring_setup: Operation not permitted"
     ]
