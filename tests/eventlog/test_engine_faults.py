@@ -136,7 +136,7 @@ async def test_a_server_that_says_nothing_is_given_up(
     server: Valkey | Nats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A host that hangs, or a dead link without a word: callers get an error in bounded time."""
-    for module in ("redis_connection", "redis_pushes", "nats_connection"):
+    for module in ("redis.commands", "redis.pushes", "nats.connection"):
         monkeypatch.setattr(f"headwater.eventlog.{module}.PATIENCE", 1.0)
     async with on(server) as log:
         follower = Recorder()

@@ -1,0 +1,79 @@
+"""What NATS publishes to this process once it is stored: one subscription for each topic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error
+
+from headwater.eventlog.nats.connection import Life, unavailable
+from headwater.eventlog.nats.stream import Stream, record_of
+from headwater.eventlog.pushes import Push, Receiver
+from headwater.eventlog.record import Offset
+
+__all__ = ["NatsPushes"]
+
+# Subscriptions between two rounds to the server, so that its buffer for this client does not fill.
+CHUNK = 1000
+
+
+class NatsPushes:
+    """One life of the connection, which is also asked on. See ``Pushes``."""
+
+    def __init__(self, life: Life, stream: Stream, receiver: Receiver) -> None:
+        self._life = life
+        self._stream = stream
+        self._receiver = receiver
+        self._tap = life.tap(self._take)
+        self._subscriptions: dict[str, Subscription] = {}
+        life.listeners.append(receiver.lost)
+
+    async def subscribe(self, topics: Sequence[str]) -> None:
+        """As Pushes."""
+        try:
+            for start in range(0, len(topics), CHUNK):
+                for topic in topics[start : start + CHUNK]:
+                    if topic not in self._subscriptions:
+                        self._subscriptions[topic] = await self._life.subscribe(
+                            self._stream.subject("n", topic), self._tap
+                        )
+                await self._life.flush()
+        except (Error, OSError, TimeoutError) as error:
+            raise unavailable(error) from error
+
+    async def unsubscribe(self, topics: Sequence[str]) -> None:
+        """As Pushes."""
+        try:
+            for topic in topics:
+                subscription = self._subscriptions.pop(topic, None)
+                if subscription is not None:
+                    await subscription.unsubscribe()
+        except (Error, OSError, TimeoutError) as error:
+            raise unavailable(error) from error
+
+    async def ping(self) -> None:
+        """As Pushes."""
+        try:
+            await self._life.flush()
+        except (Error, OSError, TimeoutError) as error:
+            # Silent for too long: give it up, for what is asked on it too.
+            await self._life.close()
+            raise unavailable(error) from error
+
+    async def close(self) -> None:
+        """As Pushes. The connection itself is the log's."""
+        if self._receiver.lost in self._life.listeners:
+            self._life.listeners.remove(self._receiver.lost)
+        if not self._life.client.is_closed:
+            await self.unsubscribe(list(self._subscriptions))
+
+    def _take(self, message: Msg) -> None:
+        headers = message.headers or {}
+        topic = self._stream.topic(message.subject)
+        if topic in self._subscriptions:
+            record = record_of(topic, message)
+            before = Offset.of(int(headers.get("Nats-Last-Sequence", 0)))
+            push = Push(topic, before, record.offset, [record], record.offset[0])
+            self._receiver.take(push)

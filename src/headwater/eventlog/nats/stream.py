@@ -1,0 +1,295 @@
+"""The JetStream stream under a log: its settings, its life, and direct reads of it.
+
+One stream, ``S`` (``headwater`` unless told otherwise), holds all topics:
+
+- ``S.t.TOPIC``  the events; the payload is the JSON
+- ``S.s.TOPIC``  one message: the highest sequence that was trimmed
+- ``S.k.HASH``   one message that expires: how many events came with a key; they are just before it
+- ``S.epoch``    one message: the log's epoch
+
+The server publishes each event again at ``S.n.TOPIC`` once it is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import nats.errors
+from nats.aio.msg import Msg
+
+from headwater.errors import SourceUnavailableError, UsageError
+from headwater.eventlog.nats.connection import NAME, Link
+from headwater.eventlog.pushes import States
+from headwater.eventlog.record import Bounds, Offset, Record
+
+__all__ = [
+    "AT",
+    "KEY",
+    "WRONG_SEQUENCE",
+    "ApiError",
+    "Stream",
+    "microseconds",
+    "record_of",
+    "sequence_of",
+    "told_by",
+]
+
+AT, KEY = "Headwater-At", "Headwater-Key"
+
+NO_STREAM, NAME_TAKEN, WRONG_SEQUENCE = 10059, 10058, 10071
+# Topics whose state one request asks for: the answer has the last event of each.
+CHUNK = 100
+# Seconds that a replica may lag behind its leader, and between two looks at it.
+LAG, LOOK = 3.0, 0.02
+
+_DAWN = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class ApiError(Exception):
+    """What JetStream answered instead of doing it."""
+
+    def __init__(self, error: Mapping[str, Any]) -> None:
+        super().__init__(str(error.get("description", "refused")))
+        self.code = int(error.get("err_code", 0))
+
+
+class Stream:
+    """The stream of one log. Raises SourceUnavailableError.
+
+    Attributes:
+        replicas: of which this many are made where there is none yet.
+        keys_kept: the window for duplicates: the longest that any process asked for.
+    """
+
+    def __init__(self, link: Link, name: str, replicas: int, keys_kept: timedelta) -> None:
+        self.link = link
+        self.name = name
+        self.replicas = replicas
+        self.keys_kept = keys_kept
+        self._ready = False
+
+    def subject(self, kind: str, topic: str) -> str:
+        """A topic's name is one token; a dot cannot be in one, and ``=`` is in no topic."""
+        return f"{self.name}.{kind}.{topic.replace('.', '=')}"
+
+    def topic(self, subject: str) -> str:
+        """The other way."""
+        return subject.split(".", 2)[2].replace("=", ".")
+
+    async def call(self, verb: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Ask JetStream's API about the stream. Raises ApiError too."""
+        payload = b"" if body is None else json.dumps(body).encode()
+        subject = f"$JS.API.STREAM.{verb}.{self.name}"
+        try:
+            (answer,) = await self.link.run(lambda life: life.ask(subject, payload))
+        except nats.errors.NoRespondersError as error:
+            raise SourceUnavailableError(NAME, "JetStream is not enabled, or away") from error
+        return told_by(answer)
+
+    async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> int:
+        """Store one message that may be stored twice; its sequence."""
+        (answer,) = await self.link.run(lambda life: life.ask(subject, payload, headers))
+        return int(told_by(answer)["seq"])
+
+    async def ready(self) -> None:
+        """Create what is missing."""
+        if not self._ready:
+            await self._open()
+            self._ready = True
+
+    def lost(self) -> None:
+        """The stream was not there: look for it before the next use."""
+        self._ready = False
+
+    async def get(self, request: Mapping[str, Any]) -> list[Msg]:
+        """Read stored messages; the last one of the answer has the status and no message."""
+        payload = json.dumps(request).encode()
+        subject = f"$JS.API.DIRECT.GET.{self.name}"
+        for attempt in (1, 2):
+            await self.ready()
+            try:
+                return await self.link.run(lambda life: life.ask(subject, payload, many=True))
+            except nats.errors.NoRespondersError as error:
+                self.lost()
+                if attempt == 2:
+                    raise SourceUnavailableError(NAME, "its stream is not there") from error
+        raise AssertionError
+
+    async def states(self, topics: Sequence[str]) -> States:
+        """The state of the log and of topics, all of one moment if they are few."""
+        found: dict[str, Bounds] = {}
+        epochs: set[str] = set()
+        head = 0
+        for start in range(0, max(len(topics), 1), CHUNK):
+            part = topics[start : start + CHUNK]
+            epoch, head, last = await self._last_of(part)
+            epochs.add(epoch)
+            for topic in part:
+                trimmed = int(last[one].data) if (one := self.subject("s", topic)) in last else 0
+                event = last.get(self.subject("t", topic))
+                latest = max(trimmed, sequence_of(event) if event is not None else 0)
+                found[topic] = Bounds(epoch, Offset.of(trimmed), Offset.of(latest))
+        if len(epochs) > 1:
+            raise SourceUnavailableError(NAME, "it was wiped just now")
+        return States(epochs.pop(), head, found)
+
+    async def last(self, subject: str) -> Msg | None:
+        """The last message of a subject."""
+        messages = await self.get({"multi_last": [subject], "batch": 1})
+        return messages[0] if len(messages) > 1 else None
+
+    async def begin_anew(self, epoch: str) -> None:
+        """Give the log another epoch, unless somebody else did so to this one."""
+        own = f"{self.name}.epoch"
+        stored = await self.last(own)
+        if stored is None or stored.data.decode() != epoch:
+            return
+        headers = {
+            "Nats-Rollup": "sub",
+            "Nats-Expected-Last-Subject-Sequence": str(sequence_of(stored)),
+        }
+        try:
+            await self.publish(own, secrets.token_hex(16).encode(), headers)
+        except ApiError as error:
+            if error.code != WRONG_SEQUENCE:
+                raise SourceUnavailableError(NAME, str(error)) from error
+
+    async def _last_of(self, topics: Sequence[str]) -> tuple[str, int, dict[str, Msg]]:
+        """The epoch, the stream's last sequence, and the last messages by subject."""
+        own = f"{self.name}.epoch"
+        subjects = [own, *(self.subject(kind, topic) for topic in topics for kind in "ts")]
+        request = {"multi_last": subjects, "batch": len(subjects)}
+        for _ in range(2):
+            floor = await self._floor()
+            deadline = time.monotonic() + LAG
+            while True:
+                *messages, end = await self.get(request)
+                head = int((end.headers or {}).get("Nats-UpTo-Sequence", 0))
+                if head >= floor or time.monotonic() > deadline or not messages:
+                    break
+                await asyncio.sleep(LOOK)
+            last = {(one.headers or {})["Nats-Subject"]: one for one in messages}
+            if own in last:
+                return last[own].data.decode(), max(head, floor), last
+            self.lost()
+        raise SourceUnavailableError(NAME, "its epoch is not there")
+
+    async def _floor(self) -> int:
+        """What a replica must have to be asked: reads need not come from the leader."""
+        if self.replicas == 1:
+            return 0
+        told = await self.call("INFO")
+        return int(told["state"]["last_seq"])
+
+    async def _open(self) -> None:
+        try:
+            told = await self.call("INFO")
+        except ApiError as error:
+            if error.code != NO_STREAM:
+                raise SourceUnavailableError(NAME, str(error)) from error
+            told = await self._create()
+        config = told["config"]
+        self.replicas = int(config["num_replicas"])
+        self._check(config)
+        wanted = nanoseconds(self.keys_kept)
+        if config["duplicate_window"] < wanted:
+            try:
+                await self.call("UPDATE", {**config, "duplicate_window": wanted})
+            except ApiError as error:
+                raise SourceUnavailableError(NAME, str(error)) from error
+        self.keys_kept = max(
+            self.keys_kept, timedelta(microseconds=config["duplicate_window"] // 1000)
+        )
+        try:
+            await self.publish(
+                f"{self.name}.epoch",
+                # Letters and digits only, as a position carries it.
+                secrets.token_hex(16).encode(),
+                {"Nats-Expected-Last-Subject-Sequence": "0"},
+            )
+        except ApiError as error:
+            if error.code != WRONG_SEQUENCE:  # somebody was first
+                raise SourceUnavailableError(NAME, str(error)) from error
+        except nats.errors.NoRespondersError as error:
+            raise SourceUnavailableError(NAME, "its stream has no leader yet") from error
+
+    async def _create(self) -> dict[str, Any]:
+        name = self.name
+        try:
+            return await self.call(
+                "CREATE",
+                {
+                    "name": name,
+                    "subjects": [f"{name}.t.*", f"{name}.s.*", f"{name}.k.*", f"{name}.epoch"],
+                    "retention": "limits",
+                    "storage": "file",
+                    "num_replicas": self.replicas,
+                    # Whoever bounds the stream's size gets errors when it is full, not losses.
+                    "discard": "new",
+                    "duplicate_window": nanoseconds(self.keys_kept),
+                    "allow_direct": True,
+                    "allow_atomic": True,
+                    "allow_msg_ttl": True,
+                    "allow_rollup_hdrs": True,
+                    "republish": {"src": f"{name}.t.*", "dest": f"{name}.n.{{{{wildcard(1)}}}}"},
+                    # A later life of the log counts on from above all that an earlier one used,
+                    # as long as that stored less than a million events per second.
+                    "first_seq": int(time.time()) * 1_000_000,
+                },
+            )
+        except ApiError as error:
+            if error.code == NAME_TAKEN:  # somebody was first
+                return await self.call("INFO")
+            raise SourceUnavailableError(NAME, str(error)) from error
+
+    def _check(self, config: Mapping[str, Any]) -> None:
+        """A stream that somebody made or changed by hand must still keep what it is given."""
+        for setting in ("allow_direct", "allow_atomic", "allow_msg_ttl", "allow_rollup_hdrs"):
+            if not config.get(setting):
+                raise UsageError(f"{NAME}: the stream {self.name} needs {setting}")
+        if not config.get("republish"):
+            raise UsageError(f"{NAME}: the stream {self.name} needs republish")
+        bounded = any(config.get(limit, -1) > 0 for limit in ("max_msgs", "max_bytes"))
+        per_topic = config.get("max_msgs_per_subject", -1) > 0
+        if config.get("max_age", 0) or per_topic or (bounded and config["discard"] != "new"):
+            raise UsageError(
+                f"{NAME}: the stream {self.name} removes events by itself, and nobody would be "
+                "told: use trim, and discard=new where its size is bounded"
+            )
+
+
+def told_by(answer: Msg) -> dict[str, Any]:
+    """What JetStream answered. Raises ApiError."""
+    told: dict[str, Any] = json.loads(answer.data)
+    if "error" in told:
+        raise ApiError(told["error"])
+    return told
+
+
+def sequence_of(message: Msg) -> int:
+    """Of a stored message."""
+    return int((message.headers or {})["Nats-Sequence"])
+
+
+def record_of(topic: str, message: Msg) -> Record:
+    """The record in a stored message."""
+    headers = message.headers or {}
+    at = _DAWN + timedelta(microseconds=int(headers.get(AT, 0)))
+    offset = Offset.of(int(headers["Nats-Sequence"]))
+    return Record(topic, offset, at, json.loads(message.data), headers.get(KEY))
+
+
+def nanoseconds(length: timedelta) -> int:
+    """As JetStream's settings have it."""
+    return length // timedelta(microseconds=1) * 1000
+
+
+def microseconds(at: datetime) -> str:
+    """The text of a moment in a header."""
+    return str((at - _DAWN) // timedelta(microseconds=1))

@@ -1,0 +1,137 @@
+"""What Redis or Valkey publishes to this process: one connection, one channel for each topic."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+
+from redis.asyncio.connection import ConnectionPool
+from redis.exceptions import RedisError
+
+from headwater.eventlog.pushes import Push, Receiver
+from headwater.eventlog.record import Record
+from headwater.eventlog.redis.commands import (
+    NAME,
+    PATIENCE,
+    connect,
+    connection_of,
+    unavailable,
+)
+from headwater.eventlog.redis.entries import moment_of, offset_of
+
+__all__ = ["RedisPushes"]
+
+# Channels per command.
+CHUNK = 1000
+
+
+class RedisPushes:
+    """One life of the connection. See ``Pushes``.
+
+    Args:
+        pool: makes the connection.
+        prefix: of the channels' names, which go on with the topic.
+        receiver: is told what comes.
+    """
+
+    def __init__(self, pool: ConnectionPool, prefix: str, receiver: Receiver) -> None:
+        self._connection = connection_of(pool)
+        self._prefix = prefix
+        self._receiver = receiver
+        # In the order asked: how many confirmations are to come, and who waits for them.
+        self._asked: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._confirmed = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Connect. A channel that nobody writes to keeps the connection in the state of one."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await connect(self._connection)
+        except (RedisError, OSError, TimeoutError) as error:
+            await self.close()
+            raise unavailable(error) from error
+        self._task = asyncio.create_task(self._listen(), name=f"{NAME}: pushes")
+        try:
+            await self._ask("SUBSCRIBE", [self._prefix])
+        except BaseException:
+            await self.close()
+            raise
+
+    async def subscribe(self, topics: Sequence[str]) -> None:
+        """As Pushes."""
+        await self._ask("SUBSCRIBE", [self._prefix + topic for topic in topics])
+
+    async def unsubscribe(self, topics: Sequence[str]) -> None:
+        """As Pushes."""
+        await self._ask("UNSUBSCRIBE", [self._prefix + topic for topic in topics])
+
+    async def ping(self) -> None:
+        """As Pushes."""
+        await self._ask("PING", [])
+
+    async def close(self) -> None:
+        """As Pushes."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        with suppress(RedisError, OSError):
+            await self._connection.disconnect(nowait=True)
+
+    async def _ask(self, command: str, channels: Sequence[str]) -> None:
+        for start in range(0, max(len(channels), command == "PING"), CHUNK):
+            part = channels[start : start + CHUNK]
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._asked.append((max(len(part), 1), done))
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._connection.send_command(command, *part, check_health=False)
+                    await done
+            except (RedisError, OSError, TimeoutError) as error:
+                raise unavailable(error) from error
+
+    async def _listen(self) -> None:
+        error: Exception | None = None
+        try:
+            while True:
+                answer = await self._connection.read_response(disconnect_on_error=False)
+                if answer[0] == b"message":
+                    self._take(answer[1], answer[2])
+                else:
+                    self._confirm()
+        except Exception as fault:
+            error = fault
+        finally:
+            lost = unavailable(error or ConnectionError("closed"))
+            for _, done in self._asked:
+                if not done.done():
+                    done.set_exception(lost)
+                    done.exception()  # nobody need be waiting
+            if error is not None:
+                self._receiver.lost(lost)
+
+    def _confirm(self) -> None:
+        if not self._asked:
+            return
+        wanted, done = self._asked[0]
+        self._confirmed += 1
+        if self._confirmed >= wanted:
+            self._confirmed = 0
+            self._asked.popleft()
+            if not done.done():
+                done.set_result(None)
+
+    def _take(self, channel: bytes, message: bytes) -> None:
+        topic = channel[len(self._prefix) :].decode()
+        epoch, appends, before, last, key, *parts = message.decode().split("\n")
+        records: list[Record] | None = None
+        if parts:
+            records = [
+                Record(topic, offset_of(text), moment_of(text), json.loads(data), key or None)
+                for text, data in zip(parts[::2], parts[1::2], strict=True)
+            ]
+        push = Push(topic, offset_of(before), offset_of(last), records, int(appends), epoch)
+        self._receiver.take(push)
