@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from headwater.errors import SourceUnavailableError
 from headwater.eventlog import START, MemoryLog, Offset, Run
 from headwater.eventlog.push_reader import PushReader
-from headwater.eventlog.pushes import Push, Receiver, States
+from headwater.eventlog.push_reader import Push, Receiver, States
 from headwater.testing.eventlog import Recorder
 from headwater.testing.eventlog.harness import numbers
 
@@ -66,7 +66,7 @@ class Bad:
 
     def _tell(self, push: Push) -> None:
         for receiver in tuple(self._receivers):
-            receiver.take(push)
+            receiver.receive(push)
 
     async def listen(self, receiver: Receiver) -> Bad:
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The one connection of a process to NATS: for what it asks, and for what it is pushed."""
+"""The one connection of a process to NATS, for requests and for pushes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nats.aio.subscription import Subscription
 
 from headwater.errors import SourceUnavailableError, UsageError
 
-__all__ = ["NAME", "PATIENCE", "Life", "Link", "unavailable"]
+__all__ = ["NAME", "PATIENCE", "Life", "Link", "Tap", "unavailable"]
 
 NAME = "event log (nats)"
 
@@ -42,25 +42,25 @@ def unavailable(error: BaseException, doing: str = "") -> SourceUnavailableError
     return SourceUnavailableError(NAME, doing + said)
 
 
-class _Tap(asyncio.Future[Msg]):
-    """Takes every message of any number of subscriptions, without a task or queue for each.
+class Tap(asyncio.Future[Msg]):
+    """Receives every message of any number of subscriptions, without a task or queue for each.
 
-    The driver gives a subscription's messages to its future; this one is never done.
+    The driver gives a subscription's messages to its future. This future is never done.
     """
 
-    def __init__(self, take: Callable[[Msg], None]) -> None:
+    def __init__(self, receive: Callable[[Msg], None]) -> None:
         super().__init__(loop=asyncio.get_running_loop())
-        self._take = take
+        self._receive = receive
 
     def set_result(self, result: Msg, /) -> None:
         """Called by the driver for each message."""
         try:
-            self._take(result)
+            self._receive(result)
         except Exception:
             _log.exception("%s: a message could not be read", NAME)
 
 
-class _Waiting:
+class _Answer:
     """An answer of one message, or of several up to one that has a status."""
 
     __slots__ = ("done", "many", "messages")
@@ -70,7 +70,7 @@ class _Waiting:
         self.messages: list[Msg] = []
         self.done: asyncio.Future[list[Msg]] = asyncio.get_running_loop().create_future()
 
-    def take(self, message: Msg) -> None:
+    def receive(self, message: Msg) -> None:
         self.messages.append(message)
         if self.done.done() or (self.many and "Status" not in (message.headers or {})):
             return
@@ -81,12 +81,12 @@ class _Waiting:
 
 
 class Life:
-    """One connection from its beginning to its end; there is no other after it but a new one."""
+    """One connection, which never reconnects: ``Link`` opens a new one."""
 
     def __init__(self) -> None:
         self.client = Client()
         self.listeners: list[Callable[[Exception], None]] = []
-        self._answers: dict[str, _Waiting] = {}
+        self._answers: dict[str, _Answer] = {}
         self._tokens = itertools.count()
         self._inbox = ""
         self._fault: Exception = nats.errors.ConnectionClosedError()
@@ -105,23 +105,18 @@ class Life:
             **options,
         )
         self._inbox = self.client.new_inbox()
-        await self.subscribe(f"{self._inbox}.*", self._answered)
+        await self.subscribe(f"{self._inbox}.*", Tap(self._answered))
 
-    async def subscribe(self, subject: str, take: Callable[[Msg], None] | _Tap) -> Subscription:
-        """Hand each message to ``take``, in the event loop. ``flush`` before relying on it."""
-        tap = take if isinstance(take, _Tap) else _Tap(take)
+    async def subscribe(self, subject: str, tap: Tap) -> Subscription:
+        """Let the tap receive each message. It is sure to come only after a ``flush``."""
         return await self.client.subscribe(subject, future=tap)
 
-    def tap(self, take: Callable[[Msg], None]) -> _Tap:
-        """For many subscriptions that go to one receiver."""
-        return _Tap(take)
-
     async def flush(self) -> None:
-        """The server has got all that was sent."""
+        """Wait until the server has everything that was sent."""
         await self.client.flush(int(PATIENCE))
 
     async def send(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        """Without an answer."""
+        """Send without waiting for an answer."""
         await self.client.publish(subject, payload, headers=dict(headers))
 
     async def ask(
@@ -134,7 +129,7 @@ class Life:
     ) -> list[Msg]:
         """The answer, at least one message. With ``many`` the last one has a status."""
         token = str(next(self._tokens))
-        waiting = self._answers[token] = _Waiting(many=many)
+        answer = self._answers[token] = _Answer(many=many)
         try:
             async with asyncio.timeout(PATIENCE):
                 await self.client.publish(
@@ -143,38 +138,38 @@ class Life:
                     reply=f"{self._inbox}.{token}",
                     headers=None if headers is None else dict(headers),
                 )
-                return await waiting.done
+                return await answer.done
         finally:
             del self._answers[token]
 
     async def close(self) -> None:
         """Disconnect."""
-        # Versions of the driver trip over a connection that was never made.
+        # Some versions of the driver fail on a connection that was never made.
         with suppress(*_FAULTS, AttributeError):
             await self.client.close()
 
     def _answered(self, message: Msg) -> None:
-        waiting = self._answers.get(message.subject.rpartition(".")[2])
-        if waiting is not None:
-            waiting.take(message)
+        answer = self._answers.get(message.subject.rpartition(".")[2])
+        if answer is not None:
+            answer.receive(message)
 
     async def _failed(self, error: Exception) -> None:
         self._fault = error
         _log.debug("%s: %r", NAME, error)
 
     async def _closed(self) -> None:
-        for waiting in self._answers.values():
-            if not waiting.done.done():
-                waiting.done.set_exception(nats.errors.ConnectionClosedError())
+        for answer in self._answers.values():
+            if not answer.done.done():
+                answer.done.set_exception(nats.errors.ConnectionClosedError())
         for listener in tuple(self.listeners):
             listener(unavailable(self._fault))
 
 
 class Link:
-    """Connects when it is needed, and anew when the connection is gone.
+    """Connects at the first use, and anew when the connection is gone.
 
     Args:
-        servers: ``nats://host:4222`` and the like; any that answers is taken.
+        servers: ``nats://host:4222`` and the like; the first that answers is used.
         options: for ``connect`` of the driver: ``token``, ``tls``, ``user_credentials`` and so on.
     """
 
@@ -200,25 +195,20 @@ class Link:
     async def run(self, work: Callable[[Life], Awaitable[_T]], *, again: bool = True) -> _T:
         """Work on the connection; on a new one if it broke and the work may be done ``again``.
 
-        Raises SourceUnavailableError, but lets through that nobody answers at a subject: then
-        nothing was done, and its stream is to be looked for.
+        Raises SourceUnavailableError. NoRespondersError passes through: then nothing was done, and
+        the caller looks for the stream.
         """
-        life = await self.life()
-        try:
-            return await work(life)
-        except nats.errors.NoRespondersError:
-            raise
-        except _FAULTS as error:
-            if not again:
-                raise unavailable(error, "whether it was done is not known: ") from error
-            if not life.client.is_closed:
-                raise unavailable(error) from error
-        try:
-            return await work(await self.life())
-        except nats.errors.NoRespondersError:
-            raise
-        except _FAULTS as error:
-            raise unavailable(error) from error
+        doing = "" if again else "whether it was done is not known: "
+        while True:
+            life = await self.life()
+            try:
+                return await work(life)
+            except nats.errors.NoRespondersError:
+                raise
+            except _FAULTS as error:
+                if not again or not life.client.is_closed:
+                    raise unavailable(error, doing) from error
+                again = False
 
     async def close(self) -> None:
         """Disconnect. Idempotent."""

@@ -1,7 +1,7 @@
 """Finding and reading one topic's records among those of all topics in a stream.
 
-JetStream reads forwards only, and tells with each message how many of its subject are behind it.
-With that the newest N are found by trying where they might begin.
+JetStream reads forwards only, and says with each message how many of its subject follow it. So the
+newest N are found by a search for the message where they begin.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from headwater.eventlog.nats.stream import Stream, sequence_of
 
 __all__ = ["Pages"]
 
-# How many records more than asked for are read rather than looking closer where they begin.
+# So many records too many are read rather than searching on for where they begin.
 SLACK = 20
 # Records per request.
 MOST = 500
@@ -67,13 +67,13 @@ class Pages:
     ) -> list[Msg]:
         """The newest messages of a subject below a sequence, oldest first.
 
-        With ``at_end`` there was nothing from ``below`` on a moment ago, which spares a request.
+        With ``at_end`` there was nothing from ``below`` on a moment ago, which saves a request.
         """
         found: list[Msg] = []
-        # What is appended meanwhile counts as if it were below: then look further back.
+        # What is appended meanwhile counts as if it were below: then search further back.
         for more in (0, SLACK, 200 * SLACK):
-            beyond = 0 if at_end else (await self._look(subject, below))[1]
-            first, behind = await self._look(subject, 1)
+            beyond = 0 if at_end else (await self._first_from(subject, below))[1]
+            first, behind = await self._first_from(subject, 1)
             if behind <= beyond:
                 return []
             start, behind = await self._begin(subject, first, below, behind, beyond, count + more)
@@ -85,7 +85,7 @@ class Pages:
 
     async def boundary(self, subject: str, below: int, count: int) -> int:
         """The sequence of the oldest of the newest ``count``; 0 if there are no more than that."""
-        first, behind = await self._look(subject, 1)
+        first, behind = await self._first_from(subject, 1)
         if behind <= count:
             return 0
         start, behind = await self._begin(subject, first, below, behind, 0, count)
@@ -111,14 +111,14 @@ class Pages:
                 guess = high - int((high - low) * share)
             halve = not halve
             guess = min(max(guess, low + 1), high - 1)
-            found, left = await self._look(subject, guess)
+            found, left = await self._first_from(subject, guess)
             if left - beyond >= count:
                 low, behind = found, left
             else:
                 high, fewer = guess, left
         return low, behind
 
-    async def _look(self, subject: str, sequence: int) -> tuple[int, int]:
+    async def _first_from(self, subject: str, sequence: int) -> tuple[int, int]:
         """The first message at a sequence or later, and how many there are from it on."""
         messages = await self.after(subject, sequence - 1, 1)
         if not messages:

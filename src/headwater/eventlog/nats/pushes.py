@@ -1,4 +1,4 @@
-"""What NATS publishes to this process once it is stored: one subscription for each topic."""
+"""Pushes from NATS: the server publishes each stored event, one subscription for each topic."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error
 
-from headwater.eventlog.nats.connection import Life, unavailable
+from headwater.eventlog.nats.connection import Life, Tap, unavailable
 from headwater.eventlog.nats.stream import Stream, record_of
-from headwater.eventlog.pushes import Push, Receiver
+from headwater.eventlog.push_reader import Push, Receiver
 from headwater.eventlog.record import Offset
 
-__all__ = ["NatsPushes"]
+__all__ = ["NatsSubscriptions"]
 
-# Subscriptions between two rounds to the server, so that its buffer for this client does not fill.
+# Subscriptions between two flushes, so that the server's buffer for this client does not fill.
 CHUNK = 1000
 
 
-class NatsPushes:
-    """One life of the connection, which is also asked on. See ``Pushes``."""
+class NatsSubscriptions:
+    """The subscriptions on the log's own connection. See ``Subscriptions``."""
 
     def __init__(self, life: Life, stream: Stream, receiver: Receiver) -> None:
         self._life = life
         self._stream = stream
         self._receiver = receiver
-        self._tap = life.tap(self._take)
+        self._tap = Tap(self._receive)
         self._subscriptions: dict[str, Subscription] = {}
         life.listeners.append(receiver.lost)
 
     async def subscribe(self, topics: Sequence[str]) -> None:
-        """As Pushes."""
+        """As Subscriptions."""
         try:
             for start in range(0, len(topics), CHUNK):
                 for topic in topics[start : start + CHUNK]:
@@ -44,7 +44,7 @@ class NatsPushes:
             raise unavailable(error) from error
 
     async def unsubscribe(self, topics: Sequence[str]) -> None:
-        """As Pushes."""
+        """As Subscriptions."""
         try:
             for topic in topics:
                 subscription = self._subscriptions.pop(topic, None)
@@ -54,26 +54,26 @@ class NatsPushes:
             raise unavailable(error) from error
 
     async def ping(self) -> None:
-        """As Pushes."""
+        """As Subscriptions."""
         try:
             await self._life.flush()
         except (Error, OSError, TimeoutError) as error:
-            # Silent for too long: give it up, for what is asked on it too.
+            # Silent for too long: close it, for requests too.
             await self._life.close()
             raise unavailable(error) from error
 
     async def close(self) -> None:
-        """As Pushes. The connection itself is the log's."""
+        """As Subscriptions. The connection itself stays open: it is the log's."""
         if self._receiver.lost in self._life.listeners:
             self._life.listeners.remove(self._receiver.lost)
         if not self._life.client.is_closed:
             await self.unsubscribe(list(self._subscriptions))
 
-    def _take(self, message: Msg) -> None:
+    def _receive(self, message: Msg) -> None:
         headers = message.headers or {}
         topic = self._stream.topic(message.subject)
         if topic in self._subscriptions:
             record = record_of(topic, message)
             before = Offset.of(int(headers.get("Nats-Last-Sequence", 0)))
             push = Push(topic, before, record.offset, [record], record.offset[0])
-            self._receiver.take(push)
+            self._receiver.receive(push)

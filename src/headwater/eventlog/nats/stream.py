@@ -1,6 +1,6 @@
 """The JetStream stream under a log: its settings, its life, and direct reads of it.
 
-One stream, ``S`` (``headwater`` unless told otherwise), holds all topics:
+One stream, ``S`` (``headwater`` by default), holds all topics:
 
 - ``S.t.TOPIC``  the events; the payload is the JSON
 - ``S.s.TOPIC``  one message: the highest sequence that was trimmed
@@ -25,7 +25,7 @@ from nats.aio.msg import Msg
 
 from headwater.errors import SourceUnavailableError, UsageError
 from headwater.eventlog.nats.connection import NAME, Link
-from headwater.eventlog.pushes import States
+from headwater.eventlog.push_reader import States
 from headwater.eventlog.record import Bounds, Offset, Record
 
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
     "microseconds",
     "record_of",
     "sequence_of",
-    "told_by",
+    "answer_of",
 ]
 
 AT, KEY = "Headwater-At", "Headwater-Key"
@@ -45,14 +45,14 @@ AT, KEY = "Headwater-At", "Headwater-Key"
 NO_STREAM, NAME_TAKEN, WRONG_SEQUENCE = 10059, 10058, 10071
 # Topics whose state one request asks for: the answer has the last event of each.
 CHUNK = 100
-# Seconds that a replica may lag behind its leader, and between two looks at it.
-LAG, LOOK = 3.0, 0.02
+# Seconds that a replica may lag behind its leader, and between two requests to it.
+LAG, RETRY = 3.0, 0.02
 
 _DAWN = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ApiError(Exception):
-    """What JetStream answered instead of doing it."""
+    """JetStream refused a request."""
 
     def __init__(self, error: Mapping[str, Any]) -> None:
         super().__init__(str(error.get("description", "refused")))
@@ -63,7 +63,7 @@ class Stream:
     """The stream of one log. Raises SourceUnavailableError.
 
     Attributes:
-        replicas: of which this many are made where there is none yet.
+        replicas: how many servers keep the stream; used where it is created.
         keys_kept: the window for duplicates: the longest that any process asked for.
     """
 
@@ -75,27 +75,27 @@ class Stream:
         self._ready = False
 
     def subject(self, kind: str, topic: str) -> str:
-        """A topic's name is one token; a dot cannot be in one, and ``=`` is in no topic."""
+        """The subject of a topic. A dot would end the token, and ``=`` is in no topic's name."""
         return f"{self.name}.{kind}.{topic.replace('.', '=')}"
 
     def topic(self, subject: str) -> str:
-        """The other way."""
+        """The topic of a subject."""
         return subject.split(".", 2)[2].replace("=", ".")
 
     async def call(self, verb: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Ask JetStream's API about the stream. Raises ApiError too."""
+        """Call JetStream's API for the stream. Raises ApiError too."""
         payload = b"" if body is None else json.dumps(body).encode()
         subject = f"$JS.API.STREAM.{verb}.{self.name}"
         try:
             (answer,) = await self.link.run(lambda life: life.ask(subject, payload))
         except nats.errors.NoRespondersError as error:
             raise SourceUnavailableError(NAME, "JetStream is not enabled, or away") from error
-        return told_by(answer)
+        return answer_of(answer)
 
     async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> int:
-        """Store one message that may be stored twice; its sequence."""
+        """Store one message that may be stored twice. Returns its sequence."""
         (answer,) = await self.link.run(lambda life: life.ask(subject, payload, headers))
-        return int(told_by(answer)["seq"])
+        return int(answer_of(answer)["seq"])
 
     async def ready(self) -> None:
         """Create what is missing."""
@@ -103,7 +103,7 @@ class Stream:
             await self._open()
             self._ready = True
 
-    def lost(self) -> None:
+    def forget(self) -> None:
         """The stream was not there: look for it before the next use."""
         self._ready = False
 
@@ -116,7 +116,7 @@ class Stream:
             try:
                 return await self.link.run(lambda life: life.ask(subject, payload, many=True))
             except nats.errors.NoRespondersError as error:
-                self.lost()
+                self.forget()
                 if attempt == 2:
                     raise SourceUnavailableError(NAME, "its stream is not there") from error
         raise AssertionError
@@ -173,28 +173,28 @@ class Stream:
                 head = int((end.headers or {}).get("Nats-UpTo-Sequence", 0))
                 if head >= floor or time.monotonic() > deadline or not messages:
                     break
-                await asyncio.sleep(LOOK)
+                await asyncio.sleep(RETRY)
             last = {(one.headers or {})["Nats-Subject"]: one for one in messages}
             if own in last:
                 return last[own].data.decode(), max(head, floor), last
-            self.lost()
+            self.forget()
         raise SourceUnavailableError(NAME, "its epoch is not there")
 
     async def _floor(self) -> int:
-        """What a replica must have to be asked: reads need not come from the leader."""
+        """The sequence that a replica must have reached: any server may answer a read."""
         if self.replicas == 1:
             return 0
-        told = await self.call("INFO")
-        return int(told["state"]["last_seq"])
+        info = await self.call("INFO")
+        return int(info["state"]["last_seq"])
 
     async def _open(self) -> None:
         try:
-            told = await self.call("INFO")
+            info = await self.call("INFO")
         except ApiError as error:
             if error.code != NO_STREAM:
                 raise SourceUnavailableError(NAME, str(error)) from error
-            told = await self._create()
-        config = told["config"]
+            info = await self._create()
+        config = info["config"]
         self.replicas = int(config["num_replicas"])
         self._check(config)
         wanted = nanoseconds(self.keys_kept)
@@ -214,7 +214,7 @@ class Stream:
                 {"Nats-Expected-Last-Subject-Sequence": "0"},
             )
         except ApiError as error:
-            if error.code != WRONG_SEQUENCE:  # somebody was first
+            if error.code != WRONG_SEQUENCE:  # another process was first
                 raise SourceUnavailableError(NAME, str(error)) from error
         except nats.errors.NoRespondersError as error:
             raise SourceUnavailableError(NAME, "its stream has no leader yet") from error
@@ -230,7 +230,7 @@ class Stream:
                     "retention": "limits",
                     "storage": "file",
                     "num_replicas": self.replicas,
-                    # Whoever bounds the stream's size gets errors when it is full, not losses.
+                    # A stream with a bounded size refuses events when it is full, and loses none.
                     "discard": "new",
                     "duplicate_window": nanoseconds(self.keys_kept),
                     "allow_direct": True,
@@ -244,12 +244,12 @@ class Stream:
                 },
             )
         except ApiError as error:
-            if error.code == NAME_TAKEN:  # somebody was first
+            if error.code == NAME_TAKEN:  # another process was first
                 return await self.call("INFO")
             raise SourceUnavailableError(NAME, str(error)) from error
 
     def _check(self, config: Mapping[str, Any]) -> None:
-        """A stream that somebody made or changed by hand must still keep what it is given."""
+        """Refuse a stream whose settings, made or changed by hand, would lose events."""
         for setting in ("allow_direct", "allow_atomic", "allow_msg_ttl", "allow_rollup_hdrs"):
             if not config.get(setting):
                 raise UsageError(f"{NAME}: the stream {self.name} needs {setting}")
@@ -264,16 +264,16 @@ class Stream:
             )
 
 
-def told_by(answer: Msg) -> dict[str, Any]:
-    """What JetStream answered. Raises ApiError."""
-    told: dict[str, Any] = json.loads(answer.data)
-    if "error" in told:
-        raise ApiError(told["error"])
-    return told
+def answer_of(answer: Msg) -> dict[str, Any]:
+    """The JSON of JetStream's answer. Raises ApiError if that is an error."""
+    content: dict[str, Any] = json.loads(answer.data)
+    if "error" in content:
+        raise ApiError(content["error"])
+    return content
 
 
 def sequence_of(message: Msg) -> int:
-    """Of a stored message."""
+    """The sequence of a stored message."""
     return int((message.headers or {})["Nats-Sequence"])
 
 
@@ -286,7 +286,7 @@ def record_of(topic: str, message: Msg) -> Record:
 
 
 def nanoseconds(length: timedelta) -> int:
-    """As JetStream's settings have it."""
+    """The unit of JetStream's settings."""
     return length // timedelta(microseconds=1) * 1000
 
 

@@ -1,6 +1,6 @@
 """Trimming topics of a JetStream stream.
 
-What will be the highest sequence trimmed is stored before anything is removed: a reader that finds
+The highest sequence to be trimmed is stored before anything is removed, so that a reader that finds
 a gap finds the reason too. An interruption in between leaves events that a later trim removes.
 """
 
@@ -31,9 +31,9 @@ class Trimmer:
         self._pages = pages
 
     async def trim(self, topic: str | None, keep: Retention) -> int:
-        """How many events of a topic, or of all, went."""
+        """Trim a topic, or all; returns how many events were removed."""
         if topic is not None:
-            return await self._trim(topic, keep)
+            return await self._trim_topic(topic, keep)
         counts = await self._counts()
         only_count = keep.max_age is None and keep.max_bytes is None
         topics = [
@@ -44,7 +44,7 @@ class Trimmer:
         removed = 0
         for start in range(0, len(topics), ABREAST):
             part = topics[start : start + ABREAST]
-            removed += sum(await asyncio.gather(*(self._trim(name, keep) for name in part)))
+            removed += sum(await asyncio.gather(*(self._trim_topic(name, keep) for name in part)))
         return removed
 
     async def _counts(self) -> dict[str, int]:
@@ -52,19 +52,19 @@ class Trimmer:
         await self._stream.ready()
         counts: dict[str, int] = {}
         while True:
-            told = await self._call(
+            info = await self._call(
                 "INFO", {"subjects_filter": f"{self._stream.name}.t.*", "offset": len(counts)}
             )
-            subjects = told["state"].get("subjects") or {}
+            subjects = info["state"].get("subjects") or {}
             counts |= {self._stream.topic(one): count for one, count in subjects.items()}
-            if not subjects or len(counts) >= told.get("total", 0):
+            if not subjects or len(counts) >= info.get("total", 0):
                 return counts
 
-    async def _trim(self, topic: str, keep: Retention) -> int:
+    async def _trim_topic(self, topic: str, keep: Retention) -> int:
         subject = self._stream.subject("t", topic)
         bounds = (await self._stream.states([topic])).topics[topic]
         below = bounds.latest[0] + 1
-        cut = await self._cut(subject, below, keep)
+        cut = await self._cut_of(subject, below, keep)
         if cut <= bounds.earliest[0] + 1:
             return 0
         going = await self._pages.newest(subject, cut, 1)
@@ -72,10 +72,10 @@ class Trimmer:
             return 0
         highest = sequence_of(going[0])
         await self._remember(topic, highest)
-        told = await self._call("PURGE", {"filter": subject, "seq": highest + 1})
-        return int(told.get("purged", 0))
+        answer = await self._call("PURGE", {"filter": subject, "seq": highest + 1})
+        return int(answer.get("purged", 0))
 
-    async def _cut(self, subject: str, below: int, keep: Retention) -> int:
+    async def _cut_of(self, subject: str, below: int, keep: Retention) -> int:
         """The sequence from which everything stays, by the strictest of the limits."""
         cut = 0
         if keep.max_count is not None:
@@ -104,7 +104,7 @@ class Trimmer:
         return cut
 
     async def _remember(self, topic: str, highest: int) -> None:
-        """Store what is the highest sequence trimmed, unless a higher one is stored."""
+        """Store the highest sequence trimmed, unless a higher one is stored."""
         subject = self._stream.subject("s", topic)
         while True:
             stored = await self._stream.last(subject)

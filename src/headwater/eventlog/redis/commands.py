@@ -1,10 +1,9 @@
-"""Connections to Redis or Valkey: one for all that this process asks, one that is pushed to."""
+"""Connections to Redis or Valkey, and the one on which a process runs its commands."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,25 +19,26 @@ from redis.exceptions import (
 )
 
 from headwater.errors import SourceUnavailableError, UsageError
+from headwater.eventlog.batcher import Asked, Batcher
 from headwater.eventlog.redis.scripts import Script
 
 __all__ = ["NAME", "PATIENCE", "Commands", "connect", "connection_of", "pool_of", "unavailable"]
 
 NAME = "event log (redis)"
 
-# Seconds that a round of commands may take, or a connection to be made.
+# Seconds that a group of commands may take, or a connection to be made.
 PATIENCE = 5.0
-# Commands, and bytes of them, that leave together: a crowd does not hold up its first for long.
-ROUND, ROUND_BYTES = 500, 8 * 1024 * 1024
-# Seconds of silence after which a connection is looked at before it is used.
+# Commands, and bytes of them, that are sent together: a crowd does not hold up its first for long.
+MOST = (500, 8 * 1024 * 1024)
+# Seconds of silence after which a connection is tried before it is used.
 QUIET = 1.0
 
 
 def pool_of(url: str) -> ConnectionPool:
-    """Where to connect; nothing is opened yet.
+    """The address to connect to. This opens no connection.
 
-    The driver's own retries are off: it cannot know whether an append was done before the
-    connection broke, and would double it.
+    The driver's own retries are off. It cannot know whether an append was done before the
+    connection broke, and would do it twice.
     """
     return ConnectionPool.from_url(
         url,
@@ -52,7 +52,7 @@ def pool_of(url: str) -> ConnectionPool:
 
 
 def connection_of(pool: ConnectionPool) -> AbstractConnection:
-    """A connection of its own, not opened yet, that never goes back to the pool."""
+    """A connection that is not open yet and never goes back to the pool."""
     connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
     return connection
 
@@ -73,12 +73,8 @@ def unavailable(error: BaseException, doing: str = "") -> SourceUnavailableError
     return SourceUnavailableError(NAME, f"{doing}{said}")
 
 
-class _Command:
-    __slots__ = ("done", "packed")
-
-    def __init__(self, parts: Sequence[str | int | float], done: asyncio.Future[Any]) -> None:
-        self.packed = _packed(parts)
-        self.done = done
+class _BrokenError(SourceUnavailableError):
+    """The connection broke before the answer came; the cause says how."""
 
 
 def _packed(parts: Sequence[str | int | float]) -> bytes:
@@ -93,14 +89,15 @@ def _packed(parts: Sequence[str | int | float]) -> bytes:
 class Commands:
     """Runs scripts on one connection.
 
-    What is asked for while others are on their way leaves together in one write. A caller that is
-    cancelled disturbs nobody: the answer is read all the same.
+    Commands that are asked for while others are on their way are sent together in one write. A
+    caller that is cancelled disturbs no other: its answer is read all the same.
     """
 
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
-        self._waiting: deque[_Command] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._batcher: Batcher[bytes, Any] = Batcher(
+            NAME, self._send_all, lambda packed: (1, len(packed)), MOST
+        )
         self._connection: AbstractConnection | None = None
         self._used = 0.0
         self._known_version = False
@@ -112,95 +109,71 @@ class Commands:
     ) -> Any:
         """The script's answer. Raises SourceUnavailableError.
 
-        With ``again`` it is asked a second time when the connection broke: only for what may be
+        With ``again`` it is sent a second time when the connection broke: only for what may be
         done twice.
         """
-        try:
-            return await self._run(script, keys, arguments)
-        except _BrokenError as error:
-            if not again:
-                raise error.translated() from error.__cause__
-        except RedisError as error:
-            raise unavailable(error) from error
-        try:
-            return await self._run(script, keys, arguments)
-        except _BrokenError as error:
-            raise error.translated() from error.__cause__
-        except RedisError as error:
-            raise unavailable(error) from error
 
-    async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        try:
-            return await self._ask("EVALSHA", script.sha, len(keys), *keys, *arguments)
-        except NoScriptError:
-            # Nothing was run: a restarted server, or one that took over, learns it anew.
-            return await self._ask("EVAL", script.text, len(keys), *keys, *arguments)
+        async def once() -> Any:
+            try:
+                return await self._ask("EVALSHA", script.sha, len(keys), *keys, *arguments)
+            except NoScriptError:
+                # Nothing was run: a restarted server, or one that took over, does not know it.
+                return await self._ask("EVAL", script.text, len(keys), *keys, *arguments)
+
+        return await self._translated(once, again=again)
 
     async def start(self) -> None:
         """Connect."""
-        try:
-            await self._ask("PING")
-        except _BrokenError as error:
-            raise error.translated() from error.__cause__
-        except RedisError as error:
-            raise unavailable(error) from error
+        await self._translated(lambda: self._ask("PING"), again=False)
 
     async def close(self) -> None:
         """Wait for what was asked for, then disconnect."""
         self.closed = True
-        while self._task is not None:
-            await asyncio.wait([self._task])
+        await self._batcher.close()
         await self._disconnect()
+
+    async def _translated(self, once: Callable[[], Awaitable[Any]], *, again: bool) -> Any:
+        while True:
+            try:
+                return await once()
+            except _BrokenError as error:
+                if not again:
+                    raise SourceUnavailableError(NAME, error.detail) from error.__cause__
+                again = False
+            except RedisError as error:
+                raise unavailable(error) from error
 
     async def _ask(self, *parts: Any) -> Any:
         if self.closed:
             raise UsageError(f"{NAME} is closed")
-        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Command(parts, done))
-        if self._task is None:
-            self._task = asyncio.create_task(self._pump(), name=f"{NAME}: commands")
-        return await done
+        return await self._batcher.ask(_packed(parts))
 
-    async def _pump(self) -> None:
-        round_: list[_Command] = []
+    async def _send_all(self, group: Sequence[Asked[bytes, Any]]) -> None:
         try:
-            while round_ := self._next_round():
-                try:
-                    async with asyncio.timeout(PATIENCE):
-                        await self._send(round_)
-                except Exception as error:
-                    sent = self._sent
-                    await self._disconnect()
-                    for command in round_:
-                        if not command.done.done():
-                            command.done.set_exception(_broken(error, sent=sent))
-        finally:
-            self._task = None
-            for command in (*round_, *self._waiting):
-                command.done.cancel()  # nothing but the end of the loop leaves any
-            self._waiting.clear()
+            async with asyncio.timeout(PATIENCE):
+                await self._send(group)
+        except UsageError:
+            await self._disconnect()
+            raise
+        except Exception as error:
+            doing = "whether it was done is not known: " if self._sent else ""
+            await self._disconnect()
+            raise _BrokenError(NAME, unavailable(error, doing).detail) from error
 
-    async def _send(self, round_: Sequence[_Command]) -> None:
+    async def _send(self, group: Sequence[Asked[bytes, Any]]) -> None:
         self._sent = False
         connection = await self._connected()
         self._sent = True
-        packed = b"".join([command.packed for command in round_])
+        packed = b"".join([one.job for one in group])
         await connection.send_packed_command(packed, check_health=False)
         stale = False
-        for command in round_:
-            answer: Any
+        for one in group:
             try:
-                answer = await connection.read_response(disconnect_on_error=False)
+                one.answer(await connection.read_response(disconnect_on_error=False))
             except ResponseError as error:
-                answer = error
-                # What was the primary has become a replica: ask for the address again.
+                one.refuse(error)
+                # A primary that has become a replica: resolve the address again.
                 stale = stale or isinstance(error, ReadOnlyError)
-            if command.done.done():
-                continue
-            if isinstance(answer, Exception):
-                command.done.set_exception(answer)
-            else:
-                command.done.set_result(answer)
         self._used = asyncio.get_running_loop().time()
         if stale:
             await self._disconnect()
@@ -208,7 +181,7 @@ class Commands:
     async def _connected(self) -> AbstractConnection:
         connection = self._connection
         if connection is not None and asyncio.get_running_loop().time() - self._used > QUIET:
-            # A server that was restarted is noticed before anything is asked of it.
+            # So that a restart of the server is noticed before an append is sent.
             try:
                 await connection.send_command("PING", check_health=False)
                 await connection.read_response()
@@ -227,8 +200,8 @@ class Commands:
         await connection.send_command("INFO", "server")
         with suppress(RedisError):  # a user without the right to ask
             lines = bytes(await connection.read_response()).decode().split("\r\n")
-            told = dict(line.split(":", 1) for line in lines if ":" in line)
-            version = told.get("redis_version", "7")
+            info = dict(line.split(":", 1) for line in lines if ":" in line)
+            version = info.get("redis_version", "7")
             if int(version.split(".")[0]) < 7:
                 raise UsageError(f"{NAME}: Redis 7 or Valkey 8 is needed, and this is {version}")
         self._known_version = True
@@ -238,34 +211,3 @@ class Commands:
         if connection is not None:
             with suppress(RedisError, OSError):
                 await connection.disconnect(nowait=True)
-
-    def _next_round(self) -> list[_Command]:
-        round_: list[_Command] = []
-        size = 0
-        while self._waiting and len(round_) < ROUND and size < ROUND_BYTES:
-            command = self._waiting.popleft()
-            if not command.done.cancelled():
-                round_.append(command)
-                size += len(command.packed)
-        return round_
-
-
-class _BrokenError(Exception):
-    """The connection broke before the answer came; the cause tells how."""
-
-    def __init__(self, *, sent: bool) -> None:
-        super().__init__()
-        self.sent = sent
-
-    def translated(self) -> SourceUnavailableError:
-        doing = "whether it was done is not known: " if self.sent else ""
-        return unavailable(self.__cause__ or self, doing)
-
-
-def _broken(error: Exception, *, sent: bool) -> Exception:
-    """One for each caller: an exception collects the traceback of whoever raises it."""
-    if isinstance(error, UsageError):
-        return UsageError(*error.args)
-    copy = _BrokenError(sent=sent)
-    copy.__cause__ = error
-    return copy

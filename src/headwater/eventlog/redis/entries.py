@@ -25,7 +25,7 @@ def offset_of(text: str) -> Offset:
 
 
 def moment_of(text: str) -> datetime:
-    """When the id was given out, UTC, to the millisecond, by the server's clock."""
+    """The moment when the server gave out the id, UTC, to the millisecond, by its clock."""
     return _DAWN + timedelta(milliseconds=int(text.partition("-")[0]))
 
 
@@ -51,7 +51,7 @@ def until_id(before: Offset | None) -> str:
 
 
 def bounds_of(epoch: bytes, latest: bytes, earliest: bytes) -> Bounds:
-    """From what a script returned."""
+    """Bounds from what a script returned."""
     return Bounds(epoch.decode(), offset_of(earliest.decode()), offset_of(latest.decode()))
 
 

@@ -1,15 +1,11 @@
-"""An event log in Redis 7 or Valkey 8, and newer: a stream for each topic.
-
-An append is one script: the events, the key's memory and the push to who follows are there
-together, or none of them is. An offset is the stream's own id, ``1718000000000-0``.
-"""
+"""``RedisLog``: an event log in Redis or Valkey, and opening one."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -17,19 +13,18 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from redis.asyncio.connection import ConnectionPool
 
 from headwater.errors import SourceUnavailableError, UsageError
+from headwater.eventlog.checked import CheckedLog
 from headwater.eventlog.interface import EventLog, Follower
-from headwater.eventlog.push_reader import PushReader
-from headwater.eventlog.pushes import Pushes, Receiver, States
+from headwater.eventlog.push_reader import PushReader, Receiver, States, Subscriptions
 from headwater.eventlog.record import (
     Bounds,
     Capabilities,
+    Event,
     Offset,
     Record,
     Retention,
     Run,
-    check_key,
     check_topic,
-    encode_all,
 )
 from headwater.eventlog.redis.commands import NAME, Commands, connection_of, pool_of
 from headwater.eventlog.redis.entries import (
@@ -40,7 +35,7 @@ from headwater.eventlog.redis.entries import (
     records_of,
     until_id,
 )
-from headwater.eventlog.redis.pushes import RedisPushes
+from headwater.eventlog.redis.pushes import RedisSubscriptions
 from headwater.eventlog.redis.scripts import (
     APPEND,
     BEGIN_ANEW,
@@ -50,37 +45,38 @@ from headwater.eventlog.redis.scripts import (
     SIZES,
     STATES,
     TRIM,
+    Script,
 )
 
 __all__ = ["RedisLog", "open_redis"]
 
-# Bytes of one append that are pushed to followers; they read a larger one from the log, so that
-# each of many processes does not make the server hold a copy.
+# Bytes of one append that are pushed to followers. They read a larger one from the log, so that the
+# server does not hold a copy for each of many processes.
 PUSH_BYTES = 64 * 1024
-# Bytes of one append: far below the gigabyte at which the server drops a connection.
-BATCH_BYTES = 64 * 1024 * 1024
 # Topics, or entries, that one call asks about.
 CHUNK = 200
 
 _PREFIX = re.compile(r"[0-9A-Za-z._:{}-]{1,50}")
 
 
-class RedisLog(EventLog):
+class RedisLog(CheckedLog):
     """An event log in Redis or Valkey.
 
-    Two connections for a process: one that everything is asked on, and one that is pushed to while
-    anything is followed. Records live in the server's memory; how well they outlive it is set
-    there (``appendonly``).
+    A process opens two connections: one for its commands, and one for pushes while anything is
+    followed. Records live in the server's memory; the server's ``appendonly`` says how well they
+    outlive it.
 
     Args:
         pool: makes the connections: from ``ConnectionPool.from_url`` of ``redis.asyncio``, or the
             pool of a Sentinel. It needs ``protocol=2``, and ``retry`` with no retries.
-        prefix: of all keys and channels; logs with different ones are apart.
-        keys_kept: how long an append's key is remembered. Each takes about 150 bytes meanwhile.
+        prefix: of all keys and channels. Logs with different prefixes share nothing.
+        keys_kept: how long the log remembers an append's key. Each takes about 150 bytes.
         max_event_bytes: of one event's JSON.
     """
 
     name = NAME
+    # Far below the gigabyte at which the server drops a connection.
+    max_append_bytes = 64 * 1024 * 1024
 
     def __init__(
         self,
@@ -111,25 +107,15 @@ class RedisLog(EventLog):
     async def start(self) -> None:
         await self._commands.start()
 
-    async def append(
+    async def _append(
         self,
         topic: str,
-        data: Mapping[str, Any] | Iterable[Mapping[str, Any]],
-        *,
-        key: str | None = None,
-        connection: Any = None,
+        events: Sequence[Event],
+        key: str | None,
+        connection: Any,  # noqa: ARG002 - it has no transactions, so this is None
     ) -> list[Record]:
-        check_topic(topic)
-        check_key(key)
-        if connection is not None:
-            raise UsageError(f"{NAME} cannot join a transaction: leave connection out")
-        events = encode_all(data, self.max_event_bytes, self.capabilities.max_batch)
-        if not events:
-            return []
-        if (size := sum(event.size for event in events)) > BATCH_BYTES:
-            raise UsageError(f"one append takes at most {BATCH_BYTES} bytes, not {size}")
         kept = self.capabilities.keys_kept or timedelta()
-        is_new, told = await self._commands.run(
+        is_new, answer = await self._commands.run(
             APPEND,
             [*self._keys(topic), f"{self._prefix}:k:{topic} {key or ''}"],
             [
@@ -144,31 +130,31 @@ class RedisLog(EventLog):
             again=key is not None,
         )
         if not is_new:
-            return records_of(topic, told)
-        ids = [name.decode() for name in told]
+            return records_of(topic, answer)
+        ids = [name.decode() for name in answer]
         return [
             Record(topic, offset_of(text), moment_of(text), event.data, key)
             for text, event in zip(ids, events, strict=True)
         ]
 
-    async def read(self, topic: str, after: Offset, limit: int) -> Run:
-        check_topic(topic)
-        arguments = [_epoch(), topic, from_id(after), max(limit, 1)]
-        epoch, latest, earliest, entries = await self._commands.run(
-            READ, self._keys(topic), arguments
-        )
-        return Run(records_of(topic, entries), bounds_of(epoch, latest, earliest))
+    async def _read(self, topic: str, after: Offset, limit: int) -> Run:
+        entries, bounds = await self._entries(READ, topic, from_id(after), limit)
+        return Run(records_of(topic, entries), bounds)
 
-    async def latest(self, topic: str, limit: int, before: Offset | None = None) -> Run:
-        check_topic(topic)
-        arguments = [_epoch(), topic, until_id(before), max(limit, 1)]
-        epoch, latest, earliest, entries = await self._commands.run(
-            LATEST, self._keys(topic), arguments
-        )
-        return Run(records_of(topic, entries[::-1]), bounds_of(epoch, latest, earliest))
+    async def _latest(self, topic: str, limit: int, before: Offset | None) -> Run:
+        entries, bounds = await self._entries(LATEST, topic, until_id(before), limit)
+        return Run(records_of(topic, entries[::-1]), bounds)
 
-    async def bounds(self, topic: str) -> Bounds:
-        return (await self.states([check_topic(topic)])).topics[topic]
+    async def _entries(
+        self, script: Script, topic: str, start: str, limit: int
+    ) -> tuple[Sequence[Any], Bounds]:
+        epoch, latest, earliest, entries = await self._commands.run(
+            script, self._keys(topic), [_epoch(), topic, start, limit]
+        )
+        return entries, bounds_of(epoch, latest, earliest)
+
+    async def _bounds(self, topic: str) -> Bounds:
+        return (await self.states([topic])).topics[topic]
 
     async def follow(self, topic: str, follower: Follower) -> Bounds:
         check_topic(topic)
@@ -179,30 +165,20 @@ class RedisLog(EventLog):
     async def unfollow(self, topic: str, follower: Follower) -> None:
         self._reader.unfollow(topic, follower)
 
-    async def trim(
-        self,
-        topic: str | None = None,
-        *,
-        max_age: timedelta | None = None,
-        max_count: int | None = None,
-        max_bytes: int | None = None,
-    ) -> int:
-        keep = Retention(max_age, max_count, max_bytes)
-        if keep == Retention():
-            return 0
+    async def _trim(self, topic: str | None, keep: Retention) -> int:
         if topic is not None:
-            return await self._trim(check_topic(topic), keep)
+            return await self._trim_topic(topic, keep)
         names = [name.decode() for name in await self._commands.run(NAMES, [self._topics], [])]
         removed = 0
         for start in range(0, len(names), CHUNK):
             part = names[start : start + CHUNK]
-            removed += sum(await asyncio.gather(*(self._trim(name, keep) for name in part)))
+            removed += sum(await asyncio.gather(*(self._trim_topic(name, keep) for name in part)))
         return removed
 
-    async def _trim(self, topic: str, keep: Retention) -> int:
+    async def _trim_topic(self, topic: str, keep: Retention) -> int:
         count, lowest = keep.max_count, ""
         if keep.max_bytes is not None:
-            first, fits = await self._within(topic, keep.max_bytes)
+            first, fits = await self._oldest_within(topic, keep.max_bytes)
             if not fits:
                 lowest = first or ""
                 count = count if first else 0
@@ -210,18 +186,18 @@ class RedisLog(EventLog):
         arguments = [_epoch(), topic, "" if count is None else count, age, lowest]
         return int(await self._commands.run(TRIM, self._keys(topic), arguments))
 
-    async def _within(self, topic: str, most: int) -> tuple[str | None, bool]:
-        """The oldest id of the newest that have so many bytes together; whether all have."""
+    async def _oldest_within(self, topic: str, most: int) -> tuple[str | None, bool]:
+        """The oldest id of the newest entries that fit in so many bytes; and whether all fit."""
         first: str | None = None
         start, left = "+", most
         while True:
-            told = await self._commands.run(SIZES, [self._keys(topic)[2]], [start, CHUNK])
-            for name, size in zip(told[::2], told[1::2], strict=True):
+            sizes = await self._commands.run(SIZES, [self._keys(topic)[2]], [start, CHUNK])
+            for name, size in zip(sizes[::2], sizes[1::2], strict=True):
                 left -= size
                 if left < 0:
                     return first, False
                 first = name.decode()
-            if len(told) < 2 * CHUNK:
+            if len(sizes) < 2 * CHUNK:
                 return first, True
             start = f"({first}"
 
@@ -229,30 +205,30 @@ class RedisLog(EventLog):
         await self._reader.close()
         await self._commands.close()
 
-    async def listen(self, receiver: Receiver) -> Pushes:
-        """For the reader."""
-        pushes = RedisPushes(self._pool, f"{self._prefix}:c:", receiver)
-        await pushes.open()
-        return pushes
+    async def listen(self, receiver: Receiver) -> Subscriptions:
+        """As PushingLog."""
+        subscriptions = RedisSubscriptions(self._pool, f"{self._prefix}:c:", receiver)
+        await subscriptions.open()
+        return subscriptions
 
     async def states(self, topics: Sequence[str]) -> States:
-        """For the reader."""
+        """As PushingLog."""
         found: dict[str, Bounds] = {}
         for start in range(0, max(len(topics), 1), CHUNK):
             part = topics[start : start + CHUNK]
             streams = [self._keys(topic)[2] for topic in part]
-            epoch, head, *told = await self._commands.run(
+            epoch, head, *bounds = await self._commands.run(
                 STATES, [self._log, self._topics, *streams], [_epoch(), *part]
             )
-            for topic, latest, earliest in zip(part, told[::2], told[1::2], strict=True):
+            for topic, latest, earliest in zip(part, bounds[::2], bounds[1::2], strict=True):
                 found[topic] = bounds_of(epoch, latest, earliest)
-        epochs = {bounds.epoch for bounds in found.values()}
+        epochs = {one.epoch for one in found.values()}
         if len(epochs) > 1:
             raise SourceUnavailableError(NAME, "it was wiped just now")
         return States(epoch.decode(), int(head), found)
 
     async def begin_anew(self, epoch: str) -> None:
-        """For the reader."""
+        """As PushingLog."""
         await self._commands.run(BEGIN_ANEW, [self._log], [_epoch(), epoch])
 
     def _keys(self, topic: str) -> list[str]:

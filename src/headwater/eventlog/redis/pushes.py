@@ -1,4 +1,4 @@
-"""What Redis or Valkey publishes to this process: one connection, one channel for each topic."""
+"""Pushes from Redis or Valkey: one connection for a process, one channel for each topic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import suppress
 from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import RedisError
 
-from headwater.eventlog.pushes import Push, Receiver
+from headwater.eventlog.push_reader import Push, Receiver
 from headwater.eventlog.record import Record
 from headwater.eventlog.redis.commands import (
     NAME,
@@ -22,32 +22,32 @@ from headwater.eventlog.redis.commands import (
 )
 from headwater.eventlog.redis.entries import moment_of, offset_of
 
-__all__ = ["RedisPushes"]
+__all__ = ["RedisSubscriptions"]
 
 # Channels per command.
 CHUNK = 1000
 
 
-class RedisPushes:
-    """One life of the connection. See ``Pushes``.
+class RedisSubscriptions:
+    """One connection. See ``Subscriptions``.
 
     Args:
         pool: makes the connection.
         prefix: of the channels' names, which go on with the topic.
-        receiver: is told what comes.
+        receiver: receives the pushes.
     """
 
     def __init__(self, pool: ConnectionPool, prefix: str, receiver: Receiver) -> None:
         self._connection = connection_of(pool)
         self._prefix = prefix
         self._receiver = receiver
-        # In the order asked: how many confirmations are to come, and who waits for them.
+        # In the order asked: how many confirmations are to come, and the caller that waits.
         self._asked: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._confirmed = 0
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Connect. A channel that nobody writes to keeps the connection in the state of one."""
+        """Connect. A channel without messages keeps the connection in its subscribed state."""
         try:
             async with asyncio.timeout(PATIENCE):
                 await connect(self._connection)
@@ -62,19 +62,19 @@ class RedisPushes:
             raise
 
     async def subscribe(self, topics: Sequence[str]) -> None:
-        """As Pushes."""
+        """As Subscriptions."""
         await self._ask("SUBSCRIBE", [self._prefix + topic for topic in topics])
 
     async def unsubscribe(self, topics: Sequence[str]) -> None:
-        """As Pushes."""
+        """As Subscriptions."""
         await self._ask("UNSUBSCRIBE", [self._prefix + topic for topic in topics])
 
     async def ping(self) -> None:
-        """As Pushes."""
+        """As Subscriptions."""
         await self._ask("PING", [])
 
     async def close(self) -> None:
-        """As Pushes."""
+        """As Subscriptions."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -99,7 +99,7 @@ class RedisPushes:
             while True:
                 answer = await self._connection.read_response(disconnect_on_error=False)
                 if answer[0] == b"message":
-                    self._take(answer[1], answer[2])
+                    self._receive(answer[1], answer[2])
                 else:
                     self._confirm()
         except Exception as fault:
@@ -109,7 +109,7 @@ class RedisPushes:
             for _, done in self._asked:
                 if not done.done():
                     done.set_exception(lost)
-                    done.exception()  # nobody need be waiting
+                    done.exception()  # no caller need be waiting
             if error is not None:
                 self._receiver.lost(lost)
 
@@ -124,7 +124,7 @@ class RedisPushes:
             if not done.done():
                 done.set_result(None)
 
-    def _take(self, channel: bytes, message: bytes) -> None:
+    def _receive(self, channel: bytes, message: bytes) -> None:
         topic = channel[len(self._prefix) :].decode()
         epoch, appends, before, last, key, *parts = message.decode().split("\n")
         records: list[Record] | None = None
@@ -134,4 +134,4 @@ class RedisPushes:
                 for text, data in zip(parts[::2], parts[1::2], strict=True)
             ]
         push = Push(topic, offset_of(before), offset_of(last), records, int(appends), epoch)
-        self._receiver.take(push)
+        self._receiver.receive(push)

@@ -1,9 +1,9 @@
-"""What runs inside Redis or Valkey: each script is one atomic step, and none of it is interrupted.
+"""The scripts that run inside Redis or Valkey. Each is one atomic step.
 
-Keys, all under one prefix (``headwater`` unless told otherwise):
+Keys, all under one prefix (``headwater`` by default):
 
 - ``P:log``      a hash: ``epoch``, and ``appends``, which counts them over all topics
-- ``P:topics``   a hash of all topics; a value is what was last trimmed: ``<id> <records gone>``
+- ``P:topics``   a hash of all topics; a value is the last trim: ``<id> <records gone>``
 - ``P:t:TOPIC``  a stream; an entry has ``d``, the event's JSON, and ``k``, its key, if it has one
 - ``P:k:TOPIC KEY``  a string that expires: the first and last id of what came with the key
 - ``P:c:TOPIC``  a channel, to which each append is published
@@ -19,7 +19,7 @@ __all__ = ["APPEND", "BEGIN_ANEW", "LATEST", "NAMES", "READ", "SIZES", "STATES",
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script, and the name that the server knows it by."""
+    """A script, and the name by which the server knows it."""
 
     text: str
     sha: str = field(init=False)
@@ -58,7 +58,7 @@ local function bounds(stream, topic)
   local known = redis.call('HGET', KEYS[2], topic)
   if redis.call('EXISTS', stream) == 0 then
     if known then
-      -- Deleted or evicted: where it was is not known, so positions in it cannot be checked.
+      -- Deleted or evicted. Its last id is lost, so positions in it cannot be checked.
       redis.call('HDEL', KEYS[2], topic)
       redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
     end
@@ -69,7 +69,7 @@ local function bounds(stream, topic)
   if gone == 0 then return latest, '0-0' end
   local id, counted = string.match(known or '', '(%S+) (%d+)')
   if id and tonumber(counted) == gone then return latest, id end
-  -- Removed by somebody else: all that can be said is what is still there.
+  -- Removed by another program: only what is still there is certain.
   if found['length'] == 0 then return latest, latest end
   return latest, below(found['first-entry'][1])
 end
@@ -79,12 +79,12 @@ end
 STATES = Script(
     _LOG
     + """
-local told = {false, redis.call('HGET', KEYS[1], 'appends') or '0'}
+local found = {false, redis.call('HGET', KEYS[1], 'appends') or '0'}
 for i = 2, #ARGV do
-  told[i * 2 - 1], told[i * 2] = bounds(KEYS[i + 1], ARGV[i])
+  found[i * 2 - 1], found[i * 2] = bounds(KEYS[i + 1], ARGV[i])
 end
-told[1] = epoch()
-return told
+found[1] = epoch()
+return found
 """
 )
 
@@ -137,7 +137,7 @@ return {1, ids}
 )
 
 # KEYS: log, topics, stream; ARGV: new epoch, topic, how many stay, the milliseconds that they stay,
-# the lowest id that stays; '' for no limit. -> how many went
+# the lowest id that stays; '' for no limit. -> how many were removed
 TRIM = Script(
     _LOG
     + """
@@ -145,7 +145,7 @@ local stream, removed, last = KEYS[3], 0, nil
 local length = redis.call('XLEN', stream)
 local most = tonumber(ARGV[3])
 if most and length > most then
-  -- To one more than asked for, so that the last that goes is the first to be seen.
+  -- To one more than asked for: the first entry is then the last one that goes.
   removed = redis.call('XTRIM', stream, 'MAXLEN', most + 1)
   last = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1][1]
   removed = removed + redis.call('XTRIM', stream, 'MAXLEN', most)
@@ -175,12 +175,12 @@ return removed
 # KEYS: stream; ARGV: from id, limit. -> ids and the bytes of their events, newest first
 SIZES = Script(
     """
-local told = {}
+local found = {}
 for _, entry in ipairs(redis.call('XREVRANGE', KEYS[1], ARGV[1], '-', 'COUNT', ARGV[2])) do
-  told[#told + 1] = entry[1]
-  told[#told + 1] = #entry[2][2]
+  found[#found + 1] = entry[1]
+  found[#found + 1] = #entry[2][2]
 end
-return told
+return found
 """
 )
 

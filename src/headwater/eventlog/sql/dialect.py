@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
-
-if TYPE_CHECKING:
-    from headwater.eventlog.sql.reader import Reader
-    from headwater.eventlog.sql.storage import Storage
-    from headwater.eventlog.sql.writer import Writer
 
 __all__ = ["Dialect", "Row"]
 
@@ -22,13 +16,13 @@ Row = Mapping[str, Any]
 
 
 class Dialect(ABC):
-    """One database's statements, errors, reader and writer.
+    """One database's statements and errors.
 
     Attributes:
         name: for error messages; holds no address, which might hold a password.
         reading: execution options of statements that only read.
-        patience: seconds after which a caller is told that there is no answer; None: the database
-            is no server that could be silent.
+        patience: seconds after which a caller gets an error because there is no answer; None: the
+            database is no server that could be silent.
         bounds: of one ``:topic``: epoch, latest, trimmed. Each statement that reads starts at the
             log's own row, so that it gives at least one row.
         after: the records of ``:topic`` after ``:number``, at most ``:rows``, beside its bounds.
@@ -55,45 +49,31 @@ class Dialect(ABC):
 
     @abstractmethod
     def busy(self, error: BaseException | None) -> bool:
-        """Whether others were just creating the same, so that it is worth another try at once."""
+        """Whether another process was just creating the same, so that a retry at once may do."""
 
     @abstractmethod
-    async def look(self, connection: AsyncConnection) -> bool:
-        """Whether the log is there; the driver's error if its tables are not."""
+    async def exists(self, connection: AsyncConnection) -> bool:
+        """Whether the log has its row. Raises the driver's error if its tables do not exist."""
 
     @abstractmethod
     async def create(self, connection: AsyncConnection) -> None:
         """Create what is missing. The caller commits."""
 
     @abstractmethod
-    async def take(
+    async def reserve(
         self, connection: AsyncConnection, counts: Mapping[str, int]
     ) -> Mapping[str, sa.Row[Any]]:
-        """Lock topics, create those that are new, and take as many numbers of each.
+        """Lock topics, create those that are new, and reserve so many numbers of each.
 
         Gives each topic's id, name and latest, its new highest number.
         """
 
     @abstractmethod
-    async def known(
+    async def find_keys(
         self, connection: AsyncConnection, keys: Sequence[tuple[str, str]]
     ) -> Sequence[sa.Row[Any]]:
         """The events that pairs of topic and key brought: name, number, at, key, data."""
 
     @abstractmethod
-    async def put(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
+    async def insert(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         """Insert events, at least one: topic_id, number, at, size, key, part, data."""
-
-    @abstractmethod
-    def reader(self, storage: Storage) -> Reader:
-        """What follows topics."""
-
-    @abstractmethod
-    def writer(self, storage: Storage, clock: Callable[[], datetime]) -> Writer:
-        """What appends outside of a caller's transaction."""
-
-    def begin(self, storage: Storage) -> None:  # noqa: B027 - SQLite's commits announce themselves
-        """The log is there and in use: start what runs until ``close``."""
-
-    async def close(self) -> None:  # noqa: B027 - as above
-        """End what ``begin`` started."""

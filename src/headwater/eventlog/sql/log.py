@@ -1,13 +1,9 @@
-"""An event log in a SQL database: SQLite or PostgreSQL.
-
-Each topic counts its own records in the row that its writers lock, so its order is the order of
-their commits.
-"""
+"""``SqlLog``, and opening one; creating and dropping its tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -15,34 +11,32 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 from headwater.errors import UsageError
+from headwater.eventlog.checked import CheckedLog
 from headwater.eventlog.interface import EventLog, Follower
 from headwater.eventlog.record import (
     Bounds,
     Capabilities,
+    Event,
     Offset,
     Record,
     Retention,
     Run,
-    check_key,
     check_topic,
-    encode_all,
 )
-from headwater.eventlog.sql.dialect import Dialect
+from headwater.eventlog.sql.appends import Append, SqlWriter, append_all
+from headwater.eventlog.sql.reader import SqlReader
 from headwater.eventlog.sql.storage import Storage
 from headwater.eventlog.sql.tables import METADATA, bounds_of, record_of, ticks
 from headwater.eventlog.sql.trim import LOCK, topics_to_trim, trim_some
-from headwater.eventlog.sql.writer import Job, append_jobs
 from headwater.sql.sqlite.connections import configure_sqlite
 
-__all__ = [
-    "METADATA", "SqlLog", "create_tables", "drop_tables", "open_postgresql", "open_sqlite",
-]  # fmt: skip
+__all__ = ["SqlLog", "create_tables", "drop_tables", "open_postgresql", "open_sqlite"]
 
 # The databases' largest integer; no topic counts this far.
 _LAST = 2**63 - 1
 
 
-class SqlLog(EventLog):
+class SqlLog(CheckedLog):
     """An event log in the database of ``engine``, next to whatever else it holds.
 
     Args:
@@ -50,8 +44,8 @@ class SqlLog(EventLog):
             stays the caller's: ``close`` leaves it open.
         max_event_bytes: of one event's JSON.
         clock: the present moment, UTC.
-        notify: on PostgreSQL, tell other processes of commits with NOTIFY. Without it they look by
-            themselves, every 50 ms while there is news and once a second while there is none.
+        notify: on PostgreSQL, notify other processes of commits with NOTIFY. Without it they poll,
+            every 50 ms while there is news and once a second while there is none.
     """
 
     capabilities = Capabilities(
@@ -69,58 +63,45 @@ class SqlLog(EventLog):
         self.engine = engine
         self.max_event_bytes = max_event_bytes
         self._clock = clock
-        self._dialect = _dialect(engine, notify)
-        self.name = self._dialect.name
-        self._storage = Storage(engine, self._dialect)
-        self._reader = self._dialect.reader(self._storage)
-        self._writer = self._dialect.writer(self._storage, clock)
+        self._storage, self._reader, self._writer = _parts(engine, clock, notify)
+        self.name = self._storage.name
 
     async def start(self) -> None:
         await self._storage.ready()
 
-    async def append(
-        self,
-        topic: str,
-        data: Mapping[str, Any] | Iterable[Mapping[str, Any]],
-        *,
-        key: str | None = None,
-        connection: AsyncConnection | AsyncSession | None = None,
+    async def _append(
+        self, topic: str, events: Sequence[Event], key: str | None, connection: Any
     ) -> list[Record]:
-        events = encode_all(data, self.max_event_bytes, self.capabilities.max_batch)
-        job = Job(check_topic(topic), events, check_key(key))
-        if not events:
-            return []
+        append = Append(topic, events, key)
         if connection is None:
-            return await self._writer.append(job)
+            return await self._writer.append(append)
         own = await _connection(connection)
+        dialect = self._storage.dialect
         results = await self._storage.join(
-            own, lambda joined: append_jobs(joined, [job], self._clock(), self._dialect)
+            own, lambda joined: append_all(joined, [append], self._clock(), dialect)
         )
         return results[0] or []
 
-    async def read(self, topic: str, after: Offset, limit: int) -> Run:
-        check_topic(topic)
+    async def _read(self, topic: str, after: Offset, limit: int) -> Run:
         await self._storage.ready()
-        rows = await self._rows(self._dialect.after, topic, min(after[0], _LAST), limit)
+        rows = await self._rows(self._storage.dialect.after, topic, min(after[0], _LAST), limit)
         return _run(topic, rows)
 
-    async def latest(self, topic: str, limit: int, before: Offset | None = None) -> Run:
-        check_topic(topic)
+    async def _latest(self, topic: str, limit: int, before: Offset | None) -> Run:
         number = _LAST if before is None else min(before[0], _LAST)
         await self._storage.ready()
-        rows = await self._rows(self._dialect.before, topic, number, limit)
+        rows = await self._rows(self._storage.dialect.before, topic, number, limit)
         return _run(topic, rows[::-1])
 
     async def _rows(
         self, statement: sa.TextClause, topic: str, number: int, limit: int
     ) -> Sequence[sa.Row[Any]]:
-        values = {"topic": topic, "number": number, "rows": max(limit, 1)}
+        values = {"topic": topic, "number": number, "rows": limit}
         return await self._storage.read(statement, values)
 
-    async def bounds(self, topic: str) -> Bounds:
-        check_topic(topic)
+    async def _bounds(self, topic: str) -> Bounds:
         await self._storage.ready()
-        (row,) = await self._storage.read(self._dialect.bounds, {"topic": topic})
+        (row,) = await self._storage.read(self._storage.dialect.bounds, {"topic": topic})
         return bounds_of(row.epoch, row.latest, row.trimmed)
 
     async def follow(self, topic: str, follower: Follower) -> Bounds:
@@ -131,23 +112,14 @@ class SqlLog(EventLog):
     async def unfollow(self, topic: str, follower: Follower) -> None:
         self._reader.unfollow(topic, follower)
 
-    async def trim(
-        self,
-        topic: str | None = None,
-        *,
-        max_age: timedelta | None = None,
-        max_count: int | None = None,
-        max_bytes: int | None = None,
-    ) -> int:
-        keep = Retention(max_age, max_count, max_bytes)
-        oldest = None if max_age is None else ticks(self._clock() - max_age)
+    async def _trim(self, topic: str | None, keep: Retention) -> int:
+        oldest = None if keep.max_age is None else ticks(self._clock() - keep.max_age)
         if topic is None:
             names = await topics_to_trim(self._storage, keep, oldest)
-            # One that somebody writes to for long must not hold up all others.
-            lock = self._dialect.lock_free
+            # A topic that another transaction holds for long must not hold up all others.
+            lock = self._storage.dialect.lock_free
         else:
-            names = [check_topic(topic)]
-            lock = LOCK
+            names, lock = [topic], LOCK
         removed = 0
         for name in names:
             # In steps, so that other writers wait for one of them and not for all.
@@ -158,7 +130,6 @@ class SqlLog(EventLog):
 
     async def close(self) -> None:
         await self._writer.close()
-        await self._dialect.close()
         await self._reader.close()
         await self._storage.close()
 
@@ -213,20 +184,31 @@ def _metadata(connection: sa.Connection) -> sa.MetaData:
     return METADATA
 
 
-def _dialect(engine: AsyncEngine, notify: bool) -> Dialect:
+def _parts(
+    engine: AsyncEngine, clock: Callable[[], datetime], notify: bool
+) -> tuple[Storage, SqlReader, SqlWriter]:
+    """The storage, reader and writer for the engine's database."""
     if engine.dialect.name == "sqlite":
         from headwater.eventlog.sql.sqlite.dialect import SqliteDialect
+        from headwater.eventlog.sql.sqlite.reader import SqliteReader
 
-        return SqliteDialect()
+        storage = Storage(engine, SqliteDialect())
+        return storage, SqliteReader(storage), SqlWriter(storage, clock)
     if engine.dialect.name == "postgresql":
         from headwater.eventlog.sql.postgresql.dialect import PostgresDialect
+        from headwater.eventlog.sql.postgresql.notices import Notices
+        from headwater.eventlog.sql.postgresql.reader import PostgresReader
+        from headwater.eventlog.sql.postgresql.writer import PostgresWriter
 
         if engine.dialect.driver != "psycopg":
             raise UsageError(
                 f"event log on PostgreSQL: its engine is of postgresql+psycopg://…, not "
                 f"{engine.dialect.driver}"
             )
-        return PostgresDialect(notify=notify)
+        dialect = PostgresDialect()
+        storage = Storage(engine, dialect)
+        reader = PostgresReader(storage, dialect, Notices(storage) if notify else None)
+        return storage, reader, PostgresWriter(storage, clock)
     raise UsageError(
         f"event log on {engine.dialect.name}: of the SQL engines this version has SQLite and "
         "PostgreSQL"

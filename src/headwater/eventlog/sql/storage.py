@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -27,7 +28,7 @@ class _NotThereError(Exception):
 
 
 class _StaleError(Exception):
-    """The connection was lost before anything was committed; its cause says how."""
+    """The connection was lost before anything was committed; the cause says how."""
 
 
 @contextmanager
@@ -45,9 +46,10 @@ class Storage:
 
     Attributes:
         engine: the database.
-        dialect: what is particular to it.
+        dialect: its statements and errors.
         name: for error messages; holds no address, which might hold a password.
         closed: further use raises UsageError.
+        opened: called each time the tables were found or made.
     """
 
     def __init__(self, engine: AsyncEngine, dialect: Dialect) -> None:
@@ -55,19 +57,18 @@ class Storage:
         self.dialect = dialect
         self.name = dialect.name
         self.closed = False
+        self.opened: Callable[[], None] | None = None
         self._ready = False
         self._creating = asyncio.Lock()
         self._running: set[asyncio.Future[Any]] = set()
 
     async def ready(self) -> None:
-        """Create what is missing. Asks for no right to write if nothing is."""
+        """Create what is missing. Needs no right to write if nothing is."""
         if self.closed:
             raise UsageError(f"{self.name} is closed")
         if not self._ready:
-            await self._attempt(self._nothing)
-
-    async def _nothing(self) -> None:
-        """``_twice`` has prepared all before it comes here."""
+            # ``_twice`` prepares; there is nothing else to do.
+            await self._attempt(partial(asyncio.sleep, 0))
 
     async def _prepare(self) -> None:
         if self.closed:
@@ -89,12 +90,13 @@ class Storage:
     async def _open(self) -> None:
         with suppress(_NotThereError), self._absence():
             async with self.engine.connect() as connection:
-                self._ready = await self.dialect.look(connection)
+                self._ready = await self.dialect.exists(connection)
         if not self._ready:
             async with self.engine.begin() as connection:
                 await self.dialect.create(connection)
             self._ready = True
-        self.dialect.begin(self)
+        if self.opened is not None:
+            self.opened()
 
     async def read(
         self, statement: sa.TextClause, values: Mapping[str, Any]
@@ -129,13 +131,13 @@ class Storage:
     async def join(
         self, connection: AsyncConnection, work: Callable[[AsyncConnection], Awaitable[T]]
     ) -> T:
-        """Run ``work`` in the caller's transaction; it is the caller's also when cancelled."""
+        """Run ``work`` in the caller's transaction, which only the caller ends."""
         await self.ready()
         with self._translated():
             return await work(connection)
 
     async def close(self) -> None:
-        """Let what runs come to its end, unless the database says nothing any more."""
+        """Wait for what runs, but no longer than the dialect's patience."""
         self.closed = True
         if self._running:
             await asyncio.wait(self._running, timeout=self.dialect.patience)
@@ -144,7 +146,7 @@ class Storage:
         """Run in a task of its own, which a caller that is cancelled leaves alone.
 
         A connection whose statement is cancelled half-way is lost, and so is the answer of a
-        commit. For the same reason it goes on when its caller is told that there is no answer.
+        commit. For the same reason it goes on when its caller gives up waiting.
         """
         task = asyncio.ensure_future(self._twice(once))
         self._running.add(task)
@@ -159,13 +161,13 @@ class Storage:
     def _finished(self, task: asyncio.Future[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # told to the caller, if there still is one
+            task.exception()  # the caller has it, if there still is one
 
     async def _twice(self, once: Callable[[], Awaitable[T]]) -> T:
-        """Once more if that helps.
+        """Try once more in two cases.
 
-        The tables have gone meanwhile: a database that was wiped begins anew. Or the pool's
-        connection was lost while nobody used it: another one may do.
+        The tables are gone: a database that was wiped begins anew. Or the pool's connection was
+        lost while it was idle: another one may do.
         """
         cause: BaseException | None = None
         for _ in range(2):
@@ -182,8 +184,8 @@ class Storage:
                 raise cause
         raise SourceUnavailableError(self.name, "its tables are not there")
 
-    def look_again(self) -> None:
-        """Before the next use: the storage may be another one."""
+    def forget(self) -> None:
+        """The storage may be another one: look for the tables before the next use."""
         self._ready = False
 
     @contextmanager

@@ -39,7 +39,7 @@ _LAST_BEYOND = sa.text(
 )
 _DELETE = sa.text("DELETE FROM headwater_events WHERE topic_id = :id AND number <= :cut")
 _MARK = sa.text("UPDATE headwater_topics SET trimmed = :cut WHERE id = :id")
-_TELL = sa.text("UPDATE headwater_log SET trims = trims + 1 WHERE id = 1")
+_COUNT_TRIM = sa.text("UPDATE headwater_log SET trims = trims + 1 WHERE id = 1")
 
 
 async def topics_to_trim(storage: Storage, keep: Retention, oldest: int | None) -> Sequence[str]:
@@ -83,5 +83,5 @@ async def trim_some(
         return 0
     removed = await connection.execute(_DELETE, {"id": topic_row.id, "cut": cut})
     await connection.execute(_MARK, {"id": topic_row.id, "cut": cut})
-    await connection.execute(_TELL)
+    await connection.execute(_COUNT_TRIM)
     return removed.rowcount

@@ -1,11 +1,10 @@
-"""The event log on PostgreSQL: what ``SqlLog`` asks for."""
+"""The event log's dialect of PostgreSQL."""
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
@@ -13,13 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headwater.eventlog.sql.dialect import Dialect, Row
 from headwater.eventlog.sql.postgresql import statements
-from headwater.eventlog.sql.postgresql.notices import Notices
-from headwater.eventlog.sql.postgresql.reader import PostgresReader
 from headwater.eventlog.sql.postgresql.tables import METADATA
-from headwater.eventlog.sql.postgresql.writer import PostgresWriter
-from headwater.eventlog.sql.reader import Reader
-from headwater.eventlog.sql.storage import Storage
-from headwater.eventlog.sql.writer import Writer
 from headwater.sql.postgresql.facts import LIFE, SHORT_LIFE
 from headwater.sql.postgresql.faults import unavailable
 from headwater.sql.postgresql.server import ask
@@ -34,26 +27,26 @@ class PostgresDialect(Dialect):
 
     Writers of one topic queue at its row, so its numbers are in the order of its commits; those of
     different topics do not wait for each other.
-
-    Args:
-        notify: tell other processes of commits with NOTIFY. Without it they look by themselves.
     """
 
     name = "event log (postgresql)"
     # One statement is its own transaction: no BEGIN and no ROLLBACK around it.
     reading: Mapping[str, object] = {"isolation_level": "AUTOCOMMIT"}
-    # More than the largest append takes on a slow server. A host that hangs, or a link that is dead
-    # without a word, would be waited for until the system gives its connection up.
+    # More than the largest append takes on a slow server. Without it a caller would wait for a host
+    # that hangs, or a dead link, until the system gives the connection up.
     patience = 20.0
     lock_free = statements.LOCK_FREE
 
-    def __init__(self, *, notify: bool = True) -> None:
-        self.notices = Notices() if notify else None
+    def __init__(self) -> None:
         self._use(LIFE)
 
     def _use(self, life: str) -> None:
-        self.asks = statements.Reading.of(life)
-        self.bounds, self.after, self.before = self.asks.bounds, self.asks.after, self.asks.before
+        self.reads = statements.Reading.of(life)
+        self.bounds, self.after, self.before = (
+            self.reads.bounds,
+            self.reads.after,
+            self.reads.before,
+        )
 
     def unavailable(self, error: BaseException) -> str | None:
         if isinstance(error, DBAPIError):
@@ -67,13 +60,13 @@ class PostgresDialect(Dialect):
     def absent(self, error: DBAPIError) -> bool:
         return getattr(error.orig, "sqlstate", None) == "42P01"
 
-    def busy(self, error: BaseException | None) -> bool:  # noqa: ARG002 - who creates waits its turn
+    def busy(self, error: BaseException | None) -> bool:  # noqa: ARG002 - creators wait for a lock
         return False
 
-    async def look(self, connection: AsyncConnection) -> bool:
+    async def exists(self, connection: AsyncConnection) -> bool:
         server = await ask(connection)
         self._use(LIFE if server.control else SHORT_LIFE)
-        row = (await connection.execute(statements.LOOK)).first()
+        row = (await connection.execute(statements.EXISTS)).first()
         if row is not None and row.ahead:
             await connection.execute(statements.HEAL)
         await connection.commit()
@@ -85,31 +78,18 @@ class PostgresDialect(Dialect):
         # Letters and digits only, as a position carries it.
         await connection.execute(statements.BEGIN_LIFE, {"epoch": secrets.token_hex(16)})
 
-    async def take(
+    async def reserve(
         self, connection: AsyncConnection, counts: Mapping[str, int]
     ) -> Mapping[str, sa.Row[tuple[object, ...]]]:
-        taken = await connection.execute(statements.TAKE, {"topics": json.dumps([*counts.items()])})
-        return {row.name: row for row in taken.all()}
+        topics = json.dumps([*counts.items()])
+        reserved = await connection.execute(statements.RESERVE, {"topics": topics})
+        return {row.name: row for row in reserved.all()}
 
-    async def known(
+    async def find_keys(
         self, connection: AsyncConnection, keys: Sequence[tuple[str, str]]
     ) -> Sequence[sa.Row[tuple[object, ...]]]:
-        return (await connection.execute(statements.KNOWN, {"keys": json.dumps(keys)})).all()
+        return (await connection.execute(statements.FIND_KEYS, {"keys": json.dumps(keys)})).all()
 
-    async def put(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
+    async def insert(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         columns = {name: [row[name] for row in rows] for name in _COLUMNS}
-        await connection.execute(statements.PUT, columns)
-
-    def reader(self, storage: Storage) -> Reader:
-        return PostgresReader(storage, self)
-
-    def writer(self, storage: Storage, clock: Callable[[], datetime]) -> Writer:
-        return PostgresWriter(storage, clock)
-
-    def begin(self, storage: Storage) -> None:
-        if self.notices is not None:
-            self.notices.begin(storage)
-
-    async def close(self) -> None:
-        if self.notices is not None:
-            await self.notices.close()
+        await connection.execute(statements.INSERT, columns)

@@ -1,8 +1,8 @@
-"""Following topics on PostgreSQL: what changed for all topics is one statement.
+"""Following topics on PostgreSQL: one statement finds what changed in all topics.
 
-There is no order of commits over all topics. So a read asks which topics have events that the last
-read's snapshot did not show, which is exact also for transactions that stay open for long, and then
-for the events of those that are followed, each after the number that its followers were told. A
+There is no order of commits over all topics. So a read first asks which topics have events that the
+last read's snapshot did not show. This is exact also for transactions that stay open for long. Then
+it reads the events of followed topics, each after the last number that its followers have. A
 topic's numbers are in the order of its commits, so nothing can come in below that.
 """
 
@@ -10,41 +10,52 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 
 from headwater.eventlog.record import Record
-from headwater.eventlog.sql.postgresql.notices import CHANNEL
-from headwater.eventlog.sql.reader import ROWS, Reader, Watcher
+from headwater.eventlog.sql.postgresql.dialect import PostgresDialect
+from headwater.eventlog.sql.postgresql.notices import CHANNEL, Notices
+from headwater.eventlog.sql.reader import ROWS, SqlReader, Watch
 from headwater.eventlog.sql.storage import Storage
 from headwater.eventlog.sql.tables import record_of
 from headwater.sql.postgresql.snapshot import Snapshot
 from headwater.sql.postgresql.watch import follow_channel
 
-if TYPE_CHECKING:
-    from headwater.eventlog.sql.postgresql.dialect import PostgresDialect
-
 __all__ = ["PostgresReader"]
 
-# Seconds between two looks while all seems well: for notices that were never sent, because their
-# process was killed, or that a pooler swallows.
-LOOK_ANYWAY = 1.0
+# Seconds between two polls while notices come: some are never sent, because their process was
+# killed, or a pooler swallows them.
+POLL_ANYWAY = 1.0
 
 
-class PostgresReader(Reader):
-    """Reads which topics changed since a snapshot, then what is new in those that are followed."""
+class PostgresReader(SqlReader):
+    """Finds the topics that changed since a snapshot, then reads what is new in followed ones.
 
-    def __init__(self, storage: Storage, dialect: PostgresDialect) -> None:
+    Args:
+        storage: the log's.
+        dialect: its statements.
+        notices: those that this process sends; None where nobody notifies.
+    """
+
+    def __init__(self, storage: Storage, dialect: PostgresDialect, notices: Notices | None) -> None:
         super().__init__(storage)
         self._dialect = dialect
+        self._notices = notices
         self._seen = Snapshot(0)
         self._news = 0
         # Topics whose events are still to be read: id, and the latest number known of.
         self._behind: dict[str, tuple[int, int]] = {}
 
-    def _watch(self) -> Watcher:
-        notices = self._dialect.notices
+    async def close(self) -> None:
+        """Send the notices that are due, then stop following."""
+        if self._notices is not None:
+            await self._notices.close()
+        await super().close()
+
+    def _watch(self) -> Watch:
+        notices = self._notices
         return follow_channel(
             self._storage.engine,
             None if notices is None else CHANNEL,
@@ -52,29 +63,30 @@ class PostgresReader(Reader):
             self._wake.set,
             lambda: self._news,
             sender=None if notices is None else notices.sender,
-            anyway=LOOK_ANYWAY,
+            anyway=POLL_ANYWAY,
         )
 
     async def _states(self, topics: str) -> Sequence[sa.Row[Any]]:
-        return await self._storage.read(self._dialect.asks.states, {"topics": topics})
+        return await self._storage.read(self._dialect.reads.states, {"topics": topics})
 
-    def _begin_after(self, row: sa.Row[Any]) -> None:
-        super()._begin_after(row)
+    def _read_from(self, row: sa.Row[Any]) -> None:
+        super()._read_from(row)
         self._seen = _snapshot(row)
         self._behind.clear()
 
     async def _read(self) -> bool:
         running = ",".join(map(str, self._seen.running))
         values = {"beginning": str(self._seen.xmax), "running": f"{{{running}}}"}
-        rows = await self._storage.read(self._dialect.asks.find, values)
+        rows = await self._storage.read(self._dialect.reads.find, values)
         if rows[0].epoch != self._epoch:
-            self._storage.look_again()
+            self._storage.forget()
             await self._begin_anew()
             return True
         if rows[0].trims != self._trims:
-            await self._look_for_losses()
+            await self._find_losses()
         for row in rows:
-            if row.id is not None and row.latest > self._told(row.name, row.latest):
+            followed = self._topics.get(row.name)
+            if followed is not None and row.latest > followed.last[0]:
                 self._behind[row.name] = (row.id, row.latest)
         self._seen = _snapshot(rows[0])
         if not self._behind:
@@ -82,26 +94,22 @@ class PostgresReader(Reader):
         self._news += 1
         return await self._catch_up()
 
-    def _told(self, topic: str, otherwise: int) -> int:
-        """The number up to which all followers of a topic were told."""
-        return min((one.number for one in self._topics.get(topic, ())), default=otherwise)
-
     async def _catch_up(self) -> bool:
-        """Hand over the next events of topics that are behind; True if there are more."""
+        """Deliver the next events of topics that are behind. Returns True if there are more."""
         asked: list[str] = []
-        told: list[int] = []
+        last: list[int] = []
         for topic, (_, latest) in tuple(self._behind.items()):
-            number = self._told(topic, latest)
-            if number >= latest:
+            followed = self._topics.get(topic)
+            if followed is None or followed.last[0] >= latest:
                 del self._behind[topic]
             elif len(asked) < ROWS:
                 asked.append(topic)
-                told.append(number)
+                last.append(followed.last[0])
         if not asked:
             return False
         ids = [self._behind[topic][0] for topic in asked]
-        values = {"ids": ids, "told": told, "rows": ROWS}
-        rows = await self._storage.read(self._dialect.asks.next, values)
+        values = {"ids": ids, "last": last, "rows": ROWS}
+        rows = await self._storage.read(self._dialect.reads.next, values)
         if (rows[0].epoch, rows[0].trims) != (self._epoch, self._trims):
             return True  # the next read looks into it first
         fresh: dict[str, list[Record]] = defaultdict(list)
@@ -111,14 +119,13 @@ class PostgresReader(Reader):
                 fresh[topic].append(record_of(topic, row))
         if len(rows) == ROWS:
             # The last one may have more: it goes to the end, so that it does not hold up others.
-            last = rows[-1].place - 1
-            entry = self._behind.pop(asked[last])
-            self._behind[asked[last]] = entry
-            asked = asked[:last]
+            full = rows[-1].place - 1
+            self._behind[asked[full]] = self._behind.pop(asked[full])
+            asked = asked[:full]
         for topic in asked:
             self._behind.pop(topic, None)
         for topic, records in fresh.items():
-            self._hand_over(topic, records)
+            self._deliver(topic, records)
         return bool(self._behind)
 
 

@@ -1,7 +1,7 @@
-"""What is asked of PostgreSQL.
+"""The event log's statements on PostgreSQL.
 
-Each statement that reads starts at the log's own row and tells its epoch: one life of the row, the
-table and the server, so that a restored backup or a promoted copy is noticed by whoever reads.
+Each statement that reads starts at the log's own row and gives its epoch: one life of the row, the
+table and the server. So each reader notices a restored backup or a promoted copy.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 __all__ = [
-    "BEGIN_LIFE", "CREATING", "HEAL", "KNOWN", "LOCK_FREE", "LOOK", "NEW", "NOTIFY", "PUT",
-    "TAKE", "TAKE_FREE", "Reading",
+    "BEGIN_LIFE", "CREATING", "EXISTS", "FIND_KEYS", "HEAL", "INSERT", "LOCK_FREE", "MISSING",
+    "NOTIFY", "RESERVE", "RESERVE_FREE", "Reading",
 ]  # fmt: skip
 
-LOOK = sa.text(
+EXISTS = sa.text(
     "SELECT epoch, (SELECT xid FROM headwater_events ORDER BY xid DESC LIMIT 1)"
     " >= pg_snapshot_xmax(pg_current_snapshot()) AS ahead FROM headwater_log WHERE id = 1"
 )
-# Events that came with a backup of another server may be of transactions that are still to come
-# here, and would be new for ever.
+# Events from a backup of another server may carry ids of transactions that this server has not
+# given out yet. They would count as new for ever.
 HEAL = sa.text(
     "UPDATE headwater_events SET xid = CAST('0' AS xid8)"
     " WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())"
 )
-# Several processes that create the same at the same time would fail.
+# Without it processes that create the same tables at the same time would fail.
 CREATING = sa.text("SELECT pg_advisory_xact_lock(hashtext('headwater_log'))")
 BEGIN_LIFE = sa.text(
     "INSERT INTO headwater_log (id, epoch, trims) VALUES (1, :epoch, 0) ON CONFLICT (id) DO NOTHING"
 )
 
 # Sorted: two transactions that lock several topics do it in one order.
-TAKE = sa.text(
+RESERVE = sa.text(
     "INSERT INTO headwater_topics AS t (name, latest, trimmed)"
     " SELECT j.value ->> 0, CAST(j.value ->> 1 AS bigint), 0"
     " FROM json_array_elements(CAST(:topics AS json)) AS j"
@@ -40,8 +40,8 @@ TAKE = sa.text(
     " ON CONFLICT (name) DO UPDATE SET latest = t.latest + excluded.latest"
     " RETURNING id, name, latest"
 )
-# Only topics that are there and that no other transaction holds.
-TAKE_FREE = sa.text(
+# Only topics that exist and that no other transaction holds.
+RESERVE_FREE = sa.text(
     "WITH wanted AS MATERIALIZED (SELECT j.value ->> 0 AS name, CAST(j.value ->> 1 AS bigint) AS n"
     " FROM json_array_elements(CAST(:topics AS json)) AS j),"
     " free AS MATERIALIZED (SELECT t.id, wanted.n FROM wanted JOIN headwater_topics AS t"
@@ -49,11 +49,11 @@ TAKE_FREE = sa.text(
     " UPDATE headwater_topics AS t SET latest = t.latest + free.n FROM free WHERE t.id = free.id"
     " RETURNING t.id, t.name, t.latest"
 )
-NEW = sa.text(
+MISSING = sa.text(
     "SELECT j.value AS name FROM json_array_elements_text(CAST(:names AS json)) AS j"
     " WHERE NOT EXISTS (SELECT 1 FROM headwater_topics AS t WHERE t.name = j.value)"
 )
-KNOWN = sa.text(
+FIND_KEYS = sa.text(
     "SELECT t.name, e.number, e.at, e.key, e.data"
     " FROM json_array_elements(CAST(:keys AS json)) AS k"
     " JOIN headwater_topics AS t ON t.name = k.value ->> 0"
@@ -61,7 +61,7 @@ KNOWN = sa.text(
     " WHERE e.topic_id = t.id AND e.key = k.value ->> 1 ORDER BY e.part LIMIT 1000000) AS e"
     " ORDER BY e.number"
 )
-PUT = sa.text(
+INSERT = sa.text(
     "INSERT INTO headwater_events (topic_id, number, at, size, key, part, data)"
     " SELECT * FROM unnest(CAST(:topic_id AS bigint[]), CAST(:number AS bigint[]),"
     " CAST(:at AS bigint[]), CAST(:size AS integer[]), CAST(:key AS text[]),"
@@ -91,9 +91,9 @@ _RUN = (
     " WHERE e.topic_id = t.id AND e.number {beyond} CAST(:number AS bigint)"
     " ORDER BY e.number {order} LIMIT :rows) AS e ON true ORDER BY e.number {order}"
 )
-# Rows that the last snapshot did not show are of transactions that began after it, or that it
-# knew to be running. The upper bound leaves nothing out; it tells the planner, which may know
-# nothing of the table yet, that this is a small part of the index.
+# Rows that the last snapshot did not show are of transactions that began after it, or that were
+# running then. The upper bound leaves nothing out. It shows the planner, which may have no
+# statistics yet, that this is a small part of the index.
 _FIND = (
     "{log}, changed AS (SELECT topic_id FROM headwater_events WHERE xid >= CAST(:beginning AS xid8)"
     " AND xid < pg_snapshot_xmax(pg_current_snapshot())"
@@ -103,10 +103,10 @@ _FIND = (
 )
 _NEXT = (
     "{log} SELECT l.epoch, l.trims, e.place, e.number, e.at, e.key, e.data FROM l LEFT JOIN ("
-    "SELECT w.place, e.* FROM unnest(CAST(:ids AS bigint[]), CAST(:told AS bigint[]))"
-    " WITH ORDINALITY AS w (id, told, place)"
+    "SELECT w.place, e.* FROM unnest(CAST(:ids AS bigint[]), CAST(:last AS bigint[]))"
+    " WITH ORDINALITY AS w (id, last, place)"
     " CROSS JOIN LATERAL (SELECT e.number, e.at, e.key, e.data FROM headwater_events AS e"
-    " WHERE e.topic_id = w.id AND e.number > w.told ORDER BY e.number LIMIT :rows) AS e"
+    " WHERE e.topic_id = w.id AND e.number > w.last ORDER BY e.number LIMIT :rows) AS e"
     " ORDER BY w.place, e.number LIMIT :rows) AS e ON true ORDER BY e.place, e.number"
 )
 _STATES = (
@@ -122,13 +122,13 @@ _BOUNDS = (
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The statements that tell the epoch.
+    """The statements that give the epoch.
 
     Attributes:
         bounds, after, before: as ``Dialect``.
         find: topics with something new: id, name, latest.
-        next: the next ``:rows`` events of topics ``:ids`` after the numbers they were ``:told``.
-        states: as ``Reader._states``.
+        next: the next ``:rows`` events of topics ``:ids`` after their numbers ``:last``.
+        states: as ``SqlReader._states``.
     """
 
     bounds: sa.TextClause
@@ -140,7 +140,7 @@ class Reading:
 
     @classmethod
     def of(cls, life: str) -> Reading:
-        """``life`` is the SQL of what tells one life of the server from another."""
+        """``life`` is the SQL of what differs between one life of the server and another."""
         log = _LOG.format(life=life)
         return cls(
             bounds=sa.text(_BOUNDS.format(log=log)),

@@ -1,8 +1,8 @@
-"""Appends on PostgreSQL: many topics in one transaction, and none of them held up by another.
+"""Appends on PostgreSQL: many topics in one transaction, and no topic holds up another.
 
-A transaction of somebody else may hold a topic for as long as it likes. So the appends that are
-committed together take only topics that are free; those of a topic that is not wait for it by
-themselves.
+Another program's transaction may hold a topic for as long as it likes. So appends that are
+committed together reserve numbers only of topics that are free. The appends to a held topic wait
+for it in a queue of their own.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headwater.errors import SourceUnavailableError
+from headwater.eventlog.batcher import Asked, next_group
 from headwater.eventlog.record import Record
-from headwater.eventlog.sql.postgresql.statements import NEW, TAKE_FREE
+from headwater.eventlog.sql.appends import MAX_EVENTS, Append, AskedAppend, SqlWriter, weigh
+from headwater.eventlog.sql.postgresql.statements import MISSING, RESERVE_FREE
 from headwater.eventlog.sql.storage import Storage
-from headwater.eventlog.sql.writer import MAX_EVENTS, Asked, Job, Take, Writer, append_jobs, refuse
 
 __all__ = ["PATIENCE", "PostgresWriter"]
 
@@ -42,161 +43,140 @@ class _HeldError(Exception):
 
 
 @dataclass(slots=True)
-class _Queue:
-    """Appends to a topic that another transaction holds, with the time by which each must have it.
+class _HeldTopic:
+    """Appends to a topic that another transaction holds.
 
-    ``turns`` counts how often it was waited for in vain; ``served``: it is waited for just now.
+    ``turns`` counts how often it was waited for in vain; ``served``: a lane waits for it just now.
     """
 
-    waiting: deque[tuple[float, Asked]] = field(default_factory=deque)
+    waiting: deque[AskedAppend] = field(default_factory=deque)
     turns: int = 0
     served: bool = False
 
-    def next(self) -> list[tuple[float, Asked]]:
-        """Take out what the next transaction appends."""
-        group: list[tuple[float, Asked]] = []
-        events = 0
-        while self.waiting:
-            _, (job, done) = self.waiting[0]
-            if group and events + len(job.events) > MAX_EVENTS:
-                break
-            one = self.waiting.popleft()
-            if not done.done():
-                group.append(one)
-                events += len(job.events)
-        return group
 
-
-class PostgresWriter(Writer):
+class PostgresWriter(SqlWriter):
     """Appends of this process."""
 
     def __init__(self, storage: Storage, clock: Callable[[], datetime]) -> None:
         super().__init__(storage, clock)
-        self._held: dict[str, _Queue] = {}
+        self._held: dict[str, _HeldTopic] = {}
         self._lanes: set[asyncio.Task[None]] = set()
 
-    async def append(self, job: Job) -> list[Record]:
-        if job.topic not in self._held:
-            return await super().append(job)
-        done: asyncio.Future[list[Record]] = asyncio.get_running_loop().create_future()
-        self._hold([(job, done)])
-        return await done
+    @property
+    def turns(self) -> Mapping[str, int]:
+        """The topics that appends wait for, and how often each was waited for in vain."""
+        return {topic: held.turns for topic, held in self._held.items()}
+
+    async def append(self, append: Append) -> list[Record]:
+        if append.topic not in self._held:
+            return await super().append(append)
+        asked: AskedAppend = Asked(append, asyncio.get_running_loop().create_future())
+        self._hold([asked])
+        return await asked.done
 
     async def close(self) -> None:
-        """Wait for what was asked for; at most ``PATIENCE`` for what another one holds."""
+        """Wait for what was asked for; at most ``PATIENCE`` for held topics."""
         await super().close()
         while self._lanes:
             await asyncio.wait(self._lanes)
 
-    async def _attempt(self, jobs: Sequence[Job]) -> list[list[Record] | None]:
-        return await self._write(jobs, self._take_free)
-
-    async def _write(self, jobs: Sequence[Job], take: Take) -> list[list[Record] | None]:
-        dialect = self._storage.dialect
-        return await self._storage.write(
-            lambda connection: append_jobs(connection, jobs, self._clock(), dialect, take)
-        )
-
-    def _settle(self, group: Sequence[Asked], results: Sequence[list[Record] | None]) -> None:
-        super()._settle(group, results)
-        held = [asked for asked, records in zip(group, results, strict=True) if records is None]
+    async def _commit(self, group: Sequence[AskedAppend]) -> None:
+        held = self._answer(group, await self._write(group, self._reserve_free))
         if held:
             # What was asked for later must not be appended before them.
-            topics = {job.topic for job, _ in held}
-            held += [asked for asked in self._waiting if asked[0].topic in topics]
-            free = [asked for asked in self._waiting if asked[0].topic not in topics]
-            self._waiting.clear()
-            self._waiting.extend(free)
-            self._hold(held)
+            topics = {one.job.topic for one in held}
+            waiting = tuple(self._batcher.waiting)
+            self._batcher.waiting.clear()
+            self._batcher.waiting.extend(one for one in waiting if one.job.topic not in topics)
+            self._hold([*held, *(one for one in waiting if one.job.topic in topics)])
 
-    def _hold(self, asked: Iterable[Asked]) -> None:
+    def _hold(self, asked: Iterable[AskedAppend]) -> None:
         by = asyncio.get_running_loop().time() + PATIENCE
         for one in asked:
-            self._held.setdefault(one[0].topic, _Queue()).waiting.append((by, one))
+            one.by = by
+            self._held.setdefault(one.job.topic, _HeldTopic()).waiting.append(one)
         while len(self._lanes) < min(LANES, len(self._held)):
             lane = asyncio.create_task(self._serve(), name=f"{self._storage.name}: held topics")
             self._lanes.add(lane)
 
     async def _serve(self) -> None:
-        """Wait for one held topic after the other, those first that were waited for least."""
-        group: list[tuple[float, Asked]] = []
+        """Wait for one held topic after the other, beginning with the fewest turns."""
+        group: list[AskedAppend] = []
         try:
             while free := [item for item in self._held.items() if not item[1].served]:
-                topic, queue = min(free, key=lambda item: item[1].turns)
-                queue.served = True
-                group = queue.next()
+                topic, held = min(free, key=lambda item: item[1].turns)
+                held.served = True
+                group = next_group(held.waiting, weigh, (MAX_EVENTS,))
                 if group:
-                    await self._wait_for(topic, queue, group)
-                queue.served = False
-                if not queue.waiting:
+                    await self._wait_for(topic, held, group)
+                held.served = False
+                if not held.waiting:
                     del self._held[topic]
         except asyncio.CancelledError:
-            for _, (_, done) in group:
-                done.cancel()  # the end of the loop
+            for one in group:
+                one.done.cancel()  # the end of the loop
             raise
         finally:
             # At once: a topic that is held from now on needs another lane.
             self._lanes -= {asyncio.current_task()}
 
-    async def _wait_for(
-        self, topic: str, queue: _Queue, group: Sequence[tuple[float, Asked]]
-    ) -> None:
-        asked = [one for _, one in group]
+    async def _wait_for(self, topic: str, held: _HeldTopic, group: Sequence[AskedAppend]) -> None:
         try:
-            results = await self._write([job for job, _ in asked], self._take_in_turn)
+            self._answer(group, await self._write(group, self._reserve_in_turn))
         except _HeldError:
-            queue.turns += 1
+            held.turns += 1
             now = asyncio.get_running_loop().time()
             said = f"a transaction that is still open holds topic {topic}"
-            refuse(
-                [one for by, one in group if by <= now],
-                SourceUnavailableError(self._storage.name, said),
-            )
-            queue.waiting.extendleft(one for one in reversed(group) if one[0] > now)
+            for one in reversed(group):
+                if one.by > now:
+                    held.waiting.appendleft(one)
+                else:
+                    one.refuse(SourceUnavailableError(self._storage.name, said))
         except Exception as error:
-            refuse(asked, error)
-        else:
-            super()._settle(asked, results)
+            for one in group:
+                one.refuse(error)
 
-    async def _take_in_turn(
+    async def _reserve_in_turn(
         self, connection: AsyncConnection, counts: Mapping[str, int]
     ) -> Mapping[str, sa.Row[Any]]:
+        """Wait for a held topic for the time of a turn."""
         await connection.execute(_TURN)
         try:
-            return await self._storage.dialect.take(connection, counts)
+            return await self._storage.dialect.reserve(connection, counts)
         except DBAPIError as error:
             if _is_timeout(error):
                 raise _HeldError from error
             raise
 
-    async def _take_free(
+    async def _reserve_free(
         self, connection: AsyncConnection, counts: Mapping[str, int]
     ) -> Mapping[str, sa.Row[Any]]:
+        """Reserve numbers of the topics that no other transaction holds."""
         topics = json.dumps(sorted(counts.items()))
-        rows = (await connection.execute(TAKE_FREE, {"topics": topics})).all()
-        taken: dict[str, sa.Row[Any]] = {row.name: row for row in rows}
-        if len(taken) < len(counts):
-            taken |= await self._create(connection, counts, sorted(counts.keys() - taken.keys()))
-        return taken
+        rows = (await connection.execute(RESERVE_FREE, {"topics": topics})).all()
+        free: dict[str, sa.Row[Any]] = {row.name: row for row in rows}
+        if len(free) < len(counts):
+            free |= await self._create(connection, counts, sorted(counts.keys() - free.keys()))
+        return free
 
     async def _create(
-        self, connection: AsyncConnection, counts: Mapping[str, int], missing: Sequence[str]
+        self, connection: AsyncConnection, counts: Mapping[str, int], names: Sequence[str]
     ) -> Mapping[str, sa.Row[Any]]:
-        """Those of the missing topics that do not exist."""
-        rows = (await connection.execute(NEW, {"names": json.dumps(missing)})).all()
+        """Create those of the topics that do not exist, and reserve numbers of them."""
+        rows = (await connection.execute(MISSING, {"names": json.dumps(names)})).all()
         new = {row.name: counts[row.name] for row in rows}
         if not new:
             return {}
         try:
             async with connection.begin_nested():
                 await connection.execute(_SHORT)
-                taken = await self._storage.dialect.take(connection, new)
+                created = await self._storage.dialect.reserve(connection, new)
                 await connection.execute(_USUAL)
         except DBAPIError as error:
             if _is_timeout(error):
                 return {}
             raise
-        return taken
+        return created
 
 
 def _is_timeout(error: DBAPIError) -> bool:
