@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from headwater.errors import SourceUnavailableError
 from headwater.eventlog import START, MemoryLog, Offset, Run
-from headwater.eventlog.push_reader import PushReader
-from headwater.eventlog.push_reader import Push, Receiver, States
+from headwater.eventlog.push_reader import Push, PushReader, Receiver, States
 from headwater.testing.eventlog import Recorder
 from headwater.testing.eventlog.harness import numbers
 

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -48,7 +49,7 @@ class Asked(Generic[J, R]):
             return
         own = error
         if isinstance(error, HeadwaterError):
-            own = type(error)(*error.args)
+            own = copy(error)
             own.__cause__ = error.__cause__
         self.done.set_exception(own)
 

@@ -112,11 +112,6 @@ class LogReader(ABC, Generic[_Topic]):
         self._task: asyncio.Task[None] | None = None
         self._delay = SHORTEST
 
-    @property
-    def running(self) -> bool:
-        """Whether its task is there: while anything is followed."""
-        return self._task is not None
-
     @abstractmethod
     async def _read_on(self) -> None:
         """Call ``_join``, read and deliver until nothing is followed. Raises what reading raises.

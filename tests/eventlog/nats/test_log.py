@@ -146,13 +146,13 @@ async def test_small_batches_that_come_at_once_are_one_for_the_server(
 
     follower = Recorder()
     await log.follow("t0", follower)
-    async with nats.streams() as streams:
-        await streams._nc.subscribe("headwater.t.*", cb=count)
-        await streams._nc.flush()
+    async with nats.client() as client:
+        await client.subscribe("headwater.t.*", cb=count)
+        await client.flush()
         told = await asyncio.gather(
             *(log.append(f"t{n % 3}", [{"n": [n, part]} for part in range(5)]) for n in range(100))
         )
-        await streams._nc.flush()
+        await client.flush()
         assert 1 <= commits < 20
     for place, topic in enumerate(("t0", "t1", "t2")):
         kept = await read_all(log, topic)
@@ -242,8 +242,7 @@ async def test_a_full_stream_is_an_error_and_a_retry_doubles_nothing(
 
 async def set_up(nats: Nats, **settings: object) -> None:
     """Change the stream's settings by hand, keeping those that the driver does not know."""
-    async with nats.streams() as streams:
-        client = streams._nc
+    async with nats.client() as client:
         told = json.loads((await client.request("$JS.API.STREAM.INFO.headwater", b"")).data)
         config = told["config"] | settings
         answer = await client.request(

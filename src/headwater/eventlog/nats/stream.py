@@ -51,12 +51,16 @@ LAG, RETRY = 3.0, 0.02
 _DAWN = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class ApiError(Exception):
-    """JetStream refused a request."""
+class ApiError(SourceUnavailableError):
+    """JetStream refused a request.
 
-    def __init__(self, error: Mapping[str, Any]) -> None:
-        super().__init__(str(error.get("description", "refused")))
-        self.code = int(error.get("err_code", 0))
+    Attributes:
+        code: JetStream's number of the reason.
+    """
+
+    def __init__(self, source: str, detail: str, code: int = 0) -> None:
+        super().__init__(source, detail)
+        self.code = code
 
 
 class Stream:
@@ -83,7 +87,7 @@ class Stream:
         return subject.split(".", 2)[2].replace("=", ".")
 
     async def call(self, verb: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Call JetStream's API for the stream. Raises ApiError too."""
+        """Call JetStream's API for the stream. Raises ApiError."""
         payload = b"" if body is None else json.dumps(body).encode()
         subject = f"$JS.API.STREAM.{verb}.{self.name}"
         try:
@@ -158,7 +162,7 @@ class Stream:
             await self.publish(own, secrets.token_hex(16).encode(), headers)
         except ApiError as error:
             if error.code != WRONG_SEQUENCE:
-                raise SourceUnavailableError(NAME, str(error)) from error
+                raise
 
     async def _last_of(self, topics: Sequence[str]) -> tuple[str, int, dict[str, Msg]]:
         """The epoch, the stream's last sequence, and the last messages by subject."""
@@ -192,17 +196,14 @@ class Stream:
             info = await self.call("INFO")
         except ApiError as error:
             if error.code != NO_STREAM:
-                raise SourceUnavailableError(NAME, str(error)) from error
+                raise
             info = await self._create()
         config = info["config"]
         self.replicas = int(config["num_replicas"])
         self._check(config)
         wanted = nanoseconds(self.keys_kept)
         if config["duplicate_window"] < wanted:
-            try:
-                await self.call("UPDATE", {**config, "duplicate_window": wanted})
-            except ApiError as error:
-                raise SourceUnavailableError(NAME, str(error)) from error
+            await self.call("UPDATE", {**config, "duplicate_window": wanted})
         self.keys_kept = max(
             self.keys_kept, timedelta(microseconds=config["duplicate_window"] // 1000)
         )
@@ -215,7 +216,7 @@ class Stream:
             )
         except ApiError as error:
             if error.code != WRONG_SEQUENCE:  # another process was first
-                raise SourceUnavailableError(NAME, str(error)) from error
+                raise
         except nats.errors.NoRespondersError as error:
             raise SourceUnavailableError(NAME, "its stream has no leader yet") from error
 
@@ -244,9 +245,9 @@ class Stream:
                 },
             )
         except ApiError as error:
-            if error.code == NAME_TAKEN:  # another process was first
-                return await self.call("INFO")
-            raise SourceUnavailableError(NAME, str(error)) from error
+            if error.code != NAME_TAKEN:  # another process was first
+                raise
+            return await self.call("INFO")
 
     def _check(self, config: Mapping[str, Any]) -> None:
         """Refuse a stream whose settings, made or changed by hand, would lose events."""
@@ -268,7 +269,8 @@ def answer_of(answer: Msg) -> dict[str, Any]:
     """The JSON of JetStream's answer. Raises ApiError if that is an error."""
     content: dict[str, Any] = json.loads(answer.data)
     if "error" in content:
-        raise ApiError(content["error"])
+        error = content["error"]
+        raise ApiError(NAME, error.get("description", "refused"), error.get("err_code", 0))
     return content
 
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Any
 
-from headwater.errors import SourceUnavailableError
-from headwater.eventlog.nats.connection import NAME
 from headwater.eventlog.nats.pages import Pages
 from headwater.eventlog.nats.stream import WRONG_SEQUENCE, ApiError, Stream, sequence_of
 from headwater.eventlog.record import Retention
@@ -52,7 +49,7 @@ class Trimmer:
         await self._stream.ready()
         counts: dict[str, int] = {}
         while True:
-            info = await self._call(
+            info = await self._stream.call(
                 "INFO", {"subjects_filter": f"{self._stream.name}.t.*", "offset": len(counts)}
             )
             subjects = info["state"].get("subjects") or {}
@@ -72,7 +69,7 @@ class Trimmer:
             return 0
         highest = sequence_of(going[0])
         await self._remember(topic, highest)
-        answer = await self._call("PURGE", {"filter": subject, "seq": highest + 1})
+        answer = await self._stream.call("PURGE", {"filter": subject, "seq": highest + 1})
         return int(answer.get("purged", 0))
 
     async def _cut_of(self, subject: str, below: int, keep: Retention) -> int:
@@ -120,12 +117,6 @@ class Trimmer:
                 await self._stream.publish(subject, str(highest).encode(), headers)
             except ApiError as error:
                 if error.code != WRONG_SEQUENCE:
-                    raise SourceUnavailableError(NAME, str(error)) from error
+                    raise
             else:
                 return
-
-    async def _call(self, verb: str, body: dict[str, object]) -> dict[str, Any]:
-        try:
-            return await self._stream.call(verb, body)
-        except ApiError as error:
-            raise SourceUnavailableError(NAME, str(error)) from error

@@ -96,7 +96,7 @@ class NatsWriter:
                 answer = await self._keyed_batch(topic, events, headers, key)
         except ApiError as error:
             if error.code not in {WRONG_SEQUENCE, KNOWN} or key is None:
-                raise SourceUnavailableError(NAME, str(error)) from error
+                raise
             return await self._brought(topic, key, None)
         first = int(answer["seq"]) - len(events) + 1
         if key is not None and len(events) > 1:
@@ -125,7 +125,7 @@ class NatsWriter:
             try:
                 return await self._batch(named, again=True)
             except ApiError as error:
-                if "unsupported header" not in str(error):
+                if "unsupported header" not in error.detail:
                     raise
                 self._plain_batches = True  # a server of the first release that has batches
         return await self._batch(messages, again=True)
@@ -174,7 +174,7 @@ class NatsWriter:
             try:
                 return await self._send(messages, again=again)
             except ApiError as error:
-                busy = any(reason in str(error) for reason in BUSY)
+                busy = any(reason in error.detail for reason in BUSY)
                 if not busy or time.monotonic() > deadline:
                     raise
             await asyncio.sleep(random.uniform(0.01, 0.05))

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 
 from headwater.eventlog import EventLog, open_log
 from headwater.eventlog.record import START
@@ -35,6 +36,16 @@ async def log(url: str) -> AsyncIterator[SqlLog]:
     assert isinstance(log, SqlLog)
     async with log:
         yield log
+
+
+@pytest.fixture
+def statements(log: SqlLog) -> list[str]:
+    """The statements that the log sends from here on."""
+    sent: list[str] = []
+    sa.event.listen(
+        log.engine.sync_engine, "before_cursor_execute", lambda *args: sent.append(args[2])
+    )
+    return sent
 
 
 @pytest.fixture

@@ -32,7 +32,8 @@ def own():
 
 @pytest.fixture
 def place(own):
-    own.start() if own._process is None else None
+    if not own.running:
+        own.start()
     name = own.database()
     yield f"postgresql://postgres@/{name}?host={own.folder}"
     own.drop(name)

@@ -2,11 +2,13 @@
 
 import asyncio
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from headwater.eventlog import Retention, open_log
 from headwater.eventlog.sql.postgresql import reader
+from headwater.eventlog.sql.postgresql.dialect import PostgresDialect
 from headwater.eventlog.sql.trim import trim_some
 from headwater.sql.postgresql import watch
 from headwater.testing.eventlog import Recorder
@@ -20,25 +22,28 @@ ADD = (
 
 
 @pytest.fixture
-def statements(log):
-    """What the log's engine was asked."""
-    asked = []
-    sa.event.listen(
-        log.engine.sync_engine, "before_cursor_execute", lambda *args: asked.append(args[2])
-    )
-    return asked
-
-
-@pytest.fixture
-def no_looks(monkeypatch):
-    """Nothing is found by looking: only by what wakes."""
+def no_polls(monkeypatch):
+    """No commit is found by polling: only a notice or a commit of this process wakes a reader."""
     monkeypatch.setattr(watch, "LOOK_FIRST", 600.0)
     monkeypatch.setattr(watch, "LOOK_LONGEST", 600.0)
-    monkeypatch.setattr(reader, "LOOK_ANYWAY", 600.0)
+    monkeypatch.setattr(reader, "POLL_ANYWAY", 600.0)
 
 
-def looks(statements):
+def finds(statements):
+    """The statements that find which topics changed."""
     return [one for one in statements if "changed" in one]
+
+
+TRIM = (
+    "DELETE FROM headwater_events WHERE number <= 4",
+    "UPDATE headwater_topics SET trimmed = 4",
+    "UPDATE headwater_log SET trims = trims + 1",
+)
+
+
+async def reader_ended():
+    """Until the log's reader has ended, because nothing is followed."""
+    await until(lambda: not any(one.get_name().endswith(": reader") for one in asyncio.all_tasks()))
 
 
 async def test_a_late_commit_is_told_when_it_commits_and_delays_nothing_else(log):
@@ -82,7 +87,7 @@ async def test_interleaved_transactions_on_many_topics_are_followed_exactly(log)
             assert [one.offset[0] for one in follower.records] == list(range(1, 11))
 
 
-async def test_commits_of_this_process_wake_at_once(url, no_looks):
+async def test_commits_of_this_process_wake_at_once(url, no_polls):
     """Also those of a transaction of the caller's own, and without any notice."""
     from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -100,7 +105,7 @@ async def test_commits_of_this_process_wake_at_once(url, no_looks):
     await engine.dispose()
 
 
-async def test_commits_of_others_wake_by_notice(url, log, no_looks):
+async def test_commits_of_others_wake_by_notice(url, log, no_polls):
     follower = Recorder()
     await log.follow("t", follower)
     async with open_log(url) as other:
@@ -130,7 +135,7 @@ async def test_commits_of_others_are_found_without_any_notice(log, session):
 async def test_a_listener_that_was_killed_is_there_again_and_nothing_is_missed(
     url, log, session, monkeypatch
 ):
-    monkeypatch.setattr(reader, "LOOK_ANYWAY", 600.0)
+    monkeypatch.setattr(reader, "POLL_ANYWAY", 600.0)
     follower = Recorder()
     await log.follow("t", follower)
     admin = await session()
@@ -168,14 +173,14 @@ async def test_a_log_without_followers_does_not_look(log, statements):
     follower = Recorder()
     await log.follow("t", follower)
     await log.unfollow("t", follower)
-    await until(lambda: log._reader._task is None)
+    await reader_ended()
     statements.clear()
     for n in range(20):
         await log.append("t", {"n": n})
-    assert not looks(statements)
+    assert not finds(statements)
 
 
-async def test_an_own_notice_wakes_nobody(log, statements, no_looks):
+async def test_an_own_notice_wakes_nobody(log, statements, no_polls):
     """What this process committed it knows already."""
     follower = Recorder()
     await log.follow("t", follower)
@@ -183,9 +188,9 @@ async def test_an_own_notice_wakes_nobody(log, statements, no_looks):
         await log.append("t", {"n": n})
         await follower.count(n + 1)
     await log.unfollow("t", follower)
-    await until(lambda: log._reader._task is None)
+    await reader_ended()
     # Twice per event at most: the commit itself, and the read that finds that there is no more.
-    assert len(looks(statements)) <= 2 * 10 + 2
+    assert len(finds(statements)) <= 2 * 10 + 2
 
 
 async def test_ten_thousand_topics_come_and_go(log, session, statements):
@@ -203,7 +208,7 @@ async def test_ten_thousand_topics_come_and_go(log, session, statements):
     for n in range(20):
         await log.append("topic:77", {"n": n})
         await followers["topic:77"].count(n + 1)
-    assert len(looks(statements)) <= 2 * 20 + 2
+    assert len(finds(statements)) <= 2 * 20 + 2
     assert max(map(len, statements)) < 2_000, "statements do not name the followed topics"
     admin = await session()
     (count,) = await (
@@ -284,26 +289,27 @@ async def test_a_follower_that_a_trim_overtook_is_told(log):
     assert not quiet.resets
 
 
-async def test_a_trim_between_finding_and_reading_is_told(url, log, monkeypatch):
+async def test_a_trim_between_finding_and_reading_is_a_reset(url, log):
     """What was found to be new is gone before it is read: a reset, and no hole without one."""
     follower = Recorder()
     await log.follow("t", follower)
-    read, trimmed = log._storage.read, []
+    trimmed = []
 
-    async def trim_first(statement, values):
-        if statement is log._dialect.asks.next and not trimmed:
-            trimmed.append(await other.trim("t", max_count=1))
-        return await read(statement, values)
+    def trim_first(_connection, _cursor, statement, *_):
+        if "ORDINALITY" in statement and not trimmed:
+            trimmed.append(True)
+            with psycopg.connect(url) as other:
+                for one in TRIM:
+                    other.execute(one)
 
-    monkeypatch.setattr(log._storage, "read", trim_first)
-    async with open_log(url) as other:
-        await log.append("t", [{"n": n} for n in range(5)])
-        await follower.until(lambda one: bool(one.resets), "a reset")
-        assert trimmed == [4]
-        assert (follower.resets[0][0], follower.records) == ("expired", [])
-        await log.append("t", {"n": 5})
-        await follower.count(1)
-        assert follower.records[0].data == {"n": 5}
+    sa.event.listen(log.engine.sync_engine, "before_cursor_execute", trim_first)
+    await log.append("t", [{"n": n} for n in range(5)])
+    await follower.until(lambda one: bool(one.resets), "a reset")
+    assert trimmed
+    assert (follower.resets[0][0], follower.records) == ("expired", [])
+    await log.append("t", {"n": 5})
+    await follower.count(1)
+    assert follower.records[0].data == {"n": 5}
 
 
 async def test_what_a_wake_reads_is_found_by_an_index(log, session):
@@ -315,16 +321,16 @@ async def test_what_a_wake_reads_is_found_by_an_index(log, session):
         "INSERT INTO headwater_events (topic_id, number, at, size, part, data)"
         " SELECT 1, n, 0, 7, 0, '{}' FROM generate_series(2, 50000) AS n"
     )
-    asks = log._dialect.asks
+    reads = PostgresDialect().reads
     (xid,) = await (await other.execute("SELECT pg_current_xact_id()::text")).fetchone()
     values = {
         "beginning": xid, "running": f"{{{int(xid) - 3},{int(xid) - 2}}}", "topic": "t",
-        "number": 49_990, "rows": 500, "ids": [1], "told": [49_990],
+        "number": 49_990, "rows": 500, "ids": [1], "last": [49_990],
     }  # fmt: skip
     async with log.engine.connect() as connection:
         for analyzed in (False, True):
             for name in ("find", "next", "after", "before"):
-                text = getattr(asks, name).text
+                text = getattr(reads, name).text
                 known = {one: value for one, value in values.items() if f":{one}" in text}
                 plan = await connection.execute(sa.text(f"EXPLAIN {text}"), known)
                 steps = "\n".join(row[0] for row in plan)

@@ -247,7 +247,7 @@ async def test_the_reader_of_one_topic_does_not_scan_the_others(log: SqlLog) -> 
 
     async with log.engine.connect() as connection:
         plan = await connection.execute(
-            sa.text(f"EXPLAIN QUERY PLAN {NEW.text}"), {"last": 0, "topics": "[]", "rows": 5}
+            sa.text(f"EXPLAIN QUERY PLAN {NEWS.text}"), {"last": 0, "topics": "[]", "rows": 5}
         )
         steps = [row.detail for row in plan]
     assert "SEARCH e USING INTEGER PRIMARY KEY (rowid>?)" in steps, steps

@@ -62,11 +62,6 @@ class PostgresWriter(SqlWriter):
         self._held: dict[str, _HeldTopic] = {}
         self._lanes: set[asyncio.Task[None]] = set()
 
-    @property
-    def turns(self) -> Mapping[str, int]:
-        """The topics that appends wait for, and how often each was waited for in vain."""
-        return {topic: held.turns for topic, held in self._held.items()}
-
     async def append(self, append: Append) -> list[Record]:
         if append.topic not in self._held:
             return await super().append(append)
