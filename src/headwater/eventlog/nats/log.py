@@ -10,24 +10,22 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from headwater.errors import UsageError
-from headwater.eventlog.checked import CheckedLog
-from headwater.eventlog.interface import EventLog, Follower
+from headwater.eventlog.interface import EventLog
 from headwater.eventlog.nats.connection import NAME, Link
 from headwater.eventlog.nats.pages import Pages
 from headwater.eventlog.nats.pushes import NatsSubscriptions
 from headwater.eventlog.nats.stream import Stream, record_of
 from headwater.eventlog.nats.trim import Trimmer
 from headwater.eventlog.nats.writer import BATCH_BYTES, MAX_BATCH, NatsWriter
-from headwater.eventlog.push_reader import PushReader, Receiver, States, Subscriptions
+from headwater.eventlog.push_reader import Receiver, States, Subscriptions
+from headwater.eventlog.pushed_log import PushedLog
 from headwater.eventlog.record import (
     Bounds,
-    Capabilities,
     Event,
     Offset,
     Record,
     Retention,
     Run,
-    check_topic,
 )
 
 __all__ = ["NatsLog", "open_nats"]
@@ -40,7 +38,7 @@ _LAST = 2**64 - 1
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,50}")
 
 
-class NatsLog(CheckedLog):
+class NatsLog(PushedLog):
     """An event log in a stream of NATS JetStream.
 
     A process opens one connection, for its requests and for pushes. A batch with a key takes one
@@ -58,6 +56,9 @@ class NatsLog(CheckedLog):
 
     name = NAME
     max_append_bytes = BATCH_BYTES
+    # The answer about a topic has its last event.
+    topics_per_request = 100
+    trims_at_once = 20
 
     def __init__(
         self,
@@ -71,22 +72,12 @@ class NatsLog(CheckedLog):
     ) -> None:
         if not _NAME.fullmatch(stream):
             raise UsageError(f"stream {stream[:60]!a}: 1 to 50 characters of 0-9 A-Z a-z _ -")
-        if keys_kept < timedelta(seconds=1):
-            raise UsageError(f"keys_kept={keys_kept}: a retry needs at least a second")
-        self.capabilities = Capabilities(
-            durable=True,
-            multi_process=True,
-            transactional=False,
-            trim_by_size=True,
-            max_batch=MAX_BATCH,
-            keys_kept=keys_kept,
-        )
+        super().__init__(keys_kept, MAX_BATCH)
         self.max_event_bytes = max_event_bytes
         self._link = Link([servers] if isinstance(servers, str) else servers, options or {})
         self._stream = Stream(self._link, stream, replicas, keys_kept)
         self._pages = Pages(self._stream)
         self._trimmer = Trimmer(self._stream, self._pages)
-        self._reader = PushReader(self)
         self._writer = NatsWriter(self._stream, self._pages)
 
     async def start(self) -> None:
@@ -128,31 +119,21 @@ class NatsLog(CheckedLog):
         messages = await self._pages.newest(subject, below, limit, at_end=below == head)
         return Run([record_of(topic, one) for one in messages], bounds)
 
-    async def _bounds(self, topic: str) -> Bounds:
-        return (await self._stream.states([topic])).topics[topic]
+    async def _topics_to_trim(self, keep: Retention) -> Sequence[str]:
+        return await self._trimmer.topics(keep)
 
-    async def follow(self, topic: str, follower: Follower) -> Bounds:
-        check_topic(topic)
-        if self._link.closed:
-            raise UsageError(f"{NAME} is closed")
-        return await self._reader.follow(topic, follower)
-
-    async def unfollow(self, topic: str, follower: Follower) -> None:
-        self._reader.unfollow(topic, follower)
-
-    async def _trim(self, topic: str | None, keep: Retention) -> int:
+    async def _trim_topic(self, topic: str, keep: Retention) -> int:
         return await self._trimmer.trim(topic, keep)
 
     async def close(self) -> None:
-        await self._reader.close()
+        await super().close()
         await self._link.close()
 
     async def listen(self, receiver: Receiver) -> Subscriptions:
         """As PushingLog."""
         return NatsSubscriptions(await self._link.life(), self._stream, receiver)
 
-    async def states(self, topics: Sequence[str]) -> States:
-        """As PushingLog."""
+    async def _states(self, topics: Sequence[str]) -> States:
         return await self._stream.states(topics)
 
     async def begin_anew(self, epoch: str) -> None:

@@ -43,8 +43,6 @@ __all__ = [
 AT, KEY = "Headwater-At", "Headwater-Key"
 
 NO_STREAM, NAME_TAKEN, WRONG_SEQUENCE = 10059, 10058, 10071
-# Topics whose state one request asks for: the answer has the last event of each.
-CHUNK = 100
 # Seconds that a replica may lag behind its leader, and between two requests to it.
 LAG, RETRY = 3.0, 0.02
 
@@ -126,22 +124,15 @@ class Stream:
         raise AssertionError
 
     async def states(self, topics: Sequence[str]) -> States:
-        """The state of the log and of topics, all of one moment if they are few."""
+        """The state of the log and of a few topics, at one moment."""
+        epoch, head, last = await self._last_of(topics)
         found: dict[str, Bounds] = {}
-        epochs: set[str] = set()
-        head = 0
-        for start in range(0, max(len(topics), 1), CHUNK):
-            part = topics[start : start + CHUNK]
-            epoch, head, last = await self._last_of(part)
-            epochs.add(epoch)
-            for topic in part:
-                trimmed = int(last[one].data) if (one := self.subject("s", topic)) in last else 0
-                event = last.get(self.subject("t", topic))
-                latest = max(trimmed, sequence_of(event) if event is not None else 0)
-                found[topic] = Bounds(epoch, Offset.of(trimmed), Offset.of(latest))
-        if len(epochs) > 1:
-            raise SourceUnavailableError(NAME, "it was wiped just now")
-        return States(epochs.pop(), head, found)
+        for topic in topics:
+            trimmed = int(last[one].data) if (one := self.subject("s", topic)) in last else 0
+            event = last.get(self.subject("t", topic))
+            latest = max(trimmed, sequence_of(event) if event is not None else 0)
+            found[topic] = Bounds(epoch, Offset.of(trimmed), Offset.of(latest))
+        return States(epoch, head, found)
 
     async def last(self, subject: str) -> Msg | None:
         """The last message of a subject."""

@@ -6,7 +6,7 @@ a gap finds the reason too. An interruption in between leaves events that a late
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from headwater.eventlog.nats.pages import Pages
@@ -15,8 +15,6 @@ from headwater.eventlog.record import Retention
 
 __all__ = ["Trimmer"]
 
-# Topics that are trimmed at the same time.
-ABREAST = 20
 _DAWN = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -27,22 +25,14 @@ class Trimmer:
         self._stream = stream
         self._pages = pages
 
-    async def trim(self, topic: str | None, keep: Retention) -> int:
-        """Trim a topic, or all; returns how many events were removed."""
-        if topic is not None:
-            return await self._trim_topic(topic, keep)
-        counts = await self._counts()
+    async def topics(self, keep: Retention) -> Sequence[str]:
+        """The topics that may have something to remove."""
         only_count = keep.max_age is None and keep.max_bytes is None
-        topics = [
+        return [
             name
-            for name, count in counts.items()
+            for name, count in (await self._counts()).items()
             if not only_count or keep.max_count is None or count > keep.max_count
         ]
-        removed = 0
-        for start in range(0, len(topics), ABREAST):
-            part = topics[start : start + ABREAST]
-            removed += sum(await asyncio.gather(*(self._trim_topic(name, keep) for name in part)))
-        return removed
 
     async def _counts(self) -> dict[str, int]:
         """How many events each topic has."""
@@ -57,7 +47,8 @@ class Trimmer:
             if not subjects or len(counts) >= info.get("total", 0):
                 return counts
 
-    async def _trim_topic(self, topic: str, keep: Retention) -> int:
+    async def trim(self, topic: str, keep: Retention) -> int:
+        """Trim a topic. Returns how many events were removed."""
         subject = self._stream.subject("t", topic)
         bounds = (await self._stream.states([topic])).topics[topic]
         below = bounds.latest[0] + 1

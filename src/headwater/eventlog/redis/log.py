@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 from collections.abc import Sequence
@@ -12,19 +11,17 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from redis.asyncio.connection import ConnectionPool
 
-from headwater.errors import SourceUnavailableError, UsageError
-from headwater.eventlog.checked import CheckedLog
-from headwater.eventlog.interface import EventLog, Follower
-from headwater.eventlog.push_reader import PushReader, Receiver, States, Subscriptions
+from headwater.errors import UsageError
+from headwater.eventlog.interface import EventLog
+from headwater.eventlog.push_reader import Receiver, States, Subscriptions
+from headwater.eventlog.pushed_log import PushedLog
 from headwater.eventlog.record import (
     Bounds,
-    Capabilities,
     Event,
     Offset,
     Record,
     Retention,
     Run,
-    check_topic,
 )
 from headwater.eventlog.redis.commands import NAME, Commands, connection_of, pool_of
 from headwater.eventlog.redis.entries import (
@@ -59,7 +56,7 @@ CHUNK = 200
 _PREFIX = re.compile(r"[0-9A-Za-z._:{}-]{1,50}")
 
 
-class RedisLog(CheckedLog):
+class RedisLog(PushedLog):
     """An event log in Redis or Valkey.
 
     A process opens two connections: one for its commands, and one for pushes while anything is
@@ -77,6 +74,7 @@ class RedisLog(CheckedLog):
     name = NAME
     # Far below the gigabyte at which the server drops a connection.
     max_append_bytes = 64 * 1024 * 1024
+    topics_per_request = trims_at_once = CHUNK
 
     def __init__(
         self,
@@ -88,21 +86,12 @@ class RedisLog(CheckedLog):
     ) -> None:
         if not _PREFIX.fullmatch(prefix):
             raise UsageError(f"prefix {prefix[:60]!a}: 1 to 50 characters of 0-9 A-Z a-z . _ : -")
-        if keys_kept < timedelta(seconds=1):
-            raise UsageError(f"keys_kept={keys_kept}: a retry needs at least a second")
-        self.capabilities = Capabilities(
-            durable=True,
-            multi_process=True,
-            transactional=False,
-            trim_by_size=True,
-            keys_kept=keys_kept,
-        )
+        super().__init__(keys_kept, max_batch=10_000)
         self.max_event_bytes = max_event_bytes
         self._pool = pool
         self._prefix = prefix
         self._log, self._topics = f"{prefix}:log", f"{prefix}:topics"
         self._commands = Commands(pool)
-        self._reader = PushReader(self)
 
     async def start(self) -> None:
         await self._commands.start()
@@ -153,27 +142,8 @@ class RedisLog(CheckedLog):
         )
         return entries, bounds_of(epoch, latest, earliest)
 
-    async def _bounds(self, topic: str) -> Bounds:
-        return (await self.states([topic])).topics[topic]
-
-    async def follow(self, topic: str, follower: Follower) -> Bounds:
-        check_topic(topic)
-        if self._commands.closed:
-            raise UsageError(f"{NAME} is closed")
-        return await self._reader.follow(topic, follower)
-
-    async def unfollow(self, topic: str, follower: Follower) -> None:
-        self._reader.unfollow(topic, follower)
-
-    async def _trim(self, topic: str | None, keep: Retention) -> int:
-        if topic is not None:
-            return await self._trim_topic(topic, keep)
-        names = [name.decode() for name in await self._commands.run(NAMES, [self._topics], [])]
-        removed = 0
-        for start in range(0, len(names), CHUNK):
-            part = names[start : start + CHUNK]
-            removed += sum(await asyncio.gather(*(self._trim_topic(name, keep) for name in part)))
-        return removed
+    async def _topics_to_trim(self, keep: Retention) -> Sequence[str]:  # noqa: ARG002 - all of them
+        return [name.decode() for name in await self._commands.run(NAMES, [self._topics], [])]
 
     async def _trim_topic(self, topic: str, keep: Retention) -> int:
         count, lowest = keep.max_count, ""
@@ -202,7 +172,7 @@ class RedisLog(CheckedLog):
             start = f"({first}"
 
     async def close(self) -> None:
-        await self._reader.close()
+        await super().close()
         await self._commands.close()
 
     async def listen(self, receiver: Receiver) -> Subscriptions:
@@ -211,20 +181,15 @@ class RedisLog(CheckedLog):
         await subscriptions.open()
         return subscriptions
 
-    async def states(self, topics: Sequence[str]) -> States:
-        """As PushingLog."""
-        found: dict[str, Bounds] = {}
-        for start in range(0, max(len(topics), 1), CHUNK):
-            part = topics[start : start + CHUNK]
-            streams = [self._keys(topic)[2] for topic in part]
-            epoch, head, *bounds = await self._commands.run(
-                STATES, [self._log, self._topics, *streams], [_epoch(), *part]
-            )
-            for topic, latest, earliest in zip(part, bounds[::2], bounds[1::2], strict=True):
-                found[topic] = bounds_of(epoch, latest, earliest)
-        epochs = {one.epoch for one in found.values()}
-        if len(epochs) > 1:
-            raise SourceUnavailableError(NAME, "it was wiped just now")
+    async def _states(self, topics: Sequence[str]) -> States:
+        streams = [self._keys(topic)[2] for topic in topics]
+        epoch, head, *bounds = await self._commands.run(
+            STATES, [self._log, self._topics, *streams], [_epoch(), *topics]
+        )
+        found = {
+            topic: bounds_of(epoch, latest, earliest)
+            for topic, latest, earliest in zip(topics, bounds[::2], bounds[1::2], strict=True)
+        }
         return States(epoch.decode(), int(head), found)
 
     async def begin_anew(self, epoch: str) -> None:
