@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headwater.errors import SourceUnavailableError
 from headwater.eventlog import START, MemoryLog, Offset, Run
-from headwater.eventlog.push_reader import Push, PushReader, Receiver, States
+from headwater.eventlog.push_reader import Push, PushReader, States
 from headwater.testing.eventlog import Recorder
 from headwater.testing.eventlog.harness import numbers
 
@@ -38,7 +38,7 @@ class Bad:
         self.reads = 0
         self.early: list[Push] = []
         self._held: list[Push] = []
-        self._receivers: list[Receiver] = []
+        self._readers: list[PushReader] = []
         self._appends = 0
 
     async def append(self, topic: str, *data: int, with_records: bool = True) -> None:
@@ -52,26 +52,26 @@ class Bad:
         elif self.hold:
             self._held.append(push)
         else:
-            self._tell(push)
+            self._push(push)
 
     def flush(self) -> None:
         held, self._held = self._held, []
         for push in held:
-            self._tell(push)
+            self._push(push)
 
     def cut(self) -> None:
-        for receiver in tuple(self._receivers):
-            receiver.lost(SourceUnavailableError(self.name, "cut"))
+        for reader in tuple(self._readers):
+            reader.lost(SourceUnavailableError(self.name, "cut"))
 
-    def _tell(self, push: Push) -> None:
-        for receiver in tuple(self._receivers):
-            receiver.receive(push)
+    def _push(self, push: Push) -> None:
+        for reader in tuple(self._readers):
+            reader.receive(push)
 
-    async def listen(self, receiver: Receiver) -> Bad:
+    async def listen(self, reader: PushReader) -> Bad:
         await asyncio.sleep(0)
         if self.away:
             raise SourceUnavailableError(self.name, "away")
-        self._receivers.append(receiver)
+        self._readers.append(reader)
         return self
 
     async def subscribe(self, topics: Sequence[str]) -> None:
@@ -83,12 +83,12 @@ class Bad:
         await asyncio.sleep(0)
 
     async def close(self) -> None:
-        self._receivers.clear()
+        self._readers.clear()
 
     async def states(self, topics: Sequence[str]) -> States:
         await asyncio.sleep(0)
         for push in self.early:
-            self._tell(push)
+            self._push(push)
         self.early.clear()
         epoch = (await self.log.bounds("any")).epoch
         found = {topic: await self.log.bounds(topic) for topic in topics}

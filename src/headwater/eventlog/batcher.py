@@ -17,7 +17,7 @@ __all__ = ["Asked", "Batcher", "next_group"]
 J = TypeVar("J")
 R = TypeVar("R")
 
-# Jobs that wait at once. Each is a request that somebody waits for, so this many is a fault.
+# Jobs that may wait at once. A caller waits for each of them, so this many is a fault.
 ROOM = 100_000
 
 

@@ -16,7 +16,7 @@ from headwater.errors import ResetReason
 from headwater.eventlog.following import SHORTEST, FollowedTopic, LogReader
 from headwater.eventlog.record import START, Bounds, Offset, Record, Run
 
-__all__ = ["Push", "PushReader", "PushingLog", "Receiver", "States", "Subscriptions"]
+__all__ = ["Push", "PushReader", "PushingLog", "States", "Subscriptions"]
 
 # Records per read of what was missed; each may have a megabyte.
 ROWS = 100
@@ -65,18 +65,6 @@ class States:
     topics: Mapping[str, Bounds]
 
 
-class Receiver(Protocol):
-    """Receives the pushes. Called in the event loop."""
-
-    def receive(self, push: Push) -> None:
-        """Something was appended to a subscribed topic."""
-        ...
-
-    def lost(self, error: Exception) -> None:
-        """The connection broke: no push comes on it any more."""
-        ...
-
-
 class Subscriptions(Protocol):
     """One connection that pushes come on, until it breaks. Raises SourceUnavailableError."""
 
@@ -102,8 +90,8 @@ class PushingLog(Protocol):
 
     name: str
 
-    async def listen(self, receiver: Receiver) -> Subscriptions:
-        """Open a connection for pushes, without subscriptions."""
+    async def listen(self, reader: PushReader) -> Subscriptions:
+        """Open a connection whose pushes the reader receives, without subscriptions."""
         ...
 
     async def states(self, topics: Sequence[str]) -> States:
@@ -153,7 +141,7 @@ class _PushedTopic(FollowedTopic):
 
 
 class PushReader(LogReader[_PushedTopic]):
-    """The reader of a log that pushes. It is the receiver of its pushes."""
+    """The reader of a log that pushes."""
 
     def __init__(self, log: PushingLog) -> None:
         super().__init__(log.name)
@@ -174,7 +162,7 @@ class PushReader(LogReader[_PushedTopic]):
         await super().close()
 
     def receive(self, push: Push) -> None:
-        """As Receiver."""
+        """Something was appended to a subscribed topic. Called in the event loop."""
         followed = self._topics.get(push.topic)
         if followed is None:
             if push.topic in self._entering:
@@ -190,7 +178,7 @@ class PushReader(LogReader[_PushedTopic]):
             self._wake.set()
 
     def lost(self, error: Exception) -> None:
-        """As Receiver."""
+        """The connection broke: no push comes on it any more."""
         self._fault = error
         self._wake.set()
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 from headwater.errors import SourceUnavailableError, UsageError
 from headwater.eventlog.checked import CheckedLog
 from headwater.eventlog.interface import Follower
-from headwater.eventlog.push_reader import PushReader, Receiver, States, Subscriptions
+from headwater.eventlog.push_reader import PushReader, States, Subscriptions
 from headwater.eventlog.record import Bounds, Capabilities, Retention, check_topic
 
 __all__ = ["PushedLog"]
@@ -81,7 +81,7 @@ class PushedLog(CheckedLog):
         return removed
 
     @abstractmethod
-    async def listen(self, receiver: Receiver) -> Subscriptions:
+    async def listen(self, reader: PushReader) -> Subscriptions:
         """As PushingLog."""
 
     @abstractmethod

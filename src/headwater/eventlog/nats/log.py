@@ -17,7 +17,7 @@ from headwater.eventlog.nats.pushes import NatsSubscriptions
 from headwater.eventlog.nats.stream import Stream, record_of
 from headwater.eventlog.nats.trim import Trimmer
 from headwater.eventlog.nats.writer import BATCH_BYTES, MAX_BATCH, NatsWriter
-from headwater.eventlog.push_reader import Receiver, States, Subscriptions
+from headwater.eventlog.push_reader import PushReader, States, Subscriptions
 from headwater.eventlog.pushed_log import PushedLog
 from headwater.eventlog.record import (
     Bounds,
@@ -129,9 +129,9 @@ class NatsLog(PushedLog):
         await super().close()
         await self._link.close()
 
-    async def listen(self, receiver: Receiver) -> Subscriptions:
+    async def listen(self, reader: PushReader) -> Subscriptions:
         """As PushingLog."""
-        return NatsSubscriptions(await self._link.life(), self._stream, receiver)
+        return NatsSubscriptions(await self._link.life(), self._stream, reader)
 
     async def _states(self, topics: Sequence[str]) -> States:
         return await self._stream.states(topics)

@@ -10,7 +10,7 @@ from nats.errors import Error
 
 from headwater.eventlog.nats.connection import Life, Tap, unavailable
 from headwater.eventlog.nats.stream import Stream, record_of
-from headwater.eventlog.push_reader import Push, Receiver
+from headwater.eventlog.push_reader import Push, PushReader
 from headwater.eventlog.record import Offset
 
 __all__ = ["NatsSubscriptions"]
@@ -22,13 +22,13 @@ CHUNK = 1000
 class NatsSubscriptions:
     """The subscriptions on the log's own connection. See ``Subscriptions``."""
 
-    def __init__(self, life: Life, stream: Stream, receiver: Receiver) -> None:
+    def __init__(self, life: Life, stream: Stream, reader: PushReader) -> None:
         self._life = life
         self._stream = stream
-        self._receiver = receiver
+        self._reader = reader
         self._tap = Tap(self._receive)
         self._subscriptions: dict[str, Subscription] = {}
-        life.listeners.append(receiver.lost)
+        life.listeners.append(reader.lost)
 
     async def subscribe(self, topics: Sequence[str]) -> None:
         """As Subscriptions."""
@@ -64,8 +64,8 @@ class NatsSubscriptions:
 
     async def close(self) -> None:
         """As Subscriptions. The connection itself stays open: it is the log's."""
-        if self._receiver.lost in self._life.listeners:
-            self._life.listeners.remove(self._receiver.lost)
+        if self._reader.lost in self._life.listeners:
+            self._life.listeners.remove(self._reader.lost)
         if not self._life.client.is_closed:
             await self.unsubscribe(list(self._subscriptions))
 
@@ -76,4 +76,4 @@ class NatsSubscriptions:
             record = record_of(topic, message)
             before = Offset.of(int(headers.get("Nats-Last-Sequence", 0)))
             push = Push(topic, before, record.offset, [record], record.offset[0])
-            self._receiver.receive(push)
+            self._reader.receive(push)

@@ -140,7 +140,7 @@ class Stream:
         return messages[0] if len(messages) > 1 else None
 
     async def begin_anew(self, epoch: str) -> None:
-        """Give the log another epoch, unless somebody else did so to this one."""
+        """Replace this epoch by another one, unless another process has done so already."""
         own = f"{self.name}.epoch"
         stored = await self.last(own)
         if stored is None or stored.data.decode() != epoch:
@@ -251,8 +251,8 @@ class Stream:
         per_topic = config.get("max_msgs_per_subject", -1) > 0
         if config.get("max_age", 0) or per_topic or (bounded and config["discard"] != "new"):
             raise UsageError(
-                f"{NAME}: the stream {self.name} removes events by itself, and nobody would be "
-                "told: use trim, and discard=new where its size is bounded"
+                f"{NAME}: the stream {self.name} removes events by itself, and followers would "
+                "not notice: use trim, and discard=new where its size is bounded"
             )
 
 

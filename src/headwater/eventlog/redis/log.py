@@ -13,7 +13,7 @@ from redis.asyncio.connection import ConnectionPool
 
 from headwater.errors import UsageError
 from headwater.eventlog.interface import EventLog
-from headwater.eventlog.push_reader import Receiver, States, Subscriptions
+from headwater.eventlog.push_reader import PushReader, States, Subscriptions
 from headwater.eventlog.pushed_log import PushedLog
 from headwater.eventlog.record import (
     Bounds,
@@ -175,9 +175,9 @@ class RedisLog(PushedLog):
         await super().close()
         await self._commands.close()
 
-    async def listen(self, receiver: Receiver) -> Subscriptions:
+    async def listen(self, reader: PushReader) -> Subscriptions:
         """As PushingLog."""
-        subscriptions = RedisSubscriptions(self._pool, f"{self._prefix}:c:", receiver)
+        subscriptions = RedisSubscriptions(self._pool, f"{self._prefix}:c:", reader)
         await subscriptions.open()
         return subscriptions
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import RedisError
 
-from headwater.eventlog.push_reader import Push, Receiver
+from headwater.eventlog.push_reader import Push, PushReader
 from headwater.eventlog.record import Record
 from headwater.eventlog.redis.commands import (
     NAME,
@@ -34,13 +34,13 @@ class RedisSubscriptions:
     Args:
         pool: makes the connection.
         prefix: of the channels' names, which go on with the topic.
-        receiver: receives the pushes.
+        reader: receives the pushes.
     """
 
-    def __init__(self, pool: ConnectionPool, prefix: str, receiver: Receiver) -> None:
+    def __init__(self, pool: ConnectionPool, prefix: str, reader: PushReader) -> None:
         self._connection = connection_of(pool)
         self._prefix = prefix
-        self._receiver = receiver
+        self._reader = reader
         # In the order asked: how many confirmations are to come, and the caller that waits.
         self._asked: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._confirmed = 0
@@ -111,7 +111,7 @@ class RedisSubscriptions:
                     done.set_exception(lost)
                     done.exception()  # no caller need be waiting
             if error is not None:
-                self._receiver.lost(lost)
+                self._reader.lost(lost)
 
     def _confirm(self) -> None:
         if not self._asked:
@@ -134,4 +134,4 @@ class RedisSubscriptions:
                 for text, data in zip(parts[::2], parts[1::2], strict=True)
             ]
         push = Push(topic, offset_of(before), offset_of(last), records, int(appends), epoch)
-        self._receiver.receive(push)
+        self._reader.receive(push)

@@ -1,4 +1,4 @@
-"""Trimming a SQL log. What is removed of a topic is always its oldest records, without a hole."""
+"""Trimming a SQL log. A trim removes the oldest records of a topic and leaves no hole."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CANDIDATES = sa.text(
     " AND e.number = t.trimmed + 1 AND e.at < :oldest))"
     " WHERE l.id = 1 ORDER BY t.name"
 )
-# Takes the topic's lock first.
+# Locks the topic, and gives its row.
 LOCK = sa.text(
     "UPDATE headwater_topics SET trimmed = trimmed WHERE name = :topic"
     " RETURNING id, latest, trimmed"
@@ -60,10 +60,10 @@ async def trim_some(
     oldest: int | None,
     lock: sa.TextClause = LOCK,
 ) -> int:
-    """Remove up to ``STEP`` of a topic's oldest records; how many. 0: nothing is left to remove.
+    """Remove up to ``STEP`` of a topic's oldest records. Returns how many; 0: nothing is left.
 
-    ``lock`` comes first: what is read afterwards nobody can change. It may leave out a topic that
-    another transaction holds.
+    ``lock`` comes first, so that no other transaction changes what is read afterwards. It may leave
+    out a topic that another transaction holds.
     """
     topic_row = (await connection.execute(lock, {"topic": topic})).first()
     if topic_row is None:

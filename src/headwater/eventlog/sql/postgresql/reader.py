@@ -36,7 +36,7 @@ class PostgresReader(SqlReader):
     Args:
         storage: the log's.
         dialect: its statements.
-        notices: those that this process sends; None where nobody notifies.
+        notices: those that this process sends; None where no process notifies.
     """
 
     def __init__(self, storage: Storage, dialect: PostgresDialect, notices: Notices | None) -> None:
@@ -137,7 +137,7 @@ def _snapshot(row: sa.Row[Any]) -> Snapshot:
     """
     seen = Snapshot.from_postgres(row.head)
     if row.standby:
-        # A standby does not tell which transactions run, only below which one none does. To find
-        # a topic again that has nothing new costs little.
+        # A standby does not say which transactions run, only below which one none does. Finding a
+        # topic again that has nothing new costs little.
         seen = Snapshot(int(row.head.partition(":")[0]))
     return seen.cut(0 if row.newest is None else row.newest + 1)

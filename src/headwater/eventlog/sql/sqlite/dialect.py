@@ -31,8 +31,8 @@ _RUN = (
     " WHERE l.id = 1 ORDER BY e.number {order} LIMIT :rows"
 )
 
-# A write comes first in every append: from it on the transaction holds the lock, so that what it
-# reads afterwards nobody can change. Names are sorted: two transactions that lock several topics
+# A write comes first in every append. From then on the transaction holds the lock, so that no other
+# one changes what it reads afterwards. Names are sorted: two transactions that lock several topics
 # do it in one order.
 _RESERVE = sa.text(
     "INSERT INTO headwater_topics (name, latest, trimmed)"
