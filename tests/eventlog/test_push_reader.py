@@ -122,7 +122,7 @@ async def test_a_lost_push_is_noticed_by_the_next_one(bad: tuple[Bad, PushReader
     await reader.follow("t", follower)
     await engine.append("t", 1)
     await follower.count(1)
-    assert engine.reads == 0, "a push is handed over as it is"
+    assert engine.reads == 0, "a push is delivered as it is"
     engine.lose = 2
     await engine.append("t", 2)
     await engine.append("t", 3, 4)
@@ -152,7 +152,7 @@ async def test_a_replica_that_lags_is_asked_again(bad: tuple[Bad, PushReader]) -
     assert engine.reads == 4
 
 
-async def test_what_was_trimmed_unseen_is_told_to_those_who_lost_it(
+async def test_what_was_trimmed_unseen_resets_the_followers_that_lost_it(
     bad: tuple[Bad, PushReader],
 ) -> None:
     """A follower that joined later has all that it is owed, and goes on."""
@@ -199,8 +199,8 @@ async def test_after_an_outage_a_push_is_not_taken_for_all_there_was(
     assert numbers(follower.records) == [1, 4]
 
 
-async def test_nothing_is_told_before_the_bounds_are(bad: tuple[Bad, PushReader]) -> None:
-    """Who follows must know where it begins before it is handed what comes after that."""
+async def test_nothing_is_delivered_before_the_bounds_are(bad: tuple[Bad, PushReader]) -> None:
+    """A follower must know its bounds before it gets the first record after them."""
     engine, reader = bad
     done = asyncio.Event()
 
@@ -222,7 +222,9 @@ async def test_nothing_is_told_before_the_bounds_are(bad: tuple[Bad, PushReader]
     await writing
 
 
-async def test_who_leaves_while_joining_leaves_nothing(bad: tuple[Bad, PushReader]) -> None:
+async def test_a_follower_that_leaves_while_joining_gets_nothing(
+    bad: tuple[Bad, PushReader],
+) -> None:
     engine, reader = bad
     tasks = asyncio.all_tasks()
     stays = Recorder()
@@ -282,7 +284,7 @@ async def test_whatever_is_lost_held_or_cut_each_record_comes_once_and_in_order(
             elif step == "join":
                 follower = Recorder()
                 bounds = await reader.follow("t", follower)
-                assert not follower.records, "told before it was let in"
+                assert not follower.records, "delivered before it had its bounds"
                 expected.append((follower, bounds.latest))
             elif step == "leave" and expected:
                 reader.unfollow("t", expected.pop()[0])

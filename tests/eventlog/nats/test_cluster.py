@@ -44,10 +44,10 @@ class Cluster:
         """The server that decides for the stream."""
         client = await nats.connect([server.url for server in self.servers.values()])
         try:
-            told = await client.request("$JS.API.STREAM.INFO.headwater", b"", timeout=5)
+            answer = await client.request("$JS.API.STREAM.INFO.headwater", b"", timeout=5)
         finally:
             await client.close()
-        info = json.loads(told.data)
+        info = json.loads(answer.data)
         assert info["config"]["num_replicas"] == 3
         return self.servers[info["cluster"]["leader"]]
 
@@ -64,19 +64,19 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 
 
 async def opened(url: str) -> EventLog:
-    """They elect somebody first, and nothing can be made before."""
+    """They elect a leader first, and nothing can be made before."""
     log = open_log(url)
     await succeeds(log.start, SourceUnavailableError, patience=60)
     return log
 
 
-# Those who are left wait some seconds for one that said nothing before it went.
+# The others wait some seconds for a server that was killed.
 @pytest.mark.parametrize("end", ["stop", pytest.param("kill", marks=pytest.mark.soak)])
 async def test_a_leader_that_goes_takes_nothing_with_it(
     cluster: Cluster, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also those who were connected to it go on, at another one, and each event comes once."""
-    # While nobody decides nobody answers: ask again soon.
+    """Clients that were connected to it go on at another one, and each event comes once."""
+    # Without a leader there is no answer: ask again soon.
     monkeypatch.setattr("headwater.eventlog.nats.connection.PATIENCE", 2.0)
     logs = [await opened(cluster.url) for _ in range(3)]
     try:

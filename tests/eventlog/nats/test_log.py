@@ -111,14 +111,14 @@ async def test_a_batch_is_followed_whole_and_kept_whole(log: NatsLog) -> None:
     follower = Recorder()
     await log.follow("t", follower)
     most = log.capabilities.max_batch
-    told = await log.append("t", [{"n": n} for n in range(most)])
-    told += await log.append("t", [{"n": n} for n in range(most - 1)], key="k")
-    assert await log.append("t", [{"n": n} for n in range(most - 1)], key="k") == told[most:]
+    appended = await log.append("t", [{"n": n} for n in range(most)])
+    appended += await log.append("t", [{"n": n} for n in range(most - 1)], key="k")
+    assert await log.append("t", [{"n": n} for n in range(most - 1)], key="k") == appended[most:]
     await follower.count(2 * most - 1)
-    assert follower.records == told
+    assert follower.records == appended
     with pytest.raises(UsageError, match=str(most - 1)):
         await log.append("t", [{"n": n} for n in range(most)], key="l")
-    assert await read_all(log, "t") == told
+    assert await read_all(log, "t") == appended
 
 
 async def test_a_crowd_of_batches(log: NatsLog, nats: Nats) -> None:
@@ -149,14 +149,14 @@ async def test_small_batches_that_come_at_once_are_one_for_the_server(
     async with nats.client() as client:
         await client.subscribe("headwater.t.*", cb=count)
         await client.flush()
-        told = await asyncio.gather(
+        appended = await asyncio.gather(
             *(log.append(f"t{n % 3}", [{"n": [n, part]} for part in range(5)]) for n in range(100))
         )
         await client.flush()
         assert 1 <= commits < 20
     for place, topic in enumerate(("t0", "t1", "t2")):
         kept = await read_all(log, topic)
-        assert kept == [record for records in told[place::3] for record in records]
+        assert kept == [record for records in appended[place::3] for record in records]
         assert numbers(kept) == [[n, part] for n in range(place, 100, 3) for part in range(5)]
     await follower.count(34 * 5)
     assert follower.records == await read_all(log, "t0")
@@ -168,10 +168,10 @@ async def test_a_batch_that_is_refused_takes_no_other_with_it(log: NatsLog, nats
     await set_up(nats, max_bytes=100_000)
     batches: list[list[object]] = [[{"n": n}] * 2 for n in range(6)]
     batches[4] = [{"n": 4, "fill": "x" * 60_000}] * 2
-    told = await asyncio.gather(
+    appended = await asyncio.gather(
         *(log.append("t", batch) for batch in batches), return_exceptions=True
     )
-    assert isinstance(told[4], SourceUnavailableError)
+    assert isinstance(appended[4], SourceUnavailableError)
     assert sorted(await seen(log)) == [0, 0, 0, 1, 1, 2, 2, 3, 3, 5, 5]
 
 
@@ -223,7 +223,7 @@ async def test_a_purged_stream_is_another_life(log: NatsLog, nats: Nats) -> None
 async def test_a_full_stream_is_an_error_and_a_retry_doubles_nothing(
     log: NatsLog, nats: Nats
 ) -> None:
-    """A stream that somebody bounds refuses what does not fit; nothing old is dropped for it."""
+    """A stream with a bound refuses what does not fit; nothing old is dropped for it."""
     await log.append("t", {"n": 0})
     await set_up(nats, max_bytes=40_000)
     taken = 1
@@ -243,8 +243,8 @@ async def test_a_full_stream_is_an_error_and_a_retry_doubles_nothing(
 async def set_up(nats: Nats, **settings: object) -> None:
     """Change the stream's settings by hand, keeping those that the driver does not know."""
     async with nats.client() as client:
-        told = json.loads((await client.request("$JS.API.STREAM.INFO.headwater", b"")).data)
-        config = told["config"] | settings
+        info = json.loads((await client.request("$JS.API.STREAM.INFO.headwater", b"")).data)
+        config = info["config"] | settings
         answer = await client.request(
             "$JS.API.STREAM.UPDATE.headwater", json.dumps(config).encode(), timeout=5
         )
@@ -271,7 +271,7 @@ async def test_a_stream_that_would_lose_events_is_refused(
             pass
 
 
-async def test_a_server_without_jetstream_is_told(tmp_path: Path) -> None:
+async def test_a_server_without_jetstream_is_an_error(tmp_path: Path) -> None:
     class Plain(Nats):
         def command(self) -> Sequence[str]:
             return [part for part in super().command() if part != "--jetstream"]
@@ -288,7 +288,7 @@ async def test_a_server_without_jetstream_is_told(tmp_path: Path) -> None:
 
 
 async def test_a_smaller_server_takes_smaller_events(tmp_path: Path) -> None:
-    """The bound is the server's, known once the log is open, and told before anything is sent."""
+    """The bound is the server's, known once the log is open, and checked before sending."""
     (tmp_path / "server.conf").write_text("max_payload: 65536\n")
     server = Nats(tmp_path, "--config", str(tmp_path / "server.conf"))
     await server.start()
@@ -346,7 +346,7 @@ async def test_any_server_of_several_is_taken(log: NatsLog, nats: Nats) -> None:
 
 
 async def test_an_epoch_can_be_begun_by_hand(log: NatsLog, nats: Nats) -> None:
-    """As the page on engines tells after a restored backup: what is kept stays."""
+    """As the page on engines says for a restored backup: what is kept stays."""
     await log.append("t", {"n": 1})
     before = await log.bounds("t")
     async with nats.streams() as streams:

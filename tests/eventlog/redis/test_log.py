@@ -49,7 +49,7 @@ async def seen(log: EventLog, topic: str = "t") -> list[object]:
 
 
 async def test_full_memory_is_an_error_and_a_retry_doubles_nothing(tmp_path: Path) -> None:
-    """With ``noeviction`` nothing is dropped to make room: the caller hears of it."""
+    """With ``noeviction`` nothing is dropped to make room: the caller gets an error."""
     server = Valkey(tmp_path, "--maxmemory", "8mb", "--maxmemory-policy", "noeviction")
     await server.start()
     try:
@@ -122,10 +122,10 @@ async def test_a_large_append_is_read_rather_than_pushed(log: EventLog) -> None:
     """The server does not keep a copy of a megabyte for each process that follows."""
     follower = Recorder()
     await log.follow("t", follower)
-    told = await log.append("t", [{"n": n, "fill": "x" * 5_000} for n in range(300)])
-    told += await log.append("t", {"n": "small"})
+    appended = await log.append("t", [{"n": n, "fill": "x" * 5_000} for n in range(300)])
+    appended += await log.append("t", {"n": "small"})
     await follower.count(301)
-    assert follower.records == told
+    assert follower.records == appended
 
 
 async def test_a_server_that_forgot_its_scripts_learns_them(log: EventLog, valkey: Valkey) -> None:
@@ -194,7 +194,7 @@ async def test_logs_with_different_prefixes_are_apart(log: EventLog, valkey: Val
 
 
 async def test_callers_that_leave_in_the_middle_disturb_nobody(log: EventLog) -> None:
-    """Answers stay with their questions, also when nobody waits for one any more."""
+    """Answers stay with their questions, also when the caller of one has left."""
     for delay in range(20):
         gone = asyncio.create_task(log.append("t", [{"n": delay}] * 3))
         others = [asyncio.create_task(log.append(f"u{n}", {"n": n})) for n in range(3)]
@@ -234,13 +234,13 @@ async def test_a_log_is_found_at_other_names_for_the_same(valkey: Valkey) -> Non
 
 @pytest.mark.parametrize("offset", ["0", "0-0", "7", "1718000000000-5", "9" * 20, "9" * 20 + "-1"])
 def test_any_offset_is_a_range(offset: str) -> None:
-    """Ids end at 64 bits; offsets that somebody made up do not."""
+    """Ids end at 64 bits; invented offsets do not."""
     assert len(from_id(Offset.parse(offset))) < 50
     assert len(until_id(Offset.parse(offset))) < 50
 
 
 async def test_an_epoch_can_be_begun_by_hand(log: EventLog, valkey: Valkey) -> None:
-    """As the page on engines tells after a restored backup: what is kept stays."""
+    """As the page on engines says for a restored backup: what is kept stays."""
     await log.append("t", {"n": 1})
     before = await log.bounds("t")
     async with valkey.client() as client:

@@ -69,7 +69,7 @@ async def seen(log: EventLog, topic: str = "t") -> list[object]:
 
 
 async def test_an_append_in_a_transaction_is_published_if_it_commits(log: SqlLog) -> None:
-    """An order and the event that tells of it are both there, or neither."""
+    """An order and its event are both there, or neither."""
     follower = Recorder()
     await log.follow("t", follower)
     async with log.engine.begin() as connection:
@@ -144,7 +144,7 @@ async def test_many_start_at_once(tmp_path: Path) -> None:
 
 
 async def test_an_append_that_cannot_be_committed_raises(log: SqlLog, tmp_path: Path) -> None:
-    """A caller that is told nothing has happened can try again with the same key."""
+    """A caller that learns that nothing was appended can try again with the same key."""
     await log.append("t", {"n": 0})
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/app.db")
     impatient = SqlLog(configure_sqlite(engine, busy_timeout=0.05))
@@ -162,12 +162,12 @@ async def test_an_append_that_cannot_be_committed_raises(log: SqlLog, tmp_path: 
 
 
 async def test_one_failure_reaches_everyone_who_was_committed_together(tmp_path: Path) -> None:
-    """Each of a crowd of appenders hears of it, and none waits for ever."""
+    """Each of a crowd of appenders gets the error, and none waits for ever."""
     log = open_log(f"sqlite:///{tmp_path}/missing/events.db")
-    told = await asyncio.gather(
+    errors = await asyncio.gather(
         *(log.append("t", {"n": n}) for n in range(20)), return_exceptions=True
     )
-    assert {type(one) for one in told} == {SourceUnavailableError}
+    assert {type(one) for one in errors} == {SourceUnavailableError}
     (tmp_path / "missing").mkdir()
     await log.append("t", {"n": 1})
     assert await seen(log) == [1]

@@ -1,4 +1,4 @@
-"""The server restarts, crashes, is replaced or restored: streams go on or are told."""
+"""The server restarts, crashes, is replaced or restored: streams go on or are reset."""
 
 import asyncio
 import shutil
@@ -46,7 +46,7 @@ async def appended(log, n):
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["restart", "crash"])
 async def test_a_server_that_goes_away_and_comes_back_costs_nothing(own, place, how):
-    """Streams stay open; nobody is reset, nothing is lost and nothing told twice."""
+    """Streams stay open; none is reset, nothing is lost and nothing comes twice."""
     async with open_log(place) as log, open_log(place) as other:
         follower = Recorder(20)
         await log.follow("t", follower)
@@ -172,7 +172,7 @@ def by_hand(own, *statements):
             connection.execute(statement)
 
 
-async def test_a_backup_that_was_put_back_is_told(own, place):
+async def test_a_backup_that_was_put_back_resets_followers(own, place):
     """A copy of the database from before has all rows, and is another life."""
     name = place.partition("@/")[2].partition("?")[0]
     async with open_log(place) as log:
@@ -229,7 +229,7 @@ async def replicated(standby, place):
 
 
 async def test_a_standby_can_be_followed_and_takes_no_appends(own, place):
-    """It does not tell which transactions run, so it is read with that in mind."""
+    """It does not say which transactions run; reading stays exact all the same."""
     standby = Postgres()
     try:
         standby.run("pg_basebackup", "-h", own.folder, "-U", "postgres", "-D", standby.data,

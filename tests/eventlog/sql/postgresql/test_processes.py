@@ -10,7 +10,7 @@ from support.log_writer import batches, everything, writer
 
 async def test_a_process_that_is_killed_leaves_whole_batches(url):
     """kill -9 at any moment: what was acknowledged is there, nothing is half there, and the
-    followers elsewhere have all of it, though nobody could tell them of the last commit.
+    followers elsewhere have all of it, though no notice of the last commit was sent.
     """
     next_batch = 0
     async with open_log(url) as log:
@@ -29,7 +29,7 @@ async def test_a_process_that_is_killed_leaves_whole_batches(url):
             found = batches(await everything(log))
             assert found[-1][1] in (acknowledged, acknowledged + 1), "acknowledged, and not there"
             await follower.count(5 * len(found))
-            # The process did not hear of the last one perhaps: it sends it again.
+            # Perhaps the process had no answer to the last one: it sends it again.
             last = found[-1][1] + 1
             again = [{"writer": "w", "batch": last, "part": part} for part in range(5)]
             await log.append("t", again, key=f"w-{last}")

@@ -46,7 +46,7 @@ async def reader_ended():
     await until(lambda: not any(one.get_name().endswith(": reader") for one in asyncio.all_tasks()))
 
 
-async def test_a_late_commit_is_told_when_it_commits_and_delays_nothing_else(log):
+async def test_a_late_commit_is_delivered_when_it_commits_and_delays_nothing_else(log):
     """One transaction that stays open for long holds up its own topic alone."""
     late, prompt = Recorder(), Recorder()
     await log.follow("late", late)
@@ -155,21 +155,21 @@ async def test_a_listener_that_was_killed_is_there_again_and_nothing_is_missed(
     assert not follower.resets
 
 
-async def test_a_topic_that_nobody_follows_is_not_read(log, statements):
+async def test_an_unfollowed_topic_is_not_read(log, statements):
     follower = Recorder()
     await log.follow("t", follower)
     await log.append("t", {"n": 1})
     await follower.count(1)
     statements.clear()
     for n in range(20):
-        await log.append("nobody", {"n": n})
+        await log.append("unfollowed", {"n": n})
     await log.append("t", {"n": 2})
     await follower.count(2)
     reads = [one for one in statements if "ORDINALITY" in one]
     assert len(reads) == 1, f"{len(reads)} reads of events for one event that is followed"
 
 
-async def test_a_log_without_followers_does_not_look(log, statements):
+async def test_a_log_without_followers_does_not_poll(log, statements):
     follower = Recorder()
     await log.follow("t", follower)
     await log.unfollow("t", follower)
@@ -180,7 +180,7 @@ async def test_a_log_without_followers_does_not_look(log, statements):
     assert not finds(statements)
 
 
-async def test_an_own_notice_wakes_nobody(log, statements, no_polls):
+async def test_an_own_notice_wakes_no_reader(log, statements, no_polls):
     """What this process committed it knows already."""
     follower = Recorder()
     await log.follow("t", follower)
@@ -194,7 +194,7 @@ async def test_an_own_notice_wakes_nobody(log, statements, no_polls):
 
 
 async def test_ten_thousand_topics_come_and_go(log, session, statements):
-    """No task, no connection and no statement per topic; nobody's topic costs nothing."""
+    """No task, no connection and no statement per topic; an unfollowed topic costs nothing."""
     await asyncio.gather(*(log.append(f"topic:{n}", {"n": 0}) for n in range(0, 10_000, 10)))
     tasks = len(asyncio.all_tasks())
     statements.clear()
@@ -254,8 +254,8 @@ async def test_a_backlog_is_read_in_pieces_and_holds_up_no_other_topic(log, sess
     assert had[0] < 3000, "the other topic waited for all of the first"
 
 
-async def test_a_follower_that_joins_is_not_told_what_its_bounds_hold(log):
-    """The one reader may still be before the bounds of who joins; that is history to the joiner."""
+async def test_a_follower_that_joins_does_not_get_what_its_bounds_hold(log):
+    """The reader may be behind the bounds of a new follower, to which the gap is history."""
     early = Recorder()
     await log.follow("t", early)
     late = []
@@ -270,7 +270,7 @@ async def test_a_follower_that_joins_is_not_told_what_its_bounds_hold(log):
         assert follower.records == [one for one in early.records if one.offset > latest]
 
 
-async def test_a_follower_that_a_trim_overtook_is_told(log):
+async def test_a_follower_that_a_trim_overtook_is_reset(log):
     """Nothing is left out silently, and a quiet topic is not reset because of another's trim."""
     overtaken, quiet = Recorder(), Recorder()
     await log.append("quiet", {"n": 1})
@@ -313,7 +313,7 @@ async def test_a_trim_between_finding_and_reading_is_a_reset(url, log):
 
 
 async def test_what_a_wake_reads_is_found_by_an_index(log, session):
-    """However many events there are, and also while the planner knows nothing of the table."""
+    """However many events there are, and also while the planner has no statistics."""
     await log.append("t", {"n": 0})
     other = await session()
     await other.execute("ALTER TABLE headwater_events SET (autovacuum_enabled = off)")

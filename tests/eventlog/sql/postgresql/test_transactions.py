@@ -21,7 +21,7 @@ async def orders(log: SqlLog) -> AsyncIterator[None]:
 
 
 async def test_an_append_in_a_transaction_is_published_if_it_commits(log, seen):
-    """An order and the event that tells of it are both there, or neither."""
+    """An order and its event are both there, or neither."""
     follower = Recorder()
     await log.follow("t", follower)
     async with log.engine.begin() as connection:
@@ -104,7 +104,7 @@ async def test_a_snapshot_that_is_too_old_is_an_error_and_not_a_wrong_order(log,
     assert await seen(log) == [0, 1, 3]
 
 
-async def test_transactions_that_wait_for_each_other_are_told(log, seen):
+async def test_transactions_that_wait_for_each_other_get_an_error(log, seen):
     """Of two that lock two topics crosswise, one goes on."""
     async with log.engine.connect() as one, log.engine.connect() as two:
         await log.append("a", {"n": 1}, connection=one)

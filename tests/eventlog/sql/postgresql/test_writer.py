@@ -1,4 +1,4 @@
-"""Appends: grouped, ordered, and never held up by somebody else's topic."""
+"""Appends: grouped, ordered, and never held up by a topic that another program holds."""
 
 import asyncio
 
@@ -24,7 +24,7 @@ async def settled(log):
 
 
 async def test_an_open_transaction_delays_its_own_topic_alone(log, seen):
-    """Somebody's transaction that stays open must not stop the reports of all satellites."""
+    """Another program's transaction that stays open must not stop the reports of all satellites."""
     await log.append("held", {"n": 0})
     async with log.engine.connect() as connection:
         await log.append("held", {"n": 1}, connection=connection)
@@ -93,7 +93,7 @@ async def test_more_held_topics_than_lanes(log, seen):
 
 
 async def test_one_topic_is_held_just_after_another(log, seen, statements):
-    """Who waits for the second gets its turn also when the first has just been done with."""
+    """An append to the second gets its turn also when the first has just been served."""
     for topic in ("a", "b", "c"):
         await log.append(topic, {"n": 0})
         async with log.engine.connect() as connection:
@@ -108,7 +108,7 @@ async def test_one_topic_is_held_just_after_another(log, seen, statements):
 
 
 async def test_an_append_waits_for_its_topic_so_long_and_no_longer(log, seen, monkeypatch):
-    """The caller hears of it, and nothing is appended behind its back."""
+    """The caller gets an error, and nothing is appended later."""
     monkeypatch.setattr(writer, "PATIENCE", 0.5)
     await log.append("held", {"n": 0})
     async with log.engine.connect() as connection:
@@ -174,13 +174,13 @@ async def test_connections_that_were_lost_unused_fail_nobody(log, session, seen)
 
 
 async def test_one_failure_reaches_everyone_who_was_committed_together(postgres):
-    """Each of a crowd of appenders hears of it, and none waits for ever."""
+    """Each of a crowd of appenders gets the error, and none waits for ever."""
     name = "not_there_yet"
     log = open_log(f"postgresql://postgres@/{name}?host={postgres.folder}")
-    told = await asyncio.gather(
+    errors = await asyncio.gather(
         *(log.append("t", {"n": n}) for n in range(20)), return_exceptions=True
     )
-    assert {type(one) for one in told} == {SourceUnavailableError}
+    assert {type(one) for one in errors} == {SourceUnavailableError}
     with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
     await log.append("t", {"n": 1})

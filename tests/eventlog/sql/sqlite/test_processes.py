@@ -26,7 +26,7 @@ async def test_a_process_that_is_killed_leaves_whole_batches(tmp_path: Path) -> 
         async with open_log(url) as log:
             found = batches(await everything(log))
             assert found[-1][1] in (acknowledged, acknowledged + 1), "acknowledged, and not there"
-            # The process did not hear of the last one perhaps: it sends it again.
+            # Perhaps the process had no answer to the last one: it sends it again.
             next_batch = found[-1][1] + 1
             again = [{"writer": "w", "batch": found[-1][1], "part": part} for part in range(5)]
             await log.append("t", again, key=f"w-{found[-1][1]}")

@@ -68,7 +68,7 @@ async def test_commits_of_another_program_are_followed(log: SqlLog, path: Path) 
     assert [record.data["n"] for record in follower.records] == [2, 3]
 
 
-async def test_a_follower_that_a_trim_overtook_is_told(log: SqlLog, path: Path) -> None:
+async def test_a_follower_that_a_trim_overtook_is_reset(log: SqlLog, path: Path) -> None:
     """Nothing is left out silently: what went before it could be read is a reset."""
     overtaken, quiet = Recorder(), Recorder()
     await log.append("t", {"n": 1})
@@ -88,8 +88,8 @@ async def test_a_follower_that_a_trim_overtook_is_told(log: SqlLog, path: Path) 
     assert not quiet.resets, "a quiet topic was reset because of another's trim"
 
 
-async def test_a_follower_that_joins_is_not_told_what_its_bounds_hold(log: SqlLog) -> None:
-    """The one reader may still be before the bounds of who joins; that is history to the joiner."""
+async def test_a_follower_that_joins_does_not_get_what_its_bounds_hold(log: SqlLog) -> None:
+    """The reader may be behind the bounds of a new follower, to which the gap is history."""
     early = Recorder()
     await log.follow("t", early)
     late = []
@@ -132,8 +132,8 @@ async def test_commits_of_this_process_do_not_wait_for_the_watch(
         await follower.count(2)
 
 
-async def test_a_backup_that_was_put_back_is_told(log: SqlLog, path: Path) -> None:
-    """An older copy of the file has the same epoch, but ends before what was handed over."""
+async def test_a_backup_that_was_put_back_resets_followers(log: SqlLog, path: Path) -> None:
+    """An older copy of the file has the same epoch, but ends before what was delivered."""
     await log.append("t", {"n": 1})
     by_hand(path, "CREATE TABLE backup AS SELECT * FROM headwater_events")
     follower = Recorder()
@@ -156,7 +156,7 @@ async def test_a_backup_that_was_put_back_is_told(log: SqlLog, path: Path) -> No
 async def test_a_file_that_is_away_for_a_while_costs_nothing(
     log: SqlLog, path: Path, tmp_path: Path
 ) -> None:
-    """Streams stay open and go on when it is back; who wants to join meanwhile is told."""
+    """Streams stay open and go on when it is back; joining meanwhile is an error."""
     follower = Recorder()
     await log.append("t", {"n": 1})
     await log.follow("t", follower)
@@ -202,7 +202,7 @@ async def test_another_file_in_its_place_is_another_log(
 
 
 async def test_ten_thousand_topics_come_and_go(log: SqlLog) -> None:
-    """No task and no statement per topic; nobody's topic costs nothing."""
+    """No task and no statement per topic; an unfollowed topic costs nothing."""
     statements: list[str] = []
     sa.event.listen(
         log.engine.sync_engine,
