@@ -9,7 +9,7 @@ import sys
 from headwater.eventlog import EventLog, Record
 from headwater.eventlog.record import START
 
-# Appends batches of five until it is killed, or the number that was asked for. It prints the number of
+# Appends batches of five until it is killed, or as many as were asked for. It prints the number of
 # each batch that was acknowledged.
 WRITER = """
 import asyncio, itertools, sys

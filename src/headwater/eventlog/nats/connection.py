@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from headwater.errors import SourceUnavailableError, UsageError
 
@@ -81,7 +80,12 @@ class _Answer:
 
 
 class Life:
-    """One connection, which never reconnects: ``Link`` opens a new one."""
+    """One connection, which never reconnects: ``Link`` opens a new one.
+
+    Attributes:
+        client: the driver's connection.
+        listeners: called with the reason when the connection has ended.
+    """
 
     def __init__(self) -> None:
         self.client = Client()
@@ -105,19 +109,7 @@ class Life:
             **options,
         )
         self._inbox = self.client.new_inbox()
-        await self.subscribe(f"{self._inbox}.*", Tap(self._answered))
-
-    async def subscribe(self, subject: str, tap: Tap) -> Subscription:
-        """Let the tap receive each message. It is sure to come only after a ``flush``."""
-        return await self.client.subscribe(subject, future=tap)
-
-    async def flush(self) -> None:
-        """Wait until the server has everything that was sent."""
-        await self.client.flush(int(PATIENCE))
-
-    async def send(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        """Send without waiting for an answer."""
-        await self.client.publish(subject, payload, headers=dict(headers))
+        await self.client.subscribe(f"{self._inbox}.*", future=Tap(self._answered))
 
     async def ask(
         self,

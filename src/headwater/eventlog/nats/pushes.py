@@ -8,7 +8,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error
 
-from headwater.eventlog.nats.connection import Life, Tap, unavailable
+from headwater.eventlog.nats.connection import PATIENCE, Life, Tap, unavailable
 from headwater.eventlog.nats.stream import Stream, record_of
 from headwater.eventlog.push_reader import Push, PushReader
 from headwater.eventlog.record import Offset
@@ -36,10 +36,10 @@ class NatsSubscriptions:
             for start in range(0, len(topics), CHUNK):
                 for topic in topics[start : start + CHUNK]:
                     if topic not in self._subscriptions:
-                        self._subscriptions[topic] = await self._life.subscribe(
-                            self._stream.subject("n", topic), self._tap
+                        self._subscriptions[topic] = await self._life.client.subscribe(
+                            self._stream.subject("n", topic), future=self._tap
                         )
-                await self._life.flush()
+                await self._life.client.flush(int(PATIENCE))
         except (Error, OSError, TimeoutError) as error:
             raise unavailable(error) from error
 
@@ -56,7 +56,7 @@ class NatsSubscriptions:
     async def ping(self) -> None:
         """As Subscriptions."""
         try:
-            await self._life.flush()
+            await self._life.client.flush(int(PATIENCE))
         except (Error, OSError, TimeoutError) as error:
             # Silent for too long: close it, for requests too.
             await self._life.close()

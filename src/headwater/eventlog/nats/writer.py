@@ -184,7 +184,7 @@ class NatsWriter:
 
         async def once(life: Life) -> Mapping[str, Any]:
             for subject, payload, headers in messages[:-1]:
-                await life.send(subject, payload, headers)
+                await life.client.publish(subject, payload, headers=dict(headers))
             (acknowledged,) = await life.ask(*messages[-1])
             return answer_of(acknowledged)
 

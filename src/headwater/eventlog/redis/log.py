@@ -23,6 +23,7 @@ from headwater.eventlog.record import (
     Retention,
     Run,
 )
+from headwater.eventlog.redis import scripts
 from headwater.eventlog.redis.commands import NAME, Commands, connection_of, pool_of
 from headwater.eventlog.redis.entries import (
     bounds_of,
@@ -33,17 +34,6 @@ from headwater.eventlog.redis.entries import (
     until_id,
 )
 from headwater.eventlog.redis.pushes import RedisSubscriptions
-from headwater.eventlog.redis.scripts import (
-    APPEND,
-    BEGIN_ANEW,
-    LATEST,
-    NAMES,
-    READ,
-    SIZES,
-    STATES,
-    TRIM,
-    Script,
-)
 
 __all__ = ["RedisLog", "open_redis"]
 
@@ -105,7 +95,7 @@ class RedisLog(PushedLog):
     ) -> list[Record]:
         kept = self.capabilities.keys_kept or timedelta()
         is_new, answer = await self._commands.run(
-            APPEND,
+            scripts.APPEND,
             [*self._keys(topic), f"{self._prefix}:k:{topic} {key or ''}"],
             [
                 _epoch(),
@@ -127,15 +117,15 @@ class RedisLog(PushedLog):
         ]
 
     async def _read(self, topic: str, after: Offset, limit: int) -> Run:
-        entries, bounds = await self._entries(READ, topic, from_id(after), limit)
+        entries, bounds = await self._entries(scripts.READ, topic, from_id(after), limit)
         return Run(records_of(topic, entries), bounds)
 
     async def _latest(self, topic: str, limit: int, before: Offset | None) -> Run:
-        entries, bounds = await self._entries(LATEST, topic, until_id(before), limit)
+        entries, bounds = await self._entries(scripts.LATEST, topic, until_id(before), limit)
         return Run(records_of(topic, entries[::-1]), bounds)
 
     async def _entries(
-        self, script: Script, topic: str, start: str, limit: int
+        self, script: scripts.Script, topic: str, start: str, limit: int
     ) -> tuple[Sequence[Any], Bounds]:
         epoch, latest, earliest, entries = await self._commands.run(
             script, self._keys(topic), [_epoch(), topic, start, limit]
@@ -143,7 +133,9 @@ class RedisLog(PushedLog):
         return entries, bounds_of(epoch, latest, earliest)
 
     async def _topics_to_trim(self, keep: Retention) -> Sequence[str]:  # noqa: ARG002 - all of them
-        return [name.decode() for name in await self._commands.run(NAMES, [self._topics], [])]
+        return [
+            name.decode() for name in await self._commands.run(scripts.NAMES, [self._topics], [])
+        ]
 
     async def _trim_topic(self, topic: str, keep: Retention) -> int:
         count, lowest = keep.max_count, ""
@@ -154,14 +146,14 @@ class RedisLog(PushedLog):
                 count = count if first else 0
         age = "" if keep.max_age is None else keep.max_age / timedelta(milliseconds=1)
         arguments = [_epoch(), topic, "" if count is None else count, age, lowest]
-        return int(await self._commands.run(TRIM, self._keys(topic), arguments))
+        return int(await self._commands.run(scripts.TRIM, self._keys(topic), arguments))
 
     async def _oldest_within(self, topic: str, most: int) -> tuple[str | None, bool]:
         """The oldest id of the newest entries that fit in so many bytes; and whether all fit."""
         first: str | None = None
         start, left = "+", most
         while True:
-            sizes = await self._commands.run(SIZES, [self._keys(topic)[2]], [start, CHUNK])
+            sizes = await self._commands.run(scripts.SIZES, [self._keys(topic)[2]], [start, CHUNK])
             for name, size in zip(sizes[::2], sizes[1::2], strict=True):
                 left -= size
                 if left < 0:
@@ -184,7 +176,7 @@ class RedisLog(PushedLog):
     async def _states(self, topics: Sequence[str]) -> States:
         streams = [self._keys(topic)[2] for topic in topics]
         epoch, head, *bounds = await self._commands.run(
-            STATES, [self._log, self._topics, *streams], [_epoch(), *topics]
+            scripts.STATES, [self._log, self._topics, *streams], [_epoch(), *topics]
         )
         found = {
             topic: bounds_of(epoch, latest, earliest)
@@ -194,7 +186,7 @@ class RedisLog(PushedLog):
 
     async def begin_anew(self, epoch: str) -> None:
         """As PushingLog."""
-        await self._commands.run(BEGIN_ANEW, [self._log], [_epoch(), epoch])
+        await self._commands.run(scripts.BEGIN_ANEW, [self._log], [_epoch(), epoch])
 
     def _keys(self, topic: str) -> list[str]:
         return [self._log, self._topics, f"{self._prefix}:t:{topic}"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 __all__ = ["Dialect", "Row"]
 
 Row = Mapping[str, Any]
+
+_BEGIN_LIFE = sa.text(
+    "INSERT INTO headwater_log (id, epoch, trims) VALUES (1, :epoch, 0) ON CONFLICT (id) DO NOTHING"
+)
 
 
 class Dialect(ABC):
@@ -29,6 +35,8 @@ class Dialect(ABC):
         before: those below ``:number``, newest first.
         lock_free: locks the row of ``:topic`` for trimming, and gives its id, latest and trimmed,
             unless another transaction holds it.
+        reserving: for ``reserve``; ``:topics`` is a JSON list of names and counts.
+        finding_keys: for ``find_keys``; ``:keys`` is a JSON list of topics and keys.
     """
 
     name: str
@@ -38,6 +46,8 @@ class Dialect(ABC):
     after: sa.TextClause
     before: sa.TextClause
     lock_free: sa.TextClause
+    reserving: sa.TextClause
+    finding_keys: sa.TextClause
 
     @abstractmethod
     def unavailable(self, error: BaseException) -> str | None:
@@ -55,11 +65,12 @@ class Dialect(ABC):
     async def exists(self, connection: AsyncConnection) -> bool:
         """Whether the log has its row. Raises the driver's error if its tables do not exist."""
 
-    @abstractmethod
     async def create(self, connection: AsyncConnection) -> None:
         """Create what is missing. The caller commits."""
+        await self.create_tables(connection)
+        # Letters and digits only, as a position carries it.
+        await connection.execute(_BEGIN_LIFE, {"epoch": secrets.token_hex(16)})
 
-    @abstractmethod
     async def reserve(
         self, connection: AsyncConnection, counts: Mapping[str, int]
     ) -> Mapping[str, sa.Row[Any]]:
@@ -67,12 +78,20 @@ class Dialect(ABC):
 
         Gives each topic's id, name and latest, its new highest number.
         """
+        # Sorted: two transactions that lock several topics do it in one order.
+        topics = json.dumps(sorted(counts.items()))
+        rows = (await connection.execute(self.reserving, {"topics": topics})).all()
+        return {row.name: row for row in rows}
 
-    @abstractmethod
     async def find_keys(
         self, connection: AsyncConnection, keys: Sequence[tuple[str, str]]
     ) -> Sequence[sa.Row[Any]]:
         """The events that pairs of topic and key brought: name, number, at, key, data."""
+        return (await connection.execute(self.finding_keys, {"keys": json.dumps(keys)})).all()
+
+    @abstractmethod
+    async def create_tables(self, connection: AsyncConnection) -> None:
+        """Create the tables and indexes that are missing."""
 
     @abstractmethod
     async def insert(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import secrets
 from collections.abc import Mapping, Sequence
 
-import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -36,17 +33,17 @@ class PostgresDialect(Dialect):
     # that hangs, or a dead link, until the system gives the connection up.
     patience = 20.0
     lock_free = statements.LOCK_FREE
+    reserving = statements.RESERVE
+    finding_keys = statements.FIND_KEYS
 
     def __init__(self) -> None:
         self._use(LIFE)
 
     def _use(self, life: str) -> None:
         self.reads = statements.Reading.of(life)
-        self.bounds, self.after, self.before = (
-            self.reads.bounds,
-            self.reads.after,
-            self.reads.before,
-        )
+        self.bounds = self.reads.bounds
+        self.after = self.reads.after
+        self.before = self.reads.before
 
     def unavailable(self, error: BaseException) -> str | None:
         if isinstance(error, DBAPIError):
@@ -72,23 +69,9 @@ class PostgresDialect(Dialect):
         await connection.commit()
         return row is not None
 
-    async def create(self, connection: AsyncConnection) -> None:
+    async def create_tables(self, connection: AsyncConnection) -> None:
         await connection.execute(statements.CREATING)
         await connection.run_sync(METADATA.create_all)
-        # Letters and digits only, as a position carries it.
-        await connection.execute(statements.BEGIN_LIFE, {"epoch": secrets.token_hex(16)})
-
-    async def reserve(
-        self, connection: AsyncConnection, counts: Mapping[str, int]
-    ) -> Mapping[str, sa.Row[tuple[object, ...]]]:
-        topics = json.dumps([*counts.items()])
-        reserved = await connection.execute(statements.RESERVE, {"topics": topics})
-        return {row.name: row for row in reserved.all()}
-
-    async def find_keys(
-        self, connection: AsyncConnection, keys: Sequence[tuple[str, str]]
-    ) -> Sequence[sa.Row[tuple[object, ...]]]:
-        return (await connection.execute(statements.FIND_KEYS, {"keys": json.dumps(keys)})).all()
 
     async def insert(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         columns = {name: [row[name] for row in rows] for name in _COLUMNS}

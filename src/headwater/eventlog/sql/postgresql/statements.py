@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 __all__ = [
-    "BEGIN_LIFE", "CREATING", "EXISTS", "FIND_KEYS", "HEAL", "INSERT", "LOCK_FREE", "MISSING",
+    "CREATING", "EXISTS", "FIND_KEYS", "HEAL", "INSERT", "LOCK_FREE", "MISSING",
     "NOTIFY", "RESERVE", "RESERVE_FREE", "Reading",
 ]  # fmt: skip
 
@@ -27,11 +27,6 @@ HEAL = sa.text(
 )
 # Without it processes that create the same tables at the same time would fail.
 CREATING = sa.text("SELECT pg_advisory_xact_lock(hashtext('headwater_log'))")
-BEGIN_LIFE = sa.text(
-    "INSERT INTO headwater_log (id, epoch, trims) VALUES (1, :epoch, 0) ON CONFLICT (id) DO NOTHING"
-)
-
-# Sorted: two transactions that lock several topics do it in one order.
 RESERVE = sa.text(
     "INSERT INTO headwater_topics AS t (name, latest, trimmed)"
     " SELECT j.value ->> 0, CAST(j.value ->> 1 AS bigint), 0"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import secrets
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
@@ -20,9 +17,6 @@ from headwater.sql.sqlite.faults import unavailable
 __all__ = ["SqliteDialect"]
 
 _EPOCH = sa.text("SELECT epoch FROM headwater_log WHERE id = 1")
-_BEGIN_LIFE = sa.text(
-    "INSERT INTO headwater_log (id, epoch, trims) VALUES (1, :epoch, 0) ON CONFLICT (id) DO NOTHING"
-)
 # One statement, so that records and bounds are of one moment.
 _RUN = (
     "SELECT l.epoch, t.latest, t.trimmed, e.number, e.at, e.key, e.data FROM headwater_log AS l"
@@ -32,8 +26,7 @@ _RUN = (
 )
 
 # A write comes first in every append. From then on the transaction holds the lock, so that no other
-# one changes what it reads afterwards. Names are sorted: two transactions that lock several topics
-# do it in one order.
+# one changes what it reads afterwards.
 _RESERVE = sa.text(
     "INSERT INTO headwater_topics (name, latest, trimmed)"
     " SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), 0"
@@ -66,6 +59,8 @@ class SqliteDialect(Dialect):
     before = sa.text(_RUN.format(beyond="<", order="DESC"))
     # A transaction that holds one topic holds the file.
     lock_free = LOCK
+    reserving = _RESERVE
+    finding_keys = _FIND_KEYS
 
     def unavailable(self, error: BaseException) -> str | None:
         return unavailable(error)
@@ -81,25 +76,11 @@ class SqliteDialect(Dialect):
     async def exists(self, connection: AsyncConnection) -> bool:
         return (await connection.execute(_EPOCH)).first() is not None
 
-    async def create(self, connection: AsyncConnection) -> None:
+    async def create_tables(self, connection: AsyncConnection) -> None:
         for table in METADATA.sorted_tables:
             await connection.execute(CreateTable(table, if_not_exists=True))
             for index in sorted(table.indexes, key=lambda index: str(index.name)):
                 await connection.execute(CreateIndex(index, if_not_exists=True))
-        # Letters and digits only, as a position carries it.
-        await connection.execute(_BEGIN_LIFE, {"epoch": secrets.token_hex(16)})
-
-    async def reserve(
-        self, connection: AsyncConnection, counts: Mapping[str, int]
-    ) -> Mapping[str, sa.Row[Any]]:
-        topics = json.dumps(sorted(counts.items()))
-        reserved = await connection.execute(_RESERVE, {"topics": topics})
-        return {row.name: row for row in reserved.all()}
-
-    async def find_keys(
-        self, connection: AsyncConnection, keys: Sequence[tuple[str, str]]
-    ) -> Sequence[sa.Row[Any]]:
-        return (await connection.execute(_FIND_KEYS, {"keys": json.dumps(keys)})).all()
 
     async def insert(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         await connection.execute(_INSERT, rows)
