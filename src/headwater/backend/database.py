@@ -20,7 +20,6 @@ from sqlalchemy import (
     bindparam,
     event,
     func,
-    make_url,
     select,
     text,
 )
@@ -28,7 +27,6 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import (
-    ArgumentError,
     DatabaseError,
     DataError,
     DBAPIError,
@@ -38,8 +36,14 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from headwater.errors import HeadwaterError, MissingExtraError, SourceUnavailableError
+from headwater.errors import (
+    DeclarationError,
+    HeadwaterError,
+    MissingExtraError,
+    SourceUnavailableError,
+)
 from headwater.sql import configure_sqlite
+from headwater.sql.postgresql.connections import SCHEMES, address_of, engine_at, with_defaults
 from headwater.sql.sqlite.direct import Direct
 from headwater.web.problems import Problem
 
@@ -77,7 +81,7 @@ class Address:
     def parse(cls, url: str) -> Address:
         """Read ``sqlite:///path`` or ``postgresql://…``. Raises StartupError."""
         scheme = url.partition("://")[0].lower() if "://" in url else ""
-        if scheme in {"postgresql", "postgres", "postgresql+psycopg"}:
+        if scheme in SCHEMES:
             return cls(server=_server(url))
         if scheme not in {"sqlite", "sqlite+aiosqlite"}:
             # The rest of an address may hold a password, so it is not shown.
@@ -108,33 +112,29 @@ class Address:
         """As ``--database`` takes it, without a password."""
         if self.server is None:
             return f"sqlite:///{self.path}"
-        plain = self.server.set(drivername="postgresql")
+        found = self.server
         return URL.create(
-            plain.drivername, plain.username, None, plain.host, plain.port, plain.database,
-            plain.query,
-        ).render_as_string()  # fmt: skip
+            "postgresql", found.username, None, found.host, found.port, found.database, found.query
+        ).render_as_string()
 
     @property
     def sync_url(self) -> URL:
         """For an engine without asyncio."""
         if self.server is not None:
-            return self.server
+            return with_defaults(self.server)
         return URL.create("sqlite", database=str(self.path))
 
 
 def _server(url: str) -> URL:
     try:
-        found = make_url(url).set(drivername="postgresql+psycopg")
-    except (ArgumentError, ValueError) as error:
+        return address_of(url)
+    except MissingExtraError as error:
+        raise StartupError(f"{error}.") from error
+    except DeclarationError as error:
         raise StartupError(
             "The address of a PostgreSQL database is postgresql://user@host:port/name, or "
             "postgresql:///name?host=/folder for a Unix socket."
         ) from error
-    try:
-        import psycopg  # noqa: F401 - whether it can be: it needs libpq
-    except ImportError as error:
-        raise StartupError(f"{MissingExtraError('postgres', 'psycopg')}.") from error
-    return found
 
 
 class Database:
@@ -150,9 +150,7 @@ class Database:
         self.statements = 0
         self.engine: AsyncEngine
         if address.server is not None:
-            self.engine = create_async_engine(
-                address.server, pool_size=8, max_overflow=8, pool_timeout=10.0
-            )
+            self.engine = engine_at(address.server, pool_size=8, max_overflow=8, pool_timeout=10.0)
         else:
             engine = create_async_engine(
                 f"sqlite+aiosqlite:///{address.path}",

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from headwater.errors import DeclarationError
 from headwater.sql.postgresql import schema
-from headwater.sql.postgresql.server import OLDEST
+from headwater.sql.postgresql.connections import OLDEST
 from headwater.sql.tracked import CHANGE, ORDER, Tracking, change_indexes
 
 __all__ = ["add", "drop"]

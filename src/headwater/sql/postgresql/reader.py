@@ -14,13 +14,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError, UsageError
 from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place, Window
 from headwater.sql.postgresql.branches import LEFT
+from headwater.sql.postgresql.connections import (
+    Server,
+    describe_server,
+    ensure_first_connection,
+)
 from headwater.sql.postgresql.facts import FACTS, Facts
 from headwater.sql.postgresql.faults import unavailable
-from headwater.sql.postgresql.introduction import introduce
 from headwater.sql.postgresql.place import GONE, MAX_SNAPSHOT, At, SnapshotPlace, Walk
 from headwater.sql.postgresql.revision import Revision, revision_of
 from headwater.sql.postgresql.schema import triggers
-from headwater.sql.postgresql.server import Server, ask
 from headwater.sql.postgresql.snapshot import NOTHING, Snapshot
 from headwater.sql.postgresql.statements import PICKED, Asked, Statements
 from headwater.sql.postgresql.trim import STEP, Trim
@@ -274,7 +277,7 @@ class PostgreSQLReader(Reader):
     async def _read(self, ask_for: Callable[[Statements], Asked]) -> Sequence[Row]:
         async with self._connected(self._reading) as connection:
             if self._statements is None:
-                self._server = await ask(connection)
+                self._server = await describe_server(connection)
                 self._statements = Statements(
                     self.shape, total=self._total, control=self._server.control
                 )
@@ -284,7 +287,7 @@ class PostgreSQLReader(Reader):
     @asynccontextmanager
     async def _connected(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         try:
-            await introduce(self._engine)
+            await ensure_first_connection(self._engine)
             async with engine.connect() as connection:
                 yield connection
         except Exception as error:

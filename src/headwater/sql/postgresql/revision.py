@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headwater.feeds.gathered import Gathered
-from headwater.sql.postgresql.connections import apart
+from headwater.sql.postgresql.connections import separate_pool
 
 __all__ = ["Revision", "revision_of"]
 
@@ -104,7 +104,7 @@ class Revision:
         return None if standby else (snapshot, started, self._opened)
 
     async def _open(self) -> None:
-        self._own = apart(self._engine)
+        self._own = separate_pool(self._engine)
         self._held = await self._own.connect()
         raw = await self._held.get_raw_connection()
         driver: Any = raw.driver_connection

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.sql.commits import commits_of
-from headwater.sql.postgresql.connections import apart
+from headwater.sql.postgresql.connections import separate_pool
 from headwater.sql.postgresql.schema import channel, quote
 from headwater.sql.reader import Follow, Head
 from headwater.sql.tracked import Tracking
@@ -154,7 +154,7 @@ class _Listener:
             delay = min(2 * delay, _RETRY_LONGEST)
 
     async def _listen(self) -> None:
-        own = apart(self._engine)
+        own = separate_pool(self._engine)
         try:
             async with own.connect() as connection:
                 try:
