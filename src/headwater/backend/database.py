@@ -44,7 +44,7 @@ from headwater.errors import (
 )
 from headwater.sql import configure_sqlite
 from headwater.sql.postgresql.connections import SCHEMES, address_of, engine_at, with_defaults
-from headwater.sql.sqlite.direct import Direct
+from headwater.sql.sqlite.connections import ReadConnection, identity_of
 from headwater.web.problems import Problem
 
 __all__ = ["UNAVAILABLE", "Address", "Database", "StartupError", "in_one_line"]
@@ -161,14 +161,14 @@ class Database:
             # FULL, because a commit that a power cut takes back would give change numbers out
             # twice, and clients resume by them.
             self.engine = configure_sqlite(engine, synchronous="FULL")
-        self._direct = Direct(self.engine) if self.is_sqlite else None
+        self._direct = ReadConnection(self.engine) if self.is_sqlite else None
         # One statement needs no transaction around it: that saves two ways to the server.
         self._plain = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         event.listen(self.engine.sync_engine, "before_cursor_execute", self._count)
         # Writers of one process take turns here, first come first served; SQLite itself would
         # let them try again at random.
         self._turn = asyncio.Lock()
-        self._opened = _identity(address.path)
+        self._opened = self._identity()
 
     @property
     def is_sqlite(self) -> bool:
@@ -252,25 +252,18 @@ class Database:
         """Whether a file is still the one that was opened."""
         if self.address.path is None:
             return True
-        now = _identity(self.address.path)
+        now = self._identity()
         if self._opened is None:
             self._opened = now
         return now is not None and now == self._opened
+
+    def _identity(self) -> tuple[int, int] | None:
+        return None if self.address.path is None else identity_of(str(self.address.path))
 
     async def close(self) -> None:
         if self._direct is not None:
             await self._direct.close()
         await self.engine.dispose()
-
-
-def _identity(path: Path | None) -> tuple[int, int] | None:
-    if path is None:
-        return None
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 @contextmanager

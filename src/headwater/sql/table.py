@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.errors import DeclarationError
 from headwater.feeds.source import EVERYTHING, Filter, Page, Place, Source, Window
+from headwater.sql.model import TableModel
 from headwater.sql.postgresql.reader import PostgreSQLReader
-from headwater.sql.reader import Reader
-from headwater.sql.shape import Shape
+from headwater.sql.reader import TableReader
 from headwater.sql.sqlite.reader import SQLiteReader
 from headwater.sql.tail import TableOrigin
 from headwater.sql.untracked.reader import UntrackedReader
@@ -55,10 +55,10 @@ class Table:
         listen: Sequence[AsyncEngine | sa.Engine] = (),
         order: Order = "prompt",
     ) -> None:
-        self._shape = Shape(model)
+        self._model = TableModel(model)
         self.engine = engine
         also = [one.sync_engine if isinstance(one, AsyncEngine) else one for one in listen]
-        self.reader: Reader = _reader(engine, self._shape, also, order)
+        self.reader: TableReader = _reader(engine, self._model, also, order)
         self.origin = TableOrigin(self.reader)
 
     @classmethod
@@ -89,16 +89,16 @@ class Table:
         Raises DeclarationError.
         """
         table = cls.__new__(cls)
-        table._shape = Shape(model, tracked=False)
+        table._model = TableModel(model, tracked=False)
         table.engine = engine
         also = [one.sync_engine if isinstance(one, AsyncEngine) else one for one in listen]
-        table.reader = UntrackedReader(engine, table._shape, order_by, reread, also)
+        table.reader = UntrackedReader(engine, table._model, order_by, reread, also)
         table.origin = TableOrigin(table.reader)
         return table
 
     @property
     def name(self) -> str:
-        return self._shape.name
+        return self._model.name
 
     def where(self, **equalities: Any) -> TableSource:
         """The rows with these values, by attribute.
@@ -106,7 +106,7 @@ class Table:
         None leaves an attribute out; a list, tuple or set means any of its values. Raises
         DeclarationError for an attribute that the table cannot be filtered by.
         """
-        self._shape.check_filter(list(equalities))
+        self._model.check_filter(list(equalities))
         return TableSource(self, Filter.of(**equalities))
 
     async def trim(
@@ -129,7 +129,7 @@ class Table:
             raise DeclarationError(f"trim of table {self.name!r} needs max_age= or max_count=")
         if max_count is not None and max_count < 0:
             raise DeclarationError(f"max_count={max_count} must be at least 0")
-        if self._shape.tracking.keyed:
+        if self._model.tracking.keyed:
             if column is not None:
                 raise DeclarationError(
                     f"table {self.name!r} is keyed: its removals know their own age, column= is "
@@ -140,7 +140,7 @@ class Table:
                 raise DeclarationError(
                     f"trim of table {self.name!r} by age needs column=, the date-time of its rows"
                 )
-            self._shape.check_moment(column)
+            self._model.check_moment(column)
         return await self.reader.trim(
             max_age=max_age, column=column, max_count=max_count, grace=grace
         )
@@ -161,7 +161,7 @@ class TableSource(Source):
         self.origin = table.origin
         self.filter = wanted
         self.window = window
-        self.keyed = table.reader.shape.tracking.keyed
+        self.keyed = table.reader.model.tracking.keyed
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TableSource):
@@ -191,7 +191,7 @@ class TableSource(Source):
         """
         if length <= timedelta(0):
             raise DeclarationError(f"within({column!r}, {length}): the length must be positive")
-        self.table.reader.shape.use_window(column)
+        self.table.reader.model.use_window(column)
         return TableSource(self.table, self.filter, Window(column, length))
 
     def __or__(self, other: TableSource) -> TableSource:
@@ -234,13 +234,15 @@ class TableSource(Source):
         return await self.table.reader.members(self.filter, self.window)
 
 
-def _reader(engine: AsyncEngine, shape: Shape, also: Sequence[sa.Engine], order: Order) -> Reader:
+def _reader(
+    engine: AsyncEngine, model: TableModel, also: Sequence[sa.Engine], order: Order
+) -> TableReader:
     if order not in ("prompt", "total"):
         raise DeclarationError(f"order={order!r} must be 'prompt' or 'total'")
     if engine.dialect.name == "sqlite":
-        return SQLiteReader(engine, shape, also)
+        return SQLiteReader(engine, model, also)
     if engine.dialect.name == "postgresql":
-        return PostgreSQLReader(engine, shape, also, total=order == "total")
+        return PostgreSQLReader(engine, model, also, total=order == "total")
     raise DeclarationError(
         f"tables on {engine.dialect.name!r} cannot be followed; SQLite and PostgreSQL can"
     )

@@ -222,7 +222,7 @@ class Exactness(RuleBasedStateMachine):
         self.tables = self.rig.tables["total" if self.total else "prompt"]
         self.tails, self.keyed, self.logs = [], [], []
         for clients, logs in self.tables:
-            clients.reader._now = self.clock
+            clients.reader.clock = self.clock
             tails = Recorder(), Recorder()
             await clients.origin.attach(tails[0])
             await logs.origin.attach(tails[1])

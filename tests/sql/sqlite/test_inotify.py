@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from headwater.sql.sqlite.inotify import Inotify
+from headwater.sql.sqlite.schedule import Inotify
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 
@@ -24,11 +24,11 @@ def inotify(file):
 def test_a_write_is_told_once_the_file_is_watched(inotify, file):
     assert not inotify.renew()
     file.write_bytes(b"x")
-    assert not inotify.take()
+    assert not inotify.read()
     assert inotify.renew()
     file.write_bytes(b"y")
-    assert inotify.take()
-    assert not inotify.take()
+    assert inotify.read()
+    assert not inotify.read()
 
 
 @pytest.mark.parametrize("gone", ["unlink", "rename", "replace"])
@@ -44,11 +44,11 @@ def test_another_file_at_the_path_is_watched(inotify, file, tmp_path, gone):
         else:
             other.write_bytes(b"y")
             other.replace(file)
-        assert inotify.take()
+        assert inotify.read()
         file.write_bytes(b"z")
         assert inotify.renew()
         file.write_bytes(b"more")
-        assert inotify.take()
+        assert inotify.read()
 
 
 def test_the_end_of_a_watch_is_not_news_for_ever(inotify, file):
@@ -57,9 +57,9 @@ def test_the_end_of_a_watch_is_not_news_for_ever(inotify, file):
     inotify.renew()
     inotify.forget()
     assert inotify.renew()
-    inotify.take()
+    inotify.read()
     assert not inotify.renew()
-    assert not inotify.take()
+    assert not inotify.read()
 
 
 def test_a_closed_one_is_closed_once(inotify):

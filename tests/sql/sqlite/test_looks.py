@@ -14,7 +14,7 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from headwater.sql import Table
-from headwater.sql.sqlite.looks import Looks
+from headwater.sql.sqlite.schedule import Schedule
 from support.tables import Base, Log, Recorder
 from support.until import until
 
@@ -33,7 +33,7 @@ def no_inotify(monkeypatch):
     def none(_paths):
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("headwater.sql.sqlite.looks.Inotify", none)
+    monkeypatch.setattr("headwater.sql.sqlite.schedule.Inotify", none)
 
 
 @pytest.fixture
@@ -137,15 +137,17 @@ async def test_a_file_that_was_replaced_has_a_moment_to_lose_the_log_of_the_old_
     rare, monkeypatch, engine, path, sink, tmp_path
 ):
     """Who opened it with that log would see no commit any more."""
-    monkeypatch.setattr("headwater.sql.sqlite.looks._SETTLING", 1.0)
+    monkeypatch.setattr("headwater.sql.sqlite.schedule._SETTLING", 1.0)
     commit(path)
     await sink.count(1)
     other = tmp_path / "other.db"
     with closing(sqlite3.connect(path)) as now, closing(sqlite3.connect(other)) as copy:
         now.backup(copy)
     commit(other)
-    seen, failed = [], Looks.failed
-    monkeypatch.setattr(Looks, "failed", lambda self, *wait: (seen.append(1), failed(self, *wait)))
+    seen, failed = [], Schedule.failed
+    monkeypatch.setattr(
+        Schedule, "failed", lambda self, *wait: (seen.append(1), failed(self, *wait))
+    )
     other.replace(path)
     await until(lambda: seen)
     for end in ("-wal", "-shm"):
@@ -186,7 +188,7 @@ def test_a_busy_writer_makes_no_busy_thread(tmp_path):
     """A lower bound of time: a slow machine only takes longer."""
     file = tmp_path / "data.db"
     file.touch()
-    looks, done = Looks(str(file), 600.0, lambda: False), threading.Event()
+    looks, done = Schedule(str(file), 600.0, lambda: False), threading.Event()
 
     def write():
         with file.open("ab", buffering=0) as it:
@@ -218,7 +220,7 @@ def test_what_this_process_writes_gives_no_hint_until_it_is_committed(tmp_path):
             enough.set()
         return writing
 
-    looks = Looks(str(file), 600.0, own)
+    looks = Schedule(str(file), 600.0, own)
     file.write_bytes(b"x")
     done = []
     waiting = threading.Thread(target=lambda: done.append(looks.wait()))

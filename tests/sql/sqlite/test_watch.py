@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.pool import StaticPool
 
-from headwater.sql.sqlite.watch import file_of
+from headwater.sql.sqlite.connections import file_of
 
 
 @pytest.mark.parametrize(

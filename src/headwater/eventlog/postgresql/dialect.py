@@ -20,9 +20,9 @@ from headwater.eventlog.sql_dialect import Dialect, Row
 from headwater.eventlog.sql_reader import Reader
 from headwater.eventlog.sql_storage import Storage
 from headwater.eventlog.sql_writer import Writer
+from headwater.sql.faults import unavailable
+from headwater.sql.postgresql.conditions import LIFE, SHORT_LIFE
 from headwater.sql.postgresql.connections import describe_server
-from headwater.sql.postgresql.facts import LIFE, SHORT_LIFE
-from headwater.sql.postgresql.faults import unavailable
 
 __all__ = ["PostgresDialect"]
 

@@ -1,4 +1,4 @@
-"""SQLite: Headwater's own tables and the triggers of a tracked table, for models and migrations.
+"""The tracking of a table on SQLite: its triggers, and how they are added and dropped.
 
 SQLite has one writer at a time, so a number taken inside the write transaction is in the order of
 commits. Each table counts for itself. A trigger gives every new row the next number; on a keyed
@@ -6,38 +6,39 @@ table it does so again on each update, and a removal with the old values gets a 
 when a row is deleted, and, before the row's new number, when its key or a filter column changes.
 
 ``REPLACE`` deletes rows without firing delete triggers, unless ``recursive_triggers`` is on. So
-before an insert, and before an update of a unique column, the rows that it may replace are noted
-as removals with negative numbers, which nobody reads. Only a trigger after the event makes them
-real, so that ``OR IGNORE``, ``DO NOTHING`` and ``DO UPDATE``, which replace nothing, tell nothing.
+before an insert, and before an update of a unique column, a trigger notes the rows that may be
+replaced, as removals with negative numbers, which nobody reads. Only a trigger after the event
+makes them real: ``OR IGNORE``, ``DO NOTHING`` and ``DO UPDATE`` replace nothing and record nothing.
 """
 
 # ruff: noqa: S608 - names are quoted here; triggers take no parameters
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import sqlalchemy as sa
 
-from headwater.sql.own import REMOVALS, TABLES, create_own_tables, new_epoch
-from headwater.sql.tracked import CHANGE, Tracking
+from headwater.sql.tracking import (
+    CHANGE,
+    REMOVALS,
+    TABLES,
+    Tracking,
+    change_indexes,
+    create_own_tables,
+    new_epoch,
+)
 
-__all__ = [
-    "REMOVALS",
-    "TABLES",
-    "drop_triggers",
-    "forget",
-    "label",
-    "quote",
-    "renew_epochs",
-    "start",
-    "trigger_name",
-    "triggers",
-]
+__all__ = ["add", "drop", "forget", "label", "renew_epochs", "start", "trigger_name", "triggers"]
+
+# Rows that ``add`` numbers in one transaction.
+STEP = 1000
 
 
 def start(connection: sa.Connection, tracking: Tracking, *, anew: bool = True) -> None:
-    """Begin to track a table that has the column: register it and make its triggers.
+    """Register a table that has the column, and create its triggers.
 
     Unless ``anew``, a table that is registered keeps its epoch and goes on counting.
     """
@@ -56,30 +57,47 @@ def start(connection: sa.Connection, tracking: Tracking, *, anew: bool = True) -
         connection.exec_driver_sql(statement)
 
 
+def add(connection: sa.Connection, tracking: Tracking, *, has_column: bool) -> None:
+    """Track a table that exists: column, own tables, triggers, numbers for its rows, indexes."""
+    table = _quote(tracking.table)
+    with _step(connection):
+        if not has_column:
+            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {CHANGE} BIGINT")
+        _drop_triggers(connection, tracking.table)
+        start(connection, tracking, anew=not has_column)
+    _number(connection, tracking)
+    for index in change_indexes(tracking):
+        columns = ", ".join(map(_quote, index.columns))
+        connection.exec_driver_sql(
+            f"CREATE INDEX IF NOT EXISTS {_quote(index.name)} ON {table} ({columns})"
+        )
+
+
+def drop(connection: sa.Connection, table: str, indexes: Iterable[str]) -> None:
+    """Drop a table's triggers, these indexes and the column, and forget its changes."""
+    with _step(connection):
+        _drop_triggers(connection, table)
+        for index in indexes:
+            connection.exec_driver_sql(f"DROP INDEX {_quote(index)}")
+        connection.exec_driver_sql(f"ALTER TABLE {_quote(table)} DROP COLUMN {CHANGE}")
+        forget(connection, table)
+
+
 def forget(connection: sa.Connection, table: str) -> None:
-    """Remove what the database knows of a table's changes."""
+    """Remove what Headwater's own tables hold of a table."""
     connection.execute(TABLES.delete().where(TABLES.c.name == table))
     connection.execute(REMOVALS.delete().where(REMOVALS.c.table_name == table))
 
 
-def drop_triggers(connection: sa.Connection, table: str) -> None:
-    """Drop a table's triggers, of whatever declaration."""
-    for name in ("insert", "update", "delete", "guard", "replace", "replace_by_update"):
-        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {quote(trigger_name(table, name))}")
-
-
 def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None) -> None:
-    """Begin a new epoch, so that no position from before is taken for one of now.
-
-    Run it after a backup was restored: its numbers will be used a second time.
-    """
+    """As ``headwater.sql.renew_epochs``."""
     names = list(tables) if tables is not None else connection.scalars(sa.select(TABLES.c.name))
     for name in list(names):
         connection.execute(TABLES.update().where(TABLES.c.name == name).values(epoch=new_epoch()))
 
 
 def label(column: str) -> str:
-    """A column's name in a removal's JSON, where a path has no escape for a quote."""
+    """A column's name in a removal's JSON: SQLite's paths have no escape for a quote."""
     return column if '"' not in column and "\\" not in column else "x_" + column.encode().hex()
 
 
@@ -99,18 +117,67 @@ def triggers(tracking: Tracking) -> dict[str, str]:
     if tracking.keyed:
         bodies |= _keyed(tracking, names)
     return {
-        name: f"CREATE TRIGGER {quote(trigger_name(tracking.table, name))} {body}"
+        name: f"CREATE TRIGGER {_quote(trigger_name(tracking.table, name))} {body}"
         for name, body in bodies.items()
     }
+
+
+def _drop_triggers(connection: sa.Connection, table: str) -> None:
+    """Drop a table's triggers, of whatever declaration."""
+    for name in ("insert", "update", "delete", "guard", "replace", "replace_by_update"):
+        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {_quote(trigger_name(table, name))}")
+
+
+def _number(connection: sa.Connection, tracking: Tracking) -> None:
+    table, keys = _quote(tracking.table), [_quote(name) for name in tracking.key]
+    columns, marks = ", ".join(keys), ", ".join("?" for _ in keys)
+    last_key: Sequence[Any] | None = None
+    own = TABLES.c.name == tracking.table
+    while True:
+        with _step(connection):
+            after = "" if last_key is None else f"AND ({columns}) > ({marks})"
+            rows = connection.exec_driver_sql(
+                f"SELECT {columns} FROM {table} WHERE {CHANGE} IS NULL {after} "
+                f"ORDER BY {columns} LIMIT {STEP}",
+                tuple(last_key or ()),
+            ).all()
+            if rows:
+                last: int = connection.execute(sa.select(TABLES.c.last).where(own)).scalar_one()
+                equal = " AND ".join(f"{key} = ?" for key in keys)
+                connection.execute(TABLES.update().where(own).values(last=last + len(rows)))
+                connection.exec_driver_sql(
+                    f"UPDATE {table} SET {CHANGE} = ? WHERE {equal}",
+                    [(last + at, *row) for at, row in enumerate(rows, 1)],
+                )
+        if len(rows) < STEP:
+            return
+        last_key = rows[-1]
+
+
+@contextmanager
+def _step(connection: sa.Connection) -> Iterator[None]:
+    """A transaction of its own on a connection in AUTOCOMMIT; else the caller's."""
+    driver = connection.connection.driver_connection
+    options = connection.get_execution_options()
+    if options.get("isolation_level") != "AUTOCOMMIT" or driver is None or driver.in_transaction:
+        yield
+        return
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
+    connection.exec_driver_sql("COMMIT")
 
 
 class _Names:
     """Pieces of SQL that the triggers of one table share."""
 
     def __init__(self, tracking: Tracking) -> None:
-        self.table = quote(tracking.table)
+        self.table = _quote(tracking.table)
         self.text = _text(tracking.table)
-        self.change = quote(CHANGE)
+        self.change = _quote(CHANGE)
         self.last = f"(SELECT last FROM headwater_tables WHERE name = {self.text})"
         self.step = f"UPDATE headwater_tables SET last = last + 1 WHERE name = {self.text};"
         self.number = (
@@ -136,13 +203,13 @@ def _keyed(tracking: Tracking, names: _Names) -> dict[str, str]:
         # An update by these triggers themselves changes the number; one by anybody else does not.
         "update": (
             f"AFTER UPDATE ON {table} WHEN NEW.{names.change} IS OLD.{names.change} BEGIN\n"
-            f"{_tell(names, by_update, changed)}"
+            f"{_confirm(names, by_update, changed)}"
             f"  UPDATE headwater_tables SET last = last + 1 WHERE name = {text} AND ({moved});\n"
             f"  {_removal(tracking, 'OLD.', names.last, f'WHERE {moved}')};\n"
             f"  {names.step}\n  {names.number}\nEND"
         ),
         "replace_by_update": (
-            f"BEFORE UPDATE OF {', '.join(map(quote, columns))} ON {table} WHEN {changed} BEGIN\n"
+            f"BEFORE UPDATE OF {', '.join(map(_quote, columns))} ON {table} WHEN {changed} BEGIN\n"
             f"{_note(tracking, names, by_update, uniques, other)}END"
         ),
     }
@@ -153,7 +220,7 @@ def _keyed(tracking: Tracking, names: _Names) -> dict[str, str]:
             f"{_note(tracking, names, by_insert, uniques, replaced)}END"
         )
         bodies["insert"] = (
-            f"AFTER INSERT ON {table} BEGIN\n{_tell(names, by_insert, '1')}"
+            f"AFTER INSERT ON {table} BEGIN\n{_confirm(names, by_insert, '1')}"
             f"  {names.step}\n  {names.number}\nEND"
         )
     return bodies
@@ -172,13 +239,13 @@ def _note(
         f"AND number BETWEEN {-numbers[-1]} AND {-numbers[0]}"
     ]
     for number, unique in zip(numbers, uniques, strict=True):
-        equal = " AND ".join(f"{names.table}.{quote(c)} = NEW.{quote(c)}" for c in unique)
+        equal = " AND ".join(f"{names.table}.{_quote(c)} = NEW.{_quote(c)}" for c in unique)
         found = f"FROM {names.table} WHERE {equal} AND ({condition})"
         lines.append(_removal(tracking, f"{names.table}.", str(-number), found))
     return "".join(f"  {line};\n" for line in lines)
 
 
-def _tell(names: _Names, numbers: range, condition: str) -> str:
+def _confirm(names: _Names, numbers: range, condition: str) -> str:
     """Make the rows that were noted removals of now."""
     highest = f"(SELECT max(number) FROM headwater_removals WHERE table_name = {names.text})"
     return (
@@ -194,8 +261,8 @@ def _removal(tracking: Tracking, row: str, number: str, rest: str) -> str:
     def json(columns: Iterable[str]) -> str:
         # JSON cannot hold a BLOB, and a refused delete would be worse than its hexadecimal form.
         pairs = (
-            f"{_text(label(c))}, iif(typeof({row}{quote(c)}) = 'blob', "
-            f"hex({row}{quote(c)}), {row}{quote(c)})"
+            f"{_text(label(c))}, iif(typeof({row}{_quote(c)}) = 'blob', "
+            f"hex({row}{_quote(c)}), {row}{_quote(c)})"
             for c in columns
         )
         return f"json_object({', '.join(pairs)})"
@@ -209,11 +276,11 @@ def _removal(tracking: Tracking, row: str, number: str, rest: str) -> str:
 
 
 def _same(columns: Iterable[str], row: str) -> str:
-    return " AND ".join(f"{quote(c)} IS {row}.{quote(c)}" for c in columns)
+    return " AND ".join(f"{_quote(c)} IS {row}.{_quote(c)}" for c in columns)
 
 
 def _differs(columns: Iterable[str], one: str, other: str) -> str:
-    parts = (f"{one}.{quote(c)} IS NOT {other}.{quote(c)}" for c in dict.fromkeys(columns))
+    parts = (f"{one}.{_quote(c)} IS NOT {other}.{_quote(c)}" for c in dict.fromkeys(columns))
     return " OR ".join(parts)
 
 
@@ -222,7 +289,7 @@ def trigger_name(table: str, trigger: str) -> str:
     return f"headwater_{table}_{trigger}"
 
 
-def quote(name: str) -> str:
+def _quote(name: str) -> str:
     """An identifier as SQL."""
     return '"' + name.replace('"', '""') + '"'
 

@@ -83,7 +83,7 @@ class KeysetPlace:
         both = {**base.seen, **self.seen}
         return KeysetPlace(until, _later(both, until), last=self.last)
 
-    def at(self, told: datetime | None, /) -> KeysetPlace:  # noqa: ARG002 - there are no windows
+    def at(self, told: datetime | None, /) -> KeysetPlace:  # noqa: ARG002 - no windows
         return self
 
     def __str__(self) -> str:
