@@ -24,6 +24,7 @@ from headwater.sql.tracking import (
     add_own_tables,
     change_column,
     change_indexes,
+    forget,
 )
 
 __all__ = ["track", "track_as", "track_table"]
@@ -156,7 +157,5 @@ def _after_create(target: sa.Table, connection: sa.Connection, **_: Any) -> None
 
 
 def _after_drop(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
-    if connection.dialect.name == "sqlite":
-        sqlite_schema.forget(connection, target.name)
-    elif connection.dialect.name == "postgresql":
-        postgresql_schema.forget(connection, tracking_of(target))
+    if connection.dialect.name in ("sqlite", "postgresql"):
+        forget(connection, tracking_of(target))

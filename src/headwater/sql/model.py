@@ -73,8 +73,7 @@ class TableModel:
     def check_columns(self, names: Iterable[str], what: str) -> None:
         """Raises DeclarationError for a name that is not the attribute of a column.
 
-        Arguments:
-            what: what the name is wanted for, as in "cannot be {what} 'author'".
+        ``what``: what the table cannot do with such a name, for the message.
         """
         for name in names:
             if name in self.columns:
@@ -92,11 +91,11 @@ class TableModel:
                     why = f"it is a relationship, and rows have columns alone, such as {local}"
                 elif name in mapper.all_orm_descriptors:
                     why = f"it is no column of the table; {why}"
-            raise DeclarationError(f"table {self.name!r} cannot be {what} {name!r}: {why}")
+            raise DeclarationError(f"table {self.name!r} cannot {what} {name!r}: {why}")
 
     def check_filter(self, names: Sequence[str]) -> None:
         """Raises DeclarationError for an attribute that the table cannot be filtered by."""
-        self.check_columns(names, "filtered by")
+        self.check_columns(names, "be filtered by")
         for name in names:
             if self.tracking.keyed and name not in self.filters:
                 allowed = ", ".join(self.filters) or "none"

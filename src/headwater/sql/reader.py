@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -122,17 +123,23 @@ class TableReader(ABC):
         listen: further engines of this process that write.
 
     Attributes:
+        engine: the same.
         model: the table's model.
         clock: returns the present time.
     """
 
     def __init__(
-        self, engine: AsyncEngine, model: TableModel, listen: Sequence[sa.Engine] = ()
+        self,
+        engine: AsyncEngine,
+        model: TableModel,
+        listen: Sequence[AsyncEngine | sa.Engine] = (),
     ) -> None:
+        self.engine = engine
         self.model = model
-        self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-        self._engine = engine
-        self._writers = (engine.sync_engine, *listen)
+        self.clock: Callable[[], datetime] = partial(datetime.now, UTC)
+        self._writers = [
+            one.sync_engine if isinstance(one, AsyncEngine) else one for one in (engine, *listen)
+        ]
         self._name = f"table {model.name}"
 
     @abstractmethod
@@ -248,7 +255,7 @@ class TableReader(ABC):
     async def connected(self, engine: AsyncEngine | None = None) -> AsyncIterator[AsyncConnection]:
         """A connection from the pool; errors of the database are SourceUnavailableError."""
         try:
-            async with (engine or self._engine).connect() as connection:
+            async with (engine or self.engine).connect() as connection:
                 yield connection
         except Exception as error:
             self._raise_unavailable(error)

@@ -23,7 +23,11 @@ __all__ = [
     "change_column",
     "change_indexes",
     "create_own_tables",
+    "forget",
     "new_epoch",
+    "quote",
+    "register",
+    "text",
 ]
 
 # The column of a row's latest change: its number, or on PostgreSQL its transaction.
@@ -176,3 +180,33 @@ def create_own_tables(connection: sa.Connection) -> None:
 def new_epoch() -> str:
     """A name for one life of a table."""
     return secrets.token_hex(6)
+
+
+def register(connection: sa.Connection, tracking: Tracking, *, anew: bool) -> None:
+    """Enter a table in Headwater's own tables. Unless ``anew``, it keeps its epoch and numbers."""
+    if anew:
+        forget(connection, tracking)
+    declared = tracking.declared()
+    mine = TABLES.c.name == tracking.name
+    if connection.execute(TABLES.update().where(mine).values(declared=declared)).rowcount == 0:
+        connection.execute(
+            TABLES.insert().values(
+                name=tracking.name, epoch=new_epoch(), last=0, floor=0, declared=declared
+            )
+        )
+
+
+def forget(connection: sa.Connection, tracking: Tracking) -> None:
+    """Remove what Headwater's own tables hold of a table."""
+    connection.execute(TABLES.delete().where(TABLES.c.name == tracking.name))
+    connection.execute(REMOVALS.delete().where(REMOVALS.c.table_name == tracking.name))
+
+
+def quote(name: str) -> str:
+    """An identifier as SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def text(value: str) -> str:
+    """A string as SQL."""
+    return "'" + value.replace("'", "''") + "'"

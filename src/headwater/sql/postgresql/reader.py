@@ -54,7 +54,7 @@ class PostgreSQLReader(TableReader):
         self,
         engine: AsyncEngine,
         model: TableModel,
-        listen: Sequence[sa.Engine] = (),
+        listen: Sequence[AsyncEngine | sa.Engine] = (),
         *,
         total: bool = False,
     ) -> None:
@@ -234,10 +234,8 @@ class PostgreSQLReader(TableReader):
 
         tracking = self.model.tracking
         name = channel(tracking) if tracking.notify else None
-        watch = watch_channel(
-            self._engine, name, tracking.table, wake, place, writers=self._writers
-        )
-        revision = self._revision = revision_of(self._engine)
+        watch = watch_channel(self.engine, name, tracking.table, wake, place, writers=self._writers)
+        revision = self._revision = revision_of(self.engine)
 
         def close() -> Awaitable[None]:
             self._revision = None
@@ -257,7 +255,7 @@ class PostgreSQLReader(TableReader):
 
     async def _first(self) -> Statements:
         try:
-            await ensure_first_connection(self._engine)
+            await ensure_first_connection(self.engine)
         except Exception as error:
             self._raise_unavailable(error)
             raise

@@ -22,7 +22,6 @@ from headwater.sql.postgresql.triggers import (
     KINDS,
     functions,
     qualified,
-    quote,
     run,
     trigger_name,
     triggers,
@@ -36,10 +35,13 @@ from headwater.sql.tracking import (
     Tracking,
     change_indexes,
     create_own_tables,
+    forget,
     new_epoch,
+    quote,
+    register,
 )
 
-__all__ = ["add", "drop", "forget", "renew_epochs", "start"]
+__all__ = ["add", "drop", "renew_epochs", "start"]
 
 logger = logging.getLogger("headwater.sql")
 
@@ -111,12 +113,6 @@ def drop(connection: sa.Connection, tracking: Tracking) -> None:
         forget(connection, tracking)
 
 
-def forget(connection: sa.Connection, tracking: Tracking) -> None:
-    """Remove what Headwater's own tables hold of a table."""
-    connection.execute(TABLES.delete().where(TABLES.c.name == tracking.name))
-    connection.execute(REMOVALS.delete().where(REMOVALS.c.table_name == tracking.name))
-
-
 def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None) -> None:
     """As ``headwater.sql.renew_epochs``.
 
@@ -146,16 +142,7 @@ def _register(connection: sa.Connection, tracking: Tracking, *, anew: bool) -> N
     # Whoever may insert into the table must get numbers, as with an identity column.
     own = _own_schema(connection)
     run(connection, f"GRANT USAGE ON SEQUENCE {own}.{NUMBERS.name} TO PUBLIC")
-    if anew:
-        forget(connection, tracking)
-    declared = tracking.declared()
-    mine = TABLES.c.name == tracking.name
-    if connection.execute(TABLES.update().where(mine).values(declared=declared)).rowcount == 0:
-        connection.execute(
-            TABLES.insert().values(
-                name=tracking.name, epoch=new_epoch(), last=0, floor=0, declared=declared
-            )
-        )
+    register(connection, tracking, anew=anew)
 
 
 def _set_defaults(connection: sa.Connection, tracking: Tracking) -> None:

@@ -21,14 +21,22 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from headwater.sql.tracking import CHANGE, NUMBERS, ORDER, REMOVALS, TABLES, Tracking
+from headwater.sql.tracking import (
+    CHANGE,
+    NUMBERS,
+    ORDER,
+    REMOVALS,
+    TABLES,
+    Tracking,
+    quote,
+    text,
+)
 
 __all__ = [
     "KINDS",
     "channel",
     "functions",
     "qualified",
-    "quote",
     "run",
     "trigger_name",
     "triggers",
@@ -57,12 +65,12 @@ def triggers(tracking: Tracking, own: str) -> dict[str, str]:
     touched = f"NEW.{ORDER} IS DISTINCT FROM OLD.{ORDER}"
     mark, keep = f"{own}.headwater_mark()", f"{own}.headwater_keep()"
     mine = f"{new} IS DISTINCT FROM pg_current_xact_id()"
-    name = _text(tracking.name)
+    name = text(tracking.name)
     bodies = {
         "insert": f"BEFORE INSERT ON {table} FOR EACH ROW\n"
         f"WHEN ({mine} OR NEW.{ORDER} IS NULL OR NEW.{ORDER} <= 0) EXECUTE FUNCTION {mark}",
         "truncated": f"AFTER TRUNCATE ON {table} FOR EACH STATEMENT\n"
-        f"EXECUTE FUNCTION {own}.headwater_truncated({name}, {_text(channel(tracking))})",
+        f"EXECUTE FUNCTION {own}.headwater_truncated({name}, {text(channel(tracking))})",
     }
     told = ["insert"]
     if tracking.keyed:
@@ -90,7 +98,7 @@ def triggers(tracking: Tracking, own: str) -> dict[str, str]:
         for event in told:
             bodies[f"wake_{event}"] = (
                 f"AFTER {event.upper()} ON {table} FOR EACH STATEMENT\n"
-                f"EXECUTE FUNCTION {own}.headwater_wake({_text(channel(tracking))})"
+                f"EXECUTE FUNCTION {own}.headwater_wake({text(channel(tracking))})"
             )
     return {
         kind: f"CREATE TRIGGER {quote(trigger_name(tracking, kind))} {body}"
@@ -101,7 +109,7 @@ def triggers(tracking: Tracking, own: str) -> dict[str, str]:
 def functions(tracking: Tracking, own: str) -> list[str]:
     """The DDL of the functions that a table's triggers call."""
     number = f"pg_catalog.nextval('{own}.{NUMBERS.name}'::pg_catalog.regclass)"
-    removals, name = f"{own}.{REMOVALS.name}", _text(tracking.name)
+    removals, name = f"{own}.{REMOVALS.name}", text(tracking.name)
     # Whoever writes the tracked table may write Headwater's own tables through these.
     definer = "SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
     found = [
@@ -176,11 +184,6 @@ def qualified(tracking: Tracking) -> str:
     return table if tracking.schema is None else f"{quote(tracking.schema)}.{table}"
 
 
-def quote(name: str) -> str:
-    """An identifier as SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _trigger(name: str, body: str, options: str = "") -> str:
     return (
         f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql {options} AS\n"
@@ -189,7 +192,7 @@ def _trigger(name: str, body: str, options: str = "") -> str:
 
 
 def _object(columns: Iterable[str], row: str) -> str:
-    pairs = (f"{_text(column)}, {row}.{quote(column)}" for column in columns)
+    pairs = (f"{text(column)}, {row}.{quote(column)}" for column in columns)
     return f"pg_catalog.jsonb_build_object({', '.join(pairs)})"
 
 
@@ -201,7 +204,3 @@ def _short(name: str) -> str:
     if len(name.encode()) <= _LONGEST:
         return name
     return f"headwater_{hashlib.blake2s(name.encode(), digest_size=8).hexdigest()}"
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

@@ -21,8 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.sql.commits import commits_of
 from headwater.sql.postgresql.connections import separate_pool
-from headwater.sql.postgresql.triggers import quote
 from headwater.sql.reader import CommitWatch
+from headwater.sql.tracking import quote
 
 __all__ = ["POLL_FIRST", "POLL_LISTENING", "POLL_LONGEST", "watch_channel"]
 

@@ -40,7 +40,7 @@ class SQLiteReader(TableReader):
     """One tracked table of one SQLite database."""
 
     def __init__(
-        self, engine: AsyncEngine, model: TableModel, listen: Sequence[sa.Engine] = ()
+        self, engine: AsyncEngine, model: TableModel, listen: Sequence[AsyncEngine | sa.Engine] = ()
     ) -> None:
         super().__init__(engine, model, listen)
         guard(engine.sync_engine)
@@ -173,9 +173,9 @@ class SQLiteReader(TableReader):
         reach: Callable[[Place], None] | None = None,
     ) -> CommitWatch:
         watch = _TailWatch(self._writers, self.model.name, wake, known, reach)
-        if file_of(self._engine.sync_engine) is None:
+        if file_of(self.engine.sync_engine) is None:
             return watch
-        tail, pages = ReadConnection(self._engine), ReadConnection(self._engine)
+        tail, pages = ReadConnection(self.engine), ReadConnection(self.engine)
         self._tail, self._pages = tail, pages
 
         async def close_both() -> None:
@@ -229,7 +229,7 @@ class SQLiteReader(TableReader):
         key = None
         if self.model.tracking.keyed:
             key = {name: values[name] for name in self.model.key}
-        moment = moment_of(row[8])
+        moment = None if row[8] is None else moment_of(row[8])
         item = None if removed else values
         return Change(place, values, item, removed=removed, key=key, moment=moment)
 

@@ -23,15 +23,18 @@ import sqlalchemy as sa
 
 from headwater.sql.tracking import (
     CHANGE,
-    REMOVALS,
     TABLES,
     Tracking,
     change_indexes,
     create_own_tables,
+    forget,
     new_epoch,
+    quote,
+    register,
+    text,
 )
 
-__all__ = ["add", "drop", "forget", "label", "renew_epochs", "start", "trigger_name", "triggers"]
+__all__ = ["add", "drop", "label", "renew_epochs", "start", "trigger_name", "triggers"]
 
 # Rows that ``add`` numbers in one transaction.
 STEP = 1000
@@ -43,23 +46,14 @@ def start(connection: sa.Connection, tracking: Tracking, *, anew: bool = True) -
     Unless ``anew``, a table that is registered keeps its epoch and goes on counting.
     """
     create_own_tables(connection)
-    declared = tracking.declared()
-    if anew:
-        forget(connection, tracking.table)
-    own = TABLES.c.name == tracking.table
-    if connection.execute(TABLES.update().where(own).values(declared=declared)).rowcount == 0:
-        connection.execute(
-            TABLES.insert().values(
-                name=tracking.table, epoch=new_epoch(), last=0, floor=0, declared=declared
-            )
-        )
+    register(connection, tracking, anew=anew)
     for statement in triggers(tracking).values():
         connection.exec_driver_sql(statement)
 
 
 def add(connection: sa.Connection, tracking: Tracking, *, has_column: bool) -> None:
     """Track a table that exists: column, own tables, triggers, numbers for its rows, indexes."""
-    table = _quote(tracking.table)
+    table = quote(tracking.table)
     with _step(connection):
         if not has_column:
             connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {CHANGE} BIGINT")
@@ -67,9 +61,9 @@ def add(connection: sa.Connection, tracking: Tracking, *, has_column: bool) -> N
         start(connection, tracking, anew=not has_column)
     _number(connection, tracking)
     for index in change_indexes(tracking):
-        columns = ", ".join(map(_quote, index.columns))
+        columns = ", ".join(map(quote, index.columns))
         connection.exec_driver_sql(
-            f"CREATE INDEX IF NOT EXISTS {_quote(index.name)} ON {table} ({columns})"
+            f"CREATE INDEX IF NOT EXISTS {quote(index.name)} ON {table} ({columns})"
         )
 
 
@@ -78,15 +72,9 @@ def drop(connection: sa.Connection, table: str, indexes: Iterable[str]) -> None:
     with _step(connection):
         _drop_triggers(connection, table)
         for index in indexes:
-            connection.exec_driver_sql(f"DROP INDEX {_quote(index)}")
-        connection.exec_driver_sql(f"ALTER TABLE {_quote(table)} DROP COLUMN {CHANGE}")
-        forget(connection, table)
-
-
-def forget(connection: sa.Connection, table: str) -> None:
-    """Remove what Headwater's own tables hold of a table."""
-    connection.execute(TABLES.delete().where(TABLES.c.name == table))
-    connection.execute(REMOVALS.delete().where(REMOVALS.c.table_name == table))
+            connection.exec_driver_sql(f"DROP INDEX {quote(index)}")
+        connection.exec_driver_sql(f"ALTER TABLE {quote(table)} DROP COLUMN {CHANGE}")
+        forget(connection, Tracking(table, ()))
 
 
 def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None) -> None:
@@ -117,7 +105,7 @@ def triggers(tracking: Tracking) -> dict[str, str]:
     if tracking.keyed:
         bodies |= _keyed(tracking, names)
     return {
-        name: f"CREATE TRIGGER {_quote(trigger_name(tracking.table, name))} {body}"
+        name: f"CREATE TRIGGER {quote(trigger_name(tracking.table, name))} {body}"
         for name, body in bodies.items()
     }
 
@@ -125,11 +113,11 @@ def triggers(tracking: Tracking) -> dict[str, str]:
 def _drop_triggers(connection: sa.Connection, table: str) -> None:
     """Drop a table's triggers, of whatever declaration."""
     for name in ("insert", "update", "delete", "guard", "replace", "replace_by_update"):
-        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {_quote(trigger_name(table, name))}")
+        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {quote(trigger_name(table, name))}")
 
 
 def _number(connection: sa.Connection, tracking: Tracking) -> None:
-    table, keys = _quote(tracking.table), [_quote(name) for name in tracking.key]
+    table, keys = quote(tracking.table), [quote(name) for name in tracking.key]
     columns, marks = ", ".join(keys), ", ".join("?" for _ in keys)
     last_key: Sequence[Any] | None = None
     own = TABLES.c.name == tracking.table
@@ -175,9 +163,9 @@ class _Names:
     """Pieces of SQL that the triggers of one table share."""
 
     def __init__(self, tracking: Tracking) -> None:
-        self.table = _quote(tracking.table)
-        self.text = _text(tracking.table)
-        self.change = _quote(CHANGE)
+        self.table = quote(tracking.table)
+        self.text = text(tracking.table)
+        self.change = quote(CHANGE)
         self.last = f"(SELECT last FROM headwater_tables WHERE name = {self.text})"
         self.step = f"UPDATE headwater_tables SET last = last + 1 WHERE name = {self.text};"
         self.number = (
@@ -209,7 +197,7 @@ def _keyed(tracking: Tracking, names: _Names) -> dict[str, str]:
             f"  {names.step}\n  {names.number}\nEND"
         ),
         "replace_by_update": (
-            f"BEFORE UPDATE OF {', '.join(map(_quote, columns))} ON {table} WHEN {changed} BEGIN\n"
+            f"BEFORE UPDATE OF {', '.join(map(quote, columns))} ON {table} WHEN {changed} BEGIN\n"
             f"{_note(tracking, names, by_update, uniques, other)}END"
         ),
     }
@@ -239,7 +227,7 @@ def _note(
         f"AND number BETWEEN {-numbers[-1]} AND {-numbers[0]}"
     ]
     for number, unique in zip(numbers, uniques, strict=True):
-        equal = " AND ".join(f"{names.table}.{_quote(c)} = NEW.{_quote(c)}" for c in unique)
+        equal = " AND ".join(f"{names.table}.{quote(c)} = NEW.{quote(c)}" for c in unique)
         found = f"FROM {names.table} WHERE {equal} AND ({condition})"
         lines.append(_removal(tracking, f"{names.table}.", str(-number), found))
     return "".join(f"  {line};\n" for line in lines)
@@ -261,38 +249,29 @@ def _removal(tracking: Tracking, row: str, number: str, rest: str) -> str:
     def json(columns: Iterable[str]) -> str:
         # JSON cannot hold a BLOB, and a refused delete would be worse than its hexadecimal form.
         pairs = (
-            f"{_text(label(c))}, iif(typeof({row}{_quote(c)}) = 'blob', "
-            f"hex({row}{_quote(c)}), {row}{_quote(c)})"
+            f"{text(label(c))}, iif(typeof({row}{quote(c)}) = 'blob', "
+            f"hex({row}{quote(c)}), {row}{quote(c)})"
             for c in columns
         )
         return f"json_object({', '.join(pairs)})"
 
     return (
         "INSERT INTO headwater_removals (table_name, number, key, old, at)\n"
-        f"  SELECT {_text(tracking.table)}, {number},\n"
+        f"  SELECT {text(tracking.table)}, {number},\n"
         f"    {json(tracking.key)},\n    {json((*tracking.kept, CHANGE))},\n"
         f"    strftime('%Y-%m-%d %H:%M:%f', 'now') {rest}"
     )
 
 
 def _same(columns: Iterable[str], row: str) -> str:
-    return " AND ".join(f"{_quote(c)} IS {row}.{_quote(c)}" for c in columns)
+    return " AND ".join(f"{quote(c)} IS {row}.{quote(c)}" for c in columns)
 
 
 def _differs(columns: Iterable[str], one: str, other: str) -> str:
-    parts = (f"{one}.{_quote(c)} IS NOT {other}.{_quote(c)}" for c in dict.fromkeys(columns))
+    parts = (f"{one}.{quote(c)} IS NOT {other}.{quote(c)}" for c in dict.fromkeys(columns))
     return " OR ".join(parts)
 
 
 def trigger_name(table: str, trigger: str) -> str:
     """The full name of one of a table's triggers."""
     return f"headwater_{table}_{trigger}"
-
-
-def _quote(name: str) -> str:
-    """An identifier as SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

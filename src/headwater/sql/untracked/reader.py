@@ -55,7 +55,7 @@ class UntrackedReader(TableReader):
         model: TableModel,
         column: str,
         reread: timedelta,
-        listen: Sequence[sa.Engine] = (),
+        listen: Sequence[AsyncEngine | sa.Engine] = (),
     ) -> None:
         if engine.dialect.name not in ("sqlite", "postgresql"):
             raise DeclarationError(
@@ -197,13 +197,13 @@ class UntrackedReader(TableReader):
             return None if head is None else str(head.place)
 
         watch = watch_channel(
-            self._engine, None, self.model.table.name, wake, place, writers=self._writers
+            self.engine, None, self.model.table.name, wake, place, writers=self._writers
         )
         if not self._lite:
-            revision = revision_of(self._engine)
+            revision = revision_of(self.engine)
             self._ask_revision, free = revision.ask, revision.release
-        elif file_of(self._engine.sync_engine) is not None:
-            connection = ReadConnection(self._engine)
+        elif file_of(self.engine.sync_engine) is not None:
+            connection = ReadConnection(self.engine)
             self._ask_revision, free = connection.version, connection.close
         else:
             return watch
