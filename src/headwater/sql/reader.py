@@ -129,10 +129,7 @@ class TableReader(ABC):
     """
 
     def __init__(
-        self,
-        engine: AsyncEngine,
-        model: TableModel,
-        listen: Sequence[AsyncEngine | sa.Engine] = (),
+        self, engine: AsyncEngine, model: TableModel, listen: Sequence[AsyncEngine | sa.Engine] = ()
     ) -> None:
         self.engine = engine
         self.model = model
@@ -211,12 +208,7 @@ class TableReader(ABC):
         """A run that removes what is older than ``cutoff`` or beyond ``max_count``."""
 
     async def trim(
-        self,
-        *,
-        max_age: timedelta | None,
-        column: str | None,
-        max_count: int | None,
-        grace: float,
+        self, *, max_age: timedelta | None, column: str | None, max_count: int | None, grace: float
     ) -> int:
         """Remove what is too old, in small transactions; positions before it expire.
 

@@ -79,10 +79,7 @@ def add(connection: sa.Connection, tracking: Tracking, *, columns: Sequence[str]
         _register(connection, tracking, anew=CHANGE not in columns)
         new = [
             f"ADD COLUMN {name} {kind}"
-            for name, kind in (
-                (CHANGE, "xid8 DEFAULT '0'"),
-                (ORDER, "bigint NOT NULL DEFAULT 0"),
-            )
+            for name, kind in ((CHANGE, "xid8 DEFAULT '0'"), (ORDER, "bigint NOT NULL DEFAULT 0"))
             if name not in columns
         ]
         if new:

@@ -21,26 +21,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from headwater.sql.tracking import (
-    CHANGE,
-    NUMBERS,
-    ORDER,
-    REMOVALS,
-    TABLES,
-    Tracking,
-    quote,
-    text,
-)
+from headwater.sql.tracking import CHANGE, NUMBERS, ORDER, REMOVALS, TABLES, Tracking, quote, text
 
-__all__ = [
-    "KINDS",
-    "channel",
-    "functions",
-    "qualified",
-    "run",
-    "trigger_name",
-    "triggers",
-]
+__all__ = ["KINDS", "channel", "functions", "qualified", "run", "trigger_name", "triggers"]
 
 _LONGEST = 63
 
@@ -123,8 +106,7 @@ def functions(tracking: Tracking, own: str) -> list[str]:
             f"NEW.{CHANGE} := OLD.{CHANGE};\n  NEW.{ORDER} := OLD.{ORDER};\n  RETURN NEW;",
         ),
         _trigger(
-            f"{own}.headwater_wake",
-            "PERFORM pg_catalog.pg_notify(TG_ARGV[0], '');\n  RETURN NULL;",
+            f"{own}.headwater_wake", "PERFORM pg_catalog.pg_notify(TG_ARGV[0], '');\n  RETURN NULL;"
         ),
         _trigger(
             f"{own}.headwater_truncated",

@@ -20,14 +20,7 @@ from headwater.errors import DeclarationError
 from headwater.feeds.gathered import Gathered
 from headwater.sql.commits import writes
 
-__all__ = [
-    "ReadConnection",
-    "configure_sqlite",
-    "file_of",
-    "guard",
-    "identity_of",
-    "sqlite_engine",
-]
+__all__ = ["ReadConnection", "configure_sqlite", "file_of", "guard", "identity_of", "sqlite_engine"]
 
 E = TypeVar("E", AsyncEngine, sa.Engine)
 Row = Sequence[Any]

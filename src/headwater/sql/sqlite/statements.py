@@ -96,11 +96,7 @@ class Statements:
             edge = text_of(place.told - window.length)
         form, known = _form(wanted)
         query = self._after(
-            form,
-            _column(window),
-            self._model.window,
-            edge is not None,
-            place.among is not None,
+            form, _column(window), self._model.window, edge is not None, place.among is not None
         )
         among = place.number if place.among is None else place.among
         values = {"number": place.number, "count": count, "edge": edge, "among": among}

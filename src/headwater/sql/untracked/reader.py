@@ -21,14 +21,7 @@ from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place, Wind
 from headwater.sql.model import TableModel, as_utc, date_time_type
 from headwater.sql.postgresql.revision import revision_of
 from headwater.sql.postgresql.watch import watch_channel
-from headwater.sql.reader import (
-    ChangeBatch,
-    ClosingWatch,
-    CommitWatch,
-    Head,
-    Row,
-    TableReader,
-)
+from headwater.sql.reader import ChangeBatch, ClosingWatch, CommitWatch, Head, Row, TableReader
 from headwater.sql.sqlite.connections import ReadConnection, file_of
 from headwater.sql.sqlite.place import moment_of, moment_text, text_of
 from headwater.sql.untracked.place import MOST, KeysetPlace, RowAt, Sent
