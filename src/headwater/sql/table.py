@@ -111,7 +111,7 @@ class Table:
     def where(self, **equalities: Any) -> TableSource:
         """The rows with these values, by attribute.
 
-        None leaves an attribute out; a list, tuple or set means any of its values. Raises
+        None leaves a filter out; a list, tuple or set means any of its values. Raises
         DeclarationError for an attribute that the table cannot be filtered by.
         """
         self.reader.model.check_filter(list(equalities))

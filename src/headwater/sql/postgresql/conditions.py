@@ -47,7 +47,7 @@ FACTS = 11
 DECLARED = 3
 
 # One life of a server's data: a copy that was promoted or restored to a point in time goes on with
-# another timeline, a server that was made anew has another identifier, and a database that was
+# another timeline, a new server has another identifier, and a database that was
 # loaded from a dump another oid.
 LIFE = """(SELECT concat_ws(':', (SELECT system_identifier FROM pg_control_system()),
 CASE WHEN pg_is_in_recovery()

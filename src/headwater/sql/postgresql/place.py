@@ -45,7 +45,7 @@ class At:
         xid: the transaction that made it; 0 for rows that are older than their table's tracking.
         kind: GONE or ROW.
         number: its number within the transaction; 0 for those older rows.
-        key: of those older rows the primary key as JSON, which tells them apart. Not ordered.
+        key: of those older rows the primary key as JSON, which distinguishes them. Not ordered.
     """
 
     xid: int

@@ -33,10 +33,10 @@ from headwater.sql.tracking import REMOVALS, TABLES
 
 __all__ = ["LEFT", "PICKED", "Asked", "Query", "Statements"]
 
-# Columns of what is picked, after the facts: transaction, kind, number, moment, older row's key.
+# Columns of a picked change, after the facts: transaction, kind, number, moment, older row's key.
 PICKED = 5
 
-# Statements that are kept: building one takes longer than running it.
+# Statements in the cache: building one takes longer than running it.
 _KEPT = 512
 
 Asked: TypeAlias = "tuple[Query, dict[str, Any]]"

@@ -1,8 +1,8 @@
 """The tracking of a table on SQLite: its triggers, and how they are added and dropped.
 
-SQLite has one writer at a time, so a number taken inside the write transaction is in the order of
-commits. Each table counts for itself. A trigger gives every new row the next number; on a keyed
-table it does so again on each update, and a removal with the old values gets a number of its own:
+SQLite has one writer at a time, so numbers that triggers take inside the write transaction are in
+the order of commits. Each table counts for itself. A trigger gives every new row the next number,
+and on a keyed table every updated row too. A removal with the old values gets a number of its own:
 when a row is deleted, and, before the row's new number, when its key or a filter column changes.
 
 ``REPLACE`` deletes rows without firing delete triggers, unless ``recursive_triggers`` is on. So
@@ -234,7 +234,7 @@ def _note(
 
 
 def _confirm(names: _Names, numbers: range, condition: str) -> str:
-    """Make the rows that were noted removals of now."""
+    """Turn the rows that were noted into removals."""
     highest = f"(SELECT max(number) FROM headwater_removals WHERE table_name = {names.text})"
     return (
         f"  UPDATE headwater_removals SET number = {names.last} - number - {numbers[0] - 1}\n"

@@ -1,8 +1,8 @@
 """The statements that read a tracked table on SQLite. Each page is one statement: one snapshot.
 
-All have one form. ``picked`` finds the numbers of the changes that are wanted, from indexes alone;
-the registry's row of the table is joined to it, so that epoch, head and floor are of the same
-snapshot and arrive even when nothing is picked; then rows and removals are fetched by number.
+All have one form. ``picked`` finds the numbers of the wanted changes, from indexes alone. The
+table's row of ``headwater_tables`` is joined to it: epoch, head and floor are of the same snapshot,
+and come even when nothing is picked. Then rows and removals are fetched by number.
 """
 
 from __future__ import annotations
@@ -23,29 +23,30 @@ from headwater.sql.tracking import CHANGE, REMOVALS, TABLES
 
 __all__ = ["GONE", "LEFT", "PREFIX", "ROW", "Asked", "Query", "Statements"]
 
-# The kinds of what is picked: a row whose moment slipped out of the window, a row, a removal.
+# The kinds of changes: a row that left the window by time, a row, a removal.
 LEFT, ROW, GONE = 0, 1, 2
 
 # Columns before those of the model: epoch, last, floor, declared, number, kind, key, old, moment
 # the moment of the last row that left the window, retiring.
 PREFIX = 11
 
-# Each of these branches uses its own index; of more, one scan in the order of changes is cheaper.
-_MOST_BRANCHES = 16
+# Conjunctions of a filter that get a subquery each, with its own index. Of more, one scan in the
+# order of changes is cheaper.
+_MOST_CONJUNCTIONS = 16
 
-# What a statement of this module is; its rows are read by position.
+# A statement of this module; its rows are read by position.
 Query: TypeAlias = "sa.Select[*tuple[Any, ...]]"
 # A statement and its parameters.
 Asked: TypeAlias = "tuple[Query, dict[str, Any]]"
 Condition = sa.ColumnElement[bool]
 
-# Statements that are kept: building one takes longer than running it.
+# Statements in the cache: building one takes longer than running it.
 _KEPT = 512
 
 _NUMBER = sa.bindparam("number", type_=sa.BigInteger)
 _COUNT = sa.bindparam("count", type_=sa.Integer)
 _CUTOFF = sa.bindparam("cutoff", type_=sa.Text)  # moments up to it have left the window
-_EDGE = sa.bindparam("edge", type_=sa.Text)  # those up to it were told
+_EDGE = sa.bindparam("edge", type_=sa.Text)  # leavers up to it were sent
 _AMONG = sa.bindparam("among", type_=sa.BigInteger)
 
 
@@ -56,7 +57,7 @@ class Statements:
         self._model = model
         self._table = model.table
         self._number = model.number
-        # Filters of the same form share their statements, whatever their values.
+        # Filters of one form share their statements, whatever their values.
         self._newest = lru_cache(_KEPT)(self._build_newest)
         self._after = lru_cache(_KEPT)(self._build_after)
 
@@ -70,7 +71,7 @@ class Statements:
             .where(
                 found.type == "trigger",
                 found.name.in_(names),
-                # Those of a table that was renamed went with it.
+                # The triggers of a renamed table went with it.
                 sa.func.lower(found.tbl_name) == self._model.name.lower(),
             )
             .scalar_subquery()
@@ -90,7 +91,7 @@ class Statements:
     def after(
         self, wanted: Filter, window: Window | None, now: datetime, count: int, place: RowPlace
     ) -> Asked:
-        """What happened after a place, in the order in which it is told."""
+        """What happened after a place, in the order in which it is sent."""
         edge = None
         if window is not None and place.told is not None:
             edge = text_of(place.told - window.length)
@@ -214,9 +215,9 @@ class Statements:
         every = [self._equal(conjunction) for conjunction in wanted.any_of]
         if len(every) == 1:
             return branch(*every[0])
-        if not 1 < len(every) <= _MOST_BRANCHES:
+        if not 1 < len(every) <= _MOST_CONJUNCTIONS:
             return branch(sa.or_(sa.false(), *(sa.and_(*each) for each in every)))
-        # A row may match several of them: UNION leaves out what is equal, and numbers are unique.
+        # A row may match several of them: UNION removes equal rows, and numbers are unique.
         union = sa.union(*(sa.select(branch(*each).subquery()) for each in every)).subquery()
         number = union.c.number
         return sa.select(union).order_by(number.desc() if descending else number).limit(_COUNT)
@@ -240,7 +241,7 @@ class Statements:
             sa.or_(sa.false(), *every),
         ]
         if told is not None:
-            conditions.append(sa.not_(self._told_before(told)))
+            conditions.append(sa.not_(self._left_before(told)))
         return (
             sa.select(
                 REMOVALS.c.number.label("number"),
@@ -252,8 +253,8 @@ class Statements:
             .limit(_COUNT)
         )
 
-    def _told_before(self, column: str) -> Condition:
-        """A row that the client had seen leave the window before it was removed."""
+    def _left_before(self, column: str) -> Condition:
+        """The row had left the client's window before it was removed."""
         number = sa.func.json_extract(REMOVALS.c.old, f'$."{CHANGE}"', type_=sa.BigInteger)
         moment = moment_text(self._old(column))
         return sa.func.coalesce(
@@ -313,13 +314,13 @@ class Statements:
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """Where a value of a filter goes."""
+    """The place of a filter's value in a statement."""
 
     name: str
 
 
 def _form(wanted: Filter) -> tuple[Filter, dict[str, Any]]:
-    """A filter without its values, which is the same for a feed's many users, and the values."""
+    """A filter without its values, equal for all users of a feed, and the values."""
     if () in wanted.any_of:
         return EVERYTHING, {}
     values: dict[str, Any] = {}
