@@ -206,7 +206,7 @@ async def test_a_file_that_is_away_makes_streams_wait(engine, path, logs, sink, 
     path.rename(away)
     with pytest.raises(SourceUnavailableError):
         await logs.where().page(5)
-    logs.origin._wake.set()
+    logs.origin.read_on()
     await until(lambda: caplog.records)
     assert not path.exists()  # not made anew, empty
     away.rename(path)

@@ -61,7 +61,7 @@ class TableOrigin(Origin):
             elif self._wanted is not None and not self._wanted.includes(place):
                 self._wanted = place
 
-    def _read_on(self) -> None:
+    def read_on(self) -> None:
         """Read whatever there is."""
         self._wanted = None
         self._wake.set()
@@ -74,7 +74,7 @@ class TableOrigin(Origin):
                 return self._head.place
             wake = self._wake = asyncio.Event()
             # Watch first: a commit from now on is either in the head or wakes the tail.
-            watch = self._reader.watch_commits(self._read_on, lambda: self._head, self.reach)
+            watch = self._reader.watch_commits(self.read_on, lambda: self._head, self.reach)
             try:
                 head = await self._reader.head()
             except BaseException:
@@ -82,7 +82,7 @@ class TableOrigin(Origin):
                 raise
             self._watch = watch
             self._sink, self._head, self._stopping = sink, head, False
-            self._read_on()
+            self.read_on()
             self._task = asyncio.get_running_loop().create_task(
                 self._run(sink, wake), name=f"headwater tail {self.name}"
             )
@@ -91,7 +91,7 @@ class TableOrigin(Origin):
     async def detach(self) -> None:
         async with self._lock:
             self._stopping = True
-            self._read_on()
+            self.read_on()
             task, self._task = self._task, None
             if task is not None:
                 # A cancelled read would cost its connection; it ends soon by itself.
@@ -137,7 +137,7 @@ class TableOrigin(Origin):
                     logger.warning("%s can be read again", self.name)
                 trouble, delay = None, 0.0
                 if more:
-                    self._read_on()
+                    self.read_on()
                     await asyncio.sleep(0)
                 continue
             delay = min(max(delay * 2, _FIRST_DELAY), _LONGEST_DELAY)
@@ -146,7 +146,7 @@ class TableOrigin(Origin):
                 with suppress(TimeoutError):
                     async with asyncio.timeout(delay - _FIRST_DELAY):
                         await wake.wait()
-            self._read_on()
+            self.read_on()
 
     async def _deliver(self, sink: Sink) -> bool:
         """Read once and deliver. Returns whether there is more."""
@@ -171,5 +171,5 @@ class TableOrigin(Origin):
             self._held.cancel()
             self._held = None
         if batch.held:
-            self._held = asyncio.get_running_loop().call_later(_HELD_DELAY, self._read_on)
+            self._held = asyncio.get_running_loop().call_later(_HELD_DELAY, self.read_on)
         return batch.has_more

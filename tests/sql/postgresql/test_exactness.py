@@ -489,8 +489,8 @@ class Exactness(RuleBasedStateMachine):
 
     async def _follow(self):
         for (clients, logs), (keyed, lines) in zip(self.tables, self.tails, strict=True):
-            clients.origin._wake.set()
-            logs.origin._wake.set()
+            clients.origin.read_on()
+            logs.origin.read_on()
             await lines.until(lambda sink: len(sink.changes) >= len(self.lines))
             assert {change.item["id"] for change in lines.changes} == set(self.lines)
             self._check_lines([change.item["id"] for change in lines.changes])

@@ -333,7 +333,7 @@ async def test_positions_stay_short_with_a_thousand_transactions_in_flight(
 async def test_what_does_not_fit_a_position_waits(postgres, database, session, monkeypatch):
     """Better late than told twice: the latest wait until fewer transactions run."""
     monkeypatch.setattr("headwater.sql.postgresql.reader.MAX_SNAPSHOT", 60)
-    monkeypatch.setattr("headwater.sql.postgresql.reader._FEW", 5)
+    monkeypatch.setattr("headwater.sql.postgresql.reader.FEW_RUNNING", 5)
     engine = create_async_engine(postgres.url(database))
     async with engine.begin() as connection:
         await connection.run_sync(Quiet.metadata.create_all)

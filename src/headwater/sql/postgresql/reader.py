@@ -40,7 +40,7 @@ __all__ = ["PostgreSQLReader"]
 _XID, _KIND, _NUMBER, _MOMENT, _OLDER, _FIRST = range(FACTS, FACTS + PICKED + 1)
 
 # With at most so many running transactions every position is short enough.
-_FEW = 150
+FEW_RUNNING = 150
 
 
 class PostgreSQLReader(TableReader):
@@ -144,7 +144,7 @@ class PostgreSQLReader(TableReader):
         )
         facts = self._facts(rows)
         seen = self._bounded(facts) if below is None else facts.now.cut(below)
-        if below is None and len(seen.running) > _FEW and seen.xmax <= facts.newest:
+        if below is None and len(seen.running) > FEW_RUNNING and seen.xmax <= facts.newest:
             # What the client would have does not fit a position: return less.
             return await self._newest(wanted, window, now, limit, before, seen.xmax)
         told = left_at(facts.last_left, window)
@@ -286,10 +286,10 @@ class PostgreSQLReader(TableReader):
         known = most if epoch == facts.epoch else 0
         seen = facts.now.cut(max(facts.newest + 1, facts.floor + 1, known))
         self._note(facts.epoch, seen.xmax)
-        return _short(seen) if len(seen.running) > _FEW else seen
+        return _short(seen) if len(seen.running) > FEW_RUNNING else seen
 
     def _long(self, facts: Facts) -> bool:
-        return len(facts.now.running) > _FEW and self._bounded(facts).xmax <= facts.newest
+        return len(facts.now.running) > FEW_RUNNING and self._bounded(facts).xmax <= facts.newest
 
     def _check(self, place: SnapshotPlace, facts: Facts, trimmed: int = 0) -> None:
         snapshot = place.snapshot

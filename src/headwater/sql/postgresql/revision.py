@@ -18,7 +18,7 @@ from headwater.sql.postgresql.connections import separate_pool
 __all__ = ["Revision", "revision_of"]
 
 # Seconds that the server may take.
-_PATIENCE = 5.0
+PATIENCE = 5.0
 
 logger = logging.getLogger("headwater.sql")
 
@@ -70,7 +70,7 @@ class Revision:
         for _ in range(2):
             known = self._driver is not None
             reading = asyncio.ensure_future(self._read())
-            await asyncio.wait([reading], timeout=_PATIENCE)
+            await asyncio.wait([reading], timeout=PATIENCE)
             if not reading.done():
                 await self._give_up(reading)
             elif reading.exception() is None:
@@ -90,7 +90,7 @@ class Revision:
             # psycopg waits for the server even when the task is cancelled, so close the socket.
             with suppress(OSError), socket.socket(fileno=os.dup(self._driver.fileno())) as its:
                 its.shutdown(socket.SHUT_RDWR)
-        await asyncio.wait([reading], timeout=_PATIENCE)
+        await asyncio.wait([reading], timeout=PATIENCE)
         if reading.done() and not reading.cancelled():
             reading.exception()
 

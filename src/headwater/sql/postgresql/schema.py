@@ -47,7 +47,7 @@ logger = logging.getLogger("headwater.sql")
 
 # How long a step waits for its lock. Everybody else waits behind it meanwhile, so it gives up soon;
 # try again when the long transaction that locks the table is over.
-_PATIENCE = "5s"
+LOCK_TIMEOUT = "5s"
 
 
 def start(connection: sa.Connection, tracking: Tracking) -> None:
@@ -220,13 +220,13 @@ def _step(connection: sa.Connection, *, alone: bool) -> Iterator[None]:
     if not alone:
         # The rest of the caller's transaction keeps its own time-out.
         before = connection.scalar(sa.text("SELECT current_setting('lock_timeout')"))
-        _wait_for_locks(connection, _PATIENCE)
+        _wait_for_locks(connection, LOCK_TIMEOUT)
         yield
         _wait_for_locks(connection, before)
         return
     run(connection, "BEGIN")
     try:
-        _wait_for_locks(connection, _PATIENCE)
+        _wait_for_locks(connection, LOCK_TIMEOUT)
         yield
     except BaseException:
         run(connection, "ROLLBACK")

@@ -24,7 +24,7 @@ _FIRST = 0.0005
 _SPACING = 0.002
 # Seconds until the watch opens a file that replaced another. The old file's write-ahead log may
 # still be there; a connection that is opened with the wrong log keeps it.
-_SETTLING = 0.05
+SETTLING = 0.05
 
 # <sys/inotify.h>
 _MODIFY = 0x002
@@ -196,7 +196,7 @@ class Schedule:
         None for a file that was replaced.
         """
         self._last = time.monotonic()
-        self._due = self._last + (_SETTLING if wait is None else wait)
+        self._due = self._last + (SETTLING if wait is None else wait)
         self._again = self._step = None
         if self._inotify is not None:
             self._inotify.forget()
