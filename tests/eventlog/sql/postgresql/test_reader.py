@@ -24,8 +24,8 @@ ADD = (
 @pytest.fixture
 def no_polls(monkeypatch):
     """No commit is found by polling: only a notice or a commit of this process wakes a reader."""
-    monkeypatch.setattr(watch, "LOOK_FIRST", 600.0)
-    monkeypatch.setattr(watch, "LOOK_LONGEST", 600.0)
+    monkeypatch.setattr(watch, "POLL_FIRST", 600.0)
+    monkeypatch.setattr(watch, "POLL_LONGEST", 600.0)
     monkeypatch.setattr(reader, "POLL_ANYWAY", 600.0)
 
 

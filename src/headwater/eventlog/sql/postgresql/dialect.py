@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from headwater.eventlog.sql.dialect import Dialect, Row
 from headwater.eventlog.sql.postgresql import statements
 from headwater.eventlog.sql.postgresql.tables import METADATA
-from headwater.sql.postgresql.facts import LIFE, SHORT_LIFE
-from headwater.sql.postgresql.faults import unavailable
-from headwater.sql.postgresql.server import ask
+from headwater.sql.faults import unavailable
+from headwater.sql.postgresql.conditions import LIFE, SHORT_LIFE
+from headwater.sql.postgresql.connections import describe_server
 
 __all__ = ["PostgresDialect"]
 
@@ -61,7 +61,7 @@ class PostgresDialect(Dialect):
         return False
 
     async def exists(self, connection: AsyncConnection) -> bool:
-        server = await ask(connection)
+        server = await describe_server(connection)
         self._use(LIFE if server.control else SHORT_LIFE)
         row = (await connection.execute(statements.EXISTS)).first()
         if row is not None and row.ahead:

@@ -20,8 +20,8 @@ from headwater.eventlog.sql.postgresql.notices import CHANNEL, Notices
 from headwater.eventlog.sql.reader import ROWS, SqlReader, Watch
 from headwater.eventlog.sql.storage import Storage
 from headwater.eventlog.sql.tables import record_of
-from headwater.sql.postgresql.snapshot import Snapshot
-from headwater.sql.postgresql.watch import follow_channel
+from headwater.sql.postgresql.snapshot import TransactionSnapshot
+from headwater.sql.postgresql.watch import watch_channel
 
 __all__ = ["PostgresReader"]
 
@@ -43,7 +43,7 @@ class PostgresReader(SqlReader):
         super().__init__(storage)
         self._dialect = dialect
         self._notices = notices
-        self._seen = Snapshot(0)
+        self._seen = TransactionSnapshot(0)
         self._news = 0
         # Topics whose events are still to be read: id, and the latest number known of.
         self._behind: dict[str, tuple[int, int]] = {}
@@ -56,7 +56,7 @@ class PostgresReader(SqlReader):
 
     def _watch(self) -> Watch:
         notices = self._notices
-        return follow_channel(
+        return watch_channel(
             self._storage.engine,
             None if notices is None else CHANNEL,
             "headwater_events",
@@ -129,15 +129,15 @@ class PostgresReader(SqlReader):
         return bool(self._behind)
 
 
-def _snapshot(row: sa.Row[Any]) -> Snapshot:
+def _snapshot(row: sa.Row[Any]) -> TransactionSnapshot:
     """What was seen, up to the latest event.
 
     After a crash PostgreSQL gives transaction ids again that were used shortly before it, by what
     was rolled back. Those up to a commit that was seen are not among them.
     """
-    seen = Snapshot.from_postgres(row.head)
+    seen = TransactionSnapshot.from_postgres(row.head)
     if row.standby:
         # A standby does not say which transactions run, only below which one none does. Finding a
         # topic again that has nothing new costs little.
-        seen = Snapshot(int(row.head.partition(":")[0]))
+        seen = TransactionSnapshot(int(row.head.partition(":")[0]))
     return seen.cut(0 if row.newest is None else row.newest + 1)

@@ -12,7 +12,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from headwater.eventlog.sql.dialect import Dialect, Row
 from headwater.eventlog.sql.tables import METADATA
 from headwater.eventlog.sql.trim import LOCK
-from headwater.sql.sqlite.faults import unavailable
+from headwater.sql.faults import unavailable
 
 __all__ = ["SqliteDialect"]
 
