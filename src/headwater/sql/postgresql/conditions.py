@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from headwater.sql.filters import Condition
 from headwater.sql.model import TableModel
 from headwater.sql.postgresql.place import ROW, At, SnapshotPlace
 from headwater.sql.postgresql.snapshot import TransactionSnapshot
@@ -26,7 +27,6 @@ __all__ = [
     "FACTS",
     "LIFE",
     "SHORT_LIFE",
-    "Condition",
     "Facts",
     "above",
     "below_values",
@@ -38,8 +38,6 @@ __all__ = [
     "running",
     "top",
 ]
-
-Condition = sa.ColumnElement[bool]
 
 # How many columns the facts are.
 FACTS = 11
