@@ -32,7 +32,7 @@ __all__ = [
     "below_values",
     "bound",
     "fact_columns",
-    "had",
+    "client_has",
     "key_values",
     "place_values",
     "running",
@@ -223,7 +223,7 @@ def running(lows: str) -> sa.Subquery:
     return sa.select(named.c.xid, named.c.low).order_by(named.c.xid).subquery("pending")
 
 
-def had(xid: sa.ColumnElement[int], number: sa.ColumnElement[int]) -> Condition:
+def client_has(xid: sa.ColumnElement[int], number: sa.ColumnElement[int]) -> Condition:
     """Whether the client has this row's change."""
     # As a subquery it is evaluated once, not for each row.
     snapshot = sa.select(

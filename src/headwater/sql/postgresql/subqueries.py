@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from headwater.feeds.source import Filter
 from headwater.sql.filters import Condition, Filters, Query
 from headwater.sql.model import TableModel, date_time_type
-from headwater.sql.postgresql.conditions import above, bound, had, running
+from headwater.sql.postgresql.conditions import above, bound, client_has, running
 from headwater.sql.postgresql.place import GONE, ROW
 from headwater.sql.postgresql.types import as_xid
 from headwater.sql.tracking import CHANGE, ORDER, REMOVALS
@@ -118,7 +118,7 @@ class Subqueries:
         model, moment = self._model, self.moment(column)
         conditions: list[Condition] = [
             self.filters.matches(wanted),
-            had(model.number, model.order),
+            client_has(model.number, model.order),
             moment <= self.parameter("cutoff", column),
         ]
         if told:
@@ -223,7 +223,7 @@ class Subqueries:
             keys = [self.key(name) for name in self._model.key]
             one, other = self._among(among, (xid, number), keys)
             same = sa.and_(same, one <= other)
-        told = sa.and_(had(xid, number), sa.or_(moment < edge, same))
+        told = sa.and_(client_has(xid, number), sa.or_(moment < edge, same))
         return sa.func.coalesce(told, sa.false())
 
     def _among(
