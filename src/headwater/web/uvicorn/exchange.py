@@ -81,7 +81,7 @@ class Exchange:
     __slots__ = (
         *("_head", "_left", "_protocol", "_waiting", "_wake", "chunked", "complete"),
         *("disconnected", "expects_continue", "joins", "keep_alive", "last", "more_body"),
-        *("passed", "plain", "scope", "started", "unsent"),
+        *("passed", "plain", "scope", "started", "unsent", "__weakref__"),
     )
 
     def __init__(
