@@ -46,7 +46,7 @@ from headwater.backend.users.service import Users
 from headwater.errors import SourceUnavailableError
 from headwater.eventlog import EventLog, open_log
 from headwater.eventlog.sql import SqlLog
-from headwater.web.fastapi import LiveRouter
+from headwater.web.fastapi import LiveRouter, StreamLimits
 
 __all__ = ["create_app", "open_backend"]
 
@@ -76,6 +76,12 @@ def create_app(
         requires=requires,
         recheck=settings.recheck_seconds,
         io_uring=settings.io_uring,
+        limits=StreamLimits(
+            per_caller=settings.streams_per_user,
+            per_address=settings.streams_per_address,
+            total=settings.max_streams,
+            proxies=settings.proxy_addresses,
+        ),
     )
 
     @asynccontextmanager

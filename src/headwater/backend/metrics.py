@@ -34,6 +34,7 @@ __all__ = ["Measures"]
 _DELIVERY = {
     "opened": "Streams opened.",
     "refused": "Streams refused while shutting down.",
+    "limited": "Streams and polls refused above a limit.",
     "frames": "Events written to streams.",
     "writes": "Writes to connections; events of one tick leave in one.",
     "resets": "Streams whose position could not be resumed.",

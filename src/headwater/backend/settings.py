@@ -73,6 +73,18 @@ class Settings(BaseSettings):
         default=1024 * 1024, ge=1024, description="The largest request body, in bytes."
     )
 
+    streams_per_user: int = Field(
+        default=50, ge=1, description="Streams and waiting polls of one user, to one process."
+    )
+    streams_per_address: int = Field(
+        default=200,
+        ge=1,
+        description="Streams and waiting polls of one client address, or of one /64 of IPv6, to "
+        "one process. HEADWATER_PROXY_ADDRESSES are exempt.",
+    )
+    max_streams: int | None = Field(
+        default=None, ge=1, description="Streams and waiting polls of one process."
+    )
     writes_per_second: int = Field(
         default=100,
         ge=1,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +24,14 @@ from headwater.web.live import Live
 from headwater.web.paging import Paging
 from headwater.web.problems import Problem
 from headwater.web.rights import Verdict
+from headwater.web.stream_limits import LimitReachedError
 
 __all__ = [
     "Asked",
     "FeedDeclaration",
     "PageHalf",
     "StreamHalf",
+    "limit_retry",
     "refuse_stream",
     "send_response",
 ]
@@ -39,6 +42,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 _REMEMBERED = 4096
 # Milliseconds after which a stream's client comes back when the storage is away.
 _STORAGE_RETRY = 2000
+_LIMIT_RETRY = (5000, 10_000)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,6 +128,11 @@ async def refuse_stream(send: Send, reason: str, retry: int, *, head: bool = Fal
     headers = (*EVENT_STREAM_HEADERS, (b"retry-after", seconds))
     body = f"retry: {retry}\n: {reason}\n\n".encode()
     await send_response(send, 200, headers, body, head=head)
+
+
+def limit_retry() -> int:
+    """Milliseconds after which a client that met a limit comes back, at random."""
+    return random.randint(*_LIMIT_RETRY)
 
 
 class _Half:
@@ -247,12 +256,18 @@ class _Poll:
     async def wait(self, place: Place) -> Page | None:
         """The page after ``place``, once it holds something or the time is over.
 
-        None when the client has left. Raises Problem when the right was lost.
+        None when the client has left. Raises Problem when the right was lost, and above a limit.
         """
         asked, live = self._asked, self._live
         counters = live.hub.streams.counters
+        try:
+            taken = live.places.take(asked.subjects, asked.scope)
+        except LimitReachedError as error:
+            counters.limited += 1
+            again = str(limit_retry() // 1000)
+            raise Problem(429, f"{error}.".capitalize(), headers={"Retry-After": again}) from error
         counters.waiting += 1
-        live.rights.hold(self, asked.name, asked.recheck, asked.subjects, asked.rechecks)
+        live.rights.hold(self, asked.name, asked.recheck, asked.subjects, asked.rechecks, taken)
         incoming = Incoming(asked.receive)
         paging = asked.paging
         waiting = asyncio.ensure_future(
@@ -314,6 +329,10 @@ class StreamHalf(_Half):
         else:
             try:
                 connection, stream = await self._open(live, asked)
+            except LimitReachedError as error:
+                live.counters.limited += 1
+                await refuse_stream(asked.send, str(error), limit_retry())
+                return
             except SourceUnavailableError as error:
                 await refuse_stream(
                     asked.send, f"{error.source} cannot be read just now", _STORAGE_RETRY
@@ -322,6 +341,17 @@ class StreamHalf(_Half):
             await connection.hold(stream)
 
     async def _open(self, live: Live, asked: Asked) -> tuple[Connection, FeedStream]:
+        """Open the stream. Raises LimitReachedError and SourceUnavailableError."""
+        taken = live.places.take(asked.subjects, asked.scope)
+        try:
+            connection, stream = await self._begin(live, asked)
+        except BaseException:
+            taken.give_back()
+            raise
+        live.rights.hold(stream, asked.name, asked.recheck, asked.subjects, asked.rechecks, taken)
+        return connection, stream
+
+    async def _begin(self, live: Live, asked: Asked) -> tuple[Connection, FeedStream]:
         source, paging = asked.source, asked.paging
         resume = last_event_id(asked.scope) or paging.after
         before: Place | None = None
@@ -348,7 +378,6 @@ class StreamHalf(_Half):
             stream.begin(opening)
         finally:
             hub.release(channel)
-        live.rights.hold(stream, asked.name, asked.recheck, asked.subjects, asked.rechecks)
         return connection, stream
 
 

@@ -29,8 +29,16 @@ from headwater.web.negotiation import (
     not_acceptable,
 )
 from headwater.web.paging import read_paging
-from headwater.web.pair import Asked, PageHalf, StreamHalf, refuse_stream, send_response
+from headwater.web.pair import (
+    Asked,
+    PageHalf,
+    StreamHalf,
+    limit_retry,
+    refuse_stream,
+    send_response,
+)
 from headwater.web.rights import CHANGED, RememberedRequest, Verdict
+from headwater.web.stream_limits import LimitReachedError
 
 __all__ = [
     "BEGIN",
@@ -233,7 +241,9 @@ class EventResponder:
 
         def permitted() -> None:
             name = (id(self), again.remembered.name)
-            live.rights.hold(stream, name, check, subjects(scope), rechecks)
+            callers = subjects(scope)
+            place = live.places.take(callers, scope)
+            live.rights.hold(stream, name, check, callers, rechecks, place)
 
         scope[BEGIN] = permitted
 
@@ -245,7 +255,12 @@ class EventResponder:
         async def handle() -> Planned | None:
             return await call.plan(connection.incoming.receive, send)
 
-        plan = await run_handler(connection, stream, handle, sse)
+        try:
+            plan = await run_handler(connection, stream, handle, sse)
+        except LimitReachedError as error:
+            live.counters.limited += 1
+            await refuse_stream(call.send, str(error), limit_retry())
+            return
         if stream.committed or not (plan is None or stream.ended):
             if not stream.committed:
                 stream.close()

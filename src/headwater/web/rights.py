@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from headwater.delivery.open_streams import OpenStreams
 from headwater.delivery.small_set import EMPTY, SmallSet, with_one, without
+from headwater.web.stream_limits import StreamPlace
 
 __all__ = [
     "CHANGED",
@@ -86,6 +87,7 @@ class Right:
         checking: how many checks of it are running or waiting.
         unanswered_since: the loop's time since which it could not be checked, or None.
         rights: where it is kept.
+        place: each of the streams has taken such a one.
     """
 
     name: Hashable
@@ -96,6 +98,7 @@ class Right:
     group: int
     checking: int = 0
     unanswered_since: float | None = None
+    place: StreamPlace | None = None
 
     def release(self, stream: Holder) -> None:
         """Forget a stream that has ended."""
@@ -129,20 +132,25 @@ class Rights:
         check: Callable[[], Awaitable[Verdict]],
         subjects: tuple[str, ...],
         rechecks: int,
+        place: StreamPlace | None = None,
     ) -> None:
         """Let ``stream`` go on for as long as ``check`` says so.
+
+        Its place is given back when it ends.
 
         Arguments:
             name: equal for streams whose rights are the same question.
             rechecks: as it was before the stream's guards ran.
         """
         if stream.ended:
+            if place is not None:
+                place.give_back()
             return
         right = self._rights.get((name, subjects))
         if right is None:
             # At random: streams that were opened in one moment are not checked in one moment.
             group = random.randrange(len(self._groups))
-            right = Right((name, subjects), check, subjects, EMPTY, self, group)
+            right = Right((name, subjects), check, subjects, EMPTY, self, group, place=place)
             self._rights[right.name] = right
             self._groups[group].add(right)
             for subject in subjects:
@@ -248,6 +256,10 @@ class Rights:
 
     def forget(self, right: Right, stream: Holder) -> None:
         """Forget a stream that has ended, and its right with the last stream."""
+        if stream not in right.streams:
+            return
+        if right.place is not None:
+            right.place.give_back()
         right.streams = without(right.streams, stream)
         if not right.streams and self._rights.get(right.name) is right:
             del self._rights[right.name]

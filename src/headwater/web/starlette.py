@@ -49,6 +49,7 @@ from headwater.web.responders import (
     Responder,
 )
 from headwater.web.rights import RECHECK, RememberedRequest, Verdict, verdict_of
+from headwater.web.stream_limits import StreamLimits
 
 __all__ = [
     "SSE",
@@ -58,6 +59,7 @@ __all__ = [
     "LiveRoutes",
     "Problem",
     "Source",
+    "StreamLimits",
     "identify",
 ]
 
@@ -88,6 +90,7 @@ class LiveRoutes(HubFace):
         write_timeout: float | Shared = SHARED,
         io_uring: bool | Shared = SHARED,
         log: EventLog | Shared = SHARED,
+        limits: StreamLimits | Shared = SHARED,
     ) -> None:
         frame = traceback.extract_stack(limit=2)[0]
         self._settings = Settings(
@@ -97,6 +100,7 @@ class LiveRoutes(HubFace):
             write_timeout=write_timeout,
             io_uring=io_uring,
             log=log,
+            limits=limits,
         )
         self.routes: list[Route] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from http.cookies import SimpleCookie
 
 import pytest
@@ -265,3 +266,46 @@ class TestOrigin:
     async def test_cors_is_closed_unless_opened(self, world: World, ann):
         answer = await ann.client.get("/api/logs", headers={"origin": "https://app.example.com"})
         assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+LOGIN = {"email": "ann@example.com", "password": "s3cret-w0rd"}
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (json.dumps({"email": "ann@example.com", "passwort": "s3cret-w0rd"}), "application/json"),
+        (json.dumps({**LOGIN, "pass": "s3cret-w0rd", "x": ["s3cret-w0rd"]}), "application/json"),
+        (json.dumps({"email": LOGIN, "password": "x"}), "application/json"),
+        (json.dumps([LOGIN]), "application/json"),
+        (json.dumps("s3cret-w0rd"), "application/json"),
+        (json.dumps(LOGIN)[:-1], "application/json"),
+        (json.dumps(LOGIN), "text/plain"),
+        (json.dumps(LOGIN), None),
+        ("email=ann@example.com&password=s3cret-w0rd", "application/x-www-form-urlencoded"),
+        (b"\xff" + json.dumps(LOGIN).encode(), "application/json"),
+        (json.dumps({**LOGIN, "s3cret": 1, "password": {"s3cret-w0rd": 1}}), "application/json"),
+    ],
+)
+async def test_no_password_comes_back_however_wrong_the_body_is(
+    world: World, caplog: pytest.LogCaptureFixture, content, kind
+):
+    headers = {} if kind is None else {"Content-Type": kind}
+    answer = await world.anyone.post("/api/auth/login", content=content, headers=headers)
+    assert answer.status_code in (400, 422), answer.text
+    assert "w0rd" not in answer.text
+    assert "w0rd" not in caplog.text
+
+
+async def test_of_many_errors_twenty_are_listed(world: World):
+    """An answer is never much larger than what was sent."""
+    body = json.dumps({f"{number:03}" * 10: 1 for number in range(400)})
+    assert len(body) < 16 * 1024
+    headers = {"Content-Type": "application/json"}
+    answer = await world.anyone.post("/api/auth/login", content=body, headers=headers)
+    assert answer.status_code == 422
+    assert len(answer.json()["errors"]) == 20
+    assert "(and 401 more)" in answer.json()["detail"]
+    assert len(answer.content) < 8 * 1024
+    answer = await world.anyone.post("/api/auth/login", json={"x" * 10_000: 1})
+    assert len(answer.content) < 2 * 1024
