@@ -28,6 +28,7 @@ PAGES: dict[str, str] = {
     "headwater.web.fastapi": "fastapi.md",
     "headwater.web.problems": "fastapi.md",
     "headwater.web.asgi": "asgi.md",
+    "headwater.web.uvicorn": "asgi.md",
     "headwater": "headwater.md",
     "headwater.client": "client.md",
     "headwater.client.sync": "client.md",
@@ -45,7 +46,7 @@ GIVEN = frozenset(
     {
         *("EventStream", "Hub", "Topic", "TableSource", "TableOrigin", "Counters", "Connection"),
         *("AsyncStream", "AsyncFeed", "Stream", "Feed", "PollSource", "Offset"),
-        "GuardedRoute",
+        *("GuardedRoute", "Protocol"),
     }
 )
 
@@ -69,6 +70,8 @@ MEMBERS: dict[str, tuple[str, ...]] = {
         "stats",
     ),
     "GuardedRoute": (),
+    "Protocol": (),
+    "ConnectionCounters": (),
     "TableOrigin": (),
     "EventLogContract": ("open",),
     "NatsLog": (),

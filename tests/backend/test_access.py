@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, update
 
+from headwater.backend.models import Session
+from headwater.backend.times import utc_now
 from support.backend import PASSWORD, Person, World, cheap, listening, running
 from support.http import request
 from support.until import until
@@ -80,6 +83,25 @@ async def test_signing_out_ends_that_sessions_streams_alone(served):
         assert await ended(one) == 401
         await again.post("/api/logs", json={"entries": [{"message": "still here"}]})
         assert (await two.next()).event == "log"
+
+
+@pytest.mark.parametrize("kind", ["stream", "poll"])
+async def test_a_session_that_expires_ends_what_stands_on_it(served, kind: str):
+    """In that second, and not at the next look at the rights."""
+    world, port = served
+    ann = await world.user("ann")
+    at = utc_now() + timedelta(seconds=2)
+    async with world.backend.database.write() as session:
+        await session.execute(update(Session).values(expires_at=at))
+    if kind == "stream":
+        async with following(port, "/api/logs/stream", Cookie=ann.cookie) as stream:
+            assert await ended(stream) == 401
+    else:
+        path = "/api/logs?wait=30"
+        async with request(port, path, headers={"Cookie": ann.cookie}) as answer:
+            assert answer.status == 401
+    late = (utc_now() - at).total_seconds()
+    assert 0 <= late < 1.5
 
 
 async def test_signing_out_at_another_process(served, other: World):

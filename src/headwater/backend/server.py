@@ -90,7 +90,9 @@ def _spare_the_collector() -> None:
     # requests leave few cycles behind.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    # Garbage in cycles is bounded by the last number: all of it is looked for again after a
+    # million objects more.
+    gc.set_threshold(10_000, 10, 10)
 
 
 def build_server(settings: Settings, app: FastAPI) -> Server:

@@ -22,8 +22,8 @@ from headwater.web.live_route import set_responder
 from headwater.web.paging import NAMES
 from headwater.web.pair import PageHalf, StreamHalf
 from headwater.web.plan import Plan, dependency_response
+from headwater.web.remembered_request import RECHECK
 from headwater.web.responders import BEGIN, ONLY_PLAN, STREAM, EventResponder, FeedResponder
-from headwater.web.rights import RECHECK
 from headwater.web.signatures import parameters_of
 
 __all__ = ["event_endpoint", "feed_endpoint"]

@@ -29,7 +29,7 @@ from headwater.web.endpoints import event_endpoint, feed_endpoint
 from headwater.web.fastapi_problems import install_problems
 from headwater.web.feed_models import page_model
 from headwater.web.guards import Guard, GuardedRoute, guard
-from headwater.web.identity import identify
+from headwater.web.identity import expires, identify
 from headwater.web.items import encoder_of
 from headwater.web.live import SHARED, HubFace, Settings, Shared
 from headwater.web.live_route import LiveRoute
@@ -49,6 +49,7 @@ __all__ = [
     "Problem",
     "Source",
     "StreamLimits",
+    "expires",
     "guard",
     "identify",
 ]

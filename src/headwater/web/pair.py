@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,19 +18,19 @@ from headwater.errors import DeclarationError, PositionError, SourceUnavailableE
 from headwater.feeds.feed import Feed
 from headwater.feeds.source import Page, Place, Source
 from headwater.web.asgi import Connection, Receive, Scope, Send, Sending, last_event_id
+from headwater.web.identity import expiry
 from headwater.web.incoming import Incoming
 from headwater.web.live import Live
 from headwater.web.paging import Paging
 from headwater.web.problems import Problem
 from headwater.web.rights import Verdict
-from headwater.web.stream_limits import LimitReachedError
+from headwater.web.stream_limits import LimitReachedError, limit_retry
 
 __all__ = [
     "Asked",
     "FeedDeclaration",
     "PageHalf",
     "StreamHalf",
-    "limit_retry",
     "refuse_stream",
     "send_response",
 ]
@@ -42,7 +41,6 @@ Headers = Sequence[tuple[bytes, bytes]]
 _REMEMBERED = 4096
 # Milliseconds after which a stream's client comes back when the storage is away.
 _STORAGE_RETRY = 2000
-_LIMIT_RETRY = (5000, 10_000)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,11 +126,6 @@ async def refuse_stream(send: Send, reason: str, retry: int, *, head: bool = Fal
     headers = (*EVENT_STREAM_HEADERS, (b"retry-after", seconds))
     body = f"retry: {retry}\n: {reason}\n\n".encode()
     await send_response(send, 200, headers, body, head=head)
-
-
-def limit_retry() -> int:
-    """Milliseconds after which a client that met a limit comes back, at random."""
-    return random.randint(*_LIMIT_RETRY)
 
 
 class _Half:
@@ -267,7 +260,10 @@ class _Poll:
             again = str(limit_retry() // 1000)
             raise Problem(429, f"{error}.".capitalize(), headers={"Retry-After": again}) from error
         counters.waiting += 1
-        live.rights.hold(self, asked.name, asked.recheck, asked.subjects, asked.rechecks, taken)
+        live.rights.hold(
+            *(self, asked.name, asked.recheck, asked.subjects, asked.rechecks),
+            *(taken, expiry(asked.scope)),
+        )
         incoming = Incoming(asked.receive)
         paging = asked.paging
         waiting = asyncio.ensure_future(
@@ -348,7 +344,10 @@ class StreamHalf(_Half):
         except BaseException:
             taken.give_back()
             raise
-        live.rights.hold(stream, asked.name, asked.recheck, asked.subjects, asked.rechecks, taken)
+        live.rights.hold(
+            *(stream, asked.name, asked.recheck, asked.subjects, asked.rechecks),
+            *(taken, expiry(asked.scope)),
+        )
         return connection, stream
 
     async def _begin(self, live: Live, asked: Asked) -> tuple[Connection, FeedStream]:

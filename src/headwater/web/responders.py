@@ -20,7 +20,7 @@ from headwater.web.asgi import (
     last_event_id,
     run_handler,
 )
-from headwater.web.identity import subjects
+from headwater.web.identity import expiry, subjects
 from headwater.web.live import Live, Settings
 from headwater.web.negotiation import (
     accept_of,
@@ -33,12 +33,12 @@ from headwater.web.pair import (
     Asked,
     PageHalf,
     StreamHalf,
-    limit_retry,
     refuse_stream,
     send_response,
 )
-from headwater.web.rights import CHANGED, RememberedRequest, Verdict
-from headwater.web.stream_limits import LimitReachedError
+from headwater.web.remembered_request import RememberedRequest
+from headwater.web.rights import CHANGED, Verdict
+from headwater.web.stream_limits import LimitReachedError, limit_retry
 
 __all__ = [
     "BEGIN",
@@ -243,7 +243,7 @@ class EventResponder:
             name = (id(self), again.remembered.name)
             callers = subjects(scope)
             place = live.places.take(callers, scope)
-            live.rights.hold(stream, name, check, callers, rechecks, place)
+            live.rights.hold(stream, name, check, callers, rechecks, place, expiry(scope))
 
         scope[BEGIN] = permitted
 

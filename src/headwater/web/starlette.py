@@ -29,7 +29,7 @@ from headwater.feeds.feed import DEFAULT_LIMIT, Feed, encode_plain
 from headwater.feeds.source import Source
 from headwater.protocol import Comment, Event
 from headwater.web.asgi import SSE, Receive, Scope, Send, Sending
-from headwater.web.identity import identify
+from headwater.web.identity import expires, identify
 from headwater.web.live import SHARED, HubFace, Settings, Shared
 from headwater.web.pair import FeedDeclaration, PageHalf, StreamHalf
 from headwater.web.problems import (
@@ -40,6 +40,7 @@ from headwater.web.problems import (
     unexpected_problem,
     validation_problem,
 )
+from headwater.web.remembered_request import RECHECK, RememberedRequest
 from headwater.web.responders import (
     BEGIN,
     ONLY_PLAN,
@@ -48,7 +49,7 @@ from headwater.web.responders import (
     FeedResponder,
     Responder,
 )
-from headwater.web.rights import RECHECK, RememberedRequest, Verdict, verdict_of
+from headwater.web.rights import Verdict, verdict_of
 from headwater.web.stream_limits import StreamLimits
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "Problem",
     "Source",
     "StreamLimits",
+    "expires",
     "identify",
 ]
 

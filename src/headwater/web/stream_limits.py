@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 from headwater.errors import DeclarationError
 from headwater.web.addresses import Proxies, network_of
 
-__all__ = ["LimitReachedError", "StreamLimits", "StreamPlace", "StreamPlaces"]
+__all__ = ["LimitReachedError", "StreamLimits", "StreamPlace", "StreamPlaces", "limit_retry"]
+
+_RETRY = (5000, 10_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,11 @@ class StreamLimits:
                 raise DeclarationError(
                     f"StreamLimits({name}={value!r}): a number of at least 1, or None, is needed"
                 )
+
+
+def limit_retry() -> int:
+    """Milliseconds after which a client that met a limit comes back, at random."""
+    return random.randint(*_RETRY)
 
 
 class LimitReachedError(Exception):

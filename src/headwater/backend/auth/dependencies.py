@@ -13,7 +13,7 @@ from headwater.backend.auth.origin import SAFE_METHODS, check_origin
 from headwater.backend.auth.principal import Principal
 from headwater.backend.problems import forbidden, not_found, unauthorized
 from headwater.backend.state import backend_of
-from headwater.web.fastapi import guard, identify
+from headwater.web.fastapi import expires, guard, identify
 
 __all__ = [
     "COOKIE",
@@ -94,6 +94,8 @@ async def authenticate(
     if request.method not in SAFE_METHODS:
         backend.writes.check(f"{found.kind}:{found.id}")
     identify(request, f"{found.kind}:{found.id}")
+    if found.expires_at is not None:
+        expires(request, found.expires_at)
     request.state.principal = found
     return found
 

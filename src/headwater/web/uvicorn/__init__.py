@@ -9,7 +9,6 @@ table in `setup` lists it.
 """
 
 from headwater.web.uvicorn.limits import ConnectionCounters, Limits
-from headwater.web.uvicorn.offer import Offer
 from headwater.web.uvicorn.protocol import Protocol
 
-__all__ = ["ConnectionCounters", "Limits", "Offer", "Protocol"]
+__all__ = ["ConnectionCounters", "Limits", "Protocol"]
