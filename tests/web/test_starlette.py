@@ -16,7 +16,6 @@ from starlette.routing import Mount
 
 from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog
-from headwater.web.items import encoder_of
 from headwater.web.starlette import SSE, EventStream, LiveRoutes, Source, identify
 from support.http import request
 from support.server import serving
@@ -50,7 +49,7 @@ class Rig:
 
         @self.live.feed(
             "/{team}/notes",
-            encode=encoder_of(Item, "notes"),
+            item=Item,
             collection="notes",
             event="note",
             guards=guards,

@@ -256,11 +256,12 @@ class LiveRouter(HubFace, APIRouter):
         def declare(call: FeedHandler) -> FeedHandler:
             check_declared_source(declaration, call)
             self.feeds.append(declaration)
-            page, stream = PageHalf(declaration), StreamHalf(declaration)
+            page = PageHalf(declaration, self._settings)
+            stream = StreamHalf(declaration, self._settings)
             model = page_model(declaration)
             label = getattr(call, "__name__", "feed")
             for half, suffix in ((page, ""), (stream, "/stream")):
-                endpoint = feed_endpoint(call, half, self._settings)
+                endpoint = feed_endpoint(call, half)
                 made = feed_options(
                     declaration, model, {**options}, label, guarded=bool(guards), suffix=suffix
                 )
