@@ -4,6 +4,8 @@ import pytest
 
 from support.postgres import Postgres
 
+pytest_plugins = ["support.cpu"]
+
 
 @pytest.fixture(scope="session")
 def postgres():

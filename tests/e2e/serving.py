@@ -11,11 +11,12 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+from support.until import waited
 
 __all__ = ["Server"]
 
@@ -78,15 +79,14 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + STARTS_WITHIN
-        while time.monotonic() < deadline:
-            assert self._process.poll() is None, self._log.read_text()
-            try:
-                if self.api.get("/readyz").status_code == 200:
-                    return
-            except httpx.TransportError:
-                time.sleep(0.05)
-        raise TimeoutError(f"not ready within {STARTS_WITHIN} s\n{self._log.read_text()}")
+        waited(self._ready, STARTS_WITHIN, self._log.read_text, pause=0.05)
+
+    def _ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self._log.read_text()
+        with contextlib.suppress(httpx.TransportError):
+            return self.api.get("/readyz").status_code == 200
+        return False
 
     def stop(self) -> None:
         """End in order, as on a deployment."""

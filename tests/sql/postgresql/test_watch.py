@@ -11,7 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from headwater.sql import Table, track
 from headwater.sql.postgresql import watch
 from support.tables import Client, Log, Recorder
-from support.until import until
+from support.until import outside, until
 
 
 class Quiet(DeclarativeBase):
@@ -49,16 +49,17 @@ async def listeners(connection):
 
 async def listening(connection, without=()):
     """The process that listens, once there is one."""
-    async with asyncio.timeout(10):
-        while not (found := set(await listeners(connection)) - set(without)):
-            await asyncio.sleep(0)
-    return found.pop()
+
+    async def others():
+        return set(await listeners(connection)) - set(without)
+
+    return (await outside(others)).pop()
 
 
 async def test_a_commit_in_this_process_is_told_at_once(engine, sink, monkeypatch):
     """Without any notification, by the ORM too."""
     monkeypatch.setattr(watch, "LOOK_FIRST", 60)
-    monkeypatch.setattr(watch._Listener, "_listen", lambda self: asyncio.sleep(60))
+    monkeypatch.setattr(watch._Listener, "_listen", lambda self: asyncio.Event().wait())
     async with AsyncSession(engine) as session:
         session.add(Log(user_id=1))
         await session.commit()
@@ -150,9 +151,11 @@ async def test_nothing_is_left_after_the_last_detach(engine, session):
         await table.origin.detach()
         await table.origin.detach()
         assert not [t for t in asyncio.all_tasks() if "headwater" in t.get_name()]
-        async with asyncio.timeout(5):
-            while await listeners(writer):
-                await asyncio.sleep(0)
+
+        async def nobody_listens():
+            return not await listeners(writer)
+
+        await outside(nobody_listens)
     assert not watch._listeners
 
 
