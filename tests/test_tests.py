@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import collections
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,12 @@ CHECKS = {"raises", "warns", "fail", "raise_for_status", "check_returncode", "ti
 # Uses of private names that are left, by the folder of the tests. Lower these; raise none.
 LEFT = {"delivery": 2, "eventlog": 16, "sql": 24, "web": 17, "test_testing.py": 2}
 
-TREES = {
-    str(path.relative_to(TESTS)): ast.parse(path.read_text())
-    for path in sorted(TESTS.rglob("*.py"))
-}
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """All modules of the tests by their path."""
+    paths = sorted(TESTS.rglob("*.py"))
+    return {str(path.relative_to(TESTS)): ast.parse(path.read_text()) for path in paths}
 
 
 def called(node: ast.AST) -> str:
@@ -93,12 +96,12 @@ def test_tests_use_no_private_names():
     # Tests extend the classes that start servers.
     shared = {
         word
-        for file, tree in TREES.items()
+        for file, tree in trees().items()
         if not Path(file).name.startswith("test_")
         for word in defined(tree)
     }
     found: dict[str, list[str]] = collections.defaultdict(list)
-    for file, tree in TREES.items():
+    for file, tree in trees().items():
         for name in private_names(tree, {*shared, *defined(tree)}):
             found[Path(file).parts[0]].append(f"{file}:{name}")
     wrong = [
@@ -130,7 +133,7 @@ def checks(function: ast.AST, known: set[str]) -> bool:
 def checking_functions() -> set[str]:
     """What fails when something is wrong: by itself, or by another such function."""
     variants: dict[str, list[ast.AST]] = collections.defaultdict(list)
-    for tree in TREES.values():
+    for tree in trees().values():
         for function in functions(tree):
             if not function.name.startswith("test_"):
                 variants[function.name].append(function)
@@ -148,7 +151,7 @@ def test_each_test_has_an_assertion():
     known = checking_functions()
     found = [
         f"{file}:{function.lineno}: {function.name}"
-        for file, tree in TREES.items()
+        for file, tree in trees().items()
         for function in functions(tree)
         if function.name.startswith("test_") and not checks(function, known)
     ]
@@ -176,14 +179,14 @@ def is_sleep(node: ast.AST) -> bool:
 
 def test_tests_wait_for_a_condition():
     """A sleep is a guess: too long on an idle machine and too short on a busy one."""
-    found = [each for file, tree in TREES.items() for each in guesses(file, tree)]
+    found = [each for file, tree in trees().items() for each in guesses(file, tree)]
     assert not found, "\n".join(found)
 
 
 def test_skips_have_a_reason():
     found = [
         f"{file}:{getattr(node, 'lineno', 0)}: {ast.unparse(node)}"
-        for file, tree in TREES.items()
+        for file, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
         and called(node) in ("skip", "skipif", "importorskip", "xfail")

@@ -7,6 +7,7 @@ servers that still run when the test has ended. A test's own figure is without i
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import resource
 from collections.abc import Iterator
@@ -50,14 +51,14 @@ def _spent_by(process: int) -> float:
 
 
 def _children(process: int) -> Iterator[int]:
-    for task in Path(f"/proc/{process}/task").glob("*/children"):
-        try:
-            found = [int(word) for word in task.read_text().split()]
-        except OSError:
-            continue
-        for child in found:
-            yield child
-            yield from _children(child)
+    found: list[int] = []
+    # A process or a thread may end while it is read.
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{process}/task"):
+            found += map(int, Path(f"/proc/{process}/task/{task}/children").read_text().split())
+    for child in found:
+        yield child
+        yield from _children(child)
 
 
 class Times:
