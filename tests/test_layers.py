@@ -196,6 +196,17 @@ def test_the_core_brings_no_framework_and_no_driver(modules: tuple[str, ...]):
     assert brought_along(*modules) == set()
 
 
+def test_the_command_line_brings_nothing_before_a_command_runs():
+    """`headwater --help` and each command's start must not wait for what others need."""
+    brought = brought_along("headwater.cli; headwater.cli.application()")
+    assert "typer" in brought
+    assert not brought & {"sqlalchemy", "fastapi", "starlette", "uvicorn", "httpx", "pydantic"}
+
+
+def test_a_start_of_the_backend_needs_no_alembic():
+    assert "alembic" not in brought_along("headwater.backend.server", "headwater.backend.schema")
+
+
 def test_the_client_brings_no_server():
     brought = brought_along("headwater.client", "headwater.client.sync")
     assert "httpx" in brought
