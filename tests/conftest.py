@@ -10,6 +10,9 @@ from support.postgres import Postgres
 
 pytest_plugins = ["support.cpu"]
 
+# Each httpx client would read all certificates of the system, which takes 30 ms. Tests speak HTTP.
+os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
+
 if sys.dont_write_bytecode:
     # A run starts hundreds of processes, and each would compile all that it imports. Nothing is
     # written beside the sources: it stands with what pytest keeps between runs.

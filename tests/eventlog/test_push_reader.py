@@ -255,7 +255,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(STEPS)
 async def test_whatever_is_lost_held_or_cut_each_record_comes_once_and_in_order(
     steps: list[str],
