@@ -1,8 +1,8 @@
 """``pytest --cpu-times``: the CPU time that each test and fixture takes, on Linux.
 
 It counts user and system time of the test's process and of all its child processes, also of
-servers that still run when the test has ended. A test's own figure is without its fixtures. A figure
-below 0 means that a process lost its parent, and with it the way to its time.
+servers that still run when the test has ended. A test's own figure is without its fixtures.
+A figure below 0 means that a process lost its parent, and with it the way to its time.
 """
 
 from __future__ import annotations
