@@ -20,7 +20,7 @@ from support.until import outside, succeeds
 from support.valkey import Valkey
 
 
-@pytest.fixture(params=[Valkey, Nats], ids=["redis", "nats"])
+@pytest.fixture(params=[Valkey, pytest.param(Nats, marks=pytest.mark.soak)], ids=["redis", "nats"])
 def engine(request: Any, tmp_path: Path) -> Iterator[Valkey | Nats]:
     server = request.param(tmp_path / "engine")
     asyncio.run(server.start())
