@@ -29,7 +29,10 @@ TASKS: dict[str, tuple[str, list[str]]] = {
     "test": ("the whole test suite", ["uv run pytest"]),
     "lint": ("ruff's rules", ["uv run ruff check"]),
     "format": ("rewrite files in ruff's format", ["uv run ruff format"]),
-    "format-check": ("list the files that are not in ruff's format", ["uv run ruff format --check"]),
+    "format-check": (
+        "list the files that are not in ruff's format",
+        ["uv run ruff format --check"],
+    ),
     "types": ("mypy --strict on the package", ["uv run mypy"]),
     "docs": ("write the generated parts of docs/ anew", ["uv run docs/generate.py"]),
     "docs-check": (

@@ -1,4 +1,4 @@
-"""What one of xdist's processes makes for all of them."""
+"""A folder that one of xdist's processes fills for all of them."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Postgres:
             os.chown(self.folder, NOBODY, NOBODY)
 
     def create(self) -> None:
-        """Make an empty cluster."""
+        """Make an empty cluster with initdb."""
         self.run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "--no-sync",
                  "--encoding", "UTF8", "--locale", "C")  # fmt: skip
 
@@ -100,7 +100,7 @@ class Postgres:
         return True
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """SIGINT is a fast shut-down, SIGQUIT as good as a crash."""
+        """End it: SIGINT is a fast shut-down, SIGQUIT is like a crash."""
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(how)
@@ -119,10 +119,11 @@ class Postgres:
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://postgres@/{database}?host={self.folder}"
 
-    def database(self, *, template: str | None = None) -> str:
-        """Create a database; its name."""
-        name = f"test_{next(self._names)}"
+    def database(self, name: str = "", *, template: str | None = None) -> str:
+        """Create a database, and drop one of that name first; returns its name."""
+        name = name or f"test_{next(self._names)}"
         with psycopg.connect(self.conninfo("postgres"), autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
             options = f" TEMPLATE {template}" if template else ""
             if connection.info.server_version >= 150000:
                 # It takes a tenth of the processor time that copying through the WAL takes.
