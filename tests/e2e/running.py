@@ -52,7 +52,7 @@ class Running(Server):
         self.database = self._database
         self.command = [HEADWATER, "serve"]
         # Each server has a log of its own, also where two share a folder.
-        self._log = folder / f"server-{self.port}.log"
+        self.log_file = folder / f"server-{self.port}.log"
         self._clients: list[httpx.Client] = []
         self._environment |= {f"HEADWATER_{k.upper()}": str(v) for k, v in settings.items()}
         self.load(seeded)
@@ -109,7 +109,7 @@ class Running(Server):
 
     def said(self) -> str:
         """Everything in its log."""
-        return self._log.read_text()
+        return self.log_file.read_text()
 
     def complaints(self) -> list[str]:
         """What no run may have in its log: tracebacks, and lines at error level."""

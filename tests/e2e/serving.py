@@ -47,7 +47,7 @@ class Server:
         self.address = f"http://127.0.0.1:{port}"
         self.api = httpx.Client(base_url=self.address, timeout=30)
         self._satellite = httpx.Client(base_url=self.address, timeout=30)
-        self._log = folder / "server.log"
+        self.log_file = folder / "server.log"
         self.folder = folder
         self._database = folder / "headwater.db"
         self._environment = {
@@ -73,7 +73,7 @@ class Server:
 
     def start(self) -> None:
         """Start, and wait until it is ready."""
-        with self._log.open("ab") as log:
+        with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 [HEADWATER, "serve"],
                 env=self._environment,
@@ -82,11 +82,11 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        waited(self._ready, STARTS_WITHIN, self._log.read_text, pause=0.05)
+        waited(self._ready, STARTS_WITHIN, self.log_file.read_text, pause=0.05)
 
     def _ready(self) -> bool:
         assert self._process is not None
-        assert self._process.poll() is None, self._log.read_text()
+        assert self._process.poll() is None, self.log_file.read_text()
         with contextlib.suppress(httpx.TransportError):
             return self.api.get("/readyz").status_code == 200
         return False

@@ -164,7 +164,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 async def test_a_disk_without_room(seeded: Path, small_disk: Path, tmp_path: Path):
     server = Running(seeded, small_disk)
     # The log is not to share the disk's fate.
-    server._log = tmp_path / "server.log"
+    server.log_file = tmp_path / "server.log"
     with contextlib.closing(server):
         await asyncio.to_thread(server.start)
         async with request(server.port, LOGS, headers=server.headers) as stream:
