@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import collections
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -223,7 +224,8 @@ def private_uses(file: str, tree: ast.AST, own: set[str]) -> Iterator[Use]:
                     yield Use(file, line, f".{key.value}")
 
 
-def all_uses() -> list[Use]:
+@cache
+def all_uses() -> tuple[Use, ...]:
     trees = {path: ast.parse(path.read_text()) for path in sorted(SOURCES.rglob("*.py"))}
     # A name that `delivery` defines does not excuse the same name on an object in `web`.
     own: dict[str, set[str]] = collections.defaultdict(set)
@@ -233,7 +235,7 @@ def all_uses() -> list[Use]:
     for path, tree in trees.items():
         file = path.relative_to(SOURCES)
         found += private_uses(str(file), tree, own[file.parts[0]])
-    return found
+    return tuple(found)
 
 
 def test_only_documented_names_of_other_packages_are_used():

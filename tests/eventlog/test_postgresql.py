@@ -37,8 +37,9 @@ class TestContract(EventLogContract):
         await other.close()
 
 
+@pytest.mark.soak
 class TestContractWithoutNotices(TestContract):
-    """A log that is told to use no NOTIFY, on an engine of the application's own."""
+    """A log without NOTIFY, on an engine of the application's own."""
 
     async def open(self) -> EventLog:
         class Owned(SqlLog):
