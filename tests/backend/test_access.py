@@ -60,7 +60,7 @@ async def following(port: int, path: str, **headers: str):
 
 async def ended(answer) -> int:
     """The status that a stream ends with."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         *_, last = await answer.rest()
     assert last.event == "error"
     return int(json.loads(last.data)["status"])
