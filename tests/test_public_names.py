@@ -76,41 +76,6 @@ EXCEPTIONS: Mapping[tuple[str, str], Exempt] = {
     ("web/uvicorn.py", "._unset_keepalive_if_required"): HAND_OVER,
 }
 
-# Names that web/ uses until it stands on FastAPI's public face. Delete lines; add none.
-BEING_REMOVED: frozenset[tuple[str, str]] = frozenset(
-    {
-        ("web/convention.py", "fastapi.dependencies.models.Dependant"),
-        ("web/convention.py", "fastapi.routing.iter_route_contexts"),
-        ("web/event_route.py", "._send"),
-        ("web/event_route.py", "fastapi.dependencies.models.Dependant"),
-        ("web/feed_route.py", "._send"),
-        ("web/feed_route.py", "fastapi.dependencies.models.Dependant"),
-        ("web/guards.py", "._embed_body_fields"),
-        ("web/guards.py", "fastapi.dependencies.models.Dependant"),
-        ("web/guards.py", "fastapi.dependencies.utils.get_parameterless_sub_dependant"),
-        ("web/guards.py", "fastapi.dependencies.utils.solve_dependencies"),
-        ("web/guards.py", "fastapi.routing._effective_route_context_var"),
-        ("web/guards.py", "fastapi.routing.get_request_handler"),
-        ("web/openapi.py", "fastapi.routing.iter_route_contexts"),
-        ("web/paging.py", "._query_params"),
-        ("web/routing.py", "._get_routes_version"),
-        ("web/routing.py", "._headwater"),
-        ("web/routing.py", "._routes_version"),
-        ("web/routing.py", "fastapi.routing._IncludedRouter"),
-        ("web/routing.py", "starlette._utils.get_route_path"),
-        ("web/shortcut.py", "._routes_version"),
-        ("web/shortcut.py", "fastapi.routing._EffectiveRouteContext"),
-        ("web/shortcut.py", "fastapi.routing._IncludedRouter"),
-        ("web/shortcut.py", "starlette.middleware.exceptions.ExceptionMiddleware"),
-        ("web/steps.py", "fastapi._compat.ModelField"),
-        ("web/steps.py", "fastapi.dependencies.models.Dependant"),
-        ("web/steps.py", "fastapi.dependencies.models._is_coroutine_callable"),
-        ("web/steps.py", "fastapi.dependencies.utils._get_param_model"),
-        ("web/steps.py", "fastapi.dependencies.utils.request_params_to_args"),
-        ("web/steps.py", "fastapi.telemetry._api.get_telemetry_data"),
-    }
-)
-
 
 class Use(NamedTuple):
     """One place where a private name of another package is used."""
@@ -240,15 +205,14 @@ def all_uses() -> tuple[Use, ...]:
 
 def test_only_documented_names_of_other_packages_are_used():
     """A minor release of FastAPI must not end a Headwater that works."""
-    allowed = {*EXCEPTIONS, *BEING_REMOVED}
-    wrong = [str(use) for use in all_uses() if (use.file, use.name) not in allowed]
+    wrong = [str(use) for use in all_uses() if (use.file, use.name) not in EXCEPTIONS]
     assert not wrong, "\n".join(wrong)
 
 
 def test_exceptions_are_few_and_each_is_needed():
     used = {(use.file, use.name) for use in all_uses()}
     assert len(EXCEPTIONS) <= MOST
-    assert not {*EXCEPTIONS, *BEING_REMOVED} - used, "these are exempt and used by nobody"
+    assert not set(EXCEPTIONS) - used, "these are exempt and used by nobody"
 
 
 @pytest.mark.parametrize(

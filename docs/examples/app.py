@@ -7,11 +7,13 @@ from headwater.sql import Table
 from headwater.web.fastapi import LiveRouter, Source
 
 app = FastAPI(lifespan=open_shop)
-live = LiveRouter(heartbeat=30.0)
-live.install(app, prefix="/api")
+live = LiveRouter()
 ORDERS = Table(engine, Order)
 
 
 @live.feed("/orders", item=OrderItem, collection="orders", event="order")
 async def orders(city: str | None = None) -> Source:
     return ORDERS.where(city=city)
+
+
+app.include_router(live, prefix="/api")
