@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Hashable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -18,22 +26,12 @@ from headwater.errors import DeclarationError, SourceUnavailableError, UsageErro
 from headwater.feeds.source import Change, Filter, Page, Place, Window
 from headwater.sql.faults import unavailable
 from headwater.sql.model import TableModel, as_utc
-
-__all__ = [
-    "TRIM_STEP",
-    "ChangeBatch",
-    "ClosingWatch",
-    "CommitWatch",
-    "Head",
-    "Row",
-    "TableReader",
-    "Trim",
-    "in_window",
-    "latest_of",
-    "left_at",
-]
+from headwater.sql.tracking import TABLES
 
 Row = Sequence[Any]
+# The key and the moment of an item in a window.
+Member = tuple[Mapping[str, Any], datetime]
+P = TypeVar("P", bound=Place)
 
 # Rows that one transaction of a trim removes: few enough that writers wait some milliseconds.
 TRIM_STEP = 500
@@ -96,19 +94,35 @@ class ClosingWatch(CommitWatch):
             await closing
 
 
-class Trim(Protocol):
-    """One run of retention on a table."""
+class Trim(ABC):
+    """One run of retention on a table.
 
+    An append-only table loses rows; a keyed one loses only its removals.
+
+    Arguments:
+        cutoff, column: remove what is older than this, by this date-time.
+        max_count: remove all but so many of the newest.
+    """
+
+    def __init__(
+        self, model: TableModel, cutoff: datetime | None, column: str | None, max_count: int | None
+    ) -> None:
+        self.model = model
+        self.own = TABLES.c.name == model.tracking.name
+        self.cutoff = cutoff
+        self.column = column
+        self.max_count = max_count
+
+    @abstractmethod
     async def announce(self, connection: AsyncConnection) -> bool:
         """Find what will be removed, and record that positions before it expire soon.
 
         Returns whether any position expires that is valid now.
         """
-        ...
 
+    @abstractmethod
     async def step(self, connection: AsyncConnection) -> int:
         """Remove the oldest of it. Returns how many; fewer than ``TRIM_STEP`` at the end."""
-        ...
 
 
 class TableReader(ABC):
@@ -138,6 +152,8 @@ class TableReader(ABC):
             one.sync_engine if isinstance(one, AsyncEngine) else one for one in (engine, *listen)
         ]
         self._name = f"table {model.name}"
+        # The declaration that was checked last; it seldom changes.
+        self._declared: str | None = ""
 
     @abstractmethod
     def parse(self, text: str) -> Place:
@@ -181,13 +197,13 @@ class TableReader(ABC):
 
     @abstractmethod
     async def page_after(
-        self, wanted: Filter, window: Window | None, limit: int, after: Place
+        self, wanted: Filter, window: Window | None, limit: int, after: Place, /
     ) -> Page:
         """The changes just after a place."""
 
     @abstractmethod
     async def page_before(
-        self, wanted: Filter, window: Window | None, limit: int, before: Place | None
+        self, wanted: Filter, window: Window | None, limit: int, before: Place | None, /
     ) -> Page:
         """The newest rows, or those just before a place."""
 
@@ -195,11 +211,7 @@ class TableReader(ABC):
         """As ``Source.revision``, for all selections without a window."""
         return None
 
-    async def members(
-        self,
-        wanted: Filter,  # noqa: ARG002 - for tables with windows
-        window: Window,  # noqa: ARG002
-    ) -> Sequence[tuple[Mapping[str, Any], datetime]]:
+    async def members(self, _: Filter, __: Window, /) -> Sequence[Member]:
         """As ``Source.members``."""
         return ()
 
@@ -246,21 +258,25 @@ class TableReader(ABC):
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[AsyncConnection]:
         """A connection from the pool; errors of the database are SourceUnavailableError."""
-        try:
+        with self.translated():
             async with self.engine.connect() as connection:
                 yield connection
-        except Exception as error:
-            self._raise_unavailable(error)
-            raise
 
-    def _raise_unavailable(self, error: Exception) -> None:
-        """Raise SourceUnavailableError if the error will pass by itself; else return."""
-        said = unavailable(error)
-        if said is not None:
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Raise SourceUnavailableError for an error of the database that will pass by itself."""
+        try:
+            yield
+        except Exception as error:
+            said = unavailable(error)
+            if said is None:
+                raise
             raise SourceUnavailableError(self._name, said) from error
 
-    def _check_declared(self, declared: str | None) -> None:
+    def check_declared(self, declared: str | None) -> None:
         """Check what the database keeps of the tracking; None if it keeps nothing."""
+        if declared == self._declared:
+            return
         tracking = self.model.tracking
         if declared is None:
             raise SourceUnavailableError(
@@ -271,6 +287,13 @@ class TableReader(ABC):
                 f"{self._name}: its triggers were made for {declared}, the model declares "
                 f"{tracking.declared()}; a migration with add_tracking() is missing"
             )
+        self._declared = declared
+
+    def own_place(self, place: Place | None, kind: type[P]) -> P:
+        """The place itself. Raises UsageError for one of another kind of table."""
+        if not isinstance(place, kind):
+            raise UsageError(f"{place!r} is not a place in {self._name}")
+        return place
 
 
 def latest_of(one: datetime | None, other: datetime | None) -> datetime | None:

@@ -17,27 +17,9 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from headwater.sql.filters import Condition
 from headwater.sql.model import TableModel
-from headwater.sql.postgresql.place import ROW, At, SnapshotPlace
 from headwater.sql.postgresql.snapshot import TransactionSnapshot
 from headwater.sql.postgresql.types import XID8, PgSnapshot, as_xid
 from headwater.sql.tracking import REMOVALS, TABLES
-
-__all__ = [
-    "DECLARED",
-    "FACTS",
-    "LIFE",
-    "SHORT_LIFE",
-    "Facts",
-    "above",
-    "below_values",
-    "bound",
-    "fact_columns",
-    "client_has",
-    "key_values",
-    "place_values",
-    "running",
-    "top",
-]
 
 # How many columns the facts are.
 FACTS = 11
@@ -55,7 +37,6 @@ ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END,
 # Where the user may not read that, as with some providers.
 SHORT_LIFE = "(SELECT oid::text FROM pg_database WHERE datname = current_database())"
 
-_ALL = 2**63 - 1
 _TOTAL = "pg_snapshot_xmin(pg_current_snapshot())"
 _PROMPT = (
     f"(SELECT CASE WHEN pg_is_in_recovery() THEN {_TOTAL} "
@@ -154,45 +135,6 @@ def fact_columns(
     ]
 
 
-def place_values(place: SnapshotPlace) -> dict[str, Any]:
-    """A client's place as parameters. It may have a part of a running transaction, or of xmax."""
-    snapshot = place.snapshot
-    parts = {part.xid: part for part in place.parts}
-    lows = [_least(parts.get(xid)) for xid in snapshot.running]
-    row, gone = _least(parts.get(snapshot.xmax))
-    values = {
-        "xmax": str(snapshot.xmax),
-        "row_least": row,
-        "gone_least": gone,
-        "running": [str(xid) for xid in snapshot.running],
-        "row_lows": [low[0] for low in lows],
-        "gone_lows": [low[1] for low in lows],
-        "had": snapshot.for_postgres(),
-        "part_xids": [str(xid) for xid in parts],
-        "part_rows": [_least(part)[0] for part in parts.values()],
-    }
-    return values | key_values(top(place), "top_key")
-
-
-def _least(part: At | None) -> tuple[int, int]:
-    """The numbers of the last row and the last removal that the client has of a transaction."""
-    if part is None:
-        return -1, -1
-    return (part.number, _ALL) if part.kind == ROW else (-1, part.number)
-
-
-def top(place: SnapshotPlace) -> At | None:
-    """The part of the transaction at xmax, if it ends among the rows older than the tracking."""
-    part = place.parts[-1] if place.parts else None
-    return part if part is not None and part.key else None
-
-
-def key_values(at: At | None, name: str) -> dict[str, Any]:
-    """The columns of an older row's key as parameters."""
-    keys = [] if at is None or not at.key else at.keys
-    return {f"{name}_{n}": key for n, key in enumerate(keys)}
-
-
 def above(
     columns: Sequence[sa.ColumnElement[Any]],
     xid: str,
@@ -241,12 +183,3 @@ def client_has(xid: sa.ColumnElement[int], number: sa.ColumnElement[int]) -> Con
         ),
         sa.exists(sa.select(1).select_from(named).where(named.c.xid == xid, number <= named.c.low)),
     )
-
-
-def below_values(at: At | None, xmax: int) -> dict[str, Any]:
-    """The parameters of a page that ends before a change, or below a transaction."""
-    if at is None:
-        return {"below_xid": str(xmax), "below_number": -1}
-    number = at.number if at.kind == ROW else -1
-    values = {"below_xid": str(at.xid), "below_number": number}
-    return values | key_values(at, "below_key")
