@@ -26,15 +26,12 @@ from headwater.errors import DeclarationError, SourceUnavailableError, UsageErro
 from headwater.feeds.source import Change, Filter, Page, Place, Window
 from headwater.sql.faults import unavailable
 from headwater.sql.model import TableModel, as_utc
-from headwater.sql.tracking import TABLES
+from headwater.sql.trim import STEP, Trim
 
 Row = Sequence[Any]
 # The key and the moment of an item in a window.
 Member = tuple[Mapping[str, Any], datetime]
 P = TypeVar("P", bound=Place)
-
-# Rows that one transaction of a trim removes: few enough that writers wait some milliseconds.
-TRIM_STEP = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +76,7 @@ class ClosingWatch(CommitWatch):
     """A watch that frees something else too when it stops.
 
     Arguments:
-        close: called before the watch stops; its result is awaited after.
+        close: called once, before the watch stops.
     """
 
     def __init__(self, watch: CommitWatch, close: Callable[[], Awaitable[None]]) -> None:
@@ -87,42 +84,10 @@ class ClosingWatch(CommitWatch):
         self._close = close
 
     async def stop(self) -> None:
-        closing = self._close()
         try:
-            await self._watch.stop()
+            await self._close()
         finally:
-            await closing
-
-
-class Trim(ABC):
-    """One run of retention on a table.
-
-    An append-only table loses rows; a keyed one loses only its removals.
-
-    Arguments:
-        cutoff, column: remove what is older than this, by this date-time.
-        max_count: remove all but so many of the newest.
-    """
-
-    def __init__(
-        self, model: TableModel, cutoff: datetime | None, column: str | None, max_count: int | None
-    ) -> None:
-        self.model = model
-        self.own = TABLES.c.name == model.tracking.name
-        self.cutoff = cutoff
-        self.column = column
-        self.max_count = max_count
-
-    @abstractmethod
-    async def announce(self, connection: AsyncConnection) -> bool:
-        """Find what will be removed, and record that positions before it expire soon.
-
-        Returns whether any position expires that is valid now.
-        """
-
-    @abstractmethod
-    async def step(self, connection: AsyncConnection) -> int:
-        """Remove the oldest of it. Returns how many; fewer than ``TRIM_STEP`` at the end."""
+            await self._watch.stop()
 
 
 class TableReader(ABC):
@@ -237,7 +202,7 @@ class TableReader(ABC):
             async with self.connected() as connection:
                 step = await run.step(connection)
                 await connection.commit()
-            removed, more = removed + step, step == TRIM_STEP
+            removed, more = removed + step, step == STEP
         return removed
 
     @abstractmethod
@@ -272,6 +237,16 @@ class TableReader(ABC):
             if said is None:
                 raise
             raise SourceUnavailableError(self._name, said) from error
+
+    def change(
+        self, place: Place, values: Mapping[str, Any], removed: bool, moment: datetime | None
+    ) -> Change:
+        """The change of a row with these values, by attribute."""
+        key = None
+        if self.model.tracking.keyed:
+            key = {name: values[name] for name in self.model.key}
+        item = None if removed else values
+        return Change(place, values, item, removed=removed, key=key, moment=moment)
 
     def check_declared(self, declared: str | None) -> None:
         """Check what the database keeps of the tracking; None if it keeps nothing."""

@@ -44,6 +44,20 @@ class Lack(NamedTuple):
     among: str = ""
 
 
+class Selection(NamedTuple):
+    """What is read of a table.
+
+    Attributes:
+        form: of its filter.
+        column: of its window.
+        shown: of the table's windows: changes carry this moment.
+    """
+
+    form: Filter
+    column: str | None = None
+    shown: str | None = None
+
+
 class Statements(ABC):
     """Writes the statements of one table.
 
@@ -51,11 +65,14 @@ class Statements(ABC):
         order: the columns of a row that order its change.
         old_order: those of the change of the row that a removal removed.
         complete: the condition for rows whose changes are sent.
+        removal_order, removal_complete: the same of removals.
     """
 
     order: Sequence[Column]
     old_order: Sequence[Column]
     complete: Condition
+    removal_order: Sequence[Column]
+    removal_complete: Condition
 
     def __init__(self, model: TableModel) -> None:
         self.model = model
@@ -71,7 +88,7 @@ class Statements(ABC):
         """The newest rows, or the newest before a place."""
         form, known = form_of(wanted)
         kind, values = self.before(before)
-        query = self._newest(form, _column(window), self.model.window, kind)
+        query = self._newest(self._selection(form, window), kind)
         return query, {"count": count, **known, **self._cutoff(window, now), **values}
 
     def after(
@@ -81,7 +98,7 @@ class Statements(ABC):
         # The tail's own reads need no form.
         form, known = (wanted, {}) if wanted == EVERYTHING else form_of(wanted)
         lack, values = self.lacking(place, window)
-        query = self._after(form, _column(window), self.model.window, lack)
+        query = self._after(self._selection(form, window), lack)
         return query, {"count": count, **known, **self._cutoff(window, now), **values}
 
     def members(self, wanted: Filter, window: Window, now: datetime) -> Asked:
@@ -95,21 +112,14 @@ class Statements(ABC):
         )
         return query, {**known, **self._cutoff(window, now)}
 
-    def build_after(
-        self, wanted: Filter, column: str | None, shown: str | None, lack: Lack
-    ) -> Query:
-        """As ``after``, without its parameters.
-
-        Arguments:
-            column: of the selection's window.
-            shown: of the table's windows.
-        """
-        parts = [self._rows(wanted, self.above(lack), more=self.of_running(lack))]
+    def build_after(self, selected: Selection, lack: Lack) -> Query:
+        """As ``after``, without its parameters."""
+        parts = [self._rows(selected.form, self.above(lack), more=self.of_running(lack))]
         if self.model.tracking.keyed:
-            parts += self.removals(self._removal(wanted, column, lack), lack)
-        if column is not None:
-            parts.append(self._leavers(wanted, column, lack))
-        return self.whole(self._merged(parts), wanted, column, shown, self.model.tracking.keyed)
+            parts += self.removals(self._removal(selected, lack), lack)
+        if selected.column is not None:
+            parts.append(self._leavers(selected.form, selected.column, lack))
+        return self.whole(self._merged(parts), selected, self.model.tracking.keyed)
 
     @abstractmethod
     def before(self, place: Any) -> tuple[str, dict[str, Any]]:
@@ -152,14 +162,7 @@ class Statements(ABC):
         """The columns by which changes are sent; what left a window comes first."""
 
     @abstractmethod
-    def whole(
-        self,
-        picked: sa.Subquery,
-        wanted: Filter,
-        column: str | None,
-        shown: str | None,
-        removals: bool,
-    ) -> Query:
+    def whole(self, picked: sa.Subquery, selected: Selection, removals: bool) -> Query:
         """Fetch what was picked, with the facts of the same moment."""
 
     @abstractmethod
@@ -182,38 +185,40 @@ class Statements(ABC):
     def parameter(self, name: str, column: str) -> Column:
         """A moment to compare a column with."""
 
+    def age(self, column: str | None) -> Column:
+        """The date-time by which a table is trimmed; None stands for that of removals."""
+        return REMOVALS.c.at if column is None else self.moment(column)
+
     @abstractmethod
-    def stored(self, column: str, moment: datetime) -> Any:
+    def stored(self, column: str | None, moment: datetime) -> Any:
         """A moment as the column stores it."""
 
-    def last_left(self, wanted: Filter, column: str | None) -> Column:
+    def last_left(self, selected: Selection) -> Column:
         """The moment of the last row of a selection that left its window."""
-        if column is None:
+        if selected.column is None:
             return sa.null()
-        moment = self.moment(column)
-        left = moment <= self.parameter("cutoff", column)
-        query = sa.select(sa.func.max(moment)).where(self.filters.matches(wanted), left)
+        moment = self.moment(selected.column)
+        left = moment <= self.parameter("cutoff", selected.column)
+        query = sa.select(sa.func.max(moment)).where(self.filters.matches(selected.form), left)
         return query.scalar_subquery()
 
-    def _build_newest(
-        self, wanted: Filter, column: str | None, shown: str | None, kind: str
-    ) -> Query:
-        conditions = [self.complete, self.below(kind)]
+    def _build_newest(self, selected: Selection, kind: str) -> Query:
+        conditions, column = [self.complete, self.below(kind)], selected.column
         if column is not None:
             conditions.append(self.moment(column) > self.parameter("cutoff", column))
-        rows = self._rows(wanted, sa.and_(*conditions), descending=True)
-        return self.whole(rows.subquery("picked"), wanted, column, shown, False)
+        rows = self._rows(selected.form, sa.and_(*conditions), descending=True)
+        return self.whole(rows.subquery("picked"), selected, False)
 
     def _rows(
         self,
-        wanted: Filter,
+        form: Filter,
         condition: Condition,
         *,
         more: Callable[[Query], Sequence[Query]] | None = None,
         descending: bool = False,
     ) -> Query:
         order = [part.desc() if descending else part for part in self.order]
-        rows = [self.row(ROW).where(*each) for each in self.filters.conjunctions(wanted)]
+        rows = [self.row(ROW).where(*each) for each in self.filters.conjunctions(form)]
         found = [one.where(condition).order_by(*order).limit(COUNT) for one in rows]
         if more is not None:
             found += [further for one in rows for further in more(one)]
@@ -231,15 +236,16 @@ class Statements(ABC):
         every = sa.union_all(*(sa.select(part.subquery()) for part in parts)).subquery()
         return sa.select(every).order_by(*self.sorting(every)).limit(COUNT).subquery("picked")
 
-    def _removal(self, wanted: Filter, column: str | None, lack: Lack) -> Query:
+    def _removal(self, selected: Selection, lack: Lack) -> Query:
         matches = [
             sa.and_(*(self.old(name) == self.filters.value(name, slot) for name, slot in each))
             if each
             else sa.true()
-            for each in wanted.any_of
+            for each in selected.form.any_of
         ]
         mine = REMOVALS.c.table_name == self.model.tracking.name
         found = self.row(GONE).where(mine, sa.or_(sa.false(), *matches))
+        column = selected.column
         if column is None or not lack.told:
             return found
         # The row may have left the client's window before it was removed.
@@ -251,11 +257,11 @@ class Statements(ABC):
         left = sa.and_(self.has(self.old_order), sa.or_(moment < edge, same))
         return found.where(sa.not_(sa.func.coalesce(left, sa.false())))
 
-    def _leavers(self, wanted: Filter, column: str, lack: Lack) -> Query:
+    def _leavers(self, form: Filter, column: str, lack: Lack) -> Query:
         """The rows that a client has, and that left its window after those it was sent."""
         moment, edge = self.moment(column), self.parameter("edge", column)
         found = self.row(LEFT, moment).where(
-            self.filters.matches(wanted),
+            self.filters.matches(form),
             self.has(self.order),
             moment <= self.parameter("cutoff", column),
         )
@@ -267,11 +273,10 @@ class Statements(ABC):
             found = found.where(later)
         return found.order_by(moment, *self.order).limit(COUNT)
 
+    def _selection(self, form: Filter, window: Window | None) -> Selection:
+        return Selection(form, None if window is None else window.column, self.model.window)
+
     def _cutoff(self, window: Window | None, now: datetime) -> dict[str, Any]:
         if window is None:
             return {}
         return {"cutoff": self.stored(window.column, now - window.length)}
-
-
-def _column(window: Window | None) -> str | None:
-    return None if window is None else window.column

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,10 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from headwater.sql.filters import Condition
-from headwater.sql.model import TableModel
 from headwater.sql.postgresql.snapshot import TransactionSnapshot
 from headwater.sql.postgresql.types import XID8, PgSnapshot, as_xid
-from headwater.sql.tracking import REMOVALS, TABLES
 
 # How many columns the facts are.
 FACTS = 11
@@ -44,7 +41,6 @@ _PROMPT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
 class Facts:
     """The facts of one statement.
 
@@ -52,7 +48,6 @@ class Facts:
         epoch: of the table on this server.
         floor: changes of transactions up to this one may have been trimmed.
         retiring: those up to this one are trimmed next; None if none are.
-        declared: what the triggers were made for.
         standby: the server is a hot standby.
         now: the transactions whose changes the statement returns.
         seen: the snapshot itself; a standby's does not say what runs.
@@ -61,78 +56,23 @@ class Facts:
         last_left: the moment of the last row of the selection that left the time window.
     """
 
-    epoch: str
-    floor: int
-    retiring: int | None
-    declared: str
-    standby: bool
-    now: TransactionSnapshot
-    seen: TransactionSnapshot
-    held: bool
-    newest: int
     last_left: datetime | None
 
-    @classmethod
-    def of(cls, row: Sequence[Any], total: bool) -> Facts:
-        """Read the first columns of a row."""
-        epoch, floor, retiring, declared, life, standby, text, newest, gone, held, left = row[
-            :FACTS
-        ]
-        name = hashlib.blake2s(f"{epoch} {life}".encode(), digest_size=6).hexdigest()
-        seen = now = TransactionSnapshot.from_postgres(text)
+    def __init__(self, row: Sequence[Any], total: bool) -> None:
+        epoch, self.floor, self.retiring, _, life, self.standby, text, *rest = row[:FACTS]
+        newest, gone, held, self.last_left = rest
+        self.epoch = hashlib.blake2s(f"{epoch} {life}".encode(), digest_size=6).hexdigest()
+        self.seen = self.now = TransactionSnapshot.from_postgres(text)
         # A standby knows only a transaction below which none runs.
-        if total or standby:
-            now = TransactionSnapshot(int(text.partition(":")[0]))
-        latest = max(newest or 0, gone or 0)
-        return cls(name, floor, retiring, declared, standby, now, seen, bool(held), latest, left)
+        if total or self.standby:
+            self.now = TransactionSnapshot(int(text.partition(":")[0]))
+        self.newest: int = max(newest or 0, gone or 0)
+        self.held = bool(held)
 
 
 def bound(total: bool) -> sa.ColumnElement[int]:
     """The first transaction whose changes are not sent yet."""
     return sa.literal_column(_TOTAL if total else _PROMPT, XID8())
-
-
-def fact_columns(
-    model: TableModel, *, total: bool, control: bool, first: sa.ColumnElement[bool] | None
-) -> list[sa.ColumnElement[Any]]:
-    """The columns, but for the last one.
-
-    Arguments:
-        total: count only transactions below which none is running.
-        control: the user may read the server's control file.
-        first: the row that carries the snapshot, which may be long; None for all.
-    """
-    columns: list[tuple[sa.ColumnElement[int], sa.ColumnElement[int], sa.ColumnElement[bool]]] = [
-        (model.number, model.order, sa.true())
-    ]
-    if model.tracking.keyed:
-        mine = REMOVALS.c.table_name == model.tracking.name
-        columns.append((REMOVALS.c.change, REMOVALS.c.number, mine))
-    # Each reads one row of the index; EXISTS would read the table.
-    every = [
-        sa.select(xid).where(condition).order_by(xid.desc(), number.desc()).limit(1)
-        for xid, number, condition in columns
-    ]
-    latest = [
-        one.where(xid < bound(total)).scalar_subquery()
-        for one, (xid, _, _) in zip(every, columns, strict=True)
-    ]
-    held = [one.scalar_subquery() >= bound(total) for one in every]
-    now: sa.ColumnElement[Any] = sa.literal_column("(SELECT pg_current_snapshot()::text)", sa.Text)
-    if first is not None:
-        now = sa.case((first, now))
-    return [
-        TABLES.c.epoch,
-        TABLES.c.floor,
-        TABLES.c.retiring,
-        TABLES.c.declared,
-        sa.literal_column(LIFE if control else SHORT_LIFE, sa.Text).label("headwater_life"),
-        sa.func.pg_is_in_recovery().label("headwater_standby"),
-        now.label("headwater_now"),
-        latest[0].label("headwater_newest"),
-        (latest[1] if len(latest) > 1 else sa.null()).label("headwater_gone"),
-        sa.or_(*held).label("headwater_held"),
-    ]
 
 
 def above(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -20,7 +19,6 @@ from headwater.sql.postgresql.revision import Revision, revision_of
 from headwater.sql.postgresql.snapshot import NOTHING, TransactionSnapshot
 from headwater.sql.postgresql.statements import PICKED, PostgreSQLStatements
 from headwater.sql.postgresql.triggers import channel, triggers
-from headwater.sql.postgresql.trim import PostgreSQLTrim
 from headwater.sql.postgresql.watch import ChannelWatch
 from headwater.sql.reader import (
     ChangeBatch,
@@ -30,12 +28,12 @@ from headwater.sql.reader import (
     Member,
     Row,
     TableReader,
-    Trim,
     in_window,
     latest_of,
     left_at,
 )
 from headwater.sql.statements import GONE, LEFT
+from headwater.sql.trim import Trim
 
 # Columns of what was picked, behind the facts.
 _XID, _KIND, _NUMBER, _MOMENT, _OLDER, _FIRST = range(FACTS, FACTS + PICKED + 1)
@@ -216,7 +214,11 @@ class PostgreSQLReader(TableReader):
         return [(dict(zip(self.model.key, row, strict=False)), as_utc(row[-1])) for row in rows]
 
     def trimming(self, cutoff: datetime | None, column: str | None, max_count: int | None) -> Trim:
-        return PostgreSQLTrim(self.model, cutoff, column, max_count)
+        tracking = self.model.tracking
+        # A transaction that still runs may add changes below those of younger ones.
+        statements = PostgreSQLStatements(self.model, total=True)
+        notified = channel(tracking) if tracking.notify else None
+        return Trim(statements, cutoff, column, max_count, notified)
 
     def watch_commits(
         self,
@@ -229,9 +231,9 @@ class PostgreSQLReader(TableReader):
         watch = ChannelWatch(self.engine, name, tracking.table, wake, known, writers=self._writers)
         revision = self._revision = revision_of(self.engine)
 
-        def close() -> Awaitable[None]:
+        async def close() -> None:
             self._revision = None
-            return revision.release()
+            await revision.release()
 
         return ClosingWatch(watch, close)
 
@@ -253,7 +255,7 @@ class PostgreSQLReader(TableReader):
 
     def _facts(self, rows: Sequence[Row]) -> Facts:
         self.check_declared(rows[0][DECLARED] if rows else None)
-        return Facts.of(rows[0], self._total)
+        return Facts(rows[0], self._total)
 
     def _note(self, epoch: str, xmax: int) -> None:
         """Keep later ends of pages from falling behind this, whatever rows are deleted."""
@@ -287,16 +289,10 @@ class PostgreSQLReader(TableReader):
         moment = None if row[_MOMENT] is None else as_utc(row[_MOMENT])
         if row[_KIND] == GONE:
             names = (*self.model.key, *self.model.kept)
-            old = dict(zip(names, row[_FIRST:], strict=False))
-            return Change(place, old, removed=True, key=self._key(old), moment=moment)
+            return self.change(place, dict(zip(names, row[_FIRST:], strict=False)), True, moment)
         own = row[len(row) - len(self._attributes) :]
         values = dict(zip(self._attributes, own, strict=True))
-        key = self._key(values) if self.model.tracking.keyed else None
-        item = None if removed else values
-        return Change(place, values, item, removed=removed, key=key, moment=moment)
-
-    def _key(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: values[name] for name in self.model.key}
+        return self.change(place, values, removed, moment)
 
 
 def _short(seen: TransactionSnapshot) -> TransactionSnapshot:

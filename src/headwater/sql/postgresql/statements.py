@@ -12,14 +12,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from headwater.feeds.source import Filter, Window
+from headwater.feeds.source import Window
 from headwater.sql.filters import Condition, Query
 from headwater.sql.model import TableModel, date_time_type
-from headwater.sql.postgresql.conditions import above, bound, client_has, fact_columns, running
+from headwater.sql.postgresql.conditions import LIFE, SHORT_LIFE, above, bound, client_has, running
 from headwater.sql.postgresql.place import At, SnapshotPlace
 from headwater.sql.postgresql.triggers import qualified, trigger_name, triggers
 from headwater.sql.postgresql.types import as_xid
-from headwater.sql.statements import COUNT, GONE, LEFT, ROW, Column, Lack, Statements
+from headwater.sql.statements import COUNT, GONE, LEFT, ROW, Column, Lack, Selection, Statements
 from headwater.sql.tracking import CHANGE, ORDER, REMOVALS, TABLES
 
 # Columns of a picked change, after the facts: transaction, kind, number, moment, older row's key.
@@ -44,11 +44,13 @@ class PostgreSQLStatements(Statements):
         number = sa.cast(_field(REMOVALS.c.old, ORDER), sa.BigInteger)
         self.old_order = [as_xid(_field(REMOVALS.c.old, CHANGE)), number]
         self.complete = model.number < bound(total)
+        self.removal_order = [REMOVALS.c.change, REMOVALS.c.number]
+        self.removal_complete = REMOVALS.c.change < bound(total)
         self.head = self._build_head()
 
     def _build_head(self) -> Query:
         """The facts, the number of triggers, and whether rows are of future transactions."""
-        model, tracking = self.model, self.model.tracking
+        tracking = self.model.tracking
         names = [trigger_name(tracking, kind) for kind in triggers(tracking, "")]
         found = sa.table("pg_trigger", *map(sa.column, ("tgrelid", "tgname", "tgenabled"))).c
         table = qualified(tracking).replace("'", "''")
@@ -62,10 +64,38 @@ class PostgreSQLStatements(Statements):
             .scalar_subquery()
         )
         beyond: sa.ColumnElement[int] = sa.literal_column("pg_snapshot_xmax(pg_current_snapshot())")
-        latest = sa.select(model.number).order_by(model.number.desc(), model.order.desc()).limit(1)
-        future = latest.scalar_subquery() >= beyond
-        facts = fact_columns(model, total=self._total, control=self._control, first=None)
-        return sa.select(*facts, sa.null(), present, future).where(TABLES.c.name == tracking.name)
+        future = _latest(self.order).scalar_subquery() >= beyond
+        return sa.select(*self._facts(sa.true()), sa.null(), present, future).where(
+            TABLES.c.name == tracking.name
+        )
+
+    def _facts(self, first: Condition) -> list[Column]:
+        """The columns of ``Facts``, but for the last one.
+
+        ``first``: the row that carries the snapshot, which may be long.
+        """
+        # Each reads one row of the index; EXISTS would read the table.
+        newest = [_latest(self.order)]
+        if self.model.tracking.keyed:
+            mine = REMOVALS.c.table_name == self.model.tracking.name
+            newest.append(_latest(self.removal_order).where(mine))
+        held = [one.scalar_subquery() >= bound(self._total) for one in newest]
+        complete = (self.complete, self.removal_complete)
+        sent = [one.where(each) for one, each in zip(newest, complete, strict=False)]
+        life = sa.literal_column(LIFE if self._control else SHORT_LIFE, sa.Text)
+        snapshot = sa.literal_column("(SELECT pg_current_snapshot()::text)", sa.Text)
+        return [
+            TABLES.c.epoch,
+            TABLES.c.floor,
+            TABLES.c.retiring,
+            TABLES.c.declared,
+            life.label("headwater_life"),
+            sa.func.pg_is_in_recovery().label("headwater_standby"),
+            sa.case((first, snapshot)).label("headwater_now"),
+            sent[0].scalar_subquery().label("headwater_newest"),
+            (sent[1].scalar_subquery() if len(sent) > 1 else sa.null()).label("headwater_gone"),
+            sa.or_(*held).label("headwater_held"),
+        ]
 
     def before(self, place: SnapshotPlace | None) -> tuple[str, dict[str, Any]]:
         if place is None:
@@ -125,12 +155,12 @@ class PostgreSQLStatements(Statements):
         return lambda rows: [self._ran(pending, rows, self.model.number, self.model.order)]
 
     def removals(self, base: Query, lack: Lack) -> list[Query]:
-        order = (REMOVALS.c.change, REMOVALS.c.number)
+        order = self.removal_order
         one, other = above(order, "xmax", "gone_least")
-        past = base.where(one > other, REMOVALS.c.change < bound(self._total))
+        past = base.where(one > other, self.removal_complete)
         found = [past.order_by(*order).limit(COUNT)]
         if lack.ran:
-            found.append(self._ran(running("gone_lows"), base, *order))
+            found.append(self._ran(running("gone_lows"), base, order[0], order[1]))
         return found
 
     def has(self, order: Sequence[Column]) -> Condition:
@@ -163,15 +193,8 @@ class PostgreSQLStatements(Statements):
         keys = [columns[f"key_{at}"] for at in range(len(self.keys))]
         return [columns.kind > LEFT, columns.left, columns.xid, columns.kind, columns.number, *keys]
 
-    def whole(
-        self,
-        picked: sa.Subquery,
-        wanted: Filter,
-        column: str | None,
-        shown: str | None,
-        removals: bool,
-    ) -> Query:
-        model = self.model
+    def whole(self, picked: sa.Subquery, selected: Selection, removals: bool) -> Query:
+        model, shown = self.model, selected.shown
         ranked = sa.select(
             picked, sa.func.row_number().over(order_by=self.sorting(picked)).label("nth")
         ).subquery("ranked")
@@ -208,8 +231,8 @@ class PostgreSQLStatements(Statements):
         first = sa.func.coalesce(found.nth, 1) == 1
         return (
             sa.select(
-                *fact_columns(model, total=self._total, control=self._control, first=first),
-                self.last_left(wanted, column).label("headwater_left"),
+                *self._facts(first),
+                self.last_left(selected).label("headwater_left"),
                 found.xid,
                 found.kind,
                 found.number,
@@ -241,10 +264,11 @@ class PostgreSQLStatements(Statements):
     def parameter(self, name: str, column: str) -> sa.BindParameter[datetime]:
         return sa.bindparam(name, type_=self._moment_type(column))
 
-    def stored(self, column: str, moment: datetime) -> datetime:
+    def stored(self, column: str | None, moment: datetime) -> datetime:
         """One without a time zone holds UTC."""
         moment = moment.astimezone(UTC)
-        return moment if self._moment_type(column).timezone else moment.replace(tzinfo=None)
+        zoned = column is None or self._moment_type(column).timezone
+        return moment if zoned else moment.replace(tzinfo=None)
 
     def _moment_type(self, name: str) -> sa.DateTime:
         kind = date_time_type(self.model.columns[name])
@@ -264,6 +288,11 @@ class PostgreSQLStatements(Statements):
             .order_by(pending.c.xid, each.c.number)
             .limit(COUNT)
         )
+
+
+def _latest(order: Sequence[Column]) -> Query:
+    xid, number, *_ = order
+    return sa.select(xid).order_by(xid.desc(), number.desc()).limit(1)
 
 
 def _field(json: Column, name: str) -> sa.ColumnElement[str]:

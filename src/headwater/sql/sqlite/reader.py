@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -22,7 +22,6 @@ from headwater.sql.reader import (
     Member,
     Row,
     TableReader,
-    Trim,
     in_window,
     latest_of,
     left_at,
@@ -31,9 +30,9 @@ from headwater.sql.sqlite.connections import ReadConnection, file_of, guard
 from headwater.sql.sqlite.place import RowPlace, moment_of
 from headwater.sql.sqlite.schema import label, triggers
 from headwater.sql.sqlite.statements import PREFIX, SQLiteStatements
-from headwater.sql.sqlite.trim import SQLiteTrim
 from headwater.sql.sqlite.watch import State, Watched
-from headwater.sql.statements import GONE, LEFT, Lack
+from headwater.sql.statements import GONE, LEFT, Lack, Selection
+from headwater.sql.trim import Trim
 
 
 class SQLiteReader(TableReader):
@@ -81,7 +80,7 @@ class SQLiteReader(TableReader):
         place, shown = self.own_place(after, RowPlace), self.model.window
         query = self._batches.get(shown)
         if query is None:
-            query = self._statements.build_after(EVERYTHING, None, shown, Lack())
+            query = self._statements.build_after(Selection(EVERYTHING, None, shown), Lack())
             self._batches[shown] = query
         rows = await self._read((query, {"number": place.number, "count": limit + 1}), self._tail)
         last, floor = self._registered(rows)
@@ -162,7 +161,7 @@ class SQLiteReader(TableReader):
         return found
 
     def trimming(self, cutoff: datetime | None, column: str | None, max_count: int | None) -> Trim:
-        return SQLiteTrim(self.model, cutoff, column, max_count)
+        return Trim(self._statements, cutoff, column, max_count)
 
     def watch_commits(
         self,
@@ -176,14 +175,11 @@ class SQLiteReader(TableReader):
         tail, pages = ReadConnection(self.engine), ReadConnection(self.engine)
         self._tail, self._pages = tail, pages
 
-        async def close_both() -> None:
-            await tail.close()
-            await pages.close()
-
-        def close() -> Awaitable[None]:
+        async def close() -> None:
             if self._tail is tail:
                 self._tail = self._pages = None
-            return close_both()
+            await tail.close()
+            await pages.close()
 
         return ClosingWatch(watch, close)
 
@@ -215,30 +211,19 @@ class SQLiteReader(TableReader):
         return made
 
     def _change(self, row: Row, place: RowPlace, *, removed: bool = False) -> Change:
+        moment = row[8]
         if row[5] == GONE:
-            return self._removal(row, place)
-        values = dict(zip(self._attributes, row[PREFIX:], strict=True))
-        key = None
-        if self.model.tracking.keyed:
-            key = {name: values[name] for name in self.model.key}
-        moment = None if row[8] is None else moment_of(row[8])
-        item = None if removed else values
-        return Change(place, values, item, removed=removed, key=key, moment=moment)
-
-    def _removal(self, row: Row, place: RowPlace) -> Change:
-        key_json, old = json.loads(row[6]), json.loads(row[7])
-        columns = self.model.columns
-        key = {
-            name: self._converters[name](key_json[label(columns[name].name)])
-            for name in self.model.key
-        }
-        values = dict(key)
-        for name in self.model.kept:
-            values[name] = self._converters[name](old.get(label(columns[name].name)))
-        moment = None
-        if self.model.window is not None:
-            moment = moment_of(old.get(label(columns[self.model.window].name)))
-        return Change(place, values, removed=True, key=key, moment=moment)
+            columns, key, old = self.model.columns, json.loads(row[6]), json.loads(row[7])
+            stored = {name: key[label(columns[name].name)] for name in self.model.key}
+            for name in self.model.kept:
+                stored.setdefault(name, old.get(label(columns[name].name)))
+            values = {name: self._converters[name](value) for name, value in stored.items()}
+            if self.model.window is not None:
+                moment = old.get(label(columns[self.model.window].name))
+            removed = True
+        else:
+            values = dict(zip(self._attributes, row[PREFIX:], strict=True))
+        return self.change(place, values, removed, moment_of(moment))
 
 
 class _TailWatch(Watched):

@@ -8,12 +8,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from headwater.feeds.source import Filter, Window
+from headwater.feeds.source import Window
 from headwater.sql.filters import Condition, Query
 from headwater.sql.model import TableModel
 from headwater.sql.sqlite.place import RowPlace, moment_text, text_of
 from headwater.sql.sqlite.schema import label, trigger_name, triggers
-from headwater.sql.statements import COUNT, GONE, LEFT, Column, Lack, Statements
+from headwater.sql.statements import COUNT, GONE, LEFT, Column, Lack, Selection, Statements
 from headwater.sql.tracking import CHANGE, REMOVALS, TABLES
 
 # Columns before those of the model: epoch, last, floor, declared, number, kind, key, old, moment
@@ -33,6 +33,8 @@ class SQLiteStatements(Statements):
         number = sa.func.json_extract(REMOVALS.c.old, f'$."{CHANGE}"', type_=sa.BigInteger)
         self.old_order = [number]
         self.complete = model.number > 0
+        self.removal_order = [REMOVALS.c.number]
+        self.removal_complete = REMOVALS.c.number > 0
 
     def head(self) -> Query:
         """Epoch, last, floor, declaration, and how many of the table's triggers there are."""
@@ -70,8 +72,7 @@ class SQLiteStatements(Statements):
         return self.model.number > _NUMBER
 
     def removals(self, base: Query, lack: Lack) -> list[Query]:  # noqa: ARG002
-        number = REMOVALS.c.number
-        return [base.where(number > _NUMBER).order_by(number).limit(COUNT)]
+        return [base.where(REMOVALS.c.number > _NUMBER).order_by(*self.removal_order).limit(COUNT)]
 
     def has(self, order: Sequence[Column]) -> Condition:
         return sa.and_(order[0] > 0, order[0] <= _NUMBER)
@@ -95,15 +96,8 @@ class SQLiteStatements(Statements):
     def sorting(self, every: sa.Subquery) -> list[Column]:
         return [every.c.kind > LEFT, every.c.left, every.c.number]
 
-    def whole(
-        self,
-        picked: sa.Subquery,
-        wanted: Filter,
-        column: str | None,
-        shown: str | None,
-        removals: bool,
-    ) -> Query:
-        model, found = self.model, picked.c
+    def whole(self, picked: sa.Subquery, selected: Selection, removals: bool) -> Query:
+        model, found, shown = self.model, picked.c, selected.shown
         joined = TABLES.outerjoin(picked, sa.true()).outerjoin(
             model.table, sa.and_(found.kind != GONE, model.number == found.number)
         )
@@ -124,7 +118,7 @@ class SQLiteStatements(Statements):
                 key.label("headwater_key"),
                 old.label("headwater_old"),
                 (sa.null() if shown is None else self.moment(shown)).label("headwater_moment"),
-                self.last_left(wanted, column).label("headwater_last_left"),
+                self.last_left(selected).label("headwater_last_left"),
                 TABLES.c.retiring,
                 *(each.label(f"headwater_{at}") for at, each in enumerate(model.columns.values())),
             )
@@ -148,7 +142,13 @@ class SQLiteStatements(Statements):
     def parameter(self, name: str, column: str) -> sa.BindParameter[str]:  # noqa: ARG002
         return sa.bindparam(name, type_=sa.Text)
 
-    def stored(self, column: str, moment: datetime) -> str:  # noqa: ARG002
+    def age(self, column: str | None) -> Column:
+        # As it is stored, so that an index on it helps.
+        return (
+            REMOVALS.c.at if column is None else sa.type_coerce(self.model.columns[column], sa.Text)
+        )
+
+    def stored(self, column: str | None, moment: datetime) -> str:  # noqa: ARG002
         return text_of(moment)
 
     def _field(self, json: Column, name: str) -> sa.ColumnElement[str]:

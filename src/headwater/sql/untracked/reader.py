@@ -185,9 +185,9 @@ class UntrackedReader(TableReader):
         else:
             return watch
 
-        def close() -> Awaitable[None]:
+        async def close() -> None:
             self._ask_revision = None
-            return free()
+            await free()
 
         return ClosingWatch(watch, close)
 
