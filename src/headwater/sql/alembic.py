@@ -63,7 +63,7 @@ def add_tracking(
     Raises DeclarationError.
     """
     connection = _connection(op)
-    if not sa.inspect(connection).has_table(table, schema):
+    if table not in sa.inspect(connection).get_table_names(schema):
         raise DeclarationError(f"there is no table {table!r} to track")
     target = reflected(connection, table, schema)
     tracking = tracking_as(
