@@ -30,7 +30,7 @@ from headwater.eventlog.sql._tables import record_of
 from headwater.eventlog.sql.postgresql._dialect import NOTIFY, PostgresDialect
 from headwater.sql.commits import commits_of
 from headwater.sql.postgresql.snapshot import TransactionSnapshot
-from headwater.sql.postgresql.watch import watch_channel
+from headwater.sql.postgresql.watch import ChannelWatch
 from headwater.sql.reader import CommitWatch
 
 _log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class PostgresReader(SqlReader):
 
     def _watch(self) -> CommitWatch:
         notices = self._notices
-        return watch_channel(
+        return ChannelWatch(
             self._storage.engine,
             None if notices is None else CHANNEL,
             "headwater_events",
