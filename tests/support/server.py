@@ -11,6 +11,8 @@ from typing import Any
 
 import uvicorn
 
+from support.until import until
+
 # The HTTP protocol of servers that name none; tests that hold for every sender set it.
 HTTP = "auto"
 
@@ -55,11 +57,9 @@ async def stoppable(app: Any, **options: Any) -> AsyncIterator[tuple[int, Callab
 
     task = asyncio.create_task(server.serve(sockets=[sock]))
     try:
-        async with asyncio.timeout(10):
-            while not server.started:
-                if task.done():
-                    task.result()
-                await asyncio.sleep(0)
+        await until(lambda: server.started or task.done())
+        if task.done():
+            task.result()
         yield sock.getsockname()[1], stop
     finally:
         stop()
