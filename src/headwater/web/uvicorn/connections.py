@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from headwater.web.addresses import Proxies, network_of
 from headwater.web.uvicorn.limits import REASONS, ConnectionCounters, Limits
-
-if TYPE_CHECKING:
-    from headwater.web.uvicorn.protocol import Protocol
 
 try:
     import resource
 except ImportError:  # Windows has no such limit.
     resource = None  # type: ignore[assignment]
 
-__all__ = ["Connections", "Waiting"]
+__all__ = ["Connections", "Held", "Waiting"]
 
 logger = logging.getLogger("headwater.web")
 
@@ -36,7 +33,41 @@ _LOOK_EVERY = 1.0
 _STREAMS_EVERY = 5.0
 
 
-class Waiting(dict["Protocol", float]):
+class Held(Protocol):
+    """One connection.
+
+    Attributes:
+        waits: for what its client is waited for, or None.
+    """
+
+    transport: asyncio.Transport
+    waits: Waiting | None
+
+    @property
+    def unread(self) -> int:
+        """Bytes of answers that the client has not taken."""
+        ...
+
+    @property
+    def received(self) -> int:
+        """Bytes of the present request's body."""
+        ...
+
+    @property
+    def keeps_client_waiting(self) -> bool:
+        """Whether it is this side that keeps a request's body waiting."""
+        ...
+
+    def overdue(self) -> None:
+        """The client has had the time that it may have."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        ...
+
+
+class Waiting(dict[Held, float]):
     """Connections that wait for something of their client, each with the time until which.
 
     Attributes:
@@ -86,11 +117,11 @@ class Connections:
         self._last_number = _last_number(limits)
         self._networks: dict[asyncio.BaseTransport, str] = {}
         self._by_network: dict[str, int] = {}
-        self._spare: dict[Protocol, None] = {}
+        self._spare: dict[Held, None] = {}
         self._streams: set[asyncio.BaseTransport] = set()
         self._streams_at = 0.0
         # Answers that wait for their client: the bytes at the last look, and since when.
-        self._unread: dict[Protocol, tuple[int, float]] = {}
+        self._unread: dict[Held, tuple[int, float]] = {}
         self._unread_bytes = 0
         self._every = min(_LOOK_EVERY, *(queue.seconds / 4 for queue in self._queues))
         self._timer: asyncio.TimerHandle | None = None
@@ -99,7 +130,7 @@ class Connections:
 
     # Places
 
-    def enter(self, protocol: Protocol, address: str | None, number: int) -> str | None:
+    def enter(self, protocol: Held, address: str | None, number: int) -> str | None:
         """Give a new connection a place.
 
         Returns None, or why it has none. Then it is one of the few above the limits, which are
@@ -145,7 +176,7 @@ class Connections:
                     return True
         return False
 
-    def _spare_place(self, protocol: Protocol, why: str) -> str:
+    def _spare_place(self, protocol: Held, why: str) -> str:
         self.count(why)
         if len(self._spare) >= _SPARE:
             silent = next((each for each in self._spare if each.waits is self.heads), None)
@@ -156,7 +187,7 @@ class Connections:
         self._spare[protocol] = None
         return why
 
-    def stream(self, protocol: Protocol) -> None:
+    def stream(self, protocol: Held) -> None:
         """A stream has taken a connection over: it keeps its place until it is closed."""
         self.wait(protocol, None)
         self.read(protocol)
@@ -164,7 +195,7 @@ class Connections:
         self._streams.add(protocol.transport)
         self._arm()
 
-    def leave(self, protocol: Protocol) -> None:
+    def leave(self, protocol: Held) -> None:
         """A connection is closed."""
         self.wait(protocol, None)
         self.read(protocol)
@@ -191,7 +222,7 @@ class Connections:
 
     # Deadlines
 
-    def wait(self, protocol: Protocol, queue: Waiting | None) -> None:
+    def wait(self, protocol: Held, queue: Waiting | None) -> None:
         """Wait for something of a client from now on, or for nothing."""
         before = protocol.waits
         if before is not None:
@@ -231,7 +262,7 @@ class Connections:
 
     # Answers that clients do not take
 
-    def unread(self, protocol: Protocol) -> None:
+    def unread(self, protocol: Held) -> None:
         """An answer waits until its client takes it."""
         size = protocol.unread
         before, since = self._unread.get(protocol, (0, self._loop.time()))
@@ -241,7 +272,7 @@ class Connections:
             self._look_at_unread(self._loop.time())
         self._arm()
 
-    def read(self, protocol: Protocol) -> None:
+    def read(self, protocol: Held) -> None:
         """The client took it, or is gone."""
         size, _ = self._unread.pop(protocol, (0, 0.0))
         self._unread_bytes -= size
@@ -260,7 +291,7 @@ class Connections:
                     break
                 self._drop(protocol)
 
-    def _drop(self, protocol: Protocol) -> None:
+    def _drop(self, protocol: Held) -> None:
         self.count("unread")
         self.read(protocol)
         protocol.abort()

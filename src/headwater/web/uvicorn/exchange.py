@@ -6,13 +6,11 @@ import asyncio
 import http
 import logging
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 from urllib.parse import quote
 
-if TYPE_CHECKING:
-    from headwater.web.uvicorn.protocol import Protocol
-
-__all__ = ["Exchange", "status_line"]
+__all__ = ["Connection", "Exchange", "status_line"]
 
 logger = logging.getLogger("headwater.web")
 
@@ -60,6 +58,47 @@ def _rendered(headers: tuple[tuple[bytes, bytes], ...]) -> bytes | None:
     return found
 
 
+class Connection(Protocol):
+    """The connection of an exchange.
+
+    Attributes:
+        room: set while the client takes nothing; an event for when it does again.
+    """
+
+    transport: asyncio.Transport
+    room: asyncio.Event | None
+
+    @property
+    def default_headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """Headers of every answer."""
+        ...
+
+    @property
+    def access_log(self) -> logging.Logger | None:
+        """The logger for requests."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        ...
+
+    def pause_reading(self) -> None:
+        """Let the client wait with what it sends."""
+        ...
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait until the transport has room, or the client is gone."""
+        ...
+
+    def answered(self) -> None:
+        """The application's answer is complete."""
+        ...
+
+
 class Exchange:
     """One request and its answer.
 
@@ -79,13 +118,17 @@ class Exchange:
     """
 
     __slots__ = (
-        *("_head", "_left", "_protocol", "_waiting", "_wake", "chunked", "complete"),
+        *("_head", "_left", "_connection", "_waiting", "_wake", "chunked", "complete"),
         *("disconnected", "expects_continue", "joins", "keep_alive", "last", "more_body"),
         *("passed", "plain", "scope", "started", "unsent", "__weakref__"),
     )
 
     def __init__(
-        self, protocol: Protocol, scope: dict[str, Any], expects_continue: bool, keep_alive: bool
+        self,
+        connection: Connection,
+        scope: dict[str, Any],
+        expects_continue: bool,
+        keep_alive: bool,
     ) -> None:
         self.scope = scope
         self.expects_continue = expects_continue
@@ -99,7 +142,7 @@ class Exchange:
         self.last = b""
         self.plain = True
         self.unsent = 0
-        self._protocol = protocol
+        self._connection = connection
         self._waiting = bytearray()
         self._wake = asyncio.Event()
         self._head = b""
@@ -112,7 +155,7 @@ class Exchange:
         except asyncio.CancelledError:
             # The server does so when it ends; a whole answer is one.
             if not self.complete and not self.disconnected:
-                self._protocol.abort()
+                self._connection.abort()
             raise
         except Exception as error:
             logger.error("Exception in ASGI application\n", exc_info=error)
@@ -130,7 +173,7 @@ class Exchange:
 
     async def _fail(self) -> None:
         if self.started:
-            self._protocol.transport.close()
+            self._connection.transport.close()
             return
         text = b"Internal Server Error"
         headers = [
@@ -147,7 +190,7 @@ class Exchange:
         """More of the request's body came."""
         self._waiting += data
         if len(self._waiting) > _BODY_WAITING:
-            self._protocol.pause_reading()
+            self._connection.pause_reading()
         self._wake.set()
 
     def end_body(self) -> None:
@@ -162,11 +205,11 @@ class Exchange:
 
     async def receive(self) -> dict[str, Any]:
         """ASGI's ``receive``."""
-        if self.expects_continue and not self._protocol.transport.is_closing():
+        if self.expects_continue and not self._connection.transport.is_closing():
             self.expects_continue = False
-            self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if not self.disconnected and not self.complete:
-            self._protocol.resume_reading()
+            self._connection.resume_reading()
             await self._wake.wait()
             self._wake.clear()
         if self.disconnected or self.complete:
@@ -183,8 +226,8 @@ class Exchange:
             body = message.get("body", b"")
             self.last = body
             self.passed += len(body)
-        if self._protocol.room is not None:
-            await self._protocol.drain()
+        if self._connection.room is not None:
+            await self._connection.drain()
         if self.disconnected:
             return
         if not self.started:
@@ -206,10 +249,10 @@ class Exchange:
             self._end()
 
     def _start(self, status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
-        protocol = self._protocol
+        connection = self._connection
         self.expects_continue = False
-        defaults = tuple(protocol.setup.default_headers)
-        log = protocol.setup.access_log
+        defaults = tuple(connection.default_headers)
+        log = connection.access_log
         if log is not None:
             self._log(log, status)
         bodiless = self.scope["method"] == "HEAD" or status in (204, 304)
@@ -220,7 +263,7 @@ class Exchange:
                 line = _STATUS_LINES[status]
                 self._head = b"%b%b%btransfer-encoding: chunked\r\n\r\n" % (line, first, then)
                 if not self.joins:
-                    protocol.transport.write(self._head)
+                    connection.transport.write(self._head)
                     self._head = b""
                 return
         head = [_STATUS_LINES[status]]
@@ -249,7 +292,7 @@ class Exchange:
             head.append(b"transfer-encoding: chunked\r\n")
         head.append(b"\r\n")
         self.started = True
-        protocol.transport.write(b"".join(head))
+        connection.transport.write(b"".join(head))
 
     async def _send_body(self, body: bytes, more: bool) -> None:
         head, self._head = self._head, b""
@@ -266,7 +309,7 @@ class Exchange:
             await self._write(before, body, after if more else after + b"0\r\n\r\n")
 
     async def _write(self, before: bytes, body: bytes, after: bytes) -> None:
-        transport = self._protocol.transport
+        transport = self._connection.transport
         if len(body) <= _PIECE:
             if before or body or after:
                 transport.write(b"".join((before, body, after)))
@@ -277,9 +320,9 @@ class Exchange:
             transport.write(before)
         view = memoryview(body)
         for start in range(0, len(body), _PIECE):
-            if self._protocol.room is not None:
+            if self._connection.room is not None:
                 self.unsent = len(body) - start
-                await self._protocol.drain()
+                await self._connection.drain()
             if self.disconnected:
                 return
             transport.write(view[start : start + _PIECE])
@@ -293,8 +336,8 @@ class Exchange:
         self.complete = True
         self._wake.set()
         if not self.keep_alive:
-            self._protocol.transport.close()
-        self._protocol.answered()
+            self._connection.transport.close()
+        self._connection.answered()
 
     def _log(self, log: logging.Logger, status: int) -> None:
         scope = self.scope

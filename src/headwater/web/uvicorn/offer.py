@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from headwater.web.uvicorn.exchange import Exchange
-    from headwater.web.uvicorn.protocol import Protocol
+from headwater.web.uvicorn.exchange import Connection, Exchange
 
-__all__ = ["Offer"]
+__all__ = ["Offer", "Owned"]
+
+
+class Owned(Connection, Protocol):
+    """A connection that its owner can give away."""
+
+    def release(self) -> asyncio.Transport:
+        """The connection, for another owner."""
+        ...
 
 
 class Offer:
@@ -17,8 +23,8 @@ class Offer:
 
     __slots__ = ("_protocol", "exchange")
 
-    def __init__(self, protocol: Protocol) -> None:
-        self._protocol: Protocol | None = protocol
+    def __init__(self, protocol: Owned) -> None:
+        self._protocol: Owned | None = protocol
         self.exchange: Exchange | None = None
 
     def abort(self) -> None:

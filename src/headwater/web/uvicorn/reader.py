@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 import httptools
@@ -10,13 +10,10 @@ import httptools
 from headwater.web.asgi import TRANSPORT
 from headwater.web.uvicorn.exchange import Exchange
 from headwater.web.uvicorn.limits import Limits
-from headwater.web.uvicorn.offer import Offer
+from headwater.web.uvicorn.offer import Offer, Owned
+from headwater.web.uvicorn.setup import Setup
 
-if TYPE_CHECKING:
-    from headwater.web.uvicorn.protocol import Protocol
-    from headwater.web.uvicorn.setup import Setup
-
-__all__ = ["RequestReader"]
+__all__ = ["Receiver", "RequestReader"]
 
 # The parser cannot stop where a request ends, so heads are given to it in pieces: few requests fit
 # into one, and no more are parsed before the first is answered.
@@ -27,6 +24,14 @@ _BODY_PIECE = 64 * 1024
 _FRAMING, _FRAMING_FACTOR = 64 * 1024, 8
 # A client may close its half after its last request; what it sends then is ignored.
 _LENIENT = hasattr(httptools.HttpRequestParser, "set_dangerous_leniencies")
+
+
+class Receiver(Owned, Protocol):
+    """A connection that is given the requests that come on it."""
+
+    def request(self, exchange: Exchange) -> None:
+        """The head of a request is whole."""
+        ...
 
 
 class RequestReader:
@@ -51,7 +56,7 @@ class RequestReader:
         *("dropped", "exchange", "in_body", "received", "websocket"),
     )
 
-    def __init__(self, protocol: Protocol, setup: Setup, limits: Limits, ends: Any) -> None:
+    def __init__(self, protocol: Receiver, setup: Setup, limits: Limits, ends: Any) -> None:
         self._protocol = protocol
         self._setup = setup
         self._limits = limits

@@ -25,15 +25,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from headwater.web.addresses import Proxies
 from headwater.web.uvicorn.connections import Connections
+from headwater.web.uvicorn.exchange import Exchange
 from headwater.web.uvicorn.limits import ConnectionCounters, Limits
 from headwater.web.uvicorn.refusals import Refusal, too_many
-
-if TYPE_CHECKING:
-    from headwater.web.uvicorn.exchange import Exchange
 
 __all__ = ["Setup"]
 
