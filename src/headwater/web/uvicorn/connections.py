@@ -115,6 +115,7 @@ class Connections:
         # The lowest free number is given to a new descriptor: one this high means that nearly all
         # are in use, whoever uses them.
         self._last_number = _last_number(limits)
+        self._most: float | None = None
         self._networks: dict[asyncio.BaseTransport, str] = {}
         self._by_network: dict[str, int] = {}
         self._spare: dict[Held, None] = {}
@@ -162,10 +163,12 @@ class Connections:
         return self._by_network.get(network, 0) > self.limits.connections_per_address
 
     def _is_full(self, number: int) -> bool:
-        most = self.limits.connections
-        return number >= self._last_number or (
-            most is not None and len(self._networks) - len(self._spare) > most
-        )
+        if self._most is None:
+            # The first one's number is how many descriptors everything else has.
+            free = max(1.0, self._last_number - number)
+            self._most = min(self.limits.connections or free, free)
+        placed = len(self._networks) - len(self._spare)
+        return placed > self._most or number >= self._last_number
 
     def _close_one(self) -> bool:
         for queue in (self.heads, self.idle):
