@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from pydantic import BaseModel
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -26,3 +29,11 @@ class OrderItem(BaseModel):
 
 
 engine = sqlite_engine("sqlite:///shop.db")
+
+
+@asynccontextmanager
+async def create_tables(_: object) -> AsyncIterator[None]:
+    """The lifespan of an application: creates the tables that are missing."""
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    yield

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from pathlib import Path
 from typing import Any
-
-from sqlalchemy import insert
 
 from support.http import request
 from support.markdown import ROOT, blocks, program, without_ids
@@ -19,32 +18,36 @@ README = ROOT / "README.md"
 async def test_the_example_streams_what_the_readme_shows(folder: Path):
     """The ids differ, since each database has an epoch of its own; all else is as printed."""
     shown = next(block.code for block in blocks(README) if block.language == "text")
-    async with program(README) as names:
-        import shop  # type: ignore[import-not-found]
+    insert = next(b.code for b in blocks(README) if b.code.startswith("python -c"))
+    async with program(README) as names, serving(names["app"]) as port:
+        path = "/api/orders/stream?city=Bergen"
+        async with request(port, path) as answer:
+            snapshot = await answer.next()
+            shell = await asyncio.create_subprocess_shell(insert)
+            assert await shell.wait() == 0
+            order = await answer.next()
+            assert without_ids(answer.raw.decode().strip()) == without_ids(shown.strip())
+        headers = {"Last-Event-ID": snapshot.last_event_id}
+        async with request(port, path, headers=headers) as answer:
+            assert await answer.next() == order
+        async with request(port, "/api/orders?city=Bergen") as answer:
+            page: Any = json.loads(await answer.body())
+            assert [item["id"] for item in page["orders"]] == [1]
+        async with request(port, "/api/orders?city=Oslo") as answer:
+            assert json.loads(await answer.body())["orders"] == []
+        async with request(port, "/greeting") as answer:
+            assert answer.status == 404  # the router is included under /api
+        async with request(port, "/api/greeting") as answer:
+            assert json.loads((await answer.next()).data) == {"hello": "world"}
 
-        async with shop.engine.begin() as connection:
-            await connection.run_sync(shop.Base.metadata.create_all)
-            for city in ("Oslo", "Bergen"):
-                await connection.execute(insert(shop.Order).values(city=city))
-        async with serving(names["app"]) as port:
-            path = "/api/orders/stream?city=Bergen"
-            async with request(port, path) as answer:
-                snapshot = await answer.next()
-                async with shop.engine.begin() as connection:
-                    await connection.execute(insert(shop.Order).values(city="Bergen"))
-                order = await answer.next()
-                assert without_ids(answer.raw.decode().strip()) == without_ids(shown.strip())
-            headers = {"Last-Event-ID": snapshot.last_event_id}
-            async with request(port, path, headers=headers) as answer:
-                assert await answer.next() == order
-            async with request(port, "/api/orders?city=Bergen") as answer:
-                page: Any = json.loads(await answer.body())
-                assert [item["id"] for item in page["orders"]] == [2, 3]
-            async with request(port, "/greeting") as answer:
-                assert answer.status == 404  # the router is installed under /api
-            async with request(port, "/api/greeting") as answer:
-                assert json.loads((await answer.next()).data) == {"hello": "world"}
-        await shop.engine.dispose()
+
+def test_the_example_starts_by_its_command():
+    """The command names the file that the example is saved as, and the application in it."""
+    example = next(block for block in blocks(README) if block.language == "python")
+    assert example.file_name == "app.py"
+    commands = [block.code.strip() for block in blocks(README) if block.language == "sh"]
+    assert "pip install uv && uv run uvicorn app:app" in commands
+    assert "\napp = FastAPI(" in example.code
 
 
 def test_the_example_is_short():
@@ -57,7 +60,7 @@ def test_the_order_of_the_page():
     text = README.read_text()
     marks = [
         "Declare a feed once",
-        "It is not",
+        "not a message broker",
         "```python",
         "pip install uv && uv run headwater demo",
         "pip install uv && uv run pytest",
