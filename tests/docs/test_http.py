@@ -140,7 +140,13 @@ async def test_openapi_says_what_events_there_are(options, version, member):
         document = (await get(port, "/openapi.json"))[2]
         assert document["openapi"].startswith(version)
         answer = document["paths"]["/api/logs/stream"]["get"]["responses"]["200"]
-        branches = answer["content"]["text/event-stream"][member]["oneOf"]
+
+        def resolved(schema: Any) -> Any:
+            name = schema.get("$ref", "").rpartition("/")[2]
+            return document["components"]["schemas"][name] if name else schema
+
+        events = resolved(answer["content"]["text/event-stream"][member])
+        branches = [resolved(branch) for branch in events["oneOf"]]
         names = [branch["properties"]["event"]["const"] for branch in branches]
         assert names == ["snapshot", "log", "reset", "error"]
 
