@@ -1,4 +1,4 @@
-"""What a relay cannot be: each with the sentence that says so."""
+"""Checks of a relay's arguments, each with a clear error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAME = re.compile(r"[0-9A-Za-z._:/@-]{1,200}")
 
 
 def checked_name(name: str) -> str:
-    """The name itself. Raises DeclarationError."""
+    """Checks and returns the name. Raises DeclarationError."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise DeclarationError(
             f"relay {name!a}: a relay's name has 1 to 200 characters of 0-9 A-Z a-z . _ : / @ -"

@@ -1,9 +1,9 @@
-"""What a relay keeps in the database of its table: how far it is, what it is about to append, and
-which process holds it.
+"""The state of a relay, in the database of its table: its place, its next append, and
+the process that holds it.
 
 One row for each relay. Each write names the fence that its process was given when it became the
-holder, and does nothing once somebody else was given a higher one. No clock is compared: whoever
-waits takes a relay over when its row has not changed for the length of a lease.
+holder, and does nothing once another process has a higher one. No clocks are compared: a process
+that waits takes a relay over when its row has not changed for the length of a lease.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RELAYS = sa.Table(
     "headwater_relays",
     _METADATA,
     sa.Column("name", sa.Text, primary_key=True),
-    # What its keys begin with: a relay of the same name elsewhere has others.
+    # The prefix of its keys: a relay of the same name elsewhere has another.
     sa.Column("id", sa.Text, nullable=False),
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("topic", sa.Text, nullable=False),
@@ -53,7 +53,7 @@ RELAYS = sa.Table(
 
 _COLUMNS = RELAYS.c
 
-# What is about to be appended must outlive a crash of the server that the append outlives.
+# The prepared append must survive every crash that the append itself survives.
 _SETTING = sa.text("SELECT current_setting('synchronous_commit')")
 _FLUSHED = sa.text("SET LOCAL synchronous_commit TO local")
 
@@ -67,7 +67,7 @@ class LostError(HeadwaterError):
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """An append that is about to be made, written down before.
+    """An append that the relay has prepared.
 
     Attributes:
         key: its idempotency key; no two intents have the same.
@@ -127,7 +127,7 @@ class State:
 
     @property
     def prefix(self) -> str:
-        """What the keys of this relay's appends begin with."""
+        """The prefix of the keys of this relay's appends."""
         return f"relay:{self.id}:"
 
     def intending(self, place: str, texts: Sequence[str]) -> Self:
@@ -149,7 +149,7 @@ class State:
         )
 
     def values(self) -> dict[str, Any]:
-        """What the holder writes."""
+        """The values that the holder writes."""
         intent = self.intent
         return {
             "epoch": self.epoch,
@@ -213,15 +213,15 @@ class Ledger:
         return State.of(row)
 
     async def save(self, state: State) -> None:
-        """Write how far it is and what comes next. Raises LostError."""
+        """Write the relay's place and the next append. Raises LostError."""
         await self._write(state.fence, state.values())
 
     async def beat(self, fence: int) -> None:
-        """Say that the holder lives. Raises LostError."""
+        """Renew the lease. Raises LostError."""
         await self._write(fence, {})
 
     async def release(self, fence: int) -> None:
-        """Let the next one take it at once. Raises LostError."""
+        """Release the relay for the next process. Raises LostError."""
         await self._write(fence, {"holder": None})
 
     async def _write(self, fence: int, values: Mapping[str, Any]) -> None:
