@@ -38,6 +38,8 @@ _USER_TIMEOUT = 30_000
 _KEEP_ALIVE = 65
 # Seconds beyond the graceful end after which a worker is killed.
 _GRACE = 5.0
+# The signals on which the server ends.
+_ENDS = (signal.SIGINT, signal.SIGTERM)
 # A worker that ends sooner than this is started again only after this time.
 _SHORT_LIFE = 2.0
 
@@ -61,17 +63,20 @@ class Server(uvicorn.Server):
             print(self.greeting, flush=True)  # noqa: T201 - what `serve` says on a terminal
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # While the open streams end one after another, a new stream gets a `retry:` and its end:
-        # it would have to end at once too.
+        # While streams are told one after another, a new one is answered 503: it would only be
+        # told at once to go elsewhere.
         await self._live.drain()
         await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        with super().capture_signals():
+        # Uvicorn raises the signal again at its end, and an orderly end would look like a crash.
+        before = {number: signal.signal(number, self.handle_exit) for number in _ENDS}
+        try:
             yield
-            # Raised again, they would make an orderly end look like a crash.
-            self._captured_signals.clear()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _spare_the_collector() -> None:
