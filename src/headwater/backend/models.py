@@ -229,7 +229,7 @@ class LogEntry(Base):
 
 
 class Satellite(Base):
-    """A remote agent with its own key. All users that may view satellites see one without a team."""
+    """A remote agent with its own key. Without a team, all users with the permission see it."""
 
     __tablename__ = "satellites"
 

@@ -63,8 +63,8 @@ class Server(uvicorn.Server):
             print(self.greeting, flush=True)  # noqa: T201 - what `serve` says on a terminal
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # While streams are told one after another, a new one is answered 503: it would only be
-        # told at once to go elsewhere.
+        # While the open streams end one after another, a new stream gets a `retry:` and its end:
+        # it would have to end at once too.
         await self._live.drain()
         await super().shutdown(sockets)
 

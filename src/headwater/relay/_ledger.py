@@ -71,7 +71,7 @@ class LostError(HeadwaterError):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The row of one relay. With a ``key`` an append is about to be made, written down before."""
+    """The row of one relay. With a ``key`` it has an append that the relay has prepared."""
 
     name: str
     id: str
