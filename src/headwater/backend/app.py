@@ -1,6 +1,6 @@
 """The application: ``create_app(settings)``.
 
-Nothing is opened before it starts; what it opened is closed when it ends.
+It opens its resources when it starts, and closes them when it ends.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ __all__ = ["create_app", "open_backend"]
 _log = logging.getLogger(__name__)
 
 _FEEDS = (notifications, logs, satellites, activity)
-# Routes are tried one after another; what satellites and programs send is most of the requests.
+# Routes are tried in this order. Satellites and programs send most of the requests.
 _ROUTERS = (satellites, activity, logs, notifications, auth, users, teams)
 
 
@@ -108,7 +108,7 @@ def create_app(
         feeds.declare(live)
     app.include_router(live, prefix="/api")
     live.install(app, problems="application", openapi="3.2")
-    # Not by way of one router for all of them: each that is included looks for the route again.
+    # Each included router costs a request one more search, so there is no router around these.
     for domain in _ROUTERS:
         app.include_router(domain.router, prefix="/api")
     app.include_router(health.router)
@@ -140,7 +140,7 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
         try:
             await log.start()
         except SourceUnavailableError as error:
-            # Everything else can serve meanwhile; /readyz says what is missing.
+            # Everything else can serve meanwhile. /readyz reports what is missing.
             _log.warning("%s", error)
         passwords = Passwords(
             time_cost=settings.argon2_time_cost,

@@ -1,4 +1,4 @@
-"""What the application carries while it runs, by name and type."""
+"""The resources and services of a running application."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def backend_of(request: Request) -> Backend:
     return backend
 
 
-# FastAPI calls a dependency that is no coroutine function in a thread, which costs more than what
-# most requests do: so this one is, and so are those that give a route its service.
+# FastAPI calls a dependency that is no coroutine function in a thread. That costs more than
+# most requests do. So this one and those for services are coroutine functions.
 async def _backend(request: Request) -> Backend:
     return backend_of(request)
 

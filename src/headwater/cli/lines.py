@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["json_line", "text_line"]
 
-# Whichever of these an item has is its time, and stands first.
+# The first of these that an item has is its time, and is printed first.
 _TIMES = ("at", "created_at", "last_activity_at")
 
 
@@ -38,7 +38,7 @@ def _value(value: Any) -> str:
 
 
 def _escape(text: str) -> str:
-    # Others write what is shown here. A control character could move the cursor, rename the window
+    # Other users write this text. A control character could move the cursor, rename the window
     # or hide text; in JSON each has a harmless spelling.
     if text.isprintable():
         return text

@@ -148,7 +148,7 @@ def _parse(text: str | bytes, name: str, collection: str | None) -> list[bytes]:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{name} is not JSON: {error}") from None
     if collection is not None and isinstance(value, dict) and list(value) == [collection]:
-        value = value[collection]  # somebody wrapped it already
+        value = value[collection]  # it is wrapped already
     items: list[Any] = value if isinstance(value, list) else [value]
     if not all(isinstance(item, dict) for item in items):
         raise UsageError(f"{name} is not a JSON object")

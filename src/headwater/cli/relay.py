@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["relay"]
 
-# Seconds between two tries to look at a table of a database that is away.
+# Seconds between two tries to read a table of a database that is away.
 _RETRY = 1.0
 
 
@@ -87,7 +87,7 @@ def relay(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="What tells this relay from others of the database.  [default: the topic]",
+            help="The relay's name, unique in the database.  [default: the topic]",
             show_default=False,
         ),
     ] = None,
@@ -102,7 +102,7 @@ def relay(
         Start,
         typer.Option(
             metavar="beginning|now",
-            help="The first time: with all rows that are there, or with those to come.",
+            help="Where a new relay begins: with all rows that exist, or with new rows only.",
         ),
     ] = Start.BEGINNING,
     on_reset: Annotated[
@@ -119,7 +119,7 @@ def relay(
             metavar="SECONDS",
             min=0.1,
             max=3600,
-            help="Another process takes over from one that says nothing for so long.",
+            help="Another process takes over from one that is silent for this time.",
         ),
     ] = 5.0,
     batch: Annotated[
@@ -129,7 +129,7 @@ def relay(
     """Move a tracked table's rows into a topic of an event log, each exactly once.
 
     An event is a row's columns as JSON; of a keyed table a row that was removed is
-    {"_removed": {its key}}. It goes on until it is told to end, and the next start goes on where
+    {"_removed": {its key}}. It runs until SIGTERM or Ctrl-C, and the next start continues where
     it was. Any number of processes may run the same relay: one works, the others wait.
     """
     try:
@@ -251,5 +251,5 @@ def _engine(url: str) -> AsyncEngine:
     if not Path(path).exists():
         raise DeclarationError(f"there is no database file {path!r}")
     address = URL.create("sqlite+aiosqlite", database=path)
-    # FULL: what is about to be appended must not be forgotten in a power cut.
+    # FULL: a power cut must not lose the append that the relay has prepared.
     return configure_sqlite(create_async_engine(address), synchronous="FULL")

@@ -34,12 +34,12 @@ def full_address(url: str) -> str:
 
 
 def say(sentence: str) -> None:
-    """Tell the person at the terminal; the data alone goes to standard output."""
+    """Print a message for people. Standard output is for the data alone."""
     typer.echo(f"headwater: {sentence}", err=True)
 
 
 def with_hint(error: HeadwaterError, token: str | None) -> str:
-    """The sentence of ``error``, and what to do where that is known."""
+    """The sentence of ``error``, with advice where there is some."""
     if isinstance(error, ResponseError) and error.status == _UNAUTHORIZED and not token:
         return f"{error} Give an API key with --token or HEADWATER_TOKEN."
     return str(error)

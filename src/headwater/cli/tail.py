@@ -51,7 +51,7 @@ def tail(
     """Follow a feed and print its items, one a line, oldest first.
 
     URL is the feed or its stream; filters go into its query, as in ".../api/logs?level=error".
-    After a disconnect it goes on where it was. Ctrl-C ends it and tells the position.
+    After a disconnect it resumes where it was. Ctrl-C ends it and prints the position.
     """
     from headwater.client.sync import follow
 
@@ -80,14 +80,14 @@ def _print(feed: Feed, as_json: bool, count: int | None) -> None:
                 printed += 1
                 if printed == count:
                     return
-            # Only now: what was not printed must come again.
+            # Only now: an item that was not printed must come again.
             position = feed.last_event_id
     except KeyboardInterrupt:
         # The usual end of following, and so no failure.
         if position:
             say(f"to go on from here: --last-event-id '{position}'")
     except BrokenPipeError:
-        # `| head` has what it wanted. The interpreter's own last flush must not fail again.
+        # The reader, such as `| head`, has ended. The interpreter's last flush must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -22,12 +22,12 @@ __all__ = ["MAX_ERROR_BODY", "Request", "Session", "StreamOptions", "bearer", "p
 MAX_ERROR_BODY = 65_536
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
-# What RFC 9110 lets into a field value. Spaces at its ends would be stripped on the way.
+# Characters that RFC 9110 allows in a field value. Spaces at its ends would be stripped.
 _FIELD_VALUE = re.compile(rb"[\x21-\x7e\x80-\xff]([\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?")
 
 
 class StreamOptions(TypedDict, total=False):
-    """What every way to follow a stream takes.
+    """The options of every function that follows a stream.
 
     Attributes:
         headers: sent with every request.
@@ -36,7 +36,7 @@ class StreamOptions(TypedDict, total=False):
         retry: seconds to wait before a reconnect until the server says otherwise; 2.
         give_up_after: failures in a row after which the error is raised; None (default) never.
         max_event_bytes: the bound for one event; 8 MiB.
-        on_wait: called with the ``Wait`` before each reconnect, to tell people.
+        on_wait: called with the ``Wait`` before each reconnect, for a message to people.
         random: floats of 0 to 1, for the jitter.
     """
 
@@ -146,14 +146,14 @@ class Session:
     def feed(self, chunk: bytes) -> Iterator[Message]:
         """Take the next bytes and hand over their messages one by one.
 
-        ``last_event_id`` moves with the messages, not with the bytes: whoever stops half-way and
-        stores it must get the rest later. Raises EventTooLargeError, see ``Decoder.feed``.
+        ``last_event_id`` moves with the messages, not the bytes: a caller that stops half-way and
+        stores it gets the rest later. Raises EventTooLargeError, see ``Decoder.feed``.
         """
         decoder = self._decoder
         messages = decoder.feed(chunk)
         if decoder.retry is not None:
             self._reconnect.take_retry(decoder.retry)
-        # A server that fails at once says so in an `error` event each time: that is no progress,
+        # A server that fails at once sends an `error` event each time. That is no progress,
         # and must not reset the back-off.
         moved = decoder.last_event_id != self._reconnect.last_event_id
         if moved or any(message.event != "error" for message in messages):
@@ -164,8 +164,8 @@ class Session:
             yield message
         # Blocks without data move it too.
         self.last_event_id = decoder.last_event_id
-        # An event over the bound is told after the messages before it, but not only when more
-        # bytes come: the peer may send nothing else.
+        # An event over the bound is an error after the messages before it. It must not wait for
+        # more bytes, because the peer may send none.
         decoder.feed(b"")
 
     def _new_decoder(self) -> Decoder:
@@ -187,7 +187,7 @@ def bearer(token: str) -> bytes:
 
 
 def problem_detail(body: bytes) -> str:
-    """What an error's body says: of an RFC 9457 problem its detail, else the first of its text."""
+    """The message of an error's body: the detail of an RFC 9457 problem, else its first text."""
     text = body.decode("utf-8", "replace").strip()
     try:
         problem = json.loads(text)

@@ -1,4 +1,4 @@
-"""What both shells need of httpx."""
+"""Time-outs, cookies and errors of httpx, for both clients."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ except ImportError as error:
 
 __all__ = ["CONNECT_TIMEOUT", "IDLE_TIMEOUT", "cause_of", "cookie_jar", "httpx", "timeouts"]
 
-# A server says `: heartbeat` every 30 s. After three that did not come, the connection is dead,
-# although nobody said so: a proxy or a cable forgot it.
+# A server sends `: heartbeat` every 30 s. After three missing ones the connection is dead,
+# although no error was reported, as when a proxy dropped it.
 IDLE_TIMEOUT = 90.0
 CONNECT_TIMEOUT = 10.0
 

@@ -57,7 +57,7 @@ class Decoder:
         self.last_event_id = last_event_id
         self.retry: int | None = None
         self._max = max_event_bytes
-        self._head: bytes | None = b""  # the stream's first bytes, until they tell a BOM
+        self._head: bytes | None = b""  # the first bytes, until it is known whether they are a BOM
         self._after_cr = False
         # Growing byte arrays: appending costs what is appended, however small the chunks are, and
         # a million empty `data` lines cost a million bytes.
@@ -166,6 +166,6 @@ def decode_last_event_id(raw: bytes) -> str | None:
 
     "UTF-8 encode the last event ID string": the header is UTF-8, although HTTP frameworks show
     header values as latin-1. What is not UTF-8 becomes U+FFFD, which no position holds, so that it
-    is told apart as an unknown one rather than mistaken for none.
+    is treated as an unknown one rather than as none.
     """
     return raw.decode("utf-8", "replace") or None

@@ -1,4 +1,4 @@
-"""``/api/logs``: one's log as a feed, and how lines get into it."""
+"""``/api/logs``: a user's log as a feed, and writing to it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LogService = Annotated[Logs, Depends(_service)]
 
 @router.post("", status_code=201, dependencies=[requires("logs.create")])
 async def create_log_entries(body: LogsCreate, user: CurrentUser, logs: LogService) -> LogIds:
-    """Write up to 1,000 entries to one's log: all of them, or none."""
+    """Write up to 1,000 entries to the caller's log: all of them, or none."""
     return LogIds(ids=await logs.add(user.id, body.entries))
 
 
@@ -53,5 +53,5 @@ def declare(live: LiveRouter) -> None:
             str | None, Query(max_length=200, description="Only from this source.")
         ] = None,
     ) -> Source:
-        """One's log entries."""
+        """The caller's log entries."""
         return backend.tables.logs.where(user_id=user.id, level=level, source=source)

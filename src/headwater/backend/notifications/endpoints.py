@@ -1,4 +1,4 @@
-"""Notifications: two feeds, mine and a team's, and how one is made."""
+"""Notifications: two feeds, the caller's and a team's, and sending one."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def declare(live: LiveRouter) -> None:
         summary="My notifications",
     )
     async def my_notifications(user: CurrentUser, backend: BackendState) -> Source:
-        """What concerns one: personal notifications, and those of one's teams."""
+        """The caller's notifications: personal ones, and those of the caller's teams."""
         table = backend.tables.notifications
         return table.where(user_id=user.id) | table.where(team_id=sorted(user.teams))
 
@@ -70,5 +70,5 @@ def declare(live: LiveRouter) -> None:
         summary="A team's notifications",
     )
     async def team_notifications(team_id: str, backend: BackendState) -> Source:
-        """What concerns one team."""
+        """The notifications of one team."""
         return backend.tables.notifications.where(team_id=team_id)

@@ -25,8 +25,8 @@ class Notifications:
     async def create(self, sender: Principal, wanted: NotificationCreate) -> Any:
         """Notify a user or a team.
 
-        Whoever holds ``notifications.create`` everywhere may notify anyone; whoever holds it in a
-        team, that team and themselves. Raises 403, and 422 for a recipient that does not exist,
+        With ``notifications.create`` everywhere a user may notify anyone. With it in a
+        team, a user may notify that team. Raises 403, and 422 for a recipient that does not exist,
         or that the sender may not know of.
         """
         if (wanted.user_id is None) == (wanted.team_id is None):

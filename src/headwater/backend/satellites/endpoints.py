@@ -1,4 +1,4 @@
-"""``/api/satellites``: which there are, and their metrics as a feed."""
+"""``/api/satellites``: listing and registering them, and their metrics as a feed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SatelliteService = Annotated[Satellites, Depends(_service)]
 async def list_satellites(
     user: CurrentUser, satellites: SatelliteService, limit: Limit = 100, after: After = None
 ) -> SatelliteList:
-    """The satellites of one's teams, and those of no team."""
+    """The satellites of the caller's teams, and those without a team."""
     rows, has_more = await satellites.page(user, limit, after)
     return SatelliteList(
         satellites=[SatelliteInfo.model_validate(row) for row in rows], has_more=has_more
@@ -57,7 +57,7 @@ async def list_satellites(
 async def register_satellite(
     body: SatelliteCreate, user: CurrentUser, satellites: SatelliteService
 ) -> SatelliteCreated:
-    """Register a satellite. Its key is shown this once."""
+    """Register a satellite. Its key is shown only in this answer."""
     satellite_id, key = await satellites.register(user, body.name, body.team_id)
     return SatelliteCreated(id=satellite_id, name=body.name, team_id=body.team_id, api_key=key)
 

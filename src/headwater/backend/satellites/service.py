@@ -31,7 +31,7 @@ def topic_of(satellite_id: str) -> str:
 
 
 class Known(NamedTuple):
-    """A satellite that there is, and its team."""
+    """A satellite that exists, and its team."""
 
     id: str
     team_id: str | None
@@ -47,7 +47,7 @@ class Satellites:
         self._known = Loader(self._find)
 
     async def find(self, satellite_id: str) -> Known | None:
-        """What rights depend on, or None where there is no such satellite."""
+        """The satellite with its team, which rights depend on; None if it does not exist."""
         return await self._known.load(satellite_id)
 
     async def page(
@@ -65,7 +65,7 @@ class Satellites:
     async def register(self, user: Principal, name: str, team_id: str | None) -> tuple[str, str]:
         """A new satellite: its id and, this once, its key.
 
-        Who holds ``satellites.manage`` in a team only registers satellites of that team. Raises
+        With ``satellites.manage`` in a team a user registers satellites of that team only. Raises
         403, and 422 for a team that does not exist, or that the user may not know of.
         """
         if team_id is None and not user.may("satellites.manage"):
