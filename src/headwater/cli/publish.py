@@ -103,11 +103,11 @@ def _client(token: str | None) -> httpx.Client:
         import httpx
     except ImportError as error:
         raise MissingExtraError("client", "httpx") from error
-    from headwater.client.session import bearer
+    from headwater.client.headers import bearer
 
     headers = [(b"Content-Type", b"application/json"), (b"Accept", b"application/json")]
     if token is not None:
-        headers.append((b"Authorization", bearer(token)))
+        headers.append((b"Authorization", bearer(token).encode()))
     return httpx.Client(headers=headers, timeout=_TIMEOUT)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import typer
@@ -70,7 +70,7 @@ def tail(
         raise typer.Exit(1) from None
 
 
-def _print(feed: Feed, as_json: bool, count: int | None) -> None:
+def _print(feed: Feed[Any], as_json: bool, count: int | None) -> None:
     printed = 0
     position = ""
     try:
@@ -91,7 +91,7 @@ def _print(feed: Feed, as_json: bool, count: int | None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _lines(value: FeedValue, as_json: bool) -> Iterator[str]:
+def _lines(value: FeedValue[Any], as_json: bool) -> Iterator[str]:
     from headwater.client import Item, Removed, Snapshot
 
     line = json_line if as_json else text_line
