@@ -89,6 +89,7 @@ async def test_a_position_that_is_given_wins_over_the_file(client, server, tmp_p
     path.write_text("7\n")
     await client.messages(server.url, position_file=path, last_event_id="8")
     assert server.seen[0].position == "8"
+    assert path.read_text() == "8\n"
 
 
 def test_a_position_is_there_as_a_whole_or_not_at_all(tmp_path):

@@ -103,10 +103,11 @@ class Session(Generic[V]):
         self.on_position = on_position
         self.on_open = on_open
         self._on_wait = on_wait
+        self._loaded = ""
         if last_event_id is None:
             last_event_id = position.decode("utf-8", "replace")
             if self._file is not None and not last_event_id:
-                last_event_id = self._file.load()
+                last_event_id = self._loaded = self._file.load()
         check_position(last_event_id)
         self._reconnect = Reconnect(random=random, retry=retry, give_up_after=give_up_after)
         self.max_event_bytes = max_event_bytes
@@ -121,7 +122,9 @@ class Session(Generic[V]):
         return self.auth is not None or self.token is not None
 
     def _begin(self, position: str) -> None:
-        self.last_event_id = self._settled = self._end = position
+        self.last_event_id = self._end = position
+        # One that was given is kept in the file at once, one that came from there is there.
+        self._settled = position if self._file is None or position == self._loaded else ""
         self._reconnect.last_event_id = position
         self._decoder = self._new_decoder()
 
