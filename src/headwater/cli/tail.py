@@ -138,12 +138,17 @@ def _follow(
     try:
         with feed:
             shown.items(first)
-            if shown.enough:
+            try:
+                while not shown.enough:
+                    shown.value(next(feed))
+            except StopIteration:
                 return
-            for value in feed:
-                shown.value(value)
-                if shown.enough:
-                    break
+            except KeyboardInterrupt:
+                if shown.position != feed.last_event_id:
+                    # In the middle of a value: it is shown again.
+                    raise
+                # Else it is shown, and its position kept as the block ends.
+                _say_position(feed, shown, state)
     except _Stopped:
         # In the middle of a snapshot, whose position is that of its end: it is not kept.
         pass
