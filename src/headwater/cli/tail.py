@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,7 +29,6 @@ from headwater.errors import HeadwaterError
 
 if TYPE_CHECKING:
     from headwater.client import FeedValue, Wait
-    from headwater.client.sync import Feed
 
 __all__ = ["tail"]
 
@@ -90,9 +92,9 @@ def tail(
     ".../api/logs?level=error". After a disconnect it goes on where it was, and says so on standard
     error. On a terminal lines have the colour of their level, unless NO_COLOR is set.
 
-    Exits with 0 when Ctrl-C, --count, the reader of a pipe or the server ends it, with 1 when it
-    cannot go on (no right, no such feed, --give-up-after, a file that cannot be written), and with
-    2 when an argument is wrong.
+    Exits with 0 when Ctrl-C, SIGTERM, --count, the reader of a pipe or the server ends it, with 1
+    when it cannot go on (no right, no such feed, --give-up-after, a file that cannot be written),
+    and with 2 when an argument is wrong.
     """
     tests = [parse_filter(text) for text in filters or ()]
     moment = None if since is None else parse_since(since, datetime.now(UTC))
@@ -108,13 +110,20 @@ def tail(
                 from headwater.client import rest_url
 
                 first, last_event_id = items_since(client, rest_url(address), moment)
-        _follow(address, token, last_event_id, state, give_up_after, first, shown)
+        # Not the client without asyncio: a signal that comes just before a thread begins to wait
+        # for bytes would be noticed with the next bytes.
+        asyncio.run(_follow(address, token, last_event_id, state, give_up_after, first, shown))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        pass
     except HeadwaterError as error:
         say(with_hint(error, token))
         raise typer.Exit(1) from None
+    except BrokenPipeError:
+        # `| head` has what it wanted. The interpreter's own last flush must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _follow(
+async def _follow(
     address: str,
     token: str | None,
     last_event_id: str | None,
@@ -123,7 +132,7 @@ def _follow(
     first: Sequence[Mapping[str, Any]],
     shown: _Shown,
 ) -> None:
-    from headwater.client.sync import follow
+    from headwater.client import follow
 
     reports = _Reports()
     feed = follow(
@@ -135,36 +144,29 @@ def _follow(
         on_wait=reports.waits,
         on_open=reports.opened,
     )
+    _end_on_sigterm()
     try:
-        with feed:
+        async with feed:
             shown.items(first)
-            try:
-                while not shown.enough:
-                    shown.value(next(feed))
-            except StopIteration:
-                return
-            except KeyboardInterrupt:
-                if shown.position != feed.last_event_id:
-                    # In the middle of a value: it is shown again.
-                    raise
-                # Else it is shown, and its position kept as the block ends.
-                _say_position(feed, shown, state)
-    except _Stopped:
-        # In the middle of a snapshot, whose position is that of its end: it is not kept.
+            while not shown.enough:
+                shown.value(await anext(feed))
+    except (_Stopped, StopAsyncIteration):
+        # In the middle of a snapshot its position, which is that of its end, is not kept.
         pass
-    except KeyboardInterrupt:
-        # The usual end of following, and so no failure.
-        _say_position(feed, shown, state)
-    except BrokenPipeError:
-        # `| head` has what it wanted. The interpreter's own last flush must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except asyncio.CancelledError:
+        # The usual end of following, and so no failure. A signal ends it between two values.
+        if state is None and shown.position:
+            say(f"to go on from here: --last-event-id '{shown.position}'")
+        elif state is not None and feed.last_event_id:
+            say(f"to go on from here: --state {state}")
+        raise
 
 
-def _say_position(feed: Feed[Any], shown: _Shown, state: Path | None) -> None:
-    if state is None and shown.position:
-        say(f"to go on from here: --last-event-id '{shown.position}'")
-    elif state is not None and feed.last_event_id:
-        say(f"to go on from here: --state {state}")
+def _end_on_sigterm() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    with suppress(NotImplementedError):  # on Windows
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 class _Stopped(Exception):  # noqa: N818 - no error
