@@ -1,4 +1,4 @@
-"""Item models: how a row or object becomes the JSON of one item, and the model of a page."""
+"""Item models: how a row or object becomes the JSON of one item."""
 
 from __future__ import annotations
 
@@ -9,18 +9,14 @@ from pydantic import (
     AliasChoices,
     AliasPath,
     BaseModel,
-    ConfigDict,
-    Field,
     RootModel,
     TypeAdapter,
     ValidationError,
-    create_model,
 )
 
 from headwater.errors import EncodingError
-from headwater.web.feed_route import FeedDeclaration
 
-__all__ = ["encoder_of", "page_model"]
+__all__ = ["encoder_of", "required_fields"]
 
 
 def encoder_of(item: Any, name: str) -> Callable[[Any], bytes]:
@@ -55,35 +51,25 @@ def _field_names(item: Any) -> tuple[str, ...] | None:
     for name, field in item.model_fields.items():
         names[name] = None
         for alias in (field.alias, field.validation_alias):
-            choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
-            for choice in choices:
-                first = choice.path[0] if isinstance(choice, AliasPath) else choice
-                if isinstance(first, str):
-                    names[first] = None
+            names.update(dict.fromkeys(_first_names(alias)))
     return tuple(names)
 
 
-def page_model(item: Any, declaration: FeedDeclaration) -> type[BaseModel]:
-    """The model of a page, for the API's description."""
-    title = "".join(part.title() for part in declaration.feed.event.replace("-", "_").split("_"))
-    fields: dict[str, Any] = {
-        declaration.feed.collection: (
-            list[item],
-            Field(description="The items, oldest first."),
-        ),
-        "start": (str, Field(description="Where the page begins: `before` takes it.")),
-        "position": (str, Field(description="Where the page ends: `after` takes it.")),
-        "has_more": (
-            bool,
-            Field(description="Further items: newer ones with `after`, older ones otherwise."),
-        ),
-    }
-    if declaration.keyed:
-        fields["removed"] = (
-            list[dict[str, Any]],
-            Field(
-                default=[],
-                description="With `after`: keys of items that left; applied before the items.",
-            ),
-        )
-    return create_model(f"{title}Page", __config__=ConfigDict(extra="forbid"), **fields)
+def required_fields(item: Any) -> list[tuple[str, ...]]:
+    """For each field that a model needs: the names, any of which an item may have it by."""
+    if not (isinstance(item, type) and issubclass(item, BaseModel)) or issubclass(item, RootModel):
+        return []
+    found = []
+    by_name = item.model_config.get("populate_by_name") or item.model_config.get("validate_by_name")
+    for name, field in item.model_fields.items():
+        alias = field.validation_alias or field.alias
+        names = _first_names(alias)
+        if field.is_required():
+            found.append((*names, *([name] if by_name or not names else [])))
+    return found
+
+
+def _first_names(alias: Any) -> list[str]:
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    firsts = [each.path[0] if isinstance(each, AliasPath) else each for each in choices]
+    return [each for each in firsts if isinstance(each, str)]
