@@ -7,14 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headwater.errors import DeclarationError, SourceUnavailableError, UsageError
+from headwater.feeds.clock import utc_now
 from headwater.feeds.source import Change, Filter, Page, Place, Window
 from headwater.sql.faults import unavailable
 from headwater.sql.model import TableModel, as_utc
@@ -133,7 +133,7 @@ class TableReader(ABC):
     ) -> None:
         self.engine = engine
         self.model = model
-        self.clock: Callable[[], datetime] = partial(datetime.now, UTC)
+        self.clock: Callable[[], datetime] = utc_now
         self._writers = [
             one.sync_engine if isinstance(one, AsyncEngine) else one for one in (engine, *listen)
         ]
