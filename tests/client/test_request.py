@@ -240,9 +240,36 @@ async def test_a_coroutine_function_may_give_the_token(server):
     async with headwater.client.stream(server.url, token=token) as messages:
         assert [message async for message in messages] == []
     assert server.seen[0].headers["authorization"] == b"Bearer a"
-    with headwater.client.sync.stream(server.url, token=token) as messages:
-        with pytest.raises(UsageError, match="needs asyncio"):
-            next(messages)
+
+
+@pytest.mark.parametrize("name", ["token", "on_open", "on_position"])
+async def test_coroutine_functions_need_asyncio(name):
+    async def function(*_):
+        pass
+
+    with pytest.raises(UsageError, match=f"{name}= is a coroutine function"):
+        headwater.client.sync.stream("http://h/", **{name: function})
+    headwater.client.stream("http://h/", **{name: function})
+
+
+async def test_nobody_waits_for_on_wait(client):
+    async def function(_):
+        pass
+
+    with pytest.raises(UsageError, match="on_wait="):
+        client.opened("stream", "http://h/", on_wait=function)
+
+
+async def test_on_open_may_be_a_coroutine_function(server):
+    opened = []
+
+    async def note(response):
+        opened.append(response.status_code)
+
+    server.script(server.stream(event(1)))
+    async with headwater.client.stream(server.url, on_open=note, retry=0) as messages:
+        assert (await anext(messages)).data == "1"
+    assert opened == [200]
 
 
 async def test_a_token_that_ran_out_is_replaced_once(client, server):

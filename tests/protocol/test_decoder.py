@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from headwater.errors import EventTooLargeError, UsageError
+from headwater.errors import EventTooLargeError, PeerError, UsageError
 from headwater.protocol import MAX_RETRY, Decoder, Message, decode_last_event_id
 
 
@@ -231,6 +231,27 @@ def test_an_event_before_the_one_too_large_is_not_lost():
     for _ in range(2):
         with pytest.raises(EventTooLargeError, match="10 bytes"):
             decoder.feed(b"\n\ndata: c\n\n")
+
+
+def test_a_message_gives_its_data_as_json():
+    [message] = decode(b'event: log\ndata: {"n":\ndata: [1, null]}\n\n')
+    assert message.json() == {"n": [1, None]}
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"text", b"[" * 100_000])
+def test_data_that_is_no_json_is_the_peers_fault_and_names_the_event(data):
+    [message] = decode(b"event: log\ndata: " + data + b"\n\n")
+    with pytest.raises(PeerError, match="'log' event is not JSON"):
+        message.json()
+
+
+def test_the_start_of_the_last_comment_is_kept_for_people():
+    decoder = Decoder()
+    assert decoder.comment == ""
+    decoder.feed(b": one\n:two \xff\n")
+    assert decoder.comment == "two \ufffd"
+    decoder.feed(b":" + b"x" * 1000 + b"\ndata: y\n\n")
+    assert decoder.comment == "x" * 199
 
 
 def test_a_bound_of_nothing_is_refused():

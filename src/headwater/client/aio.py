@@ -260,7 +260,9 @@ class _Reader:
                 if early is None:
                     limit.reschedule(None)
                 if session.on_open is not None:
-                    session.on_open(response)
+                    noted = session.on_open(response)
+                    if inspect.isawaitable(noted):
+                        await noted
                 async with _chunks(response) as chunks:
                     while (chunk := await _next(chunks)) is not None:
                         limit.reschedule(None)

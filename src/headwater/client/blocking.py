@@ -54,6 +54,12 @@ class Following(Generic[V]):
         self._wire: Wire | None = None
         if client is not None and cookies is not None:
             raise UsageError("cookies: give them to your own client")
+        for name in ("token", "on_open", "on_position"):
+            if inspect.iscoroutinefunction(getattr(session, name)):
+                raise UsageError(
+                    f"{name}= is a coroutine function, which needs asyncio: give a plain function "
+                    "here, or use headwater.client"
+                )
         self._session = session
         self._idle = idle_timeout
         self._timeout = timeouts(idle_timeout)
@@ -179,15 +185,8 @@ class Following(Generic[V]):
 
     def _token(self) -> str | None:
         token: Any = self._session.token
-        if callable(token):
-            token = token()
-            if inspect.iscoroutine(token):
-                token.close()
-                raise UsageError(
-                    "token= gave a coroutine, which needs asyncio: give a plain function here, or "
-                    "use headwater.client"
-                )
-        return token  # type: ignore[no-any-return]
+        given: str | None = token() if callable(token) else token
+        return given
 
     def _stream(self, request: Request, wire: Wire) -> Iterator[Wait | Stop | None]:
         session, early = self._session, request.first_byte_within

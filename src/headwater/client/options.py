@@ -47,7 +47,8 @@ class StreamOptions(TypedDict, total=False):
         give_up_after: failures in a row after which the error is raised; None (default) never.
         max_event_bytes: the bound for one event; 8 MiB.
         on_open: called with the ``httpx.Response`` of each stream that opens, before its messages.
-        on_wait: called with the ``Wait`` before each reconnect, to tell people.
+            For asyncio it may be a coroutine function.
+        on_wait: called with the ``Wait`` before each reconnect, for people. A plain function.
         random: floats of 0 to 1, for the jitter.
     """
 

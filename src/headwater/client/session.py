@@ -5,6 +5,7 @@ The two shells (``aio`` and ``sync``) only move bytes and wait; every decision i
 
 from __future__ import annotations
 
+import inspect
 import json as json_module
 import random as random_module
 from collections import deque
@@ -89,6 +90,8 @@ class Session(Generic[V]):
         self.url = checked_url(url, params)
         if token is not None and auth is not None:
             raise UsageError("give token= or auth=, not both")
+        if inspect.iscoroutinefunction(on_wait):
+            raise UsageError("on_wait= must be a plain function: nobody waits for it")
         self._content, self._body_headers = body_of(json, content)
         self._method = method_of(method, self._content)
         self._reconnects = self._method == "GET" if reconnect is None else reconnect
