@@ -75,7 +75,7 @@ def parse_since(text: str, now: datetime) -> datetime:
         if found is not None:
             return now - timedelta(**{_UNITS[found["unit"]]: int(found["number"])})
         moment = datetime.fromisoformat(text.strip())
-        # Whoever leaves out the zone means the clock on the wall.
+        # A time without a zone is local time.
         return moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise typer.BadParameter(

@@ -76,7 +76,7 @@ class Following(Generic[V]):
     ) -> None:
         try:
             if kind is None:
-                # Whoever leaves without an error has handled what came last.
+                # A block that ends without an error has handled the last value.
                 await self._keep()
         finally:
             await self.aclose()
@@ -184,8 +184,8 @@ class _Reader:
 
     Attributes:
         news: set when there is something to take, or ``done``.
-        room: set when everything was taken. Until then no more is decoded, so that a reader who is
-            slow holds two pieces of the network at most.
+        room: set when everything was taken. Until then no more is decoded, so a slow consumer holds
+            two pieces of the network at most.
         done: the task has ended, with ``failure`` or in good order.
     """
 

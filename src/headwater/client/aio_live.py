@@ -136,8 +136,8 @@ def live_map(
                 version = await jobs.changed(version)
                 print(len(jobs), "jobs")
 
-    ``key`` is the name of the member that tells items apart; several names give tuples. A feed that
-    holds more than ``max_items`` is an error. It begins with the feed's snapshot: a feed that is
+    ``key`` is the name of the member that identifies an item; several names give tuples. A feed
+    that holds more than ``max_items`` is an error. It begins with the feed's snapshot: a feed that is
     declared with ``limit="all"`` sends all that there is, another one its newest items. The options
     are those of ``follow``, without a position to begin at.
     """

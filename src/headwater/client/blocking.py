@@ -94,7 +94,7 @@ class Following(Generic[V]):
     ) -> None:
         try:
             if kind is None:
-                # Whoever leaves without an error has handled what came last.
+                # A block that ends without an error has handled the last value.
                 self._keep()
         finally:
             self.close()
@@ -112,7 +112,7 @@ class Following(Generic[V]):
         self._release()
 
     def _release(self) -> None:
-        # Whoever has the turn does it on the way out.
+        # A thread that has the turn does it when it gives the turn back.
         if self._turn.acquire(blocking=False):
             try:
                 self._hang_up()

@@ -18,9 +18,9 @@ _MAX_BYTES = 65_536
 class PositionFile:
     """One position in one file, as a line of text.
 
-    A position is written to another file that then takes the place of the old one: whoever reads
-    finds the old or the new one, also after a ``kill -9``. It is not forced to the disk, so a power
-    cut may bring an older one back; its items then come again.
+    A position is written to another file, which then replaces the old one. So a reader finds the
+    old or the new position, also after a ``kill -9``. It is not forced to the disk: after a power
+    cut an older one may be there, and its items come again.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

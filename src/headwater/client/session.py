@@ -260,8 +260,8 @@ class Session(Generic[V]):
     def take(self) -> V | None:
         """The next value; None when more bytes are needed.
 
-        ``last_event_id`` moves with what is taken, not with the bytes: whoever stops half-way and
-        stores it must get the rest later.
+        ``last_event_id`` moves with what is taken, not with the bytes. So a program that stops
+        half-way and stores it gets the rest later.
         """
         while self._queue:
             found, position = self._queue.popleft()

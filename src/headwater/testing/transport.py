@@ -24,8 +24,8 @@ _END = b""
 class StreamingTransport(httpx.AsyncBaseTransport):
     """Runs requests on an application; use it as ``httpx.AsyncClient(transport=...)``.
 
-    Closing a response tells the application that its client has left. One that goes on for five
-    seconds after that is cancelled, and AssertionError raised. What the application raises, the
+    Closing a response is a disconnect for the application. An application that goes on for five
+    seconds after it is cancelled, and AssertionError raised. What the application raises, the
     client raises.
     """
 

@@ -44,7 +44,7 @@ class RequestKey:
 
     @classmethod
     def of(cls, body: bytes, *names: str) -> RequestKey:
-        """The key of a request with this body; ``names`` tell it apart from all others."""
+        """The key of a request with this body; ``names`` identify the caller, route and key."""
         return cls(_hash("\0".join(names).encode()), _hash(body))
 
     @property
@@ -96,7 +96,7 @@ class Repeats:
         return replace(key, since=found.created_at), answer
 
     async def keep(self, session: AsyncSession, key: RequestKey, answer: Any) -> None:
-        """Keep the answer, a JSON value, for those who ask again."""
+        """Store the answer, a JSON value, for a repeated request."""
         await session.execute(
             update(IdempotentRequest)
             .where(IdempotentRequest.id == key.id)
