@@ -137,9 +137,9 @@ def live_map(
                 print(len(jobs), "jobs")
 
     ``key`` is the name of the member that identifies an item; several names give tuples. A feed
-    that holds more than ``max_items`` is an error. It begins with the feed's snapshot: a feed that is
-    declared with ``limit="all"`` sends all that there is, another one its newest items. The options
-    are those of ``follow``, without a position to begin at.
+    that holds more than ``max_items`` is an error. It begins with the feed's snapshot: a feed that
+    is declared with ``limit="all"`` sends all that there is, another one its newest items. The
+    options are those of ``follow``, without a position to begin at.
     """
     check_options(options)
     return AsyncLiveMap(follow(url, client=client, **options), key, item, max_items)
