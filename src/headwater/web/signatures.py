@@ -33,6 +33,9 @@ def parameters_of(call: Callable[..., Any], where: str) -> dict[str, inspect.Par
 
 def _evaluated(call: Callable[..., Any], name: str, text: str, where: str) -> Any:
     inner = inspect.unwrap(call)
+    if not hasattr(inner, "__globals__"):
+        # An object that is called.
+        inner = getattr(type(inner).__call__, "__func__", type(inner).__call__)
     code = getattr(inner, "__code__", None)
     cells = getattr(inner, "__closure__", None) or ()
     local = {}
