@@ -254,7 +254,14 @@ def test_on_a_terminal_a_line_has_the_colour_of_its_level(scripted_server, no_co
     assert printed == ["level=info id=1", error if no_colour else f"\x1b[31m{error}\x1b[0m"]
 
 
-PROGRAM = "import typer; from headwater.cli.tail import tail; typer.run(tail)"
+# A shell lets its background jobs ignore SIGINT, and these tests may be one.
+PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import typer
+from headwater.cli.tail import tail
+typer.run(tail)
+"""
 
 
 def start(*arguments):

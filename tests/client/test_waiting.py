@@ -146,6 +146,7 @@ def test_an_interrupted_wait_without_asyncio_goes_on_at_its_position():
     # Ctrl-C in an interactive shell, say.
     code = """
         import socket, threading, os, signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
         from headwater.client.sync import stream
 
         listener = socket.create_server(("127.0.0.1", 0))

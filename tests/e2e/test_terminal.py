@@ -108,7 +108,8 @@ def test_tail_goes_on_over_restarts_of_both_sides(served: Server, tmp_path: Path
                 served.post("/api/logs", {"entries": entries[1:]})
             while not shown or shown[-1] != entries[-1]["message"]:
                 shown.append(json.loads(tail.stdout.readline())["message"])
-            tail.send_signal(signal.SIGINT)
+            # Not SIGINT, which a shell lets its background jobs ignore.
+            tail.send_signal(signal.SIGTERM)
             assert tail.wait(30) == 0
         following = {"message": f"line {part * 10 + 10}"}
         served.post("/api/logs", {"entries": [following]})
