@@ -1,6 +1,6 @@
 """The application: ``create_app(settings)``.
 
-Nothing is opened before it starts; what it opened is closed when it ends.
+It opens its resources when it starts, and closes them when it ends.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from headwater.backend.auth.repository import Credentials
 from headwater.backend.auth.service import SignIns
 from headwater.backend.cleanup import Cleanup
 from headwater.backend.database import Address, Database
+from headwater.backend.idempotency.service import Repeats
 from headwater.backend.logs import endpoints as logs
 from headwater.backend.logs.service import Logs
 from headwater.backend.metrics import Measures
@@ -55,7 +56,7 @@ _log = logging.getLogger(__name__)
 # Bodies that anyone may send, signed in or not.
 _SMALL_BODIES = {"/api/auth/login": 16 * 1024}
 _FEEDS = (notifications, logs, satellites, activity)
-# Routes are tried one after another; what satellites and programs send is most of the requests.
+# Routes are tried in this order. Satellites and programs send most of the requests.
 _ROUTERS = (satellites, activity, logs, notifications, auth, users, teams)
 
 
@@ -122,7 +123,7 @@ def create_app(
         feeds.declare(live)
     app.include_router(live, prefix="/api")
     live.install(app, problems="application", openapi="3.2")
-    # Not by way of one router for all of them: each that is included looks for the route again.
+    # Each included router costs a request one more search, so there is no router around these.
     for domain in _ROUTERS:
         app.include_router(domain.router, prefix="/api")
     app.include_router(health.router)
@@ -135,7 +136,13 @@ def create_app(
             allow_origins=list(settings.allowed_origins),
             allow_credentials=True,
             allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "If-None-Match"],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "Idempotency-Key",
+                "Last-Event-ID",
+                "If-None-Match",
+            ],
             expose_headers=["ETag", "Retry-After"],
         )
     if settings.allowed_hosts:
@@ -161,7 +168,7 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
         try:
             await log.start()
         except SourceUnavailableError as error:
-            # Everything else can serve meanwhile; /readyz says what is missing.
+            # Everything else can serve meanwhile. /readyz reports what is missing.
             _log.warning("%s", error)
         passwords = Passwords(
             time_cost=settings.argon2_time_cost,
@@ -169,6 +176,7 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
             concurrency=settings.argon2_concurrency,
         )
         stack.callback(passwords.close)
+        repeats = Repeats(database)
         yield Backend(
             settings=settings,
             database=database,
@@ -186,10 +194,11 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
             writes=Writes(settings.writes_per_second),
             users=Users(database, passwords, settings.password_min_length),
             teams=Teams(database),
-            notifications=Notifications(database),
-            logs=Logs(database),
-            satellites=Satellites(database, log),
+            notifications=Notifications(database, repeats),
+            logs=Logs(database, repeats),
+            satellites=Satellites(database, log, repeats),
             activities=Activities(database),
+            repeats=repeats,
         )
 
 

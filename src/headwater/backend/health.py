@@ -1,4 +1,4 @@
-"""``/healthz`` and ``/readyz``: is it alive, and can it serve."""
+"""``/healthz`` and ``/readyz``: whether the process is alive, and whether it can serve."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def _probes(request: Request) -> Probes:
 
 @router.get("/healthz")
 async def alive() -> Alive:
-    """The process runs. Says nothing of its dependencies."""
+    """The process runs. Its dependencies are not checked."""
     return Alive()
 
 
@@ -61,6 +61,6 @@ async def ready(
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """What this process did, for Prometheus."""
+    """Counters of this process, for Prometheus."""
     response: Response = request.app.state.measures.render()
     return response

@@ -1,7 +1,7 @@
-"""``/metrics``: what this process did, for Prometheus.
+"""``/metrics``: counters of this process, for Prometheus.
 
 With several workers each answers for itself, and a scrape reaches one of them: the label
-``worker`` (its process id) on ``headwater_info`` tells which.
+``worker`` (its process id) on ``headwater_info`` names it.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Measures:
 
 
 class _Counted(Collector):
-    """What other parts count themselves, read when it is asked for."""
+    """Counters that other parts keep. They are read when Prometheus asks."""
 
     def __init__(
         self, live: LiveRouter, backend: Callable[[], Backend], connections: ConnectionCounters

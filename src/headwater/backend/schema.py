@@ -1,6 +1,6 @@
-"""The database's schema: which one it has, and bringing it up to date.
+"""The database's schema: finds its version, and brings it up to date.
 
-Used before the application starts, so it is synchronous, and every way in which it can fail is one
+It runs before the application starts, so it is synchronous. Each of its failures is one
 sentence (StartupError).
 """
 
@@ -65,7 +65,7 @@ def check_schema(address: Address) -> State:
     Raises StartupError for everything else.
     """
     with _connected(address) as connection:
-        # Asks for the right to write, which is found missing only now.
+        # This takes the write lock, and fails if the database is read-only.
         _lock(connection)
         state = schema_state(connection)
         connection.rollback()
@@ -86,7 +86,7 @@ def check_reachable(address: Address) -> None:
 
 
 def _lock(connection: sa.Connection) -> None:
-    """Begin a transaction that no other one changes the schema in."""
+    """Begin a transaction. No other one changes the schema meanwhile."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         return
@@ -150,7 +150,7 @@ def _connected(address: Address) -> Iterator[sa.Connection]:
 
 
 def _look_at(path: Path) -> None:
-    """Raise StartupError for what SQLite would tell less clearly."""
+    """Raise StartupError for faults that SQLite reports less clearly."""
     folder = path.parent
     if not folder.exists():
         raise StartupError(f"The folder {folder} for the database {path.name} does not exist.")
@@ -158,8 +158,8 @@ def _look_at(path: Path) -> None:
         raise StartupError(f"{folder} is not a folder, so the database {path} cannot be in it.")
     if path.is_dir():
         raise StartupError(f"{path} is a folder; a database is a file.")
-    # SQLite writes files beside the database. Bits are looked at too: root may write everywhere,
-    # but who took all of them away meant it.
+    # SQLite writes files beside the database. The mode is checked too: root may write everywhere,
+    # but a file without any write bit is meant to be read-only.
     for place, what in ((path, "The database"), (folder, "The folder")):
         try:
             mode = place.stat().st_mode

@@ -48,7 +48,7 @@ class SignIns:
 
     Attributes:
         failures: sign-ins with a wrong pair, for ``/metrics``.
-        throttled: sign-ins that were refused without a look at the password.
+        throttled: sign-ins that were refused before their password was checked.
     """
 
     def __init__(

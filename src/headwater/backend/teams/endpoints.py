@@ -35,7 +35,7 @@ TeamService = Annotated[Teams, Depends(_service)]
 
 @router.get("", dependencies=[requires("teams.list")])
 async def list_teams(teams: TeamService, limit: Limit = 100, after: After = None) -> TeamList:
-    """All teams, oldest first. One's own are at ``/api/users/me/teams``."""
+    """All teams, oldest first. The caller's are at ``/api/users/me/teams``."""
     rows, has_more = await teams.page(limit, after)
     return TeamList(teams=[TeamInfo.model_validate(row) for row in rows], has_more=has_more)
 

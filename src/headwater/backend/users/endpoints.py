@@ -1,4 +1,4 @@
-"""``/api/users``: oneself, one's teams and keys, and, for administrators, all users."""
+"""``/api/users``: the caller, their teams and keys, and, for administrators, all users."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ UserService = Annotated[Users, Depends(_service)]
 
 @router.get("/me")
 async def who_am_i(user: CurrentUser) -> Me:
-    """The user who asks."""
+    """The calling user."""
     return Me(id=user.id, email=user.email, role=user.role, permissions=sorted(user.permissions))
 
 
@@ -49,7 +49,7 @@ async def who_am_i(user: CurrentUser) -> Me:
 async def my_teams(
     user: CurrentUser, users: UserService, limit: Limit = 100, after: After = None
 ) -> MyTeams:
-    """The teams one belongs to."""
+    """The caller's teams."""
     rows, has_more = await users.teams_of(user, limit, after)
     return MyTeams(teams=[MyTeam.model_validate(row) for row in rows], has_more=has_more)
 
@@ -58,14 +58,14 @@ async def my_teams(
 async def my_api_keys(
     user: CurrentUser, users: UserService, limit: Limit = 100, after: After = None
 ) -> ApiKeyList:
-    """One's API keys, without the secrets."""
+    """The caller's API keys, without the secrets."""
     rows, has_more = await users.keys_of(user, limit, after)
     return ApiKeyList(api_keys=[ApiKeyInfo.model_validate(row) for row in rows], has_more=has_more)
 
 
 @router.post("/me/api-keys", status_code=201)
 async def create_api_key(body: KeyCreate, user: CurrentUser, users: UserService) -> ApiKeyCreated:
-    """A new API key. It is shown this once."""
+    """A new API key. It is shown only in this answer."""
     key_id, key = await users.add_key(user, body.name)
     return ApiKeyCreated(id=key_id, name=body.name, api_key=key)
 
