@@ -170,6 +170,8 @@ class PageHalf(FeedHalf):
             if page is None:
                 return
             body, tag = self._encode(page, source, paging)
+            # Its bytes may wait for a slow client, and it would stand beside them.
+            del page
             if revision is not None:
                 self._remember(name, revision, tag)
         headers = [(b"etag", tag.encode()), *asked.headers]
