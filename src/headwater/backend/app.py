@@ -26,6 +26,7 @@ from headwater.backend.auth.repository import Credentials
 from headwater.backend.auth.service import SignIns
 from headwater.backend.cleanup import Cleanup
 from headwater.backend.database import Address, Database
+from headwater.backend.idempotency.service import Repeats
 from headwater.backend.logs import endpoints as logs
 from headwater.backend.logs.service import Logs
 from headwater.backend.metrics import Measures
@@ -121,7 +122,13 @@ def create_app(
             allow_origins=list(settings.allowed_origins),
             allow_credentials=True,
             allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "If-None-Match"],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "Idempotency-Key",
+                "Last-Event-ID",
+                "If-None-Match",
+            ],
             expose_headers=["ETag", "Retry-After"],
         )
     app.add_middleware(Envelope, measures=app.state.measures, access_log=settings.access_log)
@@ -148,6 +155,7 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
             concurrency=settings.argon2_concurrency,
         )
         stack.callback(passwords.close)
+        repeats = Repeats(database)
         yield Backend(
             settings=settings,
             database=database,
@@ -164,10 +172,11 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
             ),
             users=Users(database, passwords, settings.password_min_length),
             teams=Teams(database),
-            notifications=Notifications(database),
-            logs=Logs(database),
-            satellites=Satellites(database, log),
+            notifications=Notifications(database, repeats),
+            logs=Logs(database, repeats),
+            satellites=Satellites(database, log, repeats),
             activities=Activities(database),
+            repeats=repeats,
         )
 
 

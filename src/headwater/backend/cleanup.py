@@ -63,6 +63,7 @@ class Cleanup:
             "idle clients": lambda: self._remove_idle(activity),
             "removals of clients": lambda: tables.activity.trim(max_age=activity, grace=grace),
             "sessions": self._backend.sign_ins.remove_expired,
+            "idempotency keys": self._backend.repeats.remove_old,
         }
         for name, step in steps.items():
             try:

@@ -38,6 +38,7 @@ __all__ = [
     "ApiKey",
     "Base",
     "ClientActivity",
+    "IdempotentRequest",
     "LogEntry",
     "Membership",
     "Notification",
@@ -283,4 +284,19 @@ class AccessChange(Base):
 
     id: Mapped[str] = new_id()
     user_id: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = created()
+
+
+class IdempotentRequest(Base):
+    """A request that came with an ``Idempotency-Key``, and how it was answered."""
+
+    __tablename__ = "idempotent_requests"
+    __table_args__ = (
+        sqlite_check(sorted_moment_check("created_at"), "created_at"),
+        Index(None, "created_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    body_hash: Mapped[str] = mapped_column(String(64))
+    answer: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = created()

@@ -12,6 +12,7 @@ from headwater.backend.auth.passwords import Passwords
 from headwater.backend.auth.repository import Credentials
 from headwater.backend.auth.service import SignIns
 from headwater.backend.database import Database
+from headwater.backend.idempotency.service import Repeats
 from headwater.backend.logs.service import Logs
 from headwater.backend.models import AccessChange, ClientActivity, LogEntry, Notification
 from headwater.backend.notifications.service import Notifications
@@ -52,6 +53,7 @@ class Backend:
     logs: Logs
     satellites: Satellites
     activities: Activities
+    repeats: Repeats
 
 
 def backend_of(request: Request) -> Backend:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headwater.cli.progress import Bar, progress
 from headwater.errors import (
     DeclarationError,
     MissingExtraError,
@@ -29,6 +30,7 @@ __all__ = ["relay"]
 
 # Seconds between two tries to read a table of a database that is away.
 _RETRY = 1.0
+_SHOWN_EVERY = 0.5
 
 
 class Order(StrEnum):
@@ -138,9 +140,6 @@ def relay(
         raise MissingExtraError("sql", error.name or "sqlalchemy") from error
     from headwater.eventlog import open_log
 
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(message)s", force=True
-    )
     logging.getLogger("headwater").setLevel(logging.INFO)
 
     async def run() -> None:
@@ -163,7 +162,7 @@ def relay(
                 batch=batch,
             )
             print(f"Relays table {table} into topic {topic} (Ctrl-C ends it)", flush=True)
-            await _run(moving, ending)
+            await _run(moving, ending, bar)
             print(f"{moving.relayed} relayed", flush=True)
         finally:
             if log is not None:
@@ -171,7 +170,15 @@ def relay(
             await engine.dispose()
 
     try:
-        asyncio.run(run())
+        with progress("relaying") as bar:
+            # Its handler must write above the bar, so it is made within.
+            logging.basicConfig(
+                stream=sys.stderr,
+                level=logging.WARNING,
+                format="%(asctime)s %(message)s",
+                force=True,
+            )
+            asyncio.run(run())
     except RelayStoppedError as error:
         raise DeclarationError(
             f"Relay {error.relay} stopped: {error.detail}. Start it once with --on-reset repeat, "
@@ -194,16 +201,22 @@ class _Ending:
         self.asked.set()
 
 
-async def _run(moving: Relay, ending: _Ending) -> None:
+async def _run(moving: Relay, ending: _Ending, bar: Bar) -> None:
     async def stop() -> None:
         await ending.asked.wait()
         moving.stop()
 
-    stopping = asyncio.create_task(stop())
+    async def show() -> None:
+        while True:
+            bar.at(moving.relayed, says=f"{moving.relayed} events")
+            await asyncio.sleep(_SHOWN_EVERY)
+
+    beside = [asyncio.create_task(stop()), asyncio.create_task(show())]
     try:
         await moving.run()
     finally:
-        stopping.cancel()
+        for task in beside:
+            task.cancel()
 
 
 async def _table(engine: AsyncEngine, name: str, order: Any, ending: _Ending) -> Any:

@@ -130,9 +130,20 @@ class Reconnect:
             return self._again(least, str(error), error)
         return Stop(error)
 
-    def lost(self, url: str, cause: str) -> Wait | Stop:
-        """What to do after a connection that broke, ended, or could not be made."""
-        return self._again(self.retry, cause, SourceUnavailableError(url, cause))
+    def lost(
+        self, url: str, cause: str, *, retry_after: str | None = None, now: float = 0.0
+    ) -> Wait | Stop:
+        """What to do after a connection that broke, ended, or could not be made.
+
+        A server that is only stopping answers 200 with a ``Retry-After`` and ends the body, since
+        browsers never come back from another status. So the header counts for a stream too, unless
+        events came: then it was for a wait that is over.
+        """
+        least = self.retry
+        if retry_after is not None and not self._progress:
+            # Such a stream has its own `retry` too, which spreads the clients: the longer counts.
+            least = max(least, _seconds(retry_after, now) or 0.0)
+        return self._again(least, cause, SourceUnavailableError(url, cause))
 
     def received(self) -> None:
         """An event arrived: the server works, so the back-off starts anew."""

@@ -15,14 +15,14 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headwater.errors import DeclarationError, SourceUnavailableError, UsageError
+from headwater.feeds.clock import utc_now
 from headwater.feeds.source import Change, Filter, Page, Place, Window
 from headwater.sql.faults import unavailable
 from headwater.sql.model import TableModel, as_utc
@@ -112,7 +112,7 @@ class TableReader(ABC):
     ) -> None:
         self.engine = engine
         self.model = model
-        self.clock: Callable[[], datetime] = partial(datetime.now, UTC)
+        self.clock: Callable[[], datetime] = utc_now
         self._writers = [
             one.sync_engine if isinstance(one, AsyncEngine) else one for one in (engine, *listen)
         ]

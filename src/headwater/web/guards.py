@@ -18,7 +18,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from headwater.web.plan import Plan, dependency_response
+from headwater.web.plan import Plan
 from headwater.web.signatures import parameters_of
 
 __all__ = ["Guard", "GuardedRoute", "guard", "guards_of", "included_routes"]
@@ -120,7 +120,7 @@ _decisions: weakref.WeakKeyDictionary[Any, dict[tuple[int, tuple[str, ...]], API
 )
 
 
-async def _passed(response: dependency_response) -> Plan:
+async def _passed(response: Response) -> Plan:
     return Plan(None, response)
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "COOKIE",
     "CurrentSatellite",
     "CurrentUser",
+    "authenticate",
     "reports_itself",
     "requires",
     "requires_in_team",

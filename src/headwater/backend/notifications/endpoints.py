@@ -12,6 +12,7 @@ from headwater.backend.auth.dependencies import (
     signed_in,
     team_of_path,
 )
+from headwater.backend.idempotency.dependencies import IdempotencyKey
 from headwater.backend.notifications.schemas import Notification, NotificationCreate
 from headwater.backend.notifications.service import Notifications
 from headwater.backend.state import BackendState, backend_of
@@ -37,10 +38,13 @@ NotificationService = Annotated[Notifications, Depends(_service)]
 
 @router.post("", status_code=201, dependencies=[requires_somewhere("notifications.create")])
 async def create_notification(
-    body: NotificationCreate, user: CurrentUser, notifications: NotificationService
+    body: NotificationCreate,
+    user: CurrentUser,
+    notifications: NotificationService,
+    key: IdempotencyKey,
 ) -> Notification:
     """Notify a user or a team."""
-    return Notification.model_validate(await notifications.create(user, body))
+    return await notifications.create(user, body, key)
 
 
 def declare(live: LiveRouter) -> None:

@@ -15,6 +15,7 @@ from headwater.backend.auth.dependencies import (
     satellite_of_path,
     signed_in,
 )
+from headwater.backend.idempotency.dependencies import IdempotencyKey
 from headwater.backend.satellites.schemas import (
     Metrics,
     MetricsIds,
@@ -64,10 +65,13 @@ async def register_satellite(
 
 @router.post("/{satellite_id}/metrics", status_code=201, dependencies=[reports_itself])
 async def report_metrics(
-    body: MetricsReports, satellite: CurrentSatellite, satellites: SatelliteService
+    body: MetricsReports,
+    satellite: CurrentSatellite,
+    satellites: SatelliteService,
+    key: IdempotencyKey,
 ) -> MetricsIds:
     """A satellite's own measurements, up to 1,000: all of them, or none."""
-    return MetricsIds(ids=await satellites.report(satellite.id, body.reports))
+    return MetricsIds(ids=await satellites.report(satellite.id, body.reports, key))
 
 
 def declare(live: LiveRouter) -> None:
