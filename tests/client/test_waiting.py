@@ -283,7 +283,7 @@ async def test_a_head_that_trickles_is_not_waited_for_for_ever(client):
             while not writer.is_closing():
                 writer.write(b"H")
                 await writer.drain()
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # the pace of the trickle
         except ConnectionError:
             pass
         finally:

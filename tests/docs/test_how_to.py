@@ -14,7 +14,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import delete, insert, text, update
 
 from headwater.eventlog import MemoryLog
-from headwater.web.fastapi import EventStream, Source
+from headwater.web.fastapi import EventStream, LiveRouter, Source
 from support.http import request
 from support.markdown import ROOT, program
 from support.server import serving
@@ -264,10 +264,12 @@ async def test_a_convention_breach_is_found(folder: Path):
     from headwater.web.convention import breaches
 
     async with program(HOW_TO / "testing.md") as names:
+        live = LiveRouter()
 
-        @names["live"].get("/alone/stream", sse=True)
+        @live.get("/alone/stream", sse=True)
         async def alone(stream: EventStream): ...
 
+        names["app"].include_router(live, prefix="/api")
         assert breaches(names["app"])
 
 
@@ -292,12 +294,13 @@ async def test_the_reset_of_a_trimmed_topic():
 async def test_a_change_of_selection_brings_the_client_back(folder: Path):
     """permissions.md: the stream ends with a short retry, and no error."""
     async with program(HOW_TO / "permissions.md") as names:
-        live, topics = names["live"], ["one"]
+        live, topics = LiveRouter(), ["one"]
 
         @live.feed("/mine", item=names["News"], collection="mine", event="mine")
         async def mine() -> Source:
             return names["log"].topic(topics[0])
 
+        names["app"].include_router(live, prefix="/api")
         async with serving(names["app"]) as port, request(port, "/api/mine/stream") as answer:
             await answer.next()
             topics[0] = "two"

@@ -62,7 +62,7 @@ class World:
 
         @self.app.get("/slow")
         async def slow():
-            await asyncio.sleep(60)
+            await asyncio.sleep(60)  # longer than any test waits
 
         self.app.include_router(live, prefix="/api")
 

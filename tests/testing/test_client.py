@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from headwater.testing import LiveClient, running
+from support.until import until
 
 
 @pytest.fixture(params=["in process", "over a socket"])
@@ -52,9 +53,7 @@ async def test_the_lifespan_ends_with_the_block(world):
 async def test_leaving_the_block_is_what_the_application_sees_as_a_client_that_left(client, world):
     async with client.stream("/api/never"):
         pass
-    async with asyncio.timeout(10):
-        while "never left" not in world.events:
-            await asyncio.sleep(0)
+    await until(lambda: "never left" in world.events)
 
 
 async def test_what_does_not_come_is_an_error_that_says_what_did(world):
@@ -132,7 +131,7 @@ async def test_a_500_shows_the_test_what_was_raised(world):
 async def test_an_application_that_does_not_notice_its_client_left_is_found(monkeypatch):
     import headwater.testing.transport as transport
 
-    monkeypatch.setattr(transport, "_LEAVES_WITHIN", 0.05)
+    monkeypatch.setattr(transport, "LEAVES_WITHIN", 0.05)
 
     async def app(scope, receive, send):
         if scope["type"] == "lifespan":

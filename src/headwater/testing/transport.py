@@ -16,7 +16,7 @@ __all__ = ["StreamingTransport"]
 # Pieces that an application may be ahead of its reader; then its `send` waits, as on a socket.
 _AHEAD = 64
 # Seconds in which an application must notice that its client has left.
-_LEAVES_WITHIN = 5.0
+LEAVES_WITHIN = 5.0
 
 _END = b""
 
@@ -96,12 +96,12 @@ class _Exchange:
         self._left.set()
         while not self._pieces.empty():
             self._pieces.get_nowait()
-        done, _ = await asyncio.wait([self._task], timeout=_LEAVES_WITHIN)
+        done, _ = await asyncio.wait([self._task], timeout=LEAVES_WITHIN)
         if not done:
             self._task.cancel()
             await asyncio.wait([self._task])
             raise AssertionError(
-                f"the application went on for {_LEAVES_WITHIN:g} s after its client had left"
+                f"the application went on for {LEAVES_WITHIN:g} s after its client had left"
             )
         error = None if self._task.cancelled() else self._task.exception()
         # To write to a client that has left may fail; anything else is for the test to see, once.

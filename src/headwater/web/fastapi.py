@@ -225,7 +225,7 @@ class LiveRouter(HubFace, APIRouter):
         """Declare a feed: ``GET {path}`` and ``GET {path}/stream``.
 
         The decorated function is given the request's own parameters and dependencies and returns
-        the ``Source`` to show. It is asked again while a stream lives.
+        the ``Source`` to show. It runs again while a stream is open.
 
         Arguments:
             path: such as ``"/logs"``; ``""`` where the router has a prefix.

@@ -15,16 +15,7 @@ from starlette.responses import Response
 from headwater.errors import PositionError, SourceUnavailableError
 from headwater.web.asgi import Receive, Scope, Send, Sending
 
-__all__ = [
-    "Problem",
-    "decided_by_application",
-    "internal_problem",
-    "problem_of",
-    "problem_response",
-    "serve_with_problems",
-    "unexpected_problem",
-    "validation_problem",
-]
+__all__ = ["Problem", "problem_response"]
 
 logger = logging.getLogger("headwater.web")
 

@@ -124,12 +124,12 @@ class LiveRoutes(HubFace):
     ) -> Callable[[FeedFunction], FeedFunction]:
         """Declare a feed: ``GET {path}`` and ``GET {path}/stream``.
 
-        The decorated function is given the request and returns the ``Source`` to show. It is asked
-        again while a stream lives, after its guards.
+        The decorated function is given the request and returns the ``Source`` to show. It runs
+        again while a stream is open, after its guards.
 
         Arguments:
             item: the pydantic model of one item; by default an item is sent as the source has it.
-            guards: functions of the request, called before anything else of it is looked at. They
+            guards: functions of the request, called before its parameters are checked. They
                 raise HTTPException or Problem for a caller that may not pass.
             name: what positions are bound to; the path by default.
 
