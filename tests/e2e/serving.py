@@ -54,6 +54,9 @@ class Server:
             **os.environ,
             "HEADWATER_DATABASE": f"sqlite:///{self._database}",
             "HEADWATER_PORT": str(port),
+            # One user stands for many here.
+            "HEADWATER_STREAMS_PER_USER": "100000",
+            "HEADWATER_WRITES_PER_SECOND": "100000",
         }
         self._process: subprocess.Popen[bytes] | None = None
         self.user_id = self.team_id = self.satellite_id = ""

@@ -19,6 +19,7 @@ from headwater.backend.notifications.service import Notifications
 from headwater.backend.satellites.service import Satellites
 from headwater.backend.settings import Settings
 from headwater.backend.teams.service import Teams
+from headwater.backend.throttle import Writes
 from headwater.backend.users.service import Users
 from headwater.eventlog import EventLog
 from headwater.sql import Table
@@ -47,6 +48,7 @@ class Backend:
     passwords: Passwords
     credentials: Credentials
     sign_ins: SignIns
+    writes: Writes
     users: Users
     teams: Teams
     notifications: Notifications

@@ -18,8 +18,9 @@ from headwater.web.fastapi_problems import own_problem
 from headwater.web.guards import GuardedRoute, guards_of, takes_body
 from headwater.web.plan import PLAN, Plan
 from headwater.web.problems import serve_with_problems
+from headwater.web.remembered_request import RememberedRequest
 from headwater.web.responders import Responder
-from headwater.web.rights import RememberedRequest, Verdict, verdict_of
+from headwater.web.rights import Verdict, verdict_of
 
 __all__ = ["LiveRoute", "responder_of", "set_responder"]
 

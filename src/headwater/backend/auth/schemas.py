@@ -6,12 +6,12 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
-from headwater.backend.schemas import Body
+from headwater.backend.schemas import Body, Text
 from headwater.backend.users.schemas import Password
 
 __all__ = ["Login"]
 
 
 class Login(Body):
-    email: Annotated[str, StringConstraints(max_length=320)]
+    email: Annotated[Text, StringConstraints(max_length=320)]
     password: Password

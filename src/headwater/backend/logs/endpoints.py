@@ -10,6 +10,7 @@ from headwater.backend.auth.dependencies import CurrentUser, requires, signed_in
 from headwater.backend.idempotency.dependencies import IdempotencyKey
 from headwater.backend.logs.schemas import LogEntry, LogIds, LogLevel, LogsCreate
 from headwater.backend.logs.service import Logs
+from headwater.backend.schemas import Line
 from headwater.backend.state import BackendState, backend_of
 from headwater.feeds.source import Source
 from headwater.web.fastapi import GuardedRoute, LiveRouter
@@ -53,7 +54,7 @@ def declare(live: LiveRouter) -> None:
         backend: BackendState,
         level: Annotated[LogLevel | None, Query(description="Only this level.")] = None,
         source: Annotated[
-            str | None, Query(max_length=200, description="Only from this source.")
+            Line | None, Query(description="Only from this source, at most 200 characters.")
         ] = None,
     ) -> Source:
         """The caller's log entries."""
