@@ -17,6 +17,7 @@ from headwater.delivery.stream import Stream
 from headwater.errors import PositionError, ResetReason, SourceUnavailableError
 from headwater.feeds.feed import MAX_LIMIT, Feed
 from headwater.feeds.source import Page, Place, Source
+from headwater.protocol import HEARTBEAT
 
 __all__ = ["FeedStream", "Opening", "open_feed"]
 
@@ -154,7 +155,9 @@ class FeedStream(Stream):
     def begin(self, opening: Opening) -> None:
         """Send what the stream begins with, then go live."""
         self.commit()
-        self.write(opening.data)
+        # It comes first: it says what the events that follow are called.
+        seen = b"" if self.pulse == HEARTBEAT else self.pulse
+        self.write(seen + opening.data)
         self._place = opening.place
         self.holds = opening.holds
         if opening.life != self.channel.life:

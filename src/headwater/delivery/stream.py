@@ -47,6 +47,7 @@ class Stream:
         ended: the response is over, or the peer has gone.
         headers: further headers of the response, lower-case names; may be added to until it is
             committed.
+        pulse: what a heartbeat is: a comment, or an event for a client that asked for it.
         lease: the right to go on, which is let go when the stream ends.
     """
 
@@ -60,6 +61,7 @@ class Stream:
         "headers",
         "heartbeat",
         "lease",
+        "pulse",
         "sender",
         "written_at",
     )
@@ -73,6 +75,7 @@ class Stream:
         self.committed = False
         self.ended = False
         self.headers: Sequence[tuple[bytes, bytes]] = ()
+        self.pulse = HEARTBEAT
         self.lease: Right | None = None
         self._streams = streams
         self._beat: Token | None = None
@@ -109,7 +112,7 @@ class Stream:
     def beat(self) -> None:
         """Send a heartbeat, unless bytes are on their way."""
         if not self.sender.pending:
-            self.write(HEARTBEAT)
+            self.write(self.pulse)
 
     def close(self) -> None:
         """End the response after what was sent. Idempotent."""

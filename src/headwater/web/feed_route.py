@@ -20,6 +20,7 @@ from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 
 from headwater.delivery.feed_stream import FeedStream, open_feed
+from headwater.delivery.heartbeat import heartbeat_event
 from headwater.errors import DeclarationError, PositionError
 from headwater.feeds.feed import Feed
 from headwater.feeds.source import Place, Source
@@ -342,6 +343,8 @@ class FeedStreamRoute(_Half):
                 limit=paging.limit,
                 heartbeat=self._heartbeat,
             )
+            if read_query(request).get("heartbeat") == "event":
+                stream.pulse = heartbeat_event(self.declaration.feed.event, self._heartbeat)
             stream.headers = extra.raw_headers
             stream.begin(opening)
         finally:
