@@ -100,6 +100,16 @@ class Server:
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(STOPS_WITHIN)
 
+    def freeze(self) -> None:
+        """Let it stand still: its connections stay, and nothing is answered."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it run again."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
+
     def close(self) -> None:
         """Kill it if it still runs, and free what the clients hold."""
         if self._process is not None and self._process.poll() is None:
@@ -155,6 +165,10 @@ class Server:
     def forget(self, client_name: str) -> None:
         """Delete an MCP client's row with plain SQL."""
         self._execute("DELETE FROM client_activity WHERE client_name = ?", [(client_name,)])
+
+    def clear(self) -> None:
+        """Delete all log lines."""
+        self._execute("DELETE FROM log_entries WHERE ?", [("1",)])
 
     def notify(self, title: str, *, team: bool = False) -> None:
         """Notify the admin, or the team."""

@@ -11,7 +11,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from chromium import Chromium, Page, find  # noqa: E402 - found through the line above
+import firefox  # noqa: E402 - found through the line above
+from chromium import Chromium, Page, find  # noqa: E402
 
 FIVE_LIVE = "document.querySelectorAll('.panel .light[data-state=live]').length === 5"
 
@@ -26,9 +27,27 @@ def running_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromi
 
 
 @pytest.fixture
-def browser(running_browser: Chromium) -> Chromium:
+def browser(running_browser: Chromium) -> Iterator[Chromium]:
+    yield running_browser
     running_browser.renew()
-    return running_browser
+
+
+@pytest.fixture(scope="session")
+def running_firefox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[firefox.Firefox]:
+    executable = firefox.find()
+    if executable is None:
+        pytest.skip("firefox is not installed (apt install firefox-esr)")
+    with firefox.Firefox(executable, tmp_path_factory.mktemp("firefox")) as browser:
+        yield browser
+
+
+@pytest.fixture(params=["chromium", "firefox"])
+def any_browser(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Chromium, then Firefox; each forgets everything between tests."""
+    name = "running_browser" if request.param == "chromium" else "running_firefox"
+    browser = request.getfixturevalue(name)
+    yield browser
+    browser.renew()
 
 
 @pytest.fixture
