@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -52,6 +53,8 @@ class Backend:
     logs: Logs
     satellites: Satellites
     activities: Activities
+    # E-mail address and password of those that everybody may know: the demo has some.
+    accounts: Sequence[tuple[str, str]] = ()
 
 
 def backend_of(request: Request) -> Backend:

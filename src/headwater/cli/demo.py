@@ -23,7 +23,7 @@ __all__ = ["demo"]
 _WORDS = """
 Headwater demo: {url}
 
-  Sign in    demo@example.com / demo      sees all five feeds
+  Sign in    demo@example.com / demo      follows all feeds
              admin@example.com / admin    and manages users, teams and satellites
 
   Or curl    curl -c jar -d '{{"email":"demo@example.com","password":"demo"}}' \\
@@ -55,6 +55,7 @@ def demo(
 def _run(settings: Settings) -> None:
     from headwater.backend.app import create_app
     from headwater.backend.database import Address
+    from headwater.backend.demo.cast import ADMIN, DEMO
     from headwater.backend.demo.present import Present
     from headwater.backend.logging import set_up_logging
     from headwater.backend.schema import migrate
@@ -67,6 +68,7 @@ def _run(settings: Settings) -> None:
     cast, walks = asyncio.run(_prepare(settings))
 
     async def go_on(backend: Backend) -> None:
+        backend.accounts = (DEMO, ADMIN)
         await Present(backend, cast, walks).run()
 
     server = build_server(settings, create_app(settings, companion=go_on))

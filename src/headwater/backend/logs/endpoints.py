@@ -48,7 +48,9 @@ def declare(live: LiveRouter) -> None:
     async def my_logs(
         user: CurrentUser,
         backend: BackendState,
-        level: Annotated[LogLevel | None, Query(description="Only this level.")] = None,
+        level: Annotated[
+            list[LogLevel] | None, Query(description="Only this level; give it again for several.")
+        ] = None,
         source: Annotated[
             str | None, Query(max_length=200, description="Only from this source.")
         ] = None,
