@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from fastapi import Request
-from starlette.datastructures import QueryParams
+from urllib.parse import parse_qsl
 
 from headwater.feeds.feed import MAX_LIMIT
 
-__all__ = ["MAX_WAIT", "NAMES", "Paging", "described", "read_paging", "read_query"]
+__all__ = ["MAX_WAIT", "NAMES", "Paging", "described", "read_paging"]
 
 # Seconds of a long-poll: below the idle time-outs of common proxies.
 MAX_WAIT = 60
 
-NAMES = ("limit", "after", "before", "wait")
+NAMES = ("limit", "after", "before", "wait", "heartbeat")
+
+# What a stream's heartbeats can be: browsers hide comments from scripts.
+_HEARTBEATS = ("comment", "event")
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,9}(\.[0-9]{0,9})?")
@@ -30,6 +32,7 @@ class Paging:
         limit: items of a page.
         after, before: positions as they came, or None.
         wait: seconds of a long-poll.
+        events: heartbeats are to be events instead of comments.
         errors: what is wrong, in pydantic's form; empty when all is right.
     """
 
@@ -38,44 +41,22 @@ class Paging:
     before: str | None
     wait: float
     errors: list[dict[str, Any]]
+    events: bool = False
 
 
-# Queries that are kept as read: short ones, without a position, are the same for many requests.
-_SHORT = 48
-_MOST = 256
-_known: dict[bytes, QueryParams] = {}
-_pagings: dict[tuple[bytes, int, bool], Paging] = {}
+def read_paging(query_string: bytes, limit: int, *, stream: bool) -> Paging:
+    """Read the paging parameters of a request.
+
+    Arguments:
+        query_string: as ASGI has it. The last of several values of a name counts.
+        limit: the feed's default.
+        stream: the request is for the stream, which has no ``wait``.
+    """
+    query = dict(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True))
+    return _read(query, limit, stream=stream)
 
 
-def read_query(request: Request) -> QueryParams:
-    """A request's query, which is read anew only where it is not a common one."""
-    text = request.scope.get("query_string", b"")
-    found = _known.get(text)
-    if found is None:
-        found = request.query_params
-        if len(text) <= _SHORT:
-            if len(_known) >= _MOST:
-                _known.clear()
-            _known[text] = found
-    else:
-        request._query_params = found
-    return found
-
-
-def read_paging(request: Request, limit: int, *, stream: bool) -> Paging:
-    """Read the paging parameters of a request. ``limit`` is the feed's default."""
-    text = request.scope.get("query_string", b"")
-    found = _pagings.get((text, limit, stream))
-    if found is None:
-        found = _read(read_query(request), limit, stream=stream)
-        if len(text) <= _SHORT and not found.errors:
-            if len(_pagings) >= _MOST:
-                _pagings.clear()
-            _pagings[text, limit, stream] = found
-    return found
-
-
-def _read(query: QueryParams, limit: int, *, stream: bool) -> Paging:
+def _read(query: Mapping[str, str], limit: int, *, stream: bool) -> Paging:
     errors: list[dict[str, Any]] = []
     wait = 0.0
     text = query.get("limit")
@@ -93,7 +74,10 @@ def _read(query: QueryParams, limit: int, *, stream: bool) -> Paging:
             wait = float(text)
         else:
             errors.append(_error("wait", text, f"must be seconds from 0 to {MAX_WAIT}"))
-    return Paging(limit, after, before, wait, errors)
+    heartbeat = query.get("heartbeat", "comment") if stream else "comment"
+    if heartbeat not in _HEARTBEATS:
+        errors.append(_error("heartbeat", heartbeat, "must be `event` or `comment`"))
+    return Paging(limit, after, before, wait, errors, heartbeat == "event")
 
 
 def _error(name: str, value: str, sentence: str) -> dict[str, Any]:
@@ -112,7 +96,15 @@ def described(limit: int, *, stream: bool) -> list[dict[str, Any]]:
         _parameter("after", "A position: only the items after it.", {"type": "string"}),
         _parameter("before", "A page's `start`: the page that ends before it.", {"type": "string"}),
     ]
-    if not stream:
+    if stream:
+        found.append(
+            _parameter(
+                "heartbeat",
+                "What heartbeats are: comments, or events that a page can see.",
+                {"type": "string", "enum": list(_HEARTBEATS), "default": _HEARTBEATS[0]},
+            )
+        )
+    else:
         found.append(
             _parameter(
                 "wait",

@@ -1,0 +1,40 @@
+"""An outage passes and streams wait; a fault of the program must be seen."""
+
+import sqlite3
+
+import pytest
+from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from headwater.sql.faults import unavailable
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("database is locked", "another program holds the database locked"),
+        ("unable to open database file", "the database file cannot be opened; is it there?"),
+        ("database or disk is full", "the disk is full"),
+        ("no such table: logs", "a table is missing; is the database migrated?"),
+        ("attempt to write a readonly database", "the database file is read-only"),
+    ],
+)
+def test_what_passes(said, told):
+    assert unavailable(OperationalError("", {}, sqlite3.OperationalError(said))) == told
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OperationalError("", {}, sqlite3.OperationalError('near "x": syntax error')),
+        OperationalError("", {}, sqlite3.OperationalError("no such column: colour")),
+        ProgrammingError("", {}, sqlite3.ProgrammingError("You did not supply a value")),
+        ValueError("a bug"),
+    ],
+)
+def test_what_does_not(error):
+    assert unavailable(error) is None
+
+
+def test_a_pool_that_is_empty_passes():
+    assert unavailable(PoolTimeoutError("QueuePool limit")) == "all connections are in use"
