@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -175,9 +176,10 @@ class Server:
         whom = {"team_id": self.team_id} if team else {"user_id": self.user_id}
         self.post("/api/notifications", {**whom, "level": "info", "title": title, "body": "…"})
 
-    def report(self, cpu_percent: float) -> None:
-        """Report metrics as the satellite."""
+    def report(self, cpu_percent: float, ago: float = 0.0) -> None:
+        """Report metrics as the satellite, measured ``ago`` seconds ago."""
         report = {
+            "at": (datetime.now(UTC) - timedelta(seconds=ago)).isoformat(),
             "cpu_percent": cpu_percent,
             "memory_mb": 512.0,
             "requests_per_s": 10.0,

@@ -149,7 +149,8 @@ class Page(Scripted):
 
     Attributes:
         faults: uncaught exceptions and errors of the console, such as a breach of the content
-            security policy. Failed requests are not among them: tests cause these on purpose.
+            security policy.
+        failed: requests that failed, as the console shows them; tests cause some on purpose.
     """
 
     def __init__(self, browser: Chromium, target: str, session: str) -> None:
@@ -157,6 +158,7 @@ class Page(Scripted):
         self._target = target
         self._session = session
         self.faults: list[str] = []
+        self.failed: list[str] = []
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Run a DevTools command in this tab."""
@@ -214,5 +216,6 @@ class Page(Scripted):
             self.faults.append(details.get("exception", {}).get("description", details["text"]))
         elif message["method"] == "Log.entryAdded":
             entry = params["entry"]
-            if entry["level"] == "error" and entry["source"] != "network":
-                self.faults.append(entry["text"])
+            if entry["level"] == "error":
+                found = self.failed if entry["source"] == "network" else self.faults
+                found.append(f"{entry['text']} {entry.get('url', '')}")

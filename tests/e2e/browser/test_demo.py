@@ -66,3 +66,18 @@ def test_the_page_lives(browser: Any, demo: Any) -> None:
     seen = page.evaluate(line)
     page.until(f"{line} !== '{seen}'")
     assert page.faults == []
+
+
+def test_a_killed_server_loses_nothing_on_the_page(browser: Any, demo: Any) -> None:
+    """The button that shows what Headwater is for."""
+    page = browser.open(demo.address)
+    page.until("document.querySelector('.accounts button')")
+    page.evaluate("void document.querySelector('.accounts button').click()")
+    page.until("document.querySelector('#logs .light').dataset.state === 'live'")
+    page.press("#logs .controls button:last-child")
+    page.until("document.querySelector('[data-kill]').checkVisibility()")
+    page.press("[data-kill]")
+    page.until("document.querySelector('#logs .light').dataset.state === 'reconnecting'")
+    resumed = "document.querySelector('#logs .resumed').textContent"
+    page.until(f"/ caught up, 0 lost[.]$/.test({resumed})", 60)
+    assert page.faults == []

@@ -59,6 +59,7 @@ async function start() {
   }
   banner(null);
   signIn.offer(session.accounts);
+  drawer.offerKill(session.accounts.length > 0);
   if (!session.user) return leave();
   const fresh = at("console").hidden;
   user = session.user;

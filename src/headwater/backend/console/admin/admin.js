@@ -40,7 +40,9 @@ export class Admin {
     ].filter(Boolean);
     this.#root.replaceChildren(...this.#sections.map(({ element }) => element));
     await Promise.all(this.#sections.map((section) => section.load()));
-    for (const section of this.#sections) section.refresh();
+    const refresh = () => this.#sections.forEach((section) => section.refresh());
+    for (const section of this.#sections) section.onChange = refresh;
+    refresh();
   }
 
   clear() {

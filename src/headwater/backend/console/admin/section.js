@@ -4,10 +4,11 @@ import { everything } from "../api.js";
 import { el } from "../dom.js";
 
 export class Section {
-  #body = el("div", { class: "scroll" });
+  #body = el("div", { class: "scroll", tabIndex: 0, role: "group" });
   #said = el("p", { class: "said", role: "status" });
   #options;
   rows = [];
+  onChange = () => {}; // called when something was changed here
   choices = []; // functions that fill selects from other lists
 
   /**
@@ -17,6 +18,8 @@ export class Section {
   constructor(options) {
     this.#options = options;
     const id = `admin-${options.title.toLowerCase().replace(/\W+/g, "-")}`;
+    this.#body.setAttribute("aria-label", `Table: ${options.title}`);
+    this.#body.hidden = !options.columns;
     this.element = el(
       "section",
       { class: "panel", "aria-labelledby": id },
@@ -68,6 +71,7 @@ export class Section {
       this.say(problem.message, true);
     }
     await this.load();
+    this.onChange();
   }
 
   say(words, fault = false) {

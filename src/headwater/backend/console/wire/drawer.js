@@ -1,5 +1,6 @@
 /** The drawer: one feed's frames as they come, its figures, and commands to copy. */
 
+import { request } from "../api.js";
 import { ago, clock, copy, el, number } from "../dom.js";
 import { text } from "./wire.js";
 
@@ -16,12 +17,21 @@ export class Drawer {
     this.#root = root;
     this.#find("close").addEventListener("click", () => this.close());
     this.#find("drop").addEventListener("click", () => this.#part?.drop());
+    this.#find("kill").addEventListener("click", () => {
+      // The answer may be cut off by what it announces.
+      request("/api/demo/restart", { method: "POST" }).catch(() => {});
+    });
     root.addEventListener("keydown", (event) => event.key === "Escape" && this.close());
     for (const button of root.querySelectorAll("[data-copy]")) {
       button.addEventListener("click", () => {
         copy(this.#find(button.dataset.copy).textContent, button);
       });
     }
+  }
+
+  /** Offer to kill the server, which the demo allows. */
+  offerKill(may) {
+    this.#find("kill").hidden = !may;
   }
 
   /** Show a part's wire; the same part again closes it. */
