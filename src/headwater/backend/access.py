@@ -23,7 +23,7 @@ __all__ = ["AccessWatch", "tell_access_change"]
 logger = logging.getLogger("headwater.backend")
 
 # Seconds between tries to follow the table while the database is away.
-_AGAIN = 1.0
+RETRY_SECONDS = 1.0
 
 
 async def tell_access_change(session: AsyncSession, user_id: str) -> None:
@@ -62,7 +62,7 @@ class AccessWatch:
 
     async def _keep_joining(self) -> None:
         while True:
-            await asyncio.sleep(_AGAIN)
+            await asyncio.sleep(RETRY_SECONDS)
             try:
                 await self._join()
             except SourceUnavailableError:

@@ -161,7 +161,7 @@ class Database:
             # FULL, because a commit that a power cut takes back would give change numbers out
             # twice, and clients resume by them.
             self.engine = configure_sqlite(engine, synchronous="FULL")
-        self._direct = ReadConnection(self.engine) if self.is_sqlite else None
+        self.direct = ReadConnection(self.engine) if self.is_sqlite else None
         # One statement needs no transaction around it: that saves two ways to the server.
         self._plain = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         event.listen(self.engine.sync_engine, "before_cursor_execute", self._count)
@@ -199,9 +199,9 @@ class Database:
         """
         with _translated():
             async with asyncio.timeout(_LOOK_UP):
-                if self._direct is not None:
+                if self.direct is not None:
                     self.statements += 1
-                    return await self._direct.read(query, {**values, "keys": json.dumps(keys)})
+                    return await self.direct.read(query, {**values, "keys": json.dumps(keys)})
                 async with self._plain.connect() as connection:
                     found = await connection.execute(query, {**values, "keys": list(keys)})
                     rows: Sequence[Sequence[Any]] = found.all()
@@ -261,8 +261,8 @@ class Database:
         return None if self.address.path is None else identity_of(str(self.address.path))
 
     async def close(self) -> None:
-        if self._direct is not None:
-            await self._direct.close()
+        if self.direct is not None:
+            await self.direct.close()
         await self.engine.dispose()
 
 

@@ -17,7 +17,7 @@ __all__ = ["router"]
 router = APIRouter(tags=["operation"])
 
 # A probe is asked every few seconds; a dependency slower than this does not serve anyone.
-_PATIENCE = 2.0
+PATIENCE = 2.0
 
 
 class Alive(BaseModel):
@@ -65,10 +65,10 @@ async def metrics(request: Request) -> Response:
 
 async def _check(ask: Callable[[], Awaitable[None]]) -> Check:
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(PATIENCE):
             await ask()
     except TimeoutError:
-        return Check(status="down", detail=f"no answer within {_PATIENCE:g} s")
+        return Check(status="down", detail=f"no answer within {PATIENCE:g} s")
     except SourceUnavailableError as error:
         return Check(status="down", detail=error.detail)
     return Check(status="up")

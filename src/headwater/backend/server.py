@@ -38,6 +38,8 @@ _USER_TIMEOUT = 30_000
 _KEEP_ALIVE = 65
 # Seconds beyond the graceful end after which a worker is killed.
 _GRACE = 5.0
+# The signals on which the server ends.
+_ENDS = (signal.SIGINT, signal.SIGTERM)
 # A worker that lives shorter than this is started again only after as long.
 _SHORT_LIFE = 2.0
 
@@ -68,10 +70,13 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        with super().capture_signals():
+        # Uvicorn raises the signal again at its end, and an orderly end would look like a crash.
+        before = {number: signal.signal(number, self.handle_exit) for number in _ENDS}
+        try:
             yield
-            # Raised again they would make an orderly end look like a crash.
-            self._captured_signals.clear()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _spare_the_collector() -> None:

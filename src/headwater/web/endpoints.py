@@ -20,9 +20,9 @@ from headwater.web.asgi import SSE
 from headwater.web.live import Settings
 from headwater.web.live_route import set_responder
 from headwater.web.paging import NAMES
-from headwater.web.pair import PageHalf, StreamHalf
+from headwater.web.pair import FeedHalf
 from headwater.web.plan import Plan, dependency_response
-from headwater.web.responders import BEGIN, ONLY_PLAN, STREAM, EventResponder, FeedResponder
+from headwater.web.responders import BEGIN, ONLY_PLAN, STREAM, EventResponder
 from headwater.web.rights import RECHECK
 from headwater.web.signatures import parameters_of
 
@@ -32,9 +32,7 @@ _RESPONSE = "headwater_response"
 _REQUEST = "headwater_request"
 
 
-def feed_endpoint(
-    call: Callable[..., Any], half: PageHalf | StreamHalf, settings: Settings
-) -> Callable[..., Any]:
+def feed_endpoint(call: Callable[..., Any], half: FeedHalf) -> Callable[..., Any]:
     """The feed's function as FastAPI shall see it: it returns a plan with the source."""
     declaration = half.declaration
     name = declaration.feed.name
@@ -60,7 +58,7 @@ def feed_endpoint(
         [*own.values(), inspect.Parameter(_RESPONSE, keyword, annotation=dependency_response)],
         return_annotation=Response,
     )
-    set_responder(endpoint, FeedResponder(half, settings))
+    set_responder(endpoint, half)
     return endpoint
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import Server
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -48,6 +49,36 @@ def any_browser(request: pytest.FixtureRequest) -> Iterator[Any]:
     browser = request.getfixturevalue(name)
     yield browser
     browser.renew()
+
+
+@pytest.fixture(scope="module")
+def one_server(seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("console"))
+    server.load(seeded)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def served(one_server: Server) -> Server:
+    """A running server, with nothing in its feeds: a start takes seconds, and this does not."""
+    one_server.empty()
+    return one_server
+
+
+@pytest.fixture
+def served_alone(seeded: Path, tmp_path: Path) -> Iterator[Server]:
+    """A server for a test that leaves traces: of a throttle, or of its only user."""
+    server = Server(tmp_path)
+    server.load(seeded)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture

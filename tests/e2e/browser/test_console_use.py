@@ -17,6 +17,13 @@ AXE = """() => axe.run(document, { resultTypes: ["violations"] }).then(({ violat
     .map(({ id, nodes }) => [id, ...nodes.map(({ html }) => html.slice(0, 160))]))"""
 
 
+def signed_in(browser: Any, server: Any, sign_in_to: Any) -> Any:
+    page = browser.open(server.address)
+    sign_in_to(page, server)
+    page.until(ALL_LIVE)
+    return page
+
+
 @pytest.fixture(scope="session")
 def axe() -> str:
     return (npm.installed() / "node_modules" / "axe-core" / "axe.min.js").read_text()
@@ -140,7 +147,10 @@ SAID = """(title) => [...document.querySelectorAll("#admin .panel")].find(
   (one) => one.querySelector("h2").textContent === title).innerText"""
 
 
-def test_an_administrator_manages_and_publishes(console: Any, served: Any) -> None:
+def test_an_administrator_manages_and_publishes(
+    browser: Any, served_alone: Any, sign_in_to: Any
+) -> None:
+    console = signed_in(browser, served_alone, sign_in_to)
     console.evaluate("void (location.hash = '#admin')")
     console.until("document.querySelectorAll('#admin tbody tr').length > 5")
 
@@ -148,11 +158,16 @@ def test_an_administrator_manages_and_publishes(console: Any, served: Any) -> No
         console.run(FILL, title, values)
         console.until(f"({SAID})('{title}').includes({expected!r})")
 
-    does("Users", "new@example.org can sign in", email="new@example.org", password=served.password)
-    does("Users", "new@example.org", email="new@example.org", password=served.password)
+    does(
+        "Users",
+        "new@example.org can sign in",
+        email="new@example.org",
+        password=served_alone.password,
+    )
+    does("Users", "new@example.org", email="new@example.org", password=served_alone.password)
     does("Teams", "Ferry", name="Ferry")
-    users = served.api.get("/api/users").json()["users"]
-    teams = served.api.get("/api/teams").json()["teams"]
+    users = served_alone.api.get("/api/users").json()["users"]
+    teams = served_alone.api.get("/api/teams").json()["teams"]
     member = {"team": teams[-1]["id"], "user": users[-1]["id"], "role": "team_admin"}
     does("Members", "new@example.org is team administrator of Ferry.", **member)
     does("Satellites", "The key of spring-02", name="spring-02")
@@ -164,10 +179,10 @@ def test_an_administrator_manages_and_publishes(console: Any, served: Any) -> No
     assert console.faults == []
 
 
-def test_a_user_is_offered_only_what_a_user_may(browser: Any, served: Any, sign_in_to: Any) -> None:
-    body = {"email": "user@example.org", "password": served.password}
-    served.post("/api/users", body)
-    page = browser.open(f"{served.address}/#admin")
+def test_a_user_is_offered_only_what_a_user_may(browser: Any, served_alone: Any) -> None:
+    body = {"email": "user@example.org", "password": served_alone.password}
+    served_alone.post("/api/users", body)
+    page = browser.open(f"{served_alone.address}/#admin")
     page.until("document.querySelector('#sign-in').checkVisibility()")
     page.choose("#email", body["email"])
     page.choose("#password", body["password"])
@@ -182,12 +197,13 @@ def test_a_user_is_offered_only_what_a_user_may(browser: Any, served: Any, sign_
     )
 
 
-def test_charts_show_time_and_gaps(console: Any, served: Any) -> None:
+def test_charts_show_time_and_gaps(browser: Any, served_alone: Any, sign_in_to: Any) -> None:
     """A satellite that was away leaves a gap, not a line through it."""
+    console = signed_in(browser, served_alone, sign_in_to)
     path = "document.querySelector('[data-kind=cpu] .line').getAttribute('d')"
     for minutes, count in ((4, 3), (1, 3)):
         for second in range(count):
-            served.report(50.0, ago=minutes * 60 - second * 2)
+            served_alone.report(50.0, ago=minutes * 60 - second * 2)
     console.until(f"{path}.split('M').length === 3")
     assert console.evaluate("document.querySelectorAll('[data-kind=cpu] .mark').length") >= 1
     console.choose("#metrics-range", "360")

@@ -9,6 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 from line import Line
+from serving import Server
+
+from support.until import waited
 
 pytestmark = pytest.mark.browser
 
@@ -59,7 +62,8 @@ def running_one(seeded: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """One server for the tests that leave it running, with a heartbeat each second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADWATER_HEARTBEAT_SECONDS", "1")
-        server = seeded.copy(tmp_path_factory.mktemp("steady"))
+        server = Server(tmp_path_factory.mktemp("steady"))
+    server.load(seeded)
     try:
         server.start()
         yield server
@@ -70,11 +74,8 @@ def running_one(seeded: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture
 def steady(running_one: Any) -> Any:
     """That server, without streams or log lines of another test."""
-    deadline = time.monotonic() + 20
-    while streams_of(running_one) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert streams_of(running_one) == 0
-    running_one.clear()
+    waited(lambda: streams_of(running_one) == 0, 20, lambda: "streams of another test are open")
+    running_one.empty()
     return running_one
 
 

@@ -55,13 +55,13 @@ class _Bearer(HTTPBearer):
         return None
 
 
-_cookie = _Cookie(
+session_cookie = _Cookie(
     name=COOKIE,
     scheme_name="session",
     auto_error=False,
     description="Set by POST /api/auth/login. HttpOnly.",
 )
-_bearer = _Bearer(
+bearer_key = _Bearer(
     scheme_name="api_key",
     auto_error=False,
     description="A user's key (`hw_…`) or a satellite's (`hws_…`).",
@@ -70,8 +70,8 @@ _bearer = _Bearer(
 
 async def authenticate(
     request: Request,
-    cookie: Annotated[str | None, Security(_cookie)],
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    cookie: Annotated[str | None, Security(session_cookie)],
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(bearer_key)],
 ) -> Principal:
     """Who asks. Raises 401, and 403 when a cookie's request comes from another site.
 

@@ -31,10 +31,23 @@ class Loader(Generic[K, V]):
     A fetch begins when nothing more comes in at once; it never waits for time to pass.
     Nothing is kept beyond its answer: each look-up is answered by a fetch that began after it was
     made, and so sees what was committed before.
+
+    Arguments:
+        fetch: returns the values of the keys that have one.
+        gather: seconds that a fetch waits at most while each turn of the loop brings more keys.
+        slow: seconds after which a fetch no longer keeps the next one waiting.
     """
 
-    def __init__(self, fetch: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]],
+        *,
+        gather: float = _GATHER,
+        slow: float = _SLOW,
+    ) -> None:
         self._fetch = fetch
+        self._gather_for = gather
+        self._slow = slow
         self._asked: dict[K, list[asyncio.Future[V | None]]] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._due: asyncio.Handle | None = None
@@ -55,7 +68,7 @@ class Loader(Generic[K, V]):
             self._asked[key] = [answer]
             if self._due is None:
                 if self._running:
-                    self._due = loop.call_later(_SLOW, self._dispatch)
+                    self._due = loop.call_later(self._slow, self._dispatch)
                 else:
                     self._gather_first(loop)
         return await answer
@@ -63,7 +76,7 @@ class Loader(Generic[K, V]):
     def _gather_first(self, loop: asyncio.AbstractEventLoop) -> None:
         # In the next turn at the earliest, so that what is asked in this one goes along.
         self._turns = self._many = 0
-        self._latest = loop.time() + _GATHER
+        self._latest = loop.time() + self._gather_for
         self._due = loop.call_soon(self._gather)
 
     def _gather(self) -> None:
@@ -89,7 +102,7 @@ class Loader(Generic[K, V]):
         task = loop.create_task(self._answer(asked))
         self._running.add(task)
         task.add_done_callback(self._answered)
-        self._due = loop.call_later(_SLOW, self._dispatch)
+        self._due = loop.call_later(self._slow, self._dispatch)
 
     def _answered(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
