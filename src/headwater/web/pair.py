@@ -335,7 +335,7 @@ class StreamHalf(FeedHalf):
                 heartbeat=asked.live.heartbeat,
             )
             if paging.events:
-                stream.pulse = heartbeat_event(self.declaration.feed.event, live.heartbeat)
+                stream.pulse = heartbeat_event(self.declaration.feed.event, asked.live.heartbeat)
             stream.headers = asked.headers
             stream.begin(opening)
         finally:
