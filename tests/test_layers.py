@@ -165,7 +165,7 @@ def brought_along(*modules: str) -> set[str]:
     [
         ("headwater",),
         ("headwater.errors", "headwater.protocol", "headwater.feeds", "headwater.delivery"),
-        ("headwater.eventlog", "headwater.eventlog.memory", "headwater.delivery.hub"),
+        ("headwater.eventlog", "headwater.eventlog._memory", "headwater.delivery.hub"),
         ("headwater.web.asgi",),
     ],
     ids=" ".join,

@@ -81,6 +81,22 @@ def test_an_older_schema_asks_for_migrate(database: Path, monkeypatch: pytest.Mo
     assert "headwater migrate" in refusal(database)
 
 
+def test_an_earlier_schema_is_brought_up_to_date_and_keeps_its_rows(database: Path):
+    run(
+        database,
+        "DROP TABLE idempotent_requests",
+        "UPDATE alembic_version SET version_num = '0001'",
+        "INSERT INTO users (id, email, password_hash) VALUES ('u', 'a@example.com', 'x')",
+    )
+    assert "headwater migrate" in refusal(database)
+    assert migrate(Address(database)) is True
+    assert check_schema(Address(database)) == "current"
+    connection = sqlite3.connect(database)
+    assert connection.execute("SELECT id FROM users").fetchall() == [("u",)]
+    assert connection.execute("SELECT count(*) FROM idempotent_requests").fetchone() == (0,)
+    connection.close()
+
+
 def test_the_known_revisions_are_those_of_the_migrations():
     script = ScriptDirectory(str(Path(schema.__file__).parent / "migrations"))
     newest_first = [each.revision for each in script.walk_revisions()]

@@ -1,6 +1,6 @@
-"""The database's schema: which one it has, and bringing it up to date.
+"""The database's schema: finds its version, and brings it up to date.
 
-Used before the application starts, so it is synchronous, and every way in which it can fail is one
+It runs before the application starts, so it is synchronous. Each of its failures is one
 sentence (StartupError).
 """
 
@@ -26,7 +26,7 @@ State = Literal["empty", "older", "current", "newer", "foreign"]
 _MIGRATIONS = Path(__file__).parent / "migrations"
 # All migrations, oldest first. They stand here too, as each start needs them and the import of
 # alembic, which reads them from the files, is a sixth of a start's time.
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 # An advisory lock of PostgreSQL: schemas are looked at and changed one at a time.
 _SCHEMA_LOCK = 0x48656165
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
@@ -65,7 +65,7 @@ def check_schema(address: Address) -> State:
     Raises StartupError for everything else.
     """
     with _connected(address) as connection:
-        # Asks for the right to write, which is found missing only now.
+        # This takes the write lock, and fails if the database is read-only.
         _lock(connection)
         state = schema_state(connection)
         connection.rollback()
@@ -86,7 +86,7 @@ def check_reachable(address: Address) -> None:
 
 
 def _lock(connection: sa.Connection) -> None:
-    """Begin a transaction that no other one changes the schema in."""
+    """Begin a transaction. No other one changes the schema meanwhile."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         return
@@ -149,7 +149,7 @@ def _connected(address: Address) -> Iterator[sa.Connection]:
 
 
 def _look_at(path: Path) -> None:
-    """Raise StartupError for what SQLite would tell less clearly."""
+    """Raise StartupError for faults that SQLite reports less clearly."""
     folder = path.parent
     if not folder.exists():
         raise StartupError(f"The folder {folder} for the database {path.name} does not exist.")
@@ -157,8 +157,8 @@ def _look_at(path: Path) -> None:
         raise StartupError(f"{folder} is not a folder, so the database {path} cannot be in it.")
     if path.is_dir():
         raise StartupError(f"{path} is a folder; a database is a file.")
-    # SQLite writes files beside the database. Bits are looked at too: root may write everywhere,
-    # but who took all of them away meant it.
+    # SQLite writes files beside the database. The mode is checked too: root may write everywhere,
+    # but a file without any write bit is meant to be read-only.
     for place, what in ((path, "The database"), (folder, "The folder")):
         try:
             mode = place.stat().st_mode

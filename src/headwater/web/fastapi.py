@@ -20,7 +20,7 @@ except ImportError as error:  # pragma: no cover - only without the extra
     raise MissingExtraError("fastapi", "fastapi") from error
 
 from headwater.delivery.event_stream import EventStream
-from headwater.eventlog.interface import EventLog
+from headwater.eventlog import EventLog
 from headwater.feeds.feed import DEFAULT_LIMIT, Feed
 from headwater.feeds.source import Source
 from headwater.protocol import Comment, Event

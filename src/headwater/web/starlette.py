@@ -24,7 +24,7 @@ except ImportError as error:  # pragma: no cover - only without the extra
     raise MissingExtraError("fastapi", "starlette") from error
 
 from headwater.delivery.event_stream import EventStream
-from headwater.eventlog.interface import EventLog
+from headwater.eventlog import EventLog
 from headwater.feeds.feed import DEFAULT_LIMIT, Feed, encode_plain
 from headwater.feeds.source import Source
 from headwater.protocol import Comment, Event
