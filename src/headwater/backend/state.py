@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -56,6 +57,8 @@ class Backend:
     satellites: Satellites
     activities: Activities
     repeats: Repeats
+    # E-mail address and password of those that everybody may know: the demo has some.
+    accounts: Sequence[tuple[str, str]] = ()
 
 
 def backend_of(request: Request) -> Backend:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headwater.delivery.feed_stream import FeedStream, open_feed
+from headwater.delivery.heartbeat import heartbeat_event
 from headwater.delivery.stream import EVENT_STREAM_HEADERS
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
 from headwater.feeds.feed import Feed
@@ -363,6 +364,8 @@ class StreamHalf(FeedHalf):
                 limit=paging.limit,
                 heartbeat=asked.live.heartbeat,
             )
+            if paging.events:
+                stream.pulse = heartbeat_event(self.declaration.feed.event, asked.live.heartbeat)
             stream.headers = asked.headers
             stream.begin(opening)
         finally:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from headwater.backend.auth.dependencies import COOKIE, CurrentUser, signed_in
 from headwater.backend.auth.origin import check_origin
 from headwater.backend.auth.places import KEPT
-from headwater.backend.auth.schemas import Login
+from headwater.backend.auth.schemas import Account, Login, Session
 from headwater.backend.roles import permissions_of
 from headwater.backend.state import BackendState, backend_of
 from headwater.backend.users.schemas import Me
@@ -33,6 +33,19 @@ async def _has_a_try(request: Request) -> None:
     backend.writes.check(f"network:{network_of(address)}")
     if DEVICE not in request.cookies:
         backend.sign_ins.check_network(address)
+
+
+@router.get("/session")
+async def session(request: Request, backend: BackendState) -> Session:
+    """Who is signed in with the session cookie; nobody is no error."""
+    cookie = request.cookies.get(COOKIE)
+    found = await backend.credentials.of_session(cookie) if cookie else None
+    user = None
+    if found is not None:
+        permissions = sorted(found.permissions)
+        user = Me(id=found.id, email=found.email, role=found.role, permissions=permissions)
+    accounts = [Account(email=email, password=password) for email, password in backend.accounts]
+    return Session(user=user, accounts=accounts)
 
 
 @router.post("/login", dependencies=[guard(_from_own_page), guard(_has_a_try)])

@@ -52,7 +52,9 @@ def declare(live: LiveRouter) -> None:
     async def my_logs(
         user: CurrentUser,
         backend: BackendState,
-        level: Annotated[LogLevel | None, Query(description="Only this level.")] = None,
+        level: Annotated[
+            list[LogLevel] | None, Query(description="Only this level; give it again for several.")
+        ] = None,
         source: Annotated[
             Line | None, Query(description="Only from this source, at most 200 characters.")
         ] = None,
