@@ -9,10 +9,12 @@ import sqlalchemy as sa
 
 from headwater.sql.postgresql.types import XID8
 
-__all__ = ["CHANGE", "ORDER", "ChangeIndex", "Tracking", "change_column", "change_indexes"]
+__all__ = ["CHANGE", "ORDER", "SINCE", "ChangeIndex", "Tracking", "change_column", "change_indexes"]
 
 # The column that tells a row's latest change: its number, or on PostgreSQL its transaction.
 CHANGE = "headwater_change"
+# The change that set a link column of the row last; tables that live queries read have it.
+SINCE = "headwater_since"
 # The order of changes within a transaction: a column on PostgreSQL alone.
 ORDER = "headwater_order"
 

@@ -1,0 +1,422 @@
+"""What a live query needs to know of its SELECT: tables, links, ways, a key that is unique."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.sql import operators
+
+from headwater.errors import DeclarationError
+from headwater.sql.query.functions import has_aggregate
+from headwater.sql.query.scopes import Condition, Occurrence, Scope, Scopes
+from headwater.sql.tracked import CHANGE, ORDER, SINCE
+
+__all__ = ["Derivation", "Way"]
+
+Column = tuple[Occurrence, str]
+
+# Types whose values Python and both databases put in the same order.
+_ORDERED = (sa.Integer, sa.String, sa.Uuid, sa.Date, sa.DateTime)
+_UNORDERED = (sa.Enum,)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a changed row of one table leads to the keys of the query.
+
+    Attributes:
+        start: the mention of the table that the row is of.
+        occurrences: what is inner-joined, the start among it.
+        conditions: by what.
+    """
+
+    start: Occurrence | None
+    occurrences: tuple[Occurrence, ...]
+    conditions: tuple[sa.ColumnElement[bool], ...]
+
+
+class Derivation:
+    """What follows from a SELECT.
+
+    Arguments:
+        select: the query.
+        key: names of its columns that tell its rows apart.
+        where: names of its columns that it may be filtered by.
+        affects: tables of which any change may affect every row, where no condition leads from
+            their rows to those of the query.
+
+    Attributes:
+        select: the query, without its order.
+        names: its columns.
+        key, filters: the columns of these names, as occurrence and column name.
+        core: what a row of the query surely has, without a start.
+        ways: one for each mention of a table.
+        tables: each table once.
+        links: by table, its columns whose change may move a row of the query.
+        certain: the links alone say which rows there are. Otherwise, as with NOT EXISTS or HAVING,
+            a client may be sent a removal of a row that it never had.
+
+    Raises DeclarationError.
+    """
+
+    def __init__(
+        self,
+        select: sa.Select[Any],
+        key: Sequence[str],
+        where: Sequence[str] = (),
+        affects: Collection[sa.Table] = (),
+    ) -> None:
+        _check_names(key, "key")
+        _check_names(where, "where")
+        if not isinstance(select, sa.Select):
+            raise DeclarationError(
+                f"a live query takes a select(), not {type(select).__name__}; of a UNION declare "
+                "one live query for each SELECT"
+            )
+        if not key:
+            raise DeclarationError("key= must name at least one column of the query")
+        _check_limit(select)
+        self.select = select.order_by(None)
+        self._grouped = difference(self.select, self.select.group_by(None))
+        self.names = _names_of(self.select)
+        self._scopes = Scopes(self.select)
+        self.key = {name: self._plain(name, "key") for name in dict.fromkeys(key)}
+        self.filters = {name: self._plain(name, "where") for name in dict.fromkeys(where)}
+        for name, column in self.key.items():
+            _check_key(name, column)
+        self._check_grouping()
+        self._check_unique()
+        self._affects = frozenset(affects)
+        self.core = self._way(self._scopes.root, None)
+        self.ways = [self._way(one.scope, one) for one in self._scopes.occurrences]
+        self.tables = list(dict.fromkeys(one.table for one in self._scopes.occurrences))
+        unread = self._affects - set(self.tables)
+        if unread:
+            raise DeclarationError(
+                f"affects= names {', '.join(sorted(t.name for t in unread))}, which the query does "
+                "not read"
+            )
+        self.links = self._links()
+        self.certain = self._is_certain()
+
+    def _plain(self, name: str, argument: str) -> Column:
+        if name not in self.names:
+            raise DeclarationError(
+                f"{argument}= names {name!r}, which the query does not select; "
+                f"it selects {', '.join(self.names)}"
+            )
+        element = self.select.selected_columns[self.names[name]]
+        found = self._scopes.column(element)
+        if found is None:
+            raise DeclarationError(
+                f"{argument}= names {name!r}, which is an expression: use a column of a table, and "
+                "select it too"
+            )
+        occurrence, _ = found
+        if occurrence.scope is not self._scopes.root:
+            raise DeclarationError(
+                f"{argument}= names {name!r}, a column of {occurrence.table.name!r}, which is in "
+                f"{occurrence.scope.clause} and may be missing: use a column of an inner-joined "
+                "table"
+            )
+        return found
+
+    # The key is unique
+
+    def _check_grouping(self) -> None:
+        grouped: set[Column] = set()
+        for element in self._grouped:
+            column = self._scopes.column(element) if isinstance(element, sa.ColumnElement) else None
+            if column is None:
+                raise DeclarationError(
+                    f"group_by({element}) cannot be derived: group by columns of tables"
+                )
+            grouped.add(column)
+        self._group: set[Column] | None = grouped if self._grouped else None
+        if self._group is None:
+            for element in self.select.selected_columns:
+                if has_aggregate(element):
+                    raise DeclarationError(
+                        f"{element} is an aggregate without group_by(): group by the key"
+                    )
+            return
+        for name, column in {**self.key, **self.filters}.items():
+            if column not in self._group and not self._follows(self._group, column):
+                raise DeclarationError(
+                    f"{name!r} is not grouped by: add it to group_by(), so that it is the same for "
+                    "all rows of a group"
+                )
+        for name, column in self.key.items():
+            if column not in self._group:
+                raise DeclarationError(f"the key {name!r} is not grouped by: add it to group_by()")
+
+    def _check_unique(self) -> None:
+        known = self._closure(self.key.values())
+        names = ", ".join(self.key)
+        if self._group is not None:
+            loose = [column for column in self._group if column not in known]
+            if loose:
+                occurrence, name = loose[0]
+                raise DeclarationError(
+                    f"the key {names} is not unique: rows are grouped by "
+                    f"{occurrence.table.name}.{name} too; add it to key="
+                )
+            return
+        if self.select.compare(self.select.distinct()):
+            for name, element in self._selected():
+                column = self._scopes.column(element)
+                if column is None or column not in known:
+                    raise DeclarationError(
+                        f"the key {names} is not unique: DISTINCT keeps a row for each value of "
+                        f"{name!r}; add it to key="
+                    )
+            return
+        for occurrence in self._top():
+            if not _determined(occurrence, known):
+                raise DeclarationError(
+                    f"the key {names} is not unique: it may be joined with several rows of "
+                    f"{occurrence.table.name!r}; add that table's primary key to key=, or group_by "
+                    "the key"
+                )
+
+    def _selected(self) -> list[tuple[str, Any]]:
+        columns = self.select.selected_columns
+        return [(name, columns[key]) for name, key in self.names.items()]
+
+    def _top(self) -> list[Occurrence]:
+        return list(self._scopes.names.found.values())
+
+    def _follows(self, columns: Iterable[Column], column: Column) -> bool:
+        return column in self._closure(columns)
+
+    def _closure(self, columns: Iterable[Column]) -> set[Column]:
+        """The columns of the FROM clause that have one value for each value of these."""
+        known = set(columns)
+        top = self._top()
+        equal = [
+            (scope, pair)
+            for scope in self._scopes.every
+            for pair in map(_equality, scope.conditions)
+            if pair is not None
+        ]
+        fixed = [
+            (scope, column)
+            for scope in self._scopes.every
+            for column in map(_constant, scope.conditions)
+            if column is not None
+        ]
+        before = -1
+        while len(known) != before:
+            before = len(known)
+            for occurrence in top:
+                if _determined(occurrence, known):
+                    known |= {(occurrence, column.name) for column in occurrence.table.columns}
+            for scope, (one, other) in equal:
+                # In an outer join it tells of its own tables alone.
+                for this, that in ((one, other), (other, one)):
+                    if this in known and that[0].scope is scope and that[0] in top:
+                        known.add(that)
+            for scope, column in fixed:
+                if column[0].scope is scope and column[0] in top:
+                    known.add(column)
+        return known
+
+    # Ways
+
+    def _way(self, scope: Scope, start: Occurrence | None) -> Way:
+        scopes = scope.closure() | {self._scopes.root}
+        inside = [one for one in self._scopes.occurrences if one.scope in scopes]
+        used = [
+            condition
+            for one in self._scopes.every
+            if one in scopes
+            for condition in one.conditions
+            if condition.expression is not None and self._usable(condition, one)
+        ]
+        self._check_joined(inside, used)
+        expressions = [one.expression for one in used if one.expression is not None]
+        return Way(start, tuple(inside), tuple(expressions))
+
+    def _usable(self, condition: Condition, scope: Scope) -> bool:
+        within = scope.closure()
+        return all(occurrence.scope in within for occurrence in condition.occurrences)
+
+    def _check_joined(self, inside: list[Occurrence], used: list[Condition]) -> None:
+        """Raises for a table that no condition leads to, unless ``affects`` says what that means.
+
+        Without a condition any change of it is taken to affect every row.
+        """
+        groups: list[set[Occurrence]] = [{one} for one in inside]
+        for condition in used:
+            met = [group for group in groups if group & condition.occurrences]
+            if len(met) > 1:
+                groups = [group for group in groups if group not in met]
+                groups.append(set().union(*met))
+        anchors = {occurrence for occurrence, _ in self.key.values()}
+        for group in groups:
+            if group & anchors or any(one.table in self._affects for one in group):
+                continue
+            first = min(group, key=lambda one: one.label)
+            raise DeclarationError(
+                f"no condition leads from {first.table.name!r} in {first.scope.clause} to the key: "
+                "join it by a condition, or, if any change of it may affect every row, say so with "
+                f"affects=[{first.table.name}]"
+            )
+        if sum(1 for group in groups if group & anchors) > 1 and not any(
+            one.table in self._affects for one in inside
+        ):
+            names = ", ".join(sorted({one.table.name for one in inside}))
+            raise DeclarationError(
+                f"{names} are joined without a condition: join them by one, or name one of them in "
+                "affects="
+            )
+
+    def _is_certain(self) -> bool:
+        root = self._scopes.root
+        return self._group is None and all(
+            condition.expression is not None and self._usable(condition, root)
+            for condition in root.conditions
+        )
+
+    def _links(self) -> dict[sa.Table, tuple[str, ...]]:
+        found: dict[sa.Table, set[str]] = {table: set() for table in self.tables}
+        for scope in self._scopes.every:
+            for condition in scope.conditions:
+                if condition.expression is not None and self._usable(condition, scope):
+                    for occurrence, name in condition.columns:
+                        found[occurrence.table].add(name)
+        for occurrence, name in (*self.key.values(), *self.filters.values()):
+            found[occurrence.table].add(name)
+        for table, names in found.items():
+            for name in sorted(names):
+                _check_link(table, name)
+        return {table: tuple(sorted(names)) for table, names in found.items()}
+
+
+def difference(select: sa.Select[Any], less: sa.Select[Any]) -> list[Any]:
+    """The parts of a SELECT that another one, made from it, has no more."""
+    left = [id(child) for child in less.get_children()]
+    found = []
+    for child in select.get_children():
+        if id(child) in left:
+            left.remove(id(child))
+        else:
+            found.append(child)
+    return found
+
+
+def _check_names(names: Sequence[str], argument: str) -> None:
+    if isinstance(names, str):
+        raise DeclarationError(f"{argument}={names!r} is one name; give a list: [{names!r}]")
+
+
+def _check_limit(select: sa.Select[Any]) -> None:
+    if difference(select, select.limit(None)) or difference(select, select.offset(None)):
+        raise DeclarationError(
+            "LIMIT and OFFSET cannot be derived: leave them out, the client says how many items "
+            "it wants"
+        )
+
+
+def _names_of(select: sa.Select[Any]) -> dict[str, str]:
+    """The names of the columns as an item has them, each with its key among the selected ones."""
+    found: dict[str, str] = {}
+    columns = select.selected_columns
+    listed = list(columns)
+    for key, column in columns.items():
+        name = str(getattr(column, "key", None) or getattr(column, "name", ""))
+        if name in (CHANGE, ORDER, SINCE):
+            continue
+        if name != key or sum(1 for one in listed if getattr(one, "key", None) == name) > 1:
+            raise DeclarationError(
+                f"two columns of the query are called {name!r}: give one another name with .label()"
+            )
+        if isinstance(column, sa.ColumnElement) and name.startswith(("%", "_no_label")):
+            raise DeclarationError(f"{column} has no name: give it one with .label()")
+        found[name] = key
+    return found
+
+
+def _check_key(name: str, column: Column) -> None:
+    occurrence, real = column
+    found = _column(occurrence.table, real)
+    if found.nullable:
+        raise DeclarationError(
+            f"key= names {name!r}, a column that may be NULL: a key has a value in every row"
+        )
+    kind = _implemented(found.type)
+    if not isinstance(kind, _ORDERED) or isinstance(kind, _UNORDERED):
+        raise DeclarationError(
+            f"key= names {name!r} of type {found.type!r}: a key is of integers, texts, UUIDs, "
+            "dates or date-times"
+        )
+
+
+def _check_link(table: sa.Table, name: str) -> None:
+    column = _column(table, name)
+    if column.computed is not None:
+        raise DeclarationError(
+            f"{table.name}.{name} is a generated column, which a trigger cannot see: use the "
+            "columns that it is computed from"
+        )
+
+
+def _implemented(kind: Any) -> Any:
+    return kind.impl_instance if isinstance(kind, sa.types.TypeDecorator) else kind
+
+
+def _column(table: sa.Table, name: str) -> sa.Column[Any]:
+    for column in table.columns:
+        if column.name == name:
+            return column
+    raise DeclarationError(f"table {table.name!r} has no column {name!r}")
+
+
+def _determined(occurrence: Occurrence, known: set[Column]) -> bool:
+    """Whether at most one row of it belongs to what is known."""
+    table = occurrence.table
+    uniques: list[list[str]] = [[column.name for column in table.primary_key.columns]]
+    uniques += [
+        [column.name for column in constraint.columns]
+        for constraint in table.constraints
+        if isinstance(constraint, sa.UniqueConstraint)
+    ]
+    for index in table.indexes:
+        if index.unique and all(isinstance(part, sa.Column) for part in index.expressions):
+            where = any(index.dialect_options[d].get("where") is not None for d in _dialects(index))
+            if not where:
+                uniques.append([str(column.name) for column in index.columns])
+    return any(unique and all((occurrence, name) in known for name in unique) for unique in uniques)
+
+
+def _dialects(index: sa.Index) -> list[str]:
+    return [name for name in ("postgresql", "sqlite") if f"{name}_where" in index.dialect_kwargs]
+
+
+def _equality(condition: Condition) -> tuple[Column, Column] | None:
+    sides = _sides(condition)
+    if sides is None or len(condition.columns) != 2:
+        return None
+    one, other = condition.columns
+    return one, other
+
+
+def _constant(condition: Condition) -> Column | None:
+    sides = _sides(condition)
+    if sides is None or len(condition.columns) != 1:
+        return None
+    if not any(isinstance(side, sa.BindParameter) for side in sides):
+        return None
+    return next(iter(condition.columns))
+
+
+def _sides(condition: Condition) -> tuple[Any, Any] | None:
+    expression = condition.expression
+    if not isinstance(expression, sa.BinaryExpression) or expression.operator is not operators.eq:
+        return None
+    sides = (expression.left, expression.right)
+    plain = (sa.ColumnClause, sa.BindParameter)
+    return sides if all(isinstance(side, plain) for side in sides) else None
