@@ -1,4 +1,4 @@
-"""A live query is exact: what a client was sent is the query, at any snapshot, on both databases."""
+"""What a client of a live query was sent is the query, at any snapshot, on both databases."""
 
 from __future__ import annotations
 

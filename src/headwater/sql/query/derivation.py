@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.sql import operators
 
 from headwater.errors import DeclarationError
 from headwater.sql.query.functions import has_aggregate
 from headwater.sql.query.scopes import Condition, Occurrence, Scope, Scopes
+from headwater.sql.query.uniqueness import Column, closure, determined
 from headwater.sql.tracked import CHANGE, ORDER, SINCE
 
 __all__ = ["Derivation", "Way"]
-
-Column = tuple[Occurrence, str]
 
 # Types whose values Python and both databases put in the same order.
 _ORDERED = (sa.Integer, sa.String, sa.Uuid, sa.Date, sa.DateTime)
@@ -154,7 +152,7 @@ class Derivation:
                 raise DeclarationError(f"the key {name!r} is not grouped by: add it to group_by()")
 
     def _check_unique(self) -> None:
-        known = self._closure(self.key.values())
+        known = closure(self._scopes, self.key.values())
         names = ", ".join(self.key)
         if self._group is not None:
             loose = [column for column in self._group if column not in known]
@@ -175,7 +173,7 @@ class Derivation:
                     )
             return
         for occurrence in self._top():
-            if not _determined(occurrence, known):
+            if not determined(occurrence, known):
                 raise DeclarationError(
                     f"the key {names} is not unique: it may be joined with several rows of "
                     f"{occurrence.table.name!r}; add that table's primary key to key=, or group_by "
@@ -190,39 +188,7 @@ class Derivation:
         return list(self._scopes.names.found.values())
 
     def _follows(self, columns: Iterable[Column], column: Column) -> bool:
-        return column in self._closure(columns)
-
-    def _closure(self, columns: Iterable[Column]) -> set[Column]:
-        """The columns of the FROM clause that have one value for each value of these."""
-        known = set(columns)
-        top = self._top()
-        equal = [
-            (scope, pair)
-            for scope in self._scopes.every
-            for pair in map(_equality, scope.conditions)
-            if pair is not None
-        ]
-        fixed = [
-            (scope, column)
-            for scope in self._scopes.every
-            for column in map(_constant, scope.conditions)
-            if column is not None
-        ]
-        before = -1
-        while len(known) != before:
-            before = len(known)
-            for occurrence in top:
-                if _determined(occurrence, known):
-                    known |= {(occurrence, column.name) for column in occurrence.table.columns}
-            for scope, (one, other) in equal:
-                # In an outer join it tells of its own tables alone.
-                for this, that in ((one, other), (other, one)):
-                    if this in known and that[0].scope is scope and that[0] in top:
-                        known.add(that)
-            for scope, column in fixed:
-                if column[0].scope is scope and column[0] in top:
-                    known.add(column)
-        return known
+        return column in closure(self._scopes, columns)
 
     # Ways
 
@@ -342,7 +308,7 @@ def _names_of(select: sa.Select[Any]) -> dict[str, str]:
 
 def _check_key(name: str, column: Column) -> None:
     occurrence, real = column
-    found = _column(occurrence.table, real)
+    found = column_of(occurrence.table, real)
     if found.nullable:
         raise DeclarationError(
             f"key= names {name!r}, a column that may be NULL: a key has a value in every row"
@@ -356,7 +322,7 @@ def _check_key(name: str, column: Column) -> None:
 
 
 def _check_link(table: sa.Table, name: str) -> None:
-    column = _column(table, name)
+    column = column_of(table, name)
     if column.computed is not None:
         raise DeclarationError(
             f"{table.name}.{name} is a generated column, which a trigger cannot see: use the "
@@ -368,55 +334,8 @@ def _implemented(kind: Any) -> Any:
     return kind.impl_instance if isinstance(kind, sa.types.TypeDecorator) else kind
 
 
-def _column(table: sa.Table, name: str) -> sa.Column[Any]:
+def column_of(table: sa.Table, name: str) -> sa.Column[Any]:
     for column in table.columns:
         if column.name == name:
             return column
     raise DeclarationError(f"table {table.name!r} has no column {name!r}")
-
-
-def _determined(occurrence: Occurrence, known: set[Column]) -> bool:
-    """Whether at most one row of it belongs to what is known."""
-    table = occurrence.table
-    uniques: list[list[str]] = [[column.name for column in table.primary_key.columns]]
-    uniques += [
-        [column.name for column in constraint.columns]
-        for constraint in table.constraints
-        if isinstance(constraint, sa.UniqueConstraint)
-    ]
-    for index in table.indexes:
-        if index.unique and all(isinstance(part, sa.Column) for part in index.expressions):
-            where = any(index.dialect_options[d].get("where") is not None for d in _dialects(index))
-            if not where:
-                uniques.append([str(column.name) for column in index.columns])
-    return any(unique and all((occurrence, name) in known for name in unique) for unique in uniques)
-
-
-def _dialects(index: sa.Index) -> list[str]:
-    return [name for name in ("postgresql", "sqlite") if f"{name}_where" in index.dialect_kwargs]
-
-
-def _equality(condition: Condition) -> tuple[Column, Column] | None:
-    sides = _sides(condition)
-    if sides is None or len(condition.columns) != 2:
-        return None
-    one, other = condition.columns
-    return one, other
-
-
-def _constant(condition: Condition) -> Column | None:
-    sides = _sides(condition)
-    if sides is None or len(condition.columns) != 1:
-        return None
-    if not any(isinstance(side, sa.BindParameter) for side in sides):
-        return None
-    return next(iter(condition.columns))
-
-
-def _sides(condition: Condition) -> tuple[Any, Any] | None:
-    expression = condition.expression
-    if not isinstance(expression, sa.BinaryExpression) or expression.operator is not operators.eq:
-        return None
-    sides = (expression.left, expression.right)
-    plain = (sa.ColumnClause, sa.BindParameter)
-    return sides if all(isinstance(side, plain) for side in sides) else None
