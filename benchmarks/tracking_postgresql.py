@@ -41,7 +41,7 @@ from benchmarks.fanout.machine import described  # noqa: E402
 from headwater.sql import Table, track  # noqa: E402
 from headwater.sql.alembic import add_tracking  # noqa: E402
 from headwater.sql.postgresql.place import SnapshotPlace  # noqa: E402
-from headwater.sql.postgresql.snapshot import Snapshot  # noqa: E402
+from headwater.sql.postgresql.snapshot import TransactionSnapshot  # noqa: E402
 from support.postgres import Postgres, programs  # noqa: E402
 
 
@@ -140,7 +140,7 @@ async def resume(server: Postgres, gap: int) -> None:
         await table.where().page(1)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         began, told, first = time.perf_counter(), 0, 0.0
-        place = SnapshotPlace(Snapshot(start.snapshot.xmax))  # type: ignore[attr-defined]
+        place = SnapshotPlace(TransactionSnapshot(start.snapshot.xmax))  # type: ignore[attr-defined]
         while True:
             page = await table.where().page(500, after=place)
             told += len(page.changes)

@@ -14,7 +14,7 @@ from headwater.eventlog import MemoryLog
 from headwater.relay import Relay, create_tables
 from headwater.sql import Table, postgresql_engine, sqlite_engine
 from headwater.sql.alembic import add_tracking
-from headwater.sql.reflected import reflect
+from headwater.sql.reflection import reflect
 from support.relays import Moved, Troubled, holding, running
 from support.tables import Base, Client, Log
 

@@ -85,7 +85,7 @@ class Exactness(RuleBasedStateMachine):
         async with self.engine.begin() as connection:
             await connection.run_sync(Base.metadata.create_all)
         self.clients, self.log_table = Table(self.engine, Client), Table(self.engine, Log)
-        self.clients.reader._now = self.clock
+        self.clients.reader.clock = self.clock
         self.tail, self.log_tail = Recorder(), Recorder()
         await self.clients.origin.attach(self.tail)
         await self.log_table.origin.attach(self.log_tail)

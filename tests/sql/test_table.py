@@ -30,7 +30,7 @@ async def logs(engine):
 @pytest.fixture
 def clients(engine, clock):
     table = Table(engine, Client)
-    table.reader._now = clock
+    table.reader.clock = clock
     return table
 
 
@@ -411,7 +411,7 @@ async def test_trim_by_count(logs):
 
 async def test_trim_by_age_in_steps(engine, clock):
     table = Table(engine, Log)
-    table.reader._now = clock
+    table.reader.clock = clock
     old, new = START - timedelta(days=31), START - timedelta(days=29)
     async with engine.begin() as connection:
         rows = [{"user_id": 1, "created_at": old if n % 2 else new} for n in range(2600)]

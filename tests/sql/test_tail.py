@@ -157,7 +157,7 @@ async def test_attaching_is_idempotent_and_refuses_a_second_hub(logs, engine, si
     await sink.count(1)
     places = await asyncio.gather(*(logs.origin.attach(sink) for _ in range(3)))
     assert [str(place) for place in places] == ["1"] * 3
-    with pytest.raises(UsageError, match="follower already"):
+    with pytest.raises(UsageError, match="sink already"):
         await logs.origin.attach(Recorder())
 
 
@@ -206,7 +206,7 @@ async def test_a_file_that_is_away_makes_streams_wait(engine, path, logs, sink, 
     path.rename(away)
     with pytest.raises(SourceUnavailableError):
         await logs.where().page(5)
-    logs.origin._wake.set()
+    logs.origin.read_on()
     await until(lambda: caplog.records)
     assert not path.exists()  # not made anew, empty
     away.rename(path)

@@ -20,7 +20,6 @@ from sqlalchemy import (
     bindparam,
     event,
     func,
-    make_url,
     select,
     text,
 )
@@ -28,7 +27,6 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import (
-    ArgumentError,
     DatabaseError,
     DataError,
     DBAPIError,
@@ -38,9 +36,15 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from headwater.errors import HeadwaterError, MissingExtraError, SourceUnavailableError
+from headwater.errors import (
+    DeclarationError,
+    HeadwaterError,
+    MissingExtraError,
+    SourceUnavailableError,
+)
 from headwater.sql import configure_sqlite
-from headwater.sql.sqlite.direct import Direct
+from headwater.sql.postgresql.connections import SCHEMES, address_of, engine_at, with_defaults
+from headwater.sql.sqlite.connections import ReadConnection, identity_of
 from headwater.web.problems import Problem
 
 __all__ = ["UNAVAILABLE", "Address", "Database", "StartupError", "in_one_line"]
@@ -77,7 +81,7 @@ class Address:
     def parse(cls, url: str) -> Address:
         """Read ``sqlite:///path`` or ``postgresql://…``. Raises StartupError."""
         scheme = url.partition("://")[0].lower() if "://" in url else ""
-        if scheme in {"postgresql", "postgres", "postgresql+psycopg"}:
+        if scheme in SCHEMES:
             return cls(server=_server(url))
         if scheme not in {"sqlite", "sqlite+aiosqlite"}:
             # The rest of an address may hold a password, so it is not shown.
@@ -108,33 +112,29 @@ class Address:
         """As ``--database`` takes it, without a password."""
         if self.server is None:
             return f"sqlite:///{self.path}"
-        plain = self.server.set(drivername="postgresql")
+        found = self.server
         return URL.create(
-            plain.drivername, plain.username, None, plain.host, plain.port, plain.database,
-            plain.query,
-        ).render_as_string()  # fmt: skip
+            "postgresql", found.username, None, found.host, found.port, found.database, found.query
+        ).render_as_string()
 
     @property
     def sync_url(self) -> URL:
         """For an engine without asyncio."""
         if self.server is not None:
-            return self.server
+            return with_defaults(self.server)
         return URL.create("sqlite", database=str(self.path))
 
 
 def _server(url: str) -> URL:
     try:
-        found = make_url(url).set(drivername="postgresql+psycopg")
-    except (ArgumentError, ValueError) as error:
+        return address_of(url)
+    except MissingExtraError as error:
+        raise StartupError(f"{error}.") from error
+    except DeclarationError as error:
         raise StartupError(
             "The address of a PostgreSQL database is postgresql://user@host:port/name, or "
             "postgresql:///name?host=/folder for a Unix socket."
         ) from error
-    try:
-        import psycopg  # noqa: F401 - whether it can be: it needs libpq
-    except ImportError as error:
-        raise StartupError(f"{MissingExtraError('postgres', 'psycopg')}.") from error
-    return found
 
 
 class Database:
@@ -150,9 +150,7 @@ class Database:
         self.statements = 0
         self.engine: AsyncEngine
         if address.server is not None:
-            self.engine = create_async_engine(
-                address.server, pool_size=8, max_overflow=8, pool_timeout=10.0
-            )
+            self.engine = engine_at(address.server, pool_size=8, max_overflow=8, pool_timeout=10.0)
         else:
             engine = create_async_engine(
                 f"sqlite+aiosqlite:///{address.path}",
@@ -163,14 +161,14 @@ class Database:
             # FULL, because a commit that a power cut takes back would give change numbers out
             # twice, and clients resume by them.
             self.engine = configure_sqlite(engine, synchronous="FULL")
-        self._direct = Direct(self.engine) if self.is_sqlite else None
+        self._direct = ReadConnection(self.engine) if self.is_sqlite else None
         # One statement needs no transaction around it: that saves two ways to the server.
         self._plain = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         event.listen(self.engine.sync_engine, "before_cursor_execute", self._count)
         # Writers of one process take turns here, first come first served; SQLite itself would
         # let them try again at random.
         self._turn = asyncio.Lock()
-        self._opened = _identity(address.path)
+        self._opened = self._identity()
 
     @property
     def is_sqlite(self) -> bool:
@@ -254,25 +252,18 @@ class Database:
         """Whether a file is still the one that was opened."""
         if self.address.path is None:
             return True
-        now = _identity(self.address.path)
+        now = self._identity()
         if self._opened is None:
             self._opened = now
         return now is not None and now == self._opened
+
+    def _identity(self) -> tuple[int, int] | None:
+        return None if self.address.path is None else identity_of(str(self.address.path))
 
     async def close(self) -> None:
         if self._direct is not None:
             await self._direct.close()
         await self.engine.dispose()
-
-
-def _identity(path: Path | None) -> tuple[int, int] | None:
-    if path is None:
-        return None
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from headwater.eventlog.sql_tables import METADATA, record_of
 from headwater.eventlog.sql_trim import LOCK
 from headwater.eventlog.sql_watch import Head, Watch
 from headwater.eventlog.sql_writer import Writer
-from headwater.sql.sqlite.faults import unavailable
+from headwater.sql.faults import unavailable
 
 __all__ = ["NEW", "SqliteDialect", "SqliteReader"]
 

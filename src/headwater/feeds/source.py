@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol, Self
@@ -291,6 +291,12 @@ class Source(ABC):
         Raises PositionError: ``unknown`` when the text is not one of this origin's, the epoch is
         not the present one or the place lies in the future; ``expired`` when what comes after it
         is no longer kept.
+        """
+
+    def check_fields(self, names: Iterable[str]) -> None:  # noqa: B027 - few sources know
+        """Check the fields that a feed's item model takes from an item, once it is declared.
+
+        Raises DeclarationError for a field that no item of this source has.
         """
 
     async def revision(self) -> Hashable | None:

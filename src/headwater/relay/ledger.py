@@ -20,8 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headwater.errors import DeclarationError, HeadwaterError, SourceUnavailableError
 from headwater.eventlog import Offset
-from headwater.sql.postgresql import faults as postgresql_faults
-from headwater.sql.sqlite import faults as sqlite_faults
+from headwater.sql.faults import unavailable
 
 __all__ = ["Intent", "Ledger", "LostError", "State", "create_tables"]
 
@@ -175,8 +174,6 @@ class Ledger:
         self._engine = engine
         self._name = name
         self._postgresql = engine.dialect.name == "postgresql"
-        faults = postgresql_faults if self._postgresql else sqlite_faults
-        self._unavailable = faults.unavailable
         # Commits of this database are flushed later, unless they ask for it.
         self._lazy = False
         self._mine = _COLUMNS.name == name
@@ -253,7 +250,7 @@ class Ledger:
                     "create it with headwater.relay.create_tables(), and grant SELECT, INSERT and "
                     "UPDATE on it"
                 ) from error
-            said = self._unavailable(error)
+            said = unavailable(error)
             if state == _READ_ONLY:
                 said = "the server is a standby or read-only, and a relay writes how far it is"
             if said is None:

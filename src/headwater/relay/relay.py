@@ -120,9 +120,9 @@ class Relay:
         self._most = min(batch, max(1, log.capabilities.max_batch - 1))
         self._ledger = Ledger(table.engine, self.name)
         self._holder = Holder(self._ledger, lease)
-        shape = table.reader.shape
-        self._source = shape.tracking.name
-        self._events = Events(table.name, shape.key, item, log.max_event_bytes)
+        model = table.reader.model
+        self._source = model.tracking.name
+        self._events = Events(table.name, model.key, item, log.max_event_bytes)
         self._wake = asyncio.Event()
         self._stopping = False
         self._head: Head | None = None
@@ -198,14 +198,14 @@ class Relay:
         """Relay until another process takes over, something is away, or it is to stop."""
         self.holds = True
         logger.info("relay %s goes on: %d events so far", self.name, state.relayed)
-        following = self._reader.follow(self._wake.set, lambda: self._head)
+        watch = self._reader.watch_commits(self._wake.set, lambda: self._head)
         try:
             await self._reader.head()  # says so if its triggers are gone
             async with self._holder.alive(self._wake.set) as alive:
                 await self._relay(await self._recover(state), alive)
         finally:
             self.holds, self._head = False, None
-            await following.stop()
+            await watch.stop()
 
     async def _relay(self, state: State, alive: asyncio.Task[None]) -> None:
         while not self._stopping:

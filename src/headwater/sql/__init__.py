@@ -7,13 +7,13 @@ try:
 except ImportError as error:
     raise MissingExtraError("sql", "sqlalchemy") from error
 
-from headwater.sql.epochs import renew_epochs
+from headwater.sql.alembic import renew_epochs
+from headwater.sql.declaration import track, track_table
 from headwater.sql.postgresql.connections import postgresql_engine
 from headwater.sql.sqlite.connections import configure_sqlite, sqlite_engine
 from headwater.sql.sqlite.place import RowPlace
 from headwater.sql.table import Table, TableSource
 from headwater.sql.tail import TableOrigin
-from headwater.sql.tracking import track, track_table
 
 __all__ = [
     "RowPlace",

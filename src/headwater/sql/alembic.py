@@ -6,11 +6,11 @@
         op.create_table("logs", ...)
         add_tracking(op, "logs", indexes=[("user_id",)])
 
-The arguments are the column names that the model's ``track()`` resolves to. When a declaration
-changes, or after a batch operation has rebuilt the table and so lost its triggers, call
-``add_tracking`` again: numbers and positions stay.
+The arguments are column names, where ``track()`` takes attributes. Call ``add_tracking`` again when
+the declaration changes, or when a batch operation rebuilt the table, which drops its triggers.
+Numbers and positions stay.
 
-Autogenerate would propose to drop what it does not find in the models. In ``env.py``:
+Autogenerate proposes to drop what it does not find in the models, so leave it out in ``env.py``:
 
     context.configure(..., include_object=include_object)
 """
@@ -23,11 +23,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from headwater.errors import DeclarationError
-from headwater.sql.postgresql import migrate as postgresql_migrate
-from headwater.sql.sqlite import migrate
-from headwater.sql.tracked import CHANGE, Tracking
+from headwater.sql.postgresql import schema as postgresql_schema
+from headwater.sql.sqlite import schema as sqlite_schema
+from headwater.sql.tracking import CHANGE, Tracking
 
-__all__ = ["add_tracking", "drop_tracking", "include_object"]
+__all__ = ["add_tracking", "drop_tracking", "include_object", "renew_epochs"]
 
 
 def add_tracking(
@@ -41,20 +41,20 @@ def add_tracking(
     notify: bool = True,
     schema: str | None = None,
 ) -> None:
-    """Track a table: columns, Headwater's own tables, triggers and indexes.
+    """Track a table: add the columns, triggers and indexes, and Headwater's own tables.
 
-    In a transaction, as Alembic runs migrations, all of it is one; on a connection in AUTOCOMMIT
-    (for a large table that others write to meanwhile: ``op.get_context().autocommit_block()``)
-    each step is committed by itself. Rows that are there already stay in the order of the primary
-    key. SQLite numbers them, 1,000 at a time. PostgreSQL leaves them as they are; no lock on the
-    table is held longer than some milliseconds, or waited for longer than 5 s, and in AUTOCOMMIT
-    indexes are built while others write. Each step is logged before it is taken.
+    In a transaction, as Alembic runs migrations, it is all or nothing. On a connection in
+    AUTOCOMMIT each step commits by itself; use ``op.get_context().autocommit_block()`` for a large
+    table that others write to meanwhile. Existing rows come in the order of the primary key: SQLite
+    numbers them, 1,000 at a time, and PostgreSQL leaves them as they are. On PostgreSQL no step
+    holds a lock on the table for more than some milliseconds, or waits for one for more than 5 s.
+    In AUTOCOMMIT it builds the indexes while others write. Each step is logged before it starts.
 
     Arguments:
         op: Alembic's ``op``, or a connection.
         keyed, filters, indexes, notify: as in ``track()``.
         moments: date-time columns of a keyed table that have another type in the database, such
-            as TEXT; those of a date-time type are found by themselves.
+            as TEXT. Headwater finds those of a date-time type itself.
         schema: the table's schema, on PostgreSQL, if it is not the connection's own.
 
     Raises DeclarationError.
@@ -93,32 +93,52 @@ def add_tracking(
         schema=schema,
     )
     if connection.dialect.name == "postgresql":
-        postgresql_migrate.add(connection, tracking, columns=tuple(columns))
+        postgresql_schema.add(connection, tracking, columns=tuple(columns))
     else:
-        migrate.add(connection, tracking, has_column=CHANGE in columns)
+        sqlite_schema.add(connection, tracking, has_column=CHANGE in columns)
 
 
 def drop_tracking(op: Any, table: str, *, schema: str | None = None) -> None:
-    """Undo ``add_tracking``: drop a table's triggers, indexes and columns, and forget its changes.
+    """Undo ``add_tracking``: drop a table's triggers, indexes and columns, and its removals.
 
     Headwater's own tables stay. Takes Alembic's ``op`` or a connection.
     """
     connection = _connection(op)
     if connection.dialect.name == "postgresql":
-        postgresql_migrate.drop(connection, Tracking(table, (), schema=schema))
+        postgresql_schema.drop(connection, Tracking(table, (), schema=schema))
         return
     indexes = sa.inspect(connection).get_indexes(table)
-    migrate.drop(
+    sqlite_schema.drop(
         connection,
         table,
         [str(index["name"]) for index in indexes if CHANGE in index["column_names"]],
     )
 
 
+def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None) -> None:
+    """Begin a new epoch of tracked tables: a position from before is then answered with a reset.
+
+    Run it in a transaction after a backup was restored, because its change numbers will be used
+    again. PostgreSQL needs it only after a dump was loaded or a cold copy of the files was put
+    back; run it there as the owner of the tables.
+
+    Arguments:
+        tables: names as in ``headwater_tables``; all if None.
+
+    Raises DeclarationError on another database.
+    """
+    if connection.dialect.name == "sqlite":
+        sqlite_schema.renew_epochs(connection, tables)
+    elif connection.dialect.name == "postgresql":
+        postgresql_schema.renew_epochs(connection, tables)
+    else:
+        raise DeclarationError(f"tables on {connection.dialect.name!r} cannot be tracked")
+
+
 def include_object(
     _object: Any, name: str | None, kind: str, reflected: bool, compare_to: Any
 ) -> bool:
-    """Whether autogenerate is to look at something: not at what tracking made in the database."""
+    """For Alembic's ``context.configure``: leaves out what ``add_tracking`` added."""
     own = name is not None and (name.startswith("headwater_") or name.endswith(f"_{CHANGE}"))
     return not (own and (kind == "index" or (reflected and compare_to is None)))
 
@@ -127,7 +147,7 @@ def _connection(op: Any) -> sa.Connection:
     connection = op if isinstance(op, sa.Connection) else op.get_bind()
     if not isinstance(connection, sa.Connection):
         raise DeclarationError(
-            "tracking looks at the table, so it cannot be written as offline SQL"
+            "add_tracking reads the table first, so it cannot be written as offline SQL"
         )
     if connection.dialect.name not in ("sqlite", "postgresql"):
         raise DeclarationError(f"tables on {connection.dialect.name!r} cannot be tracked")

@@ -1,15 +1,17 @@
-"""Tells when a transaction that wrote was committed through a SQLAlchemy engine of this process.
+"""Reports commits of transactions that wrote through a SQLAlchemy engine of this process.
 
-The engine's ``commit`` event comes before the commit. So it only marks the connection; that the
-commit is through is known when the connection begins its next transaction or is given back to the
-pool, whichever is first.
+The engine's ``commit`` event comes before the commit, so it only marks the connection. The commit
+is done when the connection begins its next transaction or returns to the pool.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,8 +23,8 @@ __all__ = ["Commits", "commits_of", "writes"]
 _READS = re.compile(r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*|\()*(\w+)", re.DOTALL)
 _DML = re.compile(r"\b(insert|update|delete|replace)\b", re.IGNORECASE)
 
-# Seconds for which a transaction is taken to be open: what becomes of one whose connection is lost
-# nobody tells.
+# Seconds after which a transaction counts as over: nothing reports the end of one whose connection
+# is lost.
 _OPEN = 0.05
 
 _WROTE = "headwater_wrote"
@@ -39,10 +41,10 @@ def writes(statement: str) -> bool:
 
 
 class Commits:
-    """The commits of one engine. ``call`` may run in any thread and must return at once."""
+    """The commits of one engine."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._followers: dict[object, tuple[str | None, Callable[[], None]]] = {}
+        self._subscribers: dict[object, tuple[str | None, Callable[[], None]]] = {}
         self._wrote_at: float | None = None
         event.listen(engine, "after_cursor_execute", self._executed)
         event.listen(engine, "begin", self._begin)
@@ -52,18 +54,30 @@ class Commits:
 
     @property
     def writing(self) -> bool:
-        """Whether a transaction wrote just now whose commit or end was not told yet."""
+        """Whether a transaction that wrote just now has not ended yet."""
         at = self._wrote_at
         return at is not None and time.monotonic() - at < _OPEN
 
-    def add(self, table: str | None, call: Callable[[], None]) -> Callable[[], None]:
+    def add(
+        self,
+        table: str | None,
+        call: Callable[[], None],
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> Callable[[], None]:
         """Call after each commit of a transaction with a statement that names the table.
 
-        None stands for any table. Returns what ends it.
+        Returns a function that ends the subscription.
+
+        Arguments:
+            table: None stands for any table.
+            call: without ``loop`` it runs in any thread, and must return at once.
+            loop: the event loop that is to call it.
         """
+        if loop is not None:
+            call = partial(_call_in, loop, call)
         token = object()
-        self._followers[token] = (table, call)
-        return lambda: self._followers.pop(token, None) and None
+        self._subscribers[token] = (table, call)
+        return lambda: self._subscribers.pop(token, None) and None
 
     def _executed(
         self,
@@ -74,10 +88,10 @@ class Commits:
         _context: Any,
         _many: bool,
     ) -> None:
-        if self._followers and writes(statement):
+        if self._subscribers and writes(statement):
             self._wrote_at = time.monotonic()
             wrote = connection.info.setdefault(_WROTE, set())
-            for token, (table, _) in self._followers.items():
+            for token, (table, _) in self._subscribers.items():
                 if table is None or table in statement:
                     wrote.add(token)
 
@@ -87,8 +101,8 @@ class Commits:
             connection.info.setdefault(_COMMITTED, set()).update(wrote)
 
     def _rollback(self, connection: sa.Connection) -> None:
-        # Also after a commit that failed. What an earlier commit marked was told by the begin. A
-        # connection that was invalidated, as by a cancelled statement, has nothing to forget.
+        # Also after a commit that failed. ``begin`` reported what an earlier commit marked. A
+        # connection that was invalidated, as by a cancelled statement, has no marks.
         if connection.invalidated:
             return
         wrote = connection.info.pop(_WROTE, None)
@@ -97,27 +111,32 @@ class Commits:
             self._wrote_at = None
 
     def _begin(self, connection: sa.Connection) -> None:
-        self._tell(connection.info)
+        self._notify(connection.info)
 
     def _checkin(self, _connection: Any, record: Any) -> None:
-        self._tell(record.info)
+        self._notify(record.info)
 
-    def _tell(self, info: dict[Any, Any]) -> None:
+    def _notify(self, info: dict[Any, Any]) -> None:
         committed = info.pop(_COMMITTED, None)
         if committed is None:
             return
         self._wrote_at = None
         for token in committed:
-            follower = self._followers.get(token)
-            if follower is not None:
-                follower[1]()
+            subscriber = self._subscribers.get(token)
+            if subscriber is not None:
+                subscriber[1]()
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(call)
 
 
 _known: WeakKeyDictionary[sa.Engine, Commits] = WeakKeyDictionary()
 
 
 def commits_of(engine: sa.Engine) -> Commits:
-    """The one object that listens to an engine."""
+    """The one ``Commits`` of an engine."""
     found = _known.get(engine)
     if found is None:
         found = _known[engine] = Commits(engine)

@@ -17,12 +17,11 @@ from sqlalchemy import event
 from sqlalchemy.dialects.postgresql import JSONB
 
 from headwater.errors import DeclarationError
-from headwater.sql.own import add_own_tables, new_epoch
+from headwater.sql.model import tracking_of
 from headwater.sql.postgresql import links as postgresql
 from headwater.sql.postgresql.types import XID8
 from headwater.sql.sqlite import links as sqlite
-from headwater.sql.tracked import SINCE
-from headwater.sql.tracking import tracking_of
+from headwater.sql.tracking import SINCE, add_own_tables, new_epoch
 
 __all__ = ["FORMER", "LINKS", "add_links", "declare_links", "drop_links", "links_of"]
 

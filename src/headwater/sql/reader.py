@@ -1,19 +1,42 @@
-"""What one kind of database does for one tracked table: the interface between it and the tail."""
+"""How a table is read: the interface between a tail and a database, and what all readers share."""
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Protocol
 
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from headwater.errors import DeclarationError, SourceUnavailableError, UsageError
 from headwater.feeds.source import Change, Filter, Page, Place, Window
+from headwater.sql.faults import unavailable
+from headwater.sql.model import TableModel, as_utc
 
-if TYPE_CHECKING:
-    from headwater.sql.shape import Shape
+__all__ = [
+    "TRIM_STEP",
+    "ChangeBatch",
+    "ClosingWatch",
+    "CommitWatch",
+    "Head",
+    "Row",
+    "TableReader",
+    "Trim",
+    "in_window",
+    "latest_of",
+    "left_at",
+]
 
-__all__ = ["Batch", "Follow", "Following", "Head", "Reader"]
+Row = Sequence[Any]
+
+# Rows that one transaction of a trim removes: few enough that writers wait some milliseconds.
+TRIM_STEP = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +52,14 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class ChangeBatch:
     """What a tail reads at once.
 
     Attributes:
         changes: all changes after the last place, in order, at most the limit asked for.
         head: the place they end at; the table's head unless there is more.
         retiring: positions that do not include this place expire soon; None if none do.
-        held: there are changes that only time brings, as those that wait for older transactions.
+        held: some changes wait for older transactions; only a later read returns them.
     """
 
     changes: Sequence[Change]
@@ -46,42 +69,75 @@ class Batch:
     held: bool = False
 
 
-class Follow(ABC):
-    """The end of a running watch for commits."""
+class CommitWatch(ABC):
+    """A running watch for commits."""
 
     @abstractmethod
     async def stop(self) -> None:
-        """Stop watching and free what it took."""
+        """Stop watching and free what it took. Idempotent."""
 
 
-class Following(Follow):
-    """A watch, and what is held for as long.
+class ClosingWatch(CommitWatch):
+    """A watch that frees something else too when it stops.
 
     Arguments:
-        done: called first; what it returns is waited for in the end.
+        close: called before the watch stops; its result is awaited after.
     """
 
-    def __init__(self, watch: Follow, done: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, watch: CommitWatch, close: Callable[[], Awaitable[None]]) -> None:
         self._watch = watch
-        self._done = done
+        self._close = close
 
     async def stop(self) -> None:
-        closing = self._done()
+        closing = self._close()
         try:
             await self._watch.stop()
         finally:
             await closing
 
 
-class Reader(ABC):
-    """Reads one tracked table. One subclass per dialect.
+class Trim(Protocol):
+    """One run of retention on a table."""
 
-    All reads take one statement, and hold no connection once they return. They raise
-    SourceUnavailableError while the database is away and PositionError for a place that cannot
+    async def announce(self, connection: AsyncConnection) -> bool:
+        """Find what will be removed, and record that positions before it expire soon.
+
+        Returns whether any position expires that is valid now.
+        """
+        ...
+
+    async def step(self, connection: AsyncConnection) -> int:
+        """Remove the oldest of it. Returns how many; fewer than ``TRIM_STEP`` at the end."""
+        ...
+
+
+class TableReader(ABC):
+    """Reads one table. One subclass for each kind of database, and one for untracked tables.
+
+    Each read is one statement, and holds no connection once it returns. Reads raise
+    SourceUnavailableError while the database is away, and PositionError for a place that cannot
     be resumed.
+
+    Arguments:
+        engine: reads with it.
+        listen: further engines of this process that write.
+
+    Attributes:
+        engine: the same.
+        model: the table's model.
+        clock: returns the present time.
     """
 
-    shape: Shape
+    def __init__(
+        self, engine: AsyncEngine, model: TableModel, listen: Sequence[AsyncEngine | sa.Engine] = ()
+    ) -> None:
+        self.engine = engine
+        self.model = model
+        self.clock: Callable[[], datetime] = partial(datetime.now, UTC)
+        self._writers = [
+            one.sync_engine if isinstance(one, AsyncEngine) else one for one in (engine, *listen)
+        ]
+        self._name = f"table {model.name}"
 
     @abstractmethod
     def parse(self, text: str) -> Place:
@@ -100,14 +156,13 @@ class Reader(ABC):
         """Raises PositionError unless the place can be resumed now."""
 
     @abstractmethod
-    async def batch(self, epoch: str, after: Place, limit: int, *, trimmed: int = 0) -> Batch:
+    async def batch(self, epoch: str, after: Place, limit: int, *, trimmed: int = 0) -> ChangeBatch:
         """All changes after a place, for the tail.
 
-        A place before what was trimmed is expired, unless it was trimmed up to ``trimmed`` only:
-        who says so knows of that, and reads what is left.
+        A place before what was trimmed is expired. A caller that knows of a trim passes its
+        ``trimmed``, and reads what is left.
         """
 
-    @abstractmethod
     async def page(
         self,
         wanted: Filter,
@@ -118,42 +173,119 @@ class Reader(ABC):
         before: Place | None = None,
     ) -> Page:
         """As ``Source.page``."""
+        if limit < 1:
+            raise UsageError(f"limit={limit} must be at least 1")
+        if after is not None:
+            return await self.page_after(wanted, window, limit, after)
+        return await self.page_before(wanted, window, limit, before)
+
+    @abstractmethod
+    async def page_after(
+        self, wanted: Filter, window: Window | None, limit: int, after: Place
+    ) -> Page:
+        """The changes just after a place."""
+
+    @abstractmethod
+    async def page_before(
+        self, wanted: Filter, window: Window | None, limit: int, before: Place | None
+    ) -> Page:
+        """The newest rows, or those just before a place."""
 
     async def revision(self) -> Hashable | None:
         """As ``Source.revision``, for all selections without a window."""
         return None
 
-    @abstractmethod
     async def members(
-        self, wanted: Filter, window: Window
+        self,
+        wanted: Filter,  # noqa: ARG002 - for tables with windows
+        window: Window,  # noqa: ARG002
     ) -> Sequence[tuple[Mapping[str, Any], datetime]]:
         """As ``Source.members``."""
+        return ()
 
     @abstractmethod
+    def trimming(self, cutoff: datetime | None, column: str | None, max_count: int | None) -> Trim:
+        """A run that removes what is older than ``cutoff`` or beyond ``max_count``."""
+
     async def trim(
-        self,
-        *,
-        max_age: timedelta | None,
-        column: str | None,
-        max_count: int | None,
-        grace: float,
+        self, *, max_age: timedelta | None, column: str | None, max_count: int | None, grace: float
     ) -> int:
-        """Remove what is too old, in small steps; positions before it expire.
+        """Remove what is too old, in small transactions; positions before it expire.
 
-        ``grace`` seconds before, tails are told of it, so that who follows is moved on.
+        It is announced ``grace`` seconds before, so that tails send their streams a later position.
         """
+        run = self.trimming(None if max_age is None else self.clock() - max_age, column, max_count)
+        async with self.connected() as connection:
+            expires = await run.announce(connection)
+            await connection.commit()
+        if expires:
+            await asyncio.sleep(grace)
+        removed, more = 0, True
+        while more:
+            async with self.connected() as connection:
+                step = await run.step(connection)
+                await connection.commit()
+            removed, more = removed + step, step == TRIM_STEP
+        return removed
 
     @abstractmethod
-    def follow(
+    def watch_commits(
         self,
         wake: Callable[[], None],
         known: Callable[[], Head | None],
         reach: Callable[[Place], None] | None = None,
-    ) -> Follow:
+    ) -> CommitWatch:
         """Call ``wake`` in the event loop when something may have been committed.
 
         Arguments:
-            known: tells where the tail is, so that it is not woken for what it has. May be called
-                in any thread.
-            reach: called instead, if given, where it is known up to where there is something.
+            known: returns where the tail is, so that it is not woken for what it has. May be
+                called in any thread.
+            reach: called instead of ``wake``, where the watch knows the place of the change.
         """
+
+    @asynccontextmanager
+    async def connected(self, engine: AsyncEngine | None = None) -> AsyncIterator[AsyncConnection]:
+        """A connection from the pool; errors of the database are SourceUnavailableError."""
+        try:
+            async with (engine or self.engine).connect() as connection:
+                yield connection
+        except Exception as error:
+            self._raise_unavailable(error)
+            raise
+
+    def _raise_unavailable(self, error: Exception) -> None:
+        """Raise SourceUnavailableError if the error will pass by itself; else return."""
+        said = unavailable(error)
+        if said is not None:
+            raise SourceUnavailableError(self._name, said) from error
+
+    def _check_declared(self, declared: str | None) -> None:
+        """Check what the database keeps of the tracking; None if it keeps nothing."""
+        tracking = self.model.tracking
+        if declared is None:
+            raise SourceUnavailableError(
+                self._name, "the database does not track it; is the database migrated?"
+            )
+        if not tracking.served_by(declared):
+            raise DeclarationError(
+                f"{self._name}: its triggers were made for {declared}, the model declares "
+                f"{tracking.declared()}; a migration with add_tracking() is missing"
+            )
+
+
+def latest_of(one: datetime | None, other: datetime | None) -> datetime | None:
+    """The later of two moments, either of which may be missing."""
+    if one is None or other is None:
+        return one or other
+    return max(one, other)
+
+
+def left_at(moment: datetime | None, window: Window | None) -> datetime | None:
+    """When a row with this moment leaves the window; None without a window."""
+    return None if window is None or moment is None else as_utc(moment) + window.length
+
+
+def in_window(moment: datetime | None, now: datetime, window: Window) -> bool:
+    """Whether a row with this moment is in the window."""
+    leaves = left_at(moment, window)
+    return leaves is not None and leaves > now

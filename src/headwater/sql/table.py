@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.errors import DeclarationError
 from headwater.feeds.source import EVERYTHING, Filter, Page, Place, Source, Window
+from headwater.sql.model import TableModel
 from headwater.sql.postgresql.reader import PostgreSQLReader
-from headwater.sql.reader import Reader
-from headwater.sql.shape import Shape
+from headwater.sql.reader import TableReader
 from headwater.sql.sqlite.reader import SQLiteReader
 from headwater.sql.tail import TableOrigin
 from headwater.sql.untracked.reader import UntrackedReader
@@ -22,8 +22,8 @@ __all__ = ["GRACE", "Order", "Table", "TableSource"]
 
 Order = Literal["prompt", "total"]
 
-# Seconds from the announcement of a trim to the trim: every process has looked at the table, also
-# one that nothing wakes, and has sent its streams a position that lives on.
+# Seconds from the announcement of a trim to the trim. In that time every process has polled the
+# table, also one that nothing wakes, and has sent its streams a later position.
 GRACE = 10.0
 
 
@@ -31,18 +31,18 @@ class Table:
     """A tracked table of one database. Make one per table and process.
 
     Arguments:
-        engine: what is read with.
+        engine: reads the table.
         model: a declarative model or Core table that is tracked.
-        listen: further engines of this process that write to the database, whose commits are to be
-            noticed at once too.
-        order: on PostgreSQL, when a row is told. ``"prompt"``: when it commits, so that rows of
-            transactions that ran at the same time may come in another order to another client.
-            ``"total"``: once no older transaction of the server is running, in one order for all.
-            On SQLite it is one order in any case.
+        listen: further engines of this process that write to the database. Their commits wake the
+            tail at once too.
+        order: on PostgreSQL, when a row is sent. ``"prompt"``: when it commits; rows of
+            transactions that ran at the same time may reach two clients in different order.
+            ``"total"``: when no older transaction of the server runs any more, in one order for
+            all. SQLite has one order in any case.
 
     Attributes:
         engine: the same.
-        origin: what the hub follows.
+        origin: what the hub reads from.
 
     Raises DeclarationError.
     """
@@ -55,11 +55,17 @@ class Table:
         listen: Sequence[AsyncEngine | sa.Engine] = (),
         order: Order = "prompt",
     ) -> None:
-        self._shape = Shape(model)
-        self.engine = engine
-        also = [one.sync_engine if isinstance(one, AsyncEngine) else one for one in listen]
-        self.reader: Reader = _reader(engine, self._shape, also, order)
-        self.origin = TableOrigin(self.reader)
+        if order not in ("prompt", "total"):
+            raise DeclarationError(f"order={order!r} must be 'prompt' or 'total'")
+        tracked = TableModel(model)
+        if engine.dialect.name == "sqlite":
+            self._read_by(SQLiteReader(engine, tracked, listen))
+        elif engine.dialect.name == "postgresql":
+            self._read_by(PostgreSQLReader(engine, tracked, listen, total=order == "total"))
+        else:
+            raise DeclarationError(
+                f"tables on {engine.dialect.name!r} cannot be followed; SQLite and PostgreSQL can"
+            )
 
     @classmethod
     def untracked(
@@ -74,12 +80,12 @@ class Table:
         """A table that cannot be changed, as an append-only source that promises less.
 
         Rows come in the order of a date-time and the primary key. Each read begins ``reread``
-        before the newest row and leaves out what was told. So a row is told once if its moment
-        never changes and it is committed no more than ``reread`` after a row with a later moment.
-        One that comes later than that, because its transaction was long or a clock was behind, is
-        not told to open streams and to clients that resume, and is in later pages alone. With
-        more than 250 rows within ``reread`` that time is shortened to them. Rows without a moment
-        are not shown. A table that was emptied or restored goes unnoticed.
+        before the newest row and leaves out rows that were sent. So a row is sent once if its
+        date-time never changes, and if it commits at most ``reread`` after a row with a later one.
+        A row that commits later, because its transaction was long or a clock was behind, is in
+        later pages alone: open streams and clients that resume do not get it. With more than 250
+        rows within ``reread``, only the newest 250 of them are read again. Rows without a date-time
+        are left out. A table that was emptied or restored goes unnoticed.
 
         Arguments:
             order_by: the attribute of the date-time. An index on it and the key makes it fast.
@@ -89,24 +95,26 @@ class Table:
         Raises DeclarationError.
         """
         table = cls.__new__(cls)
-        table._shape = Shape(model, tracked=False)
-        table.engine = engine
-        also = [one.sync_engine if isinstance(one, AsyncEngine) else one for one in listen]
-        table.reader = UntrackedReader(engine, table._shape, order_by, reread, also)
-        table.origin = TableOrigin(table.reader)
+        columns = TableModel(model, tracked=False)
+        table._read_by(UntrackedReader(engine, columns, order_by, reread, listen))
         return table
+
+    def _read_by(self, reader: TableReader) -> None:
+        self.engine = reader.engine
+        self.reader = reader
+        self.origin = TableOrigin(reader)
 
     @property
     def name(self) -> str:
-        return self._shape.name
+        return self.reader.model.name
 
     def where(self, **equalities: Any) -> TableSource:
         """The rows with these values, by attribute.
 
-        None leaves an attribute out; a list, tuple or set means any of its values. Raises
+        None leaves a filter out; a list, tuple or set means any of its values. Raises
         DeclarationError for an attribute that the table cannot be filtered by.
         """
-        self._shape.check_filter(list(equalities))
+        self.reader.model.check_filter(list(equalities))
         return TableSource(self, Filter.of(**equalities))
 
     async def trim(
@@ -119,28 +127,27 @@ class Table:
     ) -> int:
         """Remove what is older than ``max_age`` or beyond the newest ``max_count``.
 
-        Of an append-only table rows are removed, and ``column`` is the date-time that tells their
-        age. A keyed table keeps its rows and forgets removals. Positions from before what was
-        removed expire. If there are any, that is announced ``grace`` seconds before, to every
-        process, so that open streams are moved on. Works in small steps; returns how many were
-        removed.
+        An append-only table loses rows; ``column`` is the date-time of their age. A keyed table
+        keeps its rows and loses old removals. Positions from before what was removed expire. Every
+        process hears of that ``grace`` seconds before, and gives its open streams a later position.
+        Works in small transactions, and returns how many rows or removals were removed.
         """
         if max_age is None and max_count is None:
             raise DeclarationError(f"trim of table {self.name!r} needs max_age= or max_count=")
         if max_count is not None and max_count < 0:
             raise DeclarationError(f"max_count={max_count} must be at least 0")
-        if self._shape.tracking.keyed:
+        if self.reader.model.tracking.keyed:
             if column is not None:
                 raise DeclarationError(
-                    f"table {self.name!r} is keyed: its removals know their own age, column= is "
-                    "for append-only tables"
+                    f"table {self.name!r} is keyed: its removals have a date-time of their own, "
+                    "column= is for append-only tables"
                 )
         elif max_age is not None:
             if column is None:
                 raise DeclarationError(
                     f"trim of table {self.name!r} by age needs column=, the date-time of its rows"
                 )
-            self._shape.check_moment(column)
+            self.reader.model.check_moment(column)
         return await self.reader.trim(
             max_age=max_age, column=column, max_count=max_count, grace=grace
         )
@@ -161,7 +168,7 @@ class TableSource(Source):
         self.origin = table.origin
         self.filter = wanted
         self.window = window
-        self.keyed = table.reader.shape.tracking.keyed
+        self.keyed = table.reader.model.tracking.keyed
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TableSource):
@@ -180,18 +187,19 @@ class TableSource(Source):
         return self
 
     def where(self, **equalities: Any) -> TableSource:
-        """Those of these rows that have these values too."""
+        """The rows of this selection that have these values too."""
         narrower = self.table.where(**equalities)
         return TableSource(self.table, self.filter & narrower.filter, self.window)
 
     def within(self, column: str, length: timedelta) -> TableSource:
-        """Those rows whose ``column`` is less than ``length`` ago; they leave when it passes.
+        """The rows of this selection whose ``column`` is less than ``length`` ago.
 
-        Only on a keyed table. Raises DeclarationError.
+        A row leaves the feed when the time has passed. Only for keyed tables. Raises
+        DeclarationError.
         """
         if length <= timedelta(0):
             raise DeclarationError(f"within({column!r}, {length}): the length must be positive")
-        self.table.reader.shape.use_window(column)
+        self.table.reader.model.use_window(column)
         return TableSource(self.table, self.filter, Window(column, length))
 
     def __or__(self, other: TableSource) -> TableSource:
@@ -222,28 +230,19 @@ class TableSource(Source):
     async def locate(self, epoch: str, place: str) -> Place:
         found = self.table.reader.parse(place)
         head = self.origin.head
-        # While the table is followed, what the tail knows saves a statement; a page checks again.
+        # While the tail is attached, its head saves a statement; a page checks again.
         if head is None or head.epoch != epoch or not head.place.includes(found):
             await self.table.reader.locate(epoch, found)
             self.origin.reach(found)
         return found
 
+    def check_fields(self, names: Iterable[str]) -> None:
+        self.table.reader.model.check_columns(names, "fill the field")
+
     async def members(self) -> Sequence[tuple[Mapping[str, Any], datetime]]:
         if self.window is None:
             return ()
         return await self.table.reader.members(self.filter, self.window)
-
-
-def _reader(engine: AsyncEngine, shape: Shape, also: Sequence[sa.Engine], order: Order) -> Reader:
-    if order not in ("prompt", "total"):
-        raise DeclarationError(f"order={order!r} must be 'prompt' or 'total'")
-    if engine.dialect.name == "sqlite":
-        return SQLiteReader(engine, shape, also)
-    if engine.dialect.name == "postgresql":
-        return PostgreSQLReader(engine, shape, also, total=order == "total")
-    raise DeclarationError(
-        f"tables on {engine.dialect.name!r} cannot be followed; SQLite and PostgreSQL can"
-    )
 
 
 def _shown(window: Window | None) -> str:

@@ -1,4 +1,4 @@
-"""The tail: follows one table for a whole process, however many streams there are."""
+"""The tail: reads the changes of one table for a whole process, whatever the number of streams."""
 
 from __future__ import annotations
 
@@ -8,37 +8,36 @@ from contextlib import suppress
 
 from headwater.errors import PositionError, SourceUnavailableError, UsageError
 from headwater.feeds.source import Origin, Place, Sink
-from headwater.sql.reader import Follow, Head, Reader
+from headwater.sql.reader import CommitWatch, Head, TableReader
 
 __all__ = ["BATCH", "TableOrigin"]
 
 logger = logging.getLogger("headwater.sql")
 
-# Changes of one read: a gap of thousands is not thousands of statements, and other tasks get
-# their turn between two.
+# Changes of one read: a gap of thousands takes few statements, and other tasks run between them.
 BATCH = 500
 
 # Seconds between two tries while the database is away.
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 1.0
 
-# Seconds until it reads again when only time brings more.
+# Seconds until the next read while changes wait for older transactions.
 _HELD_DELAY = 0.05
 
 
 class TableOrigin(Origin):
     """One table of one database, as the hub follows it."""
 
-    def __init__(self, reader: Reader) -> None:
-        self.name = f"table {reader.shape.name}"
+    def __init__(self, reader: TableReader) -> None:
+        self.name = f"table {reader.model.name}"
         self._reader = reader
         self._lock = asyncio.Lock()
         self._sink: Sink | None = None
         self._head: Head | None = None
         self._wake = asyncio.Event()
-        # Why it was woken, if only for this place.
+        # The place it was woken for; None: read whatever there is.
         self._wanted: Place | None = None
-        self._following: Follow | None = None
+        self._watch: CommitWatch | None = None
         self._task: asyncio.Task[None] | None = None
         self._retired: Place | None = None
         self._held: asyncio.TimerHandle | None = None
@@ -46,13 +45,13 @@ class TableOrigin(Origin):
 
     @property
     def head(self) -> Head | None:
-        """Where the tail is; None while nobody follows."""
+        """Where the tail is; None while it is not attached."""
         return self._head
 
     def reach(self, place: Place) -> None:
-        """Read on, if somebody knows of a place that the tail has not come to yet.
+        """Read on, unless the tail has come to this place.
 
-        A read that is under way may come to it; then there is no other.
+        No further read follows if the one that is under way comes to it.
         """
         head = self._head
         if head is not None and not head.place.includes(place):
@@ -62,8 +61,8 @@ class TableOrigin(Origin):
             elif self._wanted is not None and not self._wanted.includes(place):
                 self._wanted = place
 
-    def _read_on(self) -> None:
-        """Read, whatever is known."""
+    def read_on(self) -> None:
+        """Read whatever there is."""
         self._wanted = None
         self._wake.set()
 
@@ -71,19 +70,19 @@ class TableOrigin(Origin):
         async with self._lock:
             if self._sink is not None and self._head is not None:
                 if self._sink is not sink:
-                    raise UsageError(f"{self.name} has a follower already; one hub follows it")
+                    raise UsageError(f"{self.name} has a sink already; one hub attaches to it")
                 return self._head.place
             wake = self._wake = asyncio.Event()
-            # Watched first: what is committed from now on is either in the head or wakes.
-            following = self._reader.follow(self._read_on, lambda: self._head, self.reach)
+            # Watch first: a commit from now on is either in the head or wakes the tail.
+            watch = self._reader.watch_commits(self.read_on, lambda: self._head, self.reach)
             try:
                 head = await self._reader.head()
             except BaseException:
-                await following.stop()
+                await watch.stop()
                 raise
-            self._following = following
+            self._watch = watch
             self._sink, self._head, self._stopping = sink, head, False
-            self._read_on()
+            self.read_on()
             self._task = asyncio.get_running_loop().create_task(
                 self._run(sink, wake), name=f"headwater tail {self.name}"
             )
@@ -92,10 +91,10 @@ class TableOrigin(Origin):
     async def detach(self) -> None:
         async with self._lock:
             self._stopping = True
-            self._read_on()
+            self.read_on()
             task, self._task = self._task, None
             if task is not None:
-                # A read that is cancelled costs its connection; it ends soon by itself.
+                # A cancelled read would cost its connection; it ends soon by itself.
                 await asyncio.wait([task], timeout=2.0)
                 task.cancel()
                 with suppress(asyncio.CancelledError):
@@ -103,9 +102,9 @@ class TableOrigin(Origin):
             self._sink = self._head = self._retired = None
             if self._held is not None:
                 self._held.cancel()
-            following, self._following = self._following, None
-            if following is not None:
-                await following.stop()
+            watch, self._watch = self._watch, None
+            if watch is not None:
+                await watch.stop()
 
     async def epoch(self) -> str:
         head = self._head
@@ -123,13 +122,13 @@ class TableOrigin(Origin):
             if wanted is not None and self._head is not None and self._head.place.includes(wanted):
                 continue
             try:
-                more = await self._step(sink)
+                more = await self._deliver(sink)
             except SourceUnavailableError as error:
                 if trouble is None:
                     logger.warning("%s; its streams wait", error)
                 trouble = str(error)
             except Exception as error:
-                # A fault in the program must not silence the streams for good either.
+                # A fault in the program must not stop the streams for good either.
                 if trouble != repr(error):
                     logger.exception("%s cannot be followed just now", self.name)
                 trouble = repr(error)
@@ -138,7 +137,7 @@ class TableOrigin(Origin):
                     logger.warning("%s can be read again", self.name)
                 trouble, delay = None, 0.0
                 if more:
-                    self._read_on()
+                    self.read_on()
                     await asyncio.sleep(0)
                 continue
             delay = min(max(delay * 2, _FIRST_DELAY), _LONGEST_DELAY)
@@ -147,10 +146,10 @@ class TableOrigin(Origin):
                 with suppress(TimeoutError):
                     async with asyncio.timeout(delay - _FIRST_DELAY):
                         await wake.wait()
-            self._read_on()
+            self.read_on()
 
-    async def _step(self, sink: Sink) -> bool:
-        """Read once and hand over. Returns whether there is more."""
+    async def _deliver(self, sink: Sink) -> bool:
+        """Read once and deliver. Returns whether there is more."""
         head = self._head
         assert head is not None
         try:
@@ -172,5 +171,5 @@ class TableOrigin(Origin):
             self._held.cancel()
             self._held = None
         if batch.held:
-            self._held = asyncio.get_running_loop().call_later(_HELD_DELAY, self._read_on)
+            self._held = asyncio.get_running_loop().call_later(_HELD_DELAY, self.read_on)
         return batch.has_more

@@ -1,199 +1,215 @@
-"""Which tables are tracked, and what their triggers must know.
-
-A tracked table has one more column, ``headwater_change``, that triggers set: the number of the
-row's latest change, or its transaction on PostgreSQL, where there is a second one, for the order
-within it. Neither is mapped, so that the ORM neither loads nor writes it.
-"""
+"""How a table is tracked, the columns and indexes of that, and Headwater's own two tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+import json
+import secrets
+from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy import event
-from sqlalchemy.exc import NoInspectionAvailable
-from sqlalchemy.orm import class_mapper
-from sqlalchemy.orm.exc import UnmappedClassError
+from sqlalchemy.dialects.postgresql import JSONB
 
-from headwater.errors import DeclarationError
-from headwater.sql.own import add_own_tables
-from headwater.sql.postgresql import schema as postgresql_schema
-from headwater.sql.sqlite import schema as sqlite_schema
-from headwater.sql.tracked import CHANGE, ORDER, Tracking, change_column, change_indexes
+from headwater.sql.postgresql.types import XID8
 
-__all__ = ["attributes_of", "track", "track_as", "track_table", "tracking_of"]
+__all__ = [
+    "CHANGE",
+    "NUMBERS",
+    "ORDER",
+    "REMOVALS",
+    "SINCE",
+    "TABLES",
+    "ChangeIndex",
+    "Tracking",
+    "add_own_tables",
+    "change_column",
+    "change_indexes",
+    "create_own_tables",
+    "forget",
+    "new_epoch",
+    "quote",
+    "register",
+    "text",
+]
 
-M = TypeVar("M")
+# The column of a row's latest change: its number, or on PostgreSQL its transaction.
+CHANGE = "headwater_change"
+# The change that set a link column of the row last; tables that live queries read have it.
+SINCE = "headwater_since"
+# The order of changes within a transaction: a column on PostgreSQL alone.
+ORDER = "headwater_order"
 
-_INFO = "headwater"
-_OWN = frozenset({CHANGE, ORDER})
+# PostgreSQL keeps 63 characters of a name.
+_LONGEST_NAME = 60
 
 
-def track(
-    *,
-    keyed: bool = False,
-    filters: Sequence[str] = (),
-    indexes: Iterable[Sequence[str]] = (),
-    notify: bool = True,
-) -> Callable[[type[M]], type[M]]:
-    """Track a declarative model's table, as a class decorator.
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """How one table is tracked. All names are those of the database.
 
-    Arguments:
-        keyed: items are told again when their row is updated and told as removed when it is
-            deleted. Otherwise a row is told once, when it is inserted.
-        filters: on a keyed table, the attributes that ``where()`` may use: their old values are
-            kept for each removal, and one index covers them in this order.
-        indexes: further runs of attributes that pages are filtered by; each gets an index that
-            goes on with the change number.
-        notify: on PostgreSQL, wake the tails of other processes with NOTIFY. It costs each
-            committing writer a lock that the whole server shares, and a transaction that notified
-            cannot be prepared (two-phase commit); without it they look at the table every 50 ms
-            to 1 s.
-
-    Raises DeclarationError.
+    Attributes:
+        table: the table.
+        key: the columns of its primary key.
+        keyed: updates and deletes are changes too, not only inserts.
+        filters: on a keyed table, the columns whose old values are kept for each removal.
+        moments: on a keyed table, its date-time columns; kept likewise, for time windows.
+        uniques: on a keyed table, its unique constraints: a REPLACE may remove rows by them.
+        indexes: runs of columns that get an index together with the change number.
+        notify: on PostgreSQL, a trigger wakes other processes with NOTIFY.
+        schema: the table's schema, if it is not the connection's own.
     """
 
-    def decorate(model: type[M]) -> type[M]:
-        track_table(model, keyed=keyed, filters=filters, indexes=indexes, notify=notify)
-        return model
+    table: str
+    key: tuple[str, ...]
+    keyed: bool = False
+    filters: tuple[str, ...] = ()
+    moments: tuple[str, ...] = ()
+    uniques: tuple[tuple[str, ...], ...] = ()
+    indexes: tuple[tuple[str, ...], ...] = ()
+    notify: bool = True
+    schema: str | None = None
 
-    return decorate
+    @property
+    def name(self) -> str:
+        """The table's name in Headwater's own tables."""
+        return self.table if self.schema is None else f"{self.schema}.{self.table}"
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The columns whose old values each removal keeps."""
+        return tuple(dict.fromkeys((*self.filters, *self.moments)))
+
+    def declared(self) -> str:
+        """What the database keeps of this, to find triggers of an older declaration."""
+        return json.dumps({"keyed": self.keyed, "filters": sorted(self.filters)})
+
+    def served_by(self, declared: str) -> bool:
+        """Whether triggers that were made for ``declared`` record all that this needs."""
+        found = json.loads(declared)
+        return bool(found["keyed"] == self.keyed) and set(self.filters) <= set(found["filters"])
 
 
-def track_table(
-    table: sa.Table | type[Any],
-    *,
-    keyed: bool = False,
-    filters: Sequence[str] = (),
-    indexes: Iterable[Sequence[str]] = (),
-    notify: bool = True,
-) -> None:
-    """The same as ``track`` for a Core table; its columns are named by their keys."""
-    target, attributes = attributes_of(table)
-    if _INFO in target.info:
-        raise DeclarationError(f"table {target.name!r} is tracked already")
-    if not target.primary_key.columns:
-        raise DeclarationError(
-            f"table {target.name!r} has no primary key; a tracked table needs one"
-        )
-    if filters and not keyed:
-        raise DeclarationError(
-            f"table {target.name!r}: filters= is for keyed tables, an append-only one can be "
-            "filtered by any column; use indexes= to make that fast"
-        )
-    for own in (CHANGE, ORDER):
-        if own in target.columns:
-            raise DeclarationError(f"table {target.name!r} has a column {own!r} of its own")
+@dataclass(frozen=True, slots=True)
+class ChangeIndex:
+    """An index that ends with the change.
 
-    def names(wanted: Sequence[str]) -> tuple[str, ...]:
-        if isinstance(wanted, str):
-            raise DeclarationError(f"{wanted!r} is one name; a sequence of names is wanted")
-        return tuple(_column(target, attributes, name).name for name in wanted)
+    Attributes:
+        columns: on SQLite.
+        postgresql: on PostgreSQL, where the primary key orders the rows that were there before
+            the tracking.
+    """
 
-    runs = [names(run) for run in indexes]
-    if filters:
-        runs.insert(0, names(filters))
-    tracking = Tracking(
-        table=target.name,
-        key=tuple(column.name for column in target.primary_key.columns),
-        keyed=keyed,
-        filters=names(filters),
-        moments=tuple(c.name for c in target.columns if _is_moment(c)) if keyed else (),
-        uniques=_uniques(target) if keyed else (),
-        indexes=tuple(dict.fromkeys(runs)),
-        notify=notify,
-        schema=target.schema,
+    name: str
+    columns: tuple[str, ...]
+    postgresql: tuple[str, ...]
+
+
+def change_column() -> sa.Column[int]:
+    """The column of the change, as it is added to a table."""
+    kind = sa.BigInteger().with_variant(XID8(), "postgresql")
+    return sa.Column(CHANGE, kind, nullable=True)
+
+
+def change_indexes(tracking: Tracking) -> list[ChangeIndex]:
+    """The indexes that tracking needs, the one on the change alone first."""
+    found: list[ChangeIndex] = []
+    for run in ((), *tracking.indexes):
+        name = "_".join(("ix", tracking.table, *run, CHANGE))
+        if len(name) > _LONGEST_NAME:
+            name = f"ix_{tracking.table[:24]}_{len(found)}_{CHANGE}"
+        key = tuple(column for column in tracking.key if column not in run)
+        found.append(ChangeIndex(name, (*run, CHANGE), (*run, CHANGE, ORDER, *key)))
+    return found
+
+
+_METADATA = sa.MetaData()
+
+# On PostgreSQL: numbers the changes within a transaction. A session takes 32 at a time, which keeps
+# their order within it.
+NUMBERS = sa.Sequence("headwater_numbers", metadata=_METADATA, cache=32)
+
+# One row per tracked table. ``last`` is the number of its latest change (SQLite); changes up to
+# ``floor`` may have been trimmed, and those up to ``retiring`` are next; ``declared`` is what its
+# triggers were made for. On PostgreSQL floor and retiring are transactions.
+TABLES = sa.Table(
+    "headwater_tables",
+    _METADATA,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("epoch", sa.Text, nullable=False),
+    sa.Column("last", sa.BigInteger, nullable=False),
+    sa.Column("floor", sa.BigInteger, nullable=False),
+    sa.Column("declared", sa.Text, nullable=False),
+    sa.Column("retiring", sa.BigInteger, nullable=True),
+    sqlite_with_rowid=False,
+)
+
+# ``key`` and ``old`` are JSON objects by column name; ``old`` also has the row's former change.
+# ``change`` is the transaction, on PostgreSQL alone.
+REMOVALS = sa.Table(
+    "headwater_removals",
+    _METADATA,
+    sa.Column("table_name", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("key", sa.Text().with_variant(JSONB(), "postgresql"), nullable=False),
+    sa.Column("old", sa.Text().with_variant(JSONB(), "postgresql"), nullable=False),
+    sa.Column(
+        "at", sa.Text().with_variant(sa.DateTime(timezone=True), "postgresql"), nullable=False
+    ),
+    sa.Column("change", sa.BigInteger().with_variant(XID8(), "postgresql"), nullable=True),
+    sqlite_with_rowid=False,
+)
+for _name, _columns in (
+    ("change", (REMOVALS.c.change, REMOVALS.c.number)),
+    ("key", (REMOVALS.c.key,)),
+):
+    sa.Index(f"ix_headwater_removals_{_name}", REMOVALS.c.table_name, *_columns).ddl_if(
+        dialect="postgresql"
     )
-    target.info[_INFO] = tracking
-    target.append_column(change_column())
-    for index in change_indexes(tracking):
-        parts = (target.columns[_key(target, name)] for name in index.columns)
-        # On PostgreSQL they have columns that the model does not know.
-        sa.Index(index.name, *parts).ddl_if(dialect="sqlite")
-    for needed in add_own_tables(target.metadata):
-        target.add_is_dependent_on(needed)
-    event.listen(target, "after_create", _after_create)
-    event.listen(target, "after_drop", _after_drop)
 
 
-def track_as(table: sa.Table, tracking: Tracking) -> None:
-    """Note how a table is tracked already, of which the database told."""
-    table.info[_INFO] = tracking
-    table.append_column(change_column())
+def add_own_tables(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
+    """Add Headwater's own tables to a user's metadata, once, so that ``create_all`` makes them."""
+    found = []
+    for table in (TABLES, REMOVALS):
+        known = metadata.tables.get(table.name)
+        found.append(table.to_metadata(metadata) if known is None else known)
+    return found[0], found[1]
 
 
-def tracking_of(table: sa.Table) -> Tracking:
-    """How a table is tracked. Raises DeclarationError for one that is not."""
-    tracking = table.info.get(_INFO)
-    if not isinstance(tracking, Tracking):
-        raise DeclarationError(
-            f"table {table.name!r} is not tracked: decorate its model with "
-            "@headwater.sql.track() and add the tracking in a migration"
+def create_own_tables(connection: sa.Connection) -> None:
+    """Create Headwater's own tables, and on PostgreSQL the sequence, where they are missing."""
+    _METADATA.create_all(connection, checkfirst=True)
+
+
+def new_epoch() -> str:
+    """A name for one life of a table."""
+    return secrets.token_hex(6)
+
+
+def register(connection: sa.Connection, tracking: Tracking, *, anew: bool) -> None:
+    """Enter a table in Headwater's own tables. Unless ``anew``, it keeps its epoch and numbers."""
+    if anew:
+        forget(connection, tracking)
+    declared = tracking.declared()
+    mine = TABLES.c.name == tracking.name
+    if connection.execute(TABLES.update().where(mine).values(declared=declared)).rowcount == 0:
+        connection.execute(
+            TABLES.insert().values(
+                name=tracking.name, epoch=new_epoch(), last=0, floor=0, declared=declared
+            )
         )
-    return tracking
 
 
-def attributes_of(model: sa.Table | type[Any]) -> tuple[sa.Table, dict[str, sa.Column[Any]]]:
-    """The table of a model, and its columns by the attributes that show them."""
-    if isinstance(model, sa.Table):
-        shown = {name: column for name, column in model.columns.items() if name not in _OWN}
-        return model, shown
-    try:
-        mapper = class_mapper(model, configure=False)
-    except (UnmappedClassError, NoInspectionAvailable, sa.exc.ArgumentError) as error:
-        raise DeclarationError(f"{model!r} is neither a table nor a mapped class") from error
-    table = mapper.local_table
-    if not isinstance(table, sa.Table):
-        raise DeclarationError(f"{model.__name__} is not mapped to one table")
-    found = {
-        name: column
-        for name, column in mapper.columns.items()
-        if isinstance(column, sa.Column) and column.table is table and column.name not in _OWN
-    }
-    return table, found
+def forget(connection: sa.Connection, tracking: Tracking) -> None:
+    """Remove what Headwater's own tables hold of a table."""
+    connection.execute(TABLES.delete().where(TABLES.c.name == tracking.name))
+    connection.execute(REMOVALS.delete().where(REMOVALS.c.table_name == tracking.name))
 
 
-def _column(table: sa.Table, attributes: dict[str, sa.Column[Any]], name: str) -> sa.Column[Any]:
-    column = attributes.get(name)
-    if column is None:
-        raise DeclarationError(
-            f"table {table.name!r} has no column {name!r}; it has {', '.join(attributes)}"
-        )
-    return column
+def quote(name: str) -> str:
+    """An identifier as SQL."""
+    return '"' + name.replace('"', '""') + '"'
 
 
-def _key(table: sa.Table, name: str) -> str:
-    return next(key for key, column in table.columns.items() if column.name == name)
-
-
-def _is_moment(column: sa.Column[Any]) -> bool:
-    kind = column.type
-    if isinstance(kind, sa.types.TypeDecorator):
-        kind = kind.impl_instance
-    return isinstance(kind, sa.DateTime)
-
-
-def _uniques(table: sa.Table) -> tuple[tuple[str, ...], ...]:
-    found: dict[tuple[str, ...], None] = {}
-    for constraint in table.constraints:
-        if isinstance(constraint, sa.UniqueConstraint):
-            found[tuple(column.name for column in constraint.columns)] = None
-    for index in table.indexes:
-        if index.unique and all(isinstance(part, sa.Column) for part in index.expressions):
-            found[tuple(column.name for column in index.columns)] = None
-    return tuple(sorted(found))
-
-
-def _after_create(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
-    if connection.dialect.name == "sqlite":
-        sqlite_schema.start(connection, tracking_of(target))
-    elif connection.dialect.name == "postgresql":
-        postgresql_schema.start(connection, tracking_of(target))
-
-
-def _after_drop(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
-    if connection.dialect.name == "sqlite":
-        sqlite_schema.forget(connection, target.name)
-    elif connection.dialect.name == "postgresql":
-        postgresql_schema.forget(connection, tracking_of(target))
+def text(value: str) -> str:
+    """A string as SQL."""
+    return "'" + value.replace("'", "''") + "'"

@@ -32,8 +32,8 @@ def statements(log):
 @pytest.fixture
 def no_looks(monkeypatch):
     """Nothing is found by looking: only by what wakes."""
-    monkeypatch.setattr(watch, "LOOK_FIRST", 600.0)
-    monkeypatch.setattr(watch, "LOOK_LONGEST", 600.0)
+    monkeypatch.setattr(watch, "POLL_FIRST", 600.0)
+    monkeypatch.setattr(watch, "POLL_LONGEST", 600.0)
     monkeypatch.setattr(reader, "LOOK_ANYWAY", 600.0)
 
 

@@ -5,7 +5,9 @@ import sys
 import pytest
 from sqlalchemy import text
 
+from headwater.backend.database import Address, Database
 from headwater.errors import DeclarationError, MissingExtraError
+from headwater.eventlog.postgresql.address import engine_of
 from headwater.sql import postgresql_engine
 
 
@@ -16,6 +18,32 @@ async def test_addresses_as_libpq_takes_them(postgres, scheme):
     )
     async with engine.connect() as connection:
         assert await connection.scalar(text("SHOW application_name")) == "mine"
+    await engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("postgresql:///db?host=/folder", {"dbname": "db", "host": "/folder"}),
+        ("postgresql://u:p%40w@h:5433/db", {"user": "u", "password": "p@w", "port": "5433"}),
+        ("postgres://h1:1,h2:2/db", {"host": "h1,h2", "port": "1,2"}),
+        ("postgresql://h1,h2/db?port=5433", {"host": "h1,h2", "port": "5433,5433"}),
+        ("postgresql://%2Ffolder/db", {"host": "/folder"}),
+        ("postgresql+psycopg://u@h/db?sslmode=require", {"sslmode": "require", "host": "h"}),
+        ("postgresql://[::1]:5433/db", {"host": "::1", "port": "5433"}),
+        ("postgresql://h/db?connect_timeout=3", {"connect_timeout": "3"}),
+        ("postgresql://", {"connect_timeout": "10", "application_name": "headwater"}),
+    ],
+)
+@pytest.mark.parametrize(
+    "take",
+    [postgresql_engine, engine_of, lambda url: Database(Address.parse(url)).engine],
+    ids=["table", "event log", "backend"],
+)
+async def test_every_part_takes_what_libpq_takes(take, url, wanted):
+    engine = take(url)
+    given = engine.dialect.create_connect_args(engine.url)[1]
+    assert {name: str(given.get(name)) for name in wanted} == wanted
     await engine.dispose()
 
 

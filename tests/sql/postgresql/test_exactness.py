@@ -222,7 +222,7 @@ class Exactness(RuleBasedStateMachine):
         self.tables = self.rig.tables["total" if self.total else "prompt"]
         self.tails, self.keyed, self.logs = [], [], []
         for clients, logs in self.tables:
-            clients.reader._now = self.clock
+            clients.reader.clock = self.clock
             tails = Recorder(), Recorder()
             await clients.origin.attach(tails[0])
             await logs.origin.attach(tails[1])
@@ -489,8 +489,8 @@ class Exactness(RuleBasedStateMachine):
 
     async def _follow(self):
         for (clients, logs), (keyed, lines) in zip(self.tables, self.tails, strict=True):
-            clients.origin._wake.set()
-            logs.origin._wake.set()
+            clients.origin.read_on()
+            logs.origin.read_on()
             await lines.until(lambda sink: len(sink.changes) >= len(self.lines))
             assert {change.item["id"] for change in lines.changes} == set(self.lines)
             self._check_lines([change.item["id"] for change in lines.changes])

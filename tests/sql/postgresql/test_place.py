@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from headwater.errors import PositionError, UsageError
 from headwater.feeds.position import Position
 from headwater.sql.postgresql.place import GONE, ROW, At, SnapshotPlace, Walk
-from headwater.sql.postgresql.snapshot import NOTHING, Snapshot
+from headwater.sql.postgresql.snapshot import NOTHING, TransactionSnapshot
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 numbers = st.integers(0, 2**63 - 1)
@@ -21,7 +21,9 @@ changes = st.builds(At, numbers, st.sampled_from([GONE, ROW]), numbers, keys)
 @st.composite
 def places(draw):
     running = sorted(draw(st.sets(st.integers(0, 2**40), max_size=5)))
-    snapshot = Snapshot(running[-1] + 1 if running else draw(st.integers(0, 99)), tuple(running))
+    snapshot = TransactionSnapshot(
+        running[-1] + 1 if running else draw(st.integers(0, 99)), tuple(running)
+    )
     lacking = draw(st.sets(st.sampled_from([*running, snapshot.xmax]), max_size=2))
     parts = tuple(
         At(xid, draw(st.sampled_from([GONE, ROW])), draw(numbers), draw(keys))
@@ -66,7 +68,7 @@ def test_a_key_that_does_not_fit_is_refused_clearly():
 
 
 def test_having_a_change():
-    place = SnapshotPlace(Snapshot(10, (7,)), (At(7, ROW, 3), At(10, GONE, 2)))
+    place = SnapshotPlace(TransactionSnapshot(10, (7,)), (At(7, ROW, 3), At(10, GONE, 2)))
     assert place.has_change(At(9, ROW, 99))
     assert place.has_change(At(7, GONE, 99))
     assert place.has_change(At(7, ROW, 3))
@@ -78,23 +80,23 @@ def test_having_a_change():
 
 def test_a_walk_through_what_a_snapshot_has():
     """Transaction 7 ran when the client was told 8 and 9; 12 is running now."""
-    start = SnapshotPlace(Snapshot(10, (7,)))
-    walk = Walk(start, Snapshot(15, (12,)), None)
+    start = SnapshotPlace(TransactionSnapshot(10, (7,)))
+    walk = Walk(start, TransactionSnapshot(15, (12,)), None)
     first = walk.to(At(7, ROW, 1))
-    assert first == SnapshotPlace(Snapshot(10, (7,)), (At(7, ROW, 1),))
+    assert first == SnapshotPlace(TransactionSnapshot(10, (7,)), (At(7, ROW, 1),))
     later = walk.to(At(13, ROW, 1))
-    assert later == SnapshotPlace(Snapshot(13, (12,)), (At(13, ROW, 1),))
+    assert later == SnapshotPlace(TransactionSnapshot(13, (12,)), (At(13, ROW, 1),))
     assert later.includes(first)
     assert not first.includes(later)
-    assert walk.end(Snapshot(15, (12,))) == SnapshotPlace(Snapshot(15, (12,)))
+    assert walk.end(TransactionSnapshot(15, (12,))) == SnapshotPlace(TransactionSnapshot(15, (12,)))
     assert later.has(first)
 
 
 def test_since_is_what_either_has():
-    base = SnapshotPlace(Snapshot(20, (5, 12)), (At(12, ROW, 4),))
-    place = SnapshotPlace(Snapshot(8), (At(8, ROW, 1),), last=At(8, ROW, 1))
+    base = SnapshotPlace(TransactionSnapshot(20, (5, 12)), (At(12, ROW, 4),))
+    place = SnapshotPlace(TransactionSnapshot(8), (At(8, ROW, 1),), last=At(8, ROW, 1))
     both = place.since(base)
-    assert both == SnapshotPlace(Snapshot(20, (12,)), (At(12, ROW, 4),))
+    assert both == SnapshotPlace(TransactionSnapshot(20, (12,)), (At(12, ROW, 4),))
     assert both.last == place.last
     assert both.since(base) is both
     assert both.includes(base)
@@ -102,6 +104,6 @@ def test_since_is_what_either_has():
 
 
 def test_moving_the_window_keeps_the_place():
-    place = SnapshotPlace(Snapshot(4), told=NOW, among=At(1, ROW, 1), last=At(3, ROW, 3))
+    place = SnapshotPlace(TransactionSnapshot(4), told=NOW, among=At(1, ROW, 1), last=At(3, ROW, 3))
     moved = place.at(NOW + timedelta(1))
     assert (moved.told, moved.among, moved.last) == (NOW + timedelta(1), None, place.last)

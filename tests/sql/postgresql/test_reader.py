@@ -14,7 +14,7 @@ from headwater.feeds.feed import Feed
 from headwater.sql import Table, track
 from headwater.sql.alembic import add_tracking
 from headwater.sql.postgresql.place import SnapshotPlace
-from headwater.sql.postgresql.snapshot import NOTHING, Snapshot
+from headwater.sql.postgresql.snapshot import NOTHING, TransactionSnapshot
 from support.tables import START, Client, Clock, Log, Recorder
 
 HALF = timedelta(minutes=30)
@@ -46,7 +46,7 @@ async def logs(engine):
 @pytest.fixture
 def clients(engine):
     table = Table(engine, Client)
-    table.reader._now = Clock()
+    table.reader.clock = Clock()
     return table
 
 
@@ -128,7 +128,7 @@ async def test_a_position_stands_still_while_the_table_does(engine, logs, client
 async def test_places_of_others_are_unknown(engine, logs):
     source = logs.where()
     page = await source.page(1)
-    later = SnapshotPlace(Snapshot(page.end.snapshot.xmax + 1000))
+    later = SnapshotPlace(TransactionSnapshot(page.end.snapshot.xmax + 1000))
     for epoch, place in ((page.epoch, str(later)), (page.epoch, "x y"), ("other", str(page.end))):
         with pytest.raises(PositionError) as caught:
             await source.locate(epoch, place)
@@ -145,7 +145,7 @@ async def test_a_place_that_has_what_is_still_running_is_of_the_future(logs, ses
     await running.execute("CREATE TABLE other (id int)")
     await (await session()).execute("INSERT INTO logs (user_id) VALUES (1)")
     with pytest.raises(PositionError, match="future"):
-        await logs.where().locate(page.epoch, str(SnapshotPlace(Snapshot(int(xid) + 1))))
+        await logs.where().locate(page.epoch, str(SnapshotPlace(TransactionSnapshot(int(xid) + 1))))
 
 
 async def test_a_page_is_one_statement(engine, clients, logs):
@@ -187,7 +187,7 @@ async def test_pages_use_an_index(engine, session, clients, selection):
     page = await source.page(5)
     places = [
         {},
-        {"after": SnapshotPlace(Snapshot(page.end.snapshot.xmax, (1000, 1001)))},
+        {"after": SnapshotPlace(TransactionSnapshot(page.end.snapshot.xmax, (1000, 1001)))},
         {"after": page.start},
         {"before": page.start},
     ]
@@ -267,11 +267,13 @@ async def test_older_rows_are_paged_in_the_order_of_the_key(engine, old):
     rest = await source.page(100, after=forth)
     assert names(page) + names(rest) == found
     # And a client that came before all this is not told them again.
-    assert names(await source.page(100, after=SnapshotPlace(Snapshot(1)))) == [("new", 1)]
+    assert names(await source.page(100, after=SnapshotPlace(TransactionSnapshot(1)))) == [
+        ("new", 1)
+    ]
 
 
 async def test_older_rows_leave_a_window_one_by_one(engine, old):
-    clock = old.reader._now = Clock()
+    clock = old.reader.clock = Clock()
     source = old.where(user_id=1).within("seen_at", HALF)
     page = await source.page(100)
     assert len(page.changes) == 9
@@ -331,7 +333,7 @@ async def test_positions_stay_short_with_a_thousand_transactions_in_flight(
 async def test_what_does_not_fit_a_position_waits(postgres, database, session, monkeypatch):
     """Better late than told twice: the latest wait until fewer transactions run."""
     monkeypatch.setattr("headwater.sql.postgresql.reader.MAX_SNAPSHOT", 60)
-    monkeypatch.setattr("headwater.sql.postgresql.reader._FEW", 5)
+    monkeypatch.setattr("headwater.sql.postgresql.reader.FEW_RUNNING", 5)
     engine = create_async_engine(postgres.url(database))
     async with engine.begin() as connection:
         await connection.run_sync(Quiet.metadata.create_all)

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from headwater.errors import DeclarationError, PositionError
 from headwater.sql import Table
-from headwater.sql.postgresql import server as server_module
+from headwater.sql.postgresql import connections
 from headwater.sql.postgresql.schema import renew_epochs
 from support.postgres import Postgres, programs
 from support.tables import Base, Client, Log, Recorder
@@ -43,7 +43,7 @@ async def opened(server, database="postgres"):
 
 
 async def test_a_server_that_is_too_old_is_refused(engine, monkeypatch):
-    monkeypatch.setattr(server_module, "OLDEST", 990000)
+    monkeypatch.setattr(connections, "OLDEST", 990000)
     with pytest.raises(DeclarationError, match="too old.*13 or later"):
         await Table(engine, Log).where().page(1)
     with pytest.raises(DeclarationError, match="too old"):

@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.sql.postgresql.snapshot import NOTHING, Snapshot
+from headwater.sql.postgresql.snapshot import NOTHING, TransactionSnapshot
 
 snapshots = st.lists(st.integers(0, 40), max_size=12, unique=True).flatmap(
     lambda running: st.builds(
-        Snapshot, st.integers(max(running, default=-1) + 1, 45), st.just(tuple(sorted(running)))
+        TransactionSnapshot,
+        st.integers(max(running, default=-1) + 1, 45),
+        st.just(tuple(sorted(running))),
     )
 )
 ANY = range(60)
@@ -41,15 +43,17 @@ def test_a_cut_has_what_is_below(snapshot, xmax):
 
 @given(st.lists(st.integers(0, 2**62), max_size=50, unique=True), st.integers(0, 2**40))
 def test_text_and_back(running, above):
-    snapshot = Snapshot(max(running, default=0) + 1 + above, tuple(sorted(running)))
+    snapshot = TransactionSnapshot(max(running, default=0) + 1 + above, tuple(sorted(running)))
     xmax, _, rest = str(snapshot).partition(":")
-    assert Snapshot.parse(xmax, rest or None) == snapshot
+    assert TransactionSnapshot.parse(xmax, rest or None) == snapshot
 
 
 def test_what_postgresql_says_and_takes():
-    assert Snapshot.from_postgres("10:20:10,14,15") == Snapshot(20, (10, 14, 15))
-    assert Snapshot.from_postgres("20:20:") == Snapshot(20)
-    assert Snapshot(20, (10, 14)).for_postgres() == "10:20:10,14"
+    assert TransactionSnapshot.from_postgres("10:20:10,14,15") == TransactionSnapshot(
+        20, (10, 14, 15)
+    )
+    assert TransactionSnapshot.from_postgres("20:20:") == TransactionSnapshot(20)
+    assert TransactionSnapshot(20, (10, 14)).for_postgres() == "10:20:10,14"
     assert NOTHING.for_postgres() == "1:1:"
 
 
@@ -63,7 +67,7 @@ def test_lengths(running, among, most):
     dice = random.Random(running)
     latest = 10**9
     ids = sorted(dice.sample(range(latest - among, latest), running))
-    assert len(str(Snapshot(latest, tuple(ids)))) <= most
+    assert len(str(TransactionSnapshot(latest, tuple(ids)))) <= most
     # One that has been forgotten for days among the others costs little more.
-    with_old = Snapshot(latest, (latest - 10**8, *ids))
+    with_old = TransactionSnapshot(latest, (latest - 10**8, *ids))
     assert len(str(with_old)) <= most + 30

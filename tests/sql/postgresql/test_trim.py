@@ -11,7 +11,7 @@ from headwater.errors import PositionError
 from headwater.feeds.feed import Feed
 from headwater.sql import Table
 from headwater.sql.postgresql.place import SnapshotPlace
-from headwater.sql.postgresql.snapshot import Snapshot
+from headwater.sql.postgresql.snapshot import TransactionSnapshot
 from support.streams import StreamClient
 from support.tables import START, Client, Clock, Log, Recorder
 from support.until import until
@@ -54,14 +54,14 @@ async def test_trim_by_count(logs):
 
 async def test_trim_by_age_in_steps(engine):
     table = Table(engine, Log)
-    table.reader._now = Clock()
+    table.reader.clock = Clock()
     old, new = START - timedelta(days=31), START - timedelta(days=29)
     async with engine.begin() as connection:
         rows = [{"user_id": 1, "created_at": old} for _ in range(1300)]
         await connection.execute(insert(Log), rows)
     await run(engine, "INSERT INTO logs (user_id, created_at) VALUES (2, :new)",
               new=new.replace(tzinfo=None))  # fmt: skip
-    first = (await table.where().page(1, after=SnapshotPlace(Snapshot(1)))).end
+    first = (await table.where().page(1, after=SnapshotPlace(TransactionSnapshot(1)))).end
     wanted = {"max_age": timedelta(days=30), "column": "created_at", "grace": 0}
     assert await table.trim(**wanted) == 1300
     with pytest.raises(PositionError):
@@ -71,7 +71,7 @@ async def test_trim_by_age_in_steps(engine):
 
 async def test_a_keyed_table_forgets_removals_and_keeps_rows(engine):
     clients = Table(engine, Client)
-    clock = clients.reader._now = Clock()
+    clock = clients.reader.clock = Clock()
     await run(engine, "INSERT INTO clients (id, user_id) VALUES ('a', 1), ('b', 1)")
     before = (await clients.where().page(5)).end
     await run(engine, "DELETE FROM clients WHERE id = 'a'")

@@ -10,11 +10,11 @@ import sqlalchemy as sa
 
 from headwater.errors import PositionError
 from headwater.feeds.source import EVERYTHING, Filter
+from headwater.sql.model import tracking_of
 from headwater.sql.query.derivation import Derivation
 from headwater.sql.query.look import PostgreSQLLooker, SQLiteLooker
 from headwater.sql.query.place import QueryPlace
 from headwater.sql.query.poll import Poll, Queries
-from headwater.sql.tracking import tracking_of
 
 
 def queries_of(derivation: Derivation, dialect: str, number: int) -> Queries:

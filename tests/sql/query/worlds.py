@@ -9,9 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from headwater.errors import DeclarationError
+from headwater.sql.declaration import track_table
 from headwater.sql.links import declare_links
 from headwater.sql.query.derivation import Derivation
-from headwater.sql.tracking import track_table
 
 # Few values, so that rows meet.
 DOMAIN = 4

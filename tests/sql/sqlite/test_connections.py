@@ -1,15 +1,18 @@
 """Several writers in one process must wait for each other, not fail."""
 
 import asyncio
+import os
 import sqlite3
 
 import pytest
 from sqlalchemy import create_engine, event, insert, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.pool import StaticPool
 
 from headwater.errors import DeclarationError
 from headwater.sql import configure_sqlite, sqlite_engine
+from headwater.sql.sqlite.connections import file_of
 from support.tables import Log
 
 
@@ -127,3 +130,22 @@ def test_what_is_no_sqlite_is_refused():
         sqlite_engine("postgresql://h/d")
     with pytest.raises(DeclarationError, match="must be NORMAL"):
         configure_sqlite(create_async_engine("sqlite+aiosqlite://"), synchronous="x")
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("sqlite:////a/b.db", "/a/b.db"),
+        ("sqlite:///b.db", os.path.abspath("b.db")),
+        ("sqlite:///file:/a/b.db?uri=true", "/a/b.db"),
+        ("sqlite:///file:///a/b.db?uri=true", "/a/b.db"),
+        ("sqlite://", None),
+        ("sqlite:///:memory:", None),
+        ("sqlite:///file::memory:?cache=shared&uri=true", None),
+        ("sqlite:///file:x?mode=memory&cache=shared&uri=true", None),
+    ],
+)
+def test_the_file_of_an_engine(url, path):
+    engine = create_engine(url, poolclass=StaticPool)
+    assert file_of(engine) == path
+    engine.dispose()

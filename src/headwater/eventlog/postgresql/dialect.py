@@ -20,9 +20,9 @@ from headwater.eventlog.sql_dialect import Dialect, Row
 from headwater.eventlog.sql_reader import Reader
 from headwater.eventlog.sql_storage import Storage
 from headwater.eventlog.sql_writer import Writer
-from headwater.sql.postgresql.facts import LIFE, SHORT_LIFE
-from headwater.sql.postgresql.faults import unavailable
-from headwater.sql.postgresql.server import ask
+from headwater.sql.faults import unavailable
+from headwater.sql.postgresql.conditions import LIFE, SHORT_LIFE
+from headwater.sql.postgresql.connections import describe_server
 
 __all__ = ["PostgresDialect"]
 
@@ -71,7 +71,7 @@ class PostgresDialect(Dialect):
         return False
 
     async def look(self, connection: AsyncConnection) -> bool:
-        server = await ask(connection)
+        server = await describe_server(connection)
         self._use(LIFE if server.control else SHORT_LIFE)
         row = (await connection.execute(statements.LOOK)).first()
         if row is not None and row.ahead:

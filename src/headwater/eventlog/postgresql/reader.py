@@ -19,8 +19,8 @@ from headwater.eventlog.record import Record
 from headwater.eventlog.sql_reader import ROWS, Reader, Watcher
 from headwater.eventlog.sql_storage import Storage
 from headwater.eventlog.sql_tables import record_of
-from headwater.sql.postgresql.snapshot import Snapshot
-from headwater.sql.postgresql.watch import follow_channel
+from headwater.sql.postgresql.snapshot import TransactionSnapshot
+from headwater.sql.postgresql.watch import watch_channel
 
 if TYPE_CHECKING:
     from headwater.eventlog.postgresql.dialect import PostgresDialect
@@ -38,14 +38,14 @@ class PostgresReader(Reader):
     def __init__(self, storage: Storage, dialect: PostgresDialect) -> None:
         super().__init__(storage)
         self._dialect = dialect
-        self._seen = Snapshot(0)
+        self._seen = TransactionSnapshot(0)
         self._news = 0
         # Topics whose events are still to be read: id, and the latest number known of.
         self._behind: dict[str, tuple[int, int]] = {}
 
     def _watch(self) -> Watcher:
         notices = self._dialect.notices
-        return follow_channel(
+        return watch_channel(
             self._storage.engine,
             None if notices is None else CHANNEL,
             "headwater_events",
@@ -122,15 +122,15 @@ class PostgresReader(Reader):
         return bool(self._behind)
 
 
-def _snapshot(row: sa.Row[Any]) -> Snapshot:
+def _snapshot(row: sa.Row[Any]) -> TransactionSnapshot:
     """What was seen, up to the latest event.
 
     After a crash PostgreSQL gives transaction ids again that were used shortly before it, by what
     was rolled back. Those up to a commit that was seen are not among them.
     """
-    seen = Snapshot.from_postgres(row.head)
+    seen = TransactionSnapshot.from_postgres(row.head)
     if row.standby:
         # A standby does not tell which transactions run, only below which one none does. To find
         # a topic again that has nothing new costs little.
-        seen = Snapshot(int(row.head.partition(":")[0]))
+        seen = TransactionSnapshot(int(row.head.partition(":")[0]))
     return seen.cut(0 if row.newest is None else row.newest + 1)

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from headwater.sql.postgresql.schema import quote, run
-from headwater.sql.tracked import SINCE
+from headwater.sql.postgresql.triggers import run
+from headwater.sql.tracking import SINCE, quote, text
 
 __all__ = ["drop", "install"]
 
@@ -51,7 +51,7 @@ def install(
     )
     drop(connection, table, schema)
     function = f"{own}.{quote(_short(f'headwater_{name}_former'))}"
-    pairs = ", ".join(f"{_text(column)}, OLD.{quote(column)}" for column in links)
+    pairs = ", ".join(f"{text(column)}, OLD.{quote(column)}" for column in links)
     options = "SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
     run(
         connection,
@@ -62,7 +62,7 @@ def install(
         connection,
         f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql {options} AS\n"
         f"$headwater$ BEGIN\n  INSERT INTO {own}.headwater_former_links "
-        f"(table_name, change, since, links, at)\n  VALUES ({_text(name)}, {_NOW}, OLD.{SINCE}, "
+        f"(table_name, change, since, links, at)\n  VALUES ({text(name)}, {_NOW}, OLD.{SINCE}, "
         f"pg_catalog.jsonb_build_object({pairs}), pg_catalog.clock_timestamp());\n"
         "  RETURN NULL;\nEND $headwater$",
     )
@@ -108,7 +108,3 @@ def _short(name: str, prefix: str = "headwater_") -> str:
 
 def _qualified(table: str, schema: str | None) -> str:
     return quote(table) if schema is None else f"{quote(schema)}.{quote(table)}"
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

@@ -1,8 +1,8 @@
 """A place in a PostgreSQL table's changes: the transactions a client has, and parts of others.
 
-Changes are told transaction by transaction: ascending by transaction id, the removals of each
-before its rows, those by their order number. A client that was sent some of it has all
-transactions of a snapshot, and of (almost always) one more transaction the changes up to one.
+Changes are sent transaction by transaction: ascending by transaction id, the removals of each
+before its rows, those by their order number. So a client has all transactions of a snapshot, and of
+one more transaction (rarely of several) the changes up to some point.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from headwater.errors import PositionError, UsageError
-from headwater.sql.postgresql.snapshot import Snapshot, base36
+from headwater.sql.postgresql.snapshot import TransactionSnapshot, base36
 
 __all__ = ["GONE", "MAX_SNAPSHOT", "ROW", "At", "SnapshotPlace", "Walk"]
 
-# The two kinds of changes, in the order in which a transaction's are told.
+# The two kinds of changes, in the order in which a transaction's are sent.
 GONE, ROW = 0, 1
 
 # Characters of a snapshot's text: with it a place stays within the 1900 that a position allows.
@@ -45,7 +45,7 @@ class At:
         xid: the transaction that made it; 0 for rows that are older than their table's tracking.
         kind: GONE or ROW.
         number: its number within the transaction; 0 for those older rows.
-        key: of those older rows the primary key as JSON, which tells them apart. Not ordered.
+        key: of those older rows the primary key as JSON, which distinguishes them. Not ordered.
     """
 
     xid: int
@@ -97,15 +97,15 @@ class SnapshotPlace:
     Attributes:
         snapshot: all changes of its transactions.
         parts: of some further transactions, each not in the snapshot, the changes up to these.
-        told: for a feed with a time window: what left it up to this moment was told. None: nothing
-            had left.
-        among: of the rows that left at the very moment ``told``, those up to this one were told;
-            None for all of them.
+        told: of a feed with a time window: the client was sent all that left it up to this moment.
+            None: nothing had left.
+        among: of the rows that left at the very moment ``told``, the client was sent those up to
+            this one; None for all of them.
         past: as the start of a page: the page before it ends with this change, not before it.
         last: the change that the client was sent last, where it is known; not in the text.
     """
 
-    snapshot: Snapshot
+    snapshot: TransactionSnapshot
     parts: tuple[At, ...] = ()
     told: datetime | None = None
     among: At | None = None
@@ -163,7 +163,7 @@ class SnapshotPlace:
         try:
             if found is None:
                 raise ValueError(text)
-            snapshot = Snapshot.parse(found["xmax"], found["running"])
+            snapshot = TransactionSnapshot.parse(found["xmax"], found["running"])
             parts = tuple(map(At.parse, found["parts"].split(",")[1:]))
             told = None if found["told"] is None else _START + int(found["told"], 36) * _TICK
             among = None if found["among"] is None else At.parse(found["among"])
@@ -185,7 +185,9 @@ class SnapshotPlace:
 class Walk:
     """The places of a client that begins at one and is sent, in order, what a snapshot has."""
 
-    def __init__(self, start: SnapshotPlace, now: Snapshot, told: datetime | None) -> None:
+    def __init__(
+        self, start: SnapshotPlace, now: TransactionSnapshot, told: datetime | None
+    ) -> None:
         self._start = start
         self._now = now
         self._told = told
@@ -206,7 +208,7 @@ class Walk:
         parts = tuple(sorted((*self._others, at))) if self._others else (at,)
         return SnapshotPlace(self._snapshot, parts, self._told, last=at)
 
-    def end(self, now: Snapshot) -> SnapshotPlace:
+    def end(self, now: TransactionSnapshot) -> SnapshotPlace:
         """Where it is once it was sent all that ``now`` has."""
         snapshot = self._start.snapshot.union(now)
         parts = tuple(part for part in self._start.parts if not snapshot.has(part.xid))

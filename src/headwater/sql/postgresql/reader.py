@@ -2,78 +2,78 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headwater.errors import DeclarationError, PositionError, SourceUnavailableError, UsageError
+from headwater.errors import DeclarationError, PositionError, UsageError
 from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place, Window
-from headwater.sql.postgresql.branches import LEFT
-from headwater.sql.postgresql.facts import FACTS, Facts
-from headwater.sql.postgresql.faults import unavailable
-from headwater.sql.postgresql.introduction import introduce
+from headwater.sql.model import TableModel, as_utc
+from headwater.sql.postgresql.conditions import DECLARED, FACTS, Facts
+from headwater.sql.postgresql.connections import describe_server, ensure_first_connection
 from headwater.sql.postgresql.place import GONE, MAX_SNAPSHOT, At, SnapshotPlace, Walk
 from headwater.sql.postgresql.revision import Revision, revision_of
-from headwater.sql.postgresql.schema import triggers
-from headwater.sql.postgresql.server import Server, ask
-from headwater.sql.postgresql.snapshot import NOTHING, Snapshot
-from headwater.sql.postgresql.statements import PICKED, Asked, Statements
-from headwater.sql.postgresql.trim import STEP, Trim
-from headwater.sql.postgresql.watch import follow
-from headwater.sql.reader import Batch, Follow, Following, Head, Reader
-from headwater.sql.shape import Shape, as_utc
+from headwater.sql.postgresql.snapshot import NOTHING, TransactionSnapshot
+from headwater.sql.postgresql.statements import LEFT, PICKED, Asked, Statements
+from headwater.sql.postgresql.triggers import channel, triggers
+from headwater.sql.postgresql.trim import PostgreSQLTrim
+from headwater.sql.postgresql.watch import watch_channel
+from headwater.sql.reader import (
+    ChangeBatch,
+    ClosingWatch,
+    CommitWatch,
+    Head,
+    Row,
+    TableReader,
+    Trim,
+    in_window,
+    latest_of,
+    left_at,
+)
 
 __all__ = ["PostgreSQLReader"]
-
-Row = Sequence[Any]
 
 # Columns of what was picked, behind the facts.
 _XID, _KIND, _NUMBER, _MOMENT, _OLDER, _FIRST = range(FACTS, FACTS + PICKED + 1)
 
-# With no more running transactions than these, a position is short whatever they are.
-_FEW = 150
+# With at most so many running transactions every position is short enough.
+FEW_RUNNING = 150
 
 
-class PostgreSQLReader(Reader):
+class PostgreSQLReader(TableReader):
     """One tracked table of one PostgreSQL database.
 
     Arguments:
-        total: tell changes in one order for all, which waits for older transactions.
+        total: send changes in one order for all, which waits for older transactions.
     """
 
     def __init__(
         self,
         engine: AsyncEngine,
-        shape: Shape,
-        listen: Sequence[sa.Engine] = (),
+        model: TableModel,
+        listen: Sequence[AsyncEngine | sa.Engine] = (),
         *,
         total: bool = False,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         if engine.dialect.driver != "psycopg":
             raise DeclarationError(
-                f"tables on PostgreSQL are followed with the driver psycopg: "
+                f"tables on PostgreSQL need the driver psycopg: "
                 f"postgresql+psycopg://…, not {engine.dialect.driver}"
             )
-        self.shape = shape
-        self._listen = (engine.sync_engine, *listen)
-        self._engine = engine
+        super().__init__(engine, model, listen)
         # A single statement needs no BEGIN and no ROLLBACK around it.
         self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._total = total
-        self._now = now
-        self._name = f"table {shape.name}"
-        self._server: Server | None = None
         self._statements: Statements | None = None
-        self._attributes = tuple(shape.columns)
-        # While it is followed.
+        self._attributes = tuple(model.columns)
+        # While the tail is attached.
         self._revision: Revision | None = None
-        # Where ends of pages may not fall behind: the epoch, and a transaction known to be over.
+        # The declaration that was checked last; it seldom changes.
+        self._declared: str | None = ""
+        # Ends of pages do not fall behind this: the epoch, and a transaction known to be over.
         self._known: tuple[str, int] = ("", 0)
 
     def parse(self, text: str) -> SnapshotPlace:
@@ -86,7 +86,7 @@ class PostgreSQLReader(Reader):
         rows = await self._read(lambda statements: (statements.head(), {}))
         facts = self._facts(rows)
         present, future = rows[0][FACTS : FACTS + 2]
-        if present < len(triggers(self.shape.tracking, "")):
+        if present < len(triggers(self.model.tracking, "")):
             raise DeclarationError(
                 f"{self._name}: some of its triggers are gone or disabled; "
                 "call add_tracking() again"
@@ -107,34 +107,25 @@ class PostgreSQLReader(Reader):
         self._check(own, facts)
         self._note(facts.epoch, own.snapshot.xmax)
 
-    async def batch(self, epoch: str, after: Place, limit: int, *, trimmed: int = 0) -> Batch:
-        page, facts = await self._after(
-            EVERYTHING, None, self._now(), limit, _own(after), epoch, trimmed
-        )
+    async def batch(self, epoch: str, after: Place, limit: int, *, trimmed: int = 0) -> ChangeBatch:
+        page, facts = await self._after(EVERYTHING, None, limit, after, epoch, trimmed)
         retiring = None
         if facts.retiring is not None:
-            retiring = SnapshotPlace(Snapshot(facts.retiring + 1))
+            retiring = SnapshotPlace(TransactionSnapshot(facts.retiring + 1))
         end = _own(page.end)
         late = facts.held or self._long(facts)
-        return Batch(page.changes, end, page.has_more, retiring, late)
+        return ChangeBatch(page.changes, end, page.has_more, retiring, late)
 
-    async def page(
-        self,
-        wanted: Filter,
-        window: Window | None,
-        limit: int,
-        *,
-        after: Place | None = None,
-        before: Place | None = None,
+    async def page_before(
+        self, wanted: Filter, window: Window | None, limit: int, before: Place | None
     ) -> Page:
-        if limit < 1:
-            raise UsageError(f"limit={limit} must be at least 1")
-        now = self._now()
-        if after is not None:
-            return (await self._after(wanted, window, now, limit, _own(after)))[0]
-        return await self._newest(
-            wanted, window, now, limit, None if before is None else _own(before)
-        )
+        place = None if before is None else _own(before)
+        return await self._newest(wanted, window, self.clock(), limit, place)
+
+    async def page_after(
+        self, wanted: Filter, window: Window | None, limit: int, after: Place
+    ) -> Page:
+        return (await self._after(wanted, window, limit, after))[0]
 
     async def _newest(
         self,
@@ -147,16 +138,16 @@ class PostgreSQLReader(Reader):
     ) -> Page:
         last = before
         if below is not None and (before is None or below < before.snapshot.xmax):
-            last = SnapshotPlace(Snapshot(below))
+            last = SnapshotPlace(TransactionSnapshot(below))
         rows = await self._read(
             lambda statements: statements.newest(wanted, window, now, limit + 1, last)
         )
         facts = self._facts(rows)
         seen = self._bounded(facts) if below is None else facts.now.cut(below)
-        if below is None and len(seen.running) > _FEW and seen.xmax <= facts.newest:
-            # What the client would be told to have does not fit a position: show less.
+        if below is None and len(seen.running) > FEW_RUNNING and seen.xmax <= facts.newest:
+            # What the client would have does not fit a position: return less.
             return await self._newest(wanted, window, now, limit, before, seen.xmax)
-        told = _told(facts, window)
+        told = left_at(facts.last_left, window)
         found = _picked(rows)
         has_more = len(found) > limit
         walk = Walk(SnapshotPlace(NOTHING), seen, told)
@@ -177,12 +168,12 @@ class PostgreSQLReader(Reader):
         self,
         wanted: Filter,
         window: Window | None,
-        now: datetime,
         limit: int,
-        place: SnapshotPlace,
+        after: Place,
         epoch: str | None = None,
         trimmed: int = 0,
     ) -> tuple[Page, Facts]:
+        now, place = self.clock(), _own(after)
         rows = await self._read(
             lambda statements: statements.after(wanted, window, now, limit + 1, place)
         )
@@ -192,8 +183,8 @@ class PostgreSQLReader(Reader):
         self._check(place, facts, trimmed)
         self._note(facts.epoch, place.snapshot.xmax)
         seen = self._bounded(facts)
-        # What left the window is told first; from then on every place says so.
-        told = _later(place.told, _told(facts, window))
+        # Rows that left the window come first; every place after them says that they were sent.
+        told = latest_of(place.told, left_at(facts.last_left, window))
         walk = Walk(place, seen, told)
         found = [row for row in _picked(rows) if row[_KIND] == LEFT or row[_XID] < seen.xmax]
         has_more = len(found) > limit
@@ -201,19 +192,18 @@ class PostgreSQLReader(Reader):
         for row in found[:limit]:
             at = _at(row)
             if row[_KIND] == LEFT:
-                assert window is not None
-                moment = as_utc(row[_MOMENT]) + window.length
+                moment = left_at(row[_MOMENT], window)
                 left = SnapshotPlace(place.snapshot, place.parts, moment, at)
                 changes.append(self._change(row, left, removed=True))
             else:
-                out = window is not None and not _inside(row[_MOMENT], now, window)
+                out = window is not None and not in_window(row[_MOMENT], now, window)
                 changes.append(self._change(row, walk.to(at), removed=out))
         if has_more:
             end = _own(changes[-1].place)
         else:
             end = walk.end(seen)
             if changes:
-                # Who was sent the last one has all.
+                # A client that was sent the last one has all.
                 sent = _own(changes[-1].place).last
                 changes[-1].place = SnapshotPlace(end.snapshot, end.parts, end.told, last=sent)
         first = found[0] if found else None
@@ -226,133 +216,106 @@ class PostgreSQLReader(Reader):
     async def members(
         self, wanted: Filter, window: Window
     ) -> Sequence[tuple[Mapping[str, Any], datetime]]:
-        rows = await self._read(lambda statements: statements.members(wanted, window, self._now()))
-        return [(dict(zip(self.shape.key, row, strict=False)), as_utc(row[-1])) for row in rows]
+        rows = await self._read(lambda statements: statements.members(wanted, window, self.clock()))
+        return [(dict(zip(self.model.key, row, strict=False)), as_utc(row[-1])) for row in rows]
 
-    async def trim(
-        self,
-        *,
-        max_age: timedelta | None,
-        column: str | None,
-        max_count: int | None,
-        grace: float,
-    ) -> int:
-        run = Trim(
-            self.shape, None if max_age is None else self._now() - max_age, column, max_count
-        )
-        async with self._connected(self._engine) as connection:
-            told = await run.announce(connection)
-            await connection.commit()
-        if told:
-            await asyncio.sleep(grace)
-        removed, more = 0, True
-        while more:
-            async with self._connected(self._engine) as connection:
-                step = await run.step(connection)
-                await connection.commit()
-            removed, more = removed + step, step == STEP
-        return removed
+    def trimming(self, cutoff: datetime | None, column: str | None, max_count: int | None) -> Trim:
+        return PostgreSQLTrim(self.model, cutoff, column, max_count)
 
-    def follow(
+    def watch_commits(
         self,
         wake: Callable[[], None],
         known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,  # noqa: ARG002 - it is not known
-    ) -> Follow:
-        watch = follow(self._engine, self._listen, self.shape.tracking, wake, known)
-        revision = self._revision = revision_of(self._engine)
+        reach: Callable[[Place], None] | None = None,  # noqa: ARG002 - a watch knows no place
+    ) -> CommitWatch:
+        def place() -> object:
+            head = known()
+            return None if head is None else head.place
 
-        def done() -> Awaitable[None]:
+        tracking = self.model.tracking
+        name = channel(tracking) if tracking.notify else None
+        watch = watch_channel(self.engine, name, tracking.table, wake, place, writers=self._writers)
+        revision = self._revision = revision_of(self.engine)
+
+        def close() -> Awaitable[None]:
             self._revision = None
-            return revision.let_go()
+            return revision.release()
 
-        return Following(watch, done)
+        return ClosingWatch(watch, close)
 
     async def revision(self) -> Hashable | None:
         return None if self._revision is None else await self._revision.ask()
 
     async def _read(self, ask_for: Callable[[Statements], Asked]) -> Sequence[Row]:
-        async with self._connected(self._reading) as connection:
-            if self._statements is None:
-                self._server = await ask(connection)
-                self._statements = Statements(
-                    self.shape, total=self._total, control=self._server.control
-                )
+        if self._statements is None:
+            self._statements = await self._first()
+        async with self.connected(self._reading) as connection:
             rows: Sequence[Row] = (await connection.execute(*ask_for(self._statements))).all()
             return rows
 
-    @asynccontextmanager
-    async def _connected(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    async def _first(self) -> Statements:
         try:
-            await introduce(self._engine)
-            async with engine.connect() as connection:
-                yield connection
+            await ensure_first_connection(self.engine)
         except Exception as error:
-            said = unavailable(error)
-            if said is None:
-                raise
-            raise SourceUnavailableError(self._name, said) from error
+            self._raise_unavailable(error)
+            raise
+        async with self.connected(self._reading) as connection:
+            control = (await describe_server(connection)).control
+        return Statements(self.model, total=self._total, control=control)
 
     def _facts(self, rows: Sequence[Row]) -> Facts:
-        if not rows:
-            raise SourceUnavailableError(
-                self._name, "the database does not track it; is the database migrated?"
-            )
-        facts = Facts.of(rows[0], self._total)
-        if not self.shape.tracking.served_by(facts.declared):
-            raise DeclarationError(
-                f"{self._name}: its triggers were made for {facts.declared}, the model declares "
-                f"{self.shape.tracking.declared()}; a migration with add_tracking() is missing"
-            )
-        return facts
+        declared = rows[0][DECLARED] if rows else None
+        if declared != self._declared:
+            self._check_declared(declared)
+            self._declared = declared
+        return Facts.of(rows[0], self._total)
 
     def _note(self, epoch: str, xmax: int) -> None:
-        """Ends of pages do not fall behind this from now on, whatever rows are deleted."""
+        """Keep later ends of pages from falling behind this, whatever rows are deleted."""
         known, most = self._known
         self._known = (epoch, max(most, xmax) if known == epoch else xmax)
 
-    def _bounded(self, facts: Facts) -> Snapshot:
-        """What a client has that was told all: up to the latest change, and short enough.
+    def _bounded(self, facts: Facts) -> TransactionSnapshot:
+        """The snapshot of a client that has all, cut after the table's latest change.
 
-        Later transactions left nothing here. Leaving them out keeps positions short and the same
-        while the table is quiet. It also keeps them true after a crash of the server, which uses
-        the ids of transactions that were rolled back just before it a second time, but never the
-        id of one that committed.
+        Later transactions changed nothing here. Without them positions are short, and stay the
+        same while the table is quiet. They also stay true after a crash: the server then uses the
+        ids of transactions that were rolled back again, but never the id of one that committed.
         """
         epoch, most = self._known
         known = most if epoch == facts.epoch else 0
         seen = facts.now.cut(max(facts.newest + 1, facts.floor + 1, known))
         self._note(facts.epoch, seen.xmax)
-        return _short(seen) if len(seen.running) > _FEW else seen
+        return _short(seen) if len(seen.running) > FEW_RUNNING else seen
 
     def _long(self, facts: Facts) -> bool:
-        return len(facts.now.running) > _FEW and self._bounded(facts).xmax <= facts.newest
+        return len(facts.now.running) > FEW_RUNNING and self._bounded(facts).xmax <= facts.newest
 
     def _check(self, place: SnapshotPlace, facts: Facts, trimmed: int = 0) -> None:
         snapshot = place.snapshot
         if snapshot.xmax > facts.seen.xmax or any(map(snapshot.has, facts.seen.running)):
             raise PositionError(str(place), "unknown", "it lies in the future")
-        if facts.floor > trimmed and not snapshot.covers(Snapshot(facts.floor + 1)):
+        if facts.floor > trimmed and not snapshot.covers(TransactionSnapshot(facts.floor + 1)):
             raise PositionError(str(place), "expired")
 
     def _change(self, row: Row, place: SnapshotPlace, *, removed: bool = False) -> Change:
         moment = None if row[_MOMENT] is None else as_utc(row[_MOMENT])
         if row[_KIND] == GONE:
-            names = (*self.shape.key, *self.shape.kept)
+            names = (*self.model.key, *self.model.kept)
             old = dict(zip(names, row[_FIRST:], strict=False))
             return Change(place, old, removed=True, key=self._key(old), moment=moment)
         own = row[len(row) - len(self._attributes) :]
         values = dict(zip(self._attributes, own, strict=True))
-        key = self._key(values) if self.shape.tracking.keyed else None
+        key = self._key(values) if self.model.tracking.keyed else None
         item = None if removed else values
         return Change(place, values, item, removed=removed, key=key, moment=moment)
 
     def _key(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: values[name] for name in self.shape.key}
+        return {name: values[name] for name in self.model.key}
 
 
-def _short(seen: Snapshot) -> Snapshot:
-    """The longest part of it whose text fits a position."""
+def _short(seen: TransactionSnapshot) -> TransactionSnapshot:
+    """The longest part of a snapshot whose text fits a position."""
     if len(str(seen)) <= MAX_SNAPSHOT:
         return seen
     few, many = 0, len(seen.running)
@@ -371,23 +334,6 @@ def _picked(rows: Sequence[Row]) -> Sequence[Row]:
 
 def _at(row: Row) -> At:
     return At(row[_XID], 0 if row[_KIND] == GONE else 1, row[_NUMBER], row[_OLDER] or "")
-
-
-def _inside(moment: datetime | None, now: datetime, window: Window) -> bool:
-    return moment is not None and as_utc(moment) + window.length > now
-
-
-def _told(facts: Facts, window: Window | None) -> datetime | None:
-    """When the last row of the selection left: the same while nothing changes."""
-    if window is None or facts.last_left is None:
-        return None
-    return as_utc(facts.last_left) + window.length
-
-
-def _later(one: datetime | None, other: datetime | None) -> datetime | None:
-    if one is None or other is None:
-        return one or other
-    return max(one, other)
 
 
 def _own(place: Place | None) -> SnapshotPlace:

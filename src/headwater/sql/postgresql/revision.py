@@ -1,4 +1,4 @@
-"""Whether anything was committed to a database since somebody looked."""
+"""Whether anything was committed to a PostgreSQL database since it was asked before."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headwater.feeds.gathered import Gathered
-from headwater.sql.postgresql.connections import apart
+from headwater.sql.postgresql.connections import separate_pool
 
 __all__ = ["Revision", "revision_of"]
 
 # Seconds that the server may take.
-_PATIENCE = 5.0
+PATIENCE = 5.0
 
 logger = logging.getLogger("headwater.sql")
 
-# A snapshot names all transactions that are over: while it is the same, so is whatever can be read.
-# On a standby it does not name all that are not.
-_LOOK = (
+# A snapshot names all transactions that are over: while it stays equal, so does all that can be
+# read. On a standby it does not name all that run.
+_ASK = (
     "SELECT pg_catalog.pg_current_snapshot()::text, pg_catalog.pg_is_in_recovery(), "
     "pg_catalog.pg_postmaster_start_time()::text"
 )
 
 
 class Revision:
-    """Equal for as long as nobody commits anything to one database.
+    """Answers with a value that stays equal until somebody commits to the database.
 
-    It has a connection of its own, once somebody asks. One that breaks takes what was known along:
-    a server that broke down may give the numbers of transactions that it lost to others.
+    The first call of ``ask`` opens a connection of its own. When it breaks, the value changes too:
+    after a crash the server may use the ids of transactions that were lost again.
     """
 
     def __init__(self, key: tuple[int, str], engine: AsyncEngine) -> None:
@@ -45,66 +45,66 @@ class Revision:
         self._own: AsyncEngine | None = None
         self._held: AsyncConnection | None = None
         self._driver: Any = None
-        # One for each opened connection, and for no other.
+        # A new object for each opened connection.
         self._opened = object()
 
-    def use(self) -> None:
-        """Keep it until ``let_go`` was called as often."""
+    def acquire(self) -> None:
+        """Keep it until ``release`` was called as often."""
         self._users += 1
 
-    async def let_go(self) -> None:
-        """Undo ``use``."""
+    async def release(self) -> None:
+        """Undo ``acquire``."""
         self._users -= 1
         if not self._users:
             if _revisions.get(self._key) is self:
                 del _revisions[self._key]
-            # A look that is under way ends by itself.
+            # A read that is under way ends by itself.
             await self._gathered.ask()
             await self._drop()
 
     async def ask(self) -> Hashable | None:
-        """The revision, looked at after this was called; None if the server cannot tell now."""
+        """The value, read after this call began; None if the server does not answer."""
         return await self._gathered.ask()
 
     async def _answer(self) -> Hashable | None:
         for _ in range(2):
             known = self._driver is not None
-            looking = asyncio.ensure_future(self._look())
-            await asyncio.wait([looking], timeout=_PATIENCE)
-            if not looking.done():
-                await self._give_up(looking)
-            elif looking.exception() is None:
-                return looking.result()
-            # Whoever wants to know reads a page, and is told then what is wrong.
-            logger.debug("cannot look for commits; the connection is dropped")
+            reading = asyncio.ensure_future(self._read())
+            await asyncio.wait([reading], timeout=PATIENCE)
+            if not reading.done():
+                await self._give_up(reading)
+            elif reading.exception() is None:
+                return reading.result()
+            # The caller then reads a page, which raises what is wrong.
+            logger.debug("cannot ask for the revision; the connection is dropped")
             await self._drop()
             if not known:
                 break
         return None
 
-    async def _give_up(self, looking: asyncio.Future[Hashable | None]) -> None:
-        """End a look that is not answered."""
+    async def _give_up(self, reading: asyncio.Future[Hashable | None]) -> None:
+        """End a read that the server does not answer."""
         if self._driver is None:
-            looking.cancel()
+            reading.cancel()
         else:
-            # The driver does not let go of a statement that is cancelled before its server does.
+            # psycopg waits for the server even when the task is cancelled, so close the socket.
             with suppress(OSError), socket.socket(fileno=os.dup(self._driver.fileno())) as its:
                 its.shutdown(socket.SHUT_RDWR)
-        await asyncio.wait([looking], timeout=_PATIENCE)
-        if looking.done() and not looking.cancelled():
-            looking.exception()
+        await asyncio.wait([reading], timeout=PATIENCE)
+        if reading.done() and not reading.cancelled():
+            reading.exception()
 
-    async def _look(self) -> Hashable | None:
+    async def _read(self) -> Hashable | None:
         if not self._users:
             return None
         if self._driver is None:
             await self._open()
-        cursor = await self._driver.execute(_LOOK, prepare=False)
+        cursor = await self._driver.execute(_ASK, prepare=False)
         snapshot, standby, started = await cursor.fetchone()
         return None if standby else (snapshot, started, self._opened)
 
     async def _open(self) -> None:
-        self._own = apart(self._engine)
+        self._own = separate_pool(self._engine)
         self._held = await self._own.connect()
         raw = await self._held.get_raw_connection()
         driver: Any = raw.driver_connection
@@ -127,10 +127,10 @@ _revisions: dict[tuple[int, str], Revision] = {}
 
 
 def revision_of(engine: AsyncEngine) -> Revision:
-    """The one of an engine's database, for the running event loop. Used from now on."""
+    """The revision of an engine's database, acquired, one for each database and event loop."""
     key = (id(asyncio.get_running_loop()), engine.url.render_as_string(hide_password=False))
     revision = _revisions.get(key)
     if revision is None:
         revision = _revisions[key] = Revision(key, engine)
-    revision.use()
+    revision.acquire()
     return revision

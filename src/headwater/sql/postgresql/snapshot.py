@@ -1,8 +1,8 @@
-"""Snapshots: which transactions a client has the changes of.
+"""Snapshots of transactions: PostgreSQL's, and those whose changes a client has.
 
 A snapshot of PostgreSQL is its ``xmax`` and the transactions below it that were still running; all
-others below it are over. A client's place starts from the same two facts. They are kept short: the
-running ones are written as gaps, in an exponential Golomb code, six bits to a character.
+others below it are over. A client's place has the same two parts. Its text is short: the running
+transactions are written as gaps, in an exponential Golomb code, six bits to a character.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-__all__ = ["NOTHING", "Snapshot", "base36"]
+__all__ = ["NOTHING", "TransactionSnapshot", "base36"]
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class TransactionSnapshot:
     """The transactions below ``xmax`` except those that are ``running``.
 
     Attributes:
@@ -38,7 +38,7 @@ class Snapshot:
         """Whether the transaction is in it."""
         return xid < self.xmax and xid not in self._running
 
-    def covers(self, other: Snapshot) -> bool:
+    def covers(self, other: TransactionSnapshot) -> bool:
         """Whether every transaction of the other is in this one."""
         if other.xmax > self.xmax:
             beyond = sum(1 for xid in other.running if xid >= self.xmax)
@@ -46,17 +46,19 @@ class Snapshot:
                 return False
         return all(xid >= other.xmax or xid in other._running for xid in self.running)
 
-    def cut(self, xmax: int) -> Snapshot:
+    def cut(self, xmax: int) -> TransactionSnapshot:
         """The part of it below ``xmax``."""
         if xmax >= self.xmax:
             return self
-        return Snapshot(xmax, tuple(xid for xid in self.running if xid < xmax))
+        return TransactionSnapshot(xmax, tuple(xid for xid in self.running if xid < xmax))
 
-    def union(self, other: Snapshot) -> Snapshot:
+    def union(self, other: TransactionSnapshot) -> TransactionSnapshot:
         """The transactions of both."""
         low, high = (self, other) if self.xmax <= other.xmax else (other, self)
         running = tuple(xid for xid in high.running if not low.has(xid))
-        return high if len(running) == len(high.running) else Snapshot(high.xmax, running)
+        return (
+            high if len(running) == len(high.running) else TransactionSnapshot(high.xmax, running)
+        )
 
     def __str__(self) -> str:
         if not self._text:
@@ -68,7 +70,7 @@ class Snapshot:
         return self._text[0]
 
     @classmethod
-    def parse(cls, xmax: str, running: str | None) -> Snapshot:
+    def parse(cls, xmax: str, running: str | None) -> TransactionSnapshot:
         """Read the two parts of ``str()``. Raises ValueError."""
         last = top = int(xmax, 36)
         found: list[int] = []
@@ -80,7 +82,7 @@ class Snapshot:
         return cls(top, tuple(reversed(found)))
 
     @classmethod
-    def from_postgres(cls, text: str) -> Snapshot:
+    def from_postgres(cls, text: str) -> TransactionSnapshot:
         """Read ``pg_current_snapshot()::text``."""
         _, xmax, running = text.split(":")
         return cls(int(xmax), tuple(map(int, running.split(","))) if running else ())
@@ -93,7 +95,7 @@ class Snapshot:
 
 
 # Not even the rows that were there before their table was tracked: those are of transaction 0.
-NOTHING = Snapshot(0)
+NOTHING = TransactionSnapshot(0)
 
 
 def base36(value: int) -> str:

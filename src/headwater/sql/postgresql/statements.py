@@ -1,11 +1,11 @@
 """The statements that read a tracked table on PostgreSQL. Each page is one statement: one snapshot.
 
-All have one form. ``picked`` finds the changes that are wanted, by transaction and order, from
-indexes; the registration of the table is joined to it, so that epoch, floor and snapshot are of the
-same moment and arrive even when nothing is picked; then rows and removals are fetched by key.
+All have one form. ``picked`` finds the wanted changes by transaction and order, from indexes. The
+table's registration is joined to it: epoch, floor and snapshot are of the same moment, and come
+even when nothing is picked. Then rows and removals are fetched by key.
 
-What a client lacks is either of a transaction that ran when its snapshot was taken, or of one from
-the snapshot's xmax on. The first are looked up one by one, the second are one range.
+A client lacks changes of transactions that ran when its snapshot was taken, and of those from the
+snapshot's xmax on. The statement looks up the first one by one; the second are one range.
 """
 
 from __future__ import annotations
@@ -17,20 +17,26 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 
 from headwater.feeds.source import EVERYTHING, Filter, Window
-from headwater.sql.own import REMOVALS, TABLES
-from headwater.sql.postgresql import lacking
-from headwater.sql.postgresql.branches import LEFT, Branches, Query, order_of
-from headwater.sql.postgresql.facts import bound, fact_columns
+from headwater.sql.model import TableModel
+from headwater.sql.postgresql.conditions import (
+    below_values,
+    bound,
+    fact_columns,
+    key_values,
+    place_values,
+    top,
+)
 from headwater.sql.postgresql.place import GONE, SnapshotPlace
-from headwater.sql.postgresql.schema import qualified, trigger_name, triggers
-from headwater.sql.shape import Shape
+from headwater.sql.postgresql.subqueries import COUNT, LEFT, Query, Subqueries, order_of
+from headwater.sql.postgresql.triggers import qualified, trigger_name, triggers
+from headwater.sql.tracking import REMOVALS, TABLES
 
 __all__ = ["LEFT", "PICKED", "Asked", "Query", "Statements"]
 
-# Columns of what is picked, after the facts: transaction, kind, number, moment, older row's key.
+# Columns of a picked change, after the facts: transaction, kind, number, moment, older row's key.
 PICKED = 5
 
-# Statements that are kept: building one takes longer than running it.
+# Statements in the cache: building one takes longer than running it.
 _KEPT = 512
 
 Asked: TypeAlias = "tuple[Query, dict[str, Any]]"
@@ -40,25 +46,25 @@ class Statements:
     """Writes the statements of one table.
 
     Arguments:
-        total: tell only transactions below which none is running.
-        control: the server tells about its control file.
+        total: send only transactions below which none is running.
+        control: the user may read the server's control file.
     """
 
-    def __init__(self, shape: Shape, *, total: bool, control: bool) -> None:
-        self._shape = shape
+    def __init__(self, model: TableModel, *, total: bool, control: bool) -> None:
+        self._model = model
         self._total = total
         self._control = control
-        self._branches = Branches(shape, total=total)
+        self._subqueries = Subqueries(model, total=total)
         self._newest = lru_cache(_KEPT)(self._build_newest)
         self._after = lru_cache(_KEPT)(self._build_after)
         self._head = self._build_head()
 
     def head(self) -> Query:
-        """The facts, how many of the triggers there are, and whether rows are of the future."""
+        """The facts, the number of triggers, and whether rows are of future transactions."""
         return self._head
 
     def _build_head(self) -> Query:
-        shape, tracking = self._shape, self._shape.tracking
+        model, tracking = self._model, self._model.tracking
         names = [trigger_name(tracking, kind) for kind in triggers(tracking, "")]
         found = sa.table("pg_trigger", *map(sa.column, ("tgrelid", "tgname", "tgenabled"))).c
         table = qualified(tracking).replace("'", "''")
@@ -72,9 +78,9 @@ class Statements:
             .scalar_subquery()
         )
         beyond: sa.ColumnElement[int] = sa.literal_column("pg_snapshot_xmax(pg_current_snapshot())")
-        latest = sa.select(shape.number).order_by(shape.number.desc(), shape.order.desc()).limit(1)
+        latest = sa.select(model.number).order_by(model.number.desc(), model.order.desc()).limit(1)
         future = latest.scalar_subquery() >= beyond
-        facts = fact_columns(shape, total=self._total, control=self._control, first=None)
+        facts = fact_columns(model, total=self._total, control=self._control, first=None)
         return sa.select(*facts, sa.null(), present, future).where(TABLES.c.name == tracking.name)
 
     def newest(
@@ -90,30 +96,30 @@ class Statements:
         kind = ""
         if before is not None:
             at = before.below
-            values |= lacking.below_values(at, before.snapshot.xmax)
+            values |= below_values(at, before.snapshot.xmax)
             kind = ("past" if before.past else "before") + (" key" if at and at.key else "")
-        query = self._newest(_simple(wanted), _column(window), self._shape.window, kind)
+        query = self._newest(_simple(wanted), _column(window), self._model.window, kind)
         return query, values
 
     def after(
         self, wanted: Filter, window: Window | None, now: datetime, count: int, place: SnapshotPlace
     ) -> Asked:
-        """What a client at a place lacks, in the order in which it is told."""
-        values = {"count": count, **self._cutoff(window, now), **lacking.place_values(place)}
+        """What a client at a place lacks, in the order in which it is sent."""
+        values = {"count": count, **self._cutoff(window, now), **place_values(place)}
         told, among = window is not None and place.told is not None, ""
         if window is not None and place.told is not None:
-            values["edge"] = self._branches.stored(window.column, place.told - window.length)
+            values["edge"] = self._subqueries.stored(window.column, place.told - window.length)
             if place.among is not None:
                 among = "key" if place.among.key else "number"
                 values["among_xid"] = str(place.among.xid)
                 values["among_number"] = place.among.number
-                values |= lacking.key_values(place.among, "among_key")
+                values |= key_values(place.among, "among_key")
         query = self._after(
             _simple(wanted),
             _column(window),
-            self._shape.window,
+            self._model.window,
             bool(place.snapshot.running),
-            lacking.top(place) is not None,
+            top(place) is not None,
             told,
             among,
         )
@@ -121,19 +127,19 @@ class Statements:
 
     def members(self, wanted: Filter, window: Window, now: datetime) -> Asked:
         """The key columns and the moment of each row in the window."""
-        branches = self._branches
-        moment = branches.moment(window.column)
-        query = sa.select(*branches.keys, moment).where(
-            branches.matches(_simple(wanted)),
-            self._shape.number < bound(self._total),
-            moment > branches.parameter("cutoff", window.column),
+        subqueries = self._subqueries
+        moment = subqueries.moment(window.column)
+        query = sa.select(*subqueries.keys, moment).where(
+            subqueries.matches(_simple(wanted)),
+            self._model.number < bound(self._total),
+            moment > subqueries.parameter("cutoff", window.column),
         )
         return query, self._cutoff(window, now)
 
     def _build_newest(
         self, wanted: Filter, column: str | None, shown: str | None, kind: str
     ) -> Query:
-        picked = self._branches.newest(wanted, column, kind).subquery("picked")
+        picked = self._subqueries.newest(wanted, column, kind).subquery("picked")
         return self._whole(picked, wanted, column, shown, removals=False)
 
     def _build_after(
@@ -146,17 +152,16 @@ class Statements:
         told: bool,
         among: str,
     ) -> Query:
-        branches, keyed = self._branches, self._shape.tracking.keyed
-        parts = [branches.rows(wanted, ran=ran, older=older)]
+        subqueries, keyed = self._subqueries, self._model.tracking.keyed
+        parts = [subqueries.rows(wanted, ran=ran, older=older)]
         if keyed:
-            parts += branches.removals(wanted, column if told else None, ran=ran, among=among)
+            parts += subqueries.removals(wanted, column if told else None, ran=ran, among=among)
         if column is not None:
-            parts.append(branches.leavers(wanted, column, told=told, among=among))
+            parts.append(subqueries.leavers(wanted, column, told=told, among=among))
         picked = parts[0].subquery("picked")
         if len(parts) > 1:
             every = sa.union_all(*(sa.select(part.subquery()) for part in parts)).subquery()
-            count = sa.bindparam("count", type_=sa.Integer)
-            ordered = sa.select(every).order_by(*order_of(every)).limit(count)
+            ordered = sa.select(every).order_by(*order_of(every)).limit(COUNT)
             picked = ordered.subquery("picked")
         return self._whole(picked, wanted, column, shown, removals=keyed)
 
@@ -169,20 +174,19 @@ class Statements:
         *,
         removals: bool,
     ) -> Query:
-        shape, branches = self._shape, self._branches
+        model, subqueries = self._model, self._subqueries
         ranked = sa.select(
             picked, sa.func.row_number().over(order_by=order_of(picked)).label("nth")
         ).subquery("ranked")
         found = ranked.c
-        keys = [found[f"key_{at}"] for at in range(len(branches.keys))]
-        # With a limit in each look-up no plan can read the whole table instead, however many rows
-        # PostgreSQL expects.
+        keys = [found[f"key_{at}"] for at in range(len(subqueries.keys))]
+        # A limit in each look-up keeps PostgreSQL from a plan that reads the whole table.
         stored = [
-            column.label(f"headwater_{at}") for at, column in enumerate(shape.columns.values())
+            column.label(f"headwater_{at}") for at, column in enumerate(model.columns.values())
         ]
         if shown is not None:
-            stored.append(branches.moment(shown).label("headwater_own_moment"))
-        same = (own == key for own, key in zip(branches.keys, keys, strict=True))
+            stored.append(subqueries.moment(shown).label("headwater_own_moment"))
+        same = (own == key for own, key in zip(subqueries.keys, keys, strict=True))
         row = sa.select(*stored).where(found.kind != GONE, *same).limit(1).lateral("stored")
         joined = TABLES.outerjoin(ranked, sa.true()).outerjoin(row, sa.true())
         moment: sa.ColumnElement[Any] = sa.null()
@@ -190,24 +194,24 @@ class Statements:
         if shown is not None:
             moment = row.c.headwater_own_moment
         if column is not None:
-            own = branches.moment(column)
+            own = subqueries.moment(column)
             left = (
                 sa.select(sa.func.max(own))
-                .where(branches.matches(wanted), own <= branches.parameter("cutoff", column))
+                .where(subqueries.matches(wanted), own <= subqueries.parameter("cutoff", column))
                 .scalar_subquery()
             )
         gone: list[sa.ColumnElement[Any]] = []
         if removals:
-            old = [branches.key(name) for name in shape.key]
-            old += [branches.old(name, shape.columns[name].type) for name in shape.kept]
+            old = [subqueries.key(name) for name in model.key]
+            old += [subqueries.old(name, model.columns[name].type) for name in model.kept]
             parts = [column.label(f"headwater_gone_{at}") for at, column in enumerate(old)]
             if shown is not None:
-                parts.append(branches.old_moment(shown).label("headwater_own_moment"))
+                parts.append(subqueries.old_moment(shown).label("headwater_own_moment"))
             removal = (
                 sa.select(*parts)
                 .where(
                     found.kind == GONE,
-                    REMOVALS.c.table_name == shape.tracking.name,
+                    REMOVALS.c.table_name == model.tracking.name,
                     REMOVALS.c.number == found.number,
                 )
                 .limit(1)
@@ -224,7 +228,7 @@ class Statements:
             )
         )
         first = sa.func.coalesce(found.nth, 1) == 1
-        facts = fact_columns(shape, total=self._total, control=self._control, first=first)
+        facts = fact_columns(model, total=self._total, control=self._control, first=first)
         named = [
             left.label("headwater_left"),
             found.xid,
@@ -233,19 +237,19 @@ class Statements:
             moment.label("headwater_moment"),
             older.label("headwater_older"),
             *gone,
-            *(row.c[f"headwater_{at}"] for at in range(len(shape.columns))),
+            *(row.c[f"headwater_{at}"] for at in range(len(model.columns))),
         ]
         return (
             sa.select(*facts, *named)
             .select_from(joined)
-            .where(TABLES.c.name == shape.tracking.name)
+            .where(TABLES.c.name == model.tracking.name)
             .order_by(found.nth)
         )
 
     def _cutoff(self, window: Window | None, now: datetime) -> dict[str, Any]:
         if window is None:
             return {}
-        return {"cutoff": self._branches.stored(window.column, now - window.length)}
+        return {"cutoff": self._subqueries.stored(window.column, now - window.length)}
 
 
 def _simple(wanted: Filter) -> Filter:

@@ -1,4 +1,4 @@
-"""Retention on PostgreSQL: says what is going to expire, then removes it in small steps."""
+"""Retention on PostgreSQL: announces what will expire, then removes it in small transactions."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headwater.sql.own import REMOVALS, TABLES
-from headwater.sql.postgresql.branches import Branches
-from headwater.sql.postgresql.facts import bound
-from headwater.sql.postgresql.schema import channel
+from headwater.sql.model import TableModel
+from headwater.sql.postgresql.conditions import bound
+from headwater.sql.postgresql.subqueries import Subqueries
+from headwater.sql.postgresql.triggers import channel
 from headwater.sql.postgresql.types import as_xid
-from headwater.sql.shape import Shape
+from headwater.sql.reader import TRIM_STEP
+from headwater.sql.tracking import REMOVALS, TABLES
 
-__all__ = ["STEP", "Trim"]
-
-# Rows of one transaction: few enough that nobody waits for their locks.
-STEP = 500
+__all__ = ["PostgreSQLTrim"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class _Kept:
     mine: sa.ColumnElement[bool]
 
 
-class Trim:
+class PostgreSQLTrim:
     """One run of retention on one table.
 
     Arguments:
@@ -43,32 +41,29 @@ class Trim:
     """
 
     def __init__(
-        self, shape: Shape, cutoff: datetime | None, column: str | None, max_count: int | None
+        self, model: TableModel, cutoff: datetime | None, column: str | None, max_count: int | None
     ) -> None:
-        self._shape = shape
+        self._model = model
         self._cutoff = cutoff
         self._max_count = max_count
-        self._own = TABLES.c.name == shape.tracking.name
-        branches = Branches(shape, total=True)
+        self._own = TABLES.c.name == model.tracking.name
+        subqueries = Subqueries(model, total=True)
         self._age: sa.ColumnElement[Any] = REMOVALS.c.at
         if column is not None and cutoff is not None:
-            self._age = branches.moment(column)
-            self._cutoff = branches.stored(column, cutoff)
-        if shape.tracking.keyed:
-            mine = REMOVALS.c.table_name == shape.tracking.name
+            self._age = subqueries.moment(column)
+            self._cutoff = subqueries.stored(column, cutoff)
+        if model.tracking.keyed:
+            mine = REMOVALS.c.table_name == model.tracking.name
             keys = [REMOVALS.c.table_name, REMOVALS.c.number]
             self._kept = _Kept(REMOVALS, REMOVALS.c.change, REMOVALS.c.number, keys, mine)
         else:
-            keys = branches.keys
-            self._kept = _Kept(shape.table, shape.number, shape.order, keys, sa.true())
+            keys = subqueries.keys
+            self._kept = _Kept(model.table, model.number, model.order, keys, sa.true())
         self._old: sa.ColumnElement[bool] = sa.false()
         self._last = -1
 
     async def announce(self, connection: AsyncConnection) -> bool:
-        """Find what is to go, and note that positions before it expire soon.
-
-        Returns whether anybody must be given time for that.
-        """
+        """As ``Trim``."""
         tests: list[sa.ColumnElement[bool]] = []
         kept = self._kept
         order = (kept.xid, kept.number, *kept.keys)
@@ -86,7 +81,7 @@ class Trim:
             if row is not None:
                 wanted = [as_xid(sa.literal(row[0], sa.Text)), *row[1:]]
                 tests.append(sa.tuple_(*order) <= sa.tuple_(*wanted))
-        # A transaction that still runs may yet make changes below those of younger ones.
+        # A transaction that still runs may add changes below those of younger ones.
         self._old = sa.and_(kept.mine, sa.or_(sa.false(), *tests), kept.xid < bound(total=True))
         newest = (
             sa.select(sa.cast(kept.xid, sa.Text))
@@ -101,14 +96,14 @@ class Trim:
             return False
         retiring = sa.func.greatest(sa.func.coalesce(TABLES.c.retiring, 0), self._last)
         await connection.execute(TABLES.update().where(self._own).values(retiring=retiring))
-        if self._shape.tracking.notify:
+        if self._model.tracking.notify:
             await connection.execute(
-                sa.select(sa.func.pg_notify(channel(self._shape.tracking), ""))
+                sa.select(sa.func.pg_notify(channel(self._model.tracking), ""))
             )
         return True
 
     async def step(self, connection: AsyncConnection) -> int:
-        """Remove the oldest of it. Returns how many; fewer than ``STEP`` when it is done."""
+        """As ``Trim``."""
         if self._last < 0:
             return 0
         kept, last = self._kept, as_xid(sa.literal(str(self._last), sa.Text))
@@ -122,7 +117,7 @@ class Trim:
             sa.select(*kept.keys)
             .where(self._old, kept.xid <= last)
             .order_by(kept.xid, kept.number, *kept.keys)
-            .limit(STEP)
+            .limit(TRIM_STEP)
         )
         removed = await connection.execute(
             sa.delete(kept.table).where(sa.tuple_(*kept.keys).in_(chosen))

@@ -12,7 +12,7 @@ from headwater.errors import DeclarationError
 from headwater.sql.query.functions import has_aggregate
 from headwater.sql.query.scopes import Condition, Occurrence, Scope, Scopes
 from headwater.sql.query.uniqueness import Column, closure, determined
-from headwater.sql.tracked import CHANGE, ORDER, SINCE
+from headwater.sql.tracking import CHANGE, ORDER, SINCE
 
 __all__ = ["Derivation", "Way"]
 

@@ -13,13 +13,12 @@ import sqlalchemy as sa
 
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
 from headwater.sql.links import FORMER, LINKS
-from headwater.sql.own import TABLES
-from headwater.sql.postgresql.facts import LIFE, SHORT_LIFE
-from headwater.sql.postgresql.snapshot import Snapshot
+from headwater.sql.postgresql.conditions import LIFE, SHORT_LIFE
+from headwater.sql.postgresql.snapshot import TransactionSnapshot
 from headwater.sql.postgresql.types import XID8
 from headwater.sql.query.moments import Moments, PostgreSQLMoments, SQLiteMoments
 from headwater.sql.query.place import Counters, QueryPlace
-from headwater.sql.tracked import CHANGE
+from headwater.sql.tracking import CHANGE, TABLES
 
 __all__ = ["Look", "Looker", "PostgreSQLLooker", "SQLiteLooker"]
 
@@ -200,10 +199,10 @@ class PostgreSQLLooker(Looker):
             )
         each = [tuple(row[3 + width * at : 3 + width * (at + 1)]) for at in range(count)]
         epoch = self._epoch([one[:3] for one in each], life)
-        seen = Snapshot.from_postgres(text)
+        seen = TransactionSnapshot.from_postgres(text)
         floor = max(one[3] for one in each)
         newest = max(max(one[4] or 0, one[5] or 0) for one in each)
-        floors = Snapshot(floor + 1) if floor else Snapshot(0)
+        floors = TransactionSnapshot(floor + 1) if floor else TransactionSnapshot(0)
         least = max(newest + 1, floors.xmax)
         if place is not None:
             _check(place, seen, floors)

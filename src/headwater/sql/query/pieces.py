@@ -11,7 +11,7 @@ from sqlalchemy.sql import operators, visitors
 
 from headwater.errors import DeclarationError
 from headwater.sql.postgresql.types import XID8
-from headwater.sql.tracked import CHANGE, SINCE
+from headwater.sql.tracking import CHANGE, SINCE
 
 __all__ = [
     "Condition",

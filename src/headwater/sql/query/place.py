@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, Protocol, Self
 
 from headwater.errors import PositionError
-from headwater.sql.postgresql.snapshot import Snapshot, base36
+from headwater.sql.postgresql.snapshot import TransactionSnapshot, base36
 
 __all__ = ["MAX_SEGMENTS", "MAX_TEXT", "Counters", "Key", "QueryPlace", "Seen", "Segment"]
 
@@ -191,9 +191,9 @@ def _unpacked(text: str, kinds: tuple[type[Any], ...]) -> Key:
     return tuple(found)
 
 
-def _snapshot(text: str) -> Snapshot:
+def _snapshot(text: str) -> TransactionSnapshot:
     xmax, colon, running = text.partition(":")
-    found = Snapshot.parse(xmax, running if colon else None)
+    found = TransactionSnapshot.parse(xmax, running if colon else None)
     if found.xmax > _LARGEST:
         raise ValueError(text)
     return found

@@ -14,7 +14,7 @@ from headwater.feeds.source import Filter
 from headwater.sql.query.derivation import Derivation, Way
 from headwater.sql.query.moments import Moments
 from headwater.sql.query.scopes import Occurrence
-from headwater.sql.tracked import CHANGE, SINCE
+from headwater.sql.tracking import CHANGE, SINCE
 
 __all__ = ["KEYS", "Form", "Statements", "form_of"]
 

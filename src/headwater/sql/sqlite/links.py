@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 import sqlalchemy as sa
 
-from headwater.sql.sqlite.schema import label, quote, trigger_name
-from headwater.sql.tracked import CHANGE, SINCE
+from headwater.sql.sqlite.schema import label, trigger_name
+from headwater.sql.tracking import CHANGE, SINCE, quote, text
 
 __all__ = ["drop", "install"]
 
@@ -50,21 +50,21 @@ def drop(connection: sa.Connection, table: str, _schema: str | None = None) -> N
 def _bodies(
     table: str, key: Sequence[str], links: Sequence[str], uniques: Sequence[tuple[str, ...]]
 ) -> dict[str, str]:
-    own, text = quote(table), _text(table)
-    last = f"(SELECT last FROM headwater_tables WHERE name = {text})"
-    step = f"UPDATE headwater_tables SET last = last + 1 WHERE name = {text};"
+    own, name = quote(table), text(table)
+    last = f"(SELECT last FROM headwater_tables WHERE name = {name})"
+    step = f"UPDATE headwater_tables SET last = last + 1 WHERE name = {name};"
     same = " AND ".join(f"{quote(c)} IS NEW.{quote(c)}" for c in key)
     number = f"UPDATE {own} SET {CHANGE} = {last}, {SINCE} = {last} WHERE {same};"
     columns = list(dict.fromkeys(column for unique in uniques for column in unique))
     moved, replaced = _differs(links), _differs(columns)
 
     def forget(mark: int) -> str:
-        return f"DELETE FROM headwater_former_links WHERE table_name = {text} AND change = {mark};"
+        return f"DELETE FROM headwater_former_links WHERE table_name = {name} AND change = {mark};"
 
     def real(mark: int) -> str:
         return (
             f"UPDATE headwater_former_links SET change = {last} "
-            f"WHERE table_name = {text} AND change = {mark};"
+            f"WHERE table_name = {name} AND change = {mark};"
         )
 
     def note(mark: int, other: str) -> str:
@@ -83,25 +83,25 @@ def _bodies(
         "link_insert": f"AFTER INSERT ON {own} BEGIN\n  {step}\n  {real(-1)}\n  {number}\nEND",
         "link_update": f"AFTER UPDATE OF {_list((*links, *columns))} ON {own}\n"
         f"WHEN {moved} OR {replaced} BEGIN\n  {step}\n  {real(-2)}\n"
-        f"  {_former(text, links, 'OLD.', last, f'WHERE {moved}')}\n"
+        f"  {_former(name, links, 'OLD.', last, f'WHERE {moved}')}\n"
         f"  {number.removesuffix(';')} AND {moved};\nEND",
         "link_delete": f"AFTER DELETE ON {own} BEGIN\n  {step}\n"
-        f"  {_former(text, links, 'OLD.', last, '')}\nEND",
+        f"  {_former(name, links, 'OLD.', last, '')}\nEND",
         "link_note": f"BEFORE INSERT ON {own} BEGIN\n  {forget(-1)}\n  {note(-1, '')}\nEND",
         "link_note_update": f"BEFORE UPDATE OF {_list(columns)} ON {own} WHEN {replaced} BEGIN\n"
         f"  {forget(-2)}\n  {note(-2, not_itself)}\nEND",
     }
 
 
-def _former(text: str, links: Sequence[str], row: str, change: str, rest: str) -> str:
+def _former(name: str, links: Sequence[str], row: str, change: str, rest: str) -> str:
     values = ", ".join(
-        f"{_text(label(c))}, iif(typeof({row}{quote(c)}) = 'blob', "
+        f"{text(label(c))}, iif(typeof({row}{quote(c)}) = 'blob', "
         f"hex({row}{quote(c)}), {row}{quote(c)})"
         for c in links
     )
     return (
         "INSERT INTO headwater_former_links (table_name, change, since, links, at)\n"
-        f"    SELECT {text}, {change}, {row}{SINCE}, json_object({values}),\n"
+        f"    SELECT {name}, {change}, {row}{SINCE}, json_object({values}),\n"
         f"    strftime('%Y-%m-%d %H:%M:%f', 'now') {rest};"
     )
 
@@ -113,7 +113,3 @@ def _differs(columns: Iterable[str]) -> str:
 
 def _list(columns: Iterable[str]) -> str:
     return ", ".join(map(quote, dict.fromkeys(columns)))
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

@@ -1,15 +1,19 @@
-"""A place in a SQLite table's order of changes."""
+"""Places in a SQLite table's order of changes, and date-times as its text in UTC."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
 
 from headwater.errors import PositionError
 from headwater.feeds.source import OrderedPlace
+from headwater.sql.model import as_utc
 
-__all__ = ["RowPlace"]
+__all__ = ["RowPlace", "moment_of", "moment_text", "text_of"]
 
 _TEXT = re.compile(
     r"(?P<number>0|[1-9a-z][0-9a-z]{0,12})(?P<past>-?)"
@@ -25,14 +29,14 @@ _TICK = timedelta(microseconds=1)
 
 @dataclass(slots=True, unsafe_hash=True)
 class RowPlace(OrderedPlace):
-    """Just after the change with this number. Never changed; one is made for each row.
+    """Just after the change with this number. Treat it as immutable; each row gets one.
 
     Attributes:
         number: the number of a change, or 0 for before all of them.
-        told: for a feed with a time window: what left it up to this moment was told. None: nothing
-            had left.
-        among: of the rows that left at the very moment ``told``, those with a number up to this
-            one were told; None for all of them.
+        told: of a feed with a time window: the client was sent all that left it up to this moment.
+            None: nothing had left.
+        among: of the rows that left at the very moment ``told``, the client was sent those with a
+            number up to this one; None for all of them.
         past: as the start of a page: the page before it ends with this change, not before it.
     """
 
@@ -78,6 +82,26 @@ class RowPlace(OrderedPlace):
         if found["among"] is not None:
             among = min(int(found["among"], 36), _LARGEST)
         return cls(number, told, among, bool(found["past"]))
+
+
+def moment_text(moment: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+    """A date-time's text with six digits of fraction, which other programs leave out."""
+    zeros = sa.case(
+        (sa.func.length(moment) > len("2026-01-01 00:00:00"), "000000"), else_=".000000"
+    )
+    return sa.func.substr(moment.op("||")(zeros), 1, 26, type_=sa.Text)
+
+
+def text_of(moment: datetime) -> str:
+    """A date-time in UTC as SQLAlchemy stores it on SQLite."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+def moment_of(text: str | None) -> datetime | None:
+    """A date-time from what ``text_of`` and other programs write, as UTC."""
+    if text is None:
+        return None
+    return as_utc(datetime.fromisoformat(text))
 
 
 def _base36(value: int) -> str:

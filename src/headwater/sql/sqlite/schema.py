@@ -1,85 +1,91 @@
-"""SQLite: Headwater's own tables and the triggers of a tracked table, for models and migrations.
+"""The tracking of a table on SQLite: its triggers, and how they are added and dropped.
 
-SQLite has one writer at a time, so a number taken inside the write transaction is in the order of
-commits. Each table counts for itself. A trigger gives every new row the next number; on a keyed
-table it does so again on each update, and a removal with the old values gets a number of its own:
+SQLite has one writer at a time, so numbers that triggers take inside the write transaction are in
+the order of commits. Each table counts for itself. A trigger gives every new row the next number,
+and on a keyed table every updated row too. A removal with the old values gets a number of its own:
 when a row is deleted, and, before the row's new number, when its key or a filter column changes.
 
 ``REPLACE`` deletes rows without firing delete triggers, unless ``recursive_triggers`` is on. So
-before an insert, and before an update of a unique column, the rows that it may replace are noted
-as removals with negative numbers, which nobody reads. Only a trigger after the event makes them
-real, so that ``OR IGNORE``, ``DO NOTHING`` and ``DO UPDATE``, which replace nothing, tell nothing.
+before an insert, and before an update of a unique column, a trigger notes the rows that may be
+replaced, as removals with negative numbers, which nobody reads. Only a trigger after the event
+makes them real: ``OR IGNORE``, ``DO NOTHING`` and ``DO UPDATE`` replace nothing and record nothing.
 """
 
 # ruff: noqa: S608 - names are quoted here; triggers take no parameters
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import sqlalchemy as sa
 
-from headwater.sql.own import REMOVALS, TABLES, create_own_tables, new_epoch
-from headwater.sql.tracked import CHANGE, Tracking
+from headwater.sql.tracking import (
+    CHANGE,
+    TABLES,
+    Tracking,
+    change_indexes,
+    create_own_tables,
+    forget,
+    new_epoch,
+    quote,
+    register,
+    text,
+)
 
-__all__ = [
-    "REMOVALS",
-    "TABLES",
-    "drop_triggers",
-    "forget",
-    "label",
-    "quote",
-    "renew_epochs",
-    "start",
-    "trigger_name",
-    "triggers",
-]
+__all__ = ["add", "drop", "label", "renew_epochs", "start", "trigger_name", "triggers"]
+
+# Rows that ``add`` numbers in one transaction.
+STEP = 1000
 
 
 def start(connection: sa.Connection, tracking: Tracking, *, anew: bool = True) -> None:
-    """Begin to track a table that has the column: register it and make its triggers.
+    """Register a table that has the column, and create its triggers.
 
     Unless ``anew``, a table that is registered keeps its epoch and goes on counting.
     """
     create_own_tables(connection)
-    declared = tracking.declared()
-    if anew:
-        forget(connection, tracking.table)
-    own = TABLES.c.name == tracking.table
-    if connection.execute(TABLES.update().where(own).values(declared=declared)).rowcount == 0:
-        connection.execute(
-            TABLES.insert().values(
-                name=tracking.table, epoch=new_epoch(), last=0, floor=0, declared=declared
-            )
-        )
+    register(connection, tracking, anew=anew)
     for statement in triggers(tracking).values():
         connection.exec_driver_sql(statement)
 
 
-def forget(connection: sa.Connection, table: str) -> None:
-    """Remove what the database knows of a table's changes."""
-    connection.execute(TABLES.delete().where(TABLES.c.name == table))
-    connection.execute(REMOVALS.delete().where(REMOVALS.c.table_name == table))
+def add(connection: sa.Connection, tracking: Tracking, *, has_column: bool) -> None:
+    """Track a table that exists: column, own tables, triggers, numbers for its rows, indexes."""
+    table = quote(tracking.table)
+    with _step(connection):
+        if not has_column:
+            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {CHANGE} BIGINT")
+        _drop_triggers(connection, tracking.table)
+        start(connection, tracking, anew=not has_column)
+    _number(connection, tracking)
+    for index in change_indexes(tracking):
+        columns = ", ".join(map(quote, index.columns))
+        connection.exec_driver_sql(
+            f"CREATE INDEX IF NOT EXISTS {quote(index.name)} ON {table} ({columns})"
+        )
 
 
-def drop_triggers(connection: sa.Connection, table: str) -> None:
-    """Drop a table's triggers, of whatever declaration."""
-    for name in ("insert", "update", "delete", "guard", "replace", "replace_by_update"):
-        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {quote(trigger_name(table, name))}")
+def drop(connection: sa.Connection, table: str, indexes: Iterable[str]) -> None:
+    """Drop a table's triggers, these indexes and the column, and forget its changes."""
+    with _step(connection):
+        _drop_triggers(connection, table)
+        for index in indexes:
+            connection.exec_driver_sql(f"DROP INDEX {quote(index)}")
+        connection.exec_driver_sql(f"ALTER TABLE {quote(table)} DROP COLUMN {CHANGE}")
+        forget(connection, Tracking(table, ()))
 
 
 def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None) -> None:
-    """Begin a new epoch, so that no position from before is taken for one of now.
-
-    Run it after a backup was restored: its numbers will be used a second time.
-    """
+    """As ``headwater.sql.renew_epochs``."""
     names = list(tables) if tables is not None else connection.scalars(sa.select(TABLES.c.name))
     for name in list(names):
         connection.execute(TABLES.update().where(TABLES.c.name == name).values(epoch=new_epoch()))
 
 
 def label(column: str) -> str:
-    """A column's name in a removal's JSON, where a path has no escape for a quote."""
+    """A column's name in a removal's JSON: SQLite's paths have no escape for a quote."""
     return column if '"' not in column and "\\" not in column else "x_" + column.encode().hex()
 
 
@@ -104,12 +110,61 @@ def triggers(tracking: Tracking) -> dict[str, str]:
     }
 
 
+def _drop_triggers(connection: sa.Connection, table: str) -> None:
+    """Drop a table's triggers, of whatever declaration."""
+    for name in ("insert", "update", "delete", "guard", "replace", "replace_by_update"):
+        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {quote(trigger_name(table, name))}")
+
+
+def _number(connection: sa.Connection, tracking: Tracking) -> None:
+    table, keys = quote(tracking.table), [quote(name) for name in tracking.key]
+    columns, marks = ", ".join(keys), ", ".join("?" for _ in keys)
+    last_key: Sequence[Any] | None = None
+    own = TABLES.c.name == tracking.table
+    while True:
+        with _step(connection):
+            after = "" if last_key is None else f"AND ({columns}) > ({marks})"
+            rows = connection.exec_driver_sql(
+                f"SELECT {columns} FROM {table} WHERE {CHANGE} IS NULL {after} "
+                f"ORDER BY {columns} LIMIT {STEP}",
+                tuple(last_key or ()),
+            ).all()
+            if rows:
+                last: int = connection.execute(sa.select(TABLES.c.last).where(own)).scalar_one()
+                equal = " AND ".join(f"{key} = ?" for key in keys)
+                connection.execute(TABLES.update().where(own).values(last=last + len(rows)))
+                connection.exec_driver_sql(
+                    f"UPDATE {table} SET {CHANGE} = ? WHERE {equal}",
+                    [(last + at, *row) for at, row in enumerate(rows, 1)],
+                )
+        if len(rows) < STEP:
+            return
+        last_key = rows[-1]
+
+
+@contextmanager
+def _step(connection: sa.Connection) -> Iterator[None]:
+    """A transaction of its own on a connection in AUTOCOMMIT; else the caller's."""
+    driver = connection.connection.driver_connection
+    options = connection.get_execution_options()
+    if options.get("isolation_level") != "AUTOCOMMIT" or driver is None or driver.in_transaction:
+        yield
+        return
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
+    connection.exec_driver_sql("COMMIT")
+
+
 class _Names:
     """Pieces of SQL that the triggers of one table share."""
 
     def __init__(self, tracking: Tracking) -> None:
         self.table = quote(tracking.table)
-        self.text = _text(tracking.table)
+        self.text = text(tracking.table)
         self.change = quote(CHANGE)
         self.last = f"(SELECT last FROM headwater_tables WHERE name = {self.text})"
         self.step = f"UPDATE headwater_tables SET last = last + 1 WHERE name = {self.text};"
@@ -136,7 +191,7 @@ def _keyed(tracking: Tracking, names: _Names) -> dict[str, str]:
         # An update by these triggers themselves changes the number; one by anybody else does not.
         "update": (
             f"AFTER UPDATE ON {table} WHEN NEW.{names.change} IS OLD.{names.change} BEGIN\n"
-            f"{_tell(names, by_update, changed)}"
+            f"{_confirm(names, by_update, changed)}"
             f"  UPDATE headwater_tables SET last = last + 1 WHERE name = {text} AND ({moved});\n"
             f"  {_removal(tracking, 'OLD.', names.last, f'WHERE {moved}')};\n"
             f"  {names.step}\n  {names.number}\nEND"
@@ -153,7 +208,7 @@ def _keyed(tracking: Tracking, names: _Names) -> dict[str, str]:
             f"{_note(tracking, names, by_insert, uniques, replaced)}END"
         )
         bodies["insert"] = (
-            f"AFTER INSERT ON {table} BEGIN\n{_tell(names, by_insert, '1')}"
+            f"AFTER INSERT ON {table} BEGIN\n{_confirm(names, by_insert, '1')}"
             f"  {names.step}\n  {names.number}\nEND"
         )
     return bodies
@@ -178,8 +233,8 @@ def _note(
     return "".join(f"  {line};\n" for line in lines)
 
 
-def _tell(names: _Names, numbers: range, condition: str) -> str:
-    """Make the rows that were noted removals of now."""
+def _confirm(names: _Names, numbers: range, condition: str) -> str:
+    """Turn the rows that were noted into removals."""
     highest = f"(SELECT max(number) FROM headwater_removals WHERE table_name = {names.text})"
     return (
         f"  UPDATE headwater_removals SET number = {names.last} - number - {numbers[0] - 1}\n"
@@ -194,7 +249,7 @@ def _removal(tracking: Tracking, row: str, number: str, rest: str) -> str:
     def json(columns: Iterable[str]) -> str:
         # JSON cannot hold a BLOB, and a refused delete would be worse than its hexadecimal form.
         pairs = (
-            f"{_text(label(c))}, iif(typeof({row}{quote(c)}) = 'blob', "
+            f"{text(label(c))}, iif(typeof({row}{quote(c)}) = 'blob', "
             f"hex({row}{quote(c)}), {row}{quote(c)})"
             for c in columns
         )
@@ -202,7 +257,7 @@ def _removal(tracking: Tracking, row: str, number: str, rest: str) -> str:
 
     return (
         "INSERT INTO headwater_removals (table_name, number, key, old, at)\n"
-        f"  SELECT {_text(tracking.table)}, {number},\n"
+        f"  SELECT {text(tracking.table)}, {number},\n"
         f"    {json(tracking.key)},\n    {json((*tracking.kept, CHANGE))},\n"
         f"    strftime('%Y-%m-%d %H:%M:%f', 'now') {rest}"
     )
@@ -220,12 +275,3 @@ def _differs(columns: Iterable[str], one: str, other: str) -> str:
 def trigger_name(table: str, trigger: str) -> str:
     """The full name of one of a table's triggers."""
     return f"headwater_{table}_{trigger}"
-
-
-def quote(name: str) -> str:
-    """An identifier as SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

@@ -1,8 +1,8 @@
 """The statements that read a tracked table on SQLite. Each page is one statement: one snapshot.
 
-All have one form. ``picked`` finds the numbers of the changes that are wanted, from indexes alone;
-the registry's row of the table is joined to it, so that epoch, head and floor are of the same
-snapshot and arrive even when nothing is picked; then rows and removals are fetched by number.
+All have one form. ``picked`` finds the numbers of the wanted changes, from indexes alone. The
+table's row of ``headwater_tables`` is joined to it: epoch, head and floor are of the same snapshot,
+and come even when nothing is picked. Then rows and removals are fetched by number.
 """
 
 from __future__ import annotations
@@ -16,48 +16,48 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 
 from headwater.feeds.source import EVERYTHING, Filter, Window
-from headwater.sql.shape import Shape
-from headwater.sql.sqlite.moments import normal, text_of
-from headwater.sql.sqlite.place import RowPlace
-from headwater.sql.sqlite.schema import REMOVALS, TABLES, label, trigger_name, triggers
-from headwater.sql.tracked import CHANGE
+from headwater.sql.model import TableModel
+from headwater.sql.sqlite.place import RowPlace, moment_text, text_of
+from headwater.sql.sqlite.schema import label, trigger_name, triggers
+from headwater.sql.tracking import CHANGE, REMOVALS, TABLES
 
 __all__ = ["GONE", "LEFT", "PREFIX", "ROW", "Asked", "Query", "Statements"]
 
-# The kinds of what is picked: a row whose moment slipped out of the window, a row, a removal.
+# The kinds of changes: a row that left the window by time, a row, a removal.
 LEFT, ROW, GONE = 0, 1, 2
 
 # Columns before those of the model: epoch, last, floor, declared, number, kind, key, old, moment
 # the moment of the last row that left the window, retiring.
 PREFIX = 11
 
-# Each of these branches uses its own index; of more, one scan in the order of changes is cheaper.
-_MOST_BRANCHES = 16
+# Conjunctions of a filter that get a subquery each, with its own index. Of more, one scan in the
+# order of changes is cheaper.
+_MOST_CONJUNCTIONS = 16
 
-# What a statement of this module is; its rows are read by position.
+# A statement of this module; its rows are read by position.
 Query: TypeAlias = "sa.Select[*tuple[Any, ...]]"
 # A statement and its parameters.
 Asked: TypeAlias = "tuple[Query, dict[str, Any]]"
 Condition = sa.ColumnElement[bool]
 
-# Statements that are kept: building one takes longer than running it.
+# Statements in the cache: building one takes longer than running it.
 _KEPT = 512
 
 _NUMBER = sa.bindparam("number", type_=sa.BigInteger)
 _COUNT = sa.bindparam("count", type_=sa.Integer)
 _CUTOFF = sa.bindparam("cutoff", type_=sa.Text)  # moments up to it have left the window
-_EDGE = sa.bindparam("edge", type_=sa.Text)  # those up to it were told
+_EDGE = sa.bindparam("edge", type_=sa.Text)  # leavers up to it were sent
 _AMONG = sa.bindparam("among", type_=sa.BigInteger)
 
 
 class Statements:
     """Writes the statements of one table."""
 
-    def __init__(self, shape: Shape) -> None:
-        self._shape = shape
-        self._table = shape.table
-        self._number = shape.number
-        # Filters of the same form share their statements, whatever their values.
+    def __init__(self, model: TableModel) -> None:
+        self._model = model
+        self._table = model.table
+        self._number = model.number
+        # Filters of one form share their statements, whatever their values.
         self._newest = lru_cache(_KEPT)(self._build_newest)
         self._after = lru_cache(_KEPT)(self._build_after)
 
@@ -65,43 +65,39 @@ class Statements:
         """Epoch, last, floor, declaration, and how many of the table's triggers there are."""
         columns = ("type", "name", "tbl_name")
         found = sa.table("sqlite_master", *map(sa.column, columns)).c
-        names = [trigger_name(self._shape.name, one) for one in triggers(self._shape.tracking)]
+        names = [trigger_name(self._model.name, one) for one in triggers(self._model.tracking)]
         present = (
             sa.select(sa.func.count())
             .where(
                 found.type == "trigger",
                 found.name.in_(names),
-                # Those of a table that was renamed went with it.
-                sa.func.lower(found.tbl_name) == self._shape.name.lower(),
+                # The triggers of a renamed table went with it.
+                sa.func.lower(found.tbl_name) == self._model.name.lower(),
             )
             .scalar_subquery()
         )
         return sa.select(
             TABLES.c.epoch, TABLES.c.last, TABLES.c.floor, TABLES.c.declared, present
-        ).where(TABLES.c.name == self._shape.name)
+        ).where(TABLES.c.name == self._model.name)
 
     def newest(
         self, wanted: Filter, window: Window | None, now: datetime, count: int, below: int | None
     ) -> Asked:
         """The newest rows, or the newest below a number."""
         form, values = _form(wanted)
-        query = self._newest(form, _column(window), self._shape.window, below is not None)
+        query = self._newest(form, _column(window), self._model.window, below is not None)
         return query, {**values, **_values(window, now), "number": below, "count": count}
 
     def after(
         self, wanted: Filter, window: Window | None, now: datetime, count: int, place: RowPlace
     ) -> Asked:
-        """What happened after a place, in the order in which it is told."""
+        """What happened after a place, in the order in which it is sent."""
         edge = None
         if window is not None and place.told is not None:
             edge = text_of(place.told - window.length)
         form, known = _form(wanted)
         query = self._after(
-            form,
-            _column(window),
-            self._shape.window,
-            edge is not None,
-            place.among is not None,
+            form, _column(window), self._model.window, edge is not None, place.among is not None
         )
         among = place.number if place.among is None else place.among
         values = {"number": place.number, "count": count, "edge": edge, "among": among}
@@ -111,7 +107,7 @@ class Statements:
         """The key columns and the moment of each row in the window."""
         moment = self._moment(window.column)
         form, values = _form(wanted)
-        query = sa.select(*(self._shape.columns[name] for name in self._shape.key), moment).where(
+        query = sa.select(*(self._model.columns[name] for name in self._model.key), moment).where(
             self._matches(form), self._number > 0, moment > _CUTOFF
         )
         return query, {**values, **_values(window, now)}
@@ -132,7 +128,7 @@ class Statements:
         self, wanted: Filter, column: str | None, shown: str | None, told: bool, among: bool
     ) -> Query:
         parts = [self._rows(wanted, [self._number > _NUMBER])]
-        if self._shape.tracking.keyed:
+        if self._model.tracking.keyed:
             parts.append(self._removals(wanted, column if told else None))
         if column is not None:
             parts.append(self._leavers(wanted, column, told, among))
@@ -143,7 +139,7 @@ class Statements:
             columns = every.c
             ordered = sa.select(every).order_by(columns.kind > LEFT, columns.left, columns.number)
             picked = ordered.limit(_COUNT).subquery("picked")
-        return self._whole(picked, wanted, column, shown, removals=self._shape.tracking.keyed)
+        return self._whole(picked, wanted, column, shown, removals=self._model.tracking.keyed)
 
     def _whole(
         self,
@@ -154,7 +150,7 @@ class Statements:
         *,
         removals: bool,
     ) -> Query:
-        shape, found = self._shape, picked.c
+        model, found = self._model, picked.c
         joined = TABLES.outerjoin(picked, sa.true()).outerjoin(
             self._table, sa.and_(found.kind != GONE, self._number == found.number)
         )
@@ -163,7 +159,7 @@ class Statements:
                 REMOVALS,
                 sa.and_(
                     found.kind == GONE,
-                    REMOVALS.c.table_name == shape.name,
+                    REMOVALS.c.table_name == model.name,
                     REMOVALS.c.number == found.number,
                 ),
             )
@@ -192,10 +188,10 @@ class Statements:
                 moment.label("headwater_moment"),
                 last_left.label("headwater_last_left"),
                 TABLES.c.retiring,
-                *(each.label(f"headwater_{at}") for at, each in enumerate(shape.columns.values())),
+                *(each.label(f"headwater_{at}") for at, each in enumerate(model.columns.values())),
             )
             .select_from(joined)
-            .where(TABLES.c.name == shape.name)
+            .where(TABLES.c.name == model.name)
             .order_by(found.kind > LEFT, found.left, found.number)
         )
 
@@ -219,9 +215,9 @@ class Statements:
         every = [self._equal(conjunction) for conjunction in wanted.any_of]
         if len(every) == 1:
             return branch(*every[0])
-        if not 1 < len(every) <= _MOST_BRANCHES:
+        if not 1 < len(every) <= _MOST_CONJUNCTIONS:
             return branch(sa.or_(sa.false(), *(sa.and_(*each) for each in every)))
-        # A row may match several of them: UNION leaves out what is equal, and numbers are unique.
+        # A row may match several of them: UNION removes equal rows, and numbers are unique.
         union = sa.union(*(sa.select(branch(*each).subquery()) for each in every)).subquery()
         number = union.c.number
         return sa.select(union).order_by(number.desc() if descending else number).limit(_COUNT)
@@ -230,7 +226,7 @@ class Statements:
         every = [
             sa.and_(
                 *(
-                    sa.type_coerce(self._old(name), self._shape.columns[name].type)
+                    sa.type_coerce(self._old(name), self._model.columns[name].type)
                     == self._value(name, value)
                     for name, value in conjunction
                 )
@@ -240,12 +236,12 @@ class Statements:
             for conjunction in wanted.any_of
         ]
         conditions: list[Condition] = [
-            REMOVALS.c.table_name == self._shape.name,
+            REMOVALS.c.table_name == self._model.name,
             REMOVALS.c.number > _NUMBER,
             sa.or_(sa.false(), *every),
         ]
         if told is not None:
-            conditions.append(sa.not_(self._told_before(told)))
+            conditions.append(sa.not_(self._left_before(told)))
         return (
             sa.select(
                 REMOVALS.c.number.label("number"),
@@ -257,10 +253,10 @@ class Statements:
             .limit(_COUNT)
         )
 
-    def _told_before(self, column: str) -> Condition:
-        """A row that the client had seen leave the window before it was removed."""
+    def _left_before(self, column: str) -> Condition:
+        """The row had left the client's window before it was removed."""
         number = sa.func.json_extract(REMOVALS.c.old, f'$."{CHANGE}"', type_=sa.BigInteger)
-        moment = normal(self._old(column))
+        moment = moment_text(self._old(column))
         return sa.func.coalesce(
             sa.and_(
                 number <= _NUMBER,
@@ -300,31 +296,31 @@ class Statements:
 
     def _equal(self, conjunction: Sequence[tuple[str, Any]]) -> list[Condition]:
         return [
-            self._shape.columns[name] == self._value(name, value) for name, value in conjunction
+            self._model.columns[name] == self._value(name, value) for name, value in conjunction
         ]
 
     def _value(self, name: str, value: Any) -> Any:
         if isinstance(value, _Slot):
-            return sa.bindparam(value.name, type_=self._shape.columns[name].type)
+            return sa.bindparam(value.name, type_=self._model.columns[name].type)
         return value
 
     def _moment(self, name: str) -> sa.ColumnElement[str]:
-        return normal(sa.type_coerce(self._shape.columns[name], sa.Text))
+        return moment_text(sa.type_coerce(self._model.columns[name], sa.Text))
 
     def _old(self, name: str) -> sa.ColumnElement[Any]:
-        path = f'$."{label(self._shape.columns[name].name)}"'
+        path = f'$."{label(self._model.columns[name].name)}"'
         return sa.func.json_extract(REMOVALS.c.old, path, type_=sa.Text)
 
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """Where a value of a filter goes."""
+    """The place of a filter's value in a statement."""
 
     name: str
 
 
 def _form(wanted: Filter) -> tuple[Filter, dict[str, Any]]:
-    """A filter without its values, which is the same for a feed's many users, and the values."""
+    """A filter without its values, equal for all users of a feed, and the values."""
     if () in wanted.any_of:
         return EVERYTHING, {}
     values: dict[str, Any] = {}

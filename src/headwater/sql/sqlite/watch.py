@@ -1,240 +1,103 @@
-"""Notices commits: of this process at once, of others by ``PRAGMA data_version``.
+"""Watches a SQLite file for commits: one thread for all its tables and event logs.
 
-One thread per database file and process looks at the file while anything of it is followed, with
-a plain ``sqlite3`` connection: the pragma takes some microseconds. It looks when the file was
-written to, where the kernel says so, and every 50 ms in any case. The registry of tables tells
-which tails a commit concerns, so that a busy table does not wake the tails of quiet ones.
+A commit of this process wakes its readers at once. The thread finds commits of other processes by
+``PRAGMA data_version``, which takes some microseconds. It looks when Linux's inotify reports a
+write, and every 50 ms in any case. After a commit it reads where each table and log is, so that a
+busy table does not wake the readers of quiet ones.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sqlite3
 import threading
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from headwater.feeds.source import Place
-from headwater.sql.commits import Commits, commits_of
-from headwater.sql.reader import Follow, Head
-from headwater.sql.sqlite.looks import Looks, ReplacedError
-from headwater.sql.sqlite.place import RowPlace
+from headwater.sql.commits import commits_of
+from headwater.sql.reader import CommitWatch
+from headwater.sql.sqlite.connections import file_of, identity_of
+from headwater.sql.sqlite.schedule import Schedule
 
-__all__ = ["INTERVAL", "file_of", "follow", "locked"]
+__all__ = ["INTERVAL", "State", "Watched"]
 
 logger = logging.getLogger("headwater.sql")
 
-# Seconds between two looks that need no hint: without hints, a row of another program waits 25 ms
-# on average.
+# Seconds between two looks without a hint. Without inotify a row of another process waits 25 ms on
+# average.
 INTERVAL = 0.05
 # Seconds until the next look while the file cannot be read.
 _RETRY = 0.25
-
-# Epoch, last number, floor, retiring; None when the registry does not have the table.
-State = tuple[str, int, int, int | None] | None
-
-
-def file_of(engine: sa.Engine) -> str | None:
-    """The absolute path of an engine's database file; None for one in memory."""
-    name = engine.url.database or ""
-    query = engine.url.query
-    if name.startswith("file:"):
-        name = name.removeprefix("file:").partition("?")[0]
-        if name.startswith("//"):
-            name = "/" + name[2:].partition("/")[2]
-    if name in ("", ":memory:") or query.get("mode") == "memory" or query.get("vfs") == "memdb":
-        return None
-    return os.path.abspath(name)  # noqa: PTH100 - resolve() would follow links and touch the disk
+# Where a table or log is: what changes with each commit to it. None if the file does not have it.
+State = tuple[Any, ...] | None
 
 
-def locked(error: Exception) -> bool:
-    """Whether a look failed only because somebody writes, as without a write-ahead log."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY
+class Watched(CommitWatch):
+    """One reader of a table or an event log, which the watch of its file wakes.
 
+    Arguments:
+        engines: those of this process that write. The first one reads, and names the file.
+        table: commits of this process wake it when their statements name this table.
+        wake: called in the event loop when there may be something new.
 
-class _Follower:
-    """One tail of a watch, as the watch's thread sees it."""
+    Attributes:
+        query: SQL whose rows are names with their states.
+        name: which of the rows is this reader's.
+        wake_on_failure: wake it too when the file cannot be read.
+    """
 
-    __slots__ = ("_known", "_reach", "_seen", "_wake", "commits", "loop", "table")
+    query: ClassVar[str]
+    wake_on_failure: ClassVar[bool] = False
 
     def __init__(
-        self,
-        table: str,
-        commits: Sequence[Commits],
-        wake: Callable[[], None],
-        known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None,
+        self, engines: Sequence[sa.Engine], table: str, wake: Callable[[], None], name: str
     ) -> None:
-        self.table = table
-        self.commits = commits
+        self.name = name
+        self.wake = wake
         self.loop = asyncio.get_running_loop()
-        self._wake = wake
-        self._known = known
-        self._reach = reach
-        self._seen: State | object = self  # none of them
+        self._path = file_of(engines[0])
+        self._commits = [commits_of(engine) for engine in engines]
+        # In memory nothing else reports what a cascade or a trigger wrote: any commit counts.
+        named = None if self._path is None else table
+        self._ends = [commits.add(named, wake, self.loop) for commits in self._commits]
+        self._stopped = False
+        if self._path is not None:
+            _join(self._path, self)
 
-    def place(self) -> RowPlace | None:
-        """Where the tail is."""
-        head = self._known()
-        return head.place if head is not None and isinstance(head.place, RowPlace) else None
+    @abstractmethod
+    def position(self) -> Any:
+        """Where the reader is. Called in the watch's thread, before the state is read."""
 
-    def anew(self) -> None:
-        """Wake the tail: the file has just been opened."""
-        self._seen = self
-        self._call(self._wake)
-
-    def tell(self, state: State, before: RowPlace | None) -> None:
-        """Wake the tail, unless it has read what was committed already.
+    @abstractmethod
+    def on_state(self, state: State, before: Any) -> Callable[[], None] | None:
+        """Compare a new state with the reader. Called in the watch's thread.
 
         Arguments:
-            state: what the registry says of its table.
-            before: where the tail was before the registry was read.
+            state: of its table or log.
+            before: what ``position`` returned before the state was read.
+
+        Returns what to call in the event loop; None if the reader has it already.
         """
-        if state == self._seen:
-            return
-        self._seen = state
-        head, call = self._known(), self._wake
-        if state is not None and head is not None and state[0] == head.epoch and state[3] is None:
-            place, now = RowPlace(state[1]), self.place()
-            if now is not None and (before is None or place.includes(before)):
-                if now.includes(place):
-                    return
-                if self._reach is not None:
-                    call = partial(self._reach, place)
-        self._call(call)
 
-    def _call(self, call: Callable[[], None]) -> None:
-        with suppress(RuntimeError):  # the loop is closed; noticed after this look
-            self.loop.call_soon_threadsafe(call)
+    def on_opened(self) -> None:
+        """The file was opened, and may be another one. Called in the watch's thread."""
 
+    @property
+    def writing(self) -> bool:
+        """Whether this process is writing through one of the engines just now."""
+        return any(commits.writing for commits in self._commits)
 
-class _Watch:
-    """The thread that looks at one file."""
-
-    def __init__(self, path: str, interval: float) -> None:
-        self._path = path
-        self._followers: dict[object, _Follower] = {}
-        self._stopping = False
-        self._looks = Looks(path, interval, self._own)
-        self._ended: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
-        self._connection: sqlite3.Connection | None = None
-        self._identity: tuple[int, int] | None = None
-        self._version: int | None = None
-        self._thread = threading.Thread(
-            target=self._run, name=f"headwater watch {Path(path).name}", daemon=True
-        )
-
-    def start(self) -> None:
-        self._thread.start()
-
-    # The two below are called with the lock of all watches held.
-
-    def add(self, token: object, follower: _Follower) -> None:
-        self._followers[token] = follower
-
-    def remove(self, token: object) -> asyncio.Future[None] | None:
-        """Returns what is done when the thread has ended, for the last follower."""
-        self._followers.pop(token, None)
-        if self._followers:
-            return None
-        loop = asyncio.get_running_loop()
-        ended = loop.create_future()
-        self._ended.append((loop, ended))
-        self._stopping = True
-        self._looks.stop()
-        return ended
-
-    def _own(self) -> bool:
-        # There is one writer at a time: while it is this process nobody else commits.
-        with _lock:
-            return any(one.writing for each in self._followers.values() for one in each.commits)
-
-    def _run(self) -> None:
-        looks = self._looks
-        while looks.wait():
-            try:
-                looks.looked(changed=self._look())
-            except ReplacedError:
-                self._close()
-                looks.failed()
-            except (OSError, sqlite3.Error) as error:
-                if looks.hinted and locked(error):
-                    looks.looked(changed=False)
-                    continue
-                # Away, locked or being replaced. The tails say so when they fail to read.
-                logger.debug("%s cannot be watched: %s", self._path, error)
-                self._close()
-                looks.failed(_RETRY)
-            with _lock:
-                for token, follower in tuple(self._followers.items()):
-                    if follower.loop.is_closed():
-                        del self._followers[token]
-                if not self._followers and not self._stopping:
-                    looks.stop()
-                    if _watches.get(self._path) is self:
-                        del _watches[self._path]
-        self._close()
-        looks.close()
-        with _lock:
-            for loop, ended in self._ended:
-                with suppress(RuntimeError):
-                    loop.call_soon_threadsafe(_finish, ended)
-
-    def _look(self) -> bool:
-        """Returns whether anything was committed since the last look."""
-        status = Path(self._path).stat()
-        identity = (status.st_dev, status.st_ino)
-        if self._connection is None or identity != self._identity:
-            if self._connection is not None and self._looks.hinted:
-                raise ReplacedError(self._path)
-            self._close()
-            self._connection = sqlite3.connect(
-                f"{Path(self._path).as_uri()}?mode=rw", uri=True, timeout=0, isolation_level=None
-            )
-            self._identity = identity
-            self._looks.opened()
-            with _lock:
-                for follower in self._followers.values():
-                    follower.anew()
-        version = self._connection.execute("PRAGMA data_version").fetchall()[0][0]
-        if version == self._version:
-            return False
-        with _lock:
-            were = [(each, each.place()) for each in self._followers.values()]
-        rows = self._connection.execute(
-            "SELECT name, epoch, last, floor, retiring FROM headwater_tables"
-        ).fetchall()
-        self._version = version
-        states: dict[str, State] = {name: tuple(state) for name, *state in rows}
-        with _lock:
-            for follower, place in were:
-                follower.tell(states.get(follower.table), place)
-        return True
-
-    def _close(self) -> None:
-        connection, self._connection, self._version = self._connection, None, None
-        if connection is not None:
-            connection.close()
-
-
-_lock = threading.Lock()
-_watches: dict[str, _Watch] = {}
-
-
-class _SQLiteFollow(Follow):
-    """What ``follow`` started."""
-
-    def __init__(self, path: str | None, ends: Sequence[Callable[[], None]]) -> None:
-        self._path = path
-        self._ends = ends
-        self._stopped = False
+    def call(self, call: Callable[[], None] | None) -> None:
+        """Call something in the event loop, from the watch's thread."""
+        if call is not None:
+            with suppress(RuntimeError):  # the loop is closed; the watch notices it
+                self.loop.call_soon_threadsafe(call)
 
     async def stop(self) -> None:
         if self._stopped:
@@ -242,48 +105,158 @@ class _SQLiteFollow(Follow):
         self._stopped = True
         for end in self._ends:
             end()
-        if self._path is None:
-            return
-        with _lock:
-            watch = _watches[self._path]
-            ended = watch.remove(self)
-            if ended is not None:
-                del _watches[self._path]
+        ended = None if self._path is None else _leave(self._path, self)
         if ended is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(2.0):
                     await ended
 
 
-def follow(
-    engines: Sequence[sa.Engine],
-    table: str,
-    wake: Callable[[], None],
-    known: Callable[[], Head | None],
-    reach: Callable[[Place], None] | None = None,
-) -> Follow:
-    """As ``Reader.follow``. The first engine is the one that is read; all are listened to."""
-    loop = asyncio.get_running_loop()
-    path = file_of(engines[0])
+class _ReplacedError(OSError):
+    """There is another file at the path."""
 
-    def committed() -> None:
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(wake)
 
-    # Without a file nobody would notice what a cascade or another trigger wrote.
-    named = None if path is None else table
-    commits = [commits_of(one) for one in engines]
-    following = _SQLiteFollow(path, [one.add(named, committed) for one in commits])
-    if path is not None:
+class _FileWatch:
+    """The thread that watches one file. The lock of all watches guards ``readers``."""
+
+    def __init__(self, path: str) -> None:
+        self.readers: list[Watched] = []
+        self._path = path
+        self._stopping = False
+        self._schedule = Schedule(path, INTERVAL, self._writing)
+        self._ended: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self._version: int | None = None
+        name = f"headwater watch {Path(path).name}"
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def stop(self) -> asyncio.Future[None]:
+        """End the thread. Returns a future that is done when it has ended."""
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        self._ended = (loop, ended)
+        self._stopping = True
+        self._schedule.stop()
+        return ended
+
+    def _writing(self) -> bool:
+        # SQLite has one writer at a time: while it is this process, nobody else commits.
         with _lock:
-            watch = _watches.get(path)
-            fresh = watch is None
-            if watch is None:
-                watch = _watches[path] = _Watch(path, INTERVAL)
-            watch.add(following, _Follower(table, commits, wake, known, reach))
-            if fresh:
-                watch.start()
-    return following
+            return any(reader.writing for reader in self.readers)
+
+    def _run(self) -> None:
+        schedule = self._schedule
+        while schedule.wait():
+            try:
+                schedule.looked(changed=self._look())
+            except _ReplacedError:
+                self._close()
+                schedule.failed()
+            except (OSError, sqlite3.Error) as error:
+                if schedule.hinted and _is_busy(error):
+                    schedule.looked(changed=False)
+                    continue
+                # The file is away, locked or being replaced. A reader that reads says so.
+                logger.debug("%s cannot be watched: %s", self._path, error)
+                self._close()
+                for reader in self._present():
+                    if reader.wake_on_failure:
+                        reader.call(reader.wake)
+                schedule.failed(_RETRY)
+            self._drop_closed_loops()
+        self._close()
+        schedule.close()
+        with _lock:
+            if self._ended is not None:
+                loop, ended = self._ended
+                with suppress(RuntimeError):
+                    loop.call_soon_threadsafe(_finish, ended)
+
+    def _look(self) -> bool:
+        """Returns whether anything was committed since the last look."""
+        connection = self._opened()
+        version = connection.execute("PRAGMA data_version").fetchall()[0][0]
+        if version == self._version:
+            return False
+        found = [(reader, reader.position()) for reader in self._present()]
+        states = {query: _states(connection, query) for query in {one.query for one, _ in found}}
+        self._version = version
+        for reader, before in found:
+            reader.call(reader.on_state(states[reader.query].get(reader.name), before))
+        return True
+
+    def _opened(self) -> sqlite3.Connection:
+        identity = identity_of(self._path)
+        if self._connection is None or identity != self._identity:
+            if self._connection is not None and self._schedule.hinted:
+                raise _ReplacedError(self._path)
+            self._close()
+            self._connection = sqlite3.connect(
+                f"{Path(self._path).as_uri()}?mode=rw", uri=True, timeout=0, isolation_level=None
+            )
+            self._identity = identity
+            self._schedule.opened()
+            for reader in self._present():
+                reader.on_opened()
+        return self._connection
+
+    def _close(self) -> None:
+        connection, self._connection, self._version = self._connection, None, None
+        if connection is not None:
+            connection.close()
+
+    def _present(self) -> list[Watched]:
+        with _lock:
+            return list(self.readers)
+
+    def _drop_closed_loops(self) -> None:
+        with _lock:
+            self.readers = [each for each in self.readers if not each.loop.is_closed()]
+            if not self.readers and not self._stopping:
+                self._schedule.stop()
+                if _watches.get(self._path) is self:
+                    del _watches[self._path]
+
+
+_lock = threading.Lock()
+_watches: dict[str, _FileWatch] = {}
+
+
+def _join(path: str, reader: Watched) -> None:
+    with _lock:
+        watch = _watches.get(path)
+        if watch is None:
+            watch = _watches[path] = _FileWatch(path)
+        watch.readers.append(reader)
+
+
+def _leave(path: str, reader: Watched) -> asyncio.Future[None] | None:
+    with _lock:
+        watch = _watches.get(path)
+        if watch is None or reader not in watch.readers:
+            return None
+        watch.readers.remove(reader)
+        if watch.readers:
+            return None
+        del _watches[path]
+        return watch.stop()
+
+
+def _states(connection: sqlite3.Connection, query: str) -> dict[str, State]:
+    try:
+        rows = connection.execute(query).fetchall()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+        return {}  # the table is missing
+    return {name: tuple(state) for name, *state in rows}
+
+
+def _is_busy(error: Exception) -> bool:
+    """Whether a look failed only because somebody writes, as without a write-ahead log."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _finish(ended: asyncio.Future[None]) -> None:

@@ -1,1 +1,1 @@
-"""Tables that cannot be changed: by a date-time and the key, reading the last seconds again."""
+"""Tables that cannot be changed: read by a date-time and the key."""

@@ -83,7 +83,7 @@ class KeysetPlace:
         both = {**base.seen, **self.seen}
         return KeysetPlace(until, _later(both, until), last=self.last)
 
-    def at(self, told: datetime | None, /) -> KeysetPlace:  # noqa: ARG002 - there are no windows
+    def at(self, told: datetime | None, /) -> KeysetPlace:  # noqa: ARG002 - no windows
         return self
 
     def __str__(self) -> str:
@@ -159,7 +159,7 @@ class Sent:
 
 
 def mark_of(key: str) -> str:
-    """Six characters that tell a row from some hundred others."""
+    """Six characters that distinguish a row from some hundred others."""
     digest = hashlib.blake2s(key.encode(), digest_size=5).digest()
     return urlsafe_b64encode(digest).decode()[:_MARK]
 

@@ -1,46 +1,32 @@
-"""Reads a table that has nothing of Headwater: in the order of a date-time and the primary key.
+"""Reads a table without tracking: in the order of a date-time and the primary key.
 
-A row whose moment is older than what was read already, because its transaction took longer or its
-clock was behind, is found as long as it is not more than ``reread`` late: each read begins that
-much before the newest row, and leaves out what was told.
+A row may be committed after rows with later moments: its transaction was long, or its clock was
+behind. Each read begins ``reread`` before the newest row and leaves out what was sent already, so
+it finds rows that are at most that late.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Hashable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headwater.errors import DeclarationError, PositionError, SourceUnavailableError, UsageError
+from headwater.errors import DeclarationError, PositionError, UsageError
 from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place, Window
-from headwater.sql.postgresql import faults as postgresql_faults
+from headwater.sql.model import TableModel, as_utc, date_time_type
 from headwater.sql.postgresql.revision import revision_of
-from headwater.sql.postgresql.watch import follow_channel
-from headwater.sql.reader import Batch, Follow, Following, Head, Reader
-from headwater.sql.shape import Shape, as_utc
-from headwater.sql.sqlite import faults as sqlite_faults
-from headwater.sql.sqlite.direct import Direct
-from headwater.sql.sqlite.moments import moment_of, normal, text_of
-from headwater.sql.sqlite.watch import file_of
+from headwater.sql.postgresql.watch import watch_channel
+from headwater.sql.reader import ChangeBatch, ClosingWatch, CommitWatch, Head, Row, TableReader
+from headwater.sql.sqlite.connections import ReadConnection, file_of
+from headwater.sql.sqlite.place import moment_of, moment_text, text_of
 from headwater.sql.untracked.place import MOST, KeysetPlace, RowAt, Sent
 
 __all__ = ["UntrackedReader"]
-
-Row = Sequence[Any]
 
 # Before all moments that a row can have.
 _BEGINNING = KeysetPlace(datetime(1, 1, 1, tzinfo=UTC))
@@ -48,21 +34,21 @@ _BEGINNING = KeysetPlace(datetime(1, 1, 1, tzinfo=UTC))
 _READ = 500
 
 
-class UntrackedReader(Reader):
+class UntrackedReader(TableReader):
     """One untracked table.
 
     Arguments:
         column: the attribute of the date-time that rows are ordered by.
-        reread: how late a row may come.
+        reread: how late a row may be committed.
     """
 
     def __init__(
         self,
         engine: AsyncEngine,
-        shape: Shape,
+        model: TableModel,
         column: str,
         reread: timedelta,
-        listen: Sequence[sa.Engine] = (),
+        listen: Sequence[AsyncEngine | sa.Engine] = (),
     ) -> None:
         if engine.dialect.name not in ("sqlite", "postgresql"):
             raise DeclarationError(
@@ -70,25 +56,20 @@ class UntrackedReader(Reader):
             )
         if reread < timedelta(0):
             raise DeclarationError(f"reread={reread} must not be negative")
-        self.shape = shape
-        self._listen = (engine.sync_engine, *listen)
-        self._engine = engine
+        super().__init__(engine, model, listen)
         self._reread = reread
-        self._name = f"table {shape.name}"
         self._lite = engine.dialect.name == "sqlite"
-        kind: Any = shape.check_moment(column).type
-        if isinstance(kind, sa.types.TypeDecorator):
-            kind = kind.impl_instance
-        self._zone = bool(kind.timezone)
-        stored = shape.columns[column]
+        stored = model.check_moment(column)
+        kind = date_time_type(stored)
+        self._zone = kind is not None and bool(kind.timezone)
         self._moment: sa.ColumnElement[Any] = (
-            normal(sa.type_coerce(stored, sa.Text))
+            moment_text(sa.type_coerce(stored, sa.Text))
             if self._lite
             else sa.type_coerce(stored, sa.DateTime(timezone=self._zone))
         )
-        self._keys = [shape.columns[name] for name in shape.key]
+        self._keys = [model.columns[name] for name in model.key]
         self._recent: dict[str, datetime | None] = {}
-        # While it is followed.
+        # While the tail is attached.
         self._ask_revision: Callable[[], Awaitable[Hashable | None]] | None = None
 
     def parse(self, text: str) -> KeysetPlace:
@@ -106,30 +87,24 @@ class UntrackedReader(Reader):
 
     async def batch(
         self,
-        epoch: str,  # noqa: ARG002 - it knows of one only
+        epoch: str,  # noqa: ARG002 - it has only one
         after: Place,
         limit: int,
         *,
-        trimmed: int = 0,  # noqa: ARG002 - it trims nothing
-    ) -> Batch:
-        page = await self._after(EVERYTHING, limit, _own(after))
-        return Batch(page.changes, page.end, page.has_more)
+        trimmed: int = 0,  # noqa: ARG002 - nothing is trimmed
+    ) -> ChangeBatch:
+        page = await self.page_after(EVERYTHING, None, limit, after)
+        return ChangeBatch(page.changes, page.end, page.has_more)
 
-    async def page(
+    async def page_before(
         self,
         wanted: Filter,
         window: Window | None,  # noqa: ARG002 - only keyed tables have one
         limit: int,
-        *,
-        after: Place | None = None,
-        before: Place | None = None,
+        before: Place | None,
     ) -> Page:
-        if limit < 1:
-            raise UsageError(f"limit={limit} must be at least 1")
-        if after is not None:
-            return await self._after(wanted, limit, _own(after))
-        # Who is shown the newest has what was there before: asked first, so that nothing between
-        # the two is taken for told.
+        # The client of a page has what was there before it. Read first, so that the end does not
+        # include a row that is committed between the two reads.
         end = await self._latest()
         conditions = [self._matches(wanted)]
         place = None if before is None else _own(before)
@@ -147,10 +122,17 @@ class UntrackedReader(Reader):
         start = KeysetPlace(end.until, after=found[0][0]) if found else _past(end)
         return Page(changes, start, end, len(rows) > limit, self._epoch)
 
-    async def _after(self, wanted: Filter, limit: int, place: KeysetPlace) -> Page:
+    async def page_after(
+        self,
+        wanted: Filter,
+        window: Window | None,  # noqa: ARG002 - only keyed tables have one
+        limit: int,
+        after: Place,
+    ) -> Page:
+        place = _own(after)
         changes: list[Change] = []
         if place.after is not None:
-            # From the past: on in the order, then as everybody.
+            # From a page of the past: first the rest in the order, then as from the newest page.
             end = await self._latest()
             one, other = self._tuples(place.after)
             rows = await self._read(
@@ -170,7 +152,7 @@ class UntrackedReader(Reader):
             )
             more = len(rows) > _READ + len(place.seen)
             found = [self._row(row) for row in rows]
-            # Moments of what it has: those that it named, and what is gone since it was told.
+            # The moments of what the client has: of marks in its place, and of rows deleted since.
             seen = {at.mark: at.moment for at, _ in found if at.mark in place.seen}
             gone = {} if more else {m: at for m, at in known.items() if m not in place.seen}
             here = {at.mark for at, _ in found}
@@ -191,70 +173,58 @@ class UntrackedReader(Reader):
                 self._note(found, end)
                 return Page(changes, _start(changes, end), end, False, self._epoch)
 
-    async def members(
-        self,
-        wanted: Filter,  # noqa: ARG002 - as above
-        window: Window,  # noqa: ARG002 - as above
-    ) -> Sequence[tuple[Mapping[str, Any], datetime]]:
-        return ()
-
-    async def trim(
-        self,
-        *,
-        max_age: timedelta | None,
-        column: str | None,
-        max_count: int | None,
-        grace: float,
-    ) -> int:
-        del max_age, column, max_count, grace
+    def trimming(self, *_: object) -> NoReturn:
         raise DeclarationError(
             f"{self._name} is not tracked: Headwater removes nothing from it. Delete its rows "
-            "yourself; positions before them are not told as expired"
+            "yourself; positions before them do not expire"
         )
 
-    def follow(
+    def watch_commits(
         self,
         wake: Callable[[], None],
         known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,  # noqa: ARG002 - it is not known
-    ) -> Follow:
+        reach: Callable[[Place], None] | None = None,  # noqa: ARG002 - a watch knows no place
+    ) -> CommitWatch:
         def place() -> object:
             head = known()
             return None if head is None else str(head.place)
 
-        watch = follow_channel(
-            self._engine, None, self.shape.table.name, wake, place, listen=self._listen
+        watch = watch_channel(
+            self.engine, None, self.model.table.name, wake, place, writers=self._writers
         )
         if not self._lite:
-            revision = revision_of(self._engine)
-            self._ask_revision, close = revision.ask, revision.let_go
-        elif file_of(self._engine.sync_engine) is not None:
-            direct = Direct(self._engine)
-            self._ask_revision, close = direct.version, direct.close
+            revision = revision_of(self.engine)
+            self._ask_revision, free = revision.ask, revision.release
+        elif file_of(self.engine.sync_engine) is not None:
+            connection = ReadConnection(self.engine)
+            self._ask_revision, free = connection.version, connection.close
         else:
             return watch
 
-        def done() -> Awaitable[None]:
+        def close() -> Awaitable[None]:
             self._ask_revision = None
-            return close()
+            return free()
 
-        return Following(watch, done)
+        return ClosingWatch(watch, close)
 
     async def revision(self) -> Hashable | None:
         ask = self._ask_revision
         if ask is None:
             return None
-        with self._translated():
+        try:
             return await ask()
+        except Exception as error:
+            self._raise_unavailable(error)
+            raise
 
     @property
     def _epoch(self) -> str:
-        """There is no telling one life of the table from another."""
-        name = f"{self.shape.tracking.name} {self._moment}"
+        """Always the same: nothing distinguishes one life of the table from another."""
+        name = f"{self.model.tracking.name} {self._moment}"
         return hashlib.blake2s(name.encode(), digest_size=6).hexdigest()
 
     async def _latest(self) -> KeysetPlace:
-        """Where a client is that was told all that is there."""
+        """The place of a client that has all rows."""
         known = dict(self._recent)
         order = [part.desc() for part in (self._moment, *self._keys)]
         rows = await self._read([], order, MOST)
@@ -276,7 +246,9 @@ class UntrackedReader(Reader):
         order: Sequence[sa.ColumnElement[Any]],
         count: int,
     ) -> Sequence[Row]:
-        columns = [column.label(f"headwater_{n}") for n, column in enumerate(self._columns())]
+        columns = [
+            column.label(f"headwater_{n}") for n, column in enumerate(self.model.columns.values())
+        ]
         query = (
             sa.select(
                 self._moment.label("headwater_moment"),
@@ -290,41 +262,21 @@ class UntrackedReader(Reader):
             .order_by(*order)
             .limit(count)
         )
-        async with self._connected() as connection:
+        async with self.connected() as connection:
             rows: Sequence[Row] = (await connection.execute(query)).all()
             return rows
-
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[AsyncConnection]:
-        with self._translated():
-            async with self._engine.connect() as connection:
-                yield connection
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        faults = sqlite_faults if self._lite else postgresql_faults
-        try:
-            yield
-        except Exception as error:
-            said = faults.unavailable(error)
-            if said is None:
-                raise
-            raise SourceUnavailableError(self._name, said) from error
-
-    def _columns(self) -> Sequence[sa.ColumnElement[Any]]:
-        return tuple(self.shape.columns.values())
 
     def _row(self, row: Row) -> tuple[RowAt, dict[str, Any]]:
         moment = moment_of(row[0]) if self._lite else as_utc(row[0])
         assert moment is not None
         width = 1 + len(self._keys)
-        values = dict(zip(self.shape.columns, row[width:], strict=True))
+        values = dict(zip(self.model.columns, row[width:], strict=True))
         return RowAt(moment, json.dumps(list(row[1:width]))), values
 
     def _matches(self, wanted: Filter) -> sa.ColumnElement[bool]:
         if () in wanted.any_of:
             return sa.true()
-        columns = self.shape.columns
+        columns = self.model.columns
         each = (sa.and_(*(columns[name] == value for name, value in one)) for one in wanted.any_of)
         return sa.or_(sa.false(), *each)
 

@@ -1,4 +1,4 @@
-"""The branches of a statement: each finds one kind of changes through its own index."""
+"""The subqueries of a statement: each finds one kind of changes through its own index."""
 
 from __future__ import annotations
 
@@ -9,77 +9,72 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 
 from headwater.feeds.source import Filter
-from headwater.sql.own import REMOVALS
-from headwater.sql.postgresql import lacking
-from headwater.sql.postgresql.facts import bound
+from headwater.sql.model import TableModel, date_time_type
+from headwater.sql.postgresql.conditions import Condition, above, bound, had, running
 from headwater.sql.postgresql.place import GONE, ROW
 from headwater.sql.postgresql.types import as_xid
-from headwater.sql.shape import Shape
-from headwater.sql.tracked import CHANGE, ORDER
+from headwater.sql.tracking import CHANGE, ORDER, REMOVALS
 
-__all__ = ["COUNT", "LEFT", "Branches", "Condition", "Query", "order_of"]
+__all__ = ["COUNT", "LEFT", "Query", "Subqueries", "order_of"]
 
-# A row whose moment slipped out of the window: told before everything else.
+# The kind of a row that left the window by time: sent before everything else.
 LEFT = -1
 
-# Each of these branches uses its own index; of more, one scan in the order of changes is cheaper.
-_MOST_BRANCHES = 16
+# Conjunctions of a filter that get a subquery each, with its own index. Of more, one scan in the
+# order of changes is cheaper.
+_MOST_CONJUNCTIONS = 16
 
 Query: TypeAlias = "sa.Select[*tuple[Any, ...]]"
-Condition = sa.ColumnElement[bool]
-
 COUNT = sa.bindparam("count", type_=sa.Integer)
 
 
-class Branches:
-    """Writes the branches for one table; all have the columns of ``order_of`` and are limited."""
+class Subqueries:
+    """Writes the subqueries of one table. All have the columns of ``order_of`` and a limit."""
 
-    def __init__(self, shape: Shape, *, total: bool) -> None:
-        self._shape = shape
+    def __init__(self, model: TableModel, *, total: bool) -> None:
+        self._model = model
         self._total = total
-        self.keys = [shape.columns[name] for name in shape.key]
+        self.keys = [model.columns[name] for name in model.key]
 
     def newest(self, wanted: Filter, column: str | None, kind: str) -> Query:
         """The newest rows; ``kind`` says whether those before a place, with it, with a key."""
-        shape = self._shape
-        extra: list[Condition] = [shape.number < bound(self._total)]
+        model = self._model
+        extra: list[Condition] = [model.number < bound(self._total)]
         if kind:
             keys = self.keys if kind.endswith("key") else ()
-            one, other = lacking.above(
-                (shape.number, shape.order), "below_xid", "below_number", keys, "below_key"
+            one, other = above(
+                (model.number, model.order), "below_xid", "below_number", keys, "below_key"
             )
             extra.append(one <= other if kind.startswith("past") else one < other)
         if column is not None:
             extra.append(self.moment(column) > self.parameter("cutoff", column))
-        down = [part.desc() for part in (shape.number, shape.order, *self.keys)]
+        down = [part.desc() for part in (model.number, model.order, *self.keys)]
         found = [
             self._row().where(*each, *extra).order_by(*down).limit(COUNT)
             for each in self._conjunctions(wanted)
         ]
         if len(found) == 1:
             return found[0]
-        # A row may match several of them: UNION leaves out what is equal.
+        # A row may match several of them: UNION removes equal rows.
         every = sa.union(*(sa.select(one.subquery()) for one in found)).subquery()
         return sa.select(every).order_by(*(part.desc() for part in order_of(every))).limit(COUNT)
 
     def rows(self, wanted: Filter, *, ran: bool, older: bool) -> Query:
         """The rows that a client lacks."""
-        shape, conjunctions = self._shape, self._conjunctions(wanted)
+        model, conjunctions = self._model, self._conjunctions(wanted)
         keys = self.keys if older else ()
-        one, other = lacking.above(
-            (shape.number, shape.order), "xmax", "row_least", keys, "top_key"
-        )
+        one, other = above((model.number, model.order), "xmax", "row_least", keys, "top_key")
         found = [
             self._row()
-            .where(*each, one > other, shape.number < bound(self._total))
-            .order_by(shape.number, shape.order, *self.keys)
+            .where(*each, one > other, model.number < bound(self._total))
+            .order_by(model.number, model.order, *self.keys)
             .limit(COUNT)
             for each in conjunctions
         ]
         if ran:
-            pending = lacking.running("row_lows")
+            pending = running("row_lows")
             found += [
-                self._ran(pending, self._row().where(*each), shape.number, shape.order)
+                self._ran(pending, self._row().where(*each), model.number, model.order)
                 for each in conjunctions
             ]
         if len(found) == 1:
@@ -92,51 +87,51 @@ class Branches:
     def removals(self, wanted: Filter, told: str | None, *, ran: bool, among: str) -> list[Query]:
         """The removals that a client lacks.
 
-        ``told``: the column of a time window of which it was told what left.
+        ``told``: the column of a time window, if the client was sent some of what left it.
         """
         matches = [
             sa.and_(
-                *(self.old(name, self._shape.columns[name].type) == value for name, value in each)
+                *(self.old(name, self._model.columns[name].type) == value for name, value in each)
             )
             if each
             else sa.true()
             for each in wanted.any_of
         ]
         base = self._gone().where(
-            REMOVALS.c.table_name == self._shape.tracking.name, sa.or_(sa.false(), *matches)
+            REMOVALS.c.table_name == self._model.tracking.name, sa.or_(sa.false(), *matches)
         )
         if told is not None:
-            base = base.where(sa.not_(self._told_before(told, among)))
-        one, other = lacking.above((REMOVALS.c.change, REMOVALS.c.number), "xmax", "gone_least")
+            base = base.where(sa.not_(self._left_before(told, among)))
+        one, other = above((REMOVALS.c.change, REMOVALS.c.number), "xmax", "gone_least")
         found = [
             base.where(one > other, REMOVALS.c.change < bound(self._total))
             .order_by(REMOVALS.c.change, REMOVALS.c.number)
             .limit(COUNT)
         ]
         if ran:
-            pending = lacking.running("gone_lows")
+            pending = running("gone_lows")
             found.append(self._ran(pending, base, REMOVALS.c.change, REMOVALS.c.number))
         return found
 
     def leavers(self, wanted: Filter, column: str, *, told: bool, among: str) -> Query:
-        """The rows that a client has and that left its window since it was told."""
-        shape, moment = self._shape, self.moment(column)
+        """The rows that a client has, and that left its window after those it was sent."""
+        model, moment = self._model, self.moment(column)
         conditions: list[Condition] = [
             self.matches(wanted),
-            lacking.had(shape.number, shape.order),
+            had(model.number, model.order),
             moment <= self.parameter("cutoff", column),
         ]
         if told:
             edge = self.parameter("edge", column)
             later: Condition = moment > edge
             if among:
-                one, other = self._among(among, (shape.number, shape.order), self.keys)
+                one, other = self._among(among, (model.number, model.order), self.keys)
                 later = sa.or_(later, sa.and_(moment == edge, one > other))
             conditions.append(later)
         return (
             self._row(LEFT, moment)
             .where(*conditions)
-            .order_by(moment, shape.number, shape.order, *self.keys)
+            .order_by(moment, model.number, model.order, *self.keys)
             .limit(COUNT)
         )
 
@@ -147,7 +142,7 @@ class Branches:
 
     def moment(self, name: str) -> sa.ColumnElement[Any]:
         """A date-time column as it is stored, whatever the model makes of it."""
-        return sa.type_coerce(self._shape.columns[name], self._moment_type(name))
+        return sa.type_coerce(self._model.columns[name], self._moment_type(name))
 
     def old_moment(self, name: str) -> sa.ColumnElement[Any]:
         """The same of a row that was removed."""
@@ -155,12 +150,12 @@ class Branches:
 
     def old(self, name: str, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
         """A column of a row that was removed."""
-        column = self._shape.columns[name].name
+        column = self._model.columns[name].name
         return sa.cast(_field(REMOVALS.c.old, column), kind)
 
     def key(self, name: str) -> sa.ColumnElement[Any]:
         """A column of the key of a row that was removed."""
-        column = self._shape.columns[name]
+        column = self._model.columns[name]
         return sa.cast(_field(REMOVALS.c.key, column.name), column.type)
 
     def parameter(self, name: str, column: str) -> sa.BindParameter[datetime]:
@@ -173,14 +168,12 @@ class Branches:
         return moment if self._moment_type(column).timezone else moment.replace(tzinfo=None)
 
     def _moment_type(self, name: str) -> sa.DateTime:
-        kind: Any = self._shape.columns[name].type
-        if isinstance(kind, sa.types.TypeDecorator):
-            kind = kind.impl_instance
-        return sa.DateTime(timezone=bool(kind.timezone))
+        kind = date_time_type(self._model.columns[name])
+        return sa.DateTime(timezone=kind is not None and bool(kind.timezone))
 
     def _row(self, kind: int = ROW, left: sa.ColumnElement[Any] | None = None) -> Query:
-        shape = self._shape
-        return self._columns(shape.number, kind, shape.order, left, self.keys)
+        model = self._model
+        return self._columns(model.number, kind, model.order, left, self.keys)
 
     def _gone(self) -> Query:
         keys = [sa.cast(sa.null(), column.type) for column in self.keys]
@@ -194,7 +187,7 @@ class Branches:
         left: sa.ColumnElement[Any] | None,
         keys: Sequence[sa.ColumnElement[Any]],
     ) -> Query:
-        window = self._shape.window
+        window = self._model.window
         moment = sa.DateTime() if window is None else self._moment_type(window)
         return sa.select(
             xid.label("xid"),
@@ -211,7 +204,7 @@ class Branches:
         xid: sa.ColumnElement[int],
         number: sa.ColumnElement[int],
     ) -> Query:
-        """What a client lacks of the transactions that ran: for each, in order, one look-up."""
+        """What a client lacks of the transactions that ran: one look-up for each, in order."""
         each = (
             base.where(xid == pending.c.xid, number > pending.c.low, xid < bound(self._total))
             .order_by(number)
@@ -227,24 +220,24 @@ class Branches:
 
     def _conjunctions(self, wanted: Filter) -> list[list[Condition]]:
         every = [self._equal(each) for each in wanted.any_of]
-        if 1 <= len(every) <= _MOST_BRANCHES:
+        if 1 <= len(every) <= _MOST_CONJUNCTIONS:
             return every
         return [[sa.or_(sa.false(), *(sa.and_(*each) for each in every))]]
 
     def _equal(self, conjunction: Sequence[tuple[str, Any]]) -> list[Condition]:
-        return [self._shape.columns[name] == value for name, value in conjunction]
+        return [self._model.columns[name] == value for name, value in conjunction]
 
-    def _told_before(self, column: str, among: str) -> Condition:
-        """A row that the client had seen leave the window before it was removed."""
+    def _left_before(self, column: str, among: str) -> Condition:
+        """The row had left the client's window before it was removed."""
         xid = as_xid(_field(REMOVALS.c.old, CHANGE))
         number = sa.cast(_field(REMOVALS.c.old, ORDER), sa.BigInteger)
         moment, edge = self.old_moment(column), self.parameter("edge", column)
         same: Condition = moment == edge
         if among:
-            keys = [self.key(name) for name in self._shape.key]
+            keys = [self.key(name) for name in self._model.key]
             one, other = self._among(among, (xid, number), keys)
             same = sa.and_(same, one <= other)
-        told = sa.and_(lacking.had(xid, number), sa.or_(moment < edge, same))
+        told = sa.and_(had(xid, number), sa.or_(moment < edge, same))
         return sa.func.coalesce(told, sa.false())
 
     def _among(
@@ -254,11 +247,11 @@ class Branches:
         keys: Sequence[sa.ColumnElement[Any]],
     ) -> tuple[sa.Tuple, sa.Tuple]:
         older = keys if among == "key" else ()
-        return lacking.above(columns, "among_xid", "among_number", older, "among_key")
+        return above(columns, "among_xid", "among_number", older, "among_key")
 
 
 def order_of(every: sa.Subquery) -> list[sa.ColumnElement[Any]]:
-    """The columns of a branch in the order of what is told; what left a window comes first."""
+    """The columns by which changes are sent; what left a window comes first."""
     columns = every.c
     keys = [column for name, column in columns.items() if name.startswith("key_")]
     return [columns.kind > LEFT, columns.left, columns.xid, columns.kind, columns.number, *keys]

@@ -1,4 +1,4 @@
-"""A tracked table as the database describes it, for who has no model of it."""
+"""Reads a tracked table's columns and tracking from the database, where there is no model."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.errors import DeclarationError, SourceUnavailableError
-from headwater.sql.own import TABLES
-from headwater.sql.postgresql import faults as postgresql_faults
-from headwater.sql.postgresql.schema import qualified, trigger_name
-from headwater.sql.sqlite import faults as sqlite_faults
-from headwater.sql.tracked import CHANGE, ORDER, Tracking
-from headwater.sql.tracking import track_as
+from headwater.sql.declaration import track_as
+from headwater.sql.faults import unavailable
+from headwater.sql.postgresql.triggers import qualified, trigger_name
+from headwater.sql.tracking import CHANGE, ORDER, TABLES, Tracking
 
 __all__ = ["reflect"]
 
@@ -29,12 +27,11 @@ async def reflect(engine: AsyncEngine, table: str) -> sa.Table:
     Raises DeclarationError for a table that is not there or not tracked, and
     SourceUnavailableError.
     """
-    faults = postgresql_faults if engine.dialect.name == "postgresql" else sqlite_faults
     try:
         async with engine.connect() as connection:
             return await connection.run_sync(_reflect, table)
     except Exception as error:
-        said = faults.unavailable(error)
+        said = unavailable(error)
         if said is None:
             raise
         raise SourceUnavailableError(f"table {table}", said) from error
@@ -86,6 +83,6 @@ def _reflect(connection: sa.Connection, wanted: str) -> sa.Table:
 def _kind(connection: sa.Connection, column: Any) -> sa.types.TypeEngine[Any]:
     kind: sa.types.TypeEngine[Any] = column["type"]
     if connection.dialect.name == "sqlite" and isinstance(kind, sa.Numeric):
-        # As it is stored: SQLite has no decimals, and would be asked to make some of floats.
+        # SQLite stores no decimals; SQLAlchemy would make some of floats.
         return sa.types.NullType()
     return kind

@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 
-from headwater.sql.sqlite.connections import sqlite_engine
-from headwater.sql.sqlite.direct import Direct
+from headwater.sql.sqlite.connections import ReadConnection, sqlite_engine
 
 metadata = sa.MetaData()
 NOTES = sa.Table(
@@ -37,7 +36,7 @@ async def engine(tmp_path):
 
 @pytest.fixture
 async def direct(engine):
-    direct = Direct(engine)
+    direct = ReadConnection(engine)
     yield direct
     await direct.close()
 
@@ -90,7 +89,7 @@ async def test_closing_ends_its_thread(tmp_path):
     before = set(threading.enumerate())  # those of others may end meanwhile
     (tmp_path / "its.db").touch()
     engine = sqlite_engine(f"sqlite:///{tmp_path}/its.db")
-    direct = Direct(engine)
+    direct = ReadConnection(engine)
     await direct.rows("SELECT 1")
     (its,) = set(threading.enumerate()) - before
     await direct.close()

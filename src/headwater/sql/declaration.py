@@ -1,0 +1,161 @@
+"""``track()``: adds the column and triggers that a tail needs to a model's table.
+
+The column, ``headwater_change``, has the number of the row's latest change, and on PostgreSQL its
+transaction. There a second column, ``headwater_order``, orders the changes of a transaction.
+Triggers and defaults set both. The model does not map them, so the ORM never reads or writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from headwater.errors import DeclarationError
+from headwater.sql.model import TRACKING, attributes_of, date_time_type, tracking_of
+from headwater.sql.postgresql import schema as postgresql_schema
+from headwater.sql.sqlite import schema as sqlite_schema
+from headwater.sql.tracking import (
+    CHANGE,
+    ORDER,
+    Tracking,
+    add_own_tables,
+    change_column,
+    change_indexes,
+    forget,
+)
+
+__all__ = ["track", "track_as", "track_table"]
+
+M = TypeVar("M")
+
+
+def track(
+    *,
+    keyed: bool = False,
+    filters: Sequence[str] = (),
+    indexes: Iterable[Sequence[str]] = (),
+    notify: bool = True,
+) -> Callable[[type[M]], type[M]]:
+    """Track a declarative model's table, as a class decorator.
+
+    Arguments:
+        keyed: an update sends the item again, and a delete sends its removal. Otherwise an item is
+            sent once, when its row is inserted.
+        filters: on a keyed table, the attributes that ``where()`` may use. Each removal keeps
+            their old values, and one index covers them in this order.
+        indexes: further runs of attributes that pages are filtered by. Each gets an index that
+            ends with the change number.
+        notify: on PostgreSQL, wake the tails of other processes with NOTIFY. Each committing
+            writer then takes a lock that the whole server shares, and a transaction that notified
+            cannot be prepared (two-phase commit). Without it those tails poll the table every
+            50 ms to 1 s.
+
+    Raises DeclarationError.
+    """
+
+    def decorate(model: type[M]) -> type[M]:
+        track_table(model, keyed=keyed, filters=filters, indexes=indexes, notify=notify)
+        return model
+
+    return decorate
+
+
+def track_table(
+    table: sa.Table | type[Any],
+    *,
+    keyed: bool = False,
+    filters: Sequence[str] = (),
+    indexes: Iterable[Sequence[str]] = (),
+    notify: bool = True,
+) -> None:
+    """The same as ``track`` for a Core table; its columns are named by their keys."""
+    target, attributes = attributes_of(table)
+    if TRACKING in target.info:
+        raise DeclarationError(f"table {target.name!r} is tracked already")
+    if not target.primary_key.columns:
+        raise DeclarationError(
+            f"table {target.name!r} has no primary key; a tracked table needs one"
+        )
+    if filters and not keyed:
+        raise DeclarationError(
+            f"table {target.name!r}: filters= is for keyed tables, an append-only one can be "
+            "filtered by any column; use indexes= to make that fast"
+        )
+    for own in (CHANGE, ORDER):
+        if own in target.columns:
+            raise DeclarationError(f"table {target.name!r} has a column {own!r} of its own")
+
+    def names(wanted: Sequence[str]) -> tuple[str, ...]:
+        if isinstance(wanted, str):
+            raise DeclarationError(f"{wanted!r} is one name; a sequence of names is wanted")
+        return tuple(_column(target, attributes, name).name for name in wanted)
+
+    runs = [names(run) for run in indexes]
+    if filters:
+        runs.insert(0, names(filters))
+    tracking = Tracking(
+        table=target.name,
+        key=tuple(column.name for column in target.primary_key.columns),
+        keyed=keyed,
+        filters=names(filters),
+        moments=tuple(c.name for c in target.columns if date_time_type(c)) if keyed else (),
+        uniques=_uniques(target) if keyed else (),
+        indexes=tuple(dict.fromkeys(runs)),
+        notify=notify,
+        schema=target.schema,
+    )
+    target.info[TRACKING] = tracking
+    target.append_column(change_column())
+    for index in change_indexes(tracking):
+        parts = (target.columns[_key(target, name)] for name in index.columns)
+        # On PostgreSQL they have columns that the model does not know.
+        sa.Index(index.name, *parts).ddl_if(dialect="sqlite")
+    for needed in add_own_tables(target.metadata):
+        target.add_is_dependent_on(needed)
+    event.listen(target, "after_create", _after_create)
+    event.listen(target, "after_drop", _after_drop)
+
+
+def track_as(table: sa.Table, tracking: Tracking) -> None:
+    """Mark a table as tracked in the way that its database reports."""
+    table.info[TRACKING] = tracking
+    table.append_column(change_column())
+
+
+def _column(table: sa.Table, attributes: dict[str, sa.Column[Any]], name: str) -> sa.Column[Any]:
+    column = attributes.get(name)
+    if column is None:
+        raise DeclarationError(
+            f"table {table.name!r} has no column {name!r}; it has {', '.join(attributes)}"
+        )
+    return column
+
+
+def _key(table: sa.Table, name: str) -> str:
+    return next(key for key, column in table.columns.items() if column.name == name)
+
+
+def _uniques(table: sa.Table) -> tuple[tuple[str, ...], ...]:
+    found: dict[tuple[str, ...], None] = {}
+    for constraint in table.constraints:
+        if isinstance(constraint, sa.UniqueConstraint):
+            found[tuple(column.name for column in constraint.columns)] = None
+    for index in table.indexes:
+        if index.unique and all(isinstance(part, sa.Column) for part in index.expressions):
+            found[tuple(column.name for column in index.columns)] = None
+    return tuple(sorted(found))
+
+
+def _after_create(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
+    if connection.dialect.name == "sqlite":
+        sqlite_schema.start(connection, tracking_of(target))
+    elif connection.dialect.name == "postgresql":
+        postgresql_schema.start(connection, tracking_of(target))
+
+
+def _after_drop(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
+    if connection.dialect.name in ("sqlite", "postgresql"):
+        forget(connection, tracking_of(target))
