@@ -127,6 +127,8 @@ class Follower:
         for change in changes:
             self._entries.clear()
             for target in self._index.match(change.values):
+                if change.values_now is not None and target.filter.matches(change.values_now):
+                    continue
                 try:
                     target.take(change)
                 except Exception:

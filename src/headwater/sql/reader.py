@@ -27,6 +27,7 @@ __all__ = [
     "Head",
     "Row",
     "TableReader",
+    "TailReader",
     "Trim",
     "in_window",
     "latest_of",
@@ -108,6 +109,27 @@ class Trim(Protocol):
 
     async def step(self, connection: AsyncConnection) -> int:
         """Remove the oldest of it. Returns how many; fewer than ``TRIM_STEP`` at the end."""
+        ...
+
+
+class TailReader(Protocol):
+    """What a tail needs of a reader."""
+
+    async def head(self) -> Head:
+        """Where the table or query is now."""
+        ...
+
+    async def batch(self, epoch: str, after: Any, limit: int, /) -> ChangeBatch:
+        """At most ``limit`` changes after a place."""
+        ...
+
+    def watch_commits(
+        self,
+        wake: Callable[[], None],
+        known: Callable[[], Head | None],
+        reach: Callable[[Place], None] | None = None,
+    ) -> CommitWatch:
+        """As ``TableReader.watch_commits``."""
         ...
 
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
 from headwater.sql.links import FORMER, LINKS
 from headwater.sql.postgresql.conditions import LIFE, SHORT_LIFE
-from headwater.sql.postgresql.snapshot import TransactionSnapshot
+from headwater.sql.postgresql.snapshot import NOTHING, TransactionSnapshot
 from headwater.sql.postgresql.types import XID8
 from headwater.sql.query.moments import Moments, PostgreSQLMoments, SQLiteMoments
 from headwater.sql.query.place import Counters, QueryPlace
@@ -148,7 +148,7 @@ class SQLiteLooker(Looker):
         if place is None:
             return Look(now, epoch, frozenset(), frozenset())
         floor = Counters(tuple(one[3] for one in each))
-        _check(place, now, floor)
+        _check(place, now, floor, Counters((0,) * count))
         then = self.oldest(place).numbers
         changed = [a > b for a, b in zip(now.numbers, then, strict=True)]
         gone = [
@@ -205,7 +205,7 @@ class PostgreSQLLooker(Looker):
         floors = TransactionSnapshot(floor + 1) if floor else TransactionSnapshot(0)
         least = max(newest + 1, floors.xmax)
         if place is not None:
-            _check(place, seen, floors)
+            _check(place, seen, floors, NOTHING)
             least = max(least, *(one.seen.xmax for one in place.segments))
         known, most = self._known
         if known == epoch:
@@ -247,9 +247,10 @@ class PostgreSQLLooker(Looker):
         return made
 
 
-def _check(place: QueryPlace, now: Any, floor: Any) -> None:
+def _check(place: QueryPlace, now: Any, floor: Any, nothing: Any) -> None:
     for segment in place.segments:
         if not now.covers(segment.seen):
             raise PositionError(str(place), "unknown", "it lies in the future")
-        if not segment.seen.covers(floor):
+        # Who has seen nothing of some keys lacks no removal of them.
+        if not segment.seen.covers(floor) and segment.seen != nothing:
             raise PositionError(str(place), "expired")

@@ -41,7 +41,7 @@ class Affected:
         key: its raw values.
         place: of a client that was sent all keys up to this one.
         row: the row as it is; None if there is none.
-        held: the values of the filters under which clients may have had it.
+        held: key and filters, by name, under which clients may have had it.
     """
 
     key: Key
@@ -59,7 +59,7 @@ class Queries:
         self.looker = looker
         self.statements = Statements(derivation, looker.moments, looker.tables)
         self.width = len(derivation.key)
-        self._filters = tuple(derivation.filters)
+        self._held = (*derivation.key, *derivation.filters)
 
     def keys(
         self,
@@ -103,14 +103,14 @@ class Queries:
     def holders(
         self, connection: sa.Connection, look: Look, seen: Any, keys: Sequence[Key]
     ) -> dict[Key, list[Values]]:
-        """By key, the values of its filters in the snapshot."""
+        """By key, its values by name and those of its filters in the snapshot."""
         among = frozenset(one.table for one in self.derivation.core.occurrences)
         query = self.statements.holders(look.gone & among)
         values = self.looker.moments.values(seen) | {"keys": self._listed(keys)}
         found: dict[Key, list[Values]] = {}
         for row in connection.execute(query, values):
-            filters = dict(zip(self._filters, row[self.width :], strict=True))
-            found.setdefault(tuple(row[: self.width]), []).append(filters)
+            held = dict(zip(self._held, row[self.width :], strict=True))
+            found.setdefault(tuple(row[: self.width]), []).append(held)
         return found
 
     def _listed(self, keys: Sequence[Key]) -> list[Any]:
@@ -137,6 +137,7 @@ class Poll:
     Attributes:
         look: what was seen.
         end: the place of a client that was sent everything.
+        done: the last keys were read.
     """
 
     def __init__(
@@ -156,6 +157,7 @@ class Poll:
         queries.looker.begin(connection)
         self.look = queries.looker.look(connection, place)
         self.end = QueryPlace.at_once(self.look.now)
+        self.done = False
 
     def affected(self) -> Iterator[Sequence[Affected]]:
         """The keys that may have changed, ascending, some hundred at a time."""
@@ -164,6 +166,7 @@ class Poll:
             if not segment.seen.covers(self.look.now):
                 yield from self._segment(segment.seen, low, segment.bound)
             low = segment.bound
+        self.done = True
 
     def _segment(
         self, seen: Any, low: Key | None, high: Key | None
@@ -171,6 +174,8 @@ class Poll:
         while True:
             keys = self._queries.keys(self._connection, self.look, seen, low, high, self._wanted)
             for at in range(0, len(keys), self._chunk):
+                last = high is None and len(keys) < KEYS and at + self._chunk >= len(keys)
+                self.done = last
                 yield self._read(seen, keys[at : at + self._chunk])
             if len(keys) < KEYS:
                 return

@@ -148,7 +148,8 @@ class Statements:
             columns[one].c[column].label(f"filter_{at}")
             for at, (one, column) in enumerate(self._derivation.filters.values())
         ]
-        query = self._joined(way, columns).with_only_columns(*raw, *filters)
+        typed = [key.label(f"held_{at}") for at, key in enumerate(keys)]
+        query = self._joined(way, columns).with_only_columns(*raw, *typed, *filters)
         return query.where(self._among([self._raw(key, at) for at, key in enumerate(keys)]))
 
     # The rows as they are

@@ -73,7 +73,7 @@ def _bodies(
             for unique in uniques
         ]
         return _former(
-            text, links, f"{own}.", str(mark), f"FROM {own} WHERE ({' OR '.join(each)}){other}"
+            name, links, f"{own}.", str(mark), f"FROM {own} WHERE ({' OR '.join(each)}){other}"
         )
 
     not_itself = " AND (" + " OR ".join(
