@@ -9,7 +9,7 @@ the former links, so that a live query can tell which of its rows a client may h
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,17 +21,18 @@ from headwater.sql.model import tracking_of
 from headwater.sql.postgresql import links as postgresql
 from headwater.sql.postgresql.types import XID8
 from headwater.sql.sqlite import links as sqlite
-from headwater.sql.tracking import SINCE, add_own_tables, new_epoch
+from headwater.sql.tracking import SINCE, Tracking, add_own_tables, new_epoch, quote
 
-__all__ = ["FORMER", "LINKS", "add_links", "declare_links", "drop_links", "links_of"]
+__all__ = ["FORMER", "LINKS", "add_links", "declare_links", "drop_links", "links_of", "renew_links"]
 
 _INFO = "headwater_links"
 
 _own = sa.MetaData()
 _number = sa.BigInteger().with_variant(XID8(), "postgresql")
 
-# One row per table with links: the columns, and the change up to which former links may have been
-# trimmed. The epoch is renewed when a column is added, of which former rows know nothing.
+# One row per table with links: the columns. Former links up to the change ``floor`` may have been
+# trimmed, and those up to ``retiring`` are next. The epoch is renewed when a column is added, of
+# which former rows know nothing.
 LINKS = sa.Table(
     "headwater_links",
     _own,
@@ -39,6 +40,7 @@ LINKS = sa.Table(
     sa.Column("epoch", sa.Text, nullable=False),
     sa.Column("links", sa.Text, nullable=False),
     sa.Column("floor", sa.BigInteger, nullable=False),
+    sa.Column("retiring", sa.BigInteger, nullable=True),
 )
 
 # The links of rows that were deleted or linked otherwise by ``change``, as they had been since
@@ -94,66 +96,79 @@ def links_of(table: sa.Table) -> tuple[str, ...]:
     return found
 
 
-def add_links(connection: sa.Connection, name: str, key: Sequence[str], links: Collection[str],
-              *, table: str, schema: str | None = None, uniques: Collection[Sequence[str]] = (),
-              has_column: bool) -> None:  # fmt: skip
+def add_links(
+    connection: sa.Connection, tracking: Tracking, links: Collection[str], *, has_column: bool
+) -> None:
     """Track the links of a table that is tracked already. May be repeated.
 
     Arguments:
-        name: what Headwater's own tables call it.
-        key: the columns of its primary key.
         links: its link columns; those of an earlier call stay.
         has_column: it has the column ``headwater_since``.
     """
     _own.create_all(connection, checkfirst=True)
-    mine = LINKS.c.name == name
+    mine = LINKS.c.name == tracking.name
     found = connection.execute(sa.select(LINKS.c.links).where(mine)).scalar()
     known = set(json.loads(found)) if found is not None and has_column else set()
     every = sorted({*known, *links})
+    _dialect(connection).install(connection, tracking, every, has_column=has_column)
     if found is None or not has_column:
-        connection.execute(LINKS.delete().where(mine))
-        connection.execute(FORMER.delete().where(FORMER.c.table_name == name))
+        _forget(connection, tracking.name)
         connection.execute(
-            LINKS.insert().values(name=name, epoch=new_epoch(), links=json.dumps(every), floor=0)
+            LINKS.insert().values(
+                name=tracking.name, epoch=new_epoch(), links=json.dumps(every), floor=0
+            )
         )
     elif set(every) != known:
         connection.execute(
             LINKS.update().where(mine).values(epoch=new_epoch(), links=json.dumps(every))
         )
-    if connection.dialect.name == "postgresql":
-        postgresql.install(connection, name, table, schema, every, has_column=has_column)
-    else:
-        sqlite.install(connection, table, key, every, uniques, has_column=has_column)
 
 
-def drop_links(connection: sa.Connection, name: str, table: str, schema: str | None) -> None:
-    """Undo ``add_links``, but for the column."""
+def drop_links(connection: sa.Connection, tracking: Tracking) -> None:
+    """Undo ``add_links``."""
+    _own.create_all(connection, checkfirst=True)
+    _dialect(connection).drop(connection, tracking)
+    run = connection.exec_driver_sql
+    table = quote(tracking.table)
+    if tracking.schema is not None:
+        table = f"{quote(tracking.schema)}.{table}"
+    run(f"ALTER TABLE {table} DROP COLUMN {SINCE}".replace("%", "%%"))
+    _forget(connection, tracking.name)
+
+
+def renew_links(connection: sa.Connection, tables: Iterable[str] | None) -> None:
+    """On PostgreSQL: take transactions of another server out of the links, as for new epochs."""
     if not sa.inspect(connection).has_table(LINKS.name):
         return
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    dialect.drop(connection, table, schema)
+    found = connection.scalars(sa.select(LINKS.c.name)).all()
+    for name in found if tables is None else set(found) & set(tables):
+        schema, _, table = name.rpartition(".")
+        postgresql.renew(connection, Tracking(table, (), schema=schema or None))
+        mine = LINKS.c.name == name
+        connection.execute(
+            LINKS.update().where(mine).values(epoch=new_epoch(), floor=0, retiring=None)
+        )
+        connection.execute(FORMER.delete().where(FORMER.c.table_name == name))
+
+
+def _dialect(connection: sa.Connection) -> Any:
+    return postgresql if connection.dialect.name == "postgresql" else sqlite
+
+
+def _forget(connection: sa.Connection, name: str) -> None:
     connection.execute(LINKS.delete().where(LINKS.c.name == name))
     connection.execute(FORMER.delete().where(FORMER.c.table_name == name))
 
 
 def _after_create(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
+    if connection.dialect.name not in ("sqlite", "postgresql"):
+        return
     tracking = tracking_of(target)
-    for own in (LINKS, FORMER):
-        own.create(connection, checkfirst=True)
-    connection.execute(LINKS.delete().where(LINKS.c.name == tracking.name))
-    add_links(
-        connection,
-        tracking.name,
-        tracking.key,
-        links_of(target),
-        table=tracking.table,
-        schema=tracking.schema,
-        uniques=tracking.uniques,
-        has_column=True,
-    )
+    _own.create_all(connection, checkfirst=True)
+    _forget(connection, tracking.name)
+    add_links(connection, tracking, links_of(target), has_column=True)
 
 
 def _after_drop(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
-    name = tracking_of(target).name
-    connection.execute(LINKS.delete().where(LINKS.c.name == name))
-    connection.execute(FORMER.delete().where(FORMER.c.table_name == name))
+    if connection.dialect.name in ("sqlite", "postgresql"):
+        _forget(connection, tracking_of(target).name)

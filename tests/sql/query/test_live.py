@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import select
 
-from headwater.errors import DeclarationError, PositionError
+from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
+from headwater.sql import renew_epochs
+from headwater.sql.alembic import add_tracking, drop_tracking
 from headwater.sql.query.live import LiveQuery
 from sql.query.shop import Customer, Line, Order, orders, write
 from support.tables import Recorder
@@ -109,3 +113,106 @@ async def test_declaration_errors(engine):
     plain = sa.Table("plain", metadata, sa.Column("id", sa.Integer, primary_key=True))
     with pytest.raises(DeclarationError, match="not tracked"):
         LiveQuery(engine, select(plain.c.id), key=["id"])
+
+
+async def test_trim_moves_positions_on_and_lets_older_ones_expire(engine):
+    query = orders(engine)
+    source, sink = query.where(), Recorder()
+    await query.origin.attach(sink)
+    try:
+        page = await source.page(9)
+        await write(engine, sa.update(Order).where(Order.id == 1).values(customer_id=2))
+        await write(engine, sa.insert(Order).values(id=9, customer_id=1))
+        await sink.count(3)
+        assert await query.trim(max_age=timedelta(hours=1), grace=0) == 0
+        assert await query.trim(max_age=timedelta(0), grace=0.3) == 1
+        await sink.until(lambda self: self.retired)
+        now = await source.page(9)
+        assert now.end.includes(sink.retired[0])
+        assert not page.end.includes(sink.retired[0])
+        with pytest.raises(PositionError) as caught:
+            await source.page(9, after=page.end)
+        assert caught.value.reason == "expired"
+        assert await source.locate(now.epoch, str(now.end))
+    finally:
+        await query.origin.detach()
+
+
+async def test_a_truncated_table_begins_anew(engine):
+    if engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no TRUNCATE")
+    query = orders(engine)
+    sink = Recorder()
+    await query.origin.attach(sink)
+    try:
+        page = await query.where().page(9)
+        await write(engine, sa.text("TRUNCATE lines"))
+        await sink.until(lambda self: self.resets)
+        with pytest.raises(PositionError):
+            await query.where().locate(page.epoch, str(page.end))
+        assert shown((await query.where(tenant=1).page(1)).changes) == [(3, "Ada", None)]
+    finally:
+        await query.origin.detach()
+
+
+async def test_links_that_a_database_lacks_are_named(engine):
+    query = orders(engine)
+    await write(engine, sa.text("DELETE FROM headwater_links WHERE name = 'orders'"))
+    with pytest.raises(
+        SourceUnavailableError, match=r"'orders', keyed=True, links=\['customer_id'"
+    ):
+        await query.where().page(1)
+
+
+async def test_another_query_may_need_more_links(engine):
+    query = LiveQuery(engine, select(Line.id).where(Line.total > 15), key=["id"])
+    old = '["order_id"]'
+    await write(engine, sa.text(f"UPDATE headwater_links SET links = '{old}' WHERE name = 'lines'"))
+    with pytest.raises(DeclarationError, match="'lines' lack id, total"):
+        await query.where().page(1)
+    async with engine.begin() as connection:
+        await connection.run_sync(
+            lambda sync: add_tracking(sync, "lines", keyed=True, links=["id", "total"])
+        )
+    page = await query.where().page(9)
+    assert [change.item for change in page.changes] == [{"id": 2}, {"id": 3}]
+    # Former rows know nothing of it, so older positions are of another life.
+    await write(engine, sa.update(Line).where(Line.id == 2).values(total=1))
+    left = await query.where().page(9, after=page.end)
+    assert [(change.key, change.removed) for change in left.changes] == [({"id": 2}, True)]
+
+
+async def test_tracking_can_be_dropped_and_added_to_tables_with_rows(engine):
+    async with engine.begin() as connection:
+        await connection.run_sync(lambda sync: drop_tracking(sync, "lines"))
+    query = orders(engine)
+    with pytest.raises(SourceUnavailableError, match="'lines'|a column is missing"):
+        await query.where().page(1)
+    async with engine.begin() as connection:
+        await connection.run_sync(
+            lambda sync: add_tracking(sync, "lines", keyed=True, links=["order_id"])
+        )
+    page = await query.where().page(9)
+    await write(engine, sa.update(Line).where(Line.id == 1).values(order_id=4))
+    after = await query.where().page(9, after=page.end)
+    assert shown(after.changes) == [(1, "Ada", None), (4, "Bob", 10)]
+
+
+async def test_a_dump_of_another_server_needs_new_epochs(engine):
+    if engine.dialect.name == "sqlite":
+        pytest.skip("SQLite's numbers travel with the file")
+    query = orders(engine)
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql("ALTER TABLE lines DISABLE TRIGGER ALL")
+        await connection.exec_driver_sql(
+            "UPDATE lines SET headwater_change = '9000000000', headwater_since = '9000000000'"
+        )
+        await connection.exec_driver_sql("ALTER TABLE lines ENABLE TRIGGER ALL")
+    with pytest.raises(DeclarationError, match="renew_epochs"):
+        await query.where().page(1)
+    async with engine.begin() as connection:
+        await connection.run_sync(renew_epochs)
+    page = await query.where().page(9)
+    await write(engine, sa.update(Line).where(Line.id == 1).values(order_id=4))
+    after = await query.where().page(9, after=page.end)
+    assert shown(after.changes) == [(1, "Ada", None), (4, "Bob", 10)]

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from headwater.sql.postgresql.triggers import run
-from headwater.sql.tracking import SINCE, quote, text
+from headwater.sql.postgresql.triggers import qualified, run
+from headwater.sql.tracking import SINCE, Tracking, quote, text
 
 __all__ = ["drop", "install"]
 
@@ -28,16 +28,10 @@ _KINDS = ("link_insert", "link_update", "link_moved", "link_deleted")
 
 
 def install(
-    connection: sa.Connection,
-    name: str,
-    table: str,
-    schema: str | None,
-    links: Sequence[str],
-    *,
-    has_column: bool,
+    connection: sa.Connection, tracking: Tracking, links: Sequence[str], *, has_column: bool
 ) -> None:
     """Add the column, and make the triggers in place of those of another declaration."""
-    target = _qualified(table, schema)
+    target, name, table = qualified(tracking), tracking.name, tracking.table
     if not has_column:
         # Rows that are there have had their links for ever.
         run(connection, f"ALTER TABLE {target} ADD COLUMN {SINCE} xid8 NOT NULL DEFAULT '0'")
@@ -49,7 +43,7 @@ def install(
             "FROM pg_class WHERE oid = 'headwater_former_links'::regclass)",
         ).scalar_one()
     )
-    drop(connection, table, schema)
+    drop(connection, tracking)
     function = f"{own}.{quote(_short(f'headwater_{name}_former'))}"
     pairs = ", ".join(f"{text(column)}, OLD.{quote(column)}" for column in links)
     options = "SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
@@ -87,13 +81,26 @@ def install(
         run(connection, f"ALTER TABLE {target} ENABLE ALWAYS TRIGGER {trigger}")
 
 
-def drop(connection: sa.Connection, table: str, schema: str | None = None) -> None:
+def drop(connection: sa.Connection, tracking: Tracking) -> None:
     """Drop the triggers."""
     for kind in _KINDS:
-        run(
-            connection,
-            f"DROP TRIGGER IF EXISTS {quote(_trigger(table, kind))} ON {_qualified(table, schema)}",
-        )
+        trigger = quote(_trigger(tracking.table, kind))
+        run(connection, f"DROP TRIGGER IF EXISTS {trigger} ON {qualified(tracking)}")
+
+
+def renew(connection: sa.Connection, tracking: Tracking) -> None:
+    """Rows whose links are of transactions of another server have had them for ever."""
+    target = qualified(tracking)
+    kinds = [quote(_trigger(tracking.table, kind)) for kind in ("link_update", "link_moved")]
+    for trigger in kinds:
+        run(connection, f"ALTER TABLE {target} DISABLE TRIGGER {trigger}")
+    run(
+        connection,
+        f"UPDATE {target} SET {SINCE} = '0' "
+        f"WHERE {SINCE} >= pg_snapshot_xmax(pg_current_snapshot())",
+    )
+    for trigger in kinds:
+        run(connection, f"ALTER TABLE {target} ENABLE ALWAYS TRIGGER {trigger}")
 
 
 def _trigger(table: str, kind: str) -> str:
@@ -104,7 +111,3 @@ def _short(name: str, prefix: str = "headwater_") -> str:
     if len(name.encode()) <= 63:
         return name
     return f"{prefix}{hashlib.blake2s(name.encode(), digest_size=8).hexdigest()}"
-
-
-def _qualified(table: str, schema: str | None) -> str:
-    return quote(table) if schema is None else f"{quote(schema)}.{quote(table)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from headwater.sql.links import declare_links
 from headwater.sql.model import attributes_of
 from headwater.sql.query.derivation import Derivation
 from headwater.sql.query.reader import QueryReader
+from headwater.sql.table import GRACE
 from headwater.sql.tail import TableOrigin
 
 __all__ = ["LiveQuery", "QuerySource"]
@@ -82,6 +84,17 @@ class LiveQuery:
                     f"{', '.join(allowed) or 'none'}"
                 )
         return QuerySource(self, Filter.of(**equalities))
+
+    async def trim(self, *, max_age: timedelta, grace: float = GRACE) -> int:
+        """Remove the former links of the query's tables that are older than ``max_age``.
+
+        Positions from before that expire, in all live queries over these tables. Every process
+        hears of that ``grace`` seconds before, and gives its open streams a later position. Works
+        in small transactions, and returns how many were removed.
+        """
+        if max_age < timedelta(0):
+            raise DeclarationError(f"max_age={max_age} must not be negative")
+        return await self.reader.trim(max_age, grace)
 
 
 class QuerySource(Source):

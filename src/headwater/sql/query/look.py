@@ -32,12 +32,14 @@ class Look:
         epoch: one life of the query's tables and their links.
         changed: tables with rows that changed since the place.
         gone: tables with rows whose links of then are gone.
+        retiring: positions that do not include this place expire soon; None if none do.
     """
 
     now: Any
     epoch: str
     changed: frozenset[sa.Table]
     gone: frozenset[sa.Table]
+    retiring: QueryPlace | None = None
 
 
 class Looker(ABC):
@@ -110,6 +112,7 @@ class Looker(ABC):
             sa.select(LINKS.c.epoch).where(LINKS.c.name == name).scalar_subquery(),
             sa.select(LINKS.c.links).where(LINKS.c.name == name).scalar_subquery(),
             sa.select(LINKS.c.floor).where(LINKS.c.name == name).scalar_subquery(),
+            sa.select(LINKS.c.retiring).where(LINKS.c.name == name).scalar_subquery(),
         ]
 
     def _gone(self, name: str) -> sa.ColumnElement[bool]:
@@ -142,9 +145,9 @@ class SQLiteLooker(Looker):
             row = connection.execute(self._place).one()
         else:
             row = connection.execute(self._since, self.moments.values(self.oldest(place))).one()
-        each = [tuple(row[5 * at : 5 * at + 5]) for at in range(count)]
+        each = [tuple(row[6 * at : 6 * at + 6]) for at in range(count)]
         epoch = self._epoch([one[:3] for one in each])
-        now = Counters(tuple(one[4] for one in each))
+        now = Counters(tuple(one[5] for one in each))
         if place is None:
             return Look(now, epoch, frozenset(), frozenset())
         floor = Counters(tuple(one[3] for one in each))
@@ -152,9 +155,12 @@ class SQLiteLooker(Looker):
         then = self.oldest(place).numbers
         changed = [a > b for a, b in zip(now.numbers, then, strict=True)]
         gone = [
-            moved and bool(found) for moved, found in zip(changed, row[5 * count :], strict=True)
+            moved and bool(found) for moved, found in zip(changed, row[6 * count :], strict=True)
         ]
-        return Look(now, epoch, self._those(changed), self._those(gone))
+        retiring = None
+        if any(one[4] is not None for one in each):
+            retiring = QueryPlace.at_once(Counters(tuple(one[4] or 0 for one in each)))
+        return Look(now, epoch, self._those(changed), self._those(gone), retiring)
 
     def _those(self, flags: list[bool]) -> frozenset[sa.Table]:
         return frozenset(table for table, flag in zip(self.tables, flags, strict=True) if flag)
@@ -191,7 +197,7 @@ class PostgreSQLLooker(Looker):
         query = self._query(place is not None)
         values = {} if place is None else self.moments.values(self.oldest(place))
         row = connection.execute(query, values).one()
-        count, width = len(self.tables), 6 if place is None else 8
+        count, width = len(self.tables), 7 if place is None else 9
         text, life, standby = row[:3]
         if standby:
             raise DeclarationError(
@@ -201,7 +207,12 @@ class PostgreSQLLooker(Looker):
         epoch = self._epoch([one[:3] for one in each], life)
         seen = TransactionSnapshot.from_postgres(text)
         floor = max(one[3] for one in each)
-        newest = max(max(one[4] or 0, one[5] or 0) for one in each)
+        newest = max(max(one[5] or 0, one[6] or 0) for one in each)
+        if newest >= seen.xmax:
+            raise DeclarationError(
+                f"{self.name}: its tables have rows of transactions that this server has not made "
+                "yet, as from a dump of another server; call headwater.sql.renew_epochs() once"
+            )
         floors = TransactionSnapshot(floor + 1) if floor else TransactionSnapshot(0)
         least = max(newest + 1, floors.xmax)
         if place is not None:
@@ -214,9 +225,13 @@ class PostgreSQLLooker(Looker):
         self._known = (epoch, now.xmax)
         if place is None:
             return Look(now, epoch, frozenset(), frozenset())
-        changed = frozenset(t for t, one in zip(self.tables, each, strict=True) if one[6])
-        gone = frozenset(t for t, one in zip(self.tables, each, strict=True) if one[7])
-        return Look(now, epoch, changed, gone)
+        changed = frozenset(t for t, one in zip(self.tables, each, strict=True) if one[7])
+        gone = frozenset(t for t, one in zip(self.tables, each, strict=True) if one[8])
+        retiring = None
+        if any(one[4] is not None for one in each):
+            latest = max(one[4] or 0 for one in each)
+            retiring = QueryPlace.at_once(TransactionSnapshot(latest + 1))
+        return Look(now, epoch, changed, gone, retiring)
 
     def _query(self, since: bool) -> sa.Select[Any]:
         known = self._made.get((since, self.control))

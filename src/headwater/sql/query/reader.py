@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -24,8 +25,9 @@ from headwater.sql.query.derivation import Derivation
 from headwater.sql.query.look import Look, Looker, PostgreSQLLooker, SQLiteLooker
 from headwater.sql.query.place import Counters, Key, QueryPlace, Segment
 from headwater.sql.query.poll import CHUNK, Affected, Poll, Queries
+from headwater.sql.query.trim import LinkTrim
 from headwater.sql.query.watch import CountersWatch, WatchGroup
-from headwater.sql.reader import ChangeBatch, CommitWatch, Head
+from headwater.sql.reader import TRIM_STEP, ChangeBatch, CommitWatch, Head
 from headwater.sql.sqlite.connections import file_of, guard
 
 __all__ = ["QueryReader"]
@@ -115,9 +117,9 @@ class QueryReader:
         changes = [change for one in found for change in _changes(one, self.derivation)]
         if poll.done:
             await self.close()
-            return ChangeBatch(changes, poll.end, False)
+            return ChangeBatch(changes, poll.end, False, poll.retiring)
         poll.place = found[-1].place
-        return ChangeBatch(changes, poll.place, True)
+        return ChangeBatch(changes, poll.place, True, poll.retiring)
 
     async def close(self) -> None:
         """End a poll that was not read to its end."""
@@ -209,6 +211,31 @@ class QueryReader:
                 )
         return WatchGroup(watches, self.close)
 
+    async def trim(self, max_age: timedelta, grace: float) -> int:
+        """As ``LiveQuery.trim``."""
+        cutoff = datetime.now(UTC) - max_age
+        runs = [LinkTrim(tracking, cutoff) for tracking in self._tracking.values()]
+        expires = False
+        for run in runs:
+            async with self.writing() as connection:
+                expires |= await connection.run_sync(run.announce)
+        if expires:
+            await asyncio.sleep(grace)
+        removed = 0
+        for run in runs:
+            step = TRIM_STEP
+            while step == TRIM_STEP:
+                async with self.writing() as connection:
+                    step = await connection.run_sync(run.step)
+                removed += step
+        return removed
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that is committed at the end."""
+        async with self.translated(), self.engine.begin() as connection:
+            yield connection
+
     # Changes
 
     def _item(self, place: QueryPlace | None, row: Any) -> Change:
@@ -297,6 +324,7 @@ class _OpenPoll:
         self.place = place
         self.done = False
         self.end = place
+        self.retiring: QueryPlace | None = None
         self._reader = reader
         self._chunk = chunk
         self._connection: AsyncConnection | None = None
@@ -318,7 +346,7 @@ class _OpenPoll:
         poll = self._poll = self._reader.poll(connection, self.place, self._chunk)
         if poll.look.epoch != epoch:
             raise PositionError(str(self.place), "unknown", "the database is another one")
-        self.end = poll.end
+        self.end, self.retiring = poll.end, poll.look.retiring
         self._affected = poll.affected()
         return next(self._affected, None)
 

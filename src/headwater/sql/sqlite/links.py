@@ -10,12 +10,12 @@ below zero, which nobody reads, and only a trigger after the event makes that re
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
 from headwater.sql.sqlite.schema import label, trigger_name
-from headwater.sql.tracking import CHANGE, SINCE, quote, text
+from headwater.sql.tracking import CHANGE, SINCE, Tracking, quote, text
 
 __all__ = ["drop", "install"]
 
@@ -23,28 +23,24 @@ _KINDS = ("link_insert", "link_update", "link_delete", "link_note", "link_note_u
 
 
 def install(
-    connection: sa.Connection,
-    table: str,
-    key: Sequence[str],
-    links: Sequence[str],
-    uniques: Collection[Sequence[str]],
-    *,
-    has_column: bool,
+    connection: sa.Connection, tracking: Tracking, links: Sequence[str], *, has_column: bool
 ) -> None:
     """Add the column, and make the triggers in place of those of another declaration."""
+    table, key = tracking.table, tracking.key
     if not has_column:
         connection.exec_driver_sql(
             f"ALTER TABLE {quote(table)} ADD COLUMN {SINCE} BIGINT NOT NULL DEFAULT 0"
         )
-    drop(connection, table)
-    for kind, body in _bodies(table, key, links, (tuple(key), *map(tuple, uniques))).items():
+    drop(connection, tracking)
+    for kind, body in _bodies(table, key, links, (key, *tracking.uniques)).items():
         connection.exec_driver_sql(f"CREATE TRIGGER {quote(trigger_name(table, kind))} {body}")
 
 
-def drop(connection: sa.Connection, table: str, _schema: str | None = None) -> None:
+def drop(connection: sa.Connection, tracking: Tracking) -> None:
     """Drop the triggers."""
     for kind in _KINDS:
-        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {quote(trigger_name(table, kind))}")
+        name = quote(trigger_name(tracking.table, kind))
+        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name}")
 
 
 def _bodies(
