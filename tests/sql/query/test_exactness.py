@@ -107,13 +107,32 @@ def on_postgresql(postgres, seed: int, *, queries: int, steps: int) -> Counter[s
         postgres.drop(name)
 
 
-@pytest.mark.parametrize("seed", range(3))
+def check(counts: Counter[str], queries: int) -> None:
+    """The run did what it is for, and it says how much."""
+    print(dict(counts))
+    assert counts["queries"] == queries
+    assert counts["compared"] >= 3 * queries
+
+
+@pytest.mark.parametrize("seed", range(12))
 def test_every_map_is_the_query_on_sqlite(tmp_path, seed):
-    counts = on_sqlite(tmp_path / "data.db", seed, queries=8, steps=400)
-    print(counts)
+    check(on_sqlite(tmp_path / "data.db", seed, queries=10, steps=80), 10)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(8))
 def test_every_map_is_the_query_on_postgresql(postgres, seed):
-    counts = on_postgresql(postgres, seed, queries=8, steps=400)
-    print(counts)
+    check(on_postgresql(postgres, seed, queries=10, steps=80), 10)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(1000, 1100))
+def test_many_more_on_sqlite(tmp_path, seed):
+    check(on_sqlite(tmp_path / "data.db", seed, queries=10, steps=600), 10)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(1000, 1100))
+def test_many_more_on_postgresql(postgres, seed):
+    check(on_postgresql(postgres, seed, queries=10, steps=600), 10)
