@@ -81,14 +81,18 @@ async def test_a_truncate_that_commits_during_a_read_is_a_reset(postgresql):
 
 
 async def test_the_ddl_of_others_is_never_the_victim(postgresql):
-    """The read gives up before PostgreSQL looks for deadlocks."""
+    """The read gives up before PostgreSQL looks for a deadlock, after a second."""
     query = orders(postgresql)
+    await query.where().page(9)
     async with postgresql.connect() as connection:
-        await connection.execute(sa.text("ALTER TABLE orders ADD COLUMN note text"))
-        with pytest.raises(SourceUnavailableError, match="lock was not free"):
-            await query.where().page(9)
         await connection.execute(sa.text("ALTER TABLE lines ADD COLUMN note text"))
+        # It has a lock on orders by then, and waits for one on lines.
+        reading = asyncio.ensure_future(query.where().page(9))
+        await asyncio.wait([reading], timeout=1.5)
+        await connection.execute(sa.text("ALTER TABLE orders ADD COLUMN note text"))
         await connection.rollback()
+    with pytest.raises(SourceUnavailableError, match="lock was not free"):
+        await reading
 
 
 async def test_what_comes_and_goes_in_one_transaction_is_no_removal(engine):
