@@ -50,8 +50,8 @@ def orders(engine: AsyncEngine) -> LiveQuery:
         engine,
         select(Order.id, Customer.tenant, Customer.name, func.sum(Line.total).label("total"))
         .join(Order.customer)
-        .outerjoin(Line, Line.order_id == Order.id)
-        .group_by(Order.id, Customer.id, Customer.tenant, Customer.name),
+        .outerjoin(Line)
+        .group_by(Order.id, Customer.id),
         key=["id"],
         where=["tenant"],
     )
