@@ -23,7 +23,7 @@ from headwater.delivery.sender import ROOM, Shared
 from headwater.delivery.window import Members
 from headwater.errors import ResetReason
 from headwater.feeds.feed import Feed
-from headwater.feeds.source import Change, Filter, Page, Place, Source
+from headwater.feeds.source import Change, Page, Place, Source
 
 if TYPE_CHECKING:
     from headwater.delivery.feed_stream import FeedStream
@@ -105,11 +105,6 @@ class Channel:
         self._members = self._new_members()
 
     # What the follower calls
-
-    @property
-    def filter(self) -> Filter:
-        """The items of its source."""
-        return self.source.filter
 
     async def prepare(self) -> None:
         """Load what a time window holds, once. The channel is handed changes already."""

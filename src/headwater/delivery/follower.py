@@ -127,7 +127,8 @@ class Follower:
         for change in changes:
             self._entries.clear()
             for target in self._index.match(change.values):
-                if change.values_now is not None and target.filter.matches(change.values_now):
+                now = change.values_now
+                if now is not None and _filter_of(target).matches(now):
                     continue
                 try:
                     target.take(change)
@@ -273,3 +274,7 @@ class Follower:
             channel, size = recent.popleft()
             self._bytes -= size
             channel.ring.drop_first()
+
+
+def _filter_of(target: Channel | Tap) -> Filter:
+    return target.filter if isinstance(target, Tap) else target.source.filter
