@@ -34,7 +34,7 @@ def resident() -> int:
 
 
 class Waiter:
-    """A follower that tells when something came."""
+    """A follower that signals when something came."""
 
     news = asyncio.Event()
 

@@ -81,7 +81,7 @@ def create() -> FastAPI:
     async def rows() -> Source:
         return table.where()
 
-    live.install(app)
+    app.include_router(live)
 
     @app.post("/rows")
     async def write() -> dict[str, float]:

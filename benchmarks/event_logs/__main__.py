@@ -1,4 +1,4 @@
-"""Is each event told once? On each durable engine, while workers and the engine are killed.
+"""Does each event arrive once? On each durable engine, while workers and the engine are killed.
 
     uv run python -m benchmarks.event_logs
     uv run python -m benchmarks.event_logs --engine nats --kills 20 --events 100000
@@ -9,13 +9,13 @@ Starts each engine from its wheel in the temporary folder (``TMPDIR``), and ``he
 twenty at a time, each append with a key; one that is not acknowledged is made again with the same
 key. Streams of metrics, which resume with ``Last-Event-ID``, are spread over the topics. Workers
 are killed (SIGKILL) in turn, each while events are written and once both serve again, and half-way
-the engine's server is (SQLite has none). In the end what each stream was told is compared with what
+the engine's server is (SQLite has none). In the end what each stream received is compared with what
 the log has.
 
 Prints for each engine: events; those that the engine lost or doubled; those that were lost,
-repeated or told in another order than the log's, over all streams; resets; how many connections
+repeated or received in another order than the log's, over all streams; resets; how many connections
 broke and were resumed; how many appends were made again; seconds from the first append until all
-streams had been told everything. Ends with 1 if anything was lost, doubled, repeated or in
+streams had received everything. Ends with 1 if anything was lost, doubled, repeated or in
 disorder.
 """
 
@@ -51,7 +51,7 @@ async def run(name: str, seeded: Server, plan: Plan) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Is each event told once?")
+    parser = argparse.ArgumentParser(description="Does each event arrive once?")
     parser.add_argument("--engine", choices=DURABLE, action="append", help="all if not given")
     parser.add_argument("--events", type=int, default=20_000)
     parser.add_argument("--topics", type=int, default=50)

@@ -179,10 +179,10 @@ async def _everything(log: EventLog, topic: str) -> list[int]:
 
 
 async def _told(streams: Sequence[Stream], kept: dict[str, list[int]]) -> None:
-    """Wait until each was told as many as there are; who was not by then has lost some."""
+    """Wait until each stream has as many as there are; one that has fewer by then has lost some."""
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end:
-        if all(len(each.told) >= len(kept[each.topic]) for each in streams):
+        if all(len(each.received) >= len(kept[each.topic]) for each in streams):
             return
         await asyncio.sleep(0.05)
 
@@ -199,9 +199,9 @@ def of_streams(streams: Sequence[Stream], kept: dict[str, list[int]]) -> dict[st
     lost = repeated = disorder = 0
     for each in streams:
         place = {number: place for place, number in enumerate(kept[each.topic])}
-        lost += len(place.keys() - set(each.told))
-        repeated += len(each.told) - len(set(each.told))
-        places = [place.get(number, -1) for number in dict.fromkeys(each.told)]
+        lost += len(place.keys() - set(each.received))
+        repeated += len(each.received) - len(set(each.received))
+        places = [place.get(number, -1) for number in dict.fromkeys(each.received)]
         disorder += sum(b < a for a, b in itertools.pairwise(places))
     return {
         "lost": lost,

@@ -14,7 +14,7 @@ _NOBODY = 0.05
 
 
 def numbers(block: bytes) -> list[int]:
-    """What the reports of an event are told apart by."""
+    """What distinguishes the reports of an event."""
     return [int(number) for number in _NUMBER.findall(block)]
 
 
@@ -26,7 +26,7 @@ class Stream:
 
     Attributes:
         topic: whose metrics it follows.
-        told: the numbers of the reports, in the order in which they came.
+        received: the numbers of the reports, in the order in which they came.
         resets, broken, resumed: how often it was reset, cut off, and taken in again.
     """
 
@@ -38,7 +38,7 @@ class Stream:
         came: Callable[[int], None] | None = None,
     ) -> None:
         self.topic = topic
-        self.told: list[int] = []
+        self.received: list[int] = []
         self.resets = self.broken = self.resumed = 0
         self.opened = asyncio.Event()
         self._port, self._key = port, key
@@ -84,7 +84,7 @@ class Stream:
                 self.opened.set()
             self.resets += block.startswith(b"event: reset")
             for number in numbers(block):
-                self.told.append(number)
+                self.received.append(number)
                 if self._came is not None:
                     self._came(number)
         return rest

@@ -33,5 +33,5 @@ def create() -> FastAPI:
     async def rows() -> Source:
         return table.where()
 
-    live.install(app)
+    app.include_router(live)
     return app

@@ -147,7 +147,7 @@ def class_(name: str, value: type) -> Iterator[str]:
         shown = signature(name, value)
         if "*args" not in shown:
             yield code(shown)
-    bases = [base.__name__ for base in value.__bases__ if base.__name__ in INTERFACES]
+    bases = [base.__name__ for base in value.__mro__[1:] if base.__name__ in INTERFACES]
     told = f"It is one kind of `{bases[0]}`, and has its members.\n\n" if bases else ""
     yield told + text(value.__doc__ or "")
     if issubclass(value, BaseException):

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from headwater.web.fastapi import EventStream, LiveRouter
 app = FastAPI()
 live = LiveRouter()
-live.install(app, prefix="/api")
+app.include_router(live, prefix="/api")
 
 @live.get("/logs/stream", sse=True)
 async def stream(stream: EventStream): ...

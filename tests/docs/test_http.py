@@ -25,7 +25,7 @@ class Entry(BaseModel):
 
 def application() -> tuple[FastAPI, MemoryLog]:
     app, live, log = FastAPI(), LiveRouter(), MemoryLog()
-    live.install(app, prefix="/api")
+    app.include_router(live, prefix="/api")
 
     @live.feed("/logs", item=Entry, collection="logs", event="log")
     async def logs() -> Source:

@@ -51,7 +51,7 @@ async def append_until_it_works(log: EventLog, data: Any, key: str | None = None
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
 async def test_a_restarted_server_loses_nothing(server: Valkey | Nats, end: str) -> None:
-    """Streams stay open over a restart, and those who ask meanwhile are told to come again."""
+    """Streams stay open over a restart, and requests meanwhile get an error."""
     async with on(server) as log:
         follower, quiet = Recorder(), Recorder()
         await log.follow("t", follower)
@@ -136,7 +136,7 @@ async def test_a_server_that_says_nothing_is_given_up(
     server: Valkey | Nats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A host that hangs, or a dead link without a word: callers get an error in bounded time."""
-    for module in ("redis_connection", "redis_pushes", "nats_connection"):
+    for module in ("redis.commands", "redis.pushes", "nats.connection"):
         monkeypatch.setattr(f"headwater.eventlog.{module}.PATIENCE", 1.0)
     async with on(server) as log:
         follower = Recorder()
@@ -185,7 +185,7 @@ async def test_another_server_in_its_place_is_another_log(
 async def test_an_older_copy_of_itself_is_another_log(
     server: Valkey | Nats, tmp_path: Path
 ) -> None:
-    """A restored backup forgot what clients have: they are told, and nobody mistakes positions."""
+    """A restored backup lacks what clients have: they are reset, and no position is mistaken."""
     async with on(server) as log:
         follower, other = Recorder(), Recorder()
         await log.append("t", [{"n": 1}, {"n": 2}])
@@ -210,8 +210,8 @@ async def test_an_older_copy_of_itself_is_another_log(
         assert numbers(await read_all(log, "t")) == [1, 2, 3]
 
 
-async def test_a_follower_that_a_trim_overtook_is_told(server: Valkey | Nats) -> None:
-    """What was removed while it could not read cannot be sent: it hears ``expired``."""
+async def test_a_follower_that_a_trim_overtook_is_reset(server: Valkey | Nats) -> None:
+    """What was removed while it could not read cannot be sent: the follower gets ``expired``."""
     async with proxied(server.port) as proxy, on(server, proxy) as log, on(server) as other:
         lost, kept = Recorder(), Recorder()
         await log.follow("t", lost)
@@ -281,7 +281,7 @@ async def test_closing_does_not_wait_for_a_server_that_is_away(server: Valkey | 
             await log.close()
 
 
-async def test_a_server_that_is_not_there_is_told_without_its_password() -> None:
+async def test_a_server_that_is_not_there_is_an_error_without_its_password() -> None:
     for url in ("redis://:hunter2@127.0.0.1:1/0", "nats://me:hunter2@127.0.0.1:1"):
         log = open_log(url)
         for call in (log.start(), log.append("t", {"n": 1}), log.follow("t", Recorder())):

@@ -59,6 +59,6 @@ async def test_topics_are_bounded() -> None:
 
 
 async def test_each_instance_is_another_life() -> None:
-    """After a restart a position of the old memory is told as unknown."""
+    """After a restart a position of the old memory is unknown."""
     epochs = {(await MemoryLog().bounds("t")).epoch for _ in range(5)}
     assert len(epochs) == 5

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from headwater.errors import SourceUnavailableError
 from headwater.eventlog import START, MemoryLog, Offset, Run
-from headwater.eventlog.push_reader import PushReader
-from headwater.eventlog.pushes import Push, Receiver, States
+from headwater.eventlog.push_reader import Push, PushReader, States
 from headwater.testing.eventlog import Recorder
 from headwater.testing.eventlog.harness import numbers
 
@@ -39,7 +38,7 @@ class Bad:
         self.reads = 0
         self.early: list[Push] = []
         self._held: list[Push] = []
-        self._receivers: list[Receiver] = []
+        self._readers: list[PushReader] = []
         self._appends = 0
 
     async def append(self, topic: str, *data: int, with_records: bool = True) -> None:
@@ -53,26 +52,26 @@ class Bad:
         elif self.hold:
             self._held.append(push)
         else:
-            self._tell(push)
+            self._push(push)
 
     def flush(self) -> None:
         held, self._held = self._held, []
         for push in held:
-            self._tell(push)
+            self._push(push)
 
     def cut(self) -> None:
-        for receiver in tuple(self._receivers):
-            receiver.lost(SourceUnavailableError(self.name, "cut"))
+        for reader in tuple(self._readers):
+            reader.lost(SourceUnavailableError(self.name, "cut"))
 
-    def _tell(self, push: Push) -> None:
-        for receiver in tuple(self._receivers):
-            receiver.take(push)
+    def _push(self, push: Push) -> None:
+        for reader in tuple(self._readers):
+            reader.receive(push)
 
-    async def listen(self, receiver: Receiver) -> Bad:
+    async def listen(self, reader: PushReader) -> Bad:
         await asyncio.sleep(0)
         if self.away:
             raise SourceUnavailableError(self.name, "away")
-        self._receivers.append(receiver)
+        self._readers.append(reader)
         return self
 
     async def subscribe(self, topics: Sequence[str]) -> None:
@@ -84,12 +83,12 @@ class Bad:
         await asyncio.sleep(0)
 
     async def close(self) -> None:
-        self._receivers.clear()
+        self._readers.clear()
 
     async def states(self, topics: Sequence[str]) -> States:
         await asyncio.sleep(0)
         for push in self.early:
-            self._tell(push)
+            self._push(push)
         self.early.clear()
         epoch = (await self.log.bounds("any")).epoch
         found = {topic: await self.log.bounds(topic) for topic in topics}
@@ -123,7 +122,7 @@ async def test_a_lost_push_is_noticed_by_the_next_one(bad: tuple[Bad, PushReader
     await reader.follow("t", follower)
     await engine.append("t", 1)
     await follower.count(1)
-    assert engine.reads == 0, "a push is handed over as it is"
+    assert engine.reads == 0, "a push is delivered as it is"
     engine.lose = 2
     await engine.append("t", 2)
     await engine.append("t", 3, 4)
@@ -153,7 +152,7 @@ async def test_a_replica_that_lags_is_asked_again(bad: tuple[Bad, PushReader]) -
     assert engine.reads == 4
 
 
-async def test_what_was_trimmed_unseen_is_told_to_those_who_lost_it(
+async def test_what_was_trimmed_unseen_resets_the_followers_that_lost_it(
     bad: tuple[Bad, PushReader],
 ) -> None:
     """A follower that joined later has all that it is owed, and goes on."""
@@ -200,8 +199,8 @@ async def test_after_an_outage_a_push_is_not_taken_for_all_there_was(
     assert numbers(follower.records) == [1, 4]
 
 
-async def test_nothing_is_told_before_the_bounds_are(bad: tuple[Bad, PushReader]) -> None:
-    """Who follows must know where it begins before it is handed what comes after that."""
+async def test_nothing_is_delivered_before_the_bounds_are(bad: tuple[Bad, PushReader]) -> None:
+    """A follower must know its bounds before it gets the first record after them."""
     engine, reader = bad
     done = asyncio.Event()
 
@@ -223,7 +222,9 @@ async def test_nothing_is_told_before_the_bounds_are(bad: tuple[Bad, PushReader]
     await writing
 
 
-async def test_who_leaves_while_joining_leaves_nothing(bad: tuple[Bad, PushReader]) -> None:
+async def test_a_follower_that_leaves_while_joining_gets_nothing(
+    bad: tuple[Bad, PushReader],
+) -> None:
     engine, reader = bad
     tasks = asyncio.all_tasks()
     stays = Recorder()
@@ -283,7 +284,7 @@ async def test_whatever_is_lost_held_or_cut_each_record_comes_once_and_in_order(
             elif step == "join":
                 follower = Recorder()
                 bounds = await reader.follow("t", follower)
-                assert not follower.records, "told before it was let in"
+                assert not follower.records, "delivered before it had its bounds"
                 expected.append((follower, bounds.latest))
             elif step == "leave" and expected:
                 reader.unfollow("t", expected.pop()[0])

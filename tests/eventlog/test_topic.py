@@ -68,7 +68,7 @@ async def test_an_expired_follower_is_reset_and_goes_on() -> None:
     await log.append("t", {"n": 1})
     await origin.detach()
     origin.reset("expired", Bounds("e2", Offset.of(4), Offset.of(6)))
-    assert sink.said == [("expired", "6"), ("item", "1")], "it was told after detach"
+    assert sink.said == [("expired", "6"), ("item", "1")], "it was notified after detach"
 
 
 async def test_a_topic_that_cannot_be_followed_now_can_be_later() -> None:
@@ -91,7 +91,7 @@ async def test_a_topic_that_cannot_be_followed_now_can_be_later() -> None:
 
 
 async def test_paging_back_from_what_was_trimmed_is_expired() -> None:
-    """A page before a place that is gone cannot tell what was there."""
+    """A page before a trimmed place cannot show what was there."""
     topic = (log := MemoryLog()).topic("t")
     await log.append("t", [{"n": n} for n in range(5)])
     place = (await topic.page(5)).start
@@ -106,7 +106,7 @@ async def test_a_place_of_another_source_is_refused() -> None:
         def includes(self, other: object, /) -> bool:
             return True
 
-        def at(self, told: object, /) -> "Other":
+        def at(self, moment: object, /) -> "Other":
             return self
 
     with pytest.raises(UsageError, match="not a place in a topic"):
@@ -117,7 +117,7 @@ async def test_a_revision_says_whether_a_page_would_be_the_same() -> None:
     log = MemoryLog(max_count=3)
     topic = log.topic("t")
     await log.append("t", {"n": 1})
-    assert await topic.revision() is None  # nobody follows
+    assert await topic.revision() is None  # no follower
     await topic.origin.attach(Sink())
     before = await topic.revision()
     assert before is not None
@@ -153,7 +153,7 @@ async def test_who_asks_in_one_moment_is_answered_together() -> None:
     await topic.origin.attach(Sink())
     first = [asyncio.ensure_future(topic.revision()) for _ in range(20)]
     await until(lambda: log.asked)
-    # What is appended now was not seen by those, and is by whoever asks from now on.
+    # Those that asked did not see what is appended now; a later question sees it.
     (record,) = await log.append("t", {"n": 1})
     later = [asyncio.ensure_future(topic.revision()) for _ in range(20)]
     go_on.set()

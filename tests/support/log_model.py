@@ -28,7 +28,7 @@ VALUES = st.recursive(
 EVENTS = st.lists(st.fixed_dictionaries({"n": VALUES}), max_size=4)
 
 
-def told(run: Run) -> tuple[list[Record], Offset, Offset]:
+def contents(run: Run) -> tuple[list[Record], Offset, Offset]:
     """A run without the epoch, which is each engine's own."""
     return list(run.records), run.bounds.earliest, run.bounds.latest
 
@@ -67,7 +67,7 @@ class SqlAgainstMemory(RuleBasedStateMachine):
         return self.run(ask())
 
     async def settle(self) -> None:
-        """Until the followers of the engine have been told what those in memory were told."""
+        """Until the followers of the engine have what those in memory have."""
         for model, real in self.followers.values():
             await real.count(len(model.records))
             assert real.records == model.records
@@ -110,13 +110,13 @@ class SqlAgainstMemory(RuleBasedStateMachine):
     @rule(topic=TOPICS, after=st.integers(0, 30), limit=st.integers(1, 10))
     def read(self, topic: str, after: int, limit: int) -> None:
         model, real = self.both("read", topic, Offset.of(after), limit)
-        assert told(real) == told(model)
+        assert contents(real) == contents(model)
 
     @rule(topic=TOPICS, before=st.none() | st.integers(0, 30), limit=st.integers(1, 10))
     def latest(self, topic: str, before: int | None, limit: int) -> None:
         offset = None if before is None else Offset.of(before)
         model, real = self.both("latest", topic, limit, offset)
-        assert told(real) == told(model)
+        assert contents(real) == contents(model)
 
     @rule(
         topic=st.none() | TOPICS,
@@ -125,7 +125,7 @@ class SqlAgainstMemory(RuleBasedStateMachine):
         size=st.none() | st.integers(0, 100),
     )
     def trim(self, topic: str | None, age: int | None, count: int | None, size: int | None) -> None:
-        # A follower of the engine that is behind would be told so; the one in memory never is.
+        # A follower of the engine that is behind would be reset; the one in memory never is behind.
         self.run(self.settle())
         model, real = self.both(
             "trim",

@@ -9,8 +9,8 @@ import sys
 from headwater.eventlog import EventLog, Record
 from headwater.eventlog.record import START
 
-# Appends batches of five until it is killed, or as many as it is told; tells each that it was
-# told is kept.
+# Appends batches of five until it is killed, or as many as were asked for. It prints the number of
+# each batch that was acknowledged.
 WRITER = """
 import asyncio, itertools, sys
 from headwater.eventlog import open_log

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import nats
+from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
@@ -42,13 +43,19 @@ class Nats(Program):
         ]
 
     @asynccontextmanager
-    async def streams(self) -> AsyncIterator[JetStreamContext]:
+    async def client(self) -> AsyncIterator[Client]:
         """The plain driver, for what is done behind a log's back."""
         client = await nats.connect(self.url)
         try:
-            yield client.jetstream()
+            yield client
         finally:
             await client.close()
+
+    @asynccontextmanager
+    async def streams(self) -> AsyncIterator[JetStreamContext]:
+        """JetStream, by the plain driver."""
+        async with self.client() as client:
+            yield client.jetstream()
 
     async def wipe(self) -> None:
         """Delete the log's stream.

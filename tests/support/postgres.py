@@ -59,6 +59,10 @@ class Postgres:
         if self.options:
             os.chown(self.folder, NOBODY, NOBODY)
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
     def create(self) -> None:
         """Make an empty cluster."""
         self.run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "--no-sync",

@@ -40,9 +40,6 @@ class MemorySender(Sender):
             if self.room is not None and len(data) >= self.room:
                 self.full = True
 
-    def put(self, data: Any) -> None:
-        self.write(data.plain)
-
     def gone(self) -> None:
         self.closed = True
 

@@ -24,7 +24,7 @@ def app_with(declare, prefix="/api") -> FastAPI:
     app = FastAPI()
     live = LiveRouter(requires=requires)
     declare(live)
-    live.install(app, prefix=prefix)
+    app.include_router(live, prefix=prefix)
     return app
 
 

@@ -6,11 +6,12 @@ import asyncio
 import json
 
 import pytest
-from fastapi import BackgroundTasks, Depends, FastAPI, Request
+from fastapi import BackgroundTasks, Depends, Request
 
 from headwater.eventlog import MemoryLog
-from headwater.web import leases as leases_module
+from headwater.web import rights as rights_module
 from headwater.web.fastapi import LiveRouter, Problem, Source, identify
+from support.application import Application
 from support.http import request
 from support.server import serving
 
@@ -22,9 +23,8 @@ class Rig:
     """One application with one guarded feed, ``/f``, of the topic that the test says."""
 
     def __init__(self, right=anyone, **options) -> None:
-        self.app = FastAPI()
         self.live = LiveRouter(**options)
-        self.live.install(self.app)
+        self.app = Application(self.live)
         self.log = MemoryLog()
         self.topic = "a"
         self.ran = asyncio.Event()
@@ -95,7 +95,7 @@ async def test_what_a_stream_may_see_is_compared_with_what_it_began_with():
 
 
 async def test_a_check_that_hangs_does_not_keep_others_from_being_asked(monkeypatch):
-    monkeypatch.setattr(leases_module, "_ANSWER", 0.05)
+    monkeypatch.setattr(rights_module, "_CHECK_TIMEOUT", 0.05)
     denied, hanging = [], asyncio.Event()
 
     async def right(request: Request):
@@ -140,4 +140,4 @@ async def test_a_page_after_a_position_follows_nothing_unless_it_waits():
         for wait, followed in (("", 0), ("&wait=0.01", 1)):
             async with request(port, f"/f?after={position}{wait}") as answer:
                 assert json.loads(await answer.body())["items"] == []
-            assert len(rig.live.hub._followers) == followed
+            assert len(rig.live.hub.readers) == followed

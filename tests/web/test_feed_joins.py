@@ -11,13 +11,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
-from fastapi import FastAPI
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from headwater.eventlog import MemoryLog
 from headwater.feeds import Poll
 from headwater.sql import Table, sqlite_engine, track
 from headwater.web.fastapi import LiveRouter, Source
+from support.application import Application
 from support.http import poll, request
 from support.server import serving
 from support.tables import pages_read
@@ -70,18 +70,17 @@ class Rig:
     """One application with one feed, ``/f``, of whatever source the test gives."""
 
     def __init__(self, source, *, keyed=False) -> None:
-        self.app = FastAPI()
         self.live = LiveRouter()
-        self.live.install(self.app)
+        self.app = Application(self.live)
 
         @self.live.feed("/f", item=dict, keyed=keyed)
         async def f() -> Source:
             return source()
 
     @property
-    def follower(self):
-        (follower,) = self.live.hub._followers.values()
-        return follower
+    def reader(self):
+        (reader,) = self.live.hub.readers
+        return reader
 
 
 @asynccontextmanager
@@ -127,9 +126,9 @@ async def test_a_stream_that_was_opened_on_a_log_that_is_wiped_misses_nothing_of
     async with serving(rig.app) as port:
         stream = asyncio.create_task(follow(port))
         await until(lambda: gate.read == 1)
-        epoch = rig.follower.epoch
+        epoch = rig.reader.epoch
         await log.clear()
-        await until(lambda: rig.follower.epoch != epoch)
+        await until(lambda: rig.reader.epoch != epoch)
         gate.open.set()
         await log.append("a", [{"n": 100}, {"n": 101}])
         await log.append("a", [{"n": 102}])
@@ -147,9 +146,9 @@ async def test_a_log_that_is_wiped_again_while_a_stream_begins_anew():
         await log.clear()
         await log.append("a", [{"n": n} for n in range(50, 55)])
         await until(lambda: gate.read == 2)
-        epoch = rig.follower.epoch
+        epoch = rig.reader.epoch
         await log.clear()
-        await until(lambda: rig.follower.epoch != epoch)
+        await until(lambda: rig.reader.epoch != epoch)
         gate.open.set()
         await log.append("a", [{"n": 100}])
         assert (await shown(answer, 100))[-1] == 100
@@ -164,12 +163,12 @@ async def test_what_leaves_a_window_is_told_also_after_the_storage_began_anew(tm
             await answer.next()
             # The tail was trimmed past: it has missed an item, and says so.
             missed = []
-            rig.follower.deliver = lambda changes, head: missed.append(head)
+            rig.reader.deliver = lambda changes, head: missed.append(head)
             moment = datetime.now(UTC).replace(tzinfo=None)
             await insert(engine, Client, {"name": "x", "seen_at": moment})
             await until(lambda: missed)
-            del rig.follower.deliver
-            rig.follower.reset("expired", missed[-1])
+            del rig.reader.deliver
+            rig.reader.reset("expired", missed[-1])
             events = [(await answer.next()).event for _ in range(3)]
             assert events == ["reset", "snapshot", "item_removed"]
 
@@ -184,7 +183,7 @@ async def test_ids_do_not_go_back_when_an_item_leaves_in_the_middle_of_a_hand_ov
             await insert(engine, Client, {"name": "old", "seen_at": now})
             async with request(port, "/f/stream") as answer:
                 await answer.next()
-                (channel,) = rig.follower.channels.values()
+                (channel,) = rig.live.hub.channels
                 members, taken = channel._members, []
                 clock, update = members._now, members.update
 
@@ -309,7 +308,7 @@ async def test_a_long_poll_is_answered_when_what_it_waits_for_is_another(what):
     async with serving(rig.app) as port:
         _, page = await fetch(port, "/f")
         waiting = asyncio.create_task(fetch(port, f"/f?after={page['position']}&wait=60"))
-        await until(lambda: rig.live.hub._followers and rig.follower._taps)
+        await until(lambda: rig.live.hub.readers and not rig.reader.unused)
         state.items = {"b": 1}
         await log.clear()
         status, _ = await asyncio.wait_for(waiting, 10)
@@ -333,10 +332,7 @@ async def test_streams_that_resume_at_one_place_share_the_read():
         gate.open.clear()
         gate.read = 0
         streams = [asyncio.create_task(resume(port, page["position"])) for _ in range(20)]
-        followers = rig.live.hub._followers
-        await until(
-            lambda: sum(c.holds for f in followers.values() for c in f.channels.values()) == 20
-        )
+        await until(lambda: sum(each.holds for each in rig.live.hub.channels) == 20)
         await log.append("a", [{"n": 5}])
         gate.open.set()
         assert await asyncio.gather(*streams) == [[3, 4, 5]] * 20

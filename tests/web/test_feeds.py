@@ -7,14 +7,15 @@ import json
 import random
 
 import pytest
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, Request
 from pydantic import BaseModel
 
 from headwater.delivery import channel as channel_module
-from headwater.delivery import follower as follower_module
+from headwater.delivery import feed_stream, ring
 from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog
 from headwater.web.fastapi import LiveRouter, Problem, Source, guard, identify
+from support.application import Application
 from support.http import poll, request
 from support.server import serving
 from support.until import until
@@ -30,9 +31,8 @@ class Rig:
 
     def __init__(self, **options) -> None:
         self.log = MemoryLog()
-        self.app = FastAPI()
         self.live = LiveRouter(**options)
-        self.live.install(self.app, prefix="/api")
+        self.app = Application(self.live, prefix="/api")
         self.calls = 0
 
         @self.live.feed("/things", item=Item, collection="things", event="thing", tags=["t"])
@@ -261,8 +261,9 @@ async def test_a_long_poll_answers_as_soon_as_an_item_comes():
 
 async def test_a_stream_that_cannot_keep_up_loses_nothing_and_no_one_waits(monkeypatch):
     """It goes on from the ring or, when that no longer reaches back, from the source."""
-    monkeypatch.setattr(follower_module, "RING_ENTRIES", 50)
+    monkeypatch.setattr(ring, "RING_FRAMES", 50)
     monkeypatch.setattr(channel_module, "ROOM", 8 * 1024)
+    monkeypatch.setattr(feed_stream, "ROOM", 8 * 1024)
     rig = Rig()
     rounds, size = 200, 50
 
@@ -514,6 +515,7 @@ def test_what_cannot_work_is_refused_where_it_is_declared():
 def test_openapi_describes_both_halves():
     rights = Rights()
     rig = guarded(rights)
+    rig.live.install(rig.app, problems="application", openapi="3.2")
     document = rig.app.openapi()
     assert document["openapi"] == "3.2.0"
     paths = document["paths"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from fastapi import BackgroundTasks, Depends, FastAPI, Request
+from fastapi import BackgroundTasks, Depends, Request
 
-from headwater.delivery.direct import DirectSender
+from headwater.delivery.direct_sender import DirectSender
 from headwater.web.fastapi import SSE, EventStream, LiveRouter, Problem, guard, identify
 from headwater.web.uvicorn import Protocol
+from support.application import Application
 from support.http import request
 from support.server import serving
 from support.until import until
@@ -18,9 +19,8 @@ class Rig:
     """One application with one streaming route, ``/x``."""
 
     def __init__(self, handler, *, sse=True, middleware=None, heartbeat=30.0, **options) -> None:
-        self.app = FastAPI()
         self.live = LiveRouter(heartbeat=heartbeat)
-        self.live.install(self.app)
+        self.app = Application(self.live)
         if middleware is not None:
             self.app.add_middleware(middleware)
         self.live.api_route("/x", methods=["GET", "POST"], sse=sse, **options)(handler)

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from pydantic import (
     AliasChoices,
     AliasPath,
@@ -19,6 +18,7 @@ from pydantic import (
 
 from headwater.eventlog import MemoryLog
 from headwater.web.fastapi import LiveRouter, Source
+from support.application import Application
 from support.http import request
 from support.server import serving
 
@@ -72,9 +72,8 @@ class Whole(RootModel[dict[str, Any]]):
 )
 async def test_what_the_model_does_not_know_is_left_out(model):
     log = MemoryLog()
-    app = FastAPI()
     live = LiveRouter()
-    live.install(app, prefix="/api")
+    app = Application(live, prefix="/api")
 
     @live.feed("/things", item=model, collection="things", event="thing")
     async def things() -> Source:

@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
-from fastapi import FastAPI
 from pydantic import BaseModel
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from headwater.sql import Table, sqlite_engine, track
 from headwater.web.fastapi import LiveRouter, Source
+from support.application import Application
 from support.http import request
 from support.server import serving
 
@@ -41,9 +41,8 @@ async def rig(tmp_path, window=None):
     engine = sqlite_engine(f"sqlite:///{tmp_path}/app.db")
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
-    app = FastAPI()
     live = LiveRouter()
-    live.install(app, prefix="/api")
+    app = Application(live, prefix="/api")
     table = Table(engine, Client)
 
     @live.feed("/clients", item=Item, collection="clients", event="client", keyed=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from fastapi import FastAPI, Request, Response
+from fastapi import Request, Response
 from pydantic import BaseModel
 
 from headwater.eventlog import MemoryLog
 from headwater.web.fastapi import EventStream, LiveRouter, Problem, Source, guard, identify
+from support.application import Application
 from support.http import request
 from support.server import serving
 
@@ -24,9 +25,8 @@ class Rig:
     def __init__(self) -> None:
         self.allowed = True
         self.asked = 0
-        self.app = FastAPI()
         self.live = LiveRouter(recheck=30)
-        self.live.install(self.app, prefix="/api")
+        self.app = Application(self.live, prefix="/api")
         log = MemoryLog()
 
         async def someone(request: Request, response: Response) -> None:

@@ -13,13 +13,13 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
 from pydantic import BaseModel
 
 from headwater.delivery.uring import Uring
 from headwater.eventlog import MemoryLog
 from headwater.sql import Table, sqlite_engine
 from headwater.web.fastapi import LiveRouter, Source
+from support.application import Application
 from support.http import request
 from support.server import serving
 from support.tables import Base, Log
@@ -68,9 +68,9 @@ async def read(client: socket.socket, until: bytes) -> list[int]:
 @pytest.mark.parametrize("io_uring", [True, False])
 async def test_each_item_once_also_beside_those_who_stop_reading_or_leave(io_uring):
     held = rings()
-    log, app = MemoryLog(), FastAPI()
+    log = MemoryLog()
     live = LiveRouter(heartbeat=0.02, io_uring=io_uring)
-    live.install(app, prefix="/api")
+    app = Application(live, prefix="/api")
 
     @live.feed("/things", item=dict, event="thing")
     async def things() -> Source:
@@ -117,8 +117,8 @@ async def test_a_row_that_is_for_many_selections_comes_once_to_each_in_its_feeds
     engine = sqlite_engine(f"sqlite:///{path}")
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
-    table, app, live = Table(engine, Log), FastAPI(), LiveRouter(io_uring=io_uring)
-    live.install(app, prefix="/api")
+    table, live = Table(engine, Log), LiveRouter(io_uring=io_uring)
+    app = Application(live, prefix="/api")
 
     @live.feed("/lines/{user}", item=Line, event="line")
     async def lines(user: int) -> Source:

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, create_model
 
 from headwater.web.fastapi import EventStream, LiveRouter, Source
+from support.application import Application
 
 
 class Item(BaseModel):
@@ -17,8 +18,9 @@ class Item(BaseModel):
 
 
 def installed() -> tuple[FastAPI, LiveRouter]:
-    app, live = FastAPI(), LiveRouter()
-    live.install(app)
+    live = LiveRouter()
+    app = Application(live)
+    live.install(app, problems="application", openapi="3.2")
     return app, live
 
 
@@ -48,17 +50,17 @@ def test_routes_with_several_methods_and_webhooks_refer_to_what_is_there():
     described(app)
 
 
-def test_a_model_of_the_application_that_is_named_problem_is_left_alone():
+def test_a_model_of_the_application_of_the_name_of_ours_is_left_alone():
     app, _ = installed()
-    model = create_model("Problem", mine=(int, ...))
+    model = create_model("InvalidRequest", mine=(int, ...))
 
     def y(item): ...
 
     y.__annotations__ = {"item": model}
     app.post("/y")(y)
     schemas = described(app)["components"]["schemas"]
-    assert set(schemas["Problem"]["properties"]) == {"mine"}
-    assert "detail" in schemas["HttpProblem"]["properties"]
+    assert set(schemas["InvalidRequest"]["properties"]) == {"mine"}
+    assert "detail" in schemas["HeadwaterInvalidRequest"]["properties"]
 
 
 def test_feeds_with_an_id_of_their_own_or_with_one_event_name():

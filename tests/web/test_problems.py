@@ -21,7 +21,7 @@ class Item(BaseModel):
 @pytest.fixture
 async def port():
     app = FastAPI()
-    LiveRouter().install(app)
+    LiveRouter().install(app, problems="application")
 
     @app.get("/status/{status}")
     async def status(status: int):

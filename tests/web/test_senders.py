@@ -8,13 +8,13 @@ import json
 import weakref
 
 import pytest
-from fastapi import FastAPI
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
-from headwater.delivery.direct import DirectSender
+from headwater.delivery.direct_sender import DirectSender
 from headwater.eventlog import MemoryLog
 from headwater.web.fastapi import EventStream, LiveRouter, Source
+from support.application import Application
 from support.http import request
 from support.server import serving
 from support.until import until
@@ -23,9 +23,8 @@ from support.until import until
 class Rig:
     def __init__(self, *middleware) -> None:
         self.log = MemoryLog()
-        self.app = FastAPI()
         self.live = LiveRouter(heartbeat=0.2)
-        self.live.install(self.app, prefix="/api")
+        self.app = Application(self.live, prefix="/api")
         for each in middleware:
             self.app.add_middleware(each)
 
@@ -165,12 +164,8 @@ async def test_nothing_of_the_request_is_kept(sender, uncollected):
             self.app = app
 
         async def __call__(self, scope, receive, send):
-            class Mark:
-                pass
-
             if scope["type"] == "http":
-                scope["mark"] = Mark()
-                requests.append(weakref.ref(scope["mark"]))
+                requests.append(weakref.ref(receive.__self__))
             await self.app(scope, receive, send)
 
     rig = Rig(Remember)

@@ -106,7 +106,8 @@ def create_app(
     app.state.measures = Measures(live, lambda: app.state.backend)
     for feeds in _FEEDS:
         feeds.declare(live)
-    live.install(app, prefix="/api")
+    app.include_router(live, prefix="/api")
+    live.install(app, problems="application", openapi="3.2")
     # Not by way of one router for all of them: each that is included looks for the route again.
     for domain in _ROUTERS:
         app.include_router(domain.router, prefix="/api")

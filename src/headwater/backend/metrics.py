@@ -101,6 +101,9 @@ class _Counted(Collector):
         stats: Any = self._live.stats
         yield InfoMetricFamily("headwater", "This process.", value={"worker": str(os.getpid())})
         yield GaugeMetricFamily("headwater_streams_open", "Open streams.", value=stats.open)
+        yield GaugeMetricFamily(
+            "headwater_streams_waiting", "REST requests that wait for an item.", value=stats.waiting
+        )
         for name, text in _DELIVERY.items():
             yield CounterMetricFamily(
                 f"headwater_streams_{name}", text, value=getattr(stats, name, 0)

@@ -73,7 +73,7 @@ def _serve(pipe: Connection) -> None:
     async def ticks() -> Source:
         return log.topic("bench")
 
-    live.install(app, prefix="/api")
+    app.include_router(live, prefix="/api")
 
     async def run() -> None:
         _raise_file_limit(resource.getrlimit(resource.RLIMIT_NOFILE)[1])

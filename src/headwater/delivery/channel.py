@@ -1,187 +1,173 @@
-"""A channel: one feed with one filter, and all the streams that follow it.
+"""A channel: one feed with one filter, and all the streams that show it.
 
-Its streams are of three kinds. *Current* ones have been sent everything: a new frame is written to
-each of them, and that is all the work there is. *Behind* ones met a full connection: they go on
-from the ring when it has drained, or from the source when the ring no longer reaches back.
-*Ahead* ones read a page that is newer than what the origin has handed over so far; they leave out
-what they have had.
+A stream of a channel is in one of four states. An *up-to-date* one was sent everything: each new
+frame is written to it, and that is all the work there is. One that is *behind* met a full
+connection: it goes on from the ring when the connection has drained. One that is *reading* needs
+changes that the ring does not hold any more: it reads pages of the source. One that is *ahead*
+read a page newer than what the origin has delivered so far: it leaves out what it was sent.
 """
 
 from __future__ import annotations
 
 import asyncio
-import enum
-from collections.abc import Callable, Coroutine, Hashable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import Any
 
-from headwater.delivery.current import Current
-from headwater.delivery.few import NONE, Few, with_one, without
-from headwater.delivery.ring import Entry, Ring, pieces, with_places
-from headwater.delivery.sender import ROOM, Shared
+from headwater.delivery.batch import Recipients
+from headwater.delivery.reader import OriginReader, Target
+from headwater.delivery.ring import Ring, pieces
+from headwater.delivery.sender import ROOM
+from headwater.delivery.small_set import EMPTY, SmallSet, with_one, without
+from headwater.delivery.stream import Stream
 from headwater.delivery.window import Members
 from headwater.errors import ResetReason
-from headwater.feeds.feed import Feed
-from headwater.feeds.source import Change, Page, Place, Source
+from headwater.feeds.feed import Feed, Frame
+from headwater.feeds.source import Change, Filter, Place, Source
 
-if TYPE_CHECKING:
-    from headwater.delivery.feed_stream import FeedStream
-    from headwater.delivery.follower import Follower
+__all__ = ["READ_LIMIT", "Channel", "ChannelStream", "Reading"]
 
-__all__ = ["Channel", "Missed", "State"]
-
-T = TypeVar("T")
-
-
-class State(enum.Enum):
-    """Where a channel has a stream."""
-
-    CURRENT = enum.auto()
-    AHEAD = enum.auto()
-    BEHIND = enum.auto()
-    READING = enum.auto()
+# Rows of one read while a stream catches up: few enough that memory stays flat and the first ones
+# leave soon, enough that a gap of thousands is not thousands of statements.
+READ_LIMIT = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Missed:
-    """What comes after a place.
+class Reading:
+    """What was read of the source, as the bytes that a client is sent.
 
     Attributes:
-        data: the page's events, and what moves on a client whose position would expire.
-        holds: the place that a client holds then, or None for the page's end.
+        data: events.
+        end: the place of a client that was sent them.
+        life: that of the channel when the read began.
+        epoch: that of the storage.
+        frames: the number of items and removals.
+        holds: the place that the client's last id names then, if it is not ``end``.
+        removed_until: up to this moment the removals of what left the time window were sent.
     """
 
-    page: Page
     data: bytes
+    end: Place
+    life: int
+    epoch: str
+    frames: int = 0
+    holds: Place | None = None
+    removed_until: datetime | None = None
+
+
+class ChannelStream(Stream, ABC):
+    """What a channel needs of its streams.
+
+    Attributes:
+        holds: the place that the client resumed from, until an event moves it on.
+    """
+
+    __slots__ = ("holds",)
+
     holds: Place | None
 
+    @abstractmethod
+    def fall_behind(self, number: int) -> None:
+        """The connection is full: go on with this frame of the ring when it has drained."""
 
-class Channel:
+    @abstractmethod
+    def go_on(self) -> None:
+        """Send what the ring has beyond what was sent."""
+
+    @abstractmethod
+    def restart(self, reason: ResetReason) -> None:
+        """Begin anew, with a reset and a snapshot."""
+
+
+class Channel(Target):
     """One feed with one filter.
 
     Attributes:
-        feed, source: what is followed.
+        feed, source: what is shown, and where its items come from.
+        reader: delivers the changes.
         ring: the frames that may still have to be sent.
-        streams: the streams that follow, of whatever kind.
-        holds: how many are about to add a stream; the channel is kept meanwhile.
-        life: how often it began anew; what was read in an earlier life cannot be gone on from.
+        streams: all streams of the channel, in whatever state.
+        holds: the number of requests that are about to add a stream; they keep the channel.
+        life: how often the channel began anew. Pages that were read in an earlier life are void.
         reason: why it last began anew.
     """
 
     __slots__ = (
-        "_ahead",
-        "_current",
-        "_flushed",
-        "_lingering",
-        "_members",
-        "_prepared",
-        "_reading",
-        "feed",
-        "follower",
-        "holds",
-        "life",
-        "reason",
-        "ring",
-        "source",
-        "streams",
-    )
+        "_ahead", "_lingering", "_members", "_up_to_date", "_written", "feed",
+        "holds", "life", "reader", "reason", "ring", "source", "streams",
+    )  # fmt: skip
 
-    def __init__(self, feed: Feed, source: Source, follower: Follower, head: Place) -> None:
+    def __init__(self, feed: Feed, source: Source, reader: OriginReader) -> None:
         self.feed = feed
         self.source = source
-        self.follower = follower
-        self.ring = Ring(head)
-        self.streams: Few[FeedStream] = NONE
+        self.reader = reader
+        self.ring = Ring(reader.head, reader.bound)
+        self.streams: SmallSet[ChannelStream] = EMPTY
         self.holds = 0
         self.life = 0
         self.reason: ResetReason = "unknown"
-        self._prepared: asyncio.Future[None] | None = None
-        self._current = Current(follower.batch)
-        self._ahead: Few[FeedStream] = NONE
-        self._flushed = 0
-        self._reading: dict[Hashable, asyncio.Future[Any]] | None = None
+        self._up_to_date: Recipients[ChannelStream] = Recipients(reader.batch)
+        self._ahead: SmallSet[ChannelStream] = EMPTY
+        # The number of the first frame that was not written to the streams that are up to date.
+        self._written = 0
         self._lingering: asyncio.TimerHandle | None = None
         self._members = self._new_members()
 
-    # What the follower calls
+    # The reader calls these.
 
-    async def prepare(self) -> None:
-        """Load what a time window holds, once. The channel is handed changes already."""
-        members = None
-        while members is not self._members and self._members is not None:
-            members = self._members
-            if self._prepared is None or (self._prepared.done() and self._prepared.exception()):
-                self._prepared = asyncio.ensure_future(self._load(members))
-            await asyncio.shield(self._prepared)
+    @property
+    def name(self) -> Hashable:
+        return (self.feed, self.source.identity)
 
-    def _new_members(self) -> Members | None:
-        window = self.source.window
-        return None if window is None else Members(window.length, self._left)
+    @property
+    def filter(self) -> Filter:
+        return self.source.filter
 
-    async def _load(self, members: Members) -> None:
-        found = await self.source.members()
-        if members is self._members:
-            members.load(found)
-            self.ring.floor_left = members.told
-
-    def take(self, change: Change) -> None:
-        """A change that this channel's filter matches; ``flush`` follows."""
-        if self._members is None:
-            self._append(self.follower.entry(self.feed, change))
+    def deliver(self, change: Change) -> None:
+        members = self._members
+        if members is None:
+            self.ring.append(self.feed.frame(change, self.reader.epoch))
             return
-        self._members.expire()
+        members.expire()
         key = change.key or {}
         if change.removed:
-            if not self._members.remove(key):
+            if not members.remove(key):
                 return
         else:
-            known = self._members.has(key)
-            if not self._members.update(key, change.moment):
+            known = members.has(key)
+            if not members.update(key, change.moment):
                 if not known:
                     return
                 change = Change(change.place, change.values, removed=True, key=key)
-        place = None if change.place is None else change.place.at(self._members.told)
-        data = self.feed.frame_at(change, self.follower.epoch, place)
-        self._append(Entry(data, place))
+        place = None if change.place is None else change.place.at(members.expired_until)
+        self.ring.append(self.feed.frame_at(change, self.reader.epoch, place))
 
     def flush(self, now: float) -> None:
-        """Collect what was taken since the last flush, for the batch to be sent."""
         ring = self.ring
-        start, end = self._flushed, ring.end
-        if start == end:
-            return
-        start = max(start, ring.first)
-        self._flushed = end
-        if end - start == 1:
-            self._put(self.follower.shared(ring.last.data), start, 1, now)
-        else:
-            for piece in pieces(ring.since(start), ROOM):
-                data = Shared(b"".join([entry.data for entry in piece]))
-                self._put(data, start, len(piece), now)
+        start, self._written = self._written, ring.end
+        new = ring.since(start)
+        if len(new) == 1:
+            self._write(new[0].data, start, 1, now)
+        elif new:
+            for piece in pieces(new, ROOM):
+                self._write(b"".join([frame.data for frame in piece]), start, len(piece), now)
                 start += len(piece)
         if self._ahead:
-            self.settle()
+            ahead, self._ahead = self._ahead, EMPTY
+            for stream in tuple(ahead):
+                if not stream.ended:
+                    stream.go_on()
 
-    def _put(self, data: Shared, start: int, frames: int, now: float) -> None:
-        current, counters = self._current, self.follower.counters
-        for stream in current.put(data, now):
-            stream.fall_behind(start, self.ring.before(start))
-        written = len(current)
+    def _write(self, data: bytes, start: int, frames: int, now: float) -> None:
+        counters = self.reader.counters
+        for stream in self._up_to_date.write(data, now):
+            stream.fall_behind(start)
+        written = len(self._up_to_date)
         counters.writes += written
         counters.frames += written * frames
-
-    def settle(self) -> None:
-        """Move on the streams that are ahead, now that the origin's head may have reached them."""
-        ahead, self._ahead = self._ahead, NONE
-        for stream in tuple(ahead):
-            if not stream.ended:
-                self.go_on(stream)
-
-    @property
-    def waits(self) -> bool:
-        """Whether some stream is ahead of what was handed over."""
-        return bool(self._ahead)
 
     def retire(self, before: Place) -> None:
         """Send a block with nothing but an id to streams whose position would expire.
@@ -189,57 +175,38 @@ class Channel:
         WHATWG HTML, 9.2.6: with an empty data buffer the block sets the last event ID and
         dispatches no event.
         """
-        late = any(stream.holds and not stream.holds.includes(before) for stream in self._current)
-        if late or (self._current and not self.ring.before(self.ring.end).includes(before)):
-            place = self.follower.head
+        streams = self._up_to_date
+        late = any(stream.holds and not stream.holds.includes(before) for stream in streams)
+        if late or (len(streams) and not self.ring.before(self.ring.end).includes(before)):
+            reader, place = self.reader, self.reader.head
             if self._members is not None:
                 self._members.expire()
-                place = place.at(self._members.told)
-            self._append(Entry(self.feed.moved(self.follower.epoch, place), place))
-            for stream in self._current:
+                place = place.at(self._members.expired_until)
+            self.ring.append(Frame(self.feed.moved(reader.epoch, place), place))
+            for stream in streams:
                 stream.holds = None
             self.flush(asyncio.get_running_loop().time())
-            self.follower.batch.submit()
-
-    def moved(self, page: Page, holds: Place) -> tuple[bytes, Place | None]:
-        """What moves a client on that would hold a place about to expire after this page.
-
-        ``holds`` is its place before the page. Returns the bytes and what it holds then, or None
-        for the page's end.
-        """
-        for change in reversed(page.changes):
-            if change.place is not None:
-                holds = change.place
-                break
-        retired = self.follower.retired
-        if retired is None or holds.includes(retired):
-            return b"", holds
-        return self.feed.moved(page.epoch, page.end), None
+            reader.batch.submit()
 
     def restart(self, reason: ResetReason, head: Place) -> None:
-        """The storage is another one, or was trimmed past us: every stream begins anew."""
         self.life += 1
         self.reason = reason
         self.ring.clear(head)
         if self._members is not None:
             self._members.close()
             self._members = self._new_members()
-            self._prepared = None
-        self._flushed = self.ring.end
-        self._reading = None
-        self._current.clear()
-        self._ahead = NONE
+        self._written = self.ring.end
+        self._up_to_date.clear()
+        self._ahead = EMPTY
         for stream in tuple(self.streams):
-            stream.had = None
             stream.restart(reason)
 
-    def break_off(self) -> None:
-        """An item cannot be encoded: end all streams where they are."""
+    def fail(self) -> None:
+        """End all streams where they are: an item cannot be encoded."""
         for stream in tuple(self.streams):
             stream.fail(500)
 
     def close(self) -> None:
-        """Nobody follows any more."""
         if self._lingering is not None:
             self._lingering.cancel()
             self._lingering = None
@@ -247,153 +214,132 @@ class Channel:
             self._members.close()
             self._members = None
 
-    # What streams call
+    # Streams and the hub call these.
 
-    async def snapshot(self, limit: int) -> tuple[Page, bytes]:
-        """The newest page and its event; streams that ask while it is read share both."""
-        return await self._together(limit, lambda: self._read_snapshot(limit))
+    async def prepare(self) -> None:
+        """Load what a time window holds, once. The channel is delivered changes already."""
+        while (members := self._members) is not None and not members.loaded:
+            await self.reader.calls.join((self, self.life), partial(self._load, members))
 
-    async def missed(self, place: Place, limit: int) -> Missed:
-        """What a client at ``place`` lacks; streams that resume there at once share it."""
-        return await self._together((str(place), limit), lambda: self._read_missed(place, limit))
+    async def read_newest(self, limit: int, before: Place | None = None) -> Reading:
+        """A ``snapshot`` of the newest items, or of the page that ends before a place.
 
-    async def _read_snapshot(self, limit: int) -> tuple[Page, bytes]:
-        page = await self.source.page(limit)
-        return page, self.feed.snapshot(page)
+        Streams that ask for the same while it is read share it.
+        """
+        name = (self, self.life, limit, None if before is None else str(before))
+        return await self.reader.calls.join(name, lambda: self._read_newest(limit, before))
 
-    async def _read_missed(self, place: Place, limit: int) -> Missed:
-        page = await self.source.page(limit, after=place)
-        moved, holds = self.moved(page, place)
-        return Missed(page, self.feed.page_frames(page) + moved, holds)
+    async def read_after(self, place: Place, holds: Place) -> Reading:
+        """The changes after ``place``, for a client whose last id names the place ``holds``.
 
-    async def _together(self, name: Hashable, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        if self._reading is None:
-            self._reading = {}
-        shared: asyncio.Future[T] | None = self._reading.get(name)
-        if shared is None:
-            shared = self._reading[name] = asyncio.ensure_future(read())
-            shared.add_done_callback(lambda done: self._read_done(name, done))
-        return await asyncio.shield(shared)
+        Streams that ask for the same while it is read share it.
+        """
+        name = (self, self.life, str(place), str(holds))
+        return await self.reader.calls.join(name, lambda: self._read_after(place, holds))
 
-    def _read_done(self, name: Hashable, done: asyncio.Future[Any]) -> None:
-        if self._reading is not None and self._reading.get(name) is done:
-            del self._reading[name]
-            self._reading = self._reading or None
-        if not done.cancelled():
-            done.exception()
+    async def _load(self, members: Members) -> None:
+        found = await self.source.members()
+        if members is self._members:
+            members.load(found)
+            self.ring.floor_left = members.expired_until
 
-    def join(self, stream: FeedStream, place: Place, told: datetime | None) -> bool:
-        """Go live from ``place``, if the ring reaches back to it.
+    async def _read_newest(self, limit: int, before: Place | None) -> Reading:
+        life, page = self.life, await self.source.page(limit, before=before)
+        data = self.feed.snapshot(page)
+        return Reading(data, page.end, life, page.epoch, removed_until=page.as_of)
+
+    async def _read_after(self, place: Place, holds: Place) -> Reading:
+        life, page = self.life, await self.source.page(READ_LIMIT, after=place)
+        data, retired = self.feed.page_frames(page), self.reader.retired
+        places = (each.place for each in reversed(page.changes) if each.place is not None)
+        last = next(places, holds)
+        moved = retired is not None and not last.includes(retired)
+        if moved:
+            # The position that the client would hold is about to expire.
+            data += self.feed.moved(page.epoch, page.end)
+        return Reading(
+            data,
+            page.end,
+            life,
+            page.epoch,
+            len(page.changes),
+            None if moved else last,
+            # A page that is not the last one has removals only up to its own end.
+            None if page.has_more else page.as_of,
+        )
+
+    def reaches(self, place: Place, removed_until: datetime | None) -> bool:
+        """Whether the ring has everything after a place.
 
         Arguments:
-            place: what the stream was sent so far.
-            told: up to when it was told what left the time window.
-
-        Returns False when the source has to be read first.
+            removed_until: up to this moment the client was sent what left the time window.
         """
-        ring = self.ring
-        if not place.includes(ring.floor):
+        left = self.ring.floor_left
+        return place.includes(self.ring.floor) and (
+            left is None or (removed_until is not None and removed_until >= left)
+        )
+
+    def first_after(self, place: Place) -> int:
+        """The number of the first frame that a stream at ``place`` may lack."""
+        # Items leave a window by the clock, so the order of places does not bound them.
+        return self.ring.first_after(place) if self._members is None else self.ring.first
+
+    def caught_up(self, stream: ChannelStream, had: Place | None) -> bool:
+        """A stream has sent everything that the ring holds.
+
+        Arguments:
+            had: the place of the page that it began from, if changes may come that it includes.
+
+        Returns whether each new frame is now written to the stream. Otherwise ``go_on`` is called
+        once more has been delivered.
+        """
+        ahead = had is not None and not self.reader.head.includes(had)
+        if ahead or self._written != self.ring.end:
+            self._ahead = with_one(self._ahead, stream)
+            self.reader.flush_on_next_head(self)
             return False
-        floor_left = ring.floor_left
-        if floor_left is not None and (told is None or told < floor_left):
-            return False
-        # What left a window is told by the clock: there, each entry is looked at.
-        stream.cursor = ring.lacking(place) if self._members is None else ring.first
-        stream.had = place
-        stream.told = told
-        self.go_on(stream)
+        self._up_to_date.add(stream)
         return True
 
-    def go_on(self, stream: FeedStream) -> None:
-        """Send a stream that is not current what the ring has for it, as far as there is room."""
-        ring = self.ring
-        counters = self.follower.counters
-        while not stream.sender.full and not stream.ended:
-            if stream.cursor < ring.first:
-                stream.read()
-                return
-            entries = ring.since(stream.cursor)
-            if not entries:
-                self._caught_up(stream)
-                return
-            parts: list[bytes] = []
-            size = 0
-            for entry, place in with_places(entries):
-                stream.cursor += 1
-                if not stream.has(entry, place):
-                    data = self._since(entry, stream.had)
-                    parts.append(data)
-                    size += len(data)
-                    if size > ROOM:
-                        break
-            if parts:
-                stream.write(b"".join(parts))
-                counters.frames += len(parts)
-        if not stream.ended:
-            sent = ring.before(stream.cursor)
-            if stream.had is not None:
-                sent = stream.had if stream.had.includes(sent) else sent.since(stream.had)
-            stream.fall_behind(stream.cursor, sent)
+    def add(self, stream: ChannelStream) -> None:
+        self.streams = with_one(self.streams, stream)
 
-    def leave(self, stream: FeedStream) -> None:
+    def leave(self, stream: ChannelStream) -> None:
         """A stream has ended. Idempotent."""
-        self._current.discard(stream)
+        self._up_to_date.discard(stream)
         self._ahead = without(self._ahead, stream)
         self.streams = without(self.streams, stream)
-        self.release()
+        self.linger()
 
-    def release(self) -> None:
-        """Let the channel go if nobody is left, after a while in which one may return."""
+    def linger(self) -> None:
+        """If no stream is left, end the channel after a while in which one may come back."""
         if self.streams or self.holds or self._lingering is not None:
             return
-        linger = self.follower.origin.linger
+        linger = self.reader.origin.linger
         if linger > 0:
             self._lingering = asyncio.get_running_loop().call_later(linger, self._lingered)
         else:
-            self.follower.forget(self)
+            self.reader.remove(self)
 
     def _lingered(self) -> None:
         self._lingering = None
         if not self.streams and not self.holds:
-            self.follower.forget(self)
+            self.reader.remove(self)
 
-    def _caught_up(self, stream: FeedStream) -> None:
-        had = stream.had
-        if had is not None and not self.follower.head.includes(had):
-            stream.state = State.AHEAD
-            self._ahead = with_one(self._ahead, stream)
-            self.follower.expect(self)
-        elif self._flushed != self.ring.end:
-            # In the middle of a hand-over: the flush that follows will come by here.
-            stream.state = State.AHEAD
-            self._ahead = with_one(self._ahead, stream)
-        else:
-            stream.settled()
-            self._current.add(stream)
+    # The time window calls this.
 
-    def _since(self, entry: Entry, base: Place | None) -> bytes:
-        """A frame for a stream that began at ``base``: its id may have to say so."""
-        place = entry.place
-        if base is None or place is None:
-            return entry.data
-        moved = place.since(base)
-        if moved is place:
-            return entry.data
-        epoch = self.follower.epoch
-        line = f"\nid: {self.feed.position(epoch, place)}\n".encode()
-        other = f"\nid: {self.feed.position(epoch, moved)}\n".encode()
-        return entry.data.replace(line, other, 1)
+    def _append_removal(self, key: Mapping[str, Any], moment: datetime, last: bool) -> None:
+        place: Place | None = None
+        token: str | None = None
+        if last:
+            # A place says up to which moment removals were sent, so a client may not resume between
+            # two of the same moment. During a delivery the head is older than what the ring has.
+            sent, head = self.ring.before(self.ring.end), self.reader.head
+            place = (sent if sent.includes(head) else head).at(moment)
+            token = self.feed.position(self.reader.epoch, place)
+        self.ring.append(Frame(self.feed.removal(key, token), place, moment))
+        self.reader.flush_soon(self)
 
-    def _left(self, key: Mapping[str, Any], moment: datetime, last: bool) -> None:
-        # A place says up to which moment all that left was told, so of several that left at the
-        # same one only the last may be resumed from.
-        # In the middle of a hand-over the head is older than what was sent of it.
-        sent, head = self.ring.before(self.ring.end), self.follower.head
-        place = (sent if sent.includes(head) else head).at(moment) if last else None
-        token = self.feed.position(self.follower.epoch, place) if place is not None else None
-        self._append(Entry(self.feed.removal(key, token), place, moment))
-        self.follower.flush_soon(self)
-
-    def _append(self, entry: Entry) -> None:
-        self.ring.append(entry)
-        self.follower.remember(self, len(entry.data))
+    def _new_members(self) -> Members | None:
+        window = self.source.window
+        return None if window is None else Members(window.length, self._append_removal)

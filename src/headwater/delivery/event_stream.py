@@ -1,4 +1,4 @@
-"""``EventStream``: what a handler with ``sse=`` is given."""
+"""``EventStream``: the stream on which a handler with ``sse=`` sends."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from headwater.delivery.sender import Sender
 from headwater.delivery.stream import Stream
 from headwater.errors import UsageError
 from headwater.protocol import Comment, Event, encode, to_json
+from headwater.protocol.encoder import encode_data
 
 __all__ = ["MAX_PENDING", "EventStream"]
 
 logger = logging.getLogger("headwater.delivery")
 
-# Bytes that may wait for one slow client. Four times what common kernels take into their own
-# buffers at first, so that only a client that really cannot keep up meets it.
+# Bytes that may wait for one slow client. Common kernels buffer a quarter of it at first, so only a
+# client that cannot keep up reaches it.
 MAX_PENDING = 256 * 1024
-# An awaited send goes on at once while less than this is waiting.
-_COMFORTABLE = 64 * 1024
-# Ids of replayed events that are remembered, to leave them out of what was held meanwhile.
+# Up to this number of bytes that wait an awaited send goes on at once.
+_SEND_AHEAD = 64 * 1024
+# Ids of replayed events that are kept, to leave these events out of what was held meanwhile.
 _MAX_REPLAYED_IDS = 65_536
 
 _replaying: contextvars.ContextVar[object] = contextvars.ContextVar("headwater_replaying")
@@ -34,7 +35,7 @@ Serializer = Callable[[Any], str]
 
 
 class _Sent:
-    """What ``send`` returns: awaiting it waits while the client is slow; ignoring it is fine."""
+    """The result of ``send``. Awaiting it waits while the client is slow; it may be ignored."""
 
     __slots__ = ("_stream",)
 
@@ -42,7 +43,7 @@ class _Sent:
         self._stream = stream
 
     def __await__(self) -> Generator[Any, None, bool]:
-        return self._stream._settle().__await__()
+        return self._stream._wait_for_room().__await__()
 
 
 class EventStream(Stream):
@@ -52,24 +53,14 @@ class EventStream(Stream):
         last_event_id: the position that the client resumes from: the ``Last-Event-ID`` header,
             else ``?lastEventId=``; None on a first visit.
         is_connected: False once the stream was closed or the client has gone.
-        on_commit: for whoever runs the handler: called when the response's head is sent.
-        headers_of: an object with ``raw_headers`` that are added to the head when it is sent.
+        on_commit: is called when the response's head is sent.
+        headers_of: an object whose ``raw_headers`` are added to the head when it is sent.
     """
 
     __slots__ = (
-        "_held",
-        "_held_bytes",
-        "_kept",
-        "_loop",
-        "_max_pending",
-        "_replayed",
-        "_serializer",
-        "_unyielded",
-        "_waiters",
-        "headers_of",
-        "last_event_id",
-        "on_commit",
-    )
+        "_held", "_held_bytes", "_kept", "_loop", "_max_pending", "_replayed", "_serializer",
+        "_unyielded", "_waiters", "headers_of", "last_event_id", "on_commit",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -113,9 +104,9 @@ class EventStream(Stream):
                 send a list as one event, wrap it: ``Event(data=[1, 2])``.
 
         Awaiting the result waits while the client is slow, and gives False, never an error, once
-        the client has gone. Not awaiting it sends all the same; what waits for a slow client is
-        bounded in both cases. Raises FramingError, EncodingError or UsageError for a value that
-        cannot be sent; nothing of it is sent then.
+        the client has gone. Without ``await`` the event is sent too, but a client for which more
+        than ``max_pending`` bytes wait is disconnected. Raises FramingError, EncodingError or
+        UsageError for a value that cannot be sent; nothing of it is sent then.
         """
         if _is_single(value):
             event_id, data = self._encode(value)
@@ -123,7 +114,7 @@ class EventStream(Stream):
             return _Sent(self)
         if isinstance(value, (AsyncIterable, Iterable)):
             task = asyncio.ensure_future(self._send_each(value))
-            task.add_done_callback(_look_at)
+            task.add_done_callback(_log_error)
             return task
         raise UsageError(
             f"send({value!r}): a str, bytes, mapping, Event, Comment, pydantic model, dataclass or "
@@ -134,8 +125,8 @@ class EventStream(Stream):
         """Send one event without waiting, also from another thread.
 
         Returns False once the client has gone. A client so slow that more than ``max_pending``
-        bytes wait for it is disconnected, so that it resumes from its last id: nothing is ever
-        left out in the middle.
+        bytes wait for it is disconnected, so that it resumes from its last id: no event in between
+        is left out.
         """
         if not _is_single(value):
             raise UsageError(f"push({value!r}): one event is needed; send() takes iterables")
@@ -181,8 +172,8 @@ class EventStream(Stream):
                 iterable or async iterable, or an awaitable of one, or sends them itself and
                 returns None.
 
-        What is pushed or sent elsewhere meanwhile is held and sent afterwards, without the events
-        whose id was replayed. So subscribe first and replay then: there is no gap between the two.
+        Events that are pushed or sent elsewhere meanwhile are held and sent afterwards, without
+        those whose id was replayed. So subscribe first, then replay: there is no gap.
         """
         if self.last_event_id is None or self.ended:
             return
@@ -209,7 +200,7 @@ class EventStream(Stream):
         if _is_single(values):
             return await self.send(values)
         if isinstance(values, AsyncIterable):
-            # Closing the iterator when the client leaves lets a generator's `finally` run now.
+            # Closing it when the client leaves lets a generator's `finally` run now.
             iterator = values.__aiter__()
             try:
                 async for value in iterator:
@@ -226,10 +217,10 @@ class EventStream(Stream):
         return not self.ended
 
     def _encode(self, value: object) -> tuple[str | None, bytes]:
-        if isinstance(value, Comment):
-            return None, encode(value)
-        event = value if isinstance(value, Event) else Event(data=value)
-        return event.id, encode(event, self._serializer)
+        if isinstance(value, (Event, Comment)):
+            event_id = value.id if isinstance(value, Event) else None
+            return event_id, encode(value, self._serializer)
+        return None, encode_data(value, self._serializer)
 
     def _put(self, event_id: str | None, data: bytes, *, replaying: bool = False) -> bool:
         if self.ended:
@@ -259,15 +250,15 @@ class EventStream(Stream):
         self._streams.counters.overrun += 1
         self.abort(f"more than {self._max_pending} bytes wait for a slow client")
 
-    async def _settle(self) -> bool:
+    async def _wait_for_room(self) -> bool:
         if self.ended:
-            # A loop that ignores the answer must not keep everything else from running.
+            # A handler that loops without a look at the result must not block the event loop.
             await asyncio.sleep(0)
-        elif self._unyielded > _COMFORTABLE:
-            # A client that takes everything at once must not keep everyone else from running.
+        elif self._unyielded > _SEND_AHEAD:
+            # Neither must one whose client takes everything at once.
             self._unyielded = 0
             await asyncio.sleep(0)
-        if not self.ended and self.sender.pending > _COMFORTABLE:
+        if not self.ended and self.sender.pending > _SEND_AHEAD:
             waiter = self._loop.create_future()
             self._waiters.append(waiter)
             await waiter
@@ -292,7 +283,7 @@ def _is_single(value: object) -> bool:
     return hasattr(type(value), "model_dump_json")
 
 
-def _look_at(task: asyncio.Future[bool]) -> None:
-    # Whoever awaits the task gets its error; for whoever does not, the log has it.
+def _log_error(task: asyncio.Future[bool]) -> None:
+    # A caller that awaits the task gets its error too.
     if not task.cancelled() and task.exception() is not None:
         logger.debug("sending an iterable failed", exc_info=task.exception())

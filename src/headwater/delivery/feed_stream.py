@@ -4,46 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 
-from headwater.delivery.channel import Channel, State
-from headwater.delivery.direct import DirectSender
-from headwater.delivery.few import with_one
+from headwater.delivery.channel import READ_LIMIT, Channel, ChannelStream, Reading
+from headwater.delivery.direct_sender import DirectSender
 from headwater.delivery.open_streams import OpenStreams
-from headwater.delivery.ring import Entry
-from headwater.delivery.sender import Sender
-from headwater.delivery.stream import Stream
+from headwater.delivery.ring import with_places
+from headwater.delivery.sender import ROOM, Sender
 from headwater.errors import PositionError, ResetReason, SourceUnavailableError
-from headwater.feeds.feed import MAX_LIMIT, Feed
-from headwater.feeds.source import Page, Place, Source
+from headwater.feeds.feed import MAX_LIMIT, Frame
+from headwater.feeds.source import Place
 
-__all__ = ["FeedStream", "Opening", "open_feed"]
+__all__ = ["FeedStream", "open_feed"]
 
 logger = logging.getLogger("headwater.delivery")
 
-# Rows of one read while catching up: few enough that memory stays flat and the first ones leave
-# soon, enough that a gap of thousands is not thousands of statements.
-_READ = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """What a stream of a feed begins with, made before anything is sent.
-
-    Attributes:
-        data: the first bytes of the body.
-        place: where a client is that was sent them.
-        told: up to when it was told what left the time window.
-        life: that of the channel when it was read.
-        holds: the place that the client itself holds then, if it may be another.
-    """
-
-    data: bytes
-    place: Place
-    told: datetime | None
-    life: int
-    holds: Place | None = None
+# Seconds between two tries to read while the storage is away.
+_FIRST_DELAY = 0.1
+_LONGEST_DELAY = 2.0
 
 
 async def open_feed(
@@ -52,66 +31,50 @@ async def open_feed(
     limit: int,
     resume: str | None = None,
     before: Place | None = None,
-) -> Opening:
-    """Read what a stream begins with: what it missed, or a snapshot.
+) -> Reading:
+    """Read what a stream begins with: what the client missed, or a snapshot.
 
     Arguments:
-        resume: the position that the client holds, as it came; None for a first visit. One that
-            cannot be resumed is answered with a ``reset`` and a snapshot.
+        limit: items of a snapshot.
+        resume: the position that the client sent; None on a first visit. One that cannot be
+            resumed is answered with a ``reset`` and a snapshot.
         before: the snapshot is the page that ends before this place.
 
     Raises SourceUnavailableError.
     """
-    feed, source, life = channel.feed, channel.source, channel.life
-    first = feed.opening
+    feed, first = channel.feed, channel.feed.opening
     if resume is not None:
+        life = channel.life
         try:
             position = feed.parse(resume)
-            place = await source.locate(position.epoch, position.place)
-            if place.includes(channel.ring.floor) and channel.ring.floor_left is None:
-                return Opening(first, place, None, life)
-            missed = await channel.missed(place, _READ)
-            page = missed.page
-            if page.epoch != position.epoch:
+            place = await channel.source.locate(position.epoch, position.place)
+            if channel.reaches(place, None):
+                return Reading(first, place, life, position.epoch)
+            missed = await channel.read_after(place, place)
+            if missed.epoch != position.epoch:
                 raise PositionError(resume, "unknown")
-            return Opening(first + missed.data, page.end, _told(page), life, missed.holds)
+            return replace(missed, data=first + missed.data, life=life)
         except PositionError as error:
-            channel.follower.counters.resets += 1
+            channel.reader.counters.resets += 1
             first += feed.reset(error.reason)
-    if before is not None:
-        page = await source.page(limit, before=before)
-        shown = feed.snapshot(page)
-    else:
-        page, shown = await channel.snapshot(limit)
-    return Opening(first + shown, page.end, page.as_of, life)
+    newest = await channel.read_newest(limit, before)
+    return replace(newest, data=first + newest.data)
 
 
-class FeedStream(Stream):
+class FeedStream(ChannelStream):
     """One open stream of a feed.
 
+    Arguments:
+        limit: items of the snapshot after a reset.
+
     Attributes:
-        channel: what it follows.
-        limit: items of a snapshot, should a reset call for one.
-        cursor: the number of the ring's entry that is sent next; meaningless while current.
-        had: entries that this place includes were sent already; None when that is past.
-        holds: the place that the client resumed from, for as long as no event has moved it on.
-        told: the same for items that left the time window.
-        state: where its channel has it.
+        channel: what it shows.
     """
 
     __slots__ = (
-        "_drained",
-        "_place",
-        "_reader",
-        "_restart",
-        "channel",
-        "cursor",
-        "had",
-        "holds",
-        "limit",
-        "state",
-        "told",
-    )
+        "_behind", "_cursor", "_drained", "_had", "_limit", "_place", "_reading", "_removed_until",
+        "_restart_reason", "channel",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -124,149 +87,178 @@ class FeedStream(Stream):
     ) -> None:
         super().__init__(sender, streams, heartbeat=heartbeat)
         self.channel = channel
-        self.limit = limit
-        self.cursor = 0
-        self.had: Place | None = None
         self.holds: Place | None = None
-        self.told: datetime | None = None
-        self.state = State.READING
+        self._limit = limit
+        # The number of the ring's frame that is sent next; meaningless while up to date.
+        self._cursor = 0
+        self._behind = False
+        self._reading = False
+        self._restart_reason: ResetReason | None = None
         self._drained: asyncio.Future[None] | None = None
+        # Where the client is, for a read of the source. None while up to date.
         self._place: Place | None = None
-        self._reader: asyncio.Task[None] | None = None
-        self._restart: ResetReason | None = None
-        channel.streams = with_one(channel.streams, self)
-
-    @property
-    def feed(self) -> Feed:
-        return self.channel.feed
-
-    @property
-    def source(self) -> Source:
-        return self.channel.source
+        # Entries that this place has were sent in a page, as were removals up to this moment.
+        self._had: Place | None = None
+        self._removed_until: datetime | None = None
+        channel.add(self)
 
     @property
     def last_written(self) -> float:
         """The loop's time of the last write, also of one to many streams together."""
         sender = self.sender
-        ready = sender.ready if isinstance(sender, DirectSender) else None
-        return self.written_at if ready is None else max(self.written_at, ready.written_at)
+        group = sender.group if isinstance(sender, DirectSender) else None
+        return self.written_at if group is None else max(self.written_at, group.written_at)
 
-    def begin(self, opening: Opening) -> None:
-        """Send what the stream begins with, then go live."""
+    def begin(self, opening: Reading) -> None:
+        """Send what the stream begins with, then each new frame."""
         self.commit()
         self.write(opening.data)
-        self._place = opening.place
+        self._place = opening.end
         self.holds = opening.holds
         if opening.life != self.channel.life:
             # It was read from what the storage was before.
             self.restart(self.channel.reason)
-        elif not self.channel.join(self, opening.place, opening.told):
-            self.read()
+        elif not self._join(opening):
+            self._read()
 
-    def has(self, entry: Entry, place: Place | None) -> bool:
-        """Whether this stream was sent the entry, which belongs to ``place``, in a page already."""
-        if entry.left is not None:
-            return self.told is not None and self.told >= entry.left
-        had = self.had
-        return had is not None and place is not None and had.has(place)
+    def go_on(self) -> None:
+        if not self._send_from_ring():
+            self._read()
 
-    def settled(self) -> None:
-        """It has been sent everything: what it began from is past."""
-        self.state = State.CURRENT
-        self.had = self.told = self._place = None
-
-    def fall_behind(self, cursor: int, sent: Place) -> None:
-        """The connection is full: go on from here when it has drained."""
-        self.state = State.BEHIND
-        self.cursor = cursor
+    def fall_behind(self, number: int) -> None:
+        self._behind = True
+        self._cursor = number
+        sent, had = self.channel.ring.before(number), self._had
+        if had is not None:
+            sent = had if had.includes(sent) else sent.since(had)
         self._place = sent
 
     def restart(self, reason: ResetReason) -> None:
-        """The storage cannot go on: tell it, and begin anew with a snapshot."""
         if not self.ended:
-            self._restart = reason
-            self.state = State.READING
-            self.read()
-
-    def read(self) -> None:
-        """Go on from the source: the ring does not reach back far enough."""
-        self.state = State.READING
-        if self._reader is None and not self.ended:
-            self._streams.counters.reread += 1
-            self._reader = self._streams.run(self._catch_up(), "catching up a stream")
-            self._reader.add_done_callback(self._read_ended)
-
-    def _read_ended(self, _: asyncio.Task[None]) -> None:
-        self._reader = None
-        if self.state is State.READING and not self.ended:
-            # A stream that waits for a reader which is no more would be silent for ever.
-            self.fail(500)
-
-    async def _catch_up(self) -> None:
-        delay = 0.1
-        while not self.ended:
-            try:
-                if await self._step():
-                    return
-                delay = 0.1
-            except PositionError as error:
-                self._restart = error.reason
-            except SourceUnavailableError as error:
-                # The stream stays open and goes on when the storage is back.
-                logger.debug("a stream waits: %s", error)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 2.0)
-
-    async def _step(self) -> bool:
-        """Read one page and send it. Returns whether the stream is live."""
-        channel, feed = self.channel, self.channel.feed
-        if self._restart is not None:
-            life, reason = channel.life, self._restart
-            await channel.prepare()
-            page, shown = await channel.snapshot(self.limit)
-            if life != channel.life:
-                return False
-            self._restart = self.holds = None
-            self._streams.counters.resets += 1
-            self.write(feed.reset(reason) + shown)
-            told = page.as_of
-        else:
-            assert self._place is not None
-            await self._room()
-            if self.ended:
-                return True
-            page = await self.source.page(_READ, after=self._place)
-            if self._restart is not None:
-                return False
-            told = _told(page)
-            moved, self.holds = channel.moved(page, self.holds or self._place)
-            if page.changes or moved:
-                self._streams.counters.frames += len(page.changes)
-                self.write(feed.page_frames(page) + moved)
-        self._place = page.end
-        return self._restart is None and channel.join(self, page.end, told)
-
-    async def _room(self) -> None:
-        """Wait until the connection has drained."""
-        if self.sender.full and not self.ended:
-            self._drained = asyncio.get_running_loop().create_future()
-            await self._drained
+            self._restart_reason = reason
+            self._had = None
+            self._read()
 
     def idle(self) -> None:
         drained, self._drained = self._drained, None
         if drained is not None and not drained.done():
             drained.set_result(None)
-        if self.state is State.BEHIND and not self.ended:
-            self.channel.go_on(self)
+        if self._behind and not self.ended:
+            self._behind = False
+            self.go_on()
+
+    def _join(self, sent: Reading) -> bool:
+        """Go on from the ring after what was sent. False: the source has to be read first."""
+        channel = self.channel
+        if not channel.reaches(sent.end, sent.removed_until):
+            return False
+        self._cursor = channel.first_after(sent.end)
+        self._had, self._removed_until = sent.end, sent.removed_until
+        return self._send_from_ring()
+
+    def _send_from_ring(self) -> bool:
+        """Send what the ring has, as far as there is room. False: it does not reach back enough."""
+        ring = self.channel.ring
+        while not self.sender.full and not self.ended:
+            if self._cursor < ring.first:
+                return False
+            frames = ring.since(self._cursor)
+            if not frames:
+                if self.channel.caught_up(self, self._had):
+                    self._had = self._removed_until = self._place = None
+                return True
+            parts: list[bytes] = []
+            size = 0
+            for frame, place in with_places(frames):
+                self._cursor += 1
+                if not self._was_sent(frame, place):
+                    parts.append(self._data_of(frame))
+                    size += len(parts[-1])
+                    if size > ROOM:
+                        break
+            if parts:
+                self.write(b"".join(parts))
+                self._streams.counters.frames += len(parts)
+        if not self.ended:
+            self.fall_behind(self._cursor)
+        return True
+
+    def _was_sent(self, frame: Frame, place: Place | None) -> bool:
+        """Whether a page that was sent had the frame, which belongs to ``place``."""
+        if frame.left is not None:
+            return self._removed_until is not None and self._removed_until >= frame.left
+        return self._had is not None and place is not None and self._had.has(place)
+
+    def _data_of(self, frame: Frame) -> bytes:
+        """The frame's bytes, with an id that also covers what the stream began from."""
+        if self._had is None or frame.place is None:
+            return frame.data
+        place = frame.place.since(self._had)
+        if place is frame.place:
+            return frame.data
+        channel = self.channel
+        return channel.feed.replaced(frame.data, channel.reader.epoch, frame.place, place)
+
+    def _read(self) -> None:
+        """Read the source until the ring reaches back to what was sent."""
+        self._behind = False
+        if not self._reading and not self.ended:
+            self._reading = True
+            self._streams.counters.reread += 1
+            self._streams.run(self._catch_up(), "catching up a stream")
+
+    async def _catch_up(self) -> None:
+        delay = _FIRST_DELAY
+        try:
+            while not self.ended:
+                try:
+                    if await self._send_page():
+                        return
+                    delay = _FIRST_DELAY
+                except PositionError as error:
+                    self._restart_reason = error.reason
+                except SourceUnavailableError as error:
+                    # The stream stays open and goes on when the storage is back.
+                    logger.debug("a stream waits: %s", error)
+                    await asyncio.sleep(delay)
+                    delay = min(delay * 2, _LONGEST_DELAY)
+        except Exception:
+            # Otherwise the stream would stay open and silent.
+            self.fail(500)
+            raise
+        finally:
+            self._reading = False
+
+    async def _send_page(self) -> bool:
+        """Read one page and send it. Returns whether the stream goes on from the ring."""
+        channel, reason = self.channel, self._restart_reason
+        if reason is not None:
+            await channel.prepare()
+            read = await channel.read_newest(self._limit)
+            data = channel.feed.reset(reason) + read.data
+        else:
+            assert self._place is not None
+            if self.sender.full:
+                self._drained = asyncio.get_running_loop().create_future()
+                await self._drained
+            if self.ended:
+                return True
+            read = await channel.read_after(self._place, self.holds or self._place)
+            data = read.data
+        if read.life != channel.life:
+            return False
+        if reason is not None:
+            self._restart_reason = None
+            self._streams.counters.resets += 1
+        self._streams.counters.frames += read.frames
+        self._place, self.holds = read.end, read.holds
+        if data:
+            self.write(data)
+        return self._join(read)
 
     def _end(self) -> None:
         super()._end()
         self.channel.leave(self)
 
 
-def _told(page: Page) -> datetime | None:
-    # A page that is not the last one tells only what left up to its own end.
-    return None if page.has_more else page.as_of
-
-
-assert MAX_LIMIT <= _READ
+assert MAX_LIMIT <= READ_LIMIT

@@ -2,8 +2,8 @@
 
 A comment after some seconds of silence keeps proxies from closing an idle connection and finds
 dead peers (WHATWG HTML, 9.2.7: "authors can include a comment line (one starting with a ':'
-character) every 15 seconds or so"). A stream that is busy needs none and pays nothing: it only
-notes when it last wrote, and is looked at again when its heartbeat would have been due.
+character) every 15 seconds or so"). A busy stream only notes when it last wrote. When its heartbeat
+falls due, that time decides whether one is sent and when the next is due.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Beating(Protocol):
     def last_written(self) -> float: ...
 
     def beat(self) -> None:
-        """Send a heartbeat, unless something is on its way already."""
+        """Send a heartbeat, unless bytes wait to be sent."""
         ...
 
 
 class Token:
-    """A stream's place in the heap; emptied when the stream ends, so that it can be freed."""
+    """A stream's entry in the heap. ``remove`` empties it, so that the stream can be freed."""
 
     __slots__ = ("due", "interval", "stream")
 
@@ -53,7 +53,7 @@ class Heartbeats:
     def __init__(self) -> None:
         self._heap: list[Token] = []
         self._timer: asyncio.Handle | None = None
-        # uvloop gives a handle that knows no time where that time has come already.
+        # The timer's time. uvloop's handle does not know it if it was past when the timer was set.
         self._wakes = 0.0
 
     def add(self, stream: Beating, interval: float) -> Token:
@@ -61,11 +61,11 @@ class Heartbeats:
         token = Token(stream, interval, asyncio.get_running_loop().time() + interval)
         heapq.heappush(self._heap, token)
         if self._timer is None or token.due < self._wakes:
-            self._arm()
+            self._set_timer()
         return token
 
     def remove(self, token: Token) -> None:
-        """No more heartbeats for this stream. Idempotent."""
+        """Send no more heartbeats to this stream. Idempotent."""
         token.stream = None
 
     def close(self) -> None:
@@ -75,15 +75,15 @@ class Heartbeats:
             self._timer = None
         self._heap.clear()
 
-    def _arm(self) -> None:
+    def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._heap:
             self._wakes = self._heap[0].due
-            self._timer = asyncio.get_running_loop().call_at(self._wakes, self._look)
+            self._timer = asyncio.get_running_loop().call_at(self._wakes, self._send_due)
 
-    def _look(self) -> None:
+    def _send_due(self) -> None:
         self._timer = None
         now = asyncio.get_running_loop().time()
         again: list[Token] = []
@@ -102,4 +102,4 @@ class Heartbeats:
             again.append(token)
         for token in again:
             heapq.heappush(self._heap, token)
-        self._arm()
+        self._set_timer()

@@ -1,4 +1,4 @@
-"""The hub: the fan-out inside one process. One follower per origin, however many streams."""
+"""The hub: the fan-out inside one process. One reader per origin, however many streams."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from headwater.delivery.batch import Batch
+from headwater.delivery.batch import WriteBatch
 from headwater.delivery.channel import Channel
-from headwater.delivery.follower import Follower, Tap
 from headwater.delivery.open_streams import OpenStreams
+from headwater.delivery.reader import OriginReader, Subscription
 from headwater.errors import SourceUnavailableError
 from headwater.feeds.feed import Feed
+from headwater.feeds.shared_calls import SharedCalls
 from headwater.feeds.source import Change, Origin, Page, Place, Source
 
 __all__ = ["Hub"]
 
 logger = logging.getLogger("headwater.delivery")
+
+# Seconds that a reader without targets is kept at least: a target is added in a later tick than
+# the one in which its reader is asked for.
+_SHORTEST_LINGER = 0.5
 
 
 class Hub:
@@ -32,22 +37,34 @@ class Hub:
 
     def __init__(self, *, write_timeout: float = 30.0, io_uring: bool = True) -> None:
         self.streams = OpenStreams(write_timeout=write_timeout)
-        self._batch = Batch(uring=io_uring)
-        self._followers: dict[int, Follower] = {}
-        self._starting: dict[int, asyncio.Task[Follower]] = {}
+        self._batch = WriteBatch(uring=io_uring)
+        # These are by the origin's id().
+        self._readers: dict[int, OriginReader] = {}
+        self._starting = SharedCalls()
         self._stopping: dict[int, asyncio.Task[None]] = {}
-        self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._lingering: dict[int, asyncio.TimerHandle] = {}
+
+    @property
+    def readers(self) -> Sequence[OriginReader]:
+        """One reader for each origin that is attached."""
+        return tuple(self._readers.values())
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        """The channels of all origins."""
+        targets = [each for reader in self.readers for each in reader.targets.values()]
+        return [each for each in targets if isinstance(each, Channel)]
 
     async def hold(self, feed: Feed, source: Source) -> Channel:
-        """The channel of a feed and a selection, kept until ``release``, while a stream is opened.
+        """The channel of a feed and a source, kept until ``release``, while a stream is opened.
 
         Raises SourceUnavailableError.
         """
-        follower = await self._follow(source.origin)
-        channel = follower.channels.get((feed, source.identity))
-        if channel is None:
-            channel = Channel(feed, source, follower, follower.head)
-            follower.add(channel)
+        reader = await self._reader_of(source.origin)
+        channel = reader.targets.get((feed, source.identity))
+        if not isinstance(channel, Channel):
+            channel = Channel(feed, source, reader)
+            reader.add(channel)
         channel.holds += 1
         try:
             await channel.prepare()
@@ -57,126 +74,111 @@ class Hub:
         return channel
 
     def release(self, channel: Channel) -> None:
-        """Undo ``hold``: the channel is kept by its streams alone, if it has any by now."""
+        """Undo ``hold``: from now on only its streams keep the channel."""
         channel.holds -= 1
-        channel.release()
+        channel.linger()
 
     async def subscribe(
         self, source: Source, call: Callable[[Sequence[Change]], None]
     ) -> Callable[[], None]:
         """Call ``call`` with the live changes of a source in this process.
 
-        Returns what ends it. Its window, if it has one, is not looked at. Raises
-        SourceUnavailableError when the storage is away now; later outages are bridged.
+        Returns a function that ends the subscription. The source's time window is not applied.
+        Raises SourceUnavailableError when the storage is away now; later outages are bridged.
         """
-        return await self._tap(source, Tap(source.filter, call))
+        return await self._subscribe(source, Subscription(source.filter, call))
 
-    async def _tap(self, source: Source, tap: Tap) -> Callable[[], None]:
-        follower = await self._follow(source.origin)
-        follower.tap(tap)
-        return lambda: follower.untap(tap)
+    async def _subscribe(self, source: Source, subscription: Subscription) -> Callable[[], None]:
+        reader = await self._reader_of(source.origin)
+        reader.add(subscription)
+        return lambda: reader.remove(subscription)
 
     async def wait(self, source: Source, place: Place, timeout: float, limit: int) -> Page:
-        """The page after ``place``, waited for until it holds something or ``timeout`` seconds."""
+        """The page after ``place``, as soon as it has changes, or after ``timeout`` seconds."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
-        something = asyncio.Event()
-        # A storage that begins anew answers too: with an error, if the place is no more.
-        tap = Tap(source.filter, lambda _: something.set(), something.set)
-        end = await self._tap(source, tap)
-        self.streams.on_drain.add(something.set)
+        news = asyncio.Event()
+        # When the storage is another one the page is read too, which raises PositionError.
+        subscription = Subscription(source.filter, lambda _: news.set(), news.set)
+        unsubscribe = await self._subscribe(source, subscription)
+        self.streams.on_drain.add(news.set)
         try:
             while True:
-                something.clear()
+                news.clear()
                 page = await source.page(limit, after=place)
                 left = deadline - loop.time()
                 if page.changes or left <= 0 or self.streams.draining:
                     return page
                 try:
+                    # Nothing is delivered when an item leaves a time window.
                     async with asyncio.timeout(min(left, 1.0) if source.window else left):
-                        await something.wait()
+                        await news.wait()
                 except TimeoutError:
                     continue
         finally:
-            self.streams.on_drain.discard(something.set)
-            end()
+            self.streams.on_drain.discard(news.set)
+            unsubscribe()
 
     async def close(self) -> None:
         """End all streams at once and detach from all origins."""
         await self.streams.close()
-        for timer in self._timers.values():
+        for timer in self._lingering.values():
             timer.cancel()
-        self._timers.clear()
-        for task in tuple(self._starting.values()):
-            task.cancel()
-        for follower in tuple(self._followers.values()):
-            await follower.stop()
-        self._followers.clear()
+        self._lingering.clear()
+        self._starting.cancel()
+        for reader in self.readers:
+            await reader.stop()
+        self._readers.clear()
         if self._stopping:
             await asyncio.wait(tuple(self._stopping.values()), timeout=5.0)
         self._batch.close()
 
-    async def _follow(self, origin: Origin) -> Follower:
-        name = id(origin)
-        timer = self._timers.pop(name, None)
+    async def _reader_of(self, origin: Origin) -> OriginReader:
+        timer = self._lingering.pop(id(origin), None)
         if timer is not None:
             timer.cancel()
-        follower = self._followers.get(name)
-        if follower is not None:
-            # It may be let go while nobody has taken it; then this begins the wait again.
-            self._unused_later(follower)
-            return follower
-        task = self._starting.get(name)
-        if task is None:
-            task = asyncio.ensure_future(self._start(origin))
-            self._starting[name] = task
-            task.add_done_callback(lambda done: self._started(name, done))
-        return await asyncio.shield(task)
+        reader = self._readers.get(id(origin))
+        if reader is None:
+            return await self._starting.join(id(origin), lambda: self._start(origin))
+        # The caller may never add a target.
+        self._stop_later(reader)
+        return reader
 
-    async def _start(self, origin: Origin) -> Follower:
+    async def _start(self, origin: Origin) -> OriginReader:
         stopping = self._stopping.get(id(origin))
         if stopping is not None:
             await asyncio.wait([stopping])
-        follower = Follower(
-            origin, self.streams.counters, self._batch, lambda: self._unused_later(follower)
-        )
+        reader = OriginReader(origin, self.streams.counters, self._batch, self._stop_later)
         try:
-            await follower.start()
+            await reader.start()
         except SourceUnavailableError:
             raise
         except Exception:
             logger.exception("%s cannot be followed", origin.name)
             raise
-        self._followers[id(origin)] = follower
-        self._unused_later(follower)
-        return follower
+        self._readers[id(origin)] = reader
+        self._stop_later(reader)
+        return reader
 
-    def _started(self, name: int, task: asyncio.Task[Follower]) -> None:
-        self._starting.pop(name, None)
-        if not task.cancelled():
-            task.exception()
+    def _stop_later(self, reader: OriginReader) -> None:
+        """Stop a reader that is still unused after the origin's linger."""
+        if reader.unused and id(reader.origin) not in self._lingering:
+            linger = max(reader.origin.linger, _SHORTEST_LINGER)
+            self._lingering[id(reader.origin)] = asyncio.get_running_loop().call_later(
+                linger, self._stop_unused, reader
+            )
 
-    def _unused_later(self, follower: Follower) -> None:
-        # A channel joins in the tick in which it is given the follower, so that even a linger of 0
-        # must wait for the next one.
-        name = id(follower.origin)
-        if name in self._timers or not follower.unused:
-            return
-        loop = asyncio.get_running_loop()
-        wait = max(follower.origin.linger, 0.5)
-        self._timers[name] = loop.call_later(wait, self._let_go, follower)
+    def _stop_unused(self, reader: OriginReader) -> None:
+        origin = id(reader.origin)
+        self._lingering.pop(origin, None)
+        if reader.unused and self._readers.get(origin) is reader:
+            del self._readers[origin]
+            task = asyncio.get_running_loop().create_task(self._stop(reader))
+            self._stopping[origin] = task
+            task.add_done_callback(lambda _: self._stopping.pop(origin, None))
 
-    def _let_go(self, follower: Follower) -> None:
-        name = id(follower.origin)
-        self._timers.pop(name, None)
-        if follower.unused and self._followers.get(name) is follower:
-            del self._followers[name]
-            task = asyncio.get_running_loop().create_task(self._stop(follower))
-            self._stopping[name] = task
-            task.add_done_callback(lambda _: self._stopping.pop(name, None))
-
-    async def _stop(self, follower: Follower) -> None:
+    async def _stop(self, reader: OriginReader) -> None:
         try:
-            await follower.stop()
+            await reader.stop()
         except Exception:
-            logger.exception("%s could not be let go", follower.origin.name)
+            logger.exception("%s could not be detached from", reader.origin.name)

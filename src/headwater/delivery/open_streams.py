@@ -7,28 +7,44 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from headwater.delivery.heartbeat import Heartbeats
+from headwater.delivery.sender import Sender
 
-if TYPE_CHECKING:
-    from headwater.delivery.stream import Stream
-
-__all__ = ["Counters", "OpenStreams"]
+__all__ = ["Counters", "OpenStream", "OpenStreams"]
 
 logger = logging.getLogger("headwater.delivery")
 
-
-# Milliseconds after which a client whose stream was ended comes back: at random, so that a
-# restart is no stampede.
+# Milliseconds after which a client reconnects whose stream was ended, at random: after a restart
+# they do not all come at once.
 _RETRY = (500, 5000)
+
+
+class OpenStream(Protocol):
+    """What the list of open streams needs of a stream.
+
+    Attributes:
+        sender: shows since when the peer takes no bytes.
+    """
+
+    sender: Sender
+
+    def dismiss(self, retry: int) -> None:
+        """Send a reconnection time in milliseconds, and end the response."""
+        ...
+
+    def abort(self, why: str) -> None:
+        """Drop the connection at once."""
+        ...
 
 
 @dataclass(slots=True)
 class Counters:
-    """What delivery counts since it began. Only ever grows, but for ``open``."""
+    """What delivery counts since it began. All but ``open`` and ``waiting`` only grow."""
 
     open: int = 0
+    waiting: int = 0
     opened: int = 0
     refused: int = 0
     frames: int = 0
@@ -51,7 +67,7 @@ class OpenStreams:
 
     Attributes:
         draining: new streams are to be refused.
-        on_drain: called when that begins, for what waits without being a stream.
+        on_drain: is called when draining begins, for requests that wait without a stream.
     """
 
     def __init__(self, *, write_timeout: float = 30.0) -> None:
@@ -60,25 +76,25 @@ class OpenStreams:
         self.counters = Counters()
         self.draining = False
         self.on_drain: set[Callable[[], None]] = set()
-        self._streams: set[Stream] = set()
+        self._streams: set[OpenStream] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._watch: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event = asyncio.Event()
         self._empty.set()
 
-    def add(self, stream: Stream) -> None:
+    def add(self, stream: OpenStream) -> None:
         """Count a stream that has sent its head."""
         self._streams.add(stream)
         self._empty.clear()
         self.counters.open += 1
         self.counters.opened += 1
-        if self._watch is None:
-            self._arm()
+        if self._timer is None:
+            self._set_timer()
         if self.draining:
-            # It was let in just before, and is not among those that are being told.
+            # It was admitted just before draining began, so drain() does not know it.
             asyncio.get_running_loop().call_soon(stream.dismiss, random.randint(*_RETRY))
 
-    def discard(self, stream: Stream) -> None:
+    def discard(self, stream: OpenStream) -> None:
         """A stream has ended. Idempotent."""
         if stream in self._streams:
             self._streams.remove(stream)
@@ -93,7 +109,7 @@ class OpenStreams:
         return iter(tuple(self._streams))
 
     def run(self, work: Awaitable[Any], what: str) -> asyncio.Task[Any]:
-        """Run something to its end in the background; a fault is logged, never lost."""
+        """Run something to its end in the background, and log an error that it raises."""
 
         async def guarded() -> None:
             try:
@@ -111,9 +127,9 @@ class OpenStreams:
     async def drain(self, *, spread: float = 5.0) -> None:
         """End all streams in an orderly way, and refuse new ones from now on.
 
-        Each stream is told a random reconnection time and ended at a random moment within
-        ``spread`` seconds, so that a restart is no stampede. A few streams are no stampede either:
-        the spread is at most 2 ms for each.
+        Each stream is sent a random reconnection time and ended at a random moment within
+        ``spread`` seconds, so that a restart does not make all clients reconnect at once. The
+        spread is at most 2 ms for each stream, so that a few streams end soon.
         """
         self.draining = True
         for call in tuple(self.on_drain):
@@ -131,29 +147,29 @@ class OpenStreams:
             async with asyncio.timeout(spread + 2.0):
                 await self._empty.wait()
         except TimeoutError:
-            # Whoever does not read cannot be told; the position it holds is still good.
+            # Their clients do not read. They can resume from the position that they hold.
             for stream in tuple(self._streams):
                 stream.abort("shut-down")
 
     async def close(self) -> None:
-        """Drop what is left and stop all timers."""
+        """Drop the streams that are left and stop all timers."""
         for stream in tuple(self._streams):
             stream.abort("shut-down")
         self.heartbeats.close()
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._tasks:
             await asyncio.wait(tuple(self._tasks), timeout=2.0)
         for task in tuple(self._tasks):
             task.cancel()
 
-    def _arm(self) -> None:
+    def _set_timer(self) -> None:
         every = max(self.write_timeout / 6, 0.01)
-        self._watch = asyncio.get_running_loop().call_later(every, self._look)
+        self._timer = asyncio.get_running_loop().call_later(every, self._drop_stalled)
 
-    def _look(self) -> None:
-        self._watch = None
+    def _drop_stalled(self) -> None:
+        self._timer = None
         limit = asyncio.get_running_loop().time() - self.write_timeout
         for stream in tuple(self._streams):
             since = stream.sender.busy_since
@@ -161,4 +177,4 @@ class OpenStreams:
                 self.counters.stalled += 1
                 stream.abort(f"it took no bytes for {self.write_timeout:g} s")
         if self._streams:
-            self._arm()
+            self._set_timer()

@@ -2,135 +2,147 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
+from headwater.feeds.feed import Frame
 from headwater.feeds.source import Place
 
-__all__ = ["Entry", "Ring", "pieces", "with_places"]
+__all__ = ["Ring", "RingBound", "pieces", "with_places"]
+
+# Bounds of what is kept of one origin for streams that are behind or return soon. Frames of a few
+# hundred bytes reach the number first. A stream that needs older ones reads the source again.
+RING_FRAMES = 32_768
+RING_BYTES = 16 * 1024 * 1024
 
 
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One frame. Never changed.
-
-    Attributes:
-        data: the framed bytes, shared by all streams.
-        place: where it is, or None for one that a client may not resume from: the first ones of
-            several that belong together, of which the last has the place.
-        left: for an item that left a time window, when it did.
-    """
-
-    data: bytes
-    place: Place | None
-    left: datetime | None = None
-
-
-def with_places(entries: Sequence[Entry]) -> Iterator[tuple[Entry, Place | None]]:
-    """Each entry with the place of what it belongs to, if that is here."""
+def with_places(frames: Sequence[Frame]) -> Iterator[tuple[Frame, Place | None]]:
+    """Each frame with the place of the frames that it belongs to, if that is among these."""
     known, place = -1, None
-    for at, entry in enumerate(entries):
-        if entry.place is not None or entry.left is not None:
-            yield entry, entry.place
+    for at, frame in enumerate(frames):
+        if frame.place is not None or frame.left is not None:
+            yield frame, frame.place
             continue
         if at > known:
-            later = range(at + 1, len(entries))
-            known = next((n for n in later if entries[n].place is not None), len(entries))
-            place = entries[known].place if known < len(entries) else None
-        yield entry, place
+            later = range(at + 1, len(frames))
+            known = next((n for n in later if frames[n].place is not None), len(frames))
+            place = frames[known].place if known < len(frames) else None
+        yield frame, place
 
 
-def pieces(entries: Sequence[Entry], most: int) -> Iterator[Sequence[Entry]]:
-    """Runs of at most so many bytes, or one entry: who does not keep up is given no more."""
+def pieces(frames: Sequence[Frame], limit: int) -> Iterator[Sequence[Frame]]:
+    """The frames in runs of at most ``limit`` bytes; a longer frame is a run of its own."""
     start = size = 0
-    for at, entry in enumerate(entries):
-        if size and size + len(entry.data) > most:
-            yield entries[start:at]
+    for at, frame in enumerate(frames):
+        if size and size + len(frame.data) > limit:
+            yield frames[start:at]
             start, size = at, 0
-        size += len(entry.data)
-    yield entries[start:]
+        size += len(frame.data)
+    yield frames[start:]
+
+
+class RingBound:
+    """The bound of all rings of one origin: the oldest frames of all rings are dropped first."""
+
+    def __init__(self) -> None:
+        self._order: deque[tuple[Ring, int]] = deque()
+        self._bytes = 0
+
+    def count(self, ring: Ring, size: int) -> None:
+        """A frame of this size was appended to a ring."""
+        self._order.append((ring, size))
+        self._bytes += size
+
+    def enforce(self) -> None:
+        """Drop the frames that are too many."""
+        order = self._order
+        while order and (len(order) > RING_FRAMES or self._bytes > RING_BYTES):
+            ring, size = order.popleft()
+            self._bytes -= size
+            ring.drop_first()
+
+    def clear(self) -> None:
+        """All rings are about to be cleared."""
+        self._order.clear()
+        self._bytes = 0
 
 
 class Ring:
-    """A bounded run of entries, numbered on from 0. The oldest are dropped from the front.
+    """A run of frames, numbered on from 0. The oldest are dropped from the front.
 
     Attributes:
-        first: the number of the oldest entry that is still here.
-        end: the number that the next entry will get.
+        first: the number of the oldest frame that is still here.
+        end: the number that the next frame will get.
         floor: the place from which on nothing has been dropped.
         floor_left: the same for items that left a time window.
     """
 
-    __slots__ = ("_entries", "_gone", "end", "first", "floor", "floor_left")
+    __slots__ = ("_bound", "_dropped", "_frames", "end", "first", "floor", "floor_left")
 
-    def __init__(self, floor: Place, floor_left: datetime | None = None) -> None:
-        # A list once there is an entry: rings of quiet feeds are many.
-        self._entries: list[Entry] | tuple[()] = ()
-        self._gone = 0
+    def __init__(self, floor: Place, bound: RingBound) -> None:
+        # A list once there is a frame: rings of quiet feeds are many.
+        self._frames: list[Frame] | tuple[()] = ()
+        self._bound = bound
+        # Frames at the front of the list that were dropped already.
+        self._dropped = 0
         self.first = self.end = 0
         self.floor = floor
-        self.floor_left = floor_left
+        self.floor_left: datetime | None = None
 
-    @property
-    def last(self) -> Entry:
-        """The newest entry."""
-        assert self._entries
-        return self._entries[-1]
-
-    def append(self, entry: Entry) -> None:
-        if isinstance(self._entries, tuple):
-            self._entries = []
-        self._entries.append(entry)
+    def append(self, frame: Frame) -> None:
+        if isinstance(self._frames, tuple):
+            self._frames = []
+        self._frames.append(frame)
         self.end += 1
+        self._bound.count(self, len(frame.data))
 
-    def since(self, number: int) -> list[Entry]:
-        """The entries from ``number`` on."""
-        found = self._entries[number - self.first + self._gone :]
+    def since(self, number: int) -> list[Frame]:
+        """The frames from ``number`` on."""
+        found = self._frames[number - self.first + self._dropped :]
         return found if isinstance(found, list) else []
 
     def before(self, number: int) -> Place:
         """The place of a client that was sent everything before ``number``."""
-        at = number - self.first + self._gone - 1
-        while at >= self._gone:
-            place = self._entries[at].place
+        for at in range(number - self.first + self._dropped - 1, self._dropped - 1, -1):
+            place = self._frames[at].place
             if place is not None:
                 return place
-            at -= 1
         return self.floor
 
-    def lacking(self, place: Place) -> int:
-        """The number of the first entry that a client at ``place`` may lack.
+    def first_after(self, place: Place) -> int:
+        """The number of the first frame that a client at ``place`` may not have.
 
-        Each entry's place includes all entries before it. So who was away for a moment is found
-        from the end, without a look at all that is kept. For rings without a time window.
+        Each frame's place includes all frames before it, so the search begins at the end: a
+        client that was away for a moment does not cost a walk through the ring. For rings without
+        a time window.
         """
-        at = len(self._entries)
-        while at > self._gone:
-            known = self._entries[at - 1].place
+        at = len(self._frames)
+        while at > self._dropped:
+            known = self._frames[at - 1].place
             if known is not None and place.includes(known):
                 break
             at -= 1
-        return self.first + at - self._gone
+        return self.first + at - self._dropped
 
     def drop_first(self) -> None:
-        """Drop the oldest entry."""
-        entry = self._entries[self._gone]
-        if entry.left is not None:
-            self.floor_left = entry.left
-        elif entry.place is not None:
-            self.floor = entry.place
-        self._gone += 1
+        """Drop the oldest frame."""
+        frame = self._frames[self._dropped]
+        if frame.left is not None:
+            self.floor_left = frame.left
+        elif frame.place is not None:
+            self.floor = frame.place
+        self._dropped += 1
         self.first += 1
-        # Taking from the front of a list moves all that follows; in halves it costs nothing.
-        if self._gone > 64 and self._gone * 2 > len(self._entries):
-            self._entries = list(self._entries[self._gone :])
-            self._gone = 0
+        # Deleting from the front of a list moves all that follows, so it is done rarely.
+        if self._dropped > 64 and self._dropped * 2 > len(self._frames):
+            self._frames = list(self._frames[self._dropped :])
+            self._dropped = 0
 
     def clear(self, floor: Place) -> None:
         """Drop everything: the storage is another one."""
         self.first = self.end
-        self._entries = ()
-        self._gone = 0
+        self._frames = ()
+        self._dropped = 0
         self.floor = floor
         self.floor_left = None

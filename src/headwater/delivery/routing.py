@@ -1,11 +1,11 @@
-"""From a change to the channels it belongs to: an index of equality filters, not a scan."""
+"""From a change to the targets it is for: an index of equality filters, not a scan."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
-from headwater.delivery.few import NONE, Few, with_one, without
+from headwater.delivery.small_set import EMPTY, SmallSet, with_one, without
 from headwater.feeds.source import Filter
 
 __all__ = ["FilterIndex"]
@@ -14,18 +14,18 @@ T = TypeVar("T", bound=Hashable)
 
 
 class FilterIndex(Generic[T]):
-    """Finds what was registered for a row's values in one look-up per set of column names."""
+    """Finds the targets for a row's values with one look-up per set of column names."""
 
     def __init__(self) -> None:
-        # By the columns' names, then by their values: of one column the value itself.
-        self._groups: dict[tuple[str, ...], dict[Hashable, Few[T]]] = {}
+        # By column names, then by values: a tuple of them, or the value if there is one column.
+        self._groups: dict[tuple[str, ...], dict[Hashable, SmallSet[T]]] = {}
 
     def add(self, wanted: Filter, target: T) -> None:
-        """Register ``target`` for all rows that ``wanted`` matches."""
+        """Register a target for all rows that a filter matches."""
         for conjunction in wanted.any_of:
             names, values = _split(conjunction)
             group = self._groups.setdefault(names, {})
-            group[values] = with_one(group.get(values, NONE), target)
+            group[values] = with_one(group.get(values, EMPTY), target)
 
     def remove(self, wanted: Filter, target: T) -> None:
         """Undo ``add``."""
@@ -39,8 +39,8 @@ class FilterIndex(Generic[T]):
                 del self._groups[names]
 
     def match(self, values: Mapping[str, Any]) -> Iterable[T]:
-        """Everything registered for a row with these values, each once."""
-        found: Few[T] = NONE
+        """The targets of a row with these values, each once."""
+        found: SmallSet[T] = EMPTY
         several: set[T] | None = None
         for names, group in self._groups.items():
             try:
@@ -48,7 +48,7 @@ class FilterIndex(Generic[T]):
                     hit = group.get(values.get(names[0]))
                 else:
                     hit = group.get(tuple([values.get(name) for name in names]))
-            except TypeError:  # a value that cannot be hashed equals no filter's value
+            except TypeError:  # a value without a hash equals no value of a filter
                 continue
             if hit:
                 if several is not None:

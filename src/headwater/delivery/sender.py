@@ -1,7 +1,7 @@
 """Bytes to one connection: the last step before the wire, the same for every kind of stream.
 
-A sender takes bytes without waiting and says how much it holds. Who writes faster than the peer
-reads looks at ``full`` and stops; the sender tells its owner once there is room again.
+A sender buffers bytes without waiting. A writer checks ``full`` and stops while it is set; the
+sender calls its owner's ``idle`` when there is room again.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Protocol
 
-__all__ = ["ROOM", "AsgiSender", "Sender", "Shared"]
+__all__ = ["ROOM", "AsgiSender", "Headers", "Sender"]
 
 logger = logging.getLogger("headwater.delivery")
 
-# Bytes that wait for one client before it counts as behind; it is also how much a stream that
-# catches up is given at a time. With the kernel's buffers it makes the 256 KB of a stream.
+# Bytes that may wait for one client before its stream is behind. A stream that catches up is sent
+# as many at a time. With the kernel's buffers it makes the 256 KB of a stream.
 ROOM = 64 * 1024
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -29,29 +29,8 @@ def _nothing() -> None:
     pass
 
 
-class Shared:
-    """Bytes for many connections, framed once for all of them.
-
-    Attributes:
-        plain: the bytes of the body.
-        chunk: the same as one chunk of HTTP/1.1's chunked coding (RFC 9112, 7.1).
-    """
-
-    __slots__ = ("_chunk", "plain")
-
-    def __init__(self, plain: bytes) -> None:
-        self.plain = plain
-        self._chunk: bytes | None = None
-
-    @property
-    def chunk(self) -> bytes:
-        if self._chunk is None:
-            self._chunk = b"%x\r\n%b\r\n" % (len(self.plain), self.plain)
-        return self._chunk
-
-
 class Owner(Protocol):
-    """Whose bytes a sender sends."""
+    """What a sender notifies."""
 
     def idle(self) -> None:
         """There is room again."""
@@ -63,10 +42,10 @@ class Sender(ABC):
 
     Attributes:
         closed: nothing more can be sent: finished, aborted, or the peer has gone.
-        full: as much waits as shall; more is taken all the same.
+        full: more than ``ROOM`` bytes wait. Further bytes are accepted, but the writer should stop.
         busy_since: the loop's time since when the peer takes nothing, or None. A shared timer
-            looks at it to drop peers that stopped reading.
-        owner: is told when there is room again, also when the sender is closed.
+            drops peers that stopped reading by it.
+        owner: is notified when there is room again, also when the sender is closed.
     """
 
     __slots__ = ("busy_since", "closed", "full", "owner")
@@ -80,7 +59,7 @@ class Sender(ABC):
     @property
     @abstractmethod
     def pending(self) -> int:
-        """Bytes taken that have not left yet."""
+        """Bytes that were written and have not left yet."""
 
     @abstractmethod
     def start(self, status: int, headers: Headers, /) -> None:
@@ -88,11 +67,7 @@ class Sender(ABC):
 
     @abstractmethod
     def write(self, data: bytes) -> None:
-        """Take bytes of the body. Does nothing once closed."""
-
-    @abstractmethod
-    def put(self, data: Shared) -> None:
-        """The same with bytes that many connections share."""
+        """Send bytes of the body, after all that wait. Once closed they are dropped."""
 
     @abstractmethod
     def gone(self) -> None:
@@ -110,37 +85,26 @@ class Sender(ABC):
 class AsgiSender(Sender):
     """A sender on ASGI's ``send``.
 
-    It joins what becomes due in one tick of the event loop into one write. While nothing is due it
-    needs no task.
+    What is written in one tick of the event loop leaves in one call of ``send``. While nothing
+    waits there is no task.
 
     Arguments:
         send: the ASGI callable.
-        on_done: called once when the response has ended for any reason but the peer leaving.
-        drop: closes the connection at once, where the server offers that; else the server closes
+        on_done: is called once when the response has ended, unless the peer has left.
+        drop: closes the connection at once, if the server offers that. Otherwise the server closes
             it when the ASGI application returns.
-        held: nothing is sent before ``flush`` is called, which then needs no task either. Only
-            with ``drop``.
+        held: nothing is sent before ``flush`` is called, which needs no task. Only with ``drop``.
 
     Attributes:
-        passed: bytes of the body handed to ``send`` so far.
-        last: those that were handed to it last.
-        on_flushed: called when all that was pending was handed to ``send``.
+        passed: the number of the body's bytes that were passed to ``send``.
+        last: the bytes that were passed to it last.
+        on_flushed: is called when nothing waits any more.
     """
 
     __slots__ = (
-        "_drop",
-        "_finishing",
-        "_flusher",
-        "_head",
-        "_held",
-        "_on_done",
-        "_parts",
-        "_pending",
-        "_send",
-        "last",
-        "on_flushed",
-        "passed",
-    )
+        "_drop", "_finishing", "_flusher", "_head", "_held", "_on_done", "_parts", "_pending",
+        "_send", "last", "on_flushed", "passed",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -182,9 +146,6 @@ class AsgiSender(Sender):
         if self._flusher is None:
             self._wake()
 
-    def put(self, data: Shared) -> None:
-        self.write(data.plain)
-
     def finish(self) -> None:
         if not (self.closed or self._finishing):
             self._finishing = True
@@ -201,11 +162,11 @@ class AsgiSender(Sender):
         self._on_done()
 
     def gone(self) -> None:
-        # A write under way ends by itself.
+        # A call of ``send`` that is under way ends by itself.
         self._close()
 
     def retire(self) -> None:
-        """Nobody writes to it any more, and it tells nobody anything."""
+        """Send no more notices: another sender has taken the connection over."""
         self.owner = self.on_flushed = None
         self._on_done = _nothing
 
@@ -219,7 +180,7 @@ class AsgiSender(Sender):
             self.owner.idle()
 
     async def flush(self) -> None:
-        """Send what waits in the caller's task, and everything after that without being told."""
+        """Send what waits in the caller's task. What is written later is sent without ``flush``."""
         try:
             await self._send_all()
         finally:
@@ -231,8 +192,8 @@ class AsgiSender(Sender):
             self._flusher = asyncio.get_running_loop().create_task(self._flush())
 
     async def _flush(self) -> None:
-        # One task for as long as there is something to send. It begins in the next tick of the
-        # loop, so that everything written in this one leaves together.
+        # One task for as long as something waits. It begins in the next tick of the loop, so that
+        # everything that is written in this one leaves together.
         try:
             await self._send_all()
         except asyncio.CancelledError:
@@ -283,7 +244,7 @@ class AsgiSender(Sender):
                     if not self._pending and self.on_flushed is not None:
                         self.on_flushed()
         except Exception as error:
-            # Servers differ in what they raise when the peer has gone; to us it is all the same.
+            # Servers differ in what they raise when the peer has gone.
             logger.debug("the connection was lost while sending: %r", error)
             if not self.closed:
                 self._close()

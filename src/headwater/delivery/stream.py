@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
@@ -30,9 +31,9 @@ Closer = Callable[[], Awaitable[object] | object]
 
 
 class Right(Protocol):
-    """What a stream holds for as long as it may go on."""
+    """The right of a stream to go on."""
 
-    def let_go(self, stream: Stream) -> None:
+    def release(self, stream: Stream) -> None:
         """The stream has ended."""
         ...
 
@@ -42,27 +43,18 @@ class Stream:
 
     Attributes:
         sender: where bytes go.
-        written_at: the loop's time of the last write that was its own.
-        committed: the response's head is on its way; from now on errors are events.
+        written_at: the loop's time of the last write to this stream alone.
+        committed: the response's head was sent; from now on errors are events.
         ended: the response is over, or the peer has gone.
-        headers: further headers of the response, lower-case names; may be added to until it is
-            committed.
-        lease: the right to go on, which is let go when the stream ends.
+        headers: further headers of the response, with lower-case names; they may be added to until
+            it is committed.
+        lease: the right to go on; its ``release`` is called when the stream ends.
     """
 
     __slots__ = (
-        "__weakref__",
-        "_beat",
-        "_closers",
-        "_streams",
-        "committed",
-        "ended",
-        "headers",
-        "heartbeat",
-        "lease",
-        "sender",
-        "written_at",
-    )
+        "__weakref__", "_beat", "_closers", "_streams", "committed", "ended", "headers",
+        "heartbeat", "lease", "sender", "written_at",
+    )  # fmt: skip
 
     def __init__(
         self, sender: Sender, streams: OpenStreams, *, heartbeat: float | None = None
@@ -98,7 +90,7 @@ class Stream:
             self._beat = self._streams.heartbeats.add(self, self.heartbeat)
 
     def write(self, data: bytes) -> None:
-        """Send framed bytes. Does nothing once ended."""
+        """Send framed bytes. Once the stream has ended they are dropped."""
         self.sender.write(data)
         self.written_at = asyncio.get_running_loop().time()
         self._streams.counters.writes += 1
@@ -107,19 +99,19 @@ class Stream:
         """The sender has room again."""
 
     def beat(self) -> None:
-        """Send a heartbeat, unless bytes are on their way."""
+        """Send a heartbeat, unless bytes wait to be sent."""
         if not self.sender.pending:
             self.write(HEARTBEAT)
 
     def close(self) -> None:
-        """End the response after what was sent. Idempotent."""
+        """End the response after all that was written. Idempotent."""
         if not self.ended:
             self.commit()
             self.sender.finish()
             self._end()
 
     def dismiss(self, retry: int) -> None:
-        """Tell when to come back, in milliseconds, and end the response."""
+        """Send a reconnection time in milliseconds, and end the response."""
         if not self.ended:
             self.commit()
             self.write(b"retry: %d\n\n" % retry)
@@ -128,12 +120,12 @@ class Stream:
     def fail(self, status: int, detail: str | None = None) -> None:
         """Send an ``error`` event, which has no id, and end the response.
 
-        A response that has not begun gets the status too.
+        A response that has not begun has this status too.
         """
         if not self.ended:
             self.commit(status)
-            told = f',"detail":{_quoted(detail)}' if detail else ""
-            self.write(frame("error", None, f'{{"status":{status}{told}}}'.encode()))
+            data = {"status": status, "detail": detail} if detail else {"status": status}
+            self.write(frame("error", None, json.dumps(data, separators=(",", ":")).encode()))
             self.close()
 
     def abort(self, why: str) -> None:
@@ -150,14 +142,14 @@ class Stream:
         self._end()
 
     def release(self) -> None:
-        """The connection is done with: whoever runs the response calls this last."""
+        """The connection is closed. Whatever runs the response calls this last."""
         self._end()
         self._streams.discard(self)
 
     def on_close(self, call: Closer) -> None:
         """Call ``call`` once when the stream ends for whatever reason; at once if it has ended.
 
-        It may be a coroutine function. A fault in it is logged and keeps nothing from running.
+        It may be a coroutine function. An error in it is logged, and the other callbacks run.
         """
         if self.ended:
             self._run(call)
@@ -165,7 +157,7 @@ class Stream:
             self._closers += (call,)
 
     def forget(self, call: Closer) -> None:
-        """Undo ``on_close``, if it was not called yet."""
+        """Undo ``on_close``, unless it was called already."""
         self._closers = tuple(each for each in self._closers if each is not call)
 
     def _end(self) -> None:
@@ -177,7 +169,7 @@ class Stream:
             self._beat = None
         lease, self.lease = self.lease, None
         if lease is not None:
-            lease.let_go(self)
+            lease.release(self)
         closers, self._closers = self._closers, ()
         for call in closers:
             self._run(call)
@@ -190,9 +182,3 @@ class Stream:
             return
         if inspect.isawaitable(result):
             self._streams.run(result, "an on_close callback")
-
-
-def _quoted(text: str) -> str:
-    import json
-
-    return json.dumps(text)

@@ -1,9 +1,9 @@
 """Sends to many sockets in one system call: Linux's io_uring.
 
-A thousand ``write()`` are a thousand entries into the kernel, and as many turns of an interpreter's
-loop. Here a thousand entries of a table are filled in by three copies, and the kernel is entered
-once; each send is done when the call returns. Nothing is left to the kernel's threads: a socket
-that has no room says so at once, as a non-blocking one does.
+A thousand calls of ``write()`` enter the kernel a thousand times, from as many turns of a Python
+loop. Here three copies fill a table of a thousand sends, and one call does them all before it
+returns. None of them waits in a thread of the kernel: a socket without room gives an error at once,
+as a non-blocking one does.
 
 The layout is that of ``io_uring_setup(2)``; ``IORING_SETUP_SUBMIT_ALL`` dates from Linux 5.18, so
 older kernels are refused.
@@ -34,12 +34,12 @@ _MSG_DONTWAIT, _MSG_NOSIGNAL = 0x40, 0x4000
 _WRAP = 0xFFFF_FFFF
 
 
-# Where CPython has the bytes of an object, which ends in a zero (Include/cpython/bytesobject.h).
+# The offset of the bytes in CPython's object, which ends in a zero (Include/cpython/bytesobject.h).
 _BYTES = bytes.__basicsize__ - 1
 
 
 def address_of(data: bytes) -> int:
-    """Where the bytes are, for as long as they are referred to."""
+    """The address of the bytes, valid for as long as the object is referred to."""
     return id(data) + _BYTES
 
 
@@ -49,16 +49,16 @@ class Uring:
     Arguments:
         entries: sends of one system call, a power of two.
 
-    Raises OSError where the kernel has none, or does not let this process use it.
+    Raises OSError if the kernel has no io_uring, or does not let this process use it.
     """
 
     _number = -1
 
     def __init__(self, entries: int = 1024) -> None:
         if not sys.platform.startswith("linux") or sys.byteorder != "little":
-            raise OSError("io_uring is Linux's")
+            raise OSError("io_uring needs Linux on a little-endian machine")
         if sys.implementation.name != "cpython":
-            raise OSError("where bytes are is known of CPython only")
+            raise OSError("the address of bytes is known for CPython only")
         self._pid = os.getpid()
         self._maps: list[mmap.mmap] = []
         self._views: list[memoryview] = []
@@ -71,7 +71,7 @@ class Uring:
             raise _error("io_uring_setup")
         try:
             self._map(given.raw)
-            self._try()
+            self._test()
         except BaseException:
             self.close()
             raise
@@ -82,7 +82,7 @@ class Uring:
         _, tail, _, _, _, _, table = struct.unpack_from("7I", given, 40)
         cq_head, cq_tail, _, _, _, cqes = struct.unpack_from("6I", given, 80)
         if not features & _SINGLE_MMAP:
-            raise OSError("io_uring is too old")
+            raise OSError("this kernel's io_uring is too old")
         sq_head = struct.unpack_from("I", given, 40)[0]
         rings = self._mapped(max(table + 4 * entries, cqes + 16 * room), 0)
         sends = self._mapped(64 * entries, _SQES)
@@ -91,7 +91,7 @@ class Uring:
         self._cq_head, self._cq_tail, self._cqes = cq_head // 4, cq_tail // 4, cqes // 4
         self._ring, self._results = self._view(rings, "I"), self._view(rings, "i")
         self._ints, self._longs = self._view(sends, "i"), self._view(sends, "Q")
-        # What is the same in every send: struct io_uring_sqe's opcode, msg_flags and user_data.
+        # Fields of struct io_uring_sqe that never change: opcode, msg_flags and user_data.
         for at in range(entries):
             self._ints[16 * at] = _SEND
             self._ints[16 * at + 7] = _MSG_DONTWAIT | _MSG_NOSIGNAL
@@ -110,8 +110,8 @@ class Uring:
         self._views += [view, plain]
         return view
 
-    def _try(self) -> None:
-        """See it work before anybody's bytes depend on it."""
+    def _test(self) -> None:
+        """Send bytes over a socket pair, before a stream depends on it."""
         here, there = socket.socketpair()
         with here, there:
             for each in (here, there):
@@ -122,7 +122,7 @@ class Uring:
             sizes = array("i", [3, 4, 4])
             done = self.send(numbers, array("Q", [at, at + 3, at + 7]), sizes)
             if done != sizes or there.recv(64) != data:
-                raise OSError("io_uring does not send")
+                raise OSError("io_uring did not send what it was given")
 
     @property
     def usable(self) -> bool:
@@ -132,8 +132,8 @@ class Uring:
     def send(self, numbers: array[int], addresses: array[int], sizes: array[int]) -> array[int]:
         """Send to each socket the bytes that are at an address.
 
-        The bytes have to stay where they are until this returns. A socket may come up again: its
-        sends are done one after another.
+        The bytes must stay at their addresses until this returns. A socket may be given several
+        times: its sends are done one after another.
 
         Arguments:
             numbers: the sockets' file descriptors, of type ``i``.
@@ -144,7 +144,7 @@ class Uring:
         try:
             return self._send(numbers, addresses, sizes)
         except BaseException:
-            # Interrupted between two steps, it would take old results for new ones.
+            # After an interruption the next call would take old results for new ones.
             self.close()
             raise
 
@@ -159,7 +159,7 @@ class Uring:
             slot = tail & (entries - 1)
             head = ring[self._cq_head]
             found = head & (room - 1)
-            # No block goes around the end of either ring.
+            # No block reaches beyond the end of either ring.
             count = min(total - at, entries - slot, room - found)
             until = at + count
             end = 16 * (slot + count)
@@ -175,7 +175,7 @@ class Uring:
             ring[self._cq_head] = (head + taken) & _WRAP
             done.frombytes(results)
             if taken < count:
-                # Such as without memory. What was not taken is as if there had been no room.
+                # The kernel has no memory, for example. The rest gets EAGAIN, as if it had no room.
                 ring[self._sq_tail] = ring[self._sq_head]
                 self.close()
                 done.extend([-11] * (total - at - taken))
@@ -184,24 +184,24 @@ class Uring:
         return done
 
     def _enter(self, count: int, head: int) -> int:
-        """Have the sends done. Returns how many were taken; those have been done."""
+        """Let the kernel do the sends. Returns how many it took; those are done."""
         taken: int = self._call(_ENTER, self._number, count, 0, 0, None, 0)
         taken = max(taken, 0)
         while (have := (self._ring[self._cq_tail] - head) & _WRAP) < taken:
-            # Not seen, since none of them waits. The bytes have to stay where they are.
+            # Never seen, as no send waits. But the addresses must stay valid until all are done.
             self._call(_ENTER, self._number, 0, taken - have, _GETEVENTS, None, 0)
         return taken
 
     def _in_order(self, first: int, slot: int, taken: int) -> bytes:
-        # A result is never more than was asked for, so that all are as they should be if they are
-        # so in any order; else each has to be looked at.
+        # The kernel may complete sends in another order. If every result is as expected the order
+        # does not matter; otherwise each is put where its send was.
         results = array("i", bytes(4 * taken))
         for at in range(first, first + 4 * taken, 4):
             results[self._results[at] - slot] = self._results[at + 2]
         return results.tobytes()
 
     def close(self) -> None:
-        """Give it back. Idempotent."""
+        """Free it. Idempotent."""
         number, self._number = self._number, -1
         if number < 0:
             return

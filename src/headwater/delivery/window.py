@@ -1,7 +1,7 @@
 """Time windows: which items a channel shows now, and when the next one leaves.
 
-Nothing in the storage changes when an item's moment slips out of its feed's window, so the channel
-keeps the moments of its members and one timer at the earliest of them.
+Nothing changes in the storage when an item leaves a window, so the channel keeps the moments of
+the items in it, and one timer for the earliest.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 __all__ = ["Members"]
 
-# A timer may fire a little early by the wall clock; one that is late only delays a removal.
+# Seconds added to the timer, which may fire a little early by the wall clock.
 _SLACK = 0.005
 
 
@@ -24,9 +24,12 @@ class Members:
 
     Arguments:
         length: how long after its moment an item leaves.
-        left: called with an item's key, the moment it left and whether it is the last of that
-            very moment, in order.
+        left: is called in order of time with an item's key, the moment at which it left, and
+            whether it is the last that left at that moment.
         now: the clock.
+
+    Attributes:
+        expired_until: ``left`` was called for all that left up to this moment.
     """
 
     def __init__(
@@ -42,11 +45,17 @@ class Members:
         self._heap: list[tuple[datetime, int, Hashable, Mapping[str, Any]]] = []
         self._order = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
+        # Keys that changed before ``load``; None after it.
         self._touched: set[Hashable] | None = set()
-        self.told: datetime | None = None
+        self.expired_until: datetime | None = None
+
+    @property
+    def loaded(self) -> bool:
+        """Whether ``load`` was called."""
+        return self._touched is None
 
     def load(self, members: Sequence[tuple[Mapping[str, Any], datetime]]) -> None:
-        """Take over what the storage says, but for what has changed since it was asked."""
+        """Add what the storage holds, except for items that changed while it was read."""
         touched, self._touched = self._touched or set(), None
         for key, moment in members:
             name = _name(key)
@@ -74,13 +83,13 @@ class Members:
         return self._moments.pop(name, None) is not None
 
     def has(self, key: Mapping[str, Any]) -> bool:
-        """Whether the item is in the window; True while that is not known yet."""
+        """Whether the item is in the window; True before ``load``."""
         return self._touched is not None or _name(key) in self._moments
 
     def expire(self) -> None:
-        """Tell everything that has left by now, then wait for the next."""
+        """Call ``left`` for all items that left by now, and set the timer for the next."""
         now = self._now()
-        self.told = now
+        self.expired_until = now
         gone: list[tuple[Mapping[str, Any], datetime]] = []
         while self._heap and self._heap[0][0] <= now:
             leaves, _, name, key = heapq.heappop(self._heap)
@@ -89,7 +98,7 @@ class Members:
                 gone.append((key, leaves))
         for at, (key, leaves) in enumerate(gone, 1):
             self._left(key, leaves, at == len(gone) or gone[at][1] != leaves)
-        self._arm()
+        self._set_timer()
 
     def close(self) -> None:
         """Stop the timer."""
@@ -105,8 +114,8 @@ class Members:
             return
         self._moments[name] = moment
         heapq.heappush(self._heap, (moment + self._length, next(self._order), name, key))
-        # An item that changes often leaves its earlier moments in the heap; sweep them out
-        # before they outnumber what is alive.
+        # An item that changes often leaves its earlier moments in the heap. They are removed before
+        # they are three quarters of it.
         if len(self._heap) > 64 and len(self._heap) > 4 * len(self._moments):
             self._heap = [
                 entry
@@ -115,9 +124,9 @@ class Members:
             ]
             heapq.heapify(self._heap)
         if self._touched is None:
-            self._arm()
+            self._set_timer()
 
-    def _arm(self) -> None:
+    def _set_timer(self) -> None:
         if not self._heap:
             return
         loop = asyncio.get_running_loop()
@@ -126,9 +135,9 @@ class Members:
             if self._timer.when() <= due and not self._timer.cancelled():
                 return
             self._timer.cancel()
-        self._timer = loop.call_at(due, self._fire)
+        self._timer = loop.call_at(due, self._on_timer)
 
-    def _fire(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
         self.expire()
 

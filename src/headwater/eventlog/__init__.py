@@ -1,4 +1,4 @@
-"""Event logs: append-only, ordered stores of events by topic, one module per engine."""
+"""Event logs: append-only, ordered stores of events by topic, on an engine of your choice."""
 
 from headwater.eventlog.interface import EventLog, Follower
 from headwater.eventlog.memory import MemoryLog

@@ -1,8 +1,8 @@
 """The event log: an append-only, ordered store of events by topic, on an existing engine.
 
 How a reader joins history to live, on every engine: ``follow`` first, which returns bounds; then
-``read`` up to ``bounds.latest``; every later record is handed to the follower. Nothing is missing
-in between and nothing comes twice.
+``read`` up to ``bounds.latest``. Every later record is delivered to the follower. Nothing is
+missing in between and nothing comes twice.
 """
 
 from __future__ import annotations
@@ -10,26 +10,27 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 from headwater.errors import ResetReason
 from headwater.eventlog.record import MAX_EVENT_BYTES, Bounds, Capabilities, Offset, Record, Run
-
-if TYPE_CHECKING:
-    from headwater.eventlog.topic import Topic
+from headwater.eventlog.topic import Topic
 
 __all__ = ["EventLog", "Follower"]
 
 
 class Follower(Protocol):
-    """Who follows a topic. Called in the event loop; never blocks; what it raises is logged."""
+    """Receives the records of a topic. Called in the event loop; its exceptions are logged.
+
+    A method must not block.
+    """
 
     def deliver(self, records: Sequence[Record]) -> None:
-        """Take the next records, at least one, in the topic's order."""
+        """The next records, at least one, in the topic's order."""
         ...
 
     def reset(self, reason: ResetReason, bounds: Bounds) -> None:
-        """Records were lost to this follower; it goes on after ``bounds.latest``.
+        """This follower lost records; the next record comes after ``bounds.latest``.
 
         ``expired``: they were trimmed before it had them. ``unknown``: the storage is another one.
         """
@@ -37,11 +38,11 @@ class Follower(Protocol):
 
 
 class EventLog(ABC):
-    """One log: all its topics, followed by one reader however many there are in a process.
+    """One log. A process has one reader for all its topics, however many are followed.
 
     A topic begins with its first append. Names have 1 to 200 characters of ``0-9 A-Z a-z . _ : /
-    @ -``. Every method but ``close`` raises SourceUnavailableError while the engine is away, and
-    UsageError for what can never work; then nothing was appended.
+    @ -``. Every method but ``close`` raises SourceUnavailableError while the engine is away. For
+    what can never work it raises UsageError, and nothing was appended.
     """
 
     name: str
@@ -49,7 +50,7 @@ class EventLog(ABC):
     max_event_bytes: int = MAX_EVENT_BYTES
 
     async def start(self) -> None:  # noqa: B027 - an engine without I/O has nothing to open
-        """Open the engine and create what it lacks. The other methods do so at first use."""
+        """Open the engine and create what is missing. The other methods do so at first use."""
 
     @abstractmethod
     async def append(
@@ -62,14 +63,14 @@ class EventLog(ABC):
     ) -> list[Record]:
         """Append one event or many, all or none, next to each other, and return their records.
 
-        A retry with a ``key`` that the topic knows appends nothing and returns the first records,
-        as far as they are kept. With ``connection`` (``capabilities.transactional``) it joins the
-        caller's transaction: published if, and only if, that commits.
+        A retry with a ``key`` that the topic knows appends nothing. It returns the first records,
+        as far as they are kept. With ``connection`` (``capabilities.transactional``) the append
+        joins the caller's transaction: it is published if, and only if, that commits.
         """
 
     @abstractmethod
     async def read(self, topic: str, after: Offset, limit: int) -> Run:
-        """The first records after an offset. Compare it with the bounds: see ``Bounds``."""
+        """The first records after an offset. Compare the offset with the bounds: see ``Bounds``."""
 
     @abstractmethod
     async def latest(self, topic: str, limit: int, before: Offset | None = None) -> Run:
@@ -81,14 +82,15 @@ class EventLog(ABC):
 
     @abstractmethod
     async def follow(self, topic: str, follower: Follower) -> Bounds:
-        """Hand every record after the returned ``latest`` to ``follower``.
+        """Deliver every record after the returned ``latest`` to ``follower``.
 
-        When the engine goes away later, it is retried with back-off and nothing it kept is lost.
+        When the engine goes away later, the log retries with back-off. Nothing that the engine
+        kept is lost.
         """
 
     @abstractmethod
     async def unfollow(self, topic: str, follower: Follower) -> None:
-        """Stop; nothing is handed over once this returns. A follower unknown to it is no error."""
+        """Stop. Nothing is delivered once this returns. An unknown follower is no error."""
 
     @abstractmethod
     async def trim(
@@ -99,19 +101,18 @@ class EventLog(ABC):
         max_count: int | None = None,
         max_bytes: int | None = None,
     ) -> int:
-        """Remove the oldest records of a topic, or of each, beyond any of the limits; how many.
+        """Remove the oldest records of a topic, or of each, beyond any of the limits.
 
-        ``max_bytes`` counts the events' JSON and needs ``capabilities.trim_by_size``.
+        Returns how many. ``max_bytes`` counts the events' JSON and needs
+        ``capabilities.trim_by_size``.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Stop following and free what was opened. Idempotent."""
+        """Stop following and close what was opened. Idempotent."""
 
     def topic(self, name: str) -> Topic:
-        """A source for a feed. Sources of one topic share its origin while any is in use."""
-        from headwater.eventlog.topic import Topic
-
+        """A source for a feed. Sources of one topic share one origin while any is in use."""
         return Topic(self, name)
 
     async def __aenter__(self) -> Self:

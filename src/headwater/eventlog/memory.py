@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from headwater.errors import SourceUnavailableError, UsageError
+from headwater.errors import SourceUnavailableError
+from headwater.eventlog.checked import CheckedLog
+from headwater.eventlog.following import notify
 from headwater.eventlog.interface import EventLog, Follower
 from headwater.eventlog.record import (
     START,
     Bounds,
     Capabilities,
+    Event,
     Offset,
     Record,
     Retention,
     Run,
-    check_key,
     check_topic,
-    encode_all,
 )
 
 __all__ = ["MemoryLog"]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -75,15 +73,15 @@ class _Kept:
         self.trimmed += count
 
 
-class MemoryLog(EventLog):
-    """An event log in memory: for tests, and for one process that may forget.
+class MemoryLog(CheckedLog):
+    """An event log in memory: for tests, and for a process whose events may be lost with it.
 
     Args:
-        max_count: records kept per topic; the oldest make room. None: no limit.
-        max_age: likewise, by age.
-        max_bytes: likewise, by the bytes of the events' JSON.
-        max_topics: topics ever appended to, each of which takes about 1 KB for good: beyond it
-            an append to a new one raises SourceUnavailableError.
+        max_count: records kept per topic; the oldest are removed. None: no limit.
+        max_age: the same, by age.
+        max_bytes: the same, by the bytes of the events' JSON.
+        max_topics: topics ever appended to. Each takes about 1 KB for good. At the limit an append
+            to a new topic raises SourceUnavailableError.
         max_event_bytes: of one event's JSON.
         clock: the present moment, UTC.
     """
@@ -111,21 +109,13 @@ class MemoryLog(EventLog):
         self._topics: dict[str, _Kept] = {}
         self._followers: dict[str, list[Follower]] = {}
 
-    async def append(
+    async def _append(
         self,
         topic: str,
-        data: Mapping[str, Any] | Iterable[Mapping[str, Any]],
-        *,
-        key: str | None = None,
-        connection: Any = None,
+        events: Sequence[Event],
+        key: str | None,
+        connection: Any,  # noqa: ARG002 - it has no transactions, so this is None
     ) -> list[Record]:
-        check_topic(topic)
-        check_key(key)
-        if connection is not None:
-            raise UsageError("the memory log cannot join a transaction: leave connection out")
-        events = encode_all(data, self.max_event_bytes, self.capabilities.max_batch)
-        if not events:
-            return []
         kept = self._topics.get(topic)
         if kept is None:
             if len(self._topics) >= self._max_topics:
@@ -146,41 +136,35 @@ class MemoryLog(EventLog):
         kept.sizes += sizes
         kept.bytes += sum(sizes)
         kept.drop(kept.excess(self._keep, now))
-        self._tell(topic, lambda follower: follower.deliver(records))
+        for follower in tuple(self._followers.get(topic, ())):
+            notify(topic, follower.deliver, records)
         return list(records)
 
-    async def read(self, topic: str, after: Offset, limit: int) -> Run:
+    async def _read(self, topic: str, after: Offset, limit: int) -> Run:
         kept = self._kept(topic)
         first = kept.index_after(after[0])
-        return Run(kept.records[first : first + limit], self._bounds(kept))
+        return Run(kept.records[first : first + limit], self._bounds_of(kept))
 
-    async def latest(self, topic: str, limit: int, before: Offset | None = None) -> Run:
+    async def _latest(self, topic: str, limit: int, before: Offset | None) -> Run:
         kept = self._kept(topic)
         end = kept.index_after(kept.latest if before is None else before[0] - 1)
-        return Run(kept.records[max(end - limit, 0) : end], self._bounds(kept))
+        return Run(kept.records[max(end - limit, 0) : end], self._bounds_of(kept))
 
-    async def bounds(self, topic: str) -> Bounds:
-        return self._bounds(self._kept(topic))
+    async def _bounds(self, topic: str) -> Bounds:
+        return self._bounds_of(self._kept(topic))
 
     async def follow(self, topic: str, follower: Follower) -> Bounds:
-        kept = self._kept(topic)
+        kept = self._kept(check_topic(topic))
         self._followers.setdefault(topic, []).append(follower)
-        return self._bounds(kept)
+        return self._bounds_of(kept)
 
     async def unfollow(self, topic: str, follower: Follower) -> None:
         left = [one for one in self._followers.pop(topic, ()) if one is not follower]
         if left:
             self._followers[topic] = left
 
-    async def trim(
-        self,
-        topic: str | None = None,
-        *,
-        max_age: timedelta | None = None,
-        max_count: int | None = None,
-        max_bytes: int | None = None,
-    ) -> int:
-        keep, now, removed = Retention(max_age, max_count, max_bytes), self._clock(), 0
+    async def _trim(self, topic: str | None, keep: Retention) -> int:
+        now, removed = self._clock(), 0
         for kept in [self._kept(topic)] if topic is not None else self._topics.values():
             excess = kept.excess(keep, now)
             kept.drop(excess)
@@ -188,26 +172,20 @@ class MemoryLog(EventLog):
         return removed
 
     async def clear(self) -> None:
-        """Forget everything and begin a new epoch, as an engine does that was wiped."""
+        """Forget everything and begin a new epoch, like an engine whose storage was wiped."""
         self._epoch = secrets.token_hex(16)
         self._topics.clear()
-        empty = self._bounds(_Kept())
-        for topic in list(self._followers):
-            self._tell(topic, lambda follower: follower.reset("unknown", empty))
+        empty = self._bounds_of(_Kept())
+        for topic, followers in tuple(self._followers.items()):
+            for follower in tuple(followers):
+                notify(topic, follower.reset, "unknown", empty)
 
     async def close(self) -> None:
         self._followers.clear()
 
     def _kept(self, topic: str) -> _Kept:
-        return self._topics.get(check_topic(topic)) or _Kept()
+        return self._topics.get(topic) or _Kept()
 
-    def _bounds(self, kept: _Kept) -> Bounds:
+    def _bounds_of(self, kept: _Kept) -> Bounds:
         earliest = Offset.of(kept.trimmed) if kept.trimmed else START
         return Bounds(self._epoch, earliest, Offset.of(kept.latest))
-
-    def _tell(self, topic: str, say: Callable[[Follower], None]) -> None:
-        for follower in tuple(self._followers.get(topic, ())):
-            try:
-                say(follower)
-            except Exception:
-                _log.exception("a follower of topic %s failed", topic)

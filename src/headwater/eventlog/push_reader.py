@@ -1,235 +1,261 @@
-"""Following topics of an engine that pushes: one task for all of them, and no request per record.
+"""Following topics of an engine that pushes: one task for all topics, and no request per record.
 
-A push that follows on what a topic's followers have is handed over as it comes. Anything else
-(one was lost, the connection was, the storage is another one) is found by comparing offsets, and
-what is missing is read from the log.
+A push names the record before it. If that is the last one that the topic's followers have, its
+records are delivered as they come. In every other case (a push was lost, the connection was, the
+storage is another one) the reader finds the gap by comparing offsets and reads it from the log.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from headwater.errors import SourceUnavailableError
-from headwater.eventlog.interface import Follower
-from headwater.eventlog.push_topics import Followed, Following
-from headwater.eventlog.pushes import Engine, Push, Pushes, States
-from headwater.eventlog.record import Bounds
+from headwater.errors import ResetReason
+from headwater.eventlog.following import SHORTEST, FollowedTopic, LogReader
+from headwater.eventlog.record import START, Bounds, Offset, Record, Run
 
-__all__ = ["PushReader"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["Push", "PushReader", "PushingLog", "States", "Subscriptions"]
 
 # Records per read of what was missed; each may have a megabyte.
 ROWS = 100
 # Topics that are read at the same time after an outage.
 ABREAST = 20
-# Back-off while the engine is away, in seconds: a restart takes less than the first few.
-SHORTEST, LONGEST = 0.1, 5.0
-# Seconds between two looks whether the log is still the same one. What an idle process costs.
+# Seconds between two checks that the log is still the same one. What an idle process costs.
 CHECK = 1.0
 # Seconds between reads of a replica that has not yet got what was pushed.
 BEHIND = 0.02
 
 
-class PushReader:
-    """The one reader of a log in this process. Its task lives while anything is followed."""
+@dataclass(frozen=True, slots=True)
+class Push:
+    """The engine's message that something was appended to a topic. It may get lost.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._topics: dict[str, Followed] = {}
-        self._joining: list[tuple[str, Follower, asyncio.Future[Bounds]]] = []
+    Attributes:
+        topic: the topic's name.
+        before: the topic's latest offset before. A reader that is not there has missed something.
+        last: the latest offset after it.
+        records: all records between the two; None when the reader must read them.
+        head: how far the whole log had come, as in ``States``.
+        epoch: the log's epoch, where the engine sends it.
+    """
+
+    topic: str
+    before: Offset
+    last: Offset
+    records: Sequence[Record] | None
+    head: int
+    epoch: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """The log at one moment.
+
+    Attributes:
+        epoch: the log's epoch.
+        head: rises with each append to any topic. If it is lower than before, the storage is an
+            older copy.
+        topics: the bounds of the topics that were asked for.
+    """
+
+    epoch: str
+    head: int
+    topics: Mapping[str, Bounds]
+
+
+class Subscriptions(Protocol):
+    """One connection that pushes come on, until it breaks. Raises SourceUnavailableError."""
+
+    async def subscribe(self, topics: Sequence[str]) -> None:
+        """Ask for pushes. What is appended after this returns is pushed."""
+        ...
+
+    async def unsubscribe(self, topics: Sequence[str]) -> None:
+        """Ask for no more pushes. A few may still come."""
+        ...
+
+    async def ping(self) -> None:
+        """Raises when the connection is dead and has not reported it."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connection."""
+        ...
+
+
+class PushingLog(Protocol):
+    """What the reader needs of an engine. All but ``name`` raise SourceUnavailableError."""
+
+    name: str
+
+    async def listen(self, reader: PushReader) -> Subscriptions:
+        """Open a connection whose pushes the reader receives, without subscriptions."""
+        ...
+
+    async def states(self, topics: Sequence[str]) -> States:
+        """The state of the log and of these topics, not older than this call."""
+        ...
+
+    async def read(self, topic: str, after: Offset, limit: int) -> Run:
+        """As EventLog."""
+        ...
+
+    async def begin_anew(self, epoch: str) -> None:
+        """Replace this epoch by another one, unless another process has done so already."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _PushedTopic(FollowedTopic):
+    """A topic that is subscribed.
+
+    Attributes:
+        target: the highest offset that was pushed.
+        sure: nothing before the next push can have been missed.
+    """
+
+    target: Offset = START
+    sure: bool = True
+
+    def deliver_push(self, push: Push) -> bool:
+        """Deliver what was pushed. False: something before it is missing."""
+        self.target = max(self.target, push.last)
+        if push.last <= self.last:
+            return True
+        if push.before > self.last or push.records is None or not self.sure:
+            return False
+        self.deliver(push.records)
+        return True
+
+    def is_at(self, latest: Offset) -> bool:
+        """Whether no record that is known of is missing."""
+        return self.last >= latest and self.last >= self.target
+
+    def reset(self, reason: ResetReason, bounds: Bounds) -> None:
+        if reason == "unknown":
+            self.target, self.sure = bounds.latest, True
+        # A dataclass with slots is a new class, which super() without arguments does not find.
+        FollowedTopic.reset(self, reason, bounds)
+
+
+class PushReader(LogReader[_PushedTopic]):
+    """The reader of a log that pushes."""
+
+    def __init__(self, log: PushingLog) -> None:
+        super().__init__(log.name)
+        self._pushing = log
+        self._subscriptions: Subscriptions | None = None
+        # Topics that just now join, with the highest offset that was pushed meanwhile.
+        self._entering: dict[str, Offset] = {}
         self._leaving: set[str] = set()
         self._behind: set[str] = set()
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         self._fault: Exception | None = None
         self._doubt = False
         self._epoch: str | None = None
         self._head = 0
-        self._delay = SHORTEST
-
-    async def follow(self, topic: str, follower: Follower) -> Bounds:
-        joined: asyncio.Future[Bounds] = asyncio.get_running_loop().create_future()
-        self._joining.append((topic, follower, joined))
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name=f"{self._engine.name}: reader")
-        self._wake.set()
-        try:
-            return await joined
-        except asyncio.CancelledError:
-            self.unfollow(topic, follower)
-            raise
-
-    def unfollow(self, topic: str, follower: Follower) -> None:
-        for name, one, joined in self._joining:
-            if name == topic and one is follower:
-                joined.cancel()
-        followed = self._topics.get(topic)
-        if followed is not None and followed.remove(follower):
-            del self._topics[topic]
-            self._leaving.add(topic)
-            self._wake.set()
 
     async def close(self) -> None:
-        """Stop following; nothing is handed over once this returns."""
-        self._topics.clear()
-        for _, _, joined in self._joining:
-            joined.cancel()
-        self._joining.clear()
-        self._wake.set()
-        task = self._task
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        if self._task is not None:
+            self._task.cancel()
+        await super().close()
 
-    def take(self, push: Push) -> None:
-        """As Receiver."""
+    def receive(self, push: Push) -> None:
+        """Something was appended to a subscribed topic. Called in the event loop."""
         followed = self._topics.get(push.topic)
         if followed is None:
+            if push.topic in self._entering:
+                self._entering[push.topic] = max(self._entering[push.topic], push.last)
             return
         if push.epoch is not None and self._epoch is not None and push.epoch != self._epoch:
             self._doubt = True
             self._wake.set()
             return
         self._head = max(self._head, push.head)
-        if not followed.take(push):
+        if not followed.deliver_push(push):
             self._behind.add(push.topic)
             self._wake.set()
 
     def lost(self, error: Exception) -> None:
-        """As Receiver."""
+        """The connection broke: no push comes on it any more."""
         self._fault = error
         self._wake.set()
 
-    async def _run(self) -> None:
-        try:
-            while self._topics or self._joining:
-                try:
-                    await self._live()
-                except Exception as error:
-                    self._away(error)
-                    await self._pause(self._delay * random.uniform(0.5, 1.0))
-                    self._delay = min(self._delay * 2, LONGEST)
-        finally:
-            self._task = None
-            for _, _, joined in self._joining:
-                joined.cancel()  # nothing but the end of the loop leaves any
-            self._joining.clear()
+    def _left(self, topic: str) -> None:
+        self._leaving.add(topic)
+        self._wake.set()
 
-    async def _live(self) -> None:
-        """One life of the connection; ends by an error, or when nothing is followed."""
+    def _refuse_joining(self, error: Exception) -> None:
+        # A connection that broke just now may be back at the next try: then joining takes longer.
+        if error is not self._fault:
+            super()._refuse_joining(error)
+
+    async def _read_on(self) -> None:
+        """Read on one connection for pushes, until it breaks or nothing is followed."""
         self._fault = None
-        pushes = await self._engine.listen(self)
+        self._subscriptions = await self._pushing.listen(self)
+        time = asyncio.get_running_loop().time
         try:
             self._leaving.clear()
             for followed in self._topics.values():
                 followed.sure = False
-            await pushes.subscribe(list(self._topics))
+            await self._subscriptions.subscribe(list(self._topics))
             await self._check(thorough=True)
             self._delay = SHORTEST
-            due = asyncio.get_running_loop().time() + CHECK
+            due = time() + CHECK
             while self._topics or self._joining:
                 self._wake.clear()
-                await self._leave(pushes)
-                await self._join(pushes)
-                if asyncio.get_running_loop().time() >= due:
-                    await pushes.ping()
+                await self._unsubscribe(self._subscriptions)
+                await self._join()
+                if time() >= due:
+                    await self._subscriptions.ping()
                     self._doubt = True
-                    due = asyncio.get_running_loop().time() + CHECK
+                    due = time() + CHECK
                 if self._doubt:
                     await self._check()
                 await self._catch_up()
-                await self._pause(due - asyncio.get_running_loop().time())
+                await self._pause(due - time())
                 if self._fault is not None:
                     raise self._fault
         finally:
-            await pushes.close()
+            await self._subscriptions.close()
+            self._subscriptions = None
 
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(max(seconds, 0)):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
-
-    def _away(self, error: Exception) -> None:
-        """Tell who waits to join; those who follow already just wait longer."""
-        if not isinstance(error, SourceUnavailableError):
-            _log.error("%s: reading failed", self._engine.name, exc_info=error)
-        elif self._delay == SHORTEST and self._topics:
-            _log.warning("%s; followers wait", error)
-        if error is not self._fault:
-            # One that broke just now may be there again: then who asked only waits a moment.
-            for _, _, joined in self._joining:
-                if not joined.done():
-                    joined.set_exception(error)
-            self._joining.clear()
-        self._wake.clear()
-        for name in [name for name, one in self._topics.items() if not one.followings]:
-            del self._topics[name]
-
-    async def _leave(self, pushes: Pushes) -> None:
-        asked = {topic for topic, _, _ in self._joining}
-        gone = [one for one in self._leaving if one not in self._topics and one not in asked]
+    async def _unsubscribe(self, subscriptions: Subscriptions) -> None:
+        joining = {one.topic for one in self._joining}
+        gone = [one for one in self._leaving if one not in self._topics and one not in joining]
         self._leaving.clear()
         if gone:
-            await pushes.unsubscribe(gone)
+            await subscriptions.unsubscribe(gone)
 
-    async def _join(self, pushes: Pushes) -> None:
-        """Let in who asked to follow."""
-        if not self._joining:
-            return
-        asking = list(self._joining)
-        names = list(dict.fromkeys(topic for topic, _, _ in asking))
+    async def _enter(self, names: Sequence[str]) -> Mapping[str, Bounds]:
         fresh = [name for name in names if name not in self._topics]
-        await pushes.subscribe(fresh)
-        # From here on what is pushed is kept until the bounds are known.
-        entering: list[tuple[Followed, Following, asyncio.Future[Bounds]]] = []
-        for topic, follower, joined in asking:
-            if not joined.done():
-                followed = self._topics.setdefault(topic, Followed(topic))
-                entering.append((followed, followed.add(follower), joined))
+        self._entering = dict.fromkeys(fresh, START)
         try:
-            states = await self._states(names)
-        except BaseException:
-            for followed, following, _ in entering:
-                followed.remove(following.follower)
-            raise
-        del self._joining[: len(asking)]
-        entering = [entry for entry in entering if not entry[2].done()]
-        for followed, following, joined in entering:
-            bounds = states.topics[followed.name]
-            following.begin(bounds.latest)
-            joined.set_result(bounds)
-        # Who asked is told the bounds before the first record.
-        await asyncio.sleep(0)
-        for followed, following, _ in entering:
-            followed.admit(following)
-        for name in fresh:
-            begun = self._topics.get(name)
-            if begun is None:
-                self._leaving.add(name)
-            elif not begun.begin(states.topics[name].latest):
-                self._behind.add(name)
-
-    async def _states(self, names: Sequence[str]) -> States:
-        """Where topics are that are to be followed."""
-        states = await self._engine.states(names)
-        if self._epoch is not None and states.epoch != self._epoch:
-            await self._begin_anew()
-            states = await self._engine.states(names)
-        self._epoch = states.epoch
-        self._head = max(self._head, states.head)
-        return states
+            if self._subscriptions is not None:
+                await self._subscriptions.subscribe(fresh)
+            states = await self._pushing.states(names)
+            if self._epoch is not None and states.epoch != self._epoch:
+                await self._begin_anew()
+                states = await self._pushing.states(names)
+            self._epoch = states.epoch
+            self._head = max(self._head, states.head)
+            for name in fresh:
+                latest = states.topics[name].latest
+                followed = _PushedTopic(name, latest, target=self._entering[name])
+                self._topics[name] = followed
+                if not followed.is_at(latest):
+                    self._behind.add(name)
+            return states.topics
+        finally:
+            self._entering = {}
 
     async def _check(self, *, thorough: bool = False) -> None:
         """Is it still the same log? After an outage also: what was appended meanwhile?"""
         self._doubt = False
         known = self._head
-        states = await self._engine.states(list(self._topics) if thorough else ())
+        states = await self._pushing.states(list(self._topics) if thorough else ())
         if self._epoch is None:
             return
         if states.epoch != self._epoch:
@@ -237,7 +263,7 @@ class PushReader:
             return
         if states.head < known:
             # The same log, and younger: restored from a copy, or its last writes were lost.
-            await self._engine.begin_anew(self._epoch)
+            await self._pushing.begin_anew(self._epoch)
             await self._begin_anew()
             return
         self._head = max(self._head, states.head)
@@ -249,8 +275,8 @@ class PushReader:
                 self._behind.add(name)
 
     async def _begin_anew(self) -> None:
-        """The storage is another one, or an older copy of itself."""
-        states = await self._engine.states(list(self._topics))
+        """Reset all followers: the storage is another one, or an older copy of itself."""
+        states = await self._pushing.states(list(self._topics))
         self._epoch, self._head = states.epoch, states.head
         self._behind.clear()
         for topic, bounds in states.topics.items():
@@ -272,9 +298,9 @@ class PushReader:
     async def _read(self, name: str) -> None:
         followed = self._topics.get(name)
         patient_until = asyncio.get_running_loop().time() + CHECK
-        while followed is not None and followed.last is not None:
+        while followed is not None:
             after = followed.last
-            run = await self._engine.read(name, after, ROWS)
+            run = await self._pushing.read(name, after, ROWS)
             if self._topics.get(name) is not followed:
                 return
             if run.bounds.epoch != self._epoch:
@@ -289,7 +315,7 @@ class PushReader:
                 return
             if followed.last == after:
                 if self._fault is not None or asyncio.get_running_loop().time() > patient_until:
-                    # What was pushed is nowhere to be read: it was lost, or the replica is.
+                    # No read finds what was pushed: it was lost, or the replica is gone.
                     self._behind.add(name)
                     self._doubt = True
                     return

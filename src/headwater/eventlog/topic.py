@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from headwater.errors import PositionError, ResetReason, UsageError
-from headwater.eventlog.interface import EventLog
-from headwater.eventlog.record import START, Bounds, Offset, Record, check_topic
-from headwater.feeds.gathered import Gathered
+from headwater.eventlog.record import START, Bounds, Offset, Record, Run, check_topic
+from headwater.feeds.shared_calls import CoalescedCall
 from headwater.feeds.source import Change, OrderedPlace, Origin, Page, Place, Sink, Source
 
 __all__ = ["Topic", "TopicOrigin", "TopicPlace", "event_item"]
@@ -19,11 +18,27 @@ __all__ = ["Topic", "TopicOrigin", "TopicPlace", "event_item"]
 _log = logging.getLogger(__name__)
 
 
+class Log(Protocol):
+    """What a topic needs of its log: each method as in ``EventLog``."""
+
+    name: str
+
+    async def read(self, topic: str, after: Offset, limit: int) -> Run: ...
+
+    async def latest(self, topic: str, limit: int, before: Offset | None = None) -> Run: ...
+
+    async def bounds(self, topic: str) -> Bounds: ...
+
+    async def follow(self, topic: str, follower: TopicOrigin) -> Bounds: ...
+
+    async def unfollow(self, topic: str, follower: TopicOrigin) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class TopicPlace(OrderedPlace):
     """An offset as a place. ``past``: a page before it ends with the record at the offset itself.
 
-    An empty page has no first record for its start to name; ``7~`` stands for just after 7.
+    An empty page has no first record that its start could name. ``7~`` means just after 7.
     """
 
     offset: Offset
@@ -37,7 +52,7 @@ class TopicPlace(OrderedPlace):
 
     @classmethod
     def parse(cls, text: str) -> TopicPlace:
-        """Raises UsageError for what ``str()`` cannot have given."""
+        """Read what ``str()`` gave. Raises UsageError for anything else."""
         return cls(Offset.parse(text.removesuffix("~")), text.endswith("~"))
 
 
@@ -55,15 +70,15 @@ def _change(record: Record) -> Change:
 
 
 class TopicOrigin(Origin):
-    """What the log's reader hands on for one topic."""
+    """One topic as an origin: it passes the records on to the hub as changes."""
 
-    def __init__(self, log: EventLog, topic: str) -> None:
+    def __init__(self, log: Log, topic: str) -> None:
         self.name = f"topic {topic} of {log.name}"
         self.log = log
         self.topic = topic
         self._sink: Sink | None = None
         self._epoch: str | None = None
-        self._bounds: Gathered[Bounds] | None = None
+        self._bounds: CoalescedCall[Bounds] | None = None
 
     async def attach(self, sink: Sink, /) -> TopicPlace:
         self._sink = sink
@@ -73,7 +88,7 @@ class TopicOrigin(Origin):
             self._sink = None
             raise
         self._epoch = bounds.epoch
-        self._bounds = Gathered(lambda: self.log.bounds(self.topic))
+        self._bounds = CoalescedCall(lambda: self.log.bounds(self.topic))
         return TopicPlace(bounds.latest)
 
     async def detach(self) -> None:
@@ -84,28 +99,28 @@ class TopicOrigin(Origin):
         return self._epoch or (await self.log.bounds(self.topic)).epoch
 
     async def revision(self) -> Bounds | None:
-        """As ``Source.revision``: records do not change, so the bounds say which there are."""
+        """As ``Source.revision``. Records never change, so equal bounds mean equal pages."""
         return None if self._bounds is None else await self._bounds.ask()
 
     def deliver(self, records: Sequence[Record]) -> None:
-        """The log's reader calls this."""
+        """As Follower."""
         if self._sink is not None:
             changes = [_change(record) for record in records]
             self._sink.deliver(changes, TopicPlace(records[-1].offset))
 
     def reset(self, reason: ResetReason, bounds: Bounds) -> None:
-        """The log's reader calls this."""
+        """As Follower."""
         self._epoch = bounds.epoch
         _log.warning("%s starts anew: %s", self.name, reason)
         if self._sink is not None:
             self._sink.reset(reason, TopicPlace(bounds.latest))
 
 
-_origins: WeakKeyDictionary[EventLog, WeakValueDictionary[str, TopicOrigin]] = WeakKeyDictionary()
+_origins: WeakKeyDictionary[Log, WeakValueDictionary[str, TopicOrigin]] = WeakKeyDictionary()
 
 
-def _origin(log: EventLog, name: str) -> TopicOrigin:
-    """The topic's one origin while anyone uses it; topics that nobody uses leave nothing."""
+def _origin(log: Log, name: str) -> TopicOrigin:
+    """The topic's one origin while it is in use. An unused topic leaves nothing behind."""
     topics = _origins.setdefault(log, WeakValueDictionary())
     origin = topics.get(name)
     if origin is None:
@@ -118,7 +133,7 @@ class Topic(Source):
 
     origin: TopicOrigin
 
-    def __init__(self, log: EventLog, name: str) -> None:
+    def __init__(self, log: Log, name: str) -> None:
         self.origin = _origin(log, check_topic(name))
 
     async def page(
@@ -126,7 +141,7 @@ class Topic(Source):
     ) -> Page:
         log, topic = self.origin.log, self.origin.topic
         if after is not None:
-            since = _own(after)
+            since = _topic_place(after)
             run = await log.read(topic, since.offset, limit + 1)
             _check(since, run.bounds)
             records, has_more = run.records[:limit], len(run.records) > limit
@@ -134,7 +149,7 @@ class Topic(Source):
             start = _first(records) or TopicPlace(since.offset, past=True)
             end = TopicPlace(head)
         else:
-            ceiling = None if before is None else _own(before)
+            ceiling = None if before is None else _topic_place(before)
             if ceiling is None:
                 run = await log.latest(topic, limit + 1)
             else:
@@ -167,7 +182,7 @@ class Topic(Source):
         return found
 
 
-def _own(place: Place) -> TopicPlace:
+def _topic_place(place: Place) -> TopicPlace:
     if not isinstance(place, TopicPlace):
         raise UsageError(f"{place!r} is not a place in a topic")
     return place

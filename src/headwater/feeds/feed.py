@@ -1,4 +1,4 @@
-"""A feed: names, item shape and how a page or a change becomes bytes, the same for both halves."""
+"""A feed: its names, and how a page or a change becomes bytes, the same for both halves."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from headwater.errors import DeclarationError, PositionError, ResetReason
@@ -13,14 +14,31 @@ from headwater.feeds.position import Position, fingerprint
 from headwater.feeds.source import Change, Page, Place
 from headwater.protocol import frame, to_json
 
-__all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "Feed", "encode_plain"]
+__all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "Feed", "Frame", "encode_plain"]
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _OWN_EVENTS = frozenset({"snapshot", "reset", "error", "message", "open"})
+_NOT_FRAMED: tuple[str, Any] = ("", None)
 _OWN_FIELDS = frozenset({"start", "position", "has_more", "removed"})
+
+
+@dataclass(slots=True, eq=False)
+class Frame:
+    """One framed event of a feed. Never changed.
+
+    Attributes:
+        data: the bytes, shared by all streams.
+        place: the place that the event's id names, or None if a client may not resume from it. Of
+            several events that belong together only the last has a place.
+        left: the moment at which the item left a time window, for a removal of that kind.
+    """
+
+    data: bytes
+    place: Place | None
+    left: datetime | None = None
 
 
 def encode_plain(item: Any) -> bytes:
@@ -30,15 +48,15 @@ def encode_plain(item: Any) -> bytes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Feed:
-    """One feed, as both halves of its pair show it.
+    """One feed, as both halves of its pair serve it.
 
     Attributes:
-        name: what its positions are bound to; two feeds never take each other's.
+        name: its positions are bound to it; a feed refuses those of another one.
         collection: the field of a page that holds the items.
         event: the name of the event of one item; its removal is ``<event>_removed``.
         encode: an item as JSON, without line breaks.
         limit: items of a page when the client names no limit, 1 to 100.
-        retry: milliseconds that clients are told to wait before they reconnect.
+        retry: milliseconds that clients wait before they reconnect.
     """
 
     name: str
@@ -48,7 +66,7 @@ class Feed:
     limit: int = DEFAULT_LIMIT
     retry: int = 2000
     tag: str = field(init=False)
-    # By epoch, how the block of an item and that of a removal begin, up to the place.
+    # By epoch: the first bytes of an item's block and of a removal's, up to the place.
     _heads: dict[str, tuple[bytes, bytes]] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -86,28 +104,37 @@ class Feed:
             data = change.encoded[self] = self._encoded(change)
         return data
 
-    def frame(self, change: Change, epoch: str) -> bytes:
-        """A change's event. The data is in it, so it is not kept beside it."""
-        data = change.encoded.get(self) or self._encoded(change)
-        return self._framed(change, epoch, change.place, data)
+    def frame(self, change: Change, epoch: str) -> Frame:
+        """A change's event, made once for all channels of this feed."""
+        frame: Frame
+        known, frame = change.framed.get(self, _NOT_FRAMED)
+        if known != epoch:
+            frame = Frame(self._event(change, epoch), change.place)
+            change.framed[self] = epoch, frame
+        return frame
 
-    def frame_at(self, change: Change, epoch: str, place: Place | None) -> bytes:
+    def frame_at(self, change: Change, epoch: str, place: Place | None) -> Frame:
         """A change's event with another place than its own, for feeds with a window."""
-        return self._framed(change, epoch, place, self.data(change))
+        return Frame(self._framed(change, epoch, place, self.data(change)), place)
+
+    def replaced(self, frame: bytes, epoch: str, place: Place, other: Place) -> bytes:
+        """A frame whose id names ``place``, with an id that names another place instead."""
+        line = f"\nid: {self.position(epoch, place)}\n".encode()
+        return frame.replace(line, f"\nid: {self.position(epoch, other)}\n".encode(), 1)
 
     def moved(self, epoch: str, place: Place) -> bytes:
         """A block with nothing but an id: it moves a client's position and dispatches no event."""
         return b"id: %b\n\n" % self.position(epoch, place).encode()
 
     def removal(self, key: Mapping[str, Any], token: str | None) -> bytes:
-        """The event that an item left."""
+        """The event for an item that left."""
         return frame(f"{self.event}_removed", token, encode_plain(key))
 
     def body(self, page: Page, *, removals: bool = False) -> bytes:
-        """A page as the REST half answers it and as the ``snapshot`` event carries it.
+        """A page as JSON: the body of the REST half and the data of the ``snapshot`` event.
 
-        With ``removals`` (a page of a keyed feed that was asked for with ``after``) the keys that
-        left are listed in ``removed``; they are to be applied before the items.
+        With ``removals`` the keys of items that left are listed in ``removed``, which a client
+        applies before the items. It is for pages of a keyed feed that were read with ``after``.
         """
         items = b",".join(self.data(change) for change in page.changes if not change.removed)
         gone = b""
@@ -133,7 +160,7 @@ class Feed:
 
     def page_frames(self, page: Page) -> bytes:
         """The changes of a page as events, one after another."""
-        return b"".join(self.frame(change, page.epoch) for change in page.changes)
+        return b"".join([self._event(change, page.epoch) for change in page.changes])
 
     @property
     def opening(self) -> bytes:
@@ -143,18 +170,23 @@ class Feed:
     def _encoded(self, change: Change) -> bytes:
         return encode_plain(change.key or {}) if change.removed else self.encode(change.item)
 
+    def _event(self, change: Change, epoch: str) -> bytes:
+        # The JSON is in the event, so it is not kept beside it.
+        data = change.encoded.get(self) or self._encoded(change)
+        return self._framed(change, epoch, change.place, data)
+
     def _framed(self, change: Change, epoch: str, place: Place | None, data: bytes) -> bytes:
-        """As ``frame``, but what all events of an epoch begin with is checked and made once."""
+        """The same bytes as ``frame``; what all events of an epoch begin with is made once."""
         text = "" if place is None else str(place)
         if place is None or not text.isprintable() or b"\n" in data or b"\r" in data:
             event = f"{self.event}_removed" if change.removed else self.event
             return frame(event, None if place is None else self.position(epoch, place), data)
         heads = self._heads.get(epoch)
         if heads is None:
-            heads = self._begin(epoch)
+            heads = self._make_heads(epoch)
         return b"".join((heads[change.removed], text.encode(), b"\ndata: ", data, b"\n\n"))
 
-    def _begin(self, epoch: str) -> tuple[bytes, bytes]:
+    def _make_heads(self, epoch: str) -> tuple[bytes, bytes]:
         token = f"1.{self.tag}.{epoch}."
         end = len(b"\ndata: \n\n")
         item, removal = (

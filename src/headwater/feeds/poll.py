@@ -1,9 +1,9 @@
-"""``Poll``: a source for what only a function can tell.
+"""``Poll``: a source on an async function, such as an aggregate query or somebody else's API.
 
-An aggregate query, somebody else's API: the function is called once per interval and distinct
-parameters, however many streams follow; never while nobody does; never twice at once. The feed is
-the latest state. A position is a hash of it, so an unchanged state sends nothing, also after a
-reconnect or a restart. Where items have a key a changed state is sent item by item.
+The function is called once per interval and distinct parameters, however many streams follow. It is
+never called while there is none, and never twice at once. The feed is the latest state. A position
+is a hash of it, so an unchanged state sends nothing, also after a reconnect or a restart. If items
+have a key, a changed state is sent item by item.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headwater.errors import DeclarationError, EncodingError, PositionError, SourceUnavailableError
+from headwater.feeds.shared_calls import SharedCalls
 from headwater.feeds.source import Change, OrderedPlace, Origin, Page, Place, Sink, Source
 from headwater.protocol import to_json
 
@@ -27,12 +28,12 @@ __all__ = ["Poll", "PollFailures"]
 
 logger = logging.getLogger("headwater.feeds")
 
-# States that are remembered, so that a client which returns soon is sent the difference.
-_REMEMBERED = 8
-# Sets of parameters whose last state is kept although nobody follows.
-_KEPT = 256
+# States that are kept, so that a client which returns soon is sent the difference.
+_KEPT_STATES = 8
+# Sets of parameters whose last state is kept although no stream follows them.
+_KEPT_ORIGINS = 256
 _MAX_BACKOFF = 60.0
-# Positions of a Poll are hashes: they hold in every process and for ever.
+# Positions of a Poll are hashes, valid in every process and for ever.
 _EPOCH = "poll"
 
 Fetch = Callable[..., Awaitable[Any]]
@@ -54,15 +55,15 @@ class PollFailures:
 
 
 class Poll:
-    """A function that is asked for the latest state.
+    """A function that returns the latest state.
 
     Arguments:
         fetch: an async function of hashable keyword parameters. It returns a list of items
             (mappings, or objects that the feed's model takes), or one item.
         interval: seconds between two calls, above 0.
         timeout: seconds that a call may take; the interval, or 30, whichever is less, by default.
-        key: the field of an item that tells it from the others. Without one a changed state is
-            sent whole, as a new ``snapshot``.
+        key: the field that identifies an item. Without one a changed state is sent whole, as a new
+            ``snapshot``.
         name: for logs and errors; the function's own by default.
     """
 
@@ -76,7 +77,7 @@ class Poll:
         name: str | None = None,
     ) -> None:
         if not inspect.iscoroutinefunction(fetch) and not inspect.iscoroutinefunction(
-            getattr(fetch, "__call__", None)  # noqa: B004 - it is the method that is looked at
+            getattr(fetch, "__call__", None)  # noqa: B004 - the method itself is needed
         ):
             raise DeclarationError(f"Poll({fetch!r}): an async function is needed")
         if not interval > 0:
@@ -89,6 +90,7 @@ class Poll:
         self.key = key
         self.name = name or getattr(fetch, "__qualname__", repr(fetch))
         self.failures = PollFailures()
+        self.calls = SharedCalls()
         self._origins: weakref.WeakValueDictionary[Hashable, PollOrigin] = (
             weakref.WeakValueDictionary()
         )
@@ -101,17 +103,17 @@ class Poll:
         if origin is None:
             origin = PollOrigin(self, parameters)
             self._origins[name] = origin
-        # What nobody follows just now is kept for a while, so that polls share an answer too.
+        # An origin that no stream follows is kept for a while, so that REST polls share its state.
         self._recent[name] = origin
         self._recent.move_to_end(name)
-        if len(self._recent) > _KEPT:
+        if len(self._recent) > _KEPT_ORIGINS:
             self._recent.popitem(last=False)
         return PollSource(origin)
 
 
 @dataclass(frozen=True, slots=True)
 class PollPlace(OrderedPlace):
-    """A state, by the hash of its content and its number in this process."""
+    """A state: the hash of its content, and its number in this process."""
 
     digest: str
     number: int
@@ -134,7 +136,7 @@ class _State:
 class PollOrigin(Origin):
     """One function with one set of parameters."""
 
-    # A function that nobody follows is not called.
+    # The function is not called once the last stream has left.
     linger = 0.0
 
     def __init__(self, poll: Poll, parameters: Mapping[str, Hashable]) -> None:
@@ -144,7 +146,6 @@ class PollOrigin(Origin):
         self.name = f"poll {poll.name}({shown})"
         self._states: list[_State] = []
         self._count = 0
-        self._call: asyncio.Future[_State] | None = None
         self._task: asyncio.Task[None] | None = None
         self._sink: Sink | None = None
 
@@ -164,36 +165,25 @@ class PollOrigin(Origin):
             await asyncio.wait([task])
 
     async def state(self) -> _State:
-        """The latest state: the one in memory while it is fresh, else a call that all share."""
+        """The latest state: from memory while it is fresh, otherwise from a call that all share."""
         now = asyncio.get_running_loop().time()
         # A task of an event loop that has ended, as in tests, calls no more.
         calls = self._task is not None and not self._task.done()
         if self._states and (calls or now - self._states[-1].at < self.poll.interval):
             return self._states[-1]
-        return await self._fetch()
+        return await self.poll.calls.join(self, self._fetch)
 
     def known(self, digest: str) -> _State | None:
-        """An earlier state, if it is still remembered: the last of those that were the same."""
+        """The last state with this hash, if it is still kept."""
         same = (each for each in reversed(self._states) if each.place.digest == digest)
         return next(same, None)
 
     async def _fetch(self) -> _State:
-        if self._call is None:
-            self._call = asyncio.ensure_future(self._ask())
-            self._call.add_done_callback(self._asked)
-        return await asyncio.shield(self._call)
-
-    def _asked(self, call: asyncio.Future[_State]) -> None:
-        self._call = None
-        if not call.cancelled():
-            call.exception()
-
-    async def _ask(self) -> _State:
         failures = self.poll.failures
         try:
             async with asyncio.timeout(self.poll.timeout):
                 result = await self.poll.fetch(**self.parameters)
-            state = self._made(result)
+            state = self._remember(result)
         except Exception as error:
             failures.total += 1
             failures.in_a_row += 1
@@ -209,7 +199,7 @@ class PollOrigin(Origin):
         failures.in_a_row = 0
         return state
 
-    def _made(self, result: Any) -> _State:
+    def _remember(self, result: Any) -> _State:
         items = list(result) if isinstance(result, (list, tuple)) else [result]
         texts = [to_json(item).encode() for item in items]
         digest = hashlib.blake2s(b"\n".join(texts), digest_size=12).hexdigest()
@@ -229,7 +219,7 @@ class PollOrigin(Origin):
         state = _State(PollPlace(digest, self._count), items, digests, now)
         self._count += 1
         self._states.append(state)
-        del self._states[:-_REMEMBERED]
+        del self._states[:-_KEPT_STATES]
         return state
 
     async def _run(self, asked_at: float) -> None:
@@ -239,9 +229,9 @@ class PollOrigin(Origin):
             await asyncio.sleep(max(0.0, due - loop.time()))
             before = self._states[-1]
             try:
-                state = await self._fetch()
+                state = await self.poll.calls.join(self, self._fetch)
             except SourceUnavailableError:
-                # Later each time, and never all processes at once.
+                # Each retry waits longer, at random so that processes do not retry together.
                 wait = self.poll.interval * 2 ** min(self.poll.failures.in_a_row, 6)
                 due = loop.time() + min(wait, max(_MAX_BACKOFF, self.poll.interval)) * (
                     random.uniform(0.8, 1.0)
@@ -296,7 +286,7 @@ class PollSource(Source):
                 )
                 for item in state.items
             ]
-            # The state is one whole: a limit would cut it, and nothing tells what comes before.
+            # There are no older pages: with a limit the client gets the last items alone.
             shown = changes[-limit:]
             return Page(shown, state.place, state.place, len(shown) < len(changes), _EPOCH)
         assert isinstance(after, PollPlace)

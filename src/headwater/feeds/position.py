@@ -1,9 +1,9 @@
 """Positions: opaque tokens for a place in a feed.
 
-A token is ``1.<feed>.<epoch>.<place>``. ``feed`` is a fingerprint of the feed's name, so that a
-position of another feed is noticed; ``epoch`` names one life of the source's storage, so that one
-from another database is noticed; ``place`` is the source's own text. All of it is of characters
-that need no escape in a header, a query or an event's ``id``.
+A token is ``1.<feed>.<epoch>.<place>``. ``feed`` is a fingerprint of the feed's name, so a position
+of another feed is refused. ``epoch`` names one life of the source's storage, so a position from
+another database is refused. ``place`` is the source's own text. None of the characters needs an
+escape in a header, a query or an event's ``id``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from headwater.errors import PositionError, UsageError
 
 __all__ = ["MAX_LENGTH", "Position", "fingerprint"]
 
-# A position travels in a header; common proxies take 8 KB for all of them together.
+# A position travels in a header; common proxies accept 8 KB for all headers together.
 MAX_LENGTH = 2048
 
 _TOKEN = re.compile(r"1\.([0-9a-z]{1,16})\.([0-9A-Za-z]{1,40})\.([0-9A-Za-z_~:,-]{1,1900})")
@@ -25,7 +25,7 @@ _PLACE = re.compile(r"[0-9A-Za-z_~:,-]{1,1900}")
 
 
 def fingerprint(name: str) -> str:
-    """Six characters that tell one feed's positions from another's."""
+    """Six characters by which a feed recognises its own positions."""
     return hashlib.blake2s(name.encode(), digest_size=3).hexdigest()
 
 

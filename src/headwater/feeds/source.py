@@ -1,15 +1,16 @@
 """Where a feed's items come from: the interface between storage and delivery.
 
-An **origin** is what one reader follows: a SQL table, a topic of an event log, a polled function.
-A **source** is a selection of an origin: its filter, its time window. Many sources share one
-origin, and a process reads each origin once, however many streams there are.
+An **origin** is a SQL table, a topic of an event log or a polled function. A **source** is a
+selection of an origin, by a filter and a time window. Many sources share one origin, and a process
+reads each origin once, however many streams there are.
 
-How history joins live, for every kind of source: the hub attaches to the origin (from then on
-every later change is handed over), reads pages up to a place the hand-over reaches, and goes on
-with what was handed over, leaving out each change that the last page's place ``includes``. So an
-origin owes two things. ``attach`` returns a place; every change after that place is delivered,
-once, in the origin's order. A page's ``end`` includes exactly what a client that was given the
-page (and all before it) has.
+How history joins live, for every kind of source: the hub attaches to the origin, which delivers
+every change from then on. The hub reads pages until one ends at a place from which it has all
+delivered changes. It goes on with these, without each change that the last page's end ``includes``.
+
+So an origin guarantees two things. ``attach`` returns a place; every change after that place is
+delivered once, in the origin's order. A page's ``end`` includes exactly what a client has that was
+sent the page and all before it.
 """
 
 from __future__ import annotations
@@ -53,22 +54,22 @@ class Place(Protocol):
         ...
 
     def since(self, base: Self, /) -> Self:
-        """This place, for a client that began at ``base`` and was sent what it did not have there.
+        """This place, for a client that began at ``base`` and was sent all that it lacked there.
 
         With one order for all it is the place itself.
         """
         ...
 
-    def at(self, told: datetime | None, /) -> Self:
-        """The same place with the moment up to which a window's leavers were told.
+    def at(self, moment: datetime | None, /) -> Self:
+        """This place, for a client that was sent all removals from a time window up to ``moment``.
 
-        Origins whose sources never have a window may return themselves.
+        Places of origins whose sources have no window may return themselves.
         """
         ...
 
 
 class OrderedPlace(ABC):
-    """What the places of an origin with one order for all have in common."""
+    """The base of places of an origin with one order for all clients."""
 
     __slots__ = ()
 
@@ -84,7 +85,7 @@ class OrderedPlace(ABC):
         """As Place."""
         return self
 
-    def at(self, told: datetime | None, /) -> Self:  # noqa: ARG002 - for origins without windows
+    def at(self, moment: datetime | None, /) -> Self:  # noqa: ARG002 - for origins without windows
         """As Place."""
         return self
 
@@ -94,9 +95,9 @@ class Change:
     """One thing that happened in an origin.
 
     Attributes:
-        place: where it is; a client that was sent this change is at this place. None for a change
-            that a client may not resume from, such as the first of several that belong together.
-        values: what filters look at, by name. For a row: its columns by attribute name.
+        place: the place of a client that was sent this change, or None if a client may not resume
+            from it. Of several changes that belong together only the last has a place.
+        values: what filters compare, by name. For a row: its columns by attribute name.
         item: what the feed's item model is made from; None for a removal.
         removed: the item with this key left: it was deleted, or no longer has these ``values``.
         key: the key by name, such as ``{"id": 7}``; None in an append-only origin.
@@ -112,23 +113,24 @@ class Change:
     key: Mapping[str, Any] | None = None
     moment: datetime | None = None
     values_now: Mapping[str, Any] | None = None
-    # Its JSON by feed, where several may want it.
+    # By feed: its JSON, and its frame with the epoch that the frame names.
     encoded: dict[Hashable, bytes] = field(default_factory=dict, repr=False)
+    framed: dict[Hashable, tuple[str, Any]] = field(default_factory=dict, repr=False)
 
 
 class Sink(Protocol):
-    """Where an origin hands over what happens. Called in the event loop; never blocks."""
+    """What an origin delivers its changes to. Called in the event loop; never blocks."""
 
     def deliver(self, changes: Sequence[Change], head: Place) -> None:
         """Take the changes up to ``head``, in order. Empty when only the head moved."""
         ...
 
     def failed(self) -> None:
-        """The origin could not be read just now; it tries again by itself."""
+        """The origin could not be read. It retries by itself."""
         ...
 
     def retire(self, before: Place) -> None:
-        """Positions that do not include ``before`` expire soon: move on who still holds one."""
+        """Positions that do not include ``before`` expire soon: send open streams a newer one."""
         ...
 
     def reset(self, reason: ResetReason, head: Place) -> None:
@@ -151,7 +153,7 @@ class Page:
             it is the origin's head as of the read, so that a quiet feed's position moves on.
         has_more: further items in the direction asked: newer with ``after``, older otherwise.
         epoch: the epoch that was read, from the same statement as the rows where there is one.
-        as_of: for a source with a window, the moment by which the window was looked at, UTC.
+        as_of: for a source with a window, the moment for which the window was computed, UTC.
     """
 
     changes: Sequence[Change]
@@ -226,12 +228,12 @@ EVERYTHING = Filter()
 
 
 class Origin(ABC):
-    """What one reader in a process follows.
+    """A table, topic or function that one reader in a process follows.
 
     Attributes:
         name: for logs, metrics and error messages, such as ``"table logs"``.
         linger: seconds that the hub stays attached after the last stream has left, so that clients
-            which reconnect find everything warm. 0 detaches at once.
+            which reconnect find the latest changes in memory. 0 detaches at once.
     """
 
     name: str
@@ -241,13 +243,13 @@ class Origin(ABC):
     async def attach(self, sink: Sink, /) -> Place:
         """Begin to follow. Raises SourceUnavailableError when the storage is away.
 
-        Every change after the returned place goes to ``sink``. Storage that goes away later is the
-        origin's own to cope with: it retries with back-off while the sink waits.
+        Every change after the returned place goes to ``sink``. If the storage goes away later, the
+        origin retries with back-off while the sink waits.
         """
 
     @abstractmethod
     async def detach(self) -> None:
-        """Stop following and free what it took. ``attach`` may follow."""
+        """Stop following and free what ``attach`` took. ``attach`` may be called again."""
 
     @abstractmethod
     async def epoch(self) -> str:
@@ -258,7 +260,7 @@ class Source(ABC):
     """A selection of an origin, as a feed's handler returns it.
 
     Attributes:
-        origin: what is followed; the same object for all selections of it in a process.
+        origin: the same object for all selections of it in a process.
         filter: the items of the feed.
         window: a time window, or None.
         keyed: an item with a known key replaces the old one, and items can leave.
@@ -303,9 +305,9 @@ class Source(ABC):
         """
 
     async def revision(self) -> Hashable | None:
-        """What is equal for as long as all pages are; None where asking costs as much as a page.
+        """A value that stays equal while all pages do; None if it costs as much as a page.
 
-        Asked before a page is read, it tells later whether the page would be the same now.
+        If it was the same before a page was read as it is now, the page is still current.
         """
         return None
 

@@ -1,10 +1,9 @@
 """The event-stream format, without I/O, clock or asyncio: bytes in, values out, and back."""
 
 from headwater.protocol.decoder import MAX_EVENT_BYTES, Decoder, Message, decode_last_event_id
-from headwater.protocol.encoder import HEARTBEAT, encode, frame
+from headwater.protocol.encoder import HEARTBEAT, encode, frame, to_json
 from headwater.protocol.events import MAX_RETRY, Comment, Event
 from headwater.protocol.reconnect import Reconnect, Stop, Wait
-from headwater.protocol.serializer import to_json
 
 __all__ = [
     "HEARTBEAT",

@@ -6,28 +6,16 @@ whoever chose it write further lines, and so further events, into other people's
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from headwater.errors import FramingError
 
-__all__ = ["MAX_RETRY", "Comment", "Event", "check_event", "check_id", "split_lines"]
+__all__ = ["MAX_RETRY", "Comment", "Event", "check_event", "check_id"]
 
 # Browsers hand `retry` to a timer that counts milliseconds in a signed 32-bit number. A larger one
 # wraps around and fires at once, which is the opposite of what the server asked for.
 MAX_RETRY = 2**31 - 1
-
-# "end-of-line = ( cr lf / cr / lf )". Python's own splitlines() also splits on U+2028 and others,
-# which are ordinary characters here.
-_END_OF_LINE = re.compile(r"\r\n|\r|\n")
-
-
-def split_lines(text: str) -> list[str]:
-    """The lines of ``text`` as an event stream ends them: at CR LF, CR or LF."""
-    if "\n" not in text and "\r" not in text:
-        return [text]
-    return _END_OF_LINE.split(text)
 
 
 def _check_unicode(field: str, text: str) -> None:

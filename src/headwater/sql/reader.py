@@ -266,10 +266,10 @@ class TableReader(ABC):
         """
 
     @asynccontextmanager
-    async def connected(self, engine: AsyncEngine | None = None) -> AsyncIterator[AsyncConnection]:
+    async def connected(self) -> AsyncIterator[AsyncConnection]:
         """A connection from the pool; errors of the database are SourceUnavailableError."""
         try:
-            async with (engine or self.engine).connect() as connection:
+            async with self.engine.connect() as connection:
                 yield connection
         except Exception as error:
             self._raise_unavailable(error)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import parse_qs
 
-from headwater.delivery.direct import DirectSender
+from headwater.delivery.direct_sender import DirectSender
 from headwater.delivery.event_stream import MAX_PENDING, EventStream
 from headwater.delivery.hub import Hub
 from headwater.delivery.sender import AsgiSender
@@ -26,6 +26,7 @@ __all__ = [
     "SSE",
     "TRANSPORT",
     "Connection",
+    "Sending",
     "last_event_id",
     "run_handler",
     "serve_events",
@@ -36,6 +37,25 @@ logger = logging.getLogger("headwater.web")
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class Sending:
+    """An ASGI ``send`` that knows whether its response has begun.
+
+    Attributes:
+        direct: the ``send`` below, for a stream that has begun: it is called for each write.
+    """
+
+    __slots__ = ("begun", "direct")
+
+    def __init__(self, send: Send) -> None:
+        self.direct = send
+        self.begun = False
+
+    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+        self.begun = True
+        await self.direct(message)
+
 
 # The ASGI extension under which our server protocol offers the connection's transport.
 TRANSPORT = "headwater.transport"

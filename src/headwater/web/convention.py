@@ -6,20 +6,18 @@ is ``/api/{resource}/{action}/stream``.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, params
-from fastapi.dependencies.models import Dependant
-from fastapi.routing import iter_route_contexts
-from fastapi.security.base import SecurityBase
-from fastapi.sse import EventSourceResponse
+from fastapi.openapi.utils import get_openapi
 
-from headwater.web.event_route import EventRoute
-from headwater.web.feed_route import FeedStreamRoute
-from headwater.web.guards import Guard
+from headwater.web.guards import Guard, included_routes
+from headwater.web.live_route import responder_of
+from headwater.web.responders import EventResponder, FeedResponder
 
 __all__ = ["Pair", "breaches", "pairs"]
 
@@ -39,8 +37,10 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class _Route:
+    """One GET route. Its parameters are None where the route is left out of the document."""
+
     path: str
-    parameters: dict[str, str]
+    parameters: dict[str, str] | None
     permissions: frozenset[str]
     streams: bool
 
@@ -76,6 +76,8 @@ def breaches(app: FastAPI) -> list[str]:
 
 
 def _parameters(stream: _Route, rest: _Route) -> Iterable[str]:
+    if stream.parameters is None or rest.parameters is None:
+        return
     for name in sorted((stream.parameters.keys() | rest.parameters.keys()) - _ONE_HALF):
         ours, theirs = stream.parameters.get(name), rest.parameters.get(name)
         if ours is None:
@@ -94,51 +96,50 @@ def _permissions(stream: _Route, rest: _Route) -> Iterable[str]:
 
 
 def _routes(app: FastAPI) -> dict[str, _Route]:
+    document = get_openapi(title="pairs", version="1", routes=app.routes)
     found: dict[str, _Route] = {}
-    for context in iter_route_contexts(app.routes):
-        if context.path_format is None or "GET" not in (context.methods or ()):
+    for route in included_routes(app):
+        if route.path_format is None or "GET" not in (route.methods or ()):
             continue
-        dependant = getattr(context, "dependant", None)
-        if dependant is None:
-            continue
-        original: Any = context.original_route
-        streams = isinstance(original, FeedStreamRoute) or (
-            isinstance(original, EventRoute) and original.sse.kind == "only"
-        )
-        response = getattr(context, "response_class", None)
-        streams |= isinstance(response, type) and issubclass(response, EventSourceResponse)
-        found[context.path_format] = _Route(
-            context.path_format,
-            dict(_parameters_of(dependant)),
-            frozenset(_permissions_of(dependant, context.dependencies)),
-            streams,
+        operation = document["paths"].get(route.path_format, {}).get("get")
+        security = [] if operation is None else operation.get("security", [])
+        found[route.path_format] = _Route(
+            route.path_format,
+            None if operation is None else _described(operation),
+            frozenset(
+                [*_permissions_of(route.dependencies), *(name for s in security for name in s)]
+            ),
+            _streams(route.endpoint, operation),
         )
     return found
 
 
-def _parameters_of(dependant: Dependant) -> Iterable[tuple[str, str]]:
-    for field in (*dependant.path_params, *dependant.query_params):
-        need = "required" if field.field_info.is_required() else f"optional ({field.default!r})"
-        kind = getattr(field.field_info.annotation, "__name__", str(field.field_info.annotation))
-        yield field.alias, f"{kind}, {need}"
-    for inner in dependant.dependencies:
-        yield from _parameters_of(inner)
+def _streams(endpoint: Any, operation: dict[str, Any] | None) -> bool:
+    responder = responder_of(endpoint)
+    if isinstance(responder, FeedResponder):
+        return responder.half.streams
+    if isinstance(responder, EventResponder):
+        return responder.sse.kind == "only"
+    answer = (operation or {}).get("responses", {}).get("200", {})
+    return list(answer.get("content", {})) == ["text/event-stream"]
 
 
-def _permissions_of(dependant: Dependant, declared: Iterable[params.Depends]) -> Iterable[str]:
+def _described(operation: dict[str, Any]) -> dict[str, str]:
+    """The parameters of an operation by name, each with all that a client must know of it."""
+    found = {}
+    for each in operation.get("parameters", []):
+        schema = {key: each["schema"][key] for key in each["schema"] if key != "title"}
+        need = "required" if each.get("required") else "optional"
+        found[each["name"]] = f"{json.dumps(schema, sort_keys=True)}, {need} in the {each['in']}"
+    return found
+
+
+def _permissions_of(declared: Iterable[params.Depends]) -> Iterable[str]:
     for each in declared:
         if isinstance(each, Guard) and each.permission is not None:
             yield each.permission
         elif each.dependency is not None:
             yield _named(each.dependency)
-    yield from _schemes_of(dependant)
-
-
-def _schemes_of(dependant: Dependant) -> Iterable[str]:
-    for inner in dependant.dependencies:
-        if isinstance(inner.call, SecurityBase):
-            yield inner.call.scheme_name
-        yield from _schemes_of(inner)
 
 
 def _named(call: Callable[..., Any]) -> str:

@@ -1,16 +1,16 @@
 """Headwater for FastAPI: ``LiveRouter`` with ``sse=`` on routes and ``feed()``.
 
 app = FastAPI()
-live = LiveRouter(heartbeat=30.0)
-live.install(app, prefix="/api")
+live = LiveRouter()
+app.include_router(live, prefix="/api")
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import AsyncIterator, Callable, Sequence
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, Unpack
 
 from headwater.errors import DeclarationError, MissingExtraError
 
@@ -20,22 +20,23 @@ except ImportError as error:  # pragma: no cover - only without the extra
     raise MissingExtraError("fastapi", "fastapi") from error
 
 from headwater.delivery.event_stream import EventStream
-from headwater.delivery.hub import Hub
-from headwater.delivery.open_streams import Counters
+from headwater.eventlog.interface import EventLog
 from headwater.feeds.feed import DEFAULT_LIMIT, Feed
 from headwater.feeds.source import Source
 from headwater.protocol import Comment, Event
 from headwater.web.asgi import SSE
-from headwater.web.event_route import EventRoute, take_stream
-from headwater.web.feed_route import FeedDeclaration, FeedRoute, FeedStreamRoute, planned
-from headwater.web.guards import Guard, GuardedRoute, guard, identify
-from headwater.web.items import encoder_of, page_model
-from headwater.web.live import Live
-from headwater.web.openapi import describe
-from headwater.web.paging import described
-from headwater.web.problems import Problem, install_problems
-from headwater.web.routing import find_quickly, make_routes
-from headwater.web.shortcut import cut_short
+from headwater.web.endpoints import event_endpoint, feed_endpoint
+from headwater.web.fastapi_problems import install_problems
+from headwater.web.feed_models import page_model
+from headwater.web.guards import Guard, GuardedRoute, guard
+from headwater.web.identity import identify
+from headwater.web.items import encoder_of
+from headwater.web.live import SHARED, HubFace, Settings, Shared
+from headwater.web.live_route import LiveRoute
+from headwater.web.openapi import event_options, feed_options, install_openapi
+from headwater.web.pair import FeedDeclaration, PageHalf, StreamHalf
+from headwater.web.problems import Problem
+from headwater.web.route_options import FeedOptions, RouteOptions
 
 __all__ = [
     "SSE",
@@ -51,83 +52,81 @@ __all__ = [
 ]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+FeedHandler = TypeVar("FeedHandler", bound=Callable[..., Source] | Callable[..., Awaitable[Source]])
 Requirement = str | params.Depends | Sequence[str | params.Depends] | None
 
 
-class LiveRouter(APIRouter):
+class LiveRouter(HubFace, APIRouter):
     """A router whose routes can stream and whose feeds are pairs.
 
+    It is an ``APIRouter``: ``app.include_router(live, prefix="/api")`` is all that is needed, on a
+    router of your own too. The routers of one event loop share one hub. A setting that is
+    ``"shared"`` is left to the routers that name it; two that name different values are an error.
+
     Arguments:
-        heartbeat: seconds of silence after which streams are sent a comment; None for none.
         requires: makes the guard of a permission, for ``feed(..., requires="logs.view")``.
-        recheck: seconds between two questions for a stream's rights, at most 30.
-        write_timeout: seconds after which a peer that takes no bytes is dropped.
+        heartbeat: seconds of silence after which streams are sent a comment; None for none. 30 s
+            unless a router names it: below the idle time-outs of common proxies.
+        recheck: seconds between two checks of a stream's rights, at most 30; 25 by default.
+        write_timeout: seconds after which a peer that takes no bytes is dropped; 30 by default.
         io_uring: write to many streams in one system call, where Linux offers that to the process
             and ``headwater.web.uvicorn:Protocol`` the connections. Else each gets a ``write()``.
-        options: as APIRouter takes them.
+        log: the event log by which ``recheck`` reaches the other processes.
+        options: as APIRouter takes them: prefix, tags, dependencies and so on.
     """
 
     def __init__(
         self,
         *,
-        heartbeat: float | None = 30.0,
         requires: Callable[[str], Any] | None = None,
-        recheck: float = 25.0,
-        write_timeout: float = 30.0,
-        io_uring: bool = True,
+        heartbeat: float | Shared | None = SHARED,
+        recheck: float | Shared = SHARED,
+        write_timeout: float | Shared = SHARED,
+        io_uring: bool | Shared = SHARED,
+        log: EventLog | Shared = SHARED,
         **options: Any,
     ) -> None:
-        if heartbeat is not None and not heartbeat > 0:
-            raise DeclarationError(f"LiveRouter(heartbeat={heartbeat!r}): above 0, or None")
-        if not 0 < recheck <= 30:
-            raise DeclarationError(f"LiveRouter(recheck={recheck!r}): above 0 and at most 30 s")
-        options.setdefault("route_class", GuardedRoute)
-        super().__init__(lifespan=self._run, **options)
-        self.heartbeat = heartbeat
+        self._settings = Settings(
+            _where(),
+            heartbeat=heartbeat,
+            recheck=recheck,
+            write_timeout=write_timeout,
+            io_uring=io_uring,
+            log=log,
+        )
+        # FastAPI copies a route by its class when it includes it.
+        options["route_class"] = _route_class(options.get("route_class", LiveRoute))
+        own = options.pop("lifespan", None)
+        super().__init__(lifespan=self._lifespan(own), **options)
         self.feeds: list[FeedDeclaration] = []
         self._requires = requires
-        self._live = Live(write_timeout=write_timeout, recheck=recheck, io_uring=io_uring)
 
-    def install(self, app: FastAPI, *, prefix: str = "") -> None:
-        """Put this router's routes into ``app``; errors become problems and OpenAPI is 3.2.
+    def install(
+        self,
+        app: FastAPI,
+        *,
+        problems: Literal["own", "application"] = "own",
+        openapi: Literal["3.2"] | None = None,
+    ) -> None:
+        """Change the whole application: how it answers errors, and its OpenAPI version.
 
-        Once for an application. Routes may be declared before or after.
+        Arguments:
+            problems: ``"own"``: the routes of LiveRouters answer their errors as problems, which
+                they do by themselves. ``"application"``: so does every route of ``app``, but for
+                the errors that it has a handler for.
+            openapi: ``"3.2"``: the document describes streams with an ``itemSchema``. By default
+                it stays what the application has.
         """
-        app.include_router(self, prefix=prefix)
-        find_quickly(app)
-        cut_short(app)
-        install_problems(app)
-        app.openapi_version = "3.2.0"
-        plain = app.openapi
-
-        def openapi() -> dict[str, Any]:
-            if not app.openapi_schema:
-                app.openapi_schema = describe(plain(), app)
-            return app.openapi_schema
-
-        app.openapi = openapi  # type: ignore[method-assign]
-
-    @property
-    def hub(self) -> Hub:
-        """The fan-out of the running event loop."""
-        return self._live.hub
-
-    @property
-    def stats(self) -> Counters:
-        """What was counted since the start: open streams, frames, resets and so on."""
-        return self._live.counters
-
-    async def recheck(self, subject: str | None = None) -> None:
-        """Ask the rights of all streams of a subject again at once; of all streams for None.
-
-        A stream that lost its right ends with an ``error`` event. ``subject`` is what a guard
-        passed to ``identify``.
-        """
-        await self._live.leases.recheck(subject)
-
-    async def drain(self, *, spread: float = 5.0) -> None:
-        """Refuse new streams and end the open ones, over at most ``spread`` seconds."""
-        await self._live.drain(spread)
+        if problems not in ("own", "application"):
+            raise DeclarationError(
+                f"install(problems={problems!r}): 'own' or 'application' is needed"
+            )
+        if openapi not in (None, "3.2"):
+            raise DeclarationError(f"install(openapi={openapi!r}): '3.2' or None is needed")
+        if problems == "application":
+            install_problems(app)
+        if problems == "application" or openapi == "3.2":
+            install_openapi(app, item_schemas=openapi == "3.2", problems=problems == "application")
 
     # Low level: sse= on a route
 
@@ -146,41 +145,57 @@ class LiveRouter(APIRouter):
         settings = SSE() if sse is True else sse
         if not isinstance(settings, SSE):
             raise DeclarationError(f"{path}: sse={sse!r}: True or SSE(...) is needed")
-        route = functools.partial(
-            EventRoute, sse=settings, live=self._live, heartbeat=self.heartbeat
-        )
-        options["route_class_override"] = route
-        if settings.kind == "only":
-            options["response_model"] = None
-        handler = take_stream(endpoint, path)
+        handler = event_endpoint(endpoint, path, settings, self._settings)
+        options = event_options(settings, options)
         super().add_api_route(path, handler, **options)
         methods = options.get("methods") or ["GET"]
         if "GET" in methods and settings.kind != "manual":
             hidden = {**options, "methods": ["HEAD"], "include_in_schema": False}
             super().add_api_route(path, handler, **hidden)
 
-    def api_route(
-        self, path: str, *, sse: bool | SSE | None = None, **options: Any
+    def api_route(  # type: ignore[override]
+        self,
+        path: str,
+        *,
+        sse: bool | SSE | None = None,
+        methods: list[str] | None = None,
+        **options: Unpack[RouteOptions],
     ) -> Callable[[Handler], Handler]:
         """As APIRouter's, with ``sse=``."""
 
         def declare(endpoint: Handler) -> Handler:
-            self.add_api_route(path, endpoint, sse=sse, **options)
+            self.add_api_route(path, endpoint, sse=sse, methods=methods, **options)
             return endpoint
 
         return declare
 
-    def get(
-        self, path: str, *, sse: bool | SSE | None = None, **options: Any
+    def get(  # type: ignore[override]
+        self, path: str, *, sse: bool | SSE | None = None, **options: Unpack[RouteOptions]
     ) -> Callable[[Handler], Handler]:
         """As APIRouter's, with ``sse=``."""
         return self.api_route(path, sse=sse, methods=["GET"], **options)
 
-    def post(
-        self, path: str, *, sse: bool | SSE | None = None, **options: Any
+    def post(  # type: ignore[override]
+        self, path: str, *, sse: bool | SSE | None = None, **options: Unpack[RouteOptions]
     ) -> Callable[[Handler], Handler]:
         """As APIRouter's, with ``sse=``, for APIs that stream the answer to a POST."""
         return self.api_route(path, sse=sse, methods=["POST"], **options)
+
+    def websocket(
+        self,
+        path: str,
+        name: str | None = None,
+        *,
+        dependencies: Sequence[params.Depends] | None = None,
+        sse: object = None,
+    ) -> Callable[[Handler], Handler]:
+        """As APIRouter's. Raises DeclarationError for ``sse=``."""
+        if sse is not None:
+            raise DeclarationError(
+                f"websocket({path!r}, sse={sse!r}): a WebSocket sends no event stream; declare "
+                f"@live.get({path!r}, sse=True)"
+            )
+        return super().websocket(path, name, dependencies=dependencies)
 
     # High level: feeds
 
@@ -197,14 +212,15 @@ class LiveRouter(APIRouter):
         retry: int = 2000,
         name: str | None = None,
         dependencies: Sequence[params.Depends] = (),
-        **options: Any,
-    ) -> Callable[[Handler], Handler]:
+        **options: Unpack[FeedOptions],
+    ) -> Callable[[FeedHandler], FeedHandler]:
         """Declare a feed: ``GET {path}`` and ``GET {path}/stream``.
 
         The decorated function is given the request's own parameters and dependencies and returns
         the ``Source`` to show. It is asked again while a stream lives.
 
         Arguments:
+            path: such as ``"/logs"``; ``""`` where the router has a prefix.
             item: the pydantic model (or dataclass, or TypedDict) of one item.
             collection: the field of a page that holds the items.
             event: the name of an item's event.
@@ -215,60 +231,45 @@ class LiveRouter(APIRouter):
             name: what positions are bound to; the path by default.
             options: as ``get`` takes them: tags, summary, deprecated and so on.
         """
-        if not path.startswith("/") or path.endswith(("/", "/stream")):
+        whole = self.prefix + path
+        if (path and not path.startswith("/")) or whole.endswith(("/", "/stream")) or not whole:
             raise DeclarationError(
                 f"feed {path!r}: a path such as '/logs' is needed; '/stream' is added by itself"
+                + ("" if path else "; '' goes with LiveRouter(prefix='/notes')")
+            )
+        if any(getattr(route, "path", None) == whole + "/stream" for route in self.routes):
+            raise DeclarationError(
+                f"feed {whole!r} is declared twice on this router: give the second another path"
             )
         feed = Feed(
-            name or path,
+            name or whole,
             collection=collection,
             event=event,
-            encode=encoder_of(item, path),
+            encode=encoder_of(item, whole),
             limit=limit,
             retry=retry,
         )
         declaration = FeedDeclaration(feed, item, keyed)
         guards = [*self._guards(requires, path), *dependencies]
 
-        def declare(call: Handler) -> Handler:
+        def declare(call: FeedHandler) -> FeedHandler:
             self.feeds.append(declaration)
-            shared: dict[str, Any] = {
-                "live": self._live,
-                "heartbeat": self.heartbeat,
-                "declaration": declaration,
-            }
-            both = {**options, "dependencies": guards}
-            label = options.get("name") or call.__name__
-            rest = functools.partial(FeedRoute, **shared)
-            stream = functools.partial(FeedStreamRoute, **shared)
-            model = page_model(item, declaration)
-            for suffix, made, more in (
-                ("", rest, {"response_model": model, "name": label}),
-                ("/stream", stream, {"response_model": None, "name": f"{label}_stream"}),
-            ):
-                if options.get("operation_id"):
-                    more["operation_id"] = options["operation_id"] + suffix.replace("/", "_")
-                endpoint = planned(call, feed)
-                extra = dict(options.get("openapi_extra") or {})
-                extra["parameters"] = [
-                    *extra.get("parameters", []),
-                    *described(limit, stream=bool(suffix)),
-                ]
-                settings = {
-                    **both,
-                    **more,
-                    "route_class_override": made,
-                    "openapi_extra": extra,
-                    "responses": {422: {}, **options.get("responses", {})},
-                }
-                super(LiveRouter, self).add_api_route(
-                    path + suffix, endpoint, methods=["GET"], **settings
+            page, stream = PageHalf(declaration), StreamHalf(declaration)
+            model = page_model(declaration)
+            label = getattr(call, "__name__", "feed")
+            for half, suffix in ((page, ""), (stream, "/stream")):
+                endpoint = feed_endpoint(call, half, self._settings)
+                made = feed_options(
+                    declaration, model, {**options}, label, guarded=bool(guards), suffix=suffix
                 )
-                super(LiveRouter, self).add_api_route(
+                made["dependencies"] = guards
+                add = super(LiveRouter, self).add_api_route
+                add(path + suffix, endpoint, methods=["GET"], **made)
+                add(
                     path + suffix,
                     endpoint,
                     methods=["HEAD"],
-                    **{**settings, "include_in_schema": False},
+                    **{**made, "include_in_schema": False},
                 )
             return call
 
@@ -295,16 +296,29 @@ class LiveRouter(APIRouter):
                 )
         return made
 
-    @asynccontextmanager
-    async def _run(self, app: Any) -> AsyncIterator[None]:
-        if isinstance(app, FastAPI):
-            make_routes(app)
-        undo = self._live.drain_on_sigterm()
-        try:
-            yield
-        finally:
-            undo()
-            await self._live.close()
+    def _lifespan(self, own: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+        @asynccontextmanager
+        async def run(app: Any) -> AsyncIterator[Any]:
+            async with self._settings.lifespan(app):
+                if own is None:
+                    yield
+                else:
+                    async with own(app) as state:
+                        yield state
+
+        return run
+
+
+def _where() -> str:
+    """The place in the user's code that declares a router, for errors that name two of them."""
+    frame = traceback.extract_stack(limit=3)[0]
+    return f"LiveRouter() in {frame.filename}, line {frame.lineno},"
+
+
+def _route_class(wanted: type[Any]) -> type[Any]:
+    if issubclass(wanted, LiveRoute):
+        return wanted
+    return type(wanted.__name__, (LiveRoute, wanted), {})
 
 
 def _guard_of(depends: params.Depends, path: str) -> params.Depends:

@@ -1,35 +1,33 @@
-"""Guards: dependencies that decide before anything else of the request is looked at.
+"""Guards: dependencies that decide before a request's body is read and before it is validated.
 
-FastAPI reads the body and collects validation errors before, or together with, solving
-dependencies, so a caller without a right can learn from a 422 what a route expects. A guard is
-solved first: 401, 403 and 404 come before any 422, also for a malformed body.
+FastAPI solves the dependencies of a route before it reports what is wrong with its parameters, so
+a guard that refuses is heard first. A body is read before any dependency, though. A route that
+takes one therefore asks its guards first, by a route of their own, and FastAPI after that.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Coroutine, Iterable
-from contextlib import AsyncExitStack
+import inspect
+import weakref
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
+import fastapi.routing
 from fastapi import Request, params
-from fastapi.dependencies.models import Dependant
-from fastapi.dependencies.utils import get_parameterless_sub_dependant, solve_dependencies
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute, _effective_route_context_var, get_request_handler
+from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from headwater.web.steps import Steps
+from headwater.web.plan import Plan, dependency_response
+from headwater.web.signatures import parameters_of
 
-__all__ = ["Guard", "GuardedRoute", "Guards", "guard", "identify", "subjects"]
+__all__ = ["Guard", "GuardedRoute", "guard", "guards_of", "included_routes"]
 
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
-
-_SUBJECTS = "headwater.subjects"
+_DECIDED = "headwater.decided"
 
 
 class Guard(params.Depends):
-    """A dependency that is solved before the body is read and parameters are validated.
+    """A dependency that decides before the body is read and parameters are validated.
 
     Attributes:
         permission: what it asks for, as documentation and ``headwater check`` show it.
@@ -39,176 +37,133 @@ class Guard(params.Depends):
 
 
 def guard(call: Callable[..., Any], permission: str | None = None) -> Any:
-    """Like ``Depends(call)``, for ``dependencies=[...]``, but decided before anything else.
+    """Like ``Depends(call)``, for ``dependencies=[...]``, but decided before the body is read.
 
     ``call`` raises Problem or HTTPException with 401, 403 or 404. The routes must be of a
-    LiveRouter, or of an APIRouter with ``route_class=GuardedRoute``.
+    LiveRouter, or of an APIRouter with ``route_class=GuardedRoute``. On a route with a body
+    ``call`` runs once, and what it depends on may run twice.
     """
-    made = Guard(dependency=call)
-    # Depends is a frozen dataclass.
+    made = Guard(dependency=_Once.of(call))
+    # Depends is a frozen dataclass in newer versions.
     object.__setattr__(made, "permission", permission)
     return made
 
 
-def identify(request: Request, subject: str) -> None:
-    """Tag this request, and a stream that comes of it, as ``subject``'s, such as ``"user:7"``.
+class _Once:
+    """A guard's function, called once for a request however often it is solved.
 
-    ``LiveRouter.recheck(subject)`` asks the rights of all its streams again at once.
+    It is equal to the function, so that ``app.dependency_overrides`` finds it by that.
     """
-    request.scope.setdefault(_SUBJECTS, set()).add(subject)
 
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+        self._is_coroutine = inspect.iscoroutinefunction(call)
+        own = parameters_of(call, getattr(call, "__qualname__", repr(call)))
+        self._request = next((name for name, each in own.items() if each.annotation is Request), "")
+        shown = list(own.values())
+        if not self._request:
+            keyword = inspect.Parameter.KEYWORD_ONLY
+            shown.append(inspect.Parameter("headwater_request", keyword, annotation=Request))
+        self.__signature__ = inspect.Signature(shown)
+        self.__name__ = getattr(call, "__name__", type(call).__name__)
+        self.__wrapped_guard__ = call
 
-def subjects(scope: Any) -> tuple[str, ...]:
-    """The subjects that guards have named for a request, in order."""
-    return tuple(sorted(scope.get(_SUBJECTS, ())))
+    @classmethod
+    def of(cls, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The function so wrapped; itself where it holds something open, with ``yield``."""
+        if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
+            return call
+        if not (inspect.isfunction(call) or inspect.ismethod(call)):
+            return call
+        return cls(call)
 
+    async def __call__(self, **values: Any) -> Any:
+        request = values[self._request] if self._request else values.pop("headwater_request")
+        decided: dict[int, Any] = request.scope.setdefault(_DECIDED, {})
+        if id(self) not in decided:
+            run = self._call(**values) if self._is_coroutine else None
+            decided[id(self)] = await (run or run_in_threadpool(self._call, **values))
+        return decided[id(self)]
 
-class Guards:
-    """The guards of one route, in the order app, router, route."""
+    def __eq__(self, other: object) -> bool:
+        return self is other or self._call == other
 
-    def __init__(self, dependencies: Iterable[params.Depends], path: str) -> None:
-        self.guards = [each for each in dependencies if isinstance(each, Guard)]
-        self._dependants = [
-            Dependant(
-                path=path, dependencies=[get_parameterless_sub_dependant(depends=each, path=path)]
-            )
-            for each in self.guards
-        ]
-        self._steps = Steps.of(self.solved)
-
-    @property
-    def solved(self) -> list[Dependant]:
-        """What FastAPI would solve for them."""
-        return [guard for each in self._dependants for guard in each.dependencies]
-
-    @property
-    def permissions(self) -> list[str]:
-        """What they ask for, as far as they say."""
-        return [each.permission for each in self.guards if each.permission is not None]
-
-    async def solve(self, request: Request, response: Response, overrides: Any) -> None:
-        """Let each decide. Raises what they raise.
-
-        Resources that they hold, such as a database session, are released when this returns.
-        """
-        if not self._dependants:
-            return
-        steps = self._steps
-        run = None if steps is None else steps.begin(request, response, overrides)
-        if run is not None:
-            await run.phase(0)
-            return
-        cache: dict[Any, Any] = {}
-        async with AsyncExitStack() as stack:
-            with _stacks(request, stack):
-                for dependant in self._dependants:
-                    solved = await solve_dependencies(
-                        request=request,
-                        dependant=dependant,
-                        response=response,
-                        dependency_overrides_provider=overrides,
-                        dependency_cache=cache,
-                        async_exit_stack=stack,
-                        embed_body_fields=False,
-                    )
-                    if solved.errors:
-                        raise RequestValidationError(solved.errors)
-
-
-class _stacks:  # noqa: N801 - reads as the function that it is
-    """Dependencies with ``yield`` are closed with ``stack`` instead of after the response."""
-
-    def __init__(self, request: Request, stack: AsyncExitStack) -> None:
-        self._scope = request.scope
-        self._stack = stack
-
-    def __enter__(self) -> None:
-        names = (
-            "fastapi_inner_astack",
-            "fastapi_function_astack",
-            "fastapi_middleware_astack",
-        )
-        self._before = {name: self._scope.get(name) for name in names}
-        for name in names:
-            self._scope[name] = self._stack
-
-    def __exit__(self, *_: object) -> None:
-        self._scope.update(self._before)
+    def __hash__(self) -> int:
+        return hash(self._call)
 
 
 class GuardedRoute(APIRoute):
-    """A route whose guards decide first."""
+    """A route whose guards decide before its body is read."""
 
-    def get_route_handler(self) -> Handler:
-        # An included router's routes have what they inherit in a context of their own.
-        context = _effective_route_context_var.get()
-        route: Any = self
-        if context is not None and context.original_route is self:
-            route = context
-        guards = Guards(route.dependencies, route.path_format)
-        dependant = _without(route.dependant, guards.guards)
-        handler = get_request_handler(
-            dependant=dependant,
-            body_field=route.body_field,
-            status_code=route.status_code,
-            response_class=route.response_class,
-            response_field=route.response_field,
-            response_model_include=route.response_model_include,
-            response_model_exclude=route.response_model_exclude,
-            response_model_by_alias=route.response_model_by_alias,
-            response_model_exclude_unset=route.response_model_exclude_unset,
-            response_model_exclude_defaults=route.response_model_exclude_defaults,
-            response_model_exclude_none=route.response_model_exclude_none,
-            dependency_overrides_provider=route.dependency_overrides_provider,
-            embed_body_fields=route._embed_body_fields,
-            strict_content_type=route.strict_content_type,
-            form_limits=self.form_limits,
-            stream_item_field=route.stream_item_field,
-            is_json_stream=route.is_json_stream,
-        )
-        return self.wrap(handler, guards, dependant, route.dependency_overrides_provider)
-
-    def wrap(
-        self,
-        handler: Handler,
-        guards: Guards,
-        dependant: Dependant,  # noqa: ARG002 - for those that solve it themselves
-        overrides: Any,
-    ) -> Handler:
-        """What answers a request: the guards, then the handler, which solves ``dependant``."""
-        if not guards.guards:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+        if self.body_field is None:
             return handler
 
         async def guarded(request: Request) -> Response:
-            extra = _empty_response()
-            await guards.solve(request, extra, overrides)
+            decision = guards_of(self, request)
+            if decision is None:
+                return await handler(request)
+            passed = await decision.get_route_handler()(request)
             response = await handler(request)
-            response.headers.raw.extend(extra.headers.raw)
+            known = set(response.raw_headers)
+            if isinstance(passed, Plan):
+                response.raw_headers.extend(
+                    pair for pair in passed.dependency_headers if pair not in known
+                )
             return response
 
         return guarded
 
 
-def _empty_response() -> Response:
-    """For what dependencies set; without headers of its own, as FastAPI has it."""
-    response = Response.__new__(Response)
-    response.status_code = 200
-    response.background = None
-    response.body = b""
-    response.raw_headers = []
-    return response
+# By application: the route of the guards of each route and path.
+_decisions: weakref.WeakKeyDictionary[Any, dict[tuple[int, tuple[str, ...]], APIRoute | None]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
-def _without(dependant: Dependant, guards: list[Guard]) -> Dependant:
-    """A route's dependencies without its guards, which have been solved by then.
+async def _passed(response: dependency_response) -> Plan:
+    return Plan(None, response)
 
-    One whose value the handler takes as a parameter is solved again, for that value.
+
+def guards_of(route: APIRoute, request: Request) -> APIRoute | None:
+    """A route that has the guards of this one and nothing else; None without guards."""
+    app = request.app
+    known = _decisions.setdefault(app, {})
+    names = tuple(request.path_params)
+    if (id(route), names) not in known:
+        guards = [each for each in _dependencies(route, request) if isinstance(each, Guard)]
+        known[id(route), names] = (
+            APIRoute(
+                "/" + "/".join(f"{{{name}}}" for name in names),
+                _passed,
+                methods=list(route.methods or ["GET"]),
+                dependencies=guards,
+                dependency_overrides_provider=app,
+                response_model=None,
+            )
+            if guards
+            else None
+        )
+    return known[id(route), names]
+
+
+def _dependencies(route: APIRoute, request: Request) -> Sequence[Any]:
+    """The dependencies of a route, with those of the routers that it was included by."""
+    found: list[Any] = []
+    for each in included_routes(request.app):
+        if getattr(each, "original_route", each) is route:
+            found += [one for one in each.dependencies if one not in found]
+    return found
+
+
+def included_routes(app: Any) -> Iterator[Any]:
+    """The routes of an application, each with its whole path and all its dependencies.
+
+    FastAPI before 0.150 copies a route when it includes it; later it keeps the original, and says
+    what it became by the inclusion.
     """
-    calls = {id(each.dependency) for each in guards}
-    rest = copy.copy(dependant)
-    rest.dependencies = [
-        each
-        for each in dependant.dependencies
-        if each.name is not None or id(each.call) not in calls
-    ]
-    return rest
+    contexts = getattr(fastapi.routing, "iter_route_contexts", None)
+    for each in app.routes if contexts is None else contexts(app.routes):
+        if isinstance(getattr(each, "original_route", each), APIRoute):
+            yield each

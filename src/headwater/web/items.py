@@ -1,4 +1,4 @@
-"""Item models: how a row or object becomes the JSON of one item, and the model of a page."""
+"""Item models: how a row or object becomes the JSON of one item."""
 
 from __future__ import annotations
 
@@ -9,18 +9,14 @@ from pydantic import (
     AliasChoices,
     AliasPath,
     BaseModel,
-    ConfigDict,
-    Field,
     RootModel,
     TypeAdapter,
     ValidationError,
-    create_model,
 )
 
 from headwater.errors import EncodingError
-from headwater.web.feed_route import FeedDeclaration
 
-__all__ = ["encoder_of", "page_model"]
+__all__ = ["encoder_of"]
 
 
 def encoder_of(item: Any, name: str) -> Callable[[Any], bytes]:
@@ -61,29 +57,3 @@ def _field_names(item: Any) -> tuple[str, ...] | None:
                 if isinstance(first, str):
                     names[first] = None
     return tuple(names)
-
-
-def page_model(item: Any, declaration: FeedDeclaration) -> type[BaseModel]:
-    """The model of a page, for the API's description."""
-    title = "".join(part.title() for part in declaration.feed.event.replace("-", "_").split("_"))
-    fields: dict[str, Any] = {
-        declaration.feed.collection: (
-            list[item],
-            Field(description="The items, oldest first."),
-        ),
-        "start": (str, Field(description="Where the page begins: `before` takes it.")),
-        "position": (str, Field(description="Where the page ends: `after` takes it.")),
-        "has_more": (
-            bool,
-            Field(description="Further items: newer ones with `after`, older ones otherwise."),
-        ),
-    }
-    if declaration.keyed:
-        fields["removed"] = (
-            list[dict[str, Any]],
-            Field(
-                default=[],
-                description="With `after`: keys of items that left; applied before the items.",
-            ),
-        )
-    return create_model(f"{title}Page", __config__=ConfigDict(extra="forbid"), **fields)

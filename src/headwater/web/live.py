@@ -1,114 +1,248 @@
-"""What the routes of one application share while it runs: the hub and the leases."""
+"""What the routers of one event loop share while it runs: the hub and the rights of its streams.
+
+There is one hub for an event loop, however many routers and applications run in it, so two feature
+modules that follow one table share its reader.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import logging
+import random
 import signal
 import threading
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any
-
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
+import weakref
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Literal
 
 from headwater.delivery.hub import Hub
 from headwater.delivery.open_streams import Counters
-from headwater.web.leases import CHANGED, Leases, Verdict
-from headwater.web.problems import Problem
+from headwater.errors import DeclarationError
+from headwater.web.recheck_log import RecheckLog
+from headwater.web.rights import Rights
 
-__all__ = ["CommonScopes", "Live", "Renewed", "renewed_request", "verdict_of"]
+__all__ = ["SHARED", "HubFace", "Live", "Settings", "Shared"]
 
 logger = logging.getLogger("headwater.web")
 
-# Seconds that a client is told to wait when a process shuts down: a new one is up by then.
-_RETRY_AFTER = "2"
+# The value of a setting that a router leaves to the other routers of its event loop.
+Shared = Literal["shared"]
+SHARED: Shared = "shared"
 
-# Headers in which requests of one caller differ without meaning another right.
-_INDIFFERENT = frozenset(
-    {
-        b"last-event-id", b"accept", b"accept-encoding", b"accept-language", b"cache-control",
-        b"connection", b"pragma", b"user-agent", b"referer", b"sec-fetch-dest", b"sec-fetch-mode",
-        b"sec-fetch-site", b"sec-fetch-user", b"sec-ch-ua", b"sec-ch-ua-mobile",
-        b"sec-ch-ua-platform", b"traceparent", b"tracestate", b"x-request-id", b"priority", b"dnt",
-        b"if-none-match",
-    }
-)  # fmt: skip
+_DEFAULTS: dict[str, Any] = {
+    "heartbeat": 30.0,
+    "write_timeout": 30.0,
+    "recheck": 25.0,
+    "io_uring": True,
+}
+
+
+class Settings:
+    """What one router asks of the hub that it shares.
+
+    Arguments:
+        where: the router, as error messages name it.
+        named: the settings that the router names; those that are ``"shared"`` are left to others.
+
+    Raises DeclarationError for a value that cannot work.
+    """
+
+    def __init__(self, where: str, **named: Any) -> None:
+        self.where = where
+        self.named = {name: value for name, value in named.items() if value != SHARED}
+        for name in ("heartbeat", "write_timeout", "recheck"):
+            value = self.named.get(name, 1.0)
+            wrong = not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0
+            if wrong and not (name == "heartbeat" and value is None):
+                raise DeclarationError(
+                    f"{where}: {name}={value!r}: seconds above 0 are needed"
+                    + (", or None for no heartbeat" if name == "heartbeat" else "")
+                )
+        if self.named.get("recheck", 1.0) > 30:
+            raise DeclarationError(
+                f"{where}: recheck={self.named['recheck']!r}: at most 30 seconds; a right that was "
+                "lost must end its streams in that time"
+            )
+        self._live: Live | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def live(self) -> Live:
+        """What the routers of the running event loop share.
+
+        Raises DeclarationError when another router of this loop names another value.
+        """
+        loop = asyncio.get_running_loop()
+        live = self._live
+        if live is None or self._loop is not loop or live.closed:
+            live = _running.get(loop)
+            if live is None:
+                live = _running[loop] = Live()
+                live.drain_on_sigterm()
+            live.agree(self)
+            self._live, self._loop = live, loop
+        return live
+
+    @property
+    def last(self) -> Live | None:
+        """What was shared when this router was used last."""
+        return self._live
+
+    @asynccontextmanager
+    async def lifespan(self, app: object) -> AsyncIterator[None]:
+        """Keep the hub until the application ends. Raises DeclarationError for a second inclusion.
+
+        The last application of the event loop to end closes the hub.
+        """
+        live = self.live()
+        user = (id(self), id(app))
+        if user in live.users:
+            raise DeclarationError(
+                f"{self.where} is included twice in one application: include it once, and declare "
+                "a second LiveRouter for feeds that are to stand at another path too"
+            )
+        live.users.add(user)
+        if live.setting("log") is not None:
+            _ = live.rights
+        try:
+            yield
+        finally:
+            live.users.discard(user)
+            if not live.users:
+                await live.close()
 
 
 class Live:
-    """The hub and the leases of one application, made when its event loop runs."""
+    """The hub and the rights of one event loop.
 
-    def __init__(self, *, write_timeout: float, recheck: float, io_uring: bool) -> None:
-        self._write_timeout = write_timeout
-        self._io_uring = io_uring
-        self._recheck = recheck
+    Attributes:
+        users: the routers and applications whose lifespan is running.
+        closed: it has ended; the next request begins a new one.
+    """
+
+    def __init__(self) -> None:
+        self.users: set[tuple[int, int]] = set()
+        self.closed = False
+        self._named: dict[str, tuple[Any, str]] = {}
         self._hub: Hub | None = None
-        self._leases: Leases | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._rights: Rights | None = None
+        self._recheck_log: RecheckLog | None = None
+        self._undo_signals: Callable[[], None] = lambda: None
+        self._drained_at = 0.0
+        self._warned = False
+
+    def agree(self, settings: Settings) -> None:
+        """Take the settings that a router names. Raises DeclarationError where two differ."""
+        for name, value in settings.named.items():
+            known, where = self._named.get(name, (value, settings.where))
+            if name not in self._named and self._hub is not None and value != _DEFAULTS.get(name):
+                known, where = _DEFAULTS.get(name), "the hub that is running already"
+            if known != value:
+                raise DeclarationError(
+                    f"{where} has {name}={known!r}, {settings.where} has {name}={value!r}: the "
+                    "routers of one event loop share one hub; name one value, at one of them"
+                )
+            self._named[name] = (value, where)
+
+    def setting(self, name: str) -> Any:
+        """The value that the routers named, else the default."""
+        return self._named[name][0] if name in self._named else _DEFAULTS.get(name)
 
     @property
     def hub(self) -> Hub:
-        """The hub of the running event loop."""
-        loop = asyncio.get_running_loop()
-        if self._hub is None or self._loop is not loop:
-            # Tests run one application in several loops, one after another.
-            self._hub = Hub(write_timeout=self._write_timeout, io_uring=self._io_uring)
-            self._leases = Leases(self._hub.streams, interval=self._recheck)
-            self._loop = loop
+        """The fan-out; made when it is first used."""
+        if self._hub is None:
+            self._hub = Hub(
+                write_timeout=self.setting("write_timeout"), io_uring=self.setting("io_uring")
+            )
         return self._hub
 
     @property
-    def leases(self) -> Leases:
-        """The leases of the running event loop."""
-        _ = self.hub
-        assert self._leases is not None
-        return self._leases
+    def rights(self) -> Rights:
+        """The rights of the open streams."""
+        if self._rights is None:
+            self._rights = Rights(self.hub.streams, interval=self.setting("recheck"))
+            if not self.users and not self._warned:
+                self._warned = True
+                logger.warning(
+                    "no application with a LiveRouter runs its lifespan in this process, so "
+                    "nothing closes its hub at the end: let the outermost application enter "
+                    "`inner.router.lifespan_context(inner)` in its own lifespan; SIGTERM ends "
+                    "the streams all the same"
+                )
+            log = self.setting("log")
+            if log is not None:
+                self._recheck_log = RecheckLog(log, self.hub, self._rights.recheck)
+        return self._rights
+
+    async def recheck(self, subject: str | None) -> None:
+        """Check the rights of a subject again, here and in the processes that share the log."""
+        await self.rights.recheck(subject)
+        if self._recheck_log is not None:
+            await self._recheck_log.announce(subject)
 
     @property
     def counters(self) -> Counters:
         """What delivery has counted; zeros before the first stream."""
         return Counters() if self._hub is None else self._hub.streams.counters
 
-    def refuse_while_draining(self) -> None:
-        """Raise 503 when the process is about to end."""
-        streams = self.hub.streams
-        if streams.draining:
-            streams.counters.refused += 1
-            raise Problem(
-                503,
-                "This server is shutting down; connect again.",
-                headers={"Retry-After": _RETRY_AFTER},
-            )
+    @property
+    def heartbeat(self) -> float | None:
+        """Seconds of silence after which a stream is sent a comment."""
+        value: float | None = self.setting("heartbeat")
+        return value
+
+    def drain_retry(self) -> int | None:
+        """Milliseconds after which a client is to come back while the process ends, else None.
+
+        They end after the drain, and at random, so that a restart is no stampede.
+        """
+        if self._hub is None or not self._hub.streams.draining:
+            return None
+        left = max(self._drained_at - asyncio.get_running_loop().time(), 0.0)
+        return int(left * 1000) + random.randint(500, 5000)
 
     async def drain(self, spread: float = 5.0) -> None:
         """Refuse new streams and end the open ones over ``spread`` seconds at most."""
+        self._drained_at = asyncio.get_running_loop().time() + spread
         await self.hub.streams.drain(spread=spread)
 
     async def close(self) -> None:
         """End everything."""
-        if self._hub is not None and self._loop is asyncio.get_running_loop():
-            self.leases.close()
-            await self._hub.streams.drain(spread=1.0)
+        if self.closed:
+            return
+        self.closed = True
+        self._undo_signals()
+        loop = asyncio.get_running_loop()
+        if _running.get(loop) is self:
+            del _running[loop]
+        if self._recheck_log is not None:
+            self._recheck_log.close()
+        if self._rights is not None:
+            self._rights.close()
+        if self._hub is not None:
+            await self.drain(1.0)
             await self._hub.close()
-        self._hub = self._leases = self._loop = None
 
-    def drain_on_sigterm(self) -> Callable[[], None]:
-        """Begin to drain when the process is told to end. Returns what undoes it.
+    def drain_on_sigterm(self) -> None:
+        """Begin to drain when the process is asked to end.
 
-        ASGI servers wait for open responses first and tell the application of the shut-down last,
-        so a stream would keep the process alive. The server's own handler is called as before.
+        ASGI servers wait for open responses first and send the application the shut-down last, so
+        a stream would keep the process alive. The server's own handler is called as before.
         """
         if threading.current_thread() is not threading.main_thread():
-            return lambda: None
+            return
         loop = asyncio.get_running_loop()
         before: dict[int, Any] = {}
 
+        async def end() -> None:
+            await self.drain()
+            if not self.users:
+                await self.close()
+
         def begin() -> None:
-            task = loop.create_task(self.drain())
-            self._draining = task
+            self._draining = loop.create_task(end())
 
         def handler(number: int, frame: Any) -> None:
             with contextlib.suppress(RuntimeError):
@@ -132,108 +266,37 @@ class Live:
                 if signal.getsignal(number) is handler:
                     signal.signal(number, previous)
 
-        return undo
+        self._undo_signals = undo
 
 
-# What requests to one route have in common, by far the most of them.
-_COMMON = (
-    *("type", "asgi", "http_version", "method", "scheme", "root_path", "server"),
-    *("app", "router", "route"),
-)
-# What middleware may have put there.
-_RARE = frozenset({"session", "user", "auth"})
-_MOST_COMMON = 64
+class HubFace:
+    """What every adapter offers of the hub that it shares."""
 
-CommonScopes = dict[Hashable, dict[str, Any]]
+    _settings: Settings
 
+    @property
+    def hub(self) -> Hub:
+        """The fan-out of the running event loop."""
+        return self._settings.live().hub
 
-async def _nothing() -> dict[str, Any]:
-    return {"type": "http.request", "body": b"", "more_body": False}
+    @property
+    def stats(self) -> Counters:
+        """What was counted since the start: open streams, frames, resets and so on."""
+        last = self._settings.last
+        return Counters() if last is None else last.counters
 
+    async def recheck(self, subject: str | None = None) -> None:
+        """Check the rights of all streams of a subject again at once; of all streams for None.
 
-class Renewed:
-    """Makes requests like one that came, to ask its rights again.
+        A stream that lost its right ends with an ``error`` event. ``subject`` is what a guard
+        passed to ``identify``. The streams are those of all routers of this event loop, and of all
+        processes where ``log=`` names an event log.
+        """
+        await self._settings.live().recheck(subject)
 
-    It keeps no more of the original than what was sent: neither its connection nor its body. There
-    is one for each caller that differs, so what is the same for all is kept once.
-    """
-
-    __slots__ = ("_client", "_common", "_headers", "_params", "_path", "_query", "_rare", "_state")
-
-    def __init__(
-        self, scope: Mapping[str, Any], state: Mapping[str, Any], common: CommonScopes
-    ) -> None:
-        server = scope.get("server")
-        name = (
-            scope.get("http_version"),
-            scope.get("method"),
-            scope.get("scheme"),
-            scope.get("root_path"),
-            tuple(server) if server else None,
-        )
-        shared = common.get(name)
-        if shared is None:
-            if len(common) >= _MOST_COMMON:
-                common.clear()
-            shared = common[name] = {key: scope[key] for key in _COMMON if key in scope}
-        self._common = shared
-        path, raw = scope["path"], scope.get("raw_path")
-        self._path = path if raw == path.encode() else (path, raw)
-        self._query = scope.get("query_string", b"")
-        self._headers = scope["headers"]
-        self._client = scope.get("client")
-        self._params = scope.get("path_params") or None
-        self._rare = None
-        if not _RARE.isdisjoint(scope):
-            self._rare = {key: scope[key] for key in _RARE if key in scope}
-        self._state = dict(state) or None
-
-    def __call__(self) -> Request:
-        path = self._path
-        text, raw = (path, path.encode()) if isinstance(path, str) else path
-        rare = dict(self._rare or {})
-        if "session" in rare:
-            rare["session"] = copy.copy(rare["session"])
-        return Request(
-            {
-                **self._common,
-                **rare,
-                "path": text,
-                "raw_path": raw,
-                "query_string": self._query,
-                "headers": self._headers,
-                "client": self._client,
-                "path_params": dict(self._params or {}),
-                "state": dict(self._state or {}),
-            },
-            _nothing,
-        )
+    async def drain(self, *, spread: float = 5.0) -> None:
+        """Refuse new streams and end the open ones, over at most ``spread`` seconds."""
+        await self._settings.live().drain(spread)
 
 
-def renewed_request(
-    request: Request, state: Mapping[str, Any], common: CommonScopes
-) -> tuple[Renewed, tuple[object, ...]]:
-    """What makes requests like this one, to ask its rights again, and a name for the question.
-
-    Arguments:
-        state: what ``request.state`` held before any guard: asking again means without what they
-            have cached there, the first time or any other.
-        common: kept by the route, for all its requests.
-    """
-    scope = request.scope
-    headers = tuple(sorted([pair for pair in scope["headers"] if pair[0] not in _INDIFFERENT]))
-    client = (scope.get("client") or ("",))[0]
-    name = (scope["path"], scope.get("query_string", b""), headers, client)
-    return Renewed(scope, state, common), name
-
-
-def verdict_of(error: HTTPException) -> Verdict:
-    """What an error of a guard means for a stream that is open already."""
-    if error.status_code in (401, 403):
-        return error.status_code
-    if error.status_code == 404:
-        # What one may no longer know of.
-        return 403
-    if error.status_code >= 500 or error.status_code == 429:
-        return None
-    return CHANGED
+_running: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Live] = weakref.WeakKeyDictionary()

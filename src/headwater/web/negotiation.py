@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["accepts_event_stream", "asks_for_event_stream"]
+from collections.abc import Mapping
+from typing import Any
+
+from headwater.web.problems import Problem
+
+__all__ = ["accept_of", "accepts_event_stream", "asks_for_event_stream", "not_acceptable"]
 
 _TYPE, _SUBTYPE = "text", "event-stream"
 
@@ -49,3 +54,18 @@ def _ranges(accept: str) -> list[tuple[str, str, float]]:
         if kind and subtype:
             found.append((kind, subtype, quality))
     return found
+
+
+def not_acceptable(path: str) -> Problem:
+    """The problem for a stream that was asked for as something else."""
+    twin = path.removesuffix("/stream") if path.endswith("/stream") else None
+    hint = f" GET {twin} answers application/json." if twin else ""
+    members: dict[str, Any] = {"rest": twin} if twin else {}
+    detail = f"{path} answers text/event-stream only: send Accept: text/event-stream.{hint}"
+    return Problem(406, detail, **members)
+
+
+def accept_of(scope: Mapping[str, Any]) -> str | None:
+    """The ``Accept`` header of an ASGI request; None without one."""
+    found = [value for name, value in scope["headers"] if name == b"accept"]
+    return b",".join(found).decode("latin-1") if found else None

@@ -1,4 +1,10 @@
-"""OpenAPI 3.2: both halves of each feed, streams with an ``itemSchema``, errors as problems."""
+"""What OpenAPI says of feeds and streams.
+
+Each route describes itself when it is declared, by FastAPI's own options, so any application's
+document gains its paths and keeps its version. In OpenAPI 3.1 and older the content of a stream has
+a ``schema`` with one branch for each event; 3.2 has ``itemSchema`` for that, and
+``install_openapi`` chooses it for a whole application.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +13,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.routing import iter_route_contexts
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
 
-from headwater.web.event_route import EventRoute
-from headwater.web.feed_route import FeedDeclaration, FeedStreamRoute
-from headwater.web.guards import Guard
+from headwater.web.asgi import SSE
+from headwater.web.feed_models import events_model
+from headwater.web.paging import described
+from headwater.web.pair import FeedDeclaration
 
-__all__ = ["describe"]
+__all__ = ["event_options", "feed_options", "install_openapi"]
 
+_EVENT_STREAM = "text/event-stream"
+_PROBLEM_JSON = "application/problem+json"
 _PROBLEM: dict[str, Any] = {
     "type": "object",
     "title": "Problem",
@@ -25,6 +35,13 @@ _PROBLEM: dict[str, Any] = {
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "detail": {"type": "string"},
+    },
+}
+_INVALID: dict[str, Any] = {
+    **_PROBLEM,
+    "title": "InvalidRequest",
+    "properties": {
+        **_PROBLEM["properties"],
         "errors": {
             "type": "array",
             "items": {
@@ -40,130 +57,201 @@ _PROBLEM: dict[str, Any] = {
         },
     },
 }
-
 _STATUS = {
-    "401": "Not signed in, or the session has expired.",
-    "403": "The permission is missing.",
-    "406": "The stream was asked for as something else.",
-    "410": "The position cannot be resumed: begin again without it.",
-    "422": "A parameter or the body is not valid.",
-    "503": "The storage is away, or the server is shutting down.",
+    401: "Not signed in, or the session has expired.",
+    403: "The permission is missing.",
+    406: "The stream was asked for as something else.",
+    410: "The position cannot be resumed: begin again without it.",
+    422: "A parameter or the body is not valid.",
+    503: "The storage is away, or the server is shutting down.",
 }
-
-
-def describe(document: dict[str, Any], app: FastAPI) -> dict[str, Any]:
-    """Complete FastAPI's document with what it cannot know. The same object is returned."""
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    add = _Problems(schemas)
-    paths = document.get("paths", {})
-    operations = (
-        (paths.get(path, {}).get(method.lower()), path, route, dependencies)
-        for path, route, dependencies in _routes(app)
-        for method in route.methods
-    )
-    for operation, path, route, dependencies in operations:
-        if operation is None:
-            continue
-        responses = operation.setdefault("responses", {})
-        if any(isinstance(each, Guard) for each in dependencies):
-            add(responses, "401", "403")
-        if isinstance(route, FeedStreamRoute):
-            rest = paths.get(path.removesuffix("/stream"), {}).get("get", {})
-            responses["200"] = {
-                "description": "The stream. A first visit begins with a `snapshot`; one that sends "
-                "`Last-Event-ID`, with what it missed.",
-                "content": {
-                    "text/event-stream": {"itemSchema": _items(rest, route.declaration, schemas)}
-                },
-            }
-            add(responses, "406", "503")
-        elif isinstance(route, EventRoute):
-            ok = responses.setdefault("200", {"description": "The stream."})
-            content = ok.setdefault("content", {})
-            if route.sse.kind == "only":
-                content.clear()
-            content["text/event-stream"] = {"itemSchema": _event({}, None)}
-            if route.sse.kind == "only":
-                add(responses, "406")
-        elif hasattr(route, "declaration"):
-            add(responses, "410", "503")
-        if "422" in responses:
-            add(responses, "422")
-    for name in ("HTTPValidationError", "ValidationError"):
-        # Webhooks and callbacks may refer to them, and an application may have its own.
-        others = {key: value for key, value in schemas.items() if key != name}
-        elsewhere = {**document, "components": {"schemas": others}}
-        if f'"#/components/schemas/{name}"' not in json.dumps(elsewhere, default=str):
-            schemas.pop(name, None)
-    return document
-
-
-def _routes(app: FastAPI) -> Iterator[tuple[str, Any, list[Any]]]:
-    for context in iter_route_contexts(app.routes):
-        route: Any = context.original_route
-        if getattr(context, "include_in_schema", False) and context.path_format:
-            yield context.path_format, route, list(getattr(context, "dependencies", []))
-
-
-class _Problems:
-    """Adds answers with a problem to operations, and what they refer to."""
-
-    def __init__(self, schemas: dict[str, Any]) -> None:
-        # An application may have a model of that name.
-        name = "Problem" if schemas.get("Problem", _PROBLEM) == _PROBLEM else "HttpProblem"
-        schemas[name] = _PROBLEM
-        self._schema = {"$ref": f"#/components/schemas/{name}"}
-
-    def __call__(self, responses: dict[str, Any], *statuses: str) -> None:
-        for status in statuses:
-            responses[status] = {
-                "description": _STATUS[status],
-                "content": {"application/problem+json": {"schema": self._schema}},
-            }
-
-
-def _items(
-    rest: dict[str, Any], declaration: FeedDeclaration, schemas: dict[str, Any]
-) -> dict[str, Any]:
-    feed = declaration.feed
-    page = (
-        rest.get("responses", {})
-        .get("200", {})
-        .get("content", {})
-        .get("application/json", {})
-        .get("schema", {})
-    )
-    model = schemas.get(str(page.get("$ref", "")).rpartition("/")[2], page)
-    item = model.get("properties", {}).get(feed.collection, {}).get("items", {})
-    branches = [_event(page, "snapshot"), _event(item, feed.event)]
-    if declaration.keyed:
-        key = {"type": "object", "description": "The key of the item that left."}
-        branches.append(_event(key, f"{feed.event}_removed"))
-    reason = {
-        "type": "object",
-        "required": ["reason"],
-        "properties": {"reason": {"enum": ["expired", "unknown"]}},
-    }
-    status = {
-        "type": "object",
-        "required": ["status"],
-        "properties": {"status": {"type": "integer"}},
-    }
-    branches += [
-        _event(reason, "reset", with_id=False),
-        _event(status, "error", with_id=False),
-    ]
-    return {"oneOf": branches}
-
-
-def _event(data: dict[str, Any], name: str | None, *, with_id: bool = True) -> dict[str, Any]:
-    properties: dict[str, Any] = {
-        "event": {"type": "string"} if name is None else {"const": name},
+_ANY_EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "event": {"type": "string"},
         "data": {"type": "string"},
+        "id": {"type": "string", "description": "A position to resume from."},
+    },
+}
+_STREAM = (
+    "The stream. A first visit begins with a `snapshot`; one that sends `Last-Event-ID`, with what "
+    "it missed."
+)
+
+
+class _EventsDescribed(JSONResponse):
+    """Names the media type of a stream whose events have a model. It is never sent."""
+
+    media_type = _EVENT_STREAM
+
+
+class _EventStream(Response):
+    """Names the media type of a stream. It is never sent."""
+
+    media_type = _EVENT_STREAM
+
+
+def feed_options(
+    declaration: FeedDeclaration,
+    page: type[BaseModel],
+    options: dict[str, Any],
+    label: str,
+    *,
+    guarded: bool,
+    suffix: str,
+) -> dict[str, Any]:
+    """FastAPI's options for one half of a feed.
+
+    Arguments:
+        page: the model of a page.
+        options: the user's own.
+        label: the name of the feed's function.
+        suffix: ``""`` or ``"/stream"``.
+    """
+    statuses = [401, 403] if guarded else []
+    made = {**options, "name": label + suffix.replace("/", "_")}
+    if suffix:
+        made["response_model"] = events_model(declaration, page)
+        made["response_class"] = _EventsDescribed
+        made["response_description"] = _STREAM
+        statuses += [406, 422]
+    else:
+        made["response_model"] = page
+        statuses += [410, 422, 503]
+    made["responses"] = {**_problems(statuses), **(options.get("responses") or {})}
+    if options.get("operation_id"):
+        made["operation_id"] = options["operation_id"] + suffix.replace("/", "_")
+    extra = dict(options.get("openapi_extra") or {})
+    extra["parameters"] = [
+        *extra.get("parameters", []),
+        *described(declaration.feed.limit, stream=bool(suffix)),
+    ]
+    made["openapi_extra"] = extra
+    return made
+
+
+def event_options(sse: SSE, options: dict[str, Any]) -> dict[str, Any]:
+    """FastAPI's options for a route with ``sse=``; the user's own come first."""
+    stream = {"schema": {"type": "string", "contentMediaType": _EVENT_STREAM}}
+    responses: dict[Any, Any] = {}
+    made = dict(options)
+    if sse.kind == "only":
+        made["response_model"] = None
+        made.setdefault("response_class", _EventStream)
+        made.setdefault("response_description", "The stream.")
+        responses = _problems([406])
+    else:
+        responses = {200: {"content": {_EVENT_STREAM: stream}}}
+    own = options.get("responses") or {}
+    if 200 in own and 200 in responses:
+        content = {**responses[200]["content"], **own[200].get("content", {})}
+        own = {**own, 200: {**own[200], "content": content}}
+    made["responses"] = {**responses, **own}
+    return made
+
+
+def _problems(statuses: list[int]) -> dict[Any, Any]:
+    return {
+        status: {
+            "description": _STATUS[status],
+            "content": {_PROBLEM_JSON: {"schema": _INVALID if status == 422 else _PROBLEM}},
+        }
+        for status in statuses
     }
-    if data:
-        properties["data"] |= {"contentMediaType": "application/json", "contentSchema": data}
-    if with_id:
-        properties["id"] = {"type": "string", "description": "A position to resume from."}
-    required = ["data"] if name is None else ["event", "data"]
-    return {"type": "object", "required": required, "properties": properties}
+
+
+def install_openapi(app: FastAPI, *, item_schemas: bool, problems: bool) -> None:
+    """Change the document of a whole application.
+
+    Arguments:
+        item_schemas: it becomes one of OpenAPI 3.2, with an ``itemSchema`` for each stream.
+        problems: every operation's errors are described as problems.
+    """
+    if item_schemas:
+        app.openapi_version = "3.2.0"
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if not app.openapi_schema:
+            document = plain()
+            if problems:
+                _describe_problems(document)
+            if item_schemas:
+                _describe_items(document)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for path in document.get("paths", {}).values():
+        yield from (each for each in path.values() if isinstance(each, dict))
+
+
+def _describe_problems(document: dict[str, Any]) -> None:
+    """Say that errors are problems. They become components, which the operations refer to."""
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for operation in _operations(document):
+        responses = operation.setdefault("responses", {})
+        for status in (401, 403) if operation.get("security") else ():
+            responses.setdefault(str(status), _problems([status])[status])
+        if "422" in responses and _PROBLEM_JSON not in responses["422"].get("content", {}):
+            responses["422"] = _problems([422])[422]
+        for response in responses.values():
+            content = response.get("content", {})
+            problem = content.get(_PROBLEM_JSON, {}).get("schema")
+            if problem in (_PROBLEM, _INVALID):
+                content[_PROBLEM_JSON] = {"schema": _component(problem, schemas)}
+    _drop_unused(document, ["HTTPValidationError", "ValidationError"])
+
+
+def _describe_items(document: dict[str, Any]) -> None:
+    """Move what describes the events of a stream to ``itemSchema``."""
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    inlined: dict[str, None] = {}
+    for operation in _operations(document):
+        for response in operation.get("responses", {}).values():
+            content = response.get("content", {})
+            if "schema" in content.get(_EVENT_STREAM, {}):
+                schema = content[_EVENT_STREAM]["schema"]
+                content[_EVENT_STREAM] = {"itemSchema": _inlined(schema, schemas, inlined)}
+    _drop_unused(document, list(inlined))
+
+
+def _component(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    """A reference to this schema, as a component. An application may have one of that name."""
+    name = schema["title"]
+    while schemas.setdefault(name, schema) != schema:
+        name = f"Headwater{name}"
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _inlined(
+    schema: dict[str, Any], schemas: dict[str, Any], inlined: dict[str, None]
+) -> dict[str, Any]:
+    """The branches of a stream's events, each whole but for the models of its data."""
+    if schema.get("type") == "string":
+        return _ANY_EVENT
+    found = _at(schema, schemas, inlined)
+    return {"oneOf": [_at(each, schemas, inlined) for each in found.get("oneOf", [found])]}
+
+
+def _at(
+    schema: dict[str, Any], schemas: dict[str, Any], inlined: dict[str, None]
+) -> dict[str, Any]:
+    name = str(schema.get("$ref", "")).rpartition("/")[2]
+    inlined[name] = None
+    found: dict[str, Any] = schemas.get(name, schema)
+    return found
+
+
+def _drop_unused(document: dict[str, Any], names: list[str]) -> None:
+    """Leave out those of these components that nothing refers to, in this order."""
+    schemas = document["components"]["schemas"]
+    for name in names:
+        others = {key: value for key, value in schemas.items() if key != name}
+        rest = {**document, "components": {**document["components"], "schemas": others}}
+        if f'"#/components/schemas/{name}"' not in json.dumps(rest, default=str):
+            schemas.pop(name, None)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from fastapi import Request
-from starlette.datastructures import QueryParams
+from urllib.parse import parse_qsl
 
 from headwater.feeds.feed import MAX_LIMIT
 
-__all__ = ["MAX_WAIT", "NAMES", "Paging", "described", "read_paging", "read_query"]
+__all__ = ["MAX_WAIT", "NAMES", "Paging", "described", "read_paging"]
 
 # Seconds of a long-poll: below the idle time-outs of common proxies.
 MAX_WAIT = 60
@@ -40,42 +39,19 @@ class Paging:
     errors: list[dict[str, Any]]
 
 
-# Queries that are kept as read: short ones, without a position, are the same for many requests.
-_SHORT = 48
-_MOST = 256
-_known: dict[bytes, QueryParams] = {}
-_pagings: dict[tuple[bytes, int, bool], Paging] = {}
+def read_paging(query_string: bytes, limit: int, *, stream: bool) -> Paging:
+    """Read the paging parameters of a request.
+
+    Arguments:
+        query_string: as ASGI has it. The last of several values of a name counts.
+        limit: the feed's default.
+        stream: the request is for the stream, which has no ``wait``.
+    """
+    query = dict(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True))
+    return _read(query, limit, stream=stream)
 
 
-def read_query(request: Request) -> QueryParams:
-    """A request's query, which is read anew only where it is not a common one."""
-    text = request.scope.get("query_string", b"")
-    found = _known.get(text)
-    if found is None:
-        found = request.query_params
-        if len(text) <= _SHORT:
-            if len(_known) >= _MOST:
-                _known.clear()
-            _known[text] = found
-    else:
-        request._query_params = found
-    return found
-
-
-def read_paging(request: Request, limit: int, *, stream: bool) -> Paging:
-    """Read the paging parameters of a request. ``limit`` is the feed's default."""
-    text = request.scope.get("query_string", b"")
-    found = _pagings.get((text, limit, stream))
-    if found is None:
-        found = _read(read_query(request), limit, stream=stream)
-        if len(text) <= _SHORT and not found.errors:
-            if len(_pagings) >= _MOST:
-                _pagings.clear()
-            _pagings[text, limit, stream] = found
-    return found
-
-
-def _read(query: QueryParams, limit: int, *, stream: bool) -> Paging:
+def _read(query: Mapping[str, str], limit: int, *, stream: bool) -> Paging:
     errors: list[dict[str, Any]] = []
     wait = 0.0
     text = query.get("limit")

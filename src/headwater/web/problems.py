@@ -1,22 +1,30 @@
-"""Errors as RFC 9457 ``application/problem+json``, for FastAPI applications."""
+"""Errors as RFC 9457 ``application/problem+json``."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from headwater.errors import PositionError, SourceUnavailableError
+from headwater.web.asgi import Receive, Scope, Send, Sending
 
-__all__ = ["Problem", "install_problems", "problem_response"]
+__all__ = [
+    "Problem",
+    "decided_by_application",
+    "internal_problem",
+    "problem_of",
+    "problem_response",
+    "serve_with_problems",
+    "unexpected_problem",
+    "validation_problem",
+]
 
 logger = logging.getLogger("headwater.web")
 
@@ -24,6 +32,8 @@ MEDIA_TYPE = "application/problem+json"
 # Values that a log or a screen should never show again.
 _SECRET = ("password", "token", "secret", "api_key", "authorization")
 _LONGEST = 200
+# Errors of one request that are listed: a body of a thousand unknown fields is one mistake.
+_MOST_ERRORS = 20
 # As RFC 9110 has them; older Pythons know these by earlier names.
 _PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
@@ -55,40 +65,111 @@ class Problem(HTTPException):
 
 def problem_response(
     status: int,
-    detail: str,
+    detail: Any,
     *,
     title: str | None = None,
     headers: Mapping[str, str] | None = None,
     **members: Any,
 ) -> Response:
-    """A problem as a response."""
+    """A problem as a response. ``detail`` is a sentence; an application's own may be any JSON."""
     try:
         phrase = _PHRASES.get(status) or HTTPStatus(status).phrase
     except ValueError:
         phrase = "Error"
-    body = {
+    body: dict[str, Any] = {
         "type": "about:blank",
         "title": title or phrase,
         "status": status,
         "detail": detail,
-        **members,
     }
+    body.update(members)
     # ASCII, so that a lone surrogate in a refused value cannot break the answer about it.
     content = json.dumps(body, default=repr).encode()
     return Response(content, status, headers, MEDIA_TYPE)
 
 
-def install_problems(app: FastAPI) -> None:
-    """Answer all errors of ``app`` with problems."""
-    app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(RequestValidationError, _on_validation)
-    app.add_exception_handler(PositionError, _on_position)
-    app.add_exception_handler(SourceUnavailableError, _on_unavailable)
-    app.add_exception_handler(Exception, _on_error)
+def problem_of(error: Exception) -> Response | None:
+    """The problem that an error of Headwater or an HTTPException stands for; None for others."""
+    if isinstance(error, HTTPException):
+        return _of_http(error)
+    if isinstance(error, PositionError):
+        return problem_response(
+            410,
+            f"{error}. Begin again without it.",
+            title="Position cannot be resumed",
+            reason=error.reason,
+        )
+    if isinstance(error, SourceUnavailableError):
+        logger.warning("%s", error)
+        return problem_response(
+            503, f"{error.source} cannot be read just now; try again.", headers={"Retry-After": "2"}
+        )
+    return None
 
 
-async def _on_http(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+async def serve_with_problems(
+    serve: Callable[[Sending], Awaitable[None]],
+    problem: Callable[[Exception, Any], Response | None],
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+) -> None:
+    """Answer a request; an error before anything was sent becomes a problem.
+
+    Arguments:
+        serve: answers, with the ``send`` that it is given.
+        problem: what an error is answered with, given the application; None to raise it on.
+    """
+    sending = Sending(send)
+    try:
+        await serve(sending)
+    except Exception as error:
+        answer = None if sending.begun else problem(error, scope.get("app"))
+        if answer is None:
+            raise
+        await answer(scope, receive, send)
+        if answer.status_code == 500 and not isinstance(error, HTTPException):
+            # The server logs it.
+            raise
+
+
+def decided_by_application(error: Exception, app: Any, defaults: Collection[Any] = ()) -> bool:
+    """Whether an application has a handler for an error, beside its framework's ``defaults``."""
+    handlers = getattr(app, "exception_handlers", {})
+    if isinstance(error, HTTPException) and error.status_code in handlers:
+        return True
+    return any(
+        kind is not Exception and kind in handlers and handlers[kind] not in defaults
+        for kind in type(error).__mro__
+    )
+
+
+def unexpected_problem(app: Any) -> Response | None:
+    """The problem for an error that nobody expected; None where the application decides."""
+    handlers = getattr(app, "exception_handlers", {})
+    decides = getattr(app, "debug", False) or Exception in handlers or 500 in handlers
+    return None if decides else internal_problem()
+
+
+def internal_problem() -> Response:
+    """The problem for a fault of this side, which the log has; the caller learns nothing of it."""
+    return problem_response(500, "Something went wrong on this side; it has been logged.")
+
+
+def validation_problem(errors: Sequence[Mapping[str, Any]]) -> Response:
+    """The problem for values of a request that are not valid.
+
+    Arguments:
+        errors: in pydantic's form: ``loc``, ``msg``, ``type`` and ``input``. At most 20 are listed.
+    """
+    shown = [_shown(each) for each in errors[:_MOST_ERRORS]]
+    first = shown[0] if shown else {"field": "request", "detail": "it is not valid"}
+    value = f"={json.dumps(first['value'], default=repr)}" if "value" in first else ""
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return problem_response(422, f"{first['field']}{value}: {first['detail']}{more}", errors=shown)
+
+
+def _of_http(error: HTTPException) -> Response:
     if error.status_code in (204, 205, 304):
         # RFC 9110, 15.3.5 and 15.4.5: these have no body.
         return Response(status_code=error.status_code, headers=error.headers)
@@ -96,44 +177,8 @@ async def _on_http(_: Request, error: Exception) -> Response:
     if isinstance(error, Problem):
         title, members = error.title, error.members
     return problem_response(
-        error.status_code,
-        str(error.detail),
-        title=title,
-        headers=error.headers,
-        **members,
+        error.status_code, error.detail, title=title, headers=error.headers, **members
     )
-
-
-async def _on_validation(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    errors = [_shown(each) for each in error.errors()]
-    first = errors[0] if errors else {"field": "request", "detail": "it is not valid"}
-    value = f"={json.dumps(first['value'], default=repr)}" if "value" in first else ""
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return problem_response(422, f"{first['field']}{value}: {first['detail']}{more}", errors=errors)
-
-
-async def _on_position(_: Request, error: Exception) -> Response:
-    assert isinstance(error, PositionError)
-    return problem_response(
-        410,
-        f"{error}. Begin again without it.",
-        title="Position cannot be resumed",
-        reason=error.reason,
-    )
-
-
-async def _on_unavailable(_: Request, error: Exception) -> Response:
-    assert isinstance(error, SourceUnavailableError)
-    logger.warning("%s", error)
-    return problem_response(
-        503, f"{error.source} cannot be read just now; try again.", headers={"Retry-After": "2"}
-    )
-
-
-async def _on_error(_: Request, __: Exception) -> Response:
-    # Starlette logs the traceback; the caller learns nothing of the inside.
-    return problem_response(500, "Something went wrong on this side; it has been logged.")
 
 
 def _shown(error: Mapping[str, Any]) -> dict[str, Any]:

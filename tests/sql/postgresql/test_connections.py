@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from headwater.backend.database import Address, Database
 from headwater.errors import DeclarationError, MissingExtraError
-from headwater.eventlog.postgresql.address import engine_of
+from headwater.eventlog.sql.postgresql.address import engine_of
 from headwater.sql import postgresql_engine
 
 

@@ -177,7 +177,7 @@ async def test_a_slow_stream_that_was_ahead_goes_on_where_it_was(session, proces
     slow.read()
     assert (slow.told, slow.sender.full) == ([3, 1], True)
     # The ring forgets it all.
-    monkeypatch.setattr("headwater.delivery.follower.RING_ENTRIES", 1)
+    monkeypatch.setattr("headwater.delivery.ring.RING_FRAMES", 1)
     for number in range(5):
         await line(writer, f"z{number}")
         await told(keeper, 4 + number)

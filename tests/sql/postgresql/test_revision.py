@@ -131,7 +131,7 @@ async def test_polls_read_a_page_only_when_something_was_committed(
 ):
     read = pages_read(monkeypatch)
     app, live = FastAPI(), LiveRouter()
-    live.install(app, prefix="/api")
+    app.include_router(live, prefix="/api")
 
     @live.feed("/logs", item=dict)
     async def mine() -> Source:

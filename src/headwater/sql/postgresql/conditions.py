@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from headwater.sql.filters import Condition
 from headwater.sql.model import TableModel
 from headwater.sql.postgresql.place import ROW, At, SnapshotPlace
 from headwater.sql.postgresql.snapshot import TransactionSnapshot
@@ -26,20 +27,17 @@ __all__ = [
     "FACTS",
     "LIFE",
     "SHORT_LIFE",
-    "Condition",
     "Facts",
     "above",
     "below_values",
     "bound",
     "fact_columns",
-    "had",
+    "client_has",
     "key_values",
     "place_values",
     "running",
     "top",
 ]
-
-Condition = sa.ColumnElement[bool]
 
 # How many columns the facts are.
 FACTS = 11
@@ -225,7 +223,7 @@ def running(lows: str) -> sa.Subquery:
     return sa.select(named.c.xid, named.c.low).order_by(named.c.xid).subquery("pending")
 
 
-def had(xid: sa.ColumnElement[int], number: sa.ColumnElement[int]) -> Condition:
+def client_has(xid: sa.ColumnElement[int], number: sa.ColumnElement[int]) -> Condition:
     """Whether the client has this row's change."""
     # As a subquery it is evaluated once, not for each row.
     snapshot = sa.select(

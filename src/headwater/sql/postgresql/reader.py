@@ -11,13 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.errors import DeclarationError, PositionError, UsageError
 from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place, Window
+from headwater.sql.filters import Asked
 from headwater.sql.model import TableModel, as_utc
 from headwater.sql.postgresql.conditions import DECLARED, FACTS, Facts
 from headwater.sql.postgresql.connections import describe_server, ensure_first_connection
 from headwater.sql.postgresql.place import GONE, MAX_SNAPSHOT, At, SnapshotPlace, Walk
 from headwater.sql.postgresql.revision import Revision, revision_of
 from headwater.sql.postgresql.snapshot import NOTHING, TransactionSnapshot
-from headwater.sql.postgresql.statements import LEFT, PICKED, Asked, Statements
+from headwater.sql.postgresql.statements import LEFT, PICKED, Statements
 from headwater.sql.postgresql.triggers import channel, triggers
 from headwater.sql.postgresql.trim import PostgreSQLTrim
 from headwater.sql.postgresql.watch import watch_channel
@@ -184,7 +185,9 @@ class PostgreSQLReader(TableReader):
         self._note(facts.epoch, place.snapshot.xmax)
         seen = self._bounded(facts)
         # Rows that left the window come first; every place after them says that they were sent.
-        told = latest_of(place.told, left_at(facts.last_left, window))
+        told = place.told
+        if window is not None:
+            told = latest_of(told, left_at(facts.last_left, window))
         walk = Walk(place, seen, told)
         found = [row for row in _picked(rows) if row[_KIND] == LEFT or row[_XID] < seen.xmax]
         has_more = len(found) > limit
@@ -247,19 +250,20 @@ class PostgreSQLReader(TableReader):
         return None if self._revision is None else await self._revision.ask()
 
     async def _read(self, ask_for: Callable[[Statements], Asked]) -> Sequence[Row]:
-        if self._statements is None:
-            self._statements = await self._first()
-        async with self.connected(self._reading) as connection:
-            rows: Sequence[Row] = (await connection.execute(*ask_for(self._statements))).all()
-            return rows
-
-    async def _first(self) -> Statements:
         try:
-            await ensure_first_connection(self.engine)
+            if self._statements is None:
+                self._statements = await self._first()
+            asked = ask_for(self._statements)
+            async with self._reading.connect() as connection:
+                rows: Sequence[Row] = (await connection.execute(*asked)).all()
+                return rows
         except Exception as error:
             self._raise_unavailable(error)
             raise
-        async with self.connected(self._reading) as connection:
+
+    async def _first(self) -> Statements:
+        await ensure_first_connection(self.engine)
+        async with self._reading.connect() as connection:
             control = (await describe_server(connection)).control
         return Statements(self.model, total=self._total, control=control)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from headwater.feeds.gathered import Gathered
+from headwater.feeds.shared_calls import CoalescedCall
 from headwater.sql.postgresql.connections import separate_pool
 
 __all__ = ["Revision", "revision_of"]
@@ -41,7 +41,7 @@ class Revision:
         self._key = key
         self._engine = engine
         self._users = 0
-        self._gathered = Gathered(self._answer)
+        self._gathered = CoalescedCall(self._answer)
         self._own: AsyncEngine | None = None
         self._held: AsyncConnection | None = None
         self._driver: Any = None

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import sqlalchemy as sa
 
 from headwater.feeds.source import EVERYTHING, Filter, Window
+from headwater.sql.filters import CACHED, Asked, Query, form_of
 from headwater.sql.model import TableModel
 from headwater.sql.postgresql.conditions import (
     below_values,
@@ -27,19 +28,14 @@ from headwater.sql.postgresql.conditions import (
     top,
 )
 from headwater.sql.postgresql.place import GONE, SnapshotPlace
-from headwater.sql.postgresql.subqueries import COUNT, LEFT, Query, Subqueries, order_of
+from headwater.sql.postgresql.subqueries import COUNT, LEFT, Subqueries, order_of
 from headwater.sql.postgresql.triggers import qualified, trigger_name, triggers
 from headwater.sql.tracking import REMOVALS, TABLES
 
-__all__ = ["LEFT", "PICKED", "Asked", "Query", "Statements"]
+__all__ = ["LEFT", "PICKED", "Statements"]
 
 # Columns of a picked change, after the facts: transaction, kind, number, moment, older row's key.
 PICKED = 5
-
-# Statements in the cache: building one takes longer than running it.
-_KEPT = 512
-
-Asked: TypeAlias = "tuple[Query, dict[str, Any]]"
 
 
 class Statements:
@@ -55,8 +51,8 @@ class Statements:
         self._total = total
         self._control = control
         self._subqueries = Subqueries(model, total=total)
-        self._newest = lru_cache(_KEPT)(self._build_newest)
-        self._after = lru_cache(_KEPT)(self._build_after)
+        self._newest = lru_cache(CACHED)(self._build_newest)
+        self._after = lru_cache(CACHED)(self._build_after)
         self._head = self._build_head()
 
     def head(self) -> Query:
@@ -92,20 +88,23 @@ class Statements:
         before: SnapshotPlace | None,
     ) -> Asked:
         """The newest rows, or the newest before a place."""
-        values = {"count": count, **self._cutoff(window, now)}
+        form, known = form_of(wanted)
+        values = {"count": count, **known, **self._cutoff(window, now)}
         kind = ""
         if before is not None:
             at = before.below
             values |= below_values(at, before.snapshot.xmax)
             kind = ("past" if before.past else "before") + (" key" if at and at.key else "")
-        query = self._newest(_simple(wanted), _column(window), self._model.window, kind)
+        query = self._newest(form, _column(window), self._model.window, kind)
         return query, values
 
     def after(
         self, wanted: Filter, window: Window | None, now: datetime, count: int, place: SnapshotPlace
     ) -> Asked:
         """What a client at a place lacks, in the order in which it is sent."""
-        values = {"count": count, **self._cutoff(window, now), **place_values(place)}
+        # The tail's own reads need no form.
+        form, known = (wanted, {}) if wanted == EVERYTHING else form_of(wanted)
+        values = {"count": count, **known, **self._cutoff(window, now), **place_values(place)}
         told, among = window is not None and place.told is not None, ""
         if window is not None and place.told is not None:
             values["edge"] = self._subqueries.stored(window.column, place.told - window.length)
@@ -115,7 +114,7 @@ class Statements:
                 values["among_number"] = place.among.number
                 values |= key_values(place.among, "among_key")
         query = self._after(
-            _simple(wanted),
+            form,
             _column(window),
             self._model.window,
             bool(place.snapshot.running),
@@ -129,12 +128,13 @@ class Statements:
         """The key columns and the moment of each row in the window."""
         subqueries = self._subqueries
         moment = subqueries.moment(window.column)
+        form, known = form_of(wanted)
         query = sa.select(*subqueries.keys, moment).where(
-            subqueries.matches(_simple(wanted)),
+            subqueries.filters.matches(form),
             self._model.number < bound(self._total),
             moment > subqueries.parameter("cutoff", window.column),
         )
-        return query, self._cutoff(window, now)
+        return query, {**known, **self._cutoff(window, now)}
 
     def _build_newest(
         self, wanted: Filter, column: str | None, shown: str | None, kind: str
@@ -197,7 +197,10 @@ class Statements:
             own = subqueries.moment(column)
             left = (
                 sa.select(sa.func.max(own))
-                .where(subqueries.matches(wanted), own <= subqueries.parameter("cutoff", column))
+                .where(
+                    subqueries.filters.matches(wanted),
+                    own <= subqueries.parameter("cutoff", column),
+                )
                 .scalar_subquery()
             )
         gone: list[sa.ColumnElement[Any]] = []
@@ -250,10 +253,6 @@ class Statements:
         if window is None:
             return {}
         return {"cutoff": self._subqueries.stored(window.column, now - window.length)}
-
-
-def _simple(wanted: Filter) -> Filter:
-    return EVERYTHING if () in wanted.any_of else wanted
 
 
 def _column(window: Window | None) -> str | None:

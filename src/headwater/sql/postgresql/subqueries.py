@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any
 
 import sqlalchemy as sa
 
 from headwater.feeds.source import Filter
+from headwater.sql.filters import Condition, Filters, Query
 from headwater.sql.model import TableModel, date_time_type
-from headwater.sql.postgresql.conditions import Condition, above, bound, had, running
+from headwater.sql.postgresql.conditions import above, bound, client_has, running
 from headwater.sql.postgresql.place import GONE, ROW
 from headwater.sql.postgresql.types import as_xid
 from headwater.sql.tracking import CHANGE, ORDER, REMOVALS
 
-__all__ = ["COUNT", "LEFT", "Query", "Subqueries", "order_of"]
+__all__ = ["COUNT", "LEFT", "Subqueries", "order_of"]
 
 # The kind of a row that left the window by time: sent before everything else.
 LEFT = -1
 
-# Conjunctions of a filter that get a subquery each, with its own index. Of more, one scan in the
-# order of changes is cheaper.
-_MOST_CONJUNCTIONS = 16
-
-Query: TypeAlias = "sa.Select[*tuple[Any, ...]]"
 COUNT = sa.bindparam("count", type_=sa.Integer)
 
 
@@ -34,6 +30,7 @@ class Subqueries:
     def __init__(self, model: TableModel, *, total: bool) -> None:
         self._model = model
         self._total = total
+        self.filters = Filters(model)
         self.keys = [model.columns[name] for name in model.key]
 
     def newest(self, wanted: Filter, column: str | None, kind: str) -> Query:
@@ -51,7 +48,7 @@ class Subqueries:
         down = [part.desc() for part in (model.number, model.order, *self.keys)]
         found = [
             self._row().where(*each, *extra).order_by(*down).limit(COUNT)
-            for each in self._conjunctions(wanted)
+            for each in self.filters.conjunctions(wanted)
         ]
         if len(found) == 1:
             return found[0]
@@ -61,7 +58,7 @@ class Subqueries:
 
     def rows(self, wanted: Filter, *, ran: bool, older: bool) -> Query:
         """The rows that a client lacks."""
-        model, conjunctions = self._model, self._conjunctions(wanted)
+        model, conjunctions = self._model, self.filters.conjunctions(wanted)
         keys = self.keys if older else ()
         one, other = above((model.number, model.order), "xmax", "row_least", keys, "top_key")
         found = [
@@ -91,7 +88,10 @@ class Subqueries:
         """
         matches = [
             sa.and_(
-                *(self.old(name, self._model.columns[name].type) == value for name, value in each)
+                *(
+                    self.old(name, self._model.columns[name].type) == self.filters.value(name, slot)
+                    for name, slot in each
+                )
             )
             if each
             else sa.true()
@@ -117,8 +117,8 @@ class Subqueries:
         """The rows that a client has, and that left its window after those it was sent."""
         model, moment = self._model, self.moment(column)
         conditions: list[Condition] = [
-            self.matches(wanted),
-            had(model.number, model.order),
+            self.filters.matches(wanted),
+            client_has(model.number, model.order),
             moment <= self.parameter("cutoff", column),
         ]
         if told:
@@ -134,11 +134,6 @@ class Subqueries:
             .order_by(moment, model.number, model.order, *self.keys)
             .limit(COUNT)
         )
-
-    def matches(self, wanted: Filter) -> Condition:
-        if wanted.any_of == ((),):
-            return sa.true()
-        return sa.or_(sa.false(), *(sa.and_(*self._equal(each)) for each in wanted.any_of))
 
     def moment(self, name: str) -> sa.ColumnElement[Any]:
         """A date-time column as it is stored, whatever the model makes of it."""
@@ -218,15 +213,6 @@ class Subqueries:
             .limit(COUNT)
         )
 
-    def _conjunctions(self, wanted: Filter) -> list[list[Condition]]:
-        every = [self._equal(each) for each in wanted.any_of]
-        if 1 <= len(every) <= _MOST_CONJUNCTIONS:
-            return every
-        return [[sa.or_(sa.false(), *(sa.and_(*each) for each in every))]]
-
-    def _equal(self, conjunction: Sequence[tuple[str, Any]]) -> list[Condition]:
-        return [self._model.columns[name] == value for name, value in conjunction]
-
     def _left_before(self, column: str, among: str) -> Condition:
         """The row had left the client's window before it was removed."""
         xid = as_xid(_field(REMOVALS.c.old, CHANGE))
@@ -237,7 +223,7 @@ class Subqueries:
             keys = [self.key(name) for name in self._model.key]
             one, other = self._among(among, (xid, number), keys)
             same = sa.and_(same, one <= other)
-        told = sa.and_(had(xid, number), sa.or_(moment < edge, same))
+        told = sa.and_(client_has(xid, number), sa.or_(moment < edge, same))
         return sa.func.coalesce(told, sa.false())
 
     def _among(

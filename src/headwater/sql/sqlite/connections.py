@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from headwater.errors import DeclarationError
-from headwater.feeds.gathered import Gathered
+from headwater.feeds.shared_calls import CoalescedCall
 from headwater.sql.commits import writes
 
 __all__ = ["ReadConnection", "configure_sqlite", "file_of", "guard", "identity_of", "sqlite_engine"]
@@ -197,7 +197,7 @@ class ReadConnection:
         self._closed = False
         # A new object for each opened connection.
         self._opened = object()
-        self._versions = Gathered(self._read_version)
+        self._versions = CoalescedCall(self._read_version)
         self._prepared: WeakKeyDictionary[Any, _Prepared] = WeakKeyDictionary()
 
     @property

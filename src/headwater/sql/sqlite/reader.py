@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.errors import DeclarationError, PositionError, UsageError
 from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place, Window
+from headwater.sql.filters import Asked
 from headwater.sql.model import TableModel
 from headwater.sql.reader import (
     ChangeBatch,
@@ -29,7 +30,7 @@ from headwater.sql.reader import (
 from headwater.sql.sqlite.connections import ReadConnection, file_of, guard
 from headwater.sql.sqlite.place import RowPlace, moment_of
 from headwater.sql.sqlite.schema import label, triggers
-from headwater.sql.sqlite.statements import GONE, LEFT, PREFIX, Asked, Statements
+from headwater.sql.sqlite.statements import GONE, LEFT, PREFIX, Statements
 from headwater.sql.sqlite.trim import SQLiteTrim
 from headwater.sql.sqlite.watch import State, Watched
 

@@ -8,20 +8,20 @@ and come even when nothing is picked. Then rows and removals are fetched by numb
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import sqlalchemy as sa
 
 from headwater.feeds.source import EVERYTHING, Filter, Window
+from headwater.sql.filters import CACHED, Asked, Condition, Filters, Query, form_of
 from headwater.sql.model import TableModel
 from headwater.sql.sqlite.place import RowPlace, moment_text, text_of
 from headwater.sql.sqlite.schema import label, trigger_name, triggers
 from headwater.sql.tracking import CHANGE, REMOVALS, TABLES
 
-__all__ = ["GONE", "LEFT", "PREFIX", "ROW", "Asked", "Query", "Statements"]
+__all__ = ["GONE", "LEFT", "PREFIX", "ROW", "Statements"]
 
 # The kinds of changes: a row that left the window by time, a row, a removal.
 LEFT, ROW, GONE = 0, 1, 2
@@ -29,19 +29,6 @@ LEFT, ROW, GONE = 0, 1, 2
 # Columns before those of the model: epoch, last, floor, declared, number, kind, key, old, moment
 # the moment of the last row that left the window, retiring.
 PREFIX = 11
-
-# Conjunctions of a filter that get a subquery each, with its own index. Of more, one scan in the
-# order of changes is cheaper.
-_MOST_CONJUNCTIONS = 16
-
-# A statement of this module; its rows are read by position.
-Query: TypeAlias = "sa.Select[*tuple[Any, ...]]"
-# A statement and its parameters.
-Asked: TypeAlias = "tuple[Query, dict[str, Any]]"
-Condition = sa.ColumnElement[bool]
-
-# Statements in the cache: building one takes longer than running it.
-_KEPT = 512
 
 _NUMBER = sa.bindparam("number", type_=sa.BigInteger)
 _COUNT = sa.bindparam("count", type_=sa.Integer)
@@ -57,9 +44,10 @@ class Statements:
         self._model = model
         self._table = model.table
         self._number = model.number
+        self._filters = Filters(model)
         # Filters of one form share their statements, whatever their values.
-        self._newest = lru_cache(_KEPT)(self._build_newest)
-        self._after = lru_cache(_KEPT)(self._build_after)
+        self._newest = lru_cache(CACHED)(self._build_newest)
+        self._after = lru_cache(CACHED)(self._build_after)
 
     def head(self) -> Query:
         """Epoch, last, floor, declaration, and how many of the table's triggers there are."""
@@ -84,7 +72,7 @@ class Statements:
         self, wanted: Filter, window: Window | None, now: datetime, count: int, below: int | None
     ) -> Asked:
         """The newest rows, or the newest below a number."""
-        form, values = _form(wanted)
+        form, values = form_of(wanted)
         query = self._newest(form, _column(window), self._model.window, below is not None)
         return query, {**values, **_values(window, now), "number": below, "count": count}
 
@@ -95,7 +83,8 @@ class Statements:
         edge = None
         if window is not None and place.told is not None:
             edge = text_of(place.told - window.length)
-        form, known = _form(wanted)
+        # The tail's own reads need no form.
+        form, known = (wanted, {}) if wanted == EVERYTHING else form_of(wanted)
         query = self._after(
             form, _column(window), self._model.window, edge is not None, place.among is not None
         )
@@ -106,9 +95,9 @@ class Statements:
     def members(self, wanted: Filter, window: Window, now: datetime) -> Asked:
         """The key columns and the moment of each row in the window."""
         moment = self._moment(window.column)
-        form, values = _form(wanted)
+        form, values = form_of(wanted)
         query = sa.select(*(self._model.columns[name] for name in self._model.key), moment).where(
-            self._matches(form), self._number > 0, moment > _CUTOFF
+            self._filters.matches(form), self._number > 0, moment > _CUTOFF
         )
         return query, {**values, **_values(window, now)}
 
@@ -171,7 +160,7 @@ class Statements:
             own = self._moment(column)
             last_left = (
                 sa.select(sa.func.max(own))
-                .where(self._matches(wanted), own <= _CUTOFF)
+                .where(self._filters.matches(wanted), own <= _CUTOFF)
                 .scalar_subquery()
             )
         own_columns = (REMOVALS.c.key, REMOVALS.c.old) if removals else (sa.null(), sa.null())
@@ -212,13 +201,11 @@ class Statements:
                 .limit(_COUNT)
             )
 
-        every = [self._equal(conjunction) for conjunction in wanted.any_of]
+        every = [branch(*each) for each in self._filters.conjunctions(wanted)]
         if len(every) == 1:
-            return branch(*every[0])
-        if not 1 < len(every) <= _MOST_CONJUNCTIONS:
-            return branch(sa.or_(sa.false(), *(sa.and_(*each) for each in every)))
+            return every[0]
         # A row may match several of them: UNION removes equal rows, and numbers are unique.
-        union = sa.union(*(sa.select(branch(*each).subquery()) for each in every)).subquery()
+        union = sa.union(*(sa.select(each.subquery()) for each in every)).subquery()
         number = union.c.number
         return sa.select(union).order_by(number.desc() if descending else number).limit(_COUNT)
 
@@ -227,7 +214,7 @@ class Statements:
             sa.and_(
                 *(
                     sa.type_coerce(self._old(name), self._model.columns[name].type)
-                    == self._value(name, value)
+                    == self._filters.value(name, value)
                     for name, value in conjunction
                 )
             )
@@ -268,7 +255,7 @@ class Statements:
     def _leavers(self, wanted: Filter, column: str, told: bool, among: bool) -> Query:
         moment = self._moment(column)
         conditions: list[Condition] = [
-            self._matches(wanted),
+            self._filters.matches(wanted),
             self._number > 0,
             self._number <= _NUMBER,
             moment <= _CUTOFF,
@@ -289,21 +276,6 @@ class Statements:
             .limit(_COUNT)
         )
 
-    def _matches(self, wanted: Filter) -> Condition:
-        if wanted.any_of == ((),):
-            return sa.true()
-        return sa.or_(sa.false(), *(sa.and_(*self._equal(each)) for each in wanted.any_of))
-
-    def _equal(self, conjunction: Sequence[tuple[str, Any]]) -> list[Condition]:
-        return [
-            self._model.columns[name] == self._value(name, value) for name, value in conjunction
-        ]
-
-    def _value(self, name: str, value: Any) -> Any:
-        if isinstance(value, _Slot):
-            return sa.bindparam(value.name, type_=self._model.columns[name].type)
-        return value
-
     def _moment(self, name: str) -> sa.ColumnElement[str]:
         return moment_text(sa.type_coerce(self._model.columns[name], sa.Text))
 
@@ -312,35 +284,9 @@ class Statements:
         return sa.func.json_extract(REMOVALS.c.old, path, type_=sa.Text)
 
 
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    """The place of a filter's value in a statement."""
-
-    name: str
-
-
-def _form(wanted: Filter) -> tuple[Filter, dict[str, Any]]:
-    """A filter without its values, equal for all users of a feed, and the values."""
-    if () in wanted.any_of:
-        return EVERYTHING, {}
-    values: dict[str, Any] = {}
-    any_of: list[tuple[tuple[str, Any], ...]] = []
-    for conjunction in wanted.any_of:
-        slots: list[tuple[str, Any]] = []
-        for name, value in conjunction:
-            if value is None:
-                slots.append((name, None))
-                continue
-            slot = _Slot(f"wanted_{len(values)}")
-            values[slot.name] = value
-            slots.append((name, slot))
-        any_of.append(tuple(slots))
-    return Filter(tuple(any_of)), values
+def _values(window: Window | None, now: datetime) -> dict[str, Any]:
+    return {} if window is None else {"cutoff": text_of(now - window.length)}
 
 
 def _column(window: Window | None) -> str | None:
     return None if window is None else window.column
-
-
-def _values(window: Window | None, now: datetime) -> dict[str, Any]:
-    return {} if window is None else {"cutoff": text_of(now - window.length)}

@@ -149,7 +149,7 @@ class _FileWatch:
         schedule = self._schedule
         while schedule.wait():
             try:
-                schedule.looked(changed=self._look())
+                schedule.looked(changed=self._check())
             except _ReplacedError:
                 self._close()
                 schedule.failed()
@@ -173,7 +173,7 @@ class _FileWatch:
                 with suppress(RuntimeError):
                     loop.call_soon_threadsafe(_finish, ended)
 
-    def _look(self) -> bool:
+    def _check(self) -> bool:
         """Returns whether anything was committed since the last look."""
         connection = self._opened()
         version = connection.execute("PRAGMA data_version").fetchall()[0][0]

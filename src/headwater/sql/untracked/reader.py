@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.errors import DeclarationError, PositionError, UsageError
 from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place, Window
+from headwater.sql.filters import Filters, form_of
 from headwater.sql.model import TableModel, as_utc, date_time_type
 from headwater.sql.postgresql.revision import revision_of
 from headwater.sql.postgresql.watch import watch_channel
@@ -68,6 +69,7 @@ class UntrackedReader(TableReader):
             else sa.type_coerce(stored, sa.DateTime(timezone=self._zone))
         )
         self._keys = [model.columns[name] for name in model.key]
+        self._filters = Filters(model)
         self._recent: dict[str, datetime | None] = {}
         # While the tail is attached.
         self._ask_revision: Callable[[], Awaitable[Hashable | None]] | None = None
@@ -106,12 +108,10 @@ class UntrackedReader(TableReader):
         # The client of a page has what was there before it. Read first, so that the end does not
         # include a row that is committed between the two reads.
         end = await self._latest()
-        conditions = [self._matches(wanted)]
         place = None if before is None else _own(before)
-        if place is not None:
-            conditions.append(self._below(place))
+        conditions = [] if place is None else [self._below(place)]
         order = [part.desc() for part in (self._moment, *self._keys)]
-        rows = await self._read(conditions, order, limit + 1)
+        rows = await self._read(conditions, order, limit + 1, wanted)
         found = [self._row(row) for row in reversed(rows[:limit])]
         sent = Sent(end, {}, self._reread)
         changes = [Change(sent.to(at), values, values) for at, values in found]
@@ -135,9 +135,7 @@ class UntrackedReader(TableReader):
             # From a page of the past: first the rest in the order, then as from the newest page.
             end = await self._latest()
             one, other = self._tuples(place.after)
-            rows = await self._read(
-                [self._matches(wanted), one > other], [self._moment, *self._keys], limit + 1
-            )
+            rows = await self._read([one > other], [self._moment, *self._keys], limit + 1, wanted)
             for at, values in map(self._row, rows[:limit]):
                 changes.append(Change(KeysetPlace(end.until, after=at, last=at), values, values))
             more = len(rows) > limit
@@ -245,7 +243,9 @@ class UntrackedReader(TableReader):
         conditions: Sequence[sa.ColumnElement[bool]],
         order: Sequence[sa.ColumnElement[Any]],
         count: int,
+        wanted: Filter = EVERYTHING,
     ) -> Sequence[Row]:
+        form, values = form_of(wanted)
         columns = [
             column.label(f"headwater_{n}") for n, column in enumerate(self.model.columns.values())
         ]
@@ -258,12 +258,12 @@ class UntrackedReader(TableReader):
                 ),
                 *columns,
             )
-            .where(self._moment.is_not(None), *conditions)
+            .where(self._moment.is_not(None), self._filters.matches(form), *conditions)
             .order_by(*order)
             .limit(count)
         )
         async with self.connected() as connection:
-            rows: Sequence[Row] = (await connection.execute(query)).all()
+            rows: Sequence[Row] = (await connection.execute(query, values)).all()
             return rows
 
     def _row(self, row: Row) -> tuple[RowAt, dict[str, Any]]:
@@ -272,13 +272,6 @@ class UntrackedReader(TableReader):
         width = 1 + len(self._keys)
         values = dict(zip(self.model.columns, row[width:], strict=True))
         return RowAt(moment, json.dumps(list(row[1:width]))), values
-
-    def _matches(self, wanted: Filter) -> sa.ColumnElement[bool]:
-        if () in wanted.any_of:
-            return sa.true()
-        columns = self.model.columns
-        each = (sa.and_(*(columns[name] == value for name, value in one)) for one in wanted.any_of)
-        return sa.or_(sa.false(), *each)
 
     def _below(self, place: KeysetPlace) -> sa.ColumnElement[bool]:
         if place.after is None:

@@ -50,9 +50,9 @@ class AppendingContract(Harness):
     async def test_records_are_read_in_the_order_they_were_appended(self) -> None:
         """A feed shows events in the order in which they were accepted."""
         async with self.opened() as log:
-            told = [(await log.append("t", {"n": n}))[0] for n in range(30)]
-            assert await read_all(log, "t") == told, "what is read is not what append returned"
-            offsets = [record.offset for record in told]
+            returned = [(await log.append("t", {"n": n}))[0] for n in range(30)]
+            assert await read_all(log, "t") == returned, "what is read is not what append returned"
+            offsets = [record.offset for record in returned]
             assert offsets == sorted(set(offsets)), f"offsets do not rise: {offsets}"
             assert offsets[0] > START, "START is not before the first record"
 
@@ -96,18 +96,22 @@ class AppendingContract(Harness):
     async def test_simultaneous_retries_append_once(self) -> None:
         """Two workers that send the same thing at the same time double nothing."""
         async with self.opened() as log:
-            told = await asyncio.gather(
+            returned = await asyncio.gather(
                 *(log.append("t", [{"n": 1}, {"n": 2}], key="k") for _ in range(10))
             )
             seen = numbers(await read_all(log, "t"))
             assert seen == [1, 2], f"one key was appended more than once: {seen}"
-            assert all(records == told[0] for records in told), "callers were told different things"
+            assert all(records == returned[0] for records in returned), (
+                "callers got different records"
+            )
 
     async def test_data_comes_back_as_it_was(self) -> None:
         """Every character and number of an event survives."""
         async with self.opened() as log:
-            told = await log.append("t", ODD_DATA)
-            for sent, record, kept in zip(ODD_DATA, told, await read_all(log, "t"), strict=True):
+            returned = await log.append("t", ODD_DATA)
+            for sent, record, kept in zip(
+                ODD_DATA, returned, await read_all(log, "t"), strict=True
+            ):
                 assert record.data == sent, f"append returned {record.data!r} for {sent!r}"
                 assert kept.data == sent, f"{sent!r} came back as {kept.data!r}"
 

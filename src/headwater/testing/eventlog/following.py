@@ -107,7 +107,7 @@ class FollowingContract(Harness):
             await log.unfollow("t", gone)
             await log.append("t", {"n": 2})
             await stays.count(2)
-            assert numbers(gone.records) == [1], "it was told something after unfollow"
+            assert numbers(gone.records) == [1], "it got something after unfollow"
             await log.unfollow("t", gone)  # a second time is no error
             await log.unfollow("never", gone)
 
@@ -119,7 +119,7 @@ class FollowingContract(Harness):
             await log.unfollow("t", follower)
             missed = await log.append("t", {"n": 1})
             bounds = await log.follow("t", follower)
-            assert bounds.latest == missed[-1].offset, "new bounds tell what happened meanwhile"
+            assert bounds.latest == missed[-1].offset, "new bounds include what happened meanwhile"
             await log.append("t", {"n": 2})
             await follower.count(1)
             assert numbers(follower.records) == [2], "only what came after the new bounds"
@@ -141,7 +141,7 @@ class FollowingContract(Harness):
                 await sound.count(n + 1)
                 await broken.count(n + 1)
             assert numbers(sound.records) == [0, 1, 2], "the sound follower missed something"
-            assert numbers(broken.records) == [0, 1, 2], "each record is told once, also to it"
+            assert numbers(broken.records) == [0, 1, 2], "each record is delivered once, also to it"
 
     async def test_two_logs_on_one_storage_follow_each_other(self) -> None:
         """Workers and hosts share a log: what one appends, the other's streams get."""
@@ -166,10 +166,12 @@ class FollowingContract(Harness):
         async with self.opened() as log:
             self._needs_two(log)
             async with self.reopened(log) as other:
-                told = await asyncio.gather(
+                returned = await asyncio.gather(
                     *(one.append("t", {"n": 1}, key="k") for one in (log, other) * 5)
                 )
-                assert all(records == told[0] for records in told), "callers were told differently"
+                assert all(records == returned[0] for records in returned), (
+                    "callers got different records"
+                )
                 assert numbers(await read_all(other, "t")) == [1], "one key was appended twice"
 
     def _needs_two(self, log: EventLog) -> None:

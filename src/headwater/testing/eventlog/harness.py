@@ -58,12 +58,12 @@ class Harness(ABC):
         pytest.skip(why)
 
     def recorder(self) -> Recorder:
-        """A follower that remembers what it is told."""
+        """A follower that remembers all that it gets."""
         return Recorder(self.patience)
 
 
 class Recorder:
-    """A follower that remembers what it is told.
+    """A follower that remembers all that it gets.
 
     Attributes:
         records: all that was delivered.

@@ -83,7 +83,7 @@ class ReadingContract(Harness):
                 assert Offset.parse(text) == record.offset, f"{text} reads as another offset"
 
     async def test_a_far_offset_is_no_error(self) -> None:
-        """A position that somebody made up must not break the engine."""
+        """An invented position must not break the engine."""
         async with self.opened() as log:
             await log.append("t", {"n": 1})
             far = Offset.parse("99999999999999999999")

@@ -105,7 +105,7 @@ class TopicContract(Harness):
                 log.topic("not a topic")
 
     async def test_positions_are_checked(self) -> None:
-        """What cannot be resumed is told as unknown or expired, never guessed."""
+        """A place that cannot be resumed is an error, unknown or expired; no place is guessed."""
         async with self.opened() as log:
             topic = log.topic("t")
             await log.append("t", [{"n": n} for n in range(6)])
@@ -132,7 +132,7 @@ class TopicContract(Harness):
                 assert said == reason, f"{text} of epoch {epoch} is {reason}, not {said}"
 
     async def test_a_page_after_what_was_trimmed_is_expired(self) -> None:
-        """A stream that fell behind retention hears of it and skips nothing silently."""
+        """A stream that fell behind retention gets an error and skips nothing silently."""
         async with self.opened() as log:
             topic = log.topic("t")
             start = (await topic.page(1)).end
@@ -143,7 +143,7 @@ class TopicContract(Harness):
             assert caught.value.reason == "expired", f"said {caught.value.reason}"
 
     async def test_the_hand_over_goes_on_where_the_place_is(self) -> None:
-        """Attach, read up to the place, go on with what is handed over: all of it, once."""
+        """Attach, read up to the place, go on with what is delivered: all of it, once."""
         async with self.opened() as log:
             topic = log.topic("t")
             await log.append("t", [{"n": 0}, {"n": 1}])
@@ -157,12 +157,12 @@ class TopicContract(Harness):
             seen = [change.item["n"] for change in sink.changes]
             assert seen == [2, 3], f"after the place came {seen}"
             assert all(change.place is not None for change in sink.changes), "each has a place"
-            assert sink.head is not None, "no head was handed over"
+            assert sink.head is not None, "no head was delivered"
             assert str(sink.head) == str(sink.changes[-1].place), "the head is the last change"
             await topic.origin.detach()
             await log.append("t", {"n": 4})
             await log.bounds("t")
-            assert len(sink.changes) == 2, "handed over after detach"
+            assert len(sink.changes) == 2, "delivered after detach"
 
     async def test_a_wipe_is_handed_over_as_a_reset(self) -> None:
         """Streams of a topic start anew with the new life's epoch in their positions."""

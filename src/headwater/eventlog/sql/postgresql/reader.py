@@ -1,0 +1,143 @@
+"""Following topics on PostgreSQL: one statement finds what changed in all topics.
+
+There is no order of commits over all topics. So a read first asks which topics have events that the
+last read's snapshot did not show. This is exact also for transactions that stay open for long. Then
+it reads the events of followed topics, each after the last number that its followers have. A
+topic's numbers are in the order of its commits, so nothing can come in below that.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from headwater.eventlog.record import Record
+from headwater.eventlog.sql.postgresql.dialect import PostgresDialect
+from headwater.eventlog.sql.postgresql.notices import CHANNEL, Notices
+from headwater.eventlog.sql.reader import ROWS, SqlReader, Watch
+from headwater.eventlog.sql.storage import Storage
+from headwater.eventlog.sql.tables import record_of
+from headwater.sql.postgresql.snapshot import TransactionSnapshot
+from headwater.sql.postgresql.watch import watch_channel
+
+__all__ = ["PostgresReader"]
+
+# Seconds between two polls while notices come: some are never sent, because their process was
+# killed, or a pooler swallows them.
+POLL_ANYWAY = 1.0
+
+
+class PostgresReader(SqlReader):
+    """Finds the topics that changed since a snapshot, then reads what is new in followed ones.
+
+    Args:
+        storage: the log's.
+        dialect: its statements.
+        notices: those that this process sends; None where no process notifies.
+    """
+
+    def __init__(self, storage: Storage, dialect: PostgresDialect, notices: Notices | None) -> None:
+        super().__init__(storage)
+        self._dialect = dialect
+        self._notices = notices
+        self._seen = TransactionSnapshot(0)
+        self._news = 0
+        # Topics whose events are still to be read: id, and the latest number known of.
+        self._behind: dict[str, tuple[int, int]] = {}
+
+    async def close(self) -> None:
+        """Send the notices that are due, then stop following."""
+        if self._notices is not None:
+            await self._notices.close()
+        await super().close()
+
+    def _watch(self) -> Watch:
+        notices = self._notices
+        return watch_channel(
+            self._storage.engine,
+            None if notices is None else CHANNEL,
+            "headwater_events",
+            self._wake.set,
+            lambda: self._news,
+            sender=None if notices is None else notices.sender,
+            anyway=POLL_ANYWAY,
+        )
+
+    async def _states(self, topics: str) -> Sequence[sa.Row[Any]]:
+        return await self._storage.read(self._dialect.reads.states, {"topics": topics})
+
+    def _read_from(self, row: sa.Row[Any]) -> None:
+        super()._read_from(row)
+        self._seen = _snapshot(row)
+        self._behind.clear()
+
+    async def _read(self) -> bool:
+        running = ",".join(map(str, self._seen.running))
+        values = {"beginning": str(self._seen.xmax), "running": f"{{{running}}}"}
+        rows = await self._storage.read(self._dialect.reads.find, values)
+        if rows[0].epoch != self._epoch:
+            self._storage.forget()
+            await self._begin_anew()
+            return True
+        if rows[0].trims != self._trims:
+            await self._find_losses()
+        for row in rows:
+            followed = self._topics.get(row.name)
+            if followed is not None and row.latest > followed.last[0]:
+                self._behind[row.name] = (row.id, row.latest)
+        self._seen = _snapshot(rows[0])
+        if not self._behind:
+            return False
+        self._news += 1
+        return await self._catch_up()
+
+    async def _catch_up(self) -> bool:
+        """Deliver the next events of topics that are behind. Returns True if there are more."""
+        asked: list[str] = []
+        last: list[int] = []
+        for topic, (_, latest) in tuple(self._behind.items()):
+            followed = self._topics.get(topic)
+            if followed is None or followed.last[0] >= latest:
+                del self._behind[topic]
+            elif len(asked) < ROWS:
+                asked.append(topic)
+                last.append(followed.last[0])
+        if not asked:
+            return False
+        ids = [self._behind[topic][0] for topic in asked]
+        values = {"ids": ids, "last": last, "rows": ROWS}
+        rows = await self._storage.read(self._dialect.reads.next, values)
+        if (rows[0].epoch, rows[0].trims) != (self._epoch, self._trims):
+            return True  # the next read looks into it first
+        fresh: dict[str, list[Record]] = defaultdict(list)
+        for row in rows:
+            if row.place is not None:
+                topic = asked[row.place - 1]
+                fresh[topic].append(record_of(topic, row))
+        if len(rows) == ROWS:
+            # The last one may have more: it goes to the end, so that it does not hold up others.
+            full = rows[-1].place - 1
+            self._behind[asked[full]] = self._behind.pop(asked[full])
+            asked = asked[:full]
+        for topic in asked:
+            self._behind.pop(topic, None)
+        for topic, records in fresh.items():
+            self._deliver(topic, records)
+        return bool(self._behind)
+
+
+def _snapshot(row: sa.Row[Any]) -> TransactionSnapshot:
+    """What was seen, up to the latest event.
+
+    After a crash PostgreSQL gives transaction ids again that were used shortly before it, by what
+    was rolled back. Those up to a commit that was seen are not among them.
+    """
+    seen = TransactionSnapshot.from_postgres(row.head)
+    if row.standby:
+        # A standby does not say which transactions run, only below which one none does. Finding a
+        # topic again that has nothing new costs little.
+        seen = TransactionSnapshot(int(row.head.partition(":")[0]))
+    return seen.cut(0 if row.newest is None else row.newest + 1)

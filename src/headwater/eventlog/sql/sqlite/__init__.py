@@ -1,0 +1,1 @@
+"""The event log on SQLite: statements, following, and the watch of the file."""

@@ -1,0 +1,74 @@
+"""Calls that several callers share, so that what many want at once is asked once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+__all__ = ["CoalescedCall", "SharedCalls"]
+
+T = TypeVar("T")
+
+
+class SharedCalls:
+    """Calls under way, by key: a caller joins the one that is running. Used by one event loop."""
+
+    def __init__(self) -> None:
+        self._running: dict[Hashable, asyncio.Task[Any]] = {}
+
+    async def join(self, key: Hashable, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The result of the running call with this key, or of ``call`` if there is none.
+
+        The call goes on when a caller is cancelled. Each caller gets what it raised.
+        """
+        task: asyncio.Task[T] | None = self._running.get(key)
+        if task is None:
+            task = self._running[key] = asyncio.get_running_loop().create_task(call())
+            task.add_done_callback(partial(self._ended, key))
+        return await asyncio.shield(task)
+
+    def cancel(self) -> None:
+        """Cancel all calls that are running."""
+        for task in tuple(self._running.values()):
+            task.cancel()
+
+    def _ended(self, key: Hashable, task: asyncio.Task[Any]) -> None:
+        del self._running[key]
+        _retrieve_error(task)
+
+
+class CoalescedCall(Generic[T]):
+    """One call for all callers that wait, which began after the last of them came.
+
+    So no answer is older than the question. A caller that comes while a call is running waits for
+    the next one, and shares it with all others that wait. Used by one event loop.
+
+    Arguments:
+        call: is called each time.
+    """
+
+    def __init__(self, call: Callable[[], Awaitable[T]]) -> None:
+        self._call = call
+        self._present: asyncio.Future[T] | None = None
+        self._next: asyncio.Future[T] | None = None
+
+    async def ask(self) -> T:
+        """The answer. Raises what the call raised."""
+        if self._next is None:
+            self._next = asyncio.ensure_future(self._begin(self._present))
+            self._next.add_done_callback(_retrieve_error)
+        return await asyncio.shield(self._next)
+
+    async def _begin(self, before: asyncio.Future[T] | None) -> T:
+        if before is not None:
+            await asyncio.wait([before])
+        self._present, self._next = self._next, None
+        return await self._call()
+
+
+def _retrieve_error(done: asyncio.Future[Any]) -> None:
+    # asyncio logs an error that is never retrieved, and all callers may have left.
+    if not done.cancelled():
+        done.exception()

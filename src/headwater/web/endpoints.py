@@ -1,0 +1,135 @@
+"""Endpoints as FastAPI shall see them: they return a plan, or hand over the stream.
+
+FastAPI is shown the user's parameters, and those that we need beside them.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from headwater.delivery.event_stream import EventStream
+from headwater.errors import DeclarationError
+from headwater.web.asgi import SSE
+from headwater.web.live import Settings
+from headwater.web.live_route import set_responder
+from headwater.web.paging import NAMES
+from headwater.web.pair import PageHalf, StreamHalf
+from headwater.web.plan import Plan, dependency_response
+from headwater.web.responders import BEGIN, ONLY_PLAN, STREAM, EventResponder, FeedResponder
+from headwater.web.rights import RECHECK
+from headwater.web.signatures import parameters_of
+
+__all__ = ["event_endpoint", "feed_endpoint"]
+
+_RESPONSE = "headwater_response"
+_REQUEST = "headwater_request"
+
+
+def feed_endpoint(
+    call: Callable[..., Any], half: PageHalf | StreamHalf, settings: Settings
+) -> Callable[..., Any]:
+    """The feed's function as FastAPI shall see it: it returns a plan with the source."""
+    declaration = half.declaration
+    name = declaration.feed.name
+    own = parameters_of(call, f"feed {name!r}")
+    for taken in NAMES:
+        if taken in own:
+            raise DeclarationError(
+                f"feed {name!r}: its handler may not have a parameter {taken!r}; every feed "
+                f"has {', '.join(NAMES)} by itself"
+            )
+    is_coroutine = inspect.iscoroutinefunction(call)
+
+    @functools.wraps(call)
+    async def endpoint(**values: Any) -> Any:
+        response: Response = values.pop(_RESPONSE)
+        found = await call(**values) if is_coroutine else await run_in_threadpool(call, **values)
+        return Plan(declaration.accept(found), response)
+
+    del endpoint.__wrapped__
+    endpoint.__annotations__ = {}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [*own.values(), inspect.Parameter(_RESPONSE, keyword, annotation=dependency_response)],
+        return_annotation=Response,
+    )
+    set_responder(endpoint, FeedResponder(half, settings))
+    return endpoint
+
+
+def event_endpoint(
+    endpoint: Callable[..., Any], path: str, sse: SSE, settings: Settings
+) -> Callable[..., Any]:
+    """The handler as FastAPI shall see it: its ``EventStream`` parameter is provided by us."""
+    if not inspect.iscoroutinefunction(endpoint):
+        raise DeclarationError(f"{path}: a handler with sse= must be an `async def` function")
+    parameters = parameters_of(endpoint, path)
+    taken = [name for name, each in parameters.items() if _is_stream(each.annotation)]
+    for name in taken:
+        provided = Annotated[Any, Depends(_provided)]
+        parameters[name] = parameters[name].replace(annotation=provided)
+    if not taken:
+        raise DeclarationError(
+            f"{path}: a handler with sse= needs a parameter `stream: EventStream`"
+        )
+
+    @functools.wraps(endpoint)
+    async def handler(**values: Any) -> Any:
+        request: Request = values.pop(_REQUEST)
+        response: Response = values.pop(_RESPONSE)
+        scope = request.scope
+        stream: EventStream | None = scope.get(STREAM)
+        if RECHECK in scope or scope.get(ONLY_PLAN):
+            return Plan(None, response)
+        if stream is not None:
+            scope[BEGIN]()
+        result = await endpoint(**values)
+        if stream is None or (sse.kind == "manual" and not stream.committed):
+            return result
+        return Plan(None, response)
+
+    del handler.__wrapped__
+    handler.__annotations__ = {}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    handler.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            *parameters.values(),
+            inspect.Parameter(_REQUEST, keyword, annotation=Annotated[Any, Depends(_request)]),
+            inspect.Parameter(_RESPONSE, keyword, annotation=dependency_response),
+        ],
+        return_annotation=_returned(endpoint),
+    )
+    set_responder(handler, EventResponder(sse, settings))
+    return handler
+
+
+async def _request(request: Request) -> Request:
+    return request
+
+
+def _returned(endpoint: Callable[..., Any]) -> Any:
+    try:
+        return typing.get_type_hints(endpoint).get("return", inspect.Signature.empty)
+    except NameError:
+        return inspect.Signature.empty
+
+
+def _is_stream(annotation: Any) -> bool:
+    if annotation is EventStream:
+        return True
+    return any(_is_stream(each) for each in typing.get_args(annotation))
+
+
+async def _provided(request: Request, response: Response) -> EventStream | None:
+    stream: EventStream | None = request.scope.get(STREAM)
+    if stream is not None:
+        # What other dependencies set there, before or after this, is added when the head is sent.
+        stream.headers_of = response
+    return stream

@@ -1,0 +1,60 @@
+"""Problems in a FastAPI application: for Headwater's own routes, or for all of them.
+
+An application's own handler always decides first, whoever raised the error.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exception_handlers import (
+    http_exception_handler,
+    request_validation_exception_handler,
+)
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from headwater.errors import PositionError, SourceUnavailableError
+from headwater.web.problems import (
+    decided_by_application,
+    internal_problem,
+    problem_of,
+    unexpected_problem,
+    validation_problem,
+)
+
+__all__ = ["install_problems", "own_problem"]
+
+# What FastAPI installs by itself.
+_DEFAULTS: tuple[Any, ...] = (http_exception_handler, request_validation_exception_handler)
+
+
+def own_problem(error: Exception, app: Any) -> Response | None:
+    """What a route of Headwater answers for an error; None where the application decides."""
+    if decided_by_application(error, app, _DEFAULTS):
+        return None
+    if isinstance(error, RequestValidationError):
+        return validation_problem(error.errors())
+    return problem_of(error) or unexpected_problem(app)
+
+
+def install_problems(app: FastAPI) -> None:
+    """Answer all errors of ``app`` with problems, but for those that it has a handler for."""
+    for kind in (
+        HTTPException,
+        RequestValidationError,
+        PositionError,
+        SourceUnavailableError,
+        Exception,
+    ):
+        present = app.exception_handlers.get(kind)
+        if present is None or present in _DEFAULTS:
+            app.add_exception_handler(kind, _answer)
+
+
+async def _answer(_: Request, error: Exception) -> Response:
+    if isinstance(error, RequestValidationError):
+        return validation_problem(error.errors())
+    return problem_of(error) or internal_problem()

@@ -1,0 +1,97 @@
+"""Models of what a feed answers, for OpenAPI: its page, and the events of its stream."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
+
+from headwater.feeds.feed import Feed
+from headwater.web.pair import FeedDeclaration
+
+__all__ = ["events_model", "page_model"]
+
+
+class ResetData(BaseModel):
+    """Why a position cannot be resumed."""
+
+    reason: Literal["expired", "unknown"]
+
+
+class ErrorData(BaseModel):
+    """Why the stream ends."""
+
+    status: int
+
+
+class KeyData(BaseModel):
+    """The key of an item that left."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+def page_model(declaration: FeedDeclaration) -> type[BaseModel]:
+    """The model of a page."""
+    fields: dict[str, Any] = {
+        declaration.feed.collection: (
+            list[declaration.item],  # type: ignore[name-defined]
+            Field(description="The items, oldest first."),
+        ),
+        "start": (str, Field(description="Where the page begins: `before` takes it.")),
+        "position": (str, Field(description="Where the page ends: `after` takes it.")),
+        "has_more": (
+            bool,
+            Field(description="Further items: newer ones with `after`, older ones otherwise."),
+        ),
+    }
+    if declaration.keyed:
+        fields["removed"] = (
+            list[dict[str, Any]],
+            Field(
+                default=[],
+                description="With `after`: keys of items that left; applied before the items.",
+            ),
+        )
+    return create_model(
+        f"{_title(declaration.feed.event)}Page", __config__=ConfigDict(extra="forbid"), **fields
+    )
+
+
+def events_model(declaration: FeedDeclaration, page: type[BaseModel]) -> Any:
+    """One model of all events of a feed's stream, a branch for each name."""
+    feed = declaration.feed
+    branches = [_event(feed, "snapshot", page), _event(feed, feed.event, declaration.item)]
+    if declaration.keyed:
+        branches.append(_event(feed, f"{feed.event}_removed", KeyData))
+    branches += [
+        _event(feed, "reset", ResetData, with_id=False),
+        _event(feed, "error", ErrorData, with_id=False),
+    ]
+    branch: Any = Union[tuple(branches)]  # noqa: UP007 - their number is not known here
+    union: Any = Annotated[branch, Field(discriminator="event")]
+    return create_model(
+        f"{_title(feed.event)}Events",
+        __base__=RootModel[union],
+        __doc__="One event of the stream.",
+    )
+
+
+def _event(feed: Feed, name: str, data: Any, *, with_id: bool = True) -> type[BaseModel]:
+    fields: dict[str, Any] = {"event": (Literal[name], ...), "data": (data, ...)}
+    if with_id:
+        fields["id"] = (str, Field(description="A position to resume from."))
+    title = _title(feed.event) + ("" if name == feed.event else _title(name)) + "Event"
+    return create_model(title, __config__=ConfigDict(json_schema_extra=_as_text), **fields)
+
+
+def _as_text(schema: dict[str, Any]) -> None:
+    """On the wire ``data`` is text that holds JSON (OpenAPI 3.2, 4.14.3)."""
+    schema["properties"]["data"] = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": schema["properties"]["data"],
+    }
+
+
+def _title(name: str) -> str:
+    return "".join(part.title() for part in name.replace("-", "_").split("_"))

@@ -1,0 +1,365 @@
+"""A feed's two halves on plain ASGI: what both answer, once a framework has found the source.
+
+A framework's adapter runs guards and the feed's function, which give the source. Everything after
+that stands here: pages, tags, long-polls and streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headwater.delivery.feed_stream import FeedStream, open_feed
+from headwater.delivery.stream import EVENT_STREAM_HEADERS
+from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
+from headwater.feeds.feed import Feed
+from headwater.feeds.source import Page, Place, Source
+from headwater.web.asgi import Connection, Receive, Scope, Send, Sending, last_event_id
+from headwater.web.incoming import Incoming
+from headwater.web.live import Live
+from headwater.web.paging import Paging
+from headwater.web.problems import Problem
+from headwater.web.rights import Verdict
+
+__all__ = [
+    "Asked",
+    "FeedDeclaration",
+    "PageHalf",
+    "StreamHalf",
+    "refuse_stream",
+    "send_response",
+]
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+# Answers whose tag is remembered, for each feed.
+_REMEMBERED = 4096
+# Milliseconds after which a stream's client comes back when the storage is away.
+_STORAGE_RETRY = 2000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeedDeclaration:
+    """What both halves of a feed have in common.
+
+    Attributes:
+        feed: names and encoding.
+        item: the model of one item.
+        keyed: items replace earlier ones with the same key, and can leave.
+    """
+
+    feed: Feed
+    item: Any
+    keyed: bool
+
+    def accept(self, source: object) -> Source:
+        """The source that a feed's function returned. Raises DeclarationError for anything else."""
+        name = self.feed.name
+        if not isinstance(source, Source):
+            raise DeclarationError(
+                f"feed {name!r}: its handler returned {type(source).__name__}; a Source is "
+                "needed, such as Table(...).where(...), log.topic(...) or Poll(...)(...)"
+            )
+        if source.keyed and not self.keyed:
+            raise DeclarationError(
+                f"feed {name!r}: its source is keyed; declare it with feed(..., keyed=True)"
+            )
+        return source
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    """One request for a feed, once its source is known and its dependencies are closed.
+
+    Attributes:
+        headers: what guards and dependencies have set, lower-case names.
+        name: equal for requests whose rights are the same question.
+        recheck: checks the right again.
+        subjects: on whose behalf; see ``identify``.
+        rechecks: as ``Rights`` had it before any guard ran.
+    """
+
+    scope: Scope
+    receive: Receive
+    send: Sending
+    source: Source
+    paging: Paging
+    headers: Headers
+    name: Hashable
+    recheck: Callable[[], Awaitable[Verdict]]
+    subjects: tuple[str, ...]
+    rechecks: int
+
+
+async def send_response(
+    send: Send, status: int, headers: Headers, body: bytes = b"", *, head: bool = False
+) -> None:
+    """Send a whole response; its headers alone for ``head``."""
+    length = (b"content-length", b"%d" % len(body))
+    has_length = status != 304 and all(name != b"content-length" for name, _ in headers)
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [*headers, *([length] if has_length else [])],
+        }
+    )
+    await send({"type": "http.response.body", "body": b"" if head else body})
+
+
+async def refuse_stream(send: Send, reason: str, retry: int, *, head: bool = False) -> None:
+    """Answer a stream that cannot be opened just now, so that its client comes back by itself.
+
+    WHATWG HTML, 9.2.3: any status but 200 ends an EventSource for good. So it is 200, with the
+    time to come back, the reason as a comment, and the end of the body.
+
+    Arguments:
+        reason: one line.
+        retry: milliseconds until the client is to come back.
+    """
+    seconds = str(max(1, -(-retry // 1000))).encode()
+    headers = (*EVENT_STREAM_HEADERS, (b"retry-after", seconds))
+    body = f"retry: {retry}\n: {reason}\n\n".encode()
+    await send_response(send, 200, headers, body, head=head)
+
+
+class _Half:
+    """What both halves share.
+
+    Attributes:
+        declaration: the feed.
+        common: kept for ``RememberedRequest``.
+    """
+
+    streams = False
+
+    def __init__(self, declaration: FeedDeclaration) -> None:
+        self.declaration = declaration
+        self.common: dict[str, Any] = {}
+
+    async def _locate(self, source: Source, token: str) -> tuple[Place, str]:
+        """The place of a token, and its epoch."""
+        position = self.declaration.feed.parse(token)
+        return await source.locate(position.epoch, position.place), position.epoch
+
+
+class PageHalf(_Half):
+    """The REST half: ``GET /api/{resource}/{action}``."""
+
+    def __init__(self, declaration: FeedDeclaration) -> None:
+        super().__init__(declaration)
+        self._tags: dict[Hashable, tuple[Hashable, str]] = {}
+
+    async def answer(self, live: Live, asked: Asked) -> None:
+        """Send the page. Raises PositionError and SourceUnavailableError before anything is sent.
+
+        A request that waits is held to its right like a stream: it ends when that is lost.
+        """
+        source, paging = asked.source, asked.paging
+        held = _if_none_match(asked.scope)
+        body, tag = b"", ""
+        revision: Hashable | None = None
+        if held is not None and not paging.wait:
+            # A client that polls has the answer already, most of the time.
+            revision = await source.revision()
+        name = (source.identity, paging.limit, paging.after, paging.before)
+        if revision is not None:
+            then, tag = self._tags.get(name, (None, ""))
+            if then != revision or not _matches(held, tag):
+                tag = ""
+        if not tag:
+            page = await self._read(live, asked)
+            if page is None:
+                return
+            body, tag = self._encode(page, source, paging)
+            if revision is not None:
+                self._remember(name, revision, tag)
+        headers = [(b"etag", tag.encode()), *asked.headers]
+        if all(name != b"cache-control" for name, _ in headers):
+            # What a user may see is not for shared caches, and is out of date at once.
+            headers.append((b"cache-control", b"private, no-cache"))
+        head = asked.scope["method"] == "HEAD"
+        if _matches(held, tag):
+            await send_response(asked.send, 304, headers)
+        else:
+            headers.insert(0, (b"content-type", b"application/json"))
+            await send_response(asked.send, 200, headers, body, head=head)
+
+    async def _read(self, live: Live, asked: Asked) -> Page | None:
+        """The page that is asked for; None when the client has left."""
+        source, paging = asked.source, asked.paging
+        token = paging.after if paging.before is None else paging.before
+        if token is None:
+            page = await source.page(paging.limit)
+            if paging.wait and not page.changes:
+                if await _Poll(live, asked).wait(page.end) is None:
+                    return None
+                page = await source.page(paging.limit)
+            return page
+        place, epoch = await self._locate(source, token)
+        if paging.before is not None:
+            page = await source.page(paging.limit, before=place)
+        elif paging.wait:
+            waited = await _Poll(live, asked).wait(place)
+            if waited is None:
+                return None
+            page = waited
+        else:
+            page = await source.page(paging.limit, after=place)
+        if page.epoch != epoch:
+            # The storage was replaced meanwhile.
+            raise PositionError(token, "unknown")
+        return page
+
+    def _encode(self, page: Page, source: Source, paging: Paging) -> tuple[bytes, str]:
+        feed = self.declaration.feed
+        body = feed.body(page, removals=source.keyed and paging.after is not None)
+        # One position is that of different bodies: what callers may see differs, and may change.
+        digest = hashlib.blake2s(body, digest_size=8).hexdigest()
+        return body, f'"{feed.position(page.epoch, page.end)}.{digest}.{paging.limit}"'
+
+    def _remember(self, name: Hashable, revision: Hashable, tag: str) -> None:
+        known = self._tags
+        known.pop(name, None)
+        known[name] = (revision, tag)
+        if len(known) > _REMEMBERED:
+            del known[next(iter(known))]
+
+
+class _Poll:
+    """A REST request that waits for an item. It holds a right, as a stream does.
+
+    Attributes:
+        ended: the wait is over.
+        lease: the right that it holds.
+    """
+
+    def __init__(self, live: Live, asked: Asked) -> None:
+        self.ended = False
+        self.lease: Any = None
+        self._live = live
+        self._asked = asked
+        self._refused: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
+
+    async def wait(self, place: Place) -> Page | None:
+        """The page after ``place``, once it holds something or the time is over.
+
+        None when the client has left. Raises Problem when the right was lost.
+        """
+        asked, live = self._asked, self._live
+        counters = live.hub.streams.counters
+        counters.waiting += 1
+        live.rights.hold(self, asked.name, asked.recheck, asked.subjects, asked.rechecks)
+        incoming = Incoming(asked.receive)
+        paging = asked.paging
+        waiting = asyncio.ensure_future(
+            live.hub.wait(asked.source, place, paging.wait, paging.limit)
+        )
+        leaving = asyncio.ensure_future(incoming.until_gone())
+        ends: set[asyncio.Future[Any]] = {waiting, leaving, self._refused}
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if self._refused.done():
+                raise _refusal(*self._refused.result())
+            return await waiting if waiting.done() else None
+        finally:
+            self.ended = True
+            counters.waiting -= 1
+            for each in (waiting, leaving):
+                each.cancel()
+            await asyncio.wait({waiting, leaving})
+            if self.lease is not None:
+                self.lease.release(self)
+
+    def fail(self, status: int) -> None:
+        """The right was lost."""
+        self._end(status, 0)
+
+    def dismiss(self, retry: int) -> None:
+        """The caller may go on with other items: the next request gets them."""
+        self._end(503, retry)
+
+    def _end(self, status: int, retry: int) -> None:
+        if not self._refused.done():
+            self._refused.set_result((status, retry))
+
+
+def _refusal(status: int, retry: int) -> Problem:
+    sentence = {
+        401: "The session has ended: sign in again.",
+        403: "The right to this feed was lost.",
+    }.get(status, "What this caller may see has changed: ask again.")
+    return Problem(
+        status, sentence, headers={"Retry-After": str(-(-retry // 1000))} if retry else None
+    )
+
+
+class StreamHalf(_Half):
+    """The SSE half: ``GET /api/{resource}/{action}/stream``."""
+
+    streams = True
+
+    async def answer(self, live: Live, asked: Asked) -> None:
+        """Open the stream and stay until it has ended or has taken its connection over."""
+        head = asked.scope["method"] == "HEAD"
+        retry = live.drain_retry()
+        if retry is not None:
+            live.counters.refused += 1
+            await refuse_stream(asked.send, "the server is shutting down", retry, head=head)
+        elif head:
+            await send_response(asked.send, 200, (*EVENT_STREAM_HEADERS, *asked.headers), head=True)
+        else:
+            try:
+                connection, stream = await self._open(live, asked)
+            except SourceUnavailableError as error:
+                await refuse_stream(
+                    asked.send, f"{error.source} cannot be read just now", _STORAGE_RETRY
+                )
+                return
+            await connection.hold(stream)
+
+    async def _open(self, live: Live, asked: Asked) -> tuple[Connection, FeedStream]:
+        source, paging = asked.source, asked.paging
+        resume = last_event_id(asked.scope) or paging.after
+        before: Place | None = None
+        if resume is None and paging.before is not None:
+            try:
+                before, _ = await self._locate(source, paging.before)
+            except PositionError:
+                # What cannot be resumed is answered in the stream, as for every other position.
+                resume = paging.before
+        hub = live.hub
+        channel = await hub.hold(self.declaration.feed, source)
+        try:
+            opening = await open_feed(channel, limit=paging.limit, resume=resume, before=before)
+            asked.send.begun = True
+            connection = Connection(asked.scope, asked.receive, asked.send.direct, held=True)
+            stream = FeedStream(
+                connection.sender,
+                hub.streams,
+                channel,
+                limit=paging.limit,
+                heartbeat=live.heartbeat,
+            )
+            stream.headers = asked.headers
+            stream.begin(opening)
+        finally:
+            hub.release(channel)
+        live.rights.hold(stream, asked.name, asked.recheck, asked.subjects, asked.rechecks)
+        return connection, stream
+
+
+def _if_none_match(scope: Scope) -> str | None:
+    found = [value for name, value in scope["headers"] if name == b"if-none-match"]
+    return b",".join(found).decode("latin-1") if found else None
+
+
+def _matches(header: str | None, tag: str) -> bool:
+    """RFC 9110, 13.1.2: weak comparison, a list or ``*``."""
+    if header is None:
+        return False
+    known = [part.strip().removeprefix("W/") for part in header.split(",")]
+    return tag in known or "*" in known

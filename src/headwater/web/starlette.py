@@ -1,0 +1,300 @@
+"""Headwater for Starlette alone: a pair is two Starlette routes, a guard is a plain function.
+
+live = LiveRoutes()
+app = Starlette(routes=[Mount("/api", routes=live.routes)], lifespan=live.lifespan)
+"""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
+
+from headwater.errors import DeclarationError, MissingExtraError
+
+try:
+    from starlette.concurrency import run_in_threadpool
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+except ImportError as error:  # pragma: no cover - only without the extra
+    raise MissingExtraError("fastapi", "starlette") from error
+
+from headwater.delivery.event_stream import EventStream
+from headwater.eventlog.interface import EventLog
+from headwater.feeds.feed import DEFAULT_LIMIT, Feed, encode_plain
+from headwater.feeds.source import Source
+from headwater.protocol import Comment, Event
+from headwater.web.asgi import SSE, Receive, Scope, Send, Sending
+from headwater.web.identity import identify
+from headwater.web.live import SHARED, HubFace, Settings, Shared
+from headwater.web.pair import FeedDeclaration, PageHalf, StreamHalf
+from headwater.web.problems import (
+    Problem,
+    decided_by_application,
+    problem_of,
+    serve_with_problems,
+    unexpected_problem,
+    validation_problem,
+)
+from headwater.web.responders import (
+    BEGIN,
+    ONLY_PLAN,
+    STREAM,
+    EventResponder,
+    FeedResponder,
+    Responder,
+)
+from headwater.web.rights import RECHECK, RememberedRequest, Verdict, verdict_of
+
+__all__ = [
+    "SSE",
+    "Comment",
+    "Event",
+    "EventStream",
+    "LiveRoutes",
+    "Problem",
+    "Source",
+    "identify",
+]
+
+Guard = Callable[[Request], Awaitable[object] | object]
+FeedFunction = TypeVar(
+    "FeedFunction",
+    bound=Callable[[Request], Source] | Callable[[Request], Awaitable[Source]],
+)
+StreamFunction = TypeVar("StreamFunction", bound=Callable[[Request, Any], Awaitable[Any]])
+
+_RESULT = "headwater.result"
+
+
+class LiveRoutes(HubFace):
+    """Starlette routes that stream, and feeds that are pairs of them.
+
+    Its arguments are those of ``LiveRouter`` of the same names, and mean the same.
+
+    Attributes:
+        routes: for ``Starlette(routes=...)`` or ``Mount(routes=...)``.
+    """
+
+    def __init__(
+        self,
+        *,
+        heartbeat: float | Shared | None = SHARED,
+        recheck: float | Shared = SHARED,
+        write_timeout: float | Shared = SHARED,
+        io_uring: bool | Shared = SHARED,
+        log: EventLog | Shared = SHARED,
+    ) -> None:
+        frame = traceback.extract_stack(limit=2)[0]
+        self._settings = Settings(
+            f"LiveRoutes() in {frame.filename}, line {frame.lineno},",
+            heartbeat=heartbeat,
+            recheck=recheck,
+            write_timeout=write_timeout,
+            io_uring=io_uring,
+            log=log,
+        )
+        self.routes: list[Route] = []
+
+    def lifespan(self, app: object) -> AbstractAsyncContextManager[None]:
+        """For ``Starlette(lifespan=...)``, or to be entered in a lifespan of yours."""
+        return self._settings.lifespan(app)
+
+    def feed(
+        self,
+        path: str,
+        *,
+        encode: Callable[[Any], bytes] = encode_plain,
+        collection: str = "items",
+        event: str = "item",
+        guards: Sequence[Guard] = (),
+        keyed: bool = False,
+        limit: int = DEFAULT_LIMIT,
+        retry: int = 2000,
+        name: str | None = None,
+    ) -> Callable[[FeedFunction], FeedFunction]:
+        """Declare a feed: ``GET {path}`` and ``GET {path}/stream``.
+
+        The decorated function is given the request and returns the ``Source`` to show. It is asked
+        again while a stream lives, after its guards.
+
+        Arguments:
+            encode: an item as JSON; ``headwater.web.items.encoder_of(Model, name)`` makes one of a
+                pydantic model.
+            guards: functions of the request, called before anything else of it is looked at. They
+                raise HTTPException or Problem for a caller that may not pass.
+            name: what positions are bound to; the path by default.
+
+        The others are as for ``LiveRouter.feed``.
+        """
+        if not path.startswith("/") or path.endswith(("/", "/stream")):
+            raise DeclarationError(
+                f"feed {path!r}: a path such as '/logs' is needed; '/stream' is added by itself"
+            )
+        if any(route.path == path for route in self.routes):
+            raise DeclarationError(f"feed {path!r} is declared twice: give one another path")
+        feed = Feed(
+            name or path,
+            collection=collection,
+            event=event,
+            encode=encode,
+            limit=limit,
+            retry=retry,
+        )
+        declaration = FeedDeclaration(feed, None, keyed)
+
+        def declare(call: FeedFunction) -> FeedFunction:
+            async def source(request: Request) -> Source:
+                return declaration.accept(await _called(call, request))
+
+            for half, suffix in ((PageHalf(declaration), ""), (StreamHalf(declaration), "/stream")):
+                responder = FeedResponder(half, self._settings)
+                endpoint = _Endpoint(responder, guards, source)
+                self.routes.append(Route(path + suffix, endpoint, methods=["GET"]))
+            return call
+
+        return declare
+
+    def stream(
+        self,
+        path: str,
+        *,
+        sse: SSE | None = None,
+        guards: Sequence[Guard] = (),
+        methods: Sequence[str] = ("GET",),
+    ) -> Callable[[StreamFunction], StreamFunction]:
+        """Declare a route that streams: the function is given the request and the stream.
+
+        With ``SSE(kind="dual")`` the stream is None where JSON is asked for, and the function
+        returns a Starlette response; so it may with ``kind="manual"``.
+        """
+        options = sse or SSE()
+
+        def declare(call: StreamFunction) -> StreamFunction:
+            handler: Callable[[Request, Any], Awaitable[Any]] = call
+            if not inspect.iscoroutinefunction(handler):
+                raise DeclarationError(f"{path}: a function that streams must be `async def`")
+
+            async def run(request: Request) -> Any:
+                stream = request.scope.get(STREAM)
+                if stream is not None:
+                    request.scope[BEGIN]()
+                return await handler(request, stream)
+
+            endpoint = _Endpoint(EventResponder(options, self._settings), guards, run)
+            self.routes.append(Route(path, endpoint, methods=list(methods)))
+            return call
+
+        return declare
+
+
+class _Result:
+    """What a function came to. As ``responders.Planned``."""
+
+    dependency_headers: Sequence[tuple[bytes, bytes]] = ()
+    background = None
+
+    def __init__(self, result: Any) -> None:
+        self.result = result
+
+
+class _Endpoint:
+    """An ASGI application: guards, then a function, then its responder."""
+
+    def __init__(
+        self,
+        responder: Responder,
+        guards: Sequence[Guard],
+        call: Callable[[Request], Awaitable[Any]],
+    ) -> None:
+        self.responder = responder
+        self._guards = tuple(guards)
+        self._call = call
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def serve(send: Sending) -> None:
+            await self.responder.serve(_Call(self, scope, receive, send))
+
+        await serve_with_problems(serve, _own_problem, scope, receive, send)
+
+    async def run(self, request: Request, errors: Sequence[dict[str, Any]] = ()) -> Any:
+        """The guards, then the function."""
+        for each in self._guards:
+            await _called(each, request)
+        if errors:
+            raise _InvalidRequestError(errors)
+        if request.scope.get(ONLY_PLAN) or (
+            RECHECK in request.scope and isinstance(self.responder, EventResponder)
+        ):
+            return None
+        return await self._call(request)
+
+
+class _Call:
+    """One request on its way. As ``responders.Call``."""
+
+    def __init__(self, endpoint: _Endpoint, scope: Scope, receive: Receive, send: Sending) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.recheck = _Recheck(endpoint, scope)
+        self._endpoint = endpoint
+
+    async def plan(
+        self,
+        receive: Receive | None = None,
+        send: Send | None = None,
+        *,
+        errors: Sequence[dict[str, Any]] = (),
+    ) -> _Result | None:
+        """Run the guards and the function; a response that it returns is sent."""
+        receive, send = receive or self.receive, send or self.send
+        result = await self._endpoint.run(Request(self.scope, receive, send), errors)
+        if isinstance(result, Response):
+            await result(self.scope, receive, send)
+            return None
+        return _Result(result)
+
+
+class _Recheck:
+    """Runs the guards, and a feed's function, again. As ``responders.Rechecking``."""
+
+    __slots__ = ("_endpoint", "remembered")
+
+    def __init__(self, endpoint: _Endpoint, scope: Scope) -> None:
+        self.remembered = RememberedRequest(scope, endpoint.responder.common)
+        self._endpoint = endpoint
+
+    async def __call__(self) -> tuple[Verdict, Any]:
+        async def run(scope: Scope, receive: Receive, _: Send) -> None:
+            scope[_RESULT] = await self._endpoint.run(Request(scope, receive))
+
+        try:
+            _, scope = await self.remembered.run(run)
+        except HTTPException as error:
+            return verdict_of(error.status_code), None
+        return None, scope[_RESULT]
+
+
+class _InvalidRequestError(Exception):
+    def __init__(self, errors: Sequence[dict[str, Any]]) -> None:
+        super().__init__(errors)
+        self.errors = errors
+
+
+def _own_problem(error: Exception, app: Any) -> Response | None:
+    if decided_by_application(error, app):
+        return None
+    if isinstance(error, _InvalidRequestError):
+        return validation_problem(error.errors)
+    return problem_of(error) or unexpected_problem(app)
+
+
+async def _called(call: Callable[[Request], Any], request: Request) -> Any:
+    if inspect.iscoroutinefunction(call):
+        return await call(request)
+    return await run_in_threadpool(call, request)
