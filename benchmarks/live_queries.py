@@ -141,9 +141,12 @@ async def write(engine: AsyncEngine, statement: Any) -> None:
 
 
 async def measured(
-    name: str, rounds: int, before: Callable[[int], Awaitable[Any]], act: Callable[[], Awaitable[Any]],
+    name: str,
+    rounds: int,
+    before: Callable[[int], Awaitable[Any]],
+    act: Callable[[], Awaitable[Any]],
     count: Callable[[], int],
-) -> None:  # fmt: skip
+) -> None:
     times, cpus, changes, statements = [], [], 0, 0
     for number in range(rounds):
         await before(number)
@@ -169,16 +172,21 @@ async def reads(engine: AsyncEngine, live: LiveQuery, orders: int, rounds: int) 
     async def on(statement: Any) -> None:
         await write(engine, statement)
 
+    def line(number: int, **values: int) -> Any:
+        return sa.update(Line).where(Line.id == 50 + number).values(**values)
+
+    def customer(number: int, name: str) -> Any:
+        return sa.update(Customer).where(Customer.id == number).values(name=name)
+
+    new = 2 * orders
     cases: list[tuple[str, int, Callable[[int], Any]]] = [
-        ("a line updated", rounds, lambda n: sa.update(Line).where(Line.id == 50 + n).values(total=n)),
-        ("a line moved", rounds, lambda n: sa.update(Line).where(Line.id == 50 + n).values(order_id=orders - n)),
-        ("an order inserted", rounds, lambda n: sa.insert(Order).values(id=2 * orders + n, customer_id=9)),
-        ("an order deleted", rounds, lambda n: sa.delete(Order).where(Order.id == 2 * orders + n)),
-        ("a customer of 10 orders renamed", rounds,
-         lambda n: sa.update(Customer).where(Customer.id == 50 + n).values(name=f"x{n}")),
-        (f"a customer of {orders // 10} orders renamed", 3,
-         lambda n: sa.update(Customer).where(Customer.id == 1).values(name=f"x{n}")),
-    ]  # fmt: skip
+        ("a line updated", rounds, lambda n: line(n, total=n)),
+        ("a line moved", rounds, lambda n: line(n, order_id=orders - n)),
+        ("an order inserted", rounds, lambda n: sa.insert(Order).values(id=new + n, customer_id=9)),
+        ("an order deleted", rounds, lambda n: sa.delete(Order).where(Order.id == new + n)),
+        ("a customer of 10 orders renamed", rounds, lambda n: customer(50 + n, f"x{n}")),
+        (f"a customer of {orders // 10} orders renamed", 3, lambda n: customer(1, f"x{n}")),
+    ]
     await measured("nothing changed", rounds, nothing, follower.poll, lambda: follower.statements)
     for name, times, statement in cases:
         await measured(
@@ -196,35 +204,31 @@ async def reads(engine: AsyncEngine, live: LiveQuery, orders: int, rounds: int) 
     await measured("the whole query again", 3, nothing, again, lambda: follower.statements)
 
 
-async def streams(engine: AsyncEngine, live: LiveQuery, numbers: list[int], rounds: int) -> None:
-    for number in numbers:
-        hub, feed = Hub(), Feed("orders", collection="orders", event="order")
-        clients = [StreamClient(feed) for _ in range(number)]
-        counted = Follower(engine, live)
-        for at, client in enumerate(clients):
-            await client.connect(hub, live.where(tenant=at % TENANTS))
-            client.sender.take()
+async def streams(engine: AsyncEngine, live: LiveQuery, number: int, rounds: int) -> None:
+    hub, feed = Hub(), Feed("orders", collection="orders", event="order")
+    clients = [StreamClient(feed) for _ in range(number)]
+    counted = Follower(engine, live)
+    for at, client in enumerate(clients):
+        await client.connect(hub, live.where(tenant=at % TENANTS))
+        client.sender.take()
+
+    async def seen() -> int:
+        while not clients[0].sender.data:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        return sum(len(client.sender.take()) for client in clients)
+
+    async def before(n: int) -> None:
         # A customer of the first tenant, which has streams in any case.
-        first = TENANTS
+        name = f"s{number}-{n}"
+        await write(engine, sa.update(Customer).where(Customer.id == TENANTS).values(name=name))
 
-        async def seen() -> int:
-            while not clients[0].sender.data:
-                await asyncio.sleep(0)
-            await asyncio.sleep(0.01)
-            return sum(len(client.sender.take()) for client in clients)
-
-        async def before(n: int) -> None:
-            name = f"s{number}-{n}"
-            statement = sa.update(Customer).where(Customer.id == first).values(name=name)
-            await write(engine, statement)
-
-        await measured(
-            f"a customer renamed, {number} streams", rounds, before, seen,
-            lambda: counted.statements,
-        )  # fmt: skip
-        for client in clients:
-            client.leave()
-        await hub.close()
+    await measured(
+        f"a customer renamed, {number} streams", rounds, before, seen, lambda: counted.statements
+    )
+    for client in clients:
+        client.leave()
+    await hub.close()
 
 
 async def writers(engine: AsyncEngine, rows: int) -> None:
@@ -238,7 +242,7 @@ async def writers(engine: AsyncEngine, rows: int) -> None:
         ]  # fmt: skip
         for what, statement in cases:
             async with engine.begin() as connection:
-                began = time.perf_counter()
+                began, cpu = time.perf_counter(), time.process_time()
                 if statement is None:
                     given = [
                         {"id": 10_000_000 + n, "order_id": 1 + n, "total": n} for n in range(rows)
@@ -247,15 +251,19 @@ async def writers(engine: AsyncEngine, rows: int) -> None:
                 else:
                     ones = [{"one": 10_000_000 + n} for n in range(rows)]
                     await connection.execute(statement, ones)
-                took = time.perf_counter() - began
-            print(f"  {name:22} {what:26} {1_000_000 * took / rows:6.1f} us a row")
+                took, cpu = time.perf_counter() - began, time.process_time() - cpu
+            each = 1_000_000 / rows
+            print(
+                f"  {name:22} {what:26} {each * took:6.1f} us, {each * cpu:6.1f} us CPU here, a row"
+            )
 
 
 async def run(engine: AsyncEngine, asked: argparse.Namespace) -> None:
     live = LiveQuery(engine, query(), key=["id"], where=["tenant"])
     await fill(engine, asked.orders)
     await reads(engine, live, asked.orders, asked.rounds)
-    await streams(engine, live, asked.streams, asked.rounds)
+    for number in asked.streams:
+        await streams(engine, live, number, asked.rounds)
     await writers(engine, asked.rows)
 
 

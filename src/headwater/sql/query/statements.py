@@ -68,9 +68,13 @@ class Statements:
             *self._now(changed, form, low, high),
             *self._then(gone, form, low, high),
         ]
-        every = sa.union(*branches).subquery("affected") if len(branches) > 1 else None
-        if every is None:
-            every = branches[0].distinct().subquery("affected")
+        if len(branches) == 1:
+            # DISTINCT would make SQLite go through the query's tables in the order of the keys.
+            nothing = [
+                sa.cast(sa.null(), kind).label(f"key_{at}") for at, kind in enumerate(self._kinds)
+            ]
+            branches.append(sa.select(*nothing).where(sa.false()))
+        every = sa.union(*branches).subquery("affected")
         keys = [every.c[f"key_{at}"] for at in range(len(self._key))]
         return sa.select(*keys).order_by(*map(self._sorted, keys)).limit(KEYS)
 
@@ -194,11 +198,12 @@ class Statements:
             return None
 
         conditions = [visitors.replacement_traverse(each, {}, moved) for each in way.conditions]
-        return (
-            sa.select(sa.literal(1))
-            .select_from(*(columns[one] for one in way.occurrences))
-            .where(*conditions)
-        )
+        first, *others = (columns[one] for one in way.occurrences)
+        joined: Any = first
+        for other in others:
+            # The conditions are in WHERE; with affects= there may be none.
+            joined = sa.join(joined, other, sa.true())
+        return sa.select(sa.literal(1)).select_from(joined).where(*conditions)
 
     def _past(self, way: Way, gone: Any) -> dict[Occurrence, Any]:
         """The occurrences, of these the rows that are gone."""
