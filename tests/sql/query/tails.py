@@ -12,6 +12,7 @@ from headwater.errors import PositionError
 from headwater.feeds.source import EVERYTHING, Filter
 from headwater.sql.model import tracking_of
 from headwater.sql.query.derivation import Derivation
+from headwater.sql.query.first_rows import FirstRows
 from headwater.sql.query.look import PostgreSQLLooker, SQLiteLooker
 from headwater.sql.query.place import QueryPlace
 from headwater.sql.query.poll import Poll, Queries
@@ -70,10 +71,17 @@ class Tail:
 
     def _poll(self, connection: sa.Connection) -> None:
         place = self._parsed()
-        poll = Poll(self.queries, connection, place, self.filter, chunk=self.pick.randint(1, 5))
+        limited = self.queries.derivation.limit is not None
+        every = self.filter == EVERYTHING
+        if limited:
+            poll = FirstRows(self.queries, connection, place, None if every else self.filter)
+        else:
+            poll = Poll(self.queries, connection, place, self.filter, chunk=self.pick.randint(1, 5))
         if poll.look.epoch != self.epoch:
             raise PositionError(str(place), "unknown")
         stop = self.pick.randint(1, 6) if self.pick.random() < 0.5 else None
+        if limited and every:
+            stop = None  # a place in a window is of that window alone
         sent = 0
         for chunk in poll.affected():
             for one in chunk:
@@ -104,6 +112,8 @@ class Tail:
         wanted = EVERYTHING
         if self.tenant is not None:
             wanted = Filter.of(**{next(iter(self.queries.derivation.filters)): self.tenant})
+        if self.queries.derivation.limit is not None:
+            return dict(self.queries.first(connection, wanted))
         return dict(self.queries.newest(connection, wanted, 100_000, None))
 
     def explain(self, expected: dict[Any, Any]) -> str:

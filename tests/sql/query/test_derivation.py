@@ -229,6 +229,15 @@ def test_a_constant_is_part_of_a_unique_key():
     assert derive(query, affects=[Setting])
 
 
+def test_the_first_rows_are_those_of_recorded_columns():
+    query = select(Order.id, Customer.name).join(Order.customer)
+    found = derive(query.order_by(Order.placed.desc().nulls_last(), Customer.name).limit(50))
+    assert found.limit == 50
+    assert [one.name for one in found.order] == ["placed", "name"]
+    assert "placed" in links(found)["orders"]
+    assert "LIMIT" not in str(found.select)
+
+
 def test_order_is_left_out():
     assert "ORDER BY" not in str(derive(select(Order.id).order_by(Order.placed)).select)
 
@@ -243,8 +252,21 @@ def test_tables_without_a_condition_may_be_named():
 # Refused
 
 REFUSED = {
-    "limit": (select(Order.id).limit(3), "LIMIT and OFFSET"),
-    "offset": (select(Order.id).offset(3), "LIMIT and OFFSET"),
+    "limit without order": (select(Order.id).limit(3), "LIMIT without order_by"),
+    "limit of too many": (select(Order.id).order_by(Order.id).limit(9999), "1 to 1000"),
+    "limit of groups": (
+        select(Order.id, func.count().label("n")).group_by(Order.id).order_by(Order.id).limit(3),
+        r"LIMIT with group_by\(\)",
+    ),
+    "limit by an expression": (
+        select(Order.id).order_by(func.lower(Order.status)).limit(3),
+        "plain columns",
+    ),
+    "limit with a sub-query": (
+        select(Order.id).where(Order.lines.any()).order_by(Order.id).limit(3),
+        "LIMIT with the condition",
+    ),
+    "offset": (select(Order.id).offset(3), "OFFSET"),
     "window": (select(Order.id, func.row_number().over().label("n")), "window function"),
     "full join": (select(Order.id).join(Line, full=True), "FULL JOIN"),
     "text in where": (select(Order.id).where(sa.text("1=1")), "text"),
@@ -288,6 +310,15 @@ REFUSED = {
     "not in with nulls": (
         select(Order.id).where(Order.id.not_in(select(Line.product_id))),
         "may be NULL",
+    ),
+    "not in of a null": (
+        select(Order.id).where(Order.placed.not_in(select(Line.total))),
+        "NOT IN of orders.placed, which may be NULL",
+    ),
+    "not in of an outer join": (
+        select(Order.id).outerjoin(Line).where(Line.total.not_in(select(Line.total)))
+        .group_by(Order.id),
+        "NOT IN of lines.total",
     ),
     "generated column as a link": (
         select(Customer.id).where(Customer.upper_name == "X"),

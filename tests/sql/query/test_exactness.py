@@ -29,7 +29,8 @@ class Run:
         for number, derivation in enumerate(self.world.queries):
             made = queries_of(derivation, self.dialect, number)
             self.tails += [
-                Tail(made, self.pick, None, filtered=False),
+                # A query with LIMIT has a window for each tenant.
+                Tail(made, self.pick, derivation.limit and 0, filtered=False),
                 Tail(made, self.pick, self.pick.randrange(4), filtered=False),
                 Tail(made, self.pick, self.pick.randrange(4), filtered=True),
             ]
@@ -80,6 +81,7 @@ class Run:
             resets=sum(tail.resets for tail in self.tails),
             early=sum(tail.early for tail in self.tails),
             queries=len(self.world.queries),
+            limited=sum(query.limit is not None for query in self.world.queries),
             tried=self.world.tried,
             segments=max(tail.segments for tail in self.tails),
         )

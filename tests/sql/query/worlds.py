@@ -116,7 +116,7 @@ class World:
         keys = self.keys(core)
         tenant = pick.choice(core).c.a.label("tenant")
         columns = [*keys, tenant]
-        how = pick.choice(["plain", "plain", "group", "group", "having", "distinct"])
+        how = pick.choice(["plain", "first", "first", "group", "group", "having", "distinct"])
         if how == "distinct":
             one = pick.choice(core)
             keys = [one.c.a.label("k0"), pick.choice(core).c.a.label("k1")]
@@ -124,10 +124,21 @@ class World:
             return self.derived(select.select_from(joined).where(*wheres), ["k0", "k1"], ["k1"])
         for at in range(pick.choice([0, 0, 1])):
             columns.append(self.scalar(core if how != "plain" else [*core, *outer]).label(f"s{at}"))
-        if how == "plain":
+        if how in ("plain", "first"):
             for at, one in enumerate([*core, *outer]):
                 columns += [one.c.b.label(f"b{at}"), one.c.label.label(f"l{at}")]
             select = sa.select(*columns).select_from(joined).where(*wheres)
+            if how == "first":
+                plain = [
+                    one.c.a > pick.randrange(2) for one in pick.sample(core, pick.randint(0, 1))
+                ]
+                select = sa.select(*columns).select_from(joined).where(*plain)
+                some = [pick.choice(core).c[pick.choice(["a", "b", "label"])] for _ in range(2)]
+                order = [c.desc() if pick.random() < 0.5 else c for c in some]
+                limited = select.order_by(*order).limit(pick.randint(1, 4))
+                made = self.derived(limited, [k.name for k in keys], ["tenant"])
+                if made is not None:
+                    return made
             return self.derived(select, [k.name for k in keys], ["tenant"])
         some = pick.sample(core, pick.randint(1, len(core)))
         keys = self.keys(some)

@@ -10,11 +10,13 @@ import sqlalchemy as sa
 
 from headwater.errors import DeclarationError
 from headwater.sql.query.functions import has_aggregate
+from headwater.sql.query.limits import difference, limit_of
+from headwater.sql.query.pieces import renamed
 from headwater.sql.query.scopes import Condition, Occurrence, Scope, Scopes
 from headwater.sql.query.uniqueness import Column, closure, determined
 from headwater.sql.tracking import CHANGE, ORDER, SINCE
 
-__all__ = ["Derivation", "Way"]
+__all__ = ["Derivation", "Ordered", "Way"]
 
 # Types whose values Python and both databases put in the same order.
 _ORDERED = (sa.Integer, sa.String, sa.Uuid, sa.Date, sa.DateTime)
@@ -34,6 +36,21 @@ class Way:
     start: Occurrence | None
     occurrences: tuple[Occurrence, ...]
     conditions: tuple[sa.ColumnElement[bool], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """One element of ORDER BY: a column, perhaps descending.
+
+    Attributes:
+        element: the whole of it over the column of the occurrence's alias.
+        original: as the query has it.
+    """
+
+    occurrence: Occurrence
+    name: str
+    element: Any
+    original: Any
 
 
 class Derivation:
@@ -56,6 +73,8 @@ class Derivation:
         links: by table, its columns whose change may move a row of the query.
         certain: the links alone say which rows there are. Otherwise, as with NOT EXISTS or HAVING,
             a client may be sent a removal of a row that it never had.
+        limit: only the first so many rows, for each value of the filters; None for all.
+        order: by these columns of the core; rows that are equal in them by the key.
 
     Raises DeclarationError.
     """
@@ -76,8 +95,9 @@ class Derivation:
             )
         if not key:
             raise DeclarationError("key= must name at least one column of the query")
-        _check_limit(select)
-        self.select = select.order_by(None)
+        self.limit = limit_of(select)
+        ordered = difference(select, select.order_by(None)) if self.limit is not None else []
+        self.select = select.order_by(None).limit(None)
         self._grouped = difference(self.select, self.select.group_by(None))
         self.names = _names_of(self.select)
         self._scopes = Scopes(self.select)
@@ -97,8 +117,11 @@ class Derivation:
                 f"affects= names {', '.join(sorted(t.name for t in unread))}, which the query does "
                 "not read"
             )
+        self.order = [self._ordered(element) for element in ordered]
         self.links = self._links()
         self.certain = self._is_certain()
+        if self.limit is not None:
+            self._check_limited()
 
     def _plain(self, name: str, argument: str) -> Column:
         if name not in self.names:
@@ -240,6 +263,31 @@ class Derivation:
                 "affects="
             )
 
+    def _ordered(self, element: Any) -> Ordered:
+        base = element
+        while isinstance(base, (sa.UnaryExpression, sa.sql.elements.Grouping)):
+            base = base.element
+        column = self._scopes.column(base)
+        if column is None or column[0].scope is not self._scopes.root:
+            raise DeclarationError(
+                f"with LIMIT a query is ordered by plain columns of inner-joined tables, not by "
+                f"{element}: store it in a column, or use one that is there"
+            )
+        return Ordered(*column, renamed(element, self._scopes.names), element)
+
+    def _check_limited(self) -> None:
+        if self._group is not None or self.select.compare(self.select.distinct()):
+            raise DeclarationError(
+                "LIMIT with group_by() or distinct() cannot be derived: use a correlated scalar "
+                "sub-query for each aggregate"
+            )
+        for condition in self._scopes.root.conditions:
+            if condition.expression is None or not self._usable(condition, self._scopes.root):
+                raise DeclarationError(
+                    f"LIMIT with the condition {condition.original} cannot be derived: use "
+                    "conditions on plain columns of inner-joined tables"
+                )
+
     def _is_certain(self) -> bool:
         root = self._scopes.root
         return self._group is None and all(
@@ -254,7 +302,8 @@ class Derivation:
                 if condition.expression is not None and self._usable(condition, scope):
                     for occurrence, name in condition.columns:
                         found[occurrence.table].add(name)
-        for occurrence, name in (*self.key.values(), *self.filters.values()):
+        sorted_by = [(one.occurrence, one.name) for one in self.order]
+        for occurrence, name in (*self.key.values(), *self.filters.values(), *sorted_by):
             found[occurrence.table].add(name)
         for table, names in found.items():
             for name in sorted(names):
@@ -262,29 +311,9 @@ class Derivation:
         return {table: tuple(sorted(names)) for table, names in found.items()}
 
 
-def difference(select: sa.Select[Any], less: sa.Select[Any]) -> list[Any]:
-    """The parts of a SELECT that another one, made from it, has no more."""
-    left = [id(child) for child in less.get_children()]
-    found = []
-    for child in select.get_children():
-        if id(child) in left:
-            left.remove(id(child))
-        else:
-            found.append(child)
-    return found
-
-
 def _check_names(names: Sequence[str], argument: str) -> None:
     if isinstance(names, str):
         raise DeclarationError(f"{argument}={names!r} is one name; give a list: [{names!r}]")
-
-
-def _check_limit(select: sa.Select[Any]) -> None:
-    if difference(select, select.limit(None)) or difference(select, select.offset(None)):
-        raise DeclarationError(
-            "LIMIT and OFFSET cannot be derived: leave them out, the client says how many items "
-            "it wants"
-        )
 
 
 def _names_of(select: sa.Select[Any]) -> dict[str, str]:

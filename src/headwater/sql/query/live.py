@@ -85,6 +85,17 @@ class LiveQuery:
                 )
         return QuerySource(self, Filter.of(**equalities))
 
+    def check_window(self, wanted: Filter) -> None:
+        """Raises DeclarationError for a filter that is not one window of a query with LIMIT."""
+        allowed = sorted(self.reader.derivation.filters)
+        if self.reader.derivation.limit is None:
+            return
+        if [[name for name, _ in each] for each in wanted.any_of] != [allowed]:
+            raise DeclarationError(
+                f"the {self.name} keeps its first rows for each value of {', '.join(allowed)}: "
+                "where() must name one value of each, or declare the query without where="
+            )
+
     async def trim(self, *, max_age: timedelta, grace: float = GRACE) -> int:
         """Remove the former links of the query's tables that are older than ``max_age``.
 
@@ -141,6 +152,7 @@ class QuerySource(Source):
     async def page(
         self, limit: int, *, after: Place | None = None, before: Place | None = None
     ) -> Page:
+        self.query.check_window(self.filter)
         page = await self.query.reader.page(self.filter, limit, after=after, before=before)
         if before is None:
             self.origin.reach(page.end)

@@ -18,6 +18,7 @@ __all__ = [
     "Names",
     "Occurrence",
     "Scope",
+    "bare",
     "clauses_of",
     "is_plain",
     "renamed",
@@ -185,7 +186,14 @@ def strict_operand(operand: Any, names: Names) -> frozenset[Occurrence]:
     return frozenset()
 
 
+def bare(element: Any) -> Any:
+    """An element without its label and its parentheses."""
+    while isinstance(element, (sa.Label, sa.sql.elements.Grouping)):
+        element = element.element
+    return element
+
+
 def is_plain(operand: Any) -> bool:
-    while isinstance(operand, (sa.Label, sa.sql.elements.Grouping)):
-        operand = operand.element
+    """Whether it is a column of a table."""
+    operand = bare(operand)
     return isinstance(operand, sa.ColumnClause) and operand.table is not None

@@ -112,6 +112,10 @@ class QueryPlace:
         later = [one for one in self.segments if one.bound is None or one.bound > key]
         return QueryPlace(_merged([Segment(key, seen), *later]), key)
 
+    def with_last(self, key: Key) -> QueryPlace:
+        """The same place of a client that was sent the change of this key last."""
+        return QueryPlace(self.segments, key, self.start)
+
     def _bounds(self, other: QueryPlace) -> list[Key | None]:
         bounds = {one.bound for one in (*self.segments, *other.segments) if one.bound is not None}
         return [*sorted(bounds), None]

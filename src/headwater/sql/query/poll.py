@@ -91,6 +91,47 @@ class Queries:
         )
         return dict(self._read(result))
 
+    def among(
+        self, connection: sa.Connection, look: Look, seen: Any, keys: Sequence[Key]
+    ) -> set[Key]:
+        """Which of these keys are affected."""
+        if not keys or not (look.changed or look.gone):
+            return set()
+        query = self.statements.affected(look.changed, look.gone, among=True)
+        values = self.looker.moments.values(seen) | {"keys": self._listed(keys)}
+        return {tuple(row) for row in connection.execute(query, values)}
+
+    def touched(self, connection: sa.Connection, look: Look, seen: Any) -> list[Filter]:
+        """The filters, of a query with LIMIT, whose first rows may have changed."""
+        if not self.derivation.filters:
+            return [EVERYTHING]
+        query = self.statements.touched(look.changed, look.gone)
+        rows = connection.execute(query, self.looker.moments.values(seen))
+        # No filter is NULL.
+        return [
+            Filter.of(**dict(zip(self.derivation.filters, row, strict=True)))
+            for row in rows
+            if None not in row
+        ]
+
+    def first(self, connection: sa.Connection, wanted: Filter) -> list[tuple[Key, Values]]:
+        """The first rows of a query with LIMIT, in its order."""
+        form, values = form_of(wanted)
+        return list(self._read(connection.execute(self.statements.first(form), values)))
+
+    def first_held(
+        self, connection: sa.Connection, look: Look, seen: Any, wanted: Filter
+    ) -> dict[Key, Values]:
+        """The keys of those in the snapshot, with their values by name and those of the filters."""
+        form, values = form_of(wanted)
+        among = frozenset(one.table for one in self.derivation.core.occurrences)
+        query = self.statements.first_held(look.gone & among, form)
+        rows = connection.execute(query, values | self.looker.moments.values(seen))
+        return {
+            tuple(row[: self.width]): dict(zip(self._held, row[self.width :], strict=True))
+            for row in rows
+        }
+
     def newest(
         self, connection: sa.Connection, wanted: Filter, count: int, below: Key | None
     ) -> list[tuple[Key, Values]]:

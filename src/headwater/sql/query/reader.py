@@ -21,7 +21,9 @@ from headwater.sql.postgresql.connections import describe_server, ensure_first_c
 from headwater.sql.postgresql.snapshot import NOTHING
 from headwater.sql.postgresql.triggers import channel
 from headwater.sql.postgresql.watch import watch_channel
+from headwater.sql.query.changes import change_for, changes_of, item_of
 from headwater.sql.query.derivation import Derivation
+from headwater.sql.query.first_rows import FirstRows
 from headwater.sql.query.look import Look, Looker, PostgreSQLLooker, SQLiteLooker
 from headwater.sql.query.place import Counters, Key, QueryPlace, Segment
 from headwater.sql.query.poll import CHUNK, Affected, Poll, Queries
@@ -114,7 +116,7 @@ class QueryReader:
         except BaseException:
             await self.close()
             raise
-        changes = [change for one in found for change in _changes(one, self.derivation)]
+        changes = [change for one in found for change in changes_of(self.derivation, one)]
         if poll.done:
             await self.close()
             return ChangeBatch(changes, poll.end, False, poll.retiring)
@@ -141,6 +143,8 @@ class QueryReader:
         if after is not None:
             return await self._after(wanted, limit, _own(after))
         below = None if before is None else _own(before).start
+        if self.derivation.limit is not None:
+            return await self._first(wanted, limit, below)
         async with self._connected() as connection:
             look = await connection.run_sync(self._look, None)
             rows = await connection.run_sync(self._queries.newest, wanted, limit + 1, below)
@@ -150,7 +154,22 @@ class QueryReader:
             nothing = NOTHING if isinstance(self._looker, PostgreSQLLooker) else self._no_counters
             upper = (Segment(None, nothing),)
             end = QueryPlace((Segment(shown[-1][0], look.now), *upper) if shown else upper)
-        changes = [self._item(end, row) for _, row in shown]
+        changes = [item_of(self.derivation, end, row) for _, row in shown]
+        start = QueryPlace.at_once(look.now, shown[0][0] if shown else below)
+        return Page(changes, start, end, len(rows) > limit, look.epoch)
+
+    async def _first(self, wanted: Filter, limit: int, below: Key | None) -> Page:
+        """A page of the first rows of a query with LIMIT; the first one is shown last."""
+        async with self._connected() as connection:
+            look = await connection.run_sync(self._look, None)
+            rows = await connection.run_sync(self._queries.first, wanted)
+        if below is not None:
+            keys = [key for key, _ in rows]
+            # A page whose beginning has left the window has nothing before it.
+            rows = rows[keys.index(below) + 1 :] if below in keys else []
+        shown = rows[:limit][::-1]
+        end = QueryPlace.at_once(look.now)
+        changes = [item_of(self.derivation, end, row) for _, row in shown]
         start = QueryPlace.at_once(look.now, shown[0][0] if shown else below)
         return Page(changes, start, end, len(rows) > limit, look.epoch)
 
@@ -160,16 +179,14 @@ class QueryReader:
         first: Key | None = None
         more = False
         async with self._connected() as connection:
-            poll = await connection.run_sync(
-                lambda sync: Poll(self._queries, sync, place, wanted, chunk=chunk)
-            )
+            poll = await connection.run_sync(self._begin, place, wanted, chunk)
             affected = poll.affected()
             while not more:
                 found = await connection.run_sync(lambda _: next(affected, None))
                 if found is None:
                     break
                 for one in found:
-                    change = self._change(one, wanted)
+                    change = change_for(self.derivation, one, wanted)
                     if change is None:
                         continue
                     if len(changes) == limit:
@@ -236,23 +253,6 @@ class QueryReader:
         async with self.translated(), self.engine.begin() as connection:
             yield connection
 
-    # Changes
-
-    def _item(self, place: QueryPlace | None, row: Any) -> Change:
-        key = {name: row[name] for name in self.derivation.key}
-        return Change(place, row, row, key=key)
-
-    def _change(self, one: Affected, wanted: Filter) -> Change | None:
-        """What a client with this filter is sent of a key."""
-        place = one.place if one.place.speakable else None
-        if one.row is not None:
-            return self._item(place, one.row)
-        for held in one.held:
-            if wanted.matches(held):
-                key = {name: held[name] for name in self.derivation.key}
-                return Change(place, held, removed=True, key=key)
-        return None
-
     # Connections
 
     def _look(self, connection: sa.Connection, place: QueryPlace | None) -> Look:
@@ -297,7 +297,16 @@ class QueryReader:
 
     def poll(self, connection: sa.Connection, place: QueryPlace, chunk: int) -> Poll:
         """Begin a poll for all filters."""
+        if self.derivation.limit is not None:
+            return FirstRows(self._queries, connection, place, None)
         return Poll(self._queries, connection, place, EVERYTHING, chunk=chunk)
+
+    def _begin(
+        self, connection: sa.Connection, place: QueryPlace, wanted: Filter, chunk: int
+    ) -> Poll:
+        if self.derivation.limit is not None:
+            return FirstRows(self._queries, connection, place, wanted)
+        return Poll(self._queries, connection, place, wanted, chunk=chunk)
 
     @property
     def _no_counters(self) -> Counters:
@@ -355,18 +364,6 @@ class _OpenPoll:
         if connection is not None:
             async with self._reader.translated():
                 await connection.close()
-
-
-def _changes(one: Affected, derivation: Derivation) -> Iterator[Change]:
-    """What clients of any filter may be sent of a key."""
-    place = one.place if one.place.speakable else None
-    row = one.row
-    for held in one.held:
-        if row is None or any(held[name] != row[name] for name in derivation.filters):
-            key = {name: held[name] for name in derivation.key}
-            yield Change(place, held, removed=True, key=key, values_now=row)
-    if row is not None:
-        yield Change(place, row, row, key={name: row[name] for name in derivation.key})
 
 
 def _last_place(changes: Sequence[Change]) -> Any:

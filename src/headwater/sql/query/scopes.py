@@ -19,6 +19,7 @@ from headwater.sql.query.pieces import (
     Names,
     Occurrence,
     Scope,
+    bare,
     clauses_of,
     is_plain,
     renamed,
@@ -155,7 +156,8 @@ class Scopes:
                 if inner is not None:
                     nested = True
                     if id(inner) not in self._seen:
-                        self._check_nulls(one, inner, top=one is element)
+                        if one is not element or one.operator is not operators.in_op:
+                            self._check_nulls(one, inner, scope, names)
                         self._nested(inner, scope, names, one.left)
                     left.append(one.left)
                     continue
@@ -183,15 +185,21 @@ class Scopes:
                     Condition(equal, frozenset(columns | more), strict, compared)
                 )
 
-    def _check_nulls(self, one: Any, select: sa.Select[Any], *, top: bool) -> None:
-        selected: Any = next(iter(select.selected_columns))
-        while isinstance(selected, sa.Label):
-            selected = selected.element
-        may_be_null = not isinstance(selected, sa.Column) or bool(selected.nullable)
-        if may_be_null and not (top and one.operator is operators.in_op):
+    def _check_nulls(self, one: Any, select: sa.Select[Any], scope: Scope, names: Names) -> None:
+        """With a NULL on either side, rows that no condition leads to decide what NOT IN is."""
+        selected = bare(next(iter(select.selected_columns)))
+        if not isinstance(selected, sa.Column) or selected.nullable:
             raise DeclarationError(
                 f"NOT IN over {selected}, which may be NULL, cannot be derived, because one NULL "
                 "changes every row: use ~exists() with a condition, or a column that is not null"
+            )
+        left = bare(one.left)
+        known = isinstance(left, sa.Column) and not left.nullable
+        if not known or names.occurrence(left).scope not in scope.closure():
+            raise DeclarationError(
+                f"NOT IN of {left}, which may be NULL, cannot be derived, because a NULL is in no "
+                "empty sub-query either: use ~exists() with a condition, or a column that is not "
+                "null of an inner-joined table"
             )
 
     # Which scopes need which

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.sql import visitors
 
 from headwater.feeds.source import Filter
-from headwater.sql.query.derivation import Derivation, Way
+from headwater.sql.query.derivation import Derivation, Ordered, Way
 from headwater.sql.query.moments import Moments
 from headwater.sql.query.scopes import Occurrence
 from headwater.sql.tracking import CHANGE, SINCE
@@ -20,6 +20,8 @@ __all__ = ["KEYS", "Form", "Statements", "form_of"]
 
 Query: TypeAlias = "sa.Select[Any]"
 Columns: TypeAlias = "Mapping[Occurrence, Any]"
+# What is selected of a way over these columns.
+Pick: TypeAlias = "Callable[[Way, Columns], Query]"
 # The names that each conjunction of a filter has, without the values.
 Form: TypeAlias = tuple[tuple[str, ...], ...]
 
@@ -45,6 +47,9 @@ class Statements:
         self.holders = lru_cache(_KEPT)(self._holders)
         self.rows = lru_cache(_KEPT)(self._rows)
         self.newest = lru_cache(_KEPT)(self._newest)
+        self.touched = lru_cache(_KEPT)(self._touched)
+        self.first = lru_cache(_KEPT)(self._first)
+        self.first_held = lru_cache(_KEPT)(self._first_held)
 
     # What may have changed
 
@@ -55,6 +60,7 @@ class Statements:
         form: Form = ((),),
         low: bool = False,
         high: bool = False,
+        among: bool = False,
     ) -> sa.Select[Any]:
         """The keys, ascending, that a change since the snapshot leads to.
 
@@ -63,11 +69,10 @@ class Statements:
             gone: those with rows that are gone.
             form: only keys that match such a filter then or now.
             low, high: only keys above ``low_0``… and up to ``high_0``….
+            among: only keys of ``keys``.
         """
-        branches = [
-            *self._now(changed, form, low, high),
-            *self._then(gone, form, low, high),
-        ]
+        pick = partial(self._keys, form=form, low=low, high=high, among=among)
+        branches = [*self._now(changed, pick), *self._then(gone, pick)]
         if len(branches) == 1:
             # DISTINCT would make SQLite go through the query's tables in the order of the keys.
             nothing = [
@@ -78,34 +83,41 @@ class Statements:
         keys = [every.c[f"key_{at}"] for at in range(len(self._key))]
         return sa.select(*keys).order_by(*map(self._sorted, keys)).limit(KEYS)
 
-    def _now(self, changed: frozenset[sa.Table], form: Form, low: bool, high: bool) -> list[Query]:
+    def _touched(
+        self, changed: frozenset[sa.Table], gone: frozenset[sa.Table]
+    ) -> sa.CompoundSelect[Any]:
+        """The values of the filters of keys that a change leads to, then or now."""
+        branches = [*self._now(changed, self._filters), *self._then(gone, self._filters)]
+        if len(branches) == 1:
+            branches *= 2
+        return sa.union(*branches)
+
+    def _now(self, changed: frozenset[sa.Table], pick: Pick) -> list[Query]:
         found = []
         for way in self._derivation.ways:
             start = way.start
             if start is not None and start.table in changed:
                 lacks = self._moments.lacks(start.column(CHANGE), self._names[start.table])
-                found.append(self._keys(way, _present(way), form, low, high).where(lacks))
+                found.append(pick(way, _present(way)).where(lacks))
         return found
 
-    def _then(self, gone: frozenset[sa.Table], form: Form, low: bool, high: bool) -> list[Query]:
+    def _then(self, gone: frozenset[sa.Table], pick: Pick) -> list[Query]:
         wanted: dict[tuple[frozenset[Occurrence], frozenset[Occurrence]], Way] = {}
         for way in self._derivation.ways:
             if way.start is not None and way.start.table in gone:
                 others = [o for o in way.occurrences if o.table in gone and o is not way.start]
                 if 2 ** len(others) > _MOST_BRANCHES:
-                    return self._then_at_once(gone, form, low, high)
+                    return self._then_at_once(gone, pick)
                 for some in _subsets(others):
                     wanted[frozenset(way.occurrences), frozenset({way.start, *some})] = way
         if len(wanted) > _MOST_BRANCHES:
-            return self._then_at_once(gone, form, low, high)
+            return self._then_at_once(gone, pick)
         return [
-            self._keys(way, self._past(way, some), form, low, high).where(*self._had(way, some))
+            pick(way, self._past(way, some)).where(*self._had(way, some))
             for (_, some), way in wanted.items()
         ]
 
-    def _then_at_once(
-        self, gone: frozenset[sa.Table], form: Form, low: bool, high: bool
-    ) -> list[Query]:
+    def _then_at_once(self, gone: frozenset[sa.Table], pick: Pick) -> list[Query]:
         found = []
         for way in self._derivation.ways:
             if way.start is not None and way.start.table in gone:
@@ -113,10 +125,19 @@ class Statements:
                 for one in way.occurrences:
                     if one is not way.start:
                         columns[one] = self._either(one, gone)
-                found.append(self._keys(way, columns, form, low, high))
+                found.append(pick(way, columns))
         return found
 
-    def _keys(self, way: Way, columns: Columns, form: Form, low: bool, high: bool) -> Query:
+    def _filters(self, way: Way, columns: Columns) -> Query:
+        filters = [
+            columns[one].c[column].label(f"filter_{at}")
+            for at, (one, column) in enumerate(self._derivation.filters.values())
+        ]
+        return self._joined(way, columns).with_only_columns(*filters)
+
+    def _keys(
+        self, way: Way, columns: Columns, *, form: Form, low: bool, high: bool, among: bool
+    ) -> Query:
         keys = [columns[one].c[name] for one, name in self._key]
         raw = [self._raw(key, at).label(f"key_{at}") for at, key in enumerate(keys)]
         query = self._joined(way, columns).with_only_columns(*raw)
@@ -125,6 +146,8 @@ class Statements:
             conditions.append(self._compared(keys, "low", above=True))
         if high:
             conditions.append(self._compared(keys, "high", above=False))
+        if among:
+            conditions.append(self._among([self._raw(key, at) for at, key in enumerate(keys)]))
         return query.where(*conditions)
 
     # Who may have had it
@@ -145,7 +168,7 @@ class Statements:
         way = self._derivation.core
         return self._held(way, {one: self._either(one, gone) for one in way.occurrences}).distinct()
 
-    def _held(self, way: Way, columns: Columns) -> Query:
+    def _held(self, way: Way, columns: Columns, *, among: bool = True) -> Query:
         keys = [columns[one].c[name] for one, name in self._key]
         raw = [self._raw(key, at).label(f"key_{at}") for at, key in enumerate(keys)]
         filters = [
@@ -154,6 +177,8 @@ class Statements:
         ]
         typed = [key.label(f"held_{at}") for at, key in enumerate(keys)]
         query = self._joined(way, columns).with_only_columns(*raw, *typed, *filters)
+        if not among:
+            return query
         return query.where(self._among([self._raw(key, at) for at, key in enumerate(keys)]))
 
     # The rows as they are
@@ -173,6 +198,47 @@ class Statements:
         return query.order_by(*(key.desc() for key in keys)).limit(
             sa.bindparam("count", type_=sa.Integer)
         )
+
+    # The first rows of a query with LIMIT
+
+    def _first(self, form: Form) -> Query:
+        """The first rows, in order."""
+        order = [one.original for one in self._derivation.order]
+        query = self._own(form).order_by(*order, *self._own_keys())
+        return query.limit(self._derivation.limit)
+
+    def _first_held(self, gone: frozenset[sa.Table], form: Form) -> Query:
+        """The keys of the first rows in the snapshot, with their values by name and filters."""
+        derivation, way = self._derivation, self._derivation.core
+        among = [one for one in way.occurrences if one.table in gone]
+        branches = []
+        for some in _subsets(among) if 2 ** len(among) <= _MOST_BRANCHES else [None]:
+            if some is None:
+                columns = {one: self._either(one, gone) for one in way.occurrences}
+            else:
+                columns = self._past(way, some)
+            query = self._held(way, columns, among=False).add_columns(
+                *(
+                    columns[each.occurrence].c[each.name].label(f"order_{at}")
+                    for at, each in enumerate(derivation.order)
+                )
+            )
+            if some is not None:
+                query = query.where(*self._had(way, set(some)))
+            order = [
+                _over(each, columns[each.occurrence].c[each.name]) for each in derivation.order
+            ]
+            keys = [columns[one].c[name] for one, name in self._key]
+            raw = [self._raw(key, at) for at, key in enumerate(keys)]
+            query = query.where(self._matches(form, columns)).order_by(*order, *raw)
+            branches.append(sa.select(query.limit(derivation.limit).subquery()))
+        every: Any = branches[0].subquery("held")
+        if len(branches) > 1:
+            every = sa.union_all(*branches).subquery("held")
+        order = [_over(each, every.c[f"order_{at}"]) for at, each in enumerate(derivation.order)]
+        keys = [every.c[f"key_{at}"] for at in range(len(self._key))]
+        shown = [column for column in every.c if not column.name.startswith("order_")]
+        return sa.select(*shown).order_by(*order, *keys).limit(derivation.limit)
 
     def _own(self, form: Form) -> Query:
         derivation = self._derivation
@@ -291,6 +357,16 @@ def _form_condition(form: Form, columns: Mapping[str, Any]) -> sa.ColumnElement[
         ]
         every.append(sa.and_(sa.true(), *each))
     return sa.or_(sa.false(), *every)
+
+
+def _over(each: Ordered, column: Any) -> Any:
+    """An element of the order over another column."""
+    own = each.occurrence.column(each.name)
+
+    def moved(element: Any, **_: Any) -> Any:
+        return column if element is own else None
+
+    return visitors.replacement_traverse(each.element, {}, moved)
 
 
 def _present(way: Way) -> dict[Occurrence, Any]:
