@@ -96,34 +96,42 @@ class Writer:
         return sa.delete(Order).where(Order.id == order)
 
 
-@pytest.mark.parametrize("seed", range(2))
-async def test_every_client_ends_with_its_rows_and_never_hears_of_others(engine, seed):
-    query = orders(engine)
+async def follow(engine, seed, steps):
+    """Clients that come and go, to two processes, while a writer writes."""
     feed = Feed("orders", collection="orders", event="order")
-    hub, writer, pick = Hub(), Writer(engine, seed), random.Random(seed)
+    sides = [(Hub(), orders(engine)) for _ in range(2)]
+    writer, pick = Writer(engine, seed), random.Random(seed)
     clients = [TenantClient(feed, tenant) for tenant in (*TENANTS, *TENANTS, None)]
 
     def slow():
         sender = MemorySender()
-        sender.room = pick.choice([None, 1, 300])
+        sender.room = pick.choice([None, None, 1, 300])
         return sender
+
+    async def connect(client):
+        hub, query = pick.choice(sides)
+        await client.connect(hub, query.where(tenant=client.tenant))
+
+    async def write():
+        for _ in range(pick.randint(1, 4)):
+            await writer.step()
 
     for client in clients:
         client.make_sender = slow
     try:
         for client in clients:
-            await client.connect(hub, query.where(tenant=client.tenant))
-        for _ in range(60):
-            await writer.step()
-            client = pick.choice(clients)
-            roll = pick.random()
-            if roll < 0.3:
+            await connect(client)
+        for _ in range(steps):
+            client, roll = pick.choice(clients), pick.random()
+            if roll < 0.5:
                 client.leave(pick.choice([None, 0, 1, 2]))
-                await asyncio.sleep(0)
-                await client.connect(hub, query.where(tenant=client.tenant))
-            elif roll < 0.6:
+                # As it happens: a page is read while others commit.
+                await asyncio.gather(write(), connect(client))
+            else:
+                await write()
                 client.sender.drain()
                 client.read()
+        _, query = sides[0]
         for client in clients:
             expected = await query.where(tenant=client.tenant).page(500)
             items = {change.item["id"]: dict(change.item) for change in expected.changes}
@@ -133,7 +141,15 @@ async def test_every_client_ends_with_its_rows_and_never_hears_of_others(engine,
                 client.read()
                 return client.items == items
 
-            await until(settled)
+            try:
+                await until(settled)
+            except TimeoutError:
+                wrong = {
+                    key: (client.items.get(key), items.get(key))
+                    for key in {*client.items, *items}
+                    if client.items.get(key) != items.get(key)
+                }
+                raise AssertionError(f"tenant {client.tenant}: {wrong}") from None
         for client in clients:
             assert not client.resets
             if client.tenant is not None:
@@ -142,7 +158,19 @@ async def test_every_client_ends_with_its_rows_and_never_hears_of_others(engine,
     finally:
         for client in clients:
             client.leave()
-        await hub.close()
+        for hub, _ in sides:
+            await hub.close()
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_every_client_ends_with_its_rows_and_never_hears_of_others(engine, seed):
+    await follow(engine, seed, 40)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(100, 120))
+async def test_many_more_clients(engine, seed):
+    await follow(engine, seed, 150)
 
 
 async def test_a_client_of_all_rows_gets_no_removal_of_a_row_that_moves(engine):
@@ -163,3 +191,50 @@ async def test_a_client_of_all_rows_gets_no_removal_of_a_row_that_moves(engine):
         for client in clients:
             client.leave()
         await hub.close()
+
+
+async def test_what_comes_and_goes_between_two_reads_of_the_tail(engine):
+    """A page that is read between them has a row of which the tail never hears."""
+    query, hub = orders(engine), Hub()
+    feed = Feed("orders", collection="orders", event="order")
+    first, second = (TenantClient(feed, 1) for _ in range(2))
+    other = sa.create_engine(str(engine.url).replace("+aiosqlite", ""))
+    armed, came, left = [], [], []
+
+    def before(_connection, _cursor, statement, *_):
+        # A page that looks by itself.
+        if armed and not came and "headwater_links" in statement and "EXISTS" not in statement:
+            came.append("page" if _connection is not None else "later")
+            with other.begin() as connection:
+                connection.execute(sa.insert(Order).values(id=9, customer_id=1))
+
+    def after(_connection, _cursor, statement, *_):
+        # The page's rows were read.
+        if armed and "DESC" in statement and not left:
+            left.append(True)
+            with other.begin() as connection:
+                connection.execute(sa.update(Order).where(Order.id == 9).values(customer_id=2))
+
+    try:
+        await first.connect(hub, query.where(tenant=1))
+        await until(lambda: query.origin.head is not None)
+        sa.event.listen(engine.sync_engine, "before_cursor_execute", before)
+        sa.event.listen(engine.sync_engine, "after_cursor_execute", after)
+        armed.append(True)
+        await second.connect(hub, query.where(tenant=1))
+        assert left
+        if not came:
+            before(None, None, "headwater_links")
+
+        def settled():
+            first.read()
+            second.read()
+            wanted = [1, 2, 3] if came[0] == "page" else [1, 2, 3, 9]
+            return sorted(first.items) == sorted(second.items) == wanted
+
+        await until(settled)
+    finally:
+        first.leave()
+        second.leave()
+        await hub.close()
+        other.dispose()

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import sqlalchemy as sa
 
 from headwater.feeds.source import Filter
+from headwater.sql.query.look import Look
 from headwater.sql.query.place import Key, QueryPlace
 from headwater.sql.query.poll import Affected, Poll, Queries, Values
 
@@ -32,8 +33,9 @@ class FirstRows(Poll):
         connection: sa.Connection,
         place: QueryPlace,
         wanted: Filter | None,
+        now: Look | None = None,
     ) -> None:
-        super().__init__(queries, connection, place)
+        super().__init__(queries, connection, place, now=now)
         self._only = wanted
 
     def affected(self) -> Iterator[Sequence[Affected]]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from dataclasses import dataclass, field
+from collections.abc import Container
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol, Self
 
@@ -69,11 +70,14 @@ class QueryPlace:
         last: the key of the change that the client was sent last, where it is known; not in the
             text.
         start: for the start of a page, its first key: the page before ends just before it.
+        aligned: the tail of this process was at each of its snapshots, so that what the tail
+            delivered goes on from here. Not in the text.
     """
 
     segments: tuple[Segment, ...]
     last: Key | None = field(default=None, compare=False)
     start: Key | None = None
+    aligned: bool = field(default=True, compare=False)
 
     @classmethod
     def at_once(cls, seen: Any, start: Key | None = None) -> QueryPlace:
@@ -88,7 +92,11 @@ class QueryPlace:
         raise AssertionError("the last segment has no bound")
 
     def includes(self, other: QueryPlace, /) -> bool:
-        return all(self.seen(key).covers(other.seen(key)) for key in self._bounds(other))
+        # What came and went between two reads of the tail, the tail never delivers. A client that
+        # is at a snapshot between them reads on by itself.
+        return self.aligned and all(
+            self.seen(key).covers(other.seen(key)) for key in self._bounds(other)
+        )
 
     def has(self, other: QueryPlace, /) -> bool:
         if other.last is None:
@@ -110,11 +118,16 @@ class QueryPlace:
     def after(self, key: Key, seen: Any) -> QueryPlace:
         """Where it is once it was sent the keys up to this one as they are in a later snapshot."""
         later = [one for one in self.segments if one.bound is None or one.bound > key]
-        return QueryPlace(_merged([Segment(key, seen), *later]), key)
+        return QueryPlace(_merged([Segment(key, seen), *later]), key, aligned=self.aligned)
 
     def with_last(self, key: Key) -> QueryPlace:
         """The same place of a client that was sent the change of this key last."""
-        return QueryPlace(self.segments, key, self.start)
+        return replace(self, last=key)
+
+    def align(self, snapshots: Container[str]) -> QueryPlace:
+        """The same place, aligned if all its snapshots are among these."""
+        aligned = all(str(segment.seen) in snapshots for segment in self.segments)
+        return replace(self, aligned=aligned)
 
     def _bounds(self, other: QueryPlace) -> list[Key | None]:
         bounds = {one.bound for one in (*self.segments, *other.segments) if one.bound is not None}

@@ -13,7 +13,7 @@ one of the two moments. docs/live-queries.md has the whole of it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -175,6 +175,9 @@ class Queries:
 class Poll:
     """What changed between a place and now, on a connection whose transaction begins here.
 
+    Arguments:
+        now: what was seen, if the transaction has begun.
+
     Attributes:
         look: what was seen.
         end: the place of a client that was sent everything.
@@ -189,14 +192,18 @@ class Poll:
         wanted: Filter = EVERYTHING,
         *,
         chunk: int = CHUNK,
+        now: Look | None = None,
     ) -> None:
         self._queries = queries
         self._connection = connection
         self._place = place
         self._wanted = wanted
         self._chunk = chunk
-        queries.looker.begin(connection)
+        if now is None:
+            queries.looker.begin(connection)
         self.look = queries.looker.look(connection, place)
+        if now is not None:
+            self.look = replace(self.look, now=now.now)
         self.end = QueryPlace.at_once(self.look.now)
         self.done = False
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -14,25 +15,32 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError, UsageError
-from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place
+from headwater.feeds.source import EVERYTHING, Filter, Page, Place
 from headwater.sql.faults import unavailable
 from headwater.sql.model import tracking_of
 from headwater.sql.postgresql.connections import describe_server, ensure_first_connection
 from headwater.sql.postgresql.snapshot import NOTHING
 from headwater.sql.postgresql.triggers import channel
 from headwater.sql.postgresql.watch import watch_channel
-from headwater.sql.query.changes import change_for, changes_of, item_of
+from headwater.sql.query.changes import changes_of
 from headwater.sql.query.derivation import Derivation
 from headwater.sql.query.first_rows import FirstRows
 from headwater.sql.query.look import Look, Looker, PostgreSQLLooker, SQLiteLooker
-from headwater.sql.query.place import Counters, Key, QueryPlace, Segment
-from headwater.sql.query.poll import CHUNK, Affected, Poll, Queries
+from headwater.sql.query.open_poll import OpenPoll, ReadPage
+from headwater.sql.query.pages import Pages
+from headwater.sql.query.place import Counters, QueryPlace
+from headwater.sql.query.poll import CHUNK, Poll, Queries
 from headwater.sql.query.trim import LinkTrim
 from headwater.sql.query.watch import CountersWatch, WatchGroup
 from headwater.sql.reader import TRIM_STEP, ChangeBatch, CommitWatch, Head
 from headwater.sql.sqlite.connections import file_of, guard
 
 __all__ = ["QueryReader"]
+
+# Pages that are read between two batches of the tail, which goes on meanwhile for nobody.
+SERVED = 50
+# Snapshots of the tail that are remembered, for clients that return.
+KEPT_SNAPSHOTS = 4096
 
 
 class QueryReader:
@@ -84,17 +92,33 @@ class QueryReader:
         self._queries = Queries(name, derivation, self._looker)
         self._described = engine.dialect.name == "sqlite"
         self._kinds = tuple(self._kind(*column) for column in derivation.key.values())
-        self._open: _OpenPoll | None = None
+        sqlite = isinstance(self._looker, SQLiteLooker)
+        self._pages = Pages(self._queries, self._no_counters if sqlite else NOTHING)
+        self._open: OpenPoll | None = None
+        # While the tail is attached: wakes it. The pages that wait for its next transaction.
+        self._wake: Callable[[], None] | None = None
+        self._waiting: list[tuple[ReadPage, asyncio.Future[Page | None]]] = []
+        self._broken = False
+        # The snapshots that the tail was at lately.
+        self._snapshots: dict[str, None] = {}
 
     def parse(self, text: str) -> QueryPlace:
         """Read the text of a place. Raises PositionError."""
         sqlite = isinstance(self._looker, SQLiteLooker)
-        return QueryPlace.parse(text, self._kinds, len(self._tracking) if sqlite else None)
+        tables = len(self._tracking) if sqlite else None
+        return QueryPlace.parse(text, self._kinds, tables).align(self._snapshots)
+
+    def note(self, look: Look) -> None:
+        """The tail is at this snapshot."""
+        self._snapshots[str(look.now)] = None
+        if len(self._snapshots) > KEPT_SNAPSHOTS:
+            del self._snapshots[next(iter(self._snapshots))]
 
     async def head(self) -> Head:
         """Where the query is now."""
         async with self._connected() as connection:
             look = await connection.run_sync(self._look, None)
+        self.note(look)
         return Head(look.epoch, QueryPlace.at_once(look.now))
 
     async def locate(self, epoch: str, place: QueryPlace) -> None:
@@ -107,14 +131,22 @@ class QueryReader:
     async def batch(self, epoch: str, after: Place, limit: int, /) -> ChangeBatch:
         """The changes after a place, for all filters, for the tail."""
         place = _own(after)
+        if self._broken:
+            # A page may have been read at a snapshot that the tail did not come to.
+            self._broken = False
+            raise PositionError(str(place), "expired")
         poll = self._open
         if poll is None or poll.place is not place:
             await self.close()
-            poll = self._open = _OpenPoll(self, place, min(limit, CHUNK))
+            poll = self._open = OpenPoll(self, place, min(limit, CHUNK))
         try:
             found = await poll.read(epoch)
-        except BaseException:
+            await self._serve(poll)
+        except BaseException as error:
+            self._broken = poll.served and not poll.done
             await self.close()
+            if not isinstance(error, PositionError):
+                self._answer_all(error)
             raise
         changes = [change for one in found for change in changes_of(self.derivation, one)]
         if poll.done:
@@ -137,71 +169,85 @@ class QueryReader:
         after: Place | None = None,
         before: Place | None = None,
     ) -> Page:
-        """As ``Source.page``."""
+        """As ``Source.page``.
+
+        While the tail is attached, a page is read in a transaction of the tail: then the client
+        and the tail are at the same snapshot, and what comes and goes between two snapshots of the
+        tail is nothing that a client has.
+        """
         if limit < 1:
             raise UsageError(f"limit={limit} must be at least 1")
-        if after is not None:
-            return await self._after(wanted, limit, _own(after))
-        below = None if before is None else _own(before).start
-        if self.derivation.limit is not None:
-            return await self._first(wanted, limit, below)
+        if after is None:
+            below = None if before is None else _own(before).start
+            return await self._read(
+                lambda sync, look: self._pages.before(sync, look, wanted, limit, below)
+            )
+        place = _own(after)
+        if place.aligned or self._wake is None:
+            return await self._read(
+                lambda sync, look: self._pages.after(sync, look, wanted, limit, place)
+            )
+        # It may be far behind: the tail must not wait for that.
+        page = await self._alone(
+            lambda sync, look: self._pages.after(sync, look, wanted, limit, place)
+        )
+        left = limit - len(page.changes)
+        if page.has_more or not left:
+            return replace(page, has_more=True)
+        reached = _own(page.end)
+        rest = await self._read(
+            lambda sync, look: self._pages.after(sync, look, wanted, left, reached)
+        )
+        return replace(rest, changes=[*page.changes, *rest.changes], start=page.start)
+
+    async def _read(self, read: ReadPage) -> Page:
+        """Read in the tail's next transaction, or alone if there is no tail."""
+        if self._wake is None:
+            return await self._alone(read)
+        answer: asyncio.Future[Page | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((read, answer))
+        self._wake()
+        page = await answer
+        return await self._alone(read) if page is None else page
+
+    async def _alone(self, read: ReadPage) -> Page:
         async with self._connected() as connection:
             look = await connection.run_sync(self._look, None)
-            rows = await connection.run_sync(self._queries.newest, wanted, limit + 1, below)
-        shown = rows[limit - 1 :: -1] if len(rows) >= limit else rows[::-1]
-        end = QueryPlace.at_once(look.now)
-        if below is not None:
-            nothing = NOTHING if isinstance(self._looker, PostgreSQLLooker) else self._no_counters
-            upper = (Segment(None, nothing),)
-            end = QueryPlace((Segment(shown[-1][0], look.now), *upper) if shown else upper)
-        changes = [item_of(self.derivation, end, row) for _, row in shown]
-        start = QueryPlace.at_once(look.now, shown[0][0] if shown else below)
-        return Page(changes, start, end, len(rows) > limit, look.epoch)
+            page: Page = await connection.run_sync(read, look)
+        return replace(page, end=replace(_own(page.end), aligned=False))
 
-    async def _first(self, wanted: Filter, limit: int, below: Key | None) -> Page:
-        """A page of the first rows of a query with LIMIT; the first one is shown last."""
-        async with self._connected() as connection:
-            look = await connection.run_sync(self._look, None)
-            rows = await connection.run_sync(self._queries.first, wanted)
-        if below is not None:
-            keys = [key for key, _ in rows]
-            # A page whose beginning has left the window has nothing before it.
-            rows = rows[keys.index(below) + 1 :] if below in keys else []
-        shown = rows[:limit][::-1]
-        end = QueryPlace.at_once(look.now)
-        changes = [item_of(self.derivation, end, row) for _, row in shown]
-        start = QueryPlace.at_once(look.now, shown[0][0] if shown else below)
-        return Page(changes, start, end, len(rows) > limit, look.epoch)
+    async def _serve(self, poll: OpenPoll) -> None:
+        """Read the pages that wait, in the transaction of a poll: some, so that it goes on."""
+        waiting, self._waiting = self._waiting[:SERVED], self._waiting[SERVED:]
+        try:
+            while waiting:
+                read, answer = waiting[0]
+                if not answer.done():
+                    found: Page | Exception
+                    try:
+                        found = await poll.page(read)
+                    except (PositionError, UsageError) as error:
+                        found = error
+                    if not answer.done():
+                        _answer(answer, found)
+                waiting.pop(0)
+        except BaseException:
+            self._waiting = [*waiting, *self._waiting]
+            raise
+        if self._waiting and self._wake is not None:
+            self._wake()
 
-    async def _after(self, wanted: Filter, limit: int, place: QueryPlace) -> Page:
-        chunk = min(CHUNK, max(2 * limit, 50))
-        changes: list[Change] = []
-        first: Key | None = None
-        more = False
-        async with self._connected() as connection:
-            poll = await connection.run_sync(self._begin, place, wanted, chunk)
-            affected = poll.affected()
-            while not more:
-                found = await connection.run_sync(lambda _: next(affected, None))
-                if found is None:
-                    break
-                for one in found:
-                    change = change_for(self.derivation, one, wanted)
-                    if change is None:
-                        continue
-                    if len(changes) == limit:
-                        more = True
-                        break
-                    first = one.key if first is None else first
-                    changes.append(change)
-        end: Place = poll.end
-        if more:
-            end = _last_place(changes)
-            if end is None:
-                # It came to too many pieces: a client that is always behind begins anew.
-                raise PositionError(str(place), "expired")
-        start = QueryPlace.at_once(poll.look.now, first)
-        return Page(changes, start, end, more, poll.look.epoch)
+    def _answer_all(self, answer: BaseException | None) -> None:
+        """Answer those that wait with an error; with None they read by themselves."""
+        waiting, self._waiting = self._waiting, []
+        for _, future in waiting:
+            if not future.done():
+                _answer(future, answer)
+
+    async def _detached(self) -> None:
+        self._wake = None
+        self._answer_all(None)
+        await self.close()
 
     def watch_commits(
         self,
@@ -210,6 +256,7 @@ class QueryReader:
         reach: Callable[[Place], None] | None = None,  # noqa: ARG002 - a commit is of one table
     ) -> CommitWatch:
         """As ``TableReader.watch_commits``, for all tables of the query."""
+        self._wake = wake
         watches: list[CommitWatch] = []
         for at, tracking in enumerate(self._tracking.values()):
             if self.engine.dialect.name == "sqlite":
@@ -226,7 +273,7 @@ class QueryReader:
                         writers=self._writers,
                     )
                 )
-        return WatchGroup(watches, self.close)
+        return WatchGroup(watches, self._detached)
 
     async def trim(self, max_age: timedelta, grace: float) -> int:
         """As ``LiveQuery.trim``."""
@@ -301,13 +348,6 @@ class QueryReader:
             return FirstRows(self._queries, connection, place, None)
         return Poll(self._queries, connection, place, EVERYTHING, chunk=chunk)
 
-    def _begin(
-        self, connection: sa.Connection, place: QueryPlace, wanted: Filter, chunk: int
-    ) -> Poll:
-        if self.derivation.limit is not None:
-            return FirstRows(self._queries, connection, place, wanted)
-        return Poll(self._queries, connection, place, wanted, chunk=chunk)
-
     @property
     def _no_counters(self) -> Counters:
         return Counters((0,) * len(self._tracking))
@@ -326,48 +366,13 @@ class QueryReader:
         return str
 
 
-class _OpenPoll:
-    """A poll of the tail, with the transaction that it reads in."""
-
-    def __init__(self, reader: QueryReader, place: QueryPlace, chunk: int) -> None:
-        self.place = place
-        self.done = False
-        self.end = place
-        self.retiring: QueryPlace | None = None
-        self._reader = reader
-        self._chunk = chunk
-        self._connection: AsyncConnection | None = None
-        self._poll: Poll | None = None
-        self._affected: Iterator[Sequence[Affected]] = iter(())
-
-    async def read(self, epoch: str) -> Sequence[Affected]:
-        async with self._reader.translated():
-            if self._connection is None:
-                self._connection = await self._reader.connect()
-                found = await self._connection.run_sync(self._begin, epoch)
-            else:
-                found = await self._connection.run_sync(lambda _: next(self._affected, None))
-        assert self._poll is not None
-        self.done = found is None or self._poll.done
-        return found or ()
-
-    def _begin(self, connection: sa.Connection, epoch: str) -> Sequence[Affected] | None:
-        poll = self._poll = self._reader.poll(connection, self.place, self._chunk)
-        if poll.look.epoch != epoch:
-            raise PositionError(str(self.place), "unknown", "the database is another one")
-        self.end, self.retiring = poll.end, poll.look.retiring
-        self._affected = poll.affected()
-        return next(self._affected, None)
-
-    async def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            async with self._reader.translated():
-                await connection.close()
-
-
-def _last_place(changes: Sequence[Change]) -> Any:
-    return changes[-1].place
+def _answer(future: asyncio.Future[Page | None], answer: Page | BaseException | None) -> None:
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    elif isinstance(answer, BaseException):
+        future.cancel()
+    else:
+        future.set_result(answer)
 
 
 def _place_of(known: Callable[[], Head | None]) -> object:
