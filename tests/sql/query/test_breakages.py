@@ -12,6 +12,7 @@ from headwater.errors import PositionError, SourceUnavailableError
 from headwater.sql.query.live import LiveQuery
 from sql.query.shop import Customer, Line, Order, orders, write
 from sql.query.test_live import shown
+from support.tables import Recorder
 from support.until import until
 
 
@@ -142,6 +143,23 @@ async def test_a_place_in_mid_batch_is_never_taken_for_an_older_one(engine):
     place = await query.where(tenant=2).locate(first.epoch, str(first.end))
     rest = await query.where(tenant=2).page(9, after=place)
     assert shown(rest.changes) == [("gone", 1, 2), (2, "A", 20), (3, "A", 30)]
+
+
+async def test_a_page_that_fails_harms_neither_the_tail_nor_other_pages(postgresql):
+    """PostgreSQL runs no further statement of a transaction with one that failed."""
+    query, sink = orders(postgresql), Recorder()
+    await query.origin.attach(sink)
+    try:
+        pages = [query.where(tenant=tenant).page(9) for tenant in (1, "no number", 2)]
+        one, wrong, two = await asyncio.gather(*pages, return_exceptions=True)
+        assert isinstance(wrong, sa.exc.DBAPIError)
+        assert len(one.changes) == 3
+        assert len(two.changes) == 1
+        await write(postgresql, sa.insert(Order).values(id=9, customer_id=1))
+        await sink.count(1)
+        assert not sink.resets
+    finally:
+        await query.origin.detach()
 
 
 async def test_rows_that_a_replace_deletes_are_removed(engine):

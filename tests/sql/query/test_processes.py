@@ -33,6 +33,13 @@ class Shop(Program):
         return [sys.executable, "-m", "uvicorn", "sql.query.shop_app:app", "--app-dir", str(TESTS),
                 "--port", str(self.port), "--log-level", "warning"]  # fmt: skip
 
+    async def start(self):
+        try:
+            await super().start()
+        except TimeoutError:
+            # On a busy machine the imports alone take longer.
+            await outside(self._up, 60)
+
 
 class Client:
     """Follows one tenant, on whichever server answers, and resumes."""

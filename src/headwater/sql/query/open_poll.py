@@ -81,8 +81,13 @@ class OpenPoll:
         """Read a page in its transaction."""
         assert self._connection is not None and self._poll is not None
         self.served = True
+        connection, look = self._connection, self._poll.look
         async with self._reader.translated():
-            return await self._connection.run_sync(read, self._poll.look)
+            if connection.dialect.name == "sqlite":
+                return await connection.run_sync(read, look)
+            # PostgreSQL would run no further statement of a transaction with one that failed.
+            async with connection.begin_nested():
+                return await connection.run_sync(read, look)
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None

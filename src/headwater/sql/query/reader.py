@@ -226,7 +226,8 @@ class QueryReader:
                     found: Page | Exception
                     try:
                         found = await poll.page(read)
-                    except (PositionError, UsageError) as error:
+                    except Exception as error:
+                        # It is this page's own. If the connection is lost, the tail finds out.
                         found = error
                     if not answer.done():
                         _answer(answer, found)
