@@ -26,6 +26,7 @@ PAGES: dict[str, str] = {
     "headwater.sql.alembic": "sql.md",
     "headwater.relay": "relay.md",
     "headwater.web.fastapi": "fastapi.md",
+    "headwater.web.starlette": "starlette.md",
     "headwater.web.problems": "fastapi.md",
     "headwater.web.asgi": "asgi.md",
     "headwater": "headwater.md",
@@ -37,6 +38,7 @@ PAGES: dict[str, str] = {
 # Modules whose docstring is for readers of the source.
 INTRODUCED = {
     "headwater.web.fastapi": "`LiveRouter` with `sse=` on routes and `feed()`.",
+    "headwater.web.starlette": "Feeds and streams for Starlette, without FastAPI.",
     "headwater.web.asgi": "Streams on plain ASGI: no framework needed.",
 }
 
@@ -68,6 +70,7 @@ MEMBERS: dict[str, tuple[str, ...]] = {
         "hub",
         "stats",
     ),
+    "LiveRoutes": ("lifespan", "feed", "stream", "recheck", "drain", "hub", "stats"),
     "GuardedRoute": (),
     "TableOrigin": (),
     "EventLogContract": ("open",),
@@ -79,7 +82,7 @@ MEMBERS: dict[str, tuple[str, ...]] = {
 INTERFACES = frozenset({"EventLog", "Source", "Origin"})
 
 _HEADINGS = {"Arguments:", "Args:", "Attributes:"}
-_LISTED = re.compile(r"^(?P<names>[\w*, ]+): (?P<text>.*)$")
+_LISTED = re.compile(r"^(?P<names>[\w*][\w*, ]*): (?P<text>.*)$")
 
 
 def module(name: str) -> str:

@@ -33,13 +33,13 @@ class Statements:
         event.listen(database.engine.sync_engine, "before_cursor_execute", self._see)
         if database.is_sqlite:
             # Look-ups have a connection of their own, which no event of the engine tells of.
-            rows = database._direct.rows
+            rows = database.direct.rows
 
             async def seen(statement: str, parameters=()):
                 self._see(None, None, statement)
                 return await rows(statement, parameters)
 
-            database._direct.rows = seen
+            database.direct.rows = seen
 
     def _see(self, _connection, _cursor, statement: str, *_) -> None:
         self.about_sessions += "FROM sessions" in statement
@@ -60,7 +60,7 @@ async def following(port: int, path: str, **headers: str):
 
 async def ended(answer) -> int:
     """The status that a stream ends with."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         *_, last = await answer.rest()
     assert last.event == "error"
     return int(json.loads(last.data)["status"])
@@ -199,7 +199,7 @@ async def test_changes_are_followed_once_the_database_is_back(settings, standing
     from headwater.delivery.hub import Hub
     from headwater.errors import SourceUnavailableError
 
-    monkeypatch.setattr(access, "_AGAIN", 0.01)
+    monkeypatch.setattr(access, "RETRY_SECONDS", 0.01)
     subscribe, tries = Hub.subscribe, 0
 
     async def away(self, source, call):

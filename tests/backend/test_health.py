@@ -53,7 +53,7 @@ async def test_an_event_log_that_is_away_or_slow(world: World, monkeypatch: pyte
         await asyncio.Event().wait()
 
     monkeypatch.setattr(world.backend.log, "bounds", slow)
-    monkeypatch.setattr(health, "_PATIENCE", 0.01)
+    monkeypatch.setattr(health, "PATIENCE", 0.01)
     checks = (await world.anyone.get("/readyz")).json()["checks"]
     assert "no answer" in checks["event_log"]["detail"]
 

@@ -8,13 +8,14 @@ import socket
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
 from support.command import Process, refused, run, started, url_of
+from support.until import waited
 
 EMAIL, PASSWORD = "ann@example.com", "a good secret"
 
@@ -167,21 +168,19 @@ class TestWorkers:
         for child in path.read_text().split():
             try:
                 command = Path(f"/proc/{child}/cmdline").read_bytes()
-            except FileNotFoundError:  # it ended between the two looks
+            except (FileNotFoundError, ProcessLookupError):  # it ended between the two looks
                 continue
             if b"spawn_main" in command and b"resource_tracker" not in command:
                 found.add(int(child))
         return found
 
     def ready(self, address: str) -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                if httpx.get(f"{address}/readyz", timeout=20).status_code == 200:
-                    return
-            except httpx.TransportError:
-                continue
-        raise AssertionError("not ready")
+        def answers() -> bool:
+            with suppress(httpx.TransportError):
+                return httpx.get(f"{address}/readyz", timeout=20).status_code == 200
+            return False
+
+        waited(answers, 60)
 
     @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
     def test_several_share_one_port_and_a_dead_one_is_replaced(self, database: Path):
@@ -191,9 +190,12 @@ class TestWorkers:
             before = self.workers(process)
             assert len(before) == 2
             os.kill(min(before), signal.SIGKILL)
-            deadline = time.monotonic() + 60
-            while len(after := self.workers(process)) < 2 or min(before) in after:
-                assert time.monotonic() < deadline
+
+            def replaced() -> set[int]:
+                found = self.workers(process)
+                return found if len(found) == 2 and min(before) not in found else set()
+
+            after = waited(replaced, 60)
             # Whoever answers, all workers show the same and each tells the other's news.
             with (
                 signed_in(address) as client,
@@ -216,6 +218,4 @@ class TestWorkers:
             self.ready(process.address())
             workers = self.workers(process)
             process.end(signal.SIGKILL)
-            deadline = time.monotonic() + 30
-            while any(Path(f"/proc/{worker}").exists() for worker in workers):
-                assert time.monotonic() < deadline
+            waited(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), 30)

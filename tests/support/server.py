@@ -11,7 +11,9 @@ from typing import Any
 
 import uvicorn
 
-# The HTTP protocol of servers that name none; tests that hold for every sender set it.
+from support.until import until
+
+# The HTTP protocol of servers whose test names none. Tests of every sender set it.
 HTTP = "auto"
 
 
@@ -44,11 +46,9 @@ async def serving(app: Any, **options: Any) -> AsyncIterator[int]:
     sock = free_socket()
     task = asyncio.create_task(server.serve(sockets=[sock]))
     try:
-        async with asyncio.timeout(10):
-            while not server.started:
-                if task.done():
-                    task.result()
-                await asyncio.sleep(0)
+        await until(lambda: server.started or task.done())
+        if task.done():
+            task.result()
         yield sock.getsockname()[1]
     finally:
         server.should_exit = True

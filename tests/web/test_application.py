@@ -18,6 +18,7 @@ from headwater.eventlog import MemoryLog
 from headwater.web.fastapi import SSE, EventStream, LiveRouter, Problem, Source, guard
 from support.http import request
 from support.server import serving
+from support.until import until
 
 
 class Item(BaseModel):
@@ -224,9 +225,7 @@ async def test_what_a_dependency_sets_reaches_the_client(kind, path):
                 assert ends == (["closed"] if kind == "yielding" else [])
             else:
                 await answer.body()
-        async with asyncio.timeout(10):
-            while "background" not in ends:
-                await asyncio.sleep(0)
+        await until(lambda: "background" in ends)
     assert ends.count("background") == 1
 
 
@@ -368,9 +367,7 @@ async def _body(port: int, path: str) -> tuple[int, bytes]:
 
 
 async def _waiting(live: LiveRouter, many: int = 1) -> None:
-    async with asyncio.timeout(10):
-        while live.stats.waiting != many:
-            await asyncio.sleep(0)
+    await until(lambda: live.stats.waiting == many)
 
 
 async def test_a_guard_decides_before_a_body_is_read_and_runs_once():

@@ -169,8 +169,7 @@ async def test_a_handler_that_closes_its_stream_itself_may_go_on():
     async with serving(rig.app) as port:
         async with request(port, "/x") as answer:
             assert len(await answer.rest()) == 1
-            # Nothing tells that nothing happens but time: it is twenty times the linger.
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # nothing may happen in twenty times the linger
         go_on.set()
         await until(lambda: outcome == ["done"])
 

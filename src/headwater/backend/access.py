@@ -1,7 +1,7 @@
-"""Changed rights, told to all processes.
+"""Changed rights reach the open streams of all processes.
 
-Whoever changes a user's rights writes a row in the same transaction. Each process follows that
-table like any other feed, and asks the open streams of that user again at once.
+A change of a user's rights writes a row in the same transaction. Each process follows that
+table like any other feed, and checks the open streams of that user again at once.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["AccessWatch", "tell_access_change"]
 logger = logging.getLogger("headwater.backend")
 
 # Seconds between tries to follow the table while the database is away.
-_AGAIN = 1.0
+RETRY_SECONDS = 1.0
 
 
 async def tell_access_change(session: AsyncSession, user_id: str) -> None:
-    """Say, as part of the caller's transaction, that a user's rights are others now."""
+    """Record, in the caller's transaction, that a user's rights have changed."""
     await session.execute(insert(AccessChange).values(user_id=user_id))
 
 
@@ -42,7 +42,7 @@ class AccessWatch:
         self._asking: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Follow; with the database away it goes on trying in the background."""
+        """Follow. While the database is away, it retries in the background."""
         try:
             await self._join()
         except SourceUnavailableError as error:
@@ -62,7 +62,7 @@ class AccessWatch:
 
     async def _keep_joining(self) -> None:
         while True:
-            await asyncio.sleep(_AGAIN)
+            await asyncio.sleep(RETRY_SECONDS)
             try:
                 await self._join()
             except SourceUnavailableError:

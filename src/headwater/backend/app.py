@@ -1,6 +1,6 @@
 """The application: ``create_app(settings)``.
 
-Nothing is opened before it starts; what it opened is closed when it ends.
+It opens its resources when it starts, and closes them when it ends.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from headwater.backend.auth.repository import Credentials
 from headwater.backend.auth.service import SignIns
 from headwater.backend.cleanup import Cleanup
 from headwater.backend.database import Address, Database
+from headwater.backend.idempotency.service import Repeats
 from headwater.backend.logs import endpoints as logs
 from headwater.backend.logs.service import Logs
 from headwater.backend.metrics import Measures
@@ -51,7 +52,7 @@ __all__ = ["create_app", "open_backend"]
 _log = logging.getLogger(__name__)
 
 _FEEDS = (notifications, logs, satellites, activity)
-# Routes are tried one after another; what satellites and programs send is most of the requests.
+# Routes are tried in this order. Satellites and programs send most of the requests.
 _ROUTERS = (satellites, activity, logs, notifications, auth, users, teams)
 
 
@@ -108,7 +109,7 @@ def create_app(
         feeds.declare(live)
     app.include_router(live, prefix="/api")
     live.install(app, problems="application", openapi="3.2")
-    # Not by way of one router for all of them: each that is included looks for the route again.
+    # Each included router costs a request one more search, so there is no router around these.
     for domain in _ROUTERS:
         app.include_router(domain.router, prefix="/api")
     app.include_router(health.router)
@@ -121,7 +122,13 @@ def create_app(
             allow_origins=list(settings.allowed_origins),
             allow_credentials=True,
             allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "If-None-Match"],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "Idempotency-Key",
+                "Last-Event-ID",
+                "If-None-Match",
+            ],
             expose_headers=["ETag", "Retry-After"],
         )
     app.add_middleware(Envelope, measures=app.state.measures, access_log=settings.access_log)
@@ -140,7 +147,7 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
         try:
             await log.start()
         except SourceUnavailableError as error:
-            # Everything else can serve meanwhile; /readyz says what is missing.
+            # Everything else can serve meanwhile. /readyz reports what is missing.
             _log.warning("%s", error)
         passwords = Passwords(
             time_cost=settings.argon2_time_cost,
@@ -148,6 +155,7 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
             concurrency=settings.argon2_concurrency,
         )
         stack.callback(passwords.close)
+        repeats = Repeats(database)
         yield Backend(
             settings=settings,
             database=database,
@@ -164,10 +172,11 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
             ),
             users=Users(database, passwords, settings.password_min_length),
             teams=Teams(database),
-            notifications=Notifications(database),
-            logs=Logs(database),
-            satellites=Satellites(database, log),
+            notifications=Notifications(database, repeats),
+            logs=Logs(database, repeats),
+            satellites=Satellites(database, log, repeats),
             activities=Activities(database),
+            repeats=repeats,
         )
 
 

@@ -49,15 +49,15 @@ from headwater.web.problems import Problem
 
 __all__ = ["UNAVAILABLE", "Address", "Database", "StartupError", "in_one_line"]
 
-# What the driver raises while a database is locked, away, full or read-only. An IntegrityError
-# or a ProgrammingError is no outage.
+# The driver raises these while a database is locked, away, full or read-only. IntegrityError
+# and ProgrammingError are no outage.
 UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeoutError)
 
-# Seconds that a look-up may take. Who asks is then told that the database is away, instead of
-# waiting for one that does not answer.
+# Seconds that a look-up may take. After that the caller gets an error, instead of
+# waiting for a database that does not answer.
 _LOOK_UP = 10.0
 
-# Of all the advisory locks of a PostgreSQL database, the one of writers that decide alone.
+# The advisory lock of a PostgreSQL database for writers that decide alone.
 _LOCK = 0x48656164
 
 
@@ -101,7 +101,7 @@ class Address:
 
     @property
     def shown(self) -> str:
-        """What people are told, without a password."""
+        """The address for messages, without a password."""
         if self.server is None:
             return str(self.path)
         host = self.server.host or self.server.query.get("host") or "localhost"
@@ -161,8 +161,8 @@ class Database:
             # FULL, because a commit that a power cut takes back would give change numbers out
             # twice, and clients resume by them.
             self.engine = configure_sqlite(engine, synchronous="FULL")
-        self._direct = ReadConnection(self.engine) if self.is_sqlite else None
-        # One statement needs no transaction around it: that saves two ways to the server.
+        self.direct = ReadConnection(self.engine) if self.is_sqlite else None
+        # One statement needs no transaction around it. That saves two round trips to the server.
         self._plain = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         event.listen(self.engine.sync_engine, "before_cursor_execute", self._count)
         # Writers of one process take turns here, first come first served; SQLite itself would
@@ -199,9 +199,9 @@ class Database:
         """
         with _translated():
             async with asyncio.timeout(_LOOK_UP):
-                if self._direct is not None:
+                if self.direct is not None:
                     self.statements += 1
-                    return await self._direct.read(query, {**values, "keys": json.dumps(keys)})
+                    return await self.direct.read(query, {**values, "keys": json.dumps(keys)})
                 async with self._plain.connect() as connection:
                     found = await connection.execute(query, {**values, "keys": list(keys)})
                     rows: Sequence[Sequence[Any]] = found.all()
@@ -249,7 +249,7 @@ class Database:
                 yield session
 
     def is_in_place(self) -> bool:
-        """Whether a file is still the one that was opened."""
+        """Whether a path still names the file that was opened."""
         if self.address.path is None:
             return True
         now = self._identity()
@@ -261,14 +261,14 @@ class Database:
         return None if self.address.path is None else identity_of(str(self.address.path))
 
     async def close(self) -> None:
-        if self._direct is not None:
-            await self._direct.close()
+        if self.direct is not None:
+            await self.direct.close()
         await self.engine.dispose()
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """What the driver raises while the database is away, as what becomes a 503."""
+    """Turns what the driver raises while the database is away into errors that become a 503."""
     try:
         yield
     except DataError as error:
@@ -291,6 +291,6 @@ def _translated() -> Iterator[None]:
 
 
 def in_one_line(error: Exception) -> str:
-    """What the driver said, without SQL and parameters, which may hold secrets."""
+    """The driver's message, without SQL and parameters, which may hold secrets."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     return " ".join(str(cause).split()) or type(cause).__name__

@@ -1,4 +1,4 @@
-"""``/healthz`` and ``/readyz``: is it alive, and can it serve."""
+"""``/healthz`` and ``/readyz``: whether the process is alive, and whether it can serve."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["router"]
 
 router = APIRouter(tags=["operation"])
 
-# A probe is asked every few seconds; a dependency slower than this does not serve anyone.
-_PATIENCE = 2.0
+# Probes come every few seconds. A dependency slower than this serves no request.
+PATIENCE = 2.0
 
 
 class Alive(BaseModel):
@@ -36,7 +36,7 @@ class Readiness(BaseModel):
 
 @router.get("/healthz")
 async def alive() -> Alive:
-    """The process runs. Says nothing of its dependencies."""
+    """The process runs. Its dependencies are not checked."""
     return Alive()
 
 
@@ -58,24 +58,24 @@ async def ready(backend: BackendState, request: Request, response: Response) -> 
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """What this process did, for Prometheus."""
+    """Counters of this process, for Prometheus."""
     response: Response = request.app.state.measures.render()
     return response
 
 
 async def _check(ask: Callable[[], Awaitable[None]]) -> Check:
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(PATIENCE):
             await ask()
     except TimeoutError:
-        return Check(status="down", detail=f"no answer within {_PATIENCE:g} s")
+        return Check(status="down", detail=f"no answer within {PATIENCE:g} s")
     except SourceUnavailableError as error:
         return Check(status="down", detail=error.detail)
     return Check(status="up")
 
 
 async def _database(backend: Backend) -> None:
-    # SQLite goes on with a file that was deleted or replaced, and everything written is lost.
+    # SQLite continues with a file that was deleted or replaced, and all writes to it are lost.
     if not backend.database.is_in_place():
         raise SourceUnavailableError("The database", "its file was moved or replaced")
     async with backend.database.read() as session:

@@ -1,4 +1,4 @@
-"""Plain lists, page by page, in the order of their making."""
+"""Plain lists, page by page, in the order of creation."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import structlog
 
 __all__ = ["set_up_logging"]
 
-# Loud ones that say nothing to whoever runs this.
+# Loggers with many lines that do not help an operator.
 _QUIET = {"aiosqlite": logging.WARNING, "uvicorn.access": logging.WARNING}
 
 
@@ -22,7 +22,7 @@ def set_up_logging(level: str = "info", form: str = "auto") -> None:
     """Send the logs of this process to standard error.
 
     Arguments:
-        level: the least that is logged, such as ``"info"``.
+        level: the lowest level that is logged, such as ``"info"``.
         form: ``"json"``, ``"text"``, or ``"auto"``: text on a terminal, json elsewhere.
     """
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
@@ -67,6 +67,6 @@ def set_up_logging(level: str = "info", form: str = "auto") -> None:
 
 
 def _drop_colours(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Uvicorn brings each message a second time, in colours."""
+    """Removes uvicorn's second copy of each message, which has colours."""
     event.pop("color_message", None)
     return event

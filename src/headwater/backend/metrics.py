@@ -1,7 +1,7 @@
-"""``/metrics``: what this process did, for Prometheus.
+"""``/metrics``: counters of this process, for Prometheus.
 
 With several workers each answers for itself, and a scrape reaches one of them: the label
-``worker`` (its process id) on ``headwater_info`` tells which.
+``worker`` (its process id) on ``headwater_info`` names it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Measures:
             registry=self._registry,
         )
         self._registry.register(_Counted(live, backend))
-        # By what a request is told apart; the library would look for its labels each time.
+        # By method, route and status. The library would look up its labels for each request.
         self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -87,7 +87,7 @@ class Measures:
 
 
 class _Counted(Collector):
-    """What other parts count themselves, read when it is asked for."""
+    """Counters that other parts keep. They are read when Prometheus asks."""
 
     def __init__(self, live: LiveRouter, backend: Callable[[], Backend]) -> None:
         self._live = live

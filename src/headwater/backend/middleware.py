@@ -1,4 +1,4 @@
-"""What every request passes through: a bound for its body, measures, headers that protect."""
+"""Middleware: a bound for request bodies, measures, security headers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HEADERS = [
 
 
 class BodyLimit:
-    """Refuses a larger body with 413, when it is read and not before.
+    """Refuses a body over the bound with 413, when the body is read.
 
     So a caller without a right gets 401 or 403 all the same, and a body without a declared length
     is counted as it comes.
@@ -66,7 +66,7 @@ class BodyLimit:
 
 
 class Envelope:
-    """Adds the headers that protect, and measures (and, if wanted, logs) each request."""
+    """Adds the security headers, and measures (and, if configured, logs) each request."""
 
     def __init__(self, app: ASGIApp, measures: Measures, *, access_log: bool) -> None:
         self._app = app

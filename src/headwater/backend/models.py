@@ -1,7 +1,7 @@
 """The tables.
 
-Every column that can have one has a default in the database itself, and every value that could
-not be read back is refused there, so that another program may write with plain SQL.
+Columns have defaults in the database itself where possible. The database refuses every value that
+cannot be read back. So other programs may write with plain SQL.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ __all__ = [
     "ApiKey",
     "Base",
     "ClientActivity",
+    "IdempotentRequest",
     "LogEntry",
     "Membership",
     "Notification",
@@ -138,7 +139,7 @@ class User(Base):
 
 
 class Session(Base):
-    """A sign-in. Its token is known to the browser alone; this is its SHA-256."""
+    """A session. Only the browser has its token; the table has the SHA-256."""
 
     __tablename__ = "sessions"
 
@@ -149,7 +150,7 @@ class Session(Base):
 
 
 class ApiKey(Base):
-    """A program's key. It was shown once; this is its SHA-256."""
+    """A program's key. It was shown once; the table has the SHA-256."""
 
     __tablename__ = "api_keys"
 
@@ -183,7 +184,7 @@ class Membership(Base):
 
 @track(indexes=[("user_id",), ("team_id",)])
 class Notification(Base):
-    """Something to tell one user or one team."""
+    """A notification to one user or one team."""
 
     __tablename__ = "notifications"
     __table_args__ = (
@@ -229,7 +230,7 @@ class LogEntry(Base):
 
 
 class Satellite(Base):
-    """A remote agent, with its own key. Without a team, all who may view satellites see it."""
+    """A remote agent with its own key. Without a team, all users with the permission see it."""
 
     __tablename__ = "satellites"
 
@@ -273,7 +274,7 @@ class ClientActivity(Base):
 
 @track()
 class AccessChange(Base):
-    """The rights of a user changed. Each process follows this and looks at open streams again."""
+    """A change of a user's rights. Each process follows these and checks open streams again."""
 
     __tablename__ = "access_changes"
     __table_args__ = (
@@ -283,4 +284,19 @@ class AccessChange(Base):
 
     id: Mapped[str] = new_id()
     user_id: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = created()
+
+
+class IdempotentRequest(Base):
+    """A request that came with an ``Idempotency-Key``, and how it was answered."""
+
+    __tablename__ = "idempotent_requests"
+    __table_args__ = (
+        sqlite_check(sorted_moment_check("created_at"), "created_at"),
+        Index(None, "created_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    body_hash: Mapped[str] = mapped_column(String(64))
+    answer: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = created()

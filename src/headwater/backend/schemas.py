@@ -1,4 +1,4 @@
-"""What the bodies of all domains have in common."""
+"""Base models and field types for the bodies of all domains."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Body(BaseModel):
-    """A request's body: what is not known is refused, so that a misspelt field is noticed."""
+    """A request's body. Unknown fields are refused, so that a misspelt field is noticed."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -41,7 +41,7 @@ class Result(BaseModel):
 
 
 def normal_email(text: str) -> str:
-    """One spelling of an address: people type it as they like."""
+    """The normal spelling of an e-mail address."""
     return text.strip().casefold()
 
 

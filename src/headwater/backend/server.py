@@ -34,19 +34,21 @@ logger = logging.getLogger("headwater.backend")
 # Milliseconds after which the kernel drops a peer that acknowledges nothing.
 _USER_TIMEOUT = 30_000
 # Longer than the 60 s for which common proxies keep idle connections: the proxy, not this end,
-# closes them, so none is closed while a request is on its way.
+# closes them. So none is closed while a request is on its way.
 _KEEP_ALIVE = 65
 # Seconds beyond the graceful end after which a worker is killed.
 _GRACE = 5.0
-# A worker that lives shorter than this is started again only after as long.
+# The signals on which the server ends.
+_ENDS = (signal.SIGINT, signal.SIGTERM)
+# A worker that ends sooner than this is started again only after this time.
 _SHORT_LIFE = 2.0
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, which ends its streams first, and with exit code 0 when it was told to end.
+    """Uvicorn that ends its streams first, and exits with 0 after a signal to end.
 
     Attributes:
-        greeting: printed once it serves, when it can be told to end too.
+        greeting: printed once it serves and handles signals.
     """
 
     def __init__(self, live: LiveRouter, config: uvicorn.Config) -> None:
@@ -61,21 +63,24 @@ class Server(uvicorn.Server):
             print(self.greeting, flush=True)  # noqa: T201 - what `serve` says on a terminal
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # While streams are told one after another, a new one is answered 503: it would only be
-        # told at once to go elsewhere.
+        # While the open streams end one after another, a new stream gets a `retry:` and its end:
+        # it would have to end at once too.
         await self._live.drain()
         await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        with super().capture_signals():
+        # Uvicorn raises the signal again at its end, and an orderly end would look like a crash.
+        before = {number: signal.signal(number, self.handle_exit) for number in _ENDS}
+        try:
             yield
-            # Raised again they would make an orderly end look like a crash.
-            self._captured_signals.clear()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _spare_the_collector() -> None:
-    # The cyclic collector looks at every live object again and again while streams are opened,
+    # The cyclic collector traverses all live objects again and again while streams open,
     # which took a third of the time. What is there from the start never becomes garbage, and
     # requests leave few cycles behind.
     gc.collect()
@@ -152,7 +157,7 @@ def run_worker(
     greeting: str | None = None,
     supervised: bool = False,
 ) -> None:
-    """Serve in this process until it is told to end."""
+    """Serve in this process until a signal ends it."""
     set_up_logging(settings.log_level, settings.log_format)
     if supervised:
         threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -162,7 +167,7 @@ def run_worker(
 
 
 class Supervisor:
-    """Several workers on one socket: starts them, starts again who died, ends them together."""
+    """Several workers on one socket: starts them, restarts those that died, ends them together."""
 
     def __init__(self, settings: Settings, listener: socket.socket) -> None:
         self._settings = settings
@@ -172,7 +177,7 @@ class Supervisor:
         self._failed = False
 
     def run(self, greeting: str) -> int:
-        """Until SIGTERM or SIGINT. Returns the exit code: 1 when the workers cannot start."""
+        """Run until SIGTERM or SIGINT. Returns the exit code: 1 when the workers cannot start."""
         reader, writer = socket.socketpair()
         writer.setblocking(False)
         signal.set_wakeup_fd(writer.fileno())
@@ -229,7 +234,7 @@ class Supervisor:
 
 
 def _end_with_parent() -> None:
-    """End this worker when its supervisor is gone, however it went."""
+    """End this worker when its supervisor has ended in any way."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -1,4 +1,4 @@
-"""Everything that can be set, each also as an environment variable ``HEADWATER_<NAME>``."""
+"""The settings, each also as an environment variable ``HEADWATER_<NAME>``."""
 
 from __future__ import annotations
 
@@ -91,16 +91,16 @@ class Settings(BaseSettings):
     )
 
     heartbeat_seconds: float = Field(
-        default=30.0, gt=0, le=3600, description="Silence on a stream before a heartbeat."
+        default=30.0, gt=0, le=3600, description="Seconds of silence before a heartbeat."
     )
     recheck_seconds: float = Field(
-        default=30.0, gt=0, le=30, description="Between two looks at the rights of open streams."
+        default=30.0, gt=0, le=30, description="Seconds between two checks of a stream's rights."
     )
     io_uring: bool = Field(
         default=True, description="Write to many streams in one system call, where Linux allows it."
     )
     shutdown_seconds: int = Field(
-        default=10, ge=1, le=600, description="Until open requests are cut off at a shut-down."
+        default=10, ge=1, le=600, description="Seconds until a shut-down cuts off open requests."
     )
 
     keep_logs_days: float = Field(default=30, gt=0, description="Days that log entries are kept.")
@@ -112,11 +112,11 @@ class Settings(BaseSettings):
         default=30, gt=0, description="Days that an idle client's row is kept."
     )
     cleanup_seconds: float = Field(
-        default=300, gt=0, description="Between two removals of what is too old."
+        default=300, gt=0, description="Seconds between two removals of old rows and events."
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="The least level that is logged."
+        default="info", description="The lowest level that is logged."
     )
     log_format: Literal["auto", "json", "text"] = Field(
         default="auto", description="auto is text on a terminal and json elsewhere."
@@ -144,7 +144,7 @@ class Settings(BaseSettings):
 
     @property
     def event_log_url(self) -> str:
-        """Where events are; the database unless something else was said."""
+        """Where events are; the database by default."""
         return self.event_log or self.database
 
     @property

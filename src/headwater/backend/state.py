@@ -1,4 +1,4 @@
-"""What the application carries while it runs, by name and type."""
+"""The resources and services of a running application."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from headwater.backend.auth.passwords import Passwords
 from headwater.backend.auth.repository import Credentials
 from headwater.backend.auth.service import SignIns
 from headwater.backend.database import Database
+from headwater.backend.idempotency.service import Repeats
 from headwater.backend.logs.service import Logs
 from headwater.backend.models import AccessChange, ClientActivity, LogEntry, Notification
 from headwater.backend.notifications.service import Notifications
@@ -52,6 +53,7 @@ class Backend:
     logs: Logs
     satellites: Satellites
     activities: Activities
+    repeats: Repeats
 
 
 def backend_of(request: Request) -> Backend:
@@ -61,8 +63,8 @@ def backend_of(request: Request) -> Backend:
     return backend
 
 
-# FastAPI calls a dependency that is no coroutine function in a thread, which costs more than what
-# most requests do: so this one is, and so are those that give a route its service.
+# FastAPI calls a dependency that is no coroutine function in a thread. That costs more than
+# most requests do. So this one and those for services are coroutine functions.
 async def _backend(request: Request) -> Backend:
     return backend_of(request)
 

@@ -1,4 +1,4 @@
-"""``headwater demo``: live data a minute after cloning, and nothing left of it afterwards."""
+"""``headwater demo``: live data a minute after cloning. It leaves no files behind."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _run(settings: Settings) -> None:
     from headwater.backend.schema import migrate
     from headwater.backend.server import address_of, bind, build_server
 
-    # Before anything is made: a port that is taken is the one thing that goes wrong here.
+    # Before anything is created: a port in use is the usual failure.
     listener = bind(settings.host, settings.port)
     set_up_logging(settings.log_level, "text")
     migrate(Address.parse(settings.database))

@@ -164,7 +164,7 @@ class Feed:
 
     @property
     def opening(self) -> bytes:
-        """What every stream begins with."""
+        """The first bytes of every stream."""
         return b"retry: %d\n\n" % self.retry
 
     def _encoded(self, change: Change) -> bytes:

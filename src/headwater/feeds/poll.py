@@ -1,4 +1,4 @@
-"""``Poll``: a source on an async function, such as an aggregate query or somebody else's API.
+"""``Poll``: a source on an async function, such as an aggregate query or another service's API.
 
 The function is called once per interval and distinct parameters, however many streams follow. It is
 never called while there is none, and never twice at once. The feed is the latest state. A position
@@ -41,7 +41,7 @@ Fetch = Callable[..., Awaitable[Any]]
 
 @dataclass(slots=True)
 class PollFailures:
-    """What went wrong with a function since the start.
+    """The failures of a function since the start.
 
     Attributes:
         total: calls that failed or timed out.
@@ -247,7 +247,7 @@ class PollOrigin(Origin):
                 sink.deliver(self.difference(before, state), state.place)
 
     def difference(self, old: _State, new: _State) -> list[Change]:
-        """What turns one state into another; only the last change has a place to resume from."""
+        """The changes from one state to another. Only the last one has a place to resume from."""
         key = self.poll.key
         assert key is not None
         changes = [

@@ -20,11 +20,12 @@ except ImportError as error:  # pragma: no cover - only without the extra
     raise MissingExtraError("fastapi", "fastapi") from error
 
 from headwater.delivery.event_stream import EventStream
-from headwater.eventlog.interface import EventLog
+from headwater.eventlog import EventLog
 from headwater.feeds.feed import DEFAULT_LIMIT, Feed
 from headwater.feeds.source import Source
 from headwater.protocol import Comment, Event
 from headwater.web.asgi import SSE
+from headwater.web.declared_sources import check_declared_source
 from headwater.web.endpoints import event_endpoint, feed_endpoint
 from headwater.web.fastapi_problems import install_problems
 from headwater.web.feed_models import page_model
@@ -253,12 +254,14 @@ class LiveRouter(HubFace, APIRouter):
         guards = [*self._guards(requires, path), *dependencies]
 
         def declare(call: FeedHandler) -> FeedHandler:
+            check_declared_source(declaration, call)
             self.feeds.append(declaration)
-            page, stream = PageHalf(declaration), StreamHalf(declaration)
+            page = PageHalf(declaration, self._settings)
+            stream = StreamHalf(declaration, self._settings)
             model = page_model(declaration)
             label = getattr(call, "__name__", "feed")
             for half, suffix in ((page, ""), (stream, "/stream")):
-                endpoint = feed_endpoint(call, half, self._settings)
+                endpoint = feed_endpoint(call, half)
                 made = feed_options(
                     declaration, model, {**options}, label, guarded=bool(guards), suffix=suffix
                 )

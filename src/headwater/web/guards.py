@@ -18,7 +18,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from headwater.web.plan import Plan, dependency_response
+from headwater.web.plan import Plan
 from headwater.web.signatures import parameters_of
 
 __all__ = ["Guard", "GuardedRoute", "guard", "guards_of", "included_routes"]
@@ -57,7 +57,8 @@ class _Once:
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self._call = call
-        self._is_coroutine = inspect.iscoroutinefunction(call)
+        called = call if inspect.isroutine(call) else type(call).__call__
+        self._is_coroutine = inspect.iscoroutinefunction(called)
         own = parameters_of(call, getattr(call, "__qualname__", repr(call)))
         self._request = next((name for name, each in own.items() if each.annotation is Request), "")
         shown = list(own.values())
@@ -66,16 +67,13 @@ class _Once:
             shown.append(inspect.Parameter("headwater_request", keyword, annotation=Request))
         self.__signature__ = inspect.Signature(shown)
         self.__name__ = getattr(call, "__name__", type(call).__name__)
-        self.__wrapped_guard__ = call
 
     @classmethod
     def of(cls, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The function so wrapped; itself where it holds something open, with ``yield``."""
-        if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
-            return call
-        if not (inspect.isfunction(call) or inspect.ismethod(call)):
-            return call
-        return cls(call)
+        """The function so wrapped; itself where it is a class, or holds something open by yield."""
+        called = call if inspect.isroutine(call) else type(call).__call__
+        holds = inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called)
+        return call if holds or inspect.isclass(call) else cls(call)
 
     async def __call__(self, **values: Any) -> Any:
         request = values[self._request] if self._request else values.pop("headwater_request")
@@ -122,7 +120,7 @@ _decisions: weakref.WeakKeyDictionary[Any, dict[tuple[int, tuple[str, ...]], API
 )
 
 
-async def _passed(response: dependency_response) -> Plan:
+async def _passed(response: Response) -> Plan:
     return Plan(None, response)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from headwater.delivery.hub import Hub
 from headwater.errors import SourceUnavailableError
-from headwater.eventlog.interface import EventLog
+from headwater.eventlog import EventLog
 from headwater.feeds.source import Change
 
 __all__ = ["RecheckLog"]

@@ -24,7 +24,7 @@ except ImportError as error:  # pragma: no cover - only without the extra
     raise MissingExtraError("fastapi", "starlette") from error
 
 from headwater.delivery.event_stream import EventStream
-from headwater.eventlog.interface import EventLog
+from headwater.eventlog import EventLog
 from headwater.feeds.feed import DEFAULT_LIMIT, Feed, encode_plain
 from headwater.feeds.source import Source
 from headwater.protocol import Comment, Event
@@ -45,7 +45,6 @@ from headwater.web.responders import (
     ONLY_PLAN,
     STREAM,
     EventResponder,
-    FeedResponder,
     Responder,
 )
 from headwater.web.rights import RECHECK, RememberedRequest, Verdict, verdict_of
@@ -108,7 +107,7 @@ class LiveRoutes(HubFace):
         self,
         path: str,
         *,
-        encode: Callable[[Any], bytes] = encode_plain,
+        item: Any = None,
         collection: str = "items",
         event: str = "item",
         guards: Sequence[Guard] = (),
@@ -123,8 +122,7 @@ class LiveRoutes(HubFace):
         again while a stream lives, after its guards.
 
         Arguments:
-            encode: an item as JSON; ``headwater.web.items.encoder_of(Model, name)`` makes one of a
-                pydantic model.
+            item: the pydantic model of one item; by default an item is sent as the source has it.
             guards: functions of the request, called before anything else of it is looked at. They
                 raise HTTPException or Problem for a caller that may not pass.
             name: what positions are bound to; the path by default.
@@ -141,19 +139,18 @@ class LiveRoutes(HubFace):
             name or path,
             collection=collection,
             event=event,
-            encode=encode,
+            encode=_encoder(item, path),
             limit=limit,
             retry=retry,
         )
-        declaration = FeedDeclaration(feed, None, keyed)
+        declaration = FeedDeclaration(feed, item, keyed)
 
         def declare(call: FeedFunction) -> FeedFunction:
             async def source(request: Request) -> Source:
                 return declaration.accept(await _called(call, request))
 
-            for half, suffix in ((PageHalf(declaration), ""), (StreamHalf(declaration), "/stream")):
-                responder = FeedResponder(half, self._settings)
-                endpoint = _Endpoint(responder, guards, source)
+            for half, suffix in ((PageHalf, ""), (StreamHalf, "/stream")):
+                endpoint = _Endpoint(half(declaration, self._settings), guards, source)
                 self.routes.append(Route(path + suffix, endpoint, methods=["GET"]))
             return call
 
@@ -190,6 +187,14 @@ class LiveRoutes(HubFace):
             return call
 
         return declare
+
+
+def _encoder(item: Any, path: str) -> Callable[[Any], bytes]:
+    if item is None:
+        return encode_plain
+    from headwater.web.items import encoder_of
+
+    return encoder_of(item, path)
 
 
 class _Result:

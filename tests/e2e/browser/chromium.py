@@ -15,6 +15,8 @@ from typing import Any, Self
 
 import websocket
 
+from support.until import waited
+
 __all__ = ["Chromium", "Page", "find"]
 
 FLAGS = [
@@ -150,15 +152,16 @@ class Chromium:
 
     def _address(self, port_file: Path) -> str:
         """Where the browser listens; it writes that to a file once it does."""
-        deadline = time.monotonic() + STARTS_WITHIN
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise RuntimeError(f"chromium ended at its start: {self._process.returncode}")
+
+        def found() -> str:
+            code = self._process.poll()
+            assert code is None, f"chromium ended at its start: {code}"
             with contextlib.suppress(FileNotFoundError, ValueError):
                 port, path = port_file.read_text().split("\n")
                 return f"ws://127.0.0.1:{port}{path}"
-            time.sleep(0.02)
-        raise TimeoutError(f"chromium did not start within {STARTS_WITHIN} s")
+            return ""
+
+        return str(waited(found, STARTS_WITHIN, lambda: "chromium did not start"))
 
 
 class Page:

@@ -1,4 +1,4 @@
-"""``/api/auth``: a session for a password, and its end."""
+"""``/api/auth``: signing in and out."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ async def _from_own_page(request: Request) -> None:
 async def login(body: Login, request: Request, response: Response, backend: BackendState) -> Me:
     """Sign in. The session is a cookie that scripts cannot read.
 
-    401 is the same, and takes as long, whichever of the two is wrong; many wrong ones are slowed
-    down with 429.
+    A wrong address and a wrong password give the same 401 in the same time. Many wrong ones get
+    429.
     """
     address = request.client.host if request.client else None
     signed_in = await backend.sign_ins.sign_in(body.email, body.password, address)

@@ -1,7 +1,7 @@
-"""Whether a request with a cookie was made by one of our own pages.
+"""Checks that a request with a cookie was made by one of our own pages.
 
 A browser sends the cookie with requests that other pages make, so a request that changes
-something must say where it comes from. Programs without a cookie are not concerned.
+something must name its origin. Programs without a cookie need not.
 """
 
 from __future__ import annotations

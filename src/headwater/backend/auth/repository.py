@@ -18,7 +18,7 @@ __all__ = ["Credentials"]
 
 
 class Credentials:
-    """From what a request carries to who sent it, in one statement.
+    """Finds the caller for a credential of a request, in one statement.
 
     The statement brings the user's teams too, so that no later decision asks the database again.
     """
@@ -38,11 +38,11 @@ class Credentials:
         self._satellites = Loader(self._find_satellites)
 
     async def of_session(self, token: str) -> Principal | None:
-        """Whose session it is; None when it has expired, was ended or its user is disabled."""
+        """The user of a session; None when it has expired, was ended or its user is disabled."""
         return await self._sessions.load(hash_token(token))
 
     async def of_key(self, key: str) -> Principal | None:
-        """Whose API key it is: a user's or a satellite's."""
+        """The user or satellite of an API key."""
         if key.startswith(SATELLITE_KEY):
             return await self._satellites.load(hash_token(key))
         if key.startswith(API_KEY):

@@ -1,4 +1,4 @@
-"""Signing in as JSON."""
+"""The body of a sign-in."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class SignIns:
 
     Attributes:
         failures: sign-ins with a wrong pair, for ``/metrics``.
-        throttled: sign-ins that were refused without a look at the password.
+        throttled: sign-ins that were refused before their password was checked.
     """
 
     def __init__(
@@ -107,12 +107,12 @@ class SignIns:
             await tell_access_change(session, user.id)
 
     async def remove_expired(self) -> None:
-        """Forget sessions that are over."""
+        """Delete sessions that are over."""
         async with self._database.write() as session:
             await session.execute(delete(Session).where(Session.expires_at <= utc_now()))
 
     def _take_a_try(self, email: str, network: str) -> None:
-        # Taken before the password is looked at, so that many at once cannot outrun the limit.
+        # Taken before the password is checked, so that many at once cannot exceed the limit.
         wait = self._by_address.take(network)
         if not wait:
             wait = self._by_email.take(email)

@@ -64,7 +64,7 @@ class Throttle:
 
 
 def network_of(address: str | None) -> str:
-    """What one client can easily change its address within: a /64 for IPv6."""
+    """The network in which a client can easily change its address: a /64 for IPv6."""
     if not address:
         return "unknown"
     try:

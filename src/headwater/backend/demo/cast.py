@@ -1,4 +1,4 @@
-"""Who is in the demo: users, teams and satellites. These accounts exist nowhere else."""
+"""The users, teams and satellites of the demo. These accounts exist nowhere else."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ ADMIN = ("admin@example.com", "admin")
 
 _COLLEAGUES = ("mira@example.com", "jonas@example.com")
 _TEAMS = ("Platform", "Data Science")
-# Names and teams; the last one belongs to nobody, so everyone sees it.
+# Names and teams. The last one has no team, so every user sees it.
 _SATELLITES = (("frankfurt-1", "Platform"), ("virginia-2", "Data Science"), ("singapore-3", None))
 
-# MCP clients by name, with what they call themselves in requests.
+# MCP clients by name, with their user agents.
 CLIENTS: Mapping[str, str] = {
     "Claude Desktop": "claude-desktop/1.4.2 (macOS 15.6; arm64)",
     "Cursor": "Cursor/2.1.0 (Windows NT 10.0)",
@@ -49,12 +49,12 @@ class Cast:
 
     @property
     def viewers(self) -> tuple[str, str]:
-        """The ids of the two who can sign in."""
+        """The ids of the two users that can sign in."""
         return self.users[DEMO[0]], self.users[ADMIN[0]]
 
 
 async def assemble(backend: Backend) -> Cast:
-    """Make everyone, as an administrator would."""
+    """Create all of them, as an administrator would."""
     users: dict[str, str] = {}
     for (email, password), role in ((DEMO, "global_user"), (ADMIN, "global_admin")):
         users[email] = (await backend.users.create(email, password, role)).id

@@ -1,4 +1,4 @@
-"""``/api/satellites``: which there are, and their metrics as a feed."""
+"""``/api/satellites``: listing and registering them, and their metrics as a feed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from headwater.backend.auth.dependencies import (
     satellite_of_path,
     signed_in,
 )
+from headwater.backend.idempotency.dependencies import IdempotencyKey
 from headwater.backend.satellites.schemas import (
     Metrics,
     MetricsIds,
@@ -46,7 +47,7 @@ SatelliteService = Annotated[Satellites, Depends(_service)]
 async def list_satellites(
     user: CurrentUser, satellites: SatelliteService, limit: Limit = 100, after: After = None
 ) -> SatelliteList:
-    """The satellites of one's teams, and those of no team."""
+    """The satellites of the caller's teams, and those without a team."""
     rows, has_more = await satellites.page(user, limit, after)
     return SatelliteList(
         satellites=[SatelliteInfo.model_validate(row) for row in rows], has_more=has_more
@@ -57,17 +58,20 @@ async def list_satellites(
 async def register_satellite(
     body: SatelliteCreate, user: CurrentUser, satellites: SatelliteService
 ) -> SatelliteCreated:
-    """Register a satellite. Its key is shown this once."""
+    """Register a satellite. Its key is shown only in this answer."""
     satellite_id, key = await satellites.register(user, body.name, body.team_id)
     return SatelliteCreated(id=satellite_id, name=body.name, team_id=body.team_id, api_key=key)
 
 
 @router.post("/{satellite_id}/metrics", status_code=201, dependencies=[reports_itself])
 async def report_metrics(
-    body: MetricsReports, satellite: CurrentSatellite, satellites: SatelliteService
+    body: MetricsReports,
+    satellite: CurrentSatellite,
+    satellites: SatelliteService,
+    key: IdempotencyKey,
 ) -> MetricsIds:
     """A satellite's own measurements, up to 1,000: all of them, or none."""
-    return MetricsIds(ids=await satellites.report(satellite.id, body.reports))
+    return MetricsIds(ids=await satellites.report(satellite.id, body.reports, key))
 
 
 def declare(live: LiveRouter) -> None:

@@ -13,6 +13,7 @@ from headwater.backend.auth.loader import Loader
 from headwater.backend.auth.principal import Principal
 from headwater.backend.auth.tokens import SATELLITE_KEY, hash_token, new_token
 from headwater.backend.database import Database
+from headwater.backend.idempotency.service import Repeats, RequestKey
 from headwater.backend.listing import page_of
 from headwater.backend.models import Satellite, Team
 from headwater.backend.problems import forbidden, invalid
@@ -31,7 +32,7 @@ def topic_of(satellite_id: str) -> str:
 
 
 class Known(NamedTuple):
-    """A satellite that there is, and its team."""
+    """A satellite that exists, and its team."""
 
     id: str
     team_id: str | None
@@ -40,14 +41,15 @@ class Known(NamedTuple):
 class Satellites:
     """What can be done with satellites."""
 
-    def __init__(self, database: Database, log: EventLog) -> None:
+    def __init__(self, database: Database, log: EventLog, repeats: Repeats) -> None:
         self._database = database
         self._log = log
+        self._repeats = repeats
         self._of_ids = select(Satellite.id, Satellite.team_id).where(database.among(Satellite.id))
         self._known = Loader(self._find)
 
     async def find(self, satellite_id: str) -> Known | None:
-        """What rights depend on, or None where there is no such satellite."""
+        """The satellite with its team, which rights depend on; None if it does not exist."""
         return await self._known.load(satellite_id)
 
     async def page(
@@ -65,7 +67,7 @@ class Satellites:
     async def register(self, user: Principal, name: str, team_id: str | None) -> tuple[str, str]:
         """A new satellite: its id and, this once, its key.
 
-        Who holds ``satellites.manage`` in a team only registers satellites of that team. Raises
+        With ``satellites.manage`` in a team a user registers satellites of that team only. Raises
         403, and 422 for a team that does not exist, or that the user may not know of.
         """
         if team_id is None and not user.may("satellites.manage"):
@@ -87,8 +89,23 @@ class Satellites:
             )
         return satellite_id, key
 
-    async def report(self, satellite_id: str, reports: Sequence[MetricsReport]) -> list[str]:
-        """Append metrics to the satellite's topic, all or none; their ids."""
+    async def report(
+        self,
+        satellite_id: str,
+        reports: Sequence[MetricsReport],
+        key: RequestKey | None = None,
+    ) -> list[str]:
+        """Append metrics to the satellite's topic, all or none; their ids.
+
+        A request whose ``key`` was used before appends nothing and has the ids of the first one.
+        """
+        if key is not None:
+            # The event log may be elsewhere, so that no transaction holds both. A process that
+            # dies in between leaves a claim without an answer, and the log knows the append's key.
+            async with self._database.write() as session:
+                key, first = await self._repeats.answered(session, key)
+            if first is not None:
+                return list(first)
         now = utc_now()
         events = []
         for report in reports:
@@ -96,8 +113,13 @@ class Satellites:
             at = (report.at or now).astimezone(UTC)
             event["at"] = at.isoformat(timespec="microseconds").replace("+00:00", "Z")
             events.append(event)
-        records = await self._log.append(topic_of(satellite_id), events)
-        return [str(record.offset) for record in records]
+        append_key = None if key is None else key.append_key
+        records = await self._log.append(topic_of(satellite_id), events, key=append_key)
+        ids = [str(record.offset) for record in records]
+        if key is not None:
+            async with self._database.write() as session:
+                await self._repeats.keep(session, key, ids)
+        return ids
 
     async def _find(self, satellite_ids: Sequence[str]) -> Mapping[str, Any]:
         rows = await self._database.look_up(self._of_ids, satellite_ids)

@@ -35,7 +35,7 @@ TeamService = Annotated[Teams, Depends(_service)]
 
 @router.get("", dependencies=[requires("teams.list")])
 async def list_teams(teams: TeamService, limit: Limit = 100, after: After = None) -> TeamList:
-    """All teams, oldest first. One's own are at ``/api/users/me/teams``."""
+    """All teams, oldest first. The caller's are at ``/api/users/me/teams``."""
     rows, has_more = await teams.page(limit, after)
     return TeamList(teams=[TeamInfo.model_validate(row) for row in rows], has_more=has_more)
 
@@ -48,7 +48,7 @@ async def create_team(body: TeamCreate, teams: TeamService) -> TeamInfo:
 
 @router.put("/{team_id}/members/{user_id}", dependencies=[requires_in_team("team.members.edit")])
 async def put_member(team_id: str, user_id: str, body: MemberPut, teams: TeamService) -> MemberInfo:
-    """Let a user belong to a team, or change their role in it."""
+    """Add a user to a team, or change their role in it."""
     await teams.put_member(team_id, user_id, body.role)
     return MemberInfo(team_id=team_id, user_id=user_id, role=body.role)
 
@@ -60,5 +60,5 @@ async def put_member(team_id: str, user_id: str, body: MemberPut, teams: TeamSer
     dependencies=[requires_in_team("team.members.edit")],
 )
 async def remove_member(team_id: str, user_id: str, teams: TeamService) -> None:
-    """Let a user no longer belong to a team. Their streams of it end at once."""
+    """Remove a user from a team. Their streams of the team end at once."""
     await teams.remove_member(team_id, user_id)

@@ -1,4 +1,4 @@
-"""Teams and who belongs to them."""
+"""Teams and their members."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Teams:
             return (await session.execute(select(*_INFO).where(Team.id == team_id))).one()
 
     async def put_member(self, team_id: str, user_id: str, role: str) -> None:
-        """Let a user belong to a team, in this role. Raises 404 for a user there is not."""
+        """Add a user to a team, in this role. Raises 404 for an unknown user."""
         async with self._database.write() as session:
             if await session.scalar(select(User.id).where(User.id == user_id)) is None:
                 raise not_found("user", user_id)
@@ -55,7 +55,7 @@ class Teams:
             await tell_access_change(session, user_id)
 
     async def remove_member(self, team_id: str, user_id: str) -> None:
-        """Let a user no longer belong to a team. Raises 404 if they do not."""
+        """Remove a user from a team. Raises 404 if the user is no member."""
         async with self._database.write() as session:
             gone = await session.scalar(
                 delete(Membership)

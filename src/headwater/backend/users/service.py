@@ -58,8 +58,8 @@ class Users:
     async def change(self, user_id: str, role: str | None, disabled: bool | None) -> Any:
         """Change a user's role, or disable or enable them.
 
-        Raises 404, and 409 when no enabled global_admin would be left. Who is disabled is signed
-        out everywhere; their API keys work again once they are enabled.
+        Raises 404, and 409 when no enabled global_admin would be left. A disabled user is signed
+        out everywhere. The API keys work again once the user is enabled.
         """
         async with self._database.write(alone=True) as session:
             before = await _info(session, user_id)
@@ -94,7 +94,7 @@ class Users:
             raise conflict("This is the last enabled global_admin; make another one first.")
 
     async def any(self) -> bool:
-        """Whether there is a user at all."""
+        """Whether any user exists."""
         async with self._database.read() as session:
             return await session.scalar(select(User.id).limit(1)) is not None
 
@@ -128,7 +128,7 @@ class Users:
         return key_id, key
 
     async def delete_key(self, user: Principal, key_id: str) -> None:
-        """End a key; streams that were opened with it end at once. Raises 404."""
+        """Delete a key. Streams that were opened with it end at once. Raises 404."""
         async with self._database.write() as session:
             gone = await session.scalar(
                 delete(ApiKey)

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,7 +20,7 @@ from headwater.sql.model import tracking_of
 from headwater.sql.postgresql.connections import describe_server, ensure_first_connection
 from headwater.sql.postgresql.snapshot import NOTHING
 from headwater.sql.postgresql.triggers import channel
-from headwater.sql.postgresql.watch import watch_channel
+from headwater.sql.postgresql.watch import ChannelWatch
 from headwater.sql.query.changes import changes_of
 from headwater.sql.query.derivation import Derivation
 from headwater.sql.query.first_rows import FirstRows
@@ -32,8 +31,9 @@ from headwater.sql.query.place import Counters, QueryPlace
 from headwater.sql.query.poll import CHUNK, Poll, Queries
 from headwater.sql.query.trim import LinkTrim
 from headwater.sql.query.watch import CountersWatch, WatchGroup
-from headwater.sql.reader import TRIM_STEP, ChangeBatch, CommitWatch, Head
+from headwater.sql.reader import ChangeBatch, CommitWatch, Head
 from headwater.sql.sqlite.connections import file_of, guard
+from headwater.sql.trim import STEP
 
 __all__ = ["QueryReader"]
 
@@ -265,12 +265,12 @@ class QueryReader:
             else:
                 name = channel(tracking) if tracking.notify else None
                 watches.append(
-                    watch_channel(
+                    ChannelWatch(
                         self.engine,
                         name,
                         tracking.table,
                         wake,
-                        partial(_place_of, known),
+                        known,
                         writers=self._writers,
                     )
                 )
@@ -288,8 +288,8 @@ class QueryReader:
             await asyncio.sleep(grace)
         removed = 0
         for run in runs:
-            step = TRIM_STEP
-            while step == TRIM_STEP:
+            step = STEP
+            while step == STEP:
                 async with self.writing() as connection:
                     step = await connection.run_sync(run.step)
                 removed += step
@@ -374,11 +374,6 @@ def _answer(future: asyncio.Future[Page | None], answer: Page | BaseException | 
         future.cancel()
     else:
         future.set_result(answer)
-
-
-def _place_of(known: Callable[[], Head | None]) -> object:
-    head = known()
-    return None if head is None else head.place
 
 
 def _own(place: Place) -> QueryPlace:

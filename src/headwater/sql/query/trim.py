@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from headwater.sql.links import FORMER, LINKS
 from headwater.sql.postgresql.triggers import channel
 from headwater.sql.postgresql.types import XID8
-from headwater.sql.reader import TRIM_STEP
 from headwater.sql.tracking import TABLES, Tracking
+from headwater.sql.trim import STEP
 
 __all__ = ["LinkTrim"]
 
@@ -47,7 +47,7 @@ class LinkTrim:
         return True
 
     def step(self, connection: sa.Connection) -> int:
-        """Remove the oldest. Returns how many; fewer than ``TRIM_STEP`` at the end."""
+        """Remove the oldest. Returns how many; fewer than ``STEP`` at the end."""
         if not self._last:
             return 0
         over = sa.case((LINKS.c.retiring > self._last, LINKS.c.retiring))
@@ -56,7 +56,7 @@ class LinkTrim:
         chosen = sa.select(FORMER.c.number).where(
             self._old(connection), FORMER.c.change <= self._bound(connection, self._last)
         )
-        chosen = chosen.order_by(FORMER.c.number).limit(TRIM_STEP)
+        chosen = chosen.order_by(FORMER.c.number).limit(STEP)
         return connection.execute(sa.delete(FORMER).where(FORMER.c.number.in_(chosen))).rowcount
 
     def _old(self, connection: sa.Connection) -> sa.ColumnElement[bool]:
