@@ -216,3 +216,10 @@ async def test_a_dump_of_another_server_needs_new_epochs(engine):
     await write(engine, sa.update(Line).where(Line.id == 1).values(order_id=4))
     after = await query.where().page(9, after=page.end)
     assert shown(after.changes) == [(1, "Ada", None), (4, "Bob", 10)]
+
+
+async def test_a_column_that_vanished_is_a_sentence(engine):
+    query = orders(engine)
+    await write(engine, sa.text("ALTER TABLE customers DROP COLUMN name"))
+    with pytest.raises(SourceUnavailableError, match="a column is missing"):
+        await query.where().page(1)
