@@ -9,7 +9,6 @@ import sqlalchemy as sa
 # SQLite's messages: it reports these as OperationalError, and a mistake in the SQL too.
 _SENTENCES = {
     "no such table": "a table is missing; is the database migrated?",
-    "no such column": "a column is missing; is the database migrated?",
     "database is locked": "another program holds the database locked",
     "database table is locked": "another program holds a table locked",
     "unable to open database file": "the database file cannot be opened; is it there?",

@@ -339,6 +339,9 @@ class QueryReader:
             yield
         except Exception as error:
             said = unavailable(error)
+            if said is None and "no such column" in str(error):
+                # SQLite's way to say so. The statements follow from the models alone.
+                said = "a column is missing; is the database migrated?"
             if said is None:
                 raise
             raise SourceUnavailableError(self.name, said) from error
