@@ -29,6 +29,7 @@ PAGES: dict[str, str] = {
     "headwater.web.starlette": "starlette.md",
     "headwater.web.problems": "fastapi.md",
     "headwater.web.asgi": "asgi.md",
+    "headwater.web.uvicorn": "asgi.md",
     "headwater": "headwater.md",
     "headwater.client": "client.md",
     "headwater.client.sync": "client.md",
@@ -47,7 +48,7 @@ GIVEN = frozenset(
     {
         *("EventStream", "Hub", "Topic", "TableSource", "TableOrigin", "Counters", "Connection"),
         *("AsyncStream", "AsyncFeed", "Stream", "Feed", "PollSource", "Offset"),
-        "GuardedRoute",
+        *("GuardedRoute", "Protocol"),
     }
 )
 
@@ -72,6 +73,8 @@ MEMBERS: dict[str, tuple[str, ...]] = {
     ),
     "LiveRoutes": ("lifespan", "feed", "stream", "recheck", "drain", "hub", "stats"),
     "GuardedRoute": (),
+    "Protocol": (),
+    "ConnectionCounters": (),
     "TableOrigin": (),
     "EventLogContract": ("open",),
     "NatsLog": (),

@@ -55,6 +55,18 @@ def test_migrations_make_what_the_models_say(migrated: Path, tmp_path: Path):
     assert everything(migrated) == everything(other)
 
 
+def test_a_new_file_is_its_owners(tmp_path: Path):
+    """It holds everybody's sessions; its journals have the same mode."""
+    path = tmp_path / "new.db"
+    migrate(Address(path))
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE alembic_version SET version_num = version_num")
+    connection.commit()
+    modes = {name.name: name.stat().st_mode & 0o777 for name in tmp_path.iterdir()}
+    connection.close()
+    assert set(modes.values()) == {0o600}, modes
+
+
 def test_alembic_finds_nothing_to_change(migrated: Path):
     engine = sa.create_engine(f"sqlite:///{migrated}")
     with engine.connect() as connection:
@@ -85,6 +97,9 @@ def test_an_earlier_schema_is_brought_up_to_date_and_keeps_its_rows(database: Pa
     run(
         database,
         "DROP TABLE idempotent_requests",
+        "DROP TABLE sign_in_places",
+        "DROP TABLE sign_in_buckets",
+        "DROP TABLE retired_satellite_keys",
         "UPDATE alembic_version SET version_num = '0001'",
         "INSERT INTO users (id, email, password_hash) VALUES ('u', 'a@example.com', 'x')",
     )

@@ -62,6 +62,7 @@ class Cleanup:
             "metrics": lambda: self._backend.log.trim(max_age=metrics),
             "idle clients": lambda: self._remove_idle(activity),
             "removals of clients": lambda: tables.activity.trim(max_age=activity, grace=grace),
+            "former keys of satellites": self._backend.satellites.remove_expired_keys,
             "sessions": self._backend.sign_ins.remove_expired,
             "idempotency keys": self._backend.repeats.remove_old,
         }

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     any_,
     bindparam,
+    delete,
     event,
     func,
     select,
@@ -57,7 +58,10 @@ UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeoutError)
 # waiting for a database that does not answer.
 _LOOK_UP = 10.0
 
-# The advisory lock of a PostgreSQL database for writers that decide alone.
+# Rows that one transaction deletes.
+_STEP = 2000
+
+# Of all the advisory locks of a PostgreSQL database, the one of writers that decide alone.
 _LOCK = 0x48656164
 
 
@@ -150,10 +154,18 @@ class Database:
         self.statements = 0
         self.engine: AsyncEngine
         if address.server is not None:
-            self.engine = engine_at(address.server, pool_size=8, max_overflow=8, pool_timeout=10.0)
+            self.engine = engine_at(
+                # A log with a statement's values would hold password hashes.
+                address.server,
+                hide_parameters=True,
+                pool_size=8,
+                max_overflow=8,
+                pool_timeout=10.0,
+            )
         else:
             engine = create_async_engine(
                 f"sqlite+aiosqlite:///{address.path}",
+                hide_parameters=True,
                 pool_size=4,
                 max_overflow=8,
                 pool_timeout=10.0,
@@ -191,12 +203,17 @@ class Database:
         return found
 
     async def look_up(
-        self, query: Select[*tuple[Any, ...]], keys: Sequence[str], **values: Any
+        self,
+        query: Select[*tuple[Any, ...]],
+        keys: Sequence[str],
+        **values: Any,
     ) -> Sequence[Sequence[Any]]:
         """The rows of one statement for many keys at once; it asks with ``among``.
 
         Make the statement once: its text is kept. Raises SourceUnavailableError.
         """
+        # PostgreSQL has no text with a NUL, so nothing has such a key.
+        keys = [key for key in keys if "\x00" not in key]
         with _translated():
             async with asyncio.timeout(_LOOK_UP):
                 if self.direct is not None:
@@ -247,6 +264,17 @@ class Database:
                 if alone:
                     await session.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
                 yield session
+
+    async def delete_in_steps(self, model: type[Any], condition: ColumnElement[bool]) -> None:
+        """Delete many rows, some thousands in each transaction: other writers wait for each."""
+        some = select(model.id).where(condition).limit(_STEP)
+        while True:
+            async with self.write() as session:
+                gone = await session.execute(
+                    delete(model).where(model.id.in_(some)).returning(model.id)
+                )
+                if len(gone.all()) < _STEP:
+                    return
 
     def is_in_place(self) -> bool:
         """Whether a path still names the file that was opened."""

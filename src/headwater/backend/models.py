@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Dialect,
+    Double,
     ForeignKey,
     Index,
     MetaData,
@@ -42,8 +43,11 @@ __all__ = [
     "LogEntry",
     "Membership",
     "Notification",
+    "RetiredSatelliteKey",
     "Satellite",
     "Session",
+    "SignInBucket",
+    "SignInPlace",
     "Team",
     "User",
 ]
@@ -149,6 +153,27 @@ class Session(Base):
     expires_at: Mapped[datetime] = mapped_column(Moment, index=True)
 
 
+class SignInPlace(Base):
+    """A device or a network from which a user signed in, as a hash."""
+
+    __tablename__ = "sign_in_places"
+
+    user_id: Mapped[str] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
+    )
+    place: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+    last_at: Mapped[datetime] = mapped_column(Moment, index=True)
+
+
+class SignInBucket(Base):
+    """How many sign-ins may be tried: when a bucket of tries is full again, in Unix time."""
+
+    __tablename__ = "sign_in_buckets"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    full_at: Mapped[float] = mapped_column(Double, index=True)
+
+
 class ApiKey(Base):
     """A program's key. It was shown once; the table has the SHA-256."""
 
@@ -241,6 +266,18 @@ class Satellite(Base):
     )
     key_hash: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime] = created()
+
+
+class RetiredSatelliteKey(Base):
+    """A key that a satellite had before. It works until then, so that agents can be changed."""
+
+    __tablename__ = "retired_satellite_keys"
+
+    key_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    satellite_id: Mapped[str] = mapped_column(
+        ForeignKey("satellites.id", ondelete="CASCADE"), index=True
+    )
+    expires_at: Mapped[datetime] = mapped_column(Moment, index=True)
 
 
 @track(keyed=True, filters=("user_id", "team_id"))

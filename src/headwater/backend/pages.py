@@ -28,7 +28,9 @@ class Pages(BaseRoute):
     """
 
     def __init__(self, folder: Path, prefix: str = "") -> None:
-        self._static = StaticFiles(directory=folder)
+        # In a checkout the browser client is a link into clients/js; only files of this folder
+        # are asked for.
+        self._static = StaticFiles(directory=folder, follow_symlink=True)
         self._files: Mapping[str, str] = {
             f"{prefix}/{file.relative_to(folder).as_posix()}": str(file.relative_to(folder))
             for file in sorted(folder.rglob("*"))

@@ -4,10 +4,10 @@ A global role is valid everywhere, a team role only in its team. With ``teams.vi
 sees every team and team satellite like a member. Without it, the teams of others
 do not exist for that user (404).
 
-Three permissions are in team roles too, and are then valid for the team only.
-``notifications.create`` allows to notify the team (and always oneself),
-``satellites.manage`` to register its satellites, and ``team.members.edit``
-to change its members.
+Three permissions are in team roles too and then reach as far as the team: who holds
+``notifications.create`` in a team may notify that team (and always themselves), who holds
+``satellites.manage`` there may register and remove its satellites and renew their keys, and who
+holds ``team.members.edit`` there may change who belongs to it.
 """
 
 from __future__ import annotations
@@ -47,9 +47,11 @@ GLOBAL_ROLES: Mapping[str, frozenset[str]] = {
         "satellites.manage",
         "team.members.edit",
         "teams.create",
+        "teams.delete",
         "teams.list",
         "teams.view_all",
         "users.create",
+        "users.delete",
         "users.edit",
         "users.list",
     },

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +26,7 @@ State = Literal["empty", "older", "current", "newer", "foreign"]
 _MIGRATIONS = Path(__file__).parent / "migrations"
 # All migrations, oldest first. They stand here too, as each start needs them and the import of
 # alembic, which reads them from the files, is a sixth of a start's time.
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 # An advisory lock of PostgreSQL: schemas are looked at and changed one at a time.
 _SCHEMA_LOCK = 0x48656165
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
@@ -135,6 +135,7 @@ def _connected(address: Address) -> Iterator[sa.Connection]:
     engine = sa.create_engine(address.sync_url, poolclass=sa.NullPool)
     if address.path is not None:
         _look_at(address.path)
+        _make_private(address.path)
         configure_sqlite(engine, synchronous="FULL")
     try:
         with engine.connect() as connection:
@@ -166,6 +167,12 @@ def _look_at(path: Path) -> None:
             continue
         if not os.access(place, os.W_OK) or not mode & _WRITABLE:
             raise StartupError(f"{what} {place} is read-only; Headwater needs to write to it.")
+
+
+def _make_private(path: Path) -> None:
+    """Make an absent file that nobody else may read; SQLite gives its journals the same mode."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def _explained(path: Path, said: str) -> str:

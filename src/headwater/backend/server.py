@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import ipaddress
 import logging
 import multiprocessing
 import os
@@ -26,8 +27,17 @@ from headwater.backend.database import StartupError
 from headwater.backend.logging import set_up_logging
 from headwater.backend.settings import Settings
 from headwater.web.fastapi import LiveRouter
+from headwater.web.uvicorn import Limits, Protocol
 
-__all__ = ["Server", "Supervisor", "address_of", "bind", "build_server", "run_worker"]
+__all__ = [
+    "Server",
+    "Supervisor",
+    "address_of",
+    "bind",
+    "build_server",
+    "is_loopback",
+    "run_worker",
+]
 
 logger = logging.getLogger("headwater.backend")
 
@@ -85,17 +95,24 @@ def _spare_the_collector() -> None:
     # requests leave few cycles behind.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    # Garbage in cycles is bounded by the last number: all of it is looked for again after a
+    # million objects more.
+    gc.set_threshold(10_000, 10, 10)
 
 
 def build_server(settings: Settings, app: FastAPI) -> Server:
     """The server of one process, for sockets from ``bind``."""
+
+    class Bounded(Protocol):
+        limits = limits_of(settings)
+        counters = app.state.measures.connections
+
     return Server(
         app.state.live,
         uvicorn.Config(
             app,
             loop="uvloop" if _has_uvloop() else "asyncio",
-            http="headwater.web.uvicorn:Protocol",
+            http=Bounded,
             ws="none",
             lifespan="on",
             log_config=None,
@@ -106,6 +123,21 @@ def build_server(settings: Settings, app: FastAPI) -> Server:
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=settings.shutdown_seconds,
         ),
+    )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What connections may take of one process."""
+    return Limits(
+        head_bytes=settings.max_head_bytes,
+        head_lines=settings.max_head_lines,
+        head_seconds=settings.head_seconds,
+        body_seconds=settings.body_seconds,
+        body_rate=settings.body_rate,
+        connections=settings.max_connections,
+        connections_per_address=settings.max_connections_per_address,
+        reserve=settings.reserved_descriptors,
+        unread_bytes=settings.max_unread_bytes,
     )
 
 
@@ -141,6 +173,11 @@ def _explained(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
         return f"--host {host} is not an address of this machine."
     return f"Port {port} at {host} cannot be had: {error.strerror or error}."
+
+
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine reaches a socket that listens."""
+    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def address_of(listener: socket.socket) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from headwater.backend.notifications.service import Notifications
 from headwater.backend.satellites.service import Satellites
 from headwater.backend.settings import Settings
 from headwater.backend.teams.service import Teams
+from headwater.backend.throttle import Writes
 from headwater.backend.users.service import Users
 from headwater.eventlog import EventLog
 from headwater.sql import Table
@@ -47,6 +49,7 @@ class Backend:
     passwords: Passwords
     credentials: Credentials
     sign_ins: SignIns
+    writes: Writes
     users: Users
     teams: Teams
     notifications: Notifications
@@ -54,6 +57,8 @@ class Backend:
     satellites: Satellites
     activities: Activities
     repeats: Repeats
+    # E-mail address and password of those that everybody may know: the demo has some.
+    accounts: Sequence[tuple[str, str]] = ()
 
 
 def backend_of(request: Request) -> Backend:

@@ -22,8 +22,8 @@ from headwater.web.live_route import set_responder
 from headwater.web.paging import NAMES
 from headwater.web.pair import FeedHalf
 from headwater.web.plan import Plan
+from headwater.web.remembered_request import RECHECK
 from headwater.web.responders import BEGIN, ONLY_PLAN, STREAM, EventResponder
-from headwater.web.rights import RECHECK
 from headwater.web.signatures import asked_for, parameters_of
 
 __all__ = ["event_endpoint", "feed_endpoint"]

@@ -9,11 +9,11 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
 
-from headwater.backend.auth.origin import check_origin
+from headwater.backend.auth.origin import SAFE_METHODS, check_origin
 from headwater.backend.auth.principal import Principal
 from headwater.backend.problems import forbidden, not_found, unauthorized
 from headwater.backend.state import backend_of
-from headwater.web.fastapi import guard, identify
+from headwater.web.fastapi import expires, guard, identify
 
 __all__ = [
     "COOKIE",
@@ -92,7 +92,11 @@ async def authenticate(
         raise unauthorized()
     if found.via == "session":
         check_origin(request, backend.settings.allowed_origins)
+    if request.method not in SAFE_METHODS:
+        backend.writes.check(f"{found.kind}:{found.id}")
     identify(request, f"{found.kind}:{found.id}")
+    if found.expires_at is not None:
+        expires(request, found.expires_at)
     request.state.principal = found
     return found
 

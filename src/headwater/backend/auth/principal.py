@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 from headwater.backend.roles import (
@@ -27,6 +28,7 @@ class Principal:
         email: a user's address, else empty.
         role: a user's global role, else empty.
         teams: a user's team roles by team.
+        expires_at: when a session ends; None for keys.
     """
 
     kind: Literal["user", "satellite"]
@@ -36,6 +38,7 @@ class Principal:
     email: str = ""
     role: str = ""
     teams: Mapping[str, str] = field(default_factory=dict)
+    expires_at: datetime | None = None
 
     @property
     def permissions(self) -> frozenset[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from headwater.backend.auth.principal import Principal
 from headwater.backend.state import Backend
 
-__all__ = ["ADMIN", "CLIENTS", "DEMO", "Cast", "assemble"]
+__all__ = ["ADMIN", "CLIENTS", "DEMO", "Cast", "assemble", "find"]
 
 DEMO = ("demo@example.com", "demo")
 ADMIN = ("admin@example.com", "admin")
@@ -53,6 +53,15 @@ class Cast:
         return self.users[DEMO[0]], self.users[ADMIN[0]]
 
 
+async def find(backend: Backend) -> Cast:
+    """Those whom an earlier start of this demo has made."""
+    admin = Principal("user", "", "session", "", role="global_admin")
+    users = {row.email: row.id for row in (await backend.users.page(100, None))[0]}
+    teams = {row.name: row.id for row in (await backend.teams.page(100, None))[0]}
+    satellites = {row.name: row.id for row in (await backend.satellites.page(admin, 100, None))[0]}
+    return Cast(users, teams, satellites, _works_for(satellites, teams))
+
+
 async def assemble(backend: Backend) -> Cast:
     """Create all of them, as an administrator would."""
     users: dict[str, str] = {}
@@ -71,8 +80,13 @@ async def assemble(backend: Backend) -> Cast:
     for name, team in _SATELLITES:
         team_id = None if team is None else teams[team]
         satellites[name], _ = await backend.satellites.register(admin, name, team_id)
-    works_for = {
-        satellites[name]: tuple(teams.values()) if team is None else (teams[team],)
+    return Cast(users, teams, satellites, _works_for(satellites, teams))
+
+
+def _works_for(
+    satellites: Mapping[str, str], teams: Mapping[str, str]
+) -> Mapping[str, tuple[str, ...]]:
+    return {
+        satellites[name]: tuple(teams[each] for each in _TEAMS) if team is None else (teams[team],)
         for name, team in _SATELLITES
     }
-    return Cast(users, teams, satellites, works_for)

@@ -10,6 +10,7 @@ from headwater.backend.auth.dependencies import CurrentUser, requires, signed_in
 from headwater.backend.idempotency.dependencies import IdempotencyKey
 from headwater.backend.logs.schemas import LogEntry, LogIds, LogLevel, LogsCreate
 from headwater.backend.logs.service import Logs
+from headwater.backend.schemas import Line
 from headwater.backend.state import BackendState, backend_of
 from headwater.feeds.source import Source
 from headwater.web.fastapi import GuardedRoute, LiveRouter
@@ -51,9 +52,11 @@ def declare(live: LiveRouter) -> None:
     async def my_logs(
         user: CurrentUser,
         backend: BackendState,
-        level: Annotated[LogLevel | None, Query(description="Only this level.")] = None,
+        level: Annotated[
+            list[LogLevel] | None, Query(description="Only this level; give it again for several.")
+        ] = None,
         source: Annotated[
-            str | None, Query(max_length=200, description="Only from this source.")
+            Line | None, Query(description="Only from this source, at most 200 characters.")
         ] = None,
     ) -> Source:
         """The caller's log entries."""

@@ -32,5 +32,5 @@ class NotificationCreate(Body):
     user_id: Identifier | None = None
     team_id: Identifier | None = None
     level: NotificationLevel = "info"
-    title: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    title: Annotated[Text, StringConstraints(min_length=1, max_length=200)]
     body: Text = Field(default="", description="Plain text.")

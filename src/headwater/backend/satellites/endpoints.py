@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 
 from headwater.backend.auth.dependencies import (
     CurrentSatellite,
@@ -23,10 +24,12 @@ from headwater.backend.satellites.schemas import (
     SatelliteCreate,
     SatelliteCreated,
     SatelliteInfo,
+    SatelliteKeyCreate,
+    SatelliteKeyCreated,
     SatelliteList,
 )
 from headwater.backend.satellites.service import Satellites, topic_of
-from headwater.backend.schemas import After, Limit
+from headwater.backend.schemas import After, Limit, PathId
 from headwater.backend.state import BackendState, backend_of
 from headwater.feeds.source import Source
 from headwater.web.fastapi import GuardedRoute, LiveRouter
@@ -61,6 +64,36 @@ async def register_satellite(
     """Register a satellite. Its key is shown only in this answer."""
     satellite_id, key = await satellites.register(user, body.name, body.team_id)
     return SatelliteCreated(id=satellite_id, name=body.name, team_id=body.team_id, api_key=key)
+
+
+@router.post(
+    "/{satellite_id}/keys",
+    status_code=201,
+    dependencies=[signed_in, requires_somewhere("satellites.manage")],
+)
+async def renew_satellite_key(
+    satellite_id: PathId,
+    user: CurrentUser,
+    satellites: SatelliteService,
+    body: SatelliteKeyCreate | None = None,
+) -> SatelliteKeyCreated:
+    """A new key for a satellite, shown this once. Former ones work for ``overlap_seconds`` yet."""
+    overlap = timedelta(seconds=(body or SatelliteKeyCreate()).overlap_seconds)
+    key, until = await satellites.renew_key(user, satellite_id, overlap)
+    return SatelliteKeyCreated(satellite_id=satellite_id, api_key=key, former_keys_end_at=until)
+
+
+@router.delete(
+    "/{satellite_id}",
+    status_code=204,
+    response_class=Response,
+    dependencies=[signed_in, requires_somewhere("satellites.manage")],
+)
+async def remove_satellite(
+    satellite_id: PathId, user: CurrentUser, satellites: SatelliteService
+) -> None:
+    """Remove a satellite and its keys. Streams of its metrics end at once."""
+    await satellites.remove(user, satellite_id)
 
 
 @router.post("/{satellite_id}/metrics", status_code=201, dependencies=[reports_itself])

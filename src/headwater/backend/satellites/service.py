@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from sqlalchemy import insert, or_, select
+from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from headwater.backend.access import tell_access_change
 from headwater.backend.auth.loader import Loader
 from headwater.backend.auth.principal import Principal
 from headwater.backend.auth.tokens import SATELLITE_KEY, hash_token, new_token
 from headwater.backend.database import Database
 from headwater.backend.idempotency.service import Repeats, RequestKey
 from headwater.backend.listing import page_of
-from headwater.backend.models import Satellite, Team
-from headwater.backend.problems import forbidden, invalid
+from headwater.backend.models import ClientActivity, RetiredSatelliteKey, Satellite, Team
+from headwater.backend.problems import forbidden, invalid, not_found
 from headwater.backend.satellites.schemas import MetricsReport
 from headwater.backend.times import utc_now
 from headwater.eventlog import EventLog
@@ -89,6 +91,85 @@ class Satellites:
             )
         return satellite_id, key
 
+    async def renew_key(
+        self, user: Principal, satellite_id: str, overlap: timedelta
+    ) -> tuple[str, datetime]:
+        """A new key for a satellite: this once, the key, and when its former keys end.
+
+        Those work for ``overlap`` yet, so that the agent can be changed first. Raises 403 and 404.
+        """
+        key, until = new_token(SATELLITE_KEY), utc_now() + overlap
+        async with self._database.write() as session:
+            former = await self._managed(session, user, satellite_id)
+            # One that ends sooner already is not made to live longer.
+            await session.execute(
+                update(RetiredSatelliteKey)
+                .where(
+                    RetiredSatelliteKey.satellite_id == satellite_id,
+                    RetiredSatelliteKey.expires_at > until,
+                )
+                .values(expires_at=until)
+            )
+            await session.execute(
+                insert(RetiredSatelliteKey).values(
+                    key_hash=former, satellite_id=satellite_id, expires_at=until
+                )
+            )
+            await session.execute(
+                update(Satellite)
+                .where(Satellite.id == satellite_id)
+                .values(key_hash=hash_token(key))
+            )
+        return key, until
+
+    async def remove(self, user: Principal, satellite_id: str) -> None:
+        """Remove a satellite, its keys and its clients; streams of its metrics end at once.
+
+        Raises 403 and 404. Its metrics are out of reach, and trimmed at their time.
+        """
+        async with self._database.write() as session:
+            await self._managed(session, user, satellite_id)
+            # A key that nobody has: the satellite reports no more from here on.
+            await session.execute(
+                update(Satellite)
+                .where(Satellite.id == satellite_id)
+                .values(key_hash=hash_token(new_token()))
+            )
+            await session.execute(
+                delete(RetiredSatelliteKey).where(RetiredSatelliteKey.satellite_id == satellite_id)
+            )
+        await self._database.delete_in_steps(
+            ClientActivity, ClientActivity.satellite_id == satellite_id
+        )
+        async with self._database.write() as session:
+            await session.execute(delete(Satellite).where(Satellite.id == satellite_id))
+            await tell_access_change(session, None)
+
+    async def remove_expired_keys(self) -> None:
+        """Forget former keys that work no more."""
+        async with self._database.write() as session:
+            await session.execute(
+                delete(RetiredSatelliteKey).where(RetiredSatelliteKey.expires_at <= utc_now())
+            )
+
+    async def _managed(self, session: AsyncSession, user: Principal, satellite_id: str) -> str:
+        """The hash of a satellite's key, for a user who may manage it. Raises 403 and 404."""
+        found = (
+            await session.execute(
+                select(Satellite.team_id, Satellite.key_hash).where(Satellite.id == satellite_id)
+            )
+        ).first()
+        if found is None or not user.knows_satellite_of(found.team_id):
+            raise not_found("satellite", satellite_id)
+        if not (
+            user.may("satellites.manage")
+            if found.team_id is None
+            else user.may_in("satellites.manage", found.team_id)
+        ):
+            raise forbidden("The permission satellites.manage is missing for this satellite.")
+        key_hash: str = found.key_hash
+        return key_hash
+
     async def report(
         self,
         satellite_id: str,
@@ -110,7 +191,7 @@ class Satellites:
         events = []
         for report in reports:
             event = report.model_dump()
-            at = (report.at or now).astimezone(UTC)
+            at = report.at or now
             event["at"] = at.isoformat(timespec="microseconds").replace("+00:00", "Z")
             events.append(event)
         append_key = None if key is None else key.append_key

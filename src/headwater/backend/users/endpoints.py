@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from headwater.backend.auth.dependencies import CurrentUser, requires, signed_in
-from headwater.backend.schemas import After, Limit
+from headwater.backend.schemas import After, Limit, PathId
 from headwater.backend.state import backend_of
 from headwater.backend.users.schemas import (
     ApiKeyCreated,
@@ -71,8 +71,8 @@ async def create_api_key(body: KeyCreate, user: CurrentUser, users: UserService)
 
 
 @router.delete("/me/api-keys/{key_id}", status_code=204, response_class=Response)
-async def delete_api_key(key_id: str, user: CurrentUser, users: UserService) -> None:
-    """Delete one of the caller's keys. Streams that were opened with it end at once."""
+async def delete_api_key(key_id: PathId, user: CurrentUser, users: UserService) -> None:
+    """End a key of one's own. Streams that were opened with it end at once."""
     await users.delete_key(user, key_id)
 
 
@@ -90,8 +90,19 @@ async def create_user(body: UserCreate, users: UserService) -> UserInfo:
     return UserInfo.model_validate(row)
 
 
+@router.delete(
+    "/{user_id}",
+    status_code=204,
+    response_class=Response,
+    dependencies=[requires("users.delete")],
+)
+async def remove_user(user_id: PathId, users: UserService) -> None:
+    """Remove a user with their log, notifications, keys and activity. Their streams end at once."""
+    await users.remove(user_id)
+
+
 @router.patch("/{user_id}", dependencies=[requires("users.edit")])
-async def change_user(user_id: str, body: UserUpdate, users: UserService) -> UserInfo:
-    """Change a role, disable or enable. The user's open streams are checked at once."""
+async def change_user(user_id: PathId, body: UserUpdate, users: UserService) -> UserInfo:
+    """Change a role, disable or enable. Open streams of that user notice at once."""
     row = await users.change(user_id, body.role, body.disabled)
     return UserInfo.model_validate(row)

@@ -1,22 +1,21 @@
-"""Token buckets: how often something may be tried."""
+"""Token buckets of one process: how often something may be done."""
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-__all__ = ["Throttle", "network_of", "whole_seconds"]
+from headwater.backend.problems import too_many
+
+__all__ = ["Throttle", "Writes", "whole_seconds"]
 
 
 class Throttle:
     """A bucket of ``burst`` tries for each key, which fills up again within ``period`` seconds.
 
-    Memory is bounded: beyond ``max_keys`` the key that was used least recently is forgotten. An
-    attacker would need that many tries at other keys first, and has a bucket by address too.
-    Each process counts for itself.
+    Memory is bounded: beyond ``max_keys`` the key that was used least recently is forgotten.
     """
 
     def __init__(
@@ -46,15 +45,6 @@ class Throttle:
             self._buckets.popitem(last=False)
         return 0.0
 
-    def give_back(self, key: str) -> None:
-        """Take a try back: it was a right one."""
-        now = self._clock()
-        left = min(self._left(key, now) + 1, self._burst)
-        if left >= self._burst:
-            self._buckets.pop(key, None)
-        else:
-            self._buckets[key] = (left, now)
-
     def _left(self, key: str, now: float) -> float:
         left, since = self._buckets.get(key, (self._burst, now))
         return min(left + (now - since) * self._rate, self._burst)
@@ -63,19 +53,28 @@ class Throttle:
         return len(self._buckets)
 
 
-def network_of(address: str | None) -> str:
-    """The network in which a client can easily change its address: a /64 for IPv6."""
-    if not address:
-        return "unknown"
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address[:64]
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped:
-            return str(found.ipv4_mapped)
-        return str(ipaddress.ip_network((found, 64), strict=False))
-    return str(found)
+class Writes:
+    """How often one caller may change something, in this process.
+
+    Attributes:
+        refused: requests above that, for ``/metrics``.
+    """
+
+    def __init__(self, per_second: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._throttle = Throttle(2 * per_second, period=2.0, clock=clock)
+        self._per_second = per_second
+        self.refused = 0
+
+    def check(self, caller: str) -> None:
+        """Count a request. Raises 429."""
+        wait = self._throttle.take(caller)
+        if wait:
+            self.refused += 1
+            raise too_many(
+                f"More than {self._per_second} requests a second that change something; send more "
+                "in each, or fewer.",
+                whole_seconds(wait),
+            )
 
 
 def whole_seconds(wait: float) -> str:

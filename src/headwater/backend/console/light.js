@@ -4,6 +4,7 @@ const WORDS = {
   idle: "Idle",
   connecting: "Connecting",
   live: "Live",
+  stale: "No word",
   reconnecting: "Reconnecting",
   polling: "Polling",
   refused: "No access",
@@ -12,6 +13,7 @@ const MEANINGS = {
   idle: "Nothing is followed.",
   connecting: "Opening the stream.",
   live: "New entries come over an open stream.",
+  stale: "Three heartbeats are missing. A new connection is on its way.",
   reconnecting: "The connection was lost. What is missed will be caught up.",
   polling: "No stream is open just now; the feed is asked for news instead.",
   refused: "You have no right to see this feed.",
@@ -38,16 +40,15 @@ export class Light {
   }
 }
 
-/** What the overall light and the banner say about the feeds' states. */
+/** What the overall light says about the feeds' states: a state and words. */
 export function summary(states) {
   const followed = states.filter((state) => state !== "idle");
-  const has = (state) => followed.includes(state);
   const live = followed.filter((state) => state === "live").length;
   const count = `${live} of ${followed.length} live`;
   if (followed.length === 0) return ["idle", "Idle"];
   if (live === followed.length) return ["live", followed.length > 1 ? `All ${live} live` : "Live"];
-  if (has("reconnecting")) return ["reconnecting", live ? count : "Reconnecting"];
-  if (has("connecting")) return ["connecting", "Connecting"];
-  if (has("polling")) return ["polling", live ? count : "Polling"];
+  for (const state of ["stale", "reconnecting", "connecting", "polling"]) {
+    if (followed.includes(state)) return [state, live ? count : WORDS[state]];
+  }
   return ["refused", count];
 }
