@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from headwater.delivery.hub import Hub
 from headwater.feeds.feed import Feed
+from headwater.protocol import Decoder
 from sql.query.shop import Customer, Line, Order, orders, write
 from support.streams import MemorySender, StreamClient
 from support.until import until
@@ -29,7 +30,7 @@ class TenantClient(StreamClient):
         self.senders = []
 
     def read(self, most=None):
-        for message in self.sender._decoder.__class__().feed(self.sender.data):
+        for message in Decoder().feed(self.sender.data):
             data = json.loads(message.data) if message.data else {}
             for item in data.get("orders", [data]):
                 if "id" in item:

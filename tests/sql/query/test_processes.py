@@ -53,7 +53,7 @@ class Client:
         while True:
             with suppress(OSError, asyncio.IncompleteReadError, TimeoutError, AssertionError):
                 await self.follow()
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # as a client that waits before it reconnects
 
     async def follow(self):
         headers = {"Accept": "text/event-stream"}
@@ -109,7 +109,7 @@ async def run(folder, url, engine, seconds, restart=None):
                 restarted = True
                 await asyncio.to_thread(restart)
                 await engine.dispose()
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.002)  # some hundred transactions a second
         query = shop.orders(engine)
         for client in clients:
             page = await query.where(tenant=client.tenant).page(100_000)
