@@ -308,3 +308,43 @@ async def test_a_change_of_selection_brings_the_client_back(folder: Path):
             async with asyncio.timeout(10):
                 assert await answer.rest() == []
             assert answer.retry is not None and answer.retry < 1000
+
+
+async def test_live_queries(folder: Path):
+    async with program(HOW_TO / "live-queries.md") as names, serving(names["app"]) as port:
+        engine, base = names["engine"], names["Base"]
+        customer, order, line = names["Customer"], names["Order"], names["Line"]
+
+        async def write(*statements):
+            async with engine.begin() as connection:
+                for statement in statements:
+                    await connection.execute(statement)
+
+        async with engine.begin() as connection:
+            await connection.run_sync(base.metadata.create_all)
+        await write(
+            insert(customer).values(id=1, tenant="a", name="Ada"),
+            insert(order).values([{"id": 1, "customer_id": 1}, {"id": 2, "customer_id": 1}]),
+            insert(line).values(id=1, order_id=1, total=10),
+        )
+        async with request(port, "/api/orders/stream?tenant=a") as answer:
+            page = json.loads((await answer.next()).data)
+            assert [one["total"] for one in page["orders"]] == [10, None]
+            await write(insert(line).values(id=2, order_id=1, total=20))
+            message = await answer.next()
+            assert message.event == "order"
+            assert json.loads(message.data) == {"id": 1, "name": "Ada", "total": 30}
+            await write(update(customer).values(name="Ada Lovelace"))
+            both = [json.loads((await answer.next()).data) for _ in range(2)]
+            assert [one["name"] for one in both] == ["Ada Lovelace"] * 2
+            await write(delete(order).where(order.id == 2))
+            message = await answer.next()
+            assert (message.event, message.data) == ("order_removed", '{"id":2}')
+            assert message.last_event_id
+        assert await names["clean_up"]() == 0
+
+        def migrate(connection):
+            names["upgrade"](Operations(MigrationContext.configure(connection)))
+
+        async with engine.begin() as connection:
+            await connection.run_sync(migrate)

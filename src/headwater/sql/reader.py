@@ -16,7 +16,7 @@ from collections.abc import (
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -88,6 +88,24 @@ class ClosingWatch(CommitWatch):
             await self._close()
         finally:
             await self._watch.stop()
+
+
+class TailReader(Protocol):
+    """What a tail needs of a reader."""
+
+    async def head(self) -> Head:
+        """Where the table or query is now."""
+
+    async def batch(self, epoch: str, after: Any, limit: int, /) -> ChangeBatch:
+        """At most ``limit`` changes after a place."""
+
+    def watch_commits(
+        self,
+        wake: Callable[[], None],
+        known: Callable[[], Head | None],
+        reach: Callable[[Place], None] | None = None,
+    ) -> CommitWatch:
+        """As ``TableReader.watch_commits``."""
 
 
 class TableReader(ABC):
