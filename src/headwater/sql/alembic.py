@@ -23,7 +23,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from headwater.errors import DeclarationError
+from headwater.sql.declaration import tracking_as
+from headwater.sql.model import attributes_of
 from headwater.sql.postgresql import schema as postgresql_schema
+from headwater.sql.reflection import reflected
 from headwater.sql.sqlite import schema as sqlite_schema
 from headwater.sql.tracking import CHANGE, Tracking
 
@@ -60,42 +63,22 @@ def add_tracking(
     Raises DeclarationError.
     """
     connection = _connection(op)
-    found = sa.inspect(connection)
-    if table not in found.get_table_names(schema):
+    if not sa.inspect(connection).has_table(table, schema):
         raise DeclarationError(f"there is no table {table!r} to track")
-    columns = {column["name"]: column["type"] for column in found.get_columns(table, schema)}
-    runs = [tuple(run) for run in indexes]
-    if filters:
-        runs.insert(0, tuple(filters))
-    for name in (*filters, *moments, *(name for run in runs for name in run)):
-        if name not in columns:
-            raise DeclarationError(
-                f"table {table!r} has no column {name!r}; it has {', '.join(columns)}"
-            )
-    key = tuple(found.get_pk_constraint(table, schema)["constrained_columns"])
-    if not key:
-        raise DeclarationError(f"table {table!r} has no primary key; a tracked table needs one")
-    dated = tuple(name for name, kind in columns.items() if isinstance(kind, sa.DateTime))
-    uniques = [tuple(one["column_names"]) for one in found.get_unique_constraints(table, schema)]
-    for index in found.get_indexes(table, schema):
-        names = tuple(name for name in index["column_names"] if name is not None)
-        if index["unique"] and len(names) == len(index["column_names"]):
-            uniques.append(names)
-    tracking = Tracking(
-        table=table,
-        key=key,
+    target = reflected(connection, table, schema)
+    tracking = tracking_as(
+        target,
+        attributes_of(target)[1],
         keyed=keyed,
-        filters=tuple(filters),
-        moments=tuple(dict.fromkeys((*dated, *moments))) if keyed else (),
-        uniques=tuple(sorted(set(uniques))) if keyed else (),
-        indexes=tuple(dict.fromkeys(runs)),
+        filters=filters,
+        indexes=indexes,
         notify=notify,
-        schema=schema,
+        moments=moments,
     )
     if connection.dialect.name == "postgresql":
-        postgresql_schema.add(connection, tracking, columns=tuple(columns))
+        postgresql_schema.add(connection, tracking, columns=tuple(target.columns.keys()))
     else:
-        sqlite_schema.add(connection, tracking, has_column=CHANGE in columns)
+        sqlite_schema.add(connection, tracking, has_column=CHANGE in target.columns)
 
 
 def drop_tracking(op: Any, table: str, *, schema: str | None = None) -> None:

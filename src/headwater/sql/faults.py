@@ -6,8 +6,6 @@ import sqlite3
 
 import sqlalchemy as sa
 
-__all__ = ["unavailable"]
-
 # SQLite's messages: it reports these as OperationalError, and a mistake in the SQL too.
 _SENTENCES = {
     "no such table": "a table is missing; is the database migrated?",

@@ -10,8 +10,6 @@ import sqlalchemy as sa
 from headwater.feeds.source import EVERYTHING, Conjunction, Filter
 from headwater.sql.model import TableModel
 
-__all__ = ["CACHED", "Asked", "Condition", "Filters", "Query", "form_of"]
-
 # A statement whose rows are read by position, and one with its parameters.
 Query: TypeAlias = "sa.Select[*tuple[Any, ...]]"
 Asked: TypeAlias = "tuple[Query, dict[str, Any]]"

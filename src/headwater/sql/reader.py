@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Hashable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -18,25 +26,12 @@ from headwater.errors import DeclarationError, SourceUnavailableError, UsageErro
 from headwater.feeds.source import Change, Filter, Page, Place, Window
 from headwater.sql.faults import unavailable
 from headwater.sql.model import TableModel, as_utc
-
-__all__ = [
-    "TRIM_STEP",
-    "ChangeBatch",
-    "ClosingWatch",
-    "CommitWatch",
-    "Head",
-    "Row",
-    "TableReader",
-    "Trim",
-    "in_window",
-    "latest_of",
-    "left_at",
-]
+from headwater.sql.trim import STEP, Trim
 
 Row = Sequence[Any]
-
-# Rows that one transaction of a trim removes: few enough that writers wait some milliseconds.
-TRIM_STEP = 500
+# The key and the moment of an item in a window.
+Member = tuple[Mapping[str, Any], datetime]
+P = TypeVar("P", bound=Place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +76,7 @@ class ClosingWatch(CommitWatch):
     """A watch that frees something else too when it stops.
 
     Arguments:
-        close: called before the watch stops; its result is awaited after.
+        close: called once, before the watch stops.
     """
 
     def __init__(self, watch: CommitWatch, close: Callable[[], Awaitable[None]]) -> None:
@@ -89,26 +84,10 @@ class ClosingWatch(CommitWatch):
         self._close = close
 
     async def stop(self) -> None:
-        closing = self._close()
         try:
-            await self._watch.stop()
+            await self._close()
         finally:
-            await closing
-
-
-class Trim(Protocol):
-    """One run of retention on a table."""
-
-    async def announce(self, connection: AsyncConnection) -> bool:
-        """Find what will be removed, and record that positions before it expire soon.
-
-        Returns whether any position expires that is valid now.
-        """
-        ...
-
-    async def step(self, connection: AsyncConnection) -> int:
-        """Remove the oldest of it. Returns how many; fewer than ``TRIM_STEP`` at the end."""
-        ...
+            await self._watch.stop()
 
 
 class TableReader(ABC):
@@ -138,6 +117,8 @@ class TableReader(ABC):
             one.sync_engine if isinstance(one, AsyncEngine) else one for one in (engine, *listen)
         ]
         self._name = f"table {model.name}"
+        # The declaration that was checked last; it seldom changes.
+        self._declared: str | None = ""
 
     @abstractmethod
     def parse(self, text: str) -> Place:
@@ -181,13 +162,13 @@ class TableReader(ABC):
 
     @abstractmethod
     async def page_after(
-        self, wanted: Filter, window: Window | None, limit: int, after: Place
+        self, wanted: Filter, window: Window | None, limit: int, after: Place, /
     ) -> Page:
         """The changes just after a place."""
 
     @abstractmethod
     async def page_before(
-        self, wanted: Filter, window: Window | None, limit: int, before: Place | None
+        self, wanted: Filter, window: Window | None, limit: int, before: Place | None, /
     ) -> Page:
         """The newest rows, or those just before a place."""
 
@@ -195,11 +176,7 @@ class TableReader(ABC):
         """As ``Source.revision``, for all selections without a window."""
         return None
 
-    async def members(
-        self,
-        wanted: Filter,  # noqa: ARG002 - for tables with windows
-        window: Window,  # noqa: ARG002
-    ) -> Sequence[tuple[Mapping[str, Any], datetime]]:
+    async def members(self, _: Filter, __: Window, /) -> Sequence[Member]:
         """As ``Source.members``."""
         return ()
 
@@ -225,7 +202,7 @@ class TableReader(ABC):
             async with self.connected() as connection:
                 step = await run.step(connection)
                 await connection.commit()
-            removed, more = removed + step, step == TRIM_STEP
+            removed, more = removed + step, step == STEP
         return removed
 
     @abstractmethod
@@ -246,21 +223,35 @@ class TableReader(ABC):
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[AsyncConnection]:
         """A connection from the pool; errors of the database are SourceUnavailableError."""
-        try:
+        with self.translated():
             async with self.engine.connect() as connection:
                 yield connection
-        except Exception as error:
-            self._raise_unavailable(error)
-            raise
 
-    def _raise_unavailable(self, error: Exception) -> None:
-        """Raise SourceUnavailableError if the error will pass by itself; else return."""
-        said = unavailable(error)
-        if said is not None:
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Raise SourceUnavailableError for an error of the database that will pass by itself."""
+        try:
+            yield
+        except Exception as error:
+            said = unavailable(error)
+            if said is None:
+                raise
             raise SourceUnavailableError(self._name, said) from error
 
-    def _check_declared(self, declared: str | None) -> None:
+    def change(
+        self, place: Place, values: Mapping[str, Any], removed: bool, moment: datetime | None
+    ) -> Change:
+        """The change of a row with these values, by attribute."""
+        key = None
+        if self.model.tracking.keyed:
+            key = {name: values[name] for name in self.model.key}
+        item = None if removed else values
+        return Change(place, values, item, removed=removed, key=key, moment=moment)
+
+    def check_declared(self, declared: str | None) -> None:
         """Check what the database keeps of the tracking; None if it keeps nothing."""
+        if declared == self._declared:
+            return
         tracking = self.model.tracking
         if declared is None:
             raise SourceUnavailableError(
@@ -271,6 +262,13 @@ class TableReader(ABC):
                 f"{self._name}: its triggers were made for {declared}, the model declares "
                 f"{tracking.declared()}; a migration with add_tracking() is missing"
             )
+        self._declared = declared
+
+    def own_place(self, place: Place | None, kind: type[P]) -> P:
+        """The place itself. Raises UsageError for one of another kind of table."""
+        if not isinstance(place, kind):
+            raise UsageError(f"{place!r} is not a place in {self._name}")
+        return place
 
 
 def latest_of(one: datetime | None, other: datetime | None) -> datetime | None:

@@ -18,8 +18,6 @@ from headwater.sql.sqlite.reader import SQLiteReader
 from headwater.sql.tail import TableOrigin
 from headwater.sql.untracked.reader import UntrackedReader
 
-__all__ = ["GRACE", "Order", "Table", "TableSource"]
-
 Order = Literal["prompt", "total"]
 
 # Seconds from the announcement of a trim to the trim. In that time every process has polled the

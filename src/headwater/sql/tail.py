@@ -10,8 +10,6 @@ from headwater.errors import PositionError, SourceUnavailableError, UsageError
 from headwater.feeds.source import Origin, Place, Sink
 from headwater.sql.reader import CommitWatch, Head, TableReader
 
-__all__ = ["BATCH", "TableOrigin"]
-
 logger = logging.getLogger("headwater.sql")
 
 # Changes of one read: a gap of thousands takes few statements, and other tasks run between them.

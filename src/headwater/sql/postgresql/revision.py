@@ -15,8 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from headwater.feeds.shared_calls import CoalescedCall
 from headwater.sql.postgresql.connections import separate_pool
 
-__all__ = ["Revision", "revision_of"]
-
 # Seconds that the server may take.
 PATIENCE = 5.0
 

@@ -41,8 +41,6 @@ from headwater.sql.tracking import (
     register,
 )
 
-__all__ = ["add", "drop", "renew_epochs", "start"]
-
 logger = logging.getLogger("headwater.sql")
 
 # How long a step waits for its lock. Everybody else waits behind it meanwhile, so it gives up soon;

@@ -23,8 +23,6 @@ import sqlalchemy as sa
 
 from headwater.sql.tracking import CHANGE, NUMBERS, ORDER, REMOVALS, TABLES, Tracking, quote, text
 
-__all__ = ["KINDS", "channel", "functions", "qualified", "run", "trigger_name", "triggers"]
-
 _LONGEST = 63
 
 KINDS = (

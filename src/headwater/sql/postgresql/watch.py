@@ -24,8 +24,6 @@ from headwater.sql.postgresql.connections import separate_pool
 from headwater.sql.reader import CommitWatch
 from headwater.sql.tracking import quote
 
-__all__ = ["POLL_FIRST", "POLL_LISTENING", "POLL_LONGEST", "watch_channel"]
-
 logger = logging.getLogger("headwater.sql")
 
 # Seconds between two polls without notifications: the first pause, and the longest.
@@ -44,35 +42,52 @@ _PING = 15.0
 _PATIENCE = 5.0
 
 
-class _ChannelWatch(CommitWatch):
-    """The watch of one channel, for a table or an event log."""
+class ChannelWatch(CommitWatch):
+    """Calls ``wake`` when there may be something new in a table or event log, until it is stopped.
+
+    Arguments:
+        engine: reads, and listens.
+        name: the channel on which others notify; None if nobody does.
+        table: commits of this process that write to it wake at once.
+        wake: called in the event loop.
+        known: returns what the reader has; polls become rarer while it stays the same.
+        writers: the engines of this process that write, if not ``engine`` alone.
+        sender: ignore notifications that carry this: this process sent them.
+        anyway: seconds between polls while the connection listens.
+    """
 
     def __init__(
         self,
-        listener: _Listener,
-        notified_on: str | None,
+        engine: AsyncEngine,
+        name: str | None,
+        table: str,
         wake: Callable[[], None],
         known: Callable[[], object],
-        ends: Sequence[Callable[[], None]],
+        *,
+        writers: Sequence[sa.Engine] | None = None,
         sender: str | None = None,
         anyway: float | None = None,
     ) -> None:
-        self.channel = notified_on
+        self.channel = name
         self.wake = wake
-        self.sender = sender
+        self._sender = sender
         self._anyway = anyway
-        self._listener = listener
         self._known = known
-        self._ends = ends
+        loop = asyncio.get_running_loop()
+        every = [engine.sync_engine] if writers is None else writers
+        self._ends = [commits_of(one).add(table, wake, loop) for one in every]
         self._seen: object = None
         self._wait = POLL_FIRST
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
+        key = (id(loop), engine.url.render_as_string(hide_password=False))
+        self._listener = _listeners.get(key) or _Listener(key, engine)
         self.poll_soon()
+        self._listener.add(self)
 
     def concerns(self, channel: str, payload: str) -> bool:
         """Whether to wake for a notification: not for one that this process sent."""
-        return channel == self.channel and (self.sender is None or payload != self.sender)
+        return channel == self.channel and (self._sender is None or payload != self._sender)
 
     def poll_soon(self) -> None:
         """Poll often from now on."""
@@ -116,17 +131,18 @@ class _Listener:
         self.listening: frozenset[str] = frozenset()
         self._key = key
         self._engine = engine
-        self._watches: set[_ChannelWatch] = set()
+        self._watches: set[ChannelWatch] = set()
         self._task: asyncio.Task[None] | None = None
+        _listeners[key] = self
 
-    def add(self, watch: _ChannelWatch) -> None:
+    def add(self, watch: ChannelWatch) -> None:
         self._watches.add(watch)
         if self._task is None and watch.channel is not None:
             self._task = asyncio.get_running_loop().create_task(
                 self._run(), name="headwater listener"
             )
 
-    async def remove(self, watch: _ChannelWatch) -> None:
+    async def remove(self, watch: ChannelWatch) -> None:
         self._watches.discard(watch)
         if self._watches:
             return
@@ -197,44 +213,3 @@ class _Listener:
 
 
 _listeners: dict[tuple[int, str], _Listener] = {}
-
-
-def watch_channel(
-    engine: AsyncEngine,
-    name: str | None,
-    table: str,
-    wake: Callable[[], None],
-    known: Callable[[], object],
-    *,
-    writers: Sequence[sa.Engine] | None = None,
-    sender: str | None = None,
-    anyway: float | None = None,
-) -> CommitWatch:
-    """Call ``wake`` when there may be something new, until the watch is stopped.
-
-    Arguments:
-        engine: reads, and listens.
-        name: the channel on which others notify; None if nobody does.
-        table: commits of this process that write to it wake at once.
-        known: returns what the reader has; polls become rarer while it stays the same.
-        writers: the engines of this process that write, if not ``engine`` alone.
-        sender: ignore notifications that carry this: this process sent them.
-        anyway: seconds between polls while the connection listens.
-    """
-    loop = asyncio.get_running_loop()
-    key = (id(loop), engine.url.render_as_string(hide_password=False))
-    listener = _listeners.get(key)
-    if listener is None:
-        listener = _listeners[key] = _Listener(key, engine)
-    writers = [engine.sync_engine] if writers is None else writers
-    watch = _ChannelWatch(
-        listener,
-        name,
-        wake,
-        known,
-        [commits_of(one).add(table, wake, loop) for one in writers],
-        sender,
-        anyway,
-    )
-    listener.add(watch)
-    return watch

@@ -20,8 +20,6 @@ from headwater.errors import DeclarationError
 from headwater.feeds.shared_calls import CoalescedCall
 from headwater.sql.commits import writes
 
-__all__ = ["ReadConnection", "configure_sqlite", "file_of", "guard", "identity_of", "sqlite_engine"]
-
 E = TypeVar("E", AsyncEngine, sa.Engine)
 Row = Sequence[Any]
 Convert = Callable[[Any], Any]

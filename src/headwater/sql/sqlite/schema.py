@@ -34,8 +34,6 @@ from headwater.sql.tracking import (
     text,
 )
 
-__all__ = ["add", "drop", "label", "renew_epochs", "start", "trigger_name", "triggers"]
-
 # Rows that ``add`` numbers in one transaction.
 STEP = 1000
 

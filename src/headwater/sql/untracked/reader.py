@@ -16,18 +16,16 @@ from typing import Any, NoReturn
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headwater.errors import DeclarationError, PositionError, UsageError
+from headwater.errors import DeclarationError, PositionError
 from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place, Window
 from headwater.sql.filters import Filters, form_of
 from headwater.sql.model import TableModel, as_utc, date_time_type
 from headwater.sql.postgresql.revision import revision_of
-from headwater.sql.postgresql.watch import watch_channel
+from headwater.sql.postgresql.watch import ChannelWatch
 from headwater.sql.reader import ChangeBatch, ClosingWatch, CommitWatch, Head, Row, TableReader
 from headwater.sql.sqlite.connections import ReadConnection, file_of
 from headwater.sql.sqlite.place import moment_of, moment_text, text_of
 from headwater.sql.untracked.place import MOST, KeysetPlace, RowAt, Sent
-
-__all__ = ["UntrackedReader"]
 
 # Before all moments that a row can have.
 _BEGINNING = KeysetPlace(datetime(1, 1, 1, tzinfo=UTC))
@@ -99,16 +97,12 @@ class UntrackedReader(TableReader):
         return ChangeBatch(page.changes, page.end, page.has_more)
 
     async def page_before(
-        self,
-        wanted: Filter,
-        window: Window | None,  # noqa: ARG002 - only keyed tables have one
-        limit: int,
-        before: Place | None,
+        self, wanted: Filter, _: Window | None, limit: int, before: Place | None, /
     ) -> Page:
         # The client of a page has what was there before it. Read first, so that the end does not
         # include a row that is committed between the two reads.
         end = await self._latest()
-        place = None if before is None else _own(before)
+        place = None if before is None else self.own_place(before, KeysetPlace)
         conditions = [] if place is None else [self._below(place)]
         order = [part.desc() for part in (self._moment, *self._keys)]
         rows = await self._read(conditions, order, limit + 1, wanted)
@@ -123,13 +117,9 @@ class UntrackedReader(TableReader):
         return Page(changes, start, end, len(rows) > limit, self._epoch)
 
     async def page_after(
-        self,
-        wanted: Filter,
-        window: Window | None,  # noqa: ARG002 - only keyed tables have one
-        limit: int,
-        after: Place,
+        self, wanted: Filter, _: Window | None, limit: int, after: Place, /
     ) -> Page:
-        place = _own(after)
+        place = self.own_place(after, KeysetPlace)
         changes: list[Change] = []
         if place.after is not None:
             # From a page of the past: first the rest in the order, then as from the newest page.
@@ -139,8 +129,8 @@ class UntrackedReader(TableReader):
             for at, values in map(self._row, rows[:limit]):
                 changes.append(Change(KeysetPlace(end.until, after=at, last=at), values, values))
             more = len(rows) > limit
-            last = _own(changes[-1].place) if more else end
-            return Page(changes, _start(changes, place), last, more, self._epoch)
+            last = changes[-1].place if more else None
+            return Page(changes, self._start(changes, place), last or end, more, self._epoch)
         known = dict(self._recent)
         while True:
             rows = await self._read(
@@ -163,13 +153,13 @@ class UntrackedReader(TableReader):
                 place = sent.to(at)
                 if wanted.matches(values):
                     if len(changes) == limit:
-                        end = _own(changes[-1].place)
-                        return Page(changes, _start(changes, end), end, True, self._epoch)
+                        end = self.own_place(changes[-1].place, KeysetPlace)
+                        return Page(changes, self._start(changes, end), end, True, self._epoch)
                     changes.append(Change(place, values, values))
             if not more:
                 end = sent.end()
                 self._note(found, end)
-                return Page(changes, _start(changes, end), end, False, self._epoch)
+                return Page(changes, self._start(changes, end), end, False, self._epoch)
 
     def trimming(self, *_: object) -> NoReturn:
         raise DeclarationError(
@@ -183,12 +173,8 @@ class UntrackedReader(TableReader):
         known: Callable[[], Head | None],
         reach: Callable[[Place], None] | None = None,  # noqa: ARG002 - a watch knows no place
     ) -> CommitWatch:
-        def place() -> object:
-            head = known()
-            return None if head is None else str(head.place)
-
-        watch = watch_channel(
-            self.engine, None, self.model.table.name, wake, place, writers=self._writers
+        watch = ChannelWatch(
+            self.engine, None, self.model.table.name, wake, known, writers=self._writers
         )
         if not self._lite:
             revision = revision_of(self.engine)
@@ -199,9 +185,9 @@ class UntrackedReader(TableReader):
         else:
             return watch
 
-        def close() -> Awaitable[None]:
+        async def close() -> None:
             self._ask_revision = None
-            return free()
+            await free()
 
         return ClosingWatch(watch, close)
 
@@ -209,11 +195,8 @@ class UntrackedReader(TableReader):
         ask = self._ask_revision
         if ask is None:
             return None
-        try:
+        with self.translated():
             return await ask()
-        except Exception as error:
-            self._raise_unavailable(error)
-            raise
 
     @property
     def _epoch(self) -> str:
@@ -273,6 +256,10 @@ class UntrackedReader(TableReader):
         values = dict(zip(self.model.columns, row[width:], strict=True))
         return RowAt(moment, json.dumps(list(row[1:width]))), values
 
+    def _start(self, changes: Sequence[Change], place: KeysetPlace) -> KeysetPlace:
+        first = self.own_place(changes[0].place, KeysetPlace).last if changes else None
+        return _past(place) if first is None else KeysetPlace(place.until, after=first)
+
     def _below(self, place: KeysetPlace) -> sa.ColumnElement[bool]:
         if place.after is None:
             return sa.true()
@@ -295,16 +282,3 @@ class UntrackedReader(TableReader):
 
 def _past(end: KeysetPlace) -> KeysetPlace:
     return KeysetPlace(end.until, end.seen, end.after, past=True)
-
-
-def _start(changes: Sequence[Change], place: KeysetPlace) -> KeysetPlace:
-    first = _own(changes[0].place).last if changes else None
-    if first is None:
-        return _past(place)
-    return KeysetPlace(place.until, after=first)
-
-
-def _own(place: Place | None) -> KeysetPlace:
-    if not isinstance(place, KeysetPlace):
-        raise UsageError(f"{place!r} is not a place in an untracked table")
-    return place

@@ -21,7 +21,7 @@ from headwater.eventlog.sql.reader import ROWS, SqlReader, Watch
 from headwater.eventlog.sql.storage import Storage
 from headwater.eventlog.sql.tables import record_of
 from headwater.sql.postgresql.snapshot import TransactionSnapshot
-from headwater.sql.postgresql.watch import watch_channel
+from headwater.sql.postgresql.watch import ChannelWatch
 
 __all__ = ["PostgresReader"]
 
@@ -56,7 +56,7 @@ class PostgresReader(SqlReader):
 
     def _watch(self) -> Watch:
         notices = self._notices
-        return watch_channel(
+        return ChannelWatch(
             self._storage.engine,
             None if notices is None else CHANNEL,
             "headwater_events",
