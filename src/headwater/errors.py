@@ -4,6 +4,7 @@
     ├── UsageError (ValueError)      the caller's own fault; mend the code
     │   ├── FramingError             a value that would break the event stream's framing
     │   ├── DeclarationError         a feed, source or route that cannot work as declared
+    │   │   └── FilterValueError     a value of where() that its column cannot have
     │   └── EncodingError            an item that is not of the shape its feed promises
     ├── PeerError                    the other side's fault; the code is right
     │   ├── PositionError            a position that cannot be resumed: answer with a reset
@@ -24,6 +25,7 @@ __all__ = [
     "DeclarationError",
     "EncodingError",
     "EventTooLargeError",
+    "FilterValueError",
     "FramingError",
     "HeadwaterError",
     "MissingExtraError",
@@ -70,6 +72,29 @@ class FramingError(UsageError):
 
 class DeclarationError(UsageError):
     """A feed, source or route that cannot work as it is declared."""
+
+
+class FilterValueError(DeclarationError):
+    """A value of ``where()`` that the column cannot have.
+
+    A feed answers 422 if the value is one of the request's.
+
+    Attributes:
+        name: the attribute that was to be compared.
+        value: the value.
+        problem: what is wrong with it.
+        parameter: the parameter of the feed's function that the value came from, if it is known.
+    """
+
+    def __init__(self, name: str, value: object, problem: str) -> None:
+        super().__init__(name, value, problem)
+        self.name = name
+        self.value = value
+        self.problem = problem
+        self.parameter: str | None = None
+
+    def __str__(self) -> str:
+        return self.problem
 
 
 class EncodingError(UsageError):

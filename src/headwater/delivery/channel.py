@@ -217,7 +217,8 @@ class Channel(Target):
     # Streams and the hub call these.
 
     async def prepare(self) -> None:
-        """Load what a time window holds, once. The channel is delivered changes already."""
+        """Wait until changes are delivered, and load what a time window holds, once."""
+        await self.reader.origin.ready(self.filter)
         while (members := self._members) is not None and not members.loaded:
             await self.reader.calls.join((self, self.life), partial(self._load, members))
 

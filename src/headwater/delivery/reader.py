@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
 from headwater.delivery.batch import WriteBatch
 from headwater.delivery.open_streams import Counters
@@ -231,6 +231,9 @@ class OriginReader:
             self._awaiting_head.clear()
         if self._due:
             self._schedule()
+
+    def wanted(self, names: Collection[str]) -> Mapping[str, frozenset[Hashable]]:
+        return self._index.wanted(names)
 
     def failed(self) -> None:
         self.counters.source_failures += 1

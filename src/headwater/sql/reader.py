@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from headwater.errors import DeclarationError, SourceUnavailableError, UsageError
 from headwater.feeds.source import Change, Filter, Page, Place, Window
 from headwater.sql.faults import unavailable
+from headwater.sql.judging import NO_QUESTIONS, Questions, judged_by_type
 from headwater.sql.model import TableModel, as_utc
 from headwater.sql.trim import STEP, Trim
 
@@ -105,6 +106,8 @@ class TableReader(ABC):
         engine: the same.
         model: the table's model.
         clock: returns the present time.
+        judged: the attributes that the database compares in its own way. The table itself decides
+            it with the model, so they are known once it was read.
     """
 
     def __init__(
@@ -119,6 +122,7 @@ class TableReader(ABC):
         self._name = f"table {model.name}"
         # The declaration that was checked last; it seldom changes.
         self._declared: str | None = ""
+        self.judged = judged_by_type(model.columns, engine.dialect)
 
     @abstractmethod
     def parse(self, text: str) -> Place:
@@ -137,11 +141,19 @@ class TableReader(ABC):
         """Raises PositionError unless the place can be resumed now."""
 
     @abstractmethod
-    async def batch(self, epoch: str, after: Place, limit: int, *, trimmed: int = 0) -> ChangeBatch:
+    async def batch(
+        self,
+        epoch: str,
+        after: Place,
+        limit: int,
+        *,
+        trimmed: int = 0,
+        questions: Questions = NO_QUESTIONS,
+    ) -> ChangeBatch:
         """All changes after a place, for the tail.
 
         A place before what was trimmed is expired. A caller that knows of a trim passes its
-        ``trimmed``, and reads what is left.
+        ``trimmed``, and reads what is left. The changes' values have the answers to ``questions``.
         """
 
     async def page(
@@ -239,14 +251,23 @@ class TableReader(ABC):
             raise SourceUnavailableError(self._name, said) from error
 
     def change(
-        self, place: Place, values: Mapping[str, Any], removed: bool, moment: datetime | None
+        self,
+        place: Place,
+        values: Mapping[str, Any],
+        removed: bool,
+        moment: datetime | None,
+        compared: Mapping[str, Any] | None = None,
     ) -> Change:
-        """The change of a row with these values, by attribute."""
+        """The change of a row with these values, by attribute.
+
+        ``compared``: the same for filters, with what the database compared.
+        """
         key = None
         if self.model.tracking.keyed:
             key = {name: values[name] for name in self.model.key}
         item = None if removed else values
-        return Change(place, values, item, removed=removed, key=key, moment=moment)
+        compared = values if compared is None else compared
+        return Change(place, compared, item, removed=removed, key=key, moment=moment)
 
     def check_declared(self, declared: str | None) -> None:
         """Check what the database keeps of the tracking; None if it keeps nothing."""

@@ -17,12 +17,17 @@ from headwater.sql.reader import TableReader
 from headwater.sql.sqlite.reader import SQLiteReader
 from headwater.sql.tail import TableOrigin
 from headwater.sql.untracked.reader import UntrackedReader
+from headwater.sql.values import check_comparable, column_value
 
 Order = Literal["prompt", "total"]
 
 # Seconds from the announcement of a trim to the trim. In that time every process has polled the
 # table, also one that nothing wakes, and has sent its streams a later position.
 GRACE = 10.0
+
+# Combinations of values of one filter. SQLite takes 32,766 parameters, and a statement has them
+# up to six times.
+MOST_VALUES = 5000
 
 
 class Table:
@@ -109,11 +114,39 @@ class Table:
     def where(self, **equalities: Any) -> TableSource:
         """The rows with these values, by attribute.
 
-        None leaves a filter out; a list, tuple or set means any of its values. Raises
-        DeclarationError for an attribute that the table cannot be filtered by.
+        A list, tuple or set means any of its values, ``NULL`` that there is none. Values are
+        brought to the column's type: ``"7"`` is 7 in a column of integers. Raises DeclarationError
+        for an attribute that the table cannot be filtered by, and FilterValueError for None and
+        for a value that the column cannot have. A feed answers 422 for a value of the request.
         """
-        self.reader.model.check_filter(list(equalities))
-        return TableSource(self, Filter.of(**equalities))
+        model, dialect = self.reader.model, self.reader.engine.dialect
+        model.check_filter(list(equalities))
+        fit: dict[str, Any] = {}
+        combinations = 1
+        for name, wanted in equalities.items():
+            check_comparable(name, model.columns[name])
+            several = isinstance(wanted, (list, tuple, set, frozenset))
+            values = wanted if several else [wanted]
+            fit[name] = [column_value(name, model.columns[name], v, dialect) for v in values]
+            combinations *= max(1, len(set(fit[name])))
+            # Before they are made.
+            self._check_combinations(combinations)
+        return TableSource(self, Filter.of(**fit))
+
+    def check_size(self, wanted: Filter) -> None:
+        """Raises DeclarationError for a filter of more values than a statement takes."""
+        self._check_combinations(len(wanted.any_of))
+
+    def _check_combinations(self, count: int) -> None:
+        if count > MOST_VALUES:
+            raise DeclarationError(
+                f"where() of table {self.name!r}: {count} combinations of values; at most "
+                f"{MOST_VALUES} can be selected by"
+            )
+
+    def optional(self, **equalities: Any) -> TableSource:
+        """As ``where``, for the query parameters of a request: a value of None selects all."""
+        return self.where(**{name: each for name, each in equalities.items() if each is not None})
 
     async def trim(
         self,
@@ -187,7 +220,13 @@ class TableSource(Source):
     def where(self, **equalities: Any) -> TableSource:
         """The rows of this selection that have these values too."""
         narrower = self.table.where(**equalities)
-        return TableSource(self.table, self.filter & narrower.filter, self.window)
+        both = self.filter & narrower.filter
+        self.table.check_size(both)
+        return TableSource(self.table, both, self.window)
+
+    def optional(self, **equalities: Any) -> TableSource:
+        """The same, without those that are None."""
+        return self.where(**{name: each for name, each in equalities.items() if each is not None})
 
     def within(self, column: str, length: timedelta) -> TableSource:
         """The rows of this selection whose ``column`` is less than ``length`` ago.
@@ -210,7 +249,9 @@ class TableSource(Source):
                 f"{self.table.name!r} {_shown(self.window)} and "
                 f"{other.table.name!r} {_shown(other.window)}"
             )
-        return TableSource(self.table, self.filter | other.filter, self.window)
+        either = self.filter | other.filter
+        self.table.check_size(either)
+        return TableSource(self.table, either, self.window)
 
     async def page(
         self, limit: int, *, after: Place | None = None, before: Place | None = None

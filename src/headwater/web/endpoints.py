@@ -22,6 +22,7 @@ from headwater.web.live_route import set_responder
 from headwater.web.paging import NAMES
 from headwater.web.pair import FeedHalf
 from headwater.web.plan import Plan, dependency_response
+from headwater.web.refused_values import naming_parameter
 from headwater.web.responders import BEGIN, ONLY_PLAN, STREAM, EventResponder
 from headwater.web.rights import RECHECK
 from headwater.web.signatures import parameters_of
@@ -48,7 +49,8 @@ def feed_endpoint(call: Callable[..., Any], half: FeedHalf) -> Callable[..., Any
     @functools.wraps(call)
     async def endpoint(**values: Any) -> Any:
         response: Response = values.pop(_RESPONSE)
-        found = await call(**values) if is_coroutine else await run_in_threadpool(call, **values)
+        with naming_parameter(values):
+            found = await (call(**values) if is_coroutine else run_in_threadpool(call, **values))
         return Plan(declaration.accept(found), response)
 
     del endpoint.__wrapped__

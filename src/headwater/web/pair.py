@@ -25,6 +25,7 @@ from headwater.web.live import Live, Settings
 from headwater.web.negotiation import accept_of, accepts_event_stream, not_acceptable
 from headwater.web.paging import Paging, read_paging
 from headwater.web.problems import Problem
+from headwater.web.refused_values import refused_values
 from headwater.web.responders import Call, Headers, refuse_stream, send_response
 from headwater.web.rights import CHANGED, Holder, Verdict
 
@@ -102,7 +103,8 @@ class FeedHalf(ABC):
         scope = call.scope
         limit = self.declaration.feed.limit
         paging = read_paging(scope.get("query_string", b""), limit, stream=self.streams)
-        plan = await call.plan(errors=paging.errors)
+        with refused_values(scope):
+            plan = await call.plan(errors=paging.errors)
         if plan is None:
             return
         if self.streams and not accepts_event_stream(accept_of(scope)):
@@ -120,7 +122,8 @@ class FeedHalf(ABC):
             name = (id(self), identity, again.remembered.name)
             live.rights.hold(holder, name, recheck, subjects(scope), rechecks)
 
-        await self.answer(_Asked(live, call, source, paging, plan.dependency_headers, hold))
+        with refused_values(scope):
+            await self.answer(_Asked(live, call, source, paging, plan.dependency_headers, hold))
         if plan.background is not None:
             await plan.background()
 

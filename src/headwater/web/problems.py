@@ -23,6 +23,7 @@ __all__ = [
     "problem_response",
     "serve_with_problems",
     "unexpected_problem",
+    "validation_error",
     "validation_problem",
 ]
 
@@ -162,11 +163,17 @@ def validation_problem(errors: Sequence[Mapping[str, Any]]) -> Response:
     Arguments:
         errors: in pydantic's form: ``loc``, ``msg``, ``type`` and ``input``. At most 20 are listed.
     """
+    error = validation_error(errors)
+    return problem_response(error.status_code, error.detail, **error.members)
+
+
+def validation_error(errors: Sequence[Mapping[str, Any]]) -> Problem:
+    """The same as an error to raise."""
     shown = [_shown(each) for each in errors[:_MOST_ERRORS]]
     first = shown[0] if shown else {"field": "request", "detail": "it is not valid"}
     value = f"={json.dumps(first['value'], default=repr)}" if "value" in first else ""
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return problem_response(422, f"{first['field']}{value}: {first['detail']}{more}", errors=shown)
+    return Problem(422, f"{first['field']}{value}: {first['detail']}{more}", errors=shown)
 
 
 def _of_http(error: HTTPException) -> Response:

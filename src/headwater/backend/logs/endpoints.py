@@ -54,4 +54,4 @@ def declare(live: LiveRouter) -> None:
         ] = None,
     ) -> Source:
         """One's log entries."""
-        return backend.tables.logs.where(user_id=user.id, level=level, source=source)
+        return backend.tables.logs.where(user_id=user.id).optional(level=level, source=source)
