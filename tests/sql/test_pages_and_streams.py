@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from contextlib import suppress
 
 import psycopg
 import pytest
@@ -16,8 +17,9 @@ from headwater import Hub
 from headwater.sql import NULL, Table, sqlite_engine
 from support.typed_rows import VALUES, typed_table
 
-COLLATION = (
-    "CREATE COLLATION blind (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+BLIND = (
+    "CREATE COLLATION blind (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+    "CREATE EXTENSION citext",
 )
 _names = itertools.count()
 
@@ -43,14 +45,18 @@ def typed(request, tmp_path_factory):
     """A table, and what runs coroutines with it."""
     if request.param == "sqlite":
         path = tmp_path_factory.mktemp("typed") / "data.db"
-        url = f"sqlite:///{path}"
+        url, collation = f"sqlite:///{path}", "NOCASE"
     else:
         postgres = request.getfixturevalue("postgres")
         url = postgres.url(name := postgres.database())
         with psycopg.connect(postgres.conninfo(name), autocommit=True) as connection:
             for statement in BLIND:
-                connection.execute(statement)
-    table, metadata = typed_table(request.param)
+                # Not every server is built with both.
+                with suppress(psycopg.errors.FeatureNotSupported):
+                    connection.execute(statement)
+            blind = connection.execute("SELECT 1 FROM pg_collation WHERE collname = 'blind'")
+            collation = "blind" if blind.fetchone() else "C"
+    table, metadata = typed_table(request.param, collation)
     engine = sa.create_engine(url)
     metadata.create_all(engine)
     engine.dispose()

@@ -74,9 +74,8 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
 }
 
 
-def typed_table(dialect: str) -> tuple[sa.Table, sa.MetaData]:
+def typed_table(dialect: str, collation: str = "NOCASE") -> tuple[sa.Table, sa.MetaData]:
     """The table, with the kinds of columns that a database has."""
-    collation = "NOCASE" if dialect == "sqlite" else "blind"
     kinds: dict[str, Any] = {
         "whole": sa.Integer,
         "big": sa.BigInteger,
