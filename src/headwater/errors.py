@@ -6,6 +6,7 @@
     │   ├── DeclarationError         a feed, source or route that cannot work as declared
     │   │   └── FilterValueError     a value of where() that its column cannot have
     │   └── EncodingError            an item that is not of the shape its feed promises
+    │       └── UnfitItemError       one that a feed cannot show: it waits there
     ├── PeerError                    the other side's fault; the code is right
     │   ├── PositionError            a position that cannot be resumed: answer with a reset
     │   ├── EventTooLargeError       an incoming event over the decoder's bound
@@ -35,6 +36,7 @@ __all__ = [
     "ResetReason",
     "ResponseError",
     "SourceUnavailableError",
+    "UnfitItemError",
     "UsageError",
 ]
 
@@ -99,6 +101,25 @@ class FilterValueError(DeclarationError):
 
 class EncodingError(UsageError):
     """An item does not have the shape that its feed promises."""
+
+
+class UnfitItemError(EncodingError):
+    """An item that does not fit the model of its feed. The feed waits there until it is mended.
+
+    Attributes:
+        item: the item by its key or place, never by its values.
+        problem: what is wrong, without its values.
+        retry: milliseconds after which a client may ask again; they grow with the trouble's age.
+    """
+
+    def __init__(self, item: str, problem: str, retry: int) -> None:
+        super().__init__(item, problem, retry)
+        self.item = item
+        self.problem = problem
+        self.retry = retry
+
+    def __str__(self) -> str:
+        return f"{self.item} does not fit its model: {self.problem}"
 
 
 class PeerError(HeadwaterError):

@@ -104,6 +104,7 @@ class Change:
         removed: the item with this key left: it was deleted, or no longer has these ``values``.
         key: the key by name, such as ``{"id": 7}``; None in an append-only origin.
         moment: for a source with a window, the value of the window's column, UTC.
+        named: the names of ``values`` that name an item of an append-only origin in a log.
     """
 
     place: Place | None
@@ -112,9 +113,18 @@ class Change:
     removed: bool = False
     key: Mapping[str, Any] | None = None
     moment: datetime | None = None
+    named: Sequence[str] = ()
     # By feed: its JSON, and its frame with the epoch that the frame names.
     encoded: dict[Hashable, bytes] = field(default_factory=dict, repr=False)
     framed: dict[Hashable, tuple[str, Any]] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The item for a log: by its key, never by its values."""
+        key = self.key or {name: self.item[name] for name in self.named if self.item is not None}
+        if key:
+            return "the item " + ", ".join(f"{name}={value!r:.100}" for name, value in key.items())
+        return "an item" if self.place is None else f"the item at {self.place}"
 
 
 class Sink(Protocol):

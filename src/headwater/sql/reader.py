@@ -267,7 +267,8 @@ class TableReader(ABC):
             key = {name: values[name] for name in self.model.key}
         item = None if removed else values
         compared = values if compared is None else compared
-        return Change(place, compared, item, removed=removed, key=key, moment=moment)
+        named = self.model.key
+        return Change(place, compared, item, removed=removed, key=key, moment=moment, named=named)
 
     def check_declared(self, declared: str | None) -> None:
         """Check what the database keeps of the tracking; None if it keeps nothing."""

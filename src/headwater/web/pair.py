@@ -15,7 +15,12 @@ from typing import Any
 
 from headwater.delivery.feed_stream import FeedStream, open_feed
 from headwater.delivery.stream import EVENT_STREAM_HEADERS
-from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
+from headwater.errors import (
+    DeclarationError,
+    PositionError,
+    SourceUnavailableError,
+    UnfitItemError,
+)
 from headwater.feeds.feed import Feed
 from headwater.feeds.source import Page, Place, Source
 from headwater.web.asgi import Connection, Scope, last_event_id
@@ -207,7 +212,10 @@ class PageHalf(FeedHalf):
 
     def _encode(self, page: Page, source: Source, paging: Paging) -> tuple[bytes, str]:
         feed = self.declaration.feed
-        body = feed.body(page, removals=source.keyed and paging.after is not None)
+        removals = source.keyed and paging.after is not None
+        page, left_out = feed.shown_page(page, removals=removals)
+        self._settings.live().counters.invalid_skipped += left_out
+        body = feed.body(page, removals=removals)
         # One position is that of different bodies: what callers may see differs, and may change.
         digest = hashlib.blake2s(body, digest_size=8).hexdigest()
         return body, f'"{feed.position(page.epoch, page.end)}.{digest}.{paging.limit}"'
@@ -310,6 +318,10 @@ class StreamHalf(FeedHalf):
                 await refuse_stream(
                     asked.call.send, f"{error.source} cannot be read just now", _STORAGE_RETRY
                 )
+                return
+            except UnfitItemError as error:
+                live.counters.invalid_held += 1
+                await refuse_stream(call.send, "an item cannot be shown", error.retry, status=500)
                 return
             await connection.hold(stream)
 

@@ -12,7 +12,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from headwater.errors import PositionError, SourceUnavailableError
+from headwater.errors import PositionError, SourceUnavailableError, UnfitItemError
 from headwater.web.asgi import Receive, Scope, Send, Sending
 
 __all__ = [
@@ -105,6 +105,15 @@ def problem_of(error: Exception) -> Response | None:
         return problem_response(
             503, f"{error.source} cannot be read just now; try again.", headers={"Retry-After": "2"}
         )
+    if isinstance(error, UnfitItemError):
+        # The log names the item.
+        return problem_response(
+            500,
+            "An item of this page does not fit the model of its feed, and cannot be shown until it "
+            "is mended.",
+            title="Item cannot be shown",
+            headers={"Retry-After": str(-(-error.retry // 1000))},
+        )
     return None
 
 
@@ -129,7 +138,8 @@ async def serve_with_problems(
         if answer is None:
             raise
         await answer(scope, receive, send)
-        if answer.status_code == 500 and not isinstance(error, HTTPException):
+        expected = isinstance(error, (HTTPException, UnfitItemError))
+        if answer.status_code == 500 and not expected:
             # The server logs it.
             raise
 

@@ -233,7 +233,7 @@ class SQLiteReader(TableReader):
         names, made = self._attributes, list[Change]()
         for row in rows:
             values = dict(zip(names, row[PREFIX:], strict=True))
-            made.append(Change(RowPlace(row[4]), values, values))
+            made.append(Change(RowPlace(row[4]), values, values, named=self.model.key))
         return made
 
     def _change(

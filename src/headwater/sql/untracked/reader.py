@@ -169,7 +169,9 @@ class UntrackedReader(TableReader):
                     if len(changes) == limit:
                         end = self.own_place(changes[-1].place, KeysetPlace)
                         return Page(changes, self._start(changes, end), end, True, self._epoch)
-                    changes.append(Change(place, questions.answered(row, values), values))
+                    changes.append(
+                        self.change(place, values, False, None, questions.answered(row, values))
+                    )
             if not more:
                 end = sent.end()
                 self._note(found, end)
