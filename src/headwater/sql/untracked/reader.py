@@ -217,7 +217,7 @@ class UntrackedReader(TableReader):
     @property
     def _epoch(self) -> str:
         """Always the same: nothing distinguishes one life of the table from another."""
-        name = f"{self.model.tracking.name} {self._moment}"
+        name = f"{self.engine.url.database} {self.model.tracking.name} {self._moment}"
         return hashlib.blake2s(name.encode(), digest_size=6).hexdigest()
 
     async def _latest(self) -> KeysetPlace:
