@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from headwater.errors import DeclarationError
 from headwater.feeds.source import EVERYTHING, Filter, Page, Place, Source, Window
@@ -34,7 +34,9 @@ class Table:
     """A tracked table of one database. Make one per table and process.
 
     Arguments:
-        engine: reads the table.
+        engine: reads the table. On PostgreSQL by psycopg or asyncpg. Of an engine that is not async
+            one of its own is made, for the same address; give an async one if the address is not
+            all that connections are made from.
         model: a declarative model or Core table that is tracked.
         listen: further engines of this process that write to the database. Their commits wake the
             tail at once too.
@@ -52,7 +54,7 @@ class Table:
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        engine: AsyncEngine | sa.Engine,
         model: sa.Table | type[Any],
         *,
         listen: Sequence[AsyncEngine | sa.Engine] = (),
@@ -60,6 +62,7 @@ class Table:
     ) -> None:
         if order not in ("prompt", "total"):
             raise DeclarationError(f"order={order!r} must be 'prompt' or 'total'")
+        engine, listen = reading_engine(engine, listen)
         tracked = TableModel(model)
         if engine.dialect.name == "sqlite":
             self._read_by(SQLiteReader(engine, tracked, listen))
@@ -73,7 +76,7 @@ class Table:
     @classmethod
     def untracked(
         cls,
-        engine: AsyncEngine,
+        engine: AsyncEngine | sa.Engine,
         model: sa.Table | type[Any],
         *,
         order_by: str,
@@ -98,6 +101,7 @@ class Table:
         Raises DeclarationError.
         """
         table = cls.__new__(cls)
+        engine, listen = reading_engine(engine, listen)
         columns = TableModel(model, tracked=False)
         table._read_by(UntrackedReader(engine, columns, order_by, reread, listen))
         return table
@@ -282,6 +286,29 @@ class TableSource(Source):
         if self.window is None:
             return ()
         return await self.table.reader.members(self.filter, self.window)
+
+
+def reading_engine(
+    engine: AsyncEngine | sa.Engine, listen: Sequence[AsyncEngine | sa.Engine]
+) -> tuple[AsyncEngine, Sequence[AsyncEngine | sa.Engine]]:
+    """An async engine for the same database, and the engines whose commits wake the tail."""
+    if isinstance(engine, AsyncEngine):
+        return engine, listen
+    name, driver = engine.dialect.name, engine.dialect.driver
+    if name == "sqlite" and engine.url.database in (None, "", ":memory:"):
+        raise DeclarationError(
+            "a database in memory is that of its one engine: give Table an async engine, as "
+            "sqlite_engine() makes it"
+        )
+    url = engine.url
+    if name == "sqlite":
+        url = url.set(drivername="sqlite+aiosqlite")
+    elif name == "postgresql" and driver != "psycopg":
+        raise DeclarationError(
+            f"{driver} has no async connections: give Table an engine of postgresql+psycopg://… or "
+            "postgresql+asyncpg://…, and this one in listen=, so that its commits wake the streams"
+        )
+    return create_async_engine(url), (engine, *listen)
 
 
 def _shown(window: Window | None) -> str:

@@ -15,6 +15,7 @@ from headwater.sql.judging import NO_QUESTIONS, Questions, judged_columns
 from headwater.sql.model import TableModel, as_utc
 from headwater.sql.postgresql.conditions import DECLARED, FACTS, Facts
 from headwater.sql.postgresql.connections import describe_server, ensure_first_connection
+from headwater.sql.postgresql.drivers import check_driver
 from headwater.sql.postgresql.place import MAX_SNAPSHOT, At, SnapshotPlace, Walk
 from headwater.sql.postgresql.revision import Revision, revision_of
 from headwater.sql.postgresql.snapshot import NOTHING, TransactionSnapshot
@@ -58,11 +59,7 @@ class PostgreSQLReader(TableReader):
         *,
         total: bool = False,
     ) -> None:
-        if engine.dialect.driver != "psycopg":
-            raise DeclarationError(
-                f"tables on PostgreSQL need the driver psycopg: "
-                f"postgresql+psycopg://…, not {engine.dialect.driver}"
-            )
+        check_driver(engine)
         super().__init__(engine, model, listen)
         # A single statement needs no BEGIN and no ROLLBACK around it.
         self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")

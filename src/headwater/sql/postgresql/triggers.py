@@ -160,7 +160,9 @@ def trigger_name(tracking: Tracking, kind: str) -> str:
 
 def run(connection: sa.Connection, statement: str) -> sa.CursorResult[Any]:
     """Run SQL without parameters: a percent sign in a name stands for itself."""
-    return connection.exec_driver_sql(statement.replace("%", "%%"))
+    if connection.dialect.paramstyle in ("format", "pyformat"):
+        statement = statement.replace("%", "%%")
+    return connection.exec_driver_sql(statement)
 
 
 def qualified(tracking: Tracking) -> str:
