@@ -135,7 +135,7 @@ def _connected(address: Address) -> Iterator[sa.Connection]:
     engine = sa.create_engine(address.sync_url, poolclass=sa.NullPool)
     if address.path is not None:
         _look_at(address.path)
-        configure_sqlite(engine, synchronous="FULL")
+        configure_sqlite(engine, synchronous="FULL", foreign_keys=True)
     try:
         with engine.connect() as connection:
             yield connection

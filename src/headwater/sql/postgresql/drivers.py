@@ -93,7 +93,10 @@ class _Asyncpg(OwnConnection):
         driver.add_termination_listener(lambda _: self._news.set())
 
     async def ask(self, statement: str) -> Sequence[Any]:
-        row: Sequence[Any] = await self._driver.fetchrow(statement)
+        # asyncpg prepares a statement before it runs it: a pooler in transaction mode keeps both on
+        # one connection of the server only within a transaction.
+        async with self._driver.transaction():
+            row: Sequence[Any] = await self._driver.fetchrow(statement)
         return row
 
     async def listen(self, channel: str) -> None:

@@ -61,8 +61,11 @@ class PostgreSQLReader(TableReader):
     ) -> None:
         check_driver(engine)
         super().__init__(engine, model, listen)
-        # A single statement needs no BEGIN and no ROLLBACK around it.
-        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._reading = engine
+        if engine.dialect.driver != "asyncpg":
+            # A single statement needs no BEGIN and no ROLLBACK around it, unless the driver
+            # prepares it first and a pooler stands in between.
+            self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._total = total
         self._statements: PostgreSQLStatements | None = None
         self._attributes = tuple(model.columns)
