@@ -22,7 +22,12 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from headwater.errors import DeclarationError, SourceUnavailableError, UsageError
+from headwater.errors import (
+    DeclarationError,
+    FilterValueError,
+    SourceUnavailableError,
+    UsageError,
+)
 from headwater.feeds.source import Change, Filter, Page, Place, Window
 from headwater.sql.faults import unavailable
 from headwater.sql.judging import NO_QUESTIONS, Questions, judged_by_type
@@ -168,9 +173,26 @@ class TableReader(ABC):
         """As ``Source.page``."""
         if limit < 1:
             raise UsageError(f"limit={limit} must be at least 1")
-        if after is not None:
-            return await self.page_after(wanted, window, limit, after)
-        return await self.page_before(wanted, window, limit, before)
+        try:
+            if after is not None:
+                return await self.page_after(wanted, window, limit, after)
+            return await self.page_before(wanted, window, limit, before)
+        except sa.exc.DBAPIError as error:
+            self._check_refused(error, wanted)
+            raise
+
+    def _check_refused(self, error: sa.exc.DBAPIError, wanted: Filter) -> None:
+        """Raises FilterValueError if the database refuses a value of a type that it alone knows."""
+        state = getattr(error.orig, "sqlstate", None) or ""
+        if not isinstance(error, sa.exc.DataError) and not state.startswith("22"):
+            return
+        pairs = [(n, v) for each in wanted.any_of for n, v in each if n in self.judged]
+        if pairs:
+            name, value = pairs[0]
+            kind = self.model.columns[name].type
+            raise FilterValueError(
+                name, value, f"column {name!r} is of type {kind!r}: the database refuses the value"
+            ) from error
 
     @abstractmethod
     async def page_after(

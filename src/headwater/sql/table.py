@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -288,6 +289,10 @@ class TableSource(Source):
         return await self.table.reader.members(self.filter, self.window)
 
 
+# Of engines that are not async: tables of one share one pool.
+_async_engines: WeakKeyDictionary[sa.Engine, AsyncEngine] = WeakKeyDictionary()
+
+
 def reading_engine(
     engine: AsyncEngine | sa.Engine, listen: Sequence[AsyncEngine | sa.Engine]
 ) -> tuple[AsyncEngine, Sequence[AsyncEngine | sa.Engine]]:
@@ -308,7 +313,10 @@ def reading_engine(
             f"{driver} has no async connections: give Table an engine of postgresql+psycopg://… or "
             "postgresql+asyncpg://…, and this one in listen=, so that its commits wake the streams"
         )
-    return create_async_engine(url), (engine, *listen)
+    made = _async_engines.get(engine)
+    if made is None:
+        made = _async_engines[engine] = create_async_engine(url)
+    return made, (engine, *listen)
 
 
 def _shown(window: Window | None) -> str:

@@ -51,7 +51,7 @@ async def test_pages_and_changes_of_other_processes(engines):
         assert [change.key for change in removed] == [{"id": "x"}] * 2
     finally:
         await clients.origin.detach()
-        await clients.engine.dispose()
+        await logs.engine.dispose()
 
 
 async def test_a_server_that_is_away_is_an_outage(tmp_path):
