@@ -165,7 +165,7 @@ def brought_along(*modules: str) -> set[str]:
     [
         ("headwater",),
         ("headwater.errors", "headwater.protocol", "headwater.feeds", "headwater.delivery"),
-        ("headwater.eventlog", "headwater.eventlog.memory", "headwater.delivery.hub"),
+        ("headwater.eventlog", "headwater.eventlog._memory", "headwater.delivery.hub"),
         ("headwater.web.asgi",),
     ],
     ids=" ".join,
@@ -207,6 +207,8 @@ def test_files_can_be_read_in_one_go():
         for folder in ("src", "benchmarks", ".ci")
         for kind in ("*.py", "*.js", "*.css", "*.html")
         for path in (ROOT / folder).rglob(kind)
+        # The browser client is made from smaller files, in clients/js/src.
+        if not path.is_symlink()
     ]
     lengths = {path: len(path.read_text().splitlines()) for path in files}
     long = [f"{path.relative_to(ROOT)}: {n}" for path, n in lengths.items() if n > MAX_LINES]

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 import headwater.testing
-from headwater.eventlog import Bounds, EventLog, MemoryLog, Offset, Record, Run
-from headwater.eventlog.interface import Follower
+from headwater.eventlog import Bounds, EventLog, Follower, MemoryLog, Offset, Record, Run
 from headwater.testing import EventLogContract, collect, parse_events
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -219,3 +220,38 @@ class TestWorkers:
             workers = self.workers(process)
             process.end(signal.SIGKILL)
             waited(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), 30)
+
+
+@pytest.mark.parametrize(
+    ("host", "options", "says"),
+    [
+        ("127.0.0.1", {}, []),
+        ("0.0.0.0", {}, ["0.0.0.0", "TLS", "SECURE_COOKIES=true", "ALLOWED_HOSTS"]),
+        ("0.0.0.0", {"HEADWATER_SECURE_COOKIES": "true"}, ["TLS", "ALLOWED_HOSTS."]),
+    ],
+)
+def test_a_server_that_others_reach_says_so(database: Path, host, options, says):
+    """In plain HTTP, passwords can be read on the way."""
+    with serve(database, "--host", host, **options) as process:
+        process.address()
+        lines = [line for line in process.errors().splitlines() if line.startswith("Warning")]
+        assert len(lines) == bool(says)
+        assert all(word in lines[0] for word in says)
+
+
+def test_silent_connections_leave_room_for_those_that_ask(database: Path):
+    """They are more than the process has file descriptors, and come faster than they are closed."""
+    with serve(database) as process, ExitStack() as stack:
+        address = process.address()
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (200, 200))
+        port = int(address.rpartition(":")[2])
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        for _ in range(5):
+            assert httpx.get(f"{address}/healthz", timeout=20).status_code == 200
+            with signed_in(address) as client:
+                assert client.get("/api/users/me").status_code == 200
+        # 32 are kept for the database and files, of which some are in use.
+        assert len(os.listdir(f"/proc/{process.pid}/fd")) < 190
+        text = httpx.get(f"{address}/metrics", timeout=20).text
+        assert 'headwater_connections_refused_total{reason="made_room"}' in text

@@ -12,6 +12,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,9 @@ class Server:
             **os.environ,
             "HEADWATER_DATABASE": f"sqlite:///{self._database}",
             "HEADWATER_PORT": str(port),
+            # One user stands for many here.
+            "HEADWATER_STREAMS_PER_USER": "100000",
+            "HEADWATER_WRITES_PER_SECOND": "100000",
         }
         self._process: subprocess.Popen[bytes] | None = None
         self.user_id = self.team_id = self.satellite_id = ""
@@ -102,6 +106,16 @@ class Server:
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(STOPS_WITHIN)
+
+    def freeze(self) -> None:
+        """Let it stand still: its connections stay, and nothing is answered."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it run again."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
 
     def close(self) -> None:
         """Kill it if it still runs, and free what the clients hold."""
@@ -174,9 +188,10 @@ class Server:
         whom = {"team_id": self.team_id} if team else {"user_id": self.user_id}
         self.post("/api/notifications", {**whom, "level": "info", "title": title, "body": "…"})
 
-    def report(self, cpu_percent: float) -> None:
-        """Report metrics as the satellite."""
+    def report(self, cpu_percent: float, ago: float = 0.0) -> None:
+        """Report metrics as the satellite, measured ``ago`` seconds ago."""
         report = {
+            "at": (datetime.now(UTC) - timedelta(seconds=ago)).isoformat(),
             "cpu_percent": cpu_percent,
             "memory_mb": 512.0,
             "requests_per_s": 10.0,

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from headwater.errors import SourceUnavailableError
 from headwater.eventlog import START, MemoryLog, Offset, Run
-from headwater.eventlog.push_reader import Push, PushReader, States
+from headwater.eventlog._pushed import Push, PushReader, States
 from headwater.testing.eventlog import Recorder
-from headwater.testing.eventlog.harness import numbers
+from headwater.testing.eventlog._harness import numbers
 from support.until import until
 
 

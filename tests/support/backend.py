@@ -27,6 +27,7 @@ def cheap(path: Path, **settings: Any) -> Settings:
             "argon2_time_cost": 1,
             "argon2_memory_kib": 8,
             "cleanup_seconds": 3600,
+            "writes_per_second": 100_000,
             **settings,
         }
     )

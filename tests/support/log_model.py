@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headwater.eventlog import MemoryLog, Record
-from headwater.eventlog.record import Bounds, Offset, Run
+from headwater.eventlog import Bounds, MemoryLog, Offset, Record, Run
 from headwater.eventlog.sql import SqlLog
 from headwater.testing.eventlog import Recorder
 

@@ -6,8 +6,7 @@ import asyncio
 import json
 import sys
 
-from headwater.eventlog import EventLog, Record
-from headwater.eventlog.record import START
+from headwater.eventlog import START, EventLog, Record
 
 # Appends batches of five until it is killed, or as many as were asked for. It prints the number of
 # each batch that was acknowledged.

@@ -428,3 +428,36 @@ def test_declarations_that_cannot_work_say_what_to_write():
         LiveRouter(recheck=31)
     with pytest.raises(DeclarationError, match="problems='all'"):
         live.install(FastAPI(), problems="all")
+
+
+async def test_guards_come_first_also_where_a_route_does_not_say_that_it_has_a_body(monkeypatch):
+    """FastAPI does not document that name, so a version without it must do."""
+    app, live, calls = FastAPI(), LiveRouter(), []
+
+    async def who(request: Request) -> None:
+        calls.append(request.url.path)
+        if "x-user" not in request.headers:
+            raise Problem(401, "who are you?")
+
+    @live.post("/orders", dependencies=[guard(who)])
+    async def create(order: Order) -> Order:
+        return order
+
+    @live.feed("/notes", item=Item, requires=guard(who))
+    async def notes() -> Source:
+        return MemoryLog().topic("notes")
+
+    monkeypatch.setattr("headwater.web.guards.BODY_FIELD", "gone_in_a_later_version")
+    app.include_router(live)
+    async with serving(app) as port:
+        sent = {"Content-Type": "application/json"}
+        async with request(port, "/orders", method="POST", headers=sent, body=b"{") as found:
+            assert found.status == 401
+        user = {**sent, "X-User": "ann"}
+        body = b'{"city": "Oslo"}'
+        async with request(port, "/orders", method="POST", headers=user, body=body) as found:
+            assert found.status == 200
+        async with request(port, "/notes/stream", headers=user) as found:
+            assert (await found.next()).event == "snapshot"
+            await live.recheck()
+    assert calls.count("/orders") == 2

@@ -213,7 +213,8 @@ class OriginReader:
                 if restarting and target.reads_pages:
                     # It begins anew from a page that has this change.
                     continue
-                if target in failed:
+                now = change.values_now
+                if target in failed or (now is not None and target.filter.matches(now)):
                     continue
                 try:
                     target.deliver(change)

@@ -105,6 +105,8 @@ class Change:
         key: the key by name, such as ``{"id": 7}``; None in an append-only origin.
         moment: for a source with a window, the value of the window's column, UTC.
         named: the names of ``values`` that name an item of an append-only origin in a log.
+        values_now: for a removal, the values that the item has now, if it is still in the origin.
+            A filter that matches them gets no removal.
     """
 
     place: Place | None
@@ -114,6 +116,7 @@ class Change:
     key: Mapping[str, Any] | None = None
     moment: datetime | None = None
     named: Sequence[str] = ()
+    values_now: Mapping[str, Any] | None = None
     # By feed: its JSON, and its frame with the epoch that the frame names.
     encoded: dict[Hashable, bytes] = field(default_factory=dict, repr=False)
     framed: dict[Hashable, tuple[str, Any]] = field(default_factory=dict, repr=False)

@@ -100,6 +100,9 @@ class Questions:
             found[name] = OneOf([*equal, None] if answers[-1] else equal)
         return found
 
+    def __bool__(self) -> bool:
+        return bool(self.form)
+
     @property
     def width(self) -> int:
         """How many columns the answers are."""

@@ -15,9 +15,8 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import Any, TypeVar
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -28,6 +27,7 @@ from headwater.errors import (
     SourceUnavailableError,
     UsageError,
 )
+from headwater.feeds.clock import utc_now
 from headwater.feeds.source import Change, Filter, Page, Place, Window
 from headwater.sql.faults import unavailable
 from headwater.sql.judging import NO_QUESTIONS, Questions, judged_by_type
@@ -96,6 +96,35 @@ class ClosingWatch(CommitWatch):
             await self._watch.stop()
 
 
+class TailReader(Protocol):
+    """What a tail needs of a reader.
+
+    Attributes:
+        judged: the names that only the database can compare.
+    """
+
+    judged: frozenset[str]
+
+    async def head(self) -> Head:
+        """Where the table or query is now."""
+
+    async def try_filter(self, wanted: Filter, /) -> None:
+        """Raises FilterValueError for a value that the database refuses."""
+
+    async def batch(
+        self, epoch: str, after: Any, limit: int, /, *, questions: Questions = NO_QUESTIONS
+    ) -> ChangeBatch:
+        """At most ``limit`` changes after a place, with the answers to questions."""
+
+    def watch_commits(
+        self,
+        wake: Callable[[], None],
+        known: Callable[[], Head | None],
+        reach: Callable[[Place], None] | None = None,
+    ) -> CommitWatch:
+        """As ``TableReader.watch_commits``."""
+
+
 class TableReader(ABC):
     """Reads one table. One subclass for each kind of database, and one for untracked tables.
 
@@ -120,7 +149,7 @@ class TableReader(ABC):
     ) -> None:
         self.engine = engine
         self.model = model
-        self.clock: Callable[[], datetime] = partial(datetime.now, UTC)
+        self.clock: Callable[[], datetime] = utc_now
         self._writers = [
             one.sync_engine if isinstance(one, AsyncEngine) else one for one in (engine, *listen)
         ]
@@ -144,6 +173,10 @@ class TableReader(ABC):
     @abstractmethod
     async def locate(self, epoch: str, place: Place) -> None:
         """Raises PositionError unless the place can be resumed now."""
+
+    async def try_filter(self, wanted: Filter, /) -> None:
+        """As TailReader."""
+        await self.page(wanted, None, 1)
 
     @abstractmethod
     async def batch(

@@ -18,17 +18,13 @@ from headwater.sql.reader import TableReader
 from headwater.sql.sqlite.reader import SQLiteReader
 from headwater.sql.tail import TableOrigin
 from headwater.sql.untracked.reader import UntrackedReader
-from headwater.sql.values import check_comparable, column_value
+from headwater.sql.values import check_size, fit_values, given
 
 Order = Literal["prompt", "total"]
 
 # Seconds from the announcement of a trim to the trim. In that time every process has polled the
 # table, also one that nothing wakes, and has sent its streams a later position.
 GRACE = 10.0
-
-# Combinations of values of one filter. SQLite takes 32,766 parameters, and a statement has them
-# up to six times.
-MOST_VALUES = 5000
 
 
 class Table:
@@ -110,7 +106,7 @@ class Table:
     def _read_by(self, reader: TableReader) -> None:
         self.engine = reader.engine
         self.reader = reader
-        self.origin = TableOrigin(reader)
+        self.origin = TableOrigin(reader, f"table {reader.model.name}")
 
     @property
     def name(self) -> str:
@@ -126,32 +122,11 @@ class Table:
         """
         model, dialect = self.reader.model, self.reader.engine.dialect
         model.check_filter(list(equalities))
-        fit: dict[str, Any] = {}
-        combinations = 1
-        for name, wanted in equalities.items():
-            check_comparable(name, model.columns[name])
-            several = isinstance(wanted, (list, tuple, set, frozenset))
-            values = wanted if several else [wanted]
-            fit[name] = [column_value(name, model.columns[name], v, dialect) for v in values]
-            combinations *= max(1, len(set(fit[name])))
-            # Before they are made.
-            self._check_combinations(combinations)
-        return TableSource(self, Filter.of(**fit))
-
-    def check_size(self, wanted: Filter) -> None:
-        """Raises DeclarationError for a filter of more values than a statement takes."""
-        self._check_combinations(len(wanted.any_of))
-
-    def _check_combinations(self, count: int) -> None:
-        if count > MOST_VALUES:
-            raise DeclarationError(
-                f"where() of table {self.name!r}: {count} combinations of values; at most "
-                f"{MOST_VALUES} can be selected by"
-            )
+        return TableSource(self, Filter.of(**fit_values(model.columns, equalities, dialect)))
 
     def optional(self, **equalities: Any) -> TableSource:
         """As ``where``, for the query parameters of a request: a value of None selects all."""
-        return self.where(**{name: each for name, each in equalities.items() if each is not None})
+        return self.where(**given(equalities))
 
     async def trim(
         self,
@@ -226,12 +201,12 @@ class TableSource(Source):
         """The rows of this selection that have these values too."""
         narrower = self.table.where(**equalities)
         both = self.filter & narrower.filter
-        self.table.check_size(both)
+        check_size(len(both.any_of))
         return TableSource(self.table, both, self.window)
 
     def optional(self, **equalities: Any) -> TableSource:
         """The same, without those that are None."""
-        return self.where(**{name: each for name, each in equalities.items() if each is not None})
+        return self.where(**given(equalities))
 
     def within(self, column: str, length: timedelta) -> TableSource:
         """The rows of this selection whose ``column`` is less than ``length`` ago.
@@ -255,7 +230,7 @@ class TableSource(Source):
                 f"{other.table.name!r} {_shown(other.window)}"
             )
         either = self.filter | other.filter
-        self.table.check_size(either)
+        check_size(len(either.any_of))
         return TableSource(self.table, either, self.window)
 
     async def page(

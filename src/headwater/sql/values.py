@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import Enum
@@ -17,8 +17,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from headwater.errors import DeclarationError, FilterValueError
-
-__all__ = ["NULL", "check_comparable", "column_value", "is_plain"]
 
 
 class _Null(Enum):
@@ -32,6 +30,10 @@ class _Null(Enum):
 
 NULL = _Null.NULL
 """In ``where()``: the rows whose column is NULL."""
+
+# Combinations of values of one filter. SQLite takes 32,766 parameters, and a statement has them
+# up to six times.
+MOST_VALUES = 5000
 
 _DIGITS = re.compile(r"[+-]?[0-9]{1,40}")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
@@ -74,6 +76,41 @@ def column_value(
         ) from error
     fit: Hashable = found
     return fit
+
+
+def fit_values(
+    columns: Mapping[str, sa.Column[Any]], equalities: Mapping[str, Any], dialect: sa.Dialect
+) -> dict[str, list[Hashable | None]]:
+    """By attribute, the values that ``where()`` was given, as its columns have them.
+
+    Raises DeclarationError and FilterValueError.
+    """
+    found: dict[str, list[Hashable | None]] = {}
+    combinations = 1
+    for name, wanted in equalities.items():
+        column = columns[name]
+        check_comparable(name, column)
+        several = isinstance(wanted, (list, tuple, set, frozenset))
+        values = [column_value(name, column, v, dialect) for v in (wanted if several else [wanted])]
+        found[name] = list(dict.fromkeys(values))
+        combinations *= max(1, len(found[name]))
+        # Before they are made.
+        check_size(combinations)
+    return found
+
+
+def check_size(combinations: int) -> None:
+    """Raises DeclarationError for a filter of more values than a statement takes."""
+    if combinations > MOST_VALUES:
+        raise DeclarationError(
+            f"where() was given {combinations} combinations of values; at most {MOST_VALUES} can "
+            "be selected by"
+        )
+
+
+def given(equalities: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``optional()`` that are not None."""
+    return {name: value for name, value in equalities.items() if value is not None}
 
 
 def is_plain(column: sa.Column[Any], dialect: sa.Dialect) -> bool:

@@ -25,7 +25,7 @@ __all__ = ["Pair", "breaches", "pairs"]
 _PATH = re.compile(r"/api(/[^/]+)+/stream")
 # What only one half of a pair can have: a stream has nothing to wait for, and how it resumes is
 # its own affair.
-_ONE_HALF = frozenset({"wait", "after", "before", "lastEventId"})
+_ONE_HALF = frozenset({"wait", "after", "before", "lastEventId", "heartbeat"})
 
 
 @dataclass(frozen=True, slots=True)

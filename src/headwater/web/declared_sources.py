@@ -42,7 +42,8 @@ def check_declared_source(declaration: FeedDeclaration, call: Callable[..., Any]
 def _named_by(call: Callable[..., Any]) -> Iterator[Source]:
     try:
         names = inspect.getclosurevars(call)
-    except TypeError:
+    except (TypeError, ValueError):
+        # It is no function, or names what is assigned after it.
         return
     for each in {
         id(each): each for each in (*names.nonlocals.values(), *names.globals.values())

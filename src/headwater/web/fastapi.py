@@ -20,7 +20,7 @@ except ImportError as error:  # pragma: no cover - only without the extra
     raise MissingExtraError("fastapi", "fastapi") from error
 
 from headwater.delivery.event_stream import EventStream
-from headwater.eventlog.interface import EventLog
+from headwater.eventlog import EventLog
 from headwater.feeds.feed import DEFAULT_LIMIT, Feed, OnInvalid
 from headwater.feeds.source import Source
 from headwater.protocol import Comment, Event
@@ -30,7 +30,7 @@ from headwater.web.endpoints import event_endpoint, feed_endpoint
 from headwater.web.fastapi_problems import install_problems
 from headwater.web.feed_models import page_model
 from headwater.web.guards import Guard, GuardedRoute, guard
-from headwater.web.identity import identify
+from headwater.web.identity import expires, identify
 from headwater.web.items import encoder_of
 from headwater.web.live import SHARED, HubFace, Settings, Shared
 from headwater.web.live_route import LiveRoute
@@ -38,6 +38,7 @@ from headwater.web.openapi import event_options, feed_options, install_openapi
 from headwater.web.pair import FeedDeclaration, PageHalf, StreamHalf
 from headwater.web.problems import Problem
 from headwater.web.route_options import FeedOptions, RouteOptions
+from headwater.web.stream_limits import StreamLimits
 
 __all__ = [
     "SSE",
@@ -48,6 +49,8 @@ __all__ = [
     "LiveRouter",
     "Problem",
     "Source",
+    "StreamLimits",
+    "expires",
     "guard",
     "identify",
 ]
@@ -73,6 +76,8 @@ class LiveRouter(HubFace, APIRouter):
         io_uring: write to many streams in one system call, where Linux offers that to the process
             and ``headwater.web.uvicorn:Protocol`` the connections. Else each gets a ``write()``.
         log: the event log by which ``recheck`` reaches the other processes.
+        limits: how many streams and waiting polls a caller, an address and all may have; 50, 200
+            and no limit by default. Above it a stream is told when to come back, a poll gets 429.
         options: as APIRouter takes them: prefix, tags, dependencies and so on.
     """
 
@@ -85,6 +90,7 @@ class LiveRouter(HubFace, APIRouter):
         write_timeout: float | Shared = SHARED,
         io_uring: bool | Shared = SHARED,
         log: EventLog | Shared = SHARED,
+        limits: StreamLimits | Shared = SHARED,
         **options: Any,
     ) -> None:
         self._settings = Settings(
@@ -94,6 +100,7 @@ class LiveRouter(HubFace, APIRouter):
             write_timeout=write_timeout,
             io_uring=io_uring,
             log=log,
+            limits=limits,
         )
         # FastAPI copies a route by its class when it includes it.
         options["route_class"] = _route_class(options.get("route_class", LiveRoute))
@@ -219,7 +226,7 @@ class LiveRouter(HubFace, APIRouter):
         """Declare a feed: ``GET {path}`` and ``GET {path}/stream``.
 
         The decorated function is given the request's own parameters and dependencies and returns
-        the ``Source`` to show. It is asked again while a stream lives.
+        the ``Source`` to show. It runs again while a stream is open.
 
         Arguments:
             path: such as ``"/logs"``; ``""`` where the router has a prefix.

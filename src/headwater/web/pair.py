@@ -13,18 +13,15 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
+from headwater import errors
 from headwater.delivery.feed_stream import FeedStream, open_feed
+from headwater.delivery.heartbeat import heartbeat_event
 from headwater.delivery.stream import EVENT_STREAM_HEADERS
-from headwater.errors import (
-    DeclarationError,
-    PositionError,
-    SourceUnavailableError,
-    UnfitItemError,
-)
+from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
 from headwater.feeds.feed import Feed
 from headwater.feeds.source import Page, Place, Source
 from headwater.web.asgi import Connection, Scope, last_event_id
-from headwater.web.identity import subjects
+from headwater.web.identity import expiry, subjects
 from headwater.web.incoming import Incoming
 from headwater.web.live import Live, Settings
 from headwater.web.negotiation import accept_of, accepts_event_stream, not_acceptable
@@ -33,6 +30,7 @@ from headwater.web.problems import Problem
 from headwater.web.refused_values import refused_values
 from headwater.web.responders import Call, Headers, refuse_stream, send_response
 from headwater.web.rights import CHANGED, Holder, Verdict
+from headwater.web.stream_limits import LimitReachedError, StreamPlace, limit_retry
 
 # Answers whose tag is remembered, for each feed.
 _REMEMBERED = 4096
@@ -75,7 +73,8 @@ class _Asked:
 
     Attributes:
         headers: what guards and dependencies have set, lower-case names.
-        hold: lets a response go on only while the right of the request holds.
+        take: takes a place for a stream or a poll. Raises LimitReachedError.
+        hold: lets a response go on only while the right of the request holds, with a place.
     """
 
     live: Live
@@ -83,7 +82,8 @@ class _Asked:
     source: Source
     paging: Paging
     headers: Headers
-    hold: Callable[[Holder], None]
+    take: Callable[[], StreamPlace]
+    hold: Callable[[Holder, StreamPlace], None]
 
 
 class FeedHalf(ABC):
@@ -123,12 +123,17 @@ class FeedHalf(ABC):
                 return CHANGED
             return verdict
 
-        def hold(holder: Holder) -> None:
-            name = (id(self), identity, again.remembered.name)
-            live.rights.hold(holder, name, recheck, subjects(scope), rechecks)
+        def take() -> StreamPlace:
+            return live.places.take(subjects(scope), scope)
 
+        def hold(holder: Holder, place: StreamPlace) -> None:
+            name = (id(self), identity, again.remembered.name)
+            callers = subjects(scope)
+            live.rights.hold(holder, name, recheck, callers, rechecks, place, expiry(scope))
+
+        asked = _Asked(live, call, source, paging, plan.dependency_headers, take, hold)
         with refused_values(scope):
-            await self.answer(_Asked(live, call, source, paging, plan.dependency_headers, hold))
+            await self.answer(asked)
         if plan.background is not None:
             await plan.background()
 
@@ -171,6 +176,8 @@ class PageHalf(FeedHalf):
             if page is None:
                 return
             body, tag = self._encode(page, source, paging)
+            # Its bytes may wait for a slow client, and it would stand beside them.
+            del page
             if revision is not None:
                 self._remember(name, revision, tag)
         headers = [(b"etag", tag.encode()), *asked.headers]
@@ -245,13 +252,19 @@ class _Poll:
     async def wait(self, place: Place) -> Page | None:
         """The page after ``place``, once it holds something or the time is over.
 
-        None when the client has left. Raises Problem when the right was lost.
+        None when the client has left. Raises Problem when the right was lost, and above a limit.
         """
         asked = self._asked
         live = asked.live
         counters = live.hub.streams.counters
+        try:
+            place_taken = asked.take()
+        except LimitReachedError as error:
+            counters.limited += 1
+            again = str(limit_retry() // 1000)
+            raise Problem(429, f"{error}.".capitalize(), headers={"Retry-After": again}) from error
         counters.waiting += 1
-        asked.hold(self)
+        asked.hold(self, place_taken)
         incoming = Incoming(asked.call.receive)
         paging = asked.paging
         waiting = asyncio.ensure_future(
@@ -314,18 +327,33 @@ class StreamHalf(FeedHalf):
         else:
             try:
                 connection, stream = await self._open(asked)
+            except LimitReachedError as error:
+                live.counters.limited += 1
+                await refuse_stream(call.send, str(error), limit_retry())
+                return
             except SourceUnavailableError as error:
                 await refuse_stream(
                     asked.call.send, f"{error.source} cannot be read just now", _STORAGE_RETRY
                 )
                 return
-            except UnfitItemError as error:
+            except errors.UnfitItemError as error:
                 live.counters.invalid_held += 1
                 await refuse_stream(call.send, "an item cannot be shown", error.retry, status=500)
                 return
             await connection.hold(stream)
 
     async def _open(self, asked: _Asked) -> tuple[Connection, FeedStream]:
+        """Open the stream. Raises LimitReachedError and SourceUnavailableError."""
+        place = asked.take()
+        try:
+            connection, stream = await self._begin(asked)
+        except BaseException:
+            place.give_back()
+            raise
+        asked.hold(stream, place)
+        return connection, stream
+
+    async def _begin(self, asked: _Asked) -> tuple[Connection, FeedStream]:
         source, paging = asked.source, asked.paging
         resume = last_event_id(asked.call.scope) or paging.after
         before: Place | None = None
@@ -348,11 +376,12 @@ class StreamHalf(FeedHalf):
                 limit=paging.limit,
                 heartbeat=asked.live.heartbeat,
             )
+            if paging.events:
+                stream.pulse = heartbeat_event(self.declaration.feed.event, asked.live.heartbeat)
             stream.headers = asked.headers
             stream.begin(opening)
         finally:
             hub.release(channel)
-        asked.hold(stream)
         return connection, stream
 
 

@@ -21,7 +21,7 @@ from headwater.web.asgi import (
     last_event_id,
     run_handler,
 )
-from headwater.web.identity import subjects
+from headwater.web.identity import expiry, subjects
 from headwater.web.live import Live, Settings
 from headwater.web.negotiation import (
     accept_of,
@@ -29,7 +29,9 @@ from headwater.web.negotiation import (
     asks_for_event_stream,
     not_acceptable,
 )
-from headwater.web.rights import RememberedRequest, Verdict
+from headwater.web.remembered_request import RememberedRequest
+from headwater.web.rights import Verdict
+from headwater.web.stream_limits import LimitReachedError, limit_retry
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -214,7 +216,9 @@ class EventResponder:
 
         def permitted() -> None:
             name = (id(self), again.remembered.name)
-            live.rights.hold(stream, name, check, subjects(scope), rechecks)
+            callers = subjects(scope)
+            place = live.places.take(callers, scope)
+            live.rights.hold(stream, name, check, callers, rechecks, place, expiry(scope))
 
         scope[BEGIN] = permitted
 
@@ -226,7 +230,12 @@ class EventResponder:
         async def handle() -> Planned | None:
             return await call.plan(connection.incoming.receive, send)
 
-        plan = await run_handler(connection, stream, handle, sse)
+        try:
+            plan = await run_handler(connection, stream, handle, sse)
+        except LimitReachedError as error:
+            live.counters.limited += 1
+            await refuse_stream(call.send, str(error), limit_retry())
+            return
         if stream.committed or not (plan is None or stream.ended):
             if not stream.committed:
                 stream.close()

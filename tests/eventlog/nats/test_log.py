@@ -12,12 +12,11 @@ import pytest
 from nats.aio.msg import Msg
 
 from headwater.errors import SourceUnavailableError, UsageError
-from headwater.eventlog import EventLog, open_log
+from headwater.eventlog import START, EventLog, open_log
 from headwater.eventlog.nats import NatsLog
-from headwater.eventlog.record import START
 from headwater.testing import EventLogContract
 from headwater.testing.eventlog import Recorder
-from headwater.testing.eventlog.harness import numbers, read_all
+from headwater.testing.eventlog._harness import numbers, read_all
 from support.nats import Nats
 from support.until import outside
 

@@ -52,7 +52,7 @@ def start(connection: sa.Connection, tracking: Tracking, *, anew: bool = True) -
 def add(connection: sa.Connection, tracking: Tracking, *, has_column: bool) -> None:
     """Track a table that exists: column, own tables, triggers, numbers for its rows, indexes."""
     table = quote(tracking.table)
-    with _step(connection):
+    with step(connection):
         if not has_column:
             connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {CHANGE} BIGINT")
         _drop_triggers(connection, tracking.table)
@@ -67,7 +67,7 @@ def add(connection: sa.Connection, tracking: Tracking, *, has_column: bool) -> N
 
 def drop(connection: sa.Connection, table: str, indexes: Iterable[str]) -> None:
     """Drop a table's triggers, these indexes and the column, and forget its changes."""
-    with _step(connection):
+    with step(connection):
         _drop_triggers(connection, table)
         for index in indexes:
             connection.exec_driver_sql(f"DROP INDEX {quote(index)}")
@@ -120,7 +120,7 @@ def _number(connection: sa.Connection, tracking: Tracking) -> None:
     last_key: Sequence[Any] | None = None
     own = TABLES.c.name == tracking.table
     while True:
-        with _step(connection):
+        with step(connection):
             after = "" if last_key is None else f"AND ({columns}) > ({marks})"
             rows = connection.exec_driver_sql(
                 f"SELECT {columns} FROM {table} WHERE {CHANGE} IS NULL {after} "
@@ -141,7 +141,7 @@ def _number(connection: sa.Connection, tracking: Tracking) -> None:
 
 
 @contextmanager
-def _step(connection: sa.Connection) -> Iterator[None]:
+def step(connection: sa.Connection) -> Iterator[None]:
     """A transaction of its own on a connection in AUTOCOMMIT; else the caller's."""
     driver = connection.connection.driver_connection
     options = connection.get_execution_options()

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from headwater.errors import SourceUnavailableError
 from headwater.eventlog import Retention, open_log
 from headwater.eventlog.sql import SqlLog
-from headwater.eventlog.sql.trim import trim_some
+from headwater.eventlog.sql._writer import trim_some
 from headwater.testing.eventlog import Recorder
 from support.until import until
 
@@ -242,7 +242,7 @@ async def test_a_backlog_is_read_in_pieces_and_in_order(log: SqlLog) -> None:
 
 async def test_the_reader_of_one_topic_does_not_scan_the_others(log: SqlLog) -> None:
     """The statement of a wake reads a range of ids, however many events there are."""
-    from headwater.eventlog.sql.sqlite.reader import NEWS
+    from headwater.eventlog.sql._sqlite import NEWS
 
     async with log.engine.connect() as connection:
         plan = await connection.execute(
