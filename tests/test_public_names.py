@@ -56,25 +56,8 @@ class Exempt(NamedTuple):
     without: str
 
 
-# The connection hand-over: a stream takes the connection from uvicorn's own protocol.
-HAND_OVER = Exempt(
-    "A stream without its protocol, parser and scope takes 2 KB instead of 60 KB.",
-    "Under another HTTP protocol streams are sent by ASGI, with the same bytes.",
-)
-_HTTP = "uvicorn.protocols.http"
-
-# By the file below src/headwater and the name.
-EXCEPTIONS: Mapping[tuple[str, str], Exempt] = {
-    ("web/uvicorn.py", f"{_HTTP}.httptools_impl.HttpToolsProtocol"): HAND_OVER,
-    ("web/uvicorn.py", f"{_HTTP}.httptools_impl.RequestResponseCycle"): HAND_OVER,
-    ("web/uvicorn.py", f"{_HTTP}.httptools_impl.HEADER_RE"): HAND_OVER,
-    ("web/uvicorn.py", f"{_HTTP}.httptools_impl.HEADER_VALUE_RE"): HAND_OVER,
-    ("web/uvicorn.py", f"{_HTTP}.httptools_impl.STATUS_LINE"): HAND_OVER,
-    ("web/uvicorn.py", f"{_HTTP}.flow_control.FlowControl"): HAND_OVER,
-    ("web/uvicorn.py", "uvicorn.server.ServerState"): HAND_OVER,
-    ("web/uvicorn.py", "uvicorn._types.ASGISendEvent"): HAND_OVER,
-    ("web/uvicorn.py", "._unset_keepalive_if_required"): HAND_OVER,
-}
+# By file and name; docs/architecture.md has those that no rule here can see.
+EXCEPTIONS: Mapping[tuple[str, str], Exempt] = {}
 
 
 class Use(NamedTuple):
@@ -120,7 +103,11 @@ def fields_of(node: ast.ClassDef) -> Iterator[str]:
                 if isinstance(target, ast.Name):
                     yield target.id
                     if target.id == "__slots__":
-                        yield from ast.literal_eval(line.value)
+                        yield from (
+                            each.value
+                            for each in ast.walk(line.value)
+                            if isinstance(each, ast.Constant)
+                        )
 
 
 def imported(tree: ast.AST) -> dict[str, str]:

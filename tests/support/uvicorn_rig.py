@@ -63,7 +63,7 @@ class Client:
     """One connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
+        self.reader = reader
         self.writer = writer
 
     def send(self, data: bytes) -> None:
@@ -76,16 +76,16 @@ class Client:
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of the next answer."""
         async with asyncio.timeout(PATIENCE):
-            head = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
-            body = await self._reader.readexactly(int(headers["content-length"]))
+            body = await self.reader.readexactly(int(headers["content-length"]))
         return int(head[0].split(" ")[1]), headers, body
 
     async def ended(self) -> bytes:
         """What comes until the server closes the connection."""
         async with asyncio.timeout(PATIENCE):
             try:
-                return await self._reader.read()
+                return await self.reader.read()
             except ConnectionError:
                 return b""
 

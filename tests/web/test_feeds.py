@@ -522,7 +522,7 @@ def test_openapi_describes_both_halves():
     rest, stream = paths["/api/things"]["get"], paths["/api/things/stream"]["get"]
     names = [[p["name"] for p in half["parameters"]] for half in (rest, stream)]
     assert set(names[0]) == {"topic", "limit", "after", "before", "wait"}
-    assert set(names[1]) == {"topic", "limit", "after", "before"}
+    assert set(names[1]) == {"topic", "limit", "after", "before", "heartbeat"}
     content = stream["responses"]["200"]["content"]
     assert list(content) == ["text/event-stream"]
     branches = content["text/event-stream"]["itemSchema"]["oneOf"]

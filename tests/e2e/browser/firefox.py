@@ -104,7 +104,7 @@ class Firefox:
             with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
                 found = json.loads(port_file.read_text())
                 return f"ws://{found['ws_host']}:{found['ws_port']}/session"
-            time.sleep(0.05)
+            time.sleep(0.05)  # its start has no event to wait for
         raise TimeoutError(f"firefox did not start within {STARTS_WITHIN} s")
 
 

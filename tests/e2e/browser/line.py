@@ -69,7 +69,7 @@ class Line:
         self._loop.run_until_complete(self._cut())
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0.05))
+        self._loop.run_until_complete(asyncio.sleep(0.05))  # lets cancelled tasks end
 
     async def _cut(self) -> None:
         for writer in tuple(self._writers):
@@ -115,8 +115,8 @@ class Line:
             while data := await source.read(65536):
                 if self.delay:
                     await asyncio.sleep(self.delay)
-                while self.dead:
-                    await asyncio.sleep(0.05)
+                while self.dead:  # set by the test, in another thread
+                    await asyncio.sleep(0.05)  # the line is dead until the test says so
                 if self.holds and _STREAM in data.lower():
                     # Its head goes through, its body does not.
                     data, held = data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n", True

@@ -44,7 +44,7 @@ def test_a_thousand_lines_a_second_stay_smooth(console: Any, served: Any) -> Non
     writer.start()
     while writer.is_alive():
         console.evaluate("1")
-        time.sleep(1)
+        time.sleep(1)  # the pace at which the page is asked
     newest = f"document.querySelector('#logs-list').innerText.includes('line {written - 1}')"
     console.until(f"{newest} && {kept} >= Math.min({written}, 100000)", 60)
     frames = sorted(console.evaluate("frames"))

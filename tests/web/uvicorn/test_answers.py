@@ -35,7 +35,7 @@ async def test_a_client_that_sends_ahead_without_end_is_read_no_further():
 
         async def rests():
             sizes.append(client.writer.transport.get_write_buffer_size())
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # three equal sizes in a row mean rest
             return sizes[-3:] == [sizes[-1]] * 3
 
         await until(rests)
@@ -78,7 +78,7 @@ async def test_the_next_request_waits_until_the_answer_is_taken():
 
         async def rests():
             before = len(app.began)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # a request that is taken begins within that time
             return len(app.began) == before
 
         await until(rests)
@@ -107,10 +107,10 @@ async def test_a_client_that_takes_a_little_now_and_then_is_not_dropped():
         client.get("/page")
         taken = 0
         for _ in range(8):
-            taken += len(await client._reader.read(2 * MEGABYTE))
-            await asyncio.sleep(0.1)
+            taken += len(await client.reader.read(2 * MEGABYTE))
+            await asyncio.sleep(0.1)  # the pace of a slow reader
         while taken < len(app.page):
-            taken += len(await client._reader.read(2 * MEGABYTE))
+            taken += len(await client.reader.read(2 * MEGABYTE))
         assert rig.refused("unread") == 0
 
 
@@ -163,7 +163,7 @@ async def test_a_head_request_has_no_body():
     async with rigged() as rig, rig.client() as client:
         client.send(b"HEAD /four HTTP/1.1\r\nhost: x\r\n\r\n")
         client.get("/next")
-        head = await client._reader.readuntil(b"\r\n\r\n")
+        head = await client.reader.readuntil(b"\r\n\r\n")
         assert b"content-length: 5\r\n" in head
         assert (await client.answer())[2] == b"/next"
 

@@ -101,7 +101,7 @@ async def test_each_byte_in_time_does_not_make_a_head_in_time():
         async def trickle():
             while True:
                 client.send(b"a: b\r\n")
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05)  # the pace of the trickle
 
         task = asyncio.create_task(trickle())
         assert (await client.answer())[0] == 408
@@ -157,7 +157,7 @@ async def test_a_large_body_has_as_long_as_its_rate_allows():
         client.send(POST % 2000)
         for _ in range(5):
             client.send(b"x" * 400)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # the pace of a slow writer
         assert (await client.answer())[0] == 200
         assert rig.app.bodies == [b"x" * 2000]
 
@@ -203,7 +203,7 @@ async def test_a_body_after_the_answer_is_dropped_but_not_for_ever():
 async def test_continue_is_said_when_the_application_reads():
     async with rigged() as rig, rig.client() as client:
         client.send((POST % 3).replace(b"\r\n\r\n", b"\r\nexpect: 100-continue\r\n\r\n"))
-        assert await client._reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.send(b"abc")
         assert (await client.answer())[0] == 200
         assert rig.app.bodies == [b"abc"]
@@ -296,9 +296,9 @@ class Socket(asyncio.Protocol):
 async def test_a_websocket_is_left_to_the_servers_own_protocol():
     async with rigged(ws=Socket) as rig, rig.client() as client:
         client.get("/live?a=1", "Connection: Upgrade", "Upgrade: websocket", "X-It: me")
-        head = await client._reader.readuntil(b"\r\n\r\n")
+        head = await client.reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"GET /live?a=1 HTTP/1.1\r\nhost: x\r\n")
         assert b"x-it: me\r\n" in head
         client.send(b"frames")
-        assert await client._reader.readexactly(6) == b"frames"
+        assert await client.reader.readexactly(6) == b"frames"
         assert rig.counters.open == 1
