@@ -13,7 +13,7 @@ ORDERS = Table(engine, Order)
 
 @live.feed("/orders", item=OrderItem, collection="orders", event="order")
 async def orders(city: str | None = None) -> Source:
-    return ORDERS.where(city=city)
+    return ORDERS.optional(city=city)
 
 
 app.include_router(live, prefix="/api")

@@ -4,7 +4,9 @@
     ├── UsageError (ValueError)      the caller's fault; correct the code
     │   ├── FramingError             a value that would break the event stream's framing
     │   ├── DeclarationError         a feed, source or route that cannot work as declared
+    │   │   └── FilterValueError     a value of where() that its column cannot have
     │   └── EncodingError            an item that is not of the shape its feed promises
+    │       └── UnfitItemError       one that a feed cannot show: it waits there
     ├── PeerError                    the other side's fault; the code is correct
     │   ├── PositionError            a position that cannot be resumed: answer with a reset
     │   ├── EventTooLargeError       an incoming event over the decoder's bound
@@ -24,6 +26,7 @@ __all__ = [
     "DeclarationError",
     "EncodingError",
     "EventTooLargeError",
+    "FilterValueError",
     "FramingError",
     "HeadwaterError",
     "MissingExtraError",
@@ -33,6 +36,7 @@ __all__ = [
     "ResetReason",
     "ResponseError",
     "SourceUnavailableError",
+    "UnfitItemError",
     "UsageError",
 ]
 
@@ -72,8 +76,50 @@ class DeclarationError(UsageError):
     """A feed, source or route that cannot work as it is declared."""
 
 
+class FilterValueError(DeclarationError):
+    """A value of ``where()`` that the column cannot have.
+
+    A feed answers 422 if the value is one of the request's.
+
+    Attributes:
+        name: the attribute that was to be compared.
+        value: the value.
+        problem: what is wrong with it.
+        parameter: the parameter of the feed's function that the value came from, if it is known.
+    """
+
+    def __init__(self, name: str, value: object, problem: str) -> None:
+        super().__init__(name, value, problem)
+        self.name = name
+        self.value = value
+        self.problem = problem
+        self.parameter: str | None = None
+
+    def __str__(self) -> str:
+        return self.problem
+
+
 class EncodingError(UsageError):
     """An item does not have the shape that its feed promises."""
+
+
+class UnfitItemError(EncodingError):
+    """An item that does not fit the model of its feed. The feed waits there until it is mended.
+
+    Attributes:
+        item: the item by its key or place, never by its values.
+        problem: what is wrong, without its values.
+        retry: milliseconds after which a client may ask again; they grow with the trouble's age.
+    """
+
+    def __init__(self, item: str, problem: str, retry: int) -> None:
+        super().__init__(item, problem, retry)
+        self.item = item
+        self.problem = problem
+        self.retry = retry
+
+    def __str__(self) -> str:
+        return f"{self.item} does not fit its model: {self.problem}"
 
 
 class PeerError(HeadwaterError):

@@ -102,6 +102,9 @@ class Recorder:
         self.resets.append((reason, head))
         self._more.set()
 
+    def wanted(self, names: Any) -> dict[str, frozenset[Any]]:
+        return {}
+
     async def until(self, holds: Any, seconds: float = 10.0) -> None:
         async with asyncio.timeout(seconds):
             while not holds(self):

@@ -465,7 +465,7 @@ async def test_an_item_that_does_not_fit_is_not_passed_over_in_silence(caplog):
         await rig.log.append("things", [{"n": "not a number"}])
         (last,) = await answer.rest()
         assert json.loads(last.data) == {"status": 500}
-    assert "cannot be shown" in caplog.text
+    assert "cannot show the item" in caplog.text
 
 
 async def test_dependencies_are_released_before_a_stream_or_a_long_poll_waits():

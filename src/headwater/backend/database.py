@@ -172,7 +172,7 @@ class Database:
             )
             # FULL, because a commit that a power cut takes back would give change numbers out
             # twice, and clients resume by them.
-            self.engine = configure_sqlite(engine, synchronous="FULL")
+            self.engine = configure_sqlite(engine, synchronous="FULL", foreign_keys=True)
         self.direct = ReadConnection(self.engine) if self.is_sqlite else None
         # One statement needs no transaction around it. That saves two round trips to the server.
         self._plain = self.engine.execution_options(isolation_level="AUTOCOMMIT")

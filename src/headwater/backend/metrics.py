@@ -43,6 +43,8 @@ _DELIVERY = {
     "denied": "Streams ended because their right was lost.",
     "reread": "Times that a slow stream read the source again.",
     "source_failures": "Readings of a source that failed.",
+    "invalid_skipped": "Items left out because they do not fit their model.",
+    "invalid_held": "Streams and pages that met an item which does not fit its model.",
 }
 
 

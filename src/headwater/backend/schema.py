@@ -136,7 +136,7 @@ def _connected(address: Address) -> Iterator[sa.Connection]:
     if address.path is not None:
         _look_at(address.path)
         _make_private(address.path)
-        configure_sqlite(engine, synchronous="FULL")
+        configure_sqlite(engine, synchronous="FULL", foreign_keys=True)
     try:
         with engine.connect() as connection:
             yield connection

@@ -12,7 +12,7 @@ from headwater.delivery.direct_sender import DirectSender
 from headwater.delivery.open_streams import OpenStreams
 from headwater.delivery.ring import with_places
 from headwater.delivery.sender import ROOM, Sender
-from headwater.errors import PositionError, ResetReason, SourceUnavailableError
+from headwater.errors import PositionError, ResetReason, SourceUnavailableError, UnfitItemError
 from headwater.feeds.feed import MAX_LIMIT, Frame
 from headwater.feeds.source import Place
 from headwater.protocol import HEARTBEAT
@@ -116,6 +116,10 @@ class FeedStream(ChannelStream):
         # It comes first: it says what the events that follow are called.
         seen = b"" if self.pulse == HEARTBEAT else self.pulse
         self.write(seen + opening.data)
+        if self.channel.held_by is not None:
+            # Since the opening was read an item came that cannot be shown.
+            self.channel.end_held(self)
+            return
         self._place = opening.end
         self.holds = opening.holds
         if opening.life != self.channel.life:
@@ -225,6 +229,9 @@ class FeedStream(ChannelStream):
                     logger.debug("a stream waits: %s", error)
                     await asyncio.sleep(delay)
                     delay = min(delay * 2, _LONGEST_DELAY)
+        except UnfitItemError as error:
+            self._streams.counters.invalid_held += 1
+            self.fail(500, retry=error.retry)
         except Exception:
             # Otherwise the stream would stay open and silent.
             self.fail(500)

@@ -56,6 +56,8 @@ class Counters:
     denied: int = 0
     reread: int = 0
     source_failures: int = 0
+    invalid_skipped: int = 0
+    invalid_held: int = 0
 
 
 class OpenStreams:

@@ -119,13 +119,16 @@ class Stream:
             self.write(b"retry: %d\n\n" % retry)
             self.close()
 
-    def fail(self, status: int, detail: str | None = None) -> None:
+    def fail(self, status: int, detail: str | None = None, *, retry: int | None = None) -> None:
         """Send an ``error`` event, which has no id, and end the response.
 
-        A response that has not begun has this status too.
+        A response that has not begun has this status too, unless its client is to come back after
+        ``retry`` milliseconds.
         """
         if not self.ended:
-            self.commit(status)
+            self.commit(status if retry is None else 200)
+            if retry is not None:
+                self.write(b"retry: %d\n\n" % retry)
             data = {"status": status, "detail": detail} if detail else {"status": status}
             self.write(frame("error", None, json.dumps(data, separators=(",", ":")).encode()))
             self.close()

@@ -9,6 +9,7 @@ A topic of a log is a source of feeds: ``Topic``.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -195,7 +196,7 @@ class TopicOrigin(Origin):
         except BaseException:
             self._sink = None
             raise
-        self._epoch = bounds.epoch
+        self._epoch = self.epoch_in(bounds)
         self._bounds = CoalescedCall(lambda: self.log.bounds(self.topic))
         return TopicPlace(bounds.latest)
 
@@ -204,7 +205,12 @@ class TopicOrigin(Origin):
         await self.log.unfollow(self.topic, self)
 
     async def epoch(self) -> str:
-        return self._epoch or (await self.log.bounds(self.topic)).epoch
+        return self._epoch or self.epoch_in(await self.log.bounds(self.topic))
+
+    def epoch_in(self, bounds: Bounds) -> str:
+        """The topic's epoch in a life of the log: a position of another topic has another one."""
+        name = f"{bounds.epoch} {self.topic}"
+        return hashlib.blake2s(name.encode(), digest_size=8).hexdigest()
 
     async def revision(self) -> Bounds | None:
         """As ``Source.revision``. Records never change, so equal bounds mean equal pages."""
@@ -218,7 +224,7 @@ class TopicOrigin(Origin):
 
     def reset(self, reason: ResetReason, bounds: Bounds) -> None:
         """As Follower."""
-        self._epoch = bounds.epoch
+        self._epoch = self.epoch_in(bounds)
         _log.warning("%s starts anew: %s", self.name, reason)
         if self._sink is not None:
             self._sink.reset(reason, TopicPlace(bounds.latest))
@@ -270,7 +276,8 @@ class Topic(Source):
             else:
                 end = TopicPlace(records[-1].offset if records else run.bounds.earliest)
             start = _first(records) or ceiling or end
-        return Page([_change(one) for one in records], start, end, has_more, run.bounds.epoch)
+        epoch = self.origin.epoch_in(run.bounds)
+        return Page([_change(one) for one in records], start, end, has_more, epoch)
 
     async def revision(self) -> Hashable | None:
         return await self.origin.revision()
@@ -281,8 +288,10 @@ class Topic(Source):
         except UsageError as error:
             raise PositionError(place, "unknown", str(error)) from error
         bounds = await self.origin.log.bounds(self.origin.topic)
-        if epoch != bounds.epoch:
-            raise PositionError(place, "unknown", "it is of another life of the event log")
+        if epoch != self.origin.epoch_in(bounds):
+            raise PositionError(
+                place, "unknown", "it is of another topic, or another life of the event log"
+            )
         # A number of another engine's form; START has one form on all of them.
         if len(found.offset) != len(bounds.latest) and found.offset != START:
             raise PositionError(place, "unknown")

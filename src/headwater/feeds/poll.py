@@ -39,8 +39,6 @@ _KEPT_STATES = 8
 # Sets of parameters whose last state is kept although no stream follows them.
 _KEPT_ORIGINS = 256
 _MAX_BACKOFF = 60.0
-# Positions of a Poll are hashes, valid in every process and for ever.
-_EPOCH = "poll"
 
 P = ParamSpec("P")
 
@@ -158,13 +156,15 @@ class PollOrigin(Origin):
         self.parameters = dict(parameters)
         shown = ", ".join(f"{name}={value!r}" for name, value in sorted(self.parameters.items()))
         self.name = f"poll {poll.name}({shown})"
+        # Positions are hashes, valid in every process and for ever, but of this state alone.
+        self.bound = "poll" + hashlib.blake2s(self.name.encode(), digest_size=6).hexdigest()
         self._states: list[_State] = []
         self._count = 0
         self._task: asyncio.Task[None] | None = None
         self._sink: Sink | None = None
 
     async def epoch(self) -> str:
-        return _EPOCH
+        return self.bound
 
     async def attach(self, sink: Sink, /) -> PollPlace:
         state = await self.state()
@@ -292,7 +292,7 @@ class PollSource(Source):
         key = origin.poll.key
         changes: list[Change] = []
         if before is not None:
-            return Page([], state.place, state.place, has_more=False, epoch=_EPOCH)
+            return Page([], state.place, state.place, has_more=False, epoch=origin.bound)
         if after is None:
             changes = [
                 Change(
@@ -302,17 +302,17 @@ class PollSource(Source):
             ]
             # There are no older pages: with a limit the client gets the last items alone.
             shown = changes[-limit:]
-            return Page(shown, state.place, state.place, len(shown) < len(changes), _EPOCH)
+            return Page(shown, state.place, state.place, len(shown) < len(changes), origin.bound)
         assert isinstance(after, PollPlace)
         if after.digest != state.place.digest:
             old = origin.known(after.digest)
             if old is None or key is None:
                 raise PositionError(str(after), "expired", "the state has changed since")
             changes = origin.difference(old, state)
-        return Page(changes, after, state.place, has_more=False, epoch=_EPOCH)
+        return Page(changes, after, state.place, has_more=False, epoch=origin.bound)
 
     async def locate(self, epoch: str, place: str) -> PollPlace:
-        if epoch != _EPOCH or len(place) != 24 or not place.isalnum():
+        if epoch != self.origin.bound or len(place) != 24 or not place.isalnum():
             raise PositionError(place, "unknown")
         known = self.origin.known(place)
         if known is not None:

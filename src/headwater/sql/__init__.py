@@ -15,8 +15,10 @@ from headwater.sql.sqlite.connections import configure_sqlite, sqlite_engine
 from headwater.sql.sqlite.place import RowPlace
 from headwater.sql.table import Table, TableSource
 from headwater.sql.tail import TableOrigin
+from headwater.sql.values import NULL
 
 __all__ = [
+    "NULL",
     "LiveQuery",
     "QuerySource",
     "RowPlace",

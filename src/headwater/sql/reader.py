@@ -21,10 +21,16 @@ from typing import Any, Protocol, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from headwater.errors import DeclarationError, SourceUnavailableError, UsageError
+from headwater.errors import (
+    DeclarationError,
+    FilterValueError,
+    SourceUnavailableError,
+    UsageError,
+)
 from headwater.feeds.clock import utc_now
 from headwater.feeds.source import Change, Filter, Page, Place, Window
 from headwater.sql.faults import unavailable
+from headwater.sql.judging import NO_QUESTIONS, Questions, judged_by_type
 from headwater.sql.model import TableModel, as_utc
 from headwater.sql.trim import STEP, Trim
 
@@ -91,13 +97,24 @@ class ClosingWatch(CommitWatch):
 
 
 class TailReader(Protocol):
-    """What a tail needs of a reader."""
+    """What a tail needs of a reader.
+
+    Attributes:
+        judged: the names that only the database can compare.
+    """
+
+    judged: frozenset[str]
 
     async def head(self) -> Head:
         """Where the table or query is now."""
 
-    async def batch(self, epoch: str, after: Any, limit: int, /) -> ChangeBatch:
-        """At most ``limit`` changes after a place."""
+    async def try_filter(self, wanted: Filter, /) -> None:
+        """Raises FilterValueError for a value that the database refuses."""
+
+    async def batch(
+        self, epoch: str, after: Any, limit: int, /, *, questions: Questions = NO_QUESTIONS
+    ) -> ChangeBatch:
+        """At most ``limit`` changes after a place, with the answers to questions."""
 
     def watch_commits(
         self,
@@ -123,6 +140,8 @@ class TableReader(ABC):
         engine: the same.
         model: the table's model.
         clock: returns the present time.
+        judged: the attributes that the database compares in its own way. The table itself decides
+            it with the model, so they are known once it was read.
     """
 
     def __init__(
@@ -137,6 +156,7 @@ class TableReader(ABC):
         self._name = f"table {model.name}"
         # The declaration that was checked last; it seldom changes.
         self._declared: str | None = ""
+        self.judged = judged_by_type(model.columns, engine.dialect)
 
     @abstractmethod
     def parse(self, text: str) -> Place:
@@ -154,12 +174,24 @@ class TableReader(ABC):
     async def locate(self, epoch: str, place: Place) -> None:
         """Raises PositionError unless the place can be resumed now."""
 
+    async def try_filter(self, wanted: Filter, /) -> None:
+        """As TailReader."""
+        await self.page(wanted, None, 1)
+
     @abstractmethod
-    async def batch(self, epoch: str, after: Place, limit: int, *, trimmed: int = 0) -> ChangeBatch:
+    async def batch(
+        self,
+        epoch: str,
+        after: Place,
+        limit: int,
+        *,
+        trimmed: int = 0,
+        questions: Questions = NO_QUESTIONS,
+    ) -> ChangeBatch:
         """All changes after a place, for the tail.
 
         A place before what was trimmed is expired. A caller that knows of a trim passes its
-        ``trimmed``, and reads what is left.
+        ``trimmed``, and reads what is left. The changes' values have the answers to ``questions``.
         """
 
     async def page(
@@ -174,9 +206,26 @@ class TableReader(ABC):
         """As ``Source.page``."""
         if limit < 1:
             raise UsageError(f"limit={limit} must be at least 1")
-        if after is not None:
-            return await self.page_after(wanted, window, limit, after)
-        return await self.page_before(wanted, window, limit, before)
+        try:
+            if after is not None:
+                return await self.page_after(wanted, window, limit, after)
+            return await self.page_before(wanted, window, limit, before)
+        except sa.exc.DBAPIError as error:
+            self._check_refused(error, wanted)
+            raise
+
+    def _check_refused(self, error: sa.exc.DBAPIError, wanted: Filter) -> None:
+        """Raises FilterValueError if the database refuses a value of a type that it alone knows."""
+        state = getattr(error.orig, "sqlstate", None) or ""
+        if not isinstance(error, sa.exc.DataError) and not state.startswith("22"):
+            return
+        pairs = [(n, v) for each in wanted.any_of for n, v in each if n in self.judged]
+        if pairs:
+            name, value = pairs[0]
+            kind = self.model.columns[name].type
+            raise FilterValueError(
+                name, value, f"column {name!r} is of type {kind!r}: the database refuses the value"
+            ) from error
 
     @abstractmethod
     async def page_after(
@@ -257,14 +306,24 @@ class TableReader(ABC):
             raise SourceUnavailableError(self._name, said) from error
 
     def change(
-        self, place: Place, values: Mapping[str, Any], removed: bool, moment: datetime | None
+        self,
+        place: Place,
+        values: Mapping[str, Any],
+        removed: bool,
+        moment: datetime | None,
+        compared: Mapping[str, Any] | None = None,
     ) -> Change:
-        """The change of a row with these values, by attribute."""
+        """The change of a row with these values, by attribute.
+
+        ``compared``: the same for filters, with what the database compared.
+        """
         key = None
         if self.model.tracking.keyed:
             key = {name: values[name] for name in self.model.key}
         item = None if removed else values
-        return Change(place, values, item, removed=removed, key=key, moment=moment)
+        compared = values if compared is None else compared
+        named = self.model.key
+        return Change(place, compared, item, removed=removed, key=key, moment=moment, named=named)
 
     def check_declared(self, declared: str | None) -> None:
         """Check what the database keeps of the tracking; None if it keeps nothing."""

@@ -8,7 +8,7 @@ Then rows and removals are fetched. Each kind of database has its own order of c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from headwater.feeds.source import EVERYTHING, Filter, Window
 from headwater.sql.filters import CACHED, Asked, Condition, Filters, Query, form_of
+from headwater.sql.judging import NO_QUESTIONS, Questions, question_columns
 from headwater.sql.model import TableModel
 from headwater.sql.tracking import REMOVALS
 
@@ -51,11 +52,13 @@ class Selection(NamedTuple):
         form: of its filter.
         column: of its window.
         shown: of the table's windows: changes carry this moment.
+        questions: the form of what the database shall compare.
     """
 
     form: Filter
     column: str | None = None
     shown: str | None = None
+    questions: tuple[tuple[str, int], ...] = ()
 
 
 class Statements(ABC):
@@ -66,6 +69,8 @@ class Statements(ABC):
         old_order: those of the change of the row that a removal removed.
         complete: the condition for rows whose changes are sent.
         removal_order, removal_complete: the same of removals.
+
+    ``judged``: the attributes that the database compares in its own way.
     """
 
     order: Sequence[Column]
@@ -74,8 +79,9 @@ class Statements(ABC):
     removal_order: Sequence[Column]
     removal_complete: Condition
 
-    def __init__(self, model: TableModel) -> None:
+    def __init__(self, model: TableModel, judged: Collection[str]) -> None:
         self.model = model
+        self._judged = judged
         self.filters = Filters(model)
         self.keys = [model.columns[name] for name in model.key]
         # Filters of one form share their statements, whatever their values.
@@ -92,14 +98,21 @@ class Statements(ABC):
         return query, {"count": count, **known, **self._cutoff(window, now), **values}
 
     def after(
-        self, wanted: Filter, window: Window | None, now: datetime, count: int, place: Any
+        self,
+        wanted: Filter,
+        window: Window | None,
+        now: datetime,
+        count: int,
+        place: Any,
+        questions: Questions = NO_QUESTIONS,
     ) -> Asked:
         """What a client at a place lacks, in the order in which it is sent."""
         # The tail's own reads need no form.
         form, known = (wanted, {}) if wanted == EVERYTHING else form_of(wanted)
         lack, values = self.lacking(place, window)
-        query = self._after(self._selection(form, window), lack)
-        return query, {"count": count, **known, **self._cutoff(window, now), **values}
+        query = self._after(self._selection(form, window, questions), lack)
+        known = {"count": count, **known, **self._cutoff(window, now), **questions.parameters}
+        return query, {**known, **values}
 
     def members(self, wanted: Filter, window: Window, now: datetime) -> Asked:
         """The key columns and the moment of each row in the window."""
@@ -170,6 +183,10 @@ class Statements(ABC):
         """A date-time column as it is stored, whatever the model makes of it."""
 
     @abstractmethod
+    def json_array(self, *parts: Column) -> Column:
+        """A JSON array."""
+
+    @abstractmethod
     def old(self, name: str) -> Column:
         """A column of a row that was removed, of the column's type."""
 
@@ -237,14 +254,9 @@ class Statements(ABC):
         return sa.select(every).order_by(*self.sorting(every)).limit(COUNT).subquery("picked")
 
     def _removal(self, selected: Selection, lack: Lack) -> Query:
-        matches = [
-            sa.and_(*(self.old(name) == self.filters.value(name, slot) for name, slot in each))
-            if each
-            else sa.true()
-            for each in selected.form.any_of
-        ]
         mine = REMOVALS.c.table_name == self.model.tracking.name
-        found = self.row(GONE).where(mine, sa.or_(sa.false(), *matches))
+        matches = self.filters.matches_by(selected.form, self.old_is)
+        found = self.row(GONE).where(mine, matches)
         column = selected.column
         if column is None or not lack.told:
             return found
@@ -273,8 +285,39 @@ class Statements(ABC):
             found = found.where(later)
         return found.order_by(moment, *self.order).limit(COUNT)
 
-    def _selection(self, form: Filter, window: Window | None) -> Selection:
-        return Selection(form, None if window is None else window.column, self.model.window)
+    def _selection(
+        self, form: Filter, window: Window | None, questions: Questions = NO_QUESTIONS
+    ) -> Selection:
+        column = None if window is None else window.column
+        return Selection(form, column, self.model.window, questions.form)
+
+    def answers(self, selected: Selection) -> list[Column]:
+        """What the database compared with a row."""
+        return self._answers(selected, self.filters.is_value)
+
+    def old_answers(self, selected: Selection) -> list[Column]:
+        """What it compared with a row that was removed."""
+        return self._answers(selected, self.old_is)
+
+    def _answers(
+        self, selected: Selection, is_value: Callable[[str, Any], Condition]
+    ) -> list[Column]:
+        return question_columns(selected.questions, self.model.columns, self.json_array, is_value)
+
+    def old_is(self, name: str, slot: Any) -> Condition:
+        """The condition that a row that was removed had a value."""
+        old, value = self.old(name), self.filters.value(name, slot)
+        if slot is None:
+            return old.is_(None)
+        if name not in self._judged:
+            return sa.and_(old == value)
+        # A column of a union compares as its first part does: with its collation, as its type.
+        kind = self.model.table.alias("kind").c[self.model.columns[name].key]
+        as_stored = sa.union_all(
+            sa.select(kind.label("old")).where(sa.false()),
+            sa.select(old.label("old")).correlate(REMOVALS),
+        ).subquery("as_stored")
+        return sa.exists(sa.select(1).select_from(as_stored).where(as_stored.c.old == value))
 
     def _cutoff(self, window: Window | None, now: datetime) -> dict[str, Any]:
         if window is None:

@@ -22,6 +22,7 @@ from headwater.web.live_route import set_responder
 from headwater.web.paging import NAMES
 from headwater.web.pair import FeedHalf
 from headwater.web.plan import Plan
+from headwater.web.refused_values import naming_parameter
 from headwater.web.remembered_request import RECHECK
 from headwater.web.responders import BEGIN, ONLY_PLAN, STREAM, EventResponder
 from headwater.web.signatures import asked_for, parameters_of
@@ -48,7 +49,8 @@ def feed_endpoint(call: Callable[..., Any], half: FeedHalf) -> Callable[..., Any
     async def endpoint(**values: Any) -> Any:
         given = values[response]
         values = {name: values[name] for name in wanted}
-        found = await call(**values) if is_coroutine else await run_in_threadpool(call, **values)
+        with naming_parameter(values):
+            found = await (call(**values) if is_coroutine else run_in_threadpool(call, **values))
         return Plan(declaration.accept(found), given)
 
     del endpoint.__wrapped__

@@ -21,7 +21,7 @@ except ImportError as error:  # pragma: no cover - only without the extra
 
 from headwater.delivery.event_stream import EventStream
 from headwater.eventlog import EventLog
-from headwater.feeds.feed import DEFAULT_LIMIT, Feed
+from headwater.feeds.feed import DEFAULT_LIMIT, Feed, OnInvalid
 from headwater.feeds.source import Source
 from headwater.protocol import Comment, Event
 from headwater.web.asgi import SSE
@@ -218,6 +218,7 @@ class LiveRouter(HubFace, APIRouter):
         keyed: bool = False,
         limit: int = DEFAULT_LIMIT,
         retry: int = 2000,
+        on_invalid: OnInvalid = "hold",
         name: str | None = None,
         dependencies: Sequence[params.Depends] = (),
         **options: Unpack[FeedOptions],
@@ -236,6 +237,9 @@ class LiveRouter(HubFace, APIRouter):
             keyed: items replace earlier ones with the same key, and can leave.
             limit: items of a page unless the client says otherwise, 1 to 100.
             retry: milliseconds that clients wait before they reconnect.
+            on_invalid: what becomes of an item that does not fit its model. ``"hold"``: the feed
+                waits there until it is mended. ``"skip"``: pages and streams leave it out; it is
+                logged and counted.
             name: what positions are bound to; the path by default.
             options: as ``get`` takes them: tags, summary, deprecated and so on.
         """
@@ -253,9 +257,10 @@ class LiveRouter(HubFace, APIRouter):
             name or whole,
             collection=collection,
             event=event,
-            encode=encoder_of(item, whole),
+            encode=encoder_of(item),
             limit=limit,
             retry=retry,
+            on_invalid=on_invalid,
         )
         declaration = FeedDeclaration(feed, item, keyed)
         guards = [*self._guards(requires, path), *dependencies]

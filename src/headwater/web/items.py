@@ -18,8 +18,11 @@ from headwater.errors import EncodingError
 
 __all__ = ["encoder_of", "required_fields"]
 
+# Errors of one item that are named.
+_MOST_ERRORS = 5
 
-def encoder_of(item: Any, name: str) -> Callable[[Any], bytes]:
+
+def encoder_of(item: Any) -> Callable[[Any], bytes]:
     """What makes JSON of an item: validated by its model, in the model's own shape.
 
     A row may have columns that the model does not: they are left out, also when the model forbids
@@ -35,12 +38,19 @@ def encoder_of(item: Any, name: str) -> Callable[[Any], bytes]:
         try:
             value = validate(raw, from_attributes=True)
         except ValidationError as error:
-            raise EncodingError(
-                f"feed {name!r}: an item does not fit its model: {error}"
-            ) from error
+            # Never the values, which a message of the model's own may have too.
+            raise EncodingError(_without_values(error)) from None
         return to_json(value, by_alias=True)
 
     return encode
+
+
+def _without_values(error: ValidationError) -> str:
+    found = [
+        f"{'.'.join(map(str, each['loc'])) or 'the item'} is not valid ({each['type']})"
+        for each in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    return ", ".join(found[:_MOST_ERRORS])
 
 
 def _field_names(item: Any) -> tuple[str, ...] | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
+from headwater import errors
 from headwater.delivery.feed_stream import FeedStream, open_feed
 from headwater.delivery.heartbeat import heartbeat_event
 from headwater.delivery.stream import EVENT_STREAM_HEADERS
@@ -26,6 +27,7 @@ from headwater.web.live import Live, Settings
 from headwater.web.negotiation import accept_of, accepts_event_stream, not_acceptable
 from headwater.web.paging import Paging, read_paging
 from headwater.web.problems import Problem
+from headwater.web.refused_values import refused_values
 from headwater.web.responders import Call, Headers, refuse_stream, send_response
 from headwater.web.rights import CHANGED, Holder, Verdict
 from headwater.web.stream_limits import LimitReachedError, StreamPlace, limit_retry
@@ -106,7 +108,8 @@ class FeedHalf(ABC):
         scope = call.scope
         limit = self.declaration.feed.limit
         paging = read_paging(scope.get("query_string", b""), limit, stream=self.streams)
-        plan = await call.plan(errors=paging.errors)
+        with refused_values(scope):
+            plan = await call.plan(errors=paging.errors)
         if plan is None:
             return
         if self.streams and not accepts_event_stream(accept_of(scope)):
@@ -128,7 +131,9 @@ class FeedHalf(ABC):
             callers = subjects(scope)
             live.rights.hold(holder, name, recheck, callers, rechecks, place, expiry(scope))
 
-        await self.answer(_Asked(live, call, source, paging, plan.dependency_headers, take, hold))
+        asked = _Asked(live, call, source, paging, plan.dependency_headers, take, hold)
+        with refused_values(scope):
+            await self.answer(asked)
         if plan.background is not None:
             await plan.background()
 
@@ -214,7 +219,10 @@ class PageHalf(FeedHalf):
 
     def _encode(self, page: Page, source: Source, paging: Paging) -> tuple[bytes, str]:
         feed = self.declaration.feed
-        body = feed.body(page, removals=source.keyed and paging.after is not None)
+        removals = source.keyed and paging.after is not None
+        page, left_out = feed.shown_page(page, removals=removals)
+        self._settings.live().counters.invalid_skipped += left_out
+        body = feed.body(page, removals=removals)
         # One position is that of different bodies: what callers may see differs, and may change.
         digest = hashlib.blake2s(body, digest_size=8).hexdigest()
         return body, f'"{feed.position(page.epoch, page.end)}.{digest}.{paging.limit}"'
@@ -327,6 +335,10 @@ class StreamHalf(FeedHalf):
                 await refuse_stream(
                     asked.call.send, f"{error.source} cannot be read just now", _STORAGE_RETRY
                 )
+                return
+            except errors.UnfitItemError as error:
+                live.counters.invalid_held += 1
+                await refuse_stream(call.send, "an item cannot be shown", error.retry, status=500)
                 return
             await connection.hold(stream)
 

@@ -12,7 +12,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from headwater.errors import PositionError, SourceUnavailableError
+from headwater.errors import PositionError, SourceUnavailableError, UnfitItemError
 from headwater.web.asgi import Receive, Scope, Send, Sending
 
 __all__ = ["Problem", "problem_response"]
@@ -95,6 +95,15 @@ def problem_of(error: Exception) -> Response | None:
         return problem_response(
             503, f"{error.source} cannot be read just now; try again.", headers={"Retry-After": "2"}
         )
+    if isinstance(error, UnfitItemError):
+        # The log names the item.
+        return problem_response(
+            500,
+            "An item of this page does not fit the model of its feed, and cannot be shown until it "
+            "is mended.",
+            title="Item cannot be shown",
+            headers={"Retry-After": str(-(-error.retry // 1000))},
+        )
     return None
 
 
@@ -119,7 +128,8 @@ async def serve_with_problems(
         if answer is None:
             raise
         await answer(scope, receive, send)
-        if answer.status_code == 500 and not isinstance(error, HTTPException):
+        expected = isinstance(error, (HTTPException, UnfitItemError))
+        if answer.status_code == 500 and not expected:
             # The server logs it.
             raise
 
@@ -153,11 +163,17 @@ def validation_problem(errors: Sequence[Mapping[str, Any]]) -> Response:
     Arguments:
         errors: in pydantic's form: ``loc``, ``msg``, ``type`` and ``input``. At most 20 are listed.
     """
+    error = validation_error(errors)
+    return problem_response(error.status_code, error.detail, **error.members)
+
+
+def validation_error(errors: Sequence[Mapping[str, Any]]) -> Problem:
+    """The same as an error to raise."""
     shown = [_shown(each) for each in errors[:_MOST_ERRORS]]
     first = shown[0] if shown else {"field": "request", "detail": "it is not valid"}
     value = f"={json.dumps(first['value'], default=repr)}" if "value" in first else ""
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return problem_response(422, f"{first['field']}{value}: {first['detail']}{more}", errors=shown)
+    return Problem(422, f"{first['field']}{value}: {first['detail']}{more}", errors=shown)
 
 
 def _of_http(error: HTTPException) -> Response:

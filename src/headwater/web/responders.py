@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from headwater.delivery.event_stream import EventStream
 from headwater.delivery.stream import EVENT_STREAM_HEADERS
+from headwater.protocol import frame
 from headwater.web.asgi import (
     SSE,
     Connection,
@@ -132,7 +133,9 @@ async def send_response(
     await send({"type": "http.response.body", "body": b"" if head else body})
 
 
-async def refuse_stream(send: Send, reason: str, retry: int, *, head: bool = False) -> None:
+async def refuse_stream(
+    send: Send, reason: str, retry: int, *, head: bool = False, status: int | None = None
+) -> None:
     """Answer a stream that cannot be opened just now, so that its client comes back by itself.
 
     WHATWG HTML, 9.2.3: any status but 200 ends an EventSource for good. So it is 200, with the
@@ -141,10 +144,13 @@ async def refuse_stream(send: Send, reason: str, retry: int, *, head: bool = Fal
     Arguments:
         reason: one line.
         retry: milliseconds until the client is to come back.
+        status: is sent as an ``error`` event too.
     """
     seconds = str(max(1, -(-retry // 1000))).encode()
     headers = (*EVENT_STREAM_HEADERS, (b"retry-after", seconds))
     body = f"retry: {retry}\n: {reason}\n\n".encode()
+    if status is not None:
+        body += frame("error", None, b'{"status":%d}' % status)
     await send_response(send, 200, headers, body, head=head)
 
 

@@ -25,7 +25,7 @@ except ImportError as error:  # pragma: no cover - only without the extra
 
 from headwater.delivery.event_stream import EventStream
 from headwater.eventlog import EventLog
-from headwater.feeds.feed import DEFAULT_LIMIT, Feed, encode_plain
+from headwater.feeds.feed import DEFAULT_LIMIT, Feed, OnInvalid, encode_plain
 from headwater.feeds.source import Source
 from headwater.protocol import Comment, Event
 from headwater.web.asgi import SSE, Receive, Scope, Send, Sending
@@ -120,6 +120,7 @@ class LiveRoutes(HubFace):
         keyed: bool = False,
         limit: int = DEFAULT_LIMIT,
         retry: int = 2000,
+        on_invalid: OnInvalid = "hold",
         name: str | None = None,
     ) -> Callable[[FeedFunction], FeedFunction]:
         """Declare a feed: ``GET {path}`` and ``GET {path}/stream``.
@@ -145,9 +146,10 @@ class LiveRoutes(HubFace):
             name or path,
             collection=collection,
             event=event,
-            encode=_encoder(item, path),
+            encode=_encoder(item),
             limit=limit,
             retry=retry,
+            on_invalid=on_invalid,
         )
         declaration = FeedDeclaration(feed, item, keyed)
 
@@ -195,12 +197,12 @@ class LiveRoutes(HubFace):
         return declare
 
 
-def _encoder(item: Any, path: str) -> Callable[[Any], bytes]:
+def _encoder(item: Any) -> Callable[[Any], bytes]:
     if item is None:
         return encode_plain
     from headwater.web.items import encoder_of
 
-    return encoder_of(item, path)
+    return encoder_of(item)
 
 
 class _Result:

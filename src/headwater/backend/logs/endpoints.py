@@ -60,4 +60,4 @@ def declare(live: LiveRouter) -> None:
         ] = None,
     ) -> Source:
         """The caller's log entries."""
-        return backend.tables.logs.where(user_id=user.id, level=level, source=source)
+        return backend.tables.logs.where(user_id=user.id).optional(level=level, source=source)

@@ -11,9 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from headwater.errors import DeclarationError, PositionError
 from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place, Window
 from headwater.sql.filters import Asked
+from headwater.sql.judging import NO_QUESTIONS, Questions, judged_columns
 from headwater.sql.model import TableModel, as_utc
 from headwater.sql.postgresql.conditions import DECLARED, FACTS, Facts
 from headwater.sql.postgresql.connections import describe_server, ensure_first_connection
+from headwater.sql.postgresql.drivers import check_driver
 from headwater.sql.postgresql.place import MAX_SNAPSHOT, At, SnapshotPlace, Walk
 from headwater.sql.postgresql.revision import Revision, revision_of
 from headwater.sql.postgresql.snapshot import NOTHING, TransactionSnapshot
@@ -57,14 +59,13 @@ class PostgreSQLReader(TableReader):
         *,
         total: bool = False,
     ) -> None:
-        if engine.dialect.driver != "psycopg":
-            raise DeclarationError(
-                f"tables on PostgreSQL need the driver psycopg: "
-                f"postgresql+psycopg://…, not {engine.dialect.driver}"
-            )
+        check_driver(engine)
         super().__init__(engine, model, listen)
-        # A single statement needs no BEGIN and no ROLLBACK around it.
-        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._reading = engine
+        if engine.dialect.driver != "asyncpg":
+            # A single statement needs no BEGIN and no ROLLBACK around it, unless the driver
+            # prepares it first and a pooler stands in between.
+            self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._total = total
         self._statements: PostgreSQLStatements | None = None
         self._attributes = tuple(model.columns)
@@ -80,6 +81,8 @@ class PostgreSQLReader(TableReader):
         return SnapshotPlace(NOTHING)
 
     async def head(self) -> Head:
+        # The table may have been changed since it was read last.
+        self._statements = None
         rows = await self._read(lambda statements: (statements.head, {}))
         facts = self._facts(rows)
         present, future = rows[0][FACTS : FACTS + 2]
@@ -104,8 +107,16 @@ class PostgreSQLReader(TableReader):
         self._check(own, facts)
         self._note(facts.epoch, own.snapshot.xmax)
 
-    async def batch(self, epoch: str, after: Place, limit: int, *, trimmed: int = 0) -> ChangeBatch:
-        page, facts = await self._after(EVERYTHING, None, limit, after, epoch, trimmed)
+    async def batch(
+        self,
+        epoch: str,
+        after: Place,
+        limit: int,
+        *,
+        trimmed: int = 0,
+        questions: Questions = NO_QUESTIONS,
+    ) -> ChangeBatch:
+        page, facts = await self._after(EVERYTHING, None, limit, after, epoch, trimmed, questions)
         retiring = None
         if facts.retiring is not None:
             retiring = SnapshotPlace(TransactionSnapshot(facts.retiring + 1))
@@ -167,10 +178,11 @@ class PostgreSQLReader(TableReader):
         after: Place,
         epoch: str | None = None,
         trimmed: int = 0,
+        questions: Questions = NO_QUESTIONS,
     ) -> tuple[Page, Facts]:
         now, place = self.clock(), self.own_place(after, SnapshotPlace)
         rows = await self._read(
-            lambda statements: statements.after(wanted, window, now, limit + 1, place)
+            lambda statements: statements.after(wanted, window, now, limit + 1, place, questions)
         )
         facts = self._facts(rows)
         if epoch is not None and epoch != facts.epoch:
@@ -195,7 +207,8 @@ class PostgreSQLReader(TableReader):
                 changes.append(self._change(row, left, removed=True))
             else:
                 out = window is not None and not in_window(row[_MOMENT], now, window)
-                changes.append(self._change(row, walk.to(at), removed=out))
+                change = self._change(row, walk.to(at), removed=out, questions=questions)
+                changes.append(change)
         end: Place | None = changes[-1].place if has_more else None
         if end is None:
             end = last = walk.end(seen)
@@ -216,7 +229,7 @@ class PostgreSQLReader(TableReader):
     def trimming(self, cutoff: datetime | None, column: str | None, max_count: int | None) -> Trim:
         tracking = self.model.tracking
         # A transaction that still runs may add changes below those of younger ones.
-        statements = PostgreSQLStatements(self.model, total=True)
+        statements = PostgreSQLStatements(self.model, self.judged, total=True)
         notified = channel(tracking) if tracking.notify else None
         return Trim(statements, cutoff, column, max_count, notified)
 
@@ -246,8 +259,9 @@ class PostgreSQLReader(TableReader):
                 await ensure_first_connection(self.engine)
                 async with self._reading.connect() as connection:
                     control = (await describe_server(connection)).control
+                    self.judged = await judged_columns(connection, self.model)
                 self._statements = PostgreSQLStatements(
-                    self.model, total=self._total, control=control
+                    self.model, self.judged, total=self._total, control=control
                 )
             async with self._reading.connect() as connection:
                 rows: Sequence[Row] = (await connection.execute(*ask_for(self._statements))).all()
@@ -285,14 +299,23 @@ class PostgreSQLReader(TableReader):
         if facts.floor > trimmed and not snapshot.covers(TransactionSnapshot(facts.floor + 1)):
             raise PositionError(str(place), "expired")
 
-    def _change(self, row: Row, place: SnapshotPlace, *, removed: bool = False) -> Change:
+    def _change(
+        self,
+        row: Row,
+        place: SnapshotPlace,
+        *,
+        removed: bool = False,
+        questions: Questions = NO_QUESTIONS,
+    ) -> Change:
         moment = None if row[_MOMENT] is None else as_utc(row[_MOMENT])
         if row[_KIND] == GONE:
             names = (*self.model.key, *self.model.kept)
-            return self.change(place, dict(zip(names, row[_FIRST:], strict=False)), True, moment)
-        own = row[len(row) - len(self._attributes) :]
-        values = dict(zip(self._attributes, own, strict=True))
-        return self.change(place, values, removed, moment)
+            removed, values = True, dict(zip(names, row[_FIRST:], strict=False))
+        else:
+            last = len(row) - questions.width
+            own = row[last - len(self._attributes) : last]
+            values = dict(zip(self._attributes, own, strict=True))
+        return self.change(place, values, removed, moment, questions.answered(row, values))
 
 
 def _short(seen: TransactionSnapshot) -> TransactionSnapshot:

@@ -186,8 +186,8 @@ def _own_schema(connection: sa.Connection) -> str:
 
 def _is_alone(connection: sa.Connection) -> bool:
     """Whether each statement is a transaction of its own."""
-    driver = connection.connection.driver_connection
-    return driver is not None and bool(driver.autocommit)
+    driver = connection.connection.dbapi_connection
+    return driver is not None and bool(getattr(driver, "autocommit", False))
 
 
 def _is_partitioned(connection: sa.Connection, table: str) -> bool:

@@ -6,7 +6,7 @@ snapshot's xmax on. The statement looks up the first one by one; the second are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,8 +36,15 @@ class PostgreSQLStatements(Statements):
         control: the user may read the server's control file.
     """
 
-    def __init__(self, model: TableModel, *, total: bool, control: bool = False) -> None:
-        super().__init__(model)
+    def __init__(
+        self,
+        model: TableModel,
+        judged: Collection[str],
+        *,
+        total: bool,
+        control: bool = False,
+    ) -> None:
+        super().__init__(model, judged)
         self._total = total
         self._control = control
         self.order = [model.number, model.order, *self.keys]
@@ -204,10 +211,13 @@ class PostgreSQLStatements(Statements):
         stored = [each.label(f"headwater_{at}") for at, each in enumerate(model.columns.values())]
         if shown is not None:
             stored.append(self.moment(shown).label("headwater_own_moment"))
+        asked = self.answers(selected)
+        stored += [each.label(f"headwater_answer_{at}") for at, each in enumerate(asked)]
         same = (own == key for own, key in zip(self.keys, keys, strict=True))
         row = sa.select(*stored).where(found.kind != GONE, *same).limit(1).lateral("stored")
         joined = TABLES.outerjoin(ranked, sa.true()).outerjoin(row, sa.true())
         moment: Column = sa.null() if shown is None else row.c.headwater_own_moment
+        answers: list[Any] = [row.c[f"headwater_answer_{at}"] for at in range(len(asked))]
         gone: list[Column] = []
         if removals:
             old = [self.old_key(name) for name in model.key]
@@ -215,6 +225,8 @@ class PostgreSQLStatements(Statements):
             parts = [each.label(f"headwater_gone_{at}") for at, each in enumerate(old)]
             if shown is not None:
                 parts.append(self.old_moment(shown).label("headwater_own_moment"))
+            asked_old = self.old_answers(selected)
+            parts += [each.label(f"headwater_answer_{at}") for at, each in enumerate(asked_old)]
             mine = REMOVALS.c.table_name == model.tracking.name
             removal = (
                 sa.select(*parts)
@@ -224,6 +236,9 @@ class PostgreSQLStatements(Statements):
             )
             joined = joined.outerjoin(removal, sa.true())
             gone = [removal.c[f"headwater_gone_{at}"] for at in range(len(old))]
+            answers = [
+                sa.case((found.kind == GONE, removal.c[each.name]), else_=each) for each in answers
+            ]
             if shown is not None:
                 moment = sa.func.coalesce(removal.c.headwater_own_moment, moment)
         as_json = sa.func.jsonb_build_array(*(sa.cast(key, sa.Text) for key in keys))
@@ -240,6 +255,7 @@ class PostgreSQLStatements(Statements):
                 sa.case((is_older, sa.cast(as_json, sa.Text))).label("headwater_older"),
                 *gone,
                 *(row.c[f"headwater_{at}"] for at in range(len(model.columns))),
+                *(each.label(f"headwater_equal_{at}") for at, each in enumerate(answers)),
             )
             .select_from(joined)
             .where(TABLES.c.name == model.tracking.name)
@@ -248,6 +264,9 @@ class PostgreSQLStatements(Statements):
 
     def moment(self, name: str) -> Column:
         return sa.type_coerce(self.model.columns[name], self._moment_type(name))
+
+    def json_array(self, *parts: Column) -> Column:
+        return sa.cast(sa.func.json_build_array(*parts), sa.Text)
 
     def old(self, name: str) -> Column:
         column = self.model.columns[name]

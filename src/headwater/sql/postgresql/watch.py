@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.sql.commits import commits_of
-from headwater.sql.postgresql.connections import separate_pool
+from headwater.sql.postgresql.drivers import OwnConnection, open_connection
 from headwater.sql.reader import CommitWatch
-from headwater.sql.tracking import quote
 
 logger = logging.getLogger("headwater.sql")
 
@@ -35,6 +34,10 @@ POLL_LISTENING = 5.0
 # Seconds until the next try to listen: the first pause after a loss, and the longest.
 _RETRY_FIRST = 0.1
 _RETRY_LONGEST = 5.0
+
+# Seconds until a notification of the probe has come, and from one probe that failed to the next.
+_PROBE = 2.0
+_RETRY_PROBE = 60.0
 
 # Seconds between two checks of the listening connection: for new channels, and whether it lives.
 _TICK = 0.5
@@ -133,6 +136,9 @@ class _Listener:
         self._engine = engine
         self._watches: set[ChannelWatch] = set()
         self._task: asyncio.Task[None] | None = None
+        self._warned = False
+        # Seconds until the next try, where it is not the usual time.
+        self._retry = 0.0
         _listeners[key] = self
 
     def add(self, watch: ChannelWatch) -> None:
@@ -166,49 +172,69 @@ class _Listener:
             self.listening = frozenset()
             for watch in tuple(self._watches):
                 watch.poll_soon()
-            await asyncio.sleep(delay)
+            retry, self._retry = self._retry, 0.0
+            await asyncio.sleep(retry or delay)
             delay = min(2 * delay, _RETRY_LONGEST)
 
     async def _listen(self) -> None:
-        own = separate_pool(self._engine)
+        own = await open_connection(self._engine)
         try:
-            async with own.connect() as connection:
-                try:
-                    raw = await connection.get_raw_connection()
-                    await self._receive(raw.driver_connection)
-                finally:
-                    await connection.invalidate()
+            if await self._arrives(own):
+                await self._receive(own)
         finally:
-            await own.dispose()
+            await own.close()
 
-    async def _receive(self, driver: Any) -> None:
+    async def _arrives(self, own: OwnConnection) -> bool:
+        """Whether notifications come: a pooler in transaction mode takes LISTEN and drops them."""
+        probe = f"headwater_probe_{secrets.token_hex(8)}"
+        await own.listen(probe)
+        other = await open_connection(self._engine)
+        try:
+            await other.ask(f"SELECT pg_notify('{probe}', '')")
+        finally:
+            await other.close()
+        until = asyncio.get_running_loop().time() + _PROBE
+        while (left := until - asyncio.get_running_loop().time()) > 0:
+            if any(channel == probe for channel, _ in await own.received(left)):
+                await own.unlisten(probe)
+                return True
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "notifications of the database do not arrive, as behind a pooler in transaction "
+                "mode: what other processes commit is found by polling, every %g to %g s",
+                POLL_FIRST,
+                POLL_LONGEST,
+            )
+        self._retry = _RETRY_PROBE
+        return False
+
+    async def _receive(self, own: OwnConnection) -> None:
         loop = asyncio.get_running_loop()
-        await driver.set_autocommit(True)
         alive = loop.time()
         while True:
-            await self._subscribe(driver)
-            # psycopg keeps what arrives between two rounds for the next one.
-            async for notification in driver.notifies(timeout=_TICK):
+            await self._subscribe(own)
+            for channel, payload in await own.received(_TICK):
                 alive = loop.time()
                 for watch in tuple(self._watches):
-                    if watch.concerns(notification.channel, notification.payload):
+                    if watch.concerns(channel, payload):
                         watch.wake()
             if loop.time() - alive > _PING:
                 async with asyncio.timeout(_PATIENCE):
-                    await driver.execute("SELECT 1")
+                    await own.ask("SELECT 1")
                 alive = loop.time()
 
-    async def _subscribe(self, driver: Any) -> None:
+    async def _subscribe(self, own: OwnConnection) -> None:
         wanted = {one.channel for one in self._watches if one.channel is not None}
         for name in sorted(wanted - self.listening):
-            await driver.execute(f"LISTEN {quote(name)}")
+            await own.listen(name)
             self.listening |= {name}
             for watch in self._watches:
                 if watch.channel == name:
                     # For what was committed before.
                     watch.wake()
         for name in self.listening - wanted:
-            await driver.execute(f"UNLISTEN {quote(name)}")
+            await own.unlisten(name)
             self.listening -= {name}
 
 

@@ -9,14 +9,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headwater.errors import DeclarationError
+from headwater.errors import DeclarationError, FilterValueError
 from headwater.feeds.source import EVERYTHING, Filter, Page, Place, Source
 from headwater.sql.links import declare_links
 from headwater.sql.model import attributes_of
-from headwater.sql.query.derivation import Derivation
+from headwater.sql.query.derivation import Derivation, column_of
 from headwater.sql.query.reader import QueryReader
 from headwater.sql.table import GRACE
 from headwater.sql.tail import TableOrigin
+from headwater.sql.values import fit_values, given
 
 __all__ = ["LiveQuery", "QuerySource"]
 
@@ -73,8 +74,9 @@ class LiveQuery:
     def where(self, **equalities: Any) -> QuerySource:
         """The rows with these values, by name.
 
-        None leaves a filter out; a list, tuple or set means any of its values. Raises
-        DeclarationError for a column that the query cannot be filtered by.
+        A list, tuple or set means any of its values; they are brought to the column's type. Raises
+        DeclarationError for a column that the query cannot be filtered by, and FilterValueError
+        for None, NULL and a value that the column cannot have.
         """
         allowed = self.reader.derivation.filters
         for name in equalities:
@@ -83,7 +85,18 @@ class LiveQuery:
                     f"the {self.name} cannot be filtered by {name!r}: name it in where=; there is "
                     f"{', '.join(allowed) or 'none'}"
                 )
-        return QuerySource(self, Filter.of(**equalities))
+        columns = {n: column_of(each.table, c) for n, (each, c) in allowed.items()}
+        fit = fit_values(columns, equalities, self.engine.dialect)
+        for name, values in fit.items():
+            if None in values:
+                raise FilterValueError(
+                    name, None, f"the {self.name} cannot be filtered by {name}=NULL: name a value"
+                )
+        return QuerySource(self, Filter.of(**fit))
+
+    def optional(self, **equalities: Any) -> QuerySource:
+        """As ``where``, for the query parameters of a request: a value of None selects all."""
+        return self.where(**given(equalities))
 
     def check_window(self, wanted: Filter) -> None:
         """Raises DeclarationError for a filter that is not one window of a query with LIMIT."""
@@ -137,6 +150,10 @@ class QuerySource(Source):
     def where(self, **equalities: Any) -> QuerySource:
         """The rows of this selection that have these values too."""
         return QuerySource(self.query, self.filter & self.query.where(**equalities).filter)
+
+    def optional(self, **equalities: Any) -> QuerySource:
+        """The same, without those that are None."""
+        return self.where(**given(equalities))
 
     def __or__(self, other: QuerySource) -> QuerySource:
         """The rows of both. They must be of one live query."""

@@ -60,6 +60,7 @@ class QueryReader:
         self.engine = engine
         self.name = name
         self.derivation = derivation
+        self.judged = frozenset[str]()
         self._writers = [
             one.sync_engine if isinstance(one, AsyncEngine) else one for one in (engine, *listen)
         ]
@@ -128,8 +129,14 @@ class QueryReader:
         if look.epoch != epoch:
             raise PositionError(str(place), "unknown", "it is of another database or query")
 
-    async def batch(self, epoch: str, after: Place, limit: int, /) -> ChangeBatch:
+    async def try_filter(self, _: Filter, /) -> None:
+        """As TailReader."""
+
+    async def batch(
+        self, epoch: str, after: Place, limit: int, /, *, questions: Any = None
+    ) -> ChangeBatch:
         """The changes after a place, for all filters, for the tail."""
+        assert not questions, "it compares all by itself"
         place = _own(after)
         if self._broken:
             # A page may have been read at a snapshot that the tail did not come to.

@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.errors import DeclarationError, PositionError
 from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place, Window
-from headwater.sql.filters import Asked, Query
+from headwater.sql.filters import CACHED, Asked, Query
+from headwater.sql.judging import NO_QUESTIONS, Questions, judged_columns
 from headwater.sql.model import TableModel
 from headwater.sql.reader import (
     ChangeBatch,
@@ -28,7 +29,7 @@ from headwater.sql.reader import (
 )
 from headwater.sql.sqlite.connections import ReadConnection, file_of, guard
 from headwater.sql.sqlite.place import RowPlace, moment_of
-from headwater.sql.sqlite.schema import label, triggers
+from headwater.sql.sqlite.schema import label, stored, triggers
 from headwater.sql.sqlite.statements import PREFIX, SQLiteStatements
 from headwater.sql.sqlite.watch import State, Watched
 from headwater.sql.statements import GONE, LEFT, Lack, Selection
@@ -43,12 +44,12 @@ class SQLiteReader(TableReader):
     ) -> None:
         super().__init__(engine, model, listen)
         guard(engine.sync_engine)
-        self._statements = SQLiteStatements(model)
+        self._statements: SQLiteStatements | None = None
         self._triggers = len(triggers(model.tracking))
         self._attributes = tuple(model.columns)
         self._converters = model.converters(engine.dialect)
-        # The tail's own statement, by the column of the table's windows.
-        self._batches: dict[str | None, Query] = {}
+        # The tail's own statements.
+        self._batches: dict[Selection, Query] = {}
         # While the tail is attached: one for it, and one for pages, so that neither waits.
         self._tail: ReadConnection | None = None
         self._pages: ReadConnection | None = None
@@ -60,7 +61,10 @@ class SQLiteReader(TableReader):
         return RowPlace(0)
 
     async def head(self) -> Head:
-        rows = await self._read((self._statements.head(), {}))
+        # The table may have been changed since it was read last.
+        self._statements = None
+        statements = await self._known()
+        rows = await self._read((statements.head(), {}))
         self._registered(rows)
         if rows[0][4] < self._triggers:
             raise DeclarationError(
@@ -70,19 +74,31 @@ class SQLiteReader(TableReader):
         return Head(rows[0][0], RowPlace(rows[0][1]), rows[0][2])
 
     async def locate(self, epoch: str, place: Place) -> None:
-        rows = await self._read((self._statements.head(), {}))
+        rows = await self._read(((await self._known()).head(), {}))
         last, floor = self._registered(rows)
         if epoch != rows[0][0]:
             raise PositionError(str(place), "unknown", "it is of another database")
         self._check(self.own_place(place, RowPlace), last, floor)
 
-    async def batch(self, epoch: str, after: Place, limit: int, *, trimmed: int = 0) -> ChangeBatch:
-        place, shown = self.own_place(after, RowPlace), self.model.window
-        query = self._batches.get(shown)
+    async def batch(
+        self,
+        epoch: str,
+        after: Place,
+        limit: int,
+        *,
+        trimmed: int = 0,
+        questions: Questions = NO_QUESTIONS,
+    ) -> ChangeBatch:
+        place = self.own_place(after, RowPlace)
+        selected = Selection(EVERYTHING, None, self.model.window, questions.form)
+        query = self._batches.get(selected)
         if query is None:
-            query = self._statements.build_after(Selection(EVERYTHING, None, shown), Lack())
-            self._batches[shown] = query
-        rows = await self._read((query, {"number": place.number, "count": limit + 1}), self._tail)
+            if len(self._batches) >= CACHED:
+                self._batches.clear()
+            query = (await self._known()).build_after(selected, Lack())
+            self._batches[selected] = query
+        values = {"number": place.number, "count": limit + 1, **questions.parameters}
+        rows = await self._read((query, values), self._tail)
         last, floor = self._registered(rows)
         if rows[0][0] != epoch:
             raise PositionError(str(place), "unknown", "the database is another one")
@@ -91,8 +107,8 @@ class SQLiteReader(TableReader):
         has_more = len(found) > limit
         if has_more:
             found = found[:limit]
-        if self.model.tracking.keyed:
-            changes = [self._change(row, RowPlace(row[4])) for row in found]
+        if self.model.tracking.keyed or questions.form:
+            changes = [self._change(row, RowPlace(row[4]), questions=questions) for row in found]
         else:
             changes = self._inserts(found)
         end = RowPlace(found[-1][4] if has_more else last)
@@ -104,7 +120,7 @@ class SQLiteReader(TableReader):
     ) -> Page:
         now = self.clock()
         place = None if before is None else self.own_place(before, RowPlace)
-        asked = self._statements.newest(wanted, window, now, limit + 1, place)
+        asked = (await self._known()).newest(wanted, window, now, limit + 1, place)
         rows = await self._read(asked, self._pages)
         last, _ = self._registered(rows)
         told = left_at(moment_of(rows[0][9]), window)
@@ -120,7 +136,7 @@ class SQLiteReader(TableReader):
         self, wanted: Filter, window: Window | None, limit: int, after: Place, /
     ) -> Page:
         now, place = self.clock(), self.own_place(after, RowPlace)
-        asked = self._statements.after(wanted, window, now, limit + 1, place)
+        asked = (await self._known()).after(wanted, window, now, limit + 1, place)
         rows = await self._read(asked, self._pages)
         last, floor = self._registered(rows)
         self._check(place, last, floor)
@@ -152,7 +168,8 @@ class SQLiteReader(TableReader):
             return await pages.version()
 
     async def members(self, wanted: Filter, window: Window, /) -> Sequence[Member]:
-        rows = await self._read(self._statements.members(wanted, window, self.clock()))
+        statements = await self._known()
+        rows = await self._read(statements.members(wanted, window, self.clock()))
         found: list[Member] = []
         for row in rows:
             moment = moment_of(row[-1])
@@ -161,7 +178,7 @@ class SQLiteReader(TableReader):
         return found
 
     def trimming(self, cutoff: datetime | None, column: str | None, max_count: int | None) -> Trim:
-        return Trim(self._statements, cutoff, column, max_count)
+        return Trim(SQLiteStatements(self.model, self.judged), cutoff, column, max_count)
 
     def watch_commits(
         self,
@@ -182,6 +199,15 @@ class SQLiteReader(TableReader):
             await pages.close()
 
         return ClosingWatch(watch, close)
+
+    async def _known(self) -> SQLiteStatements:
+        """The statements, once the table was asked how it compares."""
+        if self._statements is None:
+            async with self.connected() as connection:
+                self.judged = await judged_columns(connection, self.model)
+            self._batches.clear()
+            self._statements = SQLiteStatements(self.model, self.judged)
+        return self._statements
 
     async def _read(self, asked: Asked, connection: ReadConnection | None = None) -> Sequence[Row]:
         if connection is not None and not connection.busy:
@@ -207,23 +233,32 @@ class SQLiteReader(TableReader):
         names, made = self._attributes, list[Change]()
         for row in rows:
             values = dict(zip(names, row[PREFIX:], strict=True))
-            made.append(Change(RowPlace(row[4]), values, values))
+            made.append(Change(RowPlace(row[4]), values, values, named=self.model.key))
         return made
 
-    def _change(self, row: Row, place: RowPlace, *, removed: bool = False) -> Change:
+    def _change(
+        self,
+        row: Row,
+        place: RowPlace,
+        *,
+        removed: bool = False,
+        questions: Questions = NO_QUESTIONS,
+    ) -> Change:
         moment = row[8]
         if row[5] == GONE:
             columns, key, old = self.model.columns, json.loads(row[6]), json.loads(row[7])
-            stored = {name: key[label(columns[name].name)] for name in self.model.key}
+            kept = {name: key[label(columns[name].name)] for name in self.model.key}
             for name in self.model.kept:
-                stored.setdefault(name, old.get(label(columns[name].name)))
-            values = {name: self._converters[name](value) for name, value in stored.items()}
+                kept.setdefault(name, old.get(label(columns[name].name)))
+            values = {name: self._converters[name](stored(each)) for name, each in kept.items()}
             if self.model.window is not None:
                 moment = old.get(label(columns[self.model.window].name))
             removed = True
         else:
-            values = dict(zip(self._attributes, row[PREFIX:], strict=True))
-        return self.change(place, values, removed, moment_of(moment))
+            own = row[PREFIX : PREFIX + len(self._attributes)]
+            values = dict(zip(self._attributes, own, strict=True))
+        compared = questions.answered(row, values)
+        return self.change(place, values, removed, moment_of(moment), compared)
 
 
 class _TailWatch(Watched):

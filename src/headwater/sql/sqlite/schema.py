@@ -245,12 +245,7 @@ def _confirm(names: _Names, numbers: range, condition: str) -> str:
 
 def _removal(tracking: Tracking, row: str, number: str, rest: str) -> str:
     def json(columns: Iterable[str]) -> str:
-        # JSON cannot hold a BLOB, and a refused delete would be worse than its hexadecimal form.
-        pairs = (
-            f"{text(label(c))}, iif(typeof({row}{quote(c)}) = 'blob', "
-            f"hex({row}{quote(c)}), {row}{quote(c)})"
-            for c in columns
-        )
+        pairs = (f"{text(label(c))}, {_as_json(row + quote(c))}" for c in columns)
         return f"json_object({', '.join(pairs)})"
 
     return (
@@ -259,6 +254,24 @@ def _removal(tracking: Tracking, row: str, number: str, rest: str) -> str:
         f"    {json(tracking.key)},\n    {json((*tracking.kept, CHANGE))},\n"
         f"    strftime('%Y-%m-%d %H:%M:%f', 'now') {rest}"
     )
+
+
+def _as_json(value: str) -> str:
+    """A value as JSON, with nothing lost: a BLOB is a list of its hexadecimal digits.
+
+    SQLite's own JSON rounds numbers to 15 digits and refuses a BLOB, and so the delete.
+    """
+    endless = f"abs({value}) > 1.7976931348623157e308"
+    return (
+        f"CASE typeof({value}) WHEN 'blob' THEN json_array(hex({value})) "
+        f"WHEN 'real' THEN json(CASE WHEN {endless} THEN iif({value} > 0, '9e999', '-9e999') "
+        f"ELSE printf('%!.17g', {value}) END) ELSE {value} END"
+    )
+
+
+def stored(value: Any) -> Any:
+    """A value of the JSON as SQLite stores it."""
+    return bytes.fromhex(value[0]) if isinstance(value, list) else value
 
 
 def _same(columns: Iterable[str], row: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -27,8 +27,8 @@ _AMONG = sa.bindparam("among", type_=sa.BigInteger)
 class SQLiteStatements(Statements):
     """Writes the statements of one table."""
 
-    def __init__(self, model: TableModel) -> None:
-        super().__init__(model)
+    def __init__(self, model: TableModel, judged: Collection[str]) -> None:
+        super().__init__(model, judged)
         self.order = [model.number]
         number = sa.func.json_extract(REMOVALS.c.old, f'$."{CHANGE}"', type_=sa.BigInteger)
         self.old_order = [number]
@@ -101,12 +101,19 @@ class SQLiteStatements(Statements):
         joined = TABLES.outerjoin(picked, sa.true()).outerjoin(
             model.table, sa.and_(found.kind != GONE, model.number == found.number)
         )
+        answers: list[Any] = self.answers(selected)
         key: Column = sa.null()
         old: Column = sa.null()
         if removals:
             mine = REMOVALS.c.table_name == model.tracking.name
             same = sa.and_(found.kind == GONE, mine, REMOVALS.c.number == found.number)
             joined, key, old = joined.outerjoin(REMOVALS, same), REMOVALS.c.key, REMOVALS.c.old
+            answers = [
+                sa.case((found.kind == GONE, was), else_=is_).label(f"headwater_equal_{at}")
+                for at, (is_, was) in enumerate(
+                    zip(answers, self.old_answers(selected), strict=True)
+                )
+            ]
         return (
             sa.select(
                 TABLES.c.epoch,
@@ -121,6 +128,7 @@ class SQLiteStatements(Statements):
                 self.last_left(selected).label("headwater_last_left"),
                 TABLES.c.retiring,
                 *(each.label(f"headwater_{at}") for at, each in enumerate(model.columns.values())),
+                *answers,
             )
             .select_from(joined)
             .where(TABLES.c.name == model.name)
@@ -129,6 +137,9 @@ class SQLiteStatements(Statements):
 
     def moment(self, name: str) -> sa.ColumnElement[str]:
         return moment_text(sa.type_coerce(self.model.columns[name], sa.Text))
+
+    def json_array(self, *parts: Column) -> Column:
+        return sa.func.json_array(*parts)
 
     def old(self, name: str) -> Column:
         return sa.type_coerce(self._field(REMOVALS.c.old, name), self.model.columns[name].type)
@@ -151,6 +162,18 @@ class SQLiteStatements(Statements):
     def stored(self, column: str | None, moment: datetime) -> str:  # noqa: ARG002
         return text_of(moment)
 
+    def old_is(self, name: str, slot: Any) -> Condition:
+        if slot is None:
+            return super().old_is(name, slot)
+        # A BLOB stands in the JSON as a list of its hexadecimal digits.
+        path, value = self._path(name), self.filters.value(name, slot)
+        digits = sa.func.json_extract(REMOVALS.c.old, f"{path}[0]")
+        equal = sa.and_(sa.func.typeof(value) == "blob", digits == sa.func.hex(value))
+        is_blob = sa.func.json_type(REMOVALS.c.old, path) == "array"
+        return sa.case((is_blob, equal), else_=super().old_is(name, slot)) == sa.true()
+
+    def _path(self, name: str) -> str:
+        return f'$."{label(self.model.columns[name].name)}"'
+
     def _field(self, json: Column, name: str) -> sa.ColumnElement[str]:
-        path = f'$."{label(self.model.columns[name].name)}"'
-        return sa.func.json_extract(json, path, type_=sa.Text)
+        return sa.func.json_extract(json, self._path(name), type_=sa.Text)

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from headwater.errors import DeclarationError, PositionError
 from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place, Window
 from headwater.sql.filters import Filters, form_of
+from headwater.sql.judging import NO_QUESTIONS, Questions, judged_columns, question_columns
 from headwater.sql.model import TableModel, as_utc, date_time_type
 from headwater.sql.postgresql.revision import revision_of
 from headwater.sql.postgresql.watch import ChannelWatch
@@ -31,6 +32,9 @@ from headwater.sql.untracked.place import MOST, KeysetPlace, RowAt, Sent
 _BEGINNING = KeysetPlace(datetime(1, 1, 1, tzinfo=UTC))
 
 _READ = 500
+
+# The column of whether a row is wanted.
+_MATCHES = 1
 
 
 class UntrackedReader(TableReader):
@@ -68,6 +72,7 @@ class UntrackedReader(TableReader):
         )
         self._keys = [model.columns[name] for name in model.key]
         self._filters = Filters(model)
+        self._learned = False
         self._recent: dict[str, datetime | None] = {}
         # While the tail is attached.
         self._ask_revision: Callable[[], Awaitable[Hashable | None]] | None = None
@@ -92,8 +97,9 @@ class UntrackedReader(TableReader):
         limit: int,
         *,
         trimmed: int = 0,  # noqa: ARG002 - nothing is trimmed
+        questions: Questions = NO_QUESTIONS,
     ) -> ChangeBatch:
-        page = await self.page_after(EVERYTHING, None, limit, after)
+        page = await self._after(EVERYTHING, limit, after, questions)
         return ChangeBatch(page.changes, page.end, page.has_more)
 
     async def page_before(
@@ -119,15 +125,21 @@ class UntrackedReader(TableReader):
     async def page_after(
         self, wanted: Filter, _: Window | None, limit: int, after: Place, /
     ) -> Page:
+        return await self._after(wanted, limit, after, NO_QUESTIONS)
+
+    async def _after(self, wanted: Filter, limit: int, after: Place, questions: Questions) -> Page:
         place = self.own_place(after, KeysetPlace)
         changes: list[Change] = []
         if place.after is not None:
             # From a page of the past: first the rest in the order, then as from the newest page.
             end = await self._latest()
             one, other = self._tuples(place.after)
-            rows = await self._read([one > other], [self._moment, *self._keys], limit + 1, wanted)
-            for at, values in map(self._row, rows[:limit]):
-                changes.append(Change(KeysetPlace(end.until, after=at, last=at), values, values))
+            order = [self._moment, *self._keys]
+            rows = await self._read([one > other], order, limit + 1, wanted, questions=questions)
+            for row in rows[:limit]:
+                at, values = self._row(row)
+                compared = questions.answered(row, values)
+                changes.append(Change(KeysetPlace(end.until, after=at, last=at), compared, values))
             more = len(rows) > limit
             last = changes[-1].place if more else None
             return Page(changes, self._start(changes, place), last or end, more, self._epoch)
@@ -137,6 +149,8 @@ class UntrackedReader(TableReader):
                 [self._moment > self._stored(place.until)],
                 [self._moment, *self._keys],
                 _READ + len(place.seen) + 1,
+                marked=wanted,
+                questions=questions,
             )
             more = len(rows) > _READ + len(place.seen)
             found = [self._row(row) for row in rows]
@@ -147,15 +161,17 @@ class UntrackedReader(TableReader):
             seen.update({m: at for m, at in gone.items() if m not in here and at is not None})
             kept = place.seen if more else {m: a for m, a in place.seen.items() if m in here}
             sent = Sent(KeysetPlace(place.until, kept), seen, self._reread)
-            for at, values in found:
+            for row, (at, values) in zip(rows, found, strict=True):
                 if at.mark in place.seen:
                     continue
                 place = sent.to(at)
-                if wanted.matches(values):
+                if row[_MATCHES]:
                     if len(changes) == limit:
                         end = self.own_place(changes[-1].place, KeysetPlace)
                         return Page(changes, self._start(changes, end), end, True, self._epoch)
-                    changes.append(Change(place, values, values))
+                    changes.append(
+                        self.change(place, values, False, None, questions.answered(row, values))
+                    )
             if not more:
                 end = sent.end()
                 self._note(found, end)
@@ -201,7 +217,7 @@ class UntrackedReader(TableReader):
     @property
     def _epoch(self) -> str:
         """Always the same: nothing distinguishes one life of the table from another."""
-        name = f"{self.model.tracking.name} {self._moment}"
+        name = f"{self.engine.url.database} {self.model.tracking.name} {self._moment}"
         return hashlib.blake2s(name.encode(), digest_size=6).hexdigest()
 
     async def _latest(self) -> KeysetPlace:
@@ -227,34 +243,60 @@ class UntrackedReader(TableReader):
         order: Sequence[sa.ColumnElement[Any]],
         count: int,
         wanted: Filter = EVERYTHING,
+        *,
+        marked: Filter = EVERYTHING,
+        questions: Questions = NO_QUESTIONS,
     ) -> Sequence[Row]:
+        """Read rows that a filter lets through, and of each whether ``marked`` does."""
+        await self._learn()
         form, values = form_of(wanted)
+        mark, known = form_of(marked)
+        if wanted == EVERYTHING:
+            values = known
         columns = [
             column.label(f"headwater_{n}") for n, column in enumerate(self.model.columns.values())
         ]
         query = (
             sa.select(
                 self._moment.label("headwater_moment"),
+                self._filters.matches(mark).label("headwater_matches"),
                 *(
                     sa.cast(key, sa.Text).label(f"headwater_key_{n}")
                     for n, key in enumerate(self._keys)
                 ),
                 *columns,
+                *question_columns(
+                    questions.form, self.model.columns, self._json_array, self._filters.is_value
+                ),
             )
             .where(self._moment.is_not(None), self._filters.matches(form), *conditions)
             .order_by(*order)
             .limit(count)
         )
         async with self.connected() as connection:
-            rows: Sequence[Row] = (await connection.execute(query, values)).all()
+            rows: Sequence[Row] = (
+                await connection.execute(query, {**values, **questions.parameters})
+            ).all()
             return rows
 
     def _row(self, row: Row) -> tuple[RowAt, dict[str, Any]]:
         moment = moment_of(row[0]) if self._lite else as_utc(row[0])
         assert moment is not None
-        width = 1 + len(self._keys)
-        values = dict(zip(self.model.columns, row[width:], strict=True))
-        return RowAt(moment, json.dumps(list(row[1:width]))), values
+        width = 2 + len(self._keys)
+        values = dict(zip(self.model.columns, row[width:], strict=False))
+        return RowAt(moment, json.dumps(list(row[2:width]))), values
+
+    def _json_array(self, *parts: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        if self._lite:
+            return sa.func.json_array(*parts)
+        return sa.cast(sa.func.json_build_array(*parts), sa.Text)
+
+    async def _learn(self) -> None:
+        """Ask the database how it compares the columns, once."""
+        if not self._learned:
+            async with self.connected() as connection:
+                self.judged = await judged_columns(connection, self.model)
+            self._learned = True
 
     def _start(self, changes: Sequence[Change], place: KeysetPlace) -> KeysetPlace:
         first = self.own_place(changes[0].place, KeysetPlace).last if changes else None
