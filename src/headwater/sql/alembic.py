@@ -76,7 +76,7 @@ def add_tracking(
         moments=moments,
     )
     if connection.dialect.name == "postgresql":
-        postgresql_schema.add(connection, tracking, columns=tuple(target.columns.keys()))
+        postgresql_schema.add(connection, tracking)
     else:
         sqlite_schema.add(connection, tracking, has_column=CHANGE in target.columns)
 
@@ -90,12 +90,7 @@ def drop_tracking(op: Any, table: str, *, schema: str | None = None) -> None:
     if connection.dialect.name == "postgresql":
         postgresql_schema.drop(connection, Tracking(table, (), schema=schema))
         return
-    indexes = sa.inspect(connection).get_indexes(table)
-    sqlite_schema.drop(
-        connection,
-        table,
-        [str(index["name"]) for index in indexes if CHANGE in index["column_names"]],
-    )
+    sqlite_schema.drop(connection, Tracking(table, (), schema=schema))
 
 
 def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
+from collections.abc import Container
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -16,7 +18,7 @@ CHANGE = "headwater_change"
 # The order of changes within a transaction: a column on PostgreSQL alone.
 ORDER = "headwater_order"
 
-# PostgreSQL keeps 63 characters of a name.
+# PostgreSQL keeps 63 bytes of a name.
 _LONGEST_NAME = 60
 
 
@@ -30,10 +32,12 @@ class Tracking:
         keyed: updates and deletes are changes too, not only inserts.
         filters: on a keyed table, the columns whose old values are kept for each removal.
         moments: on a keyed table, its date-time columns; kept likewise, for time windows.
-        uniques: on a keyed table, its unique constraints: a REPLACE may remove rows by them.
         indexes: runs of columns that get an index together with the change number.
         notify: on PostgreSQL, a trigger wakes other processes with NOTIFY.
         schema: the table's schema, if it is not the connection's own.
+        registered: the name of its registration, where that is not the table's: a renamed table
+            keeps the registration that its triggers name.
+        partitioned: on PostgreSQL, rows may move between partitions.
     """
 
     table: str
@@ -41,14 +45,20 @@ class Tracking:
     keyed: bool = False
     filters: tuple[str, ...] = ()
     moments: tuple[str, ...] = ()
-    uniques: tuple[tuple[str, ...], ...] = ()
     indexes: tuple[tuple[str, ...], ...] = ()
     notify: bool = True
     schema: str | None = None
+    registered: str | None = None
+    partitioned: bool = False
 
     @property
     def name(self) -> str:
         """The table's name in Headwater's own tables."""
+        return self.registered or self.full_name
+
+    @property
+    def full_name(self) -> str:
+        """The table's name with its schema."""
         return self.table if self.schema is None else f"{self.schema}.{self.table}"
 
     @property
@@ -56,14 +66,38 @@ class Tracking:
         """The columns whose old values each removal keeps."""
         return tuple(dict.fromkeys((*self.filters, *self.moments)))
 
+    @property
+    def call(self) -> str:
+        """The call of ``add_tracking`` that makes this, as it stands in a migration."""
+        options: dict[str, object] = {}
+        if self.keyed:
+            options["keyed"] = True
+        if self.filters:
+            options["filters"] = list(self.filters)
+        further = [run for run in self.indexes if run != self.filters]
+        if further:
+            options["indexes"] = further
+        if not self.notify:
+            options["notify"] = False
+        if self.schema is not None:
+            options["schema"] = self.schema
+        shown = "".join(f", {name}={value!r}" for name, value in options.items())
+        return f"add_tracking(op, {self.table!r}{shown})"
+
     def declared(self) -> str:
         """What the database keeps of this, to find triggers of an older declaration."""
-        return json.dumps({"keyed": self.keyed, "filters": sorted(self.filters)})
+        kept = {"keyed": self.keyed, "filters": sorted(self.filters)}
+        return json.dumps(kept | {"key": self.key, "moments": self.moments})
 
     def served_by(self, declared: str) -> bool:
         """Whether triggers that were made for ``declared`` record all that this needs."""
         found = json.loads(declared)
-        return bool(found["keyed"] == self.keyed) and set(self.filters) <= set(found["filters"])
+        key = found.get("key", self.key)
+        return (
+            bool(found["keyed"] == self.keyed)
+            and set(self.filters) <= set(found["filters"])
+            and sorted(key) == sorted(self.key)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +121,18 @@ def change_column() -> sa.Column[int]:
     return sa.Column(CHANGE, kind, nullable=True)
 
 
-def change_indexes(tracking: Tracking) -> list[ChangeIndex]:
-    """The indexes that tracking needs, the one on the change alone first."""
+def change_indexes(tracking: Tracking, taken: Container[str] = ()) -> list[ChangeIndex]:
+    """The indexes that tracking needs, the one on the change alone first.
+
+    ``taken``: names that belong to other tables. ``ix_a_b_c`` may be of table a or of a_b.
+    """
     found: list[ChangeIndex] = []
     for run in ((), *tracking.indexes):
         name = "_".join(("ix", tracking.table, *run, CHANGE))
-        if len(name) > _LONGEST_NAME:
-            name = f"ix_{tracking.table[:24]}_{len(found)}_{CHANGE}"
+        if len(name.encode()) > _LONGEST_NAME or name in taken:
+            full = "\0".join((tracking.table, *run)).encode()
+            digest = hashlib.blake2s(full, digest_size=6).hexdigest()
+            name = f"ix_{tracking.table[:10]}_{digest}_{CHANGE}"
         key = tuple(column for column in tracking.key if column not in run)
         found.append(ChangeIndex(name, (*run, CHANGE), (*run, CHANGE, ORDER, *key)))
     return found
@@ -105,52 +144,56 @@ _METADATA = sa.MetaData()
 # their order within it.
 NUMBERS = sa.Sequence("headwater_numbers", metadata=_METADATA, cache=32)
 
-# One row per tracked table. ``last`` is the number of its latest change (SQLite); changes up to
-# ``floor`` may have been trimmed, and those up to ``retiring`` are next; ``declared`` is what its
-# triggers were made for. On PostgreSQL floor and retiring are transactions.
-TABLES = sa.Table(
-    "headwater_tables",
-    _METADATA,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("epoch", sa.Text, nullable=False),
-    sa.Column("last", sa.BigInteger, nullable=False),
-    sa.Column("floor", sa.BigInteger, nullable=False),
-    sa.Column("declared", sa.Text, nullable=False),
-    sa.Column("retiring", sa.BigInteger, nullable=True),
-    sqlite_with_rowid=False,
-)
-
-# ``key`` and ``old`` are JSON objects by column name; ``old`` also has the row's former change.
-# ``change`` is the transaction, on PostgreSQL alone.
-REMOVALS = sa.Table(
-    "headwater_removals",
-    _METADATA,
-    sa.Column("table_name", sa.Text, primary_key=True),
-    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("key", sa.Text().with_variant(JSONB(), "postgresql"), nullable=False),
-    sa.Column("old", sa.Text().with_variant(JSONB(), "postgresql"), nullable=False),
-    sa.Column(
-        "at", sa.Text().with_variant(sa.DateTime(timezone=True), "postgresql"), nullable=False
-    ),
-    sa.Column("change", sa.BigInteger().with_variant(XID8(), "postgresql"), nullable=True),
-    sqlite_with_rowid=False,
-)
-for _name, _columns in (
-    ("change", (REMOVALS.c.change, REMOVALS.c.number)),
-    ("key", (REMOVALS.c.key,)),
-):
-    sa.Index(f"ix_headwater_removals_{_name}", REMOVALS.c.table_name, *_columns).ddl_if(
-        dialect="postgresql"
-    )
-
 
 def add_own_tables(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
-    """Add Headwater's own tables to a user's metadata, once, so that ``create_all`` makes them."""
-    found = []
-    for table in (TABLES, REMOVALS):
-        known = metadata.tables.get(table.name)
-        found.append(table.to_metadata(metadata) if known is None else known)
-    return found[0], found[1]
+    """Headwater's own tables in a metadata, so that ``create_all`` makes them.
+
+    They have no schema, also where those of the metadata have one: triggers of tables in all
+    schemas share them.
+    """
+    if "headwater_tables" in metadata.tables:
+        return metadata.tables["headwater_tables"], metadata.tables["headwater_removals"]
+    # One row per tracked table. ``last`` is the number of its latest change (SQLite); changes up to
+    # ``floor`` may have been trimmed, and those up to ``retiring`` are next; ``declared`` is what
+    # its triggers were made for. On PostgreSQL floor and retiring are transactions.
+    tables = sa.Table(
+        "headwater_tables",
+        metadata,
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("epoch", sa.Text, nullable=False),
+        sa.Column("last", sa.BigInteger, nullable=False),
+        sa.Column("floor", sa.BigInteger, nullable=False),
+        sa.Column("declared", sa.Text, nullable=False),
+        sa.Column("retiring", sa.BigInteger, nullable=True),
+        schema=sa.BLANK_SCHEMA,
+        sqlite_with_rowid=False,
+    )
+    # ``key`` and ``old`` are JSON objects by column name; ``old`` also has the row's former change.
+    # ``change`` is the transaction, on PostgreSQL alone.
+    removals = sa.Table(
+        "headwater_removals",
+        metadata,
+        sa.Column("table_name", sa.Text, primary_key=True),
+        sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("key", sa.Text().with_variant(JSONB(), "postgresql"), nullable=False),
+        sa.Column("old", sa.Text().with_variant(JSONB(), "postgresql"), nullable=False),
+        sa.Column(
+            "at", sa.Text().with_variant(sa.DateTime(timezone=True), "postgresql"), nullable=False
+        ),
+        sa.Column("change", sa.BigInteger().with_variant(XID8(), "postgresql"), nullable=True),
+        schema=sa.BLANK_SCHEMA,
+        sqlite_with_rowid=False,
+    )
+    for name, columns in (
+        ("change", (removals.c.change, removals.c.number)),
+        ("key", (removals.c.key,)),
+    ):
+        index = sa.Index(f"ix_headwater_removals_{name}", removals.c.table_name, *columns)
+        index.ddl_if(dialect="postgresql")
+    return tables, removals
+
+
+TABLES, REMOVALS = add_own_tables(_METADATA)
 
 
 def create_own_tables(connection: sa.Connection) -> None:
@@ -163,13 +206,24 @@ def new_epoch() -> str:
     return secrets.token_hex(6)
 
 
-def register(connection: sa.Connection, tracking: Tracking, *, anew: bool) -> None:
-    """Enter a table in Headwater's own tables. Unless ``anew``, it keeps its epoch and numbers."""
+def register(
+    connection: sa.Connection, tracking: Tracking, *, anew: bool, missed: bool = False
+) -> None:
+    """Enter a table in Headwater's own tables.
+
+    Arguments:
+        anew: it begins without an epoch and numbers from before.
+        missed: changes may have been missed, so positions from before are answered with a reset.
+    """
     if anew:
         forget(connection, tracking)
-    declared = tracking.declared()
+    declared, key = tracking.declared(), list(tracking.key)
     mine = TABLES.c.name == tracking.name
-    if connection.execute(TABLES.update().where(mine).values(declared=declared)).rowcount == 0:
+    known = connection.scalar(sa.select(TABLES.c.declared).where(mine))
+    # Removals of a key with other columns cannot be read any more.
+    missed = missed or (known is not None and json.loads(known).get("key", key) != key)
+    values = {"declared": declared} | ({"epoch": new_epoch()} if missed else {})
+    if connection.execute(TABLES.update().where(mine).values(values)).rowcount == 0:
         connection.execute(
             TABLES.insert().values(
                 name=tracking.name, epoch=new_epoch(), last=0, floor=0, declared=declared

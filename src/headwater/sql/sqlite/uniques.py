@@ -1,0 +1,110 @@
+"""What a table's rows must be unique in, as SQLite itself reports it: ``REPLACE`` removes by it."""
+
+# ruff: noqa: S608 - names are quoted here; triggers take no parameters
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from headwater.sql.tracking import Tracking, quote
+
+_INDEXES = """SELECT i.name, i.origin, i.partial, x.name, x.coll
+FROM pragma_index_list(?) AS i, pragma_index_xinfo(i.name) AS x
+WHERE i."unique" AND x.key ORDER BY i.name, x.seqno"""
+_QUOTES = {"'": "'", '"': '"', "`": "`", "[": "]"}
+
+
+@dataclass(frozen=True, slots=True)
+class Unique:
+    """One unique index, or the key of a table by rowid.
+
+    Attributes:
+        columns: those that it names; None if it names an expression or has a condition.
+        same: the condition that a row of the table equals NEW in it.
+    """
+
+    columns: tuple[str, ...] | None
+    same: str
+
+
+def uniques_of(connection: sa.Connection, tracking: Tracking) -> list[Unique]:
+    """All uniques of a table, the key first."""
+    rows = connection.exec_driver_sql(_INDEXES, (tracking.table,)).all()
+    collates = "COLLATE" in _sql_of(connection, "table", tracking.table).upper()
+    parts: dict[str, tuple[str, bool, list[tuple[str | None, str]]]] = {}
+    for name, origin, partial, column, collation in rows:
+        parts.setdefault(name, (origin, bool(partial), []))[2].append((column, collation))
+    # A key by rowid has no index.
+    key = _plain(tracking, [(column, "BINARY") for column in tracking.key], False)
+    found: dict[Unique, None] = {}
+    for name, (origin, partial, columns) in parts.items():
+        named = [(column, collation) for column, collation in columns if column is not None]
+        if not partial and len(named) == len(columns):
+            unique = _plain(tracking, named, collates)
+            if origin == "pk":
+                key = unique
+            else:
+                found[unique] = None
+            continue
+        texts, condition = terms_of(_sql_of(connection, "index", name))
+        new = _new_row(connection, tracking)
+        terms = [
+            f"({text}) = (SELECT {text} FROM {new}) COLLATE {collation}"
+            for text, (_, collation) in zip(texts, columns, strict=True)
+        ]
+        if condition is not None:
+            terms += [f"({condition})", f"(SELECT {condition} FROM {new})"]
+        found[Unique(None, " AND ".join(terms))] = None
+    found.pop(key, None)
+    return [key, *sorted(found, key=lambda one: (one.columns is None, one.columns or (), one.same))]
+
+
+def terms_of(sql: str) -> tuple[list[str], str | None]:
+    """The terms of a CREATE INDEX statement without their order, and its condition."""
+    terms, depth, start, at = list[str](), 0, 0, 0
+    while at < len(sql):
+        char = sql[at]
+        if char in _QUOTES:
+            at = sql.index(_QUOTES[char], at + 1)
+        elif sql.startswith("--", at):
+            at = (sql + "\n").index("\n", at)
+        elif sql.startswith("/*", at):
+            at = sql.index("*/", at) + 1
+        elif char == "(":
+            depth += 1
+            start = at + 1 if depth == 1 else start
+        elif char in ",)" and depth == 1:
+            terms.append(re.sub(r"\s+(ASC|DESC)\s*$", "", sql[start:at], flags=re.IGNORECASE))
+            start = at + 1
+            if char == ")":
+                break
+        elif char == ")":
+            depth -= 1
+        at += 1
+    found = re.match(r"\s*WHERE\b(.*)$", sql[at + 1 :], re.IGNORECASE | re.DOTALL)
+    return [term.strip() for term in terms], None if found is None else found[1].strip()
+
+
+def _plain(tracking: Tracking, columns: list[tuple[str, str]], collates: bool) -> Unique:
+    table = quote(tracking.table)
+    same = " AND ".join(
+        f"{table}.{quote(name)} = NEW.{quote(name)}"
+        + (f" COLLATE {collation}" if collates or collation != "BINARY" else "")
+        for name, collation in columns
+    )
+    return Unique(tuple(name for name, _ in columns), same)
+
+
+def _new_row(connection: sa.Connection, tracking: Tracking) -> str:
+    """The row NEW under the names of the table, which the index's expressions use."""
+    found = connection.exec_driver_sql("SELECT name FROM pragma_table_xinfo(?)", (tracking.table,))
+    columns = ", ".join(f"NEW.{quote(name)} AS {quote(name)}" for name in found.scalars())
+    return f"(SELECT {columns}) AS {quote(tracking.table)}"
+
+
+def _sql_of(connection: sa.Connection, kind: str, name: str) -> str:
+    query = "SELECT sql FROM sqlite_master WHERE type = ? AND lower(name) = lower(?)"
+    return connection.exec_driver_sql(query, (kind, name)).scalar() or ""
