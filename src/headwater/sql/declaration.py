@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -28,6 +29,9 @@ from headwater.sql.tracking import (
 )
 
 M = TypeVar("M")
+
+# All tables of this process that are tracked.
+TRACKED: WeakSet[sa.Table] = WeakSet()
 
 
 def track(
@@ -82,6 +86,7 @@ def track_table(
         target, attributes, keyed=keyed, filters=filters, indexes=indexes, notify=notify
     )
     target.info[TRACKING] = tracking
+    TRACKED.add(target)
     if CHANGE not in target.columns:
         target.append_column(change_column())
     for needed in add_own_tables(target.metadata):

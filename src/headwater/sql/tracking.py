@@ -6,7 +6,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
@@ -86,8 +86,21 @@ class Tracking:
 
     def declared(self) -> str:
         """What the database keeps of this, to find triggers of an older declaration."""
-        kept = {"keyed": self.keyed, "filters": sorted(self.filters)}
+        kept = {"keyed": self.keyed, "filters": self.filters}
         return json.dumps(kept | {"key": self.key, "moments": self.moments})
+
+    def as_declared(self, declared: str | None) -> Tracking | None:
+        """This as it was when triggers were made for ``declared``; None if that is not known."""
+        found = {} if declared is None else json.loads(declared)
+        if "key" not in found:
+            return None
+        return replace(
+            self,
+            keyed=found["keyed"],
+            filters=tuple(found["filters"]),
+            key=tuple(found["key"]),
+            moments=tuple(found["moments"]),
+        )
 
     def served_by(self, declared: str) -> bool:
         """Whether triggers that were made for ``declared`` record all that this needs."""
@@ -217,11 +230,11 @@ def register(
     """
     if anew:
         forget(connection, tracking)
-    declared, key = tracking.declared(), list(tracking.key)
+    declared = tracking.declared()
     mine = TABLES.c.name == tracking.name
-    known = connection.scalar(sa.select(TABLES.c.declared).where(mine))
     # Removals of a key with other columns cannot be read any more.
-    missed = missed or (known is not None and json.loads(known).get("key", key) != key)
+    before = declared_before(connection, tracking)
+    missed = missed or (before is not None and before.key != tracking.key)
     values = {"declared": declared} | ({"epoch": new_epoch()} if missed else {})
     if connection.execute(TABLES.update().where(mine).values(values)).rowcount == 0:
         connection.execute(
@@ -229,6 +242,12 @@ def register(
                 name=tracking.name, epoch=new_epoch(), last=0, floor=0, declared=declared
             )
         )
+
+
+def declared_before(connection: sa.Connection, tracking: Tracking) -> Tracking | None:
+    """The declaration that a table's triggers were made for."""
+    mine = sa.select(TABLES.c.declared).where(TABLES.c.name == tracking.name)
+    return tracking.as_declared(connection.scalar(mine))
 
 
 def forget(connection: sa.Connection, tracking: Tracking) -> None:

@@ -29,6 +29,7 @@ from headwater.sql.tracking import (
     Tracking,
     change_indexes,
     create_own_tables,
+    declared_before,
     forget,
     new_epoch,
     quote,
@@ -70,7 +71,9 @@ def add(connection: sa.Connection, tracking: Tracking) -> None:
             raise DeclarationError(f"table {tracking.full_name!r} cannot be tracked: {CHILDREN}")
         logger.info("%s: register it in headwater_tables", name)
         tracked = CHANGE in table.columns
-        missed = tracked and bool(table.drift(tracking))
+        create_own_tables(connection)
+        before = declared_before(connection, table.tracking)
+        missed = before is not None and bool(table.drift(before))
         _register(connection, table.tracking, anew=not tracked, missed=missed)
         new = [
             f"ADD COLUMN {column} {kind}"
@@ -162,10 +165,13 @@ def _register(
 def _set_defaults(connection: sa.Connection, tracking: Tracking) -> None:
     """Give rows that are inserted from now on their transaction and order."""
     own, table = _own_schema(connection), qualified(tracking)
+    numbers = f"nextval('{own}.{NUMBERS.name}'::regclass::oid::regclass)"
+    # SQLAlchemy reads "nextval('name')" as a sequence of the table's schema, and Alembic then looks
+    # there for it. The casts do nothing else than hide it.
     run(
         connection,
         f"ALTER TABLE {table} ALTER COLUMN {CHANGE} SET DEFAULT pg_current_xact_id(), "
-        f"ALTER COLUMN {ORDER} SET DEFAULT nextval('{own}.{NUMBERS.name}'::regclass)",
+        f"ALTER COLUMN {ORDER} SET DEFAULT {numbers}",
     )
 
 
@@ -189,6 +195,14 @@ def _drop_triggers(connection: sa.Connection, table: CatalogueTable) -> None:
 
 def _switch(connection: sa.Connection, tracking: Tracking, trigger: str, how: str) -> None:
     run(connection, f"ALTER TABLE {qualified(tracking)} {how} TRIGGER {quote(trigger)}")
+
+
+def missing_indexes(connection: sa.Connection, tracking: Tracking) -> list[tuple[str, ...]]:
+    """As on SQLite."""
+    found = connection.execute(_INDEXES, {"table": qualified(tracking)}).all()
+    there = {tuple(columns) for _, own, valid, columns in found if own and valid}
+    wanted = change_indexes(tracking)
+    return [index.postgresql for index in wanted if index.postgresql not in there]
 
 
 def _build_indexes(connection: sa.Connection, table: CatalogueTable, *, beside: bool) -> None:

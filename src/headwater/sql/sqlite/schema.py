@@ -21,6 +21,7 @@ from headwater.sql.tracking import (
     Tracking,
     change_indexes,
     create_own_tables,
+    declared_before,
     forget,
     new_epoch,
     quote,
@@ -69,7 +70,8 @@ def add(connection: sa.Connection, tracking: Tracking, *, has_column: bool) -> N
         create_own_tables(connection)
         tracking = registered(connection, tracking)
         # Without its triggers, or with others, it may have changed unseen.
-        missed = has_column and bool(_drifted(connection, tracking))
+        before = declared_before(connection, tracking)
+        missed = before is not None and bool(_drifted(connection, before))
         if not has_column:
             connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {CHANGE} BIGINT")
         register(connection, tracking, anew=not has_column, missed=missed)
@@ -155,6 +157,20 @@ def _indexes(connection: sa.Connection, tracking: Tracking) -> dict[tuple[str, .
     for name, column in connection.exec_driver_sql(query, (tracking.table,)):
         columns.setdefault(name, []).append(column)
     return {tuple(every): name for name, every in columns.items() if every[-1] == CHANGE}
+
+
+def missing_indexes(connection: sa.Connection, tracking: Tracking) -> list[tuple[str, ...]]:
+    """The columns of indexes that the tracking needs, and that are not there."""
+    there = _indexes(connection, tracking)
+    wanted = change_indexes(tracking)
+    return [index.columns for index in wanted if index.columns not in there]
+
+
+def tracked(connection: sa.Connection) -> list[Tracking]:
+    """Each table that Headwater's triggers are on."""
+    query = """SELECT DISTINCT tbl_name FROM sqlite_master
+    WHERE type = 'trigger' AND name GLOB 'headwater_*_insert'"""
+    return [Tracking(name, ()) for name in connection.exec_driver_sql(query).scalars()]
 
 
 def _build_indexes(connection: sa.Connection, tracking: Tracking) -> None:
