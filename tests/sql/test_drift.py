@@ -1,5 +1,7 @@
 """Schemas change under running applications. Reads say what is wrong, and recover by themselves."""
 
+import asyncio
+
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -70,9 +72,7 @@ async def fails(table, sentence):
 
     async def soon():
         while not await failed():
-            pass
-
-    import asyncio
+            await asyncio.sleep(0.05)
 
     await asyncio.wait_for(soon(), 5)
 
@@ -158,8 +158,6 @@ async def test_a_column_that_is_missing_is_named(engine):
             return len((await table.where().page(1)).changes) == 1
         except SourceUnavailableError:
             return False
-
-    import asyncio
 
     async def soon():
         while not await works():

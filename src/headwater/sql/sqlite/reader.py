@@ -28,7 +28,7 @@ from headwater.sql.reader import (
 )
 from headwater.sql.sqlite.connections import ReadConnection, file_of, guard
 from headwater.sql.sqlite.place import RowPlace, moment_of
-from headwater.sql.sqlite.schema import drift
+from headwater.sql.sqlite.schema import check_schema, drift
 from headwater.sql.sqlite.statements import HEAD_VERSION, PREFIX, VERSION, SQLiteStatements
 from headwater.sql.sqlite.triggers import label
 from headwater.sql.sqlite.watch import State, Watched
@@ -46,6 +46,7 @@ class SQLiteReader(TableReader):
         self, engine: AsyncEngine, model: TableModel, listen: Sequence[AsyncEngine | sa.Engine] = ()
     ) -> None:
         super().__init__(engine, model, listen)
+        check_schema(model.tracking)
         guard(engine.sync_engine)
         self._statements = SQLiteStatements(model)
         # The schema's version when the tracking was found to be right; None: compare it first.
@@ -199,15 +200,22 @@ class SQLiteReader(TableReader):
     ) -> Sequence[Row]:
         """The rows of a statement, with the version of the schema ``at`` one of their columns."""
         rows: Sequence[Row] = ()
-        for _ in range(_SCHEMA_CHANGES):
+        for last in (*[False] * _SCHEMA_CHANGES, True):
             if self._schema is None:
                 await self._compare()
-            if connection is not None and not connection.busy:
-                with self.translated():
-                    rows = await connection.read(*ask())
-            else:
-                async with self.connected() as pooled:
-                    rows = (await pooled.execute(*ask())).all()
+            try:
+                if connection is not None and not connection.busy:
+                    with self.translated():
+                        rows = await connection.read(*ask())
+                else:
+                    async with self.connected() as pooled:
+                        rows = (await pooled.execute(*ask())).all()
+            except sa.exc.DBAPIError:
+                # A column may be missing since the schema changed.
+                if last:
+                    raise
+                self._schema = None
+                continue
             if at is None or (rows and rows[0][at] == self._schema):
                 break
             self._schema = None

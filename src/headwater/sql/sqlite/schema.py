@@ -32,16 +32,21 @@ from headwater.sql.tracking import (
 STEP = 1000
 
 
-def registered(connection: sa.Connection, tracking: Tracking) -> Tracking:
-    """The tracking with the name of the registration that the table's triggers use.
-
-    SQLite renames the table of a trigger, and leaves the trigger's name and texts.
-    """
+def check_schema(tracking: Tracking) -> None:
+    """Raises DeclarationError for a table of an attached database."""
     if tracking.schema is not None:
         raise DeclarationError(
             f"table {tracking.full_name!r} cannot be tracked: on SQLite a schema is another file, "
             "and triggers cannot write to two; leave the schema out"
         )
+
+
+def registered(connection: sa.Connection, tracking: Tracking) -> Tracking:
+    """The tracking with the name of the registration that the table's triggers use.
+
+    SQLite renames the table of a trigger, and leaves the trigger's name and texts.
+    """
+    check_schema(tracking)
     names = triggers_on(connection, tracking)
     for name in names:
         if name.endswith("_insert"):

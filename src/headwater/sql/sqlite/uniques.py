@@ -14,7 +14,8 @@ from headwater.sql.tracking import Tracking, quote
 _INDEXES = """SELECT i.name, i.origin, i.partial, x.name, x.coll
 FROM pragma_index_list(?) AS i, pragma_index_xinfo(i.name) AS x
 WHERE i."unique" AND x.key ORDER BY i.name, x.seqno"""
-_QUOTES = {"'": "'", '"': '"', "`": "`", "[": "]"}
+# Comments, strings and quoted names, and any other character.
+_PIECES = re.compile(r"""--[^\n]*|/\*.*?\*/|'[^']*'|"[^"]*"|`[^`]*`|\[[^\]]*\]|.""", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,28 +65,21 @@ def uniques_of(connection: sa.Connection, tracking: Tracking) -> list[Unique]:
 
 def terms_of(sql: str) -> tuple[list[str], str | None]:
     """The terms of a CREATE INDEX statement without their order, and its condition."""
-    terms, depth, start, at = list[str](), 0, 0, 0
-    while at < len(sql):
-        char = sql[at]
-        if char in _QUOTES:
-            at = sql.index(_QUOTES[char], at + 1)
-        elif sql.startswith("--", at):
-            at = (sql + "\n").index("\n", at)
-        elif sql.startswith("/*", at):
-            at = sql.index("*/", at) + 1
-        elif char == "(":
-            depth += 1
-            start = at + 1 if depth == 1 else start
-        elif char in ",)" and depth == 1:
-            terms.append(re.sub(r"\s+(ASC|DESC)\s*$", "", sql[start:at], flags=re.IGNORECASE))
-            start = at + 1
-            if char == ")":
-                break
-        elif char == ")":
-            depth -= 1
-        at += 1
-    found = re.match(r"\s*WHERE\b(.*)$", sql[at + 1 :], re.IGNORECASE | re.DOTALL)
-    return [term.strip() for term in terms], None if found is None else found[1].strip()
+    # Before the terms, each of them, and what follows them.
+    parts, depth, closed = [""], 0, False
+    for found in _PIECES.findall(sql):
+        piece = " " if found.startswith(("--", "/*")) else found
+        depth += (piece == "(") - (piece == ")")
+        opens, closes = (piece, depth) == ("(", 1), (piece, depth) == (")", 0)
+        if not closed and (opens or closes or (piece, depth) == (",", 1)):
+            parts.append("")
+            closed = closes
+        else:
+            parts[-1] += piece
+    _, *terms, rest = parts
+    where = re.match(r"\s*WHERE\b(.*)$", rest, re.IGNORECASE | re.DOTALL)
+    ordered = re.compile(r"\s+(ASC|DESC)\s*$", re.IGNORECASE)
+    return [ordered.sub("", term).strip() for term in terms], where and where[1].strip()
 
 
 def _plain(tracking: Tracking, columns: list[tuple[str, str]], collates: bool) -> Unique:
