@@ -132,7 +132,7 @@ async def test_partitions_that_come_and_go_are_a_reset(engine, readings, change)
 async def test_a_row_that_moves_between_partitions_is_not_sent_again(engine, readings):
     sink = Recorder()
     await readings.origin.attach(sink)
-    await run(engine, "UPDATE readings SET id = id + 100, value = 2 WHERE id = 101")
+    await run(engine, "UPDATE readings SET id = id + 101, value = 2 WHERE id = 101")
     await run(engine, "UPDATE readings SET value = 3")
     await run(engine, "INSERT INTO readings VALUES (150, 9)")
     await sink.count(1)
