@@ -25,6 +25,9 @@ from headwater.sql.tracking import CHANGE, NUMBERS, ORDER, REMOVALS, TABLES, Tra
 
 _LONGEST = 63
 
+# A function knows the columns and their types as they were when its session called it first.
+_CHANGED = "EXCEPTION WHEN undefined_column OR datatype_mismatch THEN"
+
 
 def triggers(tracking: Tracking, own: str) -> dict[str, str]:
     """The DDL of a table's triggers by kind.
@@ -129,13 +132,17 @@ def functions(tracking: Tracking, own: str) -> list[str]:
             f"      {name}, {number}, pg_catalog.pg_current_xact_id(), keys, olds,\n"
             "      pg_catalog.clock_timestamp());"
         )
-        # Columns that were dropped or renamed since must not make a write fail.
+        # Columns that were dropped, renamed or retyped since must not make a write fail.
         record = (
             f"  BEGIN\n    keys := {_object(tracking.key, 'OLD')};\n"
             f"    olds := {_object((*tracking.kept, CHANGE, ORDER), 'OLD')};\n"
-            "  EXCEPTION WHEN undefined_column THEN\n"
-            f"    keys := {_present(tracking.key)};\n"
-            f"    olds := {_present((*tracking.kept, CHANGE, ORDER))};\n  END;\n  {removal}"
+            f"  {_CHANGED}\n    keys := {_present(tracking.key, 'OLD')};\n"
+            f"    olds := {_present((*tracking.kept, CHANGE, ORDER), 'OLD')};\n  END;\n  {removal}"
+        )
+        also_moved = (
+            "EXISTS (SELECT FROM pg_catalog.unnest("
+            f"ARRAY[{', '.join(map(text, known))}]::text[]) AS c "
+            "WHERE pg_catalog.to_jsonb(OLD) -> c IS DISTINCT FROM pg_catalog.to_jsonb(NEW) -> c)"
         )
         found += [
             _trigger(
@@ -149,12 +156,14 @@ def functions(tracking: Tracking, own: str) -> list[str]:
                 f"{own}.{quote(_function(tracking, 'told'))}",
                 "IF pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())\n"
                 "      > pg_catalog.pg_current_xact_id() THEN\n"
+                f"    BEGIN\n      keys := {_object(tracking.key, 'NEW')};\n"
+                f"    {_CHANGED}\n      keys := {_present(tracking.key, 'NEW')};\n    END;\n"
                 f"    UPDATE {removals} SET change = pg_catalog.pg_current_xact_id()\n"
-                f"      WHERE table_name = {name} AND key = {_object(tracking.key, 'NEW')}\n"
+                f"      WHERE table_name = {name} AND key = keys\n"
                 "      AND change > pg_catalog.pg_current_xact_id();\n"
                 "  END IF;\n  IF TG_OP = 'UPDATE' THEN\n"
                 f"    BEGIN\n      moved := {moved};\n"
-                "    EXCEPTION WHEN undefined_column THEN\n      moved := true;\n    END;\n"
+                f"    {_CHANGED}\n      moved := {also_moved};\n    END;\n"
                 f"    IF moved THEN\n{record}\n    END IF;\n  END IF;\n  RETURN NULL;",
                 definer,
                 "DECLARE keys jsonb; olds jsonb; moved boolean;",
@@ -196,11 +205,11 @@ def _object(columns: Iterable[str], row: str) -> str:
     return f"pg_catalog.jsonb_build_object({', '.join(pairs)})"
 
 
-def _present(columns: Iterable[str]) -> str:
-    """The same of the columns that OLD has still, much slower."""
+def _present(columns: Iterable[str], row: str) -> str:
+    """The same for whatever columns the row has, and of whatever types; much slower."""
     names = ", ".join(map(text, columns))
     return (
-        "(SELECT pg_catalog.jsonb_object_agg(c, pg_catalog.to_jsonb(OLD) -> c) "
+        f"(SELECT pg_catalog.jsonb_object_agg(c, pg_catalog.to_jsonb({row}) -> c) "
         f"FROM pg_catalog.unnest(ARRAY[{names}]::text[]) AS c)"
     )
 
