@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
+import headwater.sql.alembic  # noqa: F401 - it leaves out what tracking adds
 from headwater.backend.database import Address, StartupError
 from headwater.backend.models import Base
 from headwater.backend.schema import check_schema, migrate

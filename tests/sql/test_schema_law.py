@@ -57,7 +57,8 @@ POSTGRESQL = (
     ("ALTER TABLE things ALTER COLUMN owner TYPE bigint",),
     ("ALTER TABLE things DISABLE TRIGGER ALL", "ALTER TABLE things ENABLE TRIGGER ALL"),
     ("DROP TRIGGER headwater_things_deleted ON things",),
-    ("ALTER TABLE things RENAME TO others", "ALTER TABLE others RENAME TO things"),
+    # At once: writers would not find it.
+    ("ALTER TABLE things RENAME TO others; ALTER TABLE others RENAME TO things",),
 )
 
 
