@@ -1,19 +1,19 @@
 """Every error that Headwater raises on purpose.
 
     HeadwaterError
-    ├── UsageError (ValueError)      the caller's own fault; mend the code
+    ├── UsageError (ValueError)      the caller's fault; correct the code
     │   ├── FramingError             a value that would break the event stream's framing
     │   ├── DeclarationError         a feed, source or route that cannot work as declared
     │   └── EncodingError            an item that is not of the shape its feed promises
-    ├── PeerError                    the other side's fault; the code is right
+    ├── PeerError                    the other side's fault; the code is correct
     │   ├── PositionError            a position that cannot be resumed: answer with a reset
     │   ├── EventTooLargeError       an incoming event over the decoder's bound
     │   └── ResponseError            an HTTP answer that a client cannot follow
     ├── SourceUnavailableError       a database or engine that is away just now; try again later
-    ├── RelayStoppedError            a relay that cannot go on where it was; somebody must decide
+    ├── RelayStoppedError            a relay that cannot continue at its place; a person must decide
     └── MissingExtraError (ImportError)   an optional dependency that is not installed
 
-Facts are attributes; the sentence for people is in ``__str__``.
+Facts are attributes. ``str()`` gives the sentence for people.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class FramingError(UsageError):
 
     def __str__(self) -> str:
         shown = ascii(self.value)
-        if len(shown) > 80:  # a long value would drown the sentence
+        if len(shown) > 80:  # a long value would hide the sentence
             shown = shown[:77] + "..."
         return f"{self.field}={shown}: {self.problem}"
 
@@ -140,7 +140,7 @@ class ResponseError(PeerError):
 
 
 class SourceUnavailableError(HeadwaterError):
-    """A source cannot be read just now. Streams stay open and go on when it is back.
+    """A source cannot be read just now. Streams stay open, and continue when it is back.
 
     Attributes:
         source: the name of the table, log or function.
@@ -156,7 +156,7 @@ class SourceUnavailableError(HeadwaterError):
 
 
 class RelayStoppedError(HeadwaterError):
-    """A relay cannot go on where it was, and was not told what to do then (``on_reset=``).
+    """A relay cannot continue at its place, and ``on_reset=`` is ``"stop"``.
 
     Attributes:
         relay: its name.

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.errors import SourceUnavailableError
-from headwater.eventlog.batcher import Asked, Batcher
+from headwater.eventlog._batcher import Asked, Batcher
 from support.until import until
 
 Work = Callable[[Sequence[Asked[int, int]]], Awaitable[None]]

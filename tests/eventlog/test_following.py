@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.eventlog import START, Bounds, Offset, Record
-from headwater.eventlog.following import FollowedTopic, Following
+from headwater.eventlog._following import FollowedTopic, Following
 from headwater.testing.eventlog import Recorder
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.errors import UsageError
-from headwater.eventlog.record import START, Offset, Retention, encode
+from headwater.eventlog._record import START, Offset, Retention, encode
 
 NUMBERS = st.integers(0, 10**20 - 1)
 Pair = tuple[int, int]
@@ -85,7 +85,7 @@ def test_what_refers_to_itself_or_is_too_deep_is_refused() -> None:
 
 
 def test_errors_name_the_event_and_the_problem() -> None:
-    from headwater.eventlog.record import encode_all
+    from headwater.eventlog._record import encode_all
 
     with pytest.raises(UsageError, match="event 1: .*NaN|event 1: not JSON"):
         encode_all([{"n": 1}, {"n": float("nan")}], 100, 10)

@@ -9,7 +9,7 @@ import pytest
 
 from headwater.errors import PositionError, ResetReason, SourceUnavailableError, UsageError
 from headwater.eventlog import START, Bounds, MemoryLog, Offset
-from headwater.eventlog.topic import TopicPlace
+from headwater.eventlog._interface import TopicPlace
 from headwater.feeds.position import Position
 from headwater.feeds.source import Change, Place
 from support.until import until

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from headwater.errors import RelayStoppedError
 from headwater.eventlog import open_log
-from headwater.relay.ledger import RELAYS
+from headwater.relay._ledger import RELAYS
 from support.nats import Nats
 from support.relays import Moved, Troubled, holding, running
 from support.until import outside

@@ -10,7 +10,7 @@ from sqlalchemy.pool import NullPool
 
 from headwater.errors import RelayStoppedError
 from headwater.eventlog import open_log
-from headwater.relay.ledger import RELAYS
+from headwater.relay._ledger import RELAYS
 from headwater.sql import Table, renew_epochs
 from support.relays import Moved, Troubled, holding, running
 from support.tables import Client, Log

@@ -265,7 +265,7 @@ async def test_a_stream_that_cannot_keep_up_loses_nothing_and_no_one_waits(monke
     monkeypatch.setattr(channel_module, "ROOM", 8 * 1024)
     monkeypatch.setattr(feed_stream, "ROOM", 8 * 1024)
     rig = Rig()
-    rounds, size = 200, 50
+    rounds, size = 40, 50
 
     @rig.live.feed("/fat", item=dict, event="fat")
     async def fat() -> Source:

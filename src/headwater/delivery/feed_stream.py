@@ -15,6 +15,7 @@ from headwater.delivery.sender import ROOM, Sender
 from headwater.errors import PositionError, ResetReason, SourceUnavailableError
 from headwater.feeds.feed import MAX_LIMIT, Frame
 from headwater.feeds.source import Place
+from headwater.protocol import HEARTBEAT
 
 __all__ = ["FeedStream", "open_feed"]
 
@@ -112,7 +113,9 @@ class FeedStream(ChannelStream):
     def begin(self, opening: Reading) -> None:
         """Send what the stream begins with, then each new frame."""
         self.commit()
-        self.write(opening.data)
+        # It comes first: it says what the events that follow are called.
+        seen = b"" if self.pulse == HEARTBEAT else self.pulse
+        self.write(seen + opening.data)
         self._place = opening.end
         self.holds = opening.holds
         if opening.life != self.channel.life:

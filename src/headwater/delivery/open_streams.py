@@ -47,6 +47,7 @@ class Counters:
     waiting: int = 0
     opened: int = 0
     refused: int = 0
+    limited: int = 0
     frames: int = 0
     writes: int = 0
     resets: int = 0

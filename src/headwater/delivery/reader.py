@@ -213,6 +213,9 @@ class OriginReader:
                 if restarting and target.reads_pages:
                     # It begins anew from a page that has this change.
                     continue
+                now = change.values_now
+                if now is not None and target.filter.matches(now):
+                    continue
                 try:
                     target.deliver(change)
                 except Exception:

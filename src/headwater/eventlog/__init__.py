@@ -1,18 +1,9 @@
 """Event logs: append-only, ordered stores of events by topic, on an engine of your choice."""
 
-from headwater.eventlog.interface import EventLog, Follower
-from headwater.eventlog.memory import MemoryLog
-from headwater.eventlog.record import (
-    START,
-    Bounds,
-    Capabilities,
-    Offset,
-    Record,
-    Retention,
-    Run,
-)
-from headwater.eventlog.topic import Topic
-from headwater.eventlog.urls import open_log
+from headwater.eventlog._interface import EventLog, Follower, Topic
+from headwater.eventlog._memory import MemoryLog
+from headwater.eventlog._record import START, Bounds, Capabilities, Offset, Record, Retention, Run
+from headwater.eventlog._urls import open_log
 
 __all__ = [
     "EventLog",

@@ -20,7 +20,7 @@ DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
-_OWN_EVENTS = frozenset({"snapshot", "reset", "error", "message", "open"})
+_OWN_EVENTS = frozenset({"snapshot", "reset", "error", "heartbeat", "message", "open"})
 _NOT_FRAMED: tuple[str, Any] = ("", None)
 _OWN_FIELDS = frozenset({"start", "position", "has_more", "removed"})
 
@@ -164,7 +164,7 @@ class Feed:
 
     @property
     def opening(self) -> bytes:
-        """What every stream begins with."""
+        """The first bytes of every stream."""
         return b"retry: %d\n\n" % self.retry
 
     def _encoded(self, change: Change) -> bytes:

@@ -102,6 +102,8 @@ class Change:
         removed: the item with this key left: it was deleted, or no longer has these ``values``.
         key: the key by name, such as ``{"id": 7}``; None in an append-only origin.
         moment: for a source with a window, the value of the window's column, UTC.
+        values_now: for a removal, the values that the item has now, if it is still in the origin.
+            A filter that matches them gets no removal.
     """
 
     place: Place | None
@@ -110,6 +112,7 @@ class Change:
     removed: bool = False
     key: Mapping[str, Any] | None = None
     moment: datetime | None = None
+    values_now: Mapping[str, Any] | None = None
     # By feed: its JSON, and its frame with the epoch that the frame names.
     encoded: dict[Hashable, bytes] = field(default_factory=dict, repr=False)
     framed: dict[Hashable, tuple[str, Any]] = field(default_factory=dict, repr=False)

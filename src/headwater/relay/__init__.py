@@ -8,7 +8,7 @@ except ImportError as error:
     raise MissingExtraError("sql", "sqlalchemy") from error
 
 from headwater.errors import RelayStoppedError
-from headwater.relay.ledger import create_tables
-from headwater.relay.relay import OnReset, Relay, Start
+from headwater.relay._ledger import create_tables
+from headwater.relay._relay import OnReset, Relay, Start
 
 __all__ = ["OnReset", "Relay", "RelayStoppedError", "Start", "create_tables"]

@@ -10,12 +10,15 @@ except ImportError as error:
 from headwater.sql.declaration import track, track_table
 from headwater.sql.migration import renew_epochs
 from headwater.sql.postgresql.connections import postgresql_engine
+from headwater.sql.query.live import LiveQuery, QuerySource
 from headwater.sql.sqlite.connections import configure_sqlite, sqlite_engine
 from headwater.sql.sqlite.place import RowPlace
 from headwater.sql.table import Table, TableSource
 from headwater.sql.tail import TableOrigin
 
 __all__ = [
+    "LiveQuery",
+    "QuerySource",
     "RowPlace",
     "Table",
     "TableOrigin",

@@ -9,9 +9,10 @@ from alembic.autogenerate import comparators, renderers
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations import ops
 
+from headwater.sql.links import FORMER, LINKS, links_of
 from headwater.sql.migration import drift_of, tracked_in
 from headwater.sql.model import TRACKING, tracking_of
-from headwater.sql.tracking import CHANGE, ORDER, REMOVALS, TABLES, Tracking
+from headwater.sql.tracking import CHANGE, ORDER, REMOVALS, SINCE, TABLES, Tracking
 
 try:
     from alembic.util import DispatchPriority
@@ -21,19 +22,22 @@ except ImportError:
 else:
     _after_all_others = comparators.dispatch_for("schema", priority=DispatchPriority.LAST)
 
-_OWN_COLUMNS = (CHANGE, ORDER)
-_OWN_TABLES = (TABLES.name, REMOVALS.name)
+_OWN_COLUMNS = (CHANGE, ORDER, SINCE)
+_OWN_TABLES = (TABLES.name, REMOVALS.name, LINKS.name, FORMER.name)
 
 
 class TrackingOp(ops.MigrateOperation):
     """A call of ``add_tracking`` or ``drop_tracking`` in a migration."""
 
-    def __init__(self, tracking: Tracking, *, drops: bool = False) -> None:
+    def __init__(
+        self, tracking: Tracking, links: Sequence[str] = (), *, drops: bool = False
+    ) -> None:
         self.tracking = tracking
+        self.links = links
         self.drops = drops
 
     def reverse(self) -> TrackingOp:
-        return TrackingOp(self.tracking, drops=not self.drops)
+        return TrackingOp(self.tracking, self.links, drops=not self.drops)
 
     def to_diff_tuple(self) -> tuple[str, str]:
         return ("drop_tracking" if self.drops else "add_tracking", self.tracking.full_name)
@@ -45,7 +49,8 @@ def _render(context: AutogenContext, operation: TrackingOp) -> str:
     context.imports.add(f"from headwater.sql.alembic import {name}")
     tracking = operation.tracking
     if not operation.drops:
-        return tracking.call
+        links = f", links={list(operation.links)!r})" if operation.links else ")"
+        return tracking.call.removesuffix(")") + links
     schema = "" if tracking.schema is None else f", schema={tracking.schema!r}"
     return f"drop_tracking(op, {tracking.table!r}{schema})"
 
@@ -77,7 +82,7 @@ def _compare(
         if schema not in schemas:
             continue
         if name not in found.get_table_names(schema) or drift_of(connection, table) is not None:
-            upgrade.ops.append(TrackingOp(tracking_of(table)))
+            upgrade.ops.append(TrackingOp(tracking_of(table), links_of(table)))
 
 
 def _key(table: sa.Table) -> tuple[str | None, str]:

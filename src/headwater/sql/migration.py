@@ -10,12 +10,13 @@ import sqlalchemy as sa
 
 from headwater.errors import DeclarationError
 from headwater.sql.declaration import tracking_as
+from headwater.sql.links import add_links, drop_links, renew_links
 from headwater.sql.model import attributes_of, tracking_of
 from headwater.sql.postgresql import schema as postgresql_schema
 from headwater.sql.postgresql.catalogue import read_registered
 from headwater.sql.reflection import reflected
 from headwater.sql.sqlite import schema as sqlite_schema
-from headwater.sql.tracking import CHANGE, TABLES, Tracking
+from headwater.sql.tracking import CHANGE, SINCE, TABLES, Tracking
 
 
 def add_tracking(
@@ -28,6 +29,7 @@ def add_tracking(
     moments: Sequence[str] = (),
     notify: bool = True,
     schema: str | None = None,
+    links: Sequence[str] = (),
 ) -> None:
     """Track a table: add the columns, triggers and indexes, and Headwater's own tables.
 
@@ -44,13 +46,26 @@ def add_tracking(
         moments: date-time columns of a keyed table that have another type in the database, such
             as TEXT. Headwater finds those of a date-time type itself.
         schema: the table's schema, on PostgreSQL, if it is not the connection's own.
+        links: on a keyed table, the columns that live queries join by, have conditions on, use as
+            their key or are filtered by. Those of earlier calls stay. The error of a live query
+            whose tables lack links names them.
 
     Raises DeclarationError.
     """
     connection = _connection(op)
+    if links and not keyed:
+        raise DeclarationError(
+            f"table {table!r}: links= is for keyed tables, because a live query needs to notice "
+            "updates; add keyed=True"
+        )
     if table not in sa.inspect(connection).get_table_names(schema):
         raise DeclarationError(f"there is no table {table!r} to track")
     target = reflected(connection, table, schema)
+    for name in links:
+        if name not in target.columns:
+            raise DeclarationError(
+                f"table {table!r} has no column {name!r}; it has {', '.join(target.columns.keys())}"
+            )
     tracking = tracking_as(
         target,
         attributes_of(target)[1],
@@ -64,6 +79,9 @@ def add_tracking(
         postgresql_schema.add(connection, tracking)
     else:
         sqlite_schema.add(connection, tracking, has_column=CHANGE in target.columns)
+    if links or SINCE in target.columns:
+        with _schema(connection).step(connection):
+            add_links(connection, tracking, links, has_column=SINCE in target.columns)
 
 
 def drop_tracking(op: Any, table: str, *, schema: str | None = None) -> None:
@@ -72,10 +90,12 @@ def drop_tracking(op: Any, table: str, *, schema: str | None = None) -> None:
     Headwater's own tables stay. Takes Alembic's ``op`` or a connection.
     """
     connection = _connection(op)
-    if connection.dialect.name == "postgresql":
-        postgresql_schema.drop(connection, Tracking(table, (), schema=schema))
-        return
-    sqlite_schema.drop(connection, Tracking(table, (), schema=schema))
+    tracking = Tracking(table, (), schema=schema)
+    found = {column["name"] for column in sa.inspect(connection).get_columns(table, schema)}
+    if SINCE in found:
+        with _schema(connection).step(connection):
+            drop_links(connection, tracking)
+    _schema(connection).drop(connection, tracking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +122,7 @@ def drift_of(connection: sa.Connection, table: sa.Table) -> Drift | None:
     What a running application checks, and the indexes too, without which it is only slow.
     """
     tracking = tracking_of(table)
-    schema = postgresql_schema if connection.dialect.name == "postgresql" else sqlite_schema
+    schema = _schema(connection)
     columns = [column.name for column in attributes_of(table)[1].values()]
     found, wrong = schema.drift(connection, tracking, columns)
     if not wrong:
@@ -149,9 +169,14 @@ def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None)
     if connection.dialect.name == "sqlite":
         sqlite_schema.renew_epochs(connection, tables)
     elif connection.dialect.name == "postgresql":
+        renew_links(connection, tables)
         postgresql_schema.renew_epochs(connection, tables)
     else:
         raise DeclarationError(f"tables on {connection.dialect.name!r} cannot be tracked")
+
+
+def _schema(connection: sa.Connection) -> Any:
+    return postgresql_schema if connection.dialect.name == "postgresql" else sqlite_schema
 
 
 def _connection(op: Any) -> sa.Connection:

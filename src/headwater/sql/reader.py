@@ -15,14 +15,14 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import Any, TypeVar
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headwater.errors import SourceUnavailableError, UsageError
+from headwater.feeds.clock import utc_now
 from headwater.feeds.source import Change, Filter, Page, Place, Window
 from headwater.sql.faults import unavailable
 from headwater.sql.model import TableModel, as_utc
@@ -90,6 +90,24 @@ class ClosingWatch(CommitWatch):
             await self._watch.stop()
 
 
+class TailReader(Protocol):
+    """What a tail needs of a reader."""
+
+    async def head(self) -> Head:
+        """Where the table or query is now."""
+
+    async def batch(self, epoch: str, after: Any, limit: int, /) -> ChangeBatch:
+        """At most ``limit`` changes after a place."""
+
+    def watch_commits(
+        self,
+        wake: Callable[[], None],
+        known: Callable[[], Head | None],
+        reach: Callable[[Place], None] | None = None,
+    ) -> CommitWatch:
+        """As ``TableReader.watch_commits``."""
+
+
 class TableReader(ABC):
     """Reads one table. One subclass for each kind of database, and one for untracked tables.
 
@@ -112,7 +130,7 @@ class TableReader(ABC):
     ) -> None:
         self.engine = engine
         self.model = model
-        self.clock: Callable[[], datetime] = partial(datetime.now, UTC)
+        self.clock: Callable[[], datetime] = utc_now
         self._writers = [
             one.sync_engine if isinstance(one, AsyncEngine) else one for one in (engine, *listen)
         ]

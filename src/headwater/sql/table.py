@@ -100,7 +100,7 @@ class Table:
     def _read_by(self, reader: TableReader) -> None:
         self.engine = reader.engine
         self.reader = reader
-        self.origin = TableOrigin(reader)
+        self.origin = TableOrigin(reader, f"table {reader.model.name}")
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""The tail: reads the changes of one table for a whole process, whatever the number of streams."""
+"""The tail: reads the changes of a table or query for a whole process, for all its streams."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from headwater.errors import PositionError, SourceUnavailableError, UsageError
 from headwater.feeds.source import Origin, Place, Sink
-from headwater.sql.reader import CommitWatch, Head, TableReader
+from headwater.sql.reader import CommitWatch, Head, TailReader
 
 logger = logging.getLogger("headwater.sql")
 
@@ -24,10 +24,15 @@ _HELD_DELAY = 0.05
 
 
 class TableOrigin(Origin):
-    """One table of one database, as the hub follows it."""
+    """One table or live query of one database, as the hub follows it.
 
-    def __init__(self, reader: TableReader) -> None:
-        self.name = f"table {reader.model.name}"
+    Arguments:
+        reader: reads it.
+        name: for logs and error messages, such as ``"table logs"``.
+    """
+
+    def __init__(self, reader: TailReader, name: str) -> None:
+        self.name = name
         self._reader = reader
         self._lock = asyncio.Lock()
         self._sink: Sink | None = None

@@ -15,6 +15,8 @@ from headwater.sql.postgresql.types import XID8
 
 # The column of a row's latest change: its number, or on PostgreSQL its transaction.
 CHANGE = "headwater_change"
+# The change that set a link column of the row last; tables that live queries read have it.
+SINCE = "headwater_since"
 # The order of changes within a transaction: a column on PostgreSQL alone.
 ORDER = "headwater_order"
 

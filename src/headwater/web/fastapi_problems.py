@@ -1,6 +1,6 @@
 """Problems in a FastAPI application: for Headwater's own routes, or for all of them.
 
-An application's own handler always decides first, whoever raised the error.
+An application's own handler always decides first, also for errors of Headwater's routes.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from pydantic import (
 
 from headwater.errors import EncodingError
 
-__all__ = ["encoder_of"]
+__all__ = ["encoder_of", "required_fields"]
 
 
 def encoder_of(item: Any, name: str) -> Callable[[Any], bytes]:
@@ -51,9 +51,25 @@ def _field_names(item: Any) -> tuple[str, ...] | None:
     for name, field in item.model_fields.items():
         names[name] = None
         for alias in (field.alias, field.validation_alias):
-            choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
-            for choice in choices:
-                first = choice.path[0] if isinstance(choice, AliasPath) else choice
-                if isinstance(first, str):
-                    names[first] = None
+            names.update(dict.fromkeys(_first_names(alias)))
     return tuple(names)
+
+
+def required_fields(item: Any) -> list[tuple[str, ...]]:
+    """For each field that a model needs: the names, any of which an item may have it by."""
+    if not (isinstance(item, type) and issubclass(item, BaseModel)) or issubclass(item, RootModel):
+        return []
+    found = []
+    by_name = item.model_config.get("populate_by_name") or item.model_config.get("validate_by_name")
+    for name, field in item.model_fields.items():
+        alias = field.validation_alias or field.alias
+        names = _first_names(alias)
+        if field.is_required():
+            found.append((*names, *([name] if by_name or not names else [])))
+    return found
+
+
+def _first_names(alias: Any) -> list[str]:
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    firsts = [each.path[0] if isinstance(each, AliasPath) else each for each in choices]
+    return [each for each in firsts if isinstance(each, str)]

@@ -15,16 +15,7 @@ from starlette.responses import Response
 from headwater.errors import PositionError, SourceUnavailableError
 from headwater.web.asgi import Receive, Scope, Send, Sending
 
-__all__ = [
-    "Problem",
-    "decided_by_application",
-    "internal_problem",
-    "problem_of",
-    "problem_response",
-    "serve_with_problems",
-    "unexpected_problem",
-    "validation_problem",
-]
+__all__ = ["Problem", "problem_response"]
 
 logger = logging.getLogger("headwater.web")
 
@@ -183,10 +174,16 @@ def _of_http(error: HTTPException) -> Response:
 
 def _shown(error: Mapping[str, Any]) -> dict[str, Any]:
     where, *path = error.get("loc") or ("request",)
-    field = ".".join(str(part) for part in path) or str(where)
+    field = str(_short(".".join(str(part) for part in path) or str(where)))
     shown: dict[str, Any] = {"field": field, "in": str(where)}
-    secret = any(word in field.lower() for word in _SECRET)
-    if error.get("type") not in ("missing", "json_invalid") and not secret and "input" in error:
+    # A whole body may hold anything, a misspelt field a password, a cookie or a header a session.
+    secret = (
+        not path
+        or where in ("cookie", "header")
+        or any(word in field.lower() for word in _SECRET)
+        or error.get("type") in ("missing", "json_invalid", "extra_forbidden")
+    )
+    if not secret and "input" in error:
         shown["value"] = _short(error["input"])
     detail = str(error.get("msg", "it is not valid"))
     cause = (error.get("ctx") or {}).get("error")
@@ -204,7 +201,9 @@ def _short(value: Any) -> Any:
         return value if math.isfinite(value) else str(value)
     if isinstance(value, str):
         return value if len(value) <= _LONGEST else value[:_LONGEST] + "…"
-    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+    if isinstance(value, (bytes, bytearray)):
+        return f"{len(value)} bytes"
+    if isinstance(value, Sequence):
         return f"{len(value)} items"
-    text = repr(value)
-    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+    # What is inside may be a secret under any name.
+    return "an object"

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from headwater.delivery.hub import Hub
 from headwater.errors import SourceUnavailableError
-from headwater.eventlog.interface import EventLog
+from headwater.eventlog import EventLog
 from headwater.feeds.source import Change
 
 __all__ = ["RecheckLog"]
@@ -22,7 +22,7 @@ _RETRY = 1.0
 
 
 class RecheckLog:
-    """Tells the other processes of a re-check, and runs theirs here.
+    """Announces a re-check to the other processes, and runs theirs here.
 
     Arguments:
         recheck: checks the rights of a subject in this process; of all for None.

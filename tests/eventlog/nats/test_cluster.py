@@ -14,7 +14,7 @@ import pytest
 from headwater.errors import SourceUnavailableError
 from headwater.eventlog import EventLog, open_log
 from headwater.testing.eventlog import Recorder
-from headwater.testing.eventlog.harness import numbers, read_all
+from headwater.testing.eventlog._harness import numbers, read_all
 from support.nats import Nats
 from support.processes import free_port
 from support.until import outside, succeeds
@@ -77,7 +77,7 @@ async def test_a_leader_that_goes_takes_nothing_with_it(
 ) -> None:
     """Clients that were connected to it go on at another one, and each event comes once."""
     # Without a leader there is no answer: ask again soon.
-    monkeypatch.setattr("headwater.eventlog.nats.connection.PATIENCE", 2.0)
+    monkeypatch.setattr("headwater.eventlog.nats._connection.PATIENCE", 2.0)
     logs = [await opened(cluster.url) for _ in range(3)]
     try:
         followers = [Recorder() for _ in logs]

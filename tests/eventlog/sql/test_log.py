@@ -11,8 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from headwater.errors import SourceUnavailableError, UsageError
-from headwater.eventlog import EventLog, MemoryLog, open_log
-from headwater.eventlog.record import START
+from headwater.eventlog import START, EventLog, MemoryLog, open_log
 from headwater.eventlog.sql import METADATA, SqlLog
 from headwater.sql import configure_sqlite, sqlite_engine
 from headwater.testing import EventLogContract

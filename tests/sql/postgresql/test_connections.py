@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from headwater.backend.database import Address, Database
 from headwater.errors import DeclarationError, MissingExtraError
-from headwater.eventlog.sql.postgresql.address import engine_of
+from headwater.eventlog.sql import open_postgresql
 from headwater.sql import postgresql_engine
 
 
@@ -37,7 +37,11 @@ async def test_addresses_as_libpq_takes_them(postgres, scheme):
 )
 @pytest.mark.parametrize(
     "take",
-    [postgresql_engine, engine_of, lambda url: Database(Address.parse(url)).engine],
+    [
+        postgresql_engine,
+        lambda url: open_postgresql(url).engine,
+        lambda url: Database(Address.parse(url)).engine,
+    ],
     ids=["table", "event log", "backend"],
 )
 async def test_every_part_takes_what_libpq_takes(take, url, wanted):

@@ -16,7 +16,7 @@ from headwater.eventlog import open_log
 from headwater.eventlog.sql import SqlLog
 from headwater.sql import Table
 from headwater.sql.sqlite.schedule import Schedule
-from headwater.testing.eventlog.harness import Recorder as LogRecorder
+from headwater.testing.eventlog._harness import Recorder as LogRecorder
 from support.tables import Base, Client, Log, Recorder
 from support.until import until
 

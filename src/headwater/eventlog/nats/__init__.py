@@ -4,6 +4,6 @@ The server stores a batch and the memory of its key as a whole, or not at all. A
 stream's own sequence, so that offsets of one topic rise with gaps.
 """
 
-from headwater.eventlog.nats.log import NatsLog, open_nats
+from headwater.eventlog.nats._log import NatsLog, open_nats
 
 __all__ = ["NatsLog", "open_nats"]

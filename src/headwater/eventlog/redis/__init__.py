@@ -4,6 +4,6 @@ An append is one script: it stores the events, remembers the key and publishes t
 does none of this. An offset is the stream's own id, ``1718000000000-0``.
 """
 
-from headwater.eventlog.redis.log import RedisLog, open_redis
+from headwater.eventlog.redis._log import RedisLog, open_redis
 
 __all__ = ["RedisLog", "open_redis"]

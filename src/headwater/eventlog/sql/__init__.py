@@ -4,14 +4,14 @@ Each topic counts its own records in a row that its writers lock, so the order o
 order of its commits.
 """
 
-from headwater.eventlog.sql.log import (
+from headwater.eventlog.sql._log import (
     SqlLog,
     create_tables,
     drop_tables,
     open_postgresql,
     open_sqlite,
 )
-from headwater.eventlog.sql.tables import METADATA
+from headwater.eventlog.sql._tables import METADATA
 
 __all__ = [
     "METADATA", "SqlLog", "create_tables", "drop_tables", "open_postgresql", "open_sqlite",

@@ -25,7 +25,8 @@ ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
 WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY a.attnum),
 ARRAY(SELECT ARRAY[t.tgname::text, t.tgenabled::text, p.proname::text, encode(t.tgargs, 'hex')]
 FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
-WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND p.proname LIKE 'headwater\_%' ORDER BY 1),
+WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
+AND p.proname LIKE 'headwater\_%' AND t.tgname LIKE 'headwater\_%' ORDER BY 1),
 c.oid::bigint FROM pg_class AS c WHERE c.oid = to_regclass(:table)""")
 
 # Whether another table's triggers use a registration.

@@ -64,7 +64,7 @@ def add(connection: sa.Connection, tracking: Tracking) -> None:
         )
     alone = _is_alone(connection)
     name = qualified(tracking)
-    with _step(connection, alone=alone):
+    with step(connection):
         table = read_table(connection, tracking)
         assert table is not None, "it was found before"
         if table.children and not table.tracking.partitioned:
@@ -95,7 +95,7 @@ def add(connection: sa.Connection, tracking: Tracking) -> None:
 
 def drop(connection: sa.Connection, tracking: Tracking) -> None:
     """Drop a table's triggers and columns with their indexes, and forget its changes."""
-    with _step(connection, alone=_is_alone(connection)):
+    with step(connection):
         table = read_table(connection, tracking)
         if table is None:
             raise DeclarationError(f"there is no table {tracking.full_name!r} to track no more")
@@ -253,9 +253,9 @@ def _in_schema(tracking: Tracking, name: str) -> str:
 
 
 @contextmanager
-def _step(connection: sa.Connection, *, alone: bool) -> Iterator[None]:
+def step(connection: sa.Connection) -> Iterator[None]:
     """A short transaction of its own on a connection in AUTOCOMMIT; else the caller's."""
-    if not alone:
+    if not _is_alone(connection):
         # The rest of the caller's transaction keeps its own time-out.
         before = connection.scalar(sa.text("SELECT current_setting('lock_timeout')"))
         _wait_for_locks(connection, LOCK_TIMEOUT)

@@ -48,10 +48,9 @@ def registered(connection: sa.Connection, tracking: Tracking) -> Tracking:
     """
     check_schema(tracking)
     names = triggers_on(connection, tracking)
-    for name in names:
-        if name.endswith("_insert"):
-            known = name.removeprefix("headwater_").removesuffix("_insert")
-            return replace(tracking, registered=known)
+    if names:
+        known = min(names, key=len).removeprefix("headwater_").rpartition("_")[0]
+        return replace(tracking, registered=known)
     every = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'trigger'")
     others = set(every.scalars()) - set(names)
     if any(trigger_name(tracking.table, kind) in others for kind in KINDS):
@@ -71,7 +70,7 @@ def start(connection: sa.Connection, tracking: Tracking) -> None:
 def add(connection: sa.Connection, tracking: Tracking, *, has_column: bool) -> None:
     """Track a table that exists: column, own tables, triggers, numbers for its rows, indexes."""
     table = quote(tracking.table)
-    with _step(connection):
+    with step(connection):
         create_own_tables(connection)
         tracking = registered(connection, tracking)
         # Without its triggers, or with others, it may have changed unseen.
@@ -90,7 +89,7 @@ def add(connection: sa.Connection, tracking: Tracking, *, has_column: bool) -> N
 
 def drop(connection: sa.Connection, tracking: Tracking) -> None:
     """Drop a table's triggers, indexes and the column, and forget its changes."""
-    with _step(connection):
+    with step(connection):
         tracking = registered(connection, tracking)
         _drop_triggers(connection, tracking)
         for name in _indexes(connection, tracking).values():
@@ -137,10 +136,10 @@ def _bare(sql: str) -> str:
 
 
 def triggers_on(connection: sa.Connection, tracking: Tracking) -> list[str]:
-    """The names of Headwater's triggers on a table."""
-    query = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = ?"
-    names = connection.exec_driver_sql(query, (tracking.table.lower(),)).scalars()
-    return [name for name in names if name.startswith("headwater_")]
+    """The names of Headwater's triggers on a table, but for those of its links."""
+    query = """SELECT name FROM sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = ?
+    AND name GLOB 'headwater_*' AND sql NOT LIKE '%headwater_former_links%'"""
+    return list(connection.exec_driver_sql(query, (tracking.table.lower(),)).scalars())
 
 
 def _columns(connection: sa.Connection, tracking: Tracking) -> list[str]:
@@ -209,7 +208,7 @@ def _number(connection: sa.Connection, tracking: Tracking) -> None:
     last_key: Sequence[Any] | None = None
     own = TABLES.c.name == tracking.name
     while True:
-        with _step(connection):
+        with step(connection):
             after = "" if last_key is None else f"AND ({columns}) > ({marks})"
             rows = connection.exec_driver_sql(
                 f"SELECT {columns} FROM {table} WHERE {CHANGE} IS NULL {after} "
@@ -230,7 +229,7 @@ def _number(connection: sa.Connection, tracking: Tracking) -> None:
 
 
 @contextmanager
-def _step(connection: sa.Connection) -> Iterator[None]:
+def step(connection: sa.Connection) -> Iterator[None]:
     """A transaction of its own on a connection in AUTOCOMMIT; else the caller's."""
     driver = connection.connection.driver_connection
     options = connection.get_execution_options()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from headwater.testing.eventlog.appending import AppendingContract
-from headwater.testing.eventlog.following import FollowingContract
-from headwater.testing.eventlog.harness import Recorder
-from headwater.testing.eventlog.reading import ReadingContract
-from headwater.testing.eventlog.storage import StorageContract
-from headwater.testing.eventlog.topics import TopicContract
-from headwater.testing.eventlog.trimming import TrimmingContract
+from headwater.testing.eventlog._following import FollowingContract, StorageContract
+from headwater.testing.eventlog._harness import Recorder
+from headwater.testing.eventlog._records import AppendingContract, ReadingContract
+from headwater.testing.eventlog._topics import TopicContract, TrimmingContract
 
 __all__ = ["EventLogContract", "Recorder"]
 

@@ -9,8 +9,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from headwater.eventlog import EventLog, open_log
-from headwater.eventlog.record import START
+from headwater.eventlog import START, EventLog, open_log
 from headwater.eventlog.sql import SqlLog
 from support.postgres import Postgres
 

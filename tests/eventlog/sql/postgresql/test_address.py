@@ -4,7 +4,7 @@ import pytest
 
 from headwater.errors import UsageError
 from headwater.eventlog import open_log
-from headwater.eventlog.sql.postgresql.address import engine_of
+from headwater.eventlog.sql import open_postgresql
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from headwater.eventlog.sql.postgresql.address import engine_of
     ],
 )
 async def test_what_libpq_takes(url, wanted):
-    engine = engine_of(url)
+    engine = open_postgresql(url).engine
     given = engine.dialect.create_connect_args(engine.url)[1]
     assert {name: str(given.get(name)) for name in wanted} == wanted
     await engine.dispose()

@@ -37,6 +37,7 @@ class TestContract(EventLogContract):
         await other.close()
 
 
+@pytest.mark.soak
 class TestContractWithoutNotices(TestContract):
     """A log without NOTIFY, on an engine of the application's own."""
 

@@ -11,9 +11,9 @@ import pytest
 
 from headwater.errors import SourceUnavailableError
 from headwater.eventlog import EventLog, open_log
-from headwater.eventlog.sql.postgresql.dialect import PostgresDialect
+from headwater.eventlog.sql.postgresql._dialect import PostgresDialect
 from headwater.testing.eventlog import Recorder
-from headwater.testing.eventlog.harness import numbers, read_all
+from headwater.testing.eventlog._harness import numbers, read_all
 from support.postgres import Postgres
 from support.proxy import Proxy, proxied
 from support.until import succeeds

@@ -12,8 +12,7 @@ import pytest
 from sqlalchemy import event
 
 from headwater.errors import SourceUnavailableError
-from headwater.eventlog import open_log
-from headwater.eventlog.record import START
+from headwater.eventlog import START, open_log
 from headwater.eventlog.sql import SqlLog
 from headwater.testing.eventlog import Recorder
 from support.postgres import Postgres

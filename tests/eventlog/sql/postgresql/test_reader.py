@@ -7,9 +7,9 @@ import pytest
 import sqlalchemy as sa
 
 from headwater.eventlog import Retention, open_log
-from headwater.eventlog.sql.postgresql import reader
-from headwater.eventlog.sql.postgresql.dialect import PostgresDialect
-from headwater.eventlog.sql.trim import trim_some
+from headwater.eventlog.sql._writer import trim_some
+from headwater.eventlog.sql.postgresql import _reader as reader
+from headwater.eventlog.sql.postgresql._dialect import PostgresDialect
 from headwater.sql.postgresql import watch
 from headwater.testing.eventlog import Recorder
 from support.until import until
@@ -321,7 +321,7 @@ async def test_what_a_wake_reads_is_found_by_an_index(log, session):
         "INSERT INTO headwater_events (topic_id, number, at, size, part, data)"
         " SELECT 1, n, 0, 7, 0, '{}' FROM generate_series(2, 50000) AS n"
     )
-    reads = PostgresDialect().reads
+    reads = PostgresDialect()
     (xid,) = await (await other.execute("SELECT pg_current_xact_id()::text")).fetchone()
     values = {
         "beginning": xid, "running": f"{{{int(xid) - 3},{int(xid) - 2}}}", "topic": "t",

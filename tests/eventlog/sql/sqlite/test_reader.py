@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from headwater.errors import SourceUnavailableError
 from headwater.eventlog import Retention, open_log
 from headwater.eventlog.sql import SqlLog
-from headwater.eventlog.sql.trim import trim_some
+from headwater.eventlog.sql._writer import trim_some
 from headwater.testing.eventlog import Recorder
+from support.until import until
 
 
 @pytest.fixture
@@ -222,9 +223,7 @@ async def test_ten_thousand_topics_come_and_go(log: SqlLog) -> None:
     assert len([one for one in statements if one.startswith("SELECT")]) < 10
     for topic, follower in followers.items():
         await log.unfollow(topic, follower)
-    async with asyncio.timeout(10):
-        while len(asyncio.all_tasks()) > tasks:
-            await asyncio.sleep(0)
+    await until(lambda: len(asyncio.all_tasks()) <= tasks)
     assert sum(len(one.records) for one in followers.values()) == 1
 
 
@@ -243,7 +242,7 @@ async def test_a_backlog_is_read_in_pieces_and_in_order(log: SqlLog) -> None:
 
 async def test_the_reader_of_one_topic_does_not_scan_the_others(log: SqlLog) -> None:
     """The statement of a wake reads a range of ids, however many events there are."""
-    from headwater.eventlog.sql.sqlite.reader import NEWS
+    from headwater.eventlog.sql._sqlite import NEWS
 
     async with log.engine.connect() as connection:
         plan = await connection.execute(

@@ -1,0 +1,142 @@
+"""One batcher for all engines: what waits for the same connection or disk is done together."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from headwater.errors import HeadwaterError, SourceUnavailableError
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+# Jobs that may wait at once. A caller waits for each of them, so this many is a fault.
+ROOM = 100_000
+
+
+@dataclass(slots=True, eq=False)
+class Asked(Generic[J, R]):
+    """A job and its caller.
+
+    Attributes:
+        job: what is to be done.
+        done: the future that the caller waits for.
+        by: the loop's time at which a writer gives it up, where a writer does that.
+    """
+
+    job: J
+    done: asyncio.Future[R]
+    by: float = math.inf
+
+    def answer(self, result: R) -> None:
+        """Give the caller the result, unless it has left."""
+        if not self.done.done():
+            self.done.set_result(result)
+
+    def refuse(self, error: Exception) -> None:
+        """Raise the error at the caller, unless it has left.
+
+        Each caller gets a copy: an exception collects the traceback of each place that raises it.
+        """
+        if self.done.done():
+            return
+        own = error
+        if isinstance(error, HeadwaterError):
+            own = copy(error)
+            own.__cause__ = error.__cause__
+        self.done.set_exception(own)
+
+
+def next_group(
+    waiting: deque[Asked[J, R]], weigh: Callable[[J], Sequence[int]], most: Sequence[int]
+) -> list[Asked[J, R]]:
+    """Remove and return the next jobs that together weigh at most ``most``; at least one job.
+
+    Jobs whose callers have left are dropped.
+    """
+    group: list[Asked[J, R]] = []
+    weights = [0] * len(most)
+    while waiting:
+        one = waiting[0]
+        if not one.done.done():
+            weights = [a + b for a, b in zip(weights, weigh(one.job), strict=True)]
+            if group and any(a > b for a, b in zip(weights, most, strict=True)):
+                break
+            group.append(one)
+        waiting.popleft()
+    return group
+
+
+class Batcher(Generic[J, R]):
+    """Does jobs in groups: jobs that are asked for while a group is done wait for the next group.
+
+    Args:
+        name: of the log, for errors and for the names of tasks.
+        work: does a group. It answers or refuses each job; when it raises, each job that has no
+            answer yet is refused with that error.
+        weigh: the weights of a job, such as its events and its bytes.
+        most: the most that the jobs of one group weigh together. A job above it is done alone.
+        lanes: groups that are done at the same time.
+        room: jobs that may wait. One more is refused with SourceUnavailableError.
+
+    Attributes:
+        waiting: the jobs that are in no group yet, oldest first.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[Sequence[Asked[J, R]]], Awaitable[None]],
+        weigh: Callable[[J], Sequence[int]],
+        most: Sequence[int],
+        *,
+        lanes: int = 1,
+        room: int = ROOM,
+    ) -> None:
+        self.waiting: deque[Asked[J, R]] = deque()
+        self._name = name
+        self._work = work
+        self._weigh = weigh
+        self._most = most
+        self._lanes = lanes
+        self._room = room
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def ask(self, job: J) -> R:
+        """The job's result. A caller that is cancelled leaves a job that has begun running."""
+        if len(self.waiting) >= self._room:
+            raise SourceUnavailableError(self._name, f"{self._room} requests wait for it already")
+        asked: Asked[J, R] = Asked(job, asyncio.get_running_loop().create_future())
+        self.waiting.append(asked)
+        if len(self._tasks) < self._lanes:
+            self._tasks.add(asyncio.create_task(self._run(), name=f"{self._name}: batches"))
+        return await asked.done
+
+    async def close(self) -> None:
+        """Wait until every job is done."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _run(self) -> None:
+        group: list[Asked[J, R]] = []
+        try:
+            while group := next_group(self.waiting, self._weigh, self._most):
+                try:
+                    await self._work(group)
+                except Exception as error:
+                    for one in group:
+                        one.refuse(error)
+        finally:
+            self._tasks -= {asyncio.current_task()}
+            # Nothing but the end of the loop leaves any.
+            for one in group:
+                one.done.cancel()
+            if not self._tasks:
+                for one in self.waiting:
+                    one.done.cancel()
+                self.waiting.clear()

@@ -1,0 +1,94 @@
+"""The checks of input, once for all engines of this package: each refuses the same."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from headwater.errors import UsageError
+from headwater.eventlog._interface import EventLog
+from headwater.eventlog._record import (
+    Bounds,
+    Event,
+    Offset,
+    Record,
+    Retention,
+    Run,
+    check_key,
+    check_topic,
+    encode_all,
+)
+
+
+class CheckedLog(EventLog):
+    """An event log that checks its input and then calls the engine's own methods.
+
+    Attributes:
+        max_append_bytes: the most bytes of JSON that one append takes; None: no such limit.
+    """
+
+    max_append_bytes: int | None = None
+
+    async def append(
+        self,
+        topic: str,
+        data: Mapping[str, Any] | Iterable[Mapping[str, Any]],
+        *,
+        key: str | None = None,
+        connection: Any = None,
+    ) -> list[Record]:
+        check_topic(topic)
+        check_key(key)
+        if connection is not None and not self.capabilities.transactional:
+            raise UsageError(f"{self.name} cannot join a transaction: leave connection out")
+        events = encode_all(data, self.max_event_bytes, self.capabilities.max_batch)
+        if not events:
+            return []
+        if self.max_append_bytes is not None:
+            size = sum(event.size for event in events)
+            if size > self.max_append_bytes:
+                raise UsageError(
+                    f"one append takes at most {self.max_append_bytes} bytes, not {size}"
+                )
+        return await self._append(topic, events, key, connection)
+
+    async def read(self, topic: str, after: Offset, limit: int) -> Run:
+        return await self._read(check_topic(topic), after, max(limit, 1))
+
+    async def latest(self, topic: str, limit: int, before: Offset | None = None) -> Run:
+        return await self._latest(check_topic(topic), max(limit, 1), before)
+
+    async def bounds(self, topic: str) -> Bounds:
+        return await self._bounds(check_topic(topic))
+
+    async def trim(
+        self,
+        topic: str | None = None,
+        *,
+        max_age: timedelta | None = None,
+        max_count: int | None = None,
+        max_bytes: int | None = None,
+    ) -> int:
+        keep = Retention(max_age, max_count, max_bytes)
+        if topic is not None:
+            check_topic(topic)
+        return 0 if keep == Retention() else await self._trim(topic, keep)
+
+    @abstractmethod
+    async def _append(
+        self, topic: str, events: Sequence[Event], key: str | None, connection: Any
+    ) -> list[Record]: ...
+
+    @abstractmethod
+    async def _read(self, topic: str, after: Offset, limit: int) -> Run: ...
+
+    @abstractmethod
+    async def _latest(self, topic: str, limit: int, before: Offset | None) -> Run: ...
+
+    @abstractmethod
+    async def _bounds(self, topic: str) -> Bounds: ...
+
+    @abstractmethod
+    async def _trim(self, topic: str | None, keep: Retention) -> int: ...

@@ -1,0 +1,242 @@
+"""Following a log: followers join and leave topics, and one task reads for all of them.
+
+The readers of all engines share this, whether they read what was committed (SQL) or are pushed what
+was appended (Redis, NATS).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
+
+from headwater.errors import ResetReason, SourceUnavailableError
+from headwater.eventlog._interface import Follower
+from headwater.eventlog._record import Bounds, Offset, Record
+
+_log = logging.getLogger(__name__)
+
+# Back-off while the engine is away, in seconds: a restart takes less than the first few.
+SHORTEST, LONGEST = 0.1, 5.0
+
+
+def notify(topic: str, call: Callable[..., None], *what: object) -> None:
+    """Call a follower's method; an exception of the follower is logged."""
+    try:
+        call(*what)
+    except Exception:
+        _log.exception("a follower of topic %s failed", topic)
+
+
+@dataclass(slots=True, eq=False)
+class Following:
+    """One follower of a topic. It has every record up to ``last``."""
+
+    follower: Follower
+    last: Offset
+
+
+@dataclass(slots=True, eq=False)
+class FollowedTopic:
+    """A topic, its followers, and how far they are.
+
+    Attributes:
+        name: the topic's name.
+        last: every follower has the records up to here.
+        followings: the followers.
+    """
+
+    name: str
+    last: Offset
+    followings: list[Following] = field(default_factory=list)
+
+    def deliver(self, records: Sequence[Record]) -> None:
+        """Deliver the records that are new. None may be missing between ``last`` and the first."""
+        records = [record for record in records if record.offset > self.last]
+        if not records:
+            return
+        self.last = records[-1].offset
+        for one in tuple(self.followings):
+            news = records
+            if one.last >= records[0].offset:  # it joined later than others
+                news = [record for record in records if record.offset > one.last]
+            if news:
+                one.last = self.last
+                notify(self.name, one.follower.deliver, news)
+
+    def reset(self, reason: ResetReason, bounds: Bounds) -> None:
+        """Reset all followers (``unknown``), or those that lost records (``expired``).
+
+        A follower that joined later may have lost nothing, and needs what is still kept.
+        """
+        lost = [one for one in self.followings if reason == "unknown" or bounds.earliest > one.last]
+        for one in lost:
+            one.last = bounds.latest
+        self.last = min((one.last for one in self.followings), default=bounds.latest)
+        for one in lost:
+            notify(self.name, one.follower.reset, reason, bounds)
+
+
+@dataclass(slots=True, eq=False)
+class _Joining:
+    """A follower that waits for its bounds."""
+
+    topic: str
+    follower: Follower
+    bounds: asyncio.Future[Bounds]
+
+
+_Topic = TypeVar("_Topic", bound=FollowedTopic)
+
+
+class LogReader(ABC, Generic[_Topic]):
+    """The one reader of a log in this process. Its task lives while anything is followed.
+
+    Followers that join at the same time share one request for their bounds.
+
+    Args:
+        name: the log's, for messages.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._topics: dict[str, _Topic] = {}
+        self._joining: dict[_Joining, None] = {}
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._delay = SHORTEST
+
+    @abstractmethod
+    async def _read_on(self) -> None:
+        """Call ``_join``, read and deliver until nothing is followed. Raises what reading raises.
+
+        Once the engine has answered it sets ``_delay`` to ``SHORTEST``.
+        """
+
+    @abstractmethod
+    async def _enter(self, names: Sequence[str]) -> Mapping[str, Bounds]:
+        """The bounds of topics, each of which is in ``_topics`` when this returns."""
+
+    @abstractmethod
+    def _left(self, topic: str) -> None:
+        """The last follower of a topic has left. Wakes the task where it has something to do."""
+
+    async def follow(self, topic: str, follower: Follower) -> Bounds:
+        """As EventLog."""
+        joining = _Joining(topic, follower, asyncio.get_running_loop().create_future())
+        self._joining[joining] = None
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name=f"{self._name}: reader")
+        self._wake.set()
+        try:
+            bounds = await joining.bounds
+        except BaseException:
+            self._joining.pop(joining, None)
+            self._drop_unused(topic)
+            raise
+        if joining not in self._joining:  # it left meanwhile
+            return bounds
+        del self._joining[joining]
+        followed = self._topics[topic]
+        # What was delivered since the bounds were read is history to this follower.
+        if followed.last > bounds.latest:
+            bounds = replace(bounds, latest=followed.last)
+        followed.followings.append(Following(follower, bounds.latest))
+        return bounds
+
+    def unfollow(self, topic: str, follower: Follower) -> None:
+        """As EventLog."""
+        for one in [
+            one for one in self._joining if one.topic == topic and one.follower is follower
+        ]:
+            one.bounds.cancel()
+            del self._joining[one]
+        followed = self._topics.get(topic)
+        if followed is not None:
+            followed.followings = [
+                one for one in followed.followings if one.follower is not follower
+            ]
+            self._drop_unused(topic)
+
+    async def close(self) -> None:
+        """Stop following. Nothing is delivered once this returns."""
+        self._topics.clear()
+        self._cancel_joining()
+        self._wake.set()
+        if self._task is not None:
+            # It ends by itself: a read that is cancelled may cost its connection.
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        try:
+            while self._topics or self._joining:
+                try:
+                    await self._read_on()
+                except Exception as error:
+                    self._away(error)
+                    if self._topics or self._joining:
+                        await self._pause(self._delay * random.uniform(0.5, 1.0))
+                    self._delay = min(self._delay * 2, LONGEST)
+        finally:
+            self._task = None
+            self._cancel_joining()  # nothing but the end of the loop leaves any
+
+    async def _join(self) -> None:
+        """Give their bounds to the followers that asked until now."""
+        if not self._joining:
+            return
+        joining = [one for one in self._joining if not one.bounds.done()]
+        names = list(dict.fromkeys(one.topic for one in joining))
+        if names:
+            bounds = await self._enter(names)
+            for one in joining:
+                if not one.bounds.done():
+                    one.bounds.set_result(bounds[one.topic])
+        # A follower has its bounds before its first record.
+        await asyncio.sleep(0)
+        for name in names:
+            self._drop_unused(name)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait for news, at most so long."""
+        try:
+            async with asyncio.timeout(max(seconds, 0)):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    def _away(self, error: Exception) -> None:
+        """Log that the engine is away. Followers wait; those that want to join get the error."""
+        if not isinstance(error, SourceUnavailableError):
+            _log.error("%s: reading failed", self._name, exc_info=error)
+        elif self._delay == SHORTEST and self._topics:
+            _log.warning("%s; followers wait", error)
+        self._refuse_joining(error)
+        self._wake.clear()
+
+    def _refuse_joining(self, error: Exception) -> None:
+        for one in self._joining:
+            if not one.bounds.done():
+                one.bounds.set_exception(error)
+
+    def _cancel_joining(self) -> None:
+        for one in self._joining:
+            one.bounds.cancel()
+        self._joining.clear()
+
+    def _deliver(self, topic: str, records: Sequence[Record]) -> None:
+        followed = self._topics.get(topic)
+        if followed is not None:
+            followed.deliver(records)
+
+    def _drop_unused(self, topic: str) -> None:
+        followed = self._topics.get(topic)
+        if followed is None or followed.followings:
+            return
+        if not any(one.topic == topic for one in self._joining):
+            del self._topics[topic]
+            self._left(topic)

@@ -1,0 +1,308 @@
+"""The event log: an append-only, ordered store of events by topic, on an existing engine.
+
+How a reader joins history to live, on every engine: ``follow`` first, which returns bounds; then
+``read`` up to ``bounds.latest``. Every later record is delivered to the follower. Nothing is
+missing in between and nothing comes twice.
+
+A topic of a log is a source of feeds: ``Topic``.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol, Self
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from headwater.errors import PositionError, ResetReason, UsageError
+from headwater.eventlog._record import (
+    MAX_EVENT_BYTES,
+    START,
+    Bounds,
+    Capabilities,
+    Offset,
+    Record,
+    Run,
+    check_topic,
+)
+from headwater.feeds.shared_calls import CoalescedCall
+from headwater.feeds.source import Change, OrderedPlace, Origin, Page, Place, Sink, Source
+
+_log = logging.getLogger(__name__)
+
+
+class Follower(Protocol):
+    """Receives the records of a topic. Called in the event loop; its exceptions are logged.
+
+    A method must not block.
+    """
+
+    def deliver(self, records: Sequence[Record]) -> None:
+        """The next records, at least one, in the topic's order."""
+        ...
+
+    def reset(self, reason: ResetReason, bounds: Bounds) -> None:
+        """This follower lost records; the next record comes after ``bounds.latest``.
+
+        ``expired``: they were trimmed before it had them. ``unknown``: the storage is another one.
+        """
+        ...
+
+
+class EventLog(ABC):
+    """One log. A process has one reader for all its topics, however many are followed.
+
+    A topic begins with its first append. Names have 1 to 200 characters of ``0-9 A-Z a-z . _ : /
+    @ -``. Every method but ``close`` raises SourceUnavailableError while the engine is away. For
+    what can never work it raises UsageError, and nothing was appended.
+    """
+
+    name: str
+    capabilities: Capabilities
+    max_event_bytes: int = MAX_EVENT_BYTES
+
+    async def start(self) -> None:  # noqa: B027 - an engine without I/O has nothing to open
+        """Open the engine and create what is missing. The other methods do so at first use."""
+
+    @abstractmethod
+    async def append(
+        self,
+        topic: str,
+        data: Mapping[str, Any] | Iterable[Mapping[str, Any]],
+        *,
+        key: str | None = None,
+        connection: Any = None,
+    ) -> list[Record]:
+        """Append one event or many, all or none, next to each other, and return their records.
+
+        A retry with a ``key`` that the topic knows appends nothing. It returns the first records,
+        as far as they are kept. With ``connection`` (``capabilities.transactional``) the append
+        joins the caller's transaction: it is published if, and only if, that commits.
+        """
+
+    @abstractmethod
+    async def read(self, topic: str, after: Offset, limit: int) -> Run:
+        """The first records after an offset. Compare the offset with the bounds: see ``Bounds``."""
+
+    @abstractmethod
+    async def latest(self, topic: str, limit: int, before: Offset | None = None) -> Run:
+        """The latest records, or the latest of those below ``before``. Oldest first."""
+
+    @abstractmethod
+    async def bounds(self, topic: str) -> Bounds:
+        """The epoch and the offsets that can be resumed at."""
+
+    @abstractmethod
+    async def follow(self, topic: str, follower: Follower) -> Bounds:
+        """Deliver every record after the returned ``latest`` to ``follower``.
+
+        When the engine goes away later, the log retries with back-off. Nothing that the engine
+        kept is lost.
+        """
+
+    @abstractmethod
+    async def unfollow(self, topic: str, follower: Follower) -> None:
+        """Stop. Nothing is delivered once this returns. An unknown follower is no error."""
+
+    @abstractmethod
+    async def trim(
+        self,
+        topic: str | None = None,
+        *,
+        max_age: timedelta | None = None,
+        max_count: int | None = None,
+        max_bytes: int | None = None,
+    ) -> int:
+        """Remove the oldest records of a topic, or of each, beyond any of the limits.
+
+        Returns how many. ``max_bytes`` counts the events' JSON and needs
+        ``capabilities.trim_by_size``.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Stop following and close what was opened. Idempotent."""
+
+    def topic(self, name: str) -> Topic:
+        """A source for a feed. Sources of one topic share one origin while any is in use."""
+        return Topic(self, name)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPlace(OrderedPlace):
+    """An offset as a place. ``past``: a page before it ends with the record at the offset itself.
+
+    An empty page has no first record that its start could name. ``7~`` means just after 7.
+    """
+
+    offset: Offset
+    past: bool = False
+
+    def includes(self, other: TopicPlace, /) -> bool:
+        return self.offset >= other.offset
+
+    def __str__(self) -> str:
+        return f"{self.offset}~" if self.past else str(self.offset)
+
+    @classmethod
+    def parse(cls, text: str) -> TopicPlace:
+        """Read what ``str()`` gave. Raises UsageError for anything else."""
+        return cls(Offset.parse(text.removesuffix("~")), text.endswith("~"))
+
+
+def event_item(record: Record) -> dict[str, Any]:
+    """The event's data with ``id`` (the offset's text) and ``at`` (UTC) where it has none."""
+    item = dict(record.data)
+    item.setdefault("id", str(record.offset))
+    if "at" not in item:
+        item["at"] = record.at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return item
+
+
+def _change(record: Record) -> Change:
+    return Change(TopicPlace(record.offset), values=record.data, item=event_item(record))
+
+
+class TopicOrigin(Origin):
+    """One topic as an origin: it passes the records on to the hub as changes."""
+
+    def __init__(self, log: EventLog, topic: str) -> None:
+        self.name = f"topic {topic} of {log.name}"
+        self.log = log
+        self.topic = topic
+        self._sink: Sink | None = None
+        self._epoch: str | None = None
+        self._bounds: CoalescedCall[Bounds] | None = None
+
+    async def attach(self, sink: Sink, /) -> TopicPlace:
+        self._sink = sink
+        try:
+            bounds = await self.log.follow(self.topic, self)
+        except BaseException:
+            self._sink = None
+            raise
+        self._epoch = bounds.epoch
+        self._bounds = CoalescedCall(lambda: self.log.bounds(self.topic))
+        return TopicPlace(bounds.latest)
+
+    async def detach(self) -> None:
+        self._sink = self._epoch = self._bounds = None
+        await self.log.unfollow(self.topic, self)
+
+    async def epoch(self) -> str:
+        return self._epoch or (await self.log.bounds(self.topic)).epoch
+
+    async def revision(self) -> Bounds | None:
+        """As ``Source.revision``. Records never change, so equal bounds mean equal pages."""
+        return None if self._bounds is None else await self._bounds.ask()
+
+    def deliver(self, records: Sequence[Record]) -> None:
+        """As Follower."""
+        if self._sink is not None:
+            changes = [_change(record) for record in records]
+            self._sink.deliver(changes, TopicPlace(records[-1].offset))
+
+    def reset(self, reason: ResetReason, bounds: Bounds) -> None:
+        """As Follower."""
+        self._epoch = bounds.epoch
+        _log.warning("%s starts anew: %s", self.name, reason)
+        if self._sink is not None:
+            self._sink.reset(reason, TopicPlace(bounds.latest))
+
+
+_origins: WeakKeyDictionary[EventLog, WeakValueDictionary[str, TopicOrigin]] = WeakKeyDictionary()
+
+
+def _origin(log: EventLog, name: str) -> TopicOrigin:
+    """The topic's one origin while it is in use. An unused topic leaves nothing behind."""
+    topics = _origins.setdefault(log, WeakValueDictionary())
+    origin = topics.get(name)
+    if origin is None:
+        origin = topics[name] = TopicOrigin(log, name)
+    return origin
+
+
+class Topic(Source):
+    """All events of one topic, as a feed's handler returns it. Made by ``log.topic(name)``."""
+
+    origin: TopicOrigin
+
+    def __init__(self, log: EventLog, name: str) -> None:
+        self.origin = _origin(log, check_topic(name))
+
+    async def page(
+        self, limit: int, *, after: Place | None = None, before: Place | None = None
+    ) -> Page:
+        log, topic = self.origin.log, self.origin.topic
+        if after is not None:
+            since = _topic_place(after)
+            run = await log.read(topic, since.offset, limit + 1)
+            _check(since, run.bounds)
+            records, has_more = run.records[:limit], len(run.records) > limit
+            head = records[-1].offset if has_more else max(run.bounds.latest, since.offset)
+            start = _first(records) or TopicPlace(since.offset, past=True)
+            end = TopicPlace(head)
+        else:
+            ceiling = None if before is None else _topic_place(before)
+            if ceiling is None:
+                run = await log.latest(topic, limit + 1)
+            else:
+                below = ceiling.offset.next() if ceiling.past else ceiling.offset
+                run = await log.latest(topic, limit + 1, below)
+                _check(ceiling, run.bounds)
+            records, has_more = run.records[-limit:], len(run.records) > limit
+            if ceiling is None:
+                end = TopicPlace(run.bounds.latest)
+            else:
+                end = TopicPlace(records[-1].offset if records else run.bounds.earliest)
+            start = _first(records) or ceiling or end
+        return Page([_change(one) for one in records], start, end, has_more, run.bounds.epoch)
+
+    async def revision(self) -> Hashable | None:
+        return await self.origin.revision()
+
+    async def locate(self, epoch: str, place: str) -> TopicPlace:
+        try:
+            found = TopicPlace.parse(place)
+        except UsageError as error:
+            raise PositionError(place, "unknown", str(error)) from error
+        bounds = await self.origin.log.bounds(self.origin.topic)
+        if epoch != bounds.epoch:
+            raise PositionError(place, "unknown", "it is of another life of the event log")
+        # A number of another engine's form; START has one form on all of them.
+        if len(found.offset) != len(bounds.latest) and found.offset != START:
+            raise PositionError(place, "unknown")
+        _check(found, bounds)
+        return found
+
+
+def _topic_place(place: Place) -> TopicPlace:
+    if not isinstance(place, TopicPlace):
+        raise UsageError(f"{place!r} is not a place in a topic")
+    return place
+
+
+def _first(records: Sequence[Record]) -> TopicPlace | None:
+    return TopicPlace(records[0].offset) if records else None
+
+
+def _check(place: TopicPlace, bounds: Bounds) -> None:
+    """Raises PositionError unless the topic can be resumed at the place."""
+    if place.offset > bounds.latest:
+        raise PositionError(str(place), "unknown", "it lies in the future")
+    if place.offset < bounds.earliest:
+        raise PositionError(str(place), "expired")

@@ -1,0 +1,394 @@
+"""Following topics of an engine that pushes: one task for all topics, and no request per record.
+
+A push names the record before it. If that is the last one that the topic's followers have, its
+records are delivered as they come. In every other case (a push was lost, the connection was, the
+storage is another one) the reader finds the gap by comparing offsets and reads it from the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from headwater.errors import ResetReason, SourceUnavailableError, UsageError
+from headwater.eventlog._checked import CheckedLog
+from headwater.eventlog._following import SHORTEST, FollowedTopic, LogReader
+from headwater.eventlog._interface import Follower
+from headwater.eventlog._record import (
+    START,
+    Bounds,
+    Capabilities,
+    Offset,
+    Record,
+    Retention,
+    check_topic,
+)
+
+# Records per read of what was missed; each may have a megabyte.
+ROWS = 100
+# Topics that are read at the same time after an outage.
+ABREAST = 20
+# Seconds between two checks that the log is still the same one. What an idle process costs.
+CHECK = 1.0
+# Seconds between reads of a replica that has not yet got what was pushed.
+BEHIND = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """The engine's message that something was appended to a topic. It may get lost.
+
+    Attributes:
+        topic: the topic's name.
+        before: the topic's latest offset before. A reader that is not there has missed something.
+        last: the latest offset after it.
+        records: all records between the two; None when the reader must read them.
+        head: how far the whole log had come, as in ``States``.
+        epoch: the log's epoch, where the engine sends it.
+    """
+
+    topic: str
+    before: Offset
+    last: Offset
+    records: Sequence[Record] | None
+    head: int
+    epoch: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """The log at one moment.
+
+    Attributes:
+        epoch: the log's epoch.
+        head: rises with each append to any topic. If it is lower than before, the storage is an
+            older copy.
+        topics: the bounds of the topics that were asked for.
+    """
+
+    epoch: str
+    head: int
+    topics: Mapping[str, Bounds]
+
+
+class Subscriptions(Protocol):
+    """One connection that pushes come on, until it breaks. Raises SourceUnavailableError."""
+
+    async def subscribe(self, topics: Sequence[str]) -> None:
+        """Ask for pushes. What is appended after this returns is pushed."""
+        ...
+
+    async def unsubscribe(self, topics: Sequence[str]) -> None:
+        """Ask for no more pushes. A few may still come."""
+        ...
+
+    async def ping(self) -> None:
+        """Raises when the connection is dead and has not reported it."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connection."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _PushedTopic(FollowedTopic):
+    """A topic that is subscribed.
+
+    Attributes:
+        target: the highest offset that was pushed.
+        sure: nothing before the next push can have been missed.
+    """
+
+    target: Offset = START
+    sure: bool = True
+
+    def deliver_push(self, push: Push) -> bool:
+        """Deliver what was pushed. False: something before it is missing."""
+        self.target = max(self.target, push.last)
+        if push.last <= self.last:
+            return True
+        if push.before > self.last or push.records is None or not self.sure:
+            return False
+        self.deliver(push.records)
+        return True
+
+    def is_at(self, latest: Offset) -> bool:
+        """Whether no record that is known of is missing."""
+        return self.last >= latest and self.last >= self.target
+
+    def reset(self, reason: ResetReason, bounds: Bounds) -> None:
+        if reason == "unknown":
+            self.target, self.sure = bounds.latest, True
+        # A dataclass with slots is a new class, which super() without arguments does not find.
+        FollowedTopic.reset(self, reason, bounds)
+
+
+class PushReader(LogReader[_PushedTopic]):
+    """The reader of a log that pushes."""
+
+    def __init__(self, log: PushedLog) -> None:
+        super().__init__(log.name)
+        self._pushing = log
+        self._subscriptions: Subscriptions | None = None
+        # Topics that just now join, with the highest offset that was pushed meanwhile.
+        self._entering: dict[str, Offset] = {}
+        self._leaving: set[str] = set()
+        self._behind: set[str] = set()
+        self._fault: Exception | None = None
+        self._doubt = False
+        self._epoch: str | None = None
+        self._head = 0
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        await super().close()
+
+    def receive(self, push: Push) -> None:
+        """Something was appended to a subscribed topic. Called in the event loop."""
+        followed = self._topics.get(push.topic)
+        if followed is None:
+            if push.topic in self._entering:
+                self._entering[push.topic] = max(self._entering[push.topic], push.last)
+            return
+        if push.epoch is not None and self._epoch is not None and push.epoch != self._epoch:
+            self._doubt = True
+            self._wake.set()
+            return
+        self._head = max(self._head, push.head)
+        if not followed.deliver_push(push):
+            self._behind.add(push.topic)
+            self._wake.set()
+
+    def lost(self, error: Exception) -> None:
+        """The connection broke: no push comes on it any more."""
+        self._fault = error
+        self._wake.set()
+
+    def _left(self, topic: str) -> None:
+        self._leaving.add(topic)
+        self._wake.set()
+
+    def _refuse_joining(self, error: Exception) -> None:
+        # A connection that broke just now may be back at the next try: then joining takes longer.
+        if error is not self._fault:
+            super()._refuse_joining(error)
+
+    async def _read_on(self) -> None:
+        """Read on one connection for pushes, until it breaks or nothing is followed."""
+        self._fault = None
+        self._subscriptions = await self._pushing.listen(self)
+        time = asyncio.get_running_loop().time
+        try:
+            self._leaving.clear()
+            for followed in self._topics.values():
+                followed.sure = False
+            await self._subscriptions.subscribe(list(self._topics))
+            await self._check(thorough=True)
+            self._delay = SHORTEST
+            due = time() + CHECK
+            while self._topics or self._joining:
+                self._wake.clear()
+                await self._unsubscribe(self._subscriptions)
+                await self._join()
+                if time() >= due:
+                    await self._subscriptions.ping()
+                    self._doubt = True
+                    due = time() + CHECK
+                if self._doubt:
+                    await self._check()
+                await self._catch_up()
+                await self._pause(due - time())
+                if self._fault is not None:
+                    raise self._fault
+        finally:
+            await self._subscriptions.close()
+            self._subscriptions = None
+
+    async def _unsubscribe(self, subscriptions: Subscriptions) -> None:
+        joining = {one.topic for one in self._joining}
+        gone = [one for one in self._leaving if one not in self._topics and one not in joining]
+        self._leaving.clear()
+        if gone:
+            await subscriptions.unsubscribe(gone)
+
+    async def _enter(self, names: Sequence[str]) -> Mapping[str, Bounds]:
+        fresh = [name for name in names if name not in self._topics]
+        self._entering = dict.fromkeys(fresh, START)
+        try:
+            if self._subscriptions is not None:
+                await self._subscriptions.subscribe(fresh)
+            states = await self._pushing.states(names)
+            if self._epoch is not None and states.epoch != self._epoch:
+                await self._begin_anew()
+                states = await self._pushing.states(names)
+            self._epoch = states.epoch
+            self._head = max(self._head, states.head)
+            for name in fresh:
+                latest = states.topics[name].latest
+                followed = _PushedTopic(name, latest, target=self._entering[name])
+                self._topics[name] = followed
+                if not followed.is_at(latest):
+                    self._behind.add(name)
+            return states.topics
+        finally:
+            self._entering = {}
+
+    async def _check(self, *, thorough: bool = False) -> None:
+        """Is it still the same log? After an outage also: what was appended meanwhile?"""
+        self._doubt = False
+        known = self._head
+        states = await self._pushing.states(list(self._topics) if thorough else ())
+        if self._epoch is None:
+            return
+        if states.epoch != self._epoch:
+            await self._begin_anew()
+            return
+        if states.head < known:
+            # The same log, and younger: restored from a copy, or its last writes were lost.
+            await self._pushing.begin_anew(self._epoch)
+            await self._begin_anew()
+            return
+        self._head = max(self._head, states.head)
+        for name, bounds in states.topics.items():
+            followed = self._topics.get(name)
+            if followed is not None and followed.is_at(bounds.latest):
+                followed.sure = True
+            else:
+                self._behind.add(name)
+
+    async def _begin_anew(self) -> None:
+        """Reset all followers: the storage is another one, or an older copy of itself."""
+        states = await self._pushing.states(list(self._topics))
+        self._epoch, self._head = states.epoch, states.head
+        self._behind.clear()
+        for topic, bounds in states.topics.items():
+            followed = self._topics.get(topic)
+            if followed is not None:
+                followed.reset("unknown", bounds)
+
+    async def _catch_up(self) -> None:
+        """Read what was not pushed."""
+        behind, self._behind = list(self._behind), set()
+        for start in range(0, len(behind), ABREAST):
+            names = behind[start : start + ABREAST]
+            done = await asyncio.gather(*map(self._read, names), return_exceptions=True)
+            for error in done:
+                if error is not None:
+                    self._behind.update(behind[start:])
+                    raise error
+
+    async def _read(self, name: str) -> None:
+        followed = self._topics.get(name)
+        patient_until = asyncio.get_running_loop().time() + CHECK
+        while followed is not None:
+            after = followed.last
+            run = await self._pushing.read(name, after, ROWS)
+            if self._topics.get(name) is not followed:
+                return
+            if run.bounds.epoch != self._epoch:
+                self._doubt = True
+                self._wake.set()
+                return
+            if run.bounds.earliest > followed.last:
+                followed.reset("expired", run.bounds)
+            followed.deliver(run.records)
+            if followed.is_at(run.bounds.latest):
+                followed.sure = True
+                return
+            if followed.last == after:
+                if self._fault is not None or asyncio.get_running_loop().time() > patient_until:
+                    # No read finds what was pushed: it was lost, or the replica is gone.
+                    self._behind.add(name)
+                    self._doubt = True
+                    return
+                await asyncio.sleep(BEHIND)
+
+
+class PushedLog(CheckedLog):
+    """An event log on a server that remembers keys for a time and pushes what is appended.
+
+    Attributes:
+        closed: further use raises UsageError.
+        topics_per_request: topics whose state one request asks for.
+        trims_at_once: topics that are trimmed at the same time.
+    """
+
+    closed = False
+    topics_per_request: int
+    trims_at_once: int
+
+    def __init__(self, keys_kept: timedelta, max_batch: int) -> None:
+        if keys_kept < timedelta(seconds=1):
+            raise UsageError(f"keys_kept={keys_kept}: a retry needs at least a second")
+        self.capabilities = Capabilities(
+            durable=True,
+            multi_process=True,
+            transactional=False,
+            trim_by_size=True,
+            max_batch=max_batch,
+            keys_kept=keys_kept,
+        )
+        self._reader = PushReader(self)
+
+    async def follow(self, topic: str, follower: Follower) -> Bounds:
+        check_topic(topic)
+        if self.closed:
+            raise UsageError(f"{self.name} is closed")
+        return await self._reader.follow(topic, follower)
+
+    async def unfollow(self, topic: str, follower: Follower) -> None:
+        self._reader.unfollow(topic, follower)
+
+    async def close(self) -> None:
+        self.closed = True
+        await self._reader.close()
+
+    async def states(self, topics: Sequence[str]) -> States:
+        """The state of the log and of these topics, not older than this call."""
+        states = await self._states(topics[: self.topics_per_request])
+        found = dict(states.topics)
+        for start in range(self.topics_per_request, len(topics), self.topics_per_request):
+            more = await self._states(topics[start : start + self.topics_per_request])
+            if more.epoch != states.epoch:
+                raise SourceUnavailableError(self.name, "it was wiped just now")
+            states = more
+            found.update(more.topics)
+        return States(states.epoch, states.head, found)
+
+    async def _bounds(self, topic: str) -> Bounds:
+        return (await self._states([topic])).topics[topic]
+
+    async def _trim(self, topic: str | None, keep: Retention) -> int:
+        if topic is not None:
+            return await self._trim_topic(topic, keep)
+        names = await self._topics_to_trim(keep)
+        removed = 0
+        for start in range(0, len(names), self.trims_at_once):
+            part = names[start : start + self.trims_at_once]
+            removed += sum(await asyncio.gather(*(self._trim_topic(name, keep) for name in part)))
+        return removed
+
+    @abstractmethod
+    async def listen(self, reader: PushReader) -> Subscriptions:
+        """Open a connection whose pushes the reader receives, without subscriptions."""
+
+    @abstractmethod
+    async def begin_anew(self, epoch: str) -> None:
+        """Replace this epoch by another one, unless another process has done so already."""
+
+    @abstractmethod
+    async def _states(self, topics: Sequence[str]) -> States:
+        """The state of the log and of so many topics as one request asks for."""
+
+    @abstractmethod
+    async def _topics_to_trim(self, keep: Retention) -> Sequence[str]:
+        """The topics that may have something to remove."""
+
+    @abstractmethod
+    async def _trim_topic(self, topic: str, keep: Retention) -> int: ...

@@ -1,0 +1,245 @@
+"""The values of an event log, and the checks that all engines share.
+
+Bad input is refused before an engine sees it, so that every engine refuses the same.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from headwater.errors import UsageError
+
+# Redis, NATS and most proxies carry 1 MiB without tuning; a bigger event belongs in a file store.
+MAX_EVENT_BYTES = 1024 * 1024
+
+# Characters that need no escape in a URL's path, a Redis key or a log line.
+_TOPIC = re.compile(r"[0-9A-Za-z._:/@-]{1,200}")
+# Printable ASCII: a key travels in a header on some engines.
+_KEY = re.compile(r"[!-~]{1,200}")
+# At most 20 digits: engines count in 64 bits.
+_OFFSET = re.compile(r"(?:0|[1-9][0-9]{0,19})(?:-(?:0|[1-9][0-9]{0,19}))?")
+
+
+class Offset(tuple[int, ...]):
+    """A record's place in its topic: one number, or two as in ``1718000000000-0``.
+
+    Offsets of one topic are totally ordered and compare with ``<``. They may have gaps; only the
+    engine knows what they count. ``str()`` gives the text, ``Offset.parse`` reads it.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, *numbers: int) -> Offset:
+        """``Offset.of(7)``, ``Offset.of(1718000000000, 0)``."""
+        return cls(numbers)
+
+    @classmethod
+    def parse(cls, text: str) -> Offset:
+        """Read what ``str()`` gave. Raises UsageError for anything else, also for ``007``."""
+        if not _OFFSET.fullmatch(text):
+            raise UsageError(f"{text[:80]!a} is not the text of an offset")
+        return cls(int(number) for number in text.split("-"))
+
+    def next(self) -> Offset:
+        """The lowest offset above this one. There need not be a record at it."""
+        return Offset((*self[:-1], self[-1] + 1))
+
+    def __str__(self) -> str:
+        return "-".join(map(str, self))
+
+    def __repr__(self) -> str:
+        return f"Offset({self})"
+
+
+START = Offset.of(0)
+"""Before the first record, on every engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One event as the log keeps it.
+
+    Attributes:
+        topic: the topic's name.
+        offset: its place in the topic.
+        at: when it was appended, UTC, by the clock of the process that appended it; on Redis, to
+            the millisecond, by the server's.
+        data: the event, a JSON object.
+        key: the idempotency key of the append that brought it, or None.
+    """
+
+    topic: str
+    offset: Offset
+    at: datetime
+    data: Mapping[str, Any]
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a topic holds.
+
+    An offset can be resumed at if, and only if, ``earliest <= offset <= latest``.
+
+    Attributes:
+        epoch: one life of the log's storage, 1 to 40 letters and digits.
+        earliest: reading after it gives all that is kept: the highest offset ever trimmed, or
+            ``START``.
+        latest: the highest offset ever given out, whether or not it is still kept, or ``START``.
+    """
+
+    epoch: str
+    earliest: Offset
+    latest: Offset
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Records of one topic that follow each other, oldest first, and its bounds at that moment."""
+
+    records: Sequence[Record]
+    bounds: Bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of a topic is kept; None: no limit of that kind. Raises UsageError below 0.
+
+    Attributes:
+        max_age: by the records' ``at``.
+        max_count: records.
+        max_bytes: of the events' JSON in UTF-8.
+    """
+
+    max_age: timedelta | None = None
+    max_count: int | None = None
+    max_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_age is not None and self.max_age < timedelta(0):
+            raise UsageError(f"max_age={self.max_age}: it cannot be negative")
+        for name in ("max_count", "max_bytes"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 0:
+                raise UsageError(f"{name}={limit}: it cannot be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do beyond what all of them do.
+
+    Attributes:
+        durable: what was appended outlives the process, also after ``kill -9``.
+        multi_process: several processes may append to and follow the same log.
+        transactional: ``append`` can join the caller's own SQL transaction.
+        trim_by_size: ``trim`` takes ``max_bytes``.
+        max_batch: the most events that one ``append`` takes.
+        keys_kept: how long a key is remembered; None: as long as its records are kept.
+    """
+
+    durable: bool
+    multi_process: bool
+    transactional: bool
+    trim_by_size: bool
+    max_batch: int = 10_000
+    keys_kept: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event that passed the checks.
+
+    Attributes:
+        text: its JSON, without needless spaces.
+        size: bytes of ``text`` in UTF-8.
+        data: what ``text`` says: a copy that the caller cannot change any more.
+    """
+
+    text: str
+    size: int
+    data: Mapping[str, Any]
+
+
+def check_topic(topic: str) -> str:
+    """The name itself. Raises UsageError."""
+    if not isinstance(topic, str) or not _TOPIC.fullmatch(topic):
+        raise UsageError(
+            f"topic {_shown(topic)}: a topic's name has 1 to 200 characters of "
+            "0-9 A-Z a-z . _ : / @ -"
+        )
+    return topic
+
+
+def check_key(key: str | None) -> str | None:
+    """The key itself. Raises UsageError."""
+    if key is not None and (not isinstance(key, str) or not _KEY.fullmatch(key)):
+        raise UsageError(
+            f"key {_shown(key)}: an idempotency key has 1 to 200 printable ASCII characters, "
+            "none of them a space"
+        )
+    return key
+
+
+def encode_all(
+    data: Mapping[str, Any] | Iterable[Mapping[str, Any]], max_bytes: int, max_batch: int
+) -> list[Event]:
+    """Check one event or many. Raises UsageError that names the first that cannot be appended."""
+    if isinstance(data, Mapping):
+        return [encode(data, max_bytes)]
+    if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
+        raise UsageError(f"an event is a JSON object, not {type(data).__name__}")
+    events: list[Event] = []
+    for index, one in enumerate(data):
+        if index >= max_batch:
+            raise UsageError(f"one append takes at most {max_batch} events")
+        events.append(encode(one, max_bytes, f"event {index}"))
+    return events
+
+
+def encode(data: Mapping[str, Any], max_bytes: int = MAX_EVENT_BYTES, what: str = "event") -> Event:
+    """Check one event and write it as JSON. Raises UsageError, in which ``what`` names it."""
+    if not isinstance(data, Mapping):
+        raise UsageError(f"{what}: an event is a JSON object, not {type(data).__name__}")
+    plain = data if isinstance(data, dict) else dict(data)
+    try:
+        text = json.dumps(plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        size = len(text.encode())
+        copy = json.loads(text)
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{what}: a lone surrogate cannot be stored as UTF-8") from error
+    except RecursionError as error:
+        raise UsageError(f"{what}: it is nested too deeply") from error
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{what}: not JSON: {error}") from error
+    if size > max_bytes:
+        raise UsageError(f"{what}: {size} bytes of JSON, and at most {max_bytes} are allowed")
+    # json.dumps turns the key 1 into "1" silently; what is read must be what was appended.
+    if copy != plain and (name := _odd_name(plain)) is not None:
+        raise UsageError(f"{what}: the names of a JSON object are strings, not {name!r}")
+    return Event(text, size, copy)
+
+
+def _odd_name(value: object) -> object | None:
+    """The first name, at any depth, that is no string."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if not isinstance(name, str):
+                return repr(name) if name is None else name
+            if (found := _odd_name(inner)) is not None:
+                return found
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            if (found := _odd_name(inner)) is not None:
+                return found
+    return None
+
+
+def _shown(value: object) -> str:
+    shown = ascii(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."

@@ -1,0 +1,226 @@
+"""The one connection of a process to NATS, for requests and for pushes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from headwater.errors import SourceUnavailableError, UsageError
+
+NAME = "event log (nats)"
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+# Seconds for an answer, or for a connection to be made.
+PATIENCE = 5.0
+# The server that the log needs: batches that are stored as a whole came with it.
+NEEDED = (2, 12)
+
+_FAULTS = (nats.errors.Error, OSError, TimeoutError)
+
+
+def unavailable(error: BaseException, doing: str = "") -> SourceUnavailableError:
+    """The error for callers. Holds no address, which might hold a password."""
+    if isinstance(error, TimeoutError):  # the driver's own is one too
+        said = f"no answer within {PATIENCE:g} s"
+    elif isinstance(error, nats.errors.NoRespondersError):
+        said = "JetStream does not answer"
+    else:
+        said = str(error).removeprefix("nats: ") or type(error).__name__
+    return SourceUnavailableError(NAME, doing + said)
+
+
+class Tap(asyncio.Future[Msg]):
+    """Receives every message of any number of subscriptions, without a task or queue for each.
+
+    The driver gives a subscription's messages to its future. This future is never done.
+    """
+
+    def __init__(self, receive: Callable[[Msg], None]) -> None:
+        super().__init__(loop=asyncio.get_running_loop())
+        self._receive = receive
+
+    def set_result(self, result: Msg, /) -> None:
+        """Called by the driver for each message."""
+        try:
+            self._receive(result)
+        except Exception:
+            _log.exception("%s: a message could not be read", NAME)
+
+
+class _Answer:
+    """An answer of one message, or of several up to one that has a status."""
+
+    __slots__ = ("done", "many", "messages")
+
+    def __init__(self, *, many: bool) -> None:
+        self.many = many
+        self.messages: list[Msg] = []
+        self.done: asyncio.Future[list[Msg]] = asyncio.get_running_loop().create_future()
+
+    def receive(self, message: Msg) -> None:
+        self.messages.append(message)
+        if self.done.done() or (self.many and "Status" not in (message.headers or {})):
+            return
+        if (message.headers or {}).get("Status") == "503":
+            self.done.set_exception(nats.errors.NoRespondersError())
+        else:
+            self.done.set_result(self.messages)
+
+
+class Life:
+    """One connection, which never reconnects: ``Link`` opens a new one.
+
+    Attributes:
+        client: the driver's connection.
+        listeners: called with the reason when the connection has ended.
+    """
+
+    def __init__(self) -> None:
+        self.client = Client()
+        self.listeners: list[Callable[[Exception], None]] = []
+        self._answers: dict[str, _Answer] = {}
+        self._tokens = itertools.count()
+        self._inbox = ""
+        self._fault: Exception = nats.errors.ConnectionClosedError()
+
+    async def open(self, servers: Sequence[str], options: Mapping[str, Any]) -> None:
+        """Connect to the first of the servers that answers."""
+        await self.client.connect(
+            servers=list(servers),
+            name="headwater",
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
+            connect_timeout=int(PATIENCE),
+            error_cb=self._failed,
+            closed_cb=self._closed,
+            **options,
+        )
+        self._inbox = self.client.new_inbox()
+        await self.client.subscribe(f"{self._inbox}.*", future=Tap(self._answered))
+
+    async def ask(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str] | None = None,
+        *,
+        many: bool = False,
+    ) -> list[Msg]:
+        """The answer, at least one message. With ``many`` the last one has a status."""
+        token = str(next(self._tokens))
+        answer = self._answers[token] = _Answer(many=many)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.client.publish(
+                    subject,
+                    payload,
+                    reply=f"{self._inbox}.{token}",
+                    headers=None if headers is None else dict(headers),
+                )
+                return await answer.done
+        finally:
+            del self._answers[token]
+
+    async def close(self) -> None:
+        """Disconnect."""
+        # Some versions of the driver fail on a connection that was never made.
+        with suppress(*_FAULTS, AttributeError):
+            await self.client.close()
+
+    def _answered(self, message: Msg) -> None:
+        answer = self._answers.get(message.subject.rpartition(".")[2])
+        if answer is not None:
+            answer.receive(message)
+
+    async def _failed(self, error: Exception) -> None:
+        self._fault = error
+        _log.debug("%s: %r", NAME, error)
+
+    async def _closed(self) -> None:
+        for answer in self._answers.values():
+            if not answer.done.done():
+                answer.done.set_exception(nats.errors.ConnectionClosedError())
+        for listener in tuple(self.listeners):
+            listener(unavailable(self._fault))
+
+
+class Link:
+    """Connects at the first use, and anew when the connection is gone.
+
+    Args:
+        servers: ``nats://host:4222`` and the like; the first that answers is used.
+        options: for ``connect`` of the driver: ``token``, ``tls``, ``user_credentials`` and so on.
+    """
+
+    def __init__(self, servers: Sequence[str], options: Mapping[str, Any]) -> None:
+        self._servers = servers
+        self._options = options
+        self._life: Life | None = None
+        self._opening = asyncio.Lock()
+        self.closed = False
+
+    async def life(self) -> Life:
+        """The present connection. Raises SourceUnavailableError."""
+        if self.closed:
+            raise UsageError(f"{NAME} is closed")
+        life = self._life
+        if life is not None and not life.client.is_closed:
+            return life
+        async with self._opening:
+            if self._life is None or self._life.client.is_closed:
+                self._life = await self._open()
+            return self._life
+
+    async def run(self, work: Callable[[Life], Awaitable[_T]], *, again: bool = True) -> _T:
+        """Work on the connection; on a new one if it broke and the work may be done ``again``.
+
+        Raises SourceUnavailableError. NoRespondersError passes through: then nothing was done, and
+        the caller looks for the stream.
+        """
+        doing = "" if again else "whether it was done is not known: "
+        while True:
+            life = await self.life()
+            try:
+                return await work(life)
+            except nats.errors.NoRespondersError:
+                raise
+            except _FAULTS as error:
+                if not again or not life.client.is_closed:
+                    raise unavailable(error, doing) from error
+                again = False
+
+    async def close(self) -> None:
+        """Disconnect. Idempotent."""
+        self.closed = True
+        async with self._opening:
+            if self._life is not None:
+                await self._life.close()
+
+    async def _open(self) -> Life:
+        life = Life()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await life.open(self._servers, self._options)
+        except BaseException as error:
+            await life.close()
+            if isinstance(error, nats.errors.NoServersError):
+                raise unavailable(life.client.last_error or error) from error
+            if isinstance(error, _FAULTS):
+                raise unavailable(error) from error
+            raise
+        version = life.client.connected_server_version
+        if (version.major, version.minor) < NEEDED:
+            await life.close()
+            raise UsageError(f"{NAME}: NATS 2.12 or newer is needed, and this is {version}")
+        return life

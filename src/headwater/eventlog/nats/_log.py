@@ -1,0 +1,230 @@
+"""``NatsLog``: an event log in NATS JetStream, and opening one.
+
+The server publishes each stored event again, with one subscription for each followed topic.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error
+
+from headwater.errors import UsageError
+from headwater.eventlog._interface import EventLog
+from headwater.eventlog._pushed import Push, PushedLog, PushReader, States, Subscriptions
+from headwater.eventlog._record import Bounds, Event, Offset, Record, Retention, Run
+from headwater.eventlog.nats._connection import NAME, PATIENCE, Life, Link, Tap, unavailable
+from headwater.eventlog.nats._pages import Pages, Trimmer
+from headwater.eventlog.nats._stream import Stream, record_of
+from headwater.eventlog.nats._writer import BATCH_BYTES, MAX_BATCH, NatsWriter
+
+# Subscriptions between two flushes, so that the server's buffer for this client does not fill.
+CHUNK = 1000
+
+
+class NatsSubscriptions:
+    """The subscriptions on the log's own connection. See ``Subscriptions``."""
+
+    def __init__(self, life: Life, stream: Stream, reader: PushReader) -> None:
+        self._life = life
+        self._stream = stream
+        self._reader = reader
+        self._tap = Tap(self._receive)
+        self._subscriptions: dict[str, Subscription] = {}
+        life.listeners.append(reader.lost)
+
+    async def subscribe(self, topics: Sequence[str]) -> None:
+        """As Subscriptions."""
+        try:
+            for start in range(0, len(topics), CHUNK):
+                for topic in topics[start : start + CHUNK]:
+                    if topic not in self._subscriptions:
+                        self._subscriptions[topic] = await self._life.client.subscribe(
+                            self._stream.subject("n", topic), future=self._tap
+                        )
+                await self._life.client.flush(int(PATIENCE))
+        except (Error, OSError, TimeoutError) as error:
+            raise unavailable(error) from error
+
+    async def unsubscribe(self, topics: Sequence[str]) -> None:
+        """As Subscriptions."""
+        try:
+            for topic in topics:
+                subscription = self._subscriptions.pop(topic, None)
+                if subscription is not None:
+                    await subscription.unsubscribe()
+        except (Error, OSError, TimeoutError) as error:
+            raise unavailable(error) from error
+
+    async def ping(self) -> None:
+        """As Subscriptions."""
+        try:
+            await self._life.client.flush(int(PATIENCE))
+        except (Error, OSError, TimeoutError) as error:
+            # Silent for too long: close it, for requests too.
+            await self._life.close()
+            raise unavailable(error) from error
+
+    async def close(self) -> None:
+        """As Subscriptions. The connection itself stays open: it is the log's."""
+        if self._reader.lost in self._life.listeners:
+            self._life.listeners.remove(self._reader.lost)
+        if not self._life.client.is_closed:
+            await self.unsubscribe(list(self._subscriptions))
+
+    def _receive(self, message: Msg) -> None:
+        headers = message.headers or {}
+        topic = self._stream.topic(message.subject)
+        if topic in self._subscriptions:
+            record = record_of(topic, message)
+            before = Offset.of(int(headers.get("Nats-Last-Sequence", 0)))
+            push = Push(topic, before, record.offset, [record], record.offset[0])
+            self._reader.receive(push)
+
+
+# A server's default bound is 1 MiB for a message with its headers.
+HEADERS_BYTES = 4096
+# The server's largest sequence.
+_LAST = 2**64 - 1
+
+_NAME = re.compile(r"[0-9A-Za-z_-]{1,50}")
+
+
+class NatsLog(PushedLog):
+    """An event log in a stream of NATS JetStream.
+
+    A process opens one connection, for its requests and for pushes. A batch with a key takes one
+    event less than ``capabilities.max_batch``.
+
+    Args:
+        servers: ``nats://host:4222`` and the like. The log uses the first that answers.
+        stream: the stream's name, with which its subjects begin. Created where it is missing.
+        replicas: servers of a cluster that each keep the stream, for one that is created.
+        keys_kept: how long the log remembers an append's key: the longest that any process asked
+            for. The server keeps each in memory, and reads so much of the stream when it starts.
+        max_event_bytes: of one event's JSON; less where the server takes less.
+        options: for ``nats.connect``, such as ``user_credentials`` or ``tls``.
+    """
+
+    name = NAME
+    max_append_bytes = BATCH_BYTES
+    # The answer about a topic has its last event.
+    topics_per_request = 100
+    trims_at_once = 20
+
+    def __init__(
+        self,
+        servers: str | Sequence[str],
+        *,
+        stream: str = "headwater",
+        replicas: int = 1,
+        keys_kept: timedelta = timedelta(hours=1),
+        max_event_bytes: int = EventLog.max_event_bytes - HEADERS_BYTES,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not _NAME.fullmatch(stream):
+            raise UsageError(f"stream {stream[:60]!a}: 1 to 50 characters of 0-9 A-Z a-z _ -")
+        super().__init__(keys_kept, MAX_BATCH)
+        self.max_event_bytes = max_event_bytes
+        self._link = Link([servers] if isinstance(servers, str) else servers, options or {})
+        self._stream = Stream(self._link, stream, replicas, keys_kept)
+        self._pages = Pages(self._stream)
+        self._trimmer = Trimmer(self._stream, self._pages)
+        self._writer = NatsWriter(self._stream, self._pages)
+
+    async def start(self) -> None:
+        await self._stream.ready()
+        self.capabilities = replace(self.capabilities, keys_kept=self._stream.keys_kept)
+        life = await self._link.life()
+        self.max_event_bytes = min(self.max_event_bytes, life.client.max_payload - HEADERS_BYTES)
+
+    async def _append(
+        self,
+        topic: str,
+        events: Sequence[Event],
+        key: str | None,
+        connection: Any,  # noqa: ARG002
+    ) -> list[Record]:
+        # The memory of a key is a message of its own.
+        if key is not None and len(events) == MAX_BATCH:
+            raise UsageError(f"one append with a key takes at most {MAX_BATCH - 1} events")
+        return await self._writer.append(topic, events, key)
+
+    async def _read(self, topic: str, after: Offset, limit: int) -> Run:
+        subject = self._stream.subject("t", topic)
+        number = min(after[0], _LAST)
+        messages = await self._pages.after(subject, number, limit)
+        records = [record_of(topic, one) for one in messages]
+        # The bounds are read afterwards, so that a trim in between is noticed. Events that were
+        # appended in between are not in the records, so the bounds leave them out too.
+        bounds = await self._bounds(topic)
+        seen = records[-1].offset if records else after
+        if len(records) < limit and seen < bounds.latest:
+            bounds = Bounds(bounds.epoch, bounds.earliest, max(seen, bounds.earliest))
+        return Run(records, bounds)
+
+    async def _latest(self, topic: str, limit: int, before: Offset | None) -> Run:
+        bounds = await self._bounds(topic)
+        head = bounds.latest[0] + 1
+        below = head if before is None else min(head, before[0])
+        subject = self._stream.subject("t", topic)
+        messages = await self._pages.newest(subject, below, limit, at_end=below == head)
+        return Run([record_of(topic, one) for one in messages], bounds)
+
+    async def _topics_to_trim(self, keep: Retention) -> Sequence[str]:
+        return await self._trimmer.topics(keep)
+
+    async def _trim_topic(self, topic: str, keep: Retention) -> int:
+        return await self._trimmer.trim(topic, keep)
+
+    async def close(self) -> None:
+        await super().close()
+        await self._link.close()
+
+    async def listen(self, reader: PushReader) -> Subscriptions:
+        """As PushedLog."""
+        return NatsSubscriptions(await self._link.life(), self._stream, reader)
+
+    async def _states(self, topics: Sequence[str]) -> States:
+        return await self._stream.states(topics)
+
+    async def begin_anew(self, epoch: str) -> None:
+        """As PushedLog."""
+        await self._stream.begin_anew(epoch)
+
+
+def open_nats(url: str) -> NatsLog:
+    """The log at ``nats://[user:password@]host[:port][,host…]``; ``tls://`` for TLS.
+
+    Options: ``stream``, ``replicas``, ``keys_kept`` in seconds, ``credentials``: a file.
+    """
+    scheme, place, path, query, _ = urlsplit(url)
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    stream, credentials = given.pop("stream", "headwater"), given.pop("credentials", None)
+    replicas, kept = given.pop("replicas", "1"), given.pop("keys_kept", "3600")
+    if given or path not in {"", "/"} or not place:
+        raise UsageError(
+            "event log nats://: give an address such as nats://host:4222, and as options only "
+            "stream, replicas, keys_kept and credentials"
+        )
+    if not replicas.isdigit() or not kept.isdigit():
+        raise UsageError("event log nats://: replicas and keys_kept are numbers")
+    user, at, _ = place.split(",")[0].rpartition("@")
+    servers = [
+        f"{scheme.lower()}://{host if '@' in host else user + at + host}"
+        for host in place.split(",")
+    ]
+    return NatsLog(
+        servers,
+        stream=stream,
+        replicas=int(replicas),
+        keys_kept=timedelta(seconds=int(kept)),
+        options={} if credentials is None else {"user_credentials": credentials},
+    )

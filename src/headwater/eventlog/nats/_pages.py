@@ -1,0 +1,230 @@
+"""Reading one topic's records among those of all topics in a stream, and trimming it.
+
+JetStream reads forwards only, and says with each message how many of its subject follow it. So the
+newest N are found by a search for the message where they begin.
+
+A trim stores the highest sequence to be trimmed before it removes anything, so that a reader that
+finds a gap finds the reason too. After an interruption in between a later trim removes the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+
+from nats.aio.msg import Msg
+
+from headwater.eventlog._record import Retention
+from headwater.eventlog.nats._stream import WRONG_SEQUENCE, ApiError, Stream, sequence_of
+
+# So many records too many are read rather than searching on for where they begin.
+SLACK = 20
+# Records per request.
+MOST = 500
+_LAST = 2**64 - 1
+
+
+class Pages:
+    """Reads of a stream's subjects. Raises SourceUnavailableError."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    async def after(self, subject: str, sequence: int, count: int) -> list[Msg]:
+        """The first messages of a subject after a sequence, as many as there are up to count."""
+        found: list[Msg] = []
+        while len(found) < count and sequence < _LAST:
+            request = {
+                "seq": sequence + 1,
+                "next_by_subj": subject,
+                "batch": min(count - len(found), MOST),
+            }
+            *messages, _ = await self._stream.get(request)
+            found += messages
+            # The server ends an answer early that grows too large.
+            if not messages or not _behind(messages[-1]):
+                break
+            sequence = sequence_of(messages[-1])
+        return found
+
+    async def between(
+        self, subject: str, sequence: int, below: int, likely: int = MOST
+    ) -> AsyncIterator[Msg]:
+        """Every message of a subject after a sequence and below another one, oldest first."""
+        while messages := await self.after(subject, sequence, min(likely, MOST)):
+            for message in messages:
+                sequence = sequence_of(message)
+                if sequence >= below:
+                    return
+                yield message
+
+    async def since(self, subject: str, moment: datetime) -> int | None:
+        """The sequence of the first message that was stored at a moment or later."""
+        text = moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        messages = await self._stream.get({"start_time": text, "next_by_subj": subject, "batch": 1})
+        return sequence_of(messages[0]) if len(messages) > 1 else None
+
+    async def newest(
+        self, subject: str, below: int, count: int, *, at_end: bool = False
+    ) -> list[Msg]:
+        """The newest messages of a subject below a sequence, oldest first.
+
+        With ``at_end`` there was nothing from ``below`` on a moment ago, which saves a request.
+        """
+        found: list[Msg] = []
+        # What is appended meanwhile counts as if it were below: then search further back.
+        for more in (0, SLACK, 200 * SLACK):
+            beyond = 0 if at_end else (await self._first_from(subject, below))[1]
+            first, behind = await self._first_from(subject, 1)
+            if behind <= beyond:
+                return []
+            start, behind = await self._begin(subject, first, below, behind, beyond, count + more)
+            likely = behind - beyond + 1
+            found = [one async for one in self.between(subject, start - 1, below, likely)]
+            if len(found) >= count or start == first:
+                break
+        return found[-count:]
+
+    async def boundary(self, subject: str, below: int, count: int) -> int:
+        """The sequence of the oldest of the newest ``count``; 0 if there are no more than that."""
+        first, behind = await self._first_from(subject, 1)
+        if behind <= count:
+            return 0
+        start, behind = await self._begin(subject, first, below, behind, 0, count)
+        messages = await self.after(subject, start - 1, behind - count + 1)
+        return sequence_of(messages[-1]) if messages else 0
+
+    async def _begin(
+        self, subject: str, first: int, below: int, behind: int, beyond: int, count: int
+    ) -> tuple[int, int]:
+        """A sequence from which there are ``count`` messages up to ``below``, or a few more.
+
+        ``behind`` are the messages from ``first`` on, ``beyond`` those from ``below`` on. Returns
+        the sequence and the messages from it on.
+        """
+        low, high, fewer = first, below, beyond
+        halve = False
+        while behind - beyond > count + SLACK and high - low > 1:
+            if halve:
+                guess = (low + high) // 2
+            else:
+                # As if they were spread evenly, and somewhat further back.
+                share = (count + SLACK / 2 - (fewer - beyond)) / (behind - fewer)
+                guess = high - int((high - low) * share)
+            halve = not halve
+            guess = min(max(guess, low + 1), high - 1)
+            found, left = await self._first_from(subject, guess)
+            if left - beyond >= count:
+                low, behind = found, left
+            else:
+                high, fewer = guess, left
+        return low, behind
+
+    async def _first_from(self, subject: str, sequence: int) -> tuple[int, int]:
+        """The first message at a sequence or later, and how many there are from it on."""
+        messages = await self.after(subject, sequence - 1, 1)
+        if not messages:
+            return sequence, 0
+        return sequence_of(messages[0]), _behind(messages[0]) + 1
+
+
+def _behind(message: Msg) -> int:
+    return int((message.headers or {}).get("Nats-Num-Pending", 0))
+
+
+_DAWN = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Trimmer:
+    """Removes the oldest events. Raises SourceUnavailableError."""
+
+    def __init__(self, stream: Stream, pages: Pages) -> None:
+        self._stream = stream
+        self._pages = pages
+
+    async def topics(self, keep: Retention) -> Sequence[str]:
+        """The topics that may have something to remove."""
+        only_count = keep.max_age is None and keep.max_bytes is None
+        return [
+            name
+            for name, count in (await self._counts()).items()
+            if not only_count or keep.max_count is None or count > keep.max_count
+        ]
+
+    async def _counts(self) -> dict[str, int]:
+        """How many events each topic has."""
+        await self._stream.ready()
+        counts: dict[str, int] = {}
+        while True:
+            info = await self._stream.call(
+                "INFO", {"subjects_filter": f"{self._stream.name}.t.*", "offset": len(counts)}
+            )
+            subjects = info["state"].get("subjects") or {}
+            counts |= {self._stream.topic(one): count for one, count in subjects.items()}
+            if not subjects or len(counts) >= info.get("total", 0):
+                return counts
+
+    async def trim(self, topic: str, keep: Retention) -> int:
+        """Trim a topic. Returns how many events were removed."""
+        subject = self._stream.subject("t", topic)
+        bounds = (await self._stream.states([topic])).topics[topic]
+        below = bounds.latest[0] + 1
+        cut = await self._cut_of(subject, below, keep)
+        if cut <= bounds.earliest[0] + 1:
+            return 0
+        going = await self._pages.newest(subject, cut, 1)
+        if not going:
+            return 0
+        highest = sequence_of(going[0])
+        await self._remember(topic, highest)
+        answer = await self._stream.call("PURGE", {"filter": subject, "seq": highest + 1})
+        return int(answer.get("purged", 0))
+
+    async def _cut_of(self, subject: str, below: int, keep: Retention) -> int:
+        """The sequence from which everything stays, by the strictest of the limits."""
+        cut = 0
+        if keep.max_count is not None:
+            if keep.max_count == 0:
+                cut = below
+            else:
+                cut = await self._pages.boundary(subject, below, keep.max_count)
+        if keep.max_age is not None:
+            try:
+                oldest = max(datetime.now(UTC) - keep.max_age, _DAWN)
+            except OverflowError:
+                oldest = _DAWN
+            first = await self._pages.since(subject, oldest)
+            cut = max(cut, below if first is None else min(first, below))
+        if keep.max_bytes is not None:
+            sizes = [
+                (sequence_of(one), len(one.data))
+                async for one in self._pages.between(subject, 0, below)
+            ]
+            left = keep.max_bytes
+            for sequence, size in reversed(sizes):
+                left -= size
+                if left < 0:
+                    cut = max(cut, sequence + 1)
+                    break
+        return cut
+
+    async def _remember(self, topic: str, highest: int) -> None:
+        """Store the highest sequence trimmed, unless a higher one is stored."""
+        subject = self._stream.subject("s", topic)
+        while True:
+            stored = await self._stream.last(subject)
+            if stored is not None and int(stored.data) >= highest:
+                return
+            headers = {
+                "Nats-Rollup": "sub",
+                "Nats-Expected-Last-Subject-Sequence": str(
+                    0 if stored is None else sequence_of(stored)
+                ),
+            }
+            try:
+                await self._stream.publish(subject, str(highest).encode(), headers)
+            except ApiError as error:
+                if error.code != WRONG_SEQUENCE:
+                    raise
+            else:
+                return

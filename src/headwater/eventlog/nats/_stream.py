@@ -1,0 +1,276 @@
+"""The JetStream stream under a log: its settings, its life, and direct reads of it.
+
+One stream, ``S`` (``headwater`` by default), holds all topics:
+
+- ``S.t.TOPIC``  the events; the payload is the JSON
+- ``S.s.TOPIC``  one message: the highest sequence that was trimmed
+- ``S.k.HASH``   one message that expires: how many events came with a key; they are just before it
+- ``S.epoch``    one message: the log's epoch
+
+The server publishes each event again at ``S.n.TOPIC`` once it is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import nats.errors
+from nats.aio.msg import Msg
+
+from headwater.errors import SourceUnavailableError, UsageError
+from headwater.eventlog._pushed import States
+from headwater.eventlog._record import Bounds, Offset, Record
+from headwater.eventlog.nats._connection import NAME, Link
+
+AT, KEY = "Headwater-At", "Headwater-Key"
+
+NO_STREAM, NAME_TAKEN, WRONG_SEQUENCE = 10059, 10058, 10071
+# Seconds that a replica may lag behind its leader, and between two requests to it.
+LAG, RETRY = 3.0, 0.02
+
+_DAWN = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class ApiError(SourceUnavailableError):
+    """JetStream refused a request.
+
+    Attributes:
+        code: JetStream's number of the reason.
+    """
+
+    def __init__(self, source: str, detail: str, code: int = 0) -> None:
+        super().__init__(source, detail)
+        self.code = code
+
+
+class Stream:
+    """The stream of one log. Raises SourceUnavailableError.
+
+    Attributes:
+        replicas: how many servers keep the stream; used where it is created.
+        keys_kept: the window for duplicates: the longest that any process asked for.
+    """
+
+    def __init__(self, link: Link, name: str, replicas: int, keys_kept: timedelta) -> None:
+        self.link = link
+        self.name = name
+        self.replicas = replicas
+        self.keys_kept = keys_kept
+        self._ready = False
+
+    def subject(self, kind: str, topic: str) -> str:
+        """The subject of a topic. A dot would end the token, and ``=`` is in no topic's name."""
+        return f"{self.name}.{kind}.{topic.replace('.', '=')}"
+
+    def topic(self, subject: str) -> str:
+        """The topic of a subject."""
+        return subject.split(".", 2)[2].replace("=", ".")
+
+    async def call(self, verb: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Call JetStream's API for the stream. Raises ApiError."""
+        payload = b"" if body is None else json.dumps(body).encode()
+        subject = f"$JS.API.STREAM.{verb}.{self.name}"
+        try:
+            (answer,) = await self.link.run(lambda life: life.ask(subject, payload))
+        except nats.errors.NoRespondersError as error:
+            raise SourceUnavailableError(NAME, "JetStream is not enabled, or away") from error
+        return answer_of(answer)
+
+    async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> int:
+        """Store one message that may be stored twice. Returns its sequence."""
+        (answer,) = await self.link.run(lambda life: life.ask(subject, payload, headers))
+        return int(answer_of(answer)["seq"])
+
+    async def ready(self) -> None:
+        """Create what is missing."""
+        if not self._ready:
+            await self._open()
+            self._ready = True
+
+    def forget(self) -> None:
+        """The stream was not there: look for it before the next use."""
+        self._ready = False
+
+    async def get(self, request: Mapping[str, Any]) -> list[Msg]:
+        """Read stored messages; the last one of the answer has the status and no message."""
+        payload = json.dumps(request).encode()
+        subject = f"$JS.API.DIRECT.GET.{self.name}"
+        for attempt in (1, 2):
+            await self.ready()
+            try:
+                return await self.link.run(lambda life: life.ask(subject, payload, many=True))
+            except nats.errors.NoRespondersError as error:
+                self.forget()
+                if attempt == 2:
+                    raise SourceUnavailableError(NAME, "its stream is not there") from error
+        raise AssertionError
+
+    async def states(self, topics: Sequence[str]) -> States:
+        """The state of the log and of a few topics, at one moment."""
+        epoch, head, last = await self._last_of(topics)
+        found: dict[str, Bounds] = {}
+        for topic in topics:
+            trimmed = int(last[one].data) if (one := self.subject("s", topic)) in last else 0
+            event = last.get(self.subject("t", topic))
+            latest = max(trimmed, sequence_of(event) if event is not None else 0)
+            found[topic] = Bounds(epoch, Offset.of(trimmed), Offset.of(latest))
+        return States(epoch, head, found)
+
+    async def last(self, subject: str) -> Msg | None:
+        """The last message of a subject."""
+        messages = await self.get({"multi_last": [subject], "batch": 1})
+        return messages[0] if len(messages) > 1 else None
+
+    async def begin_anew(self, epoch: str) -> None:
+        """Replace this epoch by another one, unless another process has done so already."""
+        own = f"{self.name}.epoch"
+        stored = await self.last(own)
+        if stored is None or stored.data.decode() != epoch:
+            return
+        headers = {
+            "Nats-Rollup": "sub",
+            "Nats-Expected-Last-Subject-Sequence": str(sequence_of(stored)),
+        }
+        try:
+            await self.publish(own, secrets.token_hex(16).encode(), headers)
+        except ApiError as error:
+            if error.code != WRONG_SEQUENCE:
+                raise
+
+    async def _last_of(self, topics: Sequence[str]) -> tuple[str, int, dict[str, Msg]]:
+        """The epoch, the stream's last sequence, and the last messages by subject."""
+        own = f"{self.name}.epoch"
+        subjects = [own, *(self.subject(kind, topic) for topic in topics for kind in "ts")]
+        request = {"multi_last": subjects, "batch": len(subjects)}
+        for _ in range(2):
+            floor = await self._floor()
+            deadline = time.monotonic() + LAG
+            while True:
+                *messages, end = await self.get(request)
+                head = int((end.headers or {}).get("Nats-UpTo-Sequence", 0))
+                if head >= floor or time.monotonic() > deadline or not messages:
+                    break
+                await asyncio.sleep(RETRY)
+            last = {(one.headers or {})["Nats-Subject"]: one for one in messages}
+            if own in last:
+                return last[own].data.decode(), max(head, floor), last
+            self.forget()
+        raise SourceUnavailableError(NAME, "its epoch is not there")
+
+    async def _floor(self) -> int:
+        """The sequence that a replica must have reached: any server may answer a read."""
+        if self.replicas == 1:
+            return 0
+        info = await self.call("INFO")
+        return int(info["state"]["last_seq"])
+
+    async def _open(self) -> None:
+        try:
+            info = await self.call("INFO")
+        except ApiError as error:
+            if error.code != NO_STREAM:
+                raise
+            info = await self._create()
+        config = info["config"]
+        self.replicas = int(config["num_replicas"])
+        self._check(config)
+        wanted = nanoseconds(self.keys_kept)
+        if config["duplicate_window"] < wanted:
+            await self.call("UPDATE", {**config, "duplicate_window": wanted})
+        self.keys_kept = max(
+            self.keys_kept, timedelta(microseconds=config["duplicate_window"] // 1000)
+        )
+        try:
+            await self.publish(
+                f"{self.name}.epoch",
+                # Letters and digits only, as a position carries it.
+                secrets.token_hex(16).encode(),
+                {"Nats-Expected-Last-Subject-Sequence": "0"},
+            )
+        except ApiError as error:
+            if error.code != WRONG_SEQUENCE:  # another process was first
+                raise
+        except nats.errors.NoRespondersError as error:
+            raise SourceUnavailableError(NAME, "its stream has no leader yet") from error
+
+    async def _create(self) -> dict[str, Any]:
+        name = self.name
+        try:
+            return await self.call(
+                "CREATE",
+                {
+                    "name": name,
+                    "subjects": [f"{name}.t.*", f"{name}.s.*", f"{name}.k.*", f"{name}.epoch"],
+                    "retention": "limits",
+                    "storage": "file",
+                    "num_replicas": self.replicas,
+                    # A stream with a bounded size refuses events when it is full, and loses none.
+                    "discard": "new",
+                    "duplicate_window": nanoseconds(self.keys_kept),
+                    "allow_direct": True,
+                    "allow_atomic": True,
+                    "allow_msg_ttl": True,
+                    "allow_rollup_hdrs": True,
+                    "republish": {"src": f"{name}.t.*", "dest": f"{name}.n.{{{{wildcard(1)}}}}"},
+                    # A later life of the log counts on from above all that an earlier one used,
+                    # as long as that stored less than a million events per second.
+                    "first_seq": int(time.time()) * 1_000_000,
+                },
+            )
+        except ApiError as error:
+            if error.code != NAME_TAKEN:  # another process was first
+                raise
+            return await self.call("INFO")
+
+    def _check(self, config: Mapping[str, Any]) -> None:
+        """Refuse a stream whose settings, made or changed by hand, would lose events."""
+        for setting in ("allow_direct", "allow_atomic", "allow_msg_ttl", "allow_rollup_hdrs"):
+            if not config.get(setting):
+                raise UsageError(f"{NAME}: the stream {self.name} needs {setting}")
+        if not config.get("republish"):
+            raise UsageError(f"{NAME}: the stream {self.name} needs republish")
+        bounded = any(config.get(limit, -1) > 0 for limit in ("max_msgs", "max_bytes"))
+        per_topic = config.get("max_msgs_per_subject", -1) > 0
+        if config.get("max_age", 0) or per_topic or (bounded and config["discard"] != "new"):
+            raise UsageError(
+                f"{NAME}: the stream {self.name} removes events by itself, and followers would "
+                "not notice: use trim, and discard=new where its size is bounded"
+            )
+
+
+def answer_of(answer: Msg) -> dict[str, Any]:
+    """The JSON of JetStream's answer. Raises ApiError if that is an error."""
+    content: dict[str, Any] = json.loads(answer.data)
+    if "error" in content:
+        error = content["error"]
+        raise ApiError(NAME, error.get("description", "refused"), error.get("err_code", 0))
+    return content
+
+
+def sequence_of(message: Msg) -> int:
+    """The sequence of a stored message."""
+    return int((message.headers or {})["Nats-Sequence"])
+
+
+def record_of(topic: str, message: Msg) -> Record:
+    """The record in a stored message."""
+    headers = message.headers or {}
+    at = _DAWN + timedelta(microseconds=int(headers.get(AT, 0)))
+    offset = Offset.of(int(headers["Nats-Sequence"]))
+    return Record(topic, offset, at, json.loads(message.data), headers.get(KEY))
+
+
+def nanoseconds(length: timedelta) -> int:
+    """The unit of JetStream's settings."""
+    return length // timedelta(microseconds=1) * 1000
+
+
+def microseconds(at: datetime) -> str:
+    """The text of a moment in a header."""
+    return str((at - _DAWN) // timedelta(microseconds=1))

@@ -1,0 +1,226 @@
+"""Appends to a JetStream stream: one message, or a batch that is stored as a whole or not at all.
+
+The server itself refuses a known key for as long as its window for duplicates is. It does not say
+where a batch with that key is stored, so such a batch has one more message that does, for as long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import nats.errors
+
+from headwater.errors import SourceUnavailableError
+from headwater.eventlog._batcher import Asked, Batcher
+from headwater.eventlog._record import Event, Offset, Record
+from headwater.eventlog.nats._connection import NAME, PATIENCE, Life
+from headwater.eventlog.nats._pages import Pages
+from headwater.eventlog.nats._stream import (
+    AT,
+    KEY,
+    WRONG_SEQUENCE,
+    ApiError,
+    Stream,
+    answer_of,
+    microseconds,
+    record_of,
+    sequence_of,
+)
+
+# Messages that the server stores as a whole.
+MAX_BATCH = 1000
+# The server holds a batch in memory until it is whole.
+BATCH_BYTES = 64 * 1024 * 1024
+# Batches without a key on their way at once: while the disk has one, the next one travels.
+LANES = 2
+
+# The header that makes a second message with the same value a duplicate.
+ONCE = "Nats-Msg-Id"
+# The server's error for a batch with such a message.
+KNOWN = 10201
+# Nothing was stored, and soon it can be: batches of other processes are on their way, or the same
+# key is (in a cluster).
+BUSY = ("too many inflight", "in process")
+# Batches of this process on their way: the server takes 50 for a stream, of all processes.
+ABREAST = 10
+# The server's largest sequence.
+LAST = 2**64 - 1
+
+# Subject, payload, headers.
+Message = tuple[str, bytes, Mapping[str, str]]
+
+
+def _weigh(messages: Sequence[Message]) -> tuple[int, int]:
+    return len(messages), sum(len(payload) for _, payload, _ in messages)
+
+
+class NatsWriter:
+    """Appends of this process. Raises SourceUnavailableError."""
+
+    def __init__(self, stream: Stream, pages: Pages) -> None:
+        self._stream = stream
+        self._pages = pages
+        self._plain_batches = False
+        self._abreast = asyncio.Semaphore(ABREAST)
+        self._batcher: Batcher[Sequence[Message], int] = Batcher(
+            NAME, self._store_all, _weigh, (MAX_BATCH, BATCH_BYTES), lanes=LANES
+        )
+
+    async def append(self, topic: str, events: Sequence[Event], key: str | None) -> list[Record]:
+        """The records, or those that the key brought before."""
+        at = datetime.now(UTC)
+        headers = {AT: microseconds(at)}
+        answer: Mapping[str, Any]
+        try:
+            if key is None and len(events) == 1:
+                answer = await self._send([self._event(topic, events[0], headers)], again=False)
+            elif key is None:
+                messages = [self._event(topic, one, headers) for one in events]
+                answer = {"seq": await self._batcher.ask(messages)}
+            elif len(events) == 1:
+                once = {KEY: key, ONCE: self._name(topic, key)}
+                message = self._event(topic, events[0], headers | once)
+                answer = await self._patiently([message], again=True)
+                if answer.get("duplicate"):
+                    return await self._brought(topic, key, int(answer["seq"]))
+            else:
+                answer = await self._keyed_batch(topic, events, headers, key)
+        except ApiError as error:
+            if error.code not in {WRONG_SEQUENCE, KNOWN} or key is None:
+                raise
+            return await self._brought(topic, key, None)
+        first = int(answer["seq"]) - len(events) + 1
+        if key is not None and len(events) > 1:
+            first -= 1  # the last of the batch is the memory of its key
+        return [
+            Record(topic, Offset.of(first + place), at, event.data, key)
+            for place, event in enumerate(events)
+        ]
+
+    def _event(self, topic: str, event: Event, headers: Mapping[str, str]) -> Message:
+        return self._stream.subject("t", topic), event.text.encode(), headers
+
+    async def _keyed_batch(
+        self, topic: str, events: Sequence[Event], headers: Mapping[str, str], key: str
+    ) -> Mapping[str, Any]:
+        messages = [self._event(topic, event, {**headers, KEY: key}) for event in events]
+        kept = {
+            "Nats-Expected-Last-Subject-Sequence": "0",
+            "Nats-TTL": f"{self._stream.keys_kept // timedelta(seconds=1)}s",
+        }
+        messages.append((self._memory(topic, key), str(len(events)).encode(), kept))
+        if not self._plain_batches:
+            # So that one event with the same key is noticed too, whichever comes first.
+            to, payload, own = messages[0]
+            named = [(to, payload, {**own, ONCE: self._name(topic, key)}), *messages[1:]]
+            try:
+                return await self._batch(named, again=True)
+            except ApiError as error:
+                if "unsupported header" not in error.detail:
+                    raise
+                self._plain_batches = True  # a server of the first release that has batches
+        return await self._batch(messages, again=True)
+
+    async def _store_all(self, group: Sequence[Asked[Sequence[Message], int]]) -> None:
+        """Store the batches of many callers as one; the answer to each is its last sequence.
+
+        The server writes each batch to its disk and waits for that, one after the other.
+        """
+        try:
+            answer = await self._batch([message for one in group for message in one.job])
+        except ApiError as error:
+            if len(group) == 1:
+                group[0].refuse(error)
+                return
+            # Nothing was stored. Alone, each gets its own error, and some can be stored.
+            for one in group:
+                try:
+                    await self._store_all([one])
+                except Exception as fault:
+                    one.refuse(fault)
+        else:
+            last = int(answer["seq"])
+            for one in reversed(group):
+                one.answer(last)
+                last -= len(one.job)
+
+    async def _batch(
+        self, messages: Sequence[Message], *, again: bool = False
+    ) -> Mapping[str, Any]:
+        """Store all or none. The server writes a batch to its disk and waits for that, twice."""
+        batch = {"Nats-Batch-Id": secrets.token_hex(16)}
+        parts: list[Message] = [
+            (to, payload, {**own, **batch, "Nats-Batch-Sequence": str(place)})
+            for place, (to, payload, own) in enumerate(messages, 1)
+        ]
+        to, payload, own = parts[-1]
+        parts[-1] = (to, payload, {**own, "Nats-Batch-Commit": "1"})
+        async with self._abreast:
+            return await self._patiently(parts, again=again)
+
+    async def _patiently(self, messages: Sequence[Message], *, again: bool) -> Mapping[str, Any]:
+        """Send; again while the server says that too many batches are on their way."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return await self._send(messages, again=again)
+            except ApiError as error:
+                busy = any(reason in error.detail for reason in BUSY)
+                if not busy or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(random.uniform(0.01, 0.05))
+
+    async def _send(self, messages: Sequence[Message], *, again: bool) -> Mapping[str, Any]:
+        """Publish, and return the acknowledgement of the last message. Raises ApiError."""
+
+        async def once(life: Life) -> Mapping[str, Any]:
+            for subject, payload, headers in messages[:-1]:
+                await life.client.publish(subject, payload, headers=dict(headers))
+            (acknowledged,) = await life.ask(*messages[-1])
+            return answer_of(acknowledged)
+
+        await self._stream.ready()
+        try:
+            return await self._stream.link.run(once, again=again)
+        except nats.errors.NoRespondersError:
+            # No stream listens at the subject: nothing was stored, and the stream must be created.
+            self._stream.forget()
+            await self._stream.ready()
+        try:
+            return await self._stream.link.run(once, again=again)
+        except nats.errors.NoRespondersError as error:
+            raise SourceUnavailableError(NAME, "its stream has no leader") from error
+
+    async def _brought(self, topic: str, key: str, sequence: int | None) -> list[Record]:
+        """The records that a key brought before, as far as they are kept.
+
+        ``sequence`` is that of the first one, where the server says it.
+        """
+        subject = self._stream.subject("t", topic)
+        memory = await self._stream.last(self._memory(topic, key))
+        if memory is not None:
+            below, count = sequence_of(memory), int(memory.data)
+            messages = await self._pages.after(subject, below - count - 1, count)
+            return [record_of(topic, one) for one in messages if sequence_of(one) < below]
+        if sequence is not None:
+            messages = await self._pages.after(subject, sequence - 1, 1)
+            return [record_of(topic, one) for one in messages if sequence_of(one) == sequence]
+        # A batch with the key of one event. Nothing says where that is stored, so all are read.
+        return [
+            record_of(topic, one)
+            async for one in self._pages.between(subject, 0, LAST)
+            if (one.headers or {}).get(KEY) == key
+        ]
+
+    def _memory(self, topic: str, key: str) -> str:
+        return f"{self._stream.name}.k.{self._name(topic, key)}"
+
+    def _name(self, topic: str, key: str) -> str:
+        return hashlib.blake2s(f"{topic} {key}".encode(), digest_size=16).hexdigest()

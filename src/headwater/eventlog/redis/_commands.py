@@ -1,0 +1,218 @@
+"""Connections to Redis or Valkey, and the one on which a process runs its commands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import cache
+from hashlib import sha1
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+
+from headwater.errors import SourceUnavailableError, UsageError
+from headwater.eventlog._batcher import Asked, Batcher
+
+NAME = "event log (redis)"
+
+# Seconds that a group of commands may take, or a connection to be made.
+PATIENCE = 5.0
+# Commands, and bytes of them, that are sent together: a crowd does not hold up its first for long.
+MOST = (500, 8 * 1024 * 1024)
+# Seconds of silence after which a connection is tried before it is used.
+QUIET = 1.0
+
+
+def pool_of(url: str) -> ConnectionPool:
+    """The address to connect to. This opens no connection.
+
+    The driver's own retries are off. It cannot know whether an append was done before the
+    connection broke, and would do it twice.
+    """
+    return ConnectionPool.from_url(
+        url,
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),
+        socket_connect_timeout=PATIENCE,
+        socket_timeout=None,
+        socket_keepalive=True,
+        client_name="headwater",
+    )
+
+
+def connection_of(pool: ConnectionPool) -> AbstractConnection:
+    """A connection that is not open yet and never goes back to the pool."""
+    connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
+    return connection
+
+
+async def connect(connection: AbstractConnection) -> None:
+    """Open it."""
+    await connection.connect()  # type: ignore[no-untyped-call]
+
+
+def unavailable(error: BaseException, doing: str = "") -> SourceUnavailableError:
+    """The error for callers. Holds no address, which might hold a password."""
+    if isinstance(error, TimeoutError):
+        said = f"no answer within {PATIENCE:g} s"
+    elif isinstance(error, OutOfMemoryError):
+        said = "the server's memory is full (maxmemory)"
+    else:
+        said = str(error) or type(error).__name__
+    return SourceUnavailableError(NAME, f"{doing}{said}")
+
+
+@cache
+def _name_of(script: str) -> str:
+    """The name by which the server knows a script that it was sent before."""
+    return sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+
+class _BrokenError(SourceUnavailableError):
+    """The connection broke before the answer came; the cause says how."""
+
+
+def _packed(parts: Sequence[str | int | float]) -> bytes:
+    """A command as it is sent; the driver's own packing takes several times as long."""
+    packed = [f"*{len(parts)}\r\n".encode()]
+    for part in parts:
+        data = str(part).encode()
+        packed += (b"$%d\r\n" % len(data), data, b"\r\n")
+    return b"".join(packed)
+
+
+class Commands:
+    """Runs scripts on one connection.
+
+    Commands that are asked for while others are on their way are sent together in one write. A
+    caller that is cancelled disturbs no other: its answer is read all the same.
+    """
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self._pool = pool
+        self._batcher: Batcher[bytes, Any] = Batcher(
+            NAME, self._send_all, lambda packed: (1, len(packed)), MOST
+        )
+        self._connection: AbstractConnection | None = None
+        self._used = 0.0
+        self._known_version = False
+        self._sent = False
+        self.closed = False
+
+    async def run(
+        self, script: str, keys: Sequence[str], arguments: Sequence[Any], *, again: bool = True
+    ) -> Any:
+        """The script's answer. Raises SourceUnavailableError.
+
+        With ``again`` it is sent a second time when the connection broke: only for what may be
+        done twice.
+        """
+
+        async def once() -> Any:
+            try:
+                return await self._ask("EVALSHA", _name_of(script), len(keys), *keys, *arguments)
+            except NoScriptError:
+                # Nothing was run: a restarted server, or one that took over, does not know it.
+                return await self._ask("EVAL", script, len(keys), *keys, *arguments)
+
+        return await self._translated(once, again=again)
+
+    async def start(self) -> None:
+        """Connect."""
+        await self._translated(lambda: self._ask("PING"), again=False)
+
+    async def close(self) -> None:
+        """Wait for what was asked for, then disconnect."""
+        self.closed = True
+        await self._batcher.close()
+        await self._disconnect()
+
+    async def _translated(self, once: Callable[[], Awaitable[Any]], *, again: bool) -> Any:
+        while True:
+            try:
+                return await once()
+            except _BrokenError as error:
+                if not again:
+                    raise SourceUnavailableError(NAME, error.detail) from error.__cause__
+                again = False
+            except RedisError as error:
+                raise unavailable(error) from error
+
+    async def _ask(self, *parts: Any) -> Any:
+        if self.closed:
+            raise UsageError(f"{NAME} is closed")
+        return await self._batcher.ask(_packed(parts))
+
+    async def _send_all(self, group: Sequence[Asked[bytes, Any]]) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._send(group)
+        except UsageError:
+            await self._disconnect()
+            raise
+        except Exception as error:
+            doing = "whether it was done is not known: " if self._sent else ""
+            await self._disconnect()
+            raise _BrokenError(NAME, unavailable(error, doing).detail) from error
+
+    async def _send(self, group: Sequence[Asked[bytes, Any]]) -> None:
+        self._sent = False
+        connection = await self._connected()
+        self._sent = True
+        packed = b"".join([one.job for one in group])
+        await connection.send_packed_command(packed, check_health=False)
+        stale = False
+        for one in group:
+            try:
+                one.answer(await connection.read_response(disconnect_on_error=False))
+            except ResponseError as error:
+                one.refuse(error)
+                # A primary that has become a replica: resolve the address again.
+                stale = stale or isinstance(error, ReadOnlyError)
+        self._used = asyncio.get_running_loop().time()
+        if stale:
+            await self._disconnect()
+
+    async def _connected(self) -> AbstractConnection:
+        connection = self._connection
+        if connection is not None and asyncio.get_running_loop().time() - self._used > QUIET:
+            # So that a restart of the server is noticed before an append is sent.
+            try:
+                await connection.send_command("PING", check_health=False)
+                await connection.read_response()
+            except (RedisError, OSError):
+                await self._disconnect()
+                connection = None
+        if connection is None:
+            connection = self._connection = connection_of(self._pool)
+            await connect(connection)
+            await self._check_version(connection)
+        return connection
+
+    async def _check_version(self, connection: AbstractConnection) -> None:
+        if self._known_version:
+            return
+        await connection.send_command("INFO", "server")
+        with suppress(RedisError):  # a user without the right to ask
+            lines = bytes(await connection.read_response()).decode().split("\r\n")
+            info = dict(line.split(":", 1) for line in lines if ":" in line)
+            version = info.get("redis_version", "7")
+            if int(version.split(".")[0]) < 7:
+                raise UsageError(f"{NAME}: Redis 7 or Valkey 8 is needed, and this is {version}")
+        self._known_version = True
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(RedisError, OSError):
+                await connection.disconnect(nowait=True)

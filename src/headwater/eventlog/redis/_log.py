@@ -1,0 +1,210 @@
+"""``RedisLog``: an event log in Redis or Valkey, and opening one."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from redis.asyncio.connection import ConnectionPool
+
+from headwater.errors import UsageError
+from headwater.eventlog._interface import EventLog
+from headwater.eventlog._pushed import PushedLog, PushReader, States, Subscriptions
+from headwater.eventlog._record import Bounds, Event, Offset, Record, Retention, Run
+from headwater.eventlog.redis import _scripts as scripts
+from headwater.eventlog.redis._commands import NAME, Commands, connection_of, pool_of
+from headwater.eventlog.redis._pushes import (
+    RedisSubscriptions,
+    bounds_of,
+    from_id,
+    moment_of,
+    offset_of,
+    records_of,
+    until_id,
+)
+
+# Bytes of one append that are pushed to followers. They read a larger one from the log, so that the
+# server does not hold a copy for each of many processes.
+PUSH_BYTES = 64 * 1024
+# Topics, or entries, that one call asks about.
+CHUNK = 200
+
+_PREFIX = re.compile(r"[0-9A-Za-z._:{}-]{1,50}")
+
+
+class RedisLog(PushedLog):
+    """An event log in Redis or Valkey.
+
+    A process opens two connections: one for its commands, and one for pushes while anything is
+    followed. Records live in the server's memory; the server's ``appendonly`` says how well they
+    outlive it.
+
+    Args:
+        pool: makes the connections: from ``ConnectionPool.from_url`` of ``redis.asyncio``, or the
+            pool of a Sentinel. It needs ``protocol=2``, and ``retry`` with no retries.
+        prefix: of all keys and channels. Logs with different prefixes share nothing.
+        keys_kept: how long the log remembers an append's key. Each takes about 150 bytes.
+        max_event_bytes: of one event's JSON.
+    """
+
+    name = NAME
+    # Far below the gigabyte at which the server drops a connection.
+    max_append_bytes = 64 * 1024 * 1024
+    topics_per_request = trims_at_once = CHUNK
+
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        *,
+        prefix: str = "headwater",
+        keys_kept: timedelta = timedelta(days=1),
+        max_event_bytes: int = EventLog.max_event_bytes,
+    ) -> None:
+        if not _PREFIX.fullmatch(prefix):
+            raise UsageError(f"prefix {prefix[:60]!a}: 1 to 50 characters of 0-9 A-Z a-z . _ : -")
+        super().__init__(keys_kept, max_batch=10_000)
+        self.max_event_bytes = max_event_bytes
+        self._pool = pool
+        self._prefix = prefix
+        self._log, self._topics = f"{prefix}:log", f"{prefix}:topics"
+        self._commands = Commands(pool)
+
+    async def start(self) -> None:
+        await self._commands.start()
+
+    async def _append(
+        self,
+        topic: str,
+        events: Sequence[Event],
+        key: str | None,
+        connection: Any,  # noqa: ARG002
+    ) -> list[Record]:
+        kept = self.capabilities.keys_kept or timedelta()
+        is_new, answer = await self._commands.run(
+            scripts.APPEND,
+            [*self._keys(topic), f"{self._prefix}:k:{topic} {key or ''}"],
+            [
+                _epoch(),
+                topic,
+                f"{self._prefix}:c:{topic}",
+                key or "",
+                kept // timedelta(milliseconds=1),
+                PUSH_BYTES,
+                *(event.text for event in events),
+            ],
+            again=key is not None,
+        )
+        if not is_new:
+            return records_of(topic, answer)
+        ids = [name.decode() for name in answer]
+        return [
+            Record(topic, offset_of(text), moment_of(text), event.data, key)
+            for text, event in zip(ids, events, strict=True)
+        ]
+
+    async def _read(self, topic: str, after: Offset, limit: int) -> Run:
+        entries, bounds = await self._entries(scripts.READ, topic, from_id(after), limit)
+        return Run(records_of(topic, entries), bounds)
+
+    async def _latest(self, topic: str, limit: int, before: Offset | None) -> Run:
+        entries, bounds = await self._entries(scripts.LATEST, topic, until_id(before), limit)
+        return Run(records_of(topic, entries[::-1]), bounds)
+
+    async def _entries(
+        self, script: str, topic: str, start: str, limit: int
+    ) -> tuple[Sequence[Any], Bounds]:
+        epoch, latest, earliest, entries = await self._commands.run(
+            script, self._keys(topic), [_epoch(), topic, start, limit]
+        )
+        return entries, bounds_of(epoch, latest, earliest)
+
+    async def _topics_to_trim(self, keep: Retention) -> Sequence[str]:  # noqa: ARG002 - all of them
+        return [
+            name.decode() for name in await self._commands.run(scripts.NAMES, [self._topics], [])
+        ]
+
+    async def _trim_topic(self, topic: str, keep: Retention) -> int:
+        count, lowest = keep.max_count, ""
+        if keep.max_bytes is not None:
+            first, fits = await self._oldest_within(topic, keep.max_bytes)
+            if not fits:
+                lowest = first or ""
+                count = count if first else 0
+        age = "" if keep.max_age is None else keep.max_age / timedelta(milliseconds=1)
+        arguments = [_epoch(), topic, "" if count is None else count, age, lowest]
+        return int(await self._commands.run(scripts.TRIM, self._keys(topic), arguments))
+
+    async def _oldest_within(self, topic: str, most: int) -> tuple[str | None, bool]:
+        """The oldest id of the newest entries that fit in so many bytes; and whether all fit."""
+        first: str | None = None
+        start, left = "+", most
+        while True:
+            sizes = await self._commands.run(scripts.SIZES, [self._keys(topic)[2]], [start, CHUNK])
+            for name, size in zip(sizes[::2], sizes[1::2], strict=True):
+                left -= size
+                if left < 0:
+                    return first, False
+                first = name.decode()
+            if len(sizes) < 2 * CHUNK:
+                return first, True
+            start = f"({first}"
+
+    async def close(self) -> None:
+        await super().close()
+        await self._commands.close()
+
+    async def listen(self, reader: PushReader) -> Subscriptions:
+        """As PushedLog."""
+        subscriptions = RedisSubscriptions(self._pool, f"{self._prefix}:c:", reader)
+        await subscriptions.open()
+        return subscriptions
+
+    async def _states(self, topics: Sequence[str]) -> States:
+        streams = [self._keys(topic)[2] for topic in topics]
+        epoch, head, *bounds = await self._commands.run(
+            scripts.STATES, [self._log, self._topics, *streams], [_epoch(), *topics]
+        )
+        found = {
+            topic: bounds_of(epoch, latest, earliest)
+            for topic, latest, earliest in zip(topics, bounds[::2], bounds[1::2], strict=True)
+        }
+        return States(epoch.decode(), int(head), found)
+
+    async def begin_anew(self, epoch: str) -> None:
+        """As PushedLog."""
+        await self._commands.run(scripts.BEGIN_ANEW, [self._log], [_epoch(), epoch])
+
+    def _keys(self, topic: str) -> list[str]:
+        return [self._log, self._topics, f"{self._prefix}:t:{topic}"]
+
+
+def open_redis(url: str) -> RedisLog:
+    """The log at ``redis://[user:password@]host[:port][/database]``; ``rediss://`` for TLS.
+
+    Options: ``prefix``, and ``keys_kept`` in seconds; all others are the driver's.
+    """
+    scheme, place, path, query, _ = urlsplit(url)
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    prefix = options.pop("prefix", "headwater")
+    kept = options.pop("keys_kept", "86400")
+    if not kept.isdigit():
+        raise UsageError("event log redis://: keys_kept is a number of seconds")
+    scheme = scheme.lower().replace("valkey", "redis")
+    try:
+        pool = pool_of(urlunsplit((scheme, place, path, urlencode(options), "")))
+        connection_of(pool)  # the driver refuses an option that it does not know only here
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            "event log redis://: give an address such as redis://host:6379/0 and the driver's "
+            "options only"
+        ) from error
+    return RedisLog(pool, prefix=prefix, keys_kept=timedelta(seconds=int(kept)))
+
+
+def _epoch() -> str:
+    """For a log that has none yet; letters and digits only, as a position carries it."""
+    return secrets.token_hex(16)

@@ -1,0 +1,187 @@
+"""Pushes from Redis or Valkey: one connection for a process, one channel for each topic.
+
+Also the entries of streams: their ids as offsets, and entries as records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from redis.asyncio.connection import ConnectionPool
+from redis.exceptions import RedisError
+
+from headwater.eventlog._pushed import Push, PushReader
+from headwater.eventlog._record import START, Bounds, Offset, Record
+from headwater.eventlog.redis._commands import NAME, PATIENCE, connect, connection_of, unavailable
+
+_DAWN = datetime(1970, 1, 1, tzinfo=UTC)
+# Both halves of an id have 64 bits.
+_MOST = 2**64 - 1
+_LAST = f"{_MOST}-{_MOST}"
+
+
+def offset_of(text: str) -> Offset:
+    """The offset of an id; ``0-0`` comes before all."""
+    ms, _, number = text.partition("-")
+    offset = Offset.of(int(ms), int(number))
+    return offset if offset > (0, 0) else START
+
+
+def moment_of(text: str) -> datetime:
+    """The moment when the server gave out the id, UTC, to the millisecond, by its clock."""
+    return _DAWN + timedelta(milliseconds=int(text.partition("-")[0]))
+
+
+def from_id(after: Offset) -> str:
+    """The start of a range that begins just after an offset."""
+    if after >= (_MOST, _MOST):
+        return _LAST  # no record is there, and no range may begin after it
+    if len(after) == 1:
+        # START, or the offset of another engine: below 7-0, which has a second number.
+        return f"{after[0]}-0"
+    return f"({after[0]}-{min(after[1], _MOST)}"
+
+
+def until_id(before: Offset | None) -> str:
+    """The end of a range that ends just before an offset."""
+    if before is None or before[0] > _MOST:
+        return "+"
+    if len(before) == 1:
+        return "-" if before[0] == 0 else f"({before[0]}-0"
+    if before == (0, 0):
+        return "-"
+    return f"({before[0]}-{min(before[1], _MOST)}"
+
+
+def bounds_of(epoch: bytes, latest: bytes, earliest: bytes) -> Bounds:
+    """Bounds from what a script returned."""
+    return Bounds(epoch.decode(), offset_of(earliest.decode()), offset_of(latest.decode()))
+
+
+def records_of(topic: str, entries: Sequence[Any]) -> list[Record]:
+    """The records of entries, in their order."""
+    records = []
+    for name, fields in entries:
+        text = name.decode()
+        key = fields[3].decode() if len(fields) > 3 else None
+        records.append(Record(topic, offset_of(text), moment_of(text), json.loads(fields[1]), key))
+    return records
+
+
+# Channels per command.
+CHUNK = 1000
+
+
+class RedisSubscriptions:
+    """One connection. See ``Subscriptions``.
+
+    Args:
+        pool: makes the connection.
+        prefix: of the channels' names, which go on with the topic.
+        reader: receives the pushes.
+    """
+
+    def __init__(self, pool: ConnectionPool, prefix: str, reader: PushReader) -> None:
+        self._connection = connection_of(pool)
+        self._prefix = prefix
+        self._reader = reader
+        # In the order asked: how many confirmations are to come, and the caller that waits.
+        self._asked: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._confirmed = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Connect. A channel without messages keeps the connection in its subscribed state."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await connect(self._connection)
+        except (RedisError, OSError, TimeoutError) as error:
+            await self.close()
+            raise unavailable(error) from error
+        self._task = asyncio.create_task(self._listen(), name=f"{NAME}: pushes")
+        try:
+            await self._ask("SUBSCRIBE", [self._prefix])
+        except BaseException:
+            await self.close()
+            raise
+
+    async def subscribe(self, topics: Sequence[str]) -> None:
+        """As Subscriptions."""
+        await self._ask("SUBSCRIBE", [self._prefix + topic for topic in topics])
+
+    async def unsubscribe(self, topics: Sequence[str]) -> None:
+        """As Subscriptions."""
+        await self._ask("UNSUBSCRIBE", [self._prefix + topic for topic in topics])
+
+    async def ping(self) -> None:
+        """As Subscriptions."""
+        await self._ask("PING", [])
+
+    async def close(self) -> None:
+        """As Subscriptions."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        with suppress(RedisError, OSError):
+            await self._connection.disconnect(nowait=True)
+
+    async def _ask(self, command: str, channels: Sequence[str]) -> None:
+        for start in range(0, max(len(channels), command == "PING"), CHUNK):
+            part = channels[start : start + CHUNK]
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._asked.append((max(len(part), 1), done))
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._connection.send_command(command, *part, check_health=False)
+                    await done
+            except (RedisError, OSError, TimeoutError) as error:
+                raise unavailable(error) from error
+
+    async def _listen(self) -> None:
+        error: Exception | None = None
+        try:
+            while True:
+                answer = await self._connection.read_response(disconnect_on_error=False)
+                if answer[0] == b"message":
+                    self._receive(answer[1], answer[2])
+                else:
+                    self._confirm()
+        except Exception as fault:
+            error = fault
+        finally:
+            lost = unavailable(error or ConnectionError("closed"))
+            for _, done in self._asked:
+                if not done.done():
+                    done.set_exception(lost)
+                    done.exception()  # no caller need be waiting
+            if error is not None:
+                self._reader.lost(lost)
+
+    def _confirm(self) -> None:
+        if not self._asked:
+            return
+        wanted, done = self._asked[0]
+        self._confirmed += 1
+        if self._confirmed >= wanted:
+            self._confirmed = 0
+            self._asked.popleft()
+            if not done.done():
+                done.set_result(None)
+
+    def _receive(self, channel: bytes, message: bytes) -> None:
+        topic = channel[len(self._prefix) :].decode()
+        epoch, appends, before, last, key, *parts = message.decode().split("\n")
+        records: list[Record] | None = None
+        if parts:
+            records = [
+                Record(topic, offset_of(text), moment_of(text), json.loads(data), key or None)
+                for text, data in zip(parts[::2], parts[1::2], strict=True)
+            ]
+        push = Push(topic, offset_of(before), offset_of(last), records, int(appends), epoch)
+        self._reader.receive(push)

@@ -1,0 +1,175 @@
+"""The scripts that run inside Redis or Valkey. Each is one atomic step.
+
+Keys, all under one prefix (``headwater`` by default):
+
+- ``P:log``      a hash: ``epoch``, and ``appends``, which counts them over all topics
+- ``P:topics``   a hash of all topics; a value is the last trim: ``<id> <records gone>``
+- ``P:t:TOPIC``  a stream; an entry has ``d``, the event's JSON, and ``k``, its key, if it has one
+- ``P:k:TOPIC KEY``  a string that expires: the first and last id of what came with the key
+- ``P:c:TOPIC``  a channel, to which each append is published
+"""
+
+from __future__ import annotations
+
+# KEYS[1] is the log, KEYS[2] the topics and ARGV[1] an epoch for a log that has none.
+_LOG = """
+local function epoch()
+  local found = redis.call('HGET', KEYS[1], 'epoch')
+  if not found then
+    found = ARGV[1]
+    redis.call('HSET', KEYS[1], 'epoch', found)
+  end
+  return found
+end
+
+local function facts(stream)
+  local info, found = redis.call('XINFO', 'STREAM', stream), {}
+  for i = 1, #info, 2 do found[info[i]] = info[i + 1] end
+  return found
+end
+
+-- The highest id below this one.
+local function below(id)
+  local ms, seq = string.match(id, '(%d+)-(%d+)')
+  if seq ~= '0' then return ms .. '-' .. string.format('%.0f', tonumber(seq) - 1) end
+  return string.format('%.0f', tonumber(ms) - 1) .. '-18446744073709551615'
+end
+
+-- The latest id ever given out and the highest id ever removed, '0-0' for none.
+local function bounds(stream, topic)
+  local known = redis.call('HGET', KEYS[2], topic)
+  if redis.call('EXISTS', stream) == 0 then
+    if known then
+      -- Deleted or evicted. Its last id is lost, so positions in it cannot be checked.
+      redis.call('HDEL', KEYS[2], topic)
+      redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
+    end
+    return '0-0', '0-0'
+  end
+  local found = facts(stream)
+  local latest, gone = found['last-generated-id'], found['entries-added'] - found['length']
+  if gone == 0 then return latest, '0-0' end
+  local id, counted = string.match(known or '', '(%S+) (%d+)')
+  if id and tonumber(counted) == gone then return latest, id end
+  -- Removed by another program: only what is still there is certain.
+  if found['length'] == 0 then return latest, latest end
+  return latest, below(found['first-entry'][1])
+end
+"""
+
+# KEYS: log, topics, streams; ARGV: new epoch, topics. -> epoch, appends, latest, earliest, ...
+STATES = (
+    _LOG
+    + """
+local found = {false, redis.call('HGET', KEYS[1], 'appends') or '0'}
+for i = 2, #ARGV do
+  found[i * 2 - 1], found[i * 2] = bounds(KEYS[i + 1], ARGV[i])
+end
+found[1] = epoch()
+return found
+"""
+)
+
+# KEYS: log, topics, stream; ARGV: new epoch, topic, from id, limit. -> epoch, bounds, entries
+_RUN = """
+local latest, earliest = bounds(KEYS[3], ARGV[2])
+return {epoch(), latest, earliest, redis.call('%s', KEYS[3], %s, 'COUNT', ARGV[4])}
+"""
+READ = _LOG + _RUN % ("XRANGE", "ARGV[3], '+'")
+LATEST = _LOG + _RUN % ("XREVRANGE", "ARGV[3], '-'")
+
+# KEYS: log, topics, stream, key; ARGV: new epoch, topic, channel, key, its milliseconds, the bytes
+# that are pushed at most, events. -> 1 and ids, or 0 and the entries that the key brought before
+APPEND = (
+    _LOG
+    + """
+local stream, topic, key = KEYS[3], ARGV[2], ARGV[4]
+if key ~= '' then
+  local brought = redis.call('GET', KEYS[4])
+  if brought then
+    local first, last = string.match(brought, '(%S+) (%S+)')
+    return {0, redis.call('XRANGE', stream, first, last)}
+  end
+end
+local before = bounds(stream, topic)
+local ids, size = {}, 0
+for i = 7, #ARGV do
+  if key ~= '' then
+    ids[i - 6] = redis.call('XADD', stream, '*', 'd', ARGV[i], 'k', key)
+  else
+    ids[i - 6] = redis.call('XADD', stream, '*', 'd', ARGV[i])
+  end
+  size = size + #ARGV[i]
+end
+redis.call('HSETNX', KEYS[2], topic, '')
+local appends = redis.call('HINCRBY', KEYS[1], 'appends', 1)
+if key ~= '' then
+  redis.call('SET', KEYS[4], ids[1] .. ' ' .. ids[#ids], 'PX', ARGV[5])
+end
+local push = {epoch(), tostring(appends), before, ids[#ids], key}
+if size <= tonumber(ARGV[6]) then
+  for i = 1, #ids do
+    push[4 + i * 2] = ids[i]
+    push[5 + i * 2] = ARGV[i + 6]
+  end
+end
+redis.call('PUBLISH', ARGV[3], table.concat(push, '\\n'))
+return {1, ids}
+"""
+)
+
+# KEYS: log, topics, stream; ARGV: new epoch, topic, how many stay, the milliseconds that they stay,
+# the lowest id that stays; '' for no limit. -> how many were removed
+TRIM = (
+    _LOG
+    + """
+local stream, removed, last = KEYS[3], 0, nil
+local length = redis.call('XLEN', stream)
+local most = tonumber(ARGV[3])
+if most and length > most then
+  -- To one more than asked for: the first entry is then the last one that goes.
+  removed = redis.call('XTRIM', stream, 'MAXLEN', most + 1)
+  last = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1][1]
+  removed = removed + redis.call('XTRIM', stream, 'MAXLEN', most)
+end
+local function cut(id)
+  local going = redis.call('XREVRANGE', stream, '(' .. id, '-', 'COUNT', 1)
+  if going[1] then
+    last = going[1][1]
+    removed = removed + redis.call('XTRIM', stream, 'MINID', id)
+  end
+end
+if ARGV[4] ~= '' then
+  local now = redis.call('TIME')
+  local oldest = tonumber(now[1]) * 1000 + tonumber(now[2]) / 1000 - tonumber(ARGV[4])
+  if oldest > 0 then cut(string.format('%.0f', math.ceil(oldest)) .. '-0') end
+end
+if ARGV[5] ~= '' then cut(ARGV[5]) end
+if last then
+  local found = facts(stream)
+  local gone = string.format('%.0f', found['entries-added'] - found['length'])
+  redis.call('HSET', KEYS[2], ARGV[2], last .. ' ' .. gone)
+end
+return removed
+"""
+)
+
+# KEYS: stream; ARGV: from id, limit. -> ids and the bytes of their events, newest first
+SIZES = """
+local found = {}
+for _, entry in ipairs(redis.call('XREVRANGE', KEYS[1], ARGV[1], '-', 'COUNT', ARGV[2])) do
+  found[#found + 1] = entry[1]
+  found[#found + 1] = #entry[2][2]
+end
+return found
+"""
+
+# KEYS: log; ARGV: new epoch, the one that it replaces.
+BEGIN_ANEW = """
+if redis.call('HGET', KEYS[1], 'epoch') == ARGV[2] then
+  redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
+end
+"""
+
+# KEYS: topics. -> the name of every topic
+NAMES = "return redis.call('HKEYS', KEYS[1])"

@@ -1,0 +1,231 @@
+"""``SqlLog``, and opening one; creating and dropping its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+
+from headwater.errors import UsageError
+from headwater.eventlog._checked import CheckedLog
+from headwater.eventlog._interface import EventLog, Follower
+from headwater.eventlog._record import (
+    Bounds,
+    Capabilities,
+    Event,
+    Offset,
+    Record,
+    Retention,
+    Run,
+    check_topic,
+)
+from headwater.eventlog.sql._reader import SqlReader
+from headwater.eventlog.sql._storage import Storage
+from headwater.eventlog.sql._tables import METADATA, bounds_of, record_of, ticks
+from headwater.eventlog.sql._writer import (
+    LOCK,
+    Append,
+    SqlWriter,
+    append_all,
+    topics_to_trim,
+    trim_some,
+)
+from headwater.sql.postgresql.connections import postgresql_engine
+from headwater.sql.sqlite.connections import configure_sqlite
+
+# The databases' largest integer; no topic counts this far.
+_LAST = 2**63 - 1
+
+
+class SqlLog(CheckedLog):
+    """An event log in the database of ``engine``, next to whatever else it holds.
+
+    Args:
+        engine: an AsyncEngine on a SQLite file, or on PostgreSQL 13 or later with psycopg. It
+            stays the caller's: ``close`` leaves it open.
+        max_event_bytes: of one event's JSON.
+        clock: the present moment, UTC.
+        notify: on PostgreSQL, notify other processes of commits with NOTIFY. Without it they poll,
+            every 50 ms while there is news and once a second while there is none.
+    """
+
+    capabilities = Capabilities(
+        durable=True, multi_process=True, transactional=True, trim_by_size=True
+    )
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        max_event_bytes: int = EventLog.max_event_bytes,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        notify: bool = True,
+    ) -> None:
+        self.engine = engine
+        self.max_event_bytes = max_event_bytes
+        self._clock = clock
+        self._storage, self._reader, self._writer = _parts(engine, clock, notify)
+        self.name = self._storage.name
+
+    async def start(self) -> None:
+        await self._storage.ready()
+
+    async def _append(
+        self, topic: str, events: Sequence[Event], key: str | None, connection: Any
+    ) -> list[Record]:
+        append = Append(topic, events, key)
+        if connection is None:
+            return await self._writer.append(append)
+        own = await _connection(connection)
+        dialect = self._storage.dialect
+        results = await self._storage.join(
+            own, lambda joined: append_all(joined, [append], self._clock(), dialect)
+        )
+        return results[0] or []
+
+    async def _read(self, topic: str, after: Offset, limit: int) -> Run:
+        await self._storage.ready()
+        rows = await self._rows(self._storage.dialect.after, topic, after, limit)
+        return _run(topic, rows)
+
+    async def _latest(self, topic: str, limit: int, before: Offset | None) -> Run:
+        await self._storage.ready()
+        rows = await self._rows(self._storage.dialect.before, topic, before or (_LAST,), limit)
+        return _run(topic, rows[::-1])
+
+    async def _rows(
+        self, statement: sa.TextClause, topic: str, beyond: tuple[int, ...], limit: int
+    ) -> Sequence[sa.Row[Any]]:
+        values = {"topic": topic, "number": min(beyond[0], _LAST), "rows": limit}
+        return await self._storage.read(statement, values)
+
+    async def _bounds(self, topic: str) -> Bounds:
+        await self._storage.ready()
+        (row,) = await self._storage.read(self._storage.dialect.bounds, {"topic": topic})
+        return bounds_of(row.epoch, row.latest, row.trimmed)
+
+    async def follow(self, topic: str, follower: Follower) -> Bounds:
+        check_topic(topic)
+        await self._storage.ready()
+        return await self._reader.follow(topic, follower)
+
+    async def unfollow(self, topic: str, follower: Follower) -> None:
+        self._reader.unfollow(topic, follower)
+
+    async def _trim(self, topic: str | None, keep: Retention) -> int:
+        oldest = None if keep.max_age is None else ticks(self._clock() - keep.max_age)
+        if topic is None:
+            names = await topics_to_trim(self._storage, keep, oldest)
+            # A topic that another transaction holds for long must not hold up all others.
+            lock = self._storage.dialect.lock_free
+        else:
+            names, lock = [topic], LOCK
+        removed = 0
+        for name in names:
+            # In steps, so that other writers wait for one of them and not for all.
+            step = partial(trim_some, topic=name, keep=keep, oldest=oldest, lock=lock)
+            while count := await self._storage.write(step):
+                removed += count
+        return removed
+
+    async def close(self) -> None:
+        await self._writer.close()
+        await self._reader.close()
+        await self._storage.close()
+
+
+class _OwnLog(SqlLog):
+    """A log that opened its engine itself, and closes it."""
+
+    async def close(self) -> None:
+        await super().close()
+        await self.engine.dispose()
+
+
+def open_sqlite(path: str) -> SqlLog:
+    """The log in a file of its own, or in one that is shared with other tables."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+    # FULL: a commit that a power cut takes back would give its numbers out twice, and clients
+    # resume by them.
+    return _OwnLog(configure_sqlite(engine, synchronous="FULL"))
+
+
+def open_postgresql(url: str) -> SqlLog:
+    """The log in a PostgreSQL database, at an address that libpq can read. Raises UsageError."""
+    # Appends take one connection, and three more while topics are held; the rest is for reads.
+    return _OwnLog(postgresql_engine(url, pool_size=5, max_overflow=10))
+
+
+def create_tables(connection: sa.Connection) -> None:
+    """Create the log's tables where they are missing, in a migration: ``op.get_bind()``.
+
+    ``SqlLog.start()`` does so by itself where it may; with the tables there, it only writes the
+    one row of ``headwater_log``.
+    """
+    _metadata(connection).create_all(connection)
+
+
+def drop_tables(connection: sa.Connection) -> None:
+    """Drop the log's tables and all that they hold."""
+    if connection.dialect.name == "postgresql":
+        # In the order in which readers come to them, so that each waits for the other at most.
+        names = ", ".join(METADATA.tables)
+        connection.execute(sa.text(f"DROP TABLE IF EXISTS {names}"))
+    else:
+        METADATA.drop_all(connection)
+
+
+def _metadata(connection: sa.Connection) -> sa.MetaData:
+    if connection.dialect.name == "postgresql":
+        from headwater.eventlog.sql.postgresql._dialect import METADATA as TABLES
+
+        return TABLES
+    return METADATA
+
+
+def _parts(
+    engine: AsyncEngine, clock: Callable[[], datetime], notify: bool
+) -> tuple[Storage, SqlReader, SqlWriter]:
+    """The storage, reader and writer for the engine's database."""
+    if engine.dialect.name == "sqlite":
+        from headwater.eventlog.sql._sqlite import SqliteDialect, SqliteReader
+
+        storage = Storage(engine, SqliteDialect())
+        return storage, SqliteReader(storage), SqlWriter(storage, clock)
+    if engine.dialect.name == "postgresql":
+        from headwater.eventlog.sql.postgresql._dialect import PostgresDialect
+        from headwater.eventlog.sql.postgresql._reader import Notices, PostgresReader
+        from headwater.eventlog.sql.postgresql._writer import PostgresWriter
+
+        if engine.dialect.driver != "psycopg":
+            raise UsageError(
+                f"event log on PostgreSQL: its engine is of postgresql+psycopg://…, not "
+                f"{engine.dialect.driver}"
+            )
+        dialect = PostgresDialect()
+        storage = Storage(engine, dialect)
+        reader = PostgresReader(storage, dialect, Notices(storage) if notify else None)
+        return storage, reader, PostgresWriter(storage, clock)
+    raise UsageError(
+        f"event log on {engine.dialect.name}: of the SQL engines this version has SQLite and "
+        "PostgreSQL"
+    )
+
+
+def _run(topic: str, rows: Sequence[sa.Row[Any]]) -> Run:
+    records = [record_of(topic, row) for row in rows if row.number is not None]
+    return Run(records, bounds_of(rows[0].epoch, rows[0].latest, rows[0].trimmed))
+
+
+async def _connection(given: AsyncConnection | AsyncSession) -> AsyncConnection:
+    if isinstance(given, AsyncConnection):
+        return given
+    if isinstance(given, AsyncSession):
+        return await given.connection()
+    raise UsageError(
+        f"connection: an AsyncConnection or an AsyncSession, not {type(given).__name__}"
+    )

@@ -1,0 +1,174 @@
+"""The event log on SQLite: statements, following, and the watch of the file.
+
+One writer at a time holds the file, so the ids of events are in the order of commits. One range of
+ids holds what is new for all topics.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from headwater.eventlog._record import Record
+from headwater.eventlog.sql._reader import ROWS, SqlReader
+from headwater.eventlog.sql._storage import Dialect, Row, Storage
+from headwater.eventlog.sql._tables import METADATA, record_of
+from headwater.eventlog.sql._writer import LOCK
+from headwater.sql.sqlite.watch import State, Watched
+
+# Epoch, count of trims, highest id ever given out: what changes with every commit to the log.
+Head = tuple[str, int, int]
+
+
+class Watch(Watched):
+    """Wakes a reader unless it has read what was committed.
+
+    Args:
+        engine: its commits in this process wake at once.
+        wake: called in the event loop.
+        known: the head that the reader has. Called in the watch's thread.
+    """
+
+    query = (
+        "SELECT 'log', l.epoch, l.trims, coalesce(s.seq, 0) FROM headwater_log AS l"
+        " LEFT JOIN sqlite_sequence AS s ON s.name = 'headwater_events' WHERE l.id = 1"
+    )
+    # The reader finds out why the file cannot be read.
+    wake_on_failure = True
+
+    def __init__(
+        self, engine: AsyncEngine, wake: Callable[[], None], known: Callable[[], Head | None]
+    ) -> None:
+        self._known = known
+        super().__init__([engine.sync_engine], "headwater_events", wake, "log")
+
+    def position(self) -> None:
+        """The state alone says whether the reader has it."""
+
+    def on_state(self, state: State, before: None) -> Callable[[], None] | None:  # noqa: ARG002
+        # A log that was wiped has no state, which is a head that no reader has.
+        return None if state == self._known() else self.wake
+
+
+_EPOCH = sa.text("SELECT epoch FROM headwater_log WHERE id = 1")
+# One statement, so that records and bounds are of one moment.
+_RUN = (
+    "SELECT l.epoch, t.latest, t.trimmed, e.number, e.at, e.key, e.data FROM headwater_log AS l"
+    " LEFT JOIN headwater_topics AS t ON t.name = :topic"
+    " LEFT JOIN headwater_events AS e ON e.topic_id = t.id AND e.number {beyond} :number"
+    " WHERE l.id = 1 ORDER BY e.number {order} LIMIT :rows"
+)
+
+_INSERT = sa.text(
+    "INSERT INTO headwater_events (topic_id, number, at, size, key, part, data)"
+    " VALUES (:topic_id, :number, :at, :size, :key, :part, :data)"
+)
+
+
+class SqliteDialect(Dialect):
+    """SQLite 3.35 and later."""
+
+    name = "event log (sqlite)"
+    bounds = sa.text(
+        "SELECT l.epoch, t.latest, t.trimmed FROM headwater_log AS l"
+        " LEFT JOIN headwater_topics AS t ON t.name = :topic WHERE l.id = 1"
+    )
+    after = sa.text(_RUN.format(beyond=">", order=""))
+    before = sa.text(_RUN.format(beyond="<", order="DESC"))
+    # A transaction that holds one topic holds the file.
+    lock_free = LOCK
+    # A write comes first in every append. From then on the transaction holds the lock, so that no
+    # other one changes what it reads afterwards.
+    reserving = sa.text(
+        "INSERT INTO headwater_topics (name, latest, trimmed)"
+        " SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), 0"
+        " FROM json_each(:topics) WHERE true"
+        " ON CONFLICT (name) DO UPDATE SET latest = latest + excluded.latest"
+        " RETURNING id, name, latest"
+    )
+    finding_keys = sa.text(
+        "SELECT t.name, e.number, e.at, e.key, e.data FROM json_each(:keys) AS k"
+        " CROSS JOIN headwater_topics AS t ON t.name = json_extract(k.value, '$[0]')"
+        " CROSS JOIN headwater_events AS e"
+        " ON e.topic_id = t.id AND e.key = json_extract(k.value, '$[1]')"
+        " ORDER BY e.number"
+    )
+
+    async def exists(self, connection: AsyncConnection) -> bool:
+        return (await connection.execute(_EPOCH)).first() is not None
+
+    async def create_tables(self, connection: AsyncConnection) -> None:
+        for table in METADATA.sorted_tables:
+            await connection.execute(CreateTable(table, if_not_exists=True))
+            for index in sorted(table.indexes, key=lambda index: str(index.name)):
+                await connection.execute(CreateIndex(index, if_not_exists=True))
+
+    async def insert(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
+        await connection.execute(_INSERT, rows)
+
+
+# head is the highest id ever given out, also when the newest rows were trimmed.
+# CROSS JOIN and + keep SQLite's planner on the range of ids: it would rather read all of the
+# followed topics and sort.
+NEWS = sa.text(
+    "SELECT l.epoch, l.trims, coalesce(s.seq, 0) AS head, e.* FROM headwater_log AS l"
+    " LEFT JOIN sqlite_sequence AS s ON s.name = 'headwater_events'"
+    " LEFT JOIN ("
+    "SELECT e.id, t.name, e.number, e.at, e.key, e.data FROM headwater_events AS e"
+    " CROSS JOIN headwater_topics AS t ON t.id = e.topic_id"
+    " WHERE e.id > :last AND +t.name IN (SELECT value FROM json_each(:topics))"
+    " ORDER BY e.id LIMIT :rows"
+    ") AS e ON true WHERE l.id = 1 ORDER BY e.id"
+)
+_STATES = sa.text(
+    "SELECT l.epoch, l.trims, coalesce(s.seq, 0) AS head, t.name, t.latest, t.trimmed"
+    " FROM headwater_log AS l"
+    " LEFT JOIN sqlite_sequence AS s ON s.name = 'headwater_events'"
+    " LEFT JOIN headwater_topics AS t ON t.name IN (SELECT value FROM json_each(:topics))"
+    " WHERE l.id = 1"
+)
+
+
+class SqliteReader(SqlReader):
+    """Reads the range of ids since the last read, once for all followed topics."""
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(storage)
+        self._last = 0
+
+    def _watch(self) -> Watch:
+        return Watch(self._storage.engine, self._wake.set, self._head)
+
+    def _head(self) -> Head:
+        return self._epoch, self._trims, self._last
+
+    async def _states(self, topics: str) -> Sequence[sa.Row[Any]]:
+        return await self._storage.read(_STATES, {"topics": topics})
+
+    def _read_from(self, row: sa.Row[Any]) -> None:
+        super()._read_from(row)
+        self._last = row.head
+
+    async def _read(self) -> bool:
+        values = {"last": self._last, "topics": self._followed_names(), "rows": ROWS}
+        rows = await self._storage.read(NEWS, values)
+        first = rows[0]
+        if first.epoch != self._epoch or first.head < self._last:
+            await self._begin_anew()
+            return True
+        if first.trims != self._trims:
+            await self._find_losses()
+        fresh: dict[str, list[Record]] = defaultdict(list)
+        for row in rows:
+            if row.id is not None:
+                fresh[row.name].append(record_of(row.name, row))
+        full = len(rows) == ROWS
+        self._last = rows[-1].id if full else first.head
+        for topic, records in fresh.items():
+            self._deliver(topic, records)
+        return full

@@ -1,0 +1,229 @@
+"""Appends and trims of a SQL log.
+
+An append takes numbers under the topics' locks, finds known keys and inserts the events, in one
+transaction. A trim removes the oldest records of a topic and leaves no hole.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from headwater.eventlog._batcher import Asked, Batcher
+from headwater.eventlog._record import Event, Offset, Record, Retention
+from headwater.eventlog.sql._storage import Dialect, Storage
+from headwater.eventlog.sql._tables import moment, record_of, ticks
+
+# Of one transaction, so that a crowd of appenders does not hold the file's lock for seconds.
+MAX_EVENTS = 10_000
+
+Reserve = Callable[[AsyncConnection, Mapping[str, int]], Awaitable[Mapping[str, sa.Row[Any]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """One append that passed the checks. It has at least one event."""
+
+    topic: str
+    events: Sequence[Event]
+    key: str | None
+
+
+AskedAppend = Asked[Append, list[Record]]
+
+
+def weigh(append: Append) -> tuple[int]:
+    """The events of an append, for ``MAX_EVENTS``."""
+    return (len(append.events),)
+
+
+async def append_all(
+    connection: AsyncConnection,
+    appends: Sequence[Append],
+    at: datetime,
+    dialect: Dialect,
+    reserve: Reserve | None = None,
+) -> list[list[Record] | None]:
+    """Do appends in their order, and return the records of each. The caller commits.
+
+    ``reserve`` is used instead of the dialect's own. What it leaves out is not appended: the
+    appends to those topics give None.
+    """
+    reserve = reserve or dialect.reserve
+    known: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    held: set[str] = set()
+    keys = sorted({(one.topic, one.key) for one in appends if one.key is not None})
+    if keys:
+        locked = await reserve(connection, dict.fromkeys((topic for topic, _ in keys), 0))
+        held = {topic for topic, _ in keys} - locked.keys()
+        for row in await dialect.find_keys(connection, keys):
+            known[row.name, row.key].append(record_of(row.name, row))
+    seen = set(known)
+    fresh: list[bool] = []
+    counts: Counter[str] = Counter()
+    for one in appends:
+        fresh.append(one.key is None or (one.topic, one.key) not in seen)
+        if fresh[-1] and one.topic not in held:
+            counts[one.topic] += len(one.events)
+            if one.key is not None:
+                seen.add((one.topic, one.key))
+    topics = await reserve(connection, counts) if counts else {}
+    held |= counts.keys() - topics.keys()
+    used = {topic: row.latest - counts[topic] for topic, row in topics.items()}
+    at_ticks = ticks(at)
+    rows: list[dict[str, Any]] = []
+    results: list[list[Record] | None] = []
+    for one, is_new in zip(appends, fresh, strict=True):
+        if one.topic in held:
+            results.append(None)
+        elif is_new:
+            number = used[one.topic]
+            used[one.topic] += len(one.events)
+            records = [
+                Record(one.topic, Offset.of(number + place), moment(at_ticks), event.data, one.key)
+                for place, event in enumerate(one.events, 1)
+            ]
+            rows += [
+                {
+                    "topic_id": topics[one.topic].id,
+                    "number": number + part + 1,
+                    "at": at_ticks,
+                    "size": event.size,
+                    "key": one.key,
+                    "part": part,
+                    "data": event.text,
+                }
+                for part, event in enumerate(one.events)
+            ]
+            if one.key is not None:
+                known[one.topic, one.key] = records
+            results.append(records)
+        elif one.key is not None:
+            results.append(list(known[one.topic, one.key]))
+    if rows:
+        await dialect.insert(connection, rows)
+    return results
+
+
+class SqlWriter:
+    """Appends of this process, one transaction at a time.
+
+    What is asked for while a transaction runs is committed together by the next one: each commit
+    waits for the disk, and SQLite has one writer at a time.
+    """
+
+    def __init__(self, storage: Storage, clock: Callable[[], datetime]) -> None:
+        self._storage = storage
+        self._clock = clock
+        self._batcher: Batcher[Append, list[Record]] = Batcher(
+            storage.name, self._commit, weigh, (MAX_EVENTS,)
+        )
+
+    async def append(self, append: Append) -> list[Record]:
+        """Returns once it is committed. A caller that is cancelled may still have appended."""
+        return await self._batcher.ask(append)
+
+    async def close(self) -> None:
+        """Wait for what was asked for."""
+        await self._batcher.close()
+
+    async def _commit(self, group: Sequence[AskedAppend]) -> None:
+        self._answer(group, await self._write(group))
+
+    async def _write(
+        self, group: Sequence[AskedAppend], reserve: Reserve | None = None
+    ) -> list[list[Record] | None]:
+        appends = [one.job for one in group]
+        dialect = self._storage.dialect
+        return await self._storage.write(
+            lambda connection: append_all(connection, appends, self._clock(), dialect, reserve)
+        )
+
+    def _answer(
+        self, group: Sequence[AskedAppend], results: Sequence[list[Record] | None]
+    ) -> list[AskedAppend]:
+        """Answer what was appended; returns what was not, because its topic is held."""
+        held = []
+        for one, records in zip(group, results, strict=True):
+            if records is None:
+                held.append(one)
+            else:
+                one.answer(records)
+        return held
+
+
+# Rows per transaction.
+STEP = 5_000
+
+# Topics of which at least the oldest record is beyond a limit.
+_CANDIDATES = sa.text(
+    "SELECT l.epoch, t.name FROM headwater_log AS l LEFT JOIN headwater_topics AS t"
+    " ON t.latest > t.trimmed AND (:any_size OR t.latest - t.trimmed > :max_count"
+    " OR EXISTS (SELECT 1 FROM headwater_events AS e WHERE e.topic_id = t.id"
+    " AND e.number = t.trimmed + 1 AND e.at < :oldest))"
+    " WHERE l.id = 1 ORDER BY t.name"
+)
+# Locks the topic, and gives its row.
+LOCK = sa.text(
+    "UPDATE headwater_topics SET trimmed = trimmed WHERE name = :topic"
+    " RETURNING id, latest, trimmed"
+)
+_FIRST_YOUNG = sa.text(
+    "SELECT number FROM headwater_events WHERE topic_id = :id AND at >= :oldest"
+    " ORDER BY number LIMIT 1"
+)
+_LAST_BEYOND = sa.text(
+    "SELECT number FROM (SELECT number, sum(size) OVER (ORDER BY number DESC) AS total"
+    " FROM headwater_events WHERE topic_id = :id) AS sized WHERE total > :max_bytes"
+    " ORDER BY number DESC LIMIT 1"
+)
+_DELETE = sa.text("DELETE FROM headwater_events WHERE topic_id = :id AND number <= :cut")
+_MARK = sa.text("UPDATE headwater_topics SET trimmed = :cut WHERE id = :id")
+_COUNT_TRIM = sa.text("UPDATE headwater_log SET trims = trims + 1 WHERE id = 1")
+
+
+async def topics_to_trim(storage: Storage, keep: Retention, oldest: int | None) -> Sequence[str]:
+    """The names of topics that may have something to remove."""
+    limits = {"any_size": keep.max_bytes is not None, "max_count": keep.max_count, "oldest": oldest}
+    rows = await storage.read(_CANDIDATES, limits)
+    return [row.name for row in rows if row.name is not None]
+
+
+async def trim_some(
+    connection: AsyncConnection,
+    topic: str,
+    keep: Retention,
+    oldest: int | None,
+    lock: sa.TextClause = LOCK,
+) -> int:
+    """Remove up to ``STEP`` of a topic's oldest records. Returns how many; 0: nothing is left.
+
+    ``lock`` comes first, so that no other transaction changes what is read afterwards. It may leave
+    out a topic that another transaction holds.
+    """
+    topic_row = (await connection.execute(lock, {"topic": topic})).first()
+    if topic_row is None:
+        return 0
+    cut = topic_row.trimmed
+    if keep.max_count is not None:
+        cut = max(cut, topic_row.latest - keep.max_count)
+    if oldest is not None:
+        values = {"id": topic_row.id, "oldest": oldest}
+        young = (await connection.execute(_FIRST_YOUNG, values)).scalar()
+        cut = max(cut, topic_row.latest if young is None else young - 1)
+    if keep.max_bytes is not None:
+        values = {"id": topic_row.id, "max_bytes": keep.max_bytes}
+        cut = max(cut, (await connection.execute(_LAST_BEYOND, values)).scalar() or 0)
+    cut = min(cut, topic_row.trimmed + STEP)
+    if cut <= topic_row.trimmed:
+        return 0
+    removed = await connection.execute(_DELETE, {"id": topic_row.id, "cut": cut})
+    await connection.execute(_MARK, {"id": topic_row.id, "cut": cut})
+    await connection.execute(_COUNT_TRIM)
+    return removed.rowcount

@@ -1,0 +1,216 @@
+"""Following topics on PostgreSQL: one statement finds what changed in all topics.
+
+There is no order of commits over all topics. So a read first asks which topics have events that the
+last read's snapshot did not show. This is exact also for transactions that stay open for long. Then
+it reads the events of followed topics, each after the last number that its followers have. A
+topic's numbers are in the order of its commits, so nothing can come in below that.
+
+``Notices`` notifies other processes of commits, so that they need not poll. A notice wakes a reader
+and carries no data. It is sent after the commit, in a transaction of its own: PostgreSQL lets one
+transaction with a NOTIFY commit at a time on the whole server, and appends would queue for that. If
+a process is killed in between, the others find its last commits at their next poll.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import sqlalchemy as sa
+
+from headwater.eventlog._record import Record
+from headwater.eventlog.sql._reader import ROWS, SqlReader
+from headwater.eventlog.sql._storage import Storage
+from headwater.eventlog.sql._tables import record_of
+from headwater.eventlog.sql.postgresql._dialect import NOTIFY, PostgresDialect
+from headwater.sql.commits import commits_of
+from headwater.sql.postgresql.snapshot import TransactionSnapshot
+from headwater.sql.postgresql.watch import ChannelWatch
+from headwater.sql.reader import CommitWatch
+
+_log = logging.getLogger(__name__)
+
+CHANNEL = "headwater_log"
+
+# Least time between two notices, in seconds: one covers all commits before it.
+PACE = 0.01
+
+
+class Notices:
+    """The notices of one log in this process.
+
+    Args:
+        storage: the log's; notices begin when it is opened.
+
+    Attributes:
+        sender: what the notices carry, so that a process ignores its own.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        storage.opened = self._begin
+        self._storage = storage
+        self.sender = secrets.token_hex(6)
+        self._end: Callable[[], None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._due = False
+
+    def _begin(self) -> None:
+        """Notify of each commit of events through the engine from here on. Idempotent."""
+        if self._end is not None:
+            return
+        loop = asyncio.get_running_loop()
+
+        def committed() -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._committed)
+
+        self._end = commits_of(self._storage.engine.sync_engine).add("headwater_events", committed)
+
+    async def close(self) -> None:
+        """Send what is due."""
+        await asyncio.sleep(0)  # what was committed just now
+        if self._end is not None:
+            self._end()
+            self._end = None
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def _committed(self) -> None:
+        self._due = True
+        if self._task is None and self._end is not None:
+            self._task = asyncio.create_task(self._send(), name=f"{self._storage.name}: notices")
+
+    async def _send(self) -> None:
+        try:
+            while self._due:
+                self._due = False
+                try:
+                    await self._storage.read(NOTIFY, {"sender": self.sender})
+                except Exception as error:
+                    _log.debug("%s: no notice could be sent: %s", self._storage.name, error)
+                await asyncio.sleep(PACE)
+        finally:
+            self._task = None
+
+
+# Seconds between two polls while notices come: some are never sent, because their process was
+# killed, or a pooler swallows them.
+POLL_ANYWAY = 1.0
+
+
+class PostgresReader(SqlReader):
+    """Finds the topics that changed since a snapshot, then reads what is new in followed ones.
+
+    Args:
+        storage: the log's.
+        dialect: its statements.
+        notices: those that this process sends; None where no process notifies.
+    """
+
+    def __init__(self, storage: Storage, dialect: PostgresDialect, notices: Notices | None) -> None:
+        super().__init__(storage)
+        self._dialect = dialect
+        self._notices = notices
+        self._seen = TransactionSnapshot(0)
+        self._news = 0
+        # Topics whose events are still to be read: id, and the latest number known of.
+        self._behind: dict[str, tuple[int, int]] = {}
+
+    async def close(self) -> None:
+        """Send the notices that are due, then stop following."""
+        if self._notices is not None:
+            await self._notices.close()
+        await super().close()
+
+    def _watch(self) -> CommitWatch:
+        notices = self._notices
+        return ChannelWatch(
+            self._storage.engine,
+            None if notices is None else CHANNEL,
+            "headwater_events",
+            self._wake.set,
+            lambda: self._news,
+            sender=None if notices is None else notices.sender,
+            anyway=POLL_ANYWAY,
+        )
+
+    async def _states(self, topics: str) -> Sequence[sa.Row[Any]]:
+        return await self._storage.read(self._dialect.states, {"topics": topics})
+
+    def _read_from(self, row: sa.Row[Any]) -> None:
+        super()._read_from(row)
+        self._seen = _snapshot(row)
+        self._behind.clear()
+
+    async def _read(self) -> bool:
+        running = ",".join(map(str, self._seen.running))
+        values = {"beginning": str(self._seen.xmax), "running": f"{{{running}}}"}
+        rows = await self._storage.read(self._dialect.find, values)
+        if rows[0].epoch != self._epoch:
+            self._storage.forget()
+            await self._begin_anew()
+            return True
+        if rows[0].trims != self._trims:
+            await self._find_losses()
+        for row in rows:
+            followed = self._topics.get(row.name)
+            if followed is not None and row.latest > followed.last[0]:
+                self._behind[row.name] = (row.id, row.latest)
+        self._seen = _snapshot(rows[0])
+        if not self._behind:
+            return False
+        self._news += 1
+        return await self._catch_up()
+
+    async def _catch_up(self) -> bool:
+        """Deliver the next events of topics that are behind. Returns True if there are more."""
+        asked: list[str] = []
+        last: list[int] = []
+        for topic, (_, latest) in tuple(self._behind.items()):
+            followed = self._topics.get(topic)
+            if followed is None or followed.last[0] >= latest:
+                del self._behind[topic]
+            elif len(asked) < ROWS:
+                asked.append(topic)
+                last.append(followed.last[0])
+        if not asked:
+            return False
+        ids = [self._behind[topic][0] for topic in asked]
+        values = {"ids": ids, "last": last, "rows": ROWS}
+        rows = await self._storage.read(self._dialect.next, values)
+        if (rows[0].epoch, rows[0].trims) != (self._epoch, self._trims):
+            return True  # the next read looks into it first
+        fresh: dict[str, list[Record]] = defaultdict(list)
+        for row in rows:
+            if row.place is not None:
+                topic = asked[row.place - 1]
+                fresh[topic].append(record_of(topic, row))
+        if len(rows) == ROWS:
+            # The last one may have more: it goes to the end, so that it does not hold up others.
+            full = rows[-1].place - 1
+            self._behind[asked[full]] = self._behind.pop(asked[full])
+            asked = asked[:full]
+        for topic in asked:
+            self._behind.pop(topic, None)
+        for topic, records in fresh.items():
+            self._deliver(topic, records)
+        return bool(self._behind)
+
+
+def _snapshot(row: sa.Row[Any]) -> TransactionSnapshot:
+    """What was seen, up to the latest event.
+
+    After a crash PostgreSQL gives transaction ids again that were used shortly before it, by what
+    was rolled back. Those up to a commit that was seen are not among them.
+    """
+    seen = TransactionSnapshot.from_postgres(row.head)
+    if row.standby:
+        # A standby does not say which transactions run, only below which one none does. Finding a
+        # topic again that has nothing new costs little.
+        seen = TransactionSnapshot(int(row.head.partition(":")[0]))
+    return seen.cut(0 if row.newest is None else row.newest + 1)

@@ -1,1 +1,0 @@
-"""The event log on SQLite: statements, following, and the watch of the file."""

@@ -1,0 +1,145 @@
+"""The events that a relay makes of changes, and what it refuses when it is declared."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from headwater.errors import DeclarationError, EncodingError
+from headwater.eventlog import EventLog
+from headwater.feeds.source import Change, Place
+from headwater.protocol import to_json
+from headwater.sql import Table
+from headwater.sql.untracked.reader import UntrackedReader
+
+_NAME = re.compile(r"[0-9A-Za-z._:/@-]{1,200}")
+
+
+def checked_name(name: str) -> str:
+    """The name itself. Raises DeclarationError."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise DeclarationError(
+            f"relay {name!a}: a relay's name has 1 to 200 characters of 0-9 A-Z a-z . _ : / @ -"
+        )
+    return name
+
+
+def check(table: Table, log: EventLog, start: str, on_reset: str, lease: float, batch: int) -> None:
+    """Raises DeclarationError."""
+    if isinstance(table.reader, UntrackedReader):
+        raise DeclarationError(
+            f"table {table.name!r} is not tracked, so there is no exact way to relay it; "
+            "track it with track() and add_tracking()"
+        )
+    if not log.capabilities.durable:
+        raise DeclarationError(
+            f"a relay into the {log.name} would be forgotten with the process; give a log that "
+            "outlives it"
+        )
+    if start not in ("beginning", "now"):
+        raise DeclarationError(f"start={start!r} must be 'beginning' or 'now'")
+    if on_reset not in ("stop", "repeat", "skip"):
+        raise DeclarationError(f"on_reset={on_reset!r} must be 'stop', 'repeat' or 'skip'")
+    if not 0.1 <= lease <= 3600:
+        raise DeclarationError(f"lease={lease} must be 0.1 to 3600 seconds")
+    kept = log.capabilities.keys_kept
+    if kept is not None and kept.total_seconds() < 10 * lease:
+        raise DeclarationError(
+            f"lease={lease} is too long for the {log.name}, which knows a key for "
+            f"{kept.total_seconds():g} s: it must know it ten times as long"
+        )
+    most = log.capabilities.max_batch
+    if not 1 <= batch <= most:
+        raise DeclarationError(f"batch={batch} must be 1 to {most}")
+
+
+Item = Callable[[Mapping[str, Any]], Any]
+
+# For the events of one append, which are stored first and wait in memory.
+MAX_BYTES = 1024 * 1024
+
+
+class Events:
+    """Makes events of changes.
+
+    Arguments:
+        table: the table's name, for sentences.
+        key: the attributes of its key.
+        item: what makes an item of a row.
+        max_event_bytes: of one event's JSON, as the log allows.
+    """
+
+    def __init__(self, table: str, key: Sequence[str], item: Any, max_event_bytes: int) -> None:
+        self._table = table
+        self._key = tuple(key)
+        self._shape: Item | None = getattr(item, "model_validate", item)
+        self._most = max_event_bytes
+
+    def of(self, changes: Sequence[Change], most: int) -> tuple[list[str], Place | None, bool]:
+        """The events of the first changes, the place that they end at, and whether that is all.
+
+        Stops before what would be too much for one append, and before a row that cannot be an
+        event, so that what comes before it is appended. Raises EncodingError if that row is the
+        first.
+        """
+        texts: list[str] = []
+        place: Place | None = None
+        size = 0
+        for at, change in enumerate(changes):
+            try:
+                text = self._text(change)
+            except EncodingError:
+                if at == 0:
+                    raise
+                return texts, place, False
+            if text is not None:
+                size += len(text)
+                if texts and (size > MAX_BYTES or len(texts) == most):
+                    return texts, place, False
+                texts.append(text)
+            place = change.place
+        return texts, place, True
+
+    def _text(self, change: Change) -> str | None:
+        if change.removed:
+            return self._checked({"_removed": change.key}, change)
+        row = change.item
+        try:
+            item = row if self._shape is None else self._shape(row)
+        except Exception as error:
+            raise self._error(change, f"item= raised {type(error).__name__}: {error}") from error
+        return None if item is None else self._checked(item, change)
+
+    def _checked(self, item: Any, change: Change) -> str:
+        try:
+            text = to_json(item)
+            size = len(text.encode())
+        except UnicodeEncodeError as error:
+            raise self._error(change, "a lone surrogate cannot be stored as UTF-8") from error
+        except EncodingError as error:
+            raise self._error(change, self._odd(item) or str(error)) from error
+        if not text.startswith("{"):
+            raise self._error(
+                change, f"an event is a JSON object, and item= gave {type(item).__name__}"
+            )
+        if size > self._most:
+            raise self._error(
+                change, f"{size} bytes of JSON, and the event log takes at most {self._most}"
+            )
+        return text
+
+    def _odd(self, item: Any) -> str | None:
+        """The message that names the column which is not JSON."""
+        if isinstance(item, Mapping):
+            for name, value in item.items():
+                try:
+                    to_json(value)
+                except EncodingError as error:
+                    return f"column {name!r}: {error}; shape it with item="
+        return None
+
+    def _error(self, change: Change, said: str) -> EncodingError:
+        key = json.dumps({name: str(change.values.get(name)) for name in self._key})
+        return EncodingError(f"table {self._table!r}: the row {key} cannot be an event: {said}")

@@ -1,0 +1,123 @@
+"""The process that holds a relay: takes it, renews its lease, and writes as the holder."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from headwater.errors import SourceUnavailableError
+from headwater.relay._ledger import Ledger, State
+
+logger = logging.getLogger("headwater.relay")
+
+# Seconds that the end of a hold waits for the database.
+_PATIENCE = 2.0
+
+
+class Holder:
+    """One process, as the holder of a relay or waiting to be it.
+
+    Attributes:
+        stored: what the row holds, while it is this process's.
+    """
+
+    def __init__(self, ledger: Ledger, lease: float) -> None:
+        self.stored: State | None = None
+        self._ledger = ledger
+        self._lease = lease
+        self._me = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._fence = 0
+        # When the row was last known to be this process's.
+        self._confirmed = 0.0
+        # The row of another process, and since when it is unchanged.
+        self._seen: tuple[int, int] | None = None
+        self._since = 0.0
+        self._waits = False
+
+    async def take(self, state: State) -> State | None:
+        """Become the holder if no other process is. Returns the row then."""
+        now = time.monotonic()
+        if state.holder not in (None, self._me):
+            if not self._waits:
+                logger.info("relay %s waits: %s holds it", state.name, state.holder)
+            self._waits = True
+            if self._seen != (state.fence, state.beat):
+                self._seen, self._since = (state.fence, state.beat), now
+            if now - self._since < self._lease:
+                return None
+        taken = await self._ledger.take(state, self._me)
+        if taken is not None:
+            self._fence, self._confirmed, self._waits = taken.fence, now, False
+            self.stored = taken
+        return taken
+
+    @asynccontextmanager
+    async def alive(self, wake: Callable[[], None]) -> AsyncIterator[asyncio.Task[None]]:
+        """Renew the lease regularly, while this process works or waits.
+
+        The task ends, with LostError, when another process has taken over; ``wake`` is called then.
+        """
+        ended = asyncio.Event()
+        beats = asyncio.create_task(self._beats(ended, wake), name="headwater relay: beats")
+        try:
+            yield beats
+        finally:
+            # A statement that is cancelled costs its connection; it ends soon by itself.
+            ended.set()
+            await asyncio.wait([beats], timeout=_PATIENCE)
+            beats.cancel()
+            await asyncio.wait([beats])
+            if not beats.cancelled():
+                beats.exception()  # the holder got this error already
+
+    async def _beats(self, ended: asyncio.Event, wake: Callable[[], None]) -> None:
+        while not ended.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._lease / 3):
+                    await ended.wait()
+                    return
+            if time.monotonic() - self._confirmed < self._lease / 4:
+                continue
+            try:
+                await self.beat()
+            except SourceUnavailableError:
+                continue  # the relay itself notices this too
+            except BaseException:
+                wake()
+                raise
+
+    async def beat(self) -> None:
+        """Renew the lease once. Raises LostError."""
+        now = time.monotonic()
+        await self._ledger.beat(self._fence)
+        self._confirmed = now
+
+    async def confirm(self) -> None:
+        """Check the lease in the database, if it may have run out while this process was stopped.
+
+        Raises LostError.
+        """
+        if time.monotonic() - self._confirmed > self._lease:
+            await self.beat()
+
+    async def save(self, state: State) -> State:
+        """Write the relay's place and the next append. Raises LostError."""
+        now = time.monotonic()
+        await self._ledger.save(state)
+        self._confirmed, self.stored = now, state
+        return state
+
+    async def release(self) -> None:
+        """Release the relay for the next process, if that can be written soon."""
+        fence, self._fence = self._fence, 0
+        if fence:
+            # Without this write the lease runs out. A cancelled task still has this time.
+            with suppress(Exception):
+                async with asyncio.timeout(_PATIENCE):
+                    await asyncio.shield(self._ledger.release(fence))

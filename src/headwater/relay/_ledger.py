@@ -1,0 +1,238 @@
+"""The state of a relay, in the database of its table: its place, its next append, and
+the process that holds it.
+
+One row for each relay. Each write names the fence that its process was given when it became the
+holder, and does nothing once another process has a higher one. No clocks are compared: a process
+that waits takes a relay over when its row has not changed for the length of a lease.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from headwater.errors import DeclarationError, HeadwaterError, SourceUnavailableError
+from headwater.eventlog import Offset
+from headwater.sql.faults import unavailable
+
+_METADATA = sa.MetaData()
+
+RELAYS = sa.Table(
+    "headwater_relays",
+    _METADATA,
+    sa.Column("name", sa.Text, primary_key=True),
+    # The prefix of its keys: a relay of the same name elsewhere has another.
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("topic", sa.Text, nullable=False),
+    # All changes up to this place are in the log. Trims up to ``trimmed`` are no news.
+    sa.Column("epoch", sa.Text, nullable=False),
+    sa.Column("place", sa.Text, nullable=False),
+    sa.Column("trimmed", sa.BigInteger, nullable=False),
+    # The log, and where the latest of these events is in it.
+    sa.Column("log_epoch", sa.Text, nullable=False),
+    sa.Column("log_offset", sa.Text, nullable=False),
+    sa.Column("relayed", sa.BigInteger, nullable=False),
+    # What is appended next, and the place that it ends at. It may be in the log already.
+    sa.Column("key", sa.Text, nullable=True),
+    sa.Column("next_place", sa.Text, nullable=True),
+    sa.Column("events", sa.Text, nullable=True),
+    sa.Column("holder", sa.Text, nullable=True),
+    sa.Column("fence", sa.BigInteger, nullable=False),
+    sa.Column("beat", sa.BigInteger, nullable=False),
+)
+
+_COLUMNS = RELAYS.c
+
+# The prepared append must survive every crash that the append itself survives.
+_SETTING = sa.text("SELECT current_setting('synchronous_commit')")
+_FLUSHED = sa.text("SET LOCAL synchronous_commit TO local")
+
+# The columns that the holder writes.
+_WRITTEN = (
+    *("epoch", "place", "trimmed", "log_epoch", "log_offset", "relayed"),
+    *("key", "next_place", "events"),
+)
+
+# SQLSTATEs.
+_NOT_ALLOWED, _READ_ONLY = "42501", "25006"
+
+
+class LostError(HeadwaterError):
+    """Another process holds the relay now."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The row of one relay. With a ``key`` it has an append that the relay has prepared."""
+
+    name: str
+    id: str
+    source: str
+    topic: str
+    epoch: str
+    place: str
+    trimmed: int
+    log_epoch: str
+    log_offset: str
+    relayed: int = 0
+    key: str | None = None
+    next_place: str | None = None
+    events: str | None = None
+    holder: str | None = None
+    fence: int = 0
+    beat: int = 0
+
+    @property
+    def offset(self) -> Offset:
+        """Where the latest of its events is in the log."""
+        return Offset.parse(self.log_offset)
+
+    @property
+    def prefix(self) -> str:
+        """The prefix of the keys of this relay's appends."""
+        return f"relay:{self.id}:"
+
+    def intending(self, place: str, texts: Sequence[str]) -> Self:
+        """About to append these events, each as JSON; the table is at ``place`` afterwards."""
+        # Random: a number that was given out before a power cut took it back must not come again.
+        key = f"{self.prefix}{self.relayed}:{secrets.token_hex(8)}"
+        return replace(self, key=key, next_place=place, events=f"[{','.join(texts)}]")
+
+    def pending(self) -> list[Mapping[str, Any]]:
+        """The events that are about to be appended."""
+        found: list[Mapping[str, Any]] = json.loads(self.events or "[]")
+        return found
+
+    def appended(self, offset: Offset, count: int) -> Self:
+        """With the pending events in the log."""
+        assert self.next_place is not None
+        at, place = str(max(offset, self.offset)), self.next_place
+        state = replace(self, place=place, log_offset=at, relayed=self.relayed + count)
+        return state.without_pending()
+
+    def without_pending(self) -> Self:
+        """With no append that is about to be made."""
+        return replace(self, key=None, next_place=None, events=None)
+
+    def values(self) -> dict[str, Any]:
+        """The values that the holder writes."""
+        return {name: getattr(self, name) for name in _WRITTEN}
+
+
+class Ledger:
+    """The rows of relays in one database.
+
+    Raises SourceUnavailableError while it is away, and DeclarationError without the rights.
+    """
+
+    def __init__(self, engine: AsyncEngine, name: str) -> None:
+        self._engine = engine
+        self._name = name
+        self._postgresql = engine.dialect.name == "postgresql"
+        # Commits of this database are flushed later, unless they ask for it.
+        self._lazy = False
+        self._mine = _COLUMNS.name == name
+        self._ready = False
+
+    async def load(self) -> State | None:
+        """The relay's row, if there is one. Makes the table if it is missing."""
+        async with self._connected() as connection:
+            if not self._ready:
+                await connection.run_sync(create_tables)
+                if self._postgresql:
+                    found = await connection.scalar(_SETTING)
+                    self._lazy = self._lazy or found == "off"
+                self._ready = True
+            found = (await connection.execute(sa.select(RELAYS).where(self._mine))).first()
+        return None if found is None else State(**found._mapping)
+
+    async def register(self, state: State) -> None:
+        """Write the first row, unless another process did meanwhile."""
+        given = {"name": state.name, "id": state.id, "source": state.source, "topic": state.topic}
+        try:
+            async with self._connected() as connection:
+                values = state.values() | given | {"fence": 0, "beat": 0}
+                await connection.execute(RELAYS.insert().values(values))
+        except sa.exc.IntegrityError:
+            return
+
+    async def take(self, seen: State, holder: str) -> State | None:
+        """Become the holder, if the row is still as it was seen; the row then."""
+        taken = {"holder": holder, "fence": seen.fence + 1, "beat": seen.beat + 1}
+        unchanged = (self._mine, _COLUMNS.fence == seen.fence, _COLUMNS.beat == seen.beat)
+        async with self._connected() as connection:
+            done = await connection.execute(RELAYS.update().where(*unchanged).values(taken))
+            if done.rowcount == 0:
+                return None
+            row = (await connection.execute(sa.select(RELAYS).where(self._mine))).one()
+        return State(**row._mapping)
+
+    async def save(self, state: State) -> None:
+        """Write the relay's place and the next append. Raises LostError."""
+        await self._write(state.fence, state.values())
+
+    async def beat(self, fence: int) -> None:
+        """Renew the lease. Raises LostError."""
+        await self._write(fence, {})
+
+    async def release(self, fence: int) -> None:
+        """Release the relay for the next process. Raises LostError."""
+        await self._write(fence, {"holder": None})
+
+    async def _write(self, fence: int, values: Mapping[str, Any]) -> None:
+        async with self._connected() as connection:
+            done = await connection.execute(
+                RELAYS.update()
+                .where(self._mine, _COLUMNS.fence == fence)
+                .values({**values, "beat": _COLUMNS.beat + 1})
+            )
+        if done.rowcount == 0:
+            raise LostError(f"relay {self._name!r} is held by another process")
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction."""
+        try:
+            async with self._engine.begin() as connection:
+                if self._lazy:
+                    await connection.execute(_FLUSHED)
+                yield connection
+        except Exception as error:
+            state = getattr(getattr(error, "orig", None), "sqlstate", None)
+            if state == _NOT_ALLOWED:
+                raise DeclarationError(
+                    f"relay {self._name!r} may not use the table {RELAYS.name} of its database; "
+                    "create it with headwater.relay.create_tables(), and grant SELECT, INSERT and "
+                    "UPDATE on it"
+                ) from error
+            said = unavailable(error)
+            if state == _READ_ONLY:
+                said = "the server is a standby or read-only, and a relay writes how far it is"
+            if said is None:
+                raise
+            self._ready = False
+            raise SourceUnavailableError("the database of the relay", said) from error
+
+
+def create_tables(connection: sa.Connection) -> None:
+    """Create the table of relays where it is missing, in a migration: ``op.get_bind()``.
+
+    A relay does so by itself where it may.
+    """
+    if sa.inspect(connection).has_table(RELAYS.name):
+        return
+    try:
+        with connection.begin_nested():
+            _METADATA.create_all(connection)
+    except sa.exc.DBAPIError:
+        # Two relays that start together both find it missing.
+        if not sa.inspect(connection).has_table(RELAYS.name):
+            raise

@@ -1,0 +1,113 @@
+"""What the parts of the contract share: the hooks of an engine, and a follower that remembers."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NoReturn
+
+import pytest
+
+from headwater.errors import ResetReason
+from headwater.eventlog import START, Bounds, EventLog, Offset, Record
+
+
+@pytest.mark.asyncio
+class Harness(ABC):
+    """The hooks that an engine fills in; see ``EventLogContract``."""
+
+    patience: float = 10.0
+
+    @abstractmethod
+    async def open(self) -> EventLog:
+        """A started log on empty storage."""
+
+    async def reopen(self, log: EventLog) -> EventLog:
+        """A second started log on the storage of ``log``, as another process would open it."""
+        raise AssertionError(f"{log.name} says it is durable: override reopen() in the test class")
+
+    @abstractmethod
+    async def wipe(self, log: EventLog) -> None:
+        """Destroy all that ``log`` has stored, behind its back, and let it begin anew."""
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[EventLog]:
+        """The log of this test."""
+        log = await self.open()
+        try:
+            yield log
+        finally:
+            await log.close()
+
+    @asynccontextmanager
+    async def reopened(self, log: EventLog) -> AsyncIterator[EventLog]:
+        """A second log on the same storage."""
+        second = await self.reopen(log)
+        try:
+            yield second
+        finally:
+            await second.close()
+
+    def skip(self, why: str) -> NoReturn:
+        """For what the engine does not declare."""
+        pytest.skip(why)
+
+    def recorder(self) -> Recorder:
+        """A follower that remembers all that it gets."""
+        return Recorder(self.patience)
+
+
+class Recorder:
+    """A follower that remembers all that it gets.
+
+    Attributes:
+        records: all that was delivered.
+        resets: the resets, each with how many records had come before it.
+    """
+
+    def __init__(self, patience: float = 10.0) -> None:
+        self.records: list[Record] = []
+        self.resets: list[tuple[ResetReason, Bounds, int]] = []
+        self._patience = patience
+        self._news = asyncio.Event()
+
+    def deliver(self, records: Sequence[Record]) -> None:
+        self.records += records
+        self._news.set()
+
+    def reset(self, reason: ResetReason, bounds: Bounds) -> None:
+        self.resets.append((reason, bounds, len(self.records)))
+        self._news.set()
+
+    async def until(self, reached: Callable[[Recorder], bool], what: str) -> None:
+        """Wait until ``reached(self)``; fails with ``what`` after the patience."""
+        try:
+            async with asyncio.timeout(self._patience):
+                while not reached(self):
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(
+                f"waited {self._patience} s for {what}; {len(self.records)} records and "
+                f"{len(self.resets)} resets had come"
+            ) from None
+
+    async def count(self, wanted: int) -> None:
+        """Wait for this many records in all."""
+        await self.until(lambda one: len(one.records) >= wanted, f"{wanted} records")
+
+
+def numbers(records: Sequence[Record]) -> list[Any]:
+    """The events' ``n``."""
+    return [record.data["n"] for record in records]
+
+
+async def read_all(log: EventLog, topic: str, after: Offset = START) -> list[Record]:
+    """All kept records after an offset, read in pages."""
+    records: list[Record] = []
+    while page := (await log.read(topic, after, 100)).records:
+        records += page
+        after = page[-1].offset
+    return records
