@@ -324,9 +324,7 @@ class StreamHalf(FeedHalf):
                 await refuse_stream(call.send, str(error), limit_retry())
                 return
             except SourceUnavailableError as error:
-                await refuse_stream(
-                    asked.call.send, f"{error.source} cannot be read just now", _STORAGE_RETRY
-                )
+                await refuse_stream(asked.call.send, error.for_clients, _STORAGE_RETRY)
                 return
             await connection.hold(stream)
 
