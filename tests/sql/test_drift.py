@@ -2,13 +2,17 @@
 
 import asyncio
 
+import httpx
 import pytest
 import sqlalchemy as sa
+from fastapi import FastAPI
+from pydantic import BaseModel
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from headwater.errors import PositionError, SourceUnavailableError
 from headwater.sql import Table, postgresql_engine, sqlite_engine, track
 from headwater.sql.alembic import add_tracking
+from headwater.web.fastapi import LiveRouter, Source
 from support.tables import Recorder
 
 
@@ -164,3 +168,30 @@ async def test_a_column_that_is_missing_is_named(engine):
             await asyncio.sleep(0.05)
 
     await asyncio.wait_for(soon(), 5)
+
+
+class LineItem(BaseModel):
+    id: int
+
+
+async def test_pages_and_streams_say_what_is_wrong(engine):
+    """A page answers 503; a stream answers 200, so that browsers come back, and ends."""
+    table, live, app = Table(engine, Line), LiveRouter(), FastAPI()
+
+    @live.feed("/lines", item=LineItem, collection="lines", event="line")
+    async def lines() -> Source:
+        return table.where()
+
+    app.include_router(live, prefix="/api")
+    await run(engine, f"DROP TRIGGER headwater_lines_insert{on(engine, 'lines')}")
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        page = await client.get("/api/lines")
+        assert page.status_code == 503
+        assert "add_tracking(op, 'lines')" in page.json()["detail"]
+        stream = await client.get("/api/lines/stream")
+        assert stream.status_code == 200
+        assert "retry:" in stream.text
+        assert "add_tracking(op, 'lines')" in stream.text
+        await mend(engine, "lines")
+        assert (await client.get("/api/lines")).json()["lines"] == []

@@ -324,9 +324,8 @@ class TableReader(ABC):
         """Raises SourceUnavailableError if the tracking is not what it should be."""
         if wrong:
             tracking = replace(self.model.tracking, registered=None)
-            raise SourceUnavailableError(
-                self._name, f"{'; '.join(wrong)}. A migration with {tracking.call} mends it"
-            )
+            sentence = f"{'; '.join(wrong)}. A migration with {tracking.call} mends it"
+            raise SourceUnavailableError(self._name, sentence, public=True)
 
     def check_declared(self, declared: str | None) -> None:
         """Check what the database keeps of the tracking; None if it keeps nothing."""

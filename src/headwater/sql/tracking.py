@@ -258,6 +258,14 @@ def forget(connection: sa.Connection, tracking: Tracking) -> None:
     connection.execute(REMOVALS.delete().where(REMOVALS.c.table_name == tracking.name))
 
 
+def a_view(tracking: Tracking) -> str:
+    """The sentence that refuses a view."""
+    return (
+        f"{tracking.full_name!r} is a view, and triggers do not see how its rows change; "
+        "track the tables that it reads"
+    )
+
+
 def quote(name: str) -> str:
     """An identifier as SQL."""
     return '"' + name.replace('"', '""') + '"'

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
+from headwater.errors import DeclarationError
 from headwater.sql.postgresql.triggers import qualified, triggers
-from headwater.sql.tracking import CHANGE, ORDER, Tracking, new_epoch
+from headwater.sql.tracking import CHANGE, ORDER, Tracking, a_view, new_epoch
 
 CHILDREN = (
     "tables inherit from it (INHERITS), and its triggers do not see how their rows change; "
@@ -27,7 +28,7 @@ ARRAY(SELECT ARRAY[t.tgname::text, t.tgenabled::text, p.proname::text, encode(t.
 FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
 WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
 AND p.proname LIKE 'headwater\_%' AND t.tgname LIKE 'headwater\_%' ORDER BY 1),
-c.oid::bigint FROM pg_class AS c WHERE c.oid = to_regclass(:table)""")
+c.oid::bigint, c.relkind IN ('v', 'm') FROM pg_class AS c WHERE c.oid = to_regclass(:table)""")
 
 # Whether another table's triggers use a registration.
 _TAKEN = sa.text("""SELECT count(*) FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
@@ -74,11 +75,13 @@ class CatalogueTable:
 
 
 def read_table(connection: sa.Connection, tracking: Tracking) -> CatalogueTable | None:
-    """The table; None if there is none of this name."""
+    """The table; None if there is none of this name. Raises DeclarationError for a view."""
     row = connection.execute(_TABLE, {"table": qualified(tracking)}).first()
     if row is None:
         return None
-    partitioned, children, columns, key, found, oid = row
+    partitioned, children, columns, key, found, oid, view = row
+    if view:
+        raise DeclarationError(a_view(tracking))
     tracking = replace(tracking, partitioned=partitioned)
     for _, _, function, arguments in found:
         if function == "headwater_truncated":

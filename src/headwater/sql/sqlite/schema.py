@@ -19,6 +19,7 @@ from headwater.sql.tracking import (
     CHANGE,
     TABLES,
     Tracking,
+    a_view,
     change_indexes,
     create_own_tables,
     declared_before,
@@ -45,8 +46,12 @@ def registered(connection: sa.Connection, tracking: Tracking) -> Tracking:
     """The tracking with the name of the registration that the table's triggers use.
 
     SQLite renames the table of a trigger, and leaves the trigger's name and texts.
+    Raises DeclarationError for a view.
     """
     check_schema(tracking)
+    kind = "SELECT type FROM sqlite_master WHERE type = 'view' AND lower(name) = ?"
+    if connection.exec_driver_sql(kind, (tracking.table.lower(),)).first():
+        raise DeclarationError(a_view(tracking))
     names = triggers_on(connection, tracking)
     if names:
         known = min(names, key=len).removeprefix("headwater_").rpartition("_")[0]
