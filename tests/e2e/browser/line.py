@@ -7,6 +7,8 @@ import contextlib
 import threading
 from typing import Self
 
+from support.until import until
+
 __all__ = ["Line"]
 
 _BAD = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -115,8 +117,7 @@ class Line:
             while data := await source.read(65536):
                 if self.delay:
                     await asyncio.sleep(self.delay)
-                while self.dead:  # set by the test, in another thread
-                    await asyncio.sleep(0.05)  # the line is dead until the test says so
+                await until(lambda: not self.dead, 600, pause=0.05)
                 if self.holds and _STREAM in data.lower():
                     # Its head goes through, its body does not.
                     data, held = data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n", True
