@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.eventlog import START, Bounds, Offset, Record
-from headwater.eventlog._following import FollowedTopic, Following
+from headwater.eventlog._following import FollowedTopic
 from headwater.testing.eventlog import Recorder
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -18,45 +19,46 @@ def records(after: int, last: int) -> list[Record]:
     return [Record("t", Offset.of(n), NOW, {"n": n}) for n in range(after + 1, last + 1)]
 
 
-@given(
-    st.lists(st.integers(0, 20), min_size=1, max_size=5),
-    st.lists(st.tuples(st.integers(0, 20), st.integers(0, 6)), max_size=12),
-)
+@given(st.integers(0, 20), st.lists(st.tuples(st.integers(0, 20), st.integers(0, 6)), max_size=12))
 async def test_reads_that_overlap_deliver_each_record_once(
-    joined_at: list[int], reads: list[tuple[int, int]]
+    first: int, reads: list[tuple[int, int]]
 ) -> None:
-    """A read may repeat what was pushed, and a follower may have joined ahead of the reader."""
-    followers = [(at, Recorder()) for at in joined_at]
-    first = min(joined_at)
-    topic = FollowedTopic("t", Offset.of(first))
-    topic.followings += [Following(recorder, Offset.of(at)) for at, recorder in followers]
+    """A read may repeat what was pushed."""
+    followers = [Recorder(), Recorder()]
+    topic = FollowedTopic("t", Offset.of(first), followers=[*followers])
     reached = first
     for begin, length in reads:
         after = min(begin, reached)  # a read never leaves a gap
         topic.deliver(records(after, after + length))
         reached = max(reached, after + length)
     assert topic.last == (reached,)
-    for at, recorder in followers:
-        assert recorder.records == records(at, reached)
+    for recorder in followers:
+        assert recorder.records == records(first, reached)
 
 
-async def test_only_the_followers_that_lost_records_are_reset_by_a_trim() -> None:
-    behind, ahead = Recorder(), Recorder()
-    topic = FollowedTopic("t", START)
-    topic.followings += [Following(behind, START), Following(ahead, Offset.of(7))]
-    bounds = Bounds("e", Offset.of(5), Offset.of(9))
-    topic.reset("expired", bounds)
-    assert [reset[:2] for reset in behind.resets] == [("expired", bounds)]
-    assert not ahead.resets
-    topic.deliver(records(7, 11))
-    assert behind.records == records(9, 11)
-    assert ahead.records == records(7, 11)
+@pytest.mark.parametrize(
+    ("bounds", "found", "reason"),
+    [
+        (Bounds("e", START, Offset.of(9)), "m5", None),
+        (Bounds("e", Offset.of(5), Offset.of(9)), None, None),
+        (Bounds("e", Offset.of(6), Offset.of(9)), None, "expired"),
+        (Bounds("e", START, Offset.of(4)), None, "unknown"),
+        (Bounds("e", START, Offset.of(9)), "other", "unknown"),
+        (Bounds("e", START, Offset.of(9)), None, "unknown"),
+    ],
+)
+async def test_a_topic_goes_on_only_where_its_followers_stopped(bounds, found, reason) -> None:
+    """What stands at the place must be what stood there, unless the log itself trimmed it."""
+    follower = Recorder()
+    topic = FollowedTopic("t", Offset.of(5), "m5", [follower])
+    assert topic.lost(bounds, found) == (reason is not None)
+    assert [one[0] for one in follower.resets] == [reason] * (reason is not None)
+    assert topic.last == (bounds.latest if reason else (5,))
 
 
 async def test_another_storage_resets_all_and_may_begin_lower() -> None:
     follower = Recorder()
-    topic = FollowedTopic("t", Offset.of(50))
-    topic.followings.append(Following(follower, Offset.of(50)))
+    topic = FollowedTopic("t", Offset.of(50), followers=[follower])
     topic.reset("unknown", Bounds("e", START, Offset.of(2)))
     topic.deliver(records(2, 4))
     assert len(follower.resets) == 1

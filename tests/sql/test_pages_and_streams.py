@@ -159,3 +159,15 @@ def test_a_page_and_a_stream_show_the_same_rows(typed):
 @pytest.mark.soak
 def test_a_page_and_a_stream_show_the_same_rows_in_many_examples(typed):
     check(typed, 2000)
+
+
+def test_each_value_of_each_type_is_compared_alike(typed):
+    runner, table = typed
+    wanted = [{n: each} for n, values in VALUES.items() for each in (*values[0], *values[1], NULL)]
+    most = max(len(values[0]) for values in VALUES.values())
+    rows = [{n: v[0][at % len(v[0])] for n, v in VALUES.items()} for at in range(most)]
+    writes = [("write", key, row) for key, row in enumerate(rows, 1)]
+    # Each row then has the values of the next one, and half of them go.
+    moves = [("write", key, rows[key % most]) for key in range(1, most + 1)]
+    deletes = [("delete", key, {}) for key in range(1, most + 1, 2)]
+    runner.run(run(table, [], wanted, [*writes, *moves, *deletes]))

@@ -33,52 +33,51 @@ def notify(topic: str, call: Callable[..., None], *what: object) -> None:
 
 
 @dataclass(slots=True, eq=False)
-class Following:
-    """One follower of a topic. It has every record up to ``last``."""
-
-    follower: Follower
-    last: Offset
-
-
-@dataclass(slots=True, eq=False)
 class FollowedTopic:
     """A topic, its followers, and how far they are.
 
     Attributes:
         name: the topic's name.
-        last: every follower has the records up to here.
-        followings: the followers.
+        last: every follower has the records up to here, and none beyond.
+        mark: of the record at ``last``; empty if none stands there.
+        followers: who gets the records.
     """
 
     name: str
     last: Offset
-    followings: list[Following] = field(default_factory=list)
+    mark: str = ""
+    followers: list[Follower] = field(default_factory=list)
 
     def deliver(self, records: Sequence[Record]) -> None:
         """Deliver the records that are new. None may be missing between ``last`` and the first."""
-        records = [record for record in records if record.offset > self.last]
-        if not records:
-            return
-        self.last = records[-1].offset
-        for one in tuple(self.followings):
-            news = records
-            if one.last >= records[0].offset:  # it joined later than others
-                news = [record for record in records if record.offset > one.last]
-            if news:
-                one.last = self.last
-                notify(self.name, one.follower.deliver, news)
+        news = [record for record in records if record.offset > self.last]
+        if news:
+            self.last, self.mark = news[-1].offset, news[-1].mark
+            for follower in tuple(self.followers):
+                notify(self.name, follower.deliver, news)
+
+    def advance(self, last: Offset, mark: str) -> None:
+        """There is nothing more to deliver up to ``last``, where what has this mark stands."""
+        if last > self.last:
+            self.last, self.mark = last, mark
 
     def reset(self, reason: ResetReason, bounds: Bounds) -> None:
-        """Reset all followers (``unknown``), or those that lost records (``expired``).
+        """Go on after ``bounds.latest``."""
+        self.last, self.mark = bounds.latest, bounds.mark
+        for follower in tuple(self.followers):
+            notify(self.name, follower.reset, reason, bounds)
 
-        A follower that joined later may have lost nothing, and needs what is still kept.
+    def lost(self, bounds: Bounds, found: str | None) -> bool:
+        """Whether the topic does not go on where its followers stopped; then they are reset.
+
+        ``found`` is the mark of what stands at ``last``; None if nothing does.
         """
-        lost = [one for one in self.followings if reason == "unknown" or bounds.earliest > one.last]
-        for one in lost:
-            one.last = bounds.latest
-        self.last = min((one.last for one in self.followings), default=bounds.latest)
-        for one in lost:
-            notify(self.name, one.follower.reset, reason, bounds)
+        reason = bounds.loss(self.last, self.mark, found)
+        if reason is not None:
+            self.reset(reason, bounds)
+        elif found is None:
+            self.mark = ""  # the log itself trimmed it
+        return reason is not None
 
 
 @dataclass(slots=True, eq=False)
@@ -142,11 +141,9 @@ class LogReader(ABC, Generic[_Topic]):
             return bounds
         del self._joining[joining]
         followed = self._topics[topic]
-        # What was delivered since the bounds were read is history to this follower.
-        if followed.last > bounds.latest:
-            bounds = replace(bounds, latest=followed.last)
-        followed.followings.append(Following(follower, bounds.latest))
-        return bounds
+        # All followers of a topic are at one place, which may be another one than just now.
+        followed.followers.append(follower)
+        return replace(bounds, latest=followed.last, mark=followed.mark)
 
     def unfollow(self, topic: str, follower: Follower) -> None:
         """As EventLog."""
@@ -157,9 +154,7 @@ class LogReader(ABC, Generic[_Topic]):
             del self._joining[one]
         followed = self._topics.get(topic)
         if followed is not None:
-            followed.followings = [
-                one for one in followed.followings if one.follower is not follower
-            ]
+            followed.followers = [one for one in followed.followers if one is not follower]
             self._drop_unused(topic)
 
     async def close(self) -> None:
@@ -235,7 +230,7 @@ class LogReader(ABC, Generic[_Topic]):
 
     def _drop_unused(self, topic: str) -> None:
         followed = self._topics.get(topic)
-        if followed is None or followed.followings:
+        if followed is None or followed.followers:
             return
         if not any(one.topic == topic for one in self._joining):
             del self._topics[topic]

@@ -9,12 +9,13 @@ A topic of a log is a source of feeds: ``Topic``.
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from hashlib import blake2s
 from typing import Any, Protocol, Self
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -29,10 +30,13 @@ from headwater.eventlog._record import (
     Run,
     check_topic,
 )
+from headwater.feeds.position import fingerprint
 from headwater.feeds.shared_calls import CoalescedCall
 from headwater.feeds.source import Change, OrderedPlace, Origin, Page, Place, Sink, Source
 
 _log = logging.getLogger(__name__)
+
+_TAG = re.compile("[0-9a-f]{14}")
 
 
 class Follower(Protocol):
@@ -145,24 +149,42 @@ class EventLog(ABC):
 
 @dataclass(frozen=True, slots=True)
 class TopicPlace(OrderedPlace):
-    """An offset as a place. ``past``: a page before it ends with the record at the offset itself.
+    """An offset as a place, bound to its topic and to the record that stands there.
 
     An empty page has no first record that its start could name. ``7~`` means just after 7.
+
+    Attributes:
+        offset: the record's, or the one that the topic ends at.
+        tag: a hash of the topic and of the record's mark.
+        past: a page before it ends with the record at the offset itself.
     """
 
     offset: Offset
+    tag: str
     past: bool = False
+
+    @classmethod
+    def of(cls, topic: str, offset: Offset, mark: str) -> TopicPlace:
+        """The place of the record with this mark; empty if none stands there."""
+        return cls(offset, _tag(topic, mark))
 
     def includes(self, other: TopicPlace, /) -> bool:
         return self.offset >= other.offset
 
     def __str__(self) -> str:
-        return f"{self.offset}~" if self.past else str(self.offset)
+        return f"{self.offset}{'~' if self.past else ''}:{self.tag}"
 
     @classmethod
     def parse(cls, text: str) -> TopicPlace:
         """Read what ``str()`` gave. Raises UsageError for anything else."""
-        return cls(Offset.parse(text.removesuffix("~")), text.endswith("~"))
+        offset, _, tag = text.partition(":")
+        if not _TAG.fullmatch(tag):
+            raise UsageError(f"{text[:80]!a} is not the text of a place in a topic")
+        return cls(Offset.parse(offset.removesuffix("~")), tag, offset.endswith("~"))
+
+
+def _tag(topic: str, mark: str) -> str:
+    return fingerprint(topic) + blake2s(mark.encode(), digest_size=4).hexdigest()
 
 
 def event_item(record: Record) -> dict[str, Any]:
@@ -174,8 +196,12 @@ def event_item(record: Record) -> dict[str, Any]:
     return item
 
 
+def _place(record: Record) -> TopicPlace:
+    return TopicPlace.of(record.topic, record.offset, record.mark)
+
+
 def _change(record: Record) -> Change:
-    return Change(TopicPlace(record.offset), values=record.data, item=event_item(record))
+    return Change(_place(record), values=record.data, item=event_item(record))
 
 
 class TopicOrigin(Origin):
@@ -196,21 +222,16 @@ class TopicOrigin(Origin):
         except BaseException:
             self._sink = None
             raise
-        self._epoch = self.epoch_in(bounds)
+        self._epoch = bounds.epoch
         self._bounds = CoalescedCall(lambda: self.log.bounds(self.topic))
-        return TopicPlace(bounds.latest)
+        return TopicPlace.of(self.topic, bounds.latest, bounds.mark)
 
     async def detach(self) -> None:
         self._sink = self._epoch = self._bounds = None
         await self.log.unfollow(self.topic, self)
 
     async def epoch(self) -> str:
-        return self._epoch or self.epoch_in(await self.log.bounds(self.topic))
-
-    def epoch_in(self, bounds: Bounds) -> str:
-        """The topic's epoch in a life of the log: a position of another topic has another one."""
-        name = f"{bounds.epoch} {self.topic}"
-        return hashlib.blake2s(name.encode(), digest_size=8).hexdigest()
+        return self._epoch or (await self.log.bounds(self.topic)).epoch
 
     async def revision(self) -> Bounds | None:
         """As ``Source.revision``. Records never change, so equal bounds mean equal pages."""
@@ -220,14 +241,14 @@ class TopicOrigin(Origin):
         """As Follower."""
         if self._sink is not None:
             changes = [_change(record) for record in records]
-            self._sink.deliver(changes, TopicPlace(records[-1].offset))
+            self._sink.deliver(changes, _place(records[-1]))
 
     def reset(self, reason: ResetReason, bounds: Bounds) -> None:
         """As Follower."""
-        self._epoch = self.epoch_in(bounds)
+        self._epoch = bounds.epoch
         _log.warning("%s starts anew: %s", self.name, reason)
         if self._sink is not None:
-            self._sink.reset(reason, TopicPlace(bounds.latest))
+            self._sink.reset(reason, TopicPlace.of(self.topic, bounds.latest, bounds.mark))
 
 
 _origins: WeakKeyDictionary[EventLog, WeakValueDictionary[str, TopicOrigin]] = WeakKeyDictionary()
@@ -257,27 +278,36 @@ class Topic(Source):
         if after is not None:
             since = _topic_place(after)
             run = await log.read(topic, since.offset, limit + 1)
-            _check(since, run.bounds)
+            self._check(since, run)
             records, has_more = run.records[:limit], len(run.records) > limit
-            head = records[-1].offset if has_more else max(run.bounds.latest, since.offset)
-            start = _first(records) or TopicPlace(since.offset, past=True)
-            end = TopicPlace(head)
+            start = TopicPlace(since.offset, since.tag, past=True)
+            end = _place(records[-1]) if has_more else self._end(run.bounds)
         else:
             ceiling = None if before is None else _topic_place(before)
             if ceiling is None:
                 run = await log.latest(topic, limit + 1)
+                start = end = self._end(run.bounds)
             else:
                 below = ceiling.offset.next() if ceiling.past else ceiling.offset
                 run = await log.latest(topic, limit + 1, below)
-                _check(ceiling, run.bounds)
+                _check_bounds(ceiling, run.bounds)
+                start, end = ceiling, TopicPlace.of(topic, run.bounds.earliest, "")
             records, has_more = run.records[-limit:], len(run.records) > limit
-            if ceiling is None:
-                end = TopicPlace(run.bounds.latest)
-            else:
-                end = TopicPlace(records[-1].offset if records else run.bounds.earliest)
-            start = _first(records) or ceiling or end
-        epoch = self.origin.epoch_in(run.bounds)
-        return Page([_change(one) for one in records], start, end, has_more, epoch)
+            if records and ceiling is not None:
+                end = _place(records[-1])
+        if records:
+            start = _place(records[0])
+        return Page([_change(one) for one in records], start, end, has_more, run.bounds.epoch)
+
+    def _end(self, bounds: Bounds) -> TopicPlace:
+        return TopicPlace.of(self.origin.topic, bounds.latest, bounds.mark)
+
+    def _check(self, place: TopicPlace, run: Run) -> None:
+        """Raises PositionError unless a read after the place goes on just there."""
+        _check_bounds(place, run.bounds)
+        found = None if run.place is None else _tag(self.origin.topic, run.place)
+        if run.bounds.loss(place.offset, place.tag, found) is not None:
+            raise PositionError(str(place), "unknown", "another event stands there, or none")
 
     async def revision(self) -> Hashable | None:
         return await self.origin.revision()
@@ -287,15 +317,15 @@ class Topic(Source):
             found = TopicPlace.parse(place)
         except UsageError as error:
             raise PositionError(place, "unknown", str(error)) from error
-        bounds = await self.origin.log.bounds(self.origin.topic)
-        if epoch != self.origin.epoch_in(bounds):
-            raise PositionError(
-                place, "unknown", "it is of another topic, or another life of the event log"
-            )
+        run = await self.origin.log.read(self.origin.topic, found.offset, 1)
+        if epoch != run.bounds.epoch:
+            raise PositionError(place, "unknown", "it is of another life of the event log")
         # A number of another engine's form; START has one form on all of them.
-        if len(found.offset) != len(bounds.latest) and found.offset != START:
+        if len(found.offset) != len(run.bounds.latest) and found.offset != START:
             raise PositionError(place, "unknown")
-        _check(found, bounds)
+        if not found.tag.startswith(fingerprint(self.origin.topic)):
+            raise PositionError(place, "unknown", "it is of another topic")
+        self._check(found, run)
         return found
 
 
@@ -305,12 +335,8 @@ def _topic_place(place: Place) -> TopicPlace:
     return place
 
 
-def _first(records: Sequence[Record]) -> TopicPlace | None:
-    return TopicPlace(records[0].offset) if records else None
-
-
-def _check(place: TopicPlace, bounds: Bounds) -> None:
-    """Raises PositionError unless the topic can be resumed at the place."""
+def _check_bounds(place: TopicPlace, bounds: Bounds) -> None:
+    """Raises PositionError unless the place is within the bounds."""
     if place.offset > bounds.latest:
         raise PositionError(str(place), "unknown", "it lies in the future")
     if place.offset < bounds.earliest:

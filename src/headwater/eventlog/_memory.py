@@ -22,6 +22,8 @@ from headwater.eventlog._record import (
     Retention,
     Run,
     check_topic,
+    mark_of,
+    ticks,
 )
 
 
@@ -124,7 +126,14 @@ class MemoryLog(CheckedLog):
             return kept.records[kept.index_after(first - 1) : kept.index_after(last)]
         now, number = self._clock(), kept.latest
         records = [
-            Record(topic, Offset.of(number + place), now, event.data, key)
+            Record(
+                topic,
+                Offset.of(number + place),
+                now,
+                event.data,
+                key,
+                mark_of(ticks(now), event.size),
+            )
             for place, event in enumerate(events, 1)
         ]
         if key is not None:
@@ -141,7 +150,9 @@ class MemoryLog(CheckedLog):
     async def _read(self, topic: str, after: Offset, limit: int) -> Run:
         kept = self._kept(topic)
         first = kept.index_after(after[0])
-        return Run(kept.records[first : first + limit], self._bounds_of(kept))
+        stands = kept.records[first - 1 : first]
+        place = stands[0].mark if stands and stands[0].offset == after else None
+        return Run(kept.records[first : first + limit], self._bounds_of(kept), place)
 
     async def _latest(self, topic: str, limit: int, before: Offset | None) -> Run:
         kept = self._kept(topic)
@@ -186,4 +197,5 @@ class MemoryLog(CheckedLog):
 
     def _bounds_of(self, kept: _Kept) -> Bounds:
         earliest = Offset.of(kept.trimmed) if kept.trimmed else START
-        return Bounds(self._epoch, earliest, Offset.of(kept.latest))
+        mark = kept.records[-1].mark if kept.records else ""
+        return Bounds(self._epoch, earliest, Offset.of(kept.latest), mark)

@@ -12,18 +12,17 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
 
 from headwater.errors import ResetReason, SourceUnavailableError, UsageError
 from headwater.eventlog._checked import CheckedLog
 from headwater.eventlog._following import SHORTEST, FollowedTopic, LogReader
 from headwater.eventlog._interface import Follower
+from headwater.eventlog._pushes import Push, States, Subscriptions
 from headwater.eventlog._record import (
     START,
     Bounds,
     Capabilities,
     Offset,
-    Record,
     Retention,
     check_topic,
 )
@@ -34,65 +33,10 @@ ROWS = 100
 ABREAST = 20
 # Seconds between two checks that the log is still the same one. What an idle process costs.
 CHECK = 1.0
+# Checks until each topic was looked at: pushes may stop without a word.
+ROUND = 5
 # Seconds between reads of a replica that has not yet got what was pushed.
 BEHIND = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Push:
-    """The engine's message that something was appended to a topic. It may get lost.
-
-    Attributes:
-        topic: the topic's name.
-        before: the topic's latest offset before. A reader that is not there has missed something.
-        last: the latest offset after it.
-        records: all records between the two; None when the reader must read them.
-        head: how far the whole log had come, as in ``States``.
-        epoch: the log's epoch, where the engine sends it.
-    """
-
-    topic: str
-    before: Offset
-    last: Offset
-    records: Sequence[Record] | None
-    head: int
-    epoch: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class States:
-    """The log at one moment.
-
-    Attributes:
-        epoch: the log's epoch.
-        head: rises with each append to any topic. If it is lower than before, the storage is an
-            older copy.
-        topics: the bounds of the topics that were asked for.
-    """
-
-    epoch: str
-    head: int
-    topics: Mapping[str, Bounds]
-
-
-class Subscriptions(Protocol):
-    """One connection that pushes come on, until it breaks. Raises SourceUnavailableError."""
-
-    async def subscribe(self, topics: Sequence[str]) -> None:
-        """Ask for pushes. What is appended after this returns is pushed."""
-        ...
-
-    async def unsubscribe(self, topics: Sequence[str]) -> None:
-        """Ask for no more pushes. A few may still come."""
-        ...
-
-    async def ping(self) -> None:
-        """Raises when the connection is dead and has not reported it."""
-        ...
-
-    async def close(self) -> None:
-        """Close the connection."""
-        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -110,20 +54,21 @@ class _PushedTopic(FollowedTopic):
     def deliver_push(self, push: Push) -> bool:
         """Deliver what was pushed. False: something before it is missing."""
         self.target = max(self.target, push.last)
-        if push.last <= self.last:
-            return True
-        if push.before > self.last or push.records is None or not self.sure:
+        if push.before != self.last or push.mark not in (None, self.mark):
+            # Something was missed, or was read already, or the log went back: a read finds out.
+            self.sure = False
+        if push.records is None or not self.sure:
             return False
         self.deliver(push.records)
         return True
 
-    def is_at(self, latest: Offset) -> bool:
-        """Whether no record that is known of is missing."""
-        return self.last >= latest and self.last >= self.target
+    def is_at(self, bounds: Bounds) -> bool:
+        """Whether the topic ends where its followers are."""
+        there = (self.last, self.mark) == (bounds.latest, bounds.mark)
+        return there and self.last >= self.target
 
     def reset(self, reason: ResetReason, bounds: Bounds) -> None:
-        if reason == "unknown":
-            self.target, self.sure = bounds.latest, True
+        self.target, self.sure = bounds.latest, True
         # A dataclass with slots is a new class, which super() without arguments does not find.
         FollowedTopic.reset(self, reason, bounds)
 
@@ -189,9 +134,10 @@ class PushReader(LogReader[_PushedTopic]):
             for followed in self._topics.values():
                 followed.sure = False
             await self._subscriptions.subscribe(list(self._topics))
-            await self._check(thorough=True)
+            await self._check(list(self._topics))
             self._delay = SHORTEST
             due = time() + CHECK
+            turn = 0
             while self._topics or self._joining:
                 self._wake.clear()
                 await self._unsubscribe(self._subscriptions)
@@ -200,8 +146,9 @@ class PushReader(LogReader[_PushedTopic]):
                     await self._subscriptions.ping()
                     self._doubt = True
                     due = time() + CHECK
+                    turn = (turn + 1) % ROUND
                 if self._doubt:
-                    await self._check()
+                    await self._check([*self._topics][turn::ROUND])
                 await self._catch_up()
                 await self._pause(due - time())
                 if self._fault is not None:
@@ -230,20 +177,23 @@ class PushReader(LogReader[_PushedTopic]):
             self._epoch = states.epoch
             self._head = max(self._head, states.head)
             for name in fresh:
-                latest = states.topics[name].latest
-                followed = _PushedTopic(name, latest, target=self._entering[name])
+                bounds = states.topics[name]
+                followed = _PushedTopic(
+                    name, bounds.latest, bounds.mark, target=self._entering[name]
+                )
                 self._topics[name] = followed
-                if not followed.is_at(latest):
+                if not followed.is_at(bounds):
                     self._behind.add(name)
             return states.topics
         finally:
             self._entering = {}
 
-    async def _check(self, *, thorough: bool = False) -> None:
-        """Is it still the same log? After an outage also: what was appended meanwhile?"""
+    async def _check(self, topics: Sequence[str]) -> None:
+        """Whether it is still the same log, and these topics end where their followers are."""
         self._doubt = False
         known = self._head
-        states = await self._pushing.states(list(self._topics) if thorough else ())
+        ends = {name: self._topics[name].last for name in topics}
+        states = await self._pushing.states(topics)
         if self._epoch is None:
             return
         if states.epoch != self._epoch:
@@ -257,9 +207,11 @@ class PushReader(LogReader[_PushedTopic]):
         self._head = max(self._head, states.head)
         for name, bounds in states.topics.items():
             followed = self._topics.get(name)
-            if followed is not None and followed.is_at(bounds.latest):
+            if followed is None:
+                continue
+            if followed.is_at(bounds):
                 followed.sure = True
-            else:
+            elif followed.last == ends[name]:  # no push came meanwhile
                 self._behind.add(name)
 
     async def _begin_anew(self) -> None:
@@ -295,10 +247,15 @@ class PushReader(LogReader[_PushedTopic]):
                 self._doubt = True
                 self._wake.set()
                 return
-            if run.bounds.earliest > followed.last:
-                followed.reset("expired", run.bounds)
-            followed.deliver(run.records)
-            if followed.is_at(run.bounds.latest):
+            if followed.last == after:
+                if followed.lost(run.bounds, run.place):
+                    self._behind.add(name)  # a push that came meanwhile was not delivered
+                    self._wake.set()
+                    return
+                followed.deliver(run.records)
+                if len(run.records) < ROWS:
+                    followed.advance(run.bounds.latest, run.bounds.mark)
+            if followed.last >= followed.target and len(run.records) < ROWS:
                 followed.sure = True
                 return
             if followed.last == after:

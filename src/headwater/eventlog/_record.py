@@ -6,13 +6,19 @@ Bad input is refused before an engine sees it, so that every engine refuses the 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from headwater.errors import UsageError
+from headwater.errors import ResetReason, UsageError
+
+_log = logging.getLogger(__name__)
+
+DAWN = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Redis, NATS and most proxies carry 1 MiB without tuning; a bigger event belongs in a file store.
 MAX_EVENT_BYTES = 1024 * 1024
@@ -46,6 +52,13 @@ class Offset(tuple[int, ...]):
             raise UsageError(f"{text[:80]!a} is not the text of an offset")
         return cls(int(number) for number in text.split("-"))
 
+    def previous(self) -> Offset:
+        """The highest offset below this one; ``START`` has none below."""
+        *higher, last = self
+        if last > 0:
+            return Offset((*higher, last - 1))
+        return Offset((higher[0] - 1, 2**64 - 1)) if higher and higher[0] > 0 else START
+
     def next(self) -> Offset:
         """The lowest offset above this one. There need not be a record at it."""
         return Offset((*self[:-1], self[-1] + 1))
@@ -72,6 +85,8 @@ class Record:
             the millisecond, by the server's.
         data: the event, a JSON object.
         key: the idempotency key of the append that brought it, or None.
+        mark: differs from that of any other record that ever stood at this offset, as after a
+            restore; letters and digits.
     """
 
     topic: str
@@ -79,6 +94,7 @@ class Record:
     at: datetime
     data: Mapping[str, Any]
     key: str | None = None
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +108,43 @@ class Bounds:
         earliest: reading after it gives all that is kept: the highest offset ever trimmed, or
             ``START``.
         latest: the highest offset ever given out, whether or not it is still kept, or ``START``.
+        mark: of the record at ``latest``; empty if none is kept there.
     """
 
     epoch: str
     earliest: Offset
     latest: Offset
+    mark: str = ""
+
+    def loss(self, last: Offset, mark: str, found: str | None) -> ResetReason | None:
+        """Why a reader that has all up to ``last`` cannot go on there; None if it can.
+
+        Args:
+            last: the place where it stopped.
+            mark: of the record that stood there then; empty if none did.
+            found: of the record that stands there; None if none does.
+        """
+        if last > self.latest:
+            return "unknown"
+        if last < self.earliest:
+            return "expired"
+        return None if last in {START, self.earliest} or found == mark else "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Records of one topic that follow each other, oldest first, and its bounds at that moment."""
+    """Records of one topic that follow each other, oldest first, and its bounds at that moment.
+
+    Attributes:
+        records: fewer than asked for only where the topic ends.
+        bounds: of the topic.
+        place: the mark of the record at the offset that ``read`` began after; None if none stands
+            there, and after ``latest``.
+    """
 
     records: Sequence[Record]
     bounds: Bounds
+    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +263,38 @@ def encode(data: Mapping[str, Any], max_bytes: int = MAX_EVENT_BYTES, what: str 
     if copy != plain and (name := _odd_name(plain)) is not None:
         raise UsageError(f"{what}: the names of a JSON object are strings, not {name!r}")
     return Event(text, size, copy)
+
+
+def ticks(at: datetime) -> int:
+    """Microseconds since 1970 UTC."""
+    return (at - DAWN) // timedelta(microseconds=1)
+
+
+def mark_of(at: int | None, size: int | None) -> str:
+    """The mark of an event with this ``at`` and ``size``; empty for none."""
+    return "" if at is None else f"{at:x}x{size:x}"
+
+
+foreign = 0
+"""Entries of other programs in topics that this process came across and skipped."""
+
+
+def event_in(topic: str, offset: object, text: bytes | str | None) -> dict[str, Any] | None:
+    """The event that an entry of a topic holds; None, a count and a log line if it holds none."""
+    global foreign
+    with suppress(ValueError):
+        data = None if text is None else json.loads(text)
+        if isinstance(data, dict):
+            return data
+    foreign += 1
+    if foreign & (foreign - 1) == 0:  # 1, 2, 4, 8 …: each read comes across them again
+        _log.warning(
+            "topic %s: what stands at %s is no event of the log, and is skipped (%d such so far)",
+            topic,
+            offset,
+            foreign,
+        )
+    return None
 
 
 def _odd_name(value: object) -> object | None:

@@ -3,22 +3,25 @@
 import asyncio
 import json
 import random
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 from nats.aio.msg import Msg
+from nats.js.errors import APIError
 
 from headwater.errors import SourceUnavailableError, UsageError
-from headwater.eventlog import START, EventLog, open_log
+from headwater.eventlog import START, EventLog, Offset, Record, open_log
 from headwater.eventlog.nats import NatsLog
 from headwater.testing import EventLogContract
 from headwater.testing.eventlog import Recorder
 from headwater.testing.eventlog._harness import numbers, read_all
 from support.nats import Nats
-from support.until import outside
+from support.until import outside, succeeds
 
 
 class TestContract(EventLogContract):
@@ -37,6 +40,42 @@ class TestContract(EventLogContract):
 
     async def wipe(self, log: EventLog) -> None:
         await self.nats.wipe()
+
+    async def keep_copy(self, log: EventLog) -> Path:
+        self.nats.stop()
+        copy = self.nats.folder / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(self.nats.folder / "streams", copy)
+        await self.nats.start()
+        await succeeds(partial(log.bounds, "t"), SourceUnavailableError)
+        return copy
+
+    async def go_back(self, log: EventLog, copy: Path) -> None:
+        self.nats.stop()
+        shutil.rmtree(self.nats.folder / "streams")
+        shutil.copytree(copy, self.nats.folder / "streams")
+        await self.nats.start()
+
+    async def purge(self, log: EventLog, topic: str, last: Offset) -> None:
+        async with self.nats.streams() as streams:
+            await streams.purge_stream("headwater", seq=last[0] + 1, subject=f"headwater.t.{topic}")
+
+    async def remove(self, log: EventLog, record: Record) -> bool:
+        async with self.nats.streams() as streams:
+            try:
+                return await streams.delete_msg("headwater", record.offset[0])
+            except APIError:
+                return False
+
+    async def lose_topic(self, log: EventLog, topic: str) -> None:
+        async with self.nats.streams() as streams:
+            for kind in "ts":
+                await streams.purge_stream("headwater", subject=f"headwater.{kind}.{topic}")
+
+    async def intrude(self, log: EventLog, topic: str) -> None:
+        async with self.nats.client() as client:
+            await client.publish(f"headwater.t.{topic}", b"21 degrees")
+            await client.flush()
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from headwater.errors import SourceUnavailableError, UsageError
-from headwater.eventlog import EventLog, Offset, open_log
+from headwater.eventlog import EventLog, Offset, Record, open_log
 from headwater.eventlog.redis._pushes import from_id, until_id
 from headwater.testing import EventLogContract
 from headwater.testing.eventlog import Recorder
@@ -34,6 +35,34 @@ class TestContract(EventLogContract):
     async def wipe(self, log: EventLog) -> None:
         async with self.valkey.client() as client:
             await client.flushall()
+
+    async def keep_copy(self, log: EventLog) -> dict[bytes, bytes]:
+        async with Redis(port=self.valkey.port) as client:
+            return {key: await client.dump(key) for key in await client.keys("*")}
+
+    async def go_back(self, log: EventLog, copy: dict[bytes, bytes]) -> None:
+        async with Redis(port=self.valkey.port) as client, client.pipeline() as all_at_once:
+            all_at_once.flushall()
+            for key, dumped in copy.items():
+                all_at_once.restore(key, 0, dumped)
+            await all_at_once.execute()
+
+    async def purge(self, log: EventLog, topic: str, last: Offset) -> None:
+        async with self.valkey.client() as client:
+            await client.xtrim(f"headwater:t:{topic}", minid=str(last.next()), approximate=False)
+
+    async def remove(self, log: EventLog, record: Record) -> bool:
+        async with self.valkey.client() as client:
+            return bool(await client.xdel(f"headwater:t:{record.topic}", str(record.offset)))
+
+    async def lose_topic(self, log: EventLog, topic: str) -> None:
+        async with self.valkey.client() as client:
+            await client.delete(f"headwater:t:{topic}")
+            await client.hdel("headwater:topics", topic)
+
+    async def intrude(self, log: EventLog, topic: str) -> None:
+        async with self.valkey.client() as client:
+            await client.xadd(f"headwater:t:{topic}", {"temperature": "21"})
 
 
 @pytest.fixture

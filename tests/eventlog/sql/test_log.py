@@ -2,7 +2,8 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,11 +12,19 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from headwater.errors import SourceUnavailableError, UsageError
-from headwater.eventlog import START, EventLog, MemoryLog, open_log
+from headwater.eventlog import START, EventLog, MemoryLog, Offset, Record, open_log
 from headwater.eventlog.sql import METADATA, SqlLog
 from headwater.sql import configure_sqlite, sqlite_engine
 from headwater.testing import EventLogContract
 from headwater.testing.eventlog import Recorder
+
+
+def _copy(path: str, to: str) -> None:
+    with closing(sqlite3.connect(path, 30)) as file, closing(sqlite3.connect(to, 30)) as copy:
+        file.backup(copy)
+
+
+OF = "topic_id = (SELECT id FROM headwater_topics WHERE name = :topic)"
 
 
 class TestContract(EventLogContract):
@@ -39,6 +48,46 @@ class TestContract(EventLogContract):
         async with other.engine.begin() as connection:
             await connection.run_sync(METADATA.drop_all)
         await other.close()
+
+    async def run(self, *statements: str, **values: object) -> None:
+        """As another program does; the log's own threads go on meanwhile."""
+        await asyncio.to_thread(self._run, statements, values)
+
+    def _run(self, statements: Sequence[str], values: Mapping[str, object]) -> None:
+        with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"), 30)) as file, file:
+            for statement in statements:
+                file.execute(statement, values)
+
+    async def keep_copy(self, log: EventLog) -> str:
+        path = self.url.removeprefix("sqlite:///")
+        await asyncio.to_thread(_copy, path, path + "2")
+        return path + "2"
+
+    async def go_back(self, log: EventLog, copy: str) -> None:
+        await asyncio.to_thread(_copy, copy, self.url.removeprefix("sqlite:///"))
+
+    async def purge(self, log: EventLog, topic: str, last: Offset) -> None:
+        await self.run(f"DELETE FROM headwater_events WHERE {OF} AND number <= {last}", topic=topic)
+
+    async def remove(self, log: EventLog, record: Record) -> bool:
+        statement = f"DELETE FROM headwater_events WHERE {OF} AND number = {record.offset}"
+        await self.run(statement, topic=record.topic)
+        return True
+
+    async def lose_topic(self, log: EventLog, topic: str) -> None:
+        await self.run(
+            f"DELETE FROM headwater_events WHERE {OF}",
+            "DELETE FROM headwater_topics WHERE name = :topic",
+            topic=topic,
+        )
+
+    async def intrude(self, log: EventLog, topic: str) -> None:
+        await self.run(
+            "UPDATE headwater_topics SET latest = latest + 1 WHERE name = :topic",
+            "INSERT INTO headwater_events (topic_id, number, at, size, part, data)"
+            " SELECT id, latest, 0, 2, 0, '21 degrees' FROM headwater_topics WHERE name = :topic",
+            topic=topic,
+        )
 
 
 class TestContractOnAPlainEngine(TestContract):

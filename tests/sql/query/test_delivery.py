@@ -111,7 +111,7 @@ async def follow(engine, seed, steps):
 
     async def connect(client):
         hub, query = pick.choice(sides)
-        await client.connect(hub, query.where(tenant=client.tenant))
+        await client.connect(hub, query.optional(tenant=client.tenant))
 
     async def write():
         for _ in range(pick.randint(1, 4)):
@@ -134,7 +134,7 @@ async def follow(engine, seed, steps):
                 client.read()
         _, query = sides[0]
         for client in clients:
-            expected = await query.where(tenant=client.tenant).page(500)
+            expected = await query.optional(tenant=client.tenant).page(500)
             items = {change.item["id"]: dict(change.item) for change in expected.changes}
 
             def settled(client=client, items=items):
@@ -181,7 +181,7 @@ async def test_a_client_of_all_rows_gets_no_removal_of_a_row_that_moves(engine):
     ada, bob, every = clients = [TenantClient(feed, tenant) for tenant in (1, 2, None)]
     try:
         for client in clients:
-            await client.connect(hub, query.where(tenant=client.tenant))
+            await client.connect(hub, query.optional(tenant=client.tenant))
             client.sender.take()
         await write(engine, sa.update(Order).where(Order.id == 1).values(customer_id=2))
         await until(lambda: all(client.sender.data for client in clients))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import nats.errors
 from nats.aio.client import Client
@@ -24,6 +27,11 @@ _T = TypeVar("_T")
 PATIENCE = 5.0
 # The server that the log needs: batches that are stored as a whole came with it.
 NEEDED = (2, 12)
+
+# As the server says which right is missing.
+_REFUSED = re.compile(
+    r"permissions violation for (?:subscription|publish) to \\?[\"'](\S+?)\\?[\"']", re.I
+)
 
 _FAULTS = (nats.errors.Error, OSError, TimeoutError)
 
@@ -60,9 +68,10 @@ class Tap(asyncio.Future[Msg]):
 class _Answer:
     """An answer of one message, or of several up to one that has a status."""
 
-    __slots__ = ("done", "many", "messages")
+    __slots__ = ("done", "many", "messages", "subject")
 
-    def __init__(self, *, many: bool) -> None:
+    def __init__(self, subject: str, *, many: bool) -> None:
+        self.subject = subject
         self.many = many
         self.messages: list[Msg] = []
         self.done: asyncio.Future[list[Msg]] = asyncio.get_running_loop().create_future()
@@ -91,6 +100,7 @@ class Life:
         self._answers: dict[str, _Answer] = {}
         self._tokens = itertools.count()
         self._inbox = ""
+        self._refused: dict[str, Exception] = {}
         self._fault: Exception = nats.errors.ConnectionClosedError()
 
     async def open(self, servers: Sequence[str], options: Mapping[str, Any]) -> None:
@@ -119,7 +129,8 @@ class Life:
     ) -> list[Msg]:
         """The answer, at least one message. With ``many`` the last one has a status."""
         token = str(next(self._tokens))
-        answer = self._answers[token] = _Answer(many=many)
+        self.check_rights(self._inbox)
+        answer = self._answers[token] = _Answer(subject, many=many)
         try:
             async with asyncio.timeout(PATIENCE):
                 await self.client.publish(
@@ -135,17 +146,35 @@ class Life:
     async def close(self) -> None:
         """Disconnect."""
         # Some versions of the driver fail on a connection that was never made.
-        with suppress(*_FAULTS, AttributeError):
-            await self.client.close()
+        with suppress(*_FAULTS, AttributeError, AssertionError):
+            # A TLS server that was refused does not say goodbye.
+            async with asyncio.timeout(1):
+                await self.client.close()
 
     def _answered(self, message: Msg) -> None:
         answer = self._answers.get(message.subject.rpartition(".")[2])
         if answer is not None:
             answer.receive(message)
 
+    def check_rights(self, subject: str) -> None:
+        """Raises when the server refused something at subjects that begin so."""
+        for refused, error in self._refused.items():
+            if refused.startswith(subject.lower()):
+                raise error
+
     async def _failed(self, error: Exception) -> None:
         self._fault = error
         _log.debug("%s: %r", NAME, error)
+        found = _REFUSED.search(str(error))
+        if found is None:
+            return
+        refused = found[1].lower()  # as the driver gives it
+        self._refused[refused] = error
+        for answer in self._answers.values():
+            # No answer can come to an inbox that is refused.
+            mine = refused == answer.subject.lower() or refused.startswith(self._inbox.lower())
+            if mine and not answer.done.done():
+                answer.done.set_exception(error)
 
     async def _closed(self) -> None:
         for answer in self._answers.values():
@@ -211,6 +240,9 @@ class Link:
         life = Life()
         try:
             async with asyncio.timeout(PATIENCE):
+                for server in self._servers:
+                    if server.startswith("tls://") or "tls" in self._options:
+                        await _check_tls(server)
                 await life.open(self._servers, self._options)
         except BaseException as error:
             await life.close()
@@ -224,3 +256,22 @@ class Link:
             await life.close()
             raise UsageError(f"{NAME}: NATS 2.12 or newer is needed, and this is {version}")
         return life
+
+
+async def _check_tls(server: str) -> None:
+    """Raises UsageError for a server without TLS: the driver would send it the password as text."""
+    place = urlsplit(server)
+    try:
+        reader, writer = await asyncio.open_connection(place.hostname, place.port or 4222)
+    except OSError:
+        return  # another server may be there, and says the same of itself
+    try:
+        async with asyncio.timeout(1):
+            # A server that begins with TLS says nothing by itself.
+            said = json.loads((await reader.readline()).removeprefix(b"INFO "))
+    except (TimeoutError, ValueError):
+        return
+    finally:
+        writer.close()
+    if not said.get("tls_required"):
+        raise UsageError(f"{NAME}: the address asks for TLS, and the server has none")

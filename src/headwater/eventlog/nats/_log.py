@@ -5,12 +5,14 @@ The server publishes each stored event again, with one subscription for each fol
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -18,13 +20,24 @@ from nats.errors import Error
 
 from headwater.errors import UsageError
 from headwater.eventlog._interface import EventLog
-from headwater.eventlog._pushed import Push, PushedLog, PushReader, States, Subscriptions
-from headwater.eventlog._record import Bounds, Event, Offset, Record, Retention, Run
+from headwater.eventlog._pushed import PushedLog, PushReader
+from headwater.eventlog._pushes import Push, States, Subscriptions
+from headwater.eventlog._record import Event, Offset, Record, Retention, Run
 from headwater.eventlog.nats._connection import NAME, PATIENCE, Life, Link, Tap, unavailable
 from headwater.eventlog.nats._pages import Pages, Trimmer
-from headwater.eventlog.nats._stream import Stream, record_of
+from headwater.eventlog.nats._stream import (
+    LAG,
+    RETRY,
+    Stream,
+    mark_of,
+    record_of,
+    records_of,
+    sequence_of,
+)
 from headwater.eventlog.nats._writer import BATCH_BYTES, MAX_BATCH, NatsWriter
 
+# Pings until the stream's settings are looked at again: somebody may edit them.
+INSPECT = 5
 # Subscriptions between two flushes, so that the server's buffer for this client does not fill.
 CHUNK = 1000
 
@@ -38,10 +51,12 @@ class NatsSubscriptions:
         self._reader = reader
         self._tap = Tap(self._receive)
         self._subscriptions: dict[str, Subscription] = {}
+        self._pings = 0
         life.listeners.append(reader.lost)
 
     async def subscribe(self, topics: Sequence[str]) -> None:
         """As Subscriptions."""
+        is_first = not self._subscriptions
         try:
             for start in range(0, len(topics), CHUNK):
                 for topic in topics[start : start + CHUNK]:
@@ -50,6 +65,9 @@ class NatsSubscriptions:
                             self._stream.subject("n", topic), future=self._tap
                         )
                 await self._life.client.flush(int(PATIENCE))
+            if is_first:
+                await self._life.client.flush(int(PATIENCE))  # a refusal may come after the first
+            self._life.check_rights(self._stream.subject("n", ""))
         except (Error, OSError, TimeoutError) as error:
             raise unavailable(error) from error
 
@@ -67,10 +85,14 @@ class NatsSubscriptions:
         """As Subscriptions."""
         try:
             await self._life.client.flush(int(PATIENCE))
+            self._life.check_rights(self._stream.subject("n", ""))
         except (Error, OSError, TimeoutError) as error:
             # Silent for too long: close it, for requests too.
             await self._life.close()
             raise unavailable(error) from error
+        self._pings += 1
+        if self._pings % INSPECT == 0:
+            await self._stream.inspect()
 
     async def close(self) -> None:
         """As Subscriptions. The connection itself stays open: it is the log's."""
@@ -85,8 +107,9 @@ class NatsSubscriptions:
         if topic in self._subscriptions:
             record = record_of(topic, message)
             before = Offset.of(int(headers.get("Nats-Last-Sequence", 0)))
-            push = Push(topic, before, record.offset, [record], record.offset[0])
-            self._reader.receive(push)
+            number = int(headers["Nats-Sequence"])
+            records = None if record is None else [record]
+            self._reader.receive(Push(topic, before, Offset.of(number), records, number))
 
 
 # A server's default bound is 1 MiB for a message with its headers.
@@ -158,25 +181,56 @@ class NatsLog(PushedLog):
         return await self._writer.append(topic, events, key)
 
     async def _read(self, topic: str, after: Offset, limit: int) -> Run:
+        deadline = time.monotonic() + LAG
+        while True:
+            run = await self._read_once(topic, after, limit)
+            there = run.place is not None or not run.bounds.earliest < after <= run.bounds.latest
+            if there or self._stream.replicas == 1 or time.monotonic() > deadline:
+                return run
+            await asyncio.sleep(RETRY)  # a replica that has not yet got what stands there
+
+    async def _read_once(self, topic: str, after: Offset, limit: int) -> Run:
         subject = self._stream.subject("t", topic)
-        number = min(after[0], _LAST)
-        messages = await self._pages.after(subject, number, limit)
-        records = [record_of(topic, one) for one in messages]
+        records: list[Record] = []
+        place, number = None, min(after[0], _LAST)
+        while True:
+            count = limit - len(records)
+            # One more: what stands at the offset itself.
+            messages = await self._pages.after(subject, max(number - 1, 0), count + 1)
+            full = len(messages) > count
+            if messages and sequence_of(messages[0]) == number:
+                first = messages.pop(0)
+                place = mark_of(first) if number == after[0] else place
+            messages = messages[:count]
+            records += records_of(topic, messages)
+            number = sequence_of(messages[-1]) if messages else number
+            # Others' messages leave room for more.
+            if not full or len(records) == limit:
+                break
         # The bounds are read afterwards, so that a trim in between is noticed. Events that were
         # appended in between are not in the records, so the bounds leave them out too.
         bounds = await self._bounds(topic)
-        seen = records[-1].offset if records else after
+        seen = Offset.of(number)
         if len(records) < limit and seen < bounds.latest:
-            bounds = Bounds(bounds.epoch, bounds.earliest, max(seen, bounds.earliest))
-        return Run(records, bounds)
+            mark = mark_of(messages[-1]) if messages else place or ""
+            if seen <= bounds.earliest:
+                seen, mark = bounds.earliest, ""
+            bounds = replace(bounds, latest=seen, mark=mark)
+        return Run(records, bounds, place)
 
     async def _latest(self, topic: str, limit: int, before: Offset | None) -> Run:
         bounds = await self._bounds(topic)
         head = bounds.latest[0] + 1
         below = head if before is None else min(head, before[0])
         subject = self._stream.subject("t", topic)
-        messages = await self._pages.newest(subject, below, limit, at_end=below == head)
-        return Run([record_of(topic, one) for one in messages], bounds)
+        records: list[Record] = []
+        while True:
+            count = limit - len(records)
+            messages = await self._pages.newest(subject, below, count, at_end=below == head)
+            records = records_of(topic, messages) + records
+            if len(messages) < count or len(records) == limit:
+                return Run(records, bounds)
+            below = sequence_of(messages[0])
 
     async def _topics_to_trim(self, keep: Retention) -> Sequence[str]:
         return await self._trimmer.topics(keep)
@@ -216,15 +270,21 @@ def open_nats(url: str) -> NatsLog:
         )
     if not replicas.isdigit() or not kept.isdigit():
         raise UsageError("event log nats://: replicas and keys_kept are numbers")
-    user, at, _ = place.split(",")[0].rpartition("@")
-    servers = [
-        f"{scheme.lower()}://{host if '@' in host else user + at + host}"
-        for host in place.split(",")
-    ]
+    users = {host.rpartition("@")[0] for host in place.split(",") if "@" in host}
+    if len(users) > 1:
+        raise UsageError("event log nats://: give one user and password for all hosts")
+    user, colon, password = (users or {""}).pop().partition(":")
+    options: dict[str, Any] = {}
+    if user:
+        names = ("user", "password") if colon else ("token",)
+        options = dict(zip(names, (unquote(user), unquote(password)), strict=False))
+    if credentials is not None:
+        options["user_credentials"] = credentials
+    servers = [f"{scheme.lower()}://{host.rpartition('@')[2]}" for host in place.split(",")]
     return NatsLog(
         servers,
         stream=stream,
         replicas=int(replicas),
         keys_kept=timedelta(seconds=int(kept)),
-        options={} if credentials is None else {"user_credentials": credentials},
+        options=options,
     )

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from nats.aio.msg import Msg
 
 from headwater.eventlog._record import Retention
-from headwater.eventlog.nats._stream import WRONG_SEQUENCE, ApiError, Stream, sequence_of
+from headwater.eventlog.nats._stream import KEY, WRONG_SEQUENCE, ApiError, Stream, sequence_of
 
 # So many records too many are read rather than searching on for where they begin.
 SLACK = 20
@@ -135,6 +135,10 @@ def _behind(message: Msg) -> int:
 _DAWN = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+# The server's errors of a stream that is full: of bytes, of messages, of resources.
+FULL = {10077, 10122, 10047, 10023}
+
+
 class Trimmer:
     """Removes the oldest events. Raises SourceUnavailableError."""
 
@@ -176,9 +180,34 @@ class Trimmer:
         if not going:
             return 0
         highest = sequence_of(going[0])
-        await self._remember(topic, highest)
-        answer = await self._stream.call("PURGE", {"filter": subject, "seq": highest + 1})
+        purge = {"filter": subject, "seq": highest + 1}
+        try:
+            await self._keep_keys(topic, subject, highest)
+            await self._remember(topic, highest)
+        except ApiError as error:
+            if error.code not in FULL:
+                raise
+            # Without room for a note, room is made first. Positions that this removes are then
+            # unknown rather than expired.
+            answer = await self._stream.call("PURGE", purge)
+            await self._remember(topic, highest)
+        else:
+            answer = await self._stream.call("PURGE", purge)
         return int(answer.get("purged", 0))
+
+    async def _keep_keys(self, topic: str, subject: str, highest: int) -> None:
+        """Note the keys of young events that go: a server that restarts finds them no more."""
+        young = await self._stream.server_time() - self._stream.keys_kept
+        first = await self._pages.since(subject, young)
+        if first is None or first > highest:
+            return
+        keys = {
+            key
+            async for one in self._pages.between(subject, first - 1, highest + 1)
+            if (key := (one.headers or {}).get(KEY)) is not None
+        }
+        for key in keys:
+            await self._stream.note_key(topic, key)
 
     async def _cut_of(self, subject: str, below: int, keep: Retention) -> int:
         """The sequence from which everything stays, by the strictest of the limits."""
@@ -190,7 +219,7 @@ class Trimmer:
                 cut = await self._pages.boundary(subject, below, keep.max_count)
         if keep.max_age is not None:
             try:
-                oldest = max(datetime.now(UTC) - keep.max_age, _DAWN)
+                oldest = max(await self._stream.server_time() - keep.max_age, _DAWN)
             except OverflowError:
                 oldest = _DAWN
             first = await self._pages.since(subject, oldest)

@@ -13,19 +13,22 @@ The server publishes each event again at ``S.n.TOPIC`` once it is stored.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zlib import crc32
 
 import nats.errors
 from nats.aio.msg import Msg
 
 from headwater.errors import SourceUnavailableError, UsageError
-from headwater.eventlog._pushed import States
-from headwater.eventlog._record import Bounds, Offset, Record
+from headwater.eventlog._pushes import States
+from headwater.eventlog._record import Bounds, Offset, Record, event_in
 from headwater.eventlog.nats._connection import NAME, Link
 
 AT, KEY = "Headwater-At", "Headwater-Key"
@@ -34,6 +37,7 @@ NO_STREAM, NAME_TAKEN, WRONG_SEQUENCE = 10059, 10058, 10071
 # Seconds that a replica may lag behind its leader, and between two requests to it.
 LAG, RETRY = 3.0, 0.02
 
+_log = logging.getLogger(__name__)
 _DAWN = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -63,6 +67,7 @@ class Stream:
         self.replicas = replicas
         self.keys_kept = keys_kept
         self._ready = False
+        self._warned = ""
 
     def subject(self, kind: str, topic: str) -> str:
         """The subject of a topic. A dot would end the token, and ``=`` is in no topic's name."""
@@ -118,8 +123,10 @@ class Stream:
         for topic in topics:
             trimmed = int(last[one].data) if (one := self.subject("s", topic)) in last else 0
             event = last.get(self.subject("t", topic))
-            latest = max(trimmed, sequence_of(event) if event is not None else 0)
-            found[topic] = Bounds(epoch, Offset.of(trimmed), Offset.of(latest))
+            latest, mark = trimmed, ""
+            if event is not None and sequence_of(event) > trimmed:
+                latest, mark = sequence_of(event), mark_of(event)
+            found[topic] = Bounds(epoch, Offset.of(trimmed), Offset.of(latest), mark)
         return States(epoch, head, found)
 
     async def last(self, subject: str) -> Msg | None:
@@ -181,8 +188,11 @@ class Stream:
         self.replicas = int(config["num_replicas"])
         self._check(config)
         wanted = nanoseconds(self.keys_kept)
-        if config["duplicate_window"] < wanted:
-            await self.call("UPDATE", {**config, "duplicate_window": wanted})
+        if config["duplicate_window"] < wanted or not config.get("deny_delete"):
+            # An event that is deleted alone would leave a hole that nobody could see.
+            window = max(config["duplicate_window"], wanted)
+            changed = {"duplicate_window": window, "deny_delete": True}
+            config = (await self.call("UPDATE", {**config, **changed}))["config"]
         self.keys_kept = max(
             self.keys_kept, timedelta(microseconds=config["duplicate_window"] // 1000)
         )
@@ -212,12 +222,13 @@ class Stream:
                     "num_replicas": self.replicas,
                     # A stream with a bounded size refuses events when it is full, and loses none.
                     "discard": "new",
+                    "deny_delete": True,
                     "duplicate_window": nanoseconds(self.keys_kept),
                     "allow_direct": True,
                     "allow_atomic": True,
                     "allow_msg_ttl": True,
                     "allow_rollup_hdrs": True,
-                    "republish": {"src": f"{name}.t.*", "dest": f"{name}.n.{{{{wildcard(1)}}}}"},
+                    "republish": self._republish(),
                     # A later life of the log counts on from above all that an earlier one used,
                     # as long as that stored less than a million events per second.
                     "first_seq": int(time.time()) * 1_000_000,
@@ -228,13 +239,56 @@ class Stream:
                 raise
             return await self.call("INFO")
 
+    def _republish(self) -> dict[str, str]:
+        return {"src": f"{self.name}.t.*", "dest": f"{self.name}.n.{{{{wildcard(1)}}}}"}
+
+    def key_name(self, topic: str, key: str) -> str:
+        """A topic's key, as short as each other one."""
+        return hashlib.blake2s(f"{topic} {key}".encode(), digest_size=16).hexdigest()
+
+    def key_subject(self, topic: str, key: str) -> str:
+        """Where the note of a key is."""
+        return f"{self.name}.k.{self.key_name(topic, key)}"
+
+    def key_headers(self) -> dict[str, str]:
+        """Of the note of a key, which is stored unless it is there."""
+        seconds = self.keys_kept // timedelta(seconds=1)
+        return {"Nats-Expected-Last-Subject-Sequence": "0", "Nats-TTL": f"{seconds}s"}
+
+    async def note_key(self, topic: str, key: str) -> None:
+        """Keep a key whose events are trimmed, unless there is a note of it."""
+        try:
+            await self.publish(self.key_subject(topic, key), b"0", self.key_headers())
+        except ApiError as error:
+            if error.code != WRONG_SEQUENCE:
+                raise
+
+    async def server_time(self) -> datetime:
+        """The present moment, by the server's clock."""
+        seconds, _, fraction = str((await self.call("INFO"))["ts"]).rstrip("Z").partition(".")
+        return datetime.fromisoformat(f"{seconds}.{fraction[:6]:0<6}+00:00")
+
+    async def inspect(self) -> None:
+        """Log it, once, when the stream's settings were edited so that events are lost or late."""
+        try:
+            self._check((await self.call("INFO"))["config"])
+            self._warned = ""
+        except UsageError as error:
+            if str(error) != self._warned:
+                self._warned = str(error)
+                _log.error("%s", error)
+
     def _check(self, config: Mapping[str, Any]) -> None:
         """Refuse a stream whose settings, made or changed by hand, would lose events."""
         for setting in ("allow_direct", "allow_atomic", "allow_msg_ttl", "allow_rollup_hdrs"):
             if not config.get(setting):
                 raise UsageError(f"{NAME}: the stream {self.name} needs {setting}")
-        if not config.get("republish"):
-            raise UsageError(f"{NAME}: the stream {self.name} needs republish")
+        republish = config.get("republish") or {}
+        if {**republish, **self._republish()} != republish or republish.get("headers_only"):
+            raise UsageError(
+                f"{NAME}: the stream {self.name} needs republish from {self.name}.t.* to "
+                f"{self.name}.n.{{{{wildcard(1)}}}}; without it followers get events seconds late"
+            )
         bounded = any(config.get(limit, -1) > 0 for limit in ("max_msgs", "max_bytes"))
         per_topic = config.get("max_msgs_per_subject", -1) > 0
         if config.get("max_age", 0) or per_topic or (bounded and config["discard"] != "new"):
@@ -258,12 +312,30 @@ def sequence_of(message: Msg) -> int:
     return int((message.headers or {})["Nats-Sequence"])
 
 
-def record_of(topic: str, message: Msg) -> Record:
-    """The record in a stored message."""
+def record_of(topic: str, message: Msg) -> Record | None:
+    """The record in a stored message; None for a message of another program, which is skipped."""
     headers = message.headers or {}
-    at = _DAWN + timedelta(microseconds=int(headers.get(AT, 0)))
+    data = event_in(topic, headers["Nats-Sequence"], message.data if AT in headers else None)
+    if data is None:
+        return None
+    at = _DAWN + timedelta(microseconds=int(headers[AT]))
     offset = Offset.of(int(headers["Nats-Sequence"]))
-    return Record(topic, offset, at, json.loads(message.data), headers.get(KEY))
+    return Record(topic, offset, at, data, headers.get(KEY), mark_of(message))
+
+
+def records_of(topic: str, messages: Sequence[Msg]) -> list[Record]:
+    """The records in stored messages, without what other programs stored."""
+    return [one for one in (record_of(topic, message) for message in messages) if one is not None]
+
+
+def mark_of(message: Msg) -> str:
+    """The mark of the event in a stored message."""
+    return mark((message.headers or {}).get(AT, ""), message.data)
+
+
+def mark(at: str, data: bytes) -> str:
+    """The mark of an event with this moment and JSON."""
+    return f"{at}x{crc32(data):x}"
 
 
 def nanoseconds(length: timedelta) -> int:

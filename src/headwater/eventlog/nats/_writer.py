@@ -7,12 +7,11 @@ where a batch with that key is stored, so such a batch has one more message that
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import nats.errors
@@ -29,8 +28,9 @@ from headwater.eventlog.nats._stream import (
     ApiError,
     Stream,
     answer_of,
+    mark,
     microseconds,
-    record_of,
+    records_of,
     sequence_of,
 )
 
@@ -76,7 +76,8 @@ class NatsWriter:
     async def append(self, topic: str, events: Sequence[Event], key: str | None) -> list[Record]:
         """The records, or those that the key brought before."""
         at = datetime.now(UTC)
-        headers = {AT: microseconds(at)}
+        stamp = microseconds(at)
+        headers = {AT: stamp}
         answer: Mapping[str, Any]
         try:
             if key is None and len(events) == 1:
@@ -85,7 +86,16 @@ class NatsWriter:
                 messages = [self._event(topic, one, headers) for one in events]
                 answer = {"seq": await self._batcher.ask(messages)}
             elif len(events) == 1:
-                once = {KEY: key, ONCE: self._name(topic, key)}
+                # A restarted server knows only the keys of what it still keeps, and the notes of
+                # the others.
+                once = {
+                    KEY: key,
+                    ONCE: self._stream.key_name(topic, key),
+                    "Nats-Expected-Last-Subject-Sequence": "0",
+                    "Nats-Expected-Last-Subject-Sequence-Subject": self._stream.key_subject(
+                        topic, key
+                    ),
+                }
                 message = self._event(topic, events[0], headers | once)
                 answer = await self._patiently([message], again=True)
                 if answer.get("duplicate"):
@@ -100,7 +110,14 @@ class NatsWriter:
         if key is not None and len(events) > 1:
             first -= 1  # the last of the batch is the memory of its key
         return [
-            Record(topic, Offset.of(first + place), at, event.data, key)
+            Record(
+                topic,
+                Offset.of(first + place),
+                at,
+                event.data,
+                key,
+                mark(stamp, event.text.encode()),
+            )
             for place, event in enumerate(events)
         ]
 
@@ -111,15 +128,12 @@ class NatsWriter:
         self, topic: str, events: Sequence[Event], headers: Mapping[str, str], key: str
     ) -> Mapping[str, Any]:
         messages = [self._event(topic, event, {**headers, KEY: key}) for event in events]
-        kept = {
-            "Nats-Expected-Last-Subject-Sequence": "0",
-            "Nats-TTL": f"{self._stream.keys_kept // timedelta(seconds=1)}s",
-        }
-        messages.append((self._memory(topic, key), str(len(events)).encode(), kept))
+        kept = self._stream.key_headers()
+        messages.append((self._stream.key_subject(topic, key), str(len(events)).encode(), kept))
         if not self._plain_batches:
             # So that one event with the same key is noticed too, whichever comes first.
             to, payload, own = messages[0]
-            named = [(to, payload, {**own, ONCE: self._name(topic, key)}), *messages[1:]]
+            named = [(to, payload, {**own, ONCE: self._stream.key_name(topic, key)}), *messages[1:]]
             try:
                 return await self._batch(named, again=True)
             except ApiError as error:
@@ -204,23 +218,18 @@ class NatsWriter:
         ``sequence`` is that of the first one, where the server says it.
         """
         subject = self._stream.subject("t", topic)
-        memory = await self._stream.last(self._memory(topic, key))
+        memory = await self._stream.last(self._stream.key_subject(topic, key))
         if memory is not None:
             below, count = sequence_of(memory), int(memory.data)
             messages = await self._pages.after(subject, below - count - 1, count)
-            return [record_of(topic, one) for one in messages if sequence_of(one) < below]
+            return records_of(topic, [one for one in messages if sequence_of(one) < below])
         if sequence is not None:
             messages = await self._pages.after(subject, sequence - 1, 1)
-            return [record_of(topic, one) for one in messages if sequence_of(one) == sequence]
+            return records_of(topic, [one for one in messages if sequence_of(one) == sequence])
         # A batch with the key of one event. Nothing says where that is stored, so all are read.
-        return [
-            record_of(topic, one)
+        found = [
+            one
             async for one in self._pages.between(subject, 0, LAST)
             if (one.headers or {}).get(KEY) == key
         ]
-
-    def _memory(self, topic: str, key: str) -> str:
-        return f"{self._stream.name}.k.{self._name(topic, key)}"
-
-    def _name(self, topic: str, key: str) -> str:
-        return hashlib.blake2s(f"{topic} {key}".encode(), digest_size=16).hexdigest()
+        return records_of(topic, found)

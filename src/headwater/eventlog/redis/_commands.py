@@ -19,6 +19,7 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from headwater.errors import SourceUnavailableError, UsageError
 from headwater.eventlog._batcher import Asked, Batcher
@@ -142,7 +143,8 @@ class Commands:
             try:
                 return await once()
             except _BrokenError as error:
-                if not again:
+                # What hung once is not tried again: the caller has waited long enough.
+                if not again or isinstance(error.__cause__, (TimeoutError, RedisTimeoutError)):
                     raise SourceUnavailableError(NAME, error.detail) from error.__cause__
                 again = False
             except RedisError as error:
@@ -207,6 +209,11 @@ class Commands:
             lines = bytes(await connection.read_response()).decode().split("\r\n")
             info = dict(line.split(":", 1) for line in lines if ":" in line)
             version = info.get("redis_version", "7")
+            if "cluster" in (info.get("redis_mode"), info.get("server_mode")):
+                raise UsageError(
+                    f"{NAME}: this server is part of a cluster, which spreads keys over servers; "
+                    "give a server that is not, with replicas or a Sentinel"
+                )
             if int(version.split(".")[0]) < 7:
                 raise UsageError(f"{NAME}: Redis 7 or Valkey 8 is needed, and this is {version}")
         self._known_version = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from redis.asyncio.connection import ConnectionPool
 
 from headwater.errors import UsageError
 from headwater.eventlog._interface import EventLog
-from headwater.eventlog._pushed import PushedLog, PushReader, States, Subscriptions
+from headwater.eventlog._pushed import PushedLog, PushReader
+from headwater.eventlog._pushes import States, Subscriptions
 from headwater.eventlog._record import Bounds, Event, Offset, Record, Retention, Run
 from headwater.eventlog.redis import _scripts as scripts
 from headwater.eventlog.redis._commands import NAME, Commands, connection_of, pool_of
@@ -21,6 +23,7 @@ from headwater.eventlog.redis._pushes import (
     RedisSubscriptions,
     bounds_of,
     from_id,
+    mark_of,
     moment_of,
     offset_of,
     records_of,
@@ -34,6 +37,12 @@ PUSH_BYTES = 64 * 1024
 CHUNK = 200
 
 _PREFIX = re.compile(r"[0-9A-Za-z._:{}-]{1,50}")
+# Parts of the log's own keys: a prefix that goes on with one of them names another log's keys.
+_PARTS = {"log", "topics", "t", "k", "c"}
+# Options of the driver that an address may have; and those that begin with ``ssl_``.
+_OPTIONS = {"db", "username", "password", "client_name", "socket_connect_timeout"}
+
+logger = logging.getLogger(__name__)
 
 
 class RedisLog(PushedLog):
@@ -66,11 +75,21 @@ class RedisLog(PushedLog):
     ) -> None:
         if not _PREFIX.fullmatch(prefix):
             raise UsageError(f"prefix {prefix[:60]!a}: 1 to 50 characters of 0-9 A-Z a-z . _ : -")
+        if taken := _PARTS.intersection(prefix.split(":")[1:]):
+            raise UsageError(
+                f"prefix {prefix!a}: the keys of a log may have :{taken.pop()} after their prefix, "
+                "so this one would share them; use another word"
+            )
+        given = pool.connection_kwargs
+        if str(given.get("protocol", 2)) != "2" or given.get("decode_responses"):
+            raise UsageError(f"{NAME}: its pool needs protocol=2 and no decode_responses")
         super().__init__(keys_kept, max_batch=10_000)
         self.max_event_bytes = max_event_bytes
         self._pool = pool
         self._prefix = prefix
         self._log, self._topics = f"{prefix}:log", f"{prefix}:topics"
+        self._channels = f"{prefix}:{given.get('db') or 0}:c:"
+        self._silent = False
         self._commands = Commands(pool)
 
     async def start(self) -> None:
@@ -84,43 +103,71 @@ class RedisLog(PushedLog):
         connection: Any,  # noqa: ARG002
     ) -> list[Record]:
         kept = self.capabilities.keys_kept or timedelta()
-        is_new, answer = await self._commands.run(
+        mark = secrets.token_hex(4) + "x"
+        is_new, answer, *silent = await self._commands.run(
             scripts.APPEND,
             [*self._keys(topic), f"{self._prefix}:k:{topic} {key or ''}"],
             [
                 _epoch(),
                 topic,
-                f"{self._prefix}:c:{topic}",
+                self._channels + topic,
                 key or "",
                 kept // timedelta(milliseconds=1),
                 PUSH_BYTES,
+                mark,
                 *(event.text for event in events),
             ],
             again=key is not None,
         )
         if not is_new:
             return records_of(topic, answer)
+        if silent[0] and not self._silent:
+            self._silent = True
+            logger.warning(
+                "%s: events are stored, and followers get them seconds late, as this user may not "
+                "publish to %s*: %s", self.name, self._channels, silent[0].decode()
+            )  # fmt: skip
         ids = [name.decode() for name in answer]
         return [
-            Record(topic, offset_of(text), moment_of(text), event.data, key)
-            for text, event in zip(ids, events, strict=True)
+            Record(topic, offset_of(text), moment_of(text), event.data, key, f"{mark}{place}")
+            for place, (text, event) in enumerate(zip(ids, events, strict=True), 1)
         ]
 
     async def _read(self, topic: str, after: Offset, limit: int) -> Run:
-        entries, bounds = await self._entries(scripts.READ, topic, from_id(after), limit)
-        return Run(records_of(topic, entries), bounds)
+        records: list[Record] = []
+        begin, place = after, None
+        while True:
+            # One more: what stands at the offset itself.
+            count = limit - len(records) + 1
+            entries, bounds = await self._entries(scripts.READ, topic, from_id(begin), count)
+            full = len(entries) == count
+            if entries and offset_of(entries[0][0].decode()) == begin:
+                fields = entries.pop(0)[1]
+                place = mark_of(fields) if begin == after else place
+            entries = entries[: count - 1]
+            records += records_of(topic, entries)
+            # Others' entries leave room for more.
+            if not full or len(records) == limit:
+                return Run(records, bounds, place)
+            begin = offset_of(entries[-1][0].decode())
 
     async def _latest(self, topic: str, limit: int, before: Offset | None) -> Run:
-        entries, bounds = await self._entries(scripts.LATEST, topic, until_id(before), limit)
-        return Run(records_of(topic, entries[::-1]), bounds)
+        records: list[Record] = []
+        while True:
+            count = limit - len(records)
+            entries, bounds = await self._entries(scripts.LATEST, topic, until_id(before), count)
+            records = records_of(topic, entries[::-1]) + records
+            if len(entries) < count or len(records) >= limit:
+                return Run(records, bounds)
+            before = offset_of(entries[-1][0].decode())
 
     async def _entries(
         self, script: str, topic: str, start: str, limit: int
-    ) -> tuple[Sequence[Any], Bounds]:
-        epoch, latest, earliest, entries = await self._commands.run(
+    ) -> tuple[list[Any], Bounds]:
+        *bounds, entries = await self._commands.run(
             script, self._keys(topic), [_epoch(), topic, start, limit]
         )
-        return entries, bounds_of(epoch, latest, earliest)
+        return entries, bounds_of(*bounds)
 
     async def _topics_to_trim(self, keep: Retention) -> Sequence[str]:  # noqa: ARG002 - all of them
         return [
@@ -159,7 +206,7 @@ class RedisLog(PushedLog):
 
     async def listen(self, reader: PushReader) -> Subscriptions:
         """As PushedLog."""
-        subscriptions = RedisSubscriptions(self._pool, f"{self._prefix}:c:", reader)
+        subscriptions = RedisSubscriptions(self._pool, self._channels, reader)
         await subscriptions.open()
         return subscriptions
 
@@ -169,8 +216,8 @@ class RedisLog(PushedLog):
             scripts.STATES, [self._log, self._topics, *streams], [_epoch(), *topics]
         )
         found = {
-            topic: bounds_of(epoch, latest, earliest)
-            for topic, latest, earliest in zip(topics, bounds[::2], bounds[1::2], strict=True)
+            topic: bounds_of(epoch, *bounds[place * 3 : place * 3 + 3])
+            for place, topic in enumerate(topics)
         }
         return States(epoch.decode(), int(head), found)
 
@@ -185,7 +232,8 @@ class RedisLog(PushedLog):
 def open_redis(url: str) -> RedisLog:
     """The log at ``redis://[user:password@]host[:port][/database]``; ``rediss://`` for TLS.
 
-    Options: ``prefix``, and ``keys_kept`` in seconds; all others are the driver's.
+    Options: ``prefix``; ``keys_kept`` in seconds; of the driver ``db``, ``username``, ``password``,
+    ``client_name``, ``socket_connect_timeout`` and those that begin with ``ssl_``.
     """
     scheme, place, path, query, _ = urlsplit(url)
     options = dict(parse_qsl(query, keep_blank_values=True))
@@ -193,6 +241,12 @@ def open_redis(url: str) -> RedisLog:
     kept = options.pop("keys_kept", "86400")
     if not kept.isdigit():
         raise UsageError("event log redis://: keys_kept is a number of seconds")
+    odd = [one for one in options if one not in _OPTIONS and not one.startswith("ssl_")]
+    if odd:
+        raise UsageError(
+            f"event log redis://: the option {odd[0][:40]!a} cannot be set; prefix, keys_kept, "
+            f"{', '.join(sorted(_OPTIONS))} and ssl_* can"
+        )
     scheme = scheme.lower().replace("valkey", "redis")
     try:
         pool = pool_of(urlunsplit((scheme, place, path, urlencode(options), "")))

@@ -14,10 +14,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from redis.asyncio.connection import ConnectionPool
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
-from headwater.eventlog._pushed import Push, PushReader
-from headwater.eventlog._record import START, Bounds, Offset, Record
+from headwater.eventlog._pushed import PushReader
+from headwater.eventlog._pushes import Push
+from headwater.eventlog._record import START, Bounds, Offset, Record, event_in
 from headwater.eventlog.redis._commands import NAME, PATIENCE, connect, connection_of, unavailable
 
 _DAWN = datetime(1970, 1, 1, tzinfo=UTC)
@@ -39,13 +40,11 @@ def moment_of(text: str) -> datetime:
 
 
 def from_id(after: Offset) -> str:
-    """The start of a range that begins just after an offset."""
+    """The start of a range that begins with what stands at an offset."""
     if after >= (_MOST, _MOST):
-        return _LAST  # no record is there, and no range may begin after it
-    if len(after) == 1:
-        # START, or the offset of another engine: below 7-0, which has a second number.
-        return f"{after[0]}-0"
-    return f"({after[0]}-{min(after[1], _MOST)}"
+        return _LAST
+    # START, or the offset of another engine, is below 7-0, which has a second number.
+    return f"{after[0]}-{min(after[1], _MOST) if len(after) > 1 else 0}"
 
 
 def until_id(before: Offset | None) -> str:
@@ -59,18 +58,28 @@ def until_id(before: Offset | None) -> str:
     return f"({before[0]}-{min(before[1], _MOST)}"
 
 
-def bounds_of(epoch: bytes, latest: bytes, earliest: bytes) -> Bounds:
+def bounds_of(epoch: bytes, latest: bytes, earliest: bytes, mark: bytes) -> Bounds:
     """Bounds from what a script returned."""
-    return Bounds(epoch.decode(), offset_of(earliest.decode()), offset_of(latest.decode()))
+    found = offset_of(earliest.decode()), offset_of(latest.decode())
+    return Bounds(epoch.decode(), *found, mark.decode())
+
+
+def mark_of(fields: Sequence[bytes]) -> str:
+    """The mark of an entry; empty for one that an earlier version or another program added."""
+    return dict(zip(fields[::2], fields[1::2], strict=True)).get(b"m", b"").decode()
 
 
 def records_of(topic: str, entries: Sequence[Any]) -> list[Record]:
-    """The records of entries, in their order."""
+    """The records of entries, in their order; entries of other programs are skipped."""
     records = []
     for name, fields in entries:
         text = name.decode()
-        key = fields[3].decode() if len(fields) > 3 else None
-        records.append(Record(topic, offset_of(text), moment_of(text), json.loads(fields[1]), key))
+        found = dict(zip(fields[::2], fields[1::2], strict=True))
+        data = event_in(topic, text, found.get(b"d"))
+        if data is not None:
+            key = found[b"k"].decode() if b"k" in found else None
+            offset, mark = offset_of(text), mark_of(fields)
+            records.append(Record(topic, offset, moment_of(text), data, key, mark))
     return records
 
 
@@ -147,7 +156,12 @@ class RedisSubscriptions:
         error: Exception | None = None
         try:
             while True:
-                answer = await self._connection.read_response(disconnect_on_error=False)
+                try:
+                    answer = await self._connection.read_response(disconnect_on_error=False)
+                except ResponseError as refused:
+                    # As of a user without the right to this channel.
+                    self._refuse(refused)
+                    continue
                 if answer[0] == b"message":
                     self._receive(answer[1], answer[2])
                 else:
@@ -163,6 +177,13 @@ class RedisSubscriptions:
             if error is not None:
                 self._reader.lost(lost)
 
+    def _refuse(self, error: ResponseError) -> None:
+        if self._asked:
+            self._confirmed = 0
+            done = self._asked.popleft()[1]
+            if not done.done():
+                done.set_exception(unavailable(error, "following is refused: "))
+
     def _confirm(self) -> None:
         if not self._asked:
             return
@@ -176,12 +197,19 @@ class RedisSubscriptions:
 
     def _receive(self, channel: bytes, message: bytes) -> None:
         topic = channel[len(self._prefix) :].decode()
-        epoch, appends, before, last, key, *parts = message.decode().split("\n")
+        epoch, appends, before, mark, last, own, key, *parts = message.decode().split("\n")
         records: list[Record] | None = None
         if parts:
             records = [
-                Record(topic, offset_of(text), moment_of(text), json.loads(data), key or None)
-                for text, data in zip(parts[::2], parts[1::2], strict=True)
+                Record(
+                    topic,
+                    offset_of(text),
+                    moment_of(text),
+                    json.loads(data),
+                    key or None,
+                    f"{own}{place}",
+                )
+                for place, (text, data) in enumerate(zip(parts[::2], parts[1::2], strict=True), 1)
             ]
-        push = Push(topic, offset_of(before), offset_of(last), records, int(appends), epoch)
+        push = Push(topic, offset_of(before), offset_of(last), records, int(appends), epoch, mark)
         self._reader.receive(push)

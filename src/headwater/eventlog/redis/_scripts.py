@@ -4,9 +4,11 @@ Keys, all under one prefix (``headwater`` by default):
 
 - ``P:log``      a hash: ``epoch``, and ``appends``, which counts them over all topics
 - ``P:topics``   a hash of all topics; a value is the last trim: ``<id> <records gone>``
-- ``P:t:TOPIC``  a stream; an entry has ``d``, the event's JSON, and ``k``, its key, if it has one
+- ``P:t:TOPIC``  a stream; an entry has ``d``, the event's JSON, ``m``, its mark, and ``k``, its
+  key, if it has one
 - ``P:k:TOPIC KEY``  a string that expires: the first and last id of what came with the key
-- ``P:c:TOPIC``  a channel, to which each append is published
+- ``P:N:c:TOPIC``  a channel, to which each append is published; N is the database, as all databases
+  of a server share channels
 """
 
 from __future__ import annotations
@@ -35,7 +37,22 @@ local function below(id)
   return string.format('%.0f', tonumber(ms) - 1) .. '-18446744073709551615'
 end
 
--- The latest id ever given out and the highest id ever removed, '0-0' for none.
+local function mark(entry)
+  for i = 1, #entry[2], 2 do
+    if entry[2][i] == 'm' then return entry[2][i + 1] end
+  end
+  return ''
+end
+
+local function higher(one, other)
+  local ms, seq = string.match(one, '(%d+)-(%d+)')
+  local ms2, seq2 = string.match(other, '(%d+)-(%d+)')
+  ms, ms2 = tonumber(ms), tonumber(ms2)
+  if ms > ms2 or (ms == ms2 and tonumber(seq) > tonumber(seq2)) then return one end
+  return other
+end
+
+-- The latest id ever given out, the highest id ever removed ('0-0' for none), the latest's mark.
 local function bounds(stream, topic)
   local known = redis.call('HGET', KEYS[2], topic)
   if redis.call('EXISTS', stream) == 0 then
@@ -44,26 +61,30 @@ local function bounds(stream, topic)
       redis.call('HDEL', KEYS[2], topic)
       redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
     end
-    return '0-0', '0-0'
+    return '0-0', '0-0', ''
   end
-  local found = facts(stream)
+  local found, last = facts(stream), ''
   local latest, gone = found['last-generated-id'], found['entries-added'] - found['length']
-  if gone == 0 then return latest, '0-0' end
+  if found['length'] > 0 and found['last-entry'][1] == latest then
+    last = mark(found['last-entry'])
+  end
+  if gone == 0 then return latest, '0-0', last end
   local id, counted = string.match(known or '', '(%S+) (%d+)')
-  if id and tonumber(counted) == gone then return latest, id end
-  -- Removed by another program: only what is still there is certain.
-  if found['length'] == 0 then return latest, latest end
-  return latest, below(found['first-entry'][1])
+  if id and tonumber(counted) == gone then return latest, id, last end
+  -- Removed by another program: only what follows that is certain.
+  if found['length'] == 0 then return latest, latest, last end
+  return latest, higher(below(found['first-entry'][1]), found['max-deleted-entry-id']), last
 end
 """
 
-# KEYS: log, topics, streams; ARGV: new epoch, topics. -> epoch, appends, latest, earliest, ...
+# KEYS: log, topics, streams; ARGV: new epoch, topics. -> epoch, appends, bounds, ...
 STATES = (
     _LOG
     + """
 local found = {false, redis.call('HGET', KEYS[1], 'appends') or '0'}
 for i = 2, #ARGV do
-  found[i * 2 - 1], found[i * 2] = bounds(KEYS[i + 1], ARGV[i])
+  local at = i * 3 - 3
+  found[at], found[at + 1], found[at + 2] = bounds(KEYS[i + 1], ARGV[i])
 end
 found[1] = epoch()
 return found
@@ -72,49 +93,55 @@ return found
 
 # KEYS: log, topics, stream; ARGV: new epoch, topic, from id, limit. -> epoch, bounds, entries
 _RUN = """
-local latest, earliest = bounds(KEYS[3], ARGV[2])
-return {epoch(), latest, earliest, redis.call('%s', KEYS[3], %s, 'COUNT', ARGV[4])}
+local latest, earliest, last = bounds(KEYS[3], ARGV[2])
+return {epoch(), latest, earliest, last, redis.call('%s', KEYS[3], %s, 'COUNT', ARGV[4])}
 """
 READ = _LOG + _RUN % ("XRANGE", "ARGV[3], '+'")
 LATEST = _LOG + _RUN % ("XREVRANGE", "ARGV[3], '-'")
 
 # KEYS: log, topics, stream, key; ARGV: new epoch, topic, channel, key, its milliseconds, the bytes
-# that are pushed at most, events. -> 1 and ids, or 0 and the entries that the key brought before
+# that are pushed at most, what marks begin with, events. -> 1, ids, and why nothing was pushed; or
+# 0 and the entries that the key brought before. What may be refused comes before the events.
 APPEND = (
     _LOG
     + """
 local stream, topic, key = KEYS[3], ARGV[2], ARGV[4]
 if key ~= '' then
   local brought = redis.call('GET', KEYS[4])
-  if brought then
+  if brought and brought ~= '' then
     local first, last = string.match(brought, '(%S+) (%S+)')
     return {0, redis.call('XRANGE', stream, first, last)}
   end
+  redis.call('SET', KEYS[4], '', 'PX', ARGV[5])
 end
-local before = bounds(stream, topic)
+local before, _, last = bounds(stream, topic)
+local own = epoch()
+local appends = redis.call('HINCRBY', KEYS[1], 'appends', 1)
+local is_new = redis.call('HSETNX', KEYS[2], topic, '')
 local ids, size = {}, 0
-for i = 7, #ARGV do
-  if key ~= '' then
-    ids[i - 6] = redis.call('XADD', stream, '*', 'd', ARGV[i], 'k', key)
-  else
-    ids[i - 6] = redis.call('XADD', stream, '*', 'd', ARGV[i])
+for i = 8, #ARGV do
+  local entry = {'d', ARGV[i], 'm', ARGV[7] .. (i - 7)}
+  if key ~= '' then entry[5], entry[6] = 'k', key end
+  local id = redis.pcall('XADD', stream, '*', unpack(entry))
+  if type(id) == 'table' then
+    if is_new == 1 and #ids == 0 then redis.call('HDEL', KEYS[2], topic) end
+    return id
   end
+  ids[i - 7] = id
   size = size + #ARGV[i]
 end
-redis.call('HSETNX', KEYS[2], topic, '')
-local appends = redis.call('HINCRBY', KEYS[1], 'appends', 1)
 if key ~= '' then
   redis.call('SET', KEYS[4], ids[1] .. ' ' .. ids[#ids], 'PX', ARGV[5])
 end
-local push = {epoch(), tostring(appends), before, ids[#ids], key}
+local push = {own, tostring(appends), before, last, ids[#ids], ARGV[7], key}
 if size <= tonumber(ARGV[6]) then
   for i = 1, #ids do
-    push[4 + i * 2] = ids[i]
-    push[5 + i * 2] = ARGV[i + 6]
+    push[6 + i * 2] = ids[i]
+    push[7 + i * 2] = ARGV[i + 7]
   end
 end
-redis.call('PUBLISH', ARGV[3], table.concat(push, '\\n'))
-return {1, ids}
+local pushed = redis.pcall('PUBLISH', ARGV[3], table.concat(push, '\\n'))
+return {1, ids, type(pushed) == 'table' and pushed.err or ''}
 """
 )
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,10 +24,12 @@ from headwater.eventlog._record import (
     Retention,
     Run,
     check_topic,
+    mark_of,
+    ticks,
 )
 from headwater.eventlog.sql._reader import SqlReader
 from headwater.eventlog.sql._storage import Storage
-from headwater.eventlog.sql._tables import METADATA, bounds_of, record_of, ticks
+from headwater.eventlog.sql._tables import METADATA, bounds_of, records_of
 from headwater.eventlog.sql._writer import (
     LOCK,
     Append,
@@ -89,13 +93,34 @@ class SqlLog(CheckedLog):
 
     async def _read(self, topic: str, after: Offset, limit: int) -> Run:
         await self._storage.ready()
-        rows = await self._rows(self._storage.dialect.after, topic, after, limit)
-        return _run(topic, rows)
+        # One more: what stands at the offset itself.
+        rows = await self._rows(self._storage.dialect.after, topic, after, limit + 1)
+        bounds, place, last = bounds_of(rows[0]), None, max(after[0], rows[0].trimmed or 0)
+        if rows[0].number == after[0]:
+            place, rows = mark_of(rows[0].at, rows[0].size), rows[1:]
+        found = [row for row in rows[:limit] if row.number is not None]
+        # Numbers have no gaps. What is missing was removed by another program.
+        ends = [row.number for row in found] + [bounds.latest[0] + 1] * (len(found) < limit)
+        holes = [high - 1 for low, high in pairwise([last, *ends]) if high - low > 1]
+        if holes:
+            bounds = replace(bounds, earliest=Offset.of(holes[-1]))
+            found = [row for row in found if row.number > holes[-1]]
+        records = records_of(topic, found)
+        if len(records) == len(found) or len(found) < limit:
+            return Run(records, bounds, place)
+        # Others' rows leave room for more.
+        more = await self._read(topic, Offset.of(found[-1].number), limit - len(records))
+        return Run([*records, *more.records], more.bounds, place)
 
     async def _latest(self, topic: str, limit: int, before: Offset | None) -> Run:
         await self._storage.ready()
         rows = await self._rows(self._storage.dialect.before, topic, before or (_LAST,), limit)
-        return _run(topic, rows[::-1])
+        found = [row for row in rows[::-1] if row.number is not None]
+        records = records_of(topic, found)
+        if len(records) == len(found) or len(found) < limit:
+            return Run(records, bounds_of(rows[0]))
+        more = await self._latest(topic, limit - len(records), Offset.of(found[0].number))
+        return Run([*more.records, *records], more.bounds)
 
     async def _rows(
         self, statement: sa.TextClause, topic: str, beyond: tuple[int, ...], limit: int
@@ -106,7 +131,7 @@ class SqlLog(CheckedLog):
     async def _bounds(self, topic: str) -> Bounds:
         await self._storage.ready()
         (row,) = await self._storage.read(self._storage.dialect.bounds, {"topic": topic})
-        return bounds_of(row.epoch, row.latest, row.trimmed)
+        return bounds_of(row)
 
     async def follow(self, topic: str, follower: Follower) -> Bounds:
         check_topic(topic)
@@ -214,11 +239,6 @@ def _parts(
         f"event log on {engine.dialect.name}: of the SQL engines this version has SQLite and "
         "PostgreSQL"
     )
-
-
-def _run(topic: str, rows: Sequence[sa.Row[Any]]) -> Run:
-    records = [record_of(topic, row) for row in rows if row.number is not None]
-    return Run(records, bounds_of(rows[0].epoch, rows[0].latest, rows[0].trimmed))
 
 
 async def _connection(given: AsyncConnection | AsyncSession) -> AsyncConnection:

@@ -10,11 +10,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from headwater.errors import ResetReason
 from headwater.eventlog._following import SHORTEST, FollowedTopic, LogReader
-from headwater.eventlog._record import Bounds
+from headwater.eventlog._record import START, Bounds, Offset, mark_of
 from headwater.eventlog.sql._storage import Storage
-from headwater.eventlog.sql._tables import bounds_of
+from headwater.eventlog.sql._tables import bounds_of, records_of
 from headwater.sql.reader import CommitWatch
 
 # Rows per statement: big enough that a backlog is read fast, small enough to hold in memory.
@@ -39,10 +38,11 @@ class SqlReader(LogReader[FollowedTopic]):
         """Start what sets ``self._wake`` when something was committed."""
 
     @abstractmethod
-    async def _states(self, topics: str) -> Sequence[sa.Row[Any]]:
-        """Epoch, trims, head, and of each existing topic name, latest, trimmed.
+    async def _states(self, places: str) -> Sequence[sa.Row[Any]]:
+        """Epoch, trims, head, and of each existing topic its name, ``END`` and place.
 
-        ``topics`` is a JSON list of names.
+        ``places`` is a JSON list of names and numbers; what stands there is ``place_at`` and
+        ``place_size``.
         """
 
     @abstractmethod
@@ -75,13 +75,13 @@ class SqlReader(LogReader[FollowedTopic]):
                     await asyncio.sleep(begun + PACE - time())
 
     async def _enter(self, names: Sequence[str]) -> Mapping[str, Bounds]:
-        rows = await self._states(json.dumps(sorted(names)))
+        rows = await self._states(json.dumps([[name, 0] for name in sorted(names)]))
         if not self._topics:
             self._read_from(rows[0])
         bounds = _bounds_by_name(rows, names)
         for name in names:
             if name not in self._topics:
-                self._topics[name] = FollowedTopic(name, bounds[name].latest)
+                self._topics[name] = FollowedTopic(name, bounds[name].latest, bounds[name].mark)
         self._names = None
         return bounds
 
@@ -97,25 +97,58 @@ class SqlReader(LogReader[FollowedTopic]):
 
     async def _begin_anew(self) -> None:
         """Reset all followers: the storage is another one, or an older copy of itself."""
-        rows = await self._states(self._followed_names())
+        rows = await self._states(self._places())
         self._read_from(rows[0])
-        self._reset("unknown", rows)
+        bounds = _bounds_by_name(rows, tuple(self._topics))
+        for topic in tuple(self._topics.values()):
+            topic.reset("unknown", bounds[topic.name])
 
-    async def _find_losses(self) -> None:
-        """Something was trimmed since the last read: reset the followers that lost records."""
-        rows = await self._states(self._followed_names())
-        if rows[0].epoch == self._epoch:
-            self._trims = rows[0].trims
-            self._reset("expired", rows)
+    async def _find_losses(self, holes: Sequence[str] = ()) -> None:
+        """Reset the followers of topics that do not go on where the followers stopped.
 
-    def _reset(self, reason: ResetReason, rows: Sequence[sa.Row[Any]]) -> None:
-        topics = tuple(self._topics.values())
-        bounds = _bounds_by_name(rows, [topic.name for topic in topics])
-        for topic in topics:
-            topic.reset(reason, bounds[topic.name])
+        ``holes`` are topics in whose next events some are missing: others removed them.
+        """
+        rows = await self._states(self._places())
+        if rows[0].epoch != self._epoch:
+            return  # the next read begins anew
+        self._trims = rows[0].trims
+        bounds = _bounds_by_name(rows, tuple(self._topics))
+        found = {row.name: mark_of(row.place_at, row.place_size) or None for row in rows}
+        for name, topic in tuple(self._topics.items()):
+            if not topic.lost(bounds[name], found.get(name)) and name in holes:
+                topic.reset("expired", bounds[name])
+
+    async def _deliver_rows(self, fresh: Mapping[str, Sequence[sa.Row[Any]]]) -> None:
+        """Deliver the next events of topics. They may begin with some that are known."""
+        for name, rows in fresh.items():
+            topic = self._topics.get(name)
+            known = [] if topic is None else [one for one in rows if one.number <= topic.last[0]]
+            if topic is not None and known:
+                end = (known[-1].number, mark_of(known[-1].at, known[-1].size))
+                if end != (topic.last[0], topic.mark):
+                    await self._find_losses()  # the topic began anew, or others joined meanwhile
+                    break
+        holes = []
+        for name, rows in fresh.items():
+            topic = self._topics.get(name)
+            if topic is not None:
+                news = [one for one in rows if one.number > topic.last[0]]
+                if news and news[-1].number != topic.last[0] + len(news):
+                    holes.append(name)
+                else:
+                    topic.deliver(records_of(name, news))
+                    if news:
+                        mark = mark_of(news[-1].at, news[-1].size)
+                        topic.advance(Offset.of(news[-1].number), mark)
+        if holes:
+            await self._find_losses(holes)
+
+    def _places(self) -> str:
+        """All followed topics and where their followers are, as a JSON list."""
+        return json.dumps([[topic.name, topic.last[0]] for topic in self._topics.values()])
 
 
 def _bounds_by_name(rows: Sequence[sa.Row[Any]], names: Sequence[str]) -> Mapping[str, Bounds]:
     """The bounds of topics from rows of ``_states``, which leave out those without events."""
-    found = {row.name: bounds_of(row.epoch, row.latest, row.trimmed) for row in rows}
-    return {name: found.get(name) or bounds_of(rows[0].epoch, None, None) for name in names}
+    found = {row.name: bounds_of(row) for row in rows if row.name is not None}
+    return {name: found.get(name) or Bounds(rows[0].epoch, START, START) for name in names}

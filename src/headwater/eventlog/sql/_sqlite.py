@@ -14,10 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from headwater.eventlog._record import Record
 from headwater.eventlog.sql._reader import ROWS, SqlReader
 from headwater.eventlog.sql._storage import Dialect, Row, Storage
-from headwater.eventlog.sql._tables import METADATA, record_of
+from headwater.eventlog.sql._tables import END, METADATA
 from headwater.eventlog.sql._writer import LOCK
 from headwater.sql.sqlite.watch import State, Watched
 
@@ -57,11 +56,15 @@ class Watch(Watched):
 
 _EPOCH = sa.text("SELECT epoch FROM headwater_log WHERE id = 1")
 # One statement, so that records and bounds are of one moment.
+_BOUNDS = (
+    f"SELECT l.epoch, t.id, {END} FROM headwater_log AS l"  # noqa: S608 - all are constants
+    " LEFT JOIN headwater_topics AS t ON t.name = :topic WHERE l.id = 1"
+)
 _RUN = (
-    "SELECT l.epoch, t.latest, t.trimmed, e.number, e.at, e.key, e.data FROM headwater_log AS l"
-    " LEFT JOIN headwater_topics AS t ON t.name = :topic"
+    f"WITH t AS MATERIALIZED ({_BOUNDS})"  # noqa: S608
+    " SELECT t.*, e.number, e.at, e.size, e.key, e.data FROM t"
     " LEFT JOIN headwater_events AS e ON e.topic_id = t.id AND e.number {beyond} :number"
-    " WHERE l.id = 1 ORDER BY e.number {order} LIMIT :rows"
+    " ORDER BY e.number {order} LIMIT :rows"
 )
 
 _INSERT = sa.text(
@@ -74,11 +77,8 @@ class SqliteDialect(Dialect):
     """SQLite 3.35 and later."""
 
     name = "event log (sqlite)"
-    bounds = sa.text(
-        "SELECT l.epoch, t.latest, t.trimmed FROM headwater_log AS l"
-        " LEFT JOIN headwater_topics AS t ON t.name = :topic WHERE l.id = 1"
-    )
-    after = sa.text(_RUN.format(beyond=">", order=""))
+    bounds = sa.text(_BOUNDS)
+    after = sa.text(_RUN.format(beyond=">=", order=""))
     before = sa.text(_RUN.format(beyond="<", order="DESC"))
     # A transaction that holds one topic holds the file.
     lock_free = LOCK
@@ -92,7 +92,7 @@ class SqliteDialect(Dialect):
         " RETURNING id, name, latest"
     )
     finding_keys = sa.text(
-        "SELECT t.name, e.number, e.at, e.key, e.data FROM json_each(:keys) AS k"
+        "SELECT t.name, e.number, e.at, e.size, e.key, e.data FROM json_each(:keys) AS k"
         " CROSS JOIN headwater_topics AS t ON t.name = json_extract(k.value, '$[0]')"
         " CROSS JOIN headwater_events AS e"
         " ON e.topic_id = t.id AND e.key = json_extract(k.value, '$[1]')"
@@ -115,22 +115,27 @@ class SqliteDialect(Dialect):
 # head is the highest id ever given out, also when the newest rows were trimmed.
 # CROSS JOIN and + keep SQLite's planner on the range of ids: it would rather read all of the
 # followed topics and sort.
+# head_at and place_at are of what stands at the head and at :last, of whatever topic.
+_HEAD = (
+    "SELECT l.epoch, l.trims, coalesce(s.seq, 0) AS head, h.at AS head_at, {columns}"
+    " FROM headwater_log AS l LEFT JOIN sqlite_sequence AS s ON s.name = 'headwater_events'"
+    " LEFT JOIN headwater_events AS h ON h.id = s.seq"
+)
 NEWS = sa.text(
-    "SELECT l.epoch, l.trims, coalesce(s.seq, 0) AS head, e.* FROM headwater_log AS l"
-    " LEFT JOIN sqlite_sequence AS s ON s.name = 'headwater_events'"
-    " LEFT JOIN ("
-    "SELECT e.id, t.name, e.number, e.at, e.key, e.data FROM headwater_events AS e"
+    _HEAD.format(columns="p.at AS place_at, e.*")  # noqa: S608
+    + " LEFT JOIN headwater_events AS p ON p.id = :last LEFT JOIN ("
+    "SELECT e.id, t.name, e.number, e.at, e.size, e.key, e.data FROM headwater_events AS e"
     " CROSS JOIN headwater_topics AS t ON t.id = e.topic_id"
     " WHERE e.id > :last AND +t.name IN (SELECT value FROM json_each(:topics))"
     " ORDER BY e.id LIMIT :rows"
     ") AS e ON true WHERE l.id = 1 ORDER BY e.id"
 )
 _STATES = sa.text(
-    "SELECT l.epoch, l.trims, coalesce(s.seq, 0) AS head, t.name, t.latest, t.trimmed"
-    " FROM headwater_log AS l"
-    " LEFT JOIN sqlite_sequence AS s ON s.name = 'headwater_events'"
-    " LEFT JOIN headwater_topics AS t ON t.name IN (SELECT value FROM json_each(:topics))"
-    " WHERE l.id = 1"
+    _HEAD.format(columns=f"t.name, {END}, p.at AS place_at, p.size AS place_size")
+    + " LEFT JOIN json_each(:places) AS j"
+    " LEFT JOIN headwater_topics AS t ON t.name = json_extract(j.value, '$[0]')"
+    " LEFT JOIN headwater_events AS p"
+    " ON p.topic_id = t.id AND p.number = json_extract(j.value, '$[1]') WHERE l.id = 1"
 )
 
 
@@ -140,6 +145,7 @@ class SqliteReader(SqlReader):
     def __init__(self, storage: Storage) -> None:
         super().__init__(storage)
         self._last = 0
+        self._last_at: int | None = None
 
     def _watch(self) -> Watch:
         return Watch(self._storage.engine, self._wake.set, self._head)
@@ -147,12 +153,12 @@ class SqliteReader(SqlReader):
     def _head(self) -> Head:
         return self._epoch, self._trims, self._last
 
-    async def _states(self, topics: str) -> Sequence[sa.Row[Any]]:
-        return await self._storage.read(_STATES, {"topics": topics})
+    async def _states(self, places: str) -> Sequence[sa.Row[Any]]:
+        return await self._storage.read(_STATES, {"places": places})
 
     def _read_from(self, row: sa.Row[Any]) -> None:
         super()._read_from(row)
-        self._last = row.head
+        self._last, self._last_at = row.head, row.head_at
 
     async def _read(self) -> bool:
         values = {"last": self._last, "topics": self._followed_names(), "rows": ROWS}
@@ -161,14 +167,16 @@ class SqliteReader(SqlReader):
         if first.epoch != self._epoch or first.head < self._last:
             await self._begin_anew()
             return True
-        if first.trims != self._trims:
+        if first.trims != self._trims or first.place_at != self._last_at:
+            # Trimmed, or the file went back, or another program removed what stood there.
             await self._find_losses()
-        fresh: dict[str, list[Record]] = defaultdict(list)
+        fresh: dict[str, list[sa.Row[Any]]] = defaultdict(list)
         for row in rows:
             if row.id is not None:
-                fresh[row.name].append(record_of(row.name, row))
+                fresh[row.name].append(row)
         full = len(rows) == ROWS
-        self._last = rows[-1].id if full else first.head
-        for topic, records in fresh.items():
-            self._deliver(topic, records)
+        self._last, self._last_at = first.head, first.head_at
+        if full:
+            self._last, self._last_at = rows[-1].id, rows[-1].at
+        await self._deliver_rows(fresh)
         return full

@@ -34,6 +34,7 @@ class Dialect(ABC):
     Attributes:
         name: for error messages; holds no address, which might hold a password.
         reading: execution options of statements that only read.
+        writing: those of transactions that write.
         patience: seconds after which a caller gets an error because there is no answer; None: the
             database is no server that could be silent.
         bounds: of one ``:topic``: epoch, latest, trimmed. Each statement that reads starts at the
@@ -48,6 +49,7 @@ class Dialect(ABC):
 
     name: str
     reading: Mapping[str, Any] = {}
+    writing: Mapping[str, Any] = {}
     patience: float | None = None
     bounds: sa.TextClause
     after: sa.TextClause
@@ -134,6 +136,7 @@ class Storage:
 
     def __init__(self, engine: AsyncEngine, dialect: Dialect) -> None:
         self.engine = engine
+        self._writing = engine.execution_options(**dialect.writing)
         self.dialect = dialect
         self.name = dialect.name
         self.closed = False
@@ -204,7 +207,7 @@ class Storage:
         """Run ``work`` in a transaction of its own; once this returns it is committed."""
 
         async def once() -> T:
-            async with self.engine.begin() as connection:
+            async with self._writing.begin() as connection:
                 with _uncommitted():
                     return await work(connection)
 

@@ -7,13 +7,13 @@ the one row of ``headwater_log``.
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from headwater.eventlog._record import Bounds, Offset, Record
+from headwater.eventlog._record import DAWN, Bounds, Offset, Record, event_in, mark_of
 
 # SQLite numbers rows by itself only in a column whose type is INTEGER to the letter.
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -77,25 +77,40 @@ sa.Table(
     sqlite_autoincrement=True,
 )  # fmt: skip
 
-_DAWN = datetime(1970, 1, 1, tzinfo=UTC)
-_TICK = timedelta(microseconds=1)
-
-
-def ticks(at: datetime) -> int:
-    """Microseconds since 1970 UTC."""
-    return (at - _DAWN) // _TICK
-
 
 def moment(count: int) -> datetime:
     """The moment of ``ticks``."""
-    return _DAWN + count * _TICK
+    return DAWN + timedelta(microseconds=count)
 
 
-def record_of(topic: str, row: sa.Row[Any]) -> Record:
-    """The record in a row with ``number``, ``at``, ``key`` and ``data``."""
-    return Record(topic, Offset.of(row.number), moment(row.at), json.loads(row.data), row.key)
+# A topic's columns in a statement about ``t``: its bounds and what stands at its end.
+END = (
+    "t.latest, t.trimmed,"
+    " (SELECT x.at FROM headwater_events AS x WHERE x.topic_id = t.id AND x.number = t.latest)"
+    " AS end_at,"
+    " (SELECT x.size FROM headwater_events AS x WHERE x.topic_id = t.id AND x.number = t.latest)"
+    " AS end_size"
+)
 
 
-def bounds_of(epoch: str, latest: int | None, trimmed: int | None) -> Bounds:
-    """Of a topic's row, or of a topic that has none."""
-    return Bounds(epoch, Offset.of(trimmed or 0), Offset.of(latest or 0))
+def record_of(topic: str, row: sa.Row[Any]) -> Record | None:
+    """The record in a row with ``number``, ``at``, ``size``, ``key`` and ``data``.
+
+    None for a row that another program wrote and that holds no event: it is skipped.
+    """
+    data = event_in(topic, row.number, row.data)
+    if data is None:
+        return None
+    mark = mark_of(row.at, row.size)
+    return Record(topic, Offset.of(row.number), moment(row.at), data, row.key, mark)
+
+
+def records_of(topic: str, rows: Iterable[sa.Row[Any]]) -> list[Record]:
+    """The records in rows, without those of other programs."""
+    return [one for one in (record_of(topic, row) for row in rows) if one is not None]
+
+
+def bounds_of(row: sa.Row[Any]) -> Bounds:
+    """The bounds in a row with ``END``; all but ``epoch`` is None for a topic that has no row."""
+    mark = mark_of(row.end_at, row.end_size)
+    return Bounds(row.epoch, Offset.of(row.trimmed or 0), Offset.of(row.latest or 0), mark)

@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headwater.eventlog._batcher import Asked, Batcher
-from headwater.eventlog._record import Event, Offset, Record, Retention
+from headwater.eventlog._record import Event, Offset, Record, Retention, mark_of, ticks
 from headwater.eventlog.sql._storage import Dialect, Storage
-from headwater.eventlog.sql._tables import moment, record_of, ticks
+from headwater.eventlog.sql._tables import moment, records_of
 
 # Of one transaction, so that a crowd of appenders does not hold the file's lock for seconds.
 MAX_EVENTS = 10_000
@@ -63,7 +63,7 @@ async def append_all(
         locked = await reserve(connection, dict.fromkeys((topic for topic, _ in keys), 0))
         held = {topic for topic, _ in keys} - locked.keys()
         for row in await dialect.find_keys(connection, keys):
-            known[row.name, row.key].append(record_of(row.name, row))
+            known[row.name, row.key] += records_of(row.name, [row])
     seen = set(known)
     fresh: list[bool] = []
     counts: Counter[str] = Counter()
@@ -86,7 +86,14 @@ async def append_all(
             number = used[one.topic]
             used[one.topic] += len(one.events)
             records = [
-                Record(one.topic, Offset.of(number + place), moment(at_ticks), event.data, one.key)
+                Record(
+                    one.topic,
+                    Offset.of(number + place),
+                    moment(at_ticks),
+                    event.data,
+                    one.key,
+                    mark_of(at_ticks, event.size),
+                )
                 for place, event in enumerate(one.events, 1)
             ]
             rows += [

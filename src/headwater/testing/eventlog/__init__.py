@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from headwater.testing.eventlog._faults import FaultContract
 from headwater.testing.eventlog._following import FollowingContract, StorageContract
 from headwater.testing.eventlog._harness import Recorder
 from headwater.testing.eventlog._records import AppendingContract, ReadingContract
@@ -17,6 +18,7 @@ class EventLogContract(
     TrimmingContract,
     StorageContract,
     TopicContract,
+    FaultContract,
 ):
     """What every event log does. Subclass it in a test module, and pytest runs all of it.
 
@@ -42,6 +44,9 @@ class EventLogContract(
     afterwards. ``reopen`` is for engines that declare ``durable`` or ``multi_process``. What an
     engine does not declare in its ``capabilities`` is skipped. ``patience`` (seconds, 10 unless
     overridden) is how long a test waits for what must come.
+
+    The fault kit is the engine's own ways to harm a log: ``keep_copy`` and ``go_back``, ``purge``,
+    ``remove``, ``lose_topic`` and ``intrude``. A test whose way is not overridden is skipped.
 
     It needs pytest and pytest-asyncio (the tests carry ``pytest.mark.asyncio``).
     """

@@ -2,13 +2,17 @@
 
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from headwater.eventlog import EventLog, open_log
+from headwater.eventlog import EventLog, Offset, Record, open_log
 from headwater.eventlog.sql import SqlLog, drop_tables
 from headwater.testing import EventLogContract
 from support.postgres import Postgres
+
+TABLES = ("log", "topics", "events")
+OF = "topic_id = (SELECT id FROM headwater_topics WHERE name = '%s')"
 
 
 class TestContract(EventLogContract):
@@ -35,6 +39,45 @@ class TestContract(EventLogContract):
         async with other.engine.begin() as connection:
             await connection.run_sync(drop_tables)
         await other.close()
+
+    async def run(self, *statements: str) -> None:
+        """As another program does, in one transaction."""
+        async with await psycopg.AsyncConnection.connect(self.url) as connection:
+            for statement in statements:
+                await connection.execute(statement)
+
+    async def keep_copy(self, log: EventLog) -> str:
+        await self.run(*(f"CREATE TABLE kept_{name} AS TABLE headwater_{name}" for name in TABLES))
+        return "kept"
+
+    async def go_back(self, log: EventLog, copy: str) -> None:
+        await self.run(
+            *(f"DELETE FROM headwater_{name}" for name in TABLES),
+            *(f"INSERT INTO headwater_{name} SELECT * FROM {copy}_{name}" for name in TABLES),
+        )
+
+    async def purge(self, log: EventLog, topic: str, last: Offset) -> None:
+        await self.run(f"DELETE FROM headwater_events WHERE {OF % topic} AND number <= {last}")
+
+    async def remove(self, log: EventLog, record: Record) -> bool:
+        await self.run(
+            f"DELETE FROM headwater_events WHERE {OF % record.topic} AND number = {record.offset}"
+        )
+        return True
+
+    async def lose_topic(self, log: EventLog, topic: str) -> None:
+        await self.run(
+            f"DELETE FROM headwater_events WHERE {OF % topic}",
+            f"DELETE FROM headwater_topics WHERE name = '{topic}'",
+        )
+
+    async def intrude(self, log: EventLog, topic: str) -> None:
+        await self.run(
+            f"UPDATE headwater_topics SET latest = latest + 1 WHERE name = '{topic}'",
+            "INSERT INTO headwater_events (topic_id, number, at, size, part, data)"
+            " SELECT id, latest, 0, 2, 0, '21 degrees' FROM headwater_topics"
+            f" WHERE name = '{topic}'",
+        )
 
 
 @pytest.mark.soak

@@ -182,3 +182,17 @@ async def test_two_logs_on_one_engine_of_the_application(url, seen):
         await one.append("t", {"n": 1})
         await follower.count(1)
     await engine.dispose()
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+async def test_a_stricter_default_of_the_database_refuses_no_append(url, database, session, level):
+    """The log sets what it needs for its own transactions."""
+    other = await session()
+    await other.execute(f"ALTER DATABASE {database} SET default_transaction_isolation = '{level}'")
+    async with open_log(url) as one, open_log(url) as two:
+        follower = Recorder()
+        await one.follow("t", follower)
+        for n in range(10):
+            await asyncio.gather(*(log.append("t", {"n": n}) for log in (one, two) * 5))
+        await follower.count(100)
+        assert (await one.bounds("t")).latest == (100,)

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headwater.eventlog.sql._storage import Dialect, Row
-from headwater.eventlog.sql._tables import add_log, event_columns, topic_columns
+from headwater.eventlog.sql._tables import END, add_log, event_columns, topic_columns
 from headwater.sql.faults import unavailable
 from headwater.sql.postgresql.conditions import LIFE, SHORT_LIFE
 from headwater.sql.postgresql.connections import describe_server
@@ -93,9 +93,10 @@ _NEWEST = (
 )
 # The limit inside: without it the planner would read the whole topic and sort.
 _RUN = (
-    "{log} SELECT l.epoch, t.latest, t.trimmed, e.number, e.at, e.key, e.data FROM l"
-    " LEFT JOIN headwater_topics AS t ON t.name = :topic"
-    " LEFT JOIN LATERAL (SELECT e.number, e.at, e.key, e.data FROM headwater_events AS e"
+    "{log}, t AS MATERIALIZED (SELECT l.epoch, t.id, {end} FROM l"
+    " LEFT JOIN headwater_topics AS t ON t.name = :topic)"
+    " SELECT t.*, e.number, e.at, e.size, e.key, e.data FROM t"
+    " LEFT JOIN LATERAL (SELECT e.number, e.at, e.size, e.key, e.data FROM headwater_events AS e"
     " WHERE e.topic_id = t.id AND e.number {beyond} CAST(:number AS bigint)"
     " ORDER BY e.number {order} LIMIT :rows) AS e ON true ORDER BY e.number {order}"
 )
@@ -106,26 +107,27 @@ _FIND = (
     "{log}, changed AS (SELECT topic_id FROM headwater_events WHERE xid >= CAST(:beginning AS xid8)"
     " AND xid < pg_snapshot_xmax(pg_current_snapshot())"
     " UNION SELECT topic_id FROM headwater_events WHERE xid = ANY (CAST(:running AS xid8[])))"
-    " SELECT l.epoch, l.trims, l.head, l.standby, {newest}, t.id, t.name, t.latest FROM l"
+    " SELECT l.epoch, l.trims, l.head, l.standby, {newest}, t.id, t.name, {end} FROM l"
     " LEFT JOIN (changed JOIN headwater_topics AS t ON t.id = changed.topic_id) ON true"
 )
 _NEXT = (
-    "{log} SELECT l.epoch, l.trims, e.place, e.number, e.at, e.key, e.data FROM l LEFT JOIN ("
+    "{log} SELECT l.epoch, l.trims, e.* FROM l LEFT JOIN ("
     "SELECT w.place, e.* FROM unnest(CAST(:ids AS bigint[]), CAST(:last AS bigint[]))"
     " WITH ORDINALITY AS w (id, last, place)"
-    " CROSS JOIN LATERAL (SELECT e.number, e.at, e.key, e.data FROM headwater_events AS e"
-    " WHERE e.topic_id = w.id AND e.number > w.last ORDER BY e.number LIMIT :rows) AS e"
+    " CROSS JOIN LATERAL (SELECT e.number, e.at, e.size, e.key,"
+    " CASE WHEN e.number > w.last THEN e.data END AS data FROM headwater_events AS e"
+    " WHERE e.topic_id = w.id AND e.number >= w.last ORDER BY e.number LIMIT :rows) AS e"
     " ORDER BY w.place, e.number LIMIT :rows) AS e ON true ORDER BY e.place, e.number"
 )
 _STATES = (
-    "{log} SELECT l.epoch, l.trims, l.head, l.standby, {newest}, t.name, t.latest, t.trimmed FROM l"
-    " LEFT JOIN (json_array_elements_text(CAST(:topics AS json)) AS j"
-    " JOIN headwater_topics AS t ON t.name = j.value) ON true"
+    "{log} SELECT l.epoch, l.trims, l.head, l.standby, {newest}, t.name, {end},"
+    " p.at AS place_at, p.size AS place_size FROM l"
+    " LEFT JOIN (json_array_elements(CAST(:places AS json)) AS j"
+    " JOIN headwater_topics AS t ON t.name = j.value ->> 0"
+    " LEFT JOIN headwater_events AS p"
+    " ON p.topic_id = t.id AND p.number = CAST(j.value ->> 1 AS bigint)) ON true"
 )
-_BOUNDS = (
-    "{log} SELECT l.epoch, t.latest, t.trimmed FROM l"
-    " LEFT JOIN headwater_topics AS t ON t.name = :topic"
-)
+_BOUNDS = "{log} SELECT l.epoch, {end} FROM l LEFT JOIN headwater_topics AS t ON t.name = :topic"
 
 
 _COLUMNS = ("topic_id", "number", "at", "size", "key", "part", "data")
@@ -146,6 +148,9 @@ class PostgresDialect(Dialect):
     name = "event log (postgresql)"
     # One statement is its own transaction: no BEGIN and no ROLLBACK around it.
     reading: Mapping[str, object] = {"isolation_level": "AUTOCOMMIT"}
+    # Whatever the server's or the user's default is: writers of a topic queue at its row, and a
+    # stricter level would refuse all but the first of them.
+    writing: Mapping[str, object] = {"isolation_level": "READ COMMITTED"}
     # More than the largest append takes on a slow server. Without it a caller would wait for a host
     # that hangs, or a dead link, until the system gives the connection up.
     patience = 20.0
@@ -162,7 +167,7 @@ class PostgresDialect(Dialect):
         " RETURNING id, name, latest"
     )
     finding_keys = sa.text(
-        "SELECT t.name, e.number, e.at, e.key, e.data"
+        "SELECT t.name, e.number, e.at, e.size, e.key, e.data"
         " FROM json_array_elements(CAST(:keys AS json)) AS k"
         " JOIN headwater_topics AS t ON t.name = k.value ->> 0"
         " CROSS JOIN LATERAL (SELECT * FROM headwater_events AS e"
@@ -176,12 +181,12 @@ class PostgresDialect(Dialect):
     def _use(self, life: str) -> None:
         """``life`` is the SQL of what differs between one life of the server and another."""
         log = _LOG.format(life=life)
-        self.bounds = sa.text(_BOUNDS.format(log=log))
-        self.after = sa.text(_RUN.format(log=log, beyond=">", order=""))
-        self.before = sa.text(_RUN.format(log=log, beyond="<", order="DESC"))
-        self.find = sa.text(_FIND.format(log=log, newest=_NEWEST))
+        self.bounds = sa.text(_BOUNDS.format(log=log, end=END))
+        self.after = sa.text(_RUN.format(log=log, end=END, beyond=">=", order=""))
+        self.before = sa.text(_RUN.format(log=log, end=END, beyond="<", order="DESC"))
+        self.find = sa.text(_FIND.format(log=log, end=END, newest=_NEWEST))
         self.next = sa.text(_NEXT.format(log=log))
-        self.states = sa.text(_STATES.format(log=log, newest=_NEWEST))
+        self.states = sa.text(_STATES.format(log=log, end=END, newest=_NEWEST))
 
     def unavailable(self, error: BaseException) -> str | None:
         if isinstance(error, DBAPIError):
@@ -190,6 +195,8 @@ class PostgresDialect(Dialect):
                 return "the server takes no writes: it is a standby, or set to read-only"
             if state == "42501":
                 return f"this user may not do that: {str(error.orig).splitlines()[0]}"
+            if state is not None and unavailable(error) is None:
+                return f"PostgreSQL says {state}: {str(error.orig).splitlines()[0]}"
         return unavailable(error)
 
     async def exists(self, connection: AsyncConnection) -> bool:

@@ -23,10 +23,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from headwater.eventlog._record import Record
+from headwater.eventlog._record import mark_of
 from headwater.eventlog.sql._reader import ROWS, SqlReader
 from headwater.eventlog.sql._storage import Storage
-from headwater.eventlog.sql._tables import record_of
 from headwater.eventlog.sql.postgresql._dialect import NOTIFY, PostgresDialect
 from headwater.sql.commits import commits_of
 from headwater.sql.postgresql.snapshot import TransactionSnapshot
@@ -139,8 +138,8 @@ class PostgresReader(SqlReader):
             anyway=POLL_ANYWAY,
         )
 
-    async def _states(self, topics: str) -> Sequence[sa.Row[Any]]:
-        return await self._storage.read(self._dialect.states, {"topics": topics})
+    async def _states(self, places: str) -> Sequence[sa.Row[Any]]:
+        return await self._storage.read(self._dialect.states, {"places": places})
 
     def _read_from(self, row: sa.Row[Any]) -> None:
         super()._read_from(row)
@@ -159,8 +158,10 @@ class PostgresReader(SqlReader):
             await self._find_losses()
         for row in rows:
             followed = self._topics.get(row.name)
-            if followed is not None and row.latest > followed.last[0]:
-                self._behind[row.name] = (row.id, row.latest)
+            if followed is not None:
+                end = (row.latest, mark_of(row.end_at, row.end_size))
+                if end != (followed.last[0], followed.mark):
+                    self._behind[row.name] = (row.id, row.latest)
         self._seen = _snapshot(rows[0])
         if not self._behind:
             return False
@@ -173,6 +174,8 @@ class PostgresReader(SqlReader):
         last: list[int] = []
         for topic, (_, latest) in tuple(self._behind.items()):
             followed = self._topics.get(topic)
+            if followed is not None and latest <= followed.last[0]:
+                await self._find_losses()  # it was read meanwhile, or went back
             if followed is None or followed.last[0] >= latest:
                 del self._behind[topic]
             elif len(asked) < ROWS:
@@ -181,24 +184,24 @@ class PostgresReader(SqlReader):
         if not asked:
             return False
         ids = [self._behind[topic][0] for topic in asked]
-        values = {"ids": ids, "last": last, "rows": ROWS}
+        # The place of each comes before its news.
+        limit = ROWS + len(asked)
+        values = {"ids": ids, "last": last, "rows": limit}
         rows = await self._storage.read(self._dialect.next, values)
         if (rows[0].epoch, rows[0].trims) != (self._epoch, self._trims):
             return True  # the next read looks into it first
-        fresh: dict[str, list[Record]] = defaultdict(list)
+        fresh: dict[str, list[sa.Row[Any]]] = defaultdict(list)
         for row in rows:
             if row.place is not None:
-                topic = asked[row.place - 1]
-                fresh[topic].append(record_of(topic, row))
-        if len(rows) == ROWS:
+                fresh[asked[row.place - 1]].append(row)
+        if len(rows) == limit:
             # The last one may have more: it goes to the end, so that it does not hold up others.
             full = rows[-1].place - 1
             self._behind[asked[full]] = self._behind.pop(asked[full])
             asked = asked[:full]
         for topic in asked:
             self._behind.pop(topic, None)
-        for topic, records in fresh.items():
-            self._deliver(topic, records)
+        await self._deliver_rows(fresh)
         return bool(self._behind)
 
 

@@ -1,0 +1,68 @@
+"""What an engine that pushes gives to the reader: pushes, states and subscriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from headwater.eventlog._record import Bounds, Offset, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """The engine's message that something was appended to a topic. It may get lost.
+
+    Attributes:
+        topic: the topic's name.
+        before: the topic's latest offset before. A reader that is not there has missed something.
+        mark: of the record at ``before``, where the engine sends it.
+        last: the latest offset after it.
+        records: all records between the two; None when the reader must read them.
+        head: how far the whole log had come, as in ``States``.
+        epoch: the log's epoch, where the engine sends it.
+    """
+
+    topic: str
+    before: Offset
+    last: Offset
+    records: Sequence[Record] | None
+    head: int
+    epoch: str | None = None
+    mark: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """The log at one moment.
+
+    Attributes:
+        epoch: the log's epoch.
+        head: rises with each append to any topic. If it is lower than before, the storage is an
+            older copy.
+        topics: the bounds of the topics that were asked for.
+    """
+
+    epoch: str
+    head: int
+    topics: Mapping[str, Bounds]
+
+
+class Subscriptions(Protocol):
+    """One connection that pushes come on, until it breaks. Raises SourceUnavailableError."""
+
+    async def subscribe(self, topics: Sequence[str]) -> None:
+        """Ask for pushes. What is appended after this returns is pushed."""
+        ...
+
+    async def unsubscribe(self, topics: Sequence[str]) -> None:
+        """Ask for no more pushes. A few may still come."""
+        ...
+
+    async def ping(self) -> None:
+        """Raises when the connection is dead and has not reported it."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connection."""
+        ...

@@ -1,0 +1,295 @@
+"""Every refusal of an engine ends a start, an append or an open soon, with one sentence."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import ConnectionPool, Redis
+
+from headwater.errors import HeadwaterError, SourceUnavailableError, UsageError
+from headwater.eventlog import EventLog, open_log
+from headwater.eventlog.redis import RedisLog
+from headwater.testing.eventlog import Recorder
+from headwater.testing.eventlog._harness import numbers, read_all
+from support.nats import Nats
+from support.valkey import Valkey
+
+SOON = 12.0
+
+
+@asynccontextmanager
+async def running(server: Valkey | Nats) -> AsyncIterator[None]:
+    await server.start()
+    try:
+        yield
+    finally:
+        server.kill()
+
+
+async def refused(log: EventLog, *said: str) -> None:
+    """Starting, appending, following and reading each end soon with a sentence."""
+    recorder = Recorder()
+    try:
+        for attempt in (
+            log.start,
+            lambda: log.append("t", {"n": 1}),
+            lambda: log.follow("t", recorder),
+            lambda: log.bounds("t"),
+        ):
+            async with asyncio.timeout(SOON):
+                with pytest.raises(HeadwaterError) as caught:
+                    await attempt()
+            assert any(one in str(caught.value).lower() for one in said), str(caught.value)
+            assert "secret" not in str(caught.value)
+    finally:
+        async with asyncio.timeout(SOON):
+            await log.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Of an authority that nobody knows."""
+    folder = tmp_path_factory.mktemp("tls")
+    key, found = str(folder / "key.pem"), str(folder / "cert.pem")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+        + ["-keyout", key, "-out", found, "-subj", "/CN=127.0.0.1"],
+        check=True,
+        capture_output=True,
+    )
+    return key, found
+
+
+async def test_redis_refuses_a_wrong_password(tmp_path: Path) -> None:
+    server = Valkey(tmp_path)
+    async with running(server):
+        async with server.client() as client:
+            await client.config_set("requirepass", "right")
+        url = server.url.replace("redis://", "redis://:secret@")
+        await refused(open_log(url), "password", "wrongpass", "auth")
+
+
+async def test_nats_refuses_a_wrong_password(tmp_path: Path) -> None:
+    server = Nats(tmp_path, "--user", "u", "--pass", "right")
+    async with running(server):
+        await refused(open_log(server.url.replace("nats://", "nats://u:secret@")), "authorization")
+
+
+async def test_a_password_is_percent_encoded_on_nats_too(tmp_path: Path) -> None:
+    server = Nats(tmp_path, "--user", "u@x", "--pass", "p:@/%")
+    async with running(server):
+        url = server.url.replace("nats://", "nats://u%40x:p%3A%40%2F%25@")
+        async with open_log(url) as log:
+            await log.append("t", {"n": 1})
+
+
+async def test_tls_that_cannot_be_trusted(tmp_path: Path, certificate: tuple[str, str]) -> None:
+    key, found = certificate
+    server = Nats(tmp_path, "--tls", "--tlscert", found, "--tlskey", key)
+    async with running(server):
+        await refused(open_log(server.url.replace("nats:", "tls:")), "certificate", "tls", "ssl")
+
+
+async def test_tls_where_the_server_has_none(tmp_path: Path) -> None:
+    nats, valkey = Nats(tmp_path / "n"), Valkey(tmp_path / "v")
+    async with running(nats), running(valkey):
+        await refused(open_log(nats.url.replace("nats:", "tls:")), "tls", "ssl", "no answer")
+        url = valkey.url.replace("redis:", "rediss:")
+        await refused(open_log(url), "ssl", "tls", "no answer", "closed", "reset", "eof")
+
+
+async def test_the_wrong_server(tmp_path: Path) -> None:
+    nats, valkey = Nats(tmp_path / "n"), Valkey(tmp_path / "v")
+    async with running(nats), running(valkey):
+        await refused(open_log(f"redis://127.0.0.1:{nats.port}"), "event log (redis)")
+        await refused(open_log(f"nats://127.0.0.1:{valkey.port}"), "event log (nats)")
+
+
+async def test_a_redis_user_without_channels(tmp_path: Path) -> None:
+    """The default of Redis 7: an append is stored once, and following is refused at once."""
+    server = Valkey(tmp_path, "--appendonly", "no")
+    async with running(server):
+        async with server.client() as client:
+            await client.execute_command("ACL", "SETUSER", "u", "on", ">p", "~*", "+@all")
+            await client.execute_command("ACL", "SETUSER", "u", "resetchannels")
+        async with open_log(server.url.replace("redis://", "redis://u:p@")) as log:
+            await log.append("t", {"n": 1}, key="k")
+            await log.append("t", {"n": 1}, key="k")
+            await log.append("t", {"n": 2})
+            assert numbers(await read_all(log, "t")) == [1, 2]
+            async with asyncio.timeout(SOON):
+                with pytest.raises(SourceUnavailableError, match="following is refused.*channel"):
+                    await log.follow("t", Recorder())
+            async with open_log(server.url) as other:
+                follower = Recorder()
+                await other.follow("t", follower)
+                await log.append("t", {"n": 3})
+                await follower.count(1)
+
+
+@pytest.mark.parametrize("command", ["xadd", "hincrby", "set", "hsetnx"])
+async def test_a_redis_user_without_a_command_stores_nothing(tmp_path: Path, command: str) -> None:
+    server = Valkey(tmp_path, "--appendonly", "no")
+    async with running(server):
+        async with server.client() as client:
+            await client.execute_command(
+                *("ACL", "SETUSER", "u", "on", ">p", "~*", "&*", "+@all", f"-{command}")
+            )
+        async with open_log(server.url.replace("redis://", "redis://u:p@")) as log:
+            before = (await log.bounds("t")).epoch
+            for _ in range(2):
+                with pytest.raises(SourceUnavailableError, match=command):
+                    await log.append("t", {"n": 1}, key="k")
+            async with open_log(server.url) as other:
+                assert await read_all(other, "t") == []
+                assert (await other.bounds("t")).epoch == before
+                assert numbers(await other.append("t", {"n": 1}, key="k")) == [1]
+
+
+async def test_a_redis_cluster_is_refused(tmp_path: Path) -> None:
+    server = Valkey(tmp_path, "--cluster-enabled", "yes")
+    async with running(server):
+        await refused(open_log(server.url), "cluster")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h/0?protocol=3",
+        "redis://h/0?decode_responses=true",
+        "redis://h/0?socket_timeout=1",
+        "redis://h/0?nonsense=1",
+        "redis://h/0?prefix=shop:t",
+        "redis://h/0?prefix=shop:log:x",
+        "nats://a:b@h,c:d@i",
+    ],
+)
+def test_addresses_that_cannot_work(url: str) -> None:
+    """At once, and not at the first read."""
+    with pytest.raises(UsageError):
+        open_log(url)
+
+
+def test_pools_that_cannot_work() -> None:
+    for options in ({"protocol": 3}, {"decode_responses": True}):
+        with pytest.raises(UsageError, match="protocol=2"):
+            RedisLog(ConnectionPool(**options))
+
+
+async def test_databases_of_one_server_are_apart(valkey: Valkey) -> None:
+    """All databases of a server share channels."""
+    one, two = f"{valkey.url}?prefix=apart", f"{valkey.url[:-1]}1?prefix=apart"
+    async with open_log(one) as first, open_log(two) as second:
+        followers = [Recorder(), Recorder()]
+        await first.follow("t", followers[0])
+        await second.follow("t", followers[1])
+        for n in range(20):
+            await first.append("t", {"n": n})
+            await second.append("t", {"n": -n})
+        for follower in followers:
+            await follower.count(20)
+        assert numbers(followers[0].records) == list(range(20))
+        assert numbers(followers[1].records) == [-n for n in range(20)]
+        async with Redis(port=valkey.port) as client:
+            assert await client.exists("apart:log")
+
+
+def nats_with(tmp_path: Path, denied: str) -> Nats:
+    """A server with a user ``u`` for whom something is denied, and an ``admin``."""
+    path = tmp_path / "nats.conf"
+    path.write_text(
+        "authorization { users = [ {user: admin, password: p},"
+        f" {{user: u, password: p, permissions: {{ {denied} }} }} ] }}"
+    )
+    return Nats(tmp_path / "server", "--config", str(path))
+
+
+@pytest.mark.parametrize(
+    ("denied", "works"),
+    [
+        ('subscribe: {deny: "headwater.n.>"}', True),
+        ('subscribe: {deny: "_INBOX.>"}', False),
+        ('publish: {deny: "$JS.API.>"}', False),
+    ],
+    ids=["pushes", "inbox", "api"],
+)
+async def test_a_nats_user_without_a_right(tmp_path: Path, denied: str, works: bool) -> None:
+    server = nats_with(tmp_path, denied)
+    async with running(server):
+        log = open_log(server.url.replace("nats://", "nats://u:p@"))
+        if not works:
+            await refused(log, "permissions violation")
+            return
+        async with log:
+            await log.append("t", {"n": 1})
+            async with asyncio.timeout(SOON):
+                with pytest.raises(SourceUnavailableError, match=r"(?i)permissions.*headwater\.n"):
+                    await log.follow("t", Recorder())
+
+
+async def edit(nats: Nats, **settings: Any) -> None:
+    """Change the stream's settings, as an operator does."""
+    async with nats.streams() as streams:
+        config = (await streams.stream_info("headwater")).config
+        for name, value in settings.items():
+            setattr(config, name, value)
+        await streams.update_stream(config)
+
+
+async def test_a_full_nats_stream_can_be_trimmed(nats: Nats) -> None:
+    await nats.wipe()
+    async with open_log(nats.url) as log:
+        await log.append("t", [{"n": n} for n in range(10)])
+        await edit(nats, max_msgs=11)
+        with pytest.raises(SourceUnavailableError, match="maximum messages"):
+            await log.append("t", {"n": 10})
+        assert await log.trim("t", max_count=3) == 7
+        await log.append("t", {"n": 10})
+        assert numbers(await read_all(log, "t")) == [7, 8, 9, 10]
+    await nats.wipe()
+
+
+@pytest.mark.parametrize("events", [[{"n": 1}], [{"n": 1}, {"n": 2}]], ids=["one", "batch"])
+async def test_a_key_outlives_a_trim_and_a_restart(
+    nats: Nats, events: Sequence[dict[str, int]]
+) -> None:
+    """On NATS a key is kept for an hour, whatever becomes of its events."""
+    await nats.wipe()
+    async with open_log(nats.url) as log:
+        await log.append("t", events, key="k")
+        await log.append("t", {"n": 3})
+        await log.trim("t", max_count=1)
+    nats.stop()
+    await nats.start()
+    async with open_log(nats.url) as log:
+        assert await log.append("t", events, key="k") == []
+        assert numbers(await read_all(log, "t")) == [3]
+
+
+async def test_settings_that_are_edited_while_it_runs(
+    nats: Nats, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Noticed within 10 s, said in one sentence; and nothing is lost meanwhile."""
+    await nats.wipe()
+    async with open_log(nats.url) as log:
+        follower = Recorder(15.0)
+        await log.follow("t", follower)
+        await log.append("t", {"n": 0})
+        await follower.count(1)
+        await edit(nats, max_msgs_per_subject=2)
+        async with asyncio.timeout(10):
+            while "removes events by itself" not in caplog.text:
+                await asyncio.sleep(0.1)
+        topic = log.topic("t")
+        page = await topic.page(1)
+        await log.append("t", [{"n": n} for n in range(1, 6)])
+        await follower.count(6)
+        with pytest.raises(HeadwaterError):
+            await topic.locate(page.epoch, str(page.end))
+    await nats.wipe()
