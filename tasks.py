@@ -14,12 +14,25 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 
+# The oldest FastAPI that the package allows, two in between where FastAPI changed how routers
+# include each other, and the newest. Each brings the Starlette that fits it.
+FASTAPI = ("fastapi==0.115.*", "fastapi==0.135.*", "fastapi==0.150.*", "fastapi")
+
+
+def web_tests(fastapi: str) -> str:
+    """The web tests in an environment of their own that is thrown away, with that FastAPI."""
+    return f"uv run --isolated --with {fastapi} python -m pytest tests/web"
+
+
 # Each task is commands, run in order. A word that starts with @ runs another task.
 TASKS: dict[str, tuple[str, list[str]]] = {
     "test": ("the whole test suite", ["uv run pytest"]),
     "lint": ("ruff's rules", ["uv run ruff check"]),
     "format": ("rewrite files in ruff's format", ["uv run ruff format"]),
-    "format-check": ("tell which files are not in ruff's format", ["uv run ruff format --check"]),
+    "format-check": (
+        "list the files that are not in ruff's format",
+        ["uv run ruff format --check"],
+    ),
     "types": ("mypy --strict on the package", ["uv run mypy"]),
     "docs": ("write the generated parts of docs/ anew", ["uv run docs/generate.py"]),
     "docs-check": (
@@ -27,7 +40,15 @@ TASKS: dict[str, tuple[str, list[str]]] = {
         ["uv run docs/generate.py --check", "uv run pytest tests/docs"],
     ),
     "wheel": ("build the wheel and try it in clean environments", ["uv run .ci/wheel.py"]),
-    "soak": ("the long forms of some tests", ["uv run pytest -m soak --timeout=0 -n 0"]),
+    "soak": (
+        "the long forms of tests: kills, property runs, all engines",
+        ["uv run pytest -m soak --timeout=1200 -n 2"],
+    ),
+    "frameworks": ("the web tests on four FastAPIs", [web_tests(each) for each in FASTAPI]),
+    "frameworks-ends": (
+        "the web tests on the oldest FastAPI and on the newest",
+        [web_tests(FASTAPI[0]), web_tests(FASTAPI[-1])],
+    ),
     "check": (
         "what to run before a commit",
         ["@lint", "@format-check", "@types", "@test"],
@@ -36,7 +57,10 @@ TASKS: dict[str, tuple[str, list[str]]] = {
         "everything that CI runs",
         # The test command stands first and as the README gives it. It includes tests/docs, so
         # of the docs checks only the generated parts are left.
-        ["@test", "@lint", "@format-check", "@types", "uv run docs/generate.py --check", "@wheel"],
+        [
+            *("@test", "@lint", "@format-check", "@types", "uv run docs/generate.py --check"),
+            *("@wheel", "@frameworks-ends", "@soak"),
+        ],
     ),
 }
 
@@ -50,13 +74,13 @@ def commands(task: str) -> list[str]:
 
 
 def run(task: str, extra: list[str]) -> int:
-    """Run a task to its end, also past a failure, so that one run tells all. Returns 0 or 1."""
+    """Run all commands of a task, also after one that failed. Returns 0, or 1 for a failure."""
     failed: list[str] = []
     for command in commands(task):
         words = [*command.split(), *extra]
         say(f"$ {' '.join(words)}")
         began = time.monotonic()
-        # Only words of the table above and the caller's own arguments get here.
+        # The words come from the table above and from the caller.
         code = subprocess.run(words, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode  # noqa: S603
         say(f"  {'ok' if code == 0 else f'exit {code}'}, {time.monotonic() - began:.0f} s")
         if code:
@@ -67,7 +91,7 @@ def run(task: str, extra: list[str]) -> int:
 
 
 def say(line: str) -> None:
-    """One line, before whatever a command writes next."""
+    """Write a line at once, so that it stands before what the next command writes."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
@@ -77,9 +101,9 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in TASKS:
         say("uv run tasks.py TASK [ARGUMENT...]\n")
         for name, (about, _) in TASKS.items():
-            say(f"  {name:<14}{about}")
+            say(f"  {name:<17}{about}")
         return 0 if not arguments else 2
-    # Commands run in the environment that this script runs in, not in one that is active outside.
+    # Commands run in the project's environment, not in one that is active outside.
     os.environ.pop("VIRTUAL_ENV", None)
     return run(arguments[0], arguments[1:])
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = (
     "headwater/py.typed",
     "headwater/backend/console/index.html",
-    "headwater/backend/console/live/worker.js",
+    "headwater/backend/console/headwater.js",
     "headwater/backend/console/style/base.css",
     "headwater/backend/migrations/env.py",
 )

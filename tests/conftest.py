@@ -1,8 +1,25 @@
 """What tests of several parts share."""
 
+import os
+import sys
+from pathlib import Path
+
 import pytest
 
 from support.postgres import Postgres
+
+pytest_plugins = ["support.cpu"]
+
+# Each httpx client would read all certificates of the system, which takes 30 ms. Tests speak HTTP.
+os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
+
+if sys.dont_write_bytecode:
+    # A run starts hundreds of processes, and each would compile all that it imports. Nothing is
+    # written beside the sources: it stands with what pytest keeps between runs.
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 
 @pytest.fixture(scope="session")

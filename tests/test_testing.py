@@ -112,9 +112,7 @@ class Newest(MemoryLog):
 
 class SameLife(MemoryLog):
     async def clear(self) -> None:
-        epoch = self._epoch
-        await super().clear()
-        self._epoch = epoch
+        await self.trim(max_count=0)
 
 
 class TaskPerTopic(MemoryLog):
@@ -133,9 +131,7 @@ class TaskPerTopic(MemoryLog):
 class CountsAnew(MemoryLog):
     async def trim(self, topic: str | None = None, **limits: Any) -> int:
         removed = await super().trim(topic, **limits)
-        for name, kept in list(self._topics.items()):
-            if not kept.records:
-                del self._topics[name]
+        await self.clear()
         return removed
 
 

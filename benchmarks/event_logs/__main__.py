@@ -42,7 +42,7 @@ async def run(name: str, seeded: Server, plan: Plan) -> dict[str, Any]:
     """The figures of one engine."""
     with tempfile.TemporaryDirectory() as folder:
         async with engine(name, Path(folder), always=True) as made:
-            server = Running(seeded, Path(folder), workers=2, event_log=made.url)
+            server = Running(seeded.folder, Path(folder), workers=2, event_log=made.url)
             try:
                 await asyncio.to_thread(server.start)
                 return await prove(server, made, plan)
@@ -68,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             seeded.seed()
             seeded.stop()
+            seeded.save()
             for name in engines:
                 found = asyncio.run(run(name, seeded, Plan(**options)))
                 shown = ", ".join(f"{figure} {what}" for what, figure in found.items())

@@ -100,7 +100,7 @@ async def run(name: str, seeded: Server, options: argparse.Namespace) -> str:
     """One engine in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
         async with engine(name, Path(folder)) as made:
-            server = Running(seeded, Path(folder), event_log=made.url)
+            server = Running(seeded.folder, Path(folder), event_log=made.url)
             try:
                 await asyncio.to_thread(server.start)
                 return await measure(server, made, options)
@@ -125,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             seeded.seed()
             seeded.stop()
+            seeded.save()
             for name in options.engine or DURABLE:
                 print(asyncio.run(run(name, seeded, options)), flush=True)
         finally:

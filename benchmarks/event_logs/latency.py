@@ -121,7 +121,7 @@ async def run(name: str, seeded: Server, options: argparse.Namespace) -> str:
     """The figures of one engine, as a row."""
     with tempfile.TemporaryDirectory() as folder:
         async with engine(name, Path(folder)) as made:
-            server = Running(seeded, Path(folder), event_log=made.url)
+            server = Running(seeded.folder, Path(folder), event_log=made.url)
             try:
                 await asyncio.to_thread(server.start)
                 topics = await asyncio.to_thread(satellites, server, options.topics)
@@ -173,6 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             seeded.seed()
             seeded.stop()
+            seeded.save()
             for name in options.engine or DURABLE:
                 print(asyncio.run(run(name, seeded, options)), flush=True)
         finally:

@@ -167,7 +167,9 @@ async def run(name: str, seeded: Server, options: argparse.Namespace) -> dict[st
     """One engine in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
         async with engine(name, Path(folder)) as made:
-            server = Running(seeded, Path(folder), workers=options.workers, event_log=made.url)
+            server = Running(
+                seeded.folder, Path(folder), workers=options.workers, event_log=made.url
+            )
             try:
                 await asyncio.to_thread(server.start)
                 return await measure(server, made, options)
@@ -219,6 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             seeded.seed()
             seeded.stop()
+            seeded.save()
             for name in options.engine or ENGINES:
                 if name == "memory" and options.workers > 1:
                     continue

@@ -1,7 +1,11 @@
-"""The models of the example in the README: one SQLAlchemy table and the shape of an item."""
+"""The README's shop: one SQLAlchemy table, the shape of an item, and where the table is."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
 from pydantic import BaseModel
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -26,3 +30,12 @@ class OrderItem(BaseModel):
 
 
 engine = sqlite_engine("sqlite:///shop.db")
+
+
+@asynccontextmanager
+async def open_shop(_: FastAPI) -> AsyncIterator[None]:
+    """Makes the table when the application starts, unless it is there."""
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    yield
+    await engine.dispose()

@@ -103,9 +103,8 @@ def counters() -> str:
     """What ``/metrics`` shows of delivery, and ``LiveRouter.stats`` in one's own application."""
     from headwater.backend.metrics import _DELIVERY
 
-    rows = [
-        [f"`{name}`", text] for name, text in {"open": "Open streams now.", **_DELIVERY}.items()
-    ]
+    now = {"open": "Open streams now.", "waiting": "REST requests that wait for an item now."}
+    rows = [[f"`{name}`", text] for name, text in {**now, **_DELIVERY}.items()]
     return _table(["counter", "counts"], rows)
 
 

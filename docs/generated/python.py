@@ -26,8 +26,10 @@ PAGES: dict[str, str] = {
     "headwater.sql.alembic": "sql.md",
     "headwater.relay": "relay.md",
     "headwater.web.fastapi": "fastapi.md",
+    "headwater.web.starlette": "starlette.md",
     "headwater.web.problems": "fastapi.md",
     "headwater.web.asgi": "asgi.md",
+    "headwater.web.uvicorn": "asgi.md",
     "headwater": "headwater.md",
     "headwater.client": "client.md",
     "headwater.client.sync": "client.md",
@@ -37,6 +39,7 @@ PAGES: dict[str, str] = {
 # Modules whose docstring is for readers of the source.
 INTRODUCED = {
     "headwater.web.fastapi": "`LiveRouter` with `sse=` on routes and `feed()`.",
+    "headwater.web.starlette": "Feeds and streams for Starlette, without FastAPI.",
     "headwater.web.asgi": "Streams on plain ASGI: no framework needed.",
 }
 
@@ -45,7 +48,7 @@ GIVEN = frozenset(
     {
         *("EventStream", "Hub", "Topic", "TableSource", "TableOrigin", "Counters", "Connection"),
         *("AsyncStream", "AsyncFeed", "Stream", "Feed", "PollSource", "Offset"),
-        "GuardedRoute",
+        *("GuardedRoute", "Protocol"),
     }
 )
 
@@ -68,7 +71,10 @@ MEMBERS: dict[str, tuple[str, ...]] = {
         "hub",
         "stats",
     ),
+    "LiveRoutes": ("lifespan", "feed", "stream", "recheck", "drain", "hub", "stats"),
     "GuardedRoute": (),
+    "Protocol": (),
+    "ConnectionCounters": (),
     "TableOrigin": (),
     "EventLogContract": ("open",),
     "NatsLog": (),
@@ -79,7 +85,7 @@ MEMBERS: dict[str, tuple[str, ...]] = {
 INTERFACES = frozenset({"EventLog", "Source", "Origin"})
 
 _HEADINGS = {"Arguments:", "Args:", "Attributes:"}
-_LISTED = re.compile(r"^(?P<names>[\w*, ]+): (?P<text>.*)$")
+_LISTED = re.compile(r"^(?P<names>[\w*][\w*, ]*): (?P<text>.*)$")
 
 
 def module(name: str) -> str:

@@ -1,19 +1,21 @@
 """Every error that Headwater raises on purpose.
 
     HeadwaterError
-    ├── UsageError (ValueError)      the caller's own fault; mend the code
+    ├── UsageError (ValueError)      the caller's fault; correct the code
     │   ├── FramingError             a value that would break the event stream's framing
     │   ├── DeclarationError         a feed, source or route that cannot work as declared
+    │   │   └── FilterValueError     a value of where() that its column cannot have
     │   └── EncodingError            an item that is not of the shape its feed promises
-    ├── PeerError                    the other side's fault; the code is right
+    │       └── UnfitItemError       one that a feed cannot show: it waits there
+    ├── PeerError                    the other side's fault; the code is correct
     │   ├── PositionError            a position that cannot be resumed: answer with a reset
     │   ├── EventTooLargeError       an incoming event over the decoder's bound
     │   └── ResponseError            an HTTP answer that a client cannot follow
     ├── SourceUnavailableError       a database or engine that is away just now; try again later
-    ├── RelayStoppedError            a relay that cannot go on where it was; somebody must decide
+    ├── RelayStoppedError            a relay that cannot continue at its place; a person must decide
     └── MissingExtraError (ImportError)   an optional dependency that is not installed
 
-Facts are attributes; the sentence for people is in ``__str__``.
+Facts are attributes. ``str()`` gives the sentence for people.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ __all__ = [
     "DeclarationError",
     "EncodingError",
     "EventTooLargeError",
+    "FilterValueError",
     "FramingError",
     "HeadwaterError",
     "MissingExtraError",
@@ -33,6 +36,7 @@ __all__ = [
     "ResetReason",
     "ResponseError",
     "SourceUnavailableError",
+    "UnfitItemError",
     "UsageError",
 ]
 
@@ -63,7 +67,7 @@ class FramingError(UsageError):
 
     def __str__(self) -> str:
         shown = ascii(self.value)
-        if len(shown) > 80:  # a long value would drown the sentence
+        if len(shown) > 80:  # a long value would hide the sentence
             shown = shown[:77] + "..."
         return f"{self.field}={shown}: {self.problem}"
 
@@ -72,8 +76,50 @@ class DeclarationError(UsageError):
     """A feed, source or route that cannot work as it is declared."""
 
 
+class FilterValueError(DeclarationError):
+    """A value of ``where()`` that the column cannot have.
+
+    A feed answers 422 if the value is one of the request's.
+
+    Attributes:
+        name: the attribute that was to be compared.
+        value: the value.
+        problem: what is wrong with it.
+        parameter: the parameter of the feed's function that the value came from, if it is known.
+    """
+
+    def __init__(self, name: str, value: object, problem: str) -> None:
+        super().__init__(name, value, problem)
+        self.name = name
+        self.value = value
+        self.problem = problem
+        self.parameter: str | None = None
+
+    def __str__(self) -> str:
+        return self.problem
+
+
 class EncodingError(UsageError):
     """An item does not have the shape that its feed promises."""
+
+
+class UnfitItemError(EncodingError):
+    """An item that does not fit the model of its feed. The feed waits there until it is mended.
+
+    Attributes:
+        item: the item by its key or place, never by its values.
+        problem: what is wrong, without its values.
+        retry: milliseconds after which a client may ask again; they grow with the trouble's age.
+    """
+
+    def __init__(self, item: str, problem: str, retry: int) -> None:
+        super().__init__(item, problem, retry)
+        self.item = item
+        self.problem = problem
+        self.retry = retry
+
+    def __str__(self) -> str:
+        return f"{self.item} does not fit its model: {self.problem}"
 
 
 class PeerError(HeadwaterError):
@@ -140,7 +186,7 @@ class ResponseError(PeerError):
 
 
 class SourceUnavailableError(HeadwaterError):
-    """A source cannot be read just now. Streams stay open and go on when it is back.
+    """A source cannot be read just now. Streams stay open, and continue when it is back.
 
     Attributes:
         source: the name of the table, log or function.
@@ -156,7 +202,7 @@ class SourceUnavailableError(HeadwaterError):
 
 
 class RelayStoppedError(HeadwaterError):
-    """A relay cannot go on where it was, and was not told what to do then (``on_reset=``).
+    """A relay cannot continue at its place, and ``on_reset=`` is ``"stop"``.
 
     Attributes:
         relay: its name.

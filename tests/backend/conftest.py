@@ -6,7 +6,6 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import psycopg
 import pytest
 from fastapi import FastAPI
 
@@ -38,9 +37,7 @@ def applications(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FastAPI]
 @pytest.fixture(scope="session")
 def migrated_server(postgres: Postgres) -> Postgres:
     """A server with one migrated database, ``migrated``, to be copied."""
-    with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as connection:
-        connection.execute("CREATE DATABASE migrated")
-    migrate(Address.parse(postgres.url("migrated")))
+    migrate(Address.parse(postgres.url(postgres.database("migrated"))))
     return postgres
 
 
@@ -60,9 +57,7 @@ def standing(
     """An application whose database is empty again."""
     if request.param == "postgresql":
         server: Postgres = request.getfixturevalue("migrated_server")
-        with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
-            connection.execute("DROP DATABASE IF EXISTS standing WITH (FORCE)")
-            connection.execute("CREATE DATABASE standing TEMPLATE migrated")
+        server.database("standing", template="migrated")
         if "postgresql" not in applications:
             made = cheap(Path(), database=server.url("standing"))
             applications["postgresql"] = create_app(made)

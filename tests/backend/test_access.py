@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, update
 
+from headwater.backend.models import Session
+from headwater.backend.times import utc_now
 from support.backend import PASSWORD, Person, World, cheap, listening, running
 from support.http import request
 from support.until import until
@@ -33,13 +36,13 @@ class Statements:
         event.listen(database.engine.sync_engine, "before_cursor_execute", self._see)
         if database.is_sqlite:
             # Look-ups have a connection of their own, which no event of the engine tells of.
-            rows = database._direct.rows
+            rows = database.direct.rows
 
             async def seen(statement: str, parameters=()):
                 self._see(None, None, statement)
                 return await rows(statement, parameters)
 
-            database._direct.rows = seen
+            database.direct.rows = seen
 
     def _see(self, _connection, _cursor, statement: str, *_) -> None:
         self.about_sessions += "FROM sessions" in statement
@@ -60,7 +63,7 @@ async def following(port: int, path: str, **headers: str):
 
 async def ended(answer) -> int:
     """The status that a stream ends with."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         *_, last = await answer.rest()
     assert last.event == "error"
     return int(json.loads(last.data)["status"])
@@ -80,6 +83,25 @@ async def test_signing_out_ends_that_sessions_streams_alone(served):
         assert await ended(one) == 401
         await again.post("/api/logs", json={"entries": [{"message": "still here"}]})
         assert (await two.next()).event == "log"
+
+
+@pytest.mark.parametrize("kind", ["stream", "poll"])
+async def test_a_session_that_expires_ends_what_stands_on_it(served, kind: str):
+    """In that second, and not at the next look at the rights."""
+    world, port = served
+    ann = await world.user("ann")
+    at = utc_now() + timedelta(seconds=2)
+    async with world.backend.database.write() as session:
+        await session.execute(update(Session).values(expires_at=at))
+    if kind == "stream":
+        async with following(port, "/api/logs/stream", Cookie=ann.cookie) as stream:
+            assert await ended(stream) == 401
+    else:
+        path = "/api/logs?wait=30"
+        async with request(port, path, headers={"Cookie": ann.cookie}) as answer:
+            assert answer.status == 401
+    late = (utc_now() - at).total_seconds()
+    assert 0 <= late < 1.5
 
 
 async def test_signing_out_at_another_process(served, other: World):
@@ -130,6 +152,55 @@ async def test_a_lost_membership(served, other: World):
         )
         assert answer.status_code == 204
         assert await ended(stream) == 403
+
+
+@pytest.mark.parametrize("what", ["user", "team", "satellite"])
+async def test_what_is_removed_takes_its_streams_along(served, other: World, what: str):
+    """Within a second, also of an administrator who is no member, and nobody else's."""
+    world, port = served
+    admin, ann = await world.admin(), await world.user("ann")
+    boss = await world.user("boss", "global_admin")
+    team = await world.team(ann)
+    agent = await world.satellite(admin, team)
+    logs, mine, of_team, clients, metrics = (
+        "/api/logs/stream",
+        "/api/notifications/stream",
+        f"/api/teams/{team}/notifications/stream",
+        f"/api/users/me/mcp/client-activity/stream?team_id={team}",
+        f"/api/satellites/{agent.id}/metrics/stream",
+    )
+    path, lost, kept, status = {
+        "user": (f"/api/users/{ann.id}", [logs, mine, of_team, clients, metrics], [], 401),
+        "team": (f"/api/teams/{team}", [of_team, clients, metrics], [logs], 403),
+        "satellite": (f"/api/satellites/{agent.id}", [metrics], [logs, of_team, clients], 403),
+    }[what]
+    of_the_boss = {"user": [], "team": [of_team, metrics], "satellite": [metrics]}[what]
+    async with AsyncExitStack() as stack:
+
+        async def streams(paths, person):
+            return [
+                await stack.enter_async_context(following(port, each, Cookie=person.cookie))
+                for each in paths
+            ]
+
+        ending = await streams(lost, ann) + await streams(of_the_boss, boss)
+        staying = await streams(kept, ann) + await streams([logs], boss)
+        loop = asyncio.get_running_loop()
+        answer = await other.client().delete(path, headers={"Cookie": admin.cookie})
+        assert answer.status_code == 204, answer.text
+        began = loop.time()
+        found = [await ended(stream) for stream in ending]
+        assert found == [status] * len(lost) + [403] * len(of_the_boss)
+        assert loop.time() - began < 2.0
+        for person in (boss, ann) if what != "user" else (boss,):
+            await person.client.post("/api/logs", json={"entries": [{"message": "still here"}]})
+        for stream, each in zip(staying, [*kept, logs], strict=True):
+            if each == logs:
+                assert (await stream.next()).event == "log"
+            else:
+                assert not stream.ended
+    again = await other.client().delete(path, headers={"Cookie": admin.cookie})
+    assert again.status_code == 404
 
 
 async def test_a_lost_role(served, monkeypatch: pytest.MonkeyPatch):
@@ -199,7 +270,7 @@ async def test_changes_are_followed_once_the_database_is_back(settings, standing
     from headwater.delivery.hub import Hub
     from headwater.errors import SourceUnavailableError
 
-    monkeypatch.setattr(access, "_AGAIN", 0.01)
+    monkeypatch.setattr(access, "RETRY_SECONDS", 0.01)
     subscribe, tries = Hub.subscribe, 0
 
     async def away(self, source, call):

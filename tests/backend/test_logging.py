@@ -39,6 +39,23 @@ def test_one_object_per_line(capsys: pytest.CaptureFixture[str]):
     assert one["timestamp"].endswith("Z")
 
 
+def test_a_terminal_obeys_no_stranger(capsys: pytest.CaptureFixture[str]):
+    """A path may hold escape sequences, and line breaks that forge a line."""
+    set_up_logging("info", "text")
+    evil = "/\x1b[2J\x1b]0;owned\x07\r\nINFO all is well\x9b31m"
+    structlog.stdlib.get_logger("headwater.access").info("request", path=evil)
+    logging.getLogger("headwater").warning("no file %s", evil)
+    try:
+        raise ValueError(evil)
+    except ValueError:
+        logging.getLogger("headwater").exception("it failed")
+    written = capsys.readouterr().err
+    assert not set(written) & {"\x1b", "\x07", "\r", "\x9b"}
+    assert "\\x1b[2J" in written
+    assert sum(line.startswith("INFO") for line in written.splitlines()) <= 1
+    assert "Traceback" in written
+
+
 def test_text_where_it_is_wanted(capsys: pytest.CaptureFixture[str]):
     set_up_logging("warning", "text")
     logging.getLogger("headwater").warning("a sentence")

@@ -72,6 +72,7 @@ async def test_the_description_of_the_api(world: World):
     }
     assert open_to_all == {
         "post /api/auth/login",
+        "get /api/auth/session",
         "get /healthz",
         "get /readyz",
         "get /metrics",

@@ -10,7 +10,9 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
+from headwater.backend import schema
 from headwater.backend.database import Address, StartupError
 from headwater.backend.models import Base
 from headwater.backend.schema import check_schema, migrate
@@ -53,6 +55,18 @@ def test_migrations_make_what_the_models_say(migrated: Path, tmp_path: Path):
     assert everything(migrated) == everything(other)
 
 
+def test_a_new_file_is_its_owners(tmp_path: Path):
+    """It holds everybody's sessions; its journals have the same mode."""
+    path = tmp_path / "new.db"
+    migrate(Address(path))
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE alembic_version SET version_num = version_num")
+    connection.commit()
+    modes = {name.name: name.stat().st_mode & 0o777 for name in tmp_path.iterdir()}
+    connection.close()
+    assert set(modes.values()) == {0o600}, modes
+
+
 def test_alembic_finds_nothing_to_change(migrated: Path):
     engine = sa.create_engine(f"sqlite:///{migrated}")
     with engine.connect() as connection:
@@ -75,10 +89,33 @@ def test_the_schema_of_a_newer_version_is_refused(database: Path):
 
 
 def test_an_older_schema_asks_for_migrate(database: Path, monkeypatch: pytest.MonkeyPatch):
-    from alembic.script import ScriptDirectory
-
-    monkeypatch.setattr(ScriptDirectory, "get_current_head", lambda self: "later")
+    monkeypatch.setattr(schema, "REVISIONS", (*schema.REVISIONS, "later"))
     assert "headwater migrate" in refusal(database)
+
+
+def test_an_earlier_schema_is_brought_up_to_date_and_keeps_its_rows(database: Path):
+    run(
+        database,
+        "DROP TABLE idempotent_requests",
+        "DROP TABLE sign_in_places",
+        "DROP TABLE sign_in_buckets",
+        "DROP TABLE retired_satellite_keys",
+        "UPDATE alembic_version SET version_num = '0001'",
+        "INSERT INTO users (id, email, password_hash) VALUES ('u', 'a@example.com', 'x')",
+    )
+    assert "headwater migrate" in refusal(database)
+    assert migrate(Address(database)) is True
+    assert check_schema(Address(database)) == "current"
+    connection = sqlite3.connect(database)
+    assert connection.execute("SELECT id FROM users").fetchall() == [("u",)]
+    assert connection.execute("SELECT count(*) FROM idempotent_requests").fetchone() == (0,)
+    connection.close()
+
+
+def test_the_known_revisions_are_those_of_the_migrations():
+    script = ScriptDirectory(str(Path(schema.__file__).parent / "migrations"))
+    newest_first = [each.revision for each in script.walk_revisions()]
+    assert list(schema.REVISIONS) == newest_first[::-1]
 
 
 def test_the_database_of_another_program_is_left_alone(tmp_path: Path):
@@ -129,8 +166,6 @@ def test_a_read_only_folder(database: Path):
 
 
 def test_a_locked_database(database: Path, monkeypatch: pytest.MonkeyPatch):
-    import headwater.backend.schema as schema
-
     monkeypatch.setattr(
         schema, "configure_sqlite", lambda engine, **_: configure_sqlite(engine, busy_timeout=0.01)
     )

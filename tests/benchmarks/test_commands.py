@@ -29,8 +29,13 @@ def cores():
     ("main", "small"),
     [
         (commit_to_client.main, "--database sqlite --streams 5 --rows 2"),
-        (resume_gap.main, "--database postgresql --gap 1000"),
-        (busy_table.main, "--database postgresql --rate 1000 --seconds 0.5 --streams 3"),
+        pytest.param(
+            *(resume_gap.main, "--database postgresql --gap 1000"), marks=pytest.mark.soak
+        ),
+        pytest.param(
+            *(busy_table.main, "--database postgresql --rate 1000 --seconds 0.5 --streams 3"),
+            marks=pytest.mark.soak,
+        ),
     ],
 )
 def test_each_row_is_there_once(main, small, capsys):

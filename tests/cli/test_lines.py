@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.cli.lines import json_line, text_line
+from headwater.cli.lines import in_colour, json_line, text_line
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,14 @@ def test_any_item_is_one_printable_line_and_json_survives(item):
     line = json_line(item)
     assert line.isprintable()
     assert json.loads(line) == item
+
+
+@pytest.mark.parametrize("item", [{}, {"level": "info"}, {"level": 7}, {"level": "other"}])
+def test_what_is_normal_has_no_colour(item):
+    assert in_colour(item, "line") == "line"
+
+
+def test_each_other_level_has_a_colour_of_its_own():
+    levels = ["debug", "success", "warning", "error", "critical"]
+    lines = {in_colour({"level": level}, "line") for level in levels}
+    assert len(lines - {"line"}) == 5

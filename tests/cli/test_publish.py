@@ -1,6 +1,7 @@
 """``headwater publish`` as people and scripts run it."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -143,17 +144,113 @@ def test_a_server_that_is_not_there_is_one_sentence():
     assert "Traceback" not in done.output
 
 
-def test_an_answer_that_was_cut_is_told_as_unknown():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+class Cutting:
+    """Takes a request, and cuts the first connections without a word before it answers."""
 
-        def cut():
-            connection, _ = listener.accept()
-            connection.recv(65536)
-            connection.close()
+    def __init__(self, cuts):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.keys = []
+        self._cuts = cuts
+        self._thread = threading.Thread(target=self._serve)
 
-        thread = threading.Thread(target=cut)
-        thread.start()
-        done = run(f"http://127.0.0.1:{listener.getsockname()[1]}/logs", "--data", "{}")
-        thread.join()
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._thread.join(20)
+        self.listener.close()
+
+    def _serve(self):
+        for number in range(self._cuts + 1):
+            connection, _ = self.listener.accept()
+            with connection:
+                head = connection.recv(65536)
+                found = re.search(rb"(?i)idempotency-key: (.*)\r\n", head)
+                self.keys.append(found[1].decode())
+                if number == self._cuts:
+                    connection.sendall(
+                        b"HTTP/1.1 201 X\r\nConnection: close\r\n"
+                        b"Content-Length: 13\r\n\r\n" + b'{"ids":["7"]}'
+                    )
+
+
+def test_a_request_whose_answer_was_lost_is_sent_again_with_its_key():
+    with Cutting(2) as server:
+        done = run(f"{server.url}/logs", "--data", "{}")
+    assert done.exit_code == 0, done.output
+    assert done.stdout == "7\n"
+    assert len(server.keys) == 3
+    assert len(set(server.keys)) == 1
+    assert done.stderr.count("sending again in") == 2
+    assert "sent after 2 failed attempts" in done.stderr
+
+
+def test_where_keys_are_not_known_a_lost_answer_is_unknown_and_nothing_is_sent_twice():
+    with Cutting(0) as server:
+        done = run(f"{server.url}/other", "--data", "{}")
+    assert done.exit_code == 0
+    with Cutting(1) as server:
+        done = run(f"{server.url}/other", "--data", "{}")
+        assert done.exit_code == 1
+        assert "whether the last request was written is not known" in done.stderr
+        assert len(server.keys) == 1
+        run(f"{server.url}/other", "--data", "{}", "--idempotent")
+
+
+def test_each_request_has_a_key_of_its_own(scripted_server):
+    for _ in range(2):
+        run(f"{scripted_server.url}/notifications", "--data", "[{}, {}]")
+    assert len(keys(scripted_server)) == len(set(keys(scripted_server))) == 4
+
+
+def keys(server):
+    return [headers["Idempotency-Key"] for _, _, headers, _ in server.seen]
+
+
+def test_a_named_run_sends_the_same_requests_with_the_same_keys_again(scripted_server):
+    lines = "".join(f'{{"n": {n}}}\n' for n in range(5))
+    for _ in range(2):
+        arguments = ("--run", "import-7", "--batch", 2)
+        done = run(f"{scripted_server.url}/logs", *arguments, input=lines)
+        assert done.exit_code == 0, done.output
+    half = len(scripted_server.seen) // 2
+    assert bodies(scripted_server)[:half] == bodies(scripted_server)[half:]
+    assert keys(scripted_server) == ["import-7/0", "import-7/2", "import-7/4"] * 2
+    done = run(f"{scripted_server.url}/logs", "--run", "two words", input=lines)
+    assert done.exit_code == 2
+
+
+def test_a_busy_server_is_asked_again_when_it_says(scripted_server):
+    scripted_server.answers.append((503, "text/plain", [b"stopping"], {"Retry-After": "0"}))
+    scripted_server.answers.append((429, "text/plain", [b"slow down"], {"Retry-After": "0"}))
+    scripted_server.json(201, '{"id": "7"}')
+    done = run(f"{scripted_server.url}/other", "--data", "{}")
+    assert done.exit_code == 0, done.output
+    assert done.stdout == "7\n"
+    assert "HTTP 503: stopping; sending again in" in done.stderr
+    assert len(set(keys(scripted_server))) == 1
+
+
+def test_it_can_be_told_to_give_up(scripted_server):
+    scripted_server.answers += [(503, "text/plain", [b"no"], {"Retry-After": "0"})] * 3
+    done = run(f"{scripted_server.url}/logs", "--data", "{}", "--give-up-after", 2)
     assert done.exit_code == 1
-    assert "whether the last request was written is not known" in done.stderr
+    assert "HTTP 503: no" in done.stderr
+    assert len(scripted_server.seen) == 2
+
+
+@pytest.mark.parametrize("status", [400, 422, 500, 501])
+def test_a_request_that_will_be_refused_again_is_not_sent_again(scripted_server, status):
+    scripted_server.json(status, '{"detail": "no"}')
+    assert run(f"{scripted_server.url}/logs", "--data", "{}").exit_code == 1
+    assert len(scripted_server.seen) == 1
+
+
+@pytest.mark.parametrize("url", ["http://a..b/logs", "http://h:99999/", "http://[::1", "http://"])
+def test_an_odd_address_is_one_sentence(url):
+    done = run(url, "--data", "{}")
+    assert done.exit_code == 1
+    assert "is not an http:// or https:// address" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
 from support.command import Process, refused, run, started, url_of
+from support.until import waited
 
 EMAIL, PASSWORD = "ann@example.com", "a good secret"
 
@@ -167,21 +169,19 @@ class TestWorkers:
         for child in path.read_text().split():
             try:
                 command = Path(f"/proc/{child}/cmdline").read_bytes()
-            except FileNotFoundError:  # it ended between the two looks
+            except (FileNotFoundError, ProcessLookupError):  # it ended between the two looks
                 continue
             if b"spawn_main" in command and b"resource_tracker" not in command:
                 found.add(int(child))
         return found
 
     def ready(self, address: str) -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                if httpx.get(f"{address}/readyz", timeout=20).status_code == 200:
-                    return
-            except httpx.TransportError:
-                continue
-        raise AssertionError("not ready")
+        def answers() -> bool:
+            with suppress(httpx.TransportError):
+                return httpx.get(f"{address}/readyz", timeout=20).status_code == 200
+            return False
+
+        waited(answers, 60)
 
     @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
     def test_several_share_one_port_and_a_dead_one_is_replaced(self, database: Path):
@@ -191,9 +191,12 @@ class TestWorkers:
             before = self.workers(process)
             assert len(before) == 2
             os.kill(min(before), signal.SIGKILL)
-            deadline = time.monotonic() + 60
-            while len(after := self.workers(process)) < 2 or min(before) in after:
-                assert time.monotonic() < deadline
+
+            def replaced() -> set[int]:
+                found = self.workers(process)
+                return found if len(found) == 2 and min(before) not in found else set()
+
+            after = waited(replaced, 60)
             # Whoever answers, all workers show the same and each tells the other's news.
             with (
                 signed_in(address) as client,
@@ -216,6 +219,39 @@ class TestWorkers:
             self.ready(process.address())
             workers = self.workers(process)
             process.end(signal.SIGKILL)
-            deadline = time.monotonic() + 30
-            while any(Path(f"/proc/{worker}").exists() for worker in workers):
-                assert time.monotonic() < deadline
+            waited(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), 30)
+
+
+@pytest.mark.parametrize(
+    ("host", "options", "says"),
+    [
+        ("127.0.0.1", {}, []),
+        ("0.0.0.0", {}, ["0.0.0.0", "TLS", "SECURE_COOKIES=true", "ALLOWED_HOSTS"]),
+        ("0.0.0.0", {"HEADWATER_SECURE_COOKIES": "true"}, ["TLS", "ALLOWED_HOSTS."]),
+    ],
+)
+def test_a_server_that_others_reach_says_so(database: Path, host, options, says):
+    """In plain HTTP, passwords can be read on the way."""
+    with serve(database, "--host", host, **options) as process:
+        process.address()
+        lines = [line for line in process.errors().splitlines() if line.startswith("Warning")]
+        assert len(lines) == bool(says)
+        assert all(word in lines[0] for word in says)
+
+
+def test_silent_connections_leave_room_for_those_that_ask(database: Path):
+    """They are more than the process has file descriptors, and come faster than they are closed."""
+    with serve(database) as process, ExitStack() as stack:
+        address = process.address()
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (200, 200))
+        port = int(address.rpartition(":")[2])
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        for _ in range(5):
+            assert httpx.get(f"{address}/healthz", timeout=20).status_code == 200
+            with signed_in(address) as client:
+                assert client.get("/api/users/me").status_code == 200
+        # 32 are kept for the database and files, of which some are in use.
+        assert len(os.listdir(f"/proc/{process.pid}/fd")) < 190
+        text = httpx.get(f"{address}/metrics", timeout=20).text
+        assert 'headwater_connections_refused_total{reason="made_room"}' in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def test_only_the_first_line_counts(database: Path):
 
     add(database, "bob@example.com", "--password-stdin", stdin="first line\r\nsecond\n")
     passwords = Passwords(time_cost=1, memory_kib=8, concurrency=1)
-    assert passwords._verify(rows(database)[0][2], "first line")
+    assert asyncio.run(passwords.verify(rows(database)[0][2], "first line"))
     passwords.close()
 
 
@@ -87,5 +88,6 @@ def test_it_asks_twice_where_there_is_a_terminal(database: Path, monkeypatch: py
     monkeypatch.setattr(
         users.typer, "prompt", lambda text, **options: asked.append(options) or "a good secret"
     )
-    assert users._ask() == "a good secret"
+    users.add("bob@example.com", "global_user", password_stdin=False, database=url_of(database))
     assert asked == [{"hide_input": True, "confirmation_prompt": True}]
+    assert len(rows(database)) == 1

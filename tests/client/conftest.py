@@ -14,6 +14,15 @@ import headwater.client.sync
 class Seen:
     target: str
     headers: dict[str, bytes]
+    method: str = "GET"
+    body: bytes = b""
+    names: list[str] = field(default_factory=list)
+
+    @property
+    def position(self):
+        """The Last-Event-ID that came with it."""
+        found = self.headers.get("last-event-id")
+        return found and found.decode()
 
 
 @dataclass
@@ -27,6 +36,7 @@ class Server:
     )
     ABORT = object()  # cut the connection, with a reset
     HOLD = object()  # say nothing until the client leaves
+    # An asyncio.Event is waited for.
 
     port: int = 0
     scripts: list[list[Any]] = field(default_factory=list)
@@ -54,7 +64,10 @@ class Server:
             head = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
             lines = [line.partition(b":") for line in head[1:] if line]
             headers = {name.decode().lower(): value.strip() for name, _, value in lines}
-            self.seen.append(Seen(head[0].split()[1].decode(), headers))
+            method, target = head[0].decode().split()[:2]
+            body = await reader.readexactly(int(headers.get("content-length", 0)))
+            names = [name.decode().lower() for name, _, _ in lines]
+            self.seen.append(Seen(target, headers, method, body, names))
             for step in self.scripts.pop(0) if self.scripts else self.answer(204):
                 if step is self.ABORT:
                     writer.transport.abort()
@@ -63,6 +76,9 @@ class Server:
                     await reader.read()
                     self.left.set()
                     break
+                if isinstance(step, asyncio.Event):
+                    await step.wait()
+                    continue
                 writer.write(step)
                 await writer.drain()
                 # Let the bytes leave on their own, so that the client sees pieces.
@@ -103,6 +119,11 @@ class Aio:
     def fast(options):
         return {"retry": 0, "random": lambda: 0.0, **options}
 
+    @staticmethod
+    def opened(open_name, url, **options):
+        """The iterator itself."""
+        return getattr(headwater.client, open_name)(url, **options)
+
     async def messages(self, url, count=None, **options):
         return await self.collect("stream", url, count, **options)
 
@@ -130,6 +151,10 @@ class Sync(Aio):
 
         async with asyncio.timeout(20):
             return await asyncio.to_thread(run)
+
+    @staticmethod
+    def opened(open_name, url, **options):
+        return getattr(headwater.client.sync, open_name)(url, **options)
 
 
 @pytest.fixture(params=[Aio, Sync], ids=["aio", "sync"])

@@ -209,12 +209,16 @@ async def test_a_circle_of_redirects_ends(client, server):
     server.script(*[server.answer(307, b"", f"Location: {server.url}")] * 30)
     _, error, _ = await client.messages(server.url)
     assert isinstance(error, ResponseError)
+    assert error.status == 307
+    assert "circle" in str(error)
+    assert len(server.seen) == 21
 
 
 async def test_a_redirect_to_what_is_no_http_is_the_end(client, server):
     server.script(server.answer(307, b"", "Location: ftp://127.0.0.1/"))
     _, error, _ = await client.messages(server.url)
-    assert isinstance(error, UsageError)
+    assert isinstance(error, ResponseError)
+    assert str(error).startswith("HTTP 307: it redirects to 'ftp://127.0.0.1/'")
 
 
 async def test_ones_own_client_is_used_and_stays_open(server):

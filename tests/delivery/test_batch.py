@@ -139,7 +139,7 @@ def test_shared_and_own_bytes_keep_their_order(new_loop, seed, batch):
             if number == 1000:
                 made[0][2].close()
             if reading and random_.random() < 0.01:
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0.001)  # the threads that read get a turn
         for sender, _, _ in made:
             sender.finish()
         await asyncio.wait_for(asyncio.gather(*reading), 10)

@@ -42,7 +42,7 @@ async def test_each_stream_is_beaten_at_its_own_interval_by_one_timer():
     alive = [timer for timer in timers if not timer.cancelled()]
     assert len(alive) == 1
     for stream in streams:
-        await asyncio.wait_for(stream.beaten.wait(), 5)
+        await asyncio.wait_for(stream.beaten.wait(), 20)
     assert slow.beats == 0
     heartbeats.close()
 
@@ -57,7 +57,7 @@ async def test_a_stream_that_ended_is_freed_and_not_beaten():
     del gone, token
     gc.collect()
     assert seen() is None
-    await asyncio.wait_for(other.beaten.wait(), 5)
+    await asyncio.wait_for(other.beaten.wait(), 20)
     heartbeats.close()
 
 
@@ -70,7 +70,7 @@ async def test_a_fault_in_one_stream_keeps_no_other_from_being_beaten(caplog):
     broken, other = Broken(), Stream()
     heartbeats.add(broken, 0.01)
     heartbeats.add(other, 0.02)
-    await asyncio.wait_for(other.beaten.wait(), 5)
+    await asyncio.wait_for(other.beaten.wait(), 20)
     assert "a heartbeat could not be sent" in caplog.text
     heartbeats.close()
 
@@ -84,7 +84,7 @@ def test_a_stream_can_open_while_heartbeats_are_overdue():
         first, second = Stream(), Stream()
         heartbeats.add(first, 0.0)
         heartbeats.add(second, 0.0)
-        await asyncio.wait_for(second.beaten.wait(), 5)
+        await asyncio.wait_for(second.beaten.wait(), 20)
         heartbeats.close()
 
     uvloop.run(open_late())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from headwater.delivery.open_streams import OpenStreams
+from support.until import until
 
 
 class Stream:
@@ -41,11 +42,9 @@ async def test_a_stream_that_was_let_in_just_before_is_told_too():
     first, late = Stream(streams), Stream(streams)
     streams.add(first)
     ending = asyncio.create_task(streams.drain())
-    async with asyncio.timeout(10):
-        while not streams.draining:
-            await asyncio.sleep(0)
-        streams.add(late)
-        await ending
+    await until(lambda: streams.draining)
+    streams.add(late)
+    await asyncio.wait_for(ending, 10)
     assert late.retry >= 500
     assert late.aborted == ""
     await streams.close()

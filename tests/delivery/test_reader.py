@@ -76,7 +76,7 @@ class Noting(Target):
     def restart(self, reason, head):
         self.events.append((reason, head))
 
-    def fail(self):
+    def fail(self, error):
         self.events.append("fail")
 
     def close(self):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
+import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
 
@@ -23,14 +25,16 @@ class Entry(BaseModel):
     level: str
 
 
-def application() -> tuple[FastAPI, MemoryLog]:
+def application(**options: Any) -> tuple[FastAPI, MemoryLog]:
     app, live, log = FastAPI(), LiveRouter(), MemoryLog()
-    app.include_router(live, prefix="/api")
+    live.install(app, **options)
 
     @live.feed("/logs", item=Entry, collection="logs", event="log")
     async def logs() -> Source:
         return log.topic("logs")
 
+    app.include_router(live, prefix="/api")
+    app.state.live = live
     return app, log
 
 
@@ -126,12 +130,34 @@ async def test_an_error_names_the_field_the_value_and_what_is_allowed():
         assert {**problem, "title": ""} == {**shown, "title": ""}
 
 
-async def test_openapi_says_what_events_there_are():
-    app, _ = application()
+@pytest.mark.parametrize(
+    ("options", "version", "member"),
+    [({}, "3.1.", "schema"), ({"openapi": "3.2"}, "3.2.", "itemSchema")],
+)
+async def test_openapi_says_what_events_there_are(options, version, member):
+    app, _ = application(**options)
     async with serving(app) as port:
         document = (await get(port, "/openapi.json"))[2]
-        assert document["openapi"] == "3.2.0"
+        assert document["openapi"].startswith(version)
         answer = document["paths"]["/api/logs/stream"]["get"]["responses"]["200"]
-        branches = answer["content"]["text/event-stream"]["itemSchema"]["oneOf"]
+
+        def resolved(schema: Any) -> Any:
+            name = schema.get("$ref", "").rpartition("/")[2]
+            return document["components"]["schemas"][name] if name else schema
+
+        events = resolved(answer["content"]["text/event-stream"][member])
+        branches = [resolved(branch) for branch in events["oneOf"]]
         names = [branch["properties"]["event"]["const"] for branch in branches]
         assert names == ["snapshot", "log", "reset", "error"]
+
+
+async def test_a_stream_that_cannot_be_opened_just_now():
+    app, _ = application()
+    shown = next(b.code for b in blocks(PAGE) if "shutting down" in b.code)
+    async with serving(app) as port:
+        await app.state.live.drain(spread=0.0)
+        async with request(port, "/api/logs/stream") as answer:
+            body = (await answer.body()).decode()
+            assert answer.status == 200
+            assert int(answer.headers["retry-after"]) >= 1
+        assert re.sub(r"\d+", "0", body) == re.sub(r"\d+", "0", shown)

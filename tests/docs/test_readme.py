@@ -4,47 +4,60 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import insert
+import pytest
 
 from support.http import request
 from support.markdown import ROOT, blocks, program, without_ids
 from support.server import serving
+from support.terminal import Terminal
 
 README = ROOT / "README.md"
 
 
-async def test_the_example_streams_what_the_readme_shows(folder: Path):
-    """The ids differ, since each database has an epoch of its own; all else is as printed."""
-    shown = next(block.code for block in blocks(README) if block.language == "text")
-    async with program(README) as names:
-        import shop  # type: ignore[import-not-found]
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    """A terminal in a clone, as far as the README's commands can tell."""
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    made = Terminal(tmp_path)
+    yield made
+    made.close()
 
-        async with shop.engine.begin() as connection:
-            await connection.run_sync(shop.Base.metadata.create_all)
-            for city in ("Oslo", "Bergen"):
-                await connection.execute(insert(shop.Order).values(city=city))
-        async with serving(names["app"]) as port:
-            path = "/api/orders/stream?city=Bergen"
-            async with request(port, path) as answer:
-                snapshot = await answer.next()
-                async with shop.engine.begin() as connection:
-                    await connection.execute(insert(shop.Order).values(city="Bergen"))
-                order = await answer.next()
-                assert without_ids(answer.raw.decode().strip()) == without_ids(shown.strip())
-            headers = {"Last-Event-ID": snapshot.last_event_id}
-            async with request(port, path, headers=headers) as answer:
-                assert await answer.next() == order
-            async with request(port, "/api/orders?city=Bergen") as answer:
-                page: Any = json.loads(await answer.body())
-                assert [item["id"] for item in page["orders"]] == [2, 3]
-            async with request(port, "/greeting") as answer:
-                assert answer.status == 404  # the router is installed under /api
-            async with request(port, "/api/greeting") as answer:
-                assert json.loads((await answer.next()).data) == {"hello": "world"}
-        await shop.engine.dispose()
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_the_first_example_does_what_is_printed(terminal: Terminal):
+    """With the printed commands alone. The ids differ: each database has an epoch of its own."""
+    found = blocks(README)
+    example = next(block.code for block in found if block.language == "python")
+    assert (ROOT / "docs" / "examples" / "app.py").read_text().endswith(f'"""\n\n{example}')
+    # The tests' environment is that of `uv run`.
+    serve, follow, write = (
+        block.code.removeprefix("uv run ") for block in found[1:4] if block.language == "sh"
+    )
+    shown = next(block.code for block in found if block.language == "text")
+    terminal.serve("python", "-m", *serve.split(), "--port", "0")
+    terminal.watch(follow)
+    said = terminal.shows(re.compile(rb"event: snapshot\n.*\n.*\n\n"))
+    terminal.run(write)
+    said += terminal.shows(re.compile(rb"event: order\n.*\n.*\n\n"))
+    assert without_ids(said.strip()) == without_ids(shown.strip())
+    position = terminal.last_id
+    terminal.kill_server()
+    terminal.serve("python", "-m", *serve.split(), "--port", "0")
+    terminal.run(write)
+    terminal.watch(follow.replace("curl ", f"curl -H 'Last-Event-ID: {position}' "))
+    said = terminal.shows(re.compile(rb"event: order\n.*\n.*\n\n"))
+    assert '{"id":4,"city":"Bergen"}' in said
+    assert "snapshot" not in said
+
+
+async def test_the_second_example_streams_its_greeting(folder: Path):
+    async with program(README) as names, serving(names["app"]) as port:
+        async with request(port, "/api/greeting") as answer:
+            assert json.loads((await answer.next()).data) == {"hello": "world"}
 
 
 def test_the_example_is_short():

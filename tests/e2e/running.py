@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import sqlite3
 import subprocess
 from pathlib import Path
@@ -38,7 +37,7 @@ class Running(Server):
     """One process on a copy of another server's database.
 
     Arguments:
-        seeded: the other server, which must have stopped.
+        seeded: the folder of a database that another server has left.
         folder: of the database. Two servers with one folder share it.
         settings: further settings by their name, in lower case.
 
@@ -47,22 +46,16 @@ class Running(Server):
         database: the file.
     """
 
-    def __init__(self, seeded: Server, folder: Path, **settings: object) -> None:
+    def __init__(self, seeded: Path, folder: Path, **settings: object) -> None:
         super().__init__(folder)
         self.port = int(self.address.rpartition(":")[2])
         self.database = self._database
         self.command = [HEADWATER, "serve"]
         # Each server has a log of its own, also where two share a folder.
-        self._log = folder / f"server-{self.port}.log"
+        self.log_file = folder / f"server-{self.port}.log"
         self._clients: list[httpx.Client] = []
         self._environment |= {f"HEADWATER_{k.upper()}": str(v) for k, v in settings.items()}
-        if not self.database.exists():
-            for file in seeded._folder.glob("headwater.db*"):
-                shutil.copy(file, folder)
-        self.api.headers.update(seeded.api.headers)
-        self._satellite.headers.update(seeded._satellite.headers)
-        self.user_id, self.team_id = seeded.user_id, seeded.team_id
-        self.satellite_id = seeded.satellite_id
+        self.load(seeded)
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -116,7 +109,7 @@ class Running(Server):
 
     def said(self) -> str:
         """Everything in its log."""
-        return self._log.read_text()
+        return self.log_file.read_text()
 
     def complaints(self) -> list[str]:
         """What no run may have in its log: tracebacks, and lines at error level."""

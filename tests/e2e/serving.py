@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -11,15 +12,18 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from support.until import waited
+
 __all__ = ["Server"]
 
 HEADWATER = str(Path(sys.executable).with_name("headwater"))
+SEEDED = ("user_id", "team_id", "satellite_id")
 # A start migrates the database; on a busy machine that takes seconds.
 STARTS_WITHIN = 60.0
 STOPS_WITHIN = 30.0
@@ -29,6 +33,7 @@ class Server:
     """A server that can be stopped and started again on the same port and database.
 
     Attributes:
+        folder: of its database and its log.
         address: where it listens, such as ``http://127.0.0.1:4711``.
         email, password: of the only user, a global admin.
         api: a client that is signed in with an API key of that user.
@@ -43,13 +48,16 @@ class Server:
         self.address = f"http://127.0.0.1:{port}"
         self.api = httpx.Client(base_url=self.address, timeout=30)
         self._satellite = httpx.Client(base_url=self.address, timeout=30)
-        self._log = folder / "server.log"
-        self._folder = folder
+        self.log_file = folder / "server.log"
+        self.folder = folder
         self._database = folder / "headwater.db"
         self._environment = {
             **os.environ,
             "HEADWATER_DATABASE": f"sqlite:///{self._database}",
             "HEADWATER_PORT": str(port),
+            # One user stands for many here.
+            "HEADWATER_STREAMS_PER_USER": "100000",
+            "HEADWATER_WRITES_PER_SECOND": "100000",
         }
         self._process: subprocess.Popen[bytes] | None = None
         self.user_id = self.team_id = self.satellite_id = ""
@@ -69,7 +77,7 @@ class Server:
 
     def start(self) -> None:
         """Start, and wait until it is ready."""
-        with self._log.open("ab") as log:
+        with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 [HEADWATER, "serve"],
                 env=self._environment,
@@ -78,15 +86,14 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + STARTS_WITHIN
-        while time.monotonic() < deadline:
-            assert self._process.poll() is None, self._log.read_text()
-            try:
-                if self.api.get("/readyz").status_code == 200:
-                    return
-            except httpx.TransportError:
-                time.sleep(0.05)
-        raise TimeoutError(f"not ready within {STARTS_WITHIN} s\n{self._log.read_text()}")
+        waited(self._ready, STARTS_WITHIN, self.log_file.read_text, pause=0.05)
+
+    def _ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log_file.read_text()
+        with contextlib.suppress(httpx.TransportError):
+            return self.api.get("/readyz").status_code == 200
+        return False
 
     def stop(self) -> None:
         """End in order, as on a deployment."""
@@ -99,6 +106,16 @@ class Server:
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(STOPS_WITHIN)
+
+    def freeze(self) -> None:
+        """Let it stand still: its connections stay, and nothing is answered."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it run again."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
 
     def close(self) -> None:
         """Kill it if it still runs, and free what the clients hold."""
@@ -125,16 +142,21 @@ class Server:
         self.satellite_id = satellite["id"]
         self._satellite.headers["Authorization"] = f"Bearer {satellite['api_key']}"
 
-    def copy(self, folder: Path) -> Server:
-        """Another server, on a copy of this one's database; this one must have stopped."""
-        other = Server(folder)
-        for file in self._folder.glob("headwater.db*"):
-            shutil.copy(file, folder)
-        other.api.headers.update(self.api.headers)
-        other._satellite.headers.update(self._satellite.headers)
-        other.user_id, other.team_id = self.user_id, self.team_id
-        other.satellite_id = self.satellite_id
-        return other
+    def save(self) -> None:
+        """Write what ``seed`` made beside the database; for ``load``."""
+        made = {name: getattr(self, name) for name in SEEDED}
+        keys = [each.headers["Authorization"] for each in (self.api, self._satellite)]
+        (self.folder / "seeded.json").write_text(json.dumps([made, keys]))
+
+    def load(self, seeded: Path) -> None:
+        """Take over the database and the keys that another server saved there and left."""
+        if not self._database.exists():
+            for file in seeded.glob("headwater.db*"):
+                shutil.copy(file, self.folder)
+        made, keys = json.loads((seeded / "seeded.json").read_text())
+        for name, value in made.items():
+            setattr(self, name, value)
+        self.api.headers["Authorization"], self._satellite.headers["Authorization"] = keys
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """Create something as the admin; the answer's body."""
@@ -156,14 +178,20 @@ class Server:
         """Delete an MCP client's row with plain SQL."""
         self._execute("DELETE FROM client_activity WHERE client_name = ?", [(client_name,)])
 
+    def empty(self) -> None:
+        """Delete what is in the feeds, with plain SQL. Reports stay in the event log."""
+        for table in ("log_entries", "notifications", "client_activity"):
+            self._execute(f"DELETE FROM {table}", [()])
+
     def notify(self, title: str, *, team: bool = False) -> None:
         """Notify the admin, or the team."""
         whom = {"team_id": self.team_id} if team else {"user_id": self.user_id}
         self.post("/api/notifications", {**whom, "level": "info", "title": title, "body": "…"})
 
-    def report(self, cpu_percent: float) -> None:
-        """Report metrics as the satellite."""
+    def report(self, cpu_percent: float, ago: float = 0.0) -> None:
+        """Report metrics as the satellite, measured ``ago`` seconds ago."""
         report = {
+            "at": (datetime.now(UTC) - timedelta(seconds=ago)).isoformat(),
             "cpu_percent": cpu_percent,
             "memory_mb": 512.0,
             "requests_per_s": 10.0,

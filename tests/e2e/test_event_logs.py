@@ -20,7 +20,7 @@ from support.until import outside, succeeds
 from support.valkey import Valkey
 
 
-@pytest.fixture(params=[Valkey, Nats], ids=["redis", "nats"])
+@pytest.fixture(params=[Valkey, pytest.param(Nats, marks=pytest.mark.soak)], ids=["redis", "nats"])
 def engine(request: Any, tmp_path: Path) -> Iterator[Valkey | Nats]:
     server = request.param(tmp_path / "engine")
     asyncio.run(server.start())
@@ -29,7 +29,7 @@ def engine(request: Any, tmp_path: Path) -> Iterator[Valkey | Nats]:
 
 
 @pytest.fixture
-def served(engine: Valkey | Nats, seeded: Any, tmp_path: Path) -> Iterator[Running]:
+def served(engine: Valkey | Nats, seeded: Path, tmp_path: Path) -> Iterator[Running]:
     folder = tmp_path / "headwater"
     folder.mkdir()
     server = Running(seeded, folder, workers=2, event_log=engine.url)
@@ -125,7 +125,7 @@ async def test_metrics_go_through_it_to_the_streams_of_all_workers_and_outlive_i
 
 
 async def test_the_backend_starts_before_its_event_log(
-    engine: Valkey | Nats, seeded: Any, tmp_path: Path
+    engine: Valkey | Nats, seeded: Path, tmp_path: Path
 ) -> None:
     """Machines come up in any order: it says that it is not ready, and is once the log is there."""
     engine.stop()

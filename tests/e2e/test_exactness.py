@@ -16,7 +16,7 @@ from scenario import LOG, METRICS, Feed, Scenario
 
 async def test_every_stream_has_each_log_entry_once_in_one_order(shared: Running):
     async with asyncio.timeout(60):
-        await Scenario(shared, entries=2000, streams=20, leaves=20, filtered=4).play()
+        await Scenario(shared, entries=1000, streams=10, leaves=10, filtered=4).play()
     assert shared.complaints() == []
 
 
@@ -27,17 +27,15 @@ async def test_every_stream_has_each_report_of_the_event_log_once_in_one_order(s
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("feed", [LOG, METRICS], ids=["logs", "metrics"])
-async def test_for_long(running: Running, feed: Feed, seed: int):
+async def test_for_long(running: Running, feed: Feed):
     scenario = Scenario(
         running,
         feed,
-        entries=20_000,
+        entries=10_000,
         streams=60,
         leaves=100,
         filtered=10 if feed is LOG else 0,
-        seed=seed,
     )
     async with asyncio.timeout(900):
         await scenario.play()

@@ -151,7 +151,7 @@ def seeded_database(
         postgres.remove()
 
 
-@pytest.fixture(params=[Valkey, Nats], ids=["redis", "nats"])
+@pytest.fixture(params=[Valkey, pytest.param(Nats, marks=pytest.mark.soak)], ids=["redis", "nats"])
 def engine(request: Any, hosts: tuple[Host, list[Host]], tmp_path: Path) -> Iterator[str]:
     """The address of an event log's engine on the hub."""
     hub, _ = hosts

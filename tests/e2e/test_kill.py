@@ -42,9 +42,10 @@ async def play(server: Running, feed: Feed, *, entries: int, kills: int, **optio
 
 async def test_a_killed_server_costs_nobody_a_log_entry(running: Running):
     async with asyncio.timeout(90):
-        await play(running, LOG, entries=2000, kills=2, streams=20, leaves=20)
+        await play(running, LOG, entries=1000, kills=1, streams=10, leaves=10)
 
 
+@pytest.mark.soak
 async def test_a_killed_server_costs_nobody_a_report(running: Running):
     async with asyncio.timeout(90):
         await play(running, METRICS, entries=400, kills=1, streams=10, leaves=10)
@@ -90,8 +91,7 @@ async def test_a_keyed_feed_ends_in_the_last_state_of_each_key(running: Running)
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("feed", [LOG, METRICS], ids=["logs", "metrics"])
-async def test_for_long(running: Running, feed: Feed, seed: int):
-    async with asyncio.timeout(1800):
-        await play(running, feed, entries=20_000, kills=20, streams=40, leaves=60, seed=seed)
+async def test_for_long(running: Running, feed: Feed):
+    async with asyncio.timeout(600):
+        await play(running, feed, entries=8_000, kills=8, streams=40, leaves=60)

@@ -69,6 +69,7 @@ def told(package: Path, served: Any) -> Iterator[Iterator[Any]]:
         node.stdout.close()
 
 
+@pytest.mark.soak
 def test_it_receives_reconnects_and_resumes(told: Iterator[Any], served: Any) -> None:
     assert next(told) == "snapshot"
     served.log("one", "two")

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -71,7 +72,7 @@ PAIRS = {
 
 
 @pytest.fixture(scope="module")
-def server(seeded: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def server(seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """With things in every feed."""
     running = Running(seeded, tmp_path_factory.mktemp("pairs"), cleanup_seconds=0.2)
     try:

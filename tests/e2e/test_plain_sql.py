@@ -134,7 +134,7 @@ async def test_client_activity_that_is_counted_and_removed(shared: Running):
     assert shared.complaints() == []
 
 
-def test_a_row_that_nobody_could_show_is_refused(seeded: Any, tmp_path: Path):
+def test_a_row_that_nobody_could_show_is_refused(seeded: Path, tmp_path: Path):
     """Otherwise one bad row of another program would end every stream."""
     server = Running(seeded, tmp_path)
     rows = [

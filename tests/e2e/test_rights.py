@@ -8,7 +8,6 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from running import Person, Running
@@ -17,7 +16,7 @@ from support.http import Answer, request
 
 
 @pytest.fixture(scope="module")
-def pair(seeded: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Running]]:
+def pair(seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Running]]:
     """Two servers on one database. Rights are asked again rarely: what ends streams is the word."""
     folder = tmp_path_factory.mktemp("pair")
     servers = [Running(seeded, folder, recheck_seconds=30) for _ in range(2)]
@@ -196,7 +195,7 @@ async def test_a_lost_role_takes_what_it_gave(pair: list[Running], other: Runnin
 
 
 async def test_a_right_taken_away_with_plain_sql_is_noticed_at_the_next_look(
-    seeded: Any, tmp_path: Path
+    seeded: Path, tmp_path: Path
 ):
     """Nobody was told: the rights are asked again every so often."""
     server = Running(seeded, tmp_path, recheck_seconds=0.5)

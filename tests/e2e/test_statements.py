@@ -9,6 +9,7 @@ import math
 import resource
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ def files() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def watched(
-    seeded: Any, tmp_path_factory: pytest.TempPathFactory, files: None
+    seeded: Path, tmp_path_factory: pytest.TempPathFactory, files: None
 ) -> Iterator[Running]:
     server = Running(seeded, tmp_path_factory.mktemp("watched"), recheck_seconds=RECHECK)
     try:

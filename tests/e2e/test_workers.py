@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -19,7 +20,7 @@ CONNECTIONS = 400
 
 
 @pytest.fixture(scope="module")
-def two(seeded: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def two(seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One for the whole module: two workers take seconds to start."""
     server = Running(seeded, tmp_path_factory.mktemp("two"), workers=2)
     try:

@@ -17,7 +17,7 @@ from headwater.testing.eventlog import Recorder
 from headwater.testing.eventlog._harness import numbers, read_all
 from support.nats import Nats
 from support.proxy import Proxy, proxied
-from support.until import outside, succeeds
+from support.until import outside, succeeds, until
 from support.valkey import Valkey
 
 ENGINES: list[Callable[[Path], Valkey | Nats]] = [
@@ -265,9 +265,7 @@ async def test_a_closed_log_says_so_and_leaves_nothing(server: Valkey | Nats) ->
         for call in (log.append("t", {"n": 2}), log.bounds("t"), log.follow("t", Recorder())):
             with pytest.raises(UsageError, match="closed"):
                 await call
-    async with asyncio.timeout(5):
-        while asyncio.all_tasks() - tasks:
-            await asyncio.sleep(0)
+    await until(lambda: not asyncio.all_tasks() - tasks)
 
 
 async def test_closing_does_not_wait_for_a_server_that_is_away(server: Valkey | Nats) -> None:

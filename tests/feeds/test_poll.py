@@ -151,14 +151,19 @@ async def test_a_call_that_hangs_is_given_up_and_never_doubled():
         assert told(await answer.next())[1]["n"] == 8
 
 
-async def test_a_first_call_that_fails_is_a_503():
+async def test_a_first_call_that_fails_is_a_503_and_a_stream_comes_back():
     rig = Rig()
     rig.error = RuntimeError("down")
     async with serving(rig.app) as port:
-        for half in ("", "/stream"):
-            async with request(port, f"/api/summary{half}") as answer:
-                assert answer.status == 503
-                assert answer.headers["retry-after"]
+        async with request(port, "/api/summary") as answer:
+            assert answer.status == 503
+            assert answer.headers["retry-after"]
+        async with request(port, "/api/summary/stream") as answer:
+            # Any other status would end a browser's EventSource for good.
+            assert answer.status == 200
+            assert answer.headers["retry-after"]
+            assert await answer.rest() == []
+            assert answer.retry
 
 
 async def test_rest_answers_are_shared_within_an_interval():

@@ -128,6 +128,17 @@ def test_a_stream_that_opens_but_brings_nothing_still_backs_off():
     assert waits == sorted(set(waits))
 
 
+def test_a_stream_that_only_said_when_to_come_back_is_waited_for_as_long():
+    """A server that stops answers 200, since browsers never come back from another status."""
+    reconnect = machine(0.0)
+    assert reconnect.lost("http://feed", "stopping", retry_after="7").seconds == 7.0
+    reconnect.take_retry(9000)
+    assert reconnect.lost("http://feed", "stopping", retry_after="7").seconds == 9.0
+    assert reconnect.lost("http://feed", "stopping", retry_after="soon").seconds == 9.0
+    reconnect.received()
+    assert reconnect.lost("http://feed", "ended", retry_after="60").seconds == 9.0
+
+
 def test_the_servers_retry_replaces_the_default_and_may_be_zero():
     reconnect = machine(0.0)
     reconnect.take_retry(7000)

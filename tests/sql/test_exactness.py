@@ -287,15 +287,15 @@ class Exactness(RuleBasedStateMachine):
 
 
 class LongExactness(Exactness):
-    """The same, for an hour when one doubts."""
+    """The same, with more and longer runs."""
 
 
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink]
 Exactness.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=15, deadline=None, phases=PHASES
+    max_examples=40, stateful_step_count=15, deadline=None, phases=PHASES
 )
 LongExactness.TestCase.settings = settings(
-    max_examples=3000, stateful_step_count=30, deadline=None, phases=PHASES
+    max_examples=400, stateful_step_count=25, deadline=None, phases=PHASES
 )
 # Long enough to find the shortest run that fails.
 TestExactness = pytest.mark.timeout(600)(Exactness.TestCase)

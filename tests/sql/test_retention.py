@@ -86,7 +86,7 @@ async def test_a_quiet_stream_outlives_the_trims_of_another_process(process):
 async def test_a_trim_with_nothing_to_remove_waits_for_nobody(process):
     engine = await process()
     await add(engine, 3)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert await Table(engine, Log).trim(max_count=3, grace=60) == 0
 
 

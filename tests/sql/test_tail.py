@@ -328,10 +328,10 @@ async def test_a_registered_engine_wakes_from_its_own_thread(engine, path):
 async def test_a_fault_in_the_program_is_logged_and_survived(logs, engine, sink, caplog):
     original, broken = logs.reader.batch, True
 
-    async def batch(*arguments):
+    async def batch(*arguments, **options):
         if broken:
             raise RuntimeError("a bug")
-        return await original(*arguments)
+        return await original(*arguments, **options)
 
     logs.reader.batch = batch
     await add(engine, 1)

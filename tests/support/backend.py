@@ -1,4 +1,4 @@
-"""A whole backend in this process, with people in it, asked over HTTP."""
+"""A whole backend in this process, with users in it, asked over HTTP."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def cheap(path: Path, **settings: Any) -> Settings:
             "argon2_time_cost": 1,
             "argon2_memory_kib": 8,
             "cleanup_seconds": 3600,
+            "writes_per_second": 100_000,
             **settings,
         }
     )
@@ -49,7 +50,7 @@ class World:
         return self.app.state.backend
 
     def client(self, *, key: str | None = None, **headers: str) -> httpx.AsyncClient:
-        """A client with a key, or with nothing."""
+        """A client with an API key, or with no credentials."""
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
         made = httpx.AsyncClient(
@@ -93,7 +94,7 @@ class Person:
 
     @property
     def cookie(self) -> str:
-        """The header for clients that are not httpx."""
+        """The session's header, for clients other than httpx."""
         return f"session={self.client.cookies['session']}"
 
 
@@ -115,7 +116,7 @@ async def running(settings: Settings, app: FastAPI | None = None) -> AsyncIterat
 async def listening(
     settings: Settings, app: FastAPI | None = None
 ) -> AsyncIterator[tuple[World, int]]:
-    """The same under uvicorn, for streams; gives the port too."""
+    """The same under uvicorn, for streams. Gives the port too."""
     app = app or create_app(settings)
     async with serving(app) as port, AsyncExitStack() as stack:
         yield World(app, stack), port

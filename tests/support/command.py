@@ -1,4 +1,4 @@
-"""The ``headwater`` command: within this process for sentences, as a process for servers."""
+"""The ``headwater`` command: called in this process, or started as a process of its own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(*arguments: str, stdin: str | None = None, **environment: str) -> tuple[
 
 
 def refused(*arguments: str, **options: Any) -> str:
-    """The one sentence with which a command refuses."""
+    """Run a command that must fail; returns its one sentence of standard error."""
     code, output = run(*arguments, **options)
     assert code == 1, output
     lines = output.strip().splitlines()
@@ -45,7 +45,7 @@ def refused(*arguments: str, **options: Any) -> str:
 
 
 class Process:
-    """A command that goes on until it is told to end.
+    """A command that runs until it gets a signal.
 
     Attributes:
         address: what it printed to be at.
@@ -70,7 +70,7 @@ class Process:
         return self._process.pid
 
     def until(self, text: str) -> str:
-        """Read what it prints until ``text``; the line that holds it."""
+        """Read its output until ``text``; returns the line with the text."""
         assert self._process.stdout is not None
         deadline = time.monotonic() + STARTS_WITHIN
         while time.monotonic() < deadline:
@@ -83,18 +83,18 @@ class Process:
         raise AssertionError(f"no {text!r} in: {self.printed}")
 
     def address(self) -> str:
-        """Where it listens."""
+        """The address that it prints."""
         found = re.search(r"http://\S+", self.until("http://"))
         assert found is not None
         return found[0]
 
     def errors(self) -> str:
-        """Standard error so far."""
+        """What it has written to standard error so far."""
         self._errors.seek(0)
         return self._errors.read()
 
     def end(self, number: int = signal.SIGTERM, *, within: float = 20.0) -> int:
-        """Tell it to end; its exit code."""
+        """Send it a signal; returns its exit code."""
         self._process.send_signal(number)
         return self._process.wait(within)
 
@@ -109,7 +109,7 @@ class Process:
 
 @contextmanager
 def started(*arguments: str, **environment: str) -> Iterator[Process]:
-    """A command as a process; killed at the end if it still runs."""
+    """Start a command as a process. The block's end kills it if it still runs."""
     process = Process(arguments, environment)
     try:
         yield process

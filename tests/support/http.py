@@ -1,4 +1,4 @@
-"""A bare HTTP/1.1 client: it sees every byte, can stop reading, and can leave at any moment."""
+"""A bare HTTP/1.1 client that shows every byte, and that can stop reading or leave at any time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Answer:
                 self.header_list.append((name.lower(), value.strip()))
 
     async def read_some(self) -> bytes:
-        """The next piece of the body; empty at its end."""
+        """Read the next piece of the body; returns b"" at its end."""
         if self.ended:
             return b""
         if self.headers.get("transfer-encoding") == "chunked":
@@ -52,14 +52,14 @@ class Answer:
         return data
 
     async def body(self) -> bytes:
-        """The whole body."""
+        """Read the whole body."""
         async with asyncio.timeout(PATIENCE):
             while await self.read_some():
                 pass
         return self.raw
 
     async def until(self, text: bytes) -> bytes:
-        """Read until ``text`` was received."""
+        """Read until ``text`` has come."""
         async with asyncio.timeout(PATIENCE):
             while text not in self.raw:
                 if not await self.read_some():
@@ -67,7 +67,7 @@ class Answer:
         return self.raw
 
     async def next(self) -> Message:
-        """The next event."""
+        """Wait for the next event."""
         async with asyncio.timeout(PATIENCE):
             while not self._messages:
                 if not await self.read_some():
@@ -75,7 +75,7 @@ class Answer:
         return self._messages.pop(0)
 
     async def rest(self) -> list[Message]:
-        """All further events until the stream ends."""
+        """Read to the end of the stream; returns the events."""
         await self.body()
         found, self._messages = self._messages, []
         return found
@@ -85,7 +85,7 @@ class Answer:
         return self._decoder.retry
 
     def leave(self) -> None:
-        """Drop the connection without a word."""
+        """Drop the connection at once."""
         self.writer.transport.abort()
 
 
@@ -99,7 +99,7 @@ async def request(
     body: bytes = b"",
     receive_buffer: int | None = None,
 ) -> AsyncIterator[Answer]:
-    """Send a request and read the head of its answer; the connection is dropped at the end."""
+    """Send a request and read the head of its answer. The block's end drops the connection."""
     sock = socket.socket()
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -129,6 +129,6 @@ async def request(
 
 
 async def poll(port: int, path: str, tag: str) -> tuple[int, str]:
-    """Status and tag of the answer to a client that has one of this tag."""
+    """Ask with ``If-None-Match``; returns the answer's status and ``ETag``."""
     async with request(port, path, headers={"If-None-Match": tag}) as answer:
         return answer.status, answer.headers["etag"]

@@ -1,4 +1,4 @@
-"""A SQL engine against the one in memory: whatever is done, both say the same."""
+"""A property: after any steps a SQL engine's log says the same as the one in memory."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class SqlAgainstMemory(RuleBasedStateMachine):
         self.log = SqlLog(self.engine(), clock=lambda: self.now)
 
     def engine(self) -> AsyncEngine:
-        """On the example's own database, empty at first."""
+        """An engine on an empty database of this example."""
         raise AssertionError
 
     def remove(self) -> None:
-        """The example is over."""
+        """Remove the example's database."""
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(call)
@@ -80,7 +80,7 @@ class SqlAgainstMemory(RuleBasedStateMachine):
 
     @rule(topic=TOPICS, batches=st.lists(st.tuples(EVENTS, KEYS), min_size=2, max_size=5))
     def append_at_once(self, topic: str, batches: list[Any]) -> None:
-        """What waits together is committed together, in the order of asking."""
+        """Appends that wait at the same time are committed together, in the order of the calls."""
 
         async def all_of_them() -> tuple[list[Any], list[Any]]:
             model = [await self.model.append(topic, one, key=key) for one, key in batches]

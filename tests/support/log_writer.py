@@ -1,4 +1,4 @@
-"""Other processes that append to an event log, and what they must have left."""
+"""Other processes that append to an event log, and the check of what they have appended."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def everything(log: EventLog) -> list[Record]:
 
 
 def batches(records: list[Record]) -> list[tuple[str, int]]:
-    """The batches in order; fails on one that is not whole."""
+    """Returns the batches in order; fails if one is not whole."""
     assert [record.offset[0] for record in records] == list(range(1, len(records) + 1))
     found = []
     for start in range(0, len(records), 5):

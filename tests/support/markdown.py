@@ -1,7 +1,7 @@
 """The code blocks of the documentation, as a reader would run them.
 
-The blocks of one page are one program: each goes on where the last one ended. A block that begins
-with a comment that is a file's name, such as ``# app.py``, is also a part of that file.
+The blocks of one page are one program: each continues the one before. A block whose first line is a
+comment with a file's name, such as ``# app.py``, is also a part of that file.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """Every page that a reader is shown."""
+    """All pages for readers."""
     top = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
     return [*(ROOT / name for name in top), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(page: Path) -> list[Block]:
-    """The fenced blocks of a page, in order."""
+    """The fenced blocks of a page in order."""
     found: list[Block] = []
     lines: list[str] | None = None
     info, indent, first = "", "", 0
@@ -80,7 +80,7 @@ async def run(block: Block, namespace: dict[str, Any]) -> None:
 
 
 def write_files(page: Path, folder: Path) -> list[str]:
-    """Write the blocks that are files into ``folder``, parts one after another; their names."""
+    """Write the blocks that are files into ``folder``; returns the files' names."""
     parts: dict[str, list[str]] = {}
     for block in blocks(page):
         if block.file_name is not None:
@@ -93,9 +93,9 @@ def write_files(page: Path, folder: Path) -> list[str]:
 
 @asynccontextmanager
 async def program(page: Path) -> AsyncIterator[dict[str, Any]]:
-    """All Python blocks of a page, run as one program in the present folder; its names.
+    """Run all Python blocks of a page as one program in the present folder; gives its names.
 
-    What it leaves behind (tasks, database engines) is ended afterwards.
+    The block's end cancels its tasks and disposes of its database engines.
     """
     before = asyncio.all_tasks()
     with _module() as namespace:
@@ -115,7 +115,7 @@ async def program(page: Path) -> AsyncIterator[dict[str, Any]]:
 
 
 class _module:
-    """A module of its own, so that annotations of classes and functions can be resolved in it."""
+    """A module for the program, in which annotations of classes and functions are resolved."""
 
     def __enter__(self) -> dict[str, Any]:
         self._module = types.ModuleType("documented")
@@ -127,12 +127,12 @@ class _module:
 
 
 def without_ids(text: str) -> str:
-    """Positions without their feed's and their database's part, which differ each time."""
+    """Replace the parts of positions that differ each time: the feed's and the database's."""
     return re.sub(r"1\.[0-9a-z]{6}\.[0-9a-z]+\.", "1.feed.epoch.", text)
 
 
 def links(page: Path) -> Iterator[tuple[int, str]]:
-    """The targets of a page's links, with their lines; those inside code are none."""
+    """The targets of a page's links with their lines, without those in code."""
     inside = False
     for number, line in enumerate(page.read_text().splitlines(), 1):
         if _FENCE.match(line):
@@ -143,7 +143,7 @@ def links(page: Path) -> Iterator[tuple[int, str]]:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that a page's headings get, as GitHub makes them."""
+    """The anchors of a page's headings, as GitHub makes them."""
     made: set[str] = set()
     inside = False
     for line in page.read_text().splitlines():

@@ -44,7 +44,7 @@ class Nats(Program):
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
-        """The plain driver, for what is done behind a log's back."""
+        """The plain driver, for changes that a log does not know of."""
         client = await nats.connect(self.url)
         try:
             yield client
@@ -60,8 +60,8 @@ class Nats(Program):
     async def wipe(self) -> None:
         """Delete the log's stream.
 
-        The server moves its folder aside and removes it later. A second deletion before that finds
-        the place taken, and the next stream of the name comes up with the old one's messages.
+        The server renames the stream's folder and removes it later. A second deletion before that
+        fails, and the next stream of that name has the old one's messages.
         """
         await self._removed(".headwater")
         async with self.streams() as streams:

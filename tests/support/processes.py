@@ -1,4 +1,4 @@
-"""Programs that tests start, on ports of their own, and end by their process id."""
+"""Programs that tests start on free ports, and end by their process id."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def free_port() -> int:
 
 
 class Program:
-    """One server program, which can be ended and started again on its old port and data.
+    """One server program. ``start`` after an end uses the same port and data.
 
     Attributes:
         port: on 127.0.0.1.
@@ -34,7 +34,7 @@ class Program:
         folder.mkdir(parents=True, exist_ok=True)
 
     def command(self) -> Sequence[str]:
-        """What to run."""
+        """The program and its arguments."""
         raise AssertionError
 
     @property
@@ -42,7 +42,7 @@ class Program:
         return (self.folder / "output.log").read_text()
 
     async def start(self) -> None:
-        """Returns once it takes connections."""
+        """Start it, and wait until it takes connections."""
         with (self.folder / "output.log").open("ab") as output:
             self._process = subprocess.Popen(
                 self.command(), stdout=output, stderr=subprocess.STDOUT, cwd=self.folder
@@ -55,7 +55,7 @@ class Program:
         return await self.answers()
 
     async def answers(self) -> bool:
-        """Whether it can be worked with."""
+        """Whether it is ready."""
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", self.port)
         except OSError:
@@ -64,15 +64,15 @@ class Program:
         return True
 
     def stop(self) -> None:
-        """Let it end in an orderly way."""
+        """End it with SIGTERM."""
         self._end(kill=False)
 
     def kill(self) -> None:
-        """As a power cut does, but for what the kernel has already."""
+        """End it with SIGKILL. What it has written to the kernel is kept."""
         self._end(kill=True)
 
     async def pause(self) -> None:
-        """It holds its connections and says nothing. Returns once it has stopped."""
+        """Stop it with SIGSTOP: its connections stay open and silent. Returns once it stopped."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         status = Path(f"/proc/{self._process.pid}/stat")

@@ -1,4 +1,4 @@
-"""A network that fails as a test says: between a client and a server on this machine.
+"""A proxy on this machine that delays, cuts or holds connections as a test says.
 
 The server has a port, or a Unix socket.
 """
@@ -36,11 +36,11 @@ class Proxy:
             writer.transport.abort()
 
     def cut_after(self, count: int) -> None:
-        """End every connection once the server has said this many bytes more."""
+        """End every connection after this many more bytes from the server."""
         self._left = count
 
     def hold(self) -> None:
-        """Carry nothing from the server, and keep the connections."""
+        """Keep the connections, and pass on nothing from the server."""
         self._flows.clear()
 
     def release(self) -> None:
@@ -91,7 +91,7 @@ class Proxy:
 
 @asynccontextmanager
 async def proxied(target: int | str) -> AsyncIterator[Proxy]:
-    """A proxy to a port, or to the path of a Unix socket; its connections are cut at the end."""
+    """A proxy to a port, or to the path of a Unix socket. The block's end cuts its connections."""
     proxy = Proxy(target)
     server = await asyncio.start_server(proxy._connected, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]

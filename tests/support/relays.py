@@ -1,4 +1,4 @@
-"""A tracked table, a log, relays that end with the test, and a log that gives trouble."""
+"""A tracked table, a log, relays that end with the test, and a log that fails on request."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Moved:
         await outside(there)
 
     async def count(self, least, topic="moved"):
-        """All events of the topic, once there are so many."""
+        """Wait until the topic has so many events; returns all."""
 
         async def enough():
             found = await self.events(topic)
@@ -80,7 +80,7 @@ class Moved:
 
 @asynccontextmanager
 async def running(*relays: Relay):
-    """Relays that run; what one raises is raised here."""
+    """Relays that run until the block ends. An error of one is raised here."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(relay.run()) for relay in relays]
         try:
@@ -91,12 +91,12 @@ async def running(*relays: Relay):
 
 
 async def holding(*relays: Relay) -> Relay:
-    """The one that holds the relay, once one does."""
+    """Wait until one of them holds the relay; returns it."""
     return await outside(lambda: next((relay for relay in relays if relay.holds), None))
 
 
 class Troubled(EventLog):
-    """A log whose appends can be lost, unacknowledged, or held up.
+    """A log whose appends can be lost, unacknowledged or delayed.
 
     Attributes:
         lost: so many appends do not arrive.

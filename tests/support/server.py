@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import uvicorn
+
+from support.until import until
 
 # The HTTP protocol of servers that name none; tests that hold for every sender set it.
 HTTP = "auto"
@@ -33,6 +35,13 @@ def free_socket() -> socket.socket:
 @asynccontextmanager
 async def serving(app: Any, **options: Any) -> AsyncIterator[int]:
     """Run ``app`` under uvicorn; gives the port."""
+    async with stoppable(app, **options) as (port, _):
+        yield port
+
+
+@asynccontextmanager
+async def stoppable(app: Any, **options: Any) -> AsyncIterator[tuple[int, Callable[[], None]]]:
+    """The same; gives what tells the server to end, too."""
     settings = {
         "log_level": "warning",
         "timeout_graceful_shutdown": 5,
@@ -42,15 +51,17 @@ async def serving(app: Any, **options: Any) -> AsyncIterator[int]:
     settings.update(options)
     server = Server(uvicorn.Config(app, **settings))
     sock = free_socket()
+
+    def stop() -> None:
+        server.should_exit = True
+
     task = asyncio.create_task(server.serve(sockets=[sock]))
     try:
-        async with asyncio.timeout(10):
-            while not server.started:
-                if task.done():
-                    task.result()
-                await asyncio.sleep(0)
-        yield sock.getsockname()[1]
+        await until(lambda: server.started or task.done())
+        if task.done():
+            task.result()
+        yield sock.getsockname()[1], stop
     finally:
-        server.should_exit = True
+        stop()
         await asyncio.wait_for(task, 15)
         sock.close()

@@ -1,4 +1,4 @@
-"""Streams of a real hub without a network: what a client gets, and a client that resumes."""
+"""Streams of a real hub without a network, and a client of them that resumes."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ class MemorySender(Sender):
         self.closed = True
 
     def drain(self) -> None:
-        """The peer reads again."""
+        """Let the peer read again."""
         self.full, self.room = False, None
         if self.owner is not None:
             self.owner.idle()
 
     @property
     def position(self) -> str:
-        """The last id in what was taken, also of a block without an event."""
+        """The last id in the bytes so far, also of a block without an event."""
         return self._decoder.last_event_id
 
     def take(self) -> list[Message]:
@@ -67,7 +67,7 @@ class MemorySender(Sender):
 
 
 class StreamClient:
-    """A client of a feed that keeps what it was told and resumes from the last id.
+    """A client of a feed that keeps what it received and resumes from the last id.
 
     Attributes:
         told: the ids of the items, in order, across all its connections.
@@ -97,7 +97,7 @@ class StreamClient:
         self.read()
 
     def read(self, most: int | None = None) -> None:
-        """Take in what has arrived; only the first ``most`` events if the client then leaves."""
+        """Read what has arrived, but at most the first ``most`` events."""
         messages = self.sender.take()
         last = self.last
         for message in messages[:most]:
@@ -120,7 +120,7 @@ class StreamClient:
             self.last = last
 
     def leave(self, most: int | None = None) -> None:
-        """Drop the connection after the first ``most`` of the events that are under way."""
+        """Read at most ``most`` of the events that have arrived, then drop the connection."""
         self.read(most)
         if self.stream is not None:
             self.sender.gone()

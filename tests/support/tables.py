@@ -1,4 +1,4 @@
-"""Tracked models, and a sink that notes what a tail hands over."""
+"""Tracked models, and a sink that records what a tail delivers."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -54,7 +54,7 @@ class Client(Base):
 
 
 def pages_read(monkeypatch) -> list[int]:
-    """The limits of all pages that are read of tables from now on."""
+    """Records the limits of all pages that are read from tables."""
     read = []
     page = TableSource.page
 
@@ -80,7 +80,7 @@ class Clock:
 
 
 class Recorder:
-    """Notes what is handed over; ``reached`` waits for it."""
+    """Records what is delivered; ``until`` and ``count`` wait for it."""
 
     def __init__(self) -> None:
         self.changes: list[Any] = []
@@ -101,6 +101,9 @@ class Recorder:
     def reset(self, reason: Any, head: Any) -> None:
         self.resets.append((reason, head))
         self._more.set()
+
+    def wanted(self, names: Any) -> dict[str, frozenset[Any]]:
+        return {}
 
     async def until(self, holds: Any, seconds: float = 10.0) -> None:
         async with asyncio.timeout(seconds):

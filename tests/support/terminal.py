@@ -1,4 +1,4 @@
-"""A reader at a terminal: servers that keep running, commands, and a stream that is watched."""
+"""A reader at a terminal, who starts servers, runs commands and watches a stream."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE = 60.0
 
 
 class Terminal:
-    """Commands in one folder, with the documented address and positions replaced by real ones."""
+    """Runs commands in one folder. Replaces the documented address and positions by real ones."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -38,12 +38,12 @@ class Terminal:
         self.address = found[0].decode()
 
     def kill_server(self) -> None:
-        """``kill -9``, with whatever it started."""
+        """Kill the server and what it has started with SIGKILL."""
         _kill(self._server)
         self._server = None
 
     def run(self, code: str) -> str:
-        """Run a block to its end; what it prints. A command that fails fails the test."""
+        """Run a block to its end; returns its output. A command that fails is an error."""
         done = subprocess.run(
             ["bash", "-euc", self._real(code)],
             cwd=self.folder,
@@ -58,13 +58,13 @@ class Terminal:
         return done.stdout
 
     def watch(self, code: str) -> None:
-        """Run a block that does not end, instead of the one before."""
+        """Start a block that does not end, and end the one before."""
         _kill(self._stream)
         self._shown = b""
         self._stream = self._start(("bash", "-c", f"exec {self._real(code)}"))
 
     def shows(self, wanted: re.Pattern[bytes]) -> str:
-        """What the watched stream shows until ``wanted`` ends it; the rest is for the next call."""
+        """Wait until the stream's output matches ``wanted``; returns it up to the match's end."""
         assert self._stream is not None
         found = self._read(self._stream.stdout, wanted.search, self._shown)
         text = found.string[: found.end()]

@@ -1,9 +1,10 @@
-"""Waiting for what a test cannot be told of, with a bound."""
+"""Waiting for a condition that no event announces, with a bound."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -11,12 +12,17 @@ T = TypeVar("T")
 
 # Seconds between two questions to another process, which needs the processor more than we do.
 PAUSE = 0.01
+# Turns of the loop without a pause. What this process does by itself is done within them; what
+# takes longer waits for a timer or a file, and must not wait beside a loop that spins.
+TURNS = 100
+SHORT_PAUSE = 0.002
 
 
 async def until(
     condition: Callable[[], object], patience: float = 10.0, *, pause: float = 0.0
 ) -> Any:
-    """Let the loop run until ``condition``, which may be asynchronous, gives something true."""
+    """Run the loop until ``condition``, which may be asynchronous, returns something true."""
+    turns = 0
     async with asyncio.timeout(patience):
         while True:
             found = condition()
@@ -24,21 +30,38 @@ async def until(
                 found = await found
             if found:
                 return found
-            await asyncio.sleep(pause)
+            turns += 1
+            await asyncio.sleep(pause or (SHORT_PAUSE if turns > TURNS else 0))
 
 
 async def outside(condition: Callable[[], object], patience: float = 20.0) -> Any:
-    """The same for what happens in another process."""
+    """The same for a condition in another process."""
     return await until(condition, patience, pause=PAUSE)
 
 
 async def succeeds(
     call: Callable[[], Awaitable[T]], *errors: type[Exception], patience: float = 20.0
 ) -> T:
-    """Do it again as long as it raises one of ``errors``. Returns what it returned."""
+    """Call again as long as the call raises one of ``errors``. Returns the first result."""
     async with asyncio.timeout(patience):
         while True:
             try:
                 return await call()
             except errors:
                 await asyncio.sleep(PAUSE)
+
+
+def waited(
+    condition: Callable[[], object],
+    patience: float = 20.0,
+    explain: Callable[[], str] = lambda: "the condition did not come true",
+    *,
+    pause: float = PAUSE,
+) -> Any:
+    """``outside`` where no event loop runs. ``explain`` gives the text of the TimeoutError."""
+    end = time.monotonic() + patience
+    while not (found := condition()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {patience:g} s: {explain()}")
+        time.sleep(pause)
+    return found

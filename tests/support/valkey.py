@@ -14,7 +14,7 @@ from support.processes import Program
 
 
 class Valkey(Program):
-    """A server that keeps its data in an append-only file, unless told otherwise."""
+    """A server that keeps its data in an append-only file, unless ``options`` say otherwise."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         super().__init__(folder)
@@ -32,7 +32,7 @@ class Valkey(Program):
         ]
 
     async def answers(self) -> bool:
-        """Also that it has read its file."""
+        """Whether it has read its file too."""
         if not await super().answers():
             return False
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -43,6 +43,6 @@ class Valkey(Program):
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Redis]:
-        """The plain driver, for what is done behind a log's back."""
+        """The plain driver, for changes that a log does not know of."""
         async with Redis(port=self.port, decode_responses=True) as client:
             yield client

@@ -18,6 +18,7 @@ from headwater.eventlog import MemoryLog
 from headwater.web.fastapi import SSE, EventStream, LiveRouter, Problem, Source, guard
 from support.http import request
 from support.server import serving
+from support.until import until
 
 
 class Item(BaseModel):
@@ -224,9 +225,7 @@ async def test_what_a_dependency_sets_reaches_the_client(kind, path):
                 assert ends == (["closed"] if kind == "yielding" else [])
             else:
                 await answer.body()
-        async with asyncio.timeout(10):
-            while "background" not in ends:
-                await asyncio.sleep(0)
+        await until(lambda: "background" in ends)
     assert ends.count("background") == 1
 
 
@@ -368,9 +367,7 @@ async def _body(port: int, path: str) -> tuple[int, bytes]:
 
 
 async def _waiting(live: LiveRouter, many: int = 1) -> None:
-    async with asyncio.timeout(10):
-        while live.stats.waiting != many:
-            await asyncio.sleep(0)
+    await until(lambda: live.stats.waiting == many)
 
 
 async def test_a_guard_decides_before_a_body_is_read_and_runs_once():
@@ -431,3 +428,36 @@ def test_declarations_that_cannot_work_say_what_to_write():
         LiveRouter(recheck=31)
     with pytest.raises(DeclarationError, match="problems='all'"):
         live.install(FastAPI(), problems="all")
+
+
+async def test_guards_come_first_also_where_a_route_does_not_say_that_it_has_a_body(monkeypatch):
+    """FastAPI does not document that name, so a version without it must do."""
+    app, live, calls = FastAPI(), LiveRouter(), []
+
+    async def who(request: Request) -> None:
+        calls.append(request.url.path)
+        if "x-user" not in request.headers:
+            raise Problem(401, "who are you?")
+
+    @live.post("/orders", dependencies=[guard(who)])
+    async def create(order: Order) -> Order:
+        return order
+
+    @live.feed("/notes", item=Item, requires=guard(who))
+    async def notes() -> Source:
+        return MemoryLog().topic("notes")
+
+    monkeypatch.setattr("headwater.web.guards.BODY_FIELD", "gone_in_a_later_version")
+    app.include_router(live)
+    async with serving(app) as port:
+        sent = {"Content-Type": "application/json"}
+        async with request(port, "/orders", method="POST", headers=sent, body=b"{") as found:
+            assert found.status == 401
+        user = {**sent, "X-User": "ann"}
+        body = b'{"city": "Oslo"}'
+        async with request(port, "/orders", method="POST", headers=user, body=body) as found:
+            assert found.status == 200
+        async with request(port, "/notes/stream", headers=user) as found:
+            assert (await found.next()).event == "snapshot"
+            await live.recheck()
+    assert calls.count("/orders") == 2

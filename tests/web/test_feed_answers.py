@@ -8,6 +8,7 @@ import json
 import pytest
 from fastapi import BackgroundTasks, Depends, Request
 
+from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog
 from headwater.web import rights as rights_module
 from headwater.web.fastapi import LiveRouter, Problem, Source, identify
@@ -141,3 +142,24 @@ async def test_a_page_after_a_position_follows_nothing_unless_it_waits():
             async with request(port, f"/f?after={position}{wait}") as answer:
                 assert json.loads(await answer.body())["items"] == []
             assert len(rig.live.hub.readers) == followed
+
+
+async def test_heartbeats_come_as_events_to_a_client_that_asks_for_them():
+    """A browser's EventSource hides comments, so a page could not notice a dead line."""
+    rig = Rig(heartbeat=0.05)
+    await rig.log.append("a", {"n": 1})
+    event = b'event: heartbeat\ndata: {"event":"item","interval":0.05}\n\n'
+    async with serving(rig.app) as port:
+        async with request(port, "/f/stream?heartbeat=event") as answer:
+            await answer.until(event + event)
+            # The first word is one, so that the page knows the names of what follows.
+            assert answer.raw.index(event) < answer.raw.index(b"event: snapshot")
+            assert b": heartbeat\n\n" not in answer.raw.replace(b"event: heartbeat", b"")
+        async with request(port, "/f/stream") as answer:
+            await answer.until(b": heartbeat\n\n")
+            assert b"event: heartbeat" not in answer.raw
+
+
+def test_a_feed_cannot_call_its_events_heartbeats():
+    with pytest.raises(DeclarationError, match="heartbeat"):
+        LiveRouter().feed("/f", item=dict, event="heartbeat")(lambda: None)

@@ -86,7 +86,7 @@ async def test_each_item_once_also_beside_those_who_stop_reading_or_leave(io_uri
             item = {"n": number, "text": "x" * (5000 if number % 3 else 20)}
             await log.append("things", [item])
             if number % 7 == 0:
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0.001)  # some clients get a turn
             if number == EVENTS // 2:
                 leaving.close()
         async with asyncio.timeout(30):

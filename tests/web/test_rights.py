@@ -6,6 +6,7 @@ import asyncio
 
 from headwater.delivery.open_streams import OpenStreams
 from headwater.web.rights import Rights
+from support.until import until
 
 
 class Stream:
@@ -44,9 +45,8 @@ async def test_a_round_that_takes_long_is_not_overtaken_by_the_next():
 
     streams = [Stream()]
     rights.hold(streams[0], "one", check, (), 0)
+    await until(lambda: running)
     async with asyncio.timeout(10):
-        while not running:
-            await asyncio.sleep(0)
         # A stream that comes during a round does not begin another.
         streams.append(Stream())
         rights.hold(streams[1], "one", check, (), rights.rechecks)

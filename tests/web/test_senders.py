@@ -8,6 +8,7 @@ import json
 import weakref
 
 import pytest
+import starlette.middleware.gzip
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
@@ -140,6 +141,10 @@ async def test_a_middleware_that_rewrites_bodies_keeps_its_streams(sender):
         assert not rig.direct()
 
 
+@pytest.mark.skipif(
+    not hasattr(starlette.middleware.gzip, "DEFAULT_EXCLUDED_CONTENT_TYPES"),
+    reason="Starlette before 0.46 compresses event streams too, and holds events back",
+)
 async def test_a_compressing_middleware_keeps_its_streams(sender):
     rig = Rig(GZipMiddleware)
     headers = {"Accept-Encoding": "gzip"}

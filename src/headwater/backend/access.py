@@ -1,7 +1,7 @@
-"""Changed rights, told to all processes.
+"""Changed rights reach the open streams of all processes.
 
-Whoever changes a user's rights writes a row in the same transaction. Each process follows that
-table like any other feed, and asks the open streams of that user again at once.
+A change of a user's rights writes a row in the same transaction. Each process follows that
+table like any other feed, and checks the open streams of that user again at once.
 """
 
 from __future__ import annotations
@@ -23,12 +23,20 @@ __all__ = ["AccessWatch", "tell_access_change"]
 logger = logging.getLogger("headwater.backend")
 
 # Seconds between tries to follow the table while the database is away.
-_AGAIN = 1.0
+RETRY_SECONDS = 1.0
 
 
-async def tell_access_change(session: AsyncSession, user_id: str) -> None:
-    """Say, as part of the caller's transaction, that a user's rights are others now."""
-    await session.execute(insert(AccessChange).values(user_id=user_id))
+# Instead of a user's id: the rights of everyone.
+_EVERYONE = "*"
+
+
+async def tell_access_change(session: AsyncSession, user_id: str | None) -> None:
+    """Say, as part of the caller's transaction, that rights are others now.
+
+    Arguments:
+        user_id: whose; None for everyone, as when a team or a satellite is removed.
+    """
+    await session.execute(insert(AccessChange).values(user_id=user_id or _EVERYONE))
 
 
 class AccessWatch:
@@ -42,7 +50,7 @@ class AccessWatch:
         self._asking: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Follow; with the database away it goes on trying in the background."""
+        """Follow. While the database is away, it retries in the background."""
         try:
             await self._join()
         except SourceUnavailableError as error:
@@ -62,7 +70,7 @@ class AccessWatch:
 
     async def _keep_joining(self) -> None:
         while True:
-            await asyncio.sleep(_AGAIN)
+            await asyncio.sleep(RETRY_SECONDS)
             try:
                 await self._join()
             except SourceUnavailableError:
@@ -72,7 +80,9 @@ class AccessWatch:
             return
 
     def _changed(self, changes: Sequence[Change]) -> None:
-        for user_id in {change.values["user_id"] for change in changes}:
-            task = asyncio.create_task(self._live.recheck(f"user:{user_id}"))
+        users = {change.values["user_id"] for change in changes}
+        for user_id in {_EVERYONE} & users or users:
+            subject = None if user_id == _EVERYONE else f"user:{user_id}"
+            task = asyncio.create_task(self._live.recheck(subject))
             self._asking.add(task)
             task.add_done_callback(self._asking.discard)

@@ -1,6 +1,6 @@
 """The application: ``create_app(settings)``.
 
-Nothing is opened before it starts; what it opened is closed when it ends.
+It opens its resources when it starts, and closes them when it ends.
 """
 
 from __future__ import annotations
@@ -26,32 +26,37 @@ from headwater.backend.auth.repository import Credentials
 from headwater.backend.auth.service import SignIns
 from headwater.backend.cleanup import Cleanup
 from headwater.backend.database import Address, Database
+from headwater.backend.idempotency.service import Repeats
 from headwater.backend.logs import endpoints as logs
 from headwater.backend.logs.service import Logs
 from headwater.backend.metrics import Measures
-from headwater.backend.middleware import BodyLimit, Envelope
+from headwater.backend.middleware import AllowedHosts, BodyLimit, Envelope
 from headwater.backend.notifications import endpoints as notifications
 from headwater.backend.notifications.service import Notifications
 from headwater.backend.pages import console_pages, reference_pages
+from headwater.backend.probes import Probes
 from headwater.backend.satellites import endpoints as satellites
 from headwater.backend.satellites.service import Satellites
 from headwater.backend.settings import Settings
 from headwater.backend.state import Backend, Tables
 from headwater.backend.teams import endpoints as teams
 from headwater.backend.teams.service import Teams
+from headwater.backend.throttle import Writes
 from headwater.backend.users import endpoints as users
 from headwater.backend.users.service import Users
 from headwater.errors import SourceUnavailableError
 from headwater.eventlog import EventLog, open_log
 from headwater.eventlog.sql import SqlLog
-from headwater.web.fastapi import LiveRouter
+from headwater.web.fastapi import LiveRouter, StreamLimits
 
 __all__ = ["create_app", "open_backend"]
 
 _log = logging.getLogger(__name__)
 
+# Bodies that anyone may send, signed in or not.
+_SMALL_BODIES = {"/api/auth/login": 16 * 1024}
 _FEEDS = (notifications, logs, satellites, activity)
-# Routes are tried one after another; what satellites and programs send is most of the requests.
+# Routes are tried in this order. Satellites and programs send most of the requests.
 _ROUTERS = (satellites, activity, logs, notifications, auth, users, teams)
 
 
@@ -72,12 +77,19 @@ def create_app(
         requires=requires,
         recheck=settings.recheck_seconds,
         io_uring=settings.io_uring,
+        limits=StreamLimits(
+            per_caller=settings.streams_per_user,
+            per_address=settings.streams_per_address,
+            total=settings.max_streams,
+            proxies=settings.proxy_addresses,
+        ),
     )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_backend(app.state.settings) as backend:
             app.state.backend = backend
+            app.state.probes = probes = Probes(backend.database, backend.log)
             watch = AccessWatch(live, backend.tables.access_changes.where())
             cleanup = Cleanup(backend)
             await watch.start()
@@ -89,6 +101,7 @@ def create_app(
                 if beside is not None:
                     beside.cancel()
                     await asyncio.wait([beside])
+                probes.close()
                 await cleanup.stop()
                 await watch.stop()
 
@@ -98,6 +111,8 @@ def create_app(
         description="Each feed is a pair: a REST endpoint and, with `/stream` appended, a "
         "Server-Sent Events stream that shows the same items and resumes after any disconnect.",
         lifespan=lifespan,
+        # A redirect would name the host that the request names, whoever sent it.
+        redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
     )
@@ -108,23 +123,36 @@ def create_app(
         feeds.declare(live)
     app.include_router(live, prefix="/api")
     live.install(app, problems="application", openapi="3.2")
-    # Not by way of one router for all of them: each that is included looks for the route again.
+    # Each included router costs a request one more search, so there is no router around these.
     for domain in _ROUTERS:
         app.include_router(domain.router, prefix="/api")
     app.include_router(health.router)
     app.router.routes.extend([console_pages(), reference_pages()])
     # The last that is added is the first that a request meets.
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, less=_SMALL_BODIES)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(settings.allowed_origins),
             allow_credentials=True,
             allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "If-None-Match"],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "Idempotency-Key",
+                "Last-Event-ID",
+                "If-None-Match",
+            ],
             expose_headers=["ETag", "Retry-After"],
         )
-    app.add_middleware(Envelope, measures=app.state.measures, access_log=settings.access_log)
+    if settings.allowed_hosts:
+        app.add_middleware(AllowedHosts, hosts=settings.allowed_hosts)
+    app.add_middleware(
+        Envelope,
+        measures=app.state.measures,
+        routes=app.router.routes,
+        access_log=settings.access_log,
+    )
     return app
 
 
@@ -140,7 +168,7 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
         try:
             await log.start()
         except SourceUnavailableError as error:
-            # Everything else can serve meanwhile; /readyz says what is missing.
+            # Everything else can serve meanwhile. /readyz reports what is missing.
             _log.warning("%s", error)
         passwords = Passwords(
             time_cost=settings.argon2_time_cost,
@@ -148,6 +176,7 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
             concurrency=settings.argon2_concurrency,
         )
         stack.callback(passwords.close)
+        repeats = Repeats(database)
         yield Backend(
             settings=settings,
             database=database,
@@ -162,12 +191,14 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
                 per_email=settings.login_tries_per_email,
                 per_address=settings.login_tries_per_address,
             ),
+            writes=Writes(settings.writes_per_second),
             users=Users(database, passwords, settings.password_min_length),
             teams=Teams(database),
-            notifications=Notifications(database),
-            logs=Logs(database),
-            satellites=Satellites(database, log),
+            notifications=Notifications(database, repeats),
+            logs=Logs(database, repeats),
+            satellites=Satellites(database, log, repeats),
             activities=Activities(database),
+            repeats=repeats,
         )
 
 

@@ -1,4 +1,4 @@
-"""Removes what is older than it is to be kept, now and then."""
+"""Removes old rows and events regularly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Cleanup"]
 
 logger = logging.getLogger("headwater.backend")
 
-# Changes of rights are followed live; a process that was away asks all rights again anyway.
+# Processes follow changes of rights live. One that was away checks all rights again anyway.
 _KEEP_ACCESS_CHANGES = timedelta(days=1)
 # Seconds after the start.
 _FIRST = 60.0
@@ -45,7 +45,7 @@ class Cleanup:
             await asyncio.wait([self._task])
 
     async def once(self) -> None:
-        """Remove everything that is too old now. A failure is logged and the rest goes on."""
+        """Remove everything that is too old. A failure is logged, and the rest is done."""
         settings, tables, grace = self._backend.settings, self._backend.tables, self._grace
         logs = timedelta(days=settings.keep_logs_days)
         notifications = timedelta(days=settings.keep_notifications_days)
@@ -62,7 +62,9 @@ class Cleanup:
             "metrics": lambda: self._backend.log.trim(max_age=metrics),
             "idle clients": lambda: self._remove_idle(activity),
             "removals of clients": lambda: tables.activity.trim(max_age=activity, grace=grace),
+            "former keys of satellites": self._backend.satellites.remove_expired_keys,
             "sessions": self._backend.sign_ins.remove_expired,
+            "idempotency keys": self._backend.repeats.remove_old,
         }
         for name, step in steps.items():
             try:
@@ -79,7 +81,7 @@ class Cleanup:
             )
 
     async def _run(self) -> None:
-        # Not in the first moments, when those who reconnect are served.
+        # Not in the first seconds, when clients reconnect.
         await asyncio.sleep(min(_FIRST, self._backend.settings.cleanup_seconds))
         while True:
             await self.once()

@@ -1,23 +1,18 @@
-"""``/healthz`` and ``/readyz``: is it alive, and can it serve."""
+"""``/healthz`` and ``/readyz``: whether the process is alive, and whether it can serve."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
-from sqlalchemy import text
 
-from headwater.backend.state import Backend, BackendState
-from headwater.errors import SourceUnavailableError
+from headwater.backend.probes import Probes
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["operation"])
-
-# A probe is asked every few seconds; a dependency slower than this does not serve anyone.
-_PATIENCE = 2.0
 
 
 class Alive(BaseModel):
@@ -26,29 +21,37 @@ class Alive(BaseModel):
 
 class Check(BaseModel):
     status: str
-    detail: str | None = None
 
 
 class Readiness(BaseModel):
     status: str
-    checks: dict[str, Check]
+    checks: Mapping[str, Check]
+
+
+async def _probes(request: Request) -> Probes:
+    found: Probes = request.app.state.probes
+    return found
 
 
 @router.get("/healthz")
 async def alive() -> Alive:
-    """The process runs. Says nothing of its dependencies."""
+    """The process runs. Its dependencies are not checked."""
     return Alive()
 
 
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "Not ready."}})
-async def ready(backend: BackendState, request: Request, response: Response) -> Readiness:
-    """Each dependency: 200 when all are up, 503 when one is down or this process is ending."""
-    database, event_log = await asyncio.gather(
-        _check(lambda: _database(backend)), _check(lambda: _event_log(backend))
-    )
-    checks = {"database": database, "event_log": event_log}
+async def ready(
+    request: Request, response: Response, probes: Annotated[Probes, Depends(_probes)]
+) -> Readiness:
+    """Each dependency: 200 when all are up, 503 when one is down or this process is ending.
+
+    Anyone may ask, so what is wrong with it is in the log.
+    """
+    checks = {
+        name: Check(status="up" if up else "down") for name, up in (await probes.ask()).items()
+    }
     if request.app.state.live.hub.streams.draining:
-        checks["server"] = Check(status="down", detail="shutting down")
+        checks["server"] = Check(status="down")
     up = all(check.status == "up" for check in checks.values())
     if not up:
         response.status_code = 503
@@ -58,29 +61,6 @@ async def ready(backend: BackendState, request: Request, response: Response) -> 
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """What this process did, for Prometheus."""
+    """Counters of this process, for Prometheus."""
     response: Response = request.app.state.measures.render()
     return response
-
-
-async def _check(ask: Callable[[], Awaitable[None]]) -> Check:
-    try:
-        async with asyncio.timeout(_PATIENCE):
-            await ask()
-    except TimeoutError:
-        return Check(status="down", detail=f"no answer within {_PATIENCE:g} s")
-    except SourceUnavailableError as error:
-        return Check(status="down", detail=error.detail)
-    return Check(status="up")
-
-
-async def _database(backend: Backend) -> None:
-    # SQLite goes on with a file that was deleted or replaced, and everything written is lost.
-    if not backend.database.is_in_place():
-        raise SourceUnavailableError("The database", "its file was moved or replaced")
-    async with backend.database.read() as session:
-        await session.execute(text("SELECT version_num FROM alembic_version"))
-
-
-async def _event_log(backend: Backend) -> None:
-    await backend.log.bounds("readyz")

@@ -1,11 +1,11 @@
-"""Plain lists, page by page, in the order of their making."""
+"""Plain lists, page by page, in the order of creation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Select, select, tuple_
+from sqlalchemy import Select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from headwater.web.problems import Problem
@@ -22,14 +22,16 @@ async def page_of(
 ) -> tuple[Sequence[Any], bool]:
     """At most ``limit`` rows after the one with the id ``after``, and whether there are more.
 
-    Raises 422 when there is no row ``after``.
+    Raises 422 when the list has no row ``after``. A row that exists elsewhere is answered the same,
+    so that a caller learns nothing of what the list does not show.
     """
     if after is not None:
-        place = (
-            await session.execute(select(model.created_at, model.id).where(model.id == after))
-        ).first()
+        of_the_list = statement.with_only_columns(
+            model.created_at, model.id, maintain_column_froms=True
+        )
+        place = (await session.execute(of_the_list.where(model.id == after))).first()
         if place is None:
-            detail = "it is not the id of a row"
+            detail = "it is not the id of a row of this list"
             raise Problem(
                 422,
                 f"after={after!r}: {detail}",

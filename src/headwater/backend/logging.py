@@ -6,6 +6,7 @@ Passwords, tokens and bodies are never logged.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any
@@ -14,6 +15,10 @@ import structlog
 
 __all__ = ["set_up_logging"]
 
+# C0 and C1: ESC among them, and line breaks, which would forge a line.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_OF_LINES = frozenset({"exception", "stack"})
 # Loud ones that say nothing to whoever runs this.
 _QUIET = {"aiosqlite": logging.WARNING, "uvicorn.access": logging.WARNING}
 
@@ -22,7 +27,7 @@ def set_up_logging(level: str = "info", form: str = "auto") -> None:
     """Send the logs of this process to standard error.
 
     Arguments:
-        level: the least that is logged, such as ``"info"``.
+        level: the lowest level that is logged, such as ``"info"``.
         form: ``"json"``, ``"text"``, or ``"auto"``: text on a terminal, json elsewhere.
     """
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
@@ -35,7 +40,13 @@ def set_up_logging(level: str = "info", form: str = "auto") -> None:
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
     ]
     if text:
-        last: list[Any] = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        last: list[Any] = [
+            structlog.processors.format_exc_info,
+            _escape,
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ]
     else:
         last = [
             structlog.processors.format_exc_info,
@@ -66,7 +77,19 @@ def set_up_logging(level: str = "info", form: str = "auto") -> None:
         logging.getLogger(name).setLevel(least)
 
 
+def _escape(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Show control characters instead of sending them to a terminal, which would obey them.
+
+    A path or a message may be a stranger's. Only a traceback keeps its lines.
+    """
+    for name, value in event.items():
+        if isinstance(value, str):
+            unsafe = _CONTROL_IN_LINES if name in _OF_LINES else _CONTROL
+            event[name] = unsafe.sub(lambda found: f"\\x{ord(found[0]):02x}", value)
+    return event
+
+
 def _drop_colours(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Uvicorn brings each message a second time, in colours."""
+    """Removes uvicorn's second copy of each message, which has colours."""
     event.pop("color_message", None)
     return event

@@ -1,7 +1,7 @@
-"""``/metrics``: what this process did, for Prometheus.
+"""``/metrics``: counters of this process, for Prometheus.
 
 With several workers each answers for itself, and a scrape reaches one of them: the label
-``worker`` (its process id) on ``headwater_info`` tells which.
+``worker`` (its process id) on ``headwater_info`` names it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from starlette.responses import Response
 
 from headwater.backend.state import Backend
 from headwater.web.fastapi import LiveRouter
+from headwater.web.uvicorn.limits import ConnectionCounters
 
 __all__ = ["Measures"]
 
@@ -33,6 +34,7 @@ __all__ = ["Measures"]
 _DELIVERY = {
     "opened": "Streams opened.",
     "refused": "Streams refused while shutting down.",
+    "limited": "Streams and polls refused above a limit.",
     "frames": "Events written to streams.",
     "writes": "Writes to connections; events of one tick leave in one.",
     "resets": "Streams whose position could not be resumed.",
@@ -41,13 +43,20 @@ _DELIVERY = {
     "denied": "Streams ended because their right was lost.",
     "reread": "Times that a slow stream read the source again.",
     "source_failures": "Readings of a source that failed.",
+    "invalid_skipped": "Items left out because they do not fit their model.",
+    "invalid_held": "Streams and pages that met an item which does not fit its model.",
 }
 
 
 class Measures:
-    """One registry for one application."""
+    """One registry for one application.
+
+    Attributes:
+        connections: what the server counts of its connections.
+    """
 
     def __init__(self, live: LiveRouter, backend: Callable[[], Backend]) -> None:
+        self.connections = ConnectionCounters()
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -66,7 +75,7 @@ class Measures:
             buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
             registry=self._registry,
         )
-        self._registry.register(_Counted(live, backend))
+        self._registry.register(_Counted(live, backend, self.connections))
         # By what a request is told apart; the library would look for its labels each time.
         self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
@@ -87,9 +96,12 @@ class Measures:
 
 
 class _Counted(Collector):
-    """What other parts count themselves, read when it is asked for."""
+    """Counters that other parts keep. They are read when Prometheus asks."""
 
-    def __init__(self, live: LiveRouter, backend: Callable[[], Backend]) -> None:
+    def __init__(
+        self, live: LiveRouter, backend: Callable[[], Backend], connections: ConnectionCounters
+    ) -> None:
+        self._connections = connections
         self._live = live
         self._backend = backend
 
@@ -108,11 +120,27 @@ class _Counted(Collector):
             yield CounterMetricFamily(
                 f"headwater_streams_{name}", text, value=getattr(stats, name, 0)
             )
+        yield GaugeMetricFamily(
+            "headwater_connections_open", "Open connections.", value=self._connections.open
+        )
+        refused = CounterMetricFamily(
+            "headwater_connections_refused",
+            "Connections refused or closed, by the reason.",
+            labels=["reason"],
+        )
+        for reason, number in self._connections.by_reason.items():
+            refused.add_metric([reason], number)
+        yield refused
         backend = self._backend()
         yield CounterMetricFamily(
             "headwater_database_statements",
             "Statements run on the database.",
             value=backend.database.statements,
+        )
+        yield CounterMetricFamily(
+            "headwater_writes_throttled",
+            "Requests that change something, refused as there were too many.",
+            value=backend.writes.refused,
         )
         yield CounterMetricFamily(
             "headwater_sign_in_failures",

@@ -1,17 +1,19 @@
-"""What every request passes through: a bound for its body, measures, headers that protect."""
+"""Middleware: a bound for request bodies, measures, security headers."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headwater.backend.metrics import Measures
-from headwater.web.problems import Problem
+from headwater.web.problems import Problem, problem_response
 
-__all__ = ["BodyLimit", "Envelope"]
+__all__ = ["AllowedHosts", "BodyLimit", "Envelope"]
 
 logger = structlog.stdlib.get_logger("headwater.access")
 
@@ -31,45 +33,85 @@ _HEADERS = [
 
 
 class BodyLimit:
-    """Refuses a larger body with 413, when it is read and not before.
+    """Refuses a body over the bound with 413, when the body is read.
 
     So a caller without a right gets 401 or 403 all the same, and a body without a declared length
     is counted as it comes.
+
+    Arguments:
+        limit: bytes of a body.
+        less: smaller limits, by path.
     """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, less: Mapping[str, int]) -> None:
         self._app = app
         self._limit = limit
+        self._less = less
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        limit = min(self._limit, self._less.get(scope["path"], self._limit))
         declared = _content_length(scope)
         taken = 0
 
         async def bounded() -> Message:
             nonlocal taken
-            if declared is not None and declared > self._limit:
-                raise self._too_large()
+            if declared is not None and declared > limit:
+                raise _too_large(limit)
             message = await receive()
             if message["type"] == "http.request":
                 taken += len(message.get("body", b""))
-                if taken > self._limit:
-                    raise self._too_large()
+                if taken > limit:
+                    raise _too_large(limit)
             return message
 
         await self._app(scope, bounded, send)
 
-    def _too_large(self) -> Problem:
-        return Problem(413, f"The body is too large: at most {self._limit} bytes are allowed.")
+
+def _too_large(limit: int) -> Problem:
+    return Problem(413, f"The body is too large: at most {limit} bytes are allowed.")
+
+
+class AllowedHosts:
+    """Answers requests for other host names with 400. Probes name the machine: they pass."""
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        self._app = app
+        self._names = frozenset(host for host in hosts if not host.startswith("*"))
+        self._endings = tuple(host[1:] for host in hosts if host.startswith("*"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in _PROBES:
+            named = [value for name, value in scope["headers"] if name == b"host"]
+            if len(named) != 1 or not self._allows(_without_port(named[0].decode("latin-1"))):
+                detail = "This server does not serve the host that the request names."
+                await problem_response(400, detail)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _allows(self, host: str) -> bool:
+        return host in self._names or host.endswith(self._endings)
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.lower().rpartition(":")
+    return name if colon and port.isdigit() else host.lower()
 
 
 class Envelope:
-    """Adds the headers that protect, and measures (and, if wanted, logs) each request."""
+    """Adds the headers that protect, and measures (and, if wanted, logs) each request.
 
-    def __init__(self, app: ASGIApp, measures: Measures, *, access_log: bool) -> None:
+    Arguments:
+        routes: those of the application, to say which methods a path has.
+    """
+
+    def __init__(
+        self, app: ASGIApp, measures: Measures, routes: Sequence[BaseRoute], *, access_log: bool
+    ) -> None:
         self._app = app
+        self._routes = routes
         self._measures = measures
         self._access_log = access_log
 
@@ -84,11 +126,31 @@ class Envelope:
             nonlocal done
             if message["type"] == "http.response.start" and not done:
                 done = True
-                message = {**message, "headers": [*message.get("headers", ()), *_HEADERS]}
+                headers = list(message.get("headers", ()))
+                if message["status"] == 405:
+                    headers = [pair for pair in headers if pair[0].lower() != b"allow"]
+                    headers.append((b"allow", self._methods(scope).encode()))
+                if scope["path"].startswith("/api/") and not any(
+                    name.lower() == b"cache-control" for name, _ in headers
+                ):
+                    # It is somebody's own: no proxy and no browser may keep it for others.
+                    headers.append((b"cache-control", b"no-store"))
+                message = {**message, "headers": [*headers, *_HEADERS]}
                 self._observe(scope, message["status"], time.perf_counter() - began)
             await send(message)
 
         await self._app(scope, receive, observed)
+
+    def _methods(self, scope: Scope) -> str:
+        """The methods of all routes that have the path; each route only knows its own."""
+        return ", ".join(
+            method
+            for method in _METHODS
+            if any(
+                route.matches({**scope, "method": method})[0] == Match.FULL
+                for route in self._routes
+            )
+        )
 
     def _observe(self, scope: Scope, status: int, seconds: float) -> None:
         # The route's pattern, never the path itself: each would be a time series of its own.
@@ -107,7 +169,8 @@ class Envelope:
             )
 
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 def _pattern(scope: Scope) -> str:

@@ -1,7 +1,7 @@
 """The tables.
 
-Every column that can have one has a default in the database itself, and every value that could
-not be read back is refused there, so that another program may write with plain SQL.
+Columns have defaults in the database itself where possible. The database refuses every value that
+cannot be read back. So other programs may write with plain SQL.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Dialect,
+    Double,
     ForeignKey,
     Index,
     MetaData,
@@ -38,11 +39,15 @@ __all__ = [
     "ApiKey",
     "Base",
     "ClientActivity",
+    "IdempotentRequest",
     "LogEntry",
     "Membership",
     "Notification",
+    "RetiredSatelliteKey",
     "Satellite",
     "Session",
+    "SignInBucket",
+    "SignInPlace",
     "Team",
     "User",
 ]
@@ -138,7 +143,7 @@ class User(Base):
 
 
 class Session(Base):
-    """A sign-in. Its token is known to the browser alone; this is its SHA-256."""
+    """A session. Only the browser has its token; the table has the SHA-256."""
 
     __tablename__ = "sessions"
 
@@ -148,8 +153,29 @@ class Session(Base):
     expires_at: Mapped[datetime] = mapped_column(Moment, index=True)
 
 
+class SignInPlace(Base):
+    """A device or a network from which a user signed in, as a hash."""
+
+    __tablename__ = "sign_in_places"
+
+    user_id: Mapped[str] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
+    )
+    place: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+    last_at: Mapped[datetime] = mapped_column(Moment, index=True)
+
+
+class SignInBucket(Base):
+    """How many sign-ins may be tried: when a bucket of tries is full again, in Unix time."""
+
+    __tablename__ = "sign_in_buckets"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    full_at: Mapped[float] = mapped_column(Double, index=True)
+
+
 class ApiKey(Base):
-    """A program's key. It was shown once; this is its SHA-256."""
+    """A program's key. It was shown once; the table has the SHA-256."""
 
     __tablename__ = "api_keys"
 
@@ -183,7 +209,7 @@ class Membership(Base):
 
 @track(indexes=[("user_id",), ("team_id",)])
 class Notification(Base):
-    """Something to tell one user or one team."""
+    """A notification to one user or one team."""
 
     __tablename__ = "notifications"
     __table_args__ = (
@@ -229,7 +255,7 @@ class LogEntry(Base):
 
 
 class Satellite(Base):
-    """A remote agent, with its own key. Without a team, all who may view satellites see it."""
+    """A remote agent with its own key. Without a team, all users with the permission see it."""
 
     __tablename__ = "satellites"
 
@@ -240,6 +266,18 @@ class Satellite(Base):
     )
     key_hash: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime] = created()
+
+
+class RetiredSatelliteKey(Base):
+    """A key that a satellite had before. It works until then, so that agents can be changed."""
+
+    __tablename__ = "retired_satellite_keys"
+
+    key_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    satellite_id: Mapped[str] = mapped_column(
+        ForeignKey("satellites.id", ondelete="CASCADE"), index=True
+    )
+    expires_at: Mapped[datetime] = mapped_column(Moment, index=True)
 
 
 @track(keyed=True, filters=("user_id", "team_id"))
@@ -273,7 +311,7 @@ class ClientActivity(Base):
 
 @track()
 class AccessChange(Base):
-    """The rights of a user changed. Each process follows this and looks at open streams again."""
+    """A change of a user's rights. Each process follows these and checks open streams again."""
 
     __tablename__ = "access_changes"
     __table_args__ = (
@@ -283,4 +321,19 @@ class AccessChange(Base):
 
     id: Mapped[str] = new_id()
     user_id: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = created()
+
+
+class IdempotentRequest(Base):
+    """A request that came with an ``Idempotency-Key``, and how it was answered."""
+
+    __tablename__ = "idempotent_requests"
+    __table_args__ = (
+        sqlite_check(sorted_moment_check("created_at"), "created_at"),
+        Index(None, "created_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    body_hash: Mapped[str] = mapped_column(String(64))
+    answer: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = created()

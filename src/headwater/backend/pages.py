@@ -20,7 +20,7 @@ _HERE = Path(__file__).parent
 
 
 class Pages(BaseRoute):
-    """The files of one folder, and nothing else: other paths are left to the routes after it.
+    """Serves the files of one folder. Other paths are left to the routes after it.
 
     Arguments:
         folder: where the files are.
@@ -28,7 +28,9 @@ class Pages(BaseRoute):
     """
 
     def __init__(self, folder: Path, prefix: str = "") -> None:
-        self._static = StaticFiles(directory=folder)
+        # In a checkout the browser client is a link into clients/js; only files of this folder
+        # are asked for.
+        self._static = StaticFiles(directory=folder, follow_symlink=True)
         self._files: Mapping[str, str] = {
             f"{prefix}/{file.relative_to(folder).as_posix()}": str(file.relative_to(folder))
             for file in sorted(folder.rglob("*"))
@@ -44,7 +46,7 @@ class Pages(BaseRoute):
         if scope["method"] not in {"GET", "HEAD"}:
             raise Problem(405, "This is a file: GET and HEAD.", headers={"Allow": "GET, HEAD"})
         response = await self._static.get_response(self._files[scope["path"]], scope)
-        # Asked again each time, and answered with 304: a new version is seen at once.
+        # Browsers ask again each time and get 304, so that they show a new version at once.
         response.headers["cache-control"] = "no-cache"
         await response(scope, receive, send)
 

@@ -10,12 +10,12 @@ __all__ = ["conflict", "forbidden", "invalid", "not_found", "too_many", "unautho
 
 
 def unauthorized(detail: str = "Sign in, or send an API key as a bearer token.") -> Problem:
-    """401: nobody, or nobody any more."""
+    """401: the caller is not signed in, or not any more."""
     return Problem(401, detail, headers={"WWW-Authenticate": 'Bearer realm="headwater"'})
 
 
 def forbidden(detail: str) -> Problem:
-    """403: known, but not allowed to."""
+    """403: the caller is known, but not allowed to do this."""
     return Problem(403, detail)
 
 
@@ -25,12 +25,12 @@ def not_found(kind: str, value: str) -> Problem:
 
 
 def conflict(detail: str) -> Problem:
-    """409: right in itself, but not as things are."""
+    """409: the request is valid, but the present state forbids it."""
     return Problem(409, detail)
 
 
 def invalid(field: str, detail: str, **shown: Any) -> Problem:
-    """422: a field of the body that cannot be, in the form of a failed validation.
+    """422: an invalid field of the body, in the form of a failed validation.
 
     Arguments:
         field: where in the body, such as ``"activities.3.user_id"``.
@@ -43,5 +43,5 @@ def invalid(field: str, detail: str, **shown: Any) -> Problem:
 
 
 def too_many(detail: str, seconds: str) -> Problem:
-    """429: again in so many seconds."""
+    """429: retry after so many seconds."""
     return Problem(429, detail, headers={"Retry-After": seconds})

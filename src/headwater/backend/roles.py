@@ -1,13 +1,13 @@
 """The one registry of roles: each is a set of permission strings.
 
-A global role counts everywhere, a team role only in its team. ``teams.view_all`` makes its holder
-see every team and team satellite as a member would; without it, a team one does not belong to
-does not exist (404).
+A global role is valid everywhere, a team role only in its team. With ``teams.view_all`` a user
+sees every team and team satellite like a member. Without it, the teams of others
+do not exist for that user (404).
 
 Three permissions are in team roles too and then reach as far as the team: who holds
 ``notifications.create`` in a team may notify that team (and always themselves), who holds
-``satellites.manage`` there may register its satellites, and who holds ``team.members.edit`` there
-may change who belongs to it.
+``satellites.manage`` there may register and remove its satellites and renew their keys, and who
+holds ``team.members.edit`` there may change who belongs to it.
 """
 
 from __future__ import annotations
@@ -47,9 +47,11 @@ GLOBAL_ROLES: Mapping[str, frozenset[str]] = {
         "satellites.manage",
         "team.members.edit",
         "teams.create",
+        "teams.delete",
         "teams.list",
         "teams.view_all",
         "users.create",
+        "users.delete",
         "users.edit",
         "users.list",
     },
@@ -60,15 +62,15 @@ TEAM_ROLES: Mapping[str, frozenset[str]] = {
     "team_admin": frozenset({"notifications.create", "satellites.manage", "team.members.edit"}),
 }
 
-# What a satellite's own key allows: to report about itself.
+# A satellite's key allows to report about that satellite.
 SATELLITE_PERMISSIONS = frozenset({"satellite.report"})
 
 
 def permissions_of(role: str) -> frozenset[str]:
-    """What a global role allows; nothing for one that this version does not know."""
+    """The permissions of a global role; none for a role that this version does not know."""
     return GLOBAL_ROLES.get(role, frozenset())
 
 
 def team_permissions_of(role: str) -> frozenset[str]:
-    """What a team role allows in its team; nothing for one that this version does not know."""
+    """The permissions of a team role in its team; none for an unknown role."""
     return TEAM_ROLES.get(role, frozenset())

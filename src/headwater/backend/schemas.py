@@ -1,13 +1,14 @@
-"""What the bodies of all domains have in common."""
+"""Base models and field types for the bodies of all domains."""
 
 from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from fastapi import Path, Query
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, StringConstraints
 
 __all__ = [
     "After",
@@ -17,9 +18,12 @@ __all__ = [
     "Identifier",
     "Limit",
     "Line",
+    "Moment",
     "Name",
+    "PathId",
     "Result",
     "Text",
+    "in_utc",
     "normal_email",
 ]
 
@@ -29,7 +33,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Body(BaseModel):
-    """A request's body: what is not known is refused, so that a misspelt field is noticed."""
+    """A request's body. Unknown fields are refused, so that a misspelt field is noticed."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -41,7 +45,7 @@ class Result(BaseModel):
 
 
 def normal_email(text: str) -> str:
-    """One spelling of an address: people type it as they like."""
+    """The normal spelling of an e-mail address."""
     return text.strip().casefold()
 
 
@@ -58,6 +62,13 @@ def _is_one_line(text: str) -> str:
     return text
 
 
+def _has_no_nul(text: str) -> str:
+    # PostgreSQL stores none, and a backend is the same on either database.
+    if "\x00" in text:
+        raise ValueError("a NUL character (U+0000) cannot be stored; leave it out")
+    return text
+
+
 def _is_storable(value: dict[str, Any]) -> dict[str, Any]:
     try:
         size = len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
@@ -70,24 +81,38 @@ def _is_storable(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def in_utc(moment: datetime) -> datetime:
+    """The same moment in UTC. Raises ValueError where Python has none."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("in UTC it is outside of the years 1 to 9999") from None
+
+
 Email = Annotated[
     str,
     AfterValidator(normal_email),
     StringConstraints(max_length=254),
     AfterValidator(_is_email),
 ]
-Identifier = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Identifier = Annotated[
+    str, StringConstraints(min_length=1, max_length=64), AfterValidator(_is_one_line)
+]
+# In a path: one with a control character is nothing's.
+PathId = Annotated[str, Path(max_length=64), AfterValidator(_is_one_line)]
 Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=100),
     AfterValidator(_is_one_line),
 ]
 Line = Annotated[str, StringConstraints(max_length=200), AfterValidator(_is_one_line)]
-Text = Annotated[str, StringConstraints(max_length=16_384)]
+Text = Annotated[str, StringConstraints(max_length=16_384), AfterValidator(_has_no_nul)]
+Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
 Fields = Annotated[dict[str, Any], AfterValidator(_is_storable)]
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIST, description=f"Rows, 1 to {MAX_LIST}.")]
 After = Annotated[
     str | None,
     Query(max_length=64, description="The `id` of the last row of the page before this one."),
+    AfterValidator(lambda value: value and _is_one_line(value)),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import ipaddress
 import logging
 import multiprocessing
 import os
@@ -26,27 +27,38 @@ from headwater.backend.database import StartupError
 from headwater.backend.logging import set_up_logging
 from headwater.backend.settings import Settings
 from headwater.web.fastapi import LiveRouter
+from headwater.web.uvicorn import Limits, Protocol
 
-__all__ = ["Server", "Supervisor", "address_of", "bind", "build_server", "run_worker"]
+__all__ = [
+    "Server",
+    "Supervisor",
+    "address_of",
+    "bind",
+    "build_server",
+    "is_loopback",
+    "run_worker",
+]
 
 logger = logging.getLogger("headwater.backend")
 
 # Milliseconds after which the kernel drops a peer that acknowledges nothing.
 _USER_TIMEOUT = 30_000
 # Longer than the 60 s for which common proxies keep idle connections: the proxy, not this end,
-# closes them, so none is closed while a request is on its way.
+# closes them. So none is closed while a request is on its way.
 _KEEP_ALIVE = 65
 # Seconds beyond the graceful end after which a worker is killed.
 _GRACE = 5.0
-# A worker that lives shorter than this is started again only after as long.
+# The signals on which the server ends.
+_ENDS = (signal.SIGINT, signal.SIGTERM)
+# A worker that ends sooner than this is started again only after this time.
 _SHORT_LIFE = 2.0
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, which ends its streams first, and with exit code 0 when it was told to end.
+    """Uvicorn that ends its streams first, and exits with 0 after a signal to end.
 
     Attributes:
-        greeting: printed once it serves, when it can be told to end too.
+        greeting: printed once it serves and handles signals.
     """
 
     def __init__(self, live: LiveRouter, config: uvicorn.Config) -> None:
@@ -61,36 +73,46 @@ class Server(uvicorn.Server):
             print(self.greeting, flush=True)  # noqa: T201 - what `serve` says on a terminal
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # While streams are told one after another, a new one is answered 503: it would only be
-        # told at once to go elsewhere.
+        # While the open streams end one after another, a new stream gets a `retry:` and its end:
+        # it would have to end at once too.
         await self._live.drain()
         await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        with super().capture_signals():
+        # Uvicorn raises the signal again at its end, and an orderly end would look like a crash.
+        before = {number: signal.signal(number, self.handle_exit) for number in _ENDS}
+        try:
             yield
-            # Raised again they would make an orderly end look like a crash.
-            self._captured_signals.clear()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _spare_the_collector() -> None:
-    # The cyclic collector looks at every live object again and again while streams are opened,
+    # The cyclic collector traverses all live objects again and again while streams open,
     # which took a third of the time. What is there from the start never becomes garbage, and
     # requests leave few cycles behind.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    # Garbage in cycles is bounded by the last number: all of it is looked for again after a
+    # million objects more.
+    gc.set_threshold(10_000, 10, 10)
 
 
 def build_server(settings: Settings, app: FastAPI) -> Server:
     """The server of one process, for sockets from ``bind``."""
+
+    class Bounded(Protocol):
+        limits = limits_of(settings)
+        counters = app.state.measures.connections
+
     return Server(
         app.state.live,
         uvicorn.Config(
             app,
             loop="uvloop" if _has_uvloop() else "asyncio",
-            http="headwater.web.uvicorn:Protocol",
+            http=Bounded,
             ws="none",
             lifespan="on",
             log_config=None,
@@ -101,6 +123,21 @@ def build_server(settings: Settings, app: FastAPI) -> Server:
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=settings.shutdown_seconds,
         ),
+    )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What connections may take of one process."""
+    return Limits(
+        head_bytes=settings.max_head_bytes,
+        head_lines=settings.max_head_lines,
+        head_seconds=settings.head_seconds,
+        body_seconds=settings.body_seconds,
+        body_rate=settings.body_rate,
+        connections=settings.max_connections,
+        connections_per_address=settings.max_connections_per_address,
+        reserve=settings.reserved_descriptors,
+        unread_bytes=settings.max_unread_bytes,
     )
 
 
@@ -138,6 +175,11 @@ def _explained(host: str, port: int, error: OSError) -> str:
     return f"Port {port} at {host} cannot be had: {error.strerror or error}."
 
 
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine reaches a socket that listens."""
+    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+
+
 def address_of(listener: socket.socket) -> str:
     """Where a socket listens, for a browser."""
     host, port = listener.getsockname()[:2]
@@ -152,7 +194,7 @@ def run_worker(
     greeting: str | None = None,
     supervised: bool = False,
 ) -> None:
-    """Serve in this process until it is told to end."""
+    """Serve in this process until a signal ends it."""
     set_up_logging(settings.log_level, settings.log_format)
     if supervised:
         threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -162,7 +204,7 @@ def run_worker(
 
 
 class Supervisor:
-    """Several workers on one socket: starts them, starts again who died, ends them together."""
+    """Several workers on one socket: starts them, restarts those that died, ends them together."""
 
     def __init__(self, settings: Settings, listener: socket.socket) -> None:
         self._settings = settings
@@ -172,7 +214,7 @@ class Supervisor:
         self._failed = False
 
     def run(self, greeting: str) -> int:
-        """Until SIGTERM or SIGINT. Returns the exit code: 1 when the workers cannot start."""
+        """Run until SIGTERM or SIGINT. Returns the exit code: 1 when the workers cannot start."""
         reader, writer = socket.socketpair()
         writer.setblocking(False)
         signal.set_wakeup_fd(writer.fileno())
@@ -229,7 +271,7 @@ class Supervisor:
 
 
 def _end_with_parent() -> None:
-    """End this worker when its supervisor is gone, however it went."""
+    """End this worker when its supervisor has ended in any way."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

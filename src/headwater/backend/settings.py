@@ -1,7 +1,8 @@
-"""Everything that can be set, each also as an environment variable ``HEADWATER_<NAME>``."""
+"""The settings, each also as an environment variable ``HEADWATER_<NAME>``."""
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +13,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 __all__ = ["Settings", "default_database", "default_folder"]
 
-Origins = Annotated[tuple[str, ...], NoDecode]
+_HOST = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
+Listed = Annotated[tuple[str, ...], NoDecode]
 
 
 def default_folder() -> Path:
@@ -53,10 +55,15 @@ class Settings(BaseSettings):
         description="Mark the session cookie Secure, also on requests that came by plain http. "
         "It always is on those that came by https.",
     )
-    allowed_origins: Origins = Field(
+    allowed_origins: Listed = Field(
         default=(),
         description="Further origins, such as https://app.example.com, whose pages may call with "
         "a user's cookie.",
+    )
+    allowed_hosts: Listed = Field(
+        default=(),
+        description="Host names that requests may name, such as headwater.example.com or "
+        "*.example.com; any by default.",
     )
     proxy_addresses: str = Field(
         default="127.0.0.1",
@@ -64,6 +71,66 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(
         default=1024 * 1024, ge=1024, description="The largest request body, in bytes."
+    )
+
+    streams_per_user: int = Field(
+        default=50, ge=1, description="Streams and waiting polls of one user, to one process."
+    )
+    streams_per_address: int = Field(
+        default=200,
+        ge=1,
+        description="Streams and waiting polls of one client address, or of one /64 of IPv6, to "
+        "one process. HEADWATER_PROXY_ADDRESSES are exempt.",
+    )
+    max_streams: int | None = Field(
+        default=None, ge=1, description="Streams and waiting polls of one process."
+    )
+    writes_per_second: int = Field(
+        default=100,
+        ge=1,
+        description="Requests that change something, of one user, satellite or client address, to "
+        "one process; twice as many at once.",
+    )
+    max_head_bytes: int = Field(
+        default=64 * 1024, ge=1024, description="The largest request head, in bytes; else 431."
+    )
+    max_head_lines: int = Field(
+        default=100, ge=10, description="Header lines of a request at most; else 431."
+    )
+    head_seconds: float = Field(
+        default=10, gt=0, le=600, description="Until a request's head is there; else 408."
+    )
+    body_seconds: float = Field(
+        default=30,
+        gt=0,
+        le=3600,
+        description="Until a request's body is there, and a second more for each "
+        "HEADWATER_BODY_RATE bytes that came; else 408.",
+    )
+    body_rate: int = Field(
+        default=1024, ge=1, description="Bytes a second that a long request body needs."
+    )
+    max_connections: int | None = Field(
+        default=None,
+        ge=1,
+        description="Connections of one process; as many as its file descriptors allow.",
+    )
+    max_connections_per_address: int = Field(
+        default=500,
+        ge=1,
+        description="Connections of one client address, or of one /64 of IPv6, to one process. "
+        "HEADWATER_PROXY_ADDRESSES are exempt.",
+    )
+    reserved_descriptors: int | None = Field(
+        default=None,
+        ge=0,
+        description="File descriptors that connections leave free; an eighth of all, 32 to 1,024.",
+    )
+    max_unread_bytes: int = Field(
+        default=128 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="Bytes of answers that clients have not taken, in one process. Above it the "
+        "slowest client is dropped.",
     )
 
     password_min_length: int = Field(
@@ -80,8 +147,9 @@ class Settings(BaseSettings):
     login_tries_per_email: int = Field(
         default=10,
         ge=1,
-        description="Failed sign-ins that one e-mail address may have at once; "
-        "as many come back per minute.",
+        description="Failed sign-ins that one e-mail address may have at once from places that it "
+        "never signed in from, and from each device and network that it did; as many come back "
+        "per minute.",
     )
     login_tries_per_address: int = Field(
         default=50,
@@ -91,16 +159,16 @@ class Settings(BaseSettings):
     )
 
     heartbeat_seconds: float = Field(
-        default=30.0, gt=0, le=3600, description="Silence on a stream before a heartbeat."
+        default=30.0, gt=0, le=3600, description="Seconds of silence before a heartbeat."
     )
     recheck_seconds: float = Field(
-        default=30.0, gt=0, le=30, description="Between two looks at the rights of open streams."
+        default=30.0, gt=0, le=30, description="Seconds between two checks of a stream's rights."
     )
     io_uring: bool = Field(
         default=True, description="Write to many streams in one system call, where Linux allows it."
     )
     shutdown_seconds: int = Field(
-        default=10, ge=1, le=600, description="Until open requests are cut off at a shut-down."
+        default=10, ge=1, le=600, description="Seconds until a shut-down cuts off open requests."
     )
 
     keep_logs_days: float = Field(default=30, gt=0, description="Days that log entries are kept.")
@@ -112,18 +180,18 @@ class Settings(BaseSettings):
         default=30, gt=0, description="Days that an idle client's row is kept."
     )
     cleanup_seconds: float = Field(
-        default=300, gt=0, description="Between two removals of what is too old."
+        default=300, gt=0, description="Seconds between two removals of old rows and events."
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="The least level that is logged."
+        default="info", description="The lowest level that is logged."
     )
     log_format: Literal["auto", "json", "text"] = Field(
         default="auto", description="auto is text on a terminal and json elsewhere."
     )
     access_log: bool = Field(default=False, description="Log a line for each request.")
 
-    @field_validator("allowed_origins", mode="before")
+    @field_validator("allowed_origins", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -142,9 +210,20 @@ class Settings(BaseSettings):
                 )
         return tuple(origin.lower() for origin in value)
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not _HOST.fullmatch(host):
+                raise ValueError(
+                    f"{host!r} is not a host: headwater.example.com is one, and *.example.com is "
+                    "all below it, without a scheme, a port and a path"
+                )
+        return tuple(host.lower() for host in value)
+
     @property
     def event_log_url(self) -> str:
-        """Where events are; the database unless something else was said."""
+        """Where events are; the database by default."""
         return self.event_log or self.database
 
     @property

@@ -1,4 +1,4 @@
-"""What is looked at before the server starts, so that a mistake is a sentence and no traceback."""
+"""Checks before the server starts, so that a mistake gives a sentence and no traceback."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_event_log(settings: Settings, database: Address) -> None:
             )
         return
     if not isinstance(log, SqlLog):
-        return  # whether its server is there just now is for /readyz to tell
+        return  # /readyz reports whether its server can be reached
     address = Address.parse(url)
     if address != database:
         check_reachable(address)

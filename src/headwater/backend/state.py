@@ -1,7 +1,8 @@
-"""What the application carries while it runs, by name and type."""
+"""The resources and services of a running application."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -12,12 +13,14 @@ from headwater.backend.auth.passwords import Passwords
 from headwater.backend.auth.repository import Credentials
 from headwater.backend.auth.service import SignIns
 from headwater.backend.database import Database
+from headwater.backend.idempotency.service import Repeats
 from headwater.backend.logs.service import Logs
 from headwater.backend.models import AccessChange, ClientActivity, LogEntry, Notification
 from headwater.backend.notifications.service import Notifications
 from headwater.backend.satellites.service import Satellites
 from headwater.backend.settings import Settings
 from headwater.backend.teams.service import Teams
+from headwater.backend.throttle import Writes
 from headwater.backend.users.service import Users
 from headwater.eventlog import EventLog
 from headwater.sql import Table
@@ -46,12 +49,16 @@ class Backend:
     passwords: Passwords
     credentials: Credentials
     sign_ins: SignIns
+    writes: Writes
     users: Users
     teams: Teams
     notifications: Notifications
     logs: Logs
     satellites: Satellites
     activities: Activities
+    repeats: Repeats
+    # E-mail address and password of those that everybody may know: the demo has some.
+    accounts: Sequence[tuple[str, str]] = ()
 
 
 def backend_of(request: Request) -> Backend:
@@ -61,8 +68,8 @@ def backend_of(request: Request) -> Backend:
     return backend
 
 
-# FastAPI calls a dependency that is no coroutine function in a thread, which costs more than what
-# most requests do: so this one is, and so are those that give a route its service.
+# FastAPI calls a dependency that is no coroutine function in a thread. That costs more than
+# most requests do. So this one and those for services are coroutine functions.
 async def _backend(request: Request) -> Backend:
     return backend_of(request)
 

@@ -1,4 +1,4 @@
-"""Moments: aware and in UTC everywhere in Python, text that sorts in SQLite."""
+"""Date-times: aware and in UTC in Python, text that sorts in SQLite."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def utc_now() -> datetime:
 
 
 def moment_check(column: str) -> str:
-    """A CHECK that lets nothing into a column which could not be read back.
+    """A CHECK that refuses values which cannot be read back.
 
     For SQLite, which takes more for a date than Python does: February 31st, 24 o'clock, numbers.
     """
@@ -87,7 +87,7 @@ class Moment(TypeDecorator[datetime]):
         return _aware(value)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        # One call for a value instead of three: it is done for every row that is told.
+        # One call for a value instead of three, because this runs for every row that is sent.
         return _aware if dialect.name == "sqlite" else super().result_processor(dialect, coltype)
 
 

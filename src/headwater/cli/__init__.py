@@ -51,7 +51,7 @@ def application() -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line. What goes wrong on purpose is one sentence and exit code 1."""
+    """Run the command line. An expected error is one sentence and exit code 1."""
     try:
         application()()
     except HeadwaterError as error:

@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from headwater.cli.progress import Bar, progress
+
 __all__ = ["bench"]
 
 _REQUEST = b"GET /api/bench/stream?limit=1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -24,12 +26,12 @@ _WARM_UP = 5
 def bench(
     streams: Annotated[int, typer.Option(min=1, max=15_000, help="Open streams.")] = 1000,
     events: Annotated[int, typer.Option(min=1, max=10_000, help="Events, one at a time.")] = 100,
-    seconds: Annotated[float, typer.Option(min=1, max=300, help="At most so long.")] = 20.0,
+    seconds: Annotated[float, typer.Option(min=1, max=300, help="Ends after this time.")] = 20.0,
 ) -> None:
     """Open many streams on one feed of this machine and measure what one event costs.
 
-    Server and clients are two processes on the loopback interface. The figures tell about this
-    machine at this moment: compare them with others of the same run only.
+    Server and clients are two processes on the loopback interface. The figures are for this
+    machine at this time: compare them with others of the same run only.
     """
     _raise_file_limit(streams + 100)
     context = multiprocessing.get_context("spawn")
@@ -41,7 +43,8 @@ def bench(
             typer.echo("the server did not start", err=True)
             raise typer.Exit(1)
         port = ours.recv()
-        found = asyncio.run(_measure(ours, port, streams, events, seconds))
+        with progress("opening streams", streams) as bar:
+            found = asyncio.run(_measure(ours, port, streams, events, seconds, bar))
     finally:
         server.terminate()
         server.join(10)
@@ -145,7 +148,7 @@ class _Tally:
 
 
 async def _measure(
-    pipe: Connection, port: int, streams: int, events: int, seconds: float
+    pipe: Connection, port: int, streams: int, events: int, seconds: float, bar: Bar
 ) -> dict[str, str]:
     loop = asyncio.get_running_loop()
     tally = _Tally()
@@ -160,6 +163,7 @@ async def _measure(
             )
         )
         transports += [transport for transport, _ in made]
+        bar.at(tally.live, total=streams)
     opened = await tally.until(streams, 0, deadline)
     opening = time.perf_counter() - began
     if not opened:
@@ -177,6 +181,7 @@ async def _measure(
             break
         if number >= _WARM_UP:
             spans.append(time.perf_counter() - began)
+        bar.at(number + 1, total=_WARM_UP + events, says="events to all streams")
     pipe.send(-1)
     used = await asyncio.to_thread(pipe.recv) - used
     for transport in transports:

@@ -1,10 +1,9 @@
-"""``headwater demo``: live data a minute after cloning, and nothing left of it afterwards."""
+"""``headwater demo``: live data a minute after cloning. It leaves no files behind."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +22,7 @@ __all__ = ["demo"]
 _WORDS = """
 Headwater demo: {url}
 
-  Sign in    demo@example.com / demo      sees all five feeds
+  Sign in    demo@example.com / demo      follows all feeds
              admin@example.com / admin    and manages users, teams and satellites
 
   Or curl    curl -c jar -d '{{"email":"demo@example.com","password":"demo"}}' \\
@@ -38,54 +37,63 @@ def demo(
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
 ) -> None:
     """Try everything: a throw-away backend with users, teams, satellites and live activity."""
-    with tempfile.TemporaryDirectory(prefix="headwater-demo-") as folder:
+    from headwater.backend.demo.restart import demo_folder
+
+    with demo_folder() as (folder, again):
         settings = settings_with(
             host="127.0.0.1",
             port=port,
             workers=1,
-            database=f"sqlite:///{Path(folder) / 'demo.db'}",
+            database=f"sqlite:///{folder / 'demo.db'}",
             event_log="",
             password_min_length=1,
             shutdown_seconds=2,
             log_level="warning",
         )
-        _run(settings)
+        _run(settings, folder, again=again)
 
 
-def _run(settings: Settings) -> None:
+def _run(settings: Settings, folder: Path, *, again: bool) -> None:
     from headwater.backend.app import create_app
     from headwater.backend.database import Address
+    from headwater.backend.demo.cast import ADMIN, DEMO
     from headwater.backend.demo.present import Present
+    from headwater.backend.demo.restart import restart_router
     from headwater.backend.logging import set_up_logging
     from headwater.backend.schema import migrate
     from headwater.backend.server import address_of, bind, build_server
 
-    # Before anything is made: a port that is taken is the one thing that goes wrong here.
+    # Before anything is created: a port in use is the usual failure.
     listener = bind(settings.host, settings.port)
     set_up_logging(settings.log_level, "text")
     migrate(Address.parse(settings.database))
-    cast, walks = asyncio.run(_prepare(settings))
+    cast, walks = asyncio.run(_prepare(settings, again=again))
 
     async def go_on(backend: Backend) -> None:
+        backend.accounts = (DEMO, ADMIN)
         await Present(backend, cast, walks).run()
 
-    server = build_server(settings, create_app(settings, companion=go_on))
-    server.greeting = _WORDS.format(url=address_of(listener))
+    app = create_app(settings, companion=go_on)
+    app.include_router(restart_router(folder, listener), prefix="/api")
+    server = build_server(settings, app)
+    if not again:
+        server.greeting = _WORDS.format(url=address_of(listener))
     server.run(sockets=[listener])
 
 
-async def _prepare(settings: Settings) -> tuple[Cast, dict[str, Walk]]:
+async def _prepare(settings: Settings, *, again: bool) -> tuple[Cast, dict[str, Walk]]:
     from headwater.backend.app import open_backend
-    from headwater.backend.demo.cast import assemble
+    from headwater.backend.demo.cast import assemble, find
     from headwater.backend.demo.history import tell_history
     from headwater.backend.demo.walk import Walk
 
     draw = random.Random()
     async with open_backend(settings) as backend:
-        cast = await assemble(backend)
+        cast = await (find if again else assemble)(backend)
         walks = {
             satellite_id: Walk(draw, hour)
             for satellite_id, hour in zip(cast.works_for, (14, 20, 5), strict=True)
         }
-        await tell_history(backend, cast, walks)
+        if not again:
+            await tell_history(backend, cast, walks)
     return cast, walks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from headwater.cli.options import DatabaseOption, address_of, settings_with
+from headwater.cli.progress import progress
 
 __all__ = ["migrate"]
 
@@ -13,5 +14,6 @@ def migrate(database: DatabaseOption = None) -> None:
     from headwater.backend.schema import migrate as run
 
     address = address_of(settings)
-    changed = run(address)
+    with progress("bringing the schema up to date"):
+        changed = run(address)
     print(f"{address.shown}: the schema {'is now' if changed else 'was'} up to date.")

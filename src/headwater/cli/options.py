@@ -1,4 +1,4 @@
-"""What the backend's commands have in common: options that are settings, and starting checks."""
+"""For the backend's commands: options that are settings, and the address of the database."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DatabaseOption = Annotated[
 
 
 class SettingsError(HeadwaterError):
-    """A setting that cannot be. ``str()`` is one sentence."""
+    """An invalid setting. ``str()`` is one sentence."""
 
 
 def settings_with(**options: Any) -> Settings:
@@ -61,6 +61,6 @@ def address_of(settings: Settings) -> Address:
     from headwater.backend.settings import default_database, default_folder
 
     if settings.database == default_database():
-        # The user's own data, so nobody else's to read.
+        # The user's own data: other users must not read it.
         default_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
     return Address.parse(settings.database)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headwater.cli.progress import Bar, progress
 from headwater.errors import (
     DeclarationError,
     MissingExtraError,
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["relay"]
 
-# Seconds between two tries to look at a table of a database that is away.
+# Seconds between two tries to read a table of a database that is away.
 _RETRY = 1.0
+_SHOWN_EVERY = 0.5
 
 
 class Order(StrEnum):
@@ -87,7 +89,7 @@ def relay(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="What tells this relay from others of the database.  [default: the topic]",
+            help="The relay's name, unique in the database.  [default: the topic]",
             show_default=False,
         ),
     ] = None,
@@ -102,7 +104,7 @@ def relay(
         Start,
         typer.Option(
             metavar="beginning|now",
-            help="The first time: with all rows that are there, or with those to come.",
+            help="Where a new relay begins: with all rows that exist, or with new rows only.",
         ),
     ] = Start.BEGINNING,
     on_reset: Annotated[
@@ -119,7 +121,7 @@ def relay(
             metavar="SECONDS",
             min=0.1,
             max=3600,
-            help="Another process takes over from one that says nothing for so long.",
+            help="Another process takes over from one that is silent for this time.",
         ),
     ] = 5.0,
     batch: Annotated[
@@ -129,7 +131,7 @@ def relay(
     """Move a tracked table's rows into a topic of an event log, each exactly once.
 
     An event is a row's columns as JSON; of a keyed table a row that was removed is
-    {"_removed": {its key}}. It goes on until it is told to end, and the next start goes on where
+    {"_removed": {its key}}. It runs until SIGTERM or Ctrl-C, and the next start continues where
     it was. Any number of processes may run the same relay: one works, the others wait.
     """
     try:
@@ -138,9 +140,6 @@ def relay(
         raise MissingExtraError("sql", error.name or "sqlalchemy") from error
     from headwater.eventlog import open_log
 
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(message)s", force=True
-    )
     logging.getLogger("headwater").setLevel(logging.INFO)
 
     async def run() -> None:
@@ -163,7 +162,7 @@ def relay(
                 batch=batch,
             )
             print(f"Relays table {table} into topic {topic} (Ctrl-C ends it)", flush=True)
-            await _run(moving, ending)
+            await _run(moving, ending, bar)
             print(f"{moving.relayed} relayed", flush=True)
         finally:
             if log is not None:
@@ -171,7 +170,15 @@ def relay(
             await engine.dispose()
 
     try:
-        asyncio.run(run())
+        with progress("relaying") as bar:
+            # Its handler must write above the bar, so it is made within.
+            logging.basicConfig(
+                stream=sys.stderr,
+                level=logging.WARNING,
+                format="%(asctime)s %(message)s",
+                force=True,
+            )
+            asyncio.run(run())
     except RelayStoppedError as error:
         raise DeclarationError(
             f"Relay {error.relay} stopped: {error.detail}. Start it once with --on-reset repeat, "
@@ -194,16 +201,22 @@ class _Ending:
         self.asked.set()
 
 
-async def _run(moving: Relay, ending: _Ending) -> None:
+async def _run(moving: Relay, ending: _Ending, bar: Bar) -> None:
     async def stop() -> None:
         await ending.asked.wait()
         moving.stop()
 
-    stopping = asyncio.create_task(stop())
+    async def show() -> None:
+        while True:
+            bar.at(moving.relayed, says=f"{moving.relayed} events")
+            await asyncio.sleep(_SHOWN_EVERY)
+
+    beside = [asyncio.create_task(stop()), asyncio.create_task(show())]
     try:
         await moving.run()
     finally:
-        stopping.cancel()
+        for task in beside:
+            task.cancel()
 
 
 async def _table(engine: AsyncEngine, name: str, order: Any, ending: _Ending) -> Any:
@@ -251,5 +264,5 @@ def _engine(url: str) -> AsyncEngine:
     if not Path(path).exists():
         raise DeclarationError(f"there is no database file {path!r}")
     address = URL.create("sqlite+aiosqlite", database=path)
-    # FULL: what is about to be appended must not be forgotten in a power cut.
+    # FULL: a power cut must not lose the append that the relay has prepared.
     return configure_sqlite(create_async_engine(address), synchronous="FULL")

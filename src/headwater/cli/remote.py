@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headwater.errors import HeadwaterError, ResponseError
+from headwater.errors import HeadwaterError, MissingExtraError, ResponseError
 
-__all__ = ["TokenOption", "UrlArgument", "full_address", "say", "with_hint"]
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = [
+    "TokenOption",
+    "UrlArgument",
+    "full_address",
+    "json_object",
+    "refusal",
+    "rest_client",
+    "say",
+    "with_hint",
+]
 
 _UNAUTHORIZED = 401
+# A server that answers no sooner is in trouble.
+_TIMEOUT = 30.0
 
 UrlArgument = Annotated[
     str,
@@ -29,12 +44,50 @@ TokenOption = Annotated[
 
 
 def full_address(url: str) -> str:
-    """``url`` with http:// in front when it names no scheme, as people type it."""
-    return url if "://" in url else f"http://{url}"
+    """``url`` with http:// in front when it names no scheme, as people type it.
+
+    Raises UsageError for what is no address, and MissingExtraError.
+    """
+    from headwater.client.address import checked_url
+
+    return checked_url(url if "://" in url else f"http://{url}")
+
+
+def rest_client(token: str | None) -> httpx.Client:
+    """A client for the REST half of feeds. Raises UsageError for a token that cannot be sent."""
+    try:
+        import httpx
+    except ImportError as error:
+        raise MissingExtraError("client", "httpx") from error
+    from headwater.client.headers import bearer
+
+    headers = {"Accept": "application/json"}
+    if token is not None:
+        headers["Authorization"] = bearer(token)
+    return httpx.Client(headers=headers, timeout=_TIMEOUT)
+
+
+def json_object(answer: httpx.Response) -> dict[str, Any]:
+    """The members of an answer's body; none where it is no JSON object."""
+    try:
+        value = answer.json()
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def refusal(answer: httpx.Response) -> ResponseError:
+    """What an answer says that is no success, with each field that it names."""
+    from headwater.client.session import problem_detail
+
+    detail = problem_detail(answer.content) or answer.reason_phrase
+    if "location" in answer.headers:
+        detail = f"the address moved to {answer.headers['location']}"
+    return ResponseError(answer.status_code, "; ".join([detail, *_field_errors(answer, detail)]))
 
 
 def say(sentence: str) -> None:
-    """Tell the person at the terminal; the data alone goes to standard output."""
+    """A sentence for the person at the terminal; the data alone goes to standard output."""
     typer.echo(f"headwater: {sentence}", err=True)
 
 
@@ -43,3 +96,10 @@ def with_hint(error: HeadwaterError, token: str | None) -> str:
     if isinstance(error, ResponseError) and error.status == _UNAUTHORIZED and not token:
         return f"{error} Give an API key with --token or HEADWATER_TOKEN."
     return str(error)
+
+
+def _field_errors(answer: httpx.Response, said: str) -> Iterator[str]:
+    """What a 422 says of each field, without what the problem's own sentence ``said`` already."""
+    for error in json_object(answer).get("errors") or ():
+        if isinstance(error, dict) and str(error.get("detail")) not in said:
+            yield f"{error.get('field')}: {error.get('detail')}"

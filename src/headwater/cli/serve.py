@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -57,7 +58,7 @@ def serve(
         host=host, port=port, workers=workers, database=database, event_log=event_log
     )
     from headwater.backend.schema import check_schema, migrate
-    from headwater.backend.server import Supervisor, bind, run_worker
+    from headwater.backend.server import Supervisor, bind, is_loopback, run_worker
     from headwater.backend.server import address_of as shown
     from headwater.backend.startup import check_event_log, has_users
 
@@ -67,6 +68,8 @@ def serve(
         migrate(address)
         print(f"Made a new database: {address.shown}")
     listener = bind(settings.host, settings.port)
+    if not is_loopback(listener):
+        print(_open_to_others(settings), file=sys.stderr)
     if not has_users(address):
         print(f"There is no user yet. Add one: {_first_user(settings, address)}")
     greeting = f"Headwater is at {shown(listener)} (Ctrl-C ends it)"
@@ -76,6 +79,22 @@ def serve(
     code = Supervisor(settings, listener).run(greeting)
     if code:
         raise typer.Exit(code)
+
+
+def _open_to_others(settings: Settings) -> str:
+    wanted = [
+        f"HEADWATER_{name}"
+        for name, is_set in (
+            ("SECURE_COOKIES=true", settings.secure_cookies),
+            ("ALLOWED_HOSTS", settings.allowed_hosts),
+        )
+        if not is_set
+    ]
+    sentence = (
+        f"Warning: other machines reach this server at {settings.host}, in plain HTTP: anyone on "
+        "the way can read passwords and keys. Put a proxy with TLS in front"
+    )
+    return f"{sentence}, and set {' and '.join(wanted)}." if wanted else f"{sentence}."
 
 
 def _first_user(settings: Settings, address: Address) -> str:

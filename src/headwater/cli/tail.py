@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headwater.cli.lines import json_line, text_line
-from headwater.cli.remote import TokenOption, UrlArgument, full_address, say, with_hint
+from headwater.cli.filters import Filter, parse_filter, parse_since
+from headwater.cli.lines import in_colour, json_line, text_line
+from headwater.cli.remote import (
+    TokenOption,
+    UrlArgument,
+    full_address,
+    rest_client,
+    say,
+    with_hint,
+)
 from headwater.errors import HeadwaterError
 
 if TYPE_CHECKING:
-    from headwater.client import FeedValue
-    from headwater.client.sync import Feed
+    from headwater.client import FeedValue, Wait
 
 __all__ = ["tail"]
 
@@ -32,6 +43,32 @@ def tail(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print each item as one line of JSON.")
     ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Begin with items that are not older: 90s, 10m, 2h, 1d, or 2026-01-31T12:00.",
+            show_default=False,
+        ),
+    ] = None,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            metavar="TEST",
+            help="Show only items like level=error, level!=debug, message~disk (holds the text) or "
+            "cpu_percent>90. May be repeated; then all must hold.",
+            show_default=False,
+        ),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep the position in this file, and go on there when it is there.",
+            show_default=False,
+        ),
+    ] = None,
     last_event_id: Annotated[
         str | None,
         typer.Option(metavar="POSITION", help="Go on after this position, without older items."),
@@ -50,64 +87,169 @@ def tail(
 ) -> None:
     """Follow a feed and print its items, one a line, oldest first.
 
-    URL is the feed or its stream; filters go into its query, as in ".../api/logs?level=error".
-    After a disconnect it goes on where it was. Ctrl-C ends it and tells the position.
-    """
-    from headwater.client.sync import follow
+    URL is the feed or its stream; the feed's own parameters go into its query, as in
+    ".../api/logs?level=error". After a disconnect it goes on where it was, and says so on standard
+    error. On a terminal lines have the colour of their level, unless NO_COLOR is set.
 
+    Exits with 0 when Ctrl-C, SIGTERM, --count, the reader of a pipe or the server ends it, with 1
+    when it cannot go on (no right, no such feed, --give-up-after, a file that cannot be written),
+    and with 2 when an argument is wrong.
+    """
+    tests = [parse_filter(text) for text in filters or ()]
+    moment = None if since is None else parse_since(since, datetime.now(UTC))
+    if since is not None and (limit is not None or last_event_id is not None):
+        raise typer.BadParameter("give --since, or --limit and --last-event-id, not both")
+    shown = _Shown(as_json, tests, count)
     try:
-        feed = follow(
-            _with_limit(full_address(url), limit),
-            token=token,
-            last_event_id=last_event_id,
-            give_up_after=give_up_after,
-            on_wait=lambda wait: say(f"{wait.cause}; connecting again in {wait.seconds:.1f} s"),
-        )
-        with feed:
-            _print(feed, as_json, count)
+        with rest_client(token) as client:
+            address = _with_limit(full_address(url), limit)
+            first: Sequence[Mapping[str, Any]] = ()
+            if moment is not None and not (state is not None and state.exists()):
+                from headwater.cli.history import items_since
+                from headwater.client import rest_url
+
+                first, last_event_id = items_since(client, rest_url(address), moment)
+        # Not the client without asyncio: a signal that comes just before a thread begins to wait
+        # for bytes would be noticed with the next bytes.
+        asyncio.run(_follow(address, token, last_event_id, state, give_up_after, first, shown))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        pass
     except HeadwaterError as error:
         say(with_hint(error, token))
         raise typer.Exit(1) from None
-
-
-def _print(feed: Feed, as_json: bool, count: int | None) -> None:
-    printed = 0
-    position = ""
-    try:
-        for value in feed:
-            for line in _lines(value, as_json):
-                print(line, flush=True)
-                printed += 1
-                if printed == count:
-                    return
-            # Only now: what was not printed must come again.
-            position = feed.last_event_id
-    except KeyboardInterrupt:
-        # The usual end of following, and so no failure.
-        if position:
-            say(f"to go on from here: --last-event-id '{position}'")
     except BrokenPipeError:
         # `| head` has what it wanted. The interpreter's own last flush must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _lines(value: FeedValue, as_json: bool) -> Iterator[str]:
-    from headwater.client import Item, Removed, Snapshot
+async def _follow(
+    address: str,
+    token: str | None,
+    last_event_id: str | None,
+    state: Path | None,
+    give_up_after: int | None,
+    first: Sequence[Mapping[str, Any]],
+    shown: _Shown,
+) -> None:
+    from headwater.client import follow
 
-    line = json_line if as_json else text_line
-    if isinstance(value, Snapshot):
-        yield from map(line, value.items)
-    elif isinstance(value, Item):
-        yield line(value.data)
-    elif isinstance(value, Removed):
-        yield json_line({"_removed": value.key}) if as_json else f"removed {text_line(value.key)}"
-    else:
-        say(_RESETS.get(value.reason, f"the server started anew: {value.reason}"))
+    reports = _Reports()
+    feed = follow(
+        address,
+        token=token,
+        last_event_id=last_event_id,
+        position_file=state,
+        give_up_after=give_up_after,
+        on_wait=reports.waits,
+        on_open=reports.opened,
+    )
+    _end_on_sigterm()
+    try:
+        async with feed:
+            shown.items(first)
+            while not shown.enough:
+                shown.value(await anext(feed))
+    except (_Stopped, StopAsyncIteration):
+        # In the middle of a snapshot its position, which is that of its end, is not kept.
+        pass
+    except asyncio.CancelledError:
+        # The usual end of following, and so no failure. A signal ends it between two values.
+        if state is None and shown.position:
+            say(f"to go on from here: --last-event-id '{shown.position}'")
+        elif state is not None and feed.last_event_id:
+            say(f"to go on from here: --state {state}")
+        raise
+
+
+def _end_on_sigterm() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    if sys.platform != "win32":
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+
+class _Stopped(Exception):  # noqa: N818 - no error
+    """So many items were printed as were asked for, and not all that had come."""
+
+
+class _Shown:
+    """Prints items, as many as are asked for.
+
+    Attributes:
+        position: of the last value that was printed as a whole.
+    """
+
+    def __init__(self, as_json: bool, tests: Sequence[Filter], count: int | None) -> None:
+        self.position = ""
+        self._as_json = as_json
+        self._tests = tests
+        self._left = count
+        self._line = _line(as_json)
+
+    @property
+    def enough(self) -> bool:
+        return self._left == 0
+
+    def items(self, items: Sequence[Mapping[str, Any]]) -> None:
+        for item in items:
+            if self.enough:
+                raise _Stopped
+            if all(test.matches(item) for test in self._tests):
+                self._print(self._line(item))
+
+    def value(self, value: FeedValue[Any]) -> None:
+        from headwater.client import Item, Removed, Snapshot
+
+        if isinstance(value, Snapshot):
+            self.items(value.items)
+        elif isinstance(value, Item):
+            self.items([value.data])
+        elif isinstance(value, Removed):
+            self._print(
+                json_line({"_removed": value.key})
+                if self._as_json
+                else f"removed {text_line(value.key)}"
+            )
+        else:
+            say(_RESETS.get(value.reason, f"the server started anew: {value.reason}"))
+            return
+        # Only now: what was not printed must come again.
+        self.position = value.position
+
+    def _print(self, line: str) -> None:
+        print(line, flush=True)
+        if self._left is not None:
+            self._left -= 1
+
+
+class _Reports:
+    """Says on standard error when the connection is lost and when it is back."""
+
+    def __init__(self) -> None:
+        self._lost_at: float | None = None
+
+    def waits(self, wait: Wait) -> None:
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
+        say(f"{wait.cause}; connecting again in {wait.seconds:.1f} s")
+
+    def opened(self, _: object) -> None:
+        if self._lost_at is not None:
+            say(f"connected again after {time.monotonic() - self._lost_at:.1f} s")
+            self._lost_at = None
+
+
+def _line(as_json: bool) -> Callable[[Mapping[str, Any]], str]:
+    if as_json:
+        return json_line
+    # https://no-color.org: any value but the empty one.
+    plain = (
+        not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    )
+    return text_line if plain else lambda item: in_colour(item, text_line(item))
 
 
 def _with_limit(url: str, limit: int | None) -> str:
-    if limit is None:
-        return url
-    parts = urlsplit(url)
-    query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] != "limit"]
-    return urlunsplit(parts._replace(query=urlencode([*query, ("limit", limit)])))
+    from headwater.client.address import with_query
+
+    return url if limit is None else with_query(url, limit=str(limit))

@@ -3,15 +3,21 @@
 ``stream`` and ``follow`` are for asyncio; ``headwater.client.sync`` has the same without it.
 """
 
-from headwater.client.aio import AsyncFeed, AsyncStream, follow, stream
-from headwater.client.feed import FeedValue, Item, Removed, Reset, Snapshot, stream_url
-from headwater.client.session import StreamOptions
+from headwater.client.address import rest_url, stream_url
+from headwater.client.aio import AsyncFeed, AsyncStream
+from headwater.client.aio_live import AsyncLiveList, AsyncLiveMap, live_list, live_map
+from headwater.client.following import follow, stream
+from headwater.client.options import FollowOptions, StreamOptions
+from headwater.client.values import FeedValue, Item, Removed, Reset, Snapshot
 from headwater.protocol import Message, Wait
 
 __all__ = [
     "AsyncFeed",
+    "AsyncLiveList",
+    "AsyncLiveMap",
     "AsyncStream",
     "FeedValue",
+    "FollowOptions",
     "Item",
     "Message",
     "Removed",
@@ -20,6 +26,9 @@ __all__ = [
     "StreamOptions",
     "Wait",
     "follow",
+    "live_list",
+    "live_map",
+    "rest_url",
     "stream",
     "stream_url",
 ]

@@ -1,105 +1,91 @@
-"""A feed's messages as typed values, without I/O."""
+"""A feed's messages and pages as typed values, without I/O."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
+from headwater.client.items import Convert
+from headwater.client.values import FeedValue, Item, Removed, Reset, Snapshot
 from headwater.errors import ResponseError
 from headwater.protocol import Message
 
-__all__ = ["FeedValue", "Item", "Removed", "Reset", "Snapshot", "read_feed", "stream_url"]
+__all__ = ["RightLostError", "read_feed", "read_page", "read_snapshot", "with_items"]
 
 _OK = 200
 _REMOVED = "_removed"
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The newest items, oldest first, as the REST half of the feed gives them.
-
-    Attributes:
-        collection: the name of the items in the REST body, such as ``logs``.
-        items: the JSON objects.
-        start: ``before=start`` is the page that comes just before.
-        position: where the snapshot ends.
-        has_more: whether there are older items.
-    """
-
-    collection: str
-    items: Sequence[Mapping[str, Any]]
-    start: str | None
-    position: str
-    has_more: bool
+class RightLostError(ResponseError):
+    """The server ended the stream since the right to it was lost."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A new item; in a keyed feed, it replaces the one with the same key.
-
-    Attributes:
-        event: the feed's event name, such as ``log``.
-        data: the JSON object.
-        position: ``last_event_id=position`` goes on after this item.
-    """
-
-    event: str
-    data: Mapping[str, Any]
-    position: str
-
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """An item left a keyed feed.
-
-    Attributes:
-        event: the feed's event name, without ``_removed``.
-        key: the item's key by name.
-        position: as in ``Item``.
-    """
-
-    event: str
-    key: Mapping[str, Any]
-    position: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reset:
-    """The position could not be resumed: forget what was shown. A snapshot follows.
-
-    Attributes:
-        reason: ``expired`` (there may be items in between that are no longer kept) or ``unknown``.
-    """
-
-    reason: str
-
-
-FeedValue = Snapshot | Item | Removed | Reset
-
-
-def read_feed(message: Message) -> FeedValue | None:
+def read_feed(message: Message) -> FeedValue[Mapping[str, Any]] | None:
     """The value of one message of a feed; None for an error that a reconnect may mend.
 
-    Raises ResponseError when the server ended the stream for good (``event: error`` with 401 or
-    403), and when a message is not what a feed sends.
+    Raises RightLostError when the server ended the stream for good (``event: error`` with 401 or
+    403), and ResponseError when a message is not what a feed sends.
     """
     body = _object(message)
     if message.event == "snapshot":
-        return _snapshot(body)
+        return read_snapshot(body)
     if message.event == "reset":
         return Reset(str(body.get("reason", "unknown")))
     if message.event == "error":
         status = body.get("status")
         if status in (401, 403):
             detail = body.get("detail") or "the right to read this feed has ended"
-            raise ResponseError(status, str(detail))
+            raise RightLostError(status, str(detail))
         return None
     if message.event.endswith(_REMOVED):
         return Removed(message.event.removesuffix(_REMOVED), body, message.last_event_id)
     return Item(message.event, body, message.last_event_id)
+
+
+def read_snapshot(body: Mapping[str, Any]) -> Snapshot[Mapping[str, Any]]:
+    """The page as a snapshot. Raises ResponseError."""
+    collection, items = _items(body, "a snapshot")
+    start = body.get("start")
+    return Snapshot(
+        collection=collection,
+        items=items,
+        start=start if isinstance(start, str) else None,
+        position=body["position"],
+        has_more=bool(body.get("has_more", False)),
+    )
+
+
+def read_page(
+    body: Mapping[str, Any], event: str, before: str
+) -> Iterator[FeedValue[Mapping[str, Any]]]:
+    """What a page after the position ``before`` says is new: removals first, then items.
+
+    A page has one position, that of its end. So its last value moves a client there, and the
+    others leave the client at ``before``. Raises ResponseError.
+    """
+    collection, items = _items(body, "a page")
+    removed = body.get("removed") or []
+    if not isinstance(removed, list) or not all(isinstance(key, dict) for key in removed):
+        raise ResponseError(_OK, "a page's removed must be a list of JSON objects")
+    name = event or collection
+    values: list[Removed | Item[Mapping[str, Any]]] = [
+        Removed(name, key, before) for key in removed
+    ]
+    values += [Item(name, item, before) for item in items]
+    if values:
+        values[-1] = dataclasses.replace(values[-1], position=body["position"])
+    yield from values
+
+
+def with_items(value: FeedValue[Any], convert: Convert) -> FeedValue[Any]:
+    """The value with its items converted. Raises what ``convert`` does."""
+    if isinstance(value, Snapshot):
+        return dataclasses.replace(value, items=[convert(item) for item in value.items])
+    if isinstance(value, Item):
+        return dataclasses.replace(value, data=convert(value.data))
+    return value
 
 
 def _object(message: Message) -> dict[str, Any]:
@@ -112,28 +98,13 @@ def _object(message: Message) -> dict[str, Any]:
     return body
 
 
-def _snapshot(body: dict[str, Any]) -> Snapshot:
-    collections = [name for name, value in body.items() if isinstance(value, list)]
-    position = body.get("position")
-    if len(collections) != 1 or not isinstance(position, str):
-        raise ResponseError(_OK, "a snapshot must hold one list of items and a position")
-    return Snapshot(
-        collection=collections[0],
-        items=body[collections[0]],
-        start=body.get("start"),
-        position=position,
-        has_more=bool(body.get("has_more", False)),
-    )
-
-
-def stream_url(url: str) -> str:
-    """The address of a feed's stream, also from the address of its REST half.
-
-    >>> stream_url("http://localhost:8000/api/logs?level=error")
-    'http://localhost:8000/api/logs/stream?level=error'
-    """
-    parts = urlsplit(url)
-    path = parts.path.rstrip("/")
-    if not path.endswith("/stream"):
-        path += "/stream"
-    return urlunsplit(parts._replace(path=path, fragment=""))
+def _items(body: Mapping[str, Any], what: str) -> tuple[str, Sequence[Mapping[str, Any]]]:
+    lists = [name for name, value in body.items() if isinstance(value, list) and name != "removed"]
+    # A feed may call its items "removed" too.
+    names = lists or [name for name in ("removed",) if isinstance(body.get(name), list)]
+    if len(names) != 1 or not isinstance(body.get("position"), str):
+        raise ResponseError(_OK, f"{what} must hold one list of items and a position")
+    items = body[names[0]]
+    if not all(isinstance(item, dict) for item in items):
+        raise ResponseError(_OK, f"the items of {what} must be JSON objects")
+    return names[0], items

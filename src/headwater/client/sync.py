@@ -2,138 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Generator, Mapping
-from types import TracebackType
-from typing import Self, Unpack
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Unpack, overload
 
-from headwater.client.feed import FeedValue, read_feed, stream_url
-from headwater.client.session import MAX_ERROR_BODY, Session, StreamOptions
-from headwater.client.transport import IDLE_TIMEOUT, cause_of, cookie_jar, httpx, timeouts
-from headwater.errors import UsageError
-from headwater.protocol import Message, Stop, Wait
+from headwater.client.blocking import Feed, Stream
+from headwater.client.feed_session import FALLBACK, FeedSession
+from headwater.client.held import MAX_ITEMS, NEWEST, check_options
+from headwater.client.options import FollowOptions, StreamOptions
+from headwater.client.session import Session
+from headwater.client.sync_live import LiveList, LiveMap
+from headwater.client.transport import IDLE_TIMEOUT, httpx
+from headwater.client.values import T
+from headwater.protocol import Message
 
-__all__ = ["Feed", "Stream", "follow", "stream"]
-
-
-class Stream:
-    """An iterator over the messages of one stream, which reconnects by itself.
-
-    Ends and raises as ``headwater.client.AsyncStream`` does.
-    """
-
-    def __init__(
-        self,
-        session: Session,
-        client: httpx.Client | None,
-        cookies: Mapping[str, str] | None,
-        idle_timeout: float | None,
-    ) -> None:
-        if client is not None and cookies is not None:
-            raise UsageError("cookies: give them to your own client")
-        self._session = session
-        self._client = client or httpx.Client(cookies=cookie_jar(session.url, cookies))
-        self._owned = client is None
-        self._timeout = timeouts(idle_timeout)
-        self._messages = self._run()
-
-    @property
-    def last_event_id(self) -> str:
-        """The position of what was handed over last; empty when there was none."""
-        return self._session.last_event_id
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection. Nothing more arrives."""
-        self._messages.close()
-        if self._owned:
-            self._client.close()
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Message:
-        return next(self._messages)
-
-    def _run(self) -> Generator[Message, None, None]:
-        session = self._session
-        while True:
-            request = session.request()
-            decision: Wait | Stop
-            try:
-                with self._client.stream(
-                    "GET",
-                    request.url,
-                    headers=request.headers,
-                    timeout=self._timeout,
-                    follow_redirects=True,
-                ) as response:
-                    if session.opened(
-                        response.status_code, response.headers.get("content-type", "")
-                    ):
-                        for chunk in response.iter_bytes():
-                            yield from session.feed(chunk)
-                        decision = session.lost("the server ended the stream")
-                    else:
-                        decision = session.refused(
-                            response.status_code,
-                            response.headers,
-                            _error_body(response),
-                            now=time.time(),
-                        )
-            except (httpx.RequestError, httpx.InvalidURL) as error:
-                decision = session.lost(cause_of(error))
-            if isinstance(decision, Stop):
-                if decision.error is not None:
-                    raise decision.error
-                return
-            time.sleep(decision.seconds)
-
-
-class Feed:
-    """An iterator over the values of one feed: Snapshot, Item, Removed, Reset."""
-
-    def __init__(self, messages: Stream) -> None:
-        self._stream = messages
-
-    @property
-    def last_event_id(self) -> str:
-        """The position of what was handed over last; empty when there was none."""
-        return self._stream.last_event_id
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection. Nothing more arrives."""
-        self._stream.close()
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> FeedValue:
-        while True:
-            value = read_feed(next(self._stream))
-            if value is not None:
-                return value
+__all__ = ["Feed", "LiveList", "LiveMap", "Stream", "follow", "live_list", "live_map", "stream"]
 
 
 def stream(
@@ -145,29 +27,72 @@ def stream(
     **options: Unpack[StreamOptions],
 ) -> Stream:
     """Follow any event stream; see ``headwater.client.stream``."""
-    return Stream(Session(url, **options), client, cookies, idle_timeout)
+    return Stream(Session[Message](url, **options), client, cookies, idle_timeout)
+
+
+@overload
+def follow(
+    url: str,
+    *,
+    item: type[T] | Callable[[Mapping[str, Any]], T],
+    fallback: float | None = FALLBACK,
+    cookies: Mapping[str, str] | None = None,
+    client: httpx.Client | None = None,
+    idle_timeout: float | None = IDLE_TIMEOUT,
+    **options: Unpack[StreamOptions],
+) -> Feed[T]: ...
+
+
+@overload
+def follow(
+    url: str,
+    *,
+    item: None = None,
+    fallback: float | None = FALLBACK,
+    cookies: Mapping[str, str] | None = None,
+    client: httpx.Client | None = None,
+    idle_timeout: float | None = IDLE_TIMEOUT,
+    **options: Unpack[StreamOptions],
+) -> Feed[Mapping[str, Any]]: ...
 
 
 def follow(
     url: str,
     *,
+    item: Any = None,
+    fallback: float | None = FALLBACK,
     cookies: Mapping[str, str] | None = None,
     client: httpx.Client | None = None,
     idle_timeout: float | None = IDLE_TIMEOUT,
     **options: Unpack[StreamOptions],
-) -> Feed:
+) -> Feed[Any]:
     """Follow a feed, given the address of either of its halves; see ``headwater.client.follow``."""
-    return Feed(
-        stream(
-            stream_url(url), cookies=cookies, client=client, idle_timeout=idle_timeout, **options
-        )
-    )
+    session = FeedSession(url, item=item, fallback=fallback, **options)
+    return Feed(session, client, cookies, idle_timeout)
 
 
-def _error_body(response: httpx.Response) -> bytes:
-    body = bytearray()
-    for chunk in response.iter_bytes():
-        body += chunk
-        if len(body) >= MAX_ERROR_BODY:
-            break
-    return bytes(body)
+def live_map(
+    url: str,
+    *,
+    key: str | Sequence[str] = "id",
+    item: Any = None,
+    max_items: int = MAX_ITEMS,
+    client: httpx.Client | None = None,
+    **options: Unpack[FollowOptions],
+) -> LiveMap[Any]:
+    """The items of a keyed feed, while a ``with`` block runs; see ``headwater.client.live_map``."""
+    check_options(options)
+    return LiveMap(follow(url, client=client, **options), key, item, max_items)
+
+
+def live_list(
+    url: str,
+    *,
+    keep: int = NEWEST,
+    item: Any = None,
+    client: httpx.Client | None = None,
+    **options: Unpack[FollowOptions],
+) -> LiveList[Any]:
+    """The newest items of a feed; see ``headwater.client.live_list``."""
+    check_options(options)
+    return LiveList(follow(url, client=client, **options), keep, item)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -24,9 +24,9 @@ from headwater.delivery.sender import ROOM
 from headwater.delivery.small_set import EMPTY, SmallSet, with_one, without
 from headwater.delivery.stream import Stream
 from headwater.delivery.window import Members
-from headwater.errors import ResetReason
+from headwater.errors import ResetReason, UnfitItemError
 from headwater.feeds.feed import Feed, Frame
-from headwater.feeds.source import Change, Filter, Place, Source
+from headwater.feeds.source import Change, Filter, Page, Place, Source
 
 __all__ = ["READ_LIMIT", "Channel", "ChannelStream", "Reading"]
 
@@ -93,11 +93,12 @@ class Channel(Target):
         holds: the number of requests that are about to add a stream; they keep the channel.
         life: how often the channel began anew. Pages that were read in an earlier life are void.
         reason: why it last began anew.
+        held_by: the item that the feed waits at; nothing is delivered to this channel any more.
     """
 
     __slots__ = (
         "_ahead", "_lingering", "_members", "_up_to_date", "_written", "feed",
-        "holds", "life", "reader", "reason", "ring", "source", "streams",
+        "held_by", "holds", "life", "reader", "reason", "ring", "source", "streams",
     )  # fmt: skip
 
     def __init__(self, feed: Feed, source: Source, reader: OriginReader) -> None:
@@ -109,6 +110,7 @@ class Channel(Target):
         self.holds = 0
         self.life = 0
         self.reason: ResetReason = "unknown"
+        self.held_by: UnfitItemError | None = None
         self._up_to_date: Recipients[ChannelStream] = Recipients(reader.batch)
         self._ahead: SmallSet[ChannelStream] = EMPTY
         # The number of the first frame that was not written to the streams that are up to date.
@@ -127,6 +129,12 @@ class Channel(Target):
         return self.source.filter
 
     def deliver(self, change: Change) -> None:
+        if self.feed.on_invalid == "skip":
+            fit = self.feed.shown(change)
+            self.reader.counters.invalid_skipped += fit is not change
+            if fit is None:
+                return
+            change = fit
         members = self._members
         if members is None:
             self.ring.append(self.feed.frame(change, self.reader.epoch))
@@ -201,10 +209,23 @@ class Channel(Target):
         for stream in tuple(self.streams):
             stream.restart(reason)
 
-    def fail(self) -> None:
-        """End all streams where they are: an item cannot be encoded."""
+    def fail(self, error: Exception) -> None:
+        """End all streams where they are: an item cannot be shown.
+
+        What was delivered since is dropped with the channel. A stream that comes back reads the
+        source from where it was, and so meets the item again until it is mended.
+        """
+        held = error if isinstance(error, UnfitItemError) else None
+        self.held_by = held or UnfitItemError("an item", type(error).__name__, self.feed.retry)
+        self.reader.remove(self)
         for stream in tuple(self.streams):
-            stream.fail(500)
+            self.end_held(stream)
+
+    def end_held(self, stream: Stream) -> None:
+        """End a stream at the item that the feed waits at."""
+        if self.held_by is not None:
+            self.reader.counters.invalid_held += 1
+            stream.fail(500, retry=self.held_by.retry)
 
     def close(self) -> None:
         if self._lingering is not None:
@@ -217,7 +238,8 @@ class Channel(Target):
     # Streams and the hub call these.
 
     async def prepare(self) -> None:
-        """Load what a time window holds, once. The channel is delivered changes already."""
+        """Wait until changes are delivered, and load what a time window holds, once."""
+        await self.reader.origin.ready(self.filter)
         while (members := self._members) is not None and not members.loaded:
             await self.reader.calls.join((self, self.life), partial(self._load, members))
 
@@ -245,11 +267,13 @@ class Channel(Target):
 
     async def _read_newest(self, limit: int, before: Place | None) -> Reading:
         life, page = self.life, await self.source.page(limit, before=before)
+        page = self._shown(page, removals=False)
         data = self.feed.snapshot(page)
         return Reading(data, page.end, life, page.epoch, removed_until=page.as_of)
 
     async def _read_after(self, place: Place, holds: Place) -> Reading:
         life, page = self.life, await self.source.page(READ_LIMIT, after=place)
+        page = self._shown_after(page)
         data, retired = self.feed.page_frames(page), self.reader.retired
         places = (each.place for each in reversed(page.changes) if each.place is not None)
         last = next(places, holds)
@@ -267,6 +291,31 @@ class Channel(Target):
             # A page that is not the last one has removals only up to its own end.
             None if page.has_more else page.as_of,
         )
+
+    def _shown(self, page: Page, *, removals: bool) -> Page:
+        page, left_out = self.feed.shown_page(page, removals=removals)
+        self.reader.counters.invalid_skipped += left_out
+        return page
+
+    def _shown_after(self, page: Page) -> Page:
+        """The page as far as it can be shown. Raises UnfitItemError if its first item cannot."""
+        try:
+            return self._shown(page, removals=True)
+        except UnfitItemError:
+            fit: list[Change] = []
+            for change in page.changes:
+                try:
+                    self.feed.shown(change)
+                except UnfitItemError:
+                    break
+                fit.append(change)
+            # A client may resume only from a place; changes without one belong together.
+            while fit and fit[-1].place is None:
+                fit.pop()
+            end = fit[-1].place if fit else None
+            if end is None:
+                raise
+            return replace(page, changes=fit, end=end, has_more=True)
 
     def reaches(self, place: Place, removed_until: datetime | None) -> bool:
         """Whether the ring has everything after a place.

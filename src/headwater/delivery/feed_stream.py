@@ -12,9 +12,10 @@ from headwater.delivery.direct_sender import DirectSender
 from headwater.delivery.open_streams import OpenStreams
 from headwater.delivery.ring import with_places
 from headwater.delivery.sender import ROOM, Sender
-from headwater.errors import PositionError, ResetReason, SourceUnavailableError
+from headwater.errors import PositionError, ResetReason, SourceUnavailableError, UnfitItemError
 from headwater.feeds.feed import MAX_LIMIT, Frame
 from headwater.feeds.source import Place
+from headwater.protocol import HEARTBEAT
 
 __all__ = ["FeedStream", "open_feed"]
 
@@ -112,7 +113,13 @@ class FeedStream(ChannelStream):
     def begin(self, opening: Reading) -> None:
         """Send what the stream begins with, then each new frame."""
         self.commit()
-        self.write(opening.data)
+        # It comes first: it says what the events that follow are called.
+        seen = b"" if self.pulse == HEARTBEAT else self.pulse
+        self.write(seen + opening.data)
+        if self.channel.held_by is not None:
+            # Since the opening was read an item came that cannot be shown.
+            self.channel.end_held(self)
+            return
         self._place = opening.end
         self.holds = opening.holds
         if opening.life != self.channel.life:
@@ -222,6 +229,9 @@ class FeedStream(ChannelStream):
                     logger.debug("a stream waits: %s", error)
                     await asyncio.sleep(delay)
                     delay = min(delay * 2, _LONGEST_DELAY)
+        except UnfitItemError as error:
+            self._streams.counters.invalid_held += 1
+            self.fail(500, retry=error.retry)
         except Exception:
             # Otherwise the stream would stay open and silent.
             self.fail(500)

@@ -4,18 +4,35 @@ A comment after some seconds of silence keeps proxies from closing an idle conne
 dead peers (WHATWG HTML, 9.2.7: "authors can include a comment line (one starting with a ':'
 character) every 15 seconds or so"). A busy stream only notes when it last wrote. When its heartbeat
 falls due, that time decides whether one is sent and when the next is due.
+
+Browsers hide comments from scripts. A client that asks for it gets its heartbeats as events, the
+first one at once, so that it notices a line that is dead.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+import json
 import logging
 from typing import Protocol
 
-__all__ = ["Beating", "Heartbeats", "Token"]
+from headwater.protocol import frame
+
+__all__ = ["Beating", "Heartbeats", "Token", "heartbeat_event"]
 
 logger = logging.getLogger("headwater.delivery")
+
+
+def heartbeat_event(event: str, interval: float | None) -> bytes:
+    """A heartbeat that scripts can see. It has no ``id``, so it moves no position.
+
+    Arguments:
+        event: the name of the feed's events, which an EventSource must know to receive them.
+        interval: seconds of silence before the next one; None where there are none.
+    """
+    data = json.dumps({"event": event, "interval": interval}, separators=(",", ":"))
+    return frame("heartbeat", None, data.encode())
 
 
 class Beating(Protocol):

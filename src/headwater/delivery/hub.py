@@ -91,6 +91,11 @@ class Hub:
     async def _subscribe(self, source: Source, subscription: Subscription) -> Callable[[], None]:
         reader = await self._reader_of(source.origin)
         reader.add(subscription)
+        try:
+            await source.origin.ready(source.filter)
+        except BaseException:
+            reader.remove(subscription)
+            raise
         return lambda: reader.remove(subscription)
 
     async def wait(self, source: Source, place: Place, timeout: float, limit: int) -> Page:

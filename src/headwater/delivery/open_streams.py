@@ -47,6 +47,7 @@ class Counters:
     waiting: int = 0
     opened: int = 0
     refused: int = 0
+    limited: int = 0
     frames: int = 0
     writes: int = 0
     resets: int = 0
@@ -55,6 +56,8 @@ class Counters:
     denied: int = 0
     reread: int = 0
     source_failures: int = 0
+    invalid_skipped: int = 0
+    invalid_held: int = 0
 
 
 class OpenStreams:

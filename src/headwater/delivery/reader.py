@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
 from headwater.delivery.batch import WriteBatch
 from headwater.delivery.open_streams import Counters
 from headwater.delivery.ring import RingBound
 from headwater.delivery.routing import FilterIndex
-from headwater.errors import ResetReason
+from headwater.errors import ResetReason, UnfitItemError
 from headwater.feeds.shared_calls import SharedCalls
 from headwater.feeds.source import Change, Filter, Origin, Place
 
@@ -53,8 +53,8 @@ class Target(ABC):
     def flush(self, now: float) -> None:
         """Pass on what was delivered since the last flush, at this time of the loop."""
 
-    def fail(self) -> None:  # noqa: B027 - a callback has no streams to end
-        """``deliver`` raised an error."""
+    def fail(self, error: Exception) -> None:  # noqa: B027 - a callback has no streams to end
+        """``deliver`` raised this error."""
 
     def retire(self, before: Place) -> None:  # noqa: B027 - a callback has no position
         """Positions that do not include ``before`` expire soon."""
@@ -207,30 +207,36 @@ class OriginReader:
 
     def deliver(self, changes: Sequence[Change], head: Place) -> None:
         restarting = self._restarting is not None
-        failed: set[Target] = set()
+        failed: dict[Target, Exception] = {}
         for change in changes:
             for target in self._index.match(change.values):
                 if restarting and target.reads_pages:
                     # It begins anew from a page that has this change.
                     continue
+                now = change.values_now
+                if target in failed or (now is not None and target.filter.matches(now)):
+                    continue
                 try:
                     target.deliver(change)
-                except Exception:
-                    # An item that does not fit its model is not left out in silence: the streams
-                    # of its feed end, and go on once the model or the item is mended.
+                except UnfitItemError as error:
+                    failed[target] = error
+                except Exception as error:
                     logger.exception("an item of %s cannot be shown", self.origin.name)
-                    failed.add(target)
+                    failed[target] = error
                 else:
                     self._due[target] = None
         self.head = head
-        for target in failed:
+        for target, why in failed.items():
             self._due.pop(target, None)
-            target.fail()
+            target.fail(why)
         if not restarting:
             self._due.update(dict.fromkeys(self._awaiting_head))
             self._awaiting_head.clear()
         if self._due:
             self._schedule()
+
+    def wanted(self, names: Collection[str]) -> Mapping[str, frozenset[Hashable]]:
+        return self._index.wanted(names)
 
     def failed(self) -> None:
         self.counters.source_failures += 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+import itertools
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from headwater.delivery.small_set import EMPTY, SmallSet, with_one, without
-from headwater.feeds.source import Filter
+from headwater.feeds.source import Compared, Filter, OneOf
 
 __all__ = ["FilterIndex"]
 
@@ -40,6 +41,8 @@ class FilterIndex(Generic[T]):
 
     def match(self, values: Mapping[str, Any]) -> Iterable[T]:
         """The targets of a row with these values, each once."""
+        if values.__class__ is Compared:
+            return self._match_several(values)
         found: SmallSet[T] = EMPTY
         several: set[T] | None = None
         for names, group in self._groups.items():
@@ -58,6 +61,30 @@ class FilterIndex(Generic[T]):
                 else:
                     found = hit
         return several or found
+
+    def _match_several(self, values: Mapping[str, Any]) -> set[T]:
+        """As ``match``, for values some of which stand for several."""
+        found: set[T] = set()
+        for names, group in self._groups.items():
+            own = [values.get(name) for name in names]
+            choices = [each if isinstance(each, OneOf) else (each,) for each in own]
+            for one in itertools.product(*choices):
+                try:
+                    found.update(group.get(one[0] if len(one) == 1 else one, EMPTY))
+                except TypeError:  # a value without a hash equals no value of a filter
+                    break
+        return found
+
+    def wanted(self, names: Collection[str]) -> dict[str, frozenset[Hashable]]:
+        """By name, the values that these names are compared with."""
+        found: dict[str, set[Hashable]] = {}
+        for columns, group in self._groups.items():
+            for at, name in enumerate(columns):
+                if name in names:
+                    every: Iterable[Any] = group
+                    own = every if len(columns) == 1 else [each[at] for each in every]
+                    found.setdefault(name, set()).update(own)
+        return {name: frozenset(values) for name, values in found.items()}
 
     def __bool__(self) -> bool:
         return bool(self._groups)

@@ -48,12 +48,13 @@ class Stream:
         ended: the response is over, or the peer has gone.
         headers: further headers of the response, with lower-case names; they may be added to until
             it is committed.
+        pulse: what a heartbeat is: a comment, or an event for a client that asked for it.
         lease: the right to go on; its ``release`` is called when the stream ends.
     """
 
     __slots__ = (
         "__weakref__", "_beat", "_closers", "_streams", "committed", "ended", "headers",
-        "heartbeat", "lease", "sender", "written_at",
+        "heartbeat", "lease", "pulse", "sender", "written_at",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +66,7 @@ class Stream:
         self.committed = False
         self.ended = False
         self.headers: Sequence[tuple[bytes, bytes]] = ()
+        self.pulse = HEARTBEAT
         self.lease: Right | None = None
         self._streams = streams
         self._beat: Token | None = None
@@ -101,7 +103,7 @@ class Stream:
     def beat(self) -> None:
         """Send a heartbeat, unless bytes wait to be sent."""
         if not self.sender.pending:
-            self.write(HEARTBEAT)
+            self.write(self.pulse)
 
     def close(self) -> None:
         """End the response after all that was written. Idempotent."""
@@ -117,13 +119,16 @@ class Stream:
             self.write(b"retry: %d\n\n" % retry)
             self.close()
 
-    def fail(self, status: int, detail: str | None = None) -> None:
+    def fail(self, status: int, detail: str | None = None, *, retry: int | None = None) -> None:
         """Send an ``error`` event, which has no id, and end the response.
 
-        A response that has not begun has this status too.
+        A response that has not begun has this status too, unless its client is to come back after
+        ``retry`` milliseconds.
         """
         if not self.ended:
-            self.commit(status)
+            self.commit(status if retry is None else 200)
+            if retry is not None:
+                self.write(b"retry: %d\n\n" % retry)
             data = {"status": status, "detail": detail} if detail else {"status": status}
             self.write(frame("error", None, json.dumps(data, separators=(",", ":")).encode()))
             self.close()

@@ -10,8 +10,10 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
+
+from headwater.feeds.clock import utc_now
 
 __all__ = ["Members"]
 
@@ -36,7 +38,7 @@ class Members:
         self,
         length: timedelta,
         left: Callable[[Mapping[str, Any], datetime, bool], None],
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._length = length
         self._left = left

@@ -5,22 +5,31 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from headwater.errors import DeclarationError, PositionError, ResetReason
+from headwater.errors import (
+    DeclarationError,
+    EncodingError,
+    PositionError,
+    ResetReason,
+    UnfitItemError,
+)
 from headwater.feeds.position import Position, fingerprint
 from headwater.feeds.source import Change, Page, Place
+from headwater.feeds.trouble import LONGEST_RETRY, Troubles
 from headwater.protocol import frame, to_json
 
-__all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "Feed", "Frame", "encode_plain"]
+__all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "Feed", "Frame", "OnInvalid", "encode_plain"]
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
 
+OnInvalid = Literal["hold", "skip"]
+
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
-_OWN_EVENTS = frozenset({"snapshot", "reset", "error", "message", "open"})
+_OWN_EVENTS = frozenset({"snapshot", "reset", "error", "heartbeat", "message", "open"})
 _NOT_FRAMED: tuple[str, Any] = ("", None)
 _OWN_FIELDS = frozenset({"start", "position", "has_more", "removed"})
 
@@ -57,6 +66,9 @@ class Feed:
         encode: an item as JSON, without line breaks.
         limit: items of a page when the client names no limit, 1 to 100.
         retry: milliseconds that clients wait before they reconnect.
+        on_invalid: what becomes of an item that does not fit its model: the feed waits there
+            (``"hold"``), or leaves it out (``"skip"``).
+        troubles: the items that could not be shown.
     """
 
     name: str
@@ -65,6 +77,8 @@ class Feed:
     encode: Callable[[Any], bytes] = encode_plain
     limit: int = DEFAULT_LIMIT
     retry: int = 2000
+    on_invalid: OnInvalid = "hold"
+    troubles: Troubles = field(init=False)
     tag: str = field(init=False)
     # By epoch: the first bytes of an item's block and of a removal's, up to the place.
     _heads: dict[str, tuple[bytes, bytes]] = field(init=False, default_factory=dict, repr=False)
@@ -84,7 +98,12 @@ class Feed:
             raise DeclarationError(
                 f"feed {self.name!r}: limit={self.limit} must be 1 to {MAX_LIMIT}"
             )
+        if self.on_invalid not in ("hold", "skip"):
+            raise DeclarationError(
+                f"feed {self.name!r}: on_invalid={self.on_invalid!r} must be 'hold' or 'skip'"
+            )
         object.__setattr__(self, "tag", fingerprint(self.name))
+        object.__setattr__(self, "troubles", Troubles(self.name))
 
     def position(self, epoch: str, place: Place) -> str:
         """The token of a place."""
@@ -97,8 +116,40 @@ class Feed:
             raise PositionError(token, "unknown", "it is a position of another feed")
         return position
 
+    def shown(self, change: Change) -> Change | None:
+        """The change as this feed shows it. Raises UnfitItemError where the feed waits.
+
+        With ``on_invalid="skip"`` an item that does not fit is left out: None, or a removal of its
+        key, as a client may have an earlier version.
+        """
+        if change.removed:
+            return change
+        try:
+            self.data(change)
+        except UnfitItemError:
+            if self.on_invalid == "hold":
+                raise
+            if change.key is None:
+                return None
+            return Change(change.place, change.values, removed=True, key=change.key)
+        return change
+
+    def shown_page(self, page: Page, *, removals: bool) -> tuple[Page, int]:
+        """A page as this feed shows it, and how many items were left out.
+
+        Raises UnfitItemError. ``removals``: the page may have removals.
+        """
+        if self.on_invalid == "hold":
+            for change in page.changes:
+                self.shown(change)
+            return page, 0
+        every = [(change, self.shown(change)) for change in page.changes]
+        kept = [one for was, one in every if one is not None and (removals or one is was)]
+        left_out = sum(one is not was for was, one in every)
+        return (page if not left_out else replace(page, changes=kept)), left_out
+
     def data(self, change: Change) -> bytes:
-        """A change's JSON, made once for all streams of this feed."""
+        """A change's JSON, made once for all streams of this feed. Raises UnfitItemError."""
         data = change.encoded.get(self)
         if data is None:
             data = change.encoded[self] = self._encoded(change)
@@ -164,11 +215,23 @@ class Feed:
 
     @property
     def opening(self) -> bytes:
-        """What every stream begins with."""
+        """The first bytes of every stream."""
         return b"retry: %d\n\n" % self.retry
 
     def _encoded(self, change: Change) -> bytes:
-        return encode_plain(change.key or {}) if change.removed else self.encode(change.item)
+        if change.removed:
+            return encode_plain(change.key or {})
+        try:
+            data = self.encode(change.item)
+        except Exception as error:
+            # An error that is not ours may say what the values are.
+            problem = str(error) if isinstance(error, EncodingError) else type(error).__name__
+            age = self.troubles.met(change.name, problem, skipped=self.on_invalid == "skip")
+            retry = min(max(self.retry, age), LONGEST_RETRY)
+            raise UnfitItemError(change.name, problem, retry) from None
+        if self.troubles:
+            self.troubles.over(change.name)
+        return data
 
     def _event(self, change: Change, epoch: str) -> bytes:
         # The JSON is in the event, so it is not kept beside it.

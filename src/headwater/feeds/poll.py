@@ -1,4 +1,4 @@
-"""``Poll``: a source on an async function, such as an aggregate query or somebody else's API.
+"""``Poll``: a source on an async function, such as an aggregate query or another service's API.
 
 The function is called once per interval and distinct parameters, however many streams follow. It is
 never called while there is none, and never twice at once. The feed is the latest state. A position
@@ -17,9 +17,15 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, ParamSpec
 
-from headwater.errors import DeclarationError, EncodingError, PositionError, SourceUnavailableError
+from headwater.errors import (
+    DeclarationError,
+    EncodingError,
+    PositionError,
+    SourceUnavailableError,
+    UsageError,
+)
 from headwater.feeds.shared_calls import SharedCalls
 from headwater.feeds.source import Change, OrderedPlace, Origin, Page, Place, Sink, Source
 from headwater.protocol import to_json
@@ -33,15 +39,13 @@ _KEPT_STATES = 8
 # Sets of parameters whose last state is kept although no stream follows them.
 _KEPT_ORIGINS = 256
 _MAX_BACKOFF = 60.0
-# Positions of a Poll are hashes, valid in every process and for ever.
-_EPOCH = "poll"
 
-Fetch = Callable[..., Awaitable[Any]]
+P = ParamSpec("P")
 
 
 @dataclass(slots=True)
 class PollFailures:
-    """What went wrong with a function since the start.
+    """The failures of a function since the start.
 
     Attributes:
         total: calls that failed or timed out.
@@ -54,7 +58,7 @@ class PollFailures:
     last: str | None = None
 
 
-class Poll:
+class Poll(Generic[P]):
     """A function that returns the latest state.
 
     Arguments:
@@ -69,7 +73,7 @@ class Poll:
 
     def __init__(
         self,
-        fetch: Fetch,
+        fetch: Callable[P, Awaitable[Any]],
         *,
         interval: float = 10.0,
         timeout: float | None = None,
@@ -96,8 +100,16 @@ class Poll:
         )
         self._recent: OrderedDict[Hashable, PollOrigin] = OrderedDict()
 
-    def __call__(self, **parameters: Hashable) -> PollSource:
-        """The source for these parameters; they are passed to the function."""
+    def __call__(self, *positional: P.args, **parameters: P.kwargs) -> PollSource:
+        """The source for these parameters, given by name; they are passed to the function.
+
+        Raises UsageError for a parameter without a name, and for one that is not hashable.
+        """
+        if positional:
+            raise UsageError(f"poll {self.name}: {positional[0]!r} is passed without its name")
+        for key, value in parameters.items():
+            if not isinstance(value, Hashable):
+                raise UsageError(f"poll {self.name}: {key}={value!r} must be hashable")
         name = tuple(sorted(parameters.items()))
         origin = self._origins.get(name)
         if origin is None:
@@ -139,18 +151,20 @@ class PollOrigin(Origin):
     # The function is not called once the last stream has left.
     linger = 0.0
 
-    def __init__(self, poll: Poll, parameters: Mapping[str, Hashable]) -> None:
+    def __init__(self, poll: Poll[Any], parameters: Mapping[str, Any]) -> None:
         self.poll = poll
         self.parameters = dict(parameters)
         shown = ", ".join(f"{name}={value!r}" for name, value in sorted(self.parameters.items()))
         self.name = f"poll {poll.name}({shown})"
+        # Positions are hashes, valid in every process and for ever, but of this state alone.
+        self.bound = "poll" + hashlib.blake2s(self.name.encode(), digest_size=6).hexdigest()
         self._states: list[_State] = []
         self._count = 0
         self._task: asyncio.Task[None] | None = None
         self._sink: Sink | None = None
 
     async def epoch(self) -> str:
-        return _EPOCH
+        return self.bound
 
     async def attach(self, sink: Sink, /) -> PollPlace:
         state = await self.state()
@@ -247,7 +261,7 @@ class PollOrigin(Origin):
                 sink.deliver(self.difference(before, state), state.place)
 
     def difference(self, old: _State, new: _State) -> list[Change]:
-        """What turns one state into another; only the last change has a place to resume from."""
+        """The changes from one state to another. Only the last one has a place to resume from."""
         key = self.poll.key
         assert key is not None
         changes = [
@@ -278,7 +292,7 @@ class PollSource(Source):
         key = origin.poll.key
         changes: list[Change] = []
         if before is not None:
-            return Page([], state.place, state.place, has_more=False, epoch=_EPOCH)
+            return Page([], state.place, state.place, has_more=False, epoch=origin.bound)
         if after is None:
             changes = [
                 Change(
@@ -288,17 +302,17 @@ class PollSource(Source):
             ]
             # There are no older pages: with a limit the client gets the last items alone.
             shown = changes[-limit:]
-            return Page(shown, state.place, state.place, len(shown) < len(changes), _EPOCH)
+            return Page(shown, state.place, state.place, len(shown) < len(changes), origin.bound)
         assert isinstance(after, PollPlace)
         if after.digest != state.place.digest:
             old = origin.known(after.digest)
             if old is None or key is None:
                 raise PositionError(str(after), "expired", "the state has changed since")
             changes = origin.difference(old, state)
-        return Page(changes, after, state.place, has_more=False, epoch=_EPOCH)
+        return Page(changes, after, state.place, has_more=False, epoch=origin.bound)
 
     async def locate(self, epoch: str, place: str) -> PollPlace:
-        if epoch != _EPOCH or len(place) != 24 or not place.isalnum():
+        if epoch != self.origin.bound or len(place) != 24 or not place.isalnum():
             raise PositionError(place, "unknown")
         known = self.origin.known(place)
         if known is not None:

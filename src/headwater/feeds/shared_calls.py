@@ -1,4 +1,4 @@
-"""Calls that several callers share, so that what many want at once is asked once."""
+"""Calls that several callers share, so that many equal requests cost one call."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class SharedCalls:
 
 
 class CoalescedCall(Generic[T]):
-    """One call for all callers that wait, which began after the last of them came.
+    """One call for all callers that wait. It begins after the last of them has arrived.
 
-    So no answer is older than the question. A caller that comes while a call is running waits for
+    So no answer is older than its request. A caller that arrives while a call is running waits for
     the next one, and shares it with all others that wait. Used by one event loop.
 
     Arguments:

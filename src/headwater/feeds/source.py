@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol, Self
@@ -27,7 +27,9 @@ from headwater.errors import ResetReason
 __all__ = [
     "EVERYTHING",
     "Change",
+    "Compared",
     "Filter",
+    "OneOf",
     "OrderedPlace",
     "Origin",
     "Page",
@@ -102,6 +104,9 @@ class Change:
         removed: the item with this key left: it was deleted, or no longer has these ``values``.
         key: the key by name, such as ``{"id": 7}``; None in an append-only origin.
         moment: for a source with a window, the value of the window's column, UTC.
+        named: the names of ``values`` that name an item of an append-only origin in a log.
+        values_now: for a removal, the values that the item has now, if it is still in the origin.
+            A filter that matches them gets no removal.
     """
 
     place: Place | None
@@ -110,9 +115,19 @@ class Change:
     removed: bool = False
     key: Mapping[str, Any] | None = None
     moment: datetime | None = None
+    named: Sequence[str] = ()
+    values_now: Mapping[str, Any] | None = None
     # By feed: its JSON, and its frame with the epoch that the frame names.
     encoded: dict[Hashable, bytes] = field(default_factory=dict, repr=False)
     framed: dict[Hashable, tuple[str, Any]] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The item for a log: by its key, never by its values."""
+        key = self.key or {name: self.item[name] for name in self.named if self.item is not None}
+        if key:
+            return "the item " + ", ".join(f"{name}={value!r:.100}" for name, value in key.items())
+        return "an item" if self.place is None else f"the item at {self.place}"
 
 
 class Sink(Protocol):
@@ -128,6 +143,10 @@ class Sink(Protocol):
 
     def retire(self, before: Place) -> None:
         """Positions that do not include ``before`` expire soon: send open streams a newer one."""
+        ...
+
+    def wanted(self, names: Collection[str]) -> Mapping[str, frozenset[Hashable]]:
+        """By name, the values that the filters of its streams compare these names with."""
         ...
 
     def reset(self, reason: ResetReason, head: Place) -> None:
@@ -172,6 +191,21 @@ class Window:
 Conjunction = tuple[tuple[str, Hashable], ...]
 
 
+class OneOf(frozenset[Hashable]):
+    """Among the values of a change: all values of filters that its own one equals.
+
+    It stands for a value that only the database can compare, such as one with a collation.
+    """
+
+    __slots__ = ()
+
+
+class Compared(dict[str, Any]):
+    """The values of a change, at least one of which is a ``OneOf``."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """A union of conjunctions of equalities: ``any_of=((("user_id", 7), ("level", "error")),)``.
@@ -185,22 +219,20 @@ class Filter:
     def matches(self, values: Mapping[str, Any]) -> bool:
         """Whether ``values`` has all the values of at least one conjunction."""
         return any(
-            all(values.get(name) == wanted for name, wanted in conjunction)
+            all(_equals(values.get(name), wanted) for name, wanted in conjunction)
             for conjunction in self.any_of
         )
 
     @classmethod
     def of(cls, **equalities: Any) -> Filter:
-        """A filter from keywords. None leaves a name out; a list, tuple or set means any of it.
+        """A filter from keywords; a list, tuple or set means any of it.
 
-        >>> Filter.of(user_id=7, level=["error", "warning"], source=None).any_of
+        >>> Filter.of(user_id=7, level=["error", "warning"]).any_of
         ((('level', 'error'), ('user_id', 7)), (('level', 'warning'), ('user_id', 7)))
         """
         choices: list[list[tuple[str, Hashable]]] = []
         for name in sorted(equalities):
             wanted = equalities[name]
-            if wanted is None:
-                continue
             if isinstance(wanted, (list, tuple, set, frozenset)):
                 unique = dict.fromkeys(sorted(wanted, key=repr))
                 choices.append([(name, value) for value in unique])
@@ -222,6 +254,10 @@ class Filter:
 
 
 EVERYTHING = Filter()
+
+
+def _equals(value: Any, wanted: Hashable) -> bool:
+    return wanted in value if isinstance(value, OneOf) else bool(value == wanted)
 
 
 class Origin(ABC):
@@ -251,6 +287,13 @@ class Origin(ABC):
     @abstractmethod
     async def epoch(self) -> str:
         """The storage's present epoch, from memory while attached."""
+
+    async def ready(self, wanted: Filter) -> None:  # noqa: B027 - few origins ask their storage
+        """Wait until the changes that are delivered next say whether this filter takes them.
+
+        The hub calls it once a stream with the filter is there, before the stream reads a page.
+        Raises FilterValueError for a value that the storage refuses.
+        """
 
 
 class Source(ABC):

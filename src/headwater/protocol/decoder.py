@@ -7,16 +7,21 @@ with one bound added: an event larger than ``max_event_bytes`` is an error, not 
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
+from typing import Any
 
-from headwater.errors import EventTooLargeError, UsageError
+from headwater.errors import EventTooLargeError, PeerError, UsageError
 from headwater.protocol.events import MAX_RETRY
 
 __all__ = ["MAX_EVENT_BYTES", "Decoder", "Message", "decode_last_event_id"]
 
 # A snapshot of 100 items of 64 KB fits; a peer that never ends its line is noticed soon.
 MAX_EVENT_BYTES = 8 * 1024 * 1024
+
+# A comment is kept for people to read, so its start is enough.
+_MAX_COMMENT = 200
 
 _BOM = b"\xef\xbb\xbf"
 _END_OF_LINE = re.compile(rb"\r\n|\r|\n")
@@ -38,6 +43,15 @@ class Message:
     data: str
     last_event_id: str
 
+    def json(self) -> Any:
+        """The data, read as JSON. Raises PeerError when it is not JSON."""
+        try:
+            return json.loads(self.data)
+        except (ValueError, RecursionError) as error:
+            raise PeerError(
+                f"the data of a {self.event[:80]!r} event is not JSON: {error}"
+            ) from None
+
 
 class Decoder:
     """An event stream's decoder for one connection.
@@ -57,7 +71,7 @@ class Decoder:
         self.last_event_id = last_event_id
         self.retry: int | None = None
         self._max = max_event_bytes
-        self._head: bytes | None = b""  # the stream's first bytes, until they tell a BOM
+        self._head: bytes | None = b""  # the stream's first bytes, until a BOM is found or not
         self._after_cr = False
         # Growing byte arrays: appending costs what is appended, however small the chunks are, and
         # a million empty `data` lines cost a million bytes.
@@ -65,7 +79,13 @@ class Decoder:
         self._data = bytearray()
         self._event = ""
         self._id = last_event_id
+        self._comment = b""
         self._failure: EventTooLargeError | None = None
+
+    @property
+    def comment(self) -> str:
+        """The start of the last comment, in which a server may say why it ends the stream."""
+        return _text(self._comment).strip()
 
     def feed(self, chunk: bytes) -> list[Message]:
         """Take the next bytes and return the messages that they complete.
@@ -124,8 +144,11 @@ class Decoder:
         if not line:
             self._dispatch(messages)
             return
-        # "If the line starts with a U+003A COLON character: ignore the line." Else the field is
-        # what stands before the first colon, or the whole line with an empty value.
+        # "If the line starts with a U+003A COLON character: ignore the line."
+        if line.startswith(b":"):
+            self._comment = line[1:_MAX_COMMENT]
+            return
+        # The field is what stands before the first colon, or the whole line with an empty value.
         field, _, value = line.partition(b":")
         # "If value starts with a U+0020 SPACE character, remove it from value": one, not all.
         value = value.removeprefix(b" ")
@@ -165,7 +188,7 @@ def decode_last_event_id(raw: bytes) -> str | None:
     """The position in a ``Last-Event-ID`` header's raw value; None when it is empty.
 
     "UTF-8 encode the last event ID string": the header is UTF-8, although HTTP frameworks show
-    header values as latin-1. What is not UTF-8 becomes U+FFFD, which no position holds, so that it
-    is told apart as an unknown one rather than mistaken for none.
+    header values as latin-1. What is not UTF-8 becomes U+FFFD, which no position holds: it is then
+    an unknown position rather than none.
     """
     return raw.decode("utf-8", "replace") or None

@@ -1,6 +1,6 @@
 """Values to bytes, as https://html.spec.whatwg.org/multipage/server-sent-events.html reads them.
 
-The default serializer knows pydantic models without importing pydantic, so the core needs nothing.
+The default serializer takes pydantic models without importing pydantic: the core needs nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The values that an event stream carries. They are checked when they are made.
 
-What cannot be framed is refused, never repaired: a line feed that slips into an ``id`` would let
-whoever chose it write further lines, and so further events, into other people's streams.
+A value that cannot be framed is refused, never repaired. With a line feed in an ``id``
+an attacker could write further lines, and so further events, into the streams of others.
 """
 
 from __future__ import annotations

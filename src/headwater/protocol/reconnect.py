@@ -27,13 +27,13 @@ from headwater.errors import HeadwaterError, ResponseError, SourceUnavailableErr
 
 __all__ = ["Reconnect", "Stop", "Wait"]
 
-# What a feed's stream says in its first block. Browsers assume 3 to 5 s.
+# The `retry` of a feed's stream. Browsers assume 3 to 5 s.
 DEFAULT_RETRY = 2.0
-# The first range of the random part. Small beside `retry`: a stream that was well comes back soon.
+# The first range of the random part. It is small, so that a healthy stream comes back soon.
 DEFAULT_SPREAD = 0.5
-# A server that was away for an hour is found again within half a minute.
+# So a client finds a server that was away for an hour within half a minute.
 DEFAULT_CAP = 30.0
-# A `Retry-After` of more is honoured as a day: timers overflow, and people mend servers.
+# A longer `Retry-After` counts as a day: timers overflow, and servers are repaired.
 MAX_RETRY_AFTER = 86_400.0
 
 _OK = 200
@@ -130,12 +130,23 @@ class Reconnect:
             return self._again(least, str(error), error)
         return Stop(error)
 
-    def lost(self, url: str, cause: str) -> Wait | Stop:
-        """What to do after a connection that broke, ended, or could not be made."""
-        return self._again(self.retry, cause, SourceUnavailableError(url, cause))
+    def lost(
+        self, url: str, cause: str, *, retry_after: str | None = None, now: float = 0.0
+    ) -> Wait | Stop:
+        """What to do after a connection that broke, ended, or could not be made.
+
+        A server that is only stopping answers 200 with a ``Retry-After`` and ends the body, since
+        browsers never come back from another status. So the header counts for a stream too, unless
+        events came: then it was for a wait that is over.
+        """
+        least = self.retry
+        if retry_after is not None and not self._progress:
+            # Such a stream has its own `retry` too, which spreads the clients: the longer counts.
+            least = max(least, _seconds(retry_after, now) or 0.0)
+        return self._again(least, cause, SourceUnavailableError(url, cause))
 
     def received(self) -> None:
-        """An event came: the server is well, so the back-off starts anew."""
+        """An event arrived: the server works, so the back-off starts anew."""
         self.failures = 0
         self._progress = True
 

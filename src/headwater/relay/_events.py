@@ -57,7 +57,7 @@ def check(table: Table, log: EventLog, start: str, on_reset: str, lease: float, 
 
 Item = Callable[[Mapping[str, Any]], Any]
 
-# Of the events of one append: they are written down before, and wait in memory.
+# For the events of one append, which are stored first and wait in memory.
 MAX_BYTES = 1024 * 1024
 
 
@@ -131,7 +131,7 @@ class Events:
         return text
 
     def _odd(self, item: Any) -> str | None:
-        """Names the column that is not JSON."""
+        """The message that names the column which is not JSON."""
         if isinstance(item, Mapping):
             for name, value in item.items():
                 try:

@@ -1,4 +1,4 @@
-"""Which process holds a relay: taking it, saying that one lives, and writing as the holder."""
+"""The process that holds a relay: takes it, renews its lease, and writes as the holder."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Holder:
         self._fence = 0
         # When the row was last known to be this process's.
         self._confirmed = 0.0
-        # The row of somebody else, and since when it is the same.
+        # The row of another process, and since when it is unchanged.
         self._seen: tuple[int, int] | None = None
         self._since = 0.0
         self._waits = False
 
     async def take(self, state: State) -> State | None:
-        """Become the holder if nobody else is, by the row as it was just read; the row then."""
+        """Become the holder if no other process is. Returns the row then."""
         now = time.monotonic()
         if state.holder not in (None, self._me):
             if not self._waits:
@@ -59,7 +59,7 @@ class Holder:
 
     @asynccontextmanager
     async def alive(self, wake: Callable[[], None]) -> AsyncIterator[asyncio.Task[None]]:
-        """Say now and then that this process lives, whatever it waits for meanwhile.
+        """Renew the lease regularly, while this process works or waits.
 
         The task ends, with LostError, when another process has taken over; ``wake`` is called then.
         """
@@ -74,7 +74,7 @@ class Holder:
             beats.cancel()
             await asyncio.wait([beats])
             if not beats.cancelled():
-                beats.exception()  # who holds was told by it, or by its own writes
+                beats.exception()  # the holder got this error already
 
     async def _beats(self, ended: asyncio.Event, wake: Callable[[], None]) -> None:
         while not ended.is_set():
@@ -87,19 +87,19 @@ class Holder:
             try:
                 await self.beat()
             except SourceUnavailableError:
-                continue  # who relays notices too
+                continue  # the relay itself notices this too
             except BaseException:
                 wake()
                 raise
 
     async def beat(self) -> None:
-        """Say that it lives. Raises LostError."""
+        """Renew the lease once. Raises LostError."""
         now = time.monotonic()
         await self._ledger.beat(self._fence)
         self._confirmed = now
 
     async def confirm(self) -> None:
-        """Ask the database, if the lease may have run out: this process may have been asleep.
+        """Check the lease in the database, if it may have run out while this process was stopped.
 
         Raises LostError.
         """
@@ -107,17 +107,17 @@ class Holder:
             await self.beat()
 
     async def save(self, state: State) -> State:
-        """Write how far it is and what comes next. Raises LostError."""
+        """Write the relay's place and the next append. Raises LostError."""
         now = time.monotonic()
         await self._ledger.save(state)
         self._confirmed, self.stored = now, state
         return state
 
     async def release(self) -> None:
-        """Let the next one take the relay at once, if that can be written soon."""
+        """Release the relay for the next process, if that can be written soon."""
         fence, self._fence = self._fence, 0
         if fence:
-            # Without it the lease runs out. Who is cancelled just now still has that much time.
+            # Without this write the lease runs out. A cancelled task still has this time.
             with suppress(Exception):
                 async with asyncio.timeout(_PATIENCE):
                     await asyncio.shield(self._ledger.release(fence))

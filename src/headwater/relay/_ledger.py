@@ -1,9 +1,9 @@
-"""What a relay keeps in the database of its table: how far it is, what it is about to append, and
-which process holds it.
+"""The state of a relay, in the database of its table: its place, its next append, and
+the process that holds it.
 
 One row for each relay. Each write names the fence that its process was given when it became the
-holder, and does nothing once somebody else was given a higher one. No clock is compared: whoever
-waits takes a relay over when its row has not changed for the length of a lease.
+holder, and does nothing once another process has a higher one. No clocks are compared: a process
+that waits takes a relay over when its row has not changed for the length of a lease.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RELAYS = sa.Table(
     "headwater_relays",
     _METADATA,
     sa.Column("name", sa.Text, primary_key=True),
-    # What its keys begin with: a relay of the same name elsewhere has others.
+    # The prefix of its keys: a relay of the same name elsewhere has another.
     sa.Column("id", sa.Text, nullable=False),
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("topic", sa.Text, nullable=False),
@@ -51,7 +51,7 @@ RELAYS = sa.Table(
 
 _COLUMNS = RELAYS.c
 
-# What is about to be appended must outlive a crash of the server that the append outlives.
+# The prepared append must survive every crash that the append itself survives.
 _SETTING = sa.text("SELECT current_setting('synchronous_commit')")
 _FLUSHED = sa.text("SET LOCAL synchronous_commit TO local")
 
@@ -71,7 +71,7 @@ class LostError(HeadwaterError):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The row of one relay. With a ``key`` an append is about to be made, written down before."""
+    """The row of one relay. With a ``key`` it has an append that the relay has prepared."""
 
     name: str
     id: str
@@ -97,7 +97,7 @@ class State:
 
     @property
     def prefix(self) -> str:
-        """What the keys of this relay's appends begin with."""
+        """The prefix of the keys of this relay's appends."""
         return f"relay:{self.id}:"
 
     def intending(self, place: str, texts: Sequence[str]) -> Self:
@@ -123,7 +123,7 @@ class State:
         return replace(self, key=None, next_place=None, events=None)
 
     def values(self) -> dict[str, Any]:
-        """What the holder writes."""
+        """The values that the holder writes."""
         return {name: getattr(self, name) for name in _WRITTEN}
 
 
@@ -176,15 +176,15 @@ class Ledger:
         return State(**row._mapping)
 
     async def save(self, state: State) -> None:
-        """Write how far it is and what comes next. Raises LostError."""
+        """Write the relay's place and the next append. Raises LostError."""
         await self._write(state.fence, state.values())
 
     async def beat(self, fence: int) -> None:
-        """Say that the holder lives. Raises LostError."""
+        """Renew the lease. Raises LostError."""
         await self._write(fence, {})
 
     async def release(self, fence: int) -> None:
-        """Let the next one take it at once. Raises LostError."""
+        """Release the relay for the next process. Raises LostError."""
         await self._write(fence, {"holder": None})
 
     async def _write(self, fence: int, values: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ _READ = 500
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a look at the topic found.
+    """What a search of the topic found.
 
     Attributes:
         bounds: of the topic.

@@ -7,7 +7,7 @@ Why each change is in the log once:
    moment at most one append may or may not have been made, and the row has all of it.
 2. A write to the row names the holder's fence. Once another process took over, those of the former
    holder fail, so it begins no append that its successor does not know of.
-3. Whoever takes over, or tries again, first looks for the key in the log, from where the row says
+3. A process that takes over or retries first looks for the key in the log, from where the row says
    that the log was; keys are kept with the events. Only what is not there is appended, with the
    same key. An append of the former holder that arrives later, or meanwhile, has this key too, and
    the engine leaves it out for as long as it remembers keys.
@@ -67,7 +67,7 @@ class Relay:
         table: a tracked table. Its ``order`` is that of the events in the log.
         log: on an engine that outlives the process.
         topic: where events are appended. Others may append to it too.
-        name: what tells this relay from others of the database, 1 to 200 characters of
+        name: the relay's name, unique in the database, 1 to 200 characters of
             ``0-9 A-Z a-z . _ : / @ -``. The topic unless given.
         item: a pydantic model, or a function that is given a row as a dict and returns what its
             event is to be: a dict, a model, a dataclass; None leaves the row out.
@@ -160,7 +160,7 @@ class Relay:
         await self._pause(self._delay)
 
     async def _take(self) -> State | None:
-        """Become the holder, when nobody else is. None: it is to stop."""
+        """Become the holder, when no other process is. None: it is to stop."""
         self._wake.clear()
         while not self._stopping:
             state = await self._ledger.load()
@@ -197,7 +197,7 @@ class Relay:
         logger.info("relay %s goes on: %d events so far", self.name, state.relayed)
         watch = self._reader.watch_commits(self._wake.set, lambda: self._head)
         try:
-            await self._reader.head()  # says so if its triggers are gone
+            await self._reader.head()  # raises an error if its triggers are gone
             async with self._holder.alive(self._wake.set) as alive:
                 await self._relay(await self._recover(state), alive)
         finally:
@@ -231,7 +231,7 @@ class Relay:
                 await self._holder.save(state)
             if batch.has_more or not whole:
                 continue
-            # It looks now and then in any case: that the log is the same, and that a place of a
+            # It checks regularly in any case: that the log is the same, and that a place of a
             # quiet table does not grow old.
             if not await self._pause(_HELD_DELAY if batch.held else self._lease / 3):
                 state = await self._look(state)
@@ -239,7 +239,7 @@ class Relay:
             await self._holder.save(state)
 
     async def _recover(self, state: State) -> State:
-        """Make the append that was written down, unless it was made."""
+        """Make the prepared append, unless it was made already."""
         found = await self._log.find(state)
         if found.lost is not None:
             state = await self._other_log(state, found)
@@ -251,7 +251,7 @@ class Relay:
         return await self._append(state)
 
     async def _append(self, state: State) -> State:
-        """Make the append that was just written down."""
+        """Make the append that was just prepared."""
         events = state.pending()
         await self._holder.confirm()
         offset = await self._log.append(events, state.key)
@@ -287,20 +287,20 @@ class Relay:
             state = await self._anew(state)
         else:
             head = await self._reader.head()
-            # What was trimmed is gone; nothing of what is left was relayed.
+            # Trimmed rows are gone, and no row that is left was relayed.
             place = state.place if expired else str(head.place)
             state = replace(state, epoch=head.epoch, place=place, trimmed=head.trimmed)
         return await self._holder.save(state)
 
     async def _anew(self, state: State) -> State:
-        """Before all rows that are there now."""
+        """The place before all rows that exist now."""
         head = await self._reader.head()
         place = str(self._reader.beginning())
         state = replace(state, epoch=head.epoch, place=place, trimmed=head.trimmed)
         return state.without_pending()
 
     async def _pause(self, seconds: float) -> bool:
-        """Wait for that long, or until something may have been committed: then True."""
+        """Wait for this time, or until something may have been committed. Returns True then."""
         if self._stopping:
             return True
         try:
@@ -311,7 +311,7 @@ class Relay:
         return True
 
     def _recovered(self) -> None:
-        """The database and the log are both there."""
+        """Log that the database and the log can be used again."""
         if self._trouble:
             logger.warning("relay %s goes on", self.name)
         self._trouble, self._delay = "", 0.0

@@ -10,12 +10,17 @@ except ImportError as error:
 from headwater.sql.alembic import renew_epochs
 from headwater.sql.declaration import track, track_table
 from headwater.sql.postgresql.connections import postgresql_engine
+from headwater.sql.query.live import LiveQuery, QuerySource
 from headwater.sql.sqlite.connections import configure_sqlite, sqlite_engine
 from headwater.sql.sqlite.place import RowPlace
 from headwater.sql.table import Table, TableSource
 from headwater.sql.tail import TableOrigin
+from headwater.sql.values import NULL
 
 __all__ = [
+    "NULL",
+    "LiveQuery",
+    "QuerySource",
     "RowPlace",
     "Table",
     "TableOrigin",

@@ -18,14 +18,19 @@ Autogenerate proposes to drop what it does not find in the models, so leave it o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import sqlalchemy as sa
 
 from headwater.errors import DeclarationError
+from headwater.sql.declaration import tracking_as
+from headwater.sql.links import add_links, drop_links, renew_links
+from headwater.sql.model import attributes_of
 from headwater.sql.postgresql import schema as postgresql_schema
+from headwater.sql.reflection import reflected
 from headwater.sql.sqlite import schema as sqlite_schema
-from headwater.sql.tracking import CHANGE, Tracking
+from headwater.sql.tracking import CHANGE, SINCE, Tracking
 
 __all__ = ["add_tracking", "drop_tracking", "include_object", "renew_epochs"]
 
@@ -40,6 +45,7 @@ def add_tracking(
     moments: Sequence[str] = (),
     notify: bool = True,
     schema: str | None = None,
+    links: Sequence[str] = (),
 ) -> None:
     """Track a table: add the columns, triggers and indexes, and Headwater's own tables.
 
@@ -56,46 +62,42 @@ def add_tracking(
         moments: date-time columns of a keyed table that have another type in the database, such
             as TEXT. Headwater finds those of a date-time type itself.
         schema: the table's schema, on PostgreSQL, if it is not the connection's own.
+        links: on a keyed table, the columns that live queries join by, have conditions on, use as
+            their key or are filtered by. Those of earlier calls stay. The error of a live query
+            whose tables lack links names them.
 
     Raises DeclarationError.
     """
     connection = _connection(op)
-    found = sa.inspect(connection)
-    if table not in found.get_table_names(schema):
+    if links and not keyed:
+        raise DeclarationError(
+            f"table {table!r}: links= is for keyed tables, because a live query needs to notice "
+            "updates; add keyed=True"
+        )
+    if table not in sa.inspect(connection).get_table_names(schema):
         raise DeclarationError(f"there is no table {table!r} to track")
-    columns = {column["name"]: column["type"] for column in found.get_columns(table, schema)}
-    runs = [tuple(run) for run in indexes]
-    if filters:
-        runs.insert(0, tuple(filters))
-    for name in (*filters, *moments, *(name for run in runs for name in run)):
-        if name not in columns:
+    target = reflected(connection, table, schema)
+    for name in links:
+        if name not in target.columns:
             raise DeclarationError(
-                f"table {table!r} has no column {name!r}; it has {', '.join(columns)}"
+                f"table {table!r} has no column {name!r}; it has {', '.join(target.columns.keys())}"
             )
-    key = tuple(found.get_pk_constraint(table, schema)["constrained_columns"])
-    if not key:
-        raise DeclarationError(f"table {table!r} has no primary key; a tracked table needs one")
-    dated = tuple(name for name, kind in columns.items() if isinstance(kind, sa.DateTime))
-    uniques = [tuple(one["column_names"]) for one in found.get_unique_constraints(table, schema)]
-    for index in found.get_indexes(table, schema):
-        names = tuple(name for name in index["column_names"] if name is not None)
-        if index["unique"] and len(names) == len(index["column_names"]):
-            uniques.append(names)
-    tracking = Tracking(
-        table=table,
-        key=key,
+    tracking = tracking_as(
+        target,
+        attributes_of(target)[1],
         keyed=keyed,
-        filters=tuple(filters),
-        moments=tuple(dict.fromkeys((*dated, *moments))) if keyed else (),
-        uniques=tuple(sorted(set(uniques))) if keyed else (),
-        indexes=tuple(dict.fromkeys(runs)),
+        filters=filters,
+        indexes=indexes,
         notify=notify,
-        schema=schema,
+        moments=moments,
     )
     if connection.dialect.name == "postgresql":
-        postgresql_schema.add(connection, tracking, columns=tuple(columns))
+        postgresql_schema.add(connection, tracking, columns=tuple(target.columns.keys()))
     else:
-        sqlite_schema.add(connection, tracking, has_column=CHANGE in columns)
+        sqlite_schema.add(connection, tracking, has_column=CHANGE in target.columns)
+    if links or SINCE in target.columns:
+        with _step(connection):
+            add_links(connection, tracking, links, has_column=SINCE in target.columns)
 
 
 def drop_tracking(op: Any, table: str, *, schema: str | None = None) -> None:
@@ -104,8 +106,13 @@ def drop_tracking(op: Any, table: str, *, schema: str | None = None) -> None:
     Headwater's own tables stay. Takes Alembic's ``op`` or a connection.
     """
     connection = _connection(op)
+    tracking = Tracking(table, (), schema=schema)
+    found = {column["name"] for column in sa.inspect(connection).get_columns(table, schema)}
+    if SINCE in found:
+        with _step(connection):
+            drop_links(connection, tracking)
     if connection.dialect.name == "postgresql":
-        postgresql_schema.drop(connection, Tracking(table, (), schema=schema))
+        postgresql_schema.drop(connection, tracking)
         return
     indexes = sa.inspect(connection).get_indexes(table)
     sqlite_schema.drop(
@@ -130,6 +137,7 @@ def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None)
     if connection.dialect.name == "sqlite":
         sqlite_schema.renew_epochs(connection, tables)
     elif connection.dialect.name == "postgresql":
+        renew_links(connection, tables)
         postgresql_schema.renew_epochs(connection, tables)
     else:
         raise DeclarationError(f"tables on {connection.dialect.name!r} cannot be tracked")
@@ -141,6 +149,12 @@ def include_object(
     """For Alembic's ``context.configure``: leaves out what ``add_tracking`` added."""
     own = name is not None and (name.startswith("headwater_") or name.endswith(f"_{CHANGE}"))
     return not (own and (kind == "index" or (reflected and compare_to is None)))
+
+
+def _step(connection: sa.Connection) -> AbstractContextManager[None]:
+    if connection.dialect.name == "postgresql":
+        return postgresql_schema.step(connection)
+    return sqlite_schema.step(connection)
 
 
 def _connection(op: Any) -> sa.Connection:

@@ -18,8 +18,6 @@ from weakref import WeakKeyDictionary
 import sqlalchemy as sa
 from sqlalchemy import event
 
-__all__ = ["Commits", "commits_of", "writes"]
-
 _READS = re.compile(r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*|\()*(\w+)", re.DOTALL)
 _DML = re.compile(r"\b(insert|update|delete|replace)\b", re.IGNORECASE)
 
@@ -79,19 +77,11 @@ class Commits:
         self._subscribers[token] = (table, call)
         return lambda: self._subscribers.pop(token, None) and None
 
-    def _executed(
-        self,
-        connection: sa.Connection,
-        _cursor: Any,
-        statement: str,
-        _parameters: Any,
-        _context: Any,
-        _many: bool,
-    ) -> None:
+    def _executed(self, connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
         if self._subscribers and writes(statement):
             self._wrote_at = time.monotonic()
             wrote = connection.info.setdefault(_WROTE, set())
-            for token, (table, _) in self._subscribers.items():
+            for token, (table, _call) in self._subscribers.items():
                 if table is None or table in statement:
                     wrote.add(token)
 

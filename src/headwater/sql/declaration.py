@@ -7,7 +7,7 @@ Triggers and defaults set both. The model does not map them, so the ORM never re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -26,8 +26,6 @@ from headwater.sql.tracking import (
     change_indexes,
     forget,
 )
-
-__all__ = ["track", "track_as", "track_table"]
 
 M = TypeVar("M")
 
@@ -75,40 +73,13 @@ def track_table(
     target, attributes = attributes_of(table)
     if TRACKING in target.info:
         raise DeclarationError(f"table {target.name!r} is tracked already")
-    if not target.primary_key.columns:
-        raise DeclarationError(
-            f"table {target.name!r} has no primary key; a tracked table needs one"
-        )
-    if filters and not keyed:
-        raise DeclarationError(
-            f"table {target.name!r}: filters= is for keyed tables, an append-only one can be "
-            "filtered by any column; use indexes= to make that fast"
-        )
     for own in (CHANGE, ORDER):
         if own in target.columns:
             raise DeclarationError(f"table {target.name!r} has a column {own!r} of its own")
-
-    def names(wanted: Sequence[str]) -> tuple[str, ...]:
-        if isinstance(wanted, str):
-            raise DeclarationError(f"{wanted!r} is one name; a sequence of names is wanted")
-        return tuple(_column(target, attributes, name).name for name in wanted)
-
-    runs = [names(run) for run in indexes]
-    if filters:
-        runs.insert(0, names(filters))
-    tracking = Tracking(
-        table=target.name,
-        key=tuple(column.name for column in target.primary_key.columns),
-        keyed=keyed,
-        filters=names(filters),
-        moments=tuple(c.name for c in target.columns if date_time_type(c)) if keyed else (),
-        uniques=_uniques(target) if keyed else (),
-        indexes=tuple(dict.fromkeys(runs)),
-        notify=notify,
-        schema=target.schema,
+    tracking = tracking_as(
+        target, attributes, keyed=keyed, filters=filters, indexes=indexes, notify=notify
     )
-    target.info[TRACKING] = tracking
-    target.append_column(change_column())
+    track_as(target, tracking)
     for index in change_indexes(tracking):
         parts = (target.columns[_key(target, name)] for name in index.columns)
         # On PostgreSQL they have columns that the model does not know.
@@ -119,19 +90,61 @@ def track_table(
     event.listen(target, "after_drop", _after_drop)
 
 
+def tracking_as(
+    target: sa.Table,
+    attributes: Mapping[str, sa.Column[Any]],
+    *,
+    keyed: bool,
+    filters: Sequence[str],
+    indexes: Iterable[Sequence[str]],
+    notify: bool,
+    moments: Sequence[str] = (),
+) -> Tracking:
+    """How a table with these columns is tracked. Raises DeclarationError.
+
+    ``moments``: date-time columns that have another type in the database.
+    """
+    if not target.primary_key.columns:
+        raise DeclarationError(
+            f"table {target.name!r} has no primary key; a tracked table needs one"
+        )
+    if filters and not keyed:
+        raise DeclarationError(
+            f"table {target.name!r}: filters= is for keyed tables, an append-only one can be "
+            "filtered by any column; use indexes= to make that fast"
+        )
+
+    def names(wanted: Sequence[str]) -> tuple[str, ...]:
+        if isinstance(wanted, str):
+            raise DeclarationError(f"{wanted!r} is one name; a sequence of names is wanted")
+        for name in wanted:
+            if name not in attributes:
+                raise DeclarationError(
+                    f"table {target.name!r} has no column {name!r}; it has {', '.join(attributes)}"
+                )
+        return tuple(attributes[name].name for name in wanted)
+
+    runs = [names(run) for run in indexes]
+    if filters:
+        runs.insert(0, names(filters))
+    dated = [column.name for column in target.columns if date_time_type(column)]
+    return Tracking(
+        table=target.name,
+        key=tuple(column.name for column in target.primary_key.columns),
+        keyed=keyed,
+        filters=names(filters),
+        moments=tuple(dict.fromkeys((*dated, *names(moments)))) if keyed else (),
+        uniques=_uniques(target) if keyed else (),
+        indexes=tuple(dict.fromkeys(runs)),
+        notify=notify,
+        schema=target.schema,
+    )
+
+
 def track_as(table: sa.Table, tracking: Tracking) -> None:
-    """Mark a table as tracked in the way that its database reports."""
+    """Mark a table as tracked, and add the column of its changes."""
     table.info[TRACKING] = tracking
     table.append_column(change_column())
-
-
-def _column(table: sa.Table, attributes: dict[str, sa.Column[Any]], name: str) -> sa.Column[Any]:
-    column = attributes.get(name)
-    if column is None:
-        raise DeclarationError(
-            f"table {table.name!r} has no column {name!r}; it has {', '.join(attributes)}"
-        )
-    return column
 
 
 def _key(table: sa.Table, name: str) -> str:

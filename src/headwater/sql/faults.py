@@ -6,8 +6,6 @@ import sqlite3
 
 import sqlalchemy as sa
 
-__all__ = ["unavailable"]
-
 # SQLite's messages: it reports these as OperationalError, and a mistake in the SQL too.
 _SENTENCES = {
     "no such table": "a table is missing; is the database migrated?",
@@ -57,16 +55,23 @@ def unavailable(error: BaseException) -> str | None:
             text = str(error.orig).lower()
             return next((said for known, said in _SENTENCES.items() if known in text), None)
         return _of_postgresql(error)
+    if isinstance(getattr(error, "sqlstate", None), str):
+        # asyncpg's own, when no connection could be made.
+        return _by_state(str(error.sqlstate))  # type: ignore[attr-defined]
     if isinstance(error, sa.exc.InvalidRequestError) and "reconnect" not in str(error).lower():
         return None
     passes = (OSError, sa.exc.DisconnectionError, sa.exc.InvalidRequestError)
     return str(error) if isinstance(error, passes) else None
 
 
+def _by_state(state: str) -> str | None:
+    return next((said for known, said in _STATES.items() if state.startswith(known)), None)
+
+
 def _of_postgresql(error: sa.exc.DBAPIError) -> str | None:
     state = getattr(error.orig, "sqlstate", None)
     if state is not None:
-        return next((said for known, said in _STATES.items() if state.startswith(known)), None)
+        return _by_state(state)
     # psycopg has no state for a connection that broke, or that could not be made.
     if error.connection_invalidated or isinstance(error, sa.exc.OperationalError):
         # The first line names the address, never the password.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -9,8 +10,6 @@ import sqlalchemy as sa
 
 from headwater.feeds.source import EVERYTHING, Conjunction, Filter
 from headwater.sql.model import TableModel
-
-__all__ = ["CACHED", "Asked", "Condition", "Filters", "Query", "form_of"]
 
 # A statement whose rows are read by position, and one with its parameters.
 Query: TypeAlias = "sa.Select[*tuple[Any, ...]]"
@@ -24,6 +23,12 @@ CACHED = 512
 # changes is cheaper.
 _MOST_CONJUNCTIONS = 16
 
+# Terms of one OR: SQLite takes expressions up to 1,000 deep.
+_MOST_TERMS = 400
+
+# Types whose values are the same to IN and to =.
+_LISTED = (sa.Integer, sa.Uuid, sa.Text, sa.VARCHAR)
+
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
@@ -36,17 +41,18 @@ def form_of(wanted: Filter) -> tuple[Filter, dict[str, Any]]:
     """A filter without its values, equal for all users of a feed, and the values by parameter."""
     if () in wanted.any_of:
         return EVERYTHING, {}
-    values: dict[str, Any] = {}
+    # Equal values share a parameter: a statement takes a limited number of them.
+    known: dict[tuple[str, Hashable], _Slot] = {}
     any_of: list[Conjunction] = []
     for conjunction in wanted.any_of:
         slots = []
         for name, value in conjunction:
-            slot = None if value is None else _Slot(f"wanted_{len(values)}")
-            if slot is not None:
-                values[slot.name] = value
+            slot = None
+            if value is not None:
+                slot = known.setdefault((name, value), _Slot(f"wanted_{len(known)}"))
             slots.append((name, slot))
         any_of.append(tuple(slots))
-    return Filter(tuple(any_of)), values
+    return Filter(tuple(any_of)), {slot.name: value for (_, value), slot in known.items()}
 
 
 class Filters:
@@ -57,13 +63,18 @@ class Filters:
 
     def matches(self, form: Filter) -> Condition:
         """The condition for rows that a filter lets through."""
-        if form == EVERYTHING:
-            return sa.true()
-        return sa.or_(sa.false(), *(sa.and_(*self._equal(each)) for each in form.any_of))
+        return self._any_of(form, self._same)
+
+    def matches_by(self, form: Filter, same: Callable[[str, Any], Condition]) -> Condition:
+        """The same for other values than those of the table's row.
+
+        ``same``: the condition that an attribute has one value.
+        """
+        return self._any_of(form, lambda name, slots: _either([same(name, s) for s in slots]))
 
     def conjunctions(self, form: Filter) -> list[list[Condition]]:
         """The conditions of each subquery that finds such rows."""
-        every = [self._equal(each) for each in form.any_of]
+        every = [[self.is_value(name, slot) for name, slot in each] for each in form.any_of]
         return every if 1 <= len(every) <= _MOST_CONJUNCTIONS else [[self.matches(form)]]
 
     def value(self, name: str, slot: Any) -> Any:
@@ -72,5 +83,51 @@ class Filters:
             return sa.bindparam(slot.name, type_=self._columns[name].type)
         return slot
 
-    def _equal(self, conjunction: Conjunction) -> list[Condition]:
-        return [self._columns[name] == self.value(name, slot) for name, slot in conjunction]
+    def is_value(self, name: str, slot: Any) -> Condition:
+        """The condition that an attribute of a row has one value."""
+        column = self._columns[name]
+        return column.is_(None) if slot is None else column == self.value(name, slot)
+
+    def _same(self, name: str, slots: Sequence[Any]) -> Condition:
+        """The condition that an attribute has one of these values."""
+        column = self._columns[name]
+        values = [self.value(name, slot) for slot in slots if slot is not None]
+        if len(values) < 2 or not isinstance(column.type, _LISTED):
+            # PostgreSQL may take another operator for IN than for = where the types differ.
+            return _either([self.is_value(name, slot) for slot in slots])
+        listed: Condition = column.in_(values)
+        return sa.or_(listed, column.is_(None)) if None in slots else listed
+
+    def _any_of(self, form: Filter, same: Callable[[str, Sequence[Any]], Condition]) -> Condition:
+        if form == EVERYTHING:
+            return sa.true()
+        return _either(
+            [sa.and_(*(same(name, slots) for name, slots in each)) for each in _grouped(form)]
+        )
+
+
+def _either(terms: Sequence[Condition]) -> Condition:
+    if len(terms) <= _MOST_TERMS:
+        return sa.or_(sa.false(), *terms)
+    # SQLite bounds the depth of an expression, and OR nests.
+    runs = [terms[at : at + _MOST_TERMS] for at in range(0, len(terms), _MOST_TERMS)]
+    return sa.case(*((sa.or_(*run), 1) for run in runs), else_=0) == 1
+
+
+def _grouped(form: Filter) -> list[list[tuple[str, Sequence[Any]]]]:
+    """The conjunctions, with those that differ in one name alone together."""
+    found: list[list[tuple[str, Sequence[Any]]]] = []
+    by_names: dict[tuple[str, ...], list[Conjunction]] = {}
+    for each in form.any_of:
+        by_names.setdefault(tuple(name for name, _ in each), []).append(each)
+    for names, every in by_names.items():
+        if len(every) == 1:
+            found.append([(name, [slot]) for name, slot in every[0]])
+            continue
+        most = max(range(len(names)), key=lambda at: len({each[at][1] for each in every}))
+        others: dict[Conjunction, list[Any]] = {}
+        for each in every:
+            others.setdefault(each[:most] + each[most + 1 :], []).append(each[most][1])
+        for rest, slots in others.items():
+            found.append([(names[most], slots), *((name, [slot]) for name, slot in rest)])
+    return found

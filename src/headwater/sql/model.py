@@ -14,8 +14,6 @@ from sqlalchemy.orm.exc import UnmappedClassError
 from headwater.errors import DeclarationError
 from headwater.sql.tracking import CHANGE, ORDER, Tracking
 
-__all__ = ["TRACKING", "TableModel", "as_utc", "attributes_of", "date_time_type", "tracking_of"]
-
 # The key of a table's Tracking in its ``info``.
 TRACKING = "headwater"
 _OWN = frozenset({CHANGE, ORDER})

@@ -4,39 +4,40 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Hashable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import Any, Protocol
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from headwater.errors import DeclarationError, SourceUnavailableError, UsageError
+from headwater.errors import (
+    DeclarationError,
+    FilterValueError,
+    SourceUnavailableError,
+    UsageError,
+)
+from headwater.feeds.clock import utc_now
 from headwater.feeds.source import Change, Filter, Page, Place, Window
 from headwater.sql.faults import unavailable
+from headwater.sql.judging import NO_QUESTIONS, Questions, judged_by_type
 from headwater.sql.model import TableModel, as_utc
-
-__all__ = [
-    "TRIM_STEP",
-    "ChangeBatch",
-    "ClosingWatch",
-    "CommitWatch",
-    "Head",
-    "Row",
-    "TableReader",
-    "Trim",
-    "in_window",
-    "latest_of",
-    "left_at",
-]
+from headwater.sql.trim import STEP, Trim
 
 Row = Sequence[Any]
-
-# Rows that one transaction of a trim removes: few enough that writers wait some milliseconds.
-TRIM_STEP = 500
+# The key and the moment of an item in a window.
+Member = tuple[Mapping[str, Any], datetime]
+P = TypeVar("P", bound=Place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class ClosingWatch(CommitWatch):
     """A watch that frees something else too when it stops.
 
     Arguments:
-        close: called before the watch stops; its result is awaited after.
+        close: called once, before the watch stops.
     """
 
     def __init__(self, watch: CommitWatch, close: Callable[[], Awaitable[None]]) -> None:
@@ -89,26 +90,39 @@ class ClosingWatch(CommitWatch):
         self._close = close
 
     async def stop(self) -> None:
-        closing = self._close()
         try:
-            await self._watch.stop()
+            await self._close()
         finally:
-            await closing
+            await self._watch.stop()
 
 
-class Trim(Protocol):
-    """One run of retention on a table."""
+class TailReader(Protocol):
+    """What a tail needs of a reader.
 
-    async def announce(self, connection: AsyncConnection) -> bool:
-        """Find what will be removed, and record that positions before it expire soon.
+    Attributes:
+        judged: the names that only the database can compare.
+    """
 
-        Returns whether any position expires that is valid now.
-        """
-        ...
+    judged: frozenset[str]
 
-    async def step(self, connection: AsyncConnection) -> int:
-        """Remove the oldest of it. Returns how many; fewer than ``TRIM_STEP`` at the end."""
-        ...
+    async def head(self) -> Head:
+        """Where the table or query is now."""
+
+    async def try_filter(self, wanted: Filter, /) -> None:
+        """Raises FilterValueError for a value that the database refuses."""
+
+    async def batch(
+        self, epoch: str, after: Any, limit: int, /, *, questions: Questions = NO_QUESTIONS
+    ) -> ChangeBatch:
+        """At most ``limit`` changes after a place, with the answers to questions."""
+
+    def watch_commits(
+        self,
+        wake: Callable[[], None],
+        known: Callable[[], Head | None],
+        reach: Callable[[Place], None] | None = None,
+    ) -> CommitWatch:
+        """As ``TableReader.watch_commits``."""
 
 
 class TableReader(ABC):
@@ -126,6 +140,8 @@ class TableReader(ABC):
         engine: the same.
         model: the table's model.
         clock: returns the present time.
+        judged: the attributes that the database compares in its own way. The table itself decides
+            it with the model, so they are known once it was read.
     """
 
     def __init__(
@@ -133,11 +149,14 @@ class TableReader(ABC):
     ) -> None:
         self.engine = engine
         self.model = model
-        self.clock: Callable[[], datetime] = partial(datetime.now, UTC)
+        self.clock: Callable[[], datetime] = utc_now
         self._writers = [
             one.sync_engine if isinstance(one, AsyncEngine) else one for one in (engine, *listen)
         ]
         self._name = f"table {model.name}"
+        # The declaration that was checked last; it seldom changes.
+        self._declared: str | None = ""
+        self.judged = judged_by_type(model.columns, engine.dialect)
 
     @abstractmethod
     def parse(self, text: str) -> Place:
@@ -155,12 +174,24 @@ class TableReader(ABC):
     async def locate(self, epoch: str, place: Place) -> None:
         """Raises PositionError unless the place can be resumed now."""
 
+    async def try_filter(self, wanted: Filter, /) -> None:
+        """As TailReader."""
+        await self.page(wanted, None, 1)
+
     @abstractmethod
-    async def batch(self, epoch: str, after: Place, limit: int, *, trimmed: int = 0) -> ChangeBatch:
+    async def batch(
+        self,
+        epoch: str,
+        after: Place,
+        limit: int,
+        *,
+        trimmed: int = 0,
+        questions: Questions = NO_QUESTIONS,
+    ) -> ChangeBatch:
         """All changes after a place, for the tail.
 
         A place before what was trimmed is expired. A caller that knows of a trim passes its
-        ``trimmed``, and reads what is left.
+        ``trimmed``, and reads what is left. The changes' values have the answers to ``questions``.
         """
 
     async def page(
@@ -175,19 +206,36 @@ class TableReader(ABC):
         """As ``Source.page``."""
         if limit < 1:
             raise UsageError(f"limit={limit} must be at least 1")
-        if after is not None:
-            return await self.page_after(wanted, window, limit, after)
-        return await self.page_before(wanted, window, limit, before)
+        try:
+            if after is not None:
+                return await self.page_after(wanted, window, limit, after)
+            return await self.page_before(wanted, window, limit, before)
+        except sa.exc.DBAPIError as error:
+            self._check_refused(error, wanted)
+            raise
+
+    def _check_refused(self, error: sa.exc.DBAPIError, wanted: Filter) -> None:
+        """Raises FilterValueError if the database refuses a value of a type that it alone knows."""
+        state = getattr(error.orig, "sqlstate", None) or ""
+        if not isinstance(error, sa.exc.DataError) and not state.startswith("22"):
+            return
+        pairs = [(n, v) for each in wanted.any_of for n, v in each if n in self.judged]
+        if pairs:
+            name, value = pairs[0]
+            kind = self.model.columns[name].type
+            raise FilterValueError(
+                name, value, f"column {name!r} is of type {kind!r}: the database refuses the value"
+            ) from error
 
     @abstractmethod
     async def page_after(
-        self, wanted: Filter, window: Window | None, limit: int, after: Place
+        self, wanted: Filter, window: Window | None, limit: int, after: Place, /
     ) -> Page:
         """The changes just after a place."""
 
     @abstractmethod
     async def page_before(
-        self, wanted: Filter, window: Window | None, limit: int, before: Place | None
+        self, wanted: Filter, window: Window | None, limit: int, before: Place | None, /
     ) -> Page:
         """The newest rows, or those just before a place."""
 
@@ -195,11 +243,7 @@ class TableReader(ABC):
         """As ``Source.revision``, for all selections without a window."""
         return None
 
-    async def members(
-        self,
-        wanted: Filter,  # noqa: ARG002 - for tables with windows
-        window: Window,  # noqa: ARG002
-    ) -> Sequence[tuple[Mapping[str, Any], datetime]]:
+    async def members(self, _: Filter, __: Window, /) -> Sequence[Member]:
         """As ``Source.members``."""
         return ()
 
@@ -225,7 +269,7 @@ class TableReader(ABC):
             async with self.connected() as connection:
                 step = await run.step(connection)
                 await connection.commit()
-            removed, more = removed + step, step == TRIM_STEP
+            removed, more = removed + step, step == STEP
         return removed
 
     @abstractmethod
@@ -246,21 +290,45 @@ class TableReader(ABC):
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[AsyncConnection]:
         """A connection from the pool; errors of the database are SourceUnavailableError."""
-        try:
+        with self.translated():
             async with self.engine.connect() as connection:
                 yield connection
-        except Exception as error:
-            self._raise_unavailable(error)
-            raise
 
-    def _raise_unavailable(self, error: Exception) -> None:
-        """Raise SourceUnavailableError if the error will pass by itself; else return."""
-        said = unavailable(error)
-        if said is not None:
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Raise SourceUnavailableError for an error of the database that will pass by itself."""
+        try:
+            yield
+        except Exception as error:
+            said = unavailable(error)
+            if said is None:
+                raise
             raise SourceUnavailableError(self._name, said) from error
 
-    def _check_declared(self, declared: str | None) -> None:
+    def change(
+        self,
+        place: Place,
+        values: Mapping[str, Any],
+        removed: bool,
+        moment: datetime | None,
+        compared: Mapping[str, Any] | None = None,
+    ) -> Change:
+        """The change of a row with these values, by attribute.
+
+        ``compared``: the same for filters, with what the database compared.
+        """
+        key = None
+        if self.model.tracking.keyed:
+            key = {name: values[name] for name in self.model.key}
+        item = None if removed else values
+        compared = values if compared is None else compared
+        named = self.model.key
+        return Change(place, compared, item, removed=removed, key=key, moment=moment, named=named)
+
+    def check_declared(self, declared: str | None) -> None:
         """Check what the database keeps of the tracking; None if it keeps nothing."""
+        if declared == self._declared:
+            return
         tracking = self.model.tracking
         if declared is None:
             raise SourceUnavailableError(
@@ -271,6 +339,13 @@ class TableReader(ABC):
                 f"{self._name}: its triggers were made for {declared}, the model declares "
                 f"{tracking.declared()}; a migration with add_tracking() is missing"
             )
+        self._declared = declared
+
+    def own_place(self, place: Place | None, kind: type[P]) -> P:
+        """The place itself. Raises UsageError for one of another kind of table."""
+        if not isinstance(place, kind):
+            raise UsageError(f"{place!r} is not a place in {self._name}")
+        return place
 
 
 def latest_of(one: datetime | None, other: datetime | None) -> datetime | None:

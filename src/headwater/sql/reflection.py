@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.errors import DeclarationError, SourceUnavailableError
-from headwater.sql.declaration import track_as
 from headwater.sql.faults import unavailable
+from headwater.sql.model import TRACKING
 from headwater.sql.postgresql.triggers import qualified, trigger_name
-from headwater.sql.tracking import CHANGE, ORDER, TABLES, Tracking
-
-__all__ = ["reflect"]
+from headwater.sql.tracking import CHANGE, TABLES, Tracking
 
 
 async def reflect(engine: AsyncEngine, table: str) -> sa.Table:
@@ -46,29 +43,19 @@ def _reflect(connection: sa.Connection, wanted: str) -> sa.Table:
         names = found.get_table_names(schema) if schema in found.get_schema_names() else []
     if name not in names:
         raise DeclarationError(f"there is no table {wanted!r} in the database")
-    columns = found.get_columns(name, schema)
-    key = tuple(found.get_pk_constraint(name, schema)["constrained_columns"])
+    table = reflected(connection, name, schema)
     declared = None
     if found.has_table(TABLES.name):
         asked = sa.select(TABLES.c.declared).where(TABLES.c.name == wanted)
         declared = connection.scalar(asked)
-    if declared is None or CHANGE not in {column["name"] for column in columns}:
+    if declared is None or CHANGE not in table.columns:
         raise DeclarationError(
             f"table {wanted!r} is not tracked: call headwater.sql.alembic.add_tracking(connection, "
             f"{wanted!r}) once, in a migration"
         )
     known = json.loads(declared)
+    key = tuple(column.name for column in table.primary_key.columns)
     tracking = Tracking(name, key, known["keyed"], tuple(known["filters"]), schema=schema)
-    table = sa.Table(
-        name,
-        sa.MetaData(),
-        *(
-            sa.Column(column["name"], _kind(connection, column), primary_key=column["name"] in key)
-            for column in columns
-            if column["name"] not in (CHANGE, ORDER)
-        ),
-        schema=schema,
-    )
     if connection.dialect.name == "postgresql":
         wakes = sa.text(
             "SELECT count(*) FROM pg_trigger "
@@ -76,13 +63,17 @@ def _reflect(connection: sa.Connection, wanted: str) -> sa.Table:
         )
         given = {"table": qualified(tracking), "name": trigger_name(tracking, "wake_insert")}
         tracking = replace(tracking, notify=bool(connection.scalar(wakes, given)))
-    track_as(table, tracking)
+    table.info[TRACKING] = tracking
     return table
 
 
-def _kind(connection: sa.Connection, column: Any) -> sa.types.TypeEngine[Any]:
-    kind: sa.types.TypeEngine[Any] = column["type"]
-    if connection.dialect.name == "sqlite" and isinstance(kind, sa.Numeric):
-        # SQLite stores no decimals; SQLAlchemy would make some of floats.
-        return sa.types.NullType()
-    return kind
+def reflected(connection: sa.Connection, name: str, schema: str | None) -> sa.Table:
+    """A table as it is in the database, without the tables that its foreign keys name."""
+    table = sa.Table(
+        name, sa.MetaData(), schema=schema, autoload_with=connection, resolve_fks=False
+    )
+    for column in table.columns if connection.dialect.name == "sqlite" else ():
+        if isinstance(column.type, sa.Numeric):
+            # SQLite stores no decimals; SQLAlchemy would make some of floats.
+            column.type = sa.types.NullType()
+    return table

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from headwater.errors import DeclarationError
 from headwater.feeds.source import EVERYTHING, Filter, Page, Place, Source, Window
@@ -17,8 +18,7 @@ from headwater.sql.reader import TableReader
 from headwater.sql.sqlite.reader import SQLiteReader
 from headwater.sql.tail import TableOrigin
 from headwater.sql.untracked.reader import UntrackedReader
-
-__all__ = ["GRACE", "Order", "Table", "TableSource"]
+from headwater.sql.values import check_size, fit_values, given
 
 Order = Literal["prompt", "total"]
 
@@ -31,7 +31,9 @@ class Table:
     """A tracked table of one database. Make one per table and process.
 
     Arguments:
-        engine: reads the table.
+        engine: reads the table. On PostgreSQL by psycopg or asyncpg. Of an engine that is not async
+            one of its own is made, for the same address; give an async one if the address is not
+            all that connections are made from.
         model: a declarative model or Core table that is tracked.
         listen: further engines of this process that write to the database. Their commits wake the
             tail at once too.
@@ -49,7 +51,7 @@ class Table:
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        engine: AsyncEngine | sa.Engine,
         model: sa.Table | type[Any],
         *,
         listen: Sequence[AsyncEngine | sa.Engine] = (),
@@ -57,6 +59,7 @@ class Table:
     ) -> None:
         if order not in ("prompt", "total"):
             raise DeclarationError(f"order={order!r} must be 'prompt' or 'total'")
+        engine, listen = reading_engine(engine, listen)
         tracked = TableModel(model)
         if engine.dialect.name == "sqlite":
             self._read_by(SQLiteReader(engine, tracked, listen))
@@ -70,7 +73,7 @@ class Table:
     @classmethod
     def untracked(
         cls,
-        engine: AsyncEngine,
+        engine: AsyncEngine | sa.Engine,
         model: sa.Table | type[Any],
         *,
         order_by: str,
@@ -95,6 +98,7 @@ class Table:
         Raises DeclarationError.
         """
         table = cls.__new__(cls)
+        engine, listen = reading_engine(engine, listen)
         columns = TableModel(model, tracked=False)
         table._read_by(UntrackedReader(engine, columns, order_by, reread, listen))
         return table
@@ -102,7 +106,7 @@ class Table:
     def _read_by(self, reader: TableReader) -> None:
         self.engine = reader.engine
         self.reader = reader
-        self.origin = TableOrigin(reader)
+        self.origin = TableOrigin(reader, f"table {reader.model.name}")
 
     @property
     def name(self) -> str:
@@ -111,11 +115,18 @@ class Table:
     def where(self, **equalities: Any) -> TableSource:
         """The rows with these values, by attribute.
 
-        None leaves a filter out; a list, tuple or set means any of its values. Raises
-        DeclarationError for an attribute that the table cannot be filtered by.
+        A list, tuple or set means any of its values, ``NULL`` that there is none. Values are
+        brought to the column's type: ``"7"`` is 7 in a column of integers. Raises DeclarationError
+        for an attribute that the table cannot be filtered by, and FilterValueError for None and
+        for a value that the column cannot have. A feed answers 422 for a value of the request.
         """
-        self.reader.model.check_filter(list(equalities))
-        return TableSource(self, Filter.of(**equalities))
+        model, dialect = self.reader.model, self.reader.engine.dialect
+        model.check_filter(list(equalities))
+        return TableSource(self, Filter.of(**fit_values(model.columns, equalities, dialect)))
+
+    def optional(self, **equalities: Any) -> TableSource:
+        """As ``where``, for the query parameters of a request: a value of None selects all."""
+        return self.where(**given(equalities))
 
     async def trim(
         self,
@@ -189,7 +200,13 @@ class TableSource(Source):
     def where(self, **equalities: Any) -> TableSource:
         """The rows of this selection that have these values too."""
         narrower = self.table.where(**equalities)
-        return TableSource(self.table, self.filter & narrower.filter, self.window)
+        both = self.filter & narrower.filter
+        check_size(len(both.any_of))
+        return TableSource(self.table, both, self.window)
+
+    def optional(self, **equalities: Any) -> TableSource:
+        """The same, without those that are None."""
+        return self.where(**given(equalities))
 
     def within(self, column: str, length: timedelta) -> TableSource:
         """The rows of this selection whose ``column`` is less than ``length`` ago.
@@ -212,7 +229,9 @@ class TableSource(Source):
                 f"{self.table.name!r} {_shown(self.window)} and "
                 f"{other.table.name!r} {_shown(other.window)}"
             )
-        return TableSource(self.table, self.filter | other.filter, self.window)
+        either = self.filter | other.filter
+        check_size(len(either.any_of))
+        return TableSource(self.table, either, self.window)
 
     async def page(
         self, limit: int, *, after: Place | None = None, before: Place | None = None
@@ -243,6 +262,36 @@ class TableSource(Source):
         if self.window is None:
             return ()
         return await self.table.reader.members(self.filter, self.window)
+
+
+# Of engines that are not async: tables of one share one pool.
+_async_engines: WeakKeyDictionary[sa.Engine, AsyncEngine] = WeakKeyDictionary()
+
+
+def reading_engine(
+    engine: AsyncEngine | sa.Engine, listen: Sequence[AsyncEngine | sa.Engine]
+) -> tuple[AsyncEngine, Sequence[AsyncEngine | sa.Engine]]:
+    """An async engine for the same database, and the engines whose commits wake the tail."""
+    if isinstance(engine, AsyncEngine):
+        return engine, listen
+    name, driver = engine.dialect.name, engine.dialect.driver
+    if name == "sqlite" and engine.url.database in (None, "", ":memory:"):
+        raise DeclarationError(
+            "a database in memory is that of its one engine: give Table an async engine, as "
+            "sqlite_engine() makes it"
+        )
+    url = engine.url
+    if name == "sqlite":
+        url = url.set(drivername="sqlite+aiosqlite")
+    elif name == "postgresql" and driver != "psycopg":
+        raise DeclarationError(
+            f"{driver} has no async connections: give Table an engine of postgresql+psycopg://… or "
+            "postgresql+asyncpg://…, and this one in listen=, so that its commits wake the streams"
+        )
+    made = _async_engines.get(engine)
+    if made is None:
+        made = _async_engines[engine] = create_async_engine(url)
+    return made, (engine, *listen)
 
 
 def _shown(window: Window | None) -> str:

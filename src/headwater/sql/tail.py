@@ -1,16 +1,16 @@
-"""The tail: reads the changes of one table for a whole process, whatever the number of streams."""
+"""The tail: reads the changes of a table or query for a whole process, for all its streams."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 
 from headwater.errors import PositionError, SourceUnavailableError, UsageError
-from headwater.feeds.source import Origin, Place, Sink
-from headwater.sql.reader import CommitWatch, Head, TableReader
-
-__all__ = ["BATCH", "TableOrigin"]
+from headwater.feeds.source import Filter, Origin, Place, Sink
+from headwater.sql.judging import MOST_JUDGED, NO_QUESTIONS, Questions
+from headwater.sql.reader import ChangeBatch, CommitWatch, Head, TailReader
 
 logger = logging.getLogger("headwater.sql")
 
@@ -26,10 +26,15 @@ _HELD_DELAY = 0.05
 
 
 class TableOrigin(Origin):
-    """One table of one database, as the hub follows it."""
+    """One table or live query of one database, as the hub follows it.
 
-    def __init__(self, reader: TableReader) -> None:
-        self.name = f"table {reader.model.name}"
+    Arguments:
+        reader: reads it.
+        name: for logs and error messages, such as ``"table logs"``.
+    """
+
+    def __init__(self, reader: TailReader, name: str) -> None:
+        self.name = name
         self._reader = reader
         self._lock = asyncio.Lock()
         self._sink: Sink | None = None
@@ -42,6 +47,11 @@ class TableOrigin(Origin):
         self._retired: Place | None = None
         self._held: asyncio.TimerHandle | None = None
         self._stopping = False
+        # Set while no read of changes is under way.
+        self._idle = asyncio.Event()
+        self._idle.set()
+        # By attribute, values that the database has compared once without an error.
+        self._accepted: dict[str, set[Hashable]] = {}
 
     @property
     def head(self) -> Head | None:
@@ -110,6 +120,31 @@ class TableOrigin(Origin):
         head = self._head
         return head.epoch if head is not None else (await self._reader.head()).epoch
 
+    async def ready(self, wanted: Filter) -> None:
+        judged = self._reader.judged
+        asked = [(n, v) for each in wanted.any_of for n, v in each if n in judged]
+        if not asked:
+            return
+        new = [(name, value) for name, value in asked if value not in self._accepted.get(name, ())]
+        if new:
+            await self._accept(wanted, new)
+        # A read that is under way does not compare with it. What that read returns is older than
+        # the page that the stream reads next.
+        await self._idle.wait()
+
+    async def _accept(self, wanted: Filter, new: Sequence[tuple[str, Hashable]]) -> None:
+        """Try a filter with values that the database has not compared yet."""
+        if sum(map(len, self._accepted.values())) + len(new) > MOST_JUDGED:
+            raise SourceUnavailableError(
+                self.name,
+                f"streams wait for more than {MOST_JUDGED} different values that only the "
+                "database can compare",
+            )
+        # A value that the database refuses must not come into the statement for all streams.
+        await self._reader.try_filter(wanted)
+        for name, value in new:
+            self._accepted.setdefault(name, set()).add(value)
+
     async def _run(self, sink: Sink, wake: asyncio.Event) -> None:
         delay = 0.0
         trouble: str | None = None
@@ -152,15 +187,35 @@ class TableOrigin(Origin):
         """Read once and deliver. Returns whether there is more."""
         head = self._head
         assert head is not None
+        self._idle.clear()
         try:
-            batch = await self._reader.batch(head.epoch, head.place, BATCH)
+            questions = self._questions(sink)
+            batch = await self._reader.batch(head.epoch, head.place, BATCH, questions=questions)
+            if self._stopping:
+                return False
+            self._pass_on(sink, head, batch)
+            return batch.has_more
         except PositionError as error:
             now = await self._reader.head()
             self._head = now
             sink.reset(error.reason, now.place)
             return True
-        if self._stopping:
-            return False
+        finally:
+            self._idle.set()
+
+    def _questions(self, sink: Sink) -> Questions:
+        """What the database shall compare with the rows of the next read."""
+        if not self._accepted:
+            return NO_QUESTIONS
+        wanted = sink.wanted(self._reader.judged)
+        self._accepted = {
+            name: known
+            for name, values in wanted.items()
+            if (known := self._accepted.get(name, set()) & values)
+        }
+        return Questions(self._accepted)
+
+    def _pass_on(self, sink: Sink, head: Head, batch: ChangeBatch) -> None:
         self._head = Head(head.epoch, batch.head)
         if batch.changes or not head.place.includes(batch.head):
             sink.deliver(batch.changes, batch.head)
@@ -172,4 +227,3 @@ class TableOrigin(Origin):
             self._held = None
         if batch.held:
             self._held = asyncio.get_running_loop().call_later(_HELD_DELAY, self.read_on)
-        return batch.has_more

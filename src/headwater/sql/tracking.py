@@ -11,27 +11,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from headwater.sql.postgresql.types import XID8
 
-__all__ = [
-    "CHANGE",
-    "NUMBERS",
-    "ORDER",
-    "REMOVALS",
-    "TABLES",
-    "ChangeIndex",
-    "Tracking",
-    "add_own_tables",
-    "change_column",
-    "change_indexes",
-    "create_own_tables",
-    "forget",
-    "new_epoch",
-    "quote",
-    "register",
-    "text",
-]
-
 # The column of a row's latest change: its number, or on PostgreSQL its transaction.
 CHANGE = "headwater_change"
+# The change that set a link column of the row last; tables that live queries read have it.
+SINCE = "headwater_since"
 # The order of changes within a transaction: a column on PostgreSQL alone.
 ORDER = "headwater_order"
 

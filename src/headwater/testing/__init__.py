@@ -1,25 +1,50 @@
 """For tests: of your own feeds, and of your own event-log engine.
 
-``parse_events`` and ``collect`` read an event stream as a browser does. ``EventLogContract`` is
-the suite that every engine of an event log passes; it needs pytest and pytest-asyncio, which are
-imported only when it is asked for.
+``LiveClient`` talks to an application or a server without ever waiting for the end of a stream,
+``running`` serves an application on a socket, ``Clock`` moves time, and ``assert_halves_agree``
+compares a feed's two halves. ``parse_events`` and ``collect`` read an event stream as a browser
+does. ``EventLogContract`` is the suite that every engine of an event log passes; it needs pytest
+and pytest-asyncio. What needs httpx, uvicorn or pytest imports it only when it is asked for.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
+from headwater.testing.clock import Clock
 from headwater.testing.events import collect, parse_events
+from headwater.testing.server import running
 
 if TYPE_CHECKING:
+    from headwater.testing.agreement import assert_halves_agree as assert_halves_agree
+    from headwater.testing.client import LiveClient as LiveClient
+    from headwater.testing.client import LiveStream as LiveStream
     from headwater.testing.eventlog import EventLogContract as EventLogContract
+    from headwater.testing.transport import StreamingTransport as StreamingTransport
 
-__all__ = ["EventLogContract", "collect", "parse_events"]
+__all__ = [
+    "Clock",
+    "EventLogContract",
+    "LiveClient",
+    "LiveStream",
+    "StreamingTransport",
+    "assert_halves_agree",
+    "collect",
+    "parse_events",
+    "running",
+]
+
+_LATER = {
+    "EventLogContract": "headwater.testing.eventlog",
+    "LiveClient": "headwater.testing.client",
+    "LiveStream": "headwater.testing.client",
+    "StreamingTransport": "headwater.testing.transport",
+    "assert_halves_agree": "headwater.testing.agreement",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "EventLogContract":
-        from headwater.testing.eventlog import EventLogContract
-
-        return EventLogContract
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

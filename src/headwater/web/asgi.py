@@ -66,9 +66,9 @@ class SSE:
     """How a route streams.
 
     Attributes:
-        kind: ``"only"`` streams, and answers 406 to who cannot take it; ``"dual"`` streams for an
-            explicit ``Accept: text/event-stream`` and else answers as a normal route, whose
-            handler is given None as its stream; ``"manual"`` leaves it to the handler.
+        kind: ``"only"`` streams, and answers 406 to a client that does not accept it; ``"dual"``
+            streams for an explicit ``Accept: text/event-stream`` and else answers as a normal
+            route, whose handler is given None as its stream; ``"manual"`` leaves it to the handler.
         heartbeat: seconds of silence after which a comment is sent, None for none, ``"default"``
             for the router's.
         serializer: object to str, for an event's ``data``.

@@ -17,14 +17,15 @@ from fastapi.openapi.utils import get_openapi
 
 from headwater.web.guards import Guard, included_routes
 from headwater.web.live_route import responder_of
-from headwater.web.responders import EventResponder, FeedResponder
+from headwater.web.pair import FeedHalf
+from headwater.web.responders import EventResponder
 
 __all__ = ["Pair", "breaches", "pairs"]
 
 _PATH = re.compile(r"/api(/[^/]+)+/stream")
 # What only one half of a pair can have: a stream has nothing to wait for, and how it resumes is
 # its own affair.
-_ONE_HALF = frozenset({"wait", "after", "before", "lastEventId"})
+_ONE_HALF = frozenset({"wait", "after", "before", "lastEventId", "heartbeat"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +117,8 @@ def _routes(app: FastAPI) -> dict[str, _Route]:
 
 def _streams(endpoint: Any, operation: dict[str, Any] | None) -> bool:
     responder = responder_of(endpoint)
-    if isinstance(responder, FeedResponder):
-        return responder.half.streams
+    if isinstance(responder, FeedHalf):
+        return responder.streams
     if isinstance(responder, EventResponder):
         return responder.sse.kind == "only"
     answer = (operation or {}).get("responses", {}).get("200", {})

@@ -20,21 +20,17 @@ from headwater.web.asgi import SSE
 from headwater.web.live import Settings
 from headwater.web.live_route import set_responder
 from headwater.web.paging import NAMES
-from headwater.web.pair import PageHalf, StreamHalf
-from headwater.web.plan import Plan, dependency_response
-from headwater.web.responders import BEGIN, ONLY_PLAN, STREAM, EventResponder, FeedResponder
-from headwater.web.rights import RECHECK
-from headwater.web.signatures import parameters_of
+from headwater.web.pair import FeedHalf
+from headwater.web.plan import Plan
+from headwater.web.refused_values import naming_parameter
+from headwater.web.remembered_request import RECHECK
+from headwater.web.responders import BEGIN, ONLY_PLAN, STREAM, EventResponder
+from headwater.web.signatures import asked_for, parameters_of
 
 __all__ = ["event_endpoint", "feed_endpoint"]
 
-_RESPONSE = "headwater_response"
-_REQUEST = "headwater_request"
 
-
-def feed_endpoint(
-    call: Callable[..., Any], half: PageHalf | StreamHalf, settings: Settings
-) -> Callable[..., Any]:
+def feed_endpoint(call: Callable[..., Any], half: FeedHalf) -> Callable[..., Any]:
     """The feed's function as FastAPI shall see it: it returns a plan with the source."""
     declaration = half.declaration
     name = declaration.feed.name
@@ -46,21 +42,23 @@ def feed_endpoint(
                 f"has {', '.join(NAMES)} by itself"
             )
     is_coroutine = inspect.iscoroutinefunction(call)
+    wanted = set(own)
+    response = asked_for(own, Response)
 
     @functools.wraps(call)
     async def endpoint(**values: Any) -> Any:
-        response: Response = values.pop(_RESPONSE)
-        found = await call(**values) if is_coroutine else await run_in_threadpool(call, **values)
-        return Plan(declaration.accept(found), response)
+        given = values[response]
+        values = {name: values[name] for name in wanted}
+        with naming_parameter(values):
+            found = await (call(**values) if is_coroutine else run_in_threadpool(call, **values))
+        return Plan(declaration.accept(found), given)
 
     del endpoint.__wrapped__
     endpoint.__annotations__ = {}
-    keyword = inspect.Parameter.KEYWORD_ONLY
     endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [*own.values(), inspect.Parameter(_RESPONSE, keyword, annotation=dependency_response)],
-        return_annotation=Response,
+        list(own.values()), return_annotation=Response
     )
-    set_responder(endpoint, FeedResponder(half, settings))
+    set_responder(endpoint, half)
     return endpoint
 
 
@@ -80,38 +78,30 @@ def event_endpoint(
             f"{path}: a handler with sse= needs a parameter `stream: EventStream`"
         )
 
+    wanted = set(parameters)
+    request, response = asked_for(parameters, Request), asked_for(parameters, Response)
+
     @functools.wraps(endpoint)
     async def handler(**values: Any) -> Any:
-        request: Request = values.pop(_REQUEST)
-        response: Response = values.pop(_RESPONSE)
-        scope = request.scope
+        scope, given = values[request].scope, values[response]
+        values = {name: values[name] for name in wanted}
         stream: EventStream | None = scope.get(STREAM)
         if RECHECK in scope or scope.get(ONLY_PLAN):
-            return Plan(None, response)
+            return Plan(None, given)
         if stream is not None:
             scope[BEGIN]()
         result = await endpoint(**values)
         if stream is None or (sse.kind == "manual" and not stream.committed):
             return result
-        return Plan(None, response)
+        return Plan(None, given)
 
     del handler.__wrapped__
     handler.__annotations__ = {}
-    keyword = inspect.Parameter.KEYWORD_ONLY
     handler.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            *parameters.values(),
-            inspect.Parameter(_REQUEST, keyword, annotation=Annotated[Any, Depends(_request)]),
-            inspect.Parameter(_RESPONSE, keyword, annotation=dependency_response),
-        ],
-        return_annotation=_returned(endpoint),
+        list(parameters.values()), return_annotation=_returned(endpoint)
     )
     set_responder(handler, EventResponder(sse, settings))
     return handler
-
-
-async def _request(request: Request) -> Request:
-    return request
 
 
 def _returned(endpoint: Callable[..., Any]) -> Any:

@@ -21,15 +21,16 @@ except ImportError as error:  # pragma: no cover - only without the extra
 
 from headwater.delivery.event_stream import EventStream
 from headwater.eventlog import EventLog
-from headwater.feeds.feed import DEFAULT_LIMIT, Feed
+from headwater.feeds.feed import DEFAULT_LIMIT, Feed, OnInvalid
 from headwater.feeds.source import Source
 from headwater.protocol import Comment, Event
 from headwater.web.asgi import SSE
+from headwater.web.declared_sources import check_declared_source
 from headwater.web.endpoints import event_endpoint, feed_endpoint
 from headwater.web.fastapi_problems import install_problems
 from headwater.web.feed_models import page_model
 from headwater.web.guards import Guard, GuardedRoute, guard
-from headwater.web.identity import identify
+from headwater.web.identity import expires, identify
 from headwater.web.items import encoder_of
 from headwater.web.live import SHARED, HubFace, Settings, Shared
 from headwater.web.live_route import LiveRoute
@@ -37,6 +38,7 @@ from headwater.web.openapi import event_options, feed_options, install_openapi
 from headwater.web.pair import FeedDeclaration, PageHalf, StreamHalf
 from headwater.web.problems import Problem
 from headwater.web.route_options import FeedOptions, RouteOptions
+from headwater.web.stream_limits import StreamLimits
 
 __all__ = [
     "SSE",
@@ -47,6 +49,8 @@ __all__ = [
     "LiveRouter",
     "Problem",
     "Source",
+    "StreamLimits",
+    "expires",
     "guard",
     "identify",
 ]
@@ -72,6 +76,8 @@ class LiveRouter(HubFace, APIRouter):
         io_uring: write to many streams in one system call, where Linux offers that to the process
             and ``headwater.web.uvicorn:Protocol`` the connections. Else each gets a ``write()``.
         log: the event log by which ``recheck`` reaches the other processes.
+        limits: how many streams and waiting polls a caller, an address and all may have; 50, 200
+            and no limit by default. Above it a stream is told when to come back, a poll gets 429.
         options: as APIRouter takes them: prefix, tags, dependencies and so on.
     """
 
@@ -84,6 +90,7 @@ class LiveRouter(HubFace, APIRouter):
         write_timeout: float | Shared = SHARED,
         io_uring: bool | Shared = SHARED,
         log: EventLog | Shared = SHARED,
+        limits: StreamLimits | Shared = SHARED,
         **options: Any,
     ) -> None:
         self._settings = Settings(
@@ -93,6 +100,7 @@ class LiveRouter(HubFace, APIRouter):
             write_timeout=write_timeout,
             io_uring=io_uring,
             log=log,
+            limits=limits,
         )
         # FastAPI copies a route by its class when it includes it.
         options["route_class"] = _route_class(options.get("route_class", LiveRoute))
@@ -210,6 +218,7 @@ class LiveRouter(HubFace, APIRouter):
         keyed: bool = False,
         limit: int = DEFAULT_LIMIT,
         retry: int = 2000,
+        on_invalid: OnInvalid = "hold",
         name: str | None = None,
         dependencies: Sequence[params.Depends] = (),
         **options: Unpack[FeedOptions],
@@ -217,7 +226,7 @@ class LiveRouter(HubFace, APIRouter):
         """Declare a feed: ``GET {path}`` and ``GET {path}/stream``.
 
         The decorated function is given the request's own parameters and dependencies and returns
-        the ``Source`` to show. It is asked again while a stream lives.
+        the ``Source`` to show. It runs again while a stream is open.
 
         Arguments:
             path: such as ``"/logs"``; ``""`` where the router has a prefix.
@@ -228,6 +237,9 @@ class LiveRouter(HubFace, APIRouter):
             keyed: items replace earlier ones with the same key, and can leave.
             limit: items of a page unless the client says otherwise, 1 to 100.
             retry: milliseconds that clients wait before they reconnect.
+            on_invalid: what becomes of an item that does not fit its model. ``"hold"``: the feed
+                waits there until it is mended. ``"skip"``: pages and streams leave it out; it is
+                logged and counted.
             name: what positions are bound to; the path by default.
             options: as ``get`` takes them: tags, summary, deprecated and so on.
         """
@@ -245,20 +257,23 @@ class LiveRouter(HubFace, APIRouter):
             name or whole,
             collection=collection,
             event=event,
-            encode=encoder_of(item, whole),
+            encode=encoder_of(item),
             limit=limit,
             retry=retry,
+            on_invalid=on_invalid,
         )
         declaration = FeedDeclaration(feed, item, keyed)
         guards = [*self._guards(requires, path), *dependencies]
 
         def declare(call: FeedHandler) -> FeedHandler:
+            check_declared_source(declaration, call)
             self.feeds.append(declaration)
-            page, stream = PageHalf(declaration), StreamHalf(declaration)
+            page = PageHalf(declaration, self._settings)
+            stream = StreamHalf(declaration, self._settings)
             model = page_model(declaration)
             label = getattr(call, "__name__", "feed")
             for half, suffix in ((page, ""), (stream, "/stream")):
-                endpoint = feed_endpoint(call, half, self._settings)
+                endpoint = feed_endpoint(call, half)
                 made = feed_options(
                     declaration, model, {**options}, label, guarded=bool(guards), suffix=suffix
                 )

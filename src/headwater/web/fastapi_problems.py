@@ -1,6 +1,6 @@
 """Problems in a FastAPI application: for Headwater's own routes, or for all of them.
 
-An application's own handler always decides first, whoever raised the error.
+An application's own handler always decides first, also for errors of Headwater's routes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from headwater.errors import PositionError, SourceUnavailableError
+from headwater.errors import PositionError, SourceUnavailableError, UnfitItemError
 from headwater.web.problems import (
     decided_by_application,
     internal_problem,
@@ -47,6 +47,7 @@ def install_problems(app: FastAPI) -> None:
         RequestValidationError,
         PositionError,
         SourceUnavailableError,
+        UnfitItemError,
         Exception,
     ):
         present = app.exception_handlers.get(kind)

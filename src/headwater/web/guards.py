@@ -18,12 +18,14 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from headwater.web.plan import Plan, dependency_response
+from headwater.web.plan import Plan
 from headwater.web.signatures import parameters_of
 
-__all__ = ["Guard", "GuardedRoute", "guard", "guards_of", "included_routes"]
+__all__ = ["Guard", "GuardedRoute", "guard", "guards_of", "included_routes", "takes_body"]
 
 _DECIDED = "headwater.decided"
+# Not documented by FastAPI.
+BODY_FIELD = "body_field"
 
 
 class Guard(params.Depends):
@@ -57,7 +59,8 @@ class _Once:
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self._call = call
-        self._is_coroutine = inspect.iscoroutinefunction(call)
+        called = call if inspect.isroutine(call) else type(call).__call__
+        self._is_coroutine = inspect.iscoroutinefunction(called)
         own = parameters_of(call, getattr(call, "__qualname__", repr(call)))
         self._request = next((name for name, each in own.items() if each.annotation is Request), "")
         shown = list(own.values())
@@ -66,16 +69,13 @@ class _Once:
             shown.append(inspect.Parameter("headwater_request", keyword, annotation=Request))
         self.__signature__ = inspect.Signature(shown)
         self.__name__ = getattr(call, "__name__", type(call).__name__)
-        self.__wrapped_guard__ = call
 
     @classmethod
     def of(cls, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The function so wrapped; itself where it holds something open, with ``yield``."""
-        if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
-            return call
-        if not (inspect.isfunction(call) or inspect.ismethod(call)):
-            return call
-        return cls(call)
+        """The function so wrapped; itself where it is a class, or holds something open by yield."""
+        called = call if inspect.isroutine(call) else type(call).__call__
+        holds = inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called)
+        return call if holds or inspect.isclass(call) else cls(call)
 
     async def __call__(self, **values: Any) -> Any:
         request = values[self._request] if self._request else values.pop("headwater_request")
@@ -97,7 +97,7 @@ class GuardedRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
-        if self.body_field is None:
+        if not takes_body(self):
             return handler
 
         async def guarded(request: Request) -> Response:
@@ -116,13 +116,22 @@ class GuardedRoute(APIRoute):
         return guarded
 
 
+def takes_body(route: APIRoute) -> bool:
+    """Whether FastAPI reads a body for this route; True where it does not say.
+
+    The name is not documented. Without it the guards of every route are asked first, by a
+    route of their own, which takes longer.
+    """
+    return getattr(route, BODY_FIELD, True) is not None
+
+
 # By application: the route of the guards of each route and path.
 _decisions: weakref.WeakKeyDictionary[Any, dict[tuple[int, tuple[str, ...]], APIRoute | None]] = (
     weakref.WeakKeyDictionary()
 )
 
 
-async def _passed(response: dependency_response) -> Plan:
+async def _passed(response: Response) -> Plan:
     return Plan(None, response)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
+from datetime import datetime
 from typing import Any, Protocol
 
-__all__ = ["identify", "subjects"]
+__all__ = ["expires", "expiry", "identify", "subjects"]
 
 _SUBJECTS = "headwater.subjects"
+_EXPIRES = "headwater.expires"
 
 
 class HasScope(Protocol):
@@ -23,6 +25,22 @@ def identify(request: HasScope, subject: str) -> None:
     ``recheck(subject)`` checks the rights of all its streams again at once.
     """
     request.scope.setdefault(_SUBJECTS, set()).add(subject)
+
+
+def expires(request: HasScope, at: datetime) -> None:
+    """Say when the right of this request ends by itself, such as its session.
+
+    A stream that comes of it is checked again at that moment, and not only at the next interval.
+    """
+    known = request.scope.get(_EXPIRES)
+    moment = at.timestamp()
+    request.scope[_EXPIRES] = moment if known is None else min(known, moment)
+
+
+def expiry(scope: MutableMapping[str, Any]) -> float | None:
+    """When the right of a request ends by itself, in Unix time; None for never."""
+    found: float | None = scope.get(_EXPIRES)
+    return found
 
 
 def subjects(scope: MutableMapping[str, Any]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ _KEPT = 256 * 1024
 
 
 class Incoming:
-    """An ASGI ``receive`` for two: the handler, and whoever waits for the client to leave.
+    """An ASGI ``receive`` for two: the handler, and a task that waits for the client to leave.
 
     The one that waits has to read on, and may meet the request's body before the handler has asked
     for it. It is kept for it; a client that sends more is slowed down, until the response has begun

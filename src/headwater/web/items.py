@@ -16,10 +16,13 @@ from pydantic import (
 
 from headwater.errors import EncodingError
 
-__all__ = ["encoder_of"]
+__all__ = ["encoder_of", "required_fields"]
+
+# Errors of one item that are named.
+_MOST_ERRORS = 5
 
 
-def encoder_of(item: Any, name: str) -> Callable[[Any], bytes]:
+def encoder_of(item: Any) -> Callable[[Any], bytes]:
     """What makes JSON of an item: validated by its model, in the model's own shape.
 
     A row may have columns that the model does not: they are left out, also when the model forbids
@@ -35,12 +38,19 @@ def encoder_of(item: Any, name: str) -> Callable[[Any], bytes]:
         try:
             value = validate(raw, from_attributes=True)
         except ValidationError as error:
-            raise EncodingError(
-                f"feed {name!r}: an item does not fit its model: {error}"
-            ) from error
+            # Never the values, which a message of the model's own may have too.
+            raise EncodingError(_without_values(error)) from None
         return to_json(value, by_alias=True)
 
     return encode
+
+
+def _without_values(error: ValidationError) -> str:
+    found = [
+        f"{'.'.join(map(str, each['loc'])) or 'the item'} is not valid ({each['type']})"
+        for each in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    return ", ".join(found[:_MOST_ERRORS])
 
 
 def _field_names(item: Any) -> tuple[str, ...] | None:
@@ -51,9 +61,25 @@ def _field_names(item: Any) -> tuple[str, ...] | None:
     for name, field in item.model_fields.items():
         names[name] = None
         for alias in (field.alias, field.validation_alias):
-            choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
-            for choice in choices:
-                first = choice.path[0] if isinstance(choice, AliasPath) else choice
-                if isinstance(first, str):
-                    names[first] = None
+            names.update(dict.fromkeys(_first_names(alias)))
     return tuple(names)
+
+
+def required_fields(item: Any) -> list[tuple[str, ...]]:
+    """For each field that a model needs: the names, any of which an item may have it by."""
+    if not (isinstance(item, type) and issubclass(item, BaseModel)) or issubclass(item, RootModel):
+        return []
+    found = []
+    by_name = item.model_config.get("populate_by_name") or item.model_config.get("validate_by_name")
+    for name, field in item.model_fields.items():
+        alias = field.validation_alias or field.alias
+        names = _first_names(alias)
+        if field.is_required():
+            found.append((*names, *([name] if by_name or not names else [])))
+    return found
+
+
+def _first_names(alias: Any) -> list[str]:
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    firsts = [each.path[0] if isinstance(each, AliasPath) else each for each in choices]
+    return [each for each in firsts if isinstance(each, str)]

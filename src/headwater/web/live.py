@@ -22,6 +22,7 @@ from headwater.delivery.open_streams import Counters
 from headwater.errors import DeclarationError
 from headwater.web.recheck_log import RecheckLog
 from headwater.web.rights import Rights
+from headwater.web.stream_limits import StreamLimits, StreamPlaces
 
 __all__ = ["SHARED", "HubFace", "Live", "Settings", "Shared"]
 
@@ -36,6 +37,7 @@ _DEFAULTS: dict[str, Any] = {
     "write_timeout": 30.0,
     "recheck": 25.0,
     "io_uring": True,
+    "limits": StreamLimits(),
 }
 
 
@@ -60,6 +62,9 @@ class Settings:
                     f"{where}: {name}={value!r}: seconds above 0 are needed"
                     + (", or None for no heartbeat" if name == "heartbeat" else "")
                 )
+        limits = self.named.get("limits")
+        if limits is not None and not isinstance(limits, StreamLimits):
+            raise DeclarationError(f"{where}: limits={limits!r}: StreamLimits(...) is needed")
         if self.named.get("recheck", 1.0) > 30:
             raise DeclarationError(
                 f"{where}: recheck={self.named['recheck']!r}: at most 30 seconds; a right that was "
@@ -127,6 +132,7 @@ class Live:
         self._named: dict[str, tuple[Any, str]] = {}
         self._hub: Hub | None = None
         self._rights: Rights | None = None
+        self._places: StreamPlaces | None = None
         self._recheck_log: RecheckLog | None = None
         self._undo_signals: Callable[[], None] = lambda: None
         self._drained_at = 0.0
@@ -175,6 +181,13 @@ class Live:
             if log is not None:
                 self._recheck_log = RecheckLog(log, self.hub, self._rights.recheck)
         return self._rights
+
+    @property
+    def places(self) -> StreamPlaces:
+        """The places of streams and polls."""
+        if self._places is None:
+            self._places = StreamPlaces(self.setting("limits"))
+        return self._places
 
     async def recheck(self, subject: str | None) -> None:
         """Check the rights of a subject again, here and in the processes that share the log."""

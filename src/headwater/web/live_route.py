@@ -15,11 +15,12 @@ from starlette.exceptions import HTTPException
 
 from headwater.web.asgi import Receive, Scope, Send, Sending
 from headwater.web.fastapi_problems import own_problem
-from headwater.web.guards import GuardedRoute, guards_of
+from headwater.web.guards import GuardedRoute, guards_of, takes_body
 from headwater.web.plan import PLAN, Plan
 from headwater.web.problems import serve_with_problems
+from headwater.web.remembered_request import RememberedRequest
 from headwater.web.responders import Responder
-from headwater.web.rights import RememberedRequest, Verdict, verdict_of
+from headwater.web.rights import Verdict, verdict_of
 
 __all__ = ["LiveRoute", "responder_of", "set_responder"]
 
@@ -45,7 +46,7 @@ class _Recheck:
     ) -> None:
         self.remembered = RememberedRequest(scope, common)
         self._handle: Handle | None = handle
-        if route.body_field is not None:
+        if takes_body(route):
             # The body will be gone, so only the guards can be asked again.
             guards = guards_of(route, Request(scope))
             self._handle = None if guards is None else guards.handle

@@ -15,7 +15,10 @@ __all__ = ["MAX_WAIT", "NAMES", "Paging", "described", "read_paging"]
 # Seconds of a long-poll: below the idle time-outs of common proxies.
 MAX_WAIT = 60
 
-NAMES = ("limit", "after", "before", "wait")
+NAMES = ("limit", "after", "before", "wait", "heartbeat")
+
+# What a stream's heartbeats can be: browsers hide comments from scripts.
+_HEARTBEATS = ("comment", "event")
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,9}(\.[0-9]{0,9})?")
@@ -29,6 +32,7 @@ class Paging:
         limit: items of a page.
         after, before: positions as they came, or None.
         wait: seconds of a long-poll.
+        events: heartbeats are to be events instead of comments.
         errors: what is wrong, in pydantic's form; empty when all is right.
     """
 
@@ -37,6 +41,7 @@ class Paging:
     before: str | None
     wait: float
     errors: list[dict[str, Any]]
+    events: bool = False
 
 
 def read_paging(query_string: bytes, limit: int, *, stream: bool) -> Paging:
@@ -69,7 +74,10 @@ def _read(query: Mapping[str, str], limit: int, *, stream: bool) -> Paging:
             wait = float(text)
         else:
             errors.append(_error("wait", text, f"must be seconds from 0 to {MAX_WAIT}"))
-    return Paging(limit, after, before, wait, errors)
+    heartbeat = query.get("heartbeat", "comment") if stream else "comment"
+    if heartbeat not in _HEARTBEATS:
+        errors.append(_error("heartbeat", heartbeat, "must be `event` or `comment`"))
+    return Paging(limit, after, before, wait, errors, heartbeat == "event")
 
 
 def _error(name: str, value: str, sentence: str) -> dict[str, Any]:
@@ -88,7 +96,15 @@ def described(limit: int, *, stream: bool) -> list[dict[str, Any]]:
         _parameter("after", "A position: only the items after it.", {"type": "string"}),
         _parameter("before", "A page's `start`: the page that ends before it.", {"type": "string"}),
     ]
-    if not stream:
+    if stream:
+        found.append(
+            _parameter(
+                "heartbeat",
+                "What heartbeats are: comments, or events that a page can see.",
+                {"type": "string", "enum": list(_HEARTBEATS), "default": _HEARTBEATS[0]},
+            )
+        )
+    else:
         found.append(
             _parameter(
                 "wait",

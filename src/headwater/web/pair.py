@@ -8,32 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
+from headwater import errors
 from headwater.delivery.feed_stream import FeedStream, open_feed
+from headwater.delivery.heartbeat import heartbeat_event
 from headwater.delivery.stream import EVENT_STREAM_HEADERS
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
 from headwater.feeds.feed import Feed
 from headwater.feeds.source import Page, Place, Source
-from headwater.web.asgi import Connection, Receive, Scope, Send, Sending, last_event_id
+from headwater.web.asgi import Connection, Scope, last_event_id
+from headwater.web.identity import expiry, subjects
 from headwater.web.incoming import Incoming
-from headwater.web.live import Live
-from headwater.web.paging import Paging
+from headwater.web.live import Live, Settings
+from headwater.web.negotiation import accept_of, accepts_event_stream, not_acceptable
+from headwater.web.paging import Paging, read_paging
 from headwater.web.problems import Problem
-from headwater.web.rights import Verdict
-
-__all__ = [
-    "Asked",
-    "FeedDeclaration",
-    "PageHalf",
-    "StreamHalf",
-    "refuse_stream",
-    "send_response",
-]
-
-Headers = Sequence[tuple[bytes, bytes]]
+from headwater.web.refused_values import refused_values
+from headwater.web.responders import Call, Headers, refuse_stream, send_response
+from headwater.web.rights import CHANGED, Holder, Verdict
+from headwater.web.stream_limits import LimitReachedError, StreamPlace, limit_retry
 
 # Answers whose tag is remembered, for each feed.
 _REMEMBERED = 4096
@@ -71,74 +68,78 @@ class FeedDeclaration:
 
 
 @dataclass(slots=True, eq=False)
-class Asked:
+class _Asked:
     """One request for a feed, once its source is known and its dependencies are closed.
 
     Attributes:
         headers: what guards and dependencies have set, lower-case names.
-        name: equal for requests whose rights are the same question.
-        recheck: checks the right again.
-        subjects: on whose behalf; see ``identify``.
-        rechecks: as ``Rights`` had it before any guard ran.
+        take: takes a place for a stream or a poll. Raises LimitReachedError.
+        hold: lets a response go on only while the right of the request holds, with a place.
     """
 
-    scope: Scope
-    receive: Receive
-    send: Sending
+    live: Live
+    call: Call
     source: Source
     paging: Paging
     headers: Headers
-    name: Hashable
-    recheck: Callable[[], Awaitable[Verdict]]
-    subjects: tuple[str, ...]
-    rechecks: int
+    take: Callable[[], StreamPlace]
+    hold: Callable[[Holder, StreamPlace], None]
 
 
-async def send_response(
-    send: Send, status: int, headers: Headers, body: bytes = b"", *, head: bool = False
-) -> None:
-    """Send a whole response; its headers alone for ``head``."""
-    length = (b"content-length", b"%d" % len(body))
-    has_length = status != 304 and all(name != b"content-length" for name, _ in headers)
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [*headers, *([length] if has_length else [])],
-        }
-    )
-    await send({"type": "http.response.body", "body": b"" if head else body})
-
-
-async def refuse_stream(send: Send, reason: str, retry: int, *, head: bool = False) -> None:
-    """Answer a stream that cannot be opened just now, so that its client comes back by itself.
-
-    WHATWG HTML, 9.2.3: any status but 200 ends an EventSource for good. So it is 200, with the
-    time to come back, the reason as a comment, and the end of the body.
-
-    Arguments:
-        reason: one line.
-        retry: milliseconds until the client is to come back.
-    """
-    seconds = str(max(1, -(-retry // 1000))).encode()
-    headers = (*EVENT_STREAM_HEADERS, (b"retry-after", seconds))
-    body = f"retry: {retry}\n: {reason}\n\n".encode()
-    await send_response(send, 200, headers, body, head=head)
-
-
-class _Half:
-    """What both halves share.
+class FeedHalf(ABC):
+    """What both halves of a feed share. As ``responders.Responder``.
 
     Attributes:
         declaration: the feed.
-        common: kept for ``RememberedRequest``.
+        streams: whether it is the half that streams.
     """
 
     streams = False
 
-    def __init__(self, declaration: FeedDeclaration) -> None:
+    def __init__(self, declaration: FeedDeclaration, settings: Settings) -> None:
         self.declaration = declaration
         self.common: dict[str, Any] = {}
+        self._settings = settings
+
+    async def serve(self, call: Call) -> None:
+        """Find the source, then answer."""
+        live = self._settings.live()
+        rechecks = live.rights.rechecks
+        scope = call.scope
+        limit = self.declaration.feed.limit
+        paging = read_paging(scope.get("query_string", b""), limit, stream=self.streams)
+        with refused_values(scope):
+            plan = await call.plan(errors=paging.errors)
+        if plan is None:
+            return
+        if self.streams and not accepts_event_stream(accept_of(scope)):
+            raise not_acceptable(scope["path"])
+        source = plan.result
+        identity, again = source.identity, call.recheck
+
+        async def recheck() -> Verdict:
+            verdict, found = await again()
+            if verdict is None and found is not None and found.identity != identity:
+                return CHANGED
+            return verdict
+
+        def take() -> StreamPlace:
+            return live.places.take(subjects(scope), scope)
+
+        def hold(holder: Holder, place: StreamPlace) -> None:
+            name = (id(self), identity, again.remembered.name)
+            callers = subjects(scope)
+            live.rights.hold(holder, name, recheck, callers, rechecks, place, expiry(scope))
+
+        asked = _Asked(live, call, source, paging, plan.dependency_headers, take, hold)
+        with refused_values(scope):
+            await self.answer(asked)
+        if plan.background is not None:
+            await plan.background()
+
+    @abstractmethod
+    async def answer(self, asked: _Asked) -> None:
+        """Send the answer. Errors before anything was sent are raised."""
 
     async def _locate(self, source: Source, token: str) -> tuple[Place, str]:
         """The place of a token, and its epoch."""
@@ -146,20 +147,20 @@ class _Half:
         return await source.locate(position.epoch, position.place), position.epoch
 
 
-class PageHalf(_Half):
+class PageHalf(FeedHalf):
     """The REST half: ``GET /api/{resource}/{action}``."""
 
-    def __init__(self, declaration: FeedDeclaration) -> None:
-        super().__init__(declaration)
+    def __init__(self, declaration: FeedDeclaration, settings: Settings) -> None:
+        super().__init__(declaration, settings)
         self._tags: dict[Hashable, tuple[Hashable, str]] = {}
 
-    async def answer(self, live: Live, asked: Asked) -> None:
+    async def answer(self, asked: _Asked) -> None:
         """Send the page. Raises PositionError and SourceUnavailableError before anything is sent.
 
         A request that waits is held to its right like a stream: it ends when that is lost.
         """
         source, paging = asked.source, asked.paging
-        held = _if_none_match(asked.scope)
+        held = _if_none_match(asked.call.scope)
         body, tag = b"", ""
         revision: Hashable | None = None
         if held is not None and not paging.wait:
@@ -171,31 +172,33 @@ class PageHalf(_Half):
             if then != revision or not _matches(held, tag):
                 tag = ""
         if not tag:
-            page = await self._read(live, asked)
+            page = await self._read(asked)
             if page is None:
                 return
             body, tag = self._encode(page, source, paging)
+            # Its bytes may wait for a slow client, and it would stand beside them.
+            del page
             if revision is not None:
                 self._remember(name, revision, tag)
         headers = [(b"etag", tag.encode()), *asked.headers]
         if all(name != b"cache-control" for name, _ in headers):
             # What a user may see is not for shared caches, and is out of date at once.
             headers.append((b"cache-control", b"private, no-cache"))
-        head = asked.scope["method"] == "HEAD"
+        head = asked.call.scope["method"] == "HEAD"
         if _matches(held, tag):
-            await send_response(asked.send, 304, headers)
+            await send_response(asked.call.send, 304, headers)
         else:
             headers.insert(0, (b"content-type", b"application/json"))
-            await send_response(asked.send, 200, headers, body, head=head)
+            await send_response(asked.call.send, 200, headers, body, head=head)
 
-    async def _read(self, live: Live, asked: Asked) -> Page | None:
+    async def _read(self, asked: _Asked) -> Page | None:
         """The page that is asked for; None when the client has left."""
         source, paging = asked.source, asked.paging
         token = paging.after if paging.before is None else paging.before
         if token is None:
             page = await source.page(paging.limit)
             if paging.wait and not page.changes:
-                if await _Poll(live, asked).wait(page.end) is None:
+                if await _Poll(asked).wait(page.end) is None:
                     return None
                 page = await source.page(paging.limit)
             return page
@@ -203,7 +206,7 @@ class PageHalf(_Half):
         if paging.before is not None:
             page = await source.page(paging.limit, before=place)
         elif paging.wait:
-            waited = await _Poll(live, asked).wait(place)
+            waited = await _Poll(asked).wait(place)
             if waited is None:
                 return None
             page = waited
@@ -216,7 +219,10 @@ class PageHalf(_Half):
 
     def _encode(self, page: Page, source: Source, paging: Paging) -> tuple[bytes, str]:
         feed = self.declaration.feed
-        body = feed.body(page, removals=source.keyed and paging.after is not None)
+        removals = source.keyed and paging.after is not None
+        page, left_out = feed.shown_page(page, removals=removals)
+        self._settings.live().counters.invalid_skipped += left_out
+        body = feed.body(page, removals=removals)
         # One position is that of different bodies: what callers may see differs, and may change.
         digest = hashlib.blake2s(body, digest_size=8).hexdigest()
         return body, f'"{feed.position(page.epoch, page.end)}.{digest}.{paging.limit}"'
@@ -237,23 +243,29 @@ class _Poll:
         lease: the right that it holds.
     """
 
-    def __init__(self, live: Live, asked: Asked) -> None:
+    def __init__(self, asked: _Asked) -> None:
         self.ended = False
         self.lease: Any = None
-        self._live = live
         self._asked = asked
         self._refused: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
 
     async def wait(self, place: Place) -> Page | None:
         """The page after ``place``, once it holds something or the time is over.
 
-        None when the client has left. Raises Problem when the right was lost.
+        None when the client has left. Raises Problem when the right was lost, and above a limit.
         """
-        asked, live = self._asked, self._live
+        asked = self._asked
+        live = asked.live
         counters = live.hub.streams.counters
+        try:
+            place_taken = asked.take()
+        except LimitReachedError as error:
+            counters.limited += 1
+            again = str(limit_retry() // 1000)
+            raise Problem(429, f"{error}.".capitalize(), headers={"Retry-After": again}) from error
         counters.waiting += 1
-        live.rights.hold(self, asked.name, asked.recheck, asked.subjects, asked.rechecks)
-        incoming = Incoming(asked.receive)
+        asked.hold(self, place_taken)
+        incoming = Incoming(asked.call.receive)
         paging = asked.paging
         waiting = asyncio.ensure_future(
             live.hub.wait(asked.source, place, paging.wait, paging.limit)
@@ -297,33 +309,53 @@ def _refusal(status: int, retry: int) -> Problem:
     )
 
 
-class StreamHalf(_Half):
+class StreamHalf(FeedHalf):
     """The SSE half: ``GET /api/{resource}/{action}/stream``."""
 
     streams = True
 
-    async def answer(self, live: Live, asked: Asked) -> None:
+    async def answer(self, asked: _Asked) -> None:
         """Open the stream and stay until it has ended or has taken its connection over."""
-        head = asked.scope["method"] == "HEAD"
+        live, call = asked.live, asked.call
+        head = call.scope["method"] == "HEAD"
         retry = live.drain_retry()
         if retry is not None:
             live.counters.refused += 1
-            await refuse_stream(asked.send, "the server is shutting down", retry, head=head)
+            await refuse_stream(call.send, "the server is shutting down", retry, head=head)
         elif head:
-            await send_response(asked.send, 200, (*EVENT_STREAM_HEADERS, *asked.headers), head=True)
+            await send_response(call.send, 200, (*EVENT_STREAM_HEADERS, *asked.headers), head=True)
         else:
             try:
-                connection, stream = await self._open(live, asked)
+                connection, stream = await self._open(asked)
+            except LimitReachedError as error:
+                live.counters.limited += 1
+                await refuse_stream(call.send, str(error), limit_retry())
+                return
             except SourceUnavailableError as error:
                 await refuse_stream(
-                    asked.send, f"{error.source} cannot be read just now", _STORAGE_RETRY
+                    asked.call.send, f"{error.source} cannot be read just now", _STORAGE_RETRY
                 )
+                return
+            except errors.UnfitItemError as error:
+                live.counters.invalid_held += 1
+                await refuse_stream(call.send, "an item cannot be shown", error.retry, status=500)
                 return
             await connection.hold(stream)
 
-    async def _open(self, live: Live, asked: Asked) -> tuple[Connection, FeedStream]:
+    async def _open(self, asked: _Asked) -> tuple[Connection, FeedStream]:
+        """Open the stream. Raises LimitReachedError and SourceUnavailableError."""
+        place = asked.take()
+        try:
+            connection, stream = await self._begin(asked)
+        except BaseException:
+            place.give_back()
+            raise
+        asked.hold(stream, place)
+        return connection, stream
+
+    async def _begin(self, asked: _Asked) -> tuple[Connection, FeedStream]:
         source, paging = asked.source, asked.paging
-        resume = last_event_id(asked.scope) or paging.after
+        resume = last_event_id(asked.call.scope) or paging.after
         before: Place | None = None
         if resume is None and paging.before is not None:
             try:
@@ -331,24 +363,25 @@ class StreamHalf(_Half):
             except PositionError:
                 # What cannot be resumed is answered in the stream, as for every other position.
                 resume = paging.before
-        hub = live.hub
+        hub, call = asked.live.hub, asked.call
         channel = await hub.hold(self.declaration.feed, source)
         try:
             opening = await open_feed(channel, limit=paging.limit, resume=resume, before=before)
-            asked.send.begun = True
-            connection = Connection(asked.scope, asked.receive, asked.send.direct, held=True)
+            call.send.begun = True
+            connection = Connection(call.scope, call.receive, call.send.direct, held=True)
             stream = FeedStream(
                 connection.sender,
                 hub.streams,
                 channel,
                 limit=paging.limit,
-                heartbeat=live.heartbeat,
+                heartbeat=asked.live.heartbeat,
             )
+            if paging.events:
+                stream.pulse = heartbeat_event(self.declaration.feed.event, asked.live.heartbeat)
             stream.headers = asked.headers
             stream.begin(opening)
         finally:
             hub.release(channel)
-        live.rights.hold(stream, asked.name, asked.recheck, asked.subjects, asked.rechecks)
         return connection, stream
 
 

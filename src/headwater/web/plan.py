@@ -8,22 +8,13 @@ stream waits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Depends, Response
+from fastapi import Response
 
-__all__ = ["PLAN", "Plan", "dependency_response"]
+__all__ = ["PLAN", "Plan"]
 
 PLAN = "headwater.plan"
-
-
-async def _of_dependencies(response: Response) -> Response:
-    return response
-
-
-# The response on which dependencies set headers, cookies and a status. FastAPI drops these when an
-# endpoint returns a response of its own.
-dependency_response = Annotated[Any, Depends(_of_dependencies)]
 
 
 class Plan(Response):
@@ -31,7 +22,8 @@ class Plan(Response):
 
     Arguments:
         result: what the endpoint came to.
-        dependencies: the response that dependencies have written to.
+        dependencies: the response that dependencies have written to. FastAPI drops it when an
+            endpoint returns a response of its own.
     """
 
     def __init__(self, result: Any, dependencies: Response) -> None:

@@ -12,19 +12,10 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from headwater.errors import PositionError, SourceUnavailableError
+from headwater.errors import PositionError, SourceUnavailableError, UnfitItemError
 from headwater.web.asgi import Receive, Scope, Send, Sending
 
-__all__ = [
-    "Problem",
-    "decided_by_application",
-    "internal_problem",
-    "problem_of",
-    "problem_response",
-    "serve_with_problems",
-    "unexpected_problem",
-    "validation_problem",
-]
+__all__ = ["Problem", "problem_response"]
 
 logger = logging.getLogger("headwater.web")
 
@@ -104,6 +95,15 @@ def problem_of(error: Exception) -> Response | None:
         return problem_response(
             503, f"{error.source} cannot be read just now; try again.", headers={"Retry-After": "2"}
         )
+    if isinstance(error, UnfitItemError):
+        # The log names the item.
+        return problem_response(
+            500,
+            "An item of this page does not fit the model of its feed, and cannot be shown until it "
+            "is mended.",
+            title="Item cannot be shown",
+            headers={"Retry-After": str(-(-error.retry // 1000))},
+        )
     return None
 
 
@@ -128,7 +128,8 @@ async def serve_with_problems(
         if answer is None:
             raise
         await answer(scope, receive, send)
-        if answer.status_code == 500 and not isinstance(error, HTTPException):
+        expected = isinstance(error, (HTTPException, UnfitItemError))
+        if answer.status_code == 500 and not expected:
             # The server logs it.
             raise
 
@@ -162,11 +163,17 @@ def validation_problem(errors: Sequence[Mapping[str, Any]]) -> Response:
     Arguments:
         errors: in pydantic's form: ``loc``, ``msg``, ``type`` and ``input``. At most 20 are listed.
     """
+    error = validation_error(errors)
+    return problem_response(error.status_code, error.detail, **error.members)
+
+
+def validation_error(errors: Sequence[Mapping[str, Any]]) -> Problem:
+    """The same as an error to raise."""
     shown = [_shown(each) for each in errors[:_MOST_ERRORS]]
     first = shown[0] if shown else {"field": "request", "detail": "it is not valid"}
     value = f"={json.dumps(first['value'], default=repr)}" if "value" in first else ""
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return problem_response(422, f"{first['field']}{value}: {first['detail']}{more}", errors=shown)
+    return Problem(422, f"{first['field']}{value}: {first['detail']}{more}", errors=shown)
 
 
 def _of_http(error: HTTPException) -> Response:
@@ -183,10 +190,16 @@ def _of_http(error: HTTPException) -> Response:
 
 def _shown(error: Mapping[str, Any]) -> dict[str, Any]:
     where, *path = error.get("loc") or ("request",)
-    field = ".".join(str(part) for part in path) or str(where)
+    field = str(_short(".".join(str(part) for part in path) or str(where)))
     shown: dict[str, Any] = {"field": field, "in": str(where)}
-    secret = any(word in field.lower() for word in _SECRET)
-    if error.get("type") not in ("missing", "json_invalid") and not secret and "input" in error:
+    # A whole body may hold anything, a misspelt field a password, a cookie or a header a session.
+    secret = (
+        not path
+        or where in ("cookie", "header")
+        or any(word in field.lower() for word in _SECRET)
+        or error.get("type") in ("missing", "json_invalid", "extra_forbidden")
+    )
+    if not secret and "input" in error:
         shown["value"] = _short(error["input"])
     detail = str(error.get("msg", "it is not valid"))
     cause = (error.get("ctx") or {}).get("error")
@@ -204,7 +217,9 @@ def _short(value: Any) -> Any:
         return value if math.isfinite(value) else str(value)
     if isinstance(value, str):
         return value if len(value) <= _LONGEST else value[:_LONGEST] + "…"
-    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+    if isinstance(value, (bytes, bytearray)):
+        return f"{len(value)} bytes"
+    if isinstance(value, Sequence):
         return f"{len(value)} items"
-    text = repr(value)
-    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+    # What is inside may be a secret under any name.
+    return "an object"

@@ -22,7 +22,7 @@ _RETRY = 1.0
 
 
 class RecheckLog:
-    """Tells the other processes of a re-check, and runs theirs here.
+    """Announces a re-check to the other processes, and runs theirs here.
 
     Arguments:
         recheck: checks the rights of a subject in this process; of all for None.

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from headwater.delivery.event_stream import EventStream
 from headwater.delivery.stream import EVENT_STREAM_HEADERS
+from headwater.protocol import frame
 from headwater.web.asgi import (
     SSE,
     Connection,
@@ -20,7 +21,7 @@ from headwater.web.asgi import (
     last_event_id,
     run_handler,
 )
-from headwater.web.identity import subjects
+from headwater.web.identity import expiry, subjects
 from headwater.web.live import Live, Settings
 from headwater.web.negotiation import (
     accept_of,
@@ -28,20 +29,11 @@ from headwater.web.negotiation import (
     asks_for_event_stream,
     not_acceptable,
 )
-from headwater.web.paging import read_paging
-from headwater.web.pair import Asked, PageHalf, StreamHalf, refuse_stream, send_response
-from headwater.web.rights import CHANGED, RememberedRequest, Verdict
+from headwater.web.remembered_request import RememberedRequest
+from headwater.web.rights import Verdict
+from headwater.web.stream_limits import LimitReachedError, limit_retry
 
-__all__ = [
-    "BEGIN",
-    "ONLY_PLAN",
-    "STREAM",
-    "Call",
-    "EventResponder",
-    "FeedResponder",
-    "Planned",
-    "Responder",
-]
+Headers = Sequence[tuple[bytes, bytes]]
 
 # Keys of the scope by which a responder and its endpoint understand each other.
 STREAM = "headwater.stream"
@@ -125,50 +117,41 @@ class Responder(Protocol):
         ...
 
 
-class FeedResponder:
-    """Answers the requests of one half of a feed."""
+async def send_response(
+    send: Send, status: int, headers: Headers, body: bytes = b"", *, head: bool = False
+) -> None:
+    """Send a whole response; its headers alone for ``head``."""
+    length = (b"content-length", b"%d" % len(body))
+    has_length = status != 304 and all(name != b"content-length" for name, _ in headers)
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [*headers, *([length] if has_length else [])],
+        }
+    )
+    await send({"type": "http.response.body", "body": b"" if head else body})
 
-    def __init__(self, half: PageHalf | StreamHalf, settings: Settings) -> None:
-        self.half = half
-        self.common: dict[str, Any] = {}
-        self._settings = settings
 
-    async def serve(self, call: Call) -> None:
-        """Find the source, then answer."""
-        live = self._settings.live()
-        rechecks = live.rights.rechecks
-        scope, half = call.scope, self.half
-        limit = half.declaration.feed.limit
-        paging = read_paging(scope.get("query_string", b""), limit, stream=half.streams)
-        plan = await call.plan(errors=paging.errors)
-        if plan is None:
-            return
-        if half.streams and not accepts_event_stream(accept_of(scope)):
-            raise not_acceptable(scope["path"])
-        source = plan.result
-        identity, again = source.identity, call.recheck
+async def refuse_stream(
+    send: Send, reason: str, retry: int, *, head: bool = False, status: int | None = None
+) -> None:
+    """Answer a stream that cannot be opened just now, so that its client comes back by itself.
 
-        async def recheck() -> Verdict:
-            verdict, found = await again()
-            if verdict is None and found is not None and found.identity != identity:
-                return CHANGED
-            return verdict
+    WHATWG HTML, 9.2.3: any status but 200 ends an EventSource for good. So it is 200, with the
+    time to come back, the reason as a comment, and the end of the body.
 
-        asked = Asked(
-            scope,
-            call.receive,
-            call.send,
-            source,
-            paging,
-            plan.dependency_headers,
-            (id(self), identity, again.remembered.name),
-            recheck,
-            subjects(scope),
-            rechecks,
-        )
-        await half.answer(live, asked)
-        if plan.background is not None:
-            await plan.background()
+    Arguments:
+        reason: one line.
+        retry: milliseconds until the client is to come back.
+        status: is sent as an ``error`` event too.
+    """
+    seconds = str(max(1, -(-retry // 1000))).encode()
+    headers = (*EVENT_STREAM_HEADERS, (b"retry-after", seconds))
+    body = f"retry: {retry}\n: {reason}\n\n".encode()
+    if status is not None:
+        body += frame("error", None, b'{"status":%d}' % status)
+    await send_response(send, 200, headers, body, head=head)
 
 
 class EventResponder:
@@ -233,7 +216,9 @@ class EventResponder:
 
         def permitted() -> None:
             name = (id(self), again.remembered.name)
-            live.rights.hold(stream, name, check, subjects(scope), rechecks)
+            callers = subjects(scope)
+            place = live.places.take(callers, scope)
+            live.rights.hold(stream, name, check, callers, rechecks, place, expiry(scope))
 
         scope[BEGIN] = permitted
 
@@ -245,7 +230,12 @@ class EventResponder:
         async def handle() -> Planned | None:
             return await call.plan(connection.incoming.receive, send)
 
-        plan = await run_handler(connection, stream, handle, sse)
+        try:
+            plan = await run_handler(connection, stream, handle, sse)
+        except LimitReachedError as error:
+            live.counters.limited += 1
+            await refuse_stream(call.send, str(error), limit_retry())
+            return
         if stream.committed or not (plan is None or stream.ended):
             if not stream.committed:
                 stream.close()

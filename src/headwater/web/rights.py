@@ -7,23 +7,21 @@ it is checked once at a time, so its cost does not grow with the number of tabs 
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 import math
 import random
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
-from contextlib import AsyncExitStack
+import time
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from headwater.delivery.open_streams import OpenStreams
 from headwater.delivery.small_set import EMPTY, SmallSet, with_one, without
+from headwater.web.stream_limits import StreamPlace
 
 __all__ = [
     "CHANGED",
-    "RECHECK",
     "Holder",
-    "RememberedRequest",
     "Right",
     "Rights",
     "Verdict",
@@ -48,6 +46,8 @@ _SHORTEST = 0.05
 _AT_ONCE = 32
 # Seconds that one check may take: one that hangs must not keep all others waiting.
 _CHECK_TIMEOUT = 10.0
+# Seconds after a right has expired at which it is checked.
+_AFTER_EXPIRY = 0.02
 # Seconds that a stream may go on while its right cannot be checked.
 _PATIENCE = 300.0
 
@@ -86,6 +86,8 @@ class Right:
         checking: how many checks of it are running or waiting.
         unanswered_since: the loop's time since which it could not be checked, or None.
         rights: where it is kept.
+        place: each of the streams has taken such a one.
+        expires: when it ends by itself, in Unix time, or None.
     """
 
     name: Hashable
@@ -96,6 +98,8 @@ class Right:
     group: int
     checking: int = 0
     unanswered_since: float | None = None
+    place: StreamPlace | None = None
+    expires: float | None = None
 
     def release(self, stream: Holder) -> None:
         """Forget a stream that has ended."""
@@ -120,6 +124,8 @@ class Rights:
         self._next = 0
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        # Those that end before they are checked next, each with the check at that moment.
+        self._expiring: dict[Right, asyncio.TimerHandle] = {}
         self.rechecks = 0
 
     def hold(
@@ -129,33 +135,59 @@ class Rights:
         check: Callable[[], Awaitable[Verdict]],
         subjects: tuple[str, ...],
         rechecks: int,
+        place: StreamPlace | None = None,
+        expires: float | None = None,
     ) -> None:
         """Let ``stream`` go on for as long as ``check`` says so.
+
+        Its place is given back when it ends.
 
         Arguments:
             name: equal for streams whose rights are the same question.
             rechecks: as it was before the stream's guards ran.
+            expires: when the right ends by itself, in Unix time.
         """
         if stream.ended:
+            if place is not None:
+                place.give_back()
             return
         right = self._rights.get((name, subjects))
         if right is None:
             # At random: streams that were opened in one moment are not checked in one moment.
             group = random.randrange(len(self._groups))
-            right = Right((name, subjects), check, subjects, EMPTY, self, group)
+            right = Right((name, subjects), check, subjects, EMPTY, self, group, place=place)
             self._rights[right.name] = right
             self._groups[group].add(right)
             for subject in subjects:
                 held = self._by_subject.get(subject, EMPTY)
                 self._by_subject[subject] = with_one(held, right)
         right.streams = with_one(right.streams, stream)
+        right.expires = expires
         stream.lease = right
+        self._note_expiry(right)
         if rechecks != self.rechecks:
             # The right may have been taken away since the guards ran.
             self._streams.run(self._check_each((right,)), "checking the rights of a stream")
         if self._timer is None and self._interval < math.inf:
             self._due = asyncio.get_running_loop().time()
             self._arm()
+
+    def _note_expiry(self, right: Right) -> None:
+        # Each right is checked every so often, so one that ends later is seen again in time.
+        if right.expires is None or right in self._expiring:
+            return
+        left = right.expires - time.time()
+        if left < 2 * self._interval:
+            # A little later, since clocks are read in steps.
+            after = max(left, 0.0) + _AFTER_EXPIRY
+            self._expiring[right] = asyncio.get_running_loop().call_later(
+                after, self._expire, right
+            )
+
+    def _expire(self, right: Right) -> None:
+        del self._expiring[right]
+        if right.streams:
+            self._streams.run(self._check_each((right,)), "checking a right that has expired")
 
     async def recheck(self, subject: str | None = None) -> None:
         """Check again now: for one subject, or for all."""
@@ -171,6 +203,9 @@ class Rights:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        for timer in self._expiring.values():
+            timer.cancel()
+        self._expiring.clear()
 
     def __len__(self) -> int:
         return len(self._rights)
@@ -220,6 +255,7 @@ class Rights:
         finally:
             right.checking -= 1
         if verdict is None:
+            self._note_expiry(right)
             return
         for stream in tuple(right.streams):
             if verdict == CHANGED:
@@ -248,9 +284,16 @@ class Rights:
 
     def forget(self, right: Right, stream: Holder) -> None:
         """Forget a stream that has ended, and its right with the last stream."""
+        if stream not in right.streams:
+            return
+        if right.place is not None:
+            right.place.give_back()
         right.streams = without(right.streams, stream)
         if not right.streams and self._rights.get(right.name) is right:
             del self._rights[right.name]
+            timer = self._expiring.pop(right, None)
+            if timer is not None:
+                timer.cancel()
             self._groups[right.group].discard(right)
             for subject in right.subjects:
                 holders = without(self._by_subject[subject], right)
@@ -269,95 +312,3 @@ def verdict_of(status: int) -> Verdict:
     if status >= 500 or status == 429:
         return None
     return CHANGED
-
-
-# Headers in which requests of one caller differ without meaning another right.
-_INDIFFERENT = frozenset(
-    {
-        b"last-event-id", b"accept", b"accept-encoding", b"accept-language", b"cache-control",
-        b"connection", b"pragma", b"user-agent", b"referer", b"sec-fetch-dest", b"sec-fetch-mode",
-        b"sec-fetch-site", b"sec-fetch-user", b"sec-ch-ua", b"sec-ch-ua-mobile",
-        b"sec-ch-ua-platform", b"traceparent", b"tracestate", b"x-request-id", b"priority", b"dnt",
-        b"if-none-match",
-    }
-)  # fmt: skip
-
-# What each request has for itself, and is kept for each.
-_OWN = ("path", "raw_path", "query_string", "headers", "client", "path_params", "state")
-# What belongs to the connection, and is not kept.
-_CONNECTION = frozenset({"extensions"})
-
-RECHECK = "headwater.recheck"
-
-
-class RememberedRequest:
-    """A request whose route can be run again to check its right.
-
-    It keeps the scope as the route was given it, without the connection and the body. Middleware
-    does not run again: what it wrote into the scope then is what a re-check sees. Values that all
-    requests of a route have in common are kept once.
-
-    Arguments:
-        scope: as it is before any guard or dependency runs.
-        common: kept by the route for all its requests; filled by the first.
-
-    Attributes:
-        name: equal for requests whose rights are the same question.
-    """
-
-    __slots__ = ("_common", "_own", "_rare", "_stacks", "name")
-
-    def __init__(self, scope: Mapping[str, Any], common: dict[str, Any]) -> None:
-        # Frameworks may keep what closes their dependencies in the scope; each run has its own.
-        self._stacks = tuple(key for key in scope if isinstance(scope[key], AsyncExitStack))
-        shared = {
-            key: value
-            for key, value in scope.items()
-            if key not in _OWN
-            and key not in _CONNECTION
-            and key not in self._stacks
-            and not key.startswith("headwater.")
-        }
-        if not common:
-            common.update(shared)
-        self._common = common
-        rare = {
-            key: value
-            for key, value in shared.items()
-            if key not in common or not (common[key] is value or common[key] == value)
-        }
-        if common.keys() > shared.keys():
-            self._common, rare = {}, shared
-        self._rare = rare or None
-        own = (scope.get(key) for key in _OWN)
-        self._own = tuple(copy.copy(each) if isinstance(each, dict) else each for each in own)
-        headers = tuple(sorted([pair for pair in scope["headers"] if pair[0] not in _INDIFFERENT]))
-        client = (scope.get("client") or ("",))[0]
-        self.name = (scope["path"], scope.get("query_string", b""), headers, client)
-
-    async def run(
-        self, app: Callable[[dict[str, Any], Any, Any], Awaitable[None]]
-    ) -> tuple[int | None, dict[str, Any]]:
-        """Run ``app`` on a copy of the request. Returns the status that it sent, and the scope."""
-        own = {key: value for key, value in zip(_OWN, self._own, strict=True) if value is not None}
-        scope = {
-            key: copy.copy(value) if isinstance(value, dict) else value
-            for key, value in {**self._common, **(self._rare or {}), **own}.items()
-        }
-        scope[RECHECK] = True
-        status: int | None = None
-
-        async def send(message: Mapping[str, Any]) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-
-        async with AsyncExitStack() as stack:
-            for key in self._stacks:
-                scope[key] = await stack.enter_async_context(AsyncExitStack())
-            await app(scope, _no_body, send)
-        return status, scope
-
-
-async def _no_body() -> dict[str, Any]:
-    return {"type": "http.request", "body": b"", "more_body": False}

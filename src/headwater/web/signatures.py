@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 from headwater.errors import DeclarationError
 
-__all__ = ["parameters_of"]
+__all__ = ["asked_for", "parameters_of"]
 
 
 def parameters_of(call: Callable[..., Any], where: str) -> dict[str, inspect.Parameter]:
@@ -33,6 +33,9 @@ def parameters_of(call: Callable[..., Any], where: str) -> dict[str, inspect.Par
 
 def _evaluated(call: Callable[..., Any], name: str, text: str, where: str) -> Any:
     inner = inspect.unwrap(call)
+    if not hasattr(inner, "__globals__"):
+        # An object that is called.
+        inner = getattr(type(inner).__call__, "__func__", type(inner).__call__)
     code = getattr(inner, "__code__", None)
     cells = getattr(inner, "__closure__", None) or ()
     local = {}
@@ -50,3 +53,16 @@ def _evaluated(call: Callable[..., Any], name: str, text: str, where: str) -> An
             f"{where}: the annotation of {name!r} cannot be read: {error}; import it at the top of "
             "the module"
         ) from error
+
+
+def asked_for(parameters: dict[str, inspect.Parameter], kind: type[Any]) -> str:
+    """The name of the parameter that takes ``kind``, such as Request.
+
+    One is added to ``parameters`` where there is none; FastAPI fills in only one of a kind.
+    """
+    for name, each in parameters.items():
+        if isinstance(each.annotation, type) and issubclass(each.annotation, kind):
+            return name
+    name = f"headwater_{kind.__name__.lower()}"
+    parameters[name] = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind)
+    return name

@@ -25,11 +25,11 @@ except ImportError as error:  # pragma: no cover - only without the extra
 
 from headwater.delivery.event_stream import EventStream
 from headwater.eventlog import EventLog
-from headwater.feeds.feed import DEFAULT_LIMIT, Feed, encode_plain
+from headwater.feeds.feed import DEFAULT_LIMIT, Feed, OnInvalid, encode_plain
 from headwater.feeds.source import Source
 from headwater.protocol import Comment, Event
 from headwater.web.asgi import SSE, Receive, Scope, Send, Sending
-from headwater.web.identity import identify
+from headwater.web.identity import expires, identify
 from headwater.web.live import SHARED, HubFace, Settings, Shared
 from headwater.web.pair import FeedDeclaration, PageHalf, StreamHalf
 from headwater.web.problems import (
@@ -40,15 +40,16 @@ from headwater.web.problems import (
     unexpected_problem,
     validation_problem,
 )
+from headwater.web.remembered_request import RECHECK, RememberedRequest
 from headwater.web.responders import (
     BEGIN,
     ONLY_PLAN,
     STREAM,
     EventResponder,
-    FeedResponder,
     Responder,
 )
-from headwater.web.rights import RECHECK, RememberedRequest, Verdict, verdict_of
+from headwater.web.rights import Verdict, verdict_of
+from headwater.web.stream_limits import StreamLimits
 
 __all__ = [
     "SSE",
@@ -58,6 +59,8 @@ __all__ = [
     "LiveRoutes",
     "Problem",
     "Source",
+    "StreamLimits",
+    "expires",
     "identify",
 ]
 
@@ -88,6 +91,7 @@ class LiveRoutes(HubFace):
         write_timeout: float | Shared = SHARED,
         io_uring: bool | Shared = SHARED,
         log: EventLog | Shared = SHARED,
+        limits: StreamLimits | Shared = SHARED,
     ) -> None:
         frame = traceback.extract_stack(limit=2)[0]
         self._settings = Settings(
@@ -97,6 +101,7 @@ class LiveRoutes(HubFace):
             write_timeout=write_timeout,
             io_uring=io_uring,
             log=log,
+            limits=limits,
         )
         self.routes: list[Route] = []
 
@@ -108,24 +113,24 @@ class LiveRoutes(HubFace):
         self,
         path: str,
         *,
-        encode: Callable[[Any], bytes] = encode_plain,
+        item: Any = None,
         collection: str = "items",
         event: str = "item",
         guards: Sequence[Guard] = (),
         keyed: bool = False,
         limit: int = DEFAULT_LIMIT,
         retry: int = 2000,
+        on_invalid: OnInvalid = "hold",
         name: str | None = None,
     ) -> Callable[[FeedFunction], FeedFunction]:
         """Declare a feed: ``GET {path}`` and ``GET {path}/stream``.
 
-        The decorated function is given the request and returns the ``Source`` to show. It is asked
-        again while a stream lives, after its guards.
+        The decorated function is given the request and returns the ``Source`` to show. It runs
+        again while a stream is open, after its guards.
 
         Arguments:
-            encode: an item as JSON; ``headwater.web.items.encoder_of(Model, name)`` makes one of a
-                pydantic model.
-            guards: functions of the request, called before anything else of it is looked at. They
+            item: the pydantic model of one item; by default an item is sent as the source has it.
+            guards: functions of the request, called before its parameters are checked. They
                 raise HTTPException or Problem for a caller that may not pass.
             name: what positions are bound to; the path by default.
 
@@ -141,19 +146,19 @@ class LiveRoutes(HubFace):
             name or path,
             collection=collection,
             event=event,
-            encode=encode,
+            encode=_encoder(item),
             limit=limit,
             retry=retry,
+            on_invalid=on_invalid,
         )
-        declaration = FeedDeclaration(feed, None, keyed)
+        declaration = FeedDeclaration(feed, item, keyed)
 
         def declare(call: FeedFunction) -> FeedFunction:
             async def source(request: Request) -> Source:
                 return declaration.accept(await _called(call, request))
 
-            for half, suffix in ((PageHalf(declaration), ""), (StreamHalf(declaration), "/stream")):
-                responder = FeedResponder(half, self._settings)
-                endpoint = _Endpoint(responder, guards, source)
+            for half, suffix in ((PageHalf, ""), (StreamHalf, "/stream")):
+                endpoint = _Endpoint(half(declaration, self._settings), guards, source)
                 self.routes.append(Route(path + suffix, endpoint, methods=["GET"]))
             return call
 
@@ -190,6 +195,14 @@ class LiveRoutes(HubFace):
             return call
 
         return declare
+
+
+def _encoder(item: Any) -> Callable[[Any], bytes]:
+    if item is None:
+        return encode_plain
+    from headwater.web.items import encoder_of
+
+    return encoder_of(item)
 
 
 class _Result:

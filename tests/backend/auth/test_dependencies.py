@@ -6,7 +6,7 @@ import pytest
 from fastapi import Request
 from fastapi.security import APIKeyCookie, HTTPBearer
 
-from headwater.backend.auth.dependencies import COOKIE, _bearer, _cookie
+from headwater.backend.auth.dependencies import COOKIE, bearer_key, session_cookie
 
 
 def asking(*headers: tuple[bytes, bytes]) -> Request:
@@ -37,7 +37,7 @@ def asking(*headers: tuple[bytes, bytes]) -> Request:
 async def test_the_session_is_what_the_framework_reads(sent):
     headers = [(b"host", b"x"), *((b"cookie", value) for value in sent)]
     plain = APIKeyCookie(name=COOKIE, auto_error=False)
-    assert await _cookie(asking(*headers)) == await plain(asking(*headers))
+    assert await session_cookie(asking(*headers)) == await plain(asking(*headers))
 
 
 @pytest.mark.parametrize(
@@ -46,4 +46,4 @@ async def test_the_session_is_what_the_framework_reads(sent):
 async def test_the_key_is_what_the_framework_reads(sent):
     headers = [(b"authorization", value) for value in sent]
     plain = HTTPBearer(auto_error=False)
-    assert await _bearer(asking(*headers)) == await plain(asking(*headers))
+    assert await bearer_key(asking(*headers)) == await plain(asking(*headers))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from http.cookies import SimpleCookie
 
 import pytest
@@ -193,11 +194,40 @@ class TestOrigin:
         assert await self.post(ann, origin="https://test") == 201
 
     @pytest.mark.parametrize(
-        "origin", ["http://evil.example", "http://test.evil.example", "http://test:81", "null", "x"]
+        "origin",
+        [
+            "http://evil.example",
+            "http://test.evil.example",
+            "http://test:81",
+            "null",
+            "x",
+            "",
+            "http://[::1",
+            "http://[::1]",
+            "http://evil.example\\@test",
+            "http://evil.example\\test",
+            "http://evil@test",
+            "http://test\\@evil.example",
+            "http:test",
+            "//test",
+            "ftp://test",
+            "http://test:99999",
+            "http://test:x",
+            "http://test ",
+        ],
     )
     async def test_another_site(self, ann, origin: str):
         assert await self.post(ann, origin=origin) == 403
         assert await self.post(ann, referer=origin) == 403
+
+    async def test_an_origin_is_no_address(self, ann):
+        """A page's path comes in the referer alone."""
+        assert await self.post(ann, origin="http://test/page") == 403
+
+    async def test_two_origins_are_none(self, ann):
+        headers = [("origin", "http://test"), ("origin", "http://evil.example")]
+        answer = await ann.client.post("/api/logs", json=self.BODY, headers=headers)
+        assert answer.status_code == 403
 
     async def test_curl_says_nothing(self, ann):
         assert await self.post(ann) == 201
@@ -236,3 +266,46 @@ class TestOrigin:
     async def test_cors_is_closed_unless_opened(self, world: World, ann):
         answer = await ann.client.get("/api/logs", headers={"origin": "https://app.example.com"})
         assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+LOGIN = {"email": "ann@example.com", "password": "s3cret-w0rd"}
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (json.dumps({"email": "ann@example.com", "passwort": "s3cret-w0rd"}), "application/json"),
+        (json.dumps({**LOGIN, "pass": "s3cret-w0rd", "x": ["s3cret-w0rd"]}), "application/json"),
+        (json.dumps({"email": LOGIN, "password": "x"}), "application/json"),
+        (json.dumps([LOGIN]), "application/json"),
+        (json.dumps("s3cret-w0rd"), "application/json"),
+        (json.dumps(LOGIN)[:-1], "application/json"),
+        (json.dumps(LOGIN), "text/plain"),
+        (json.dumps(LOGIN), None),
+        ("email=ann@example.com&password=s3cret-w0rd", "application/x-www-form-urlencoded"),
+        (b"\xff" + json.dumps(LOGIN).encode(), "application/json"),
+        (json.dumps({**LOGIN, "s3cret": 1, "password": {"s3cret-w0rd": 1}}), "application/json"),
+    ],
+)
+async def test_no_password_comes_back_however_wrong_the_body_is(
+    world: World, caplog: pytest.LogCaptureFixture, content, kind
+):
+    headers = {} if kind is None else {"Content-Type": kind}
+    answer = await world.anyone.post("/api/auth/login", content=content, headers=headers)
+    assert answer.status_code in (400, 422), answer.text
+    assert "w0rd" not in answer.text
+    assert "w0rd" not in caplog.text
+
+
+async def test_of_many_errors_twenty_are_listed(world: World):
+    """An answer is never much larger than what was sent."""
+    body = json.dumps({f"{number:03}" * 10: 1 for number in range(400)})
+    assert len(body) < 16 * 1024
+    headers = {"Content-Type": "application/json"}
+    answer = await world.anyone.post("/api/auth/login", content=body, headers=headers)
+    assert answer.status_code == 422
+    assert len(answer.json()["errors"]) == 20
+    assert "(and 401 more)" in answer.json()["detail"]
+    assert len(answer.content) < 8 * 1024
+    answer = await world.anyone.post("/api/auth/login", json={"x" * 10_000: 1})
+    assert len(answer.content) < 2 * 1024

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from headwater.backend.auth.loader import Loader
+from support.until import until
 
 
 class Spy:
@@ -33,11 +34,10 @@ async def test_what_is_asked_at_once_is_fetched_once():
 
 
 @pytest.mark.parametrize("bound", [60.0, 0.0])
-async def test_what_comes_one_after_another_goes_together_within_bounds(monkeypatch, bound):
+async def test_what_comes_one_after_another_goes_together_within_bounds(bound):
     """Requests that arrive in one moment do not come to their questions in one turn."""
-    monkeypatch.setattr("headwater.backend.auth.loader._GATHER", bound)
     spy = Spy()
-    loader = Loader(spy)
+    loader = Loader(spy, gather=bound)
 
     async def late(key):
         for _ in range(key):
@@ -66,8 +66,7 @@ async def test_a_later_question_does_not_take_an_earlier_answer():
     spy.go.clear()
     loader = Loader(spy)
     first = asyncio.create_task(loader.load(1))
-    while not spy.calls:
-        await asyncio.sleep(0)
+    await until(lambda: spy.calls)
     second = asyncio.create_task(loader.load(1))
     await asyncio.sleep(0)
     spy.go.set()
@@ -81,8 +80,7 @@ async def test_a_storm_is_a_few_statements():
     spy.go.clear()
     loader = Loader(spy)
     asked = [asyncio.create_task(loader.load(0))]
-    while not spy.calls:
-        await asyncio.sleep(0)
+    await until(lambda: spy.calls)
     for key in range(1, 100):
         asked.append(asyncio.create_task(loader.load(key)))
         await asyncio.sleep(0)
@@ -92,15 +90,13 @@ async def test_a_storm_is_a_few_statements():
     assert [len(keys) for keys in spy.calls] == [1, 99]
 
 
-async def test_one_that_hangs_does_not_stop_the_others(monkeypatch):
+async def test_one_that_hangs_does_not_stop_the_others():
     """A connection that is dead without saying so must not keep everyone from signing in."""
-    monkeypatch.setattr("headwater.backend.auth.loader._SLOW", 0.01)
     spy = Spy()
     spy.go.clear()
-    loader = Loader(spy)
+    loader = Loader(spy, slow=0.01)
     hangs = asyncio.create_task(loader.load(1))
-    while not spy.calls:
-        await asyncio.sleep(0)
+    await until(lambda: spy.calls)
     go, spy.go = spy.go, asyncio.Event()
     spy.go.set()
     async with asyncio.timeout(10):
@@ -135,8 +131,7 @@ async def test_who_leaves_takes_nothing_from_the_others():
     loader = Loader(spy)
     leaves = asyncio.create_task(loader.load(1))
     stays = asyncio.create_task(loader.load(1))
-    while not spy.calls:
-        await asyncio.sleep(0)
+    await until(lambda: spy.calls)
     leaves.cancel()
     spy.go.set()
     assert await stays == 10

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from support.backend import Person, World, errors_of
@@ -129,3 +131,107 @@ async def test_no_request_goes_through_a_thread_for_its_dependencies(
         "/api/users/me",
     ):
         assert (await admin.client.get(path)).status_code == 200
+
+
+class TestKeys:
+    """One that leaked, or that is changed now and then."""
+
+    async def renewed(self, person: Person, agent, **body) -> tuple[int, dict]:
+        answer = await person.client.post(f"/api/satellites/{agent.id}/keys", json=body or None)
+        return answer.status_code, answer.json()
+
+    async def reports(self, client, agent) -> int:
+        path = f"/api/satellites/{agent.id}/metrics"
+        return (await client.post(path, json={"reports": [REPORT]})).status_code
+
+    async def test_a_former_key_works_for_a_while(self, world: World, admin: Person):
+        agent = await world.satellite(admin)
+        status, made = await self.renewed(admin, agent)
+        assert (status, made["satellite_id"]) == (201, agent.id)
+        ends = datetime.fromisoformat(made["former_keys_end_at"]) - datetime.now(UTC)
+        assert timedelta(minutes=59) < ends <= timedelta(hours=1)
+        assert await self.reports(agent.client, agent) == 201
+        assert await self.reports(world.client(key=made["api_key"]), agent) == 201
+        listed = await admin.client.get("/api/satellites")
+        assert made["api_key"] not in listed.text
+
+    async def test_a_leaked_key_ends_at_once(self, world: World, admin: Person):
+        agent = await world.satellite(admin)
+        _, second = await self.renewed(admin, agent, overlap_seconds=1000)
+        _, third = await self.renewed(admin, agent, overlap_seconds=0)
+        assert await self.reports(agent.client, agent) == 401
+        assert await self.reports(world.client(key=second["api_key"]), agent) == 401
+        assert await self.reports(world.client(key=third["api_key"]), agent) == 201
+
+    async def test_a_key_that_ends_sooner_lives_no_longer(self, world: World, admin: Person):
+        agent = await world.satellite(admin)
+        await self.renewed(admin, agent, overlap_seconds=0)
+        await self.renewed(admin, agent, overlap_seconds=1000)
+        assert await self.reports(agent.client, agent) == 401
+
+    @pytest.mark.parametrize("seconds", [-1, 30 * 24 * 3600 + 1, "soon", None])
+    async def test_an_overlap_that_cannot_be(self, world: World, admin: Person, seconds):
+        agent = await world.satellite(admin)
+        path = f"/api/satellites/{agent.id}/keys"
+        answer = await admin.client.post(path, json={"overlap_seconds": seconds})
+        assert set(errors_of(answer)) == {"overlap_seconds"}
+
+    async def test_expired_keys_are_forgotten(self, world: World, admin: Person):
+        from sqlalchemy import func, select
+
+        from headwater.backend.models import RetiredSatelliteKey
+
+        agent = await world.satellite(admin)
+        for seconds in (1000, 0, 0):
+            await self.renewed(admin, agent, overlap_seconds=seconds)
+        await world.backend.satellites.remove_expired_keys()
+        async with world.backend.database.read() as session:
+            count = select(func.count()).select_from(RetiredSatelliteKey)
+            assert await session.scalar(count) == 0
+
+
+@pytest.mark.parametrize("what", ["keys", "remove"])
+async def test_who_may_renew_a_key_or_remove_a_satellite(world: World, admin: Person, what: str):
+    async def status(person: Person, agent) -> int:
+        path = f"/api/satellites/{agent.id}"
+        call = person.client.post(f"{path}/keys") if what == "keys" else person.client.delete(path)
+        return (await call).status_code
+
+    done = 201 if what == "keys" else 204
+    ann, bob = await world.user("ann"), await world.user("bob")
+    mine, other = await world.team(ann, role="team_admin"), await world.team(name="other")
+    await world.backend.teams.put_member(mine, bob.id, "team_user")
+    of_mine, of_other = await world.satellite(admin, mine), await world.satellite(admin, other)
+    of_none = await world.satellite(admin)
+    assert [await status(bob, each) for each in (of_mine, of_other, of_none)] == [403] * 3
+    assert [await status(ann, each) for each in (of_other, of_none)] == [404, 403]
+    assert await status(ann, of_mine) == done
+    assert [await status(admin, each) for each in (of_other, of_none)] == [done] * 2
+    assert (await world.anyone.delete(f"/api/satellites/{of_none.id}")).status_code == 401
+
+
+async def test_a_satellite_manages_no_satellite(world: World, admin: Person):
+    agent = await world.satellite(admin)
+    assert (await agent.client.post(f"/api/satellites/{agent.id}/keys")).status_code == 403
+    assert (await agent.client.delete(f"/api/satellites/{agent.id}")).status_code == 403
+
+
+async def test_a_removed_satellite_is_gone(world: World, admin: Person, ann: Person):
+    team = await world.team(ann)
+    agent, other = await world.satellite(admin, team), await world.satellite(admin, team)
+    activity = {"user_id": ann.id, "team_id": team, "client_name": "c"}
+    activity |= {"requests": 1, "tool_calls": 1}
+    for each in (agent, other):
+        path = f"/api/satellites/{each.id}/client-activity"
+        assert (await each.client.post(path, json={"activities": [activity]})).status_code == 201
+    assert (await admin.client.delete(f"/api/satellites/{agent.id}")).status_code == 204
+    assert (await admin.client.delete(f"/api/satellites/{agent.id}")).status_code == 404
+    report = {"reports": [REPORT]}
+    answer = await agent.client.post(f"/api/satellites/{agent.id}/metrics", json=report)
+    assert answer.status_code == 401
+    assert (await ann.client.get(f"/api/satellites/{agent.id}/metrics")).status_code == 404
+    listed = (await ann.client.get("/api/satellites")).json()["satellites"]
+    assert [one["id"] for one in listed] == [other.id]
+    path = f"/api/users/me/mcp/client-activity?team_id={team}"
+    found = (await ann.client.get(path)).json()["activities"]
+    assert [one["satellite_id"] for one in found] == [other.id]

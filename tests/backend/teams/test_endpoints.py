@@ -63,3 +63,25 @@ async def test_a_role_that_is_none(world: World, admin: Person, ann: Person):
     errors = errors_of(await admin.client.put(path, json={"role": "global_admin"}))
     assert errors["role"]["value"] == "global_admin"
     assert "team_admin" in errors["role"]["detail"]
+
+
+async def test_a_removed_team_is_gone(world: World, admin: Person, ann: Person):
+    team, other = await world.team(ann, role="team_admin"), await world.team(ann, name="other")
+    agent = await world.satellite(admin, team)
+    assert (await ann.client.delete(f"/api/teams/{team}")).status_code == 403
+    for each in (team, other):
+        note = {"team_id": each, "title": "t"}
+        assert (await admin.client.post("/api/notifications", json=note)).status_code == 201
+    assert (await admin.client.delete(f"/api/teams/{team}")).status_code == 204
+    mine = (await ann.client.get("/api/users/me/teams")).json()["teams"]
+    assert [one["id"] for one in mine] == [other]
+    found = (await ann.client.get("/api/notifications")).json()["notifications"]
+    assert [one["team_id"] for one in found] == [other]
+    for person in (ann, admin):
+        assert (await person.client.get(f"/api/teams/{team}/notifications")).status_code == 404
+    listed = (await admin.client.get("/api/satellites")).json()["satellites"]
+    assert listed == []
+    reports = {"reports": [{"cpu_percent": 1, "memory_mb": 1, "requests_per_s": 1}]}
+    answer = await agent.client.post(f"/api/satellites/{agent.id}/metrics", json=reports)
+    assert answer.status_code == 401
+    assert (await admin.client.delete(f"/api/teams/{team}")).status_code == 404

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from headwater.errors import SourceUnavailableError
 from support.backend import PASSWORD, Person, World, errors_of
 
 
@@ -112,6 +113,58 @@ async def test_the_last_administrator_stays(world: World, admin: Person, change:
     other = await world.user("other", "global_admin")
     assert (await admin.client.patch(f"/api/users/{other.id}", json=change)).status_code == 200
     assert (await admin.client.patch(f"/api/users/{admin.id}", json=change)).status_code == 409
+
+
+async def test_a_removed_user_is_gone(world: World, admin: Person, ann: Person, bob: Person):
+    team = await world.team(ann, bob)
+    key = (await ann.client.post("/api/users/me/api-keys", json={"name": "k"})).json()["api_key"]
+    agent = await world.satellite(admin, team)
+    activity = {"client_name": "c", "requests": 1, "tool_calls": 1, "team_id": team}
+    both = [{**activity, "user_id": ann.id}, {**activity, "user_id": bob.id}]
+    path = f"/api/satellites/{agent.id}/client-activity"
+    assert (await agent.client.post(path, json={"activities": both})).status_code == 201
+    for person in (ann, bob):
+        for _ in range(3):
+            entries = [{"message": f"{number}"} for number in range(1000)]
+            await person.client.post("/api/logs", json={"entries": entries})
+        note = {"user_id": person.id, "title": "t"}
+        await admin.client.post("/api/notifications", json=note)
+    assert (await admin.client.delete(f"/api/users/{ann.id}")).status_code == 204
+    assert (await world.client(key=key).get("/api/users/me")).status_code == 401
+    assert (await ann.client.get("/api/users/me")).status_code == 401
+    login = {"email": ann.email, "password": PASSWORD}
+    assert (await world.client().post("/api/auth/login", json=login)).status_code == 401
+    assert (await agent.client.post(path, json={"activities": both})).status_code == 422
+    assert (await bob.client.get("/api/logs")).json()["has_more"] is True
+    found = (await bob.client.get(f"/api/users/me/mcp/client-activity?team_id={team}")).json()
+    assert [one["user_id"] for one in found["activities"]] == [bob.id]
+    # The address is free again, and nothing of before comes back with it.
+    made = await world.user("ann")
+    assert (await made.client.get("/api/logs")).json()["logs"] == []
+    assert (await made.client.get("/api/notifications")).json()["notifications"] == []
+
+
+async def test_the_last_administrator_is_not_removed(world: World, admin: Person):
+    assert (await admin.client.delete(f"/api/users/{admin.id}")).status_code == 409
+    other = await world.user("other", "global_admin")
+    assert (await admin.client.delete(f"/api/users/{admin.id}")).status_code == 204
+    assert (await other.client.get("/api/users")).status_code == 200
+
+
+async def test_a_removal_that_was_interrupted_can_be_repeated(
+    world: World, admin: Person, ann: Person, monkeypatch: pytest.MonkeyPatch
+):
+    """The rights go first."""
+
+    async def interrupted(model, condition):
+        raise SourceUnavailableError("The database", "away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.backend.database, "delete_in_steps", interrupted)
+        assert (await admin.client.delete(f"/api/users/{ann.id}")).status_code == 503
+    assert (await ann.client.get("/api/users/me")).status_code == 401
+    assert (await admin.client.delete(f"/api/users/{ann.id}")).status_code == 204
+    assert (await admin.client.delete(f"/api/users/{ann.id}")).status_code == 404
 
 
 async def test_a_user_that_is_not_there(admin: Person):

@@ -9,11 +9,13 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any, Self
 
 import websocket
+from scripted import Scripted
+
+from support.until import waited
 
 __all__ = ["Chromium", "Page", "find"]
 
@@ -30,24 +32,6 @@ FLAGS = [
 ]
 # A cold start on a busy machine takes seconds; only a broken one takes this long.
 STARTS_WITHIN = 60.0
-
-# An expression that throws, such as of an element that is not there yet, counts as not yet.
-AWAIT = """(milliseconds) => new Promise((resolve) => {
-  const end = Date.now() + milliseconds;
-  const look = () => {
-    let met = false;
-    try { met = Boolean(%s); } catch { /* not yet */ }
-    if (met || Date.now() > end) resolve(met);
-    else setTimeout(look, 20);
-  };
-  look();
-})"""
-CHOOSE = """(selector, value) => {
-  const element = document.querySelector(selector);
-  element.value = value;
-  element.dispatchEvent(new Event("input", { bubbles: true }));
-  element.dispatchEvent(new Event("change", { bubbles: true }));
-}"""
 
 
 def find() -> str | None:
@@ -150,23 +134,25 @@ class Chromium:
 
     def _address(self, port_file: Path) -> str:
         """Where the browser listens; it writes that to a file once it does."""
-        deadline = time.monotonic() + STARTS_WITHIN
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise RuntimeError(f"chromium ended at its start: {self._process.returncode}")
+
+        def found() -> str:
+            code = self._process.poll()
+            assert code is None, f"chromium ended at its start: {code}"
             with contextlib.suppress(FileNotFoundError, ValueError):
                 port, path = port_file.read_text().split("\n")
                 return f"ws://127.0.0.1:{port}{path}"
-            time.sleep(0.02)
-        raise TimeoutError(f"chromium did not start within {STARTS_WITHIN} s")
+            return ""
+
+        return str(waited(found, STARTS_WITHIN, lambda: "chromium did not start"))
 
 
-class Page:
+class Page(Scripted):
     """One tab.
 
     Attributes:
         faults: uncaught exceptions and errors of the console, such as a breach of the content
-            security policy. Failed requests are not among them: tests cause these on purpose.
+            security policy.
+        failed: requests that failed, as the console shows them; tests cause some on purpose.
     """
 
     def __init__(self, browser: Chromium, target: str, session: str) -> None:
@@ -174,6 +160,7 @@ class Page:
         self._target = target
         self._session = session
         self.faults: list[str] = []
+        self.failed: list[str] = []
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Run a DevTools command in this tab."""
@@ -218,37 +205,6 @@ class Page:
             raise RuntimeError(fault.get("exception", {}).get("description", fault["text"]))
         return answer["result"].get("value")
 
-    def run(self, function: str, *arguments: Any) -> Any:
-        """Call a JavaScript function with JSON arguments; its value."""
-        return self.evaluate(f"({function})(...{json.dumps(arguments)})")
-
-    def until(self, condition: str, timeout: float = 20.0) -> None:
-        """Wait, in the page, until an expression is truthy.
-
-        An expression that throws counts as not yet. Raises TimeoutError after ``timeout`` seconds.
-        """
-        deadline = time.monotonic() + timeout
-        while (left := deadline - time.monotonic()) > 0:
-            try:
-                met = self.run(AWAIT % condition, round(left * 1000))
-            except RuntimeError:
-                continue  # the page was left for another while it waited
-            if met:
-                return
-        raise TimeoutError(f"not within {timeout} s: {condition}\n{self.text()[:600]}")
-
-    def text(self) -> str:
-        """The text that the page shows."""
-        return str(self.evaluate("document.body.innerText"))
-
-    def press(self, selector: str) -> None:
-        """Click the element."""
-        self.run("(selector) => document.querySelector(selector).click()", selector)
-
-    def choose(self, selector: str, value: str) -> None:
-        """Set the value of an input or select, as a user's choice."""
-        self.run(CHOOSE, selector, value)
-
     def picture(self, path: Path) -> None:
         """Save what the tab shows as a PNG file."""
         data = self.call("Page.captureScreenshot", format="png")["data"]
@@ -262,5 +218,6 @@ class Page:
             self.faults.append(details.get("exception", {}).get("description", details["text"]))
         elif message["method"] == "Log.entryAdded":
             entry = params["entry"]
-            if entry["level"] == "error" and entry["source"] != "network":
-                self.faults.append(entry["text"])
+            if entry["level"] == "error":
+                found = self.failed if entry["source"] == "network" else self.faults
+                found.append(f"{entry['text']} {entry.get('url', '')}")

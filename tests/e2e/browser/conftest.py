@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import Server
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from chromium import Chromium, Page, find  # noqa: E402 - found through the line above
+import firefox  # noqa: E402 - found through the line above
+from chromium import Chromium, Page, find  # noqa: E402
 
-FIVE_LIVE = "document.querySelectorAll('.panel .light[data-state=live]').length === 5"
+ALL_LIVE = "document.querySelectorAll('.panel .light[data-state=live]').length === 4"
 
 
 @pytest.fixture(scope="session")
@@ -26,17 +28,65 @@ def running_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromi
 
 
 @pytest.fixture
-def browser(running_browser: Chromium) -> Chromium:
+def browser(running_browser: Chromium) -> Iterator[Chromium]:
+    yield running_browser
     running_browser.renew()
-    return running_browser
+
+
+@pytest.fixture(scope="session")
+def running_firefox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[firefox.Firefox]:
+    executable = firefox.find()
+    if executable is None:
+        pytest.skip("firefox is not installed (apt install firefox-esr)")
+    with firefox.Firefox(executable, tmp_path_factory.mktemp("firefox")) as browser:
+        yield browser
+
+
+@pytest.fixture(params=["chromium", "firefox"])
+def any_browser(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Chromium, then Firefox; each forgets everything between tests."""
+    name = "running_browser" if request.param == "chromium" else "running_firefox"
+    browser = request.getfixturevalue(name)
+    yield browser
+    browser.renew()
+
+
+@pytest.fixture(scope="module")
+def one_server(seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("console"))
+    server.load(seeded)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def served(one_server: Server) -> Server:
+    """A running server, with nothing in its feeds: a start takes seconds, and this does not."""
+    one_server.empty()
+    return one_server
+
+
+@pytest.fixture
+def served_alone(seeded: Path, tmp_path: Path) -> Iterator[Server]:
+    """A server for a test that leaves traces: of a throttle, or of its only user."""
+    server = Server(tmp_path)
+    server.load(seeded)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture
 def console(browser: Chromium, served: Any) -> Page:
-    """The page at ``/``, signed in, with all five feeds live."""
+    """The page at ``/``, signed in, with all its feeds live."""
     page = browser.open(served.address)
     sign_in(page, served)
-    page.until(FIVE_LIVE)
+    page.until(ALL_LIVE)
     return page
 
 

@@ -15,9 +15,8 @@ import pytest
 pytestmark = pytest.mark.browser
 
 PARTS = {
-    "#logs": "#logs-list li",
-    "#personal": "#personal li",
-    "#team": "#team li",
+    "#logs": "#logs-list .line",
+    "#notifications": "#notifications li",
     "#metrics": "#metrics .line[d^=M]",
     "#activity": "#activity tbody tr",
 }
@@ -51,16 +50,34 @@ def demo() -> Iterator[SimpleNamespace]:
         process.stdout.close()
 
 
-def test_the_page_lives(browser: Any, demo: Any, sign_in_to: Any) -> None:
+def test_the_page_lives(browser: Any, demo: Any) -> None:
     page = browser.open(demo.address)
-    sign_in_to(page, demo)
+    # The form names the accounts, and one press signs in.
+    button = "document.querySelector('.accounts button')"
+    page.until(f"{button}.textContent === '{demo.email} / {demo.password}'")
+    page.evaluate(f"void {button}.click()")
     for part, entry in PARTS.items():
         page.until(f"document.querySelector('{part} .light').dataset.state === 'live'")
         page.until(f"document.querySelector('{entry}')")
-    newest = "document.querySelector('#logs-list li:last-child').dataset.id"
+    newest = "document.querySelector('[data-kept]').textContent"
     seen = page.evaluate(newest)
     page.until(f"{newest} !== '{seen}'")
     line = "document.querySelector('#metrics .line').getAttribute('d')"
     seen = page.evaluate(line)
     page.until(f"{line} !== '{seen}'")
+    assert page.faults == []
+
+
+def test_a_killed_server_loses_nothing_on_the_page(browser: Any, demo: Any) -> None:
+    """The button that shows what Headwater is for."""
+    page = browser.open(demo.address)
+    page.until("document.querySelector('.accounts button')")
+    page.evaluate("void document.querySelector('.accounts button').click()")
+    page.until("document.querySelector('#logs .light').dataset.state === 'live'")
+    page.press("#logs .controls button:last-child")
+    page.until("document.querySelector('[data-kill]').checkVisibility()")
+    page.press("[data-kill]")
+    page.until("document.querySelector('#logs .light').dataset.state === 'reconnecting'")
+    resumed = "document.querySelector('#logs .resumed').textContent"
+    page.until(f"/ caught up, 0 lost[.]$/.test({resumed})", 60)
     assert page.faults == []

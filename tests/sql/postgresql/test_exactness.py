@@ -529,9 +529,9 @@ class LongTotal(Total):
     pass
 
 
-Exactness.TestCase.settings = _settings(300, 30)
-Total.TestCase.settings = _settings(120, 25)
-LongExactness.TestCase.settings = LongTotal.TestCase.settings = _settings(2000, 50)
+Exactness.TestCase.settings = _settings(40, 25)
+Total.TestCase.settings = _settings(20, 25)
+LongExactness.TestCase.settings = LongTotal.TestCase.settings = _settings(300, 40)
 # Long enough to find the shortest run that fails.
 TestPrompt = pytest.mark.timeout(600)(Exactness.TestCase)
 TestTotal = pytest.mark.timeout(600)(Total.TestCase)

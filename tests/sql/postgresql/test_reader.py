@@ -1,7 +1,6 @@
 """Pages of a table on PostgreSQL: exact at both ends, whatever runs, and read from an index."""
 
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -387,14 +386,6 @@ async def test_a_database_that_is_not_migrated_is_away(postgres):
         missing = create_async_engine(postgres.url("missing"))
         await Table(missing, Log).where().page(1)
     postgres.drop(name)
-
-
-def test_another_driver_is_refused():
-    # It is not installed here, and nothing of it is called before that.
-    driver = SimpleNamespace(paramstyle="numeric_dollar", version="0.30", Error=Exception)
-    engine = create_async_engine("postgresql+asyncpg://postgres@/x", module=driver)
-    with pytest.raises(DeclarationError, match="psycopg: .*, not asyncpg"):
-        Table(engine, Log)
 
 
 async def test_a_role_that_may_only_read_can_follow(engine, postgres, database, logs):

@@ -1,6 +1,5 @@
 """Servers that are too old, a standby, or another one than before: said clearly, never guessed."""
 
-import asyncio
 import subprocess
 
 import psycopg
@@ -14,6 +13,7 @@ from headwater.sql.postgresql import connections
 from headwater.sql.postgresql.schema import renew_epochs
 from support.postgres import Postgres, programs
 from support.tables import Base, Client, Log, Recorder
+from support.until import outside
 
 
 @pytest.fixture
@@ -60,13 +60,14 @@ async def create(server):
 async def caught_up(primary, standby):
     async with primary.connect() as connection:
         wanted = await connection.scalar(text("SELECT pg_current_wal_insert_lsn()::text"))
-    async with asyncio.timeout(20):
-        while True:
-            async with standby.connect() as connection:
-                if await connection.scalar(
-                    text(f"SELECT pg_last_wal_replay_lsn() >= '{wanted}'::pg_lsn")
-                ):
-                    return
+
+    async def replayed():
+        async with standby.connect() as connection:
+            return await connection.scalar(
+                text(f"SELECT pg_last_wal_replay_lsn() >= '{wanted}'::pg_lsn")
+            )
+
+    await outside(replayed)
 
 
 async def test_a_hot_standby_tells_what_no_older_transaction_holds_up(primary, request):

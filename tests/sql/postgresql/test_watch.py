@@ -11,7 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from headwater.sql import Table, track
 from headwater.sql.postgresql import watch
 from support.tables import Client, Log, Recorder
-from support.until import until
+from support.until import outside, until
 
 
 class Quiet(DeclarativeBase):
@@ -49,10 +49,11 @@ async def listeners(connection):
 
 async def listening(connection, without=()):
     """The process that listens, once there is one."""
-    async with asyncio.timeout(10):
-        while not (found := set(await listeners(connection)) - set(without)):
-            await asyncio.sleep(0)
-    return found.pop()
+
+    async def others():
+        return set(await listeners(connection)) - set(without)
+
+    return (await outside(others)).pop()
 
 
 async def test_a_commit_in_this_process_is_sent_at_once(engine, monkeypatch):
@@ -154,9 +155,11 @@ async def test_nothing_is_left_after_the_last_detach(engine, session):
         await table.origin.detach()
         await table.origin.detach()
         assert not [t for t in asyncio.all_tasks() if "headwater" in t.get_name()]
-        async with asyncio.timeout(5):
-            while await listeners(writer):
-                await asyncio.sleep(0)
+
+        async def nobody_listens():
+            return not await listeners(writer)
+
+        await outside(nobody_listens)
 
 
 async def test_a_busy_table_does_not_make_the_tails_of_others_read(engine, session, sink):

@@ -149,3 +149,24 @@ def test_the_file_of_an_engine(url, path):
     engine = create_engine(url, poolclass=StaticPool)
     assert file_of(engine) == path
     engine.dispose()
+
+
+def test_an_application_keeps_its_own_semantics(path):
+    """Foreign keys and durability are the application's choice."""
+    made = create_engine(f"sqlite:///{path}")
+    for engine, expected in (
+        (configure_sqlite(made), (0, 2)),
+        (
+            configure_sqlite(
+                create_engine(f"sqlite:///{path}"), foreign_keys=True, synchronous="NORMAL"
+            ),
+            (1, 1),
+        ),
+    ):
+        with engine.connect() as connection:
+            found = [
+                connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+                for name in ("foreign_keys", "synchronous")
+            ]
+        assert tuple(found) == expected
+        engine.dispose()

@@ -1,4 +1,4 @@
-"""Client activity: a keyed feed of one's active MCP clients, and how satellites report them."""
+"""Client activity: a keyed feed of a user's active MCP clients, and reports of satellites."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def declare(live: LiveRouter) -> None:
             int, Query(ge=1, le=1440, description="Clients idle for longer leave the feed.")
         ] = 30,
     ) -> Source:
-        """Which of one's MCP clients are active, and on which satellite."""
+        """The caller's active MCP clients, and their satellites."""
         table = backend.tables.activity
         window = timedelta(minutes=active_within_minutes)
         return table.where(user_id=user.id, team_id=team_id).within("last_activity_at", window)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from headwater.backend.schemas import Body, Identifier, Line, Result
+from headwater.backend.schemas import Body, Identifier, Line, Result, Text
 
 __all__ = ["ActivitiesAccepted", "ActivitiesReport", "ActivityReport", "ClientActivity"]
 
@@ -37,7 +37,7 @@ class ActivityReport(Body):
     user_id: Identifier
     team_id: Identifier
     client_name: Annotated[Line, StringConstraints(min_length=1)]
-    user_agent: Annotated[str, StringConstraints(max_length=500)] | None = None
+    user_agent: Annotated[Text, StringConstraints(max_length=500)] | None = None
     requests: Count
     tool_calls: Count
 

@@ -55,7 +55,7 @@ class Activities:
             now = utc_now()
             rows = [
                 {
-                    # With another id the row would be told as replaced: removed, then there again.
+                    # With another id the row would be sent as a removal and a new item.
                     "id": known.get((user_id, team_id, client_name)) or uuid4().hex,
                     "user_id": user_id,
                     "team_id": team_id,
@@ -70,7 +70,7 @@ class Activities:
                 }
                 for (user_id, team_id, client_name), summed in sums.items()
             ]
-            # A parameter for each column and row would be too many, so it runs once for each.
+            # One statement for all would have too many parameters, so it runs once for each row.
             await session.execute(self._adding, rows)
 
     async def _check(
@@ -129,7 +129,7 @@ def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _sums(reports: Sequence[ActivityReport]) -> dict[tuple[str, str, str], _Sum]:
-    """The counts of each client, whose name may come several times in one report."""
+    """The counts of each client. A report may have several entries for one client."""
     sums: dict[tuple[str, str, str], _Sum] = {}
     for report in reports:
         summed = sums.setdefault((report.user_id, report.team_id, report.client_name), _Sum())
@@ -147,7 +147,7 @@ def _add(database: Database) -> Any:
         set_={
             "requests": ClientActivity.requests + new.requests,
             "tool_calls": ClientActivity.tool_calls + new.tool_calls,
-            # A report without one leaves the last one standing.
+            # A report without a user agent keeps the last one.
             "user_agent": func.coalesce(func.nullif(new.user_agent, ""), ClientActivity.user_agent),
             "last_activity_at": new.last_activity_at,
         },

@@ -1,4 +1,4 @@
-"""Who asks, as dependencies and guards, so that a route's signature says what it needs."""
+"""The caller, as dependencies and guards, so that a route's signature shows what it needs."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
 
-from headwater.backend.auth.origin import check_origin
+from headwater.backend.auth.origin import SAFE_METHODS, check_origin
 from headwater.backend.auth.principal import Principal
 from headwater.backend.problems import forbidden, not_found, unauthorized
 from headwater.backend.state import backend_of
-from headwater.web.fastapi import guard, identify
+from headwater.web.fastapi import expires, guard, identify
 
 __all__ = [
     "COOKIE",
     "CurrentSatellite",
     "CurrentUser",
+    "authenticate",
     "reports_itself",
     "requires",
     "requires_in_team",
@@ -55,13 +56,13 @@ class _Bearer(HTTPBearer):
         return None
 
 
-_cookie = _Cookie(
+session_cookie = _Cookie(
     name=COOKIE,
     scheme_name="session",
     auto_error=False,
     description="Set by POST /api/auth/login. HttpOnly.",
 )
-_bearer = _Bearer(
+bearer_key = _Bearer(
     scheme_name="api_key",
     auto_error=False,
     description="A user's key (`hw_…`) or a satellite's (`hws_…`).",
@@ -70,19 +71,19 @@ _bearer = _Bearer(
 
 async def authenticate(
     request: Request,
-    cookie: Annotated[str | None, Security(_cookie)],
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    cookie: Annotated[str | None, Security(session_cookie)],
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(bearer_key)],
 ) -> Principal:
-    """Who asks. Raises 401, and 403 when a cookie's request comes from another site.
+    """The caller. Raises 401, and 403 when a cookie's request comes from another site.
 
-    It is looked up once for a request, however many guards and handlers want to know.
+    It is looked up once for a request, however many guards and handlers need it.
     """
     known = request.scope.get("state", {}).get("principal")
     if isinstance(known, Principal):
         return known
     backend = backend_of(request)
     found: Principal | None = None
-    # A key is shown on purpose, a cookie comes along by itself: so the key decides.
+    # A program sends a key on purpose, and a browser sends a cookie always. So the key counts.
     if bearer:
         found = await backend.credentials.of_key(bearer.credentials)
     elif cookie:
@@ -91,7 +92,11 @@ async def authenticate(
         raise unauthorized()
     if found.via == "session":
         check_origin(request, backend.settings.allowed_origins)
+    if request.method not in SAFE_METHODS:
+        backend.writes.check(f"{found.kind}:{found.id}")
     identify(request, f"{found.kind}:{found.id}")
+    if found.expires_at is not None:
+        expires(request, found.expires_at)
     request.state.principal = found
     return found
 
@@ -100,7 +105,7 @@ Authenticated = Annotated[Principal, Depends(authenticate)]
 
 
 async def current_user(principal: Authenticated) -> Principal:
-    """The user who asks. Raises 403 for a satellite."""
+    """The calling user. Raises 403 for a satellite."""
     if principal.kind != "user":
         raise forbidden("This is for users; a satellite's key cannot be used here.")
     return principal
@@ -110,7 +115,7 @@ CurrentUser = Annotated[Principal, Depends(current_user)]
 
 
 async def current_satellite(principal: Authenticated, satellite_id: str) -> Principal:
-    """The satellite of the path, which asks itself."""
+    """The satellite of the path, if it is the caller."""
     if principal.kind != "satellite":
         raise forbidden("Only a satellite reports about itself: send its own key.")
     if principal.id != satellite_id:
@@ -121,7 +126,7 @@ async def current_satellite(principal: Authenticated, satellite_id: str) -> Prin
 CurrentSatellite = Annotated[Principal, Depends(current_satellite)]
 
 
-# What a guard calls must not be what a handler depends on, so each has a function of its own.
+# A guard and a handler must not depend on one function, so each has its own.
 
 
 async def _must_be_user(_: CurrentUser) -> None:

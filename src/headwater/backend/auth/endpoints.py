@@ -1,4 +1,4 @@
-"""``/api/auth``: a session for a password, and its end."""
+"""``/api/auth``: signing in and out."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ from fastapi import APIRouter, Request, Response
 
 from headwater.backend.auth.dependencies import COOKIE, CurrentUser, signed_in
 from headwater.backend.auth.origin import check_origin
-from headwater.backend.auth.schemas import Login
+from headwater.backend.auth.places import KEPT
+from headwater.backend.auth.schemas import Account, Login, Session
 from headwater.backend.roles import permissions_of
 from headwater.backend.state import BackendState, backend_of
 from headwater.backend.users.schemas import Me
+from headwater.web.addresses import network_of
 from headwater.web.fastapi import GuardedRoute, Problem, guard
 
 __all__ = ["router"]
+
+# A device that signed in before has tries of its own, whoever else tries passwords.
+DEVICE = "device"
 
 router = APIRouter(prefix="/auth", tags=["auth"], route_class=GuardedRoute)
 
@@ -22,15 +27,46 @@ async def _from_own_page(request: Request) -> None:
     check_origin(request, backend_of(request).settings.allowed_origins)
 
 
-@router.post("/login", dependencies=[guard(_from_own_page)])
+async def _has_a_try(request: Request) -> None:
+    # Before the body is read. A device's own tries are known only with the e-mail address.
+    backend, address = backend_of(request), _address(request)
+    backend.writes.check(f"network:{network_of(address)}")
+    if DEVICE not in request.cookies:
+        backend.sign_ins.check_network(address)
+
+
+@router.get("/session")
+async def session(request: Request, backend: BackendState) -> Session:
+    """Who is signed in with the session cookie; nobody is no error."""
+    cookie = request.cookies.get(COOKIE)
+    found = await backend.credentials.of_session(cookie) if cookie else None
+    user = None
+    if found is not None:
+        permissions = sorted(found.permissions)
+        user = Me(id=found.id, email=found.email, role=found.role, permissions=permissions)
+    accounts = [Account(email=email, password=password) for email, password in backend.accounts]
+    return Session(user=user, accounts=accounts)
+
+
+@router.post("/login", dependencies=[guard(_from_own_page), guard(_has_a_try)])
 async def login(body: Login, request: Request, response: Response, backend: BackendState) -> Me:
     """Sign in. The session is a cookie that scripts cannot read.
 
-    401 is the same, and takes as long, whichever of the two is wrong; many wrong ones are slowed
-    down with 429.
+    A wrong address and a wrong password give the same 401 in the same time. Many wrong ones get
+    429.
     """
-    address = request.client.host if request.client else None
-    signed_in = await backend.sign_ins.sign_in(body.email, body.password, address)
+    signed_in = await backend.sign_ins.sign_in(
+        body.email, body.password, _address(request), request.cookies.get(DEVICE)
+    )
+    response.set_cookie(
+        DEVICE,
+        signed_in.device,
+        max_age=int(KEPT.total_seconds()),
+        path="/api/auth",
+        secure=_is_secure(request, backend),
+        httponly=True,
+        samesite="lax",
+    )
     response.set_cookie(
         COOKIE,
         signed_in.token,
@@ -59,6 +95,10 @@ async def logout(
     response.delete_cookie(
         COOKIE, path="/", secure=_is_secure(request, backend), httponly=True, samesite="lax"
     )
+
+
+def _address(request: Request) -> str | None:
+    return request.client.host if request.client else None
 
 
 def _is_secure(request: Request, backend: BackendState) -> bool:

@@ -1,4 +1,4 @@
-"""Many look-ups as few statements."""
+"""Collects look-ups by key into few statements."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Loader"]
 K = TypeVar("K")
 V = TypeVar("V")
 
-# Keys of one statement: it should be over in some milliseconds.
+# Keys of one statement, which should take some milliseconds.
 _MAX_KEYS = 500
 # A fetch that takes longer, in seconds, does not keep the next one waiting: it may be one of a
 # connection that hangs. No more than so many run then.
@@ -24,17 +24,30 @@ _QUIET = 2
 
 
 class Loader(Generic[K, V]):
-    """Look-ups by key, gathered.
+    """Look-ups by key, collected.
 
     One fetch runs at a time. What is asked meanwhile waits and becomes one call of ``fetch`` when
     it has ended, so the busier it is the less each look-up costs, and a storm needs one connection.
     A fetch begins when nothing more comes in at once; it never waits for time to pass.
     Nothing is kept beyond its answer: each look-up is answered by a fetch that began after it was
     made, and so sees what was committed before.
+
+    Arguments:
+        fetch: returns the values of the keys that have one.
+        gather: seconds that a fetch waits at most while each turn of the loop brings more keys.
+        slow: seconds after which a fetch no longer keeps the next one waiting.
     """
 
-    def __init__(self, fetch: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]],
+        *,
+        gather: float = _GATHER,
+        slow: float = _SLOW,
+    ) -> None:
         self._fetch = fetch
+        self._gather_for = gather
+        self._slow = slow
         self._asked: dict[K, list[asyncio.Future[V | None]]] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._due: asyncio.Handle | None = None
@@ -45,7 +58,7 @@ class Loader(Generic[K, V]):
     async def load(self, key: K) -> V | None:
         """The value, or None where there is none. Raises what ``fetch`` raises."""
         loop = asyncio.get_running_loop()
-        # Each has a future of its own: one that leaves must not take the answer from the others.
+        # Each caller has its own future: a caller that leaves must not cancel the others.
         answer: asyncio.Future[V | None] = loop.create_future()
         self._many += 1
         others = self._asked.get(key)
@@ -55,15 +68,15 @@ class Loader(Generic[K, V]):
             self._asked[key] = [answer]
             if self._due is None:
                 if self._running:
-                    self._due = loop.call_later(_SLOW, self._dispatch)
+                    self._due = loop.call_later(self._slow, self._dispatch)
                 else:
                     self._gather_first(loop)
         return await answer
 
     def _gather_first(self, loop: asyncio.AbstractEventLoop) -> None:
-        # In the next turn at the earliest, so that what is asked in this one goes along.
+        # In the next turn at the earliest, so that it includes all look-ups of this turn.
         self._turns = self._many = 0
-        self._latest = loop.time() + _GATHER
+        self._latest = loop.time() + self._gather_for
         self._due = loop.call_soon(self._gather)
 
     def _gather(self) -> None:
@@ -89,7 +102,7 @@ class Loader(Generic[K, V]):
         task = loop.create_task(self._answer(asked))
         self._running.add(task)
         task.add_done_callback(self._answered)
-        self._due = loop.call_later(_SLOW, self._dispatch)
+        self._due = loop.call_later(self._slow, self._dispatch)
 
     def _answered(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -107,7 +120,7 @@ class Loader(Generic[K, V]):
                 for answer in answers:
                     if not answer.done():
                         answer.set_exception(error)
-                        # Who asked may leave before it is told; then nobody is to be.
+                        # The caller may have left. Its future is cancelled then.
                         answer.exception()
             if not isinstance(error, Exception):
                 raise

@@ -1,13 +1,13 @@
-"""Whether a request with a cookie was made by one of our own pages.
+"""Checks that a request with a cookie was made by one of our own pages.
 
 A browser sends the cookie with requests that other pages make, so a request that changes
-something must say where it comes from. Programs without a cookie are not concerned.
+something must name its origin. Programs without a cookie need not.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
-from urllib.parse import urlsplit
 
 from fastapi import Request
 
@@ -17,6 +17,13 @@ __all__ = ["SAFE_METHODS", "check_origin"]
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_HOST = r"(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
+# RFC 6454, 6.2: an origin is a scheme, a host and a port, and nothing else. A parser of URLs would
+# take `http://evil\@here` for one of `here`.
+_ORIGIN = re.compile(rf"(?P<scheme>https?)://{_HOST}", re.IGNORECASE)
+# A referer is an address, whose origin ends where its path begins.
+_REFERER = re.compile(rf"(?P<scheme>https?)://{_HOST}(?=[/?#]|$)", re.IGNORECASE)
+_HOST_HEADER = re.compile(_HOST, re.IGNORECASE)
 
 
 def check_origin(request: Request, allowed: Collection[str]) -> None:
@@ -28,24 +35,29 @@ def check_origin(request: Request, allowed: Collection[str]) -> None:
     """
     if request.method in SAFE_METHODS:
         return
-    claimed = request.headers.get("origin") or request.headers.get("referer")
-    if claimed is None:
+    origins = request.headers.getlist("origin")
+    referers = request.headers.getlist("referer")
+    if len(origins) > 1 or len(referers) > 1:
+        raise forbidden("The request names its origin more than once.")
+    if not origins and not referers:
         if request.headers.get("sec-fetch-site", "none") in {"same-origin", "none"}:
             return
         raise forbidden("The request comes from another site, and it says nothing of its origin.")
-    try:
-        parts = urlsplit(claimed)
-        default = _DEFAULT_PORTS.get(parts.scheme)
-        theirs = (parts.hostname, parts.port or default)
-        ours = urlsplit(f"//{request.headers.get('host', '')}")
-        same = theirs == (ours.hostname, ours.port or default)
-    except ValueError:
-        same = False
-    if same and parts.hostname:
-        return
-    if claimed != "null" and f"{parts.scheme}://{parts.netloc}".lower() in allowed:
-        return
+    claimed = origins[0] if origins else referers[0]
+    found = _ORIGIN.fullmatch(claimed) if origins else _REFERER.match(claimed)
+    if found is not None:
+        scheme = found["scheme"].lower()
+        ours = _HOST_HEADER.fullmatch(request.headers.get("host", ""))
+        if ours is not None and _place(found, scheme) == _place(ours, scheme):
+            return
+        if found[0].lower() in allowed:
+            return
     raise forbidden(
         f"Origin {claimed[:100]!r} is not this host: requests with a session cookie must come from "
         "this site's own pages."
     )
+
+
+def _place(found: re.Match[str], scheme: str) -> tuple[str, int]:
+    """Host and port, which the scheme says where the text does not."""
+    return found["host"].lower(), int(found["port"] or _DEFAULT_PORTS[scheme])

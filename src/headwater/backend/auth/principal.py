@@ -1,9 +1,10 @@
-"""Who asks, and what they may."""
+"""The caller, and its permissions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 from headwater.backend.roles import (
@@ -22,11 +23,12 @@ class Principal:
     Attributes:
         kind: what it is.
         id: the user's or the satellite's.
-        via: how it showed who it is. Only a session's requests can be forged by another page.
+        via: how it authenticated. Only a session's requests can be forged by another page.
         credential: the stored hash of the token or key it came with.
         email: a user's address, else empty.
         role: a user's global role, else empty.
         teams: a user's team roles by team.
+        expires_at: when a session ends; None for keys.
     """
 
     kind: Literal["user", "satellite"]
@@ -36,23 +38,24 @@ class Principal:
     email: str = ""
     role: str = ""
     teams: Mapping[str, str] = field(default_factory=dict)
+    expires_at: datetime | None = None
 
     @property
     def permissions(self) -> frozenset[str]:
-        """What it may everywhere."""
+        """Its permissions everywhere."""
         return SATELLITE_PERMISSIONS if self.kind == "satellite" else permissions_of(self.role)
 
     def may(self, permission: str) -> bool:
         return permission in self.permissions
 
     def may_in(self, permission: str, team_id: str) -> bool:
-        """Whether it may, in this team."""
+        """Whether it has a permission in this team."""
         return self.may(permission) or permission in team_permissions_of(
             self.teams.get(team_id, "")
         )
 
     def may_somewhere(self, permission: str) -> bool:
-        """Whether it may, everywhere or in a team at least."""
+        """Whether it has a permission everywhere, or in one team at least."""
         return self.may(permission) or any(
             permission in team_permissions_of(role) for role in self.teams.values()
         )

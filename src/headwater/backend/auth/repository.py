@@ -3,46 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, bindparam, select
+from sqlalchemy import Select, bindparam, select, union_all
 
 from headwater.backend.auth.loader import Loader
 from headwater.backend.auth.principal import Principal
 from headwater.backend.auth.tokens import API_KEY, SATELLITE_KEY, hash_token
 from headwater.backend.database import Database
-from headwater.backend.models import ApiKey, Membership, Satellite, Session, User
+from headwater.backend.models import (
+    ApiKey,
+    Membership,
+    RetiredSatelliteKey,
+    Satellite,
+    Session,
+    User,
+)
 from headwater.backend.times import utc_now
 
 __all__ = ["Credentials"]
 
 
 class Credentials:
-    """From what a request carries to who sent it, in one statement.
+    """Finds the caller for a credential of a request, in one statement.
 
     The statement brings the user's teams too, so that no later decision asks the database again.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._of_sessions = _with_user(Session.token_hash).where(
-            database.among(Session.token_hash),
-            Session.expires_at > bindparam("now", type_=Session.expires_at.type),
+        self._of_sessions = (
+            _with_user(Session.token_hash)
+            .add_columns(Session.expires_at)
+            .where(
+                database.among(Session.token_hash),
+                Session.expires_at > bindparam("now", type_=Session.expires_at.type),
+            )
         )
         self._of_keys = _with_user(ApiKey.key_hash).where(database.among(ApiKey.key_hash))
-        self._of_satellites = select(Satellite.key_hash, Satellite.id).where(
-            database.among(Satellite.key_hash)
-        )
+        former = RetiredSatelliteKey
+        keys = union_all(
+            select(Satellite.key_hash, Satellite.id).where(database.among(Satellite.key_hash)),
+            select(former.key_hash, former.satellite_id).where(
+                database.among(former.key_hash),
+                former.expires_at > bindparam("now", type_=former.expires_at.type),
+            ),
+        ).subquery()
+        self._of_satellites = select(keys.c.key_hash, keys.c.id)
         self._sessions = Loader(self._find_sessions)
         self._api_keys = Loader(self._find_api_keys)
         self._satellites = Loader(self._find_satellites)
 
     async def of_session(self, token: str) -> Principal | None:
-        """Whose session it is; None when it has expired, was ended or its user is disabled."""
+        """The user of a session; None when it has expired, was ended or its user is disabled."""
         return await self._sessions.load(hash_token(token))
 
     async def of_key(self, key: str) -> Principal | None:
-        """Whose API key it is: a user's or a satellite's."""
+        """The user or satellite of an API key."""
         if key.startswith(SATELLITE_KEY):
             return await self._satellites.load(hash_token(key))
         if key.startswith(API_KEY):
@@ -51,13 +69,13 @@ class Credentials:
 
     async def _find_sessions(self, hashes: Sequence[str]) -> Mapping[str, Principal]:
         rows = await self._database.look_up(self._of_sessions, hashes, now=utc_now())
-        return _users(rows, "session")
+        return _users([row[:-1] for row in rows], "session", {row[0]: row[-1] for row in rows})
 
     async def _find_api_keys(self, hashes: Sequence[str]) -> Mapping[str, Principal]:
         return _users(await self._database.look_up(self._of_keys, hashes), "api_key")
 
     async def _find_satellites(self, hashes: Sequence[str]) -> Mapping[str, Principal]:
-        rows = await self._database.look_up(self._of_satellites, hashes)
+        rows = await self._database.look_up(self._of_satellites, hashes, now=utc_now())
         return {
             key_hash: Principal("satellite", satellite_id, "satellite_key", key_hash)
             for key_hash, satellite_id in rows
@@ -74,13 +92,18 @@ def _with_user(credential: Any) -> Select[Any]:
     )
 
 
-def _users(rows: Sequence[Sequence[Any]], via: Any) -> Mapping[str, Principal]:
+def _users(
+    rows: Sequence[Sequence[Any]], via: Any, ends: Mapping[str, datetime] | None = None
+) -> Mapping[str, Principal]:
     found: dict[str, Principal] = {}
     teams: dict[str, dict[str, str]] = {}
     for credential, user_id, email, role, team_id, team_role in rows:
         belongs = teams.setdefault(credential, {})
         if credential not in found:
-            found[credential] = Principal("user", user_id, via, credential, email, role, belongs)
+            until = ends[credential] if ends is not None else None
+            found[credential] = Principal(
+                "user", user_id, via, credential, email, role, belongs, until
+            )
         if team_id is not None:
             belongs[team_id] = team_role
     return found

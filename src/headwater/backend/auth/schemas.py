@@ -1,17 +1,29 @@
-"""Signing in as JSON."""
+"""The body of a sign-in."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 
-from headwater.backend.schemas import Body
-from headwater.backend.users.schemas import Password
+from headwater.backend.schemas import Body, Result, Text
+from headwater.backend.users.schemas import Me, Password
 
-__all__ = ["Login"]
+__all__ = ["Account", "Login", "Session"]
 
 
 class Login(Body):
-    email: Annotated[str, StringConstraints(max_length=320)]
+    email: Annotated[Text, StringConstraints(max_length=320)]
     password: Password
+
+
+class Account(Result):
+    """A sign-in that everybody may know."""
+
+    email: str
+    password: str
+
+
+class Session(Result):
+    user: Me | None = Field(description="Who is signed in; null for nobody.")
+    accounts: list[Account] = Field(description="The demo's accounts; none anywhere else.")

@@ -10,14 +10,17 @@ from sqlalchemy import delete, insert, select, update
 
 from headwater.backend.access import tell_access_change
 from headwater.backend.auth.passwords import Passwords
+from headwater.backend.auth.places import Known, Place, Places
 from headwater.backend.auth.principal import Principal
-from headwater.backend.auth.throttle import Throttle, network_of, whole_seconds
 from headwater.backend.auth.tokens import hash_token, new_token
+from headwater.backend.auth.tries import Bucket, Tries
 from headwater.backend.database import Database
 from headwater.backend.models import Session, User
 from headwater.backend.problems import too_many, unauthorized
 from headwater.backend.schemas import normal_email
+from headwater.backend.throttle import whole_seconds
 from headwater.backend.times import utc_now
+from headwater.web.addresses import network_of
 
 __all__ = ["SignIns", "SignedIn"]
 
@@ -26,9 +29,15 @@ logger = logging.getLogger("headwater.backend")
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """A fresh session. ``token`` is for the cookie and is stored nowhere."""
+    """A fresh session.
+
+    Attributes:
+        token: for the session's cookie; only its hash is stored.
+        device: for the device's cookie; only its hash is stored.
+    """
 
     token: str
+    device: str
     user_id: str
     email: str
     role: str
@@ -39,7 +48,7 @@ class SignIns:
 
     Attributes:
         failures: sign-ins with a wrong pair, for ``/metrics``.
-        throttled: sign-ins that were refused without a look at the password.
+        throttled: sign-ins that were refused before their password was checked.
     """
 
     def __init__(
@@ -54,19 +63,39 @@ class SignIns:
         self._database = database
         self._passwords = passwords
         self._lifetime = lifetime
-        self._by_email = Throttle(per_email)
-        self._by_address = Throttle(per_address)
+        self._per_email = per_email
+        self._per_address = per_address
+        self._tries = Tries(database)
+        self._places = Places(database)
         self.failures = 0
         self.throttled = 0
 
-    async def sign_in(self, email: str, password: str, address: str | None) -> SignedIn:
+    def check_network(self, address: str | None) -> None:
+        """Raise 429 if this process knows that the client's network has no try left.
+
+        It costs nothing, so it can be asked before the request's body is read.
+        """
+        self._refuse(self._tries.wait(self._of_network(network_of(address))))
+
+    async def sign_in(
+        self, email: str, password: str, address: str | None, device: str | None = None
+    ) -> SignedIn:
         """A session for the right pair.
 
-        Raises 401, the same and after the same work whether the address is unknown, the password
-        wrong or the user disabled; 429 after too many wrong pairs.
+        A device or a network from which the user signed in before has tries of its own. All others
+        share some, and there a right password waits like a wrong one. Raises 401, the same and
+        after the same work whether the address is unknown, the password wrong or the user
+        disabled; 429 after too many wrong pairs.
+
+        Arguments:
+            address: the client's.
+            device: the token of the client's device, if it has one.
         """
-        email, network = normal_email(email), network_of(address)
-        self._take_a_try(email, network)
+        email, place = normal_email(email), Place(network_of(address), device)
+        known = await self._places.look_up(email, place)
+        buckets = self._buckets(email, place, known)
+        # Taken before the password is verified, so that many at once cannot outrun the limit.
+        self._refuse(await self._tries.take(buckets))
         async with self._database.read() as session:
             found = (
                 await session.execute(
@@ -80,13 +109,13 @@ class SignIns:
         if found is None or not right or found.disabled:
             self.failures += 1
             raise unauthorized("E-mail address and password do not match.")
-        self._by_email.give_back(email)
-        self._by_address.give_back(network)
         token = new_token()
         renewed = None
         if self._passwords.outdated(found.password_hash):
             renewed = await self._passwords.hash(password)
         async with self._database.write() as session:
+            await self._tries.give_back(session, buckets)
+            device = await self._places.remember(session, found.id, place, issued=known.issued)
             await session.execute(
                 insert(Session).values(
                     token_hash=hash_token(token),
@@ -98,7 +127,7 @@ class SignIns:
                 await session.execute(
                     update(User).where(User.id == found.id).values(password_hash=renewed)
                 )
-        return SignedIn(token, found.id, email, found.role)
+        return SignedIn(token, device, found.id, email, found.role)
 
     async def sign_out(self, user: Principal) -> None:
         """End the session that the request came with; its streams end at once."""
@@ -107,17 +136,22 @@ class SignIns:
             await tell_access_change(session, user.id)
 
     async def remove_expired(self) -> None:
-        """Forget sessions that are over."""
+        """Forget sessions that are over, and tries and places of long ago."""
         async with self._database.write() as session:
             await session.execute(delete(Session).where(Session.expires_at <= utc_now()))
+            await self._tries.remove_full(session)
+            await self._places.remove_old(session)
 
-    def _take_a_try(self, email: str, network: str) -> None:
-        # Taken before the password is looked at, so that many at once cannot outrun the limit.
-        wait = self._by_address.take(network)
-        if not wait:
-            wait = self._by_email.take(email)
-            if wait:
-                self._by_address.give_back(network)
+    def _buckets(self, email: str, place: Place, known: Known) -> list[Bucket]:
+        if known.device:
+            return [Bucket(f"device:{place.device_hash}:{email}", self._per_email)]
+        whose = f"network:{place.network_hash}:{email}" if known.network else f"email:{email}"
+        return [self._of_network(place.network), Bucket(whose, self._per_email)]
+
+    def _of_network(self, network: str) -> Bucket:
+        return Bucket(f"network:{network}", self._per_address)
+
+    def _refuse(self, wait: float) -> None:
         if wait:
             self.throttled += 1
             raise too_many("Too many wrong sign-ins; try again later.", whole_seconds(wait))

@@ -1,6 +1,6 @@
-"""Secrets that callers show: 256 random bits, of which only the SHA-256 is stored.
+"""Secrets of callers: 256 random bits, of which only the SHA-256 is stored.
 
-A fast hash is right here: nobody can guess 256 bits, and an index finds the hash at once.
+A fast hash is enough, because 256 bits cannot be guessed. An index finds the hash at once.
 """
 
 from __future__ import annotations
@@ -20,5 +20,5 @@ def new_token(prefix: str = "") -> str:
 
 
 def hash_token(token: str) -> str:
-    """What is stored and looked up."""
+    """The hash that is stored and looked up."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

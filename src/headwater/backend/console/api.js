@@ -37,8 +37,21 @@ export async function request(path, { method = "GET", body, signal } = {}) {
   );
 }
 
-/** A path with its parameters; those that are empty are left out. */
+/** A path with its parameters; those that are empty are left out, a list is given one by one. */
 export function address(path, params = {}) {
-  const given = Object.entries(params).filter(([, value]) => value !== "" && value != null);
+  const given = Object.entries(params)
+    .flatMap(([name, values]) => [values].flat().map((value) => [name, value]))
+    .filter(([, value]) => value !== "" && value != null);
   return given.length ? `${path}?${new URLSearchParams(given)}` : path;
+}
+
+/** All rows of a REST list, page after page. */
+export async function everything(path, collection) {
+  const rows = [];
+  let page;
+  do {
+    page = await request(address(path, { after: rows.at(-1)?.id }));
+    rows.push(...page[collection]);
+  } while (page.has_more);
+  return rows;
 }

@@ -52,6 +52,26 @@ export function keepCounting() {
   }, 5_000);
 }
 
+/** Puts words on the clipboard, and says so on the button for a moment. */
+export async function copy(words, button) {
+  const label = button.textContent;
+  let done = "Copied";
+  try {
+    await navigator.clipboard.writeText(words);
+  } catch {
+    done = "Not allowed"; // browsers allow it on https and localhost only
+  }
+  button.textContent = done;
+  setTimeout(() => (button.textContent = label), 1_500);
+}
+
+/** A code to type, with a button that copies it. */
+export function command(words) {
+  const button = el("button", { type: "button", class: "small" }, "Copy");
+  button.addEventListener("click", () => copy(words, button));
+  return el("span", { class: "command" }, el("code", {}, words), button);
+}
+
 /** Whether a list is scrolled to where its newest entry is. */
 export function atBottom(element) {
   return element.scrollHeight - element.scrollTop - element.clientHeight < 24;

@@ -1,65 +1,99 @@
-/** The page: signed out it is a form, signed in it is five live parts. */
+/** The page: signed out it is a form, signed in it is live parts and the administration. */
 
-import { request } from "./api.js";
+import { Admin } from "./admin/admin.js";
+import { everything, request } from "./api.js";
 import { keepCounting } from "./dom.js";
-import { Light, summary } from "./live/light.js";
-import { Link } from "./live/link.js";
+import { Light, summary } from "./light.js";
+import { Logs } from "./logs/logs.js";
 import { Activity } from "./parts/activity.js";
-import { Logs } from "./parts/logs.js";
 import { Metrics } from "./parts/metrics.js";
-import { PersonalNotices, TeamNotices } from "./parts/notifications.js";
+import { Notifications } from "./parts/notifications.js";
 import { SignIn } from "./sign-in.js";
+import { chooseTheme } from "./theme.js";
+import { Drawer } from "./wire/drawer.js";
 
 const LOST = "The connection to the server was lost. Reconnecting; what you miss is caught up.";
+const ENDED = "Your session ended. Sign in to go on.";
 // Between tries when the server cannot be reached at the very start.
 const TRY_AGAIN = 2_000;
 
 const at = (id) => document.getElementById(id);
-const signIn = new SignIn(at("sign-in"), () => link.session("in"));
-const link = new Link((change) => {
-  if (change === "in") start();
-  else leave(change === "ended" ? "Your session ended. Sign in to go on." : "");
+let user = null;
+
+// Another tab signed in or out: all show the same.
+const tabs = new BroadcastChannel("headwater:session");
+tabs.onmessage = ({ data }) => (data === "in" ? start() : leave());
+
+const signIn = new SignIn(at("sign-in"), async () => {
+  tabs.postMessage("in");
+  await start();
 });
 const overall = new Light(at("overall"));
-
-const logs = new Logs(at("logs"), link, summarize);
-const metrics = new Metrics(at("metrics"), link, summarize);
-const activity = new Activity(at("activity"), link, summarize);
-const personal = new PersonalNotices(at("personal"), link, summarize, (unread, item) => {
+const drawer = new Drawer(at("wire"));
+const admin = new Admin(at("admin"));
+const page = {
+  user: () => user,
+  onState: summarize,
+  wire: (part, button) => drawer.toggle(part, button),
+  // What one user was shown is taken away, as another may be the next: so everything begins anew.
+  sessionEnded: () => user && leave(ENDED),
+};
+const logs = new Logs(at("logs"), page);
+const metrics = new Metrics(at("metrics"), page);
+const activity = new Activity(at("activity"), page);
+const notifications = new Notifications(at("notifications"), page, (unread, item) => {
   document.title = unread ? `(${unread}) Headwater` : "Headwater";
   if (item) at("announce").textContent = `${item.level}: ${item.title}`;
 });
-const team = new TeamNotices(at("team"), link, summarize);
-const parts = [logs, metrics, activity, personal, team];
+const parts = [logs, metrics, activity, notifications];
 
 /** Show the console if there is a session, the form if not. */
 async function start() {
-  let user;
+  let session;
   try {
-    user = await request("/api/users/me");
+    session = await request("/api/auth/session");
   } catch (problem) {
-    if (problem.status === 401) return leave();
     banner(`${problem.message} Trying again.`);
-    at("console").hidden = false;
     setTimeout(start, TRY_AGAIN);
     return;
   }
   banner(null);
+  signIn.offer(session.accounts);
+  drawer.offerKill(session.accounts.length > 0);
+  if (!session.user) return leave();
+  const fresh = at("console").hidden;
+  user = session.user;
   signIn.hide();
   at("console").hidden = false;
   at("who").textContent = user.email;
+  show(location.hash === "#admin" ? "admin" : "live");
+  if (fresh) at("console-title").focus();
   logs.start();
   metrics.start();
   activity.start();
-  const teams = await team.start(user);
-  if (!at("console").hidden) personal.start(user, teams);
+  const teams = await everything("/api/users/me/teams", "teams").catch(() => []);
+  if (user !== session.user || at("console").hidden) return;
+  notifications.start(user, teams);
+  admin.show(user, teams);
 }
 
 function leave(message = "") {
+  user = null;
+  drawer.close();
   for (const part of parts) part.stop();
+  admin.clear();
   at("console").hidden = true;
   document.title = "Headwater";
   signIn.show(message);
+}
+
+/** The live parts, or the administration. */
+function show(view) {
+  for (const name of ["live", "admin"]) {
+    at(name).hidden = name !== view;
+    at(`to-${name}`).setAttribute("aria-current", name === view ? "page" : "false");
+  }
+  if (view === "admin") drawer.close();
 }
 
 /** The overall light, and a banner while nothing gets through. */
@@ -68,13 +102,15 @@ function summarize() {
   const [state, words] = summary(states);
   overall.show(state, words);
   const through = states.some((one) => ["live", "polling", "connecting"].includes(one));
-  banner(state === "reconnecting" && !through ? LOST : null);
+  banner(["reconnecting", "stale"].includes(state) && !through ? LOST : null);
 }
 
 function banner(text) {
   at("banner").hidden = !text;
   at("banner").textContent = text ?? "";
 }
+
+addEventListener("hashchange", () => show(location.hash === "#admin" ? "admin" : "live"));
 
 at("sign-out").addEventListener("click", async () => {
   try {
@@ -83,8 +119,10 @@ at("sign-out").addEventListener("click", async () => {
     // Signed out already is what was wanted; anything else leaves the session open: say so.
     if (problem.status !== 401) return banner(`You are still signed in. ${problem.message}`);
   }
-  link.session("out");
+  tabs.postMessage("out");
+  leave();
 });
 
+chooseTheme(at("theme"));
 keepCounting();
 start();

@@ -1,6 +1,7 @@
 /** The sign-in form. */
 
 import { request } from "./api.js";
+import { el } from "./dom.js";
 
 export class SignIn {
   #root;
@@ -27,6 +28,23 @@ export class SignIn {
     this.#say(message);
     const { email, password } = this.#form.elements;
     (email.value ? password : email).focus();
+  }
+
+  /** Name accounts that everybody may use: the demo's. */
+  offer(accounts) {
+    const list = this.#root.querySelector("[data-accounts]");
+    list.hidden = accounts.length === 0;
+    list.querySelector("div").replaceChildren(
+      ...accounts.map(({ email, password }) => {
+        const button = el("button", { type: "button" }, email, el("span", {}, ` / ${password}`));
+        button.addEventListener("click", () => {
+          this.#form.elements.email.value = email;
+          this.#form.elements.password.value = password;
+          this.#submit();
+        });
+        return button;
+      }),
+    );
   }
 
   hide() {

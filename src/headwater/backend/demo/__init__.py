@@ -1,1 +1,1 @@
-"""A throw-away backend that lives: who is in it, what happened before, and what goes on now."""
+"""Data for the demo: its users, a history, and activity while it runs."""

@@ -1,4 +1,4 @@
-"""Who is in the demo: users, teams and satellites. These accounts exist nowhere else."""
+"""The users, teams and satellites of the demo. These accounts exist nowhere else."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from headwater.backend.auth.principal import Principal
 from headwater.backend.state import Backend
 
-__all__ = ["ADMIN", "CLIENTS", "DEMO", "Cast", "assemble"]
+__all__ = ["ADMIN", "CLIENTS", "DEMO", "Cast", "assemble", "find"]
 
 DEMO = ("demo@example.com", "demo")
 ADMIN = ("admin@example.com", "admin")
 
 _COLLEAGUES = ("mira@example.com", "jonas@example.com")
 _TEAMS = ("Platform", "Data Science")
-# Names and teams; the last one belongs to nobody, so everyone sees it.
+# Names and teams. The last one has no team, so every user sees it.
 _SATELLITES = (("frankfurt-1", "Platform"), ("virginia-2", "Data Science"), ("singapore-3", None))
 
-# MCP clients by name, with what they call themselves in requests.
+# MCP clients by name, with their user agents.
 CLIENTS: Mapping[str, str] = {
     "Claude Desktop": "claude-desktop/1.4.2 (macOS 15.6; arm64)",
     "Cursor": "Cursor/2.1.0 (Windows NT 10.0)",
@@ -49,12 +49,21 @@ class Cast:
 
     @property
     def viewers(self) -> tuple[str, str]:
-        """The ids of the two who can sign in."""
+        """The ids of the two users that can sign in."""
         return self.users[DEMO[0]], self.users[ADMIN[0]]
 
 
+async def find(backend: Backend) -> Cast:
+    """Those whom an earlier start of this demo has made."""
+    admin = Principal("user", "", "session", "", role="global_admin")
+    users = {row.email: row.id for row in (await backend.users.page(100, None))[0]}
+    teams = {row.name: row.id for row in (await backend.teams.page(100, None))[0]}
+    satellites = {row.name: row.id for row in (await backend.satellites.page(admin, 100, None))[0]}
+    return Cast(users, teams, satellites, _works_for(satellites, teams))
+
+
 async def assemble(backend: Backend) -> Cast:
-    """Make everyone, as an administrator would."""
+    """Create all of them, as an administrator would."""
     users: dict[str, str] = {}
     for (email, password), role in ((DEMO, "global_user"), (ADMIN, "global_admin")):
         users[email] = (await backend.users.create(email, password, role)).id
@@ -71,8 +80,13 @@ async def assemble(backend: Backend) -> Cast:
     for name, team in _SATELLITES:
         team_id = None if team is None else teams[team]
         satellites[name], _ = await backend.satellites.register(admin, name, team_id)
-    works_for = {
-        satellites[name]: tuple(teams.values()) if team is None else (teams[team],)
+    return Cast(users, teams, satellites, _works_for(satellites, teams))
+
+
+def _works_for(
+    satellites: Mapping[str, str], teams: Mapping[str, str]
+) -> Mapping[str, tuple[str, ...]]:
+    return {
+        satellites[name]: tuple(teams[each] for each in _TEAMS) if team is None else (teams[team],)
         for name, team in _SATELLITES
     }
-    return Cast(users, teams, satellites, works_for)

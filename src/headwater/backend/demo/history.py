@@ -1,4 +1,4 @@
-"""What happened in the demo before anybody looked."""
+"""The history of the demo: items from before its start."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ __all__ = ["tell_history"]
 _LINES = 300
 _NOTICES = 40
 _METRICS = 300
-# Minutes since these clients were last active: with the usual window of 30 minutes the first
-# leave while one watches.
+# Minutes since these clients were last active. With the default window of 30 minutes the first
+# leave soon after the start.
 _IDLE = (29.2, 28.0, 26.0, 22.0, 12.0)
 
 
@@ -67,7 +67,7 @@ def _notifications(draw: random.Random, cast: Cast, now: datetime) -> list[dict[
 
 
 def _activity(draw: random.Random, cast: Cast, now: datetime) -> list[dict[str, Any]]:
-    """Clients that have stopped; those that work are told by what goes on."""
+    """Clients that have stopped. The running demo reports the active ones."""
     names = {satellite_id: name for name, satellite_id in cast.satellites.items()}
     rows = []
     for user_id in cast.viewers:

@@ -1,4 +1,4 @@
-"""What the demo's services write into a log."""
+"""Log lines of the demo's services."""
 
 from __future__ import annotations
 

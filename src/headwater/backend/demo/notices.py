@@ -1,4 +1,4 @@
-"""What the demo tells its users and teams."""
+"""Notifications of the demo."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _WORDS = {
 
 
 def notice(draw: random.Random, cast: Cast) -> NotificationCreate:
-    """A notification to one of the two who can sign in, or to a team."""
+    """A notification to one of the two users that can sign in, or to a team."""
     words = {name: draw.choice(values) for name, values in _WORDS.items()}
     words |= {"n": str(draw.randint(3, 40)), "satellite": draw.choice(sorted(cast.satellites))}
     to_team = draw.random() < 0.55

@@ -1,4 +1,4 @@
-"""What goes on in the demo now, through the same services as real use."""
+"""Activity in the running demo, through the same services as real use."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ACTIVITY_EVERY = 3.0
 
 
 class Present:
-    """Keeps going until it is cancelled."""
+    """Makes activity until it is cancelled."""
 
     def __init__(self, backend: Backend, cast: Cast, walks: Mapping[str, Walk]) -> None:
         self._backend = backend
@@ -39,8 +39,8 @@ class Present:
         self._walks = walks
         self._draw = random.Random()
         self._admin = Principal("user", cast.users[ADMIN[0]], "session", "", role="global_admin")
-        # Who works at the moment: user, team, satellite and client. Each viewer has a client in
-        # each team, so nobody looks at a page on which nothing happens.
+        # The active clients: user, team, satellite and client. Each viewer has a client in
+        # each team, so that every page shows activity.
         places = sorted(cast.works_for)
         teams = sorted({team for place in places for team in cast.works_for[place]})
         pairs = [(user, team) for user in cast.viewers for team in teams]
@@ -65,7 +65,7 @@ class Present:
                 logger.warning("the demo waits: %s", error)
 
     def _pause(self, average: float) -> Callable[[], float]:
-        """Irregular, as real things are, but never so rare that it looks dead."""
+        """A random wait that is bounded, so that the page never looks dead."""
         return lambda: min(self._draw.expovariate(1 / average) + 0.05, average * 2.5)
 
     async def _write(self, user_id: str) -> None:
@@ -81,7 +81,7 @@ class Present:
         await self._backend.notifications.create(self._admin, notice(self._draw, self._cast))
 
     async def _go_wrong(self) -> None:
-        """A burst of lines, a satellite under strain, and word of it."""
+        """A burst of lines, a satellite under load, and a notification about it."""
         source, lines = incident(self._draw)
         name, satellite_id = self._draw.choice(sorted(self._cast.satellites.items()))
         self._walks[satellite_id].strain()

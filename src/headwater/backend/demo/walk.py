@@ -29,7 +29,7 @@ class Walk:
         self._trouble = 0.0
 
     def strain(self, amount: float = 1.0) -> None:
-        """Something went wrong: load and errors rise, and fall again by themselves."""
+        """Begin an incident: load and errors rise, and fall again by themselves."""
         self._trouble = min(self._trouble + amount, 2.0)
 
     def step(self, at: datetime) -> MetricsReport:

@@ -1,4 +1,4 @@
-"""``/api/logs``: one's log as a feed, and how lines get into it."""
+"""``/api/logs``: a user's log as a feed, and writing to it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 
 from headwater.backend.auth.dependencies import CurrentUser, requires, signed_in
+from headwater.backend.idempotency.dependencies import IdempotencyKey
 from headwater.backend.logs.schemas import LogEntry, LogIds, LogLevel, LogsCreate
 from headwater.backend.logs.service import Logs
+from headwater.backend.schemas import Line
 from headwater.backend.state import BackendState, backend_of
 from headwater.feeds.source import Source
 from headwater.web.fastapi import GuardedRoute, LiveRouter
@@ -28,9 +30,11 @@ LogService = Annotated[Logs, Depends(_service)]
 
 
 @router.post("", status_code=201, dependencies=[requires("logs.create")])
-async def create_log_entries(body: LogsCreate, user: CurrentUser, logs: LogService) -> LogIds:
+async def create_log_entries(
+    body: LogsCreate, user: CurrentUser, logs: LogService, key: IdempotencyKey
+) -> LogIds:
     """Write up to 1,000 entries to one's log: all of them, or none."""
-    return LogIds(ids=await logs.add(user.id, body.entries))
+    return LogIds(ids=await logs.add(user.id, body.entries, key))
 
 
 def declare(live: LiveRouter) -> None:
@@ -48,10 +52,12 @@ def declare(live: LiveRouter) -> None:
     async def my_logs(
         user: CurrentUser,
         backend: BackendState,
-        level: Annotated[LogLevel | None, Query(description="Only this level.")] = None,
+        level: Annotated[
+            list[LogLevel] | None, Query(description="Only this level; give it again for several.")
+        ] = None,
         source: Annotated[
-            str | None, Query(max_length=200, description="Only from this source.")
+            Line | None, Query(description="Only from this source, at most 200 characters.")
         ] = None,
     ) -> Source:
-        """One's log entries."""
-        return backend.tables.logs.where(user_id=user.id, level=level, source=source)
+        """The caller's log entries."""
+        return backend.tables.logs.where(user_id=user.id).optional(level=level, source=source)

@@ -1,4 +1,4 @@
-"""Notifications: two feeds, mine and a team's, and how one is made."""
+"""Notifications: two feeds, the caller's and a team's, and sending one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from headwater.backend.auth.dependencies import (
     signed_in,
     team_of_path,
 )
+from headwater.backend.idempotency.dependencies import IdempotencyKey
 from headwater.backend.notifications.schemas import Notification, NotificationCreate
 from headwater.backend.notifications.service import Notifications
 from headwater.backend.state import BackendState, backend_of
@@ -37,10 +38,13 @@ NotificationService = Annotated[Notifications, Depends(_service)]
 
 @router.post("", status_code=201, dependencies=[requires_somewhere("notifications.create")])
 async def create_notification(
-    body: NotificationCreate, user: CurrentUser, notifications: NotificationService
+    body: NotificationCreate,
+    user: CurrentUser,
+    notifications: NotificationService,
+    key: IdempotencyKey,
 ) -> Notification:
     """Notify a user or a team."""
-    return Notification.model_validate(await notifications.create(user, body))
+    return await notifications.create(user, body, key)
 
 
 def declare(live: LiveRouter) -> None:
@@ -56,7 +60,7 @@ def declare(live: LiveRouter) -> None:
         summary="My notifications",
     )
     async def my_notifications(user: CurrentUser, backend: BackendState) -> Source:
-        """What concerns one: personal notifications, and those of one's teams."""
+        """The caller's notifications: personal ones, and those of the caller's teams."""
         table = backend.tables.notifications
         return table.where(user_id=user.id) | table.where(team_id=sorted(user.teams))
 
@@ -70,5 +74,5 @@ def declare(live: LiveRouter) -> None:
         summary="A team's notifications",
     )
     async def team_notifications(team_id: str, backend: BackendState) -> Source:
-        """What concerns one team."""
+        """The notifications of one team."""
         return backend.tables.notifications.where(team_id=team_id)

@@ -15,7 +15,7 @@ NotificationLevel = Literal["info", "success", "warning", "error"]
 
 
 class Notification(Result):
-    """Something told to a user or to a team: exactly one of the two ids is set."""
+    """A notification to a user or to a team: exactly one of the two ids is set."""
 
     id: str
     user_id: str | None
@@ -27,10 +27,10 @@ class Notification(Result):
 
 
 class NotificationCreate(Body):
-    """Exactly one of ``user_id`` and ``team_id`` says whom it is for."""
+    """Exactly one of ``user_id`` and ``team_id`` names the recipient."""
 
     user_id: Identifier | None = None
     team_id: Identifier | None = None
     level: NotificationLevel = "info"
-    title: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    title: Annotated[Text, StringConstraints(min_length=1, max_length=200)]
     body: Text = Field(default="", description="Plain text.")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import insert, select
 
 from headwater.backend.auth.principal import Principal
 from headwater.backend.database import Database
-from headwater.backend.models import Notification, Team, User
-from headwater.backend.notifications.schemas import NotificationCreate
+from headwater.backend.idempotency.service import Repeats, RequestKey
+from headwater.backend.models import Notification as Row
+from headwater.backend.models import Team, User
+from headwater.backend.notifications.schemas import Notification, NotificationCreate
 from headwater.backend.problems import forbidden, invalid
 
 __all__ = ["Notifications"]
@@ -19,15 +20,19 @@ __all__ = ["Notifications"]
 class Notifications:
     """What can be done with notifications."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, repeats: Repeats) -> None:
         self._database = database
+        self._repeats = repeats
 
-    async def create(self, sender: Principal, wanted: NotificationCreate) -> Any:
+    async def create(
+        self, sender: Principal, wanted: NotificationCreate, key: RequestKey | None = None
+    ) -> Notification:
         """Notify a user or a team.
 
         Whoever holds ``notifications.create`` everywhere may notify anyone; whoever holds it in a
         team, that team and themselves. Raises 403, and 422 for a recipient that does not exist,
-        or that the sender may not know of.
+        or that the sender may not know of. A request whose ``key`` was used before is answered with
+        the notification that the first one made.
         """
         if (wanted.user_id is None) == (wanted.team_id is None):
             raise invalid(
@@ -38,16 +43,21 @@ class Notifications:
         self._check_sender(sender, wanted)
         notification_id = uuid4().hex
         async with self._database.write() as session:
+            if key is not None:
+                key, first = await self._repeats.answered(session, key)
+                if first is not None:
+                    return Notification.model_validate(first)
             if wanted.user_id is not None:
                 known = await session.scalar(select(User.id).where(User.id == wanted.user_id))
                 if known is None:
                     raise invalid("user_id", "there is no such user", value=wanted.user_id)
             elif await session.scalar(select(Team.id).where(Team.id == wanted.team_id)) is None:
                 raise invalid("team_id", "there is no such team", value=wanted.team_id)
-            await session.execute(
-                insert(Notification).values(id=notification_id, **wanted.model_dump())
-            )
-            return await session.get_one(Notification, notification_id)
+            await session.execute(insert(Row).values(id=notification_id, **wanted.model_dump()))
+            made = Notification.model_validate(await session.get_one(Row, notification_id))
+            if key is not None:
+                await self._repeats.keep(session, key, made.model_dump(mode="json"))
+            return made
 
     def _check_sender(self, sender: Principal, wanted: NotificationCreate) -> None:
         if sender.may("notifications.create"):

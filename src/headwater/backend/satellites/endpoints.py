@@ -1,10 +1,11 @@
-"""``/api/satellites``: which there are, and their metrics as a feed."""
+"""``/api/satellites``: listing and registering them, and their metrics as a feed."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 
 from headwater.backend.auth.dependencies import (
     CurrentSatellite,
@@ -15,6 +16,7 @@ from headwater.backend.auth.dependencies import (
     satellite_of_path,
     signed_in,
 )
+from headwater.backend.idempotency.dependencies import IdempotencyKey
 from headwater.backend.satellites.schemas import (
     Metrics,
     MetricsIds,
@@ -22,10 +24,12 @@ from headwater.backend.satellites.schemas import (
     SatelliteCreate,
     SatelliteCreated,
     SatelliteInfo,
+    SatelliteKeyCreate,
+    SatelliteKeyCreated,
     SatelliteList,
 )
 from headwater.backend.satellites.service import Satellites, topic_of
-from headwater.backend.schemas import After, Limit
+from headwater.backend.schemas import After, Limit, PathId
 from headwater.backend.state import BackendState, backend_of
 from headwater.feeds.source import Source
 from headwater.web.fastapi import GuardedRoute, LiveRouter
@@ -46,7 +50,7 @@ SatelliteService = Annotated[Satellites, Depends(_service)]
 async def list_satellites(
     user: CurrentUser, satellites: SatelliteService, limit: Limit = 100, after: After = None
 ) -> SatelliteList:
-    """The satellites of one's teams, and those of no team."""
+    """The satellites of the caller's teams, and those without a team."""
     rows, has_more = await satellites.page(user, limit, after)
     return SatelliteList(
         satellites=[SatelliteInfo.model_validate(row) for row in rows], has_more=has_more
@@ -57,17 +61,50 @@ async def list_satellites(
 async def register_satellite(
     body: SatelliteCreate, user: CurrentUser, satellites: SatelliteService
 ) -> SatelliteCreated:
-    """Register a satellite. Its key is shown this once."""
+    """Register a satellite. Its key is shown only in this answer."""
     satellite_id, key = await satellites.register(user, body.name, body.team_id)
     return SatelliteCreated(id=satellite_id, name=body.name, team_id=body.team_id, api_key=key)
 
 
+@router.post(
+    "/{satellite_id}/keys",
+    status_code=201,
+    dependencies=[signed_in, requires_somewhere("satellites.manage")],
+)
+async def renew_satellite_key(
+    satellite_id: PathId,
+    user: CurrentUser,
+    satellites: SatelliteService,
+    body: SatelliteKeyCreate | None = None,
+) -> SatelliteKeyCreated:
+    """A new key for a satellite, shown this once. Former ones work for ``overlap_seconds`` yet."""
+    overlap = timedelta(seconds=(body or SatelliteKeyCreate()).overlap_seconds)
+    key, until = await satellites.renew_key(user, satellite_id, overlap)
+    return SatelliteKeyCreated(satellite_id=satellite_id, api_key=key, former_keys_end_at=until)
+
+
+@router.delete(
+    "/{satellite_id}",
+    status_code=204,
+    response_class=Response,
+    dependencies=[signed_in, requires_somewhere("satellites.manage")],
+)
+async def remove_satellite(
+    satellite_id: PathId, user: CurrentUser, satellites: SatelliteService
+) -> None:
+    """Remove a satellite and its keys. Streams of its metrics end at once."""
+    await satellites.remove(user, satellite_id)
+
+
 @router.post("/{satellite_id}/metrics", status_code=201, dependencies=[reports_itself])
 async def report_metrics(
-    body: MetricsReports, satellite: CurrentSatellite, satellites: SatelliteService
+    body: MetricsReports,
+    satellite: CurrentSatellite,
+    satellites: SatelliteService,
+    key: IdempotencyKey,
 ) -> MetricsIds:
     """A satellite's own measurements, up to 1,000: all of them, or none."""
-    return MetricsIds(ids=await satellites.report(satellite.id, body.reports))
+    return MetricsIds(ids=await satellites.report(satellite.id, body.reports, key))
 
 
 def declare(live: LiveRouter) -> None:

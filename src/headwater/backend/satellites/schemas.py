@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from headwater.backend.schemas import Body, Identifier, Name, Result
+from headwater.backend.schemas import Body, Identifier, Moment, Name, Result
 
 __all__ = [
     "Metrics",
@@ -17,6 +17,8 @@ __all__ = [
     "SatelliteCreate",
     "SatelliteCreated",
     "SatelliteInfo",
+    "SatelliteKeyCreate",
+    "SatelliteKeyCreated",
     "SatelliteList",
 ]
 
@@ -49,6 +51,21 @@ class SatelliteCreated(Result):
     api_key: str = Field(description="Shown this once; only its hash is stored.")
 
 
+class SatelliteKeyCreate(Body):
+    overlap_seconds: int = Field(
+        default=3600,
+        ge=0,
+        le=30 * 24 * 3600,
+        description="How long the former keys work yet; 0 ends them at once.",
+    )
+
+
+class SatelliteKeyCreated(Result):
+    satellite_id: str
+    api_key: str = Field(description="Shown this once; only its hash is stored.")
+    former_keys_end_at: datetime
+
+
 class Metrics(Result):
     """What a satellite reported about itself at one moment."""
 
@@ -61,7 +78,7 @@ class Metrics(Result):
 
 
 class MetricsReport(Body):
-    at: AwareDatetime | None = Field(default=None, description="When it was measured; now.")
+    at: Moment | None = Field(default=None, description="When it was measured; now.")
     cpu_percent: Amount
     memory_mb: Amount
     requests_per_s: Amount

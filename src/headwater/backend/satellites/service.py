@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from sqlalchemy import insert, or_, select
+from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from headwater.backend.access import tell_access_change
 from headwater.backend.auth.loader import Loader
 from headwater.backend.auth.principal import Principal
 from headwater.backend.auth.tokens import SATELLITE_KEY, hash_token, new_token
 from headwater.backend.database import Database
+from headwater.backend.idempotency.service import Repeats, RequestKey
 from headwater.backend.listing import page_of
-from headwater.backend.models import Satellite, Team
-from headwater.backend.problems import forbidden, invalid
+from headwater.backend.models import ClientActivity, RetiredSatelliteKey, Satellite, Team
+from headwater.backend.problems import forbidden, invalid, not_found
 from headwater.backend.satellites.schemas import MetricsReport
 from headwater.backend.times import utc_now
 from headwater.eventlog import EventLog
@@ -31,7 +34,7 @@ def topic_of(satellite_id: str) -> str:
 
 
 class Known(NamedTuple):
-    """A satellite that there is, and its team."""
+    """A satellite that exists, and its team."""
 
     id: str
     team_id: str | None
@@ -40,14 +43,15 @@ class Known(NamedTuple):
 class Satellites:
     """What can be done with satellites."""
 
-    def __init__(self, database: Database, log: EventLog) -> None:
+    def __init__(self, database: Database, log: EventLog, repeats: Repeats) -> None:
         self._database = database
         self._log = log
+        self._repeats = repeats
         self._of_ids = select(Satellite.id, Satellite.team_id).where(database.among(Satellite.id))
         self._known = Loader(self._find)
 
     async def find(self, satellite_id: str) -> Known | None:
-        """What rights depend on, or None where there is no such satellite."""
+        """The satellite with its team, which rights depend on; None if it does not exist."""
         return await self._known.load(satellite_id)
 
     async def page(
@@ -65,7 +69,7 @@ class Satellites:
     async def register(self, user: Principal, name: str, team_id: str | None) -> tuple[str, str]:
         """A new satellite: its id and, this once, its key.
 
-        Who holds ``satellites.manage`` in a team only registers satellites of that team. Raises
+        With ``satellites.manage`` in a team a user registers satellites of that team only. Raises
         403, and 422 for a team that does not exist, or that the user may not know of.
         """
         if team_id is None and not user.may("satellites.manage"):
@@ -87,17 +91,116 @@ class Satellites:
             )
         return satellite_id, key
 
-    async def report(self, satellite_id: str, reports: Sequence[MetricsReport]) -> list[str]:
-        """Append metrics to the satellite's topic, all or none; their ids."""
+    async def renew_key(
+        self, user: Principal, satellite_id: str, overlap: timedelta
+    ) -> tuple[str, datetime]:
+        """A new key for a satellite: this once, the key, and when its former keys end.
+
+        Those work for ``overlap`` yet, so that the agent can be changed first. Raises 403 and 404.
+        """
+        key, until = new_token(SATELLITE_KEY), utc_now() + overlap
+        async with self._database.write() as session:
+            former = await self._managed(session, user, satellite_id)
+            # One that ends sooner already is not made to live longer.
+            await session.execute(
+                update(RetiredSatelliteKey)
+                .where(
+                    RetiredSatelliteKey.satellite_id == satellite_id,
+                    RetiredSatelliteKey.expires_at > until,
+                )
+                .values(expires_at=until)
+            )
+            await session.execute(
+                insert(RetiredSatelliteKey).values(
+                    key_hash=former, satellite_id=satellite_id, expires_at=until
+                )
+            )
+            await session.execute(
+                update(Satellite)
+                .where(Satellite.id == satellite_id)
+                .values(key_hash=hash_token(key))
+            )
+        return key, until
+
+    async def remove(self, user: Principal, satellite_id: str) -> None:
+        """Remove a satellite, its keys and its clients; streams of its metrics end at once.
+
+        Raises 403 and 404. Its metrics are out of reach, and trimmed at their time.
+        """
+        async with self._database.write() as session:
+            await self._managed(session, user, satellite_id)
+            # A key that nobody has: the satellite reports no more from here on.
+            await session.execute(
+                update(Satellite)
+                .where(Satellite.id == satellite_id)
+                .values(key_hash=hash_token(new_token()))
+            )
+            await session.execute(
+                delete(RetiredSatelliteKey).where(RetiredSatelliteKey.satellite_id == satellite_id)
+            )
+        await self._database.delete_in_steps(
+            ClientActivity, ClientActivity.satellite_id == satellite_id
+        )
+        async with self._database.write() as session:
+            await session.execute(delete(Satellite).where(Satellite.id == satellite_id))
+            await tell_access_change(session, None)
+
+    async def remove_expired_keys(self) -> None:
+        """Forget former keys that work no more."""
+        async with self._database.write() as session:
+            await session.execute(
+                delete(RetiredSatelliteKey).where(RetiredSatelliteKey.expires_at <= utc_now())
+            )
+
+    async def _managed(self, session: AsyncSession, user: Principal, satellite_id: str) -> str:
+        """The hash of a satellite's key, for a user who may manage it. Raises 403 and 404."""
+        found = (
+            await session.execute(
+                select(Satellite.team_id, Satellite.key_hash).where(Satellite.id == satellite_id)
+            )
+        ).first()
+        if found is None or not user.knows_satellite_of(found.team_id):
+            raise not_found("satellite", satellite_id)
+        if not (
+            user.may("satellites.manage")
+            if found.team_id is None
+            else user.may_in("satellites.manage", found.team_id)
+        ):
+            raise forbidden("The permission satellites.manage is missing for this satellite.")
+        key_hash: str = found.key_hash
+        return key_hash
+
+    async def report(
+        self,
+        satellite_id: str,
+        reports: Sequence[MetricsReport],
+        key: RequestKey | None = None,
+    ) -> list[str]:
+        """Append metrics to the satellite's topic, all or none; their ids.
+
+        A request whose ``key`` was used before appends nothing and has the ids of the first one.
+        """
+        if key is not None:
+            # The event log may be elsewhere, so that no transaction holds both. A process that
+            # dies in between leaves a claim without an answer, and the log knows the append's key.
+            async with self._database.write() as session:
+                key, first = await self._repeats.answered(session, key)
+            if first is not None:
+                return list(first)
         now = utc_now()
         events = []
         for report in reports:
             event = report.model_dump()
-            at = (report.at or now).astimezone(UTC)
+            at = report.at or now
             event["at"] = at.isoformat(timespec="microseconds").replace("+00:00", "Z")
             events.append(event)
-        records = await self._log.append(topic_of(satellite_id), events)
-        return [str(record.offset) for record in records]
+        append_key = None if key is None else key.append_key
+        records = await self._log.append(topic_of(satellite_id), events, key=append_key)
+        ids = [str(record.offset) for record in records]
+        if key is not None:
+            async with self._database.write() as session:
+                await self._repeats.keep(session, key, ids)
+        return ids
 
     async def _find(self, satellite_ids: Sequence[str]) -> Mapping[str, Any]:
         rows = await self._database.look_up(self._of_ids, satellite_ids)

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from headwater.backend.auth.dependencies import requires, requires_in_team, signed_in
-from headwater.backend.schemas import After, Limit
+from headwater.backend.schemas import After, Limit, PathId
 from headwater.backend.state import backend_of
 from headwater.backend.teams.schemas import (
     MemberInfo,
@@ -35,7 +35,7 @@ TeamService = Annotated[Teams, Depends(_service)]
 
 @router.get("", dependencies=[requires("teams.list")])
 async def list_teams(teams: TeamService, limit: Limit = 100, after: After = None) -> TeamList:
-    """All teams, oldest first. One's own are at ``/api/users/me/teams``."""
+    """All teams, oldest first. The caller's are at ``/api/users/me/teams``."""
     rows, has_more = await teams.page(limit, after)
     return TeamList(teams=[TeamInfo.model_validate(row) for row in rows], has_more=has_more)
 
@@ -46,8 +46,18 @@ async def create_team(body: TeamCreate, teams: TeamService) -> TeamInfo:
     return TeamInfo.model_validate(await teams.create(body.name))
 
 
+@router.delete(
+    "/{team_id}", status_code=204, response_class=Response, dependencies=[requires("teams.delete")]
+)
+async def remove_team(team_id: PathId, teams: TeamService) -> None:
+    """Remove a team with its satellites and notifications. Its streams end at once."""
+    await teams.remove(team_id)
+
+
 @router.put("/{team_id}/members/{user_id}", dependencies=[requires_in_team("team.members.edit")])
-async def put_member(team_id: str, user_id: str, body: MemberPut, teams: TeamService) -> MemberInfo:
+async def put_member(
+    team_id: PathId, user_id: PathId, body: MemberPut, teams: TeamService
+) -> MemberInfo:
     """Let a user belong to a team, or change their role in it."""
     await teams.put_member(team_id, user_id, body.role)
     return MemberInfo(team_id=team_id, user_id=user_id, role=body.role)
@@ -59,6 +69,6 @@ async def put_member(team_id: str, user_id: str, body: MemberPut, teams: TeamSer
     response_class=Response,
     dependencies=[requires_in_team("team.members.edit")],
 )
-async def remove_member(team_id: str, user_id: str, teams: TeamService) -> None:
+async def remove_member(team_id: PathId, user_id: PathId, teams: TeamService) -> None:
     """Let a user no longer belong to a team. Their streams of it end at once."""
     await teams.remove_member(team_id, user_id)

@@ -1,4 +1,4 @@
-"""Teams and who belongs to them."""
+"""Teams and their members."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headwater.backend.access import tell_access_change
 from headwater.backend.auth.loader import Loader
 from headwater.backend.database import Database
 from headwater.backend.listing import page_of
-from headwater.backend.models import Membership, Team, User
+from headwater.backend.models import ClientActivity, Membership, Notification, Satellite, Team, User
 from headwater.backend.problems import not_found
 
 __all__ = ["Teams"]
@@ -42,8 +42,29 @@ class Teams:
             await session.execute(insert(Team).values(id=team_id, name=name))
             return (await session.execute(select(*_INFO).where(Team.id == team_id))).one()
 
+    async def remove(self, team_id: str) -> None:
+        """Remove a team with its satellites and all that is its; its streams end at once.
+
+        Raises 404.
+        """
+        async with self._database.write() as session:
+            if await session.scalar(select(Team.id).where(Team.id == team_id)) is None:
+                raise not_found("team", team_id)
+            await session.execute(delete(Membership).where(Membership.team_id == team_id))
+            await tell_access_change(session, None)
+        for model in (Notification, ClientActivity):
+            await self._database.delete_in_steps(model, model.team_id == team_id)
+        of_the_team = select(Satellite.id).where(Satellite.team_id == team_id)
+        await self._database.delete_in_steps(
+            ClientActivity, ClientActivity.satellite_id.in_(of_the_team)
+        )
+        async with self._database.write() as session:
+            await session.execute(delete(Team).where(Team.id == team_id))
+            # Administrators, who are no members, see it until now.
+            await tell_access_change(session, None)
+
     async def put_member(self, team_id: str, user_id: str, role: str) -> None:
-        """Let a user belong to a team, in this role. Raises 404 for a user there is not."""
+        """Add a user to a team, in this role. Raises 404 for an unknown user."""
         async with self._database.write() as session:
             if await session.scalar(select(User.id).where(User.id == user_id)) is None:
                 raise not_found("user", user_id)
@@ -55,7 +76,7 @@ class Teams:
             await tell_access_change(session, user_id)
 
     async def remove_member(self, team_id: str, user_id: str) -> None:
-        """Let a user no longer belong to a team. Raises 404 if they do not."""
+        """Remove a user from a team. Raises 404 if the user is no member."""
         async with self._database.write() as session:
             gone = await session.scalar(
                 delete(Membership)

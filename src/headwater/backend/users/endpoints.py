@@ -1,4 +1,4 @@
-"""``/api/users``: oneself, one's teams and keys, and, for administrators, all users."""
+"""``/api/users``: the caller, their teams and keys, and, for administrators, all users."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from headwater.backend.auth.dependencies import CurrentUser, requires, signed_in
-from headwater.backend.schemas import After, Limit
+from headwater.backend.schemas import After, Limit, PathId
 from headwater.backend.state import backend_of
 from headwater.backend.users.schemas import (
     ApiKeyCreated,
@@ -41,7 +41,7 @@ UserService = Annotated[Users, Depends(_service)]
 
 @router.get("/me")
 async def who_am_i(user: CurrentUser) -> Me:
-    """The user who asks."""
+    """The calling user."""
     return Me(id=user.id, email=user.email, role=user.role, permissions=sorted(user.permissions))
 
 
@@ -49,7 +49,7 @@ async def who_am_i(user: CurrentUser) -> Me:
 async def my_teams(
     user: CurrentUser, users: UserService, limit: Limit = 100, after: After = None
 ) -> MyTeams:
-    """The teams one belongs to."""
+    """The caller's teams."""
     rows, has_more = await users.teams_of(user, limit, after)
     return MyTeams(teams=[MyTeam.model_validate(row) for row in rows], has_more=has_more)
 
@@ -58,20 +58,20 @@ async def my_teams(
 async def my_api_keys(
     user: CurrentUser, users: UserService, limit: Limit = 100, after: After = None
 ) -> ApiKeyList:
-    """One's API keys, without the secrets."""
+    """The caller's API keys, without the secrets."""
     rows, has_more = await users.keys_of(user, limit, after)
     return ApiKeyList(api_keys=[ApiKeyInfo.model_validate(row) for row in rows], has_more=has_more)
 
 
 @router.post("/me/api-keys", status_code=201)
 async def create_api_key(body: KeyCreate, user: CurrentUser, users: UserService) -> ApiKeyCreated:
-    """A new API key. It is shown this once."""
+    """A new API key. It is shown only in this answer."""
     key_id, key = await users.add_key(user, body.name)
     return ApiKeyCreated(id=key_id, name=body.name, api_key=key)
 
 
 @router.delete("/me/api-keys/{key_id}", status_code=204, response_class=Response)
-async def delete_api_key(key_id: str, user: CurrentUser, users: UserService) -> None:
+async def delete_api_key(key_id: PathId, user: CurrentUser, users: UserService) -> None:
     """End a key of one's own. Streams that were opened with it end at once."""
     await users.delete_key(user, key_id)
 
@@ -90,8 +90,19 @@ async def create_user(body: UserCreate, users: UserService) -> UserInfo:
     return UserInfo.model_validate(row)
 
 
+@router.delete(
+    "/{user_id}",
+    status_code=204,
+    response_class=Response,
+    dependencies=[requires("users.delete")],
+)
+async def remove_user(user_id: PathId, users: UserService) -> None:
+    """Remove a user with their log, notifications, keys and activity. Their streams end at once."""
+    await users.remove(user_id)
+
+
 @router.patch("/{user_id}", dependencies=[requires("users.edit")])
-async def change_user(user_id: str, body: UserUpdate, users: UserService) -> UserInfo:
+async def change_user(user_id: PathId, body: UserUpdate, users: UserService) -> UserInfo:
     """Change a role, disable or enable. Open streams of that user notice at once."""
     row = await users.change(user_id, body.role, body.disabled)
     return UserInfo.model_validate(row)

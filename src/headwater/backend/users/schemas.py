@@ -25,7 +25,7 @@ __all__ = [
     "UserUpdate",
 ]
 
-# argon2 takes any length; a bound keeps a body from becoming work.
+# argon2 takes any length. The bound limits the work for one request.
 Password = Annotated[str, StringConstraints(max_length=1024)]
 
 

@@ -16,7 +16,16 @@ from headwater.backend.auth.principal import Principal
 from headwater.backend.auth.tokens import API_KEY, hash_token, new_token
 from headwater.backend.database import Database
 from headwater.backend.listing import page_of
-from headwater.backend.models import ApiKey, Membership, Session, Team, User
+from headwater.backend.models import (
+    ApiKey,
+    ClientActivity,
+    LogEntry,
+    Membership,
+    Notification,
+    Session,
+    Team,
+    User,
+)
 from headwater.backend.problems import conflict, invalid, not_found
 
 __all__ = ["Users"]
@@ -58,8 +67,8 @@ class Users:
     async def change(self, user_id: str, role: str | None, disabled: bool | None) -> Any:
         """Change a user's role, or disable or enable them.
 
-        Raises 404, and 409 when no enabled global_admin would be left. Who is disabled is signed
-        out everywhere; their API keys work again once they are enabled.
+        Raises 404, and 409 when no enabled global_admin would be left. A disabled user is signed
+        out everywhere. The API keys work again once the user is enabled.
         """
         async with self._database.write(alone=True) as session:
             before = await _info(session, user_id)
@@ -84,6 +93,27 @@ class Users:
             await tell_access_change(session, user_id)
             return await _info(session, user_id)
 
+    async def remove(self, user_id: str) -> None:
+        """Remove a user with all that is theirs; their streams end at once.
+
+        Raises 404, and 409 when no enabled global_admin would be left. The rights go first: if it
+        is interrupted, the user is disabled, and can be removed again.
+        """
+        async with self._database.write(alone=True) as session:
+            before = await _info(session, user_id)
+            if before is None:
+                raise not_found("user", user_id)
+            if before.role == "global_admin" and not before.disabled:
+                await self._must_leave_an_admin(session, user_id)
+            await session.execute(update(User).where(User.id == user_id).values(disabled=True))
+            for owned in (Session, ApiKey, Membership):
+                await session.execute(delete(owned).where(owned.user_id == user_id))
+            await tell_access_change(session, user_id)
+        for model in (LogEntry, Notification, ClientActivity):
+            await self._database.delete_in_steps(model, model.user_id == user_id)
+        async with self._database.write() as session:
+            await session.execute(delete(User).where(User.id == user_id))
+
     async def _must_leave_an_admin(self, session: AsyncSession, user_id: str) -> None:
         others = await session.scalar(
             select(func.count())
@@ -94,7 +124,7 @@ class Users:
             raise conflict("This is the last enabled global_admin; make another one first.")
 
     async def any(self) -> bool:
-        """Whether there is a user at all."""
+        """Whether any user exists."""
         async with self._database.read() as session:
             return await session.scalar(select(User.id).limit(1)) is not None
 
@@ -128,7 +158,7 @@ class Users:
         return key_id, key
 
     async def delete_key(self, user: Principal, key_id: str) -> None:
-        """End a key; streams that were opened with it end at once. Raises 404."""
+        """Delete a key. Streams that were opened with it end at once. Raises 404."""
         async with self._database.write() as session:
             gone = await session.scalar(
                 delete(ApiKey)

@@ -12,19 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from headwater.errors import DeclarationError, MissingExtraError
 
-__all__ = [
-    "OLDEST",
-    "SCHEMES",
-    "Server",
-    "address_of",
-    "describe_server",
-    "engine_at",
-    "ensure_first_connection",
-    "postgresql_engine",
-    "separate_pool",
-    "with_defaults",
-]
-
 SCHEMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 
 # What an address does not say itself. Seconds, but for the last two. libpq would wait for a

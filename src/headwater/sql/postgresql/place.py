@@ -17,8 +17,6 @@ from typing import Literal
 from headwater.errors import PositionError, UsageError
 from headwater.sql.postgresql.snapshot import TransactionSnapshot, base36
 
-__all__ = ["GONE", "MAX_SNAPSHOT", "ROW", "At", "SnapshotPlace", "Walk"]
-
 # The two kinds of changes, in the order in which a transaction's are sent.
 GONE, ROW = 0, 1
 

@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headwater.errors import DeclarationError, PositionError, UsageError
+from headwater.errors import DeclarationError, PositionError
 from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place, Window
 from headwater.sql.filters import Asked
+from headwater.sql.judging import NO_QUESTIONS, Questions, judged_columns
 from headwater.sql.model import TableModel, as_utc
 from headwater.sql.postgresql.conditions import DECLARED, FACTS, Facts
 from headwater.sql.postgresql.connections import describe_server, ensure_first_connection
-from headwater.sql.postgresql.place import GONE, MAX_SNAPSHOT, At, SnapshotPlace, Walk
+from headwater.sql.postgresql.drivers import check_driver
+from headwater.sql.postgresql.place import MAX_SNAPSHOT, At, SnapshotPlace, Walk
 from headwater.sql.postgresql.revision import Revision, revision_of
 from headwater.sql.postgresql.snapshot import NOTHING, TransactionSnapshot
-from headwater.sql.postgresql.statements import LEFT, PICKED, Statements
+from headwater.sql.postgresql.statements import PICKED, PostgreSQLStatements
 from headwater.sql.postgresql.triggers import channel, triggers
-from headwater.sql.postgresql.trim import PostgreSQLTrim
-from headwater.sql.postgresql.watch import watch_channel
+from headwater.sql.postgresql.watch import ChannelWatch
 from headwater.sql.reader import (
     ChangeBatch,
     ClosingWatch,
     CommitWatch,
     Head,
+    Member,
     Row,
     TableReader,
-    Trim,
     in_window,
     latest_of,
     left_at,
 )
-
-__all__ = ["PostgreSQLReader"]
+from headwater.sql.statements import GONE, LEFT
+from headwater.sql.trim import Trim
 
 # Columns of what was picked, behind the facts.
 _XID, _KIND, _NUMBER, _MOMENT, _OLDER, _FIRST = range(FACTS, FACTS + PICKED + 1)
@@ -59,21 +59,18 @@ class PostgreSQLReader(TableReader):
         *,
         total: bool = False,
     ) -> None:
-        if engine.dialect.driver != "psycopg":
-            raise DeclarationError(
-                f"tables on PostgreSQL need the driver psycopg: "
-                f"postgresql+psycopg://…, not {engine.dialect.driver}"
-            )
+        check_driver(engine)
         super().__init__(engine, model, listen)
-        # A single statement needs no BEGIN and no ROLLBACK around it.
-        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._reading = engine
+        if engine.dialect.driver != "asyncpg":
+            # A single statement needs no BEGIN and no ROLLBACK around it, unless the driver
+            # prepares it first and a pooler stands in between.
+            self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._total = total
-        self._statements: Statements | None = None
+        self._statements: PostgreSQLStatements | None = None
         self._attributes = tuple(model.columns)
         # While the tail is attached.
         self._revision: Revision | None = None
-        # The declaration that was checked last; it seldom changes.
-        self._declared: str | None = ""
         # Ends of pages do not fall behind this: the epoch, and a transaction known to be over.
         self._known: tuple[str, int] = ("", 0)
 
@@ -84,7 +81,9 @@ class PostgreSQLReader(TableReader):
         return SnapshotPlace(NOTHING)
 
     async def head(self) -> Head:
-        rows = await self._read(lambda statements: (statements.head(), {}))
+        # The table may have been changed since it was read last.
+        self._statements = None
+        rows = await self._read(lambda statements: (statements.head, {}))
         facts = self._facts(rows)
         present, future = rows[0][FACTS : FACTS + 2]
         if present < len(triggers(self.model.tracking, "")):
@@ -101,30 +100,37 @@ class PostgreSQLReader(TableReader):
         return Head(facts.epoch, SnapshotPlace(self._bounded(facts)), facts.floor)
 
     async def locate(self, epoch: str, place: Place) -> None:
-        own = _own(place)
-        facts = self._facts(await self._read(lambda statements: (statements.head(), {})))
+        own = self.own_place(place, SnapshotPlace)
+        facts = self._facts(await self._read(lambda statements: (statements.head, {})))
         if epoch != facts.epoch:
             raise PositionError(str(place), "unknown", "it is of another database")
         self._check(own, facts)
         self._note(facts.epoch, own.snapshot.xmax)
 
-    async def batch(self, epoch: str, after: Place, limit: int, *, trimmed: int = 0) -> ChangeBatch:
-        page, facts = await self._after(EVERYTHING, None, limit, after, epoch, trimmed)
+    async def batch(
+        self,
+        epoch: str,
+        after: Place,
+        limit: int,
+        *,
+        trimmed: int = 0,
+        questions: Questions = NO_QUESTIONS,
+    ) -> ChangeBatch:
+        page, facts = await self._after(EVERYTHING, None, limit, after, epoch, trimmed, questions)
         retiring = None
         if facts.retiring is not None:
             retiring = SnapshotPlace(TransactionSnapshot(facts.retiring + 1))
-        end = _own(page.end)
         late = facts.held or self._long(facts)
-        return ChangeBatch(page.changes, end, page.has_more, retiring, late)
+        return ChangeBatch(page.changes, page.end, page.has_more, retiring, late)
 
     async def page_before(
-        self, wanted: Filter, window: Window | None, limit: int, before: Place | None
+        self, wanted: Filter, window: Window | None, limit: int, before: Place | None, /
     ) -> Page:
-        place = None if before is None else _own(before)
+        place = None if before is None else self.own_place(before, SnapshotPlace)
         return await self._newest(wanted, window, self.clock(), limit, place)
 
     async def page_after(
-        self, wanted: Filter, window: Window | None, limit: int, after: Place
+        self, wanted: Filter, window: Window | None, limit: int, after: Place, /
     ) -> Page:
         return (await self._after(wanted, window, limit, after))[0]
 
@@ -152,16 +158,15 @@ class PostgreSQLReader(TableReader):
         found = _picked(rows)
         has_more = len(found) > limit
         walk = Walk(SnapshotPlace(NOTHING), seen, told)
-        changes = [
-            self._change(row, walk.to(_at(row))) for row in found[max(0, len(found) - limit) :]
-        ]
+        shown = found[max(0, len(found) - limit) :]
+        changes = [self._change(row, walk.to(_at(row))) for row in shown]
         end = walk.end(seen)
         if before is not None:
             at = before.below
             end = walk.end(seen.cut(before.snapshot.xmax if at is None else at.xid))
             if changes:
                 end = walk.to(_at(found[-1]))
-        start = walk.to(_at(found[-len(changes)])) if changes else end
+        start = walk.to(_at(shown[0])) if shown else end
         start = SnapshotPlace(start.snapshot, start.parts, past=not changes)
         return Page(changes, start, end, has_more, facts.epoch, None if window is None else now)
 
@@ -173,10 +178,11 @@ class PostgreSQLReader(TableReader):
         after: Place,
         epoch: str | None = None,
         trimmed: int = 0,
+        questions: Questions = NO_QUESTIONS,
     ) -> tuple[Page, Facts]:
-        now, place = self.clock(), _own(after)
+        now, place = self.clock(), self.own_place(after, SnapshotPlace)
         rows = await self._read(
-            lambda statements: statements.after(wanted, window, now, limit + 1, place)
+            lambda statements: statements.after(wanted, window, now, limit + 1, place, questions)
         )
         facts = self._facts(rows)
         if epoch is not None and epoch != facts.epoch:
@@ -192,6 +198,7 @@ class PostgreSQLReader(TableReader):
         found = [row for row in _picked(rows) if row[_KIND] == LEFT or row[_XID] < seen.xmax]
         has_more = len(found) > limit
         changes: list[Change] = []
+        at = None
         for row in found[:limit]:
             at = _at(row)
             if row[_KIND] == LEFT:
@@ -200,30 +207,31 @@ class PostgreSQLReader(TableReader):
                 changes.append(self._change(row, left, removed=True))
             else:
                 out = window is not None and not in_window(row[_MOMENT], now, window)
-                changes.append(self._change(row, walk.to(at), removed=out))
-        if has_more:
-            end = _own(changes[-1].place)
-        else:
-            end = walk.end(seen)
+                change = self._change(row, walk.to(at), removed=out, questions=questions)
+                changes.append(change)
+        end: Place | None = changes[-1].place if has_more else None
+        if end is None:
+            end = last = walk.end(seen)
             if changes:
                 # A client that was sent the last one has all.
-                sent = _own(changes[-1].place).last
-                changes[-1].place = SnapshotPlace(end.snapshot, end.parts, end.told, last=sent)
-        first = found[0] if found else None
+                sent = None if found[-1][_KIND] == LEFT else at
+                changes[-1].place = SnapshotPlace(last.snapshot, last.parts, last.told, last=sent)
         start = SnapshotPlace(place.snapshot, place.parts, past=True)
-        if first is not None and first[_KIND] != LEFT:
-            start = Walk(place, seen, None).to(_at(first))
+        if found and found[0][_KIND] != LEFT:
+            start = Walk(place, seen, None).to(_at(found[0]))
         as_of = None if window is None else now
         return Page(changes, start, end, has_more, facts.epoch, as_of), facts
 
-    async def members(
-        self, wanted: Filter, window: Window
-    ) -> Sequence[tuple[Mapping[str, Any], datetime]]:
+    async def members(self, wanted: Filter, window: Window, /) -> Sequence[Member]:
         rows = await self._read(lambda statements: statements.members(wanted, window, self.clock()))
         return [(dict(zip(self.model.key, row, strict=False)), as_utc(row[-1])) for row in rows]
 
     def trimming(self, cutoff: datetime | None, column: str | None, max_count: int | None) -> Trim:
-        return PostgreSQLTrim(self.model, cutoff, column, max_count)
+        tracking = self.model.tracking
+        # A transaction that still runs may add changes below those of younger ones.
+        statements = PostgreSQLStatements(self.model, self.judged, total=True)
+        notified = channel(tracking) if tracking.notify else None
+        return Trim(statements, cutoff, column, max_count, notified)
 
     def watch_commits(
         self,
@@ -231,48 +239,37 @@ class PostgreSQLReader(TableReader):
         known: Callable[[], Head | None],
         reach: Callable[[Place], None] | None = None,  # noqa: ARG002 - a watch knows no place
     ) -> CommitWatch:
-        def place() -> object:
-            head = known()
-            return None if head is None else head.place
-
         tracking = self.model.tracking
         name = channel(tracking) if tracking.notify else None
-        watch = watch_channel(self.engine, name, tracking.table, wake, place, writers=self._writers)
+        watch = ChannelWatch(self.engine, name, tracking.table, wake, known, writers=self._writers)
         revision = self._revision = revision_of(self.engine)
 
-        def close() -> Awaitable[None]:
+        async def close() -> None:
             self._revision = None
-            return revision.release()
+            await revision.release()
 
         return ClosingWatch(watch, close)
 
     async def revision(self) -> Hashable | None:
         return None if self._revision is None else await self._revision.ask()
 
-    async def _read(self, ask_for: Callable[[Statements], Asked]) -> Sequence[Row]:
-        try:
+    async def _read(self, ask_for: Callable[[PostgreSQLStatements], Asked]) -> Sequence[Row]:
+        with self.translated():
             if self._statements is None:
-                self._statements = await self._first()
-            asked = ask_for(self._statements)
+                await ensure_first_connection(self.engine)
+                async with self._reading.connect() as connection:
+                    control = (await describe_server(connection)).control
+                    self.judged = await judged_columns(connection, self.model)
+                self._statements = PostgreSQLStatements(
+                    self.model, self.judged, total=self._total, control=control
+                )
             async with self._reading.connect() as connection:
-                rows: Sequence[Row] = (await connection.execute(*asked)).all()
+                rows: Sequence[Row] = (await connection.execute(*ask_for(self._statements))).all()
                 return rows
-        except Exception as error:
-            self._raise_unavailable(error)
-            raise
-
-    async def _first(self) -> Statements:
-        await ensure_first_connection(self.engine)
-        async with self._reading.connect() as connection:
-            control = (await describe_server(connection)).control
-        return Statements(self.model, total=self._total, control=control)
 
     def _facts(self, rows: Sequence[Row]) -> Facts:
-        declared = rows[0][DECLARED] if rows else None
-        if declared != self._declared:
-            self._check_declared(declared)
-            self._declared = declared
-        return Facts.of(rows[0], self._total)
+        self.check_declared(rows[0][DECLARED] if rows else None)
+        return Facts(rows[0], self._total)
 
     def _note(self, epoch: str, xmax: int) -> None:
         """Keep later ends of pages from falling behind this, whatever rows are deleted."""
@@ -302,20 +299,23 @@ class PostgreSQLReader(TableReader):
         if facts.floor > trimmed and not snapshot.covers(TransactionSnapshot(facts.floor + 1)):
             raise PositionError(str(place), "expired")
 
-    def _change(self, row: Row, place: SnapshotPlace, *, removed: bool = False) -> Change:
+    def _change(
+        self,
+        row: Row,
+        place: SnapshotPlace,
+        *,
+        removed: bool = False,
+        questions: Questions = NO_QUESTIONS,
+    ) -> Change:
         moment = None if row[_MOMENT] is None else as_utc(row[_MOMENT])
         if row[_KIND] == GONE:
             names = (*self.model.key, *self.model.kept)
-            old = dict(zip(names, row[_FIRST:], strict=False))
-            return Change(place, old, removed=True, key=self._key(old), moment=moment)
-        own = row[len(row) - len(self._attributes) :]
-        values = dict(zip(self._attributes, own, strict=True))
-        key = self._key(values) if self.model.tracking.keyed else None
-        item = None if removed else values
-        return Change(place, values, item, removed=removed, key=key, moment=moment)
-
-    def _key(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: values[name] for name in self.model.key}
+            removed, values = True, dict(zip(names, row[_FIRST:], strict=False))
+        else:
+            last = len(row) - questions.width
+            own = row[last - len(self._attributes) : last]
+            values = dict(zip(self._attributes, own, strict=True))
+        return self.change(place, values, removed, moment, questions.answered(row, values))
 
 
 def _short(seen: TransactionSnapshot) -> TransactionSnapshot:
@@ -338,9 +338,3 @@ def _picked(rows: Sequence[Row]) -> Sequence[Row]:
 
 def _at(row: Row) -> At:
     return At(row[_XID], 0 if row[_KIND] == GONE else 1, row[_NUMBER], row[_OLDER] or "")
-
-
-def _own(place: Place | None) -> SnapshotPlace:
-    if not isinstance(place, SnapshotPlace):
-        raise UsageError(f"{place!r} is not a place in a table on PostgreSQL")
-    return place

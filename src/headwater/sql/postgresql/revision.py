@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 from collections.abc import Hashable
-from contextlib import suppress
-from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.feeds.shared_calls import CoalescedCall
-from headwater.sql.postgresql.connections import separate_pool
-
-__all__ = ["Revision", "revision_of"]
+from headwater.sql.postgresql.drivers import OwnConnection, open_connection
 
 # Seconds that the server may take.
 PATIENCE = 5.0
@@ -42,9 +36,7 @@ class Revision:
         self._engine = engine
         self._users = 0
         self._gathered = CoalescedCall(self._answer)
-        self._own: AsyncEngine | None = None
-        self._held: AsyncConnection | None = None
-        self._driver: Any = None
+        self._own: OwnConnection | None = None
         # A new object for each opened connection.
         self._opened = object()
 
@@ -68,7 +60,7 @@ class Revision:
 
     async def _answer(self) -> Hashable | None:
         for _ in range(2):
-            known = self._driver is not None
+            known = self._own is not None
             reading = asyncio.ensure_future(self._read())
             await asyncio.wait([reading], timeout=PATIENCE)
             if not reading.done():
@@ -84,12 +76,10 @@ class Revision:
 
     async def _give_up(self, reading: asyncio.Future[Hashable | None]) -> None:
         """End a read that the server does not answer."""
-        if self._driver is None:
+        if self._own is None:
             reading.cancel()
         else:
-            # psycopg waits for the server even when the task is cancelled, so close the socket.
-            with suppress(OSError), socket.socket(fileno=os.dup(self._driver.fileno())) as its:
-                its.shutdown(socket.SHUT_RDWR)
+            self._own.break_off()
         await asyncio.wait([reading], timeout=PATIENCE)
         if reading.done() and not reading.cancelled():
             reading.exception()
@@ -97,30 +87,16 @@ class Revision:
     async def _read(self) -> Hashable | None:
         if not self._users:
             return None
-        if self._driver is None:
-            await self._open()
-        cursor = await self._driver.execute(_ASK, prepare=False)
-        snapshot, standby, started = await cursor.fetchone()
+        if self._own is None:
+            self._own = await open_connection(self._engine)
+            self._opened = object()
+        snapshot, standby, started = await self._own.ask(_ASK)
         return None if standby else (snapshot, started, self._opened)
 
-    async def _open(self) -> None:
-        self._own = separate_pool(self._engine)
-        self._held = await self._own.connect()
-        raw = await self._held.get_raw_connection()
-        driver: Any = raw.driver_connection
-        await driver.set_autocommit(True)
-        self._driver = driver
-        self._opened = object()
-
     async def _drop(self) -> None:
-        held, own = self._held, self._own
-        self._held = self._own = self._driver = None
-        with suppress(Exception):
-            if held is not None:
-                await held.invalidate()
-                await held.close()
-            if own is not None:
-                await own.dispose()
+        own, self._own = self._own, None
+        if own is not None:
+            await own.close()
 
 
 _revisions: dict[tuple[int, str], Revision] = {}

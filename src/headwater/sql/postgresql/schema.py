@@ -41,8 +41,6 @@ from headwater.sql.tracking import (
     register,
 )
 
-__all__ = ["add", "drop", "renew_epochs", "start"]
-
 logger = logging.getLogger("headwater.sql")
 
 # How long a step waits for its lock. Everybody else waits behind it meanwhile, so it gives up soon;
@@ -74,7 +72,7 @@ def add(connection: sa.Connection, tracking: Tracking, *, columns: Sequence[str]
         )
     alone = _is_alone(connection)
     table = qualified(tracking)
-    with _step(connection, alone=alone):
+    with step(connection):
         logger.info("%s: register it in headwater_tables", table)
         _register(connection, tracking, anew=CHANGE not in columns)
         new = [
@@ -101,7 +99,7 @@ def add(connection: sa.Connection, tracking: Tracking, *, columns: Sequence[str]
 
 def drop(connection: sa.Connection, tracking: Tracking) -> None:
     """Drop a table's triggers and columns with their indexes, and forget its changes."""
-    with _step(connection, alone=_is_alone(connection)):
+    with step(connection):
         _drop_triggers(connection, tracking)
         run(
             connection,
@@ -188,8 +186,8 @@ def _own_schema(connection: sa.Connection) -> str:
 
 def _is_alone(connection: sa.Connection) -> bool:
     """Whether each statement is a transaction of its own."""
-    driver = connection.connection.driver_connection
-    return driver is not None and bool(driver.autocommit)
+    driver = connection.connection.dbapi_connection
+    return driver is not None and bool(getattr(driver, "autocommit", False))
 
 
 def _is_partitioned(connection: sa.Connection, table: str) -> bool:
@@ -215,9 +213,9 @@ def _in_schema(tracking: Tracking, name: str) -> str:
 
 
 @contextmanager
-def _step(connection: sa.Connection, *, alone: bool) -> Iterator[None]:
+def step(connection: sa.Connection) -> Iterator[None]:
     """A short transaction of its own on a connection in AUTOCOMMIT; else the caller's."""
-    if not alone:
+    if not _is_alone(connection):
         # The rest of the caller's transaction keeps its own time-out.
         before = connection.scalar(sa.text("SELECT current_setting('lock_timeout')"))
         _wait_for_locks(connection, LOCK_TIMEOUT)

@@ -12,8 +12,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-__all__ = ["NOTHING", "TransactionSnapshot", "base36"]
-
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 

@@ -23,8 +23,6 @@ import sqlalchemy as sa
 
 from headwater.sql.tracking import CHANGE, NUMBERS, ORDER, REMOVALS, TABLES, Tracking, quote, text
 
-__all__ = ["KINDS", "channel", "functions", "qualified", "run", "trigger_name", "triggers"]
-
 _LONGEST = 63
 
 KINDS = (
@@ -119,6 +117,11 @@ def functions(tracking: Tracking, own: str) -> list[str]:
             definer,
         ),
     ]
+    # The text of a value, and so a key, must not depend on the settings of a writer's session.
+    canonical = (
+        f"{definer} SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'postgres' "
+        "SET extra_float_digits = 1 SET bytea_output = 'hex'"
+    )
     if tracking.keyed:
         old = _object((*tracking.kept, CHANGE, ORDER), "OLD")
         found += [
@@ -128,7 +131,7 @@ def functions(tracking: Tracking, own: str) -> list[str]:
                 f"    {name}, {number}, pg_catalog.pg_current_xact_id(),\n"
                 f"    {_object(tracking.key, 'OLD')},\n    {old},\n"
                 "    pg_catalog.clock_timestamp());\n  RETURN NULL;",
-                definer,
+                canonical,
             ),
             # A younger transaction that is over is rare; only then the statement runs.
             _trigger(
@@ -139,7 +142,7 @@ def functions(tracking: Tracking, own: str) -> list[str]:
                 f"      WHERE table_name = {name} AND key = {_object(tracking.key, 'NEW')}\n"
                 "      AND change > pg_catalog.pg_current_xact_id();\n"
                 "  END IF;\n  RETURN NULL;",
-                definer,
+                canonical,
             ),
         ]
     return found
@@ -157,7 +160,9 @@ def trigger_name(tracking: Tracking, kind: str) -> str:
 
 def run(connection: sa.Connection, statement: str) -> sa.CursorResult[Any]:
     """Run SQL without parameters: a percent sign in a name stands for itself."""
-    return connection.exec_driver_sql(statement.replace("%", "%%"))
+    if connection.dialect.paramstyle in ("format", "pyformat"):
+        statement = statement.replace("%", "%%")
+    return connection.exec_driver_sql(statement)
 
 
 def qualified(tracking: Tracking) -> str:

@@ -8,8 +8,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.base import ischema_names
 
-__all__ = ["XID8", "PgSnapshot", "as_xid"]
-
 
 class XID8(sa.types.UserDefinedType[int]):
     """``xid8``, an int in Python. It never wraps around, unlike ``xid``."""

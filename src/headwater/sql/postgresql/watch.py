@@ -13,18 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.sql.commits import commits_of
-from headwater.sql.postgresql.connections import separate_pool
+from headwater.sql.postgresql.drivers import OwnConnection, open_connection
 from headwater.sql.reader import CommitWatch
-from headwater.sql.tracking import quote
-
-__all__ = ["POLL_FIRST", "POLL_LISTENING", "POLL_LONGEST", "watch_channel"]
 
 logger = logging.getLogger("headwater.sql")
 
@@ -38,41 +35,62 @@ POLL_LISTENING = 5.0
 _RETRY_FIRST = 0.1
 _RETRY_LONGEST = 5.0
 
+# Seconds until a notification of the probe has come, and from one probe that failed to the next.
+_PROBE = 2.0
+_RETRY_PROBE = 60.0
+
 # Seconds between two checks of the listening connection: for new channels, and whether it lives.
 _TICK = 0.5
 _PING = 15.0
 _PATIENCE = 5.0
 
 
-class _ChannelWatch(CommitWatch):
-    """The watch of one channel, for a table or an event log."""
+class ChannelWatch(CommitWatch):
+    """Calls ``wake`` when there may be something new in a table or event log, until it is stopped.
+
+    Arguments:
+        engine: reads, and listens.
+        name: the channel on which others notify; None if nobody does.
+        table: commits of this process that write to it wake at once.
+        wake: called in the event loop.
+        known: returns what the reader has; polls become rarer while it stays the same.
+        writers: the engines of this process that write, if not ``engine`` alone.
+        sender: ignore notifications that carry this: this process sent them.
+        anyway: seconds between polls while the connection listens.
+    """
 
     def __init__(
         self,
-        listener: _Listener,
-        notified_on: str | None,
+        engine: AsyncEngine,
+        name: str | None,
+        table: str,
         wake: Callable[[], None],
         known: Callable[[], object],
-        ends: Sequence[Callable[[], None]],
+        *,
+        writers: Sequence[sa.Engine] | None = None,
         sender: str | None = None,
         anyway: float | None = None,
     ) -> None:
-        self.channel = notified_on
+        self.channel = name
         self.wake = wake
-        self.sender = sender
+        self._sender = sender
         self._anyway = anyway
-        self._listener = listener
         self._known = known
-        self._ends = ends
+        loop = asyncio.get_running_loop()
+        every = [engine.sync_engine] if writers is None else writers
+        self._ends = [commits_of(one).add(table, wake, loop) for one in every]
         self._seen: object = None
         self._wait = POLL_FIRST
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
+        key = (id(loop), engine.url.render_as_string(hide_password=False))
+        self._listener = _listeners.get(key) or _Listener(key, engine)
         self.poll_soon()
+        self._listener.add(self)
 
     def concerns(self, channel: str, payload: str) -> bool:
         """Whether to wake for a notification: not for one that this process sent."""
-        return channel == self.channel and (self.sender is None or payload != self.sender)
+        return channel == self.channel and (self._sender is None or payload != self._sender)
 
     def poll_soon(self) -> None:
         """Poll often from now on."""
@@ -116,17 +134,21 @@ class _Listener:
         self.listening: frozenset[str] = frozenset()
         self._key = key
         self._engine = engine
-        self._watches: set[_ChannelWatch] = set()
+        self._watches: set[ChannelWatch] = set()
         self._task: asyncio.Task[None] | None = None
+        self._warned = False
+        # Seconds until the next try, where it is not the usual time.
+        self._retry = 0.0
+        _listeners[key] = self
 
-    def add(self, watch: _ChannelWatch) -> None:
+    def add(self, watch: ChannelWatch) -> None:
         self._watches.add(watch)
         if self._task is None and watch.channel is not None:
             self._task = asyncio.get_running_loop().create_task(
                 self._run(), name="headwater listener"
             )
 
-    async def remove(self, watch: _ChannelWatch) -> None:
+    async def remove(self, watch: ChannelWatch) -> None:
         self._watches.discard(watch)
         if self._watches:
             return
@@ -150,91 +172,70 @@ class _Listener:
             self.listening = frozenset()
             for watch in tuple(self._watches):
                 watch.poll_soon()
-            await asyncio.sleep(delay)
+            retry, self._retry = self._retry, 0.0
+            await asyncio.sleep(retry or delay)
             delay = min(2 * delay, _RETRY_LONGEST)
 
     async def _listen(self) -> None:
-        own = separate_pool(self._engine)
+        own = await open_connection(self._engine)
         try:
-            async with own.connect() as connection:
-                try:
-                    raw = await connection.get_raw_connection()
-                    await self._receive(raw.driver_connection)
-                finally:
-                    await connection.invalidate()
+            if await self._arrives(own):
+                await self._receive(own)
         finally:
-            await own.dispose()
+            await own.close()
 
-    async def _receive(self, driver: Any) -> None:
+    async def _arrives(self, own: OwnConnection) -> bool:
+        """Whether notifications come: a pooler in transaction mode takes LISTEN and drops them."""
+        probe = f"headwater_probe_{secrets.token_hex(8)}"
+        await own.listen(probe)
+        other = await open_connection(self._engine)
+        try:
+            await other.ask(f"SELECT pg_notify('{probe}', '')")
+        finally:
+            await other.close()
+        until = asyncio.get_running_loop().time() + _PROBE
+        while (left := until - asyncio.get_running_loop().time()) > 0:
+            if any(channel == probe for channel, _ in await own.received(left)):
+                await own.unlisten(probe)
+                return True
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "notifications of the database do not arrive, as behind a pooler in transaction "
+                "mode: what other processes commit is found by polling, every %g to %g s",
+                POLL_FIRST,
+                POLL_LONGEST,
+            )
+        self._retry = _RETRY_PROBE
+        return False
+
+    async def _receive(self, own: OwnConnection) -> None:
         loop = asyncio.get_running_loop()
-        await driver.set_autocommit(True)
         alive = loop.time()
         while True:
-            await self._subscribe(driver)
-            # psycopg keeps what arrives between two rounds for the next one.
-            async for notification in driver.notifies(timeout=_TICK):
+            await self._subscribe(own)
+            for channel, payload in await own.received(_TICK):
                 alive = loop.time()
                 for watch in tuple(self._watches):
-                    if watch.concerns(notification.channel, notification.payload):
+                    if watch.concerns(channel, payload):
                         watch.wake()
             if loop.time() - alive > _PING:
                 async with asyncio.timeout(_PATIENCE):
-                    await driver.execute("SELECT 1")
+                    await own.ask("SELECT 1")
                 alive = loop.time()
 
-    async def _subscribe(self, driver: Any) -> None:
+    async def _subscribe(self, own: OwnConnection) -> None:
         wanted = {one.channel for one in self._watches if one.channel is not None}
         for name in sorted(wanted - self.listening):
-            await driver.execute(f"LISTEN {quote(name)}")
+            await own.listen(name)
             self.listening |= {name}
             for watch in self._watches:
                 if watch.channel == name:
                     # For what was committed before.
                     watch.wake()
         for name in self.listening - wanted:
-            await driver.execute(f"UNLISTEN {quote(name)}")
+            await own.unlisten(name)
             self.listening -= {name}
 
 
 _listeners: dict[tuple[int, str], _Listener] = {}
-
-
-def watch_channel(
-    engine: AsyncEngine,
-    name: str | None,
-    table: str,
-    wake: Callable[[], None],
-    known: Callable[[], object],
-    *,
-    writers: Sequence[sa.Engine] | None = None,
-    sender: str | None = None,
-    anyway: float | None = None,
-) -> CommitWatch:
-    """Call ``wake`` when there may be something new, until the watch is stopped.
-
-    Arguments:
-        engine: reads, and listens.
-        name: the channel on which others notify; None if nobody does.
-        table: commits of this process that write to it wake at once.
-        known: returns what the reader has; polls become rarer while it stays the same.
-        writers: the engines of this process that write, if not ``engine`` alone.
-        sender: ignore notifications that carry this: this process sent them.
-        anyway: seconds between polls while the connection listens.
-    """
-    loop = asyncio.get_running_loop()
-    key = (id(loop), engine.url.render_as_string(hide_password=False))
-    listener = _listeners.get(key)
-    if listener is None:
-        listener = _listeners[key] = _Listener(key, engine)
-    writers = [engine.sync_engine] if writers is None else writers
-    watch = _ChannelWatch(
-        listener,
-        name,
-        wake,
-        known,
-        [commits_of(one).add(table, wake, loop) for one in writers],
-        sender,
-        anyway,
-    )
-    listener.add(watch)
-    return watch

@@ -20,8 +20,6 @@ from headwater.errors import DeclarationError
 from headwater.feeds.shared_calls import CoalescedCall
 from headwater.sql.commits import writes
 
-__all__ = ["ReadConnection", "configure_sqlite", "file_of", "guard", "identity_of", "sqlite_engine"]
-
 E = TypeVar("E", AsyncEngine, sa.Engine)
 Row = Sequence[Any]
 Convert = Callable[[Any], Any]
@@ -36,6 +34,8 @@ _BARE = frozenset({"BEGIN", "COMMIT", "END", "ROLLBACK", "RELEASE", "VACUUM", "A
 def sqlite_engine(url: str | sa.URL, **options: Any) -> AsyncEngine:
     """An engine on aiosqlite, configured as ``configure_sqlite`` says.
 
+    It enforces foreign keys, and is ``synchronous="NORMAL"``.
+
     Arguments:
         url: ``sqlite:///path`` or with ``+aiosqlite``.
         options: passed to SQLAlchemy's ``create_async_engine``.
@@ -43,40 +43,49 @@ def sqlite_engine(url: str | sa.URL, **options: Any) -> AsyncEngine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         raise DeclarationError(f"{parsed.render_as_string()!r} is not the URL of a SQLite database")
-    return configure_sqlite(
-        create_async_engine(parsed.set(drivername="sqlite+aiosqlite"), **options)
-    )
+    engine = create_async_engine(parsed.set(drivername="sqlite+aiosqlite"), **options)
+    return configure_sqlite(engine, synchronous="NORMAL", foreign_keys=True)
 
 
-def configure_sqlite(engine: E, *, busy_timeout: float = 5.0, synchronous: str = "NORMAL") -> E:
+def configure_sqlite(
+    engine: E,
+    *,
+    busy_timeout: float = 5.0,
+    synchronous: str | None = None,
+    foreign_keys: bool = False,
+) -> E:
     """Set up an engine's connections, before the first one is made. Returns the engine.
 
-    - Write-ahead log, so that readers and the writer do not wait for each other; foreign keys are
-      enforced; a writer waits up to ``busy_timeout`` seconds for another.
+    - Write-ahead log, so that readers and the writer do not wait for each other; a writer waits up
+      to ``busy_timeout`` seconds for another.
     - A transaction takes the write lock with its first writing statement (``BEGIN IMMEDIATE``), so
       that it never fails half-way because another one wrote. Reads before that see what is
       committed at that moment, as with READ COMMITTED elsewhere. DDL is part of it.
     - ``synchronous="NORMAL"``: a crash of the process loses nothing; one of the machine may lose
-      the last commits, and their change numbers are then used again. ``"FULL"`` rules that out.
+      the last commits, and their change numbers are then used again. ``"FULL"``, which is SQLite's
+      own default, rules that out. None leaves it as it is.
+    - ``foreign_keys=True`` enforces them, which SQLite does not do by itself. An application that
+      was written without it may then fail.
     - A connection to a file that was moved away or replaced is not used again, and a database that
       was there is never created anew, empty, because its file is away for a moment.
     """
-    if synchronous not in ("NORMAL", "FULL", "EXTRA", "OFF"):
+    if synchronous not in (None, "NORMAL", "FULL", "EXTRA", "OFF"):
         raise DeclarationError(f"synchronous={synchronous!r} must be NORMAL, FULL, EXTRA or OFF")
     sync = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     path = file_of(sync)
     opening = None if path is None else _Opening(path)
 
+    pragmas = [f"busy_timeout = {round(busy_timeout * 1000)}", "journal_mode = WAL"]
+    if synchronous is not None:
+        pragmas.append(f"synchronous = {synchronous}")
+    if foreign_keys:
+        pragmas.append("foreign_keys = ON")
+
     def connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver begins nothing by itself
         try:
             cursor = connection.cursor()
-            for pragma in (
-                f"busy_timeout = {round(busy_timeout * 1000)}",
-                "journal_mode = WAL",
-                f"synchronous = {synchronous}",
-                "foreign_keys = ON",
-            ):
+            for pragma in pragmas:
                 cursor.execute(f"PRAGMA {pragma}")
             cursor.close()
         except BaseException:

@@ -13,8 +13,6 @@ from headwater.errors import PositionError
 from headwater.feeds.source import OrderedPlace
 from headwater.sql.model import as_utc
 
-__all__ = ["RowPlace", "moment_of", "moment_text", "text_of"]
-
 _TEXT = re.compile(
     r"(?P<number>0|[1-9a-z][0-9a-z]{0,12})(?P<past>-?)"
     r"(?:~(?P<told>0|[1-9a-z][0-9a-z]{0,12})(?:~(?P<among>0|[1-9a-z][0-9a-z]{0,12}))?)?"

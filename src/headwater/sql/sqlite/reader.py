@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headwater.errors import DeclarationError, PositionError, UsageError
+from headwater.errors import DeclarationError, PositionError
 from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place, Window
-from headwater.sql.filters import Asked
+from headwater.sql.filters import CACHED, Asked, Query
+from headwater.sql.judging import NO_QUESTIONS, Questions, judged_columns
 from headwater.sql.model import TableModel
 from headwater.sql.reader import (
     ChangeBatch,
     ClosingWatch,
     CommitWatch,
     Head,
+    Member,
     Row,
     TableReader,
-    Trim,
     in_window,
     latest_of,
     left_at,
 )
 from headwater.sql.sqlite.connections import ReadConnection, file_of, guard
 from headwater.sql.sqlite.place import RowPlace, moment_of
-from headwater.sql.sqlite.schema import label, triggers
-from headwater.sql.sqlite.statements import GONE, LEFT, PREFIX, Statements
-from headwater.sql.sqlite.trim import SQLiteTrim
+from headwater.sql.sqlite.schema import label, stored, triggers
+from headwater.sql.sqlite.statements import PREFIX, SQLiteStatements
 from headwater.sql.sqlite.watch import State, Watched
-
-__all__ = ["SQLiteReader"]
+from headwater.sql.statements import GONE, LEFT, Lack, Selection
+from headwater.sql.trim import Trim
 
 
 class SQLiteReader(TableReader):
@@ -45,12 +44,12 @@ class SQLiteReader(TableReader):
     ) -> None:
         super().__init__(engine, model, listen)
         guard(engine.sync_engine)
-        self._statements = Statements(model)
+        self._statements: SQLiteStatements | None = None
         self._triggers = len(triggers(model.tracking))
         self._attributes = tuple(model.columns)
         self._converters = model.converters(engine.dialect)
-        # The declaration that was checked last; it seldom changes.
-        self._declared: str | None = ""
+        # The tail's own statements.
+        self._batches: dict[Selection, Query] = {}
         # While the tail is attached: one for it, and one for pages, so that neither waits.
         self._tail: ReadConnection | None = None
         self._pages: ReadConnection | None = None
@@ -62,7 +61,10 @@ class SQLiteReader(TableReader):
         return RowPlace(0)
 
     async def head(self) -> Head:
-        rows = await self._read((self._statements.head(), {}))
+        # The table may have been changed since it was read last.
+        self._statements = None
+        statements = await self._known()
+        rows = await self._read((statements.head(), {}))
         self._registered(rows)
         if rows[0][4] < self._triggers:
             raise DeclarationError(
@@ -72,16 +74,31 @@ class SQLiteReader(TableReader):
         return Head(rows[0][0], RowPlace(rows[0][1]), rows[0][2])
 
     async def locate(self, epoch: str, place: Place) -> None:
-        rows = await self._read((self._statements.head(), {}))
+        rows = await self._read(((await self._known()).head(), {}))
         last, floor = self._registered(rows)
         if epoch != rows[0][0]:
             raise PositionError(str(place), "unknown", "it is of another database")
-        self._check(_row_place(place), last, floor)
+        self._check(self.own_place(place, RowPlace), last, floor)
 
-    async def batch(self, epoch: str, after: Place, limit: int, *, trimmed: int = 0) -> ChangeBatch:
-        place = _row_place(after)
-        asked = self._statements.after(EVERYTHING, None, self.clock(), limit + 1, place)
-        rows = await self._read(asked, self._tail)
+    async def batch(
+        self,
+        epoch: str,
+        after: Place,
+        limit: int,
+        *,
+        trimmed: int = 0,
+        questions: Questions = NO_QUESTIONS,
+    ) -> ChangeBatch:
+        place = self.own_place(after, RowPlace)
+        selected = Selection(EVERYTHING, None, self.model.window, questions.form)
+        query = self._batches.get(selected)
+        if query is None:
+            if len(self._batches) >= CACHED:
+                self._batches.clear()
+            query = (await self._known()).build_after(selected, Lack())
+            self._batches[selected] = query
+        values = {"number": place.number, "count": limit + 1, **questions.parameters}
+        rows = await self._read((query, values), self._tail)
         last, floor = self._registered(rows)
         if rows[0][0] != epoch:
             raise PositionError(str(place), "unknown", "the database is another one")
@@ -90,8 +107,8 @@ class SQLiteReader(TableReader):
         has_more = len(found) > limit
         if has_more:
             found = found[:limit]
-        if self.model.tracking.keyed:
-            changes = [self._change(row, RowPlace(row[4])) for row in found]
+        if self.model.tracking.keyed or questions.form:
+            changes = [self._change(row, RowPlace(row[4]), questions=questions) for row in found]
         else:
             changes = self._inserts(found)
         end = RowPlace(found[-1][4] if has_more else last)
@@ -99,28 +116,27 @@ class SQLiteReader(TableReader):
         return ChangeBatch(changes, end, has_more, retiring)
 
     async def page_before(
-        self, wanted: Filter, window: Window | None, limit: int, before: Place | None
+        self, wanted: Filter, window: Window | None, limit: int, before: Place | None, /
     ) -> Page:
         now = self.clock()
-        below = None if before is None else _row_place(before).below
-        asked = self._statements.newest(wanted, window, now, limit + 1, below)
+        place = None if before is None else self.own_place(before, RowPlace)
+        asked = (await self._known()).newest(wanted, window, now, limit + 1, place)
         rows = await self._read(asked, self._pages)
         last, _ = self._registered(rows)
         told = left_at(moment_of(rows[0][9]), window)
         found = _picked(rows)
         has_more = len(found) > limit
-        changes = [
-            self._change(row, RowPlace(row[4], told)) for row in found[max(0, len(found) - limit) :]
-        ]
-        end = RowPlace(last if below is None else max(0, min(below - 1, last)), told)
-        start = RowPlace(found[-len(changes)][4]) if changes else RowPlace(end.number, past=True)
+        shown = found[max(0, len(found) - limit) :]
+        changes = [self._change(row, RowPlace(row[4], told)) for row in shown]
+        end = RowPlace(last if place is None else max(0, min(place.below - 1, last)), told)
+        start = RowPlace(shown[0][4]) if shown else RowPlace(end.number, past=True)
         return Page(changes, start, end, has_more, rows[0][0], None if window is None else now)
 
     async def page_after(
-        self, wanted: Filter, window: Window | None, limit: int, after: Place
+        self, wanted: Filter, window: Window | None, limit: int, after: Place, /
     ) -> Page:
-        now, place = self.clock(), _row_place(after)
-        asked = self._statements.after(wanted, window, now, limit + 1, place)
+        now, place = self.clock(), self.own_place(after, RowPlace)
+        asked = (await self._known()).after(wanted, window, now, limit + 1, place)
         rows = await self._read(asked, self._pages)
         last, floor = self._registered(rows)
         self._check(place, last, floor)
@@ -136,28 +152,25 @@ class SQLiteReader(TableReader):
             else:
                 out = window is not None and not in_window(moment_of(row[8]), now, window)
                 changes.append(self._change(row, RowPlace(row[4], told), removed=out))
-        end = _row_place(changes[-1].place) if has_more else RowPlace(last, told)
+        end = changes[-1].place if has_more else None
         if not found or found[0][5] == LEFT:
             start = RowPlace(place.number, past=True)
         else:
             start = RowPlace(found[0][4])
+        end = end or RowPlace(last, told)
         return Page(changes, start, end, has_more, rows[0][0], None if window is None else now)
 
     async def revision(self) -> Hashable | None:
         pages = self._pages
         if pages is None or pages.busy:
             return None
-        try:
+        with self.translated():
             return await pages.version()
-        except Exception as error:
-            self._raise_unavailable(error)
-            raise
 
-    async def members(
-        self, wanted: Filter, window: Window
-    ) -> Sequence[tuple[Mapping[str, Any], datetime]]:
-        rows = await self._read(self._statements.members(wanted, window, self.clock()))
-        found: list[tuple[Mapping[str, Any], datetime]] = []
+    async def members(self, wanted: Filter, window: Window, /) -> Sequence[Member]:
+        statements = await self._known()
+        rows = await self._read(statements.members(wanted, window, self.clock()))
+        found: list[Member] = []
         for row in rows:
             moment = moment_of(row[-1])
             assert moment is not None
@@ -165,7 +178,7 @@ class SQLiteReader(TableReader):
         return found
 
     def trimming(self, cutoff: datetime | None, column: str | None, max_count: int | None) -> Trim:
-        return SQLiteTrim(self.model, cutoff, column, max_count)
+        return Trim(SQLiteStatements(self.model, self.judged), cutoff, column, max_count)
 
     def watch_commits(
         self,
@@ -179,34 +192,34 @@ class SQLiteReader(TableReader):
         tail, pages = ReadConnection(self.engine), ReadConnection(self.engine)
         self._tail, self._pages = tail, pages
 
-        async def close_both() -> None:
+        async def close() -> None:
+            if self._tail is tail:
+                self._tail = self._pages = None
             await tail.close()
             await pages.close()
 
-        def close() -> Awaitable[None]:
-            if self._tail is tail:
-                self._tail = self._pages = None
-            return close_both()
-
         return ClosingWatch(watch, close)
+
+    async def _known(self) -> SQLiteStatements:
+        """The statements, once the table was asked how it compares."""
+        if self._statements is None:
+            async with self.connected() as connection:
+                self.judged = await judged_columns(connection, self.model)
+            self._batches.clear()
+            self._statements = SQLiteStatements(self.model, self.judged)
+        return self._statements
 
     async def _read(self, asked: Asked, connection: ReadConnection | None = None) -> Sequence[Row]:
         if connection is not None and not connection.busy:
-            try:
+            with self.translated():
                 return await connection.read(*asked)
-            except Exception as error:
-                self._raise_unavailable(error)
-                raise
         async with self.connected() as pooled:
             rows: Sequence[Row] = (await pooled.execute(*asked)).all()
             return rows
 
     def _registered(self, rows: Sequence[Row]) -> tuple[int, int]:
         """The table's last number and floor, as Headwater's own table has them."""
-        declared = rows[0][3] if rows else None
-        if declared != self._declared:
-            self._check_declared(declared)
-            self._declared = declared
+        self.check_declared(rows[0][3] if rows else None)
         return rows[0][1], rows[0][2]
 
     def _check(self, place: RowPlace, last: int, floor: int) -> None:
@@ -220,34 +233,32 @@ class SQLiteReader(TableReader):
         names, made = self._attributes, list[Change]()
         for row in rows:
             values = dict(zip(names, row[PREFIX:], strict=True))
-            made.append(Change(RowPlace(row[4]), values, values))
+            made.append(Change(RowPlace(row[4]), values, values, named=self.model.key))
         return made
 
-    def _change(self, row: Row, place: RowPlace, *, removed: bool = False) -> Change:
+    def _change(
+        self,
+        row: Row,
+        place: RowPlace,
+        *,
+        removed: bool = False,
+        questions: Questions = NO_QUESTIONS,
+    ) -> Change:
+        moment = row[8]
         if row[5] == GONE:
-            return self._removal(row, place)
-        values = dict(zip(self._attributes, row[PREFIX:], strict=True))
-        key = None
-        if self.model.tracking.keyed:
-            key = {name: values[name] for name in self.model.key}
-        moment = None if row[8] is None else moment_of(row[8])
-        item = None if removed else values
-        return Change(place, values, item, removed=removed, key=key, moment=moment)
-
-    def _removal(self, row: Row, place: RowPlace) -> Change:
-        key_json, old = json.loads(row[6]), json.loads(row[7])
-        columns = self.model.columns
-        key = {
-            name: self._converters[name](key_json[label(columns[name].name)])
-            for name in self.model.key
-        }
-        values = dict(key)
-        for name in self.model.kept:
-            values[name] = self._converters[name](old.get(label(columns[name].name)))
-        moment = None
-        if self.model.window is not None:
-            moment = moment_of(old.get(label(columns[self.model.window].name)))
-        return Change(place, values, removed=True, key=key, moment=moment)
+            columns, key, old = self.model.columns, json.loads(row[6]), json.loads(row[7])
+            kept = {name: key[label(columns[name].name)] for name in self.model.key}
+            for name in self.model.kept:
+                kept.setdefault(name, old.get(label(columns[name].name)))
+            values = {name: self._converters[name](stored(each)) for name, each in kept.items()}
+            if self.model.window is not None:
+                moment = old.get(label(columns[self.model.window].name))
+            removed = True
+        else:
+            own = row[PREFIX : PREFIX + len(self._attributes)]
+            values = dict(zip(self._attributes, own, strict=True))
+        compared = questions.answered(row, values)
+        return self.change(place, values, removed, moment_of(moment), compared)
 
 
 class _TailWatch(Watched):
@@ -296,9 +307,3 @@ class _TailWatch(Watched):
 
 def _picked(rows: Sequence[Row]) -> Sequence[Row]:
     return rows if rows[0][4] is not None else ()
-
-
-def _row_place(place: Place | None) -> RowPlace:
-    if not isinstance(place, RowPlace):
-        raise UsageError(f"{place!r} is not a place in a table on SQLite")
-    return place

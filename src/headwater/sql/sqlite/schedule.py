@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-__all__ = ["Inotify", "Schedule"]
-
 logger = logging.getLogger("headwater.sql")
 
 # Seconds until the second look after a hint; then twice that, and so on.

@@ -34,8 +34,6 @@ from headwater.sql.tracking import (
     text,
 )
 
-__all__ = ["add", "drop", "label", "renew_epochs", "start", "trigger_name", "triggers"]
-
 # Rows that ``add`` numbers in one transaction.
 STEP = 1000
 
@@ -54,7 +52,7 @@ def start(connection: sa.Connection, tracking: Tracking, *, anew: bool = True) -
 def add(connection: sa.Connection, tracking: Tracking, *, has_column: bool) -> None:
     """Track a table that exists: column, own tables, triggers, numbers for its rows, indexes."""
     table = quote(tracking.table)
-    with _step(connection):
+    with step(connection):
         if not has_column:
             connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {CHANGE} BIGINT")
         _drop_triggers(connection, tracking.table)
@@ -69,7 +67,7 @@ def add(connection: sa.Connection, tracking: Tracking, *, has_column: bool) -> N
 
 def drop(connection: sa.Connection, table: str, indexes: Iterable[str]) -> None:
     """Drop a table's triggers, these indexes and the column, and forget its changes."""
-    with _step(connection):
+    with step(connection):
         _drop_triggers(connection, table)
         for index in indexes:
             connection.exec_driver_sql(f"DROP INDEX {quote(index)}")
@@ -122,7 +120,7 @@ def _number(connection: sa.Connection, tracking: Tracking) -> None:
     last_key: Sequence[Any] | None = None
     own = TABLES.c.name == tracking.table
     while True:
-        with _step(connection):
+        with step(connection):
             after = "" if last_key is None else f"AND ({columns}) > ({marks})"
             rows = connection.exec_driver_sql(
                 f"SELECT {columns} FROM {table} WHERE {CHANGE} IS NULL {after} "
@@ -143,7 +141,7 @@ def _number(connection: sa.Connection, tracking: Tracking) -> None:
 
 
 @contextmanager
-def _step(connection: sa.Connection) -> Iterator[None]:
+def step(connection: sa.Connection) -> Iterator[None]:
     """A transaction of its own on a connection in AUTOCOMMIT; else the caller's."""
     driver = connection.connection.driver_connection
     options = connection.get_execution_options()
@@ -247,12 +245,7 @@ def _confirm(names: _Names, numbers: range, condition: str) -> str:
 
 def _removal(tracking: Tracking, row: str, number: str, rest: str) -> str:
     def json(columns: Iterable[str]) -> str:
-        # JSON cannot hold a BLOB, and a refused delete would be worse than its hexadecimal form.
-        pairs = (
-            f"{text(label(c))}, iif(typeof({row}{quote(c)}) = 'blob', "
-            f"hex({row}{quote(c)}), {row}{quote(c)})"
-            for c in columns
-        )
+        pairs = (f"{text(label(c))}, {_as_json(row + quote(c))}" for c in columns)
         return f"json_object({', '.join(pairs)})"
 
     return (
@@ -261,6 +254,24 @@ def _removal(tracking: Tracking, row: str, number: str, rest: str) -> str:
         f"    {json(tracking.key)},\n    {json((*tracking.kept, CHANGE))},\n"
         f"    strftime('%Y-%m-%d %H:%M:%f', 'now') {rest}"
     )
+
+
+def _as_json(value: str) -> str:
+    """A value as JSON, with nothing lost: a BLOB is a list of its hexadecimal digits.
+
+    SQLite's own JSON rounds numbers to 15 digits and refuses a BLOB, and so the delete.
+    """
+    endless = f"abs({value}) > 1.7976931348623157e308"
+    return (
+        f"CASE typeof({value}) WHEN 'blob' THEN json_array(hex({value})) "
+        f"WHEN 'real' THEN json(CASE WHEN {endless} THEN iif({value} > 0, '9e999', '-9e999') "
+        f"ELSE printf('%!.17g', {value}) END) ELSE {value} END"
+    )
+
+
+def stored(value: Any) -> Any:
+    """A value of the JSON as SQLite stores it."""
+    return bytes.fromhex(value[0]) if isinstance(value, list) else value
 
 
 def _same(columns: Iterable[str], row: str) -> str:

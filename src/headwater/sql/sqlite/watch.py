@@ -25,8 +25,6 @@ from headwater.sql.reader import CommitWatch
 from headwater.sql.sqlite.connections import file_of, identity_of
 from headwater.sql.sqlite.schedule import Schedule
 
-__all__ = ["INTERVAL", "State", "Watched"]
-
 logger = logging.getLogger("headwater.sql")
 
 # Seconds between two looks without a hint. Without inotify a row of another process waits 25 ms on

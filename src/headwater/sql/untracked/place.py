@@ -12,8 +12,6 @@ from datetime import UTC, datetime, timedelta
 
 from headwater.errors import PositionError, UsageError
 
-__all__ = ["MOST", "KeysetPlace", "RowAt", "Sent"]
-
 # Rows that a place can name. Beyond, the stretch that is read again is shortened.
 MOST = 250
 

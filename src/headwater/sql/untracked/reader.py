@@ -16,23 +16,25 @@ from typing import Any, NoReturn
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headwater.errors import DeclarationError, PositionError, UsageError
+from headwater.errors import DeclarationError, PositionError
 from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place, Window
 from headwater.sql.filters import Filters, form_of
+from headwater.sql.judging import NO_QUESTIONS, Questions, judged_columns, question_columns
 from headwater.sql.model import TableModel, as_utc, date_time_type
 from headwater.sql.postgresql.revision import revision_of
-from headwater.sql.postgresql.watch import watch_channel
+from headwater.sql.postgresql.watch import ChannelWatch
 from headwater.sql.reader import ChangeBatch, ClosingWatch, CommitWatch, Head, Row, TableReader
 from headwater.sql.sqlite.connections import ReadConnection, file_of
 from headwater.sql.sqlite.place import moment_of, moment_text, text_of
 from headwater.sql.untracked.place import MOST, KeysetPlace, RowAt, Sent
 
-__all__ = ["UntrackedReader"]
-
 # Before all moments that a row can have.
 _BEGINNING = KeysetPlace(datetime(1, 1, 1, tzinfo=UTC))
 
 _READ = 500
+
+# The column of whether a row is wanted.
+_MATCHES = 1
 
 
 class UntrackedReader(TableReader):
@@ -70,6 +72,7 @@ class UntrackedReader(TableReader):
         )
         self._keys = [model.columns[name] for name in model.key]
         self._filters = Filters(model)
+        self._learned = False
         self._recent: dict[str, datetime | None] = {}
         # While the tail is attached.
         self._ask_revision: Callable[[], Awaitable[Hashable | None]] | None = None
@@ -94,21 +97,18 @@ class UntrackedReader(TableReader):
         limit: int,
         *,
         trimmed: int = 0,  # noqa: ARG002 - nothing is trimmed
+        questions: Questions = NO_QUESTIONS,
     ) -> ChangeBatch:
-        page = await self.page_after(EVERYTHING, None, limit, after)
+        page = await self._after(EVERYTHING, limit, after, questions)
         return ChangeBatch(page.changes, page.end, page.has_more)
 
     async def page_before(
-        self,
-        wanted: Filter,
-        window: Window | None,  # noqa: ARG002 - only keyed tables have one
-        limit: int,
-        before: Place | None,
+        self, wanted: Filter, _: Window | None, limit: int, before: Place | None, /
     ) -> Page:
         # The client of a page has what was there before it. Read first, so that the end does not
         # include a row that is committed between the two reads.
         end = await self._latest()
-        place = None if before is None else _own(before)
+        place = None if before is None else self.own_place(before, KeysetPlace)
         conditions = [] if place is None else [self._below(place)]
         order = [part.desc() for part in (self._moment, *self._keys)]
         rows = await self._read(conditions, order, limit + 1, wanted)
@@ -123,30 +123,34 @@ class UntrackedReader(TableReader):
         return Page(changes, start, end, len(rows) > limit, self._epoch)
 
     async def page_after(
-        self,
-        wanted: Filter,
-        window: Window | None,  # noqa: ARG002 - only keyed tables have one
-        limit: int,
-        after: Place,
+        self, wanted: Filter, _: Window | None, limit: int, after: Place, /
     ) -> Page:
-        place = _own(after)
+        return await self._after(wanted, limit, after, NO_QUESTIONS)
+
+    async def _after(self, wanted: Filter, limit: int, after: Place, questions: Questions) -> Page:
+        place = self.own_place(after, KeysetPlace)
         changes: list[Change] = []
         if place.after is not None:
             # From a page of the past: first the rest in the order, then as from the newest page.
             end = await self._latest()
             one, other = self._tuples(place.after)
-            rows = await self._read([one > other], [self._moment, *self._keys], limit + 1, wanted)
-            for at, values in map(self._row, rows[:limit]):
-                changes.append(Change(KeysetPlace(end.until, after=at, last=at), values, values))
+            order = [self._moment, *self._keys]
+            rows = await self._read([one > other], order, limit + 1, wanted, questions=questions)
+            for row in rows[:limit]:
+                at, values = self._row(row)
+                compared = questions.answered(row, values)
+                changes.append(Change(KeysetPlace(end.until, after=at, last=at), compared, values))
             more = len(rows) > limit
-            last = _own(changes[-1].place) if more else end
-            return Page(changes, _start(changes, place), last, more, self._epoch)
+            last = changes[-1].place if more else None
+            return Page(changes, self._start(changes, place), last or end, more, self._epoch)
         known = dict(self._recent)
         while True:
             rows = await self._read(
                 [self._moment > self._stored(place.until)],
                 [self._moment, *self._keys],
                 _READ + len(place.seen) + 1,
+                marked=wanted,
+                questions=questions,
             )
             more = len(rows) > _READ + len(place.seen)
             found = [self._row(row) for row in rows]
@@ -157,19 +161,21 @@ class UntrackedReader(TableReader):
             seen.update({m: at for m, at in gone.items() if m not in here and at is not None})
             kept = place.seen if more else {m: a for m, a in place.seen.items() if m in here}
             sent = Sent(KeysetPlace(place.until, kept), seen, self._reread)
-            for at, values in found:
+            for row, (at, values) in zip(rows, found, strict=True):
                 if at.mark in place.seen:
                     continue
                 place = sent.to(at)
-                if wanted.matches(values):
+                if row[_MATCHES]:
                     if len(changes) == limit:
-                        end = _own(changes[-1].place)
-                        return Page(changes, _start(changes, end), end, True, self._epoch)
-                    changes.append(Change(place, values, values))
+                        end = self.own_place(changes[-1].place, KeysetPlace)
+                        return Page(changes, self._start(changes, end), end, True, self._epoch)
+                    changes.append(
+                        self.change(place, values, False, None, questions.answered(row, values))
+                    )
             if not more:
                 end = sent.end()
                 self._note(found, end)
-                return Page(changes, _start(changes, end), end, False, self._epoch)
+                return Page(changes, self._start(changes, end), end, False, self._epoch)
 
     def trimming(self, *_: object) -> NoReturn:
         raise DeclarationError(
@@ -183,12 +189,8 @@ class UntrackedReader(TableReader):
         known: Callable[[], Head | None],
         reach: Callable[[Place], None] | None = None,  # noqa: ARG002 - a watch knows no place
     ) -> CommitWatch:
-        def place() -> object:
-            head = known()
-            return None if head is None else str(head.place)
-
-        watch = watch_channel(
-            self.engine, None, self.model.table.name, wake, place, writers=self._writers
+        watch = ChannelWatch(
+            self.engine, None, self.model.table.name, wake, known, writers=self._writers
         )
         if not self._lite:
             revision = revision_of(self.engine)
@@ -199,9 +201,9 @@ class UntrackedReader(TableReader):
         else:
             return watch
 
-        def close() -> Awaitable[None]:
+        async def close() -> None:
             self._ask_revision = None
-            return free()
+            await free()
 
         return ClosingWatch(watch, close)
 
@@ -209,16 +211,13 @@ class UntrackedReader(TableReader):
         ask = self._ask_revision
         if ask is None:
             return None
-        try:
+        with self.translated():
             return await ask()
-        except Exception as error:
-            self._raise_unavailable(error)
-            raise
 
     @property
     def _epoch(self) -> str:
         """Always the same: nothing distinguishes one life of the table from another."""
-        name = f"{self.model.tracking.name} {self._moment}"
+        name = f"{self.engine.url.database} {self.model.tracking.name} {self._moment}"
         return hashlib.blake2s(name.encode(), digest_size=6).hexdigest()
 
     async def _latest(self) -> KeysetPlace:
@@ -244,34 +243,64 @@ class UntrackedReader(TableReader):
         order: Sequence[sa.ColumnElement[Any]],
         count: int,
         wanted: Filter = EVERYTHING,
+        *,
+        marked: Filter = EVERYTHING,
+        questions: Questions = NO_QUESTIONS,
     ) -> Sequence[Row]:
+        """Read rows that a filter lets through, and of each whether ``marked`` does."""
+        await self._learn()
         form, values = form_of(wanted)
+        mark, known = form_of(marked)
+        if wanted == EVERYTHING:
+            values = known
         columns = [
             column.label(f"headwater_{n}") for n, column in enumerate(self.model.columns.values())
         ]
         query = (
             sa.select(
                 self._moment.label("headwater_moment"),
+                self._filters.matches(mark).label("headwater_matches"),
                 *(
                     sa.cast(key, sa.Text).label(f"headwater_key_{n}")
                     for n, key in enumerate(self._keys)
                 ),
                 *columns,
+                *question_columns(
+                    questions.form, self.model.columns, self._json_array, self._filters.is_value
+                ),
             )
             .where(self._moment.is_not(None), self._filters.matches(form), *conditions)
             .order_by(*order)
             .limit(count)
         )
         async with self.connected() as connection:
-            rows: Sequence[Row] = (await connection.execute(query, values)).all()
+            rows: Sequence[Row] = (
+                await connection.execute(query, {**values, **questions.parameters})
+            ).all()
             return rows
 
     def _row(self, row: Row) -> tuple[RowAt, dict[str, Any]]:
         moment = moment_of(row[0]) if self._lite else as_utc(row[0])
         assert moment is not None
-        width = 1 + len(self._keys)
-        values = dict(zip(self.model.columns, row[width:], strict=True))
-        return RowAt(moment, json.dumps(list(row[1:width]))), values
+        width = 2 + len(self._keys)
+        values = dict(zip(self.model.columns, row[width:], strict=False))
+        return RowAt(moment, json.dumps(list(row[2:width]))), values
+
+    def _json_array(self, *parts: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        if self._lite:
+            return sa.func.json_array(*parts)
+        return sa.cast(sa.func.json_build_array(*parts), sa.Text)
+
+    async def _learn(self) -> None:
+        """Ask the database how it compares the columns, once."""
+        if not self._learned:
+            async with self.connected() as connection:
+                self.judged = await judged_columns(connection, self.model)
+            self._learned = True
+
+    def _start(self, changes: Sequence[Change], place: KeysetPlace) -> KeysetPlace:
+        first = self.own_place(changes[0].place, KeysetPlace).last if changes else None
+        return _past(place) if first is None else KeysetPlace(place.until, after=first)
 
     def _below(self, place: KeysetPlace) -> sa.ColumnElement[bool]:
         if place.after is None:
@@ -295,16 +324,3 @@ class UntrackedReader(TableReader):
 
 def _past(end: KeysetPlace) -> KeysetPlace:
     return KeysetPlace(end.until, end.seen, end.after, past=True)
-
-
-def _start(changes: Sequence[Change], place: KeysetPlace) -> KeysetPlace:
-    first = _own(changes[0].place).last if changes else None
-    if first is None:
-        return _past(place)
-    return KeysetPlace(place.until, after=first)
-
-
-def _own(place: Place | None) -> KeysetPlace:
-    if not isinstance(place, KeysetPlace):
-        raise UsageError(f"{place!r} is not a place in an untracked table")
-    return place

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -146,6 +146,9 @@ class _Sink:
 
     def retire(self, before: Place) -> None:
         pass
+
+    def wanted(self, names: Collection[str]) -> Mapping[str, frozenset[Hashable]]:
+        return {name: frozenset() for name in names}
 
     def reset(self, reason: ResetReason, head: Place) -> None:
         self.resets.append((reason, head))

@@ -80,6 +80,7 @@ class TestContract(EventLogContract):
         )
 
 
+@pytest.mark.soak
 class TestContractWithoutNotices(TestContract):
     """A log without NOTIFY, on an engine of the application's own."""
 

@@ -29,7 +29,15 @@ class PostgresqlAgainstMemory(SqlAgainstMemory):
             connection.execute("DROP TABLE headwater_log, headwater_topics, headwater_events")
 
 
-TestPostgresqlAgainstMemory = PostgresqlAgainstMemory.TestCase
-TestPostgresqlAgainstMemory.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, print_blob=True
+class LongPostgresqlAgainstMemory(PostgresqlAgainstMemory):
+    """The same, with more and longer runs."""
+
+
+PostgresqlAgainstMemory.TestCase.settings = settings(
+    max_examples=8, stateful_step_count=25, deadline=None, print_blob=True
 )
+LongPostgresqlAgainstMemory.TestCase.settings = settings(
+    max_examples=150, stateful_step_count=30, deadline=None, print_blob=True
+)
+TestPostgresqlAgainstMemory = PostgresqlAgainstMemory.TestCase
+TestLongPostgresqlAgainstMemory = pytest.mark.soak(LongPostgresqlAgainstMemory.TestCase)

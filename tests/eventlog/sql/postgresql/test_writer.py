@@ -29,7 +29,7 @@ async def test_an_open_transaction_delays_its_own_topic_alone(log, seen):
     async with log.engine.connect() as connection:
         await log.append("held", {"n": 1}, connection=connection)
         waiting = asyncio.create_task(log.append("held", {"n": 2}))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             for n in range(30):
                 await log.append("free", {"n": n})
                 await log.append(f"new:{n}", {"n": n})
@@ -45,7 +45,7 @@ async def test_a_topic_that_is_just_being_created_delays_nobody_else(log, seen):
     async with log.engine.connect() as connection:
         await log.append("new", {"n": "rolled back"}, connection=connection)
         waiting = asyncio.create_task(log.append("new", {"n": 1}))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await log.append("free", {"n": 1})
             await log.append("new:2", {"n": 1})
         assert not waiting.done()
@@ -102,7 +102,7 @@ async def test_one_topic_is_held_just_after_another(log, seen, statements):
             await until(lambda: turns(statements))
             statements.clear()
             await connection.commit()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await waiting
         assert await seen(log, topic) == [0, 1, 2]
 
@@ -142,7 +142,7 @@ async def test_a_trim_of_all_topics_passes_over_one_that_is_held(log, seen):
         await log.append(name, [{"n": n} for n in range(5)])
     async with log.engine.connect() as connection:
         await log.append("held", {"n": 5}, connection=connection)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             assert await log.trim(max_count=2) == 6
         await connection.commit()
     assert await log.trim(max_count=2) == 4

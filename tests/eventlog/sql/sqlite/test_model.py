@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -22,7 +23,15 @@ class SqliteAgainstMemory(SqlAgainstMemory):
         self.folder.cleanup()
 
 
-TestSqliteAgainstMemory = SqliteAgainstMemory.TestCase
-TestSqliteAgainstMemory.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, print_blob=True
+class LongSqliteAgainstMemory(SqliteAgainstMemory):
+    """The same, with more and longer runs."""
+
+
+SqliteAgainstMemory.TestCase.settings = settings(
+    max_examples=8, stateful_step_count=25, deadline=None, print_blob=True
 )
+LongSqliteAgainstMemory.TestCase.settings = settings(
+    max_examples=150, stateful_step_count=30, deadline=None, print_blob=True
+)
+TestSqliteAgainstMemory = SqliteAgainstMemory.TestCase
+TestLongSqliteAgainstMemory = pytest.mark.soak(LongSqliteAgainstMemory.TestCase)

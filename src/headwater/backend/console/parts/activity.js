@@ -1,6 +1,6 @@
 /** Which MCP clients are active: one row each, updated in place, gone when the client is. */
 
-import { agoTime, el, memory, number } from "../dom.js";
+import { agoTime, command, el, memory, number } from "../dom.js";
 import { Choice } from "./choice.js";
 import { Part } from "./part.js";
 
@@ -44,7 +44,12 @@ export class Activity extends Part {
   }
 
   get emptyText() {
-    return "No client of yours was active in this time.";
+    const body = '{"user_id": "…", "team_id": "…", "client_name": "Cursor", "requests": 1, "tool_calls": 0}';
+    const words = `headwater publish ${location.origin}/api/satellites/…/client-activity --data '${body}'`;
+    return [
+      "No client of yours was active in this time. A satellite reports clients, with its key in HEADWATER_TOKEN:",
+      command(words),
+    ];
   }
 
   start() {

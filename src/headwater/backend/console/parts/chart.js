@@ -1,25 +1,28 @@
-/** One line over time, with its newest value; drawn as SVG and styled by the page's own CSS. */
+/** One line over a span of time, with its newest value; drawn as SVG, styled by the page's CSS. */
 
-import { ago, clock, el } from "../dom.js";
+import { clock, el } from "../dom.js";
+import { marks, roundedUp, unbroken } from "./axis.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 300;
-const HEIGHT = 64;
-// Reports in a chart; with one every 2 s that is 5 minutes.
-const POINTS = 150;
+const HEIGHT = 72;
+// Pixels that a mark of the time axis needs.
+const MARK = 54;
 
 export class Chart {
-  #points = []; // {at: ms, value}
+  #points = []; // {at: ms, value}, oldest first
+  #span = 300_000;
   #shape;
   #line = path("line");
   #area = path("area");
   #value = el("span", { class: "value" }, "–");
   #detail = el("span", { class: "detail", title: "Lowest to highest in the chart" });
   #top = el("span", { class: "tick highest" });
-  #from = el("span", { class: "tick from" });
+  #axis = el("div", { class: "axis", "aria-hidden": "true" });
   #dot = el("span", { class: "newest", hidden: true });
   #cursor = el("span", { class: "cursor", hidden: true });
   #picture;
+  #to = Date.now();
 
   /** `shape`: {title, unit, read(report), most, digits}; `most` fixes the top of the scale. */
   constructor(shape) {
@@ -28,30 +31,88 @@ export class Chart {
     svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
     svg.setAttribute("preserveAspectRatio", "none");
     svg.append(this.#area, this.#line);
-    this.#picture = el(
-      "div",
-      { class: "plot", role: "img" },
-      ...[svg, this.#dot, this.#cursor, this.#top, this.#from],
-    );
+    this.#picture = el("div", { class: "plot", role: "img" }, svg, this.#dot, this.#cursor, this.#top);
     this.#picture.addEventListener("pointermove", (event) => this.#point(event));
-    this.#picture.addEventListener("pointerleave", () => this.#draw());
+    this.#picture.addEventListener("pointerleave", () => {
+      this.#cursor.hidden = true;
+      this.draw();
+    });
     this.element = el(
       "figure",
       { class: "chart", "data-kind": shape.kind },
       el("figcaption", {}, el("span", { class: "title" }, shape.title), this.#value, this.#detail),
       this.#picture,
+      this.#axis,
     );
   }
 
-  set(reports) {
-    this.#points = reports.slice(-POINTS).map((report) => this.#read(report));
-    this.#draw();
+  /** Show these reports, of the last `span` milliseconds. */
+  set(reports, span) {
+    this.#span = span;
+    this.#points = reports.map((report) => this.#read(report));
+    this.draw();
   }
 
   add(report) {
     this.#points.push(this.#read(report));
-    if (this.#points.length > POINTS) this.#points.shift();
-    if (this.#cursor.hidden) this.#draw();
+    this.draw();
+  }
+
+  /** Draw up to now: time goes on also while nothing is reported. */
+  draw() {
+    if (!this.#cursor.hidden) return; // one who reads a value is not disturbed
+    this.#to = Math.max(Date.now(), this.#points.at(-1)?.at ?? 0);
+    const from = this.#to - this.#span;
+    const older = this.#points.findIndex(({ at }) => at >= from);
+    this.#points.splice(0, older < 0 ? this.#points.length : Math.max(0, older - 1));
+    const points = this.#points.filter(({ at }) => at >= from);
+    const last = points.at(-1);
+    this.#dot.hidden = !last;
+    this.#drawAxis(from);
+    this.#drawLines(points);
+    if (last) this.#mark(this.#dot, last);
+    this.#tell(points, last);
+  }
+
+  #drawLines(points) {
+    const runs = unbroken(points).map((run) => thinned(run).map((point) => this.#place(point)));
+    this.#line.setAttribute("d", runs.map((run) => `M${run.join("L")}${run.length > 1 ? "" : "h0.1"}`).join(""));
+    this.#area.setAttribute(
+      "d",
+      runs.map((run) => `M${run[0][0]},${HEIGHT}L${run.join("L")}V${HEIGHT}Z`).join(""),
+    );
+  }
+
+  #drawAxis(from) {
+    const count = Math.max(1, Math.floor((this.#picture.clientWidth || WIDTH) / MARK));
+    this.#axis.replaceChildren(
+      ...marks(from, this.#to, count)
+        .map(({ at, words }) => ({ place: (at - from) / this.#span, words }))
+        // Words at the very edge would be cut.
+        .filter(({ place }) => place > 0.07 && place < 0.93)
+        .map(({ place, words }) => {
+          const mark = el("span", { class: "mark" }, words);
+          mark.style.left = `${place * 100}%`;
+          return mark;
+        }),
+    );
+  }
+
+  #tell(points, last) {
+    const { title } = this.#shape;
+    this.#top.textContent = last ? this.#words(this.#most, true) : "";
+    this.#value.textContent = last ? this.#words(last.value) : "–";
+    if (!last) {
+      this.#detail.textContent = "";
+      return this.#picture.setAttribute("aria-label", `${title}: no data in this time`);
+    }
+    const values = points.map(({ value }) => value);
+    const range = [Math.min(...values), Math.max(...values)].map((value) => this.#words(value));
+    this.#detail.textContent = range.map((words) => words.split(" ")[0]).join(" to ");
+    this.#picture.setAttribute(
+      "aria-label",
+      `${title}: ${this.#words(last.value)} at ${clock(last.at)}, between ${range.join(" and ")}`,
+    );
   }
 
   #read(report) {
@@ -59,38 +120,8 @@ export class Chart {
   }
 
   get #most() {
-    const highest = Math.max(...this.#points.map(({ value }) => value), 0);
-    return this.#shape.most ?? roundedUp(highest * 1.2);
-  }
-
-  #draw() {
-    const points = this.#points;
-    const last = points.at(-1);
-    this.#cursor.hidden = true;
-    this.#dot.hidden = !last;
-    this.#line.setAttribute("d", "");
-    this.#area.setAttribute("d", "");
-    this.#top.textContent = this.#from.textContent = this.#detail.textContent = "";
-    this.#value.textContent = "–";
-    if (!last) return this.#picture.setAttribute("aria-label", `${this.#shape.title}: no data`);
-
-    const runs = unbroken(points).map((run) => run.map((point) => this.#place(point)));
-    this.#line.setAttribute("d", runs.map((run) => `M${run.join("L")}`).join(""));
-    this.#area.setAttribute(
-      "d",
-      runs.map((run) => `M${run[0][0]},${HEIGHT}L${run.join("L")}V${HEIGHT}Z`).join(""),
-    );
-    this.#mark(this.#dot, last);
-    this.#top.textContent = this.#words(this.#most, true);
-    this.#from.textContent = points.length > 1 ? ago(points[0].at) : "";
-    this.#value.textContent = this.#words(last.value);
-    const values = points.map(({ value }) => value);
-    const range = [Math.min(...values), Math.max(...values)].map((value) => this.#words(value));
-    this.#detail.textContent = range.map((words) => words.split(" ")[0]).join(" to ");
-    this.#picture.setAttribute(
-      "aria-label",
-      `${this.#shape.title}: now ${this.#words(last.value)}, between ${range.join(" and ")}`,
-    );
+    if (this.#shape.most) return this.#shape.most;
+    return roundedUp(this.#points.reduce((most, { value }) => Math.max(most, value), 0) * 1.2);
   }
 
   /** Show the report that is nearest to the pointer. */
@@ -117,11 +148,9 @@ export class Chart {
 
   /** Where a point is in the picture. */
   #place({ at, value }) {
-    const first = this.#points[0].at;
-    const span = this.#points.at(-1).at - first || 1;
     // Two units of room, so that a line at the very top or bottom is not cut.
     const height = (1 - Math.min(1, value / this.#most)) * (HEIGHT - 4) + 2;
-    return [round(((at - first) / span) * WIDTH), round(height)];
+    return [round((1 - (this.#to - at) / this.#span) * WIDTH), round(height)];
   }
 
   #words(value, whole = false) {
@@ -134,23 +163,18 @@ export class Chart {
   }
 }
 
-/** The runs of reports between which none is missing: a gap is shown as one. */
-function unbroken(points) {
-  const steps = points.slice(1).map((point, index) => point.at - points[index].at);
-  const usual = [...steps].sort((one, other) => one - other)[Math.floor(steps.length / 2)] ?? 0;
-  const runs = [[points[0]]];
-  steps.forEach((step, index) => {
-    if (step > Math.max(10_000, usual * 5)) runs.push([]);
-    runs.at(-1).push(points[index + 1]);
-  });
-  return runs;
-}
-
-/** The next round figure above `value`, so that the scale seldom jumps. */
-function roundedUp(value) {
-  if (value <= 0) return 1;
-  const power = 10 ** Math.floor(Math.log10(value));
-  return power * [1, 1.5, 2, 3, 5, 10].find((step) => step * power >= value);
+/** No more points than can be seen: of each group the lowest and the highest. */
+function thinned(points) {
+  const size = Math.ceil(points.length / WIDTH) * 2;
+  if (size <= 2) return points;
+  const found = [];
+  for (let first = 0; first < points.length; first += size) {
+    const group = points.slice(first, first + size);
+    const low = group.reduce((one, other) => (other.value < one.value ? other : one));
+    const high = group.reduce((one, other) => (other.value > one.value ? other : one));
+    found.push(...(low.at < high.at ? [low, high] : low === high ? [low] : [high, low]));
+  }
+  return found;
 }
 
 const round = (value) => Math.round(value * 10) / 10;

@@ -1,6 +1,6 @@
 /** A select that is filled from a REST list and remembers what was chosen last. */
 
-import { address, request } from "../api.js";
+import { everything } from "../api.js";
 import { el, memory } from "../dom.js";
 
 export class Choice {
@@ -52,15 +52,4 @@ export class Choice {
     const chosen = this.items.find((item) => item.id === this.#select.value);
     this.#options.onChoose(chosen);
   }
-}
-
-/** All rows of a REST list, page after page. */
-async function everything(path, collection) {
-  const rows = [];
-  let page;
-  do {
-    page = await request(address(path, { after: rows.at(-1)?.id }));
-    rows.push(...page[collection]);
-  } while (page.has_more);
-  return rows;
 }

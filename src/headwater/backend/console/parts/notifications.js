@@ -1,68 +1,120 @@
-/** Notifications, newest first: one's own, or one team's. What is new since last time stands out. */
+/** Notifications, newest first, of all teams or of one. What is new since last time stands out. */
 
-import { agoTime, el, memory } from "../dom.js";
-import { Choice } from "./choice.js";
+import { address, request } from "../api.js";
+import { agoTime, command, el, memory } from "../dom.js";
 import { Part } from "./part.js";
 
 const GLYPHS = { info: "i", success: "✓", warning: "!", error: "×" };
-const ROWS = 100;
+const PAGE = 100;
+const KEPT = 1_000;
 
-class Notices extends Part {
+export class Notifications extends Part {
   #count = this.find("[data-count]");
   #read = this.find("[data-read]");
-  #onUnread;
+  #filter = this.find("[data-filter]");
+  #more = this.find("[data-more]");
+  #items = []; // oldest first
+  #start = null;
+  #teams = new Map();
   #seen = 0; // the newest moment that was read, in ms
-  #memory;
+  #user = null;
+  #onUnread;
 
   /** `onUnread(count, item | null)`: how many are unread now, and the one that came just now. */
-  constructor(root, link, onState, onUnread = () => {}) {
-    super(root, link, onState);
+  constructor(root, page, onUnread) {
+    super(root, page);
     this.#onUnread = onUnread;
     this.#read.addEventListener("click", () => {
-      this.#setSeen(this.#newest());
-      for (const row of this.content.children) row.classList.remove("unread");
-      this.#tell();
+      this.#setSeen(moment(this.#items.at(-1)));
+      this.#show();
     });
+    this.#filter.addEventListener("change", () => this.#show());
+    this.#more.addEventListener("click", () => this.#loadOlder());
   }
 
   get size() {
     return this.content.childElementCount;
   }
 
-  /** Follow `path`. What was read is remembered for `reader` (a user, and the team). */
-  open(path, reader) {
-    this.#memory = `seen.${reader}`;
-    this.#seen = Number(memory.get(this.#memory));
-    const event = "notification";
-    this.follow({ path, event, collection: "notifications", params: { limit: 50 } });
+  get emptyText() {
+    if (this.#items.length) return "None of these is among the newest.";
+    const body = `{"user_id": "${this.#user?.id}", "title": "Hello"}`;
+    const words = `headwater publish ${location.origin}/api/notifications --single --data '${body}'`;
+    const text = "Nothing yet. What concerns you or your teams shows up here.";
+    const may = this.#user?.permissions.includes("notifications.create");
+    return may ? [`${text} Write one, with your API key in HEADWATER_TOKEN:`, command(words)] : text;
   }
 
-  snapshot(items) {
-    this.content.replaceChildren(...items.map((item) => this.#row(item)).reverse());
+  /** `teams`: the user's, for their names. */
+  start(user, teams) {
+    this.#user = user;
+    this.#teams = new Map(teams.map((team) => [team.id, team.name]));
+    this.#seen = Number(memory.get(`seen.${user.id}`));
+    this.#filter.replaceChildren(
+      el("option", { value: "" }, "All"),
+      el("option", { value: "personal" }, "Personal"),
+      ...teams.map((team) => el("option", { value: team.id }, team.name)),
+    );
+    const params = { limit: PAGE };
+    this.follow({ path: "/api/notifications", event: "notification", collection: "notifications", params });
+  }
+
+  snapshot(items, page = {}) {
+    this.#items = [...items];
+    this.#start = page.start ?? null;
+    this.#more.hidden = items.length === 0 || page.has_more === false;
     // On a first visit everything would be new, which says nothing.
-    if (items.length && !this.#seen) {
-      this.#setSeen(this.#newest());
-      for (const row of this.content.children) row.classList.remove("unread");
-    }
-    this.#tell();
+    if (items.length && !this.#seen) this.#setSeen(moment(items.at(-1)));
+    this.#show();
   }
 
   item(item) {
-    const row = this.#row(item);
-    row.classList.add("fresh");
-    this.content.prepend(row);
-    if (this.size > ROWS) this.content.lastElementChild.remove();
+    this.#items.push(item);
+    if (this.#items.length > KEPT) {
+      this.#items.shift();
+      this.#start = null;
+    }
+    if (this.#shows(item)) {
+      const row = this.#row(item);
+      row.classList.add("fresh");
+      this.content.prepend(row);
+      if (this.size > KEPT) this.content.lastElementChild.remove();
+    }
     this.#tell(item);
   }
 
-  /** The name of what a notification is for, or null where all are for the same. */
-  tag() {
-    return null;
+  #shows(item) {
+    const { value } = this.#filter;
+    return !value || (value === "personal" ? !item.team_id : item.team_id === value);
+  }
+
+  #show() {
+    const shown = this.#items.filter((item) => this.#shows(item));
+    this.content.replaceChildren(...shown.map((item) => this.#row(item)).reverse());
+    this.#tell();
+    if (this.state !== "idle") this.explain();
+  }
+
+  async #loadOlder() {
+    this.#more.disabled = true;
+    try {
+      const before = this.#start ?? this.position;
+      const page = await request(address("/api/notifications", { before, limit: PAGE }));
+      const known = new Set(this.#items.map(({ id }) => id));
+      this.#items.unshift(...page.notifications.filter(({ id }) => !known.has(id)));
+      this.#start = page.start;
+      this.#more.hidden = !page.has_more || this.#items.length >= KEPT;
+      this.#show();
+    } catch (problem) {
+      this.#more.title = problem.message;
+    } finally {
+      this.#more.disabled = false;
+    }
   }
 
   #row(item) {
     const unread = moment(item) > this.#seen;
-    const tag = this.tag(item);
+    const tag = item.team_id ? (this.#teams.get(item.team_id) ?? "Team") : "Personal";
     return el(
       "li",
       { class: unread ? "unread" : "", "data-level": item.level, "data-id": item.id },
@@ -72,23 +124,18 @@ class Notices extends Part {
         {},
         el("p", { class: "title" }, el("span", { class: "sr-only" }, `${item.level}: `), item.title),
         item.body ? el("p", { class: "body" }, item.body) : null,
-        el("p", { class: "meta" }, agoTime(item.created_at), tag ? ` · ${tag}` : null),
+        el("p", { class: "meta" }, agoTime(item.created_at), ` · ${tag}`),
       ),
     );
   }
 
-  #newest() {
-    const newest = this.find("li time");
-    return newest ? Date.parse(newest.dateTime) : 0;
-  }
-
   #setSeen(seen) {
     this.#seen = seen;
-    memory.set(this.#memory, seen);
+    memory.set(`seen.${this.#user?.id}`, seen);
   }
 
   #tell(item = null) {
-    const unread = this.content.querySelectorAll(".unread").length;
+    const unread = this.#items.filter((one) => moment(one) > this.#seen).length;
     this.#count.textContent = unread || "";
     this.#count.title = `${unread} unread`;
     this.#read.disabled = unread === 0;
@@ -96,51 +143,4 @@ class Notices extends Part {
   }
 }
 
-const moment = (item) => Date.parse(item.created_at);
-
-export class PersonalNotices extends Notices {
-  #teams = new Map();
-
-  get emptyText() {
-    return "Nothing yet. What concerns you or your teams shows up here.";
-  }
-
-  /** `teams`: the user's, for their names. */
-  start(user, teams) {
-    this.#teams = new Map(teams.map((team) => [team.id, team.name]));
-    this.open("/api/notifications", user.id);
-  }
-
-  tag(item) {
-    return item.team_id ? (this.#teams.get(item.team_id) ?? "Team") : "Personal";
-  }
-}
-
-export class TeamNotices extends Notices {
-  #user;
-  #choice = new Choice(this.find("[data-choice]"), {
-    name: "team",
-    path: "/api/users/me/teams",
-    collection: "teams",
-    none: "You are in no team yet. An administrator can add you to one.",
-    say: (...words) => this.say(...words),
-    onChoose: (team) => this.#show(team),
-  });
-
-  get emptyText() {
-    return "Nothing yet. What concerns this team shows up here.";
-  }
-
-  /** Resolves to the user's teams. */
-  async start(user) {
-    this.#user = user;
-    await this.#choice.load();
-    return this.#choice.items;
-  }
-
-  #show(team) {
-    if (!team) return this.stop();
-    const path = `/api/teams/${encodeURIComponent(team.id)}/notifications`;
-    this.open(path, `${this.#user.id}.${team.id}`);
-  }
-}
+const moment = (item) => (item ? Date.parse(item.created_at) : 0);

@@ -1,35 +1,56 @@
-/** What the five parts have in common: a feed, its light, and a note for empty and error states. */
+/** What the parts have in common: a feed, its light, its wire, and a note for empty states. */
 
-import { el } from "../dom.js";
-import { Light } from "../live/light.js";
+import { address, request } from "../api.js";
+import { clock, el } from "../dom.js";
+import { follow } from "../headwater.js";
+import { Light } from "../light.js";
+import { Wire } from "../wire/wire.js";
 
 const REFUSED = {
   403: "You have no right to see this. Someone may have changed your role.",
   404: "This no longer exists, or you may no longer see it.",
   422: "The server does not accept this choice.",
 };
+// Milliseconds for which a dropped connection stays away, so that there is something to catch up.
+const AWAY = 3_000;
+const SAYS_FOR = 15_000;
 
 /** A part shows one feed. It gives `snapshot(items)`, `item(item)` and, if keyed, `removed(key)`. */
 export class Part {
-  #follow = null;
+  wire = new Wire();
+  address = null; // of the feed's REST half
+  #feed = null;
   #light;
-  #link;
+  #page;
   #note;
-  #onState;
-  #status = null;
+  #resumed;
+  #collection;
 
-  /** `onState()` is called whenever the state of the part's feed changes. */
-  constructor(root, link, onState) {
+  /**
+   * `page`: {user(), onState(), sessionEnded(), wire(part, button)}: who is signed in, and what
+   * is called when the state changes, when the session ended, and when the wire is asked for.
+   */
+  constructor(root, page) {
     this.root = root;
+    this.title = root.querySelector("h2").textContent;
     this.content = this.find("[data-content]");
-    this.#link = link;
+    this.#page = page;
     this.#light = new Light(this.find(".light"));
     this.#note = this.find("[data-note]");
-    this.#onState = onState;
+    this.#resumed = el("p", { class: "resumed", role: "status", hidden: true });
+    root.append(this.#resumed);
+    const button = el("button", { type: "button", "aria-expanded": "false" }, "Wire");
+    button.setAttribute("aria-label", `Wire of ${this.title}`);
+    button.addEventListener("click", () => page.wire(this, button));
+    this.find(".controls").append(button);
   }
 
   get state() {
     return this.#light.state;
+  }
+
+  get position() {
+    return this.#feed?.position ?? null;
   }
 
   find(selector) {
@@ -37,30 +58,43 @@ export class Part {
   }
 
   /** Follow a feed in place of the last one. What is shown stays until the new one's snapshot. */
-  follow(spec) {
+  follow({ path, event, collection, params }) {
     this.leave();
     this.content.setAttribute("aria-busy", "true");
-    this.#follow = this.#link.follow(spec, {
-      snapshot: (items) => {
+    this.address = address(path, params);
+    this.#collection = collection;
+    this.wire = new Wire();
+    this.#feed = follow(this.address, {
+      event,
+      tabs: this.#page.user().id,
+      onSnapshot: (items, page) => {
         this.content.removeAttribute("aria-busy");
-        this.snapshot(items);
-        this.#explain();
+        this.wire.snapshot(items);
+        this.snapshot(items, page);
+        this.explain();
       },
-      item: (item) => {
+      onItem: (item) => {
+        this.wire.item(item);
         this.item(item);
-        this.#explain();
+        this.explain();
       },
-      removed: (key) => {
+      onRemoved: (key) => {
         this.removed(key);
-        this.#explain();
+        this.explain();
       },
-      state: (state, status) => this.#show(state, status),
+      onFrame: (frame) => this.wire.note(frame),
+      onState: (state) => state === "closed" || this.#show(state),
+      onSignIn: (status) => {
+        if (status === 401) this.#page.sessionEnded();
+      },
     });
+    this.#show("connecting");
   }
 
   leave() {
-    this.#follow?.leave();
-    this.#follow = null;
+    this.#feed?.close();
+    this.#feed = null;
+    this.address = null;
     this.#show("idle");
   }
 
@@ -69,11 +103,18 @@ export class Part {
     this.leave();
     this.snapshot([]);
     this.say(null);
+    this.#resumed.hidden = true;
+    this.wire = new Wire();
+  }
+
+  /** Cut the connection, as a network does that fails for some seconds. */
+  drop() {
+    this.#feed?.reconnect({ wait: AWAY });
   }
 
   /** Show a note in place of the content, with a button where there is something to do. */
   say(text, action = null) {
-    const parts = text === null ? [] : [el("p", {}, text)];
+    const parts = text === null ? [] : [text].flat().map((one) => el("p", {}, one));
     if (action) {
       parts.push(el("button", { type: "button", onclick: action.act }, action.label));
     }
@@ -81,21 +122,37 @@ export class Part {
     this.#note.hidden = text === null;
   }
 
-  #show(state, status = null) {
-    this.#status = status;
+  #show(state) {
+    this.wire.state(state);
     this.#light.show(state);
-    this.#explain();
-    this.#onState();
+    this.explain();
+    this.#page.onState();
+    if (state === "live") this.#tellResumed();
   }
 
-  #explain() {
+  /** After a lost connection: how much was caught up, checked against what the server has. */
+  async #tellResumed() {
+    const [wire, where] = [this.wire, this.address];
+    const found = await wire
+      .resumed(async () => (await request(where))[this.#collection])
+      .catch(() => null);
+    if (!found || this.wire !== wire) return;
+    const words = `Resumed at ${clock(found.at)}: ${found.caught} caught up, ${found.lost} lost.`;
+    this.#resumed.textContent = words;
+    this.#resumed.hidden = false;
+    setTimeout(() => {
+      if (this.#resumed.textContent === words) this.#resumed.hidden = true;
+    }, SAYS_FOR);
+  }
+
+  explain() {
     const busy = this.content.hasAttribute("aria-busy");
     if (this.state === "idle") return;
     if (this.state === "refused") {
       this.snapshot([]);
-      this.say(REFUSED[this.#status] ?? "This cannot be shown.", {
+      this.say(REFUSED[this.#feed?.status] ?? "This cannot be shown.", {
         label: "Try again",
-        act: () => this.#follow.again(),
+        act: () => this.#feed.reconnect({ anew: true }),
       });
     } else if (this.size > 0) this.say(null);
     else if (!busy) this.say(this.emptyText);

@@ -29,7 +29,7 @@ from headwater.eventlog.sql._storage import Storage
 from headwater.eventlog.sql.postgresql._dialect import NOTIFY, PostgresDialect
 from headwater.sql.commits import commits_of
 from headwater.sql.postgresql.snapshot import TransactionSnapshot
-from headwater.sql.postgresql.watch import watch_channel
+from headwater.sql.postgresql.watch import ChannelWatch
 from headwater.sql.reader import CommitWatch
 
 _log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class PostgresReader(SqlReader):
 
     def _watch(self) -> CommitWatch:
         notices = self._notices
-        return watch_channel(
+        return ChannelWatch(
             self._storage.engine,
             None if notices is None else CHANNEL,
             "headwater_events",

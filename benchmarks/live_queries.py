@@ -1,0 +1,295 @@
+"""What a live query costs: its reader, its streams and its writers, on SQLite and PostgreSQL.
+
+    uv run python -m benchmarks.live_queries
+    uv run python -m benchmarks.live_queries --orders 20000 --streams 1 100
+
+A shop of ``--orders`` orders, a tenth as many customers, of which one has a tenth of all orders,
+and three lines for each order. The query joins orders with their customer and sums their lines.
+Prints the machine, then for each database
+
+- milliseconds from a commit to the changes in memory, by what was written, with the CPU of this
+  process, and the number of statements; the median of ``--rounds``;
+- the same by running the whole query again;
+- the same with many open streams of all tenants;
+- microseconds a row that writers take, with tracking alone and with links.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import ForeignKey, event, func, select
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from benchmarks.fanout.machine import described  # noqa: E402
+
+from headwater.delivery.hub import Hub  # noqa: E402
+from headwater.feeds.feed import Feed  # noqa: E402
+from headwater.sql import LiveQuery, sqlite_engine, track  # noqa: E402
+from support.postgres import Postgres  # noqa: E402
+from support.streams import StreamClient  # noqa: E402
+
+TENANTS = 100
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+@track(keyed=True)
+class Customer(Base):
+    __tablename__ = "customers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant: Mapped[int]
+    name: Mapped[str]
+
+
+@track(keyed=True)
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    customer_id: Mapped[int] = mapped_column(ForeignKey("customers.id"), index=True)
+
+
+@track(keyed=True)
+class Line(Base):
+    __tablename__ = "lines"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"), index=True)
+    total: Mapped[int]
+
+
+@track(keyed=True)
+class Plain(Base):
+    """Tracked, without links."""
+
+    __tablename__ = "plain"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int] = mapped_column(index=True)
+    total: Mapped[int]
+
+
+def query() -> Any:
+    return (
+        select(Order.id, Customer.tenant, Customer.name, func.sum(Line.total).label("total"))
+        .join(Customer, Customer.id == Order.customer_id)
+        .outerjoin(Line, Line.order_id == Order.id)
+        .group_by(Order.id, Customer.id)
+    )
+
+
+async def fill(engine: AsyncEngine, orders: int) -> None:
+    customers = orders // 10
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+        rows = [{"id": n, "tenant": n % TENANTS, "name": f"c{n}"} for n in range(1, customers + 1)]
+        await connection.execute(sa.insert(Customer), rows)
+        # The first customer has a tenth of all orders.
+        many = [
+            {"id": n, "customer_id": 1 if n % 10 == 0 else 1 + n % customers}
+            for n in range(1, orders + 1)
+        ]
+        await connection.execute(sa.insert(Order), many)
+        lines = [{"id": n, "order_id": 1 + n % orders, "total": n % 90} for n in range(3 * orders)]
+        await connection.execute(sa.insert(Line), lines)
+        await connection.execute(sa.insert(Plain), lines)
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(sa.text("ANALYZE"))
+
+
+class Follower:
+    """Reads what the tail reads, and counts its statements."""
+
+    def __init__(self, engine: AsyncEngine, live: LiveQuery) -> None:
+        self.live = live
+        self.statements = 0
+        self.place: Any = None
+        event.listen(engine.sync_engine, "before_cursor_execute", self._count)
+
+    def _count(self, *_: Any) -> None:
+        self.statements += 1
+
+    async def begin(self) -> None:
+        head = await self.live.reader.head()
+        self.epoch, self.place = head.epoch, head.place
+
+    async def poll(self) -> int:
+        found, more = 0, True
+        while more:
+            batch = await self.live.reader.batch(self.epoch, self.place, 500)
+            found, more, self.place = found + len(batch.changes), batch.has_more, batch.head
+        return found
+
+
+async def write(engine: AsyncEngine, statement: Any) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(statement)
+
+
+async def measured(
+    name: str,
+    rounds: int,
+    before: Callable[[int], Awaitable[Any]],
+    act: Callable[[], Awaitable[Any]],
+    count: Callable[[], int],
+) -> None:
+    times, cpus, changes, statements = [], [], 0, 0
+    for number in range(rounds):
+        await before(number)
+        first, began, cpu = count(), time.perf_counter(), time.process_time()
+        changes = await act()
+        times.append(1000 * (time.perf_counter() - began))
+        cpus.append(1000 * (time.process_time() - cpu))
+        statements = count() - first
+    print(
+        f"  {name:44} {statistics.median(times):8.1f} ms  {statistics.median(cpus):8.1f} ms CPU  "
+        f"{statements:4} statements  {changes:6} changes"
+    )
+
+
+async def reads(engine: AsyncEngine, live: LiveQuery, orders: int, rounds: int) -> None:
+    follower = Follower(engine, live)
+    await follower.begin()
+    await follower.poll()
+
+    async def nothing(_: int) -> None:
+        pass
+
+    async def on(statement: Any) -> None:
+        await write(engine, statement)
+
+    def line(number: int, **values: int) -> Any:
+        return sa.update(Line).where(Line.id == 50 + number).values(**values)
+
+    def customer(number: int, name: str) -> Any:
+        return sa.update(Customer).where(Customer.id == number).values(name=name)
+
+    new = 2 * orders
+    cases: list[tuple[str, int, Callable[[int], Any]]] = [
+        ("a line updated", rounds, lambda n: line(n, total=n)),
+        ("a line moved", rounds, lambda n: line(n, order_id=orders - n)),
+        ("an order inserted", rounds, lambda n: sa.insert(Order).values(id=new + n, customer_id=9)),
+        ("an order deleted", rounds, lambda n: sa.delete(Order).where(Order.id == new + n)),
+        ("a customer of 10 orders renamed", rounds, lambda n: customer(50 + n, f"x{n}")),
+        (f"a customer of {orders // 10} orders renamed", 3, lambda n: customer(1, f"x{n}")),
+    ]
+    await measured("nothing changed", rounds, nothing, follower.poll, lambda: follower.statements)
+    for name, times, statement in cases:
+        await measured(
+            name,
+            times,
+            lambda n, statement=statement: on(statement(n)),
+            follower.poll,
+            lambda: follower.statements,
+        )
+
+    async def again() -> int:
+        async with engine.connect() as connection:
+            return len((await connection.execute(query())).all())
+
+    await measured("the whole query again", 3, nothing, again, lambda: follower.statements)
+
+
+async def streams(engine: AsyncEngine, live: LiveQuery, number: int, rounds: int) -> None:
+    hub, feed = Hub(), Feed("orders", collection="orders", event="order")
+    clients = [StreamClient(feed) for _ in range(number)]
+    counted = Follower(engine, live)
+    for at, client in enumerate(clients):
+        await client.connect(hub, live.where(tenant=at % TENANTS))
+        client.sender.take()
+
+    async def seen() -> int:
+        while not clients[0].sender.data:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        return sum(len(client.sender.take()) for client in clients)
+
+    async def before(n: int) -> None:
+        # A customer of the first tenant, which has streams in any case.
+        name = f"s{number}-{n}"
+        await write(engine, sa.update(Customer).where(Customer.id == TENANTS).values(name=name))
+
+    await measured(
+        f"a customer renamed, {number} streams", rounds, before, seen, lambda: counted.statements
+    )
+    for client in clients:
+        client.leave()
+    await hub.close()
+
+
+async def writers(engine: AsyncEngine, rows: int) -> None:
+    for model, name in ((Plain, "tracked"), (Line, "tracked, with links")):
+        cases: list[tuple[str, Any]] = [
+            ("insert", None),
+            ("update", sa.update(model).where(model.id == sa.bindparam("one")).values(total=7)),
+            ("update of a join column",
+             sa.update(model).where(model.id == sa.bindparam("one")).values(order_id=8)),
+            ("delete", sa.delete(model).where(model.id == sa.bindparam("one"))),
+        ]  # fmt: skip
+        for what, statement in cases:
+            async with engine.begin() as connection:
+                began, cpu = time.perf_counter(), time.process_time()
+                if statement is None:
+                    given = [
+                        {"id": 10_000_000 + n, "order_id": 1 + n, "total": n} for n in range(rows)
+                    ]
+                    await connection.execute(sa.insert(model), given)
+                else:
+                    ones = [{"one": 10_000_000 + n} for n in range(rows)]
+                    await connection.execute(statement, ones)
+                took, cpu = time.perf_counter() - began, time.process_time() - cpu
+            each = 1_000_000 / rows
+            print(
+                f"  {name:22} {what:26} {each * took:6.1f} us, {each * cpu:6.1f} us CPU here, a row"
+            )
+
+
+async def run(engine: AsyncEngine, asked: argparse.Namespace) -> None:
+    live = LiveQuery(engine, query(), key=["id"], where=["tenant"])
+    await fill(engine, asked.orders)
+    await reads(engine, live, asked.orders, asked.rounds)
+    for number in asked.streams:
+        await streams(engine, live, number, asked.rounds)
+    await writers(engine, asked.rows)
+
+
+async def main(asked: argparse.Namespace) -> None:
+    print(described())
+    print(f"SQLite, {asked.orders} orders")
+    with tempfile.TemporaryDirectory() as folder:
+        engine = sqlite_engine(f"sqlite:///{folder}/shop.db")
+        await run(engine, asked)
+        await engine.dispose()
+    postgres = Postgres(fsync="on", autovacuum="on")
+    try:
+        postgres.create()
+        postgres.start()
+        print(f"PostgreSQL, {asked.orders} orders")
+        engine = create_async_engine(postgres.url(postgres.database()))
+        await run(engine, asked)
+        await engine.dispose()
+    finally:
+        postgres.remove()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--orders", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rows", type=int, default=5_000)
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 100, 10_000])
+    asyncio.run(main(parser.parse_args()))

@@ -1,0 +1,4 @@
+/** Follows Headwater feeds, and other event streams, from a browser. */
+
+export { Decoder } from "./decoder.js";
+export { follow, keyed, list } from "./follow.js";

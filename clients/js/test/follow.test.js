@@ -1,0 +1,364 @@
+/** A feed is followed exactly, whatever the line between does. */
+
+import { test as base, expect, vi } from "vitest";
+import { follow, keyed, list } from "../headwater.js";
+import { numbers, serving, until } from "./server.js";
+
+/** Each test has a server of its own, and `followed`, which follows a feed and notes everything. */
+const test = base.extend({
+  server: async ({}, use) => {
+    const server = await serving();
+    await use(server);
+    await server.stop();
+  },
+  open: async ({}, use) => {
+    const feeds = [];
+    await use((feed) => (feeds.push(feed), feed));
+    for (const feed of feeds) feed.close();
+  },
+  followed: ({ server, open }, use) =>
+    use((options = {}) => {
+      const seen = { numbers: [], states: [], snapshots: 0, resets: [], removed: [], frames: [] };
+      const feed = follow(server.url, {
+        onSnapshot: (items) => {
+          seen.snapshots += 1;
+          seen.numbers = items.map(({ n }) => n);
+        },
+        onItem: ({ n }) => seen.numbers.push(n),
+        onRemoved: ({ id }) => seen.removed.push(id),
+        onReset: (reason) => seen.resets.push(reason),
+        onState: (state, { status }) => seen.states.push(status ? `${state} ${status}` : state),
+        onFrame: (frame) => seen.frames.push(frame),
+        ...options,
+      });
+      return Object.assign(seen, { feed: open(feed) });
+    }),
+});
+
+const upTo = (count) => Array.from({ length: count }, (_, index) => index);
+const has = (seen, count) => until(() => seen.numbers.length >= count);
+const live = (seen) => until(() => seen.feed.state === "live");
+
+const HEADERS = { Authorization: "Bearer key" };
+
+for (const [by, options] of [
+  ["EventSource", {}],
+  ["fetch", { headers: HEADERS }],
+]) {
+  test.concurrent(`by ${by}: a snapshot, then each item once, over cut lines and a server that was away`, async ({ server, open, followed }) => {
+    server.add(...numbers(3));
+    const seen = followed(options);
+    await has(seen, 3);
+    server.add(...numbers(2, 3));
+    await has(seen, 5);
+    for (let round = 0; round < 3; round += 1) {
+      server.cut();
+      server.add(...numbers(4, 5 + round * 4));
+      await has(seen, 9 + round * 4);
+      await live(seen);
+    }
+    await server.stop();
+    await until(() => seen.feed.state === "reconnecting");
+    server.add(...numbers(3, 17));
+    await server.listen();
+    await has(seen, 20);
+    await live(seen);
+    expect(seen.numbers).toEqual(upTo(20));
+    expect(seen.snapshots).toBe(1);
+    expect(server.streams.size).toBe(1);
+  });
+
+  test.concurrent.for([502, 503, 500, 429])(`by ${by}: a proxy's %i at the reconnect does not end it`, async (status, { server, followed }) => {
+    server.add(...numbers(1));
+    const seen = followed(options);
+    await live(seen);
+    server.status = status;
+    server.cut();
+    await until(() => server.requests.length > 4);
+    server.add(...numbers(3, 1));
+    server.status = null;
+    await has(seen, 4);
+    await live(seen);
+    expect(seen.numbers).toEqual(upTo(4));
+    expect(seen.snapshots).toBe(1);
+  });
+
+  test.concurrent(`by ${by}: a line that sends no heartbeats is dropped, and a new one takes its place`, async ({ server, open, followed }) => {
+    server.interval = 0.2;
+    const seen = followed(options);
+    await live(seen);
+    // The server stands still: the connection stays, and carries nothing.
+    const [dead] = server.streams;
+    server.streams.clear();
+    server.add(...numbers(2));
+    await has(seen, 2);
+    expect(seen.states).toContain("stale");
+    expect(dead.writable).toBe(true);
+    expect(seen.numbers).toEqual(upTo(2));
+  });
+
+  test.concurrent(`by ${by}: where streams are held back it polls, and streams again later`, async ({ server, open, followed }) => {
+    server.silent = true;
+    server.add(...numbers(2));
+    const seen = followed(options);
+    await until(() => seen.feed.state === "polling");
+    server.add(...numbers(150, 2));
+    await has(seen, 152);
+    server.silent = false;
+    await live(seen);
+    server.add(...numbers(1, 152));
+    await has(seen, 153);
+    expect(seen.numbers).toEqual(upTo(153));
+  });
+
+  test.concurrent(`by ${by}: a position that is gone is a reset and a new snapshot`, async ({ server, open, followed }) => {
+    server.keep = 5;
+    server.add(...numbers(3));
+    const seen = followed(options);
+    await live(seen);
+    await server.stop();
+    server.add(...numbers(30, 3));
+    await server.listen();
+    await until(() => seen.snapshots === 2);
+    expect(seen.resets).toEqual(["expired"]);
+    expect(seen.numbers).toEqual(upTo(33).slice(13));
+  });
+
+  test.concurrent(`by ${by}: 401 and 403 stop it until there is a new sign-in`, async ({ server, open, followed }) => {
+    const asked = [];
+    let signIn;
+    const onSignIn = (status) => {
+      asked.push(status);
+      return new Promise((resolve) => (signIn = resolve));
+    };
+    server.add(...numbers(1));
+    const seen = followed({ ...options, onSignIn });
+    await live(seen);
+    server.status = 401;
+    server.cut();
+    await until(() => asked.length === 1);
+    const requests = server.requests.length;
+    server.add(...numbers(2, 1));
+    server.status = 403;
+    signIn(true);
+    await until(() => asked.length === 2);
+    expect(asked).toEqual([401, 403]);
+    expect(server.requests.length - requests).toBeLessThan(3);
+    expect(seen.states).toContain("refused 401");
+    server.status = null;
+    signIn(true);
+    await has(seen, 3);
+    expect(seen.numbers).toEqual(upTo(3));
+    expect(seen.snapshots).toBe(1);
+    // Somebody else signed in: what the one before saw is replaced.
+    server.status = 401;
+    server.cut();
+    await until(() => asked.length === 3);
+    server.status = null;
+    signIn("anew");
+    await until(() => seen.snapshots === 2);
+  });
+
+  test.concurrent(`by ${by}: a right that is lost while it streams stops it`, async ({ server, open, followed }) => {
+    const seen = followed(options);
+    await live(seen);
+    for (const response of server.streams) server.end(response, 'event: error\ndata: {"status":403}\n\n');
+    await until(() => seen.feed.state === "refused");
+    expect(seen.feed.status).toBe(403);
+    const requests = server.requests.length;
+    server.cut();
+    seen.feed.reconnect();
+    await live(seen);
+    expect(server.requests.length).toBe(requests + 1);
+  });
+
+  test.concurrent(`by ${by}: a refusal for the time being is not a stream`, async ({ server, open, followed }) => {
+    const seen = followed(options);
+    await live(seen);
+    server.heartbeats = true;
+    for (const response of server.streams) server.end(response, "retry: 5\n\n");
+    server.add(...numbers(1));
+    await has(seen, 1);
+    expect(seen.numbers).toEqual([0]);
+  });
+}
+
+test.concurrent("there is only one loop, however often it is asked to reconnect", async ({ server, open, followed }) => {
+  const seen = followed();
+  await live(seen);
+  for (let count = 0; count < 20; count += 1) seen.feed.reconnect();
+  server.cut();
+  seen.feed.reconnect();
+  await live(seen);
+  await until(() => server.streams.size === 1);
+  server.add(...numbers(3));
+  await has(seen, 3);
+  expect(seen.numbers).toEqual(upTo(3));
+  expect(server.streams.size).toBe(1);
+});
+
+test.concurrent("an item that comes twice is dropped by its position", async ({ server, open, followed }) => {
+  const seen = followed();
+  await live(seen);
+  server.add(...numbers(2));
+  for (const response of server.streams) response.write(server.frame(0) + server.frame(1));
+  server.add(...numbers(1, 2));
+  await has(seen, 3);
+  expect(seen.numbers).toEqual(upTo(3));
+});
+
+test("after a sleep it is live again, at its position", async ({ server, open, followed }) => {
+  const seen = followed();
+  await live(seen);
+  const [dead] = server.streams;
+  server.streams.clear(); // the network forgot the connection, and nobody told the machine
+  server.add(...numbers(2));
+  const now = Date.now.bind(Date);
+  const clock = vi.spyOn(Date, "now").mockImplementation(() => now() + 3_600_000);
+  await has(seen, 2);
+  await live(seen);
+  clock.mockRestore();
+  expect(seen.numbers).toEqual(upTo(2));
+  expect(dead.writable).toBe(true);
+});
+
+test("a callback that throws repeats and loses nothing", async ({ server, open, followed }) => {
+  const errors = vi.spyOn(console, "error").mockImplementation(() => {});
+  const got = [];
+  const seen = followed({
+    onItem: ({ n }) => {
+      got.push(n);
+      throw new Error("a fault of the page");
+    },
+  });
+  await live(seen);
+  server.add(...numbers(3));
+  await until(() => got.length === 3);
+  server.cut();
+  server.add(...numbers(1, 3));
+  await until(() => got.length === 4);
+  expect(got).toEqual(upTo(4));
+  expect(errors).toHaveBeenCalledTimes(4);
+  errors.mockRestore();
+});
+
+test.concurrent("closed is closed: nothing is asked and nothing is shown any more", async ({ server, open, followed }) => {
+  const seen = followed();
+  await live(seen);
+  seen.feed.close();
+  await until(() => server.streams.size === 0);
+  const requests = server.requests.length;
+  server.add(...numbers(1));
+  seen.feed.reconnect();
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  expect(server.requests.length).toBe(requests);
+  expect(seen.numbers).toEqual([]);
+  expect(seen.feed.state).toBe("closed");
+});
+
+test.concurrent("an iterator gets every change, and a slow one rests the connection", async ({ server, open, followed }) => {
+  server.keep = 5_000;
+  server.add(...numbers(1));
+  const feed = open(follow(`${server.url}/stream`));
+  const got = [];
+  for await (const change of feed) {
+    if (change.type === "snapshot") {
+      got.push(...change.items.map(({ n }) => n));
+      server.add(...numbers(2_500, 1));
+      // Nobody takes anything: the connection is given up, and the queue stays short.
+      await until(() => server.streams.size === 0);
+    } else got.push(change.item.n);
+    if (got.length === 2_501) break;
+  }
+  expect(got).toEqual(upTo(2_501));
+  expect(feed.state).toBe("closed");
+});
+
+test.concurrent("an iterator of a feed that is refused throws", async ({ server, open, followed }) => {
+  server.status = 403;
+  const feed = open(follow(server.url));
+  await expect(feed[Symbol.asyncIterator]().next()).rejects.toMatchObject({ status: 403 });
+});
+
+test.concurrent("a stored position survives a reload", async ({ server, open, followed }) => {
+  let position = null;
+  const resume = { get: async () => position, set: (value) => (position = value) };
+  server.add(...numbers(2));
+  const first = followed({ resume });
+  await has(first, 2);
+  server.add(...numbers(2, 2));
+  await has(first, 4);
+  first.feed.close();
+  server.add(...numbers(2, 4));
+  const second = followed({ resume });
+  await has(second, 2);
+  expect(second.numbers).toEqual([4, 5]);
+  expect(second.snapshots).toBe(0);
+});
+
+test.concurrent("a keyed feed is a live Map", async ({ server, open, followed }) => {
+  const changes = [];
+  const ticks = open(keyed(server.url, { onChange: (items) => changes.push(items.size) }));
+  server.add({ id: "a", n: 1 }, { id: "b", n: 2 });
+  await until(() => ticks.items.size === 2);
+  server.add({ id: "a", n: 3 });
+  server.remove("b");
+  await until(() => ticks.items.size === 1);
+  expect(ticks.items.get("a")).toEqual({ id: "a", n: 3 });
+  await until(() => changes.at(-1) === 1);
+});
+
+test.concurrent("a keyed feed that is polled loses what left", async ({ server, open, followed }) => {
+  server.keyed = server.silent = true;
+  server.add({ id: "a", n: 1 }, { id: "b", n: 2 });
+  const ticks = open(keyed(server.url));
+  await until(() => ticks.state === "polling" && ticks.items.size === 2);
+  server.remove("b");
+  await until(() => ticks.items.size === 1);
+});
+
+test.concurrent("an append-only feed is a list of a bounded length", async ({ server, open, followed }) => {
+  const ticks = open(list(server.url, { keep: 100 }));
+  await until(() => ticks.state === "live");
+  server.add(...numbers(250));
+  await until(() => ticks.items.at(-1)?.n === 249);
+  expect(ticks.items.map(({ n }) => n)).toEqual(upTo(250).slice(150));
+});
+
+test.concurrent("by fetch, headers are asked for again at each connection, and a body is posted", async ({ server, open, followed }) => {
+  let count = 0;
+  const headers = () => ({ Authorization: `Bearer ${(count += 1)}` });
+  const seen = followed({ headers, method: "POST", body: "{}" });
+  await live(seen);
+  server.add(...numbers(1));
+  await has(seen, 1);
+  server.cut();
+  await until(() => server.requests.length === 2);
+  await live(seen);
+  expect(server.requests.map(({ method }) => method)).toEqual(["POST", "POST"]);
+  expect(server.requests.map(({ headers: sent }) => sent.authorization)).toEqual(["Bearer 1", "Bearer 2"]);
+  expect(server.requests[1].headers["last-event-id"]).toBe("p1");
+});
+
+test.concurrent("an event stream that is no feed is followed too", async ({ server, open, followed }) => {
+  server.heartbeats = false;
+  const events = [];
+  const feed = open(follow(`${server.url}/stream`, {
+    rest: false,
+    events: ["tick"],
+    onEvent: (name, data) => events.push([name, data.n]),
+  }));
+  await until(() => feed.state === "live");
+  server.add(...numbers(1));
+  await until(() => events.length === 1);
+  expect(events).toEqual([["tick", 0]]);
+});
+
+test.concurrent("frames show what came, heartbeats included", async ({ server, open, followed }) => {
+  server.add(...numbers(1));
+  const seen = followed();
+  await live(seen);
+  await until(() => seen.frames.length === 2);
+  expect(seen.frames.map(({ name }) => name)).toEqual(["heartbeat", "snapshot"]);
+  expect(seen.frames[1].id).toBe("p1");
+});

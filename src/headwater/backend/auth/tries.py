@@ -1,0 +1,117 @@
+"""How often sign-ins may be tried, counted in the database for all processes together."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import case, delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from headwater.backend.database import Database
+from headwater.backend.models import SignInBucket
+
+__all__ = ["Bucket", "Tries"]
+
+# Seconds in which an empty bucket fills up again.
+_PERIOD = 60.0
+# Buckets that this process knows to be empty. Beyond, the oldest is asked for again.
+_MAX_KNOWN = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A bucket of tries.
+
+    Attributes:
+        name: what it is for. Only a hash of it is stored, as it may be what a stranger typed.
+        burst: tries that a full one holds; as many come back within a minute.
+    """
+
+    name: str
+    burst: int
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(self.name.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @property
+    def each(self) -> float:
+        """Seconds in which one try comes back."""
+        return _PERIOD / self.burst
+
+
+class Tries:
+    """Token buckets, each one number in a row: the time at which it is full again.
+
+    A try moves that time on, in one statement, so that processes cannot outrun each other. A
+    bucket that was found empty is remembered in memory: a flood then costs no statement.
+    """
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+        self._empty: OrderedDict[str, float] = OrderedDict()
+
+    def wait(self, bucket: Bucket) -> float:
+        """Seconds to wait for a bucket that this process knows to be empty; else 0."""
+        return max(0.0, self._empty.get(bucket.key, 0.0) - self._clock())
+
+    async def take(self, buckets: Sequence[Bucket]) -> float:
+        """Use a try of each up. Returns 0, or the seconds to wait when one of them is empty.
+
+        Then none is used up.
+        """
+        known = max(map(self.wait, buckets))
+        if known:
+            return known
+        # In one order, so that two processes do not wait for each other.
+        for_all = sorted(buckets, key=lambda bucket: bucket.key)
+        async with self._database.write() as session:
+            for bucket in for_all:
+                wait = await self._take(session, bucket)
+                if wait:
+                    await session.rollback()
+                    return wait
+        return 0.0
+
+    async def give_back(self, session: AsyncSession, buckets: Sequence[Bucket]) -> None:
+        """Take tries back, as part of the caller's transaction: they were right ones."""
+        for bucket in sorted(buckets, key=lambda bucket: bucket.key):
+            await session.execute(
+                update(SignInBucket)
+                .where(SignInBucket.key == bucket.key)
+                .values(full_at=SignInBucket.full_at - bucket.each)
+            )
+
+    async def remove_full(self, session: AsyncSession) -> None:
+        """Forget buckets that nobody tried for a while."""
+        await session.execute(delete(SignInBucket).where(SignInBucket.full_at < self._clock()))
+
+    async def _take(self, session: AsyncSession, bucket: Bucket) -> float:
+        now = self._clock()
+        full_at: Any = case((SignInBucket.full_at > now, SignInBucket.full_at), else_=now)
+        new = self._database.insert(SignInBucket).values(key=bucket.key, full_at=now + bucket.each)
+        taken = await session.scalar(
+            new.on_conflict_do_update(
+                index_elements=["key"],
+                set_={"full_at": full_at + bucket.each},
+                # A hair more, for what adding up fractions loses.
+                where=full_at + bucket.each <= now + _PERIOD + 0.001,
+            ).returning(SignInBucket.full_at)
+        )
+        if taken is not None:
+            return 0.0
+        stored = await session.scalar(
+            select(func.max(SignInBucket.full_at)).where(SignInBucket.key == bucket.key)
+        )
+        wait = max((stored or now) + bucket.each - now - _PERIOD, 0.001)
+        self._empty[bucket.key] = now + wait
+        self._empty.move_to_end(bucket.key)
+        if len(self._empty) > _MAX_KNOWN:
+            self._empty.popitem(last=False)
+        return wait

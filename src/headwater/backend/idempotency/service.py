@@ -1,0 +1,117 @@
+"""``Idempotency-Key``: a request that is sent again is answered again, and done once.
+
+A client whose connection broke cannot know whether its request was carried out. With a key it sends
+the same request again. The key and what the request does are written in one transaction where both
+are in the database; an event log remembers the key of an append by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from headwater.backend.database import Database
+from headwater.backend.models import IdempotentRequest
+from headwater.backend.times import utc_now
+from headwater.web.problems import Problem
+
+__all__ = ["KEPT", "MAX_KEPT", "Repeats", "RequestKey"]
+
+KEPT = timedelta(days=1)
+# A row has some 300 bytes, so this is well under a gigabyte. Beyond it the oldest go first.
+MAX_KEPT = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """One request with a key.
+
+    Attributes:
+        id: the hash of the caller, the route and the key: others may choose the same key.
+        body: the hash of the request's body.
+        since: when the key was first used; None before ``Repeats.answered``.
+    """
+
+    id: str
+    body: str
+    since: datetime | None = None
+
+    @classmethod
+    def of(cls, body: bytes, *names: str) -> RequestKey:
+        """The key of a request with this body; ``names`` identify the caller, route and key."""
+        return cls(_hash("\0".join(names).encode()), _hash(body))
+
+    @property
+    def append_key(self) -> str:
+        """The key of an append to the event log, which may remember keys for longer than a day."""
+        assert self.since is not None
+        return f"{self.id}/{self.since.isoformat()}"
+
+
+class Repeats:
+    """What is known of requests with a key."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def answered(
+        self, session: AsyncSession, key: RequestKey
+    ) -> tuple[RequestKey, Any | None]:
+        """Claim the key; the answer of the request that had it before, None if there is none yet.
+
+        A request with the same key that runs at the same time waits here for the other's
+        transaction. Raises 422 for another body.
+        """
+        insert = self._database.insert(IdempotentRequest)
+        now = utc_now()
+        claimed = await session.scalar(
+            insert.values(id=key.id, body_hash=key.body, created_at=now)
+            .on_conflict_do_nothing()
+            .returning(IdempotentRequest.id)
+        )
+        if claimed is not None:
+            return replace(key, since=now), None
+        found = (
+            await session.execute(
+                select(
+                    IdempotentRequest.body_hash,
+                    IdempotentRequest.answer,
+                    IdempotentRequest.created_at,
+                ).where(IdempotentRequest.id == key.id)
+            )
+        ).one()
+        if found.body_hash != key.body:
+            raise Problem(
+                422,
+                "This Idempotency-Key was used for another body: choose a new key for a new "
+                "request.",
+            )
+        answer = None if found.answer is None else json.loads(found.answer)
+        return replace(key, since=found.created_at), answer
+
+    async def keep(self, session: AsyncSession, key: RequestKey, answer: Any) -> None:
+        """Store the answer, a JSON value, for a repeated request."""
+        await session.execute(
+            update(IdempotentRequest)
+            .where(IdempotentRequest.id == key.id)
+            .values(answer=json.dumps(answer, ensure_ascii=False, separators=(",", ":")))
+        )
+
+    async def remove_old(self, *, most: int = MAX_KEPT) -> None:
+        """Forget keys that are older than a day, and the oldest of more than ``most``."""
+        at = IdempotentRequest.created_at
+        async with self._database.write() as session:
+            await session.execute(delete(IdempotentRequest).where(at < utc_now() - KEPT))
+            bound = await session.scalar(select(at).order_by(at.desc()).offset(most).limit(1))
+            if bound is not None:
+                await session.execute(delete(IdempotentRequest).where(at <= bound))
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,148 @@
+"""JSON objects from options or standard input, and the request bodies that they are sent in."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from headwater.cli.remote import say
+from headwater.errors import EncodingError, UsageError
+
+__all__ = [
+    "MAX_ITEMS",
+    "Body",
+    "Lines",
+    "bodies",
+    "from_options",
+    "from_stdin",
+    "in_full_batches",
+    "size_of_stdin",
+]
+
+# The backend takes 1,000 items, and bodies of up to a megabyte.
+MAX_ITEMS = 1000
+_MAX_BYTES = 500_000
+_READ_SIZE = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Items that are ready to be sent.
+
+    Attributes:
+        items: each encoded.
+        read: how much of the input they and all before them took.
+    """
+
+    items: list[bytes]
+    read: int
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """One request's body.
+
+    Attributes:
+        count: how many items are in it.
+    """
+
+    data: bytes
+    count: int
+
+
+def from_options(texts: list[str], collection: str | None) -> Iterator[Lines]:
+    """The items of ``--data``. Raises UsageError."""
+    items: list[bytes] = []
+    for text in texts:
+        items += _parsed(text, f"--data {text[:40]!r}", collection)
+    yield Lines(items, len(texts))
+
+
+def from_stdin(collection: str | None) -> Iterator[Lines]:
+    """One object a line, as many at a time as have come. Raises UsageError."""
+    if sys.stdin.isatty():
+        say("reading JSON objects from the terminal, one a line; Ctrl-D ends")
+    number = read = 0
+    for lines in _ready_lines():
+        items: list[bytes] = []
+        for line in lines:
+            number += 1
+            read += len(line) + 1
+            if line.strip():
+                items += _parsed(line, f"line {number}", collection)
+        yield Lines(items, read)
+
+
+def size_of_stdin() -> int | None:
+    """Bytes of standard input where it is a file; None where nobody knows."""
+    try:
+        found = os.fstat(sys.stdin.fileno())
+    except (OSError, ValueError):
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def in_full_batches(groups: Iterable[Lines], batch: int) -> Iterator[Lines]:
+    """The same items, so many at a time whenever they came. The same input is cut in one way."""
+    held: list[bytes] = []
+    read = 0
+    for group in groups:
+        held += group.items
+        read = group.read
+        while len(held) >= batch:
+            yield Lines(held[:batch], read)
+            del held[:batch]
+    if held:
+        yield Lines(held, read)
+
+
+def bodies(items: Iterable[bytes], collection: str | None, batch: int) -> Iterator[Body]:
+    """Request bodies: of one item each, or of up to ``batch`` in a collection."""
+    if collection is None:
+        yield from (Body(item, 1) for item in items)
+        return
+    head = b"{%b:[" % json.dumps(collection).encode()
+    held: list[bytes] = []
+    size = 0
+    for item in items:
+        if held and (len(held) == batch or size + len(item) > _MAX_BYTES):
+            yield Body(head + b",".join(held) + b"]}", len(held))
+            held, size = [], 0
+        held.append(item)
+        size += len(item) + 1
+    if held:
+        yield Body(head + b",".join(held) + b"]}", len(held))
+
+
+def _ready_lines() -> Iterator[list[bytes]]:
+    """The whole lines of standard input, as many at a time as have come."""
+    stdin: Any = sys.stdin.buffer
+    rest = b""
+    while chunk := stdin.read1(_READ_SIZE):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield lines
+    if rest:
+        yield [rest]
+
+
+def _parsed(text: str | bytes, name: str, collection: str | None) -> list[bytes]:
+    from headwater.protocol import to_json
+
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{name} is not JSON: {error}") from None
+    if collection is not None and isinstance(value, dict) and list(value) == [collection]:
+        value = value[collection]  # somebody wrapped it already
+    items: list[Any] = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, dict) for item in items):
+        raise UsageError(f"{name} is not a JSON object")
+    try:
+        return [to_json(item).encode() for item in items]
+    except EncodingError as error:
+        raise UsageError(f"{name} is not JSON: {error}") from None

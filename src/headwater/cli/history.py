@@ -1,0 +1,61 @@
+"""The items of a feed from a moment on, by its REST half."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from headwater.cli.filters import moment_of
+from headwater.cli.remote import json_object, refusal
+from headwater.errors import PeerError, UsageError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from headwater.client import Snapshot
+
+__all__ = ["items_since"]
+
+_PAGE = 100
+
+
+def items_since(
+    client: httpx.Client, url: str, moment: datetime
+) -> tuple[Sequence[Mapping[str, Any]], str]:
+    """The first page's items that are not older than ``moment``, and the position after them.
+
+    Goes back page by page until one begins before ``moment``, and keeps none of those that it
+    passes: they come again when the feed is followed from that position. Raises PeerError, and
+    UsageError where items have no time.
+    """
+    page = _page(client, url, None)
+    while page.items:
+        moments = [moment_of(item) for item in page.items]
+        if None in moments:
+            raise UsageError(
+                "--since needs items with a time of their own, in a member at, created_at or "
+                "last_activity_at; this feed's have none"
+            )
+        if moments[0] < moment or not page.has_more or page.start is None:  # type: ignore[operator]
+            found = zip(page.items, moments, strict=True)
+            return [item for item, at in found if at is not None and at >= moment], page.position
+        page = _page(client, url, page.start)
+    return [], page.position
+
+
+def _page(client: httpx.Client, url: str, before: str | None) -> Snapshot[Mapping[str, Any]]:
+    import httpx
+
+    from headwater.client.address import with_query
+    from headwater.client.feed import read_snapshot
+    from headwater.client.transport import cause_of
+
+    asked = {"limit": str(_PAGE)} | ({} if before is None else {"before": before})
+    try:
+        answer = client.get(with_query(url, drop=["after", "wait", "lastEventId"], **asked))
+    except (httpx.RequestError, httpx.InvalidURL) as error:
+        raise PeerError(f"{url} cannot be reached: {cause_of(error)}") from error
+    if not answer.is_success:
+        raise refusal(answer)
+    return read_snapshot(json_object(answer))

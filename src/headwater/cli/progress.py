@@ -1,0 +1,50 @@
+"""Progress of long work, on standard error and only on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["Bar", "progress"]
+
+
+class Bar:
+    """How far one piece of work is. Without a terminal it says nothing."""
+
+    def at(self, done: float, *, total: float | None = None, says: str = "") -> None:
+        """So much is done, of ``total`` if that is known."""
+
+
+@contextmanager
+def progress(title: str, total: float | None = None) -> Iterator[Bar]:
+    """A bar while the block runs; without a total a sign that work goes on."""
+    if not sys.stderr.isatty():
+        # In a pipe or a log a bar is only in the way.
+        yield Bar()
+        return
+    from rich import progress as rich
+    from rich.console import Console
+
+    shown = rich.Progress(
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.TaskProgressColumn(show_speed=True),
+        rich.TimeElapsedColumn(),
+        rich.TextColumn("{task.fields[says]}"),
+        console=Console(stderr=True),
+        transient=True,
+        # Lines on the same terminal go above the bar; those for a pipe must stay in the pipe.
+        redirect_stdout=sys.stdout.isatty(),
+    )
+    with shown:
+        yield _RichBar(shown, shown.add_task(title, total=total, says=""))
+
+
+class _RichBar(Bar):
+    def __init__(self, shown: object, task: int) -> None:
+        self._shown = shown
+        self._task = task
+
+    def at(self, done: float, *, total: float | None = None, says: str = "") -> None:
+        self._shown.update(self._task, completed=done, total=total, says=says)  # type: ignore[attr-defined]

@@ -1,0 +1,71 @@
+"""The headers of a request: each name once, and nothing in them that would break the request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from headwater.errors import UsageError
+
+__all__ = ["Headers", "bearer", "is_field_value", "merged"]
+
+Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+# RFC 9110, 5.6.2: a field name is a token.
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# What RFC 9110 lets into a field value. Spaces at its ends would be stripped on the way.
+_FIELD_VALUE = re.compile(rb"([\x21-\x7e\x80-\xff]([\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
+
+
+def merged(*groups: Headers) -> dict[bytes, bytes]:
+    """All headers by name; where one is given twice, in whatever case, the later one counts.
+
+    Raises UsageError, which never shows a value: it may be a secret.
+    """
+    found: dict[bytes, bytes] = {}
+    names: dict[str, bytes] = {}
+    for group in groups:
+        pairs = group.items() if isinstance(group, Mapping) else group
+        for name, value in pairs:
+            encoded = _name(name)
+            known = names.setdefault(name.lower(), encoded)
+            found.pop(known, None)
+            names[name.lower()] = encoded
+            found[encoded] = _value(name, value)
+    return found
+
+
+def bearer(token: str) -> str:
+    """The value of an ``Authorization`` header. Raises UsageError, without showing the token."""
+    if not isinstance(token, str) or not _VISIBLE.fullmatch(token):
+        raise UsageError("a token is visible ASCII characters without spaces or line ends")
+    return f"Bearer {token}"
+
+
+def is_field_value(value: bytes) -> bool:
+    """Whether a header can carry these bytes unchanged."""
+    return _FIELD_VALUE.fullmatch(value) is not None
+
+
+def _name(name: object) -> bytes:
+    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        raise UsageError(
+            f"headers: {name!r} is not the name of a header; it is letters, digits and hyphens"
+        )
+    return name.encode("ascii")
+
+
+def _value(name: str, value: object) -> bytes:
+    if not isinstance(value, str):
+        raise UsageError(f"headers: {name} must be a str, not {type(value).__name__}")
+    try:
+        encoded = value.encode()
+    except UnicodeEncodeError:
+        encoded = b"\n"
+    if not is_field_value(encoded):
+        raise UsageError(
+            f"headers: the value of {name} holds a line end, a control character, a lone surrogate "
+            "or a space at an end, which no header can carry"
+        )
+    return encoded

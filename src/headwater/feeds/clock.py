@@ -1,0 +1,20 @@
+"""The wall clock by which items leave time windows. Tests move it: ``headwater.testing.Clock``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+__all__ = ["set_ahead", "utc_now"]
+
+_ahead = timedelta()
+
+
+def utc_now() -> datetime:
+    """The present time."""
+    return datetime.now(UTC) + _ahead
+
+
+def set_ahead(by: timedelta) -> None:
+    """Let the clock of this process be so far ahead of the real one."""
+    global _ahead
+    _ahead = by

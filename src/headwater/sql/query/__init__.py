@@ -1,0 +1,1 @@
+"""Live queries: any derivable SELECT as an exact, resumable, keyed source."""

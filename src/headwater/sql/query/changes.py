@@ -1,0 +1,44 @@
+"""From an affected key to what clients are sent of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from headwater.feeds.source import Change, Filter
+from headwater.sql.query.derivation import Derivation
+from headwater.sql.query.place import QueryPlace
+from headwater.sql.query.poll import Affected, Values
+
+__all__ = ["change_for", "changes_of", "item_of"]
+
+
+def item_of(derivation: Derivation, place: QueryPlace | None, row: Values) -> Change:
+    """A row as a change."""
+    return Change(place, row, row, key={name: row[name] for name in derivation.key})
+
+
+def change_for(derivation: Derivation, one: Affected, wanted: Filter) -> Change | None:
+    """What a client with this filter is sent of a key; the row was read with the filter too."""
+    place = _given(one)
+    if one.row is not None:
+        return item_of(derivation, place, one.row)
+    for held in one.held:
+        if wanted.matches(held):
+            key = {name: held[name] for name in derivation.key}
+            return Change(place, held, removed=True, key=key)
+    return None
+
+
+def changes_of(derivation: Derivation, one: Affected) -> Iterator[Change]:
+    """What clients of any filter may be sent of a key."""
+    place, row = _given(one), one.row
+    for held in one.held:
+        if row is None or any(held[name] != row[name] for name in derivation.filters):
+            key = {name: held[name] for name in derivation.key}
+            yield Change(place, held, removed=True, key=key, values_now=row)
+    if row is not None:
+        yield item_of(derivation, place, row)
+
+
+def _given(one: Affected) -> QueryPlace | None:
+    return one.place if one.place.speakable else None

@@ -1,0 +1,86 @@
+"""Which SQL functions and elements a live query may have: those that depend on rows alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from headwater.errors import DeclarationError
+
+__all__ = ["AGGREGATES", "check_element", "has_aggregate"]
+
+_AGGREGATES = """
+    array_agg avg bit_and bit_or bool_and bool_or count every group_concat json_agg
+    json_group_array json_group_object json_object_agg jsonb_agg jsonb_object_agg max min
+    percentile_cont percentile_disc mode stddev stddev_pop stddev_samp string_agg sum total
+    aggregate_strings var_pop var_samp variance
+"""
+
+# They give the same for the same row at any time, in any session.
+_STEADY = """
+    abs ascii btrim ceil ceiling char_length character_length coalesce concat concat_ws
+    exists floor greatest hex ifnull iif initcap instr json_array json_array_length
+    json_build_array json_build_object json_extract json_extract_path json_extract_path_text
+    json_object jsonb_array_length jsonb_build_array jsonb_build_object jsonb_extract_path
+    jsonb_extract_path_text least left length lower lpad ltrim md5 mod nullif power pow
+    printf repeat replace reverse right round rpad rtrim sign split_part sqrt strpos substr
+    substring trim trunc upper
+"""
+
+AGGREGATES = frozenset(_AGGREGATES.split())
+_ALLOWED = AGGREGATES | frozenset(_STEADY.split())
+
+
+def check_element(element: Any) -> None:
+    """Raises DeclarationError for what cannot be derived."""
+    if isinstance(element, sa.Over):
+        raise DeclarationError(
+            f"the window function {element} cannot be derived, because one row changes others: "
+            "use a correlated scalar sub-query, such as a count of the rows before"
+        )
+    if isinstance(element, sa.TextClause):
+        raise DeclarationError(
+            f"text({str(element)!r}) cannot be derived: write it with SQLAlchemy's expressions"
+        )
+    if isinstance(element, sa.CompoundSelect):
+        raise DeclarationError(
+            "UNION, INTERSECT and EXCEPT cannot be derived: declare one live query for each SELECT"
+        )
+    if isinstance(element, sa.CTE):
+        raise DeclarationError(
+            f"the CTE {element.name!r} cannot be derived: join its tables in the query itself"
+        )
+    if isinstance(element, sa.ColumnClause):
+        if element.is_literal and element.name not in ("*", "1"):  # as in EXISTS (SELECT 1 …)
+            raise DeclarationError(
+                f"literal_column({element.name!r}) cannot be derived: write it with SQLAlchemy's "
+                "expressions"
+            )
+        if element.table is None and not element.is_literal:
+            raise DeclarationError(
+                f"the column {element.name!r} belongs to no table: write it as an attribute of a "
+                "mapped class or a column of a Table"
+            )
+    if isinstance(element, sa.sql.functions.FunctionElement):
+        name = str(getattr(element, "name", "")).lower()
+        if name not in _ALLOWED:
+            raise DeclarationError(
+                f"the function {name}() cannot be derived, because its value may change without "
+                "a row that changes: compute it from the item, or store it in a column"
+            )
+
+
+def has_aggregate(element: Any) -> bool:
+    """Whether an expression has an aggregate outside of its sub-queries."""
+    left = [element]
+    while left:
+        one = left.pop()
+        if isinstance(one, sa.Select):
+            continue
+        if isinstance(one, sa.sql.functions.FunctionElement):
+            name = str(getattr(one, "name", "")).lower()
+            if name in AGGREGATES:
+                return True
+        left += one.get_children()
+    return False

@@ -1,0 +1,101 @@
+"""A request that can be run again, to check the right of the stream that came of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+__all__ = ["RECHECK", "RememberedRequest"]
+
+# Headers in which requests of one caller differ without meaning another right.
+_INDIFFERENT = frozenset(
+    {
+        b"last-event-id", b"accept", b"accept-encoding", b"accept-language", b"cache-control",
+        b"connection", b"pragma", b"user-agent", b"referer", b"sec-fetch-dest", b"sec-fetch-mode",
+        b"sec-fetch-site", b"sec-fetch-user", b"sec-ch-ua", b"sec-ch-ua-mobile",
+        b"sec-ch-ua-platform", b"traceparent", b"tracestate", b"x-request-id", b"priority", b"dnt",
+        b"if-none-match",
+    }
+)  # fmt: skip
+
+# What each request has for itself, and is kept for each.
+_OWN = ("path", "raw_path", "query_string", "headers", "client", "path_params", "state")
+# What belongs to the connection, and is not kept.
+_CONNECTION = frozenset({"extensions"})
+
+RECHECK = "headwater.recheck"
+
+
+class RememberedRequest:
+    """A request whose route can be run again to check its right.
+
+    It keeps the scope as the route was given it, without the connection and the body. Middleware
+    does not run again: what it wrote into the scope then is what a re-check sees. Values that all
+    requests of a route have in common are kept once.
+
+    Arguments:
+        scope: as it is before any guard or dependency runs.
+        common: kept by the route for all its requests; filled by the first.
+
+    Attributes:
+        name: equal for requests whose rights are the same question.
+    """
+
+    __slots__ = ("_common", "_own", "_rare", "_stacks", "name")
+
+    def __init__(self, scope: Mapping[str, Any], common: dict[str, Any]) -> None:
+        # Frameworks may keep what closes their dependencies in the scope; each run has its own.
+        self._stacks = tuple(key for key in scope if isinstance(scope[key], AsyncExitStack))
+        shared = {
+            key: value
+            for key, value in scope.items()
+            if key not in _OWN
+            and key not in _CONNECTION
+            and key not in self._stacks
+            and not key.startswith("headwater.")
+        }
+        if not common:
+            common.update(shared)
+        self._common = common
+        rare = {
+            key: value
+            for key, value in shared.items()
+            if key not in common or not (common[key] is value or common[key] == value)
+        }
+        if common.keys() > shared.keys():
+            self._common, rare = {}, shared
+        self._rare = rare or None
+        own = (scope.get(key) for key in _OWN)
+        self._own = tuple(copy.copy(each) if isinstance(each, dict) else each for each in own)
+        headers = tuple(sorted([pair for pair in scope["headers"] if pair[0] not in _INDIFFERENT]))
+        client = (scope.get("client") or ("",))[0]
+        self.name = (scope["path"], scope.get("query_string", b""), headers, client)
+
+    async def run(
+        self, app: Callable[[dict[str, Any], Any, Any], Awaitable[None]]
+    ) -> tuple[int | None, dict[str, Any]]:
+        """Run ``app`` on a copy of the request. Returns the status that it sent, and the scope."""
+        own = {key: value for key, value in zip(_OWN, self._own, strict=True) if value is not None}
+        scope = {
+            key: copy.copy(value) if isinstance(value, dict) else value
+            for key, value in {**self._common, **(self._rare or {}), **own}.items()
+        }
+        scope[RECHECK] = True
+        status: int | None = None
+
+        async def send(message: Mapping[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+
+        async with AsyncExitStack() as stack:
+            for key in self._stacks:
+                scope[key] = await stack.enter_async_context(AsyncExitStack())
+            await app(scope, _no_body, send)
+        return status, scope
+
+
+async def _no_body() -> dict[str, Any]:
+    return {"type": "http.request", "body": b"", "more_body": False}

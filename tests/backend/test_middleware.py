@@ -1,0 +1,146 @@
+"""What holds for every request, whatever it asks for."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.backend import World, cheap, errors_of, running
+
+
+@pytest.mark.parametrize("standing", ["sqlite"], indirect=True)  # the database has no part in it
+class TestMethods:
+    @pytest.mark.parametrize(
+        ("path", "allow"),
+        [
+            ("/api/users", {"GET", "POST"}),
+            ("/api/users/me/api-keys", {"GET", "POST"}),
+            ("/api/satellites", {"GET", "POST"}),
+            ("/api/teams/x/members/y", {"PUT", "DELETE"}),
+            ("/api/auth/login", {"POST"}),
+            ("/", {"GET", "HEAD"}),
+        ],
+    )
+    async def test_a_wrong_method_is_told_all_right_ones(self, world: World, path, allow):
+        answer = await world.anyone.request("TRACE" if path == "/" else "PROPFIND", path)
+        assert answer.status_code == 405
+        assert set(answer.headers["allow"].split(", ")) == allow
+        assert len(answer.headers.get_list("allow")) == 1
+
+    async def test_a_feed_has_head_and_post(self, world: World):
+        answer = await world.anyone.request("PUT", "/api/logs")
+        assert answer.status_code == 405
+        assert {"GET", "POST"} <= set(answer.headers["allow"].split(", "))
+
+    @pytest.mark.parametrize("path", ["/api/logs/", "/docs/", "/api/users/"])
+    async def test_nobody_is_redirected_to_the_host_of_a_request(self, world: World, path):
+        answer = await world.anyone.get(path, headers={"Host": "evil.example"})
+        assert answer.status_code == 404
+        assert "location" not in answer.headers
+
+    async def test_what_is_somebodys_own_is_kept_by_nobody(self, world: World):
+        admin = await world.admin()
+        key = await admin.client.post("/api/users/me/api-keys", json={"name": "k"})
+        agent = await admin.client.post("/api/satellites", json={"name": "s"})
+        paths = ("users", "users/me", "users/me/api-keys", "satellites", "teams", "users/me/teams")
+        for answer in [key, agent, *[await admin.client.get(f"/api/{path}") for path in paths]]:
+            assert answer.headers["cache-control"] == "no-store"
+        assert (await world.anyone.get("/api/users")).headers["cache-control"] == "no-store"
+
+
+async def test_only_the_hosts_that_are_allowed(database):
+    hosts = ("Headwater.example.com", "*.internal.example", "[::1]")
+    async with running(cheap(database, allowed_hosts=hosts)) as world:
+        for host, status in (
+            ("headwater.example.com", 200),
+            ("HEADWATER.example.com:8443", 200),
+            ("a.b.internal.example", 200),
+            ("[::1]:8000", 200),
+            ("internal.example", 400),
+            ("evilinternal.example", 400),
+            ("evil.example", 400),
+            ("headwater.example.com.evil.example", 400),
+            ("headwater.example.com@evil.example", 400),
+            ("", 400),
+        ):
+            answer = await world.anyone.get("/openapi.json", headers={"Host": host})
+            assert answer.status_code == status, host
+            # A load balancer asks by the machine's address.
+            answer = await world.anyone.get("/healthz", headers={"Host": host})
+            assert answer.status_code == 200, host
+
+
+async def test_a_list_does_not_say_what_exists_elsewhere(world: World):
+    """The place of a row that one may not see is no place in the list."""
+    admin, ann = await world.admin(), await world.user("ann")
+    team = await world.team(admin)
+    secret = await world.satellite(admin, team)
+    keys = await admin.client.post("/api/users/me/api-keys", json={"name": "k"})
+    for path, hidden in (
+        ("satellites", secret.id),
+        ("users/me/teams", team),
+        ("users/me/api-keys", keys.json()["id"]),
+    ):
+        seen = (await admin.client.get(f"/api/{path}", params={"after": hidden})).status_code
+        assert seen == 200
+        answers = [
+            await ann.client.get(f"/api/{path}", params={"after": after})
+            for after in (hidden, "0" * len(hidden))
+        ]
+        details = [errors_of(answer)["after"]["detail"] for answer in answers]
+        assert details[0] == details[1]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "field"),
+    [
+        ("GET", "/api/logs?source=a%00b", None, "source"),
+        ("GET", "/api/logs/stream?source=a%00b", None, "source"),
+        ("GET", "/api/users?after=a%00b", None, "after"),
+        ("GET", "/api/satellites?after=a%00b", None, "after"),
+        ("PATCH", "/api/users/a%00b", {"disabled": True}, "user_id"),
+        ("DELETE", "/api/users/me/api-keys/a%00b", None, "key_id"),
+        ("POST", "/api/teams", {"name": "a\0b"}, "name"),
+        ("POST", "/api/satellites", {"name": "s", "team_id": "a\0b"}, "team_id"),
+        ("POST", "/api/notifications", {"user_id": "a\0b", "title": "t"}, "user_id"),
+        ("POST", "/api/notifications", {"user_id": "x", "title": "a\0b"}, "title"),
+        ("POST", "/api/notifications", {"user_id": "x", "title": "t", "body": "\0"}, "body"),
+        ("POST", "/api/auth/login", {"email": "a\0@b", "password": "x"}, "email"),
+    ],
+)
+async def test_a_nul_is_a_fault_of_its_field(world: World, method, path, body, field):
+    admin = await world.admin()
+    answer = await admin.client.request(method, path, json=body)
+    assert field in errors_of(answer)
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/teams/a%00b/notifications", "/api/satellites/a%00b/metrics"]
+)
+async def test_nothing_has_an_id_with_a_nul(world: World, path):
+    admin = await world.admin()
+    assert (await admin.client.get(path)).status_code == 404
+    key = world.client(key="hw_a\x00b".replace("\x00", ""))
+    assert (await key.get("/api/users/me")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("at", "accepted"),
+    [
+        ("0001-01-01T00:00:00+01:00", False),
+        ("9999-12-31T23:59:59-01:00", False),
+        ("0001-01-01T00:00:00Z", True),
+        ("9999-12-31T23:59:59Z", True),
+        ("9999-12-31T23:59:59+01:00", True),
+    ],
+)
+async def test_a_moment_that_utc_does_not_have(world: World, at, accepted):
+    admin = await world.admin()
+    agent = await world.satellite(admin)
+    report = dict.fromkeys(("cpu_percent", "memory_mb", "requests_per_s", "errors_per_s"), 1)
+    answer = await agent.client.post(
+        f"/api/satellites/{agent.id}/metrics", json={"reports": [{**report, "at": at}]}
+    )
+    if accepted:
+        assert answer.status_code == 201
+    else:
+        assert "years 1 to 9999" in errors_of(answer)["reports.0.at"]["detail"]

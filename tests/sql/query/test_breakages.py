@@ -1,0 +1,195 @@
+"""What broke the algorithm while it was built. Each test fails when its remedy is taken out."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event, select
+
+from headwater.errors import PositionError, SourceUnavailableError
+from headwater.sql.query.live import LiveQuery
+from sql.query.shop import Customer, Line, Order, orders, write
+from sql.query.test_live import shown
+from support.tables import Recorder
+from support.until import until
+
+
+@pytest.fixture
+def postgresql(engine):
+    if engine.dialect.name != "postgresql":
+        pytest.skip("SQLite has one writer")
+    return engine
+
+
+def before_statement(engine, part, call):
+    """Call once, before the first statement that holds this text is executed."""
+    done = []
+
+    def execute(_connection, _cursor, statement, *_):
+        if part in statement and not done:
+            done.append(statement)
+            call()
+
+    event.listen(engine.sync_engine, "before_cursor_execute", execute)
+    return done
+
+
+async def test_all_statements_of_a_read_see_one_snapshot(engine, tmp_path):
+    """A change between two statements is in the next read, whole, or not at all."""
+    query = orders(engine)
+    page = await query.where().page(9)
+    await write(engine, sa.update(Line).where(Line.id == 1).values(total=11))
+    other = sa.create_engine(str(engine.url).replace("+aiosqlite", ""))
+
+    def move() -> None:
+        with other.begin() as connection:
+            connection.execute(sa.update(Line).where(Line.id == 1).values(order_id=4, total=12))
+
+    done = before_statement(engine, "sum(lines.total)", move)
+    first = await query.where().page(9, after=page.end)
+    assert done
+    assert shown(first.changes) == [(1, "Ada", 11)]
+    second = await query.where().page(9, after=first.end)
+    assert shown(second.changes) == [(1, "Ada", None), (4, "Bob", 12)]
+    other.dispose()
+
+
+async def test_a_truncate_that_commits_during_a_read_is_a_reset(postgresql):
+    """TRUNCATE is not MVCC-safe: a snapshot from before it finds the table empty."""
+    query = orders(postgresql)
+    page = await query.where().page(9)
+    await query.where().page(9, after=page.end)
+    async with postgresql.connect() as connection:
+        await connection.execute(sa.text("TRUNCATE lines"))
+        reading = asyncio.ensure_future(query.where().page(9, after=page.end))
+        waits = sa.text(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'lines'::regclass"
+        )
+
+        async def waiting() -> bool:
+            async with postgresql.connect() as other:
+                return bool(await other.scalar(waits))
+
+        await until(waiting)
+        await connection.commit()
+    try:
+        after = await reading
+    except (PositionError, SourceUnavailableError):
+        return
+    assert after.epoch != page.epoch
+
+
+async def test_the_ddl_of_others_is_never_the_victim(postgresql):
+    """The read gives up before PostgreSQL looks for a deadlock, after a second."""
+    query = orders(postgresql)
+    await query.where().page(9)
+    async with postgresql.connect() as connection:
+        await connection.execute(sa.text("ALTER TABLE lines ADD COLUMN note text"))
+        # It has a lock on orders by then, and waits for one on lines.
+        reading = asyncio.ensure_future(query.where().page(9))
+        await asyncio.wait([reading], timeout=1.5)
+        await connection.execute(sa.text("ALTER TABLE orders ADD COLUMN note text"))
+        await connection.rollback()
+    with pytest.raises(SourceUnavailableError, match="lock was not free"):
+        await reading
+
+
+async def test_what_comes_and_goes_in_one_transaction_is_no_removal(engine):
+    """Nobody saw an order that was of tenant 2 for the time of a transaction."""
+    query = orders(engine)
+    page = await query.where().page(9)
+    await write(
+        engine,
+        sa.update(Order).where(Order.id == 1).values(customer_id=2),
+        sa.update(Order).where(Order.id == 1).values(customer_id=1),
+        sa.insert(Order).values(id=9, customer_id=2),
+        sa.update(Order).where(Order.id == 9).values(customer_id=1),
+    )
+    assert not (await query.where(tenant=2).page(9, after=page.end)).changes
+    mine = await query.where(tenant=1).page(9, after=page.end)
+    assert shown(mine.changes) == [(1, "Ada", 10), (9, "Ada", None)]
+
+
+async def test_an_older_transaction_that_updates_a_younger_ones_row(postgresql):
+    """The latest change of a row is then older than its links: a place must not end between."""
+    query = orders(postgresql)
+    async with postgresql.connect() as older:
+        await older.execute(sa.select(sa.func.pg_current_xact_id()))
+        await write(postgresql, sa.insert(Line).values(id=77, order_id=3, total=7))
+        await older.execute(sa.update(Line).where(Line.id == 77).values(total=8))
+        await older.commit()
+    # A process that knows of nothing but what the tables say.
+    page = await orders(postgresql).where().page(9)
+    assert shown(page.changes)[2] == (3, "Ada", 38)
+    await write(postgresql, sa.update(Line).where(Line.id == 77).values(order_id=4))
+    after = await query.where().page(9, after=page.end)
+    assert shown(after.changes) == [(3, "Ada", 30), (4, "Bob", 8)]
+
+
+async def test_a_place_in_mid_batch_is_never_taken_for_an_older_one(engine):
+    """The tenant who was sent an order in the middle of a batch is sent its removal too."""
+    query = orders(engine)
+    page = await query.where().page(9)
+    # A batch of three orders, of which the client is sent the first, now of tenant 2.
+    await write(engine, sa.update(Customer).where(Customer.id == 1).values(tenant=2, name="A"))
+    first = await query.where(tenant=2).page(1, after=page.end)
+    assert shown(first.changes) == [(1, "A", 10)]
+    assert first.has_more
+    # It leaves for tenant 3 before the rest of the batch is read.
+    await write(engine, sa.insert(Customer).values(id=3, tenant=3, name="Cy"))
+    await write(engine, sa.update(Order).where(Order.id == 1).values(customer_id=3))
+    place = await query.where(tenant=2).locate(first.epoch, str(first.end))
+    rest = await query.where(tenant=2).page(9, after=place)
+    assert shown(rest.changes) == [("gone", 1, 2), (2, "A", 20), (3, "A", 30)]
+
+
+async def test_a_page_that_fails_harms_neither_the_tail_nor_other_pages(postgresql):
+    """PostgreSQL runs no further statement of a transaction with one that failed."""
+    query, sink = orders(postgresql), Recorder()
+    await query.origin.attach(sink)
+    try:
+        pages = [query.where(tenant=tenant).page(9) for tenant in (1, "no number", 2)]
+        one, wrong, two = await asyncio.gather(*pages, return_exceptions=True)
+        assert isinstance(wrong, sa.exc.DBAPIError)
+        assert len(one.changes) == 3
+        assert len(two.changes) == 1
+        await write(postgresql, sa.insert(Order).values(id=9, customer_id=1))
+        await sink.count(1)
+        assert not sink.resets
+    finally:
+        await query.origin.detach()
+
+
+async def test_rows_that_a_replace_deletes_are_removed(engine):
+    if engine.dialect.name != "sqlite":
+        pytest.skip("REPLACE is SQLite's")
+    query = orders(engine)
+    page = await query.where().page(9)
+    replace = sa.insert(Order).prefix_with("OR REPLACE").values(id=1, customer_id=2)
+    await write(engine, replace)
+    assert shown((await query.where(tenant=1).page(9, after=page.end)).changes) == [("gone", 1, 1)]
+
+
+async def test_pages_of_one_come_to_few_segments(engine):
+    """Positions stay short, however often a client stops in the middle."""
+    query = orders(engine)
+    page = await query.where().page(9)
+    most = 0
+    for round_ in range(40):
+        await write(engine, sa.update(Customer).values(name=f"n{round_}"))
+        page = await query.where().page(1, after=page.end)
+        most = max(most, str(page.end).count("~"))
+    assert most <= 6
+    while page.has_more:
+        page = await query.where().page(1, after=page.end)
+    assert str(page.end).count("~") == 0
+
+
+async def test_two_rows_with_one_key_are_an_error_not_a_mix(engine, monkeypatch):
+    """As of a unique constraint that the model has and the database lacks."""
+    query = LiveQuery(engine, select(Order.id), key=["id"])
+    monkeypatch.setattr(query.reader.derivation, "select", select(Order.id).join(Line, sa.true()))
+    with pytest.raises(ValueError, match="two rows with the key"):
+        await query.where().page(9)

@@ -1,0 +1,180 @@
+"""Answers that a client does not take, and requests that it sends ahead of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from support.until import until
+from support.uvicorn_rig import App, rigged
+
+MEGABYTE = 1024 * 1024
+
+
+async def test_a_request_that_was_sent_ahead_waits_for_the_answer_before_it():
+    async with rigged() as rig, rig.client() as client, rig.client() as other:
+        client.get("/wait")
+        for number in range(100):
+            client.get(f"/{number}")
+        other.get("/other")
+        await other.answer()
+        assert "/0" not in rig.app.began
+        rig.app.go_on.set()
+        assert (await client.answer())[2] == b"/wait"
+        for number in range(100):
+            assert (await client.answer())[2] == b"/%d" % number
+
+
+async def test_a_client_that_sends_ahead_without_end_is_read_no_further():
+    """What is read ahead has a bound, so the client's own socket fills up."""
+    async with rigged() as rig, rig.client() as client:
+        client.get("/wait")
+        await until(lambda: rig.app.began)
+        client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 1_000_000)
+        sizes: list[int] = []
+
+        async def rests():
+            sizes.append(client.writer.transport.get_write_buffer_size())
+            await asyncio.sleep(0.05)  # three equal sizes in a row mean rest
+            return sizes[-3:] == [sizes[-1]] * 3
+
+        await until(rests)
+        assert sizes[-1] > 10 * MEGABYTE
+        rig.app.go_on.set()
+        for _ in range(1000):
+            assert (await client.answer())[0] == 200
+
+
+async def test_a_client_that_sent_a_little_ahead_is_seen_to_leave():
+    app = App()
+    gone = asyncio.Event()
+
+    async def waiting(scope, receive, send):
+        if scope["type"] == "http" and scope["path"] == "/poll":
+            await receive()
+            assert (await receive())["type"] == "http.disconnect"
+            gone.set()
+        else:
+            await app(scope, receive, send)
+
+    async with rigged(waiting) as rig:
+        async with rig.client() as client, rig.client() as other:
+            client.get("/poll")
+            client.get("/x")
+            other.get("/y")
+            await other.answer()
+        await asyncio.wait_for(gone.wait(), 5)
+
+
+async def test_the_next_request_waits_until_the_answer_is_taken():
+    """Ten pages that nobody reads are one page."""
+    app = App()
+    app.page = b"x" * (8 * MEGABYTE)
+    async with rigged(app) as rig, rig.client() as client:
+        client.writer.transport.pause_reading()
+        for _ in range(10):
+            client.get("/page")
+        await until(lambda: app.began)
+
+        async def rests():
+            before = len(app.began)
+            await asyncio.sleep(0.1)  # a request that is taken begins within that time
+            return len(app.began) == before
+
+        await until(rests)
+        assert len(app.began) < 4
+        client.writer.transport.resume_reading()
+        for _ in range(10):
+            assert (await client.answer())[2] == app.page
+
+
+async def test_a_client_that_takes_nothing_of_its_answer_is_dropped():
+    app = App()
+    app.page = b"x" * (32 * MEGABYTE)
+    async with rigged(app, limits={"unread_seconds": 0.3}) as rig, rig.client() as client:
+        client.writer.transport.pause_reading()
+        client.get("/page")
+        await until(lambda: rig.refused("unread"))
+        client.writer.transport.resume_reading()
+        assert len(await client.ended()) < len(app.page)
+        await until(lambda: rig.counters.open == 0)
+
+
+async def test_a_client_that_takes_a_little_now_and_then_is_not_dropped():
+    app = App()
+    app.page = b"x" * (32 * MEGABYTE)
+    async with rigged(app, limits={"unread_seconds": 0.5}) as rig, rig.client() as client:
+        client.get("/page")
+        taken = 0
+        for _ in range(8):
+            taken += len(await client.reader.read(2 * MEGABYTE))
+            await asyncio.sleep(0.1)  # the pace of a slow reader
+        while taken < len(app.page):
+            taken += len(await client.reader.read(2 * MEGABYTE))
+        assert rig.refused("unread") == 0
+
+
+async def test_answers_that_nobody_takes_are_bounded_in_all(caplog):
+    caplog.set_level(logging.WARNING, "headwater.web")
+    app = App()
+    app.page = b"x" * (32 * MEGABYTE)
+    async with rigged(app, limits={"unread_bytes": 60 * MEGABYTE}) as rig:
+        async with rig.client() as first, rig.client() as second, rig.client() as third:
+            for number, client in enumerate((first, second, third)):
+                client.writer.transport.pause_reading()
+                client.get("/page")
+                await until(lambda number=number: len(app.began) == number + 1)
+            # The one whose client took nothing for the longest time.
+            await until(lambda: rig.refused("unread") == 1)
+            for client in (first, second, third):
+                client.writer.transport.resume_reading()
+            assert len(await first.ended()) < len(app.page)
+            for client in (second, third):
+                assert (await client.answer())[2] == app.page
+    assert "1 whose client took no answer" in caplog.text
+
+
+async def test_an_answer_that_fails_leaves_no_second_one():
+    """What is no request behind a good one is answered after it, not in its middle."""
+    async with rigged() as rig, rig.client() as client:
+        client.get("/wait")
+        client.send(b"\x00 what is this\r\n\r\n")
+        await until(lambda: rig.app.began)
+        rig.app.go_on.set()
+        assert (await client.answer())[2] == b"/wait"
+        assert (await client.answer())[0] == 400
+        assert await client.ended() == b""
+
+
+async def test_a_fault_of_the_application_is_500(caplog):
+    async def broken(scope, receive, send):
+        if scope["type"] == "http":
+            raise LookupError("nothing here")
+
+    async with rigged(broken) as rig, rig.client() as client:
+        client.get("/")
+        status, headers, body = await client.answer()
+        assert (status, headers["connection"], body) == (500, "close", b"Internal Server Error")
+        assert await client.ended() == b""
+    assert "nothing here" in caplog.text
+
+
+async def test_a_head_request_has_no_body():
+    async with rigged() as rig, rig.client() as client:
+        client.send(b"HEAD /four HTTP/1.1\r\nhost: x\r\n\r\n")
+        client.get("/next")
+        head = await client.reader.readuntil(b"\r\n\r\n")
+        assert b"content-length: 5\r\n" in head
+        assert (await client.answer())[2] == b"/next"
+
+
+async def test_a_server_that_ends_lets_an_answer_finish():
+    async with rigged() as rig:
+        async with rig.client() as client, rig.client() as idle:
+            client.get("/wait")
+            await until(lambda: rig.app.began)
+            rig.stop()
+            assert await idle.ended() == b""
+            rig.app.go_on.set()
+            assert (await client.answer())[2] == b"/wait"
+            assert await client.ended() == b""
