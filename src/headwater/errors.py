@@ -190,12 +190,19 @@ class SourceUnavailableError(HeadwaterError):
 
     Attributes:
         source: the name of the table, log or function.
+        public: clients may read the detail too. Otherwise it may name a server or a user.
     """
 
-    def __init__(self, source: str, detail: str) -> None:
+    def __init__(self, source: str, detail: str, *, public: bool = False) -> None:
         super().__init__(source, detail)
         self.source = source
         self.detail = detail
+        self.public = public
+
+    @property
+    def for_clients(self) -> str:
+        """The sentence that clients may read."""
+        return str(self) if self.public else f"{self.source} cannot be read just now"
 
     def __str__(self) -> str:
         return f"{self.source} cannot be read just now: {self.detail}"

@@ -12,6 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+import headwater.sql.alembic  # noqa: F401 - it leaves out what tracking adds
 from headwater.backend import schema
 from headwater.backend.database import Address, StartupError
 from headwater.backend.models import Base

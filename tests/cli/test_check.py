@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+
+from sqlalchemy import create_engine
+
+from headwater.sql.alembic import add_tracking
 
 APP = """
 from fastapi import FastAPI
@@ -42,6 +47,43 @@ def test_it_passes_and_fails_with_a_line_for_each_breach(tmp_path):
     )
     good = run(tmp_path, "good:app")
     assert (good.returncode, good.stdout) == (0, "good:app: 1 pair, no breach\n")
+
+
+MODEL = """
+from headwater.sql import track
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+class Base(DeclarativeBase): ...
+@track(keyed=True, filters=("owner",))
+class Note(Base):
+    __tablename__ = "notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[int]
+"""
+
+
+def test_it_lists_tables_whose_tracking_drifted(tmp_path):
+    """An operator sees before a deployment what would answer 503, and what mends it."""
+    (tmp_path / "good.py").write_text(APP + TWIN + MODEL)
+    database = sqlite3.connect(tmp_path / "data.db")
+    url = "sqlite:///data.db"
+    mends = "add_tracking(op, 'notes', keyed=True, filters=['owner'])"
+    missing = run(tmp_path, "good:app", "--database", url)
+    sentence = "a table is missing; is the database migrated?"
+    assert (missing.returncode, missing.stdout) == (1, f"table notes: {sentence}: {mends}\n")
+    engine = create_engine(f"sqlite:///{tmp_path / 'data.db'}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE notes (id INTEGER PRIMARY KEY, owner INTEGER)")
+        add_tracking(connection, "notes", keyed=True, filters=["owner"])
+    good = run(tmp_path, "good:app", "--database", url)
+    assert (good.returncode, good.stdout) == (0, "good:app: 1 pair, no breach\n")
+    database.execute("DROP TRIGGER headwater_notes_delete")
+    gone = run(tmp_path, "good:app", "--database", url)
+    assert (gone.returncode, gone.stdout) == (
+        1,
+        f"table notes: its trigger 'delete' is gone: {mends}\n",
+    )
+    database.close()
+    engine.dispose()
 
 
 def test_what_is_no_application_gets_one_sentence(tmp_path):

@@ -16,11 +16,22 @@ def check(
     app: Annotated[
         str, typer.Argument(metavar="MODULE:APP", help="An application, or what makes one.")
     ],
+    database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Compare the tracked tables of the application with this database too: "
+            "sqlite:///path or postgresql://user@host/name.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Verify that every stream of an application has a REST twin that fits it.
 
     Exits 1 with one line for each breach: a stream without twin, other parameters or another
-    permission on one half, a path that is not /api/{resource}/{action}/stream.
+    permission on one half, a path that is not /api/{resource}/{action}/stream. With --database also
+    one line for each table whose triggers, columns or indexes are not those of its model, with the
+    call of add_tracking() that mends it in a migration.
     """
     from fastapi import FastAPI
 
@@ -30,12 +41,36 @@ def check(
     if not isinstance(loaded, FastAPI):
         _refuse(f"{app} is {type(loaded).__name__}, not a FastAPI application")
     found = breaches(loaded)
+    if database is not None:
+        found = [*found, *_drift(database)]
     for line in found:
         typer.echo(line)
     if found:
         raise typer.Exit(1)
     count = len(pairs(loaded))
     typer.echo(f"{app}: {count} pair{'s' * (count != 1)}, no breach")
+
+
+def _drift(database: str) -> list[str]:
+    """A line for each tracked table that differs from its model."""
+    import asyncio
+
+    from headwater.cli.relay import engine_of
+    from headwater.errors import DeclarationError
+    from headwater.sql.declaration import TRACKED
+    from headwater.sql.migration import drifts
+
+    async def compare() -> list[str]:
+        engine = engine_of(database)
+        async with engine.connect() as connection:
+            found = await connection.run_sync(drifts, TRACKED)
+        await engine.dispose()
+        return [str(each) for each in found]
+
+    try:
+        return asyncio.run(compare())
+    except DeclarationError as error:
+        return [str(_refuse(str(error)))]
 
 
 def _load(name: str) -> Any:

@@ -143,7 +143,7 @@ def relay(
     logging.getLogger("headwater").setLevel(logging.INFO)
 
     async def run() -> None:
-        engine = _engine(database)
+        engine = engine_of(database)
         log: EventLog | None = None
         try:
             log = open_log(event_log)
@@ -240,7 +240,8 @@ async def _table(engine: AsyncEngine, name: str, order: Any, ending: _Ending) ->
     return None
 
 
-def _engine(url: str) -> AsyncEngine:
+def engine_of(url: str) -> AsyncEngine:
+    """An engine for a database with tables. Raises DeclarationError."""
     from sqlalchemy import URL
     from sqlalchemy.ext.asyncio import create_async_engine
 

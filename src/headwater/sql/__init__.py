@@ -7,8 +7,8 @@ try:
 except ImportError as error:
     raise MissingExtraError("sql", "sqlalchemy") from error
 
-from headwater.sql.alembic import renew_epochs
 from headwater.sql.declaration import track, track_table
+from headwater.sql.migration import renew_epochs
 from headwater.sql.postgresql.connections import postgresql_engine
 from headwater.sql.query.live import LiveQuery, QuerySource
 from headwater.sql.sqlite.connections import configure_sqlite, sqlite_engine

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -16,6 +17,7 @@ from sqlalchemy import event
 from headwater.errors import DeclarationError
 from headwater.sql.model import TRACKING, attributes_of, date_time_type, tracking_of
 from headwater.sql.postgresql import schema as postgresql_schema
+from headwater.sql.postgresql.types import XID8
 from headwater.sql.sqlite import schema as sqlite_schema
 from headwater.sql.tracking import (
     CHANGE,
@@ -23,11 +25,13 @@ from headwater.sql.tracking import (
     Tracking,
     add_own_tables,
     change_column,
-    change_indexes,
     forget,
 )
 
 M = TypeVar("M")
+
+# All tables of this process that are tracked.
+TRACKED: WeakSet[sa.Table] = WeakSet()
 
 
 def track(
@@ -74,20 +78,21 @@ def track_table(
     if TRACKING in target.info:
         raise DeclarationError(f"table {target.name!r} is tracked already")
     for own in (CHANGE, ORDER):
-        if own in target.columns:
+        # A reflected table has those that ``add_tracking`` added.
+        column = target.columns.get(own)
+        if column is not None and not isinstance(column.type, (sa.BigInteger, XID8)):
             raise DeclarationError(f"table {target.name!r} has a column {own!r} of its own")
     tracking = tracking_as(
         target, attributes, keyed=keyed, filters=filters, indexes=indexes, notify=notify
     )
-    track_as(target, tracking)
-    for index in change_indexes(tracking):
-        parts = (target.columns[_key(target, name)] for name in index.columns)
-        # On PostgreSQL they have columns that the model does not know.
-        sa.Index(index.name, *parts).ddl_if(dialect="sqlite")
+    target.info[TRACKING] = tracking
+    TRACKED.add(target)
+    if CHANGE not in target.columns:
+        target.append_column(change_column())
     for needed in add_own_tables(target.metadata):
         target.add_is_dependent_on(needed)
     event.listen(target, "after_create", _after_create)
-    event.listen(target, "after_drop", _after_drop)
+    event.listen(target, "before_drop", _before_drop)
 
 
 def tracking_as(
@@ -134,32 +139,10 @@ def tracking_as(
         keyed=keyed,
         filters=names(filters),
         moments=tuple(dict.fromkeys((*dated, *names(moments)))) if keyed else (),
-        uniques=_uniques(target) if keyed else (),
         indexes=tuple(dict.fromkeys(runs)),
         notify=notify,
         schema=target.schema,
     )
-
-
-def track_as(table: sa.Table, tracking: Tracking) -> None:
-    """Mark a table as tracked, and add the column of its changes."""
-    table.info[TRACKING] = tracking
-    table.append_column(change_column())
-
-
-def _key(table: sa.Table, name: str) -> str:
-    return next(key for key, column in table.columns.items() if column.name == name)
-
-
-def _uniques(table: sa.Table) -> tuple[tuple[str, ...], ...]:
-    found: dict[tuple[str, ...], None] = {}
-    for constraint in table.constraints:
-        if isinstance(constraint, sa.UniqueConstraint):
-            found[tuple(column.name for column in constraint.columns)] = None
-    for index in table.indexes:
-        if index.unique and all(isinstance(part, sa.Column) for part in index.expressions):
-            found[tuple(column.name for column in index.columns)] = None
-    return tuple(sorted(found))
 
 
 def _after_create(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
@@ -169,6 +152,9 @@ def _after_create(target: sa.Table, connection: sa.Connection, **_: Any) -> None
         postgresql_schema.start(connection, tracking_of(target))
 
 
-def _after_drop(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
-    if connection.dialect.name in ("sqlite", "postgresql"):
-        forget(connection, tracking_of(target))
+def _before_drop(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
+    # Its registration is found by its triggers, as long as they are there.
+    if connection.dialect.name == "sqlite":
+        forget(connection, sqlite_schema.registered(connection, tracking_of(target)))
+    elif connection.dialect.name == "postgresql":
+        forget(connection, postgresql_schema.registered(connection, tracking_of(target)))

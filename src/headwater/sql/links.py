@@ -19,8 +19,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 from headwater.errors import DeclarationError
 from headwater.sql.model import tracking_of
 from headwater.sql.postgresql import links as postgresql
+from headwater.sql.postgresql import schema as postgresql_schema
 from headwater.sql.postgresql.types import XID8
 from headwater.sql.sqlite import links as sqlite
+from headwater.sql.sqlite import schema as sqlite_schema
 from headwater.sql.tracking import SINCE, Tracking, add_own_tables, new_epoch, quote
 
 __all__ = ["FORMER", "LINKS", "add_links", "declare_links", "drop_links", "links_of", "renew_links"]
@@ -106,6 +108,7 @@ def add_links(
         has_column: it has the column ``headwater_since``.
     """
     _own.create_all(connection, checkfirst=True)
+    tracking = _registered(connection, tracking)
     mine = LINKS.c.name == tracking.name
     found = connection.execute(sa.select(LINKS.c.links).where(mine)).scalar()
     known = set(json.loads(found)) if found is not None and has_column else set()
@@ -127,6 +130,7 @@ def add_links(
 def drop_links(connection: sa.Connection, tracking: Tracking) -> None:
     """Undo ``add_links``."""
     _own.create_all(connection, checkfirst=True)
+    tracking = _registered(connection, tracking)
     _dialect(connection).drop(connection, tracking)
     run = connection.exec_driver_sql
     table = quote(tracking.table)
@@ -153,6 +157,12 @@ def renew_links(connection: sa.Connection, tables: Iterable[str] | None) -> None
 
 def _dialect(connection: sa.Connection) -> Any:
     return postgresql if connection.dialect.name == "postgresql" else sqlite
+
+
+def _registered(connection: sa.Connection, tracking: Tracking) -> Tracking:
+    if connection.dialect.name == "postgresql":
+        return postgresql_schema.registered(connection, tracking)
+    return sqlite_schema.registered(connection, tracking)
 
 
 def _forget(connection: sa.Connection, name: str) -> None:

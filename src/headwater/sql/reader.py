@@ -14,19 +14,14 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from headwater.errors import (
-    DeclarationError,
-    FilterValueError,
-    SourceUnavailableError,
-    UsageError,
-)
+from headwater.errors import FilterValueError, SourceUnavailableError, UsageError
 from headwater.feeds.clock import utc_now
 from headwater.feeds.source import Change, Filter, Page, Place, Window
 from headwater.sql.faults import unavailable
@@ -325,6 +320,13 @@ class TableReader(ABC):
         named = self.model.key
         return Change(place, compared, item, removed=removed, key=key, moment=moment, named=named)
 
+    def check_drift(self, wrong: Sequence[str]) -> None:
+        """Raises SourceUnavailableError if the tracking is not what it should be."""
+        if wrong:
+            tracking = replace(self.model.tracking, registered=None)
+            sentence = f"{'; '.join(wrong)}. A migration with {tracking.call} mends it"
+            raise SourceUnavailableError(self._name, sentence, public=True)
+
     def check_declared(self, declared: str | None) -> None:
         """Check what the database keeps of the tracking; None if it keeps nothing."""
         if declared == self._declared:
@@ -335,10 +337,7 @@ class TableReader(ABC):
                 self._name, "the database does not track it; is the database migrated?"
             )
         if not tracking.served_by(declared):
-            raise DeclarationError(
-                f"{self._name}: its triggers were made for {declared}, the model declares "
-                f"{tracking.declared()}; a migration with add_tracking() is missing"
-            )
+            self.check_drift([f"its triggers were made for {declared}, not {tracking.declared()}"])
         self._declared = declared
 
     def own_place(self, place: Place | None, kind: type[P]) -> P:

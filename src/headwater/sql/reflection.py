@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -68,12 +69,14 @@ def _reflect(connection: sa.Connection, wanted: str) -> sa.Table:
 
 
 def reflected(connection: sa.Connection, name: str, schema: str | None) -> sa.Table:
-    """A table as it is in the database, without the tables that its foreign keys name."""
-    table = sa.Table(
-        name, sa.MetaData(), schema=schema, autoload_with=connection, resolve_fks=False
-    )
-    for column in table.columns if connection.dialect.name == "sqlite" else ():
-        if isinstance(column.type, sa.Numeric):
+    """A table as it is in the database: its columns and key."""
+    found = sa.inspect(connection)
+    key = found.get_pk_constraint(name, schema)["constrained_columns"]
+    table = sa.Table(name, sa.MetaData(), schema=schema)
+    for column in found.get_columns(name, schema):
+        kind: sa.types.TypeEngine[Any] = column["type"]
+        if connection.dialect.name == "sqlite" and isinstance(kind, sa.Numeric):
             # SQLite stores no decimals; SQLAlchemy would make some of floats.
-            column.type = sa.types.NullType()
+            kind = sa.types.NullType()
+        table.append_column(sa.Column(column["name"], kind, primary_key=column["name"] in key))
     return table

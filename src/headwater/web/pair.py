@@ -332,9 +332,7 @@ class StreamHalf(FeedHalf):
                 await refuse_stream(call.send, str(error), limit_retry())
                 return
             except SourceUnavailableError as error:
-                await refuse_stream(
-                    asked.call.send, f"{error.source} cannot be read just now", _STORAGE_RETRY
-                )
+                await refuse_stream(asked.call.send, error.for_clients, _STORAGE_RETRY)
                 return
             except errors.UnfitItemError as error:
                 live.counters.invalid_held += 1

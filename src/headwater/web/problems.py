@@ -92,9 +92,8 @@ def problem_of(error: Exception) -> Response | None:
         )
     if isinstance(error, SourceUnavailableError):
         logger.warning("%s", error)
-        return problem_response(
-            503, f"{error.source} cannot be read just now; try again.", headers={"Retry-After": "2"}
-        )
+        sentence = f"{error.for_clients}; try again."
+        return problem_response(503, sentence, headers={"Retry-After": "2"})
     if isinstance(error, UnfitItemError):
         # The log names the item.
         return problem_response(

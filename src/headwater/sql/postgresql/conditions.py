@@ -34,6 +34,10 @@ ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END,
 # Where the user may not read that, as with some providers.
 SHORT_LIFE = "(SELECT oid::text FROM pg_database WHERE datname = current_database())"
 
+# The partitions of a table, and the files that they are in: a TRUNCATE gives them another.
+PARTITIONS = """SELECT string_agg(c.oid || '.' || c.relfilenode, ',' ORDER BY c.oid)
+FROM pg_partition_tree('{}'::regclass) AS p JOIN pg_class AS c ON c.oid = p.relid WHERE p.isleaf"""
+
 _TOTAL = "pg_snapshot_xmin(pg_current_snapshot())"
 _PROMPT = (
     f"(SELECT CASE WHEN pg_is_in_recovery() THEN {_TOTAL} "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from headwater.errors import DeclarationError, PositionError
+from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
 from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place, Window
 from headwater.sql.filters import Asked
 from headwater.sql.judging import NO_QUESTIONS, Questions, judged_columns
@@ -18,9 +19,10 @@ from headwater.sql.postgresql.connections import describe_server, ensure_first_c
 from headwater.sql.postgresql.drivers import check_driver
 from headwater.sql.postgresql.place import MAX_SNAPSHOT, At, SnapshotPlace, Walk
 from headwater.sql.postgresql.revision import Revision, revision_of
+from headwater.sql.postgresql.schema import drift
 from headwater.sql.postgresql.snapshot import NOTHING, TransactionSnapshot
 from headwater.sql.postgresql.statements import PICKED, PostgreSQLStatements
-from headwater.sql.postgresql.triggers import channel, triggers
+from headwater.sql.postgresql.triggers import channel
 from headwater.sql.postgresql.watch import ChannelWatch
 from headwater.sql.reader import (
     ChangeBatch,
@@ -39,6 +41,13 @@ from headwater.sql.trim import Trim
 
 # Columns of what was picked, behind the facts.
 _XID, _KIND, _NUMBER, _MOMENT, _OLDER, _FIRST = range(FACTS, FACTS + PICKED + 1)
+
+# Seconds between two comparisons of the tracking with what it should be.
+COMPARE_EVERY = 1.0
+
+# Connections whose prepared statements are of other types of columns: tried one after the other.
+_STALE_PLANS = 50
+_FEATURE_NOT_SUPPORTED = "0A000"
 
 # With at most so many running transactions every position is short enough.
 FEW_RUNNING = 150
@@ -68,6 +77,7 @@ class PostgreSQLReader(TableReader):
             self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._total = total
         self._statements: PostgreSQLStatements | None = None
+        self._compare_at = 0.0
         self._attributes = tuple(model.columns)
         # While the tail is attached.
         self._revision: Revision | None = None
@@ -85,13 +95,7 @@ class PostgreSQLReader(TableReader):
         self._statements = None
         rows = await self._read(lambda statements: (statements.head, {}))
         facts = self._facts(rows)
-        present, future = rows[0][FACTS : FACTS + 2]
-        if present < len(triggers(self.model.tracking, "")):
-            raise DeclarationError(
-                f"{self._name}: some of its triggers are gone or disabled; "
-                "call add_tracking() again"
-            )
-        if future and not facts.standby:
+        if rows[0][FACTS] and not facts.standby:
             raise DeclarationError(
                 f"{self._name} has rows of transactions that this server has not made yet, as "
                 "from a dump of another one; call "
@@ -255,17 +259,42 @@ class PostgreSQLReader(TableReader):
 
     async def _read(self, ask_for: Callable[[PostgreSQLStatements], Asked]) -> Sequence[Row]:
         with self.translated():
-            if self._statements is None:
-                await ensure_first_connection(self.engine)
+            await ensure_first_connection(self.engine)
+            for _ in range(_STALE_PLANS):
                 async with self._reading.connect() as connection:
-                    control = (await describe_server(connection)).control
-                    self.judged = await judged_columns(connection, self.model)
-                self._statements = PostgreSQLStatements(
-                    self.model, self.judged, total=self._total, control=control
-                )
-            async with self._reading.connect() as connection:
-                rows: Sequence[Row] = (await connection.execute(*ask_for(self._statements))).all()
-                return rows
+                    try:
+                        statements = await self._compared(connection)
+                        rows = (await connection.execute(*ask_for(statements))).all()
+                    except sa.exc.DBAPIError as error:
+                        if getattr(error.orig, "sqlstate", None) != _FEATURE_NOT_SUPPORTED:
+                            raise
+                        # "Cached plan must not change result type": a column has another type
+                        # than when this connection prepared the statement.
+                        await connection.invalidate()
+                    else:
+                        return rows
+        raise SourceUnavailableError(self._name, "the types of its columns are being changed")
+
+    async def _compared(self, connection: AsyncConnection) -> PostgreSQLStatements:
+        """The statements, once the table was compared with its model and its tracking.
+
+        This is done once a second at most: the catalogue does not report its changes.
+        """
+        now, statements = asyncio.get_running_loop().time(), self._statements
+        if statements is not None and now < self._compare_at:
+            return statements
+        columns = [column.name for column in self.model.columns.values()]
+        tracking, wrong = await connection.run_sync(drift, self.model.tracking, columns)
+        self.check_drift(wrong)
+        judged = await judged_columns(connection, self.model)
+        if statements is None or (tracking, judged) != (self.model.tracking, self.judged):
+            self.model.tracking, self.judged = tracking, judged
+            control = (await describe_server(connection)).control
+            statements = PostgreSQLStatements(
+                self.model, judged, total=self._total, control=control
+            )
+        self._statements, self._compare_at = statements, now + COMPARE_EVERY
+        return statements
 
     def _facts(self, rows: Sequence[Row]) -> Facts:
         self.check_declared(rows[0][DECLARED] if rows else None)

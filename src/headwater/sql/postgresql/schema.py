@@ -11,21 +11,15 @@ built while others write; in a transaction writers wait until they are built.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import sqlalchemy as sa
 
 from headwater.errors import DeclarationError
+from headwater.sql.postgresql.catalogue import CHILDREN, CatalogueTable, read_registered, read_table
 from headwater.sql.postgresql.connections import OLDEST
-from headwater.sql.postgresql.triggers import (
-    KINDS,
-    functions,
-    qualified,
-    run,
-    trigger_name,
-    triggers,
-)
+from headwater.sql.postgresql.triggers import functions, qualified, run, trigger_name, triggers
 from headwater.sql.tracking import (
     CHANGE,
     NUMBERS,
@@ -35,6 +29,7 @@ from headwater.sql.tracking import (
     Tracking,
     change_indexes,
     create_own_tables,
+    declared_before,
     forget,
     new_epoch,
     quote,
@@ -50,62 +45,83 @@ LOCK_TIMEOUT = "5s"
 
 def start(connection: sa.Connection, tracking: Tracking) -> None:
     """Track an empty table that was just created with the column of the change."""
-    table = qualified(tracking)
-    _register(connection, tracking, anew=True)
-    run(connection, f"ALTER TABLE {table} ADD COLUMN {ORDER} bigint NOT NULL DEFAULT 0")
+    table = read_table(connection, tracking)
+    assert table is not None, "it was created just now"
+    _register(connection, table.tracking, anew=True)
+    added = f"ADD COLUMN {ORDER} bigint NOT NULL DEFAULT 0"
+    run(connection, f"ALTER TABLE {qualified(tracking)} {added}")
     _set_defaults(connection, tracking)
-    for index in change_indexes(tracking):
-        columns = ", ".join(map(quote, index.postgresql))
-        run(connection, f"CREATE INDEX {quote(index.name)} ON {table} ({columns})")
-    _install(connection, tracking)
+    _build_indexes(connection, table, beside=False)
+    _install(connection, table)
 
 
-def add(connection: sa.Connection, tracking: Tracking, *, columns: Sequence[str]) -> None:
-    """Track a table that exists. May be repeated, also after it was interrupted.
-
-    ``columns``: those that the table has.
-    """
+def add(connection: sa.Connection, tracking: Tracking) -> None:
+    """Track a table that exists. May be repeated, also after it was interrupted."""
     version, *_ = connection.dialect.server_version_info or (0,)
     if int(version) * 10000 < OLDEST:
         raise DeclarationError(
             f"PostgreSQL {version} is too old: tables can be tracked on 13 and later"
         )
     alone = _is_alone(connection)
-    table = qualified(tracking)
+    name = qualified(tracking)
     with step(connection):
-        logger.info("%s: register it in headwater_tables", table)
-        _register(connection, tracking, anew=CHANGE not in columns)
+        table = read_table(connection, tracking)
+        assert table is not None, "it was found before"
+        if table.children and not table.tracking.partitioned:
+            raise DeclarationError(f"table {tracking.full_name!r} cannot be tracked: {CHILDREN}")
+        logger.info("%s: register it in headwater_tables", name)
+        tracked = CHANGE in table.columns
+        create_own_tables(connection)
+        before = declared_before(connection, table.tracking)
+        missed = before is not None and bool(table.drift(before))
+        _register(connection, table.tracking, anew=not tracked, missed=missed)
         new = [
-            f"ADD COLUMN {name} {kind}"
-            for name, kind in ((CHANGE, "xid8 DEFAULT '0'"), (ORDER, "bigint NOT NULL DEFAULT 0"))
-            if name not in columns
+            f"ADD COLUMN {column} {kind}"
+            for column, kind in (
+                (CHANGE, "xid8 DEFAULT '0'"),
+                (ORDER, "bigint NOT NULL DEFAULT 0"),
+            )
+            if column not in table.columns
         ]
         if new:
-            logger.info("%s: %s; a moment's lock, nothing is rewritten", table, ", ".join(new))
-            run(connection, f"ALTER TABLE {table} {', '.join(new)}")
-        logger.info("%s: set defaults and triggers; a moment's lock", table)
+            logger.info("%s: %s; a moment's lock, nothing is rewritten", name, ", ".join(new))
+            run(connection, f"ALTER TABLE {name} {', '.join(new)}")
+        logger.info("%s: set defaults and triggers; a moment's lock", name)
         _set_defaults(connection, tracking)
-        _install(connection, tracking)
+        _install(connection, table)
     # PostgreSQL builds no index of a partitioned table concurrently.
-    beside = alone and not _is_partitioned(connection, table)
-    concurrently, how = ("CONCURRENTLY ", "go on") if beside else ("", "wait")
-    for index in change_indexes(tracking):
-        name, parts = quote(index.name), ", ".join(map(quote, index.postgresql))
-        logger.info("%s: build index %s; writers %s meanwhile", table, name, how)
-        if _is_broken(connection, tracking, index.name):
-            run(connection, f"DROP INDEX {_in_schema(tracking, index.name)}")
-        run(connection, f"CREATE INDEX {concurrently}IF NOT EXISTS {name} ON {table} ({parts})")
+    _build_indexes(connection, table, beside=alone and not table.tracking.partitioned)
 
 
 def drop(connection: sa.Connection, tracking: Tracking) -> None:
     """Drop a table's triggers and columns with their indexes, and forget its changes."""
     with step(connection):
-        _drop_triggers(connection, tracking)
+        table = read_table(connection, tracking)
+        if table is None:
+            raise DeclarationError(f"there is no table {tracking.full_name!r} to track no more")
+        _drop_triggers(connection, table)
         run(
             connection,
             f"ALTER TABLE {qualified(tracking)} DROP COLUMN {CHANGE}, DROP COLUMN {ORDER}",
         )
-        forget(connection, tracking)
+        forget(connection, table.tracking)
+
+
+def registered(connection: sa.Connection, tracking: Tracking) -> Tracking:
+    """The tracking with the name of the registration that the table's triggers use."""
+    table = read_table(connection, tracking)
+    return tracking if table is None else table.tracking
+
+
+def drift(
+    connection: sa.Connection, tracking: Tracking, columns: Iterable[str]
+) -> tuple[Tracking, list[str]]:
+    """As on SQLite."""
+    table = read_table(connection, tracking)
+    if table is None:
+        return tracking, ["a table is missing; is the database migrated?"]
+    found = [f"it has no column {name!r}" for name in columns if name not in table.columns]
+    return table.tracking, found + table.drift(tracking)
 
 
 def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None) -> None:
@@ -116,62 +132,103 @@ def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None)
     """
     names = list(tables) if tables is not None else None
     found = connection.scalars(sa.select(TABLES.c.name)).all()
+    there = dict(read_registered(connection))
     for name in found if names is None else names:
-        schema, _, table = name.rpartition(".")
-        tracking = Tracking(table, (), schema=schema or None)
         mine = TABLES.c.name == name
         connection.execute(TABLES.update().where(mine).values(epoch=new_epoch(), floor=0))
         connection.execute(REMOVALS.delete().where(REMOVALS.c.table_name == name))
-        _switch(connection, tracking, "update", "DISABLE")
+        table = read_table(connection, there[name]) if name in there else None
+        if table is None:
+            continue
+        for trigger in table.triggers:
+            _switch(connection, table.tracking, trigger, "DISABLE")
         run(
             connection,
-            f"UPDATE {qualified(tracking)} SET {CHANGE} = '0', {ORDER} = 0 "
+            f"UPDATE {qualified(table.tracking)} SET {CHANGE} = '0', {ORDER} = 0 "
             f"WHERE {CHANGE} >= pg_snapshot_xmax(pg_current_snapshot())",
         )
-        _switch(connection, tracking, "update", "ENABLE ALWAYS")
+        for trigger in table.triggers:
+            _switch(connection, table.tracking, trigger, "ENABLE ALWAYS")
 
 
-def _register(connection: sa.Connection, tracking: Tracking, *, anew: bool) -> None:
+def _register(
+    connection: sa.Connection, tracking: Tracking, *, anew: bool, missed: bool = False
+) -> None:
     """Register the table in Headwater's own. Unless ``anew`` it keeps its epoch."""
     create_own_tables(connection)
     # Whoever may insert into the table must get numbers, as with an identity column.
     own = _own_schema(connection)
     run(connection, f"GRANT USAGE ON SEQUENCE {own}.{NUMBERS.name} TO PUBLIC")
-    register(connection, tracking, anew=anew)
+    register(connection, tracking, anew=anew, missed=missed)
 
 
 def _set_defaults(connection: sa.Connection, tracking: Tracking) -> None:
     """Give rows that are inserted from now on their transaction and order."""
     own, table = _own_schema(connection), qualified(tracking)
+    numbers = f"nextval('{own}.{NUMBERS.name}'::regclass::oid::regclass)"
+    # SQLAlchemy reads "nextval('name')" as a sequence of the table's schema, and Alembic then looks
+    # there for it. The casts do nothing else than hide it.
     run(
         connection,
         f"ALTER TABLE {table} ALTER COLUMN {CHANGE} SET DEFAULT pg_current_xact_id(), "
-        f"ALTER COLUMN {ORDER} SET DEFAULT nextval('{own}.{NUMBERS.name}'::regclass)",
+        f"ALTER COLUMN {ORDER} SET DEFAULT {numbers}",
     )
 
 
-def _install(connection: sa.Connection, tracking: Tracking) -> None:
+def _install(connection: sa.Connection, table: CatalogueTable) -> None:
     """Create the table's triggers, instead of those of another declaration."""
-    _drop_triggers(connection, tracking)
-    own = _own_schema(connection)
+    _drop_triggers(connection, table)
+    own, tracking = _own_schema(connection), table.tracking
     made = triggers(tracking, own)
     for statement in (*functions(tracking, own), *made.values()):
         run(connection, statement)
     # ALWAYS: also for what logical replication applies, and while ordinary triggers are disabled.
     for kind in made:
-        _switch(connection, tracking, kind, "ENABLE ALWAYS")
+        _switch(connection, tracking, trigger_name(tracking, kind), "ENABLE ALWAYS")
 
 
-def _drop_triggers(connection: sa.Connection, tracking: Tracking) -> None:
+def _drop_triggers(connection: sa.Connection, table: CatalogueTable) -> None:
     """Drop a table's triggers, of whatever declaration."""
-    for kind in KINDS:
-        name = quote(trigger_name(tracking, kind))
-        run(connection, f"DROP TRIGGER IF EXISTS {name} ON {qualified(tracking)}")
+    for name in table.triggers:
+        run(connection, f"DROP TRIGGER {quote(name)} ON {qualified(table.tracking)}")
 
 
-def _switch(connection: sa.Connection, tracking: Tracking, kind: str, how: str) -> None:
-    name = quote(trigger_name(tracking, kind))
-    run(connection, f"ALTER TABLE {qualified(tracking)} {how} TRIGGER {name}")
+def _switch(connection: sa.Connection, tracking: Tracking, trigger: str, how: str) -> None:
+    run(connection, f"ALTER TABLE {qualified(tracking)} {how} TRIGGER {quote(trigger)}")
+
+
+def missing_indexes(connection: sa.Connection, tracking: Tracking) -> list[tuple[str, ...]]:
+    """As on SQLite."""
+    found = connection.execute(_INDEXES, {"table": qualified(tracking)}).all()
+    there = {tuple(columns) for _, own, valid, columns in found if own and valid}
+    wanted = change_indexes(tracking)
+    return [index.postgresql for index in wanted if index.postgresql not in there]
+
+
+def _build_indexes(connection: sa.Connection, table: CatalogueTable, *, beside: bool) -> None:
+    """Build the indexes that are missing. ``beside``: while others write."""
+    tracking = table.tracking
+    concurrently, how = ("CONCURRENTLY ", "go on") if beside else ("", "wait")
+    found = connection.execute(_INDEXES, {"table": qualified(tracking)}).all()
+    there = {tuple(columns) for _, own, valid, columns in found if own and valid}
+    taken = {name for name, own, *_ in found if not own}
+    for index in change_indexes(tracking, taken):
+        if index.postgresql in there:
+            continue
+        name, parts = quote(index.name), ", ".join(map(quote, index.postgresql))
+        logger.info("%s: build index %s; writers %s meanwhile", qualified(tracking), name, how)
+        # An earlier build may have been interrupted, or it has other columns.
+        if any(own and index.name == known for known, own, *_ in found):
+            run(connection, f"DROP INDEX {_in_schema(tracking, index.name)}")
+        run(connection, f"CREATE INDEX {concurrently}{name} ON {qualified(tracking)} ({parts})")
+
+
+# The indexes of a table's schema: name, whether it is the table's, whether valid, its columns.
+_INDEXES = sa.text("""SELECT c.relname, i.indrelid = t.oid, i.indisvalid,
+ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, nth)
+JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum ORDER BY k.nth)
+FROM pg_class AS t JOIN pg_class AS c ON c.relnamespace = t.relnamespace
+JOIN pg_index AS i ON i.indexrelid = c.oid WHERE t.oid = to_regclass(:table)""")
 
 
 def _own_schema(connection: sa.Connection) -> str:
@@ -188,23 +245,6 @@ def _is_alone(connection: sa.Connection) -> bool:
     """Whether each statement is a transaction of its own."""
     driver = connection.connection.dbapi_connection
     return driver is not None and bool(getattr(driver, "autocommit", False))
-
-
-def _is_partitioned(connection: sa.Connection, table: str) -> bool:
-    found = connection.execute(
-        sa.text("SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass(:name)"),
-        {"name": table},
-    ).scalar()
-    return bool(found)
-
-
-def _is_broken(connection: sa.Connection, tracking: Tracking, index: str) -> bool:
-    """Whether an earlier build of this index was interrupted."""
-    found = connection.execute(
-        sa.text("SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)"),
-        {"name": _in_schema(tracking, index)},
-    ).scalar()
-    return bool(found)
 
 
 def _in_schema(tracking: Tracking, name: str) -> str:

@@ -15,9 +15,17 @@ import sqlalchemy as sa
 from headwater.feeds.source import Window
 from headwater.sql.filters import Condition, Query
 from headwater.sql.model import TableModel, date_time_type
-from headwater.sql.postgresql.conditions import LIFE, SHORT_LIFE, above, bound, client_has, running
+from headwater.sql.postgresql.conditions import (
+    LIFE,
+    PARTITIONS,
+    SHORT_LIFE,
+    above,
+    bound,
+    client_has,
+    running,
+)
 from headwater.sql.postgresql.place import At, SnapshotPlace
-from headwater.sql.postgresql.triggers import qualified, trigger_name, triggers
+from headwater.sql.postgresql.triggers import qualified
 from headwater.sql.postgresql.types import as_xid
 from headwater.sql.statements import COUNT, GONE, LEFT, ROW, Column, Lack, Selection, Statements
 from headwater.sql.tracking import CHANGE, ORDER, REMOVALS, TABLES
@@ -56,25 +64,11 @@ class PostgreSQLStatements(Statements):
         self.head = self._build_head()
 
     def _build_head(self) -> Query:
-        """The facts, the number of triggers, and whether rows are of future transactions."""
-        tracking = self.model.tracking
-        names = [trigger_name(tracking, kind) for kind in triggers(tracking, "")]
-        found = sa.table("pg_trigger", *map(sa.column, ("tgrelid", "tgname", "tgenabled"))).c
-        table = qualified(tracking).replace("'", "''")
-        present = (
-            sa.select(sa.func.count())
-            .where(
-                found.tgrelid == sa.literal_column(f"'{table}'::regclass"),
-                found.tgname.in_(names),
-                found.tgenabled == "A",
-            )
-            .scalar_subquery()
-        )
+        """The facts, and whether rows are of future transactions."""
         beyond: sa.ColumnElement[int] = sa.literal_column("pg_snapshot_xmax(pg_current_snapshot())")
         future = _latest(self.order).scalar_subquery() >= beyond
-        return sa.select(*self._facts(sa.true()), sa.null(), present, future).where(
-            TABLES.c.name == tracking.name
-        )
+        query = sa.select(*self._facts(sa.true()), sa.null(), future)
+        return query.where(TABLES.c.name == self.model.tracking.name)
 
     def _facts(self, first: Condition) -> list[Column]:
         """The columns of ``Facts``, but for the last one.
@@ -89,7 +83,11 @@ class PostgreSQLStatements(Statements):
         held = [one.scalar_subquery() >= bound(self._total) for one in newest]
         complete = (self.complete, self.removal_complete)
         sent = [one.where(each) for one, each in zip(newest, complete, strict=False)]
-        life = sa.literal_column(LIFE if self._control else SHORT_LIFE, sa.Text)
+        # Partitions come and go without triggers: with others, the table is another one.
+        table = qualified(self.model.tracking).replace("'", "''")
+        life: Column = sa.literal_column(LIFE if self._control else SHORT_LIFE, sa.Text)
+        if self.model.tracking.partitioned:
+            life = life.concat(sa.literal_column(f"({PARTITIONS.format(table)})", sa.Text))
         snapshot = sa.literal_column("(SELECT pg_current_snapshot()::text)", sa.Text)
         return [
             TABLES.c.epoch,

@@ -25,22 +25,18 @@ from headwater.sql.tracking import CHANGE, NUMBERS, ORDER, REMOVALS, TABLES, Tra
 
 _LONGEST = 63
 
-KINDS = (
-    "insert",
-    "update",
-    "insert_told",
-    "update_told",
-    "moved",
-    "deleted",
-    "truncated",
-    "wake_insert",
-    "wake_update",
-    "wake_delete",
-)
+# A function knows the columns and their types as they were when its session called it first.
+_CHANGED = "EXCEPTION WHEN undefined_column OR datatype_mismatch THEN"
 
 
 def triggers(tracking: Tracking, own: str) -> dict[str, str]:
-    """The DDL of a table's triggers by kind. ``own``: the quoted schema of Headwater's tables."""
+    """The DDL of a table's triggers by kind.
+
+    They find the table by its identity, so they go with it when it is renamed. No condition names a
+    column of the application: PostgreSQL would not let it be dropped or get another type.
+
+    ``own``: the quoted schema of Headwater's tables.
+    """
     table = qualified(tracking)
     new, old = f"NEW.{CHANGE}", f"OLD.{CHANGE}"
     touched = f"NEW.{ORDER} IS DISTINCT FROM OLD.{ORDER}"
@@ -57,19 +53,19 @@ def triggers(tracking: Tracking, own: str) -> dict[str, str]:
     if tracking.keyed:
         gone = f"EXECUTE FUNCTION {own}.{quote(_function(tracking, 'gone'))}()"
         again = f"EXECUTE FUNCTION {own}.{quote(_function(tracking, 'told'))}()"
-        moved = " OR ".join(
-            f"OLD.{quote(c)} IS DISTINCT FROM NEW.{quote(c)}"
-            for c in dict.fromkeys((*tracking.key, *tracking.filters))
-        )
         bodies |= {
             "update": f"BEFORE UPDATE ON {table} FOR EACH ROW\n"
             f"WHEN ({mine} OR {touched}) EXECUTE FUNCTION {mark}",
             "insert_told": f"AFTER INSERT ON {table} FOR EACH ROW {again}",
             "update_told": f"AFTER UPDATE ON {table} FOR EACH ROW {again}",
-            "moved": f"AFTER UPDATE ON {table} FOR EACH ROW WHEN ({moved}) {gone}",
             "deleted": f"AFTER DELETE ON {table} FOR EACH ROW {gone}",
         }
         told += ["update", "delete"]
+    elif tracking.partitioned:
+        # A row moves between partitions by a delete and an insert.
+        bodies["update"] = (
+            f"BEFORE UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION {own}.headwater_moving()"
+        )
     else:
         bodies["update"] = (
             f"BEFORE UPDATE ON {table} FOR EACH ROW\n"
@@ -94,10 +90,21 @@ def functions(tracking: Tracking, own: str) -> list[str]:
     # Whoever writes the tracked table may write Headwater's own tables through these.
     definer = "SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
     found = [
+        # A row that moves to another partition is inserted there, and keeps what it had.
         _trigger(
             f"{own}.headwater_mark",
-            f"NEW.{CHANGE} := pg_catalog.pg_current_xact_id();\n  NEW.{ORDER} := {number};\n"
+            f"IF TG_OP = 'INSERT' AND NEW.{CHANGE}::text || ' ' || NEW.{ORDER}\n"
+            "      = pg_catalog.current_setting('headwater.moving', true) THEN\n"
+            "    PERFORM pg_catalog.set_config('headwater.moving', '', true);\n"
+            "    RETURN NEW;\n  END IF;\n"
+            f"  NEW.{CHANGE} := pg_catalog.pg_current_xact_id();\n  NEW.{ORDER} := {number};\n"
             "  RETURN NEW;",
+        ),
+        _trigger(
+            f"{own}.headwater_moving",
+            f"NEW.{CHANGE} := OLD.{CHANGE};\n  NEW.{ORDER} := OLD.{ORDER};\n"
+            "  PERFORM pg_catalog.set_config('headwater.moving',\n"
+            f"    NEW.{CHANGE}::text || ' ' || NEW.{ORDER}, true);\n  RETURN NEW;",
         ),
         _trigger(
             f"{own}.headwater_keep",
@@ -123,26 +130,48 @@ def functions(tracking: Tracking, own: str) -> list[str]:
         "SET extra_float_digits = 1 SET bytea_output = 'hex'"
     )
     if tracking.keyed:
-        old = _object((*tracking.kept, CHANGE, ORDER), "OLD")
+        known = dict.fromkeys((*tracking.key, *tracking.filters))
+        moved = " OR ".join(f"OLD.{quote(c)} IS DISTINCT FROM NEW.{quote(c)}" for c in known)
+        removal = (
+            f"INSERT INTO {removals} (table_name, number, change, key, old, at) VALUES (\n"
+            f"      {name}, {number}, pg_catalog.pg_current_xact_id(), keys, olds,\n"
+            "      pg_catalog.clock_timestamp());"
+        )
+        # Columns that were dropped, renamed or retyped since must not make a write fail.
+        record = (
+            f"  BEGIN\n    keys := {_object(tracking.key, 'OLD')};\n"
+            f"    olds := {_object((*tracking.kept, CHANGE, ORDER), 'OLD')};\n"
+            f"  {_CHANGED}\n    keys := {_present(tracking.key, 'OLD')};\n"
+            f"    olds := {_present((*tracking.kept, CHANGE, ORDER), 'OLD')};\n  END;\n  {removal}"
+        )
+        also_moved = (
+            "EXISTS (SELECT FROM pg_catalog.unnest("
+            f"ARRAY[{', '.join(map(text, known))}]::text[]) AS c "
+            "WHERE pg_catalog.to_jsonb(OLD) -> c IS DISTINCT FROM pg_catalog.to_jsonb(NEW) -> c)"
+        )
         found += [
             _trigger(
                 f"{own}.{quote(_function(tracking, 'gone'))}",
-                f"INSERT INTO {removals} (table_name, number, change, key, old, at) VALUES (\n"
-                f"    {name}, {number}, pg_catalog.pg_current_xact_id(),\n"
-                f"    {_object(tracking.key, 'OLD')},\n    {old},\n"
-                "    pg_catalog.clock_timestamp());\n  RETURN NULL;",
+                f"{record}\n  RETURN NULL;",
                 canonical,
+                "DECLARE keys jsonb; olds jsonb;",
             ),
-            # A younger transaction that is over is rare; only then the statement runs.
+            # A younger transaction that is over is rare; only then the first statement runs.
             _trigger(
                 f"{own}.{quote(_function(tracking, 'told'))}",
                 "IF pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())\n"
                 "      > pg_catalog.pg_current_xact_id() THEN\n"
+                f"    BEGIN\n      keys := {_object(tracking.key, 'NEW')};\n"
+                f"    {_CHANGED}\n      keys := {_present(tracking.key, 'NEW')};\n    END;\n"
                 f"    UPDATE {removals} SET change = pg_catalog.pg_current_xact_id()\n"
-                f"      WHERE table_name = {name} AND key = {_object(tracking.key, 'NEW')}\n"
+                f"      WHERE table_name = {name} AND key = keys\n"
                 "      AND change > pg_catalog.pg_current_xact_id();\n"
-                "  END IF;\n  RETURN NULL;",
+                "  END IF;\n  IF TG_OP = 'UPDATE' THEN\n"
+                f"    BEGIN\n      moved := {moved};\n"
+                f"    {_CHANGED}\n      moved := {also_moved};\n    END;\n"
+                f"    IF moved THEN\n{record}\n    END IF;\n  END IF;\n  RETURN NULL;",
                 canonical,
+                "DECLARE keys jsonb; olds jsonb; moved boolean;",
             ),
         ]
     return found
@@ -171,16 +200,25 @@ def qualified(tracking: Tracking) -> str:
     return table if tracking.schema is None else f"{quote(tracking.schema)}.{table}"
 
 
-def _trigger(name: str, body: str, options: str = "") -> str:
+def _trigger(name: str, body: str, options: str = "", declared: str = "") -> str:
     return (
         f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql {options} AS\n"
-        f"$headwater$\nBEGIN\n  {body}\nEND\n$headwater$"
+        f"$headwater$\n{declared}\nBEGIN\n  {body}\nEND\n$headwater$"
     )
 
 
 def _object(columns: Iterable[str], row: str) -> str:
     pairs = (f"{text(column)}, {row}.{quote(column)}" for column in columns)
     return f"pg_catalog.jsonb_build_object({', '.join(pairs)})"
+
+
+def _present(columns: Iterable[str], row: str) -> str:
+    """The same for whatever columns the row has, and of whatever types; much slower."""
+    names = ", ".join(map(text, columns))
+    return (
+        f"(SELECT pg_catalog.jsonb_object_agg(c, pg_catalog.to_jsonb({row}) -> c) "
+        f"FROM pg_catalog.unnest(ARRAY[{names}]::text[]) AS c)"
+    )
 
 
 def _function(tracking: Tracking, kind: str) -> str:

@@ -29,7 +29,7 @@ logger = logging.getLogger("headwater.sql")
 POLL_FIRST = 0.05
 POLL_LONGEST = 1.0
 # The same while the connection listens.
-POLL_LISTENING = 5.0
+POLL_LISTENING = 1.0
 
 # Seconds until the next try to listen: the first pause after a loss, and the longest.
 _RETRY_FIRST = 0.1

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from headwater.sql.links import FORMER
 from headwater.sql.postgresql.types import XID8, as_xid
 from headwater.sql.query.place import Counters
-from headwater.sql.sqlite.schema import label
+from headwater.sql.sqlite.triggers import label
 
 __all__ = ["Moments", "PostgreSQLMoments", "SQLiteMoments"]
 

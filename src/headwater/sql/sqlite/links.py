@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
-from headwater.sql.sqlite.schema import label, trigger_name
+from headwater.sql.sqlite.triggers import label, trigger_name
+from headwater.sql.sqlite.uniques import Unique, uniques_of
 from headwater.sql.tracking import CHANGE, SINCE, Tracking, quote, text
 
 __all__ = ["drop", "install"]
@@ -26,33 +27,38 @@ def install(
     connection: sa.Connection, tracking: Tracking, links: Sequence[str], *, has_column: bool
 ) -> None:
     """Add the column, and make the triggers in place of those of another declaration."""
-    table, key = tracking.table, tracking.key
+    table = tracking.table
     if not has_column:
         connection.exec_driver_sql(
             f"ALTER TABLE {quote(table)} ADD COLUMN {SINCE} BIGINT NOT NULL DEFAULT 0"
         )
     drop(connection, tracking)
-    for kind, body in _bodies(table, key, links, (key, *tracking.uniques)).items():
-        connection.exec_driver_sql(f"CREATE TRIGGER {quote(trigger_name(table, kind))} {body}")
+    uniques = uniques_of(connection, tracking)
+    for kind, body in _bodies(tracking, links, uniques).items():
+        name = quote(trigger_name(tracking.name, kind))
+        connection.exec_driver_sql(f"CREATE TRIGGER {name} {body}")
 
 
 def drop(connection: sa.Connection, tracking: Tracking) -> None:
     """Drop the triggers."""
     for kind in _KINDS:
-        name = quote(trigger_name(tracking.table, kind))
+        name = quote(trigger_name(tracking.name, kind))
         connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name}")
 
 
-def _bodies(
-    table: str, key: Sequence[str], links: Sequence[str], uniques: Sequence[tuple[str, ...]]
-) -> dict[str, str]:
-    own, name = quote(table), text(table)
+def _bodies(tracking: Tracking, links: Sequence[str], uniques: Sequence[Unique]) -> dict[str, str]:
+    key, own, name = tracking.key, quote(tracking.table), text(tracking.name)
     last = f"(SELECT last FROM headwater_tables WHERE name = {name})"
     step = f"UPDATE headwater_tables SET last = last + 1 WHERE name = {name};"
     same = " AND ".join(f"{quote(c)} IS NEW.{quote(c)}" for c in key)
     number = f"UPDATE {own} SET {CHANGE} = {last}, {SINCE} = {last} WHERE {same};"
-    columns = list(dict.fromkeys(column for unique in uniques for column in unique))
+    columns = list(dict.fromkeys(column for unique in uniques for column in unique.columns or ()))
     moved, replaced = _differs(links), _differs(columns)
+    of, of_uniques = f"OF {_list((*links, *columns))} ", f"OF {_list(columns)} "
+    if any(unique.columns is None for unique in uniques):
+        # Of an index on an expression any column may matter.
+        of = of_uniques = ""
+        replaced = f"(NEW.{CHANGE} IS OLD.{CHANGE})"
 
     def forget(mark: int) -> str:
         return f"DELETE FROM headwater_former_links WHERE table_name = {name} AND change = {mark};"
@@ -64,10 +70,7 @@ def _bodies(
         )
 
     def note(mark: int, other: str) -> str:
-        each = [
-            "(" + " AND ".join(f"{own}.{quote(c)} = NEW.{quote(c)}" for c in unique) + ")"
-            for unique in uniques
-        ]
+        each = [f"({unique.same})" for unique in uniques]
         return _former(
             name, links, f"{own}.", str(mark), f"FROM {own} WHERE ({' OR '.join(each)}){other}"
         )
@@ -77,14 +80,14 @@ def _bodies(
     ) + ")"  # fmt: skip
     return {
         "link_insert": f"AFTER INSERT ON {own} BEGIN\n  {step}\n  {real(-1)}\n  {number}\nEND",
-        "link_update": f"AFTER UPDATE OF {_list((*links, *columns))} ON {own}\n"
+        "link_update": f"AFTER UPDATE {of}ON {own}\n"
         f"WHEN {moved} OR {replaced} BEGIN\n  {step}\n  {real(-2)}\n"
         f"  {_former(name, links, 'OLD.', last, f'WHERE {moved}')}\n"
         f"  {number.removesuffix(';')} AND {moved};\nEND",
         "link_delete": f"AFTER DELETE ON {own} BEGIN\n  {step}\n"
         f"  {_former(name, links, 'OLD.', last, '')}\nEND",
         "link_note": f"BEFORE INSERT ON {own} BEGIN\n  {forget(-1)}\n  {note(-1, '')}\nEND",
-        "link_note_update": f"BEFORE UPDATE OF {_list(columns)} ON {own} WHEN {replaced} BEGIN\n"
+        "link_note_update": f"BEFORE UPDATE {of_uniques}ON {own} WHEN {replaced} BEGIN\n"
         f"  {forget(-2)}\n  {note(-2, not_itself)}\nEND",
     }
 

@@ -10,7 +10,7 @@ from functools import partial
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headwater.errors import DeclarationError, PositionError
+from headwater.errors import PositionError
 from headwater.feeds.source import EVERYTHING, Change, Filter, Page, Place, Window
 from headwater.sql.filters import CACHED, Asked, Query
 from headwater.sql.judging import NO_QUESTIONS, Questions, judged_columns
@@ -29,11 +29,15 @@ from headwater.sql.reader import (
 )
 from headwater.sql.sqlite.connections import ReadConnection, file_of, guard
 from headwater.sql.sqlite.place import RowPlace, moment_of
-from headwater.sql.sqlite.schema import label, stored, triggers
-from headwater.sql.sqlite.statements import PREFIX, SQLiteStatements
+from headwater.sql.sqlite.schema import check_schema, drift
+from headwater.sql.sqlite.statements import HEAD_VERSION, PREFIX, VERSION, SQLiteStatements
+from headwater.sql.sqlite.triggers import label, stored
 from headwater.sql.sqlite.watch import State, Watched
 from headwater.sql.statements import GONE, LEFT, Lack, Selection
 from headwater.sql.trim import Trim
+
+# A read is repeated when the schema changed before it; after so many times the tracking may be old.
+_SCHEMA_CHANGES = 5
 
 
 class SQLiteReader(TableReader):
@@ -43,9 +47,11 @@ class SQLiteReader(TableReader):
         self, engine: AsyncEngine, model: TableModel, listen: Sequence[AsyncEngine | sa.Engine] = ()
     ) -> None:
         super().__init__(engine, model, listen)
+        check_schema(model.tracking)
         guard(engine.sync_engine)
-        self._statements: SQLiteStatements | None = None
-        self._triggers = len(triggers(model.tracking))
+        self._statements = SQLiteStatements(model, self.judged)
+        # The schema's version when the table was found to be right; None: compare it first.
+        self._schema: int | None = None
         self._attributes = tuple(model.columns)
         self._converters = model.converters(engine.dialect)
         # The tail's own statements.
@@ -61,20 +67,14 @@ class SQLiteReader(TableReader):
         return RowPlace(0)
 
     async def head(self) -> Head:
-        # The table may have been changed since it was read last.
-        self._statements = None
-        statements = await self._known()
-        rows = await self._read((statements.head(), {}))
+        # The file may be another one, of the same version of the schema.
+        self._schema = None
+        rows = await self._read(lambda: (self._statements.head(), {}), at=HEAD_VERSION)
         self._registered(rows)
-        if rows[0][4] < self._triggers:
-            raise DeclarationError(
-                f"{self._name}: some of its triggers are gone, as after a migration that rebuilt "
-                "the table; call add_tracking() again"
-            )
         return Head(rows[0][0], RowPlace(rows[0][1]), rows[0][2])
 
     async def locate(self, epoch: str, place: Place) -> None:
-        rows = await self._read(((await self._known()).head(), {}))
+        rows = await self._read(lambda: (self._statements.head(), {}), at=HEAD_VERSION)
         last, floor = self._registered(rows)
         if epoch != rows[0][0]:
             raise PositionError(str(place), "unknown", "it is of another database")
@@ -91,14 +91,17 @@ class SQLiteReader(TableReader):
     ) -> ChangeBatch:
         place = self.own_place(after, RowPlace)
         selected = Selection(EVERYTHING, None, self.model.window, questions.form)
-        query = self._batches.get(selected)
-        if query is None:
-            if len(self._batches) >= CACHED:
-                self._batches.clear()
-            query = (await self._known()).build_after(selected, Lack())
-            self._batches[selected] = query
-        values = {"number": place.number, "count": limit + 1, **questions.parameters}
-        rows = await self._read((query, values), self._tail)
+
+        def ask() -> Asked:
+            query = self._batches.get(selected)
+            if query is None:
+                if len(self._batches) >= CACHED:
+                    self._batches.clear()
+                query = self._statements.build_after(selected, Lack())
+                self._batches[selected] = query
+            return query, {"number": place.number, "count": limit + 1, **questions.parameters}
+
+        rows = await self._read(ask, self._tail)
         last, floor = self._registered(rows)
         if rows[0][0] != epoch:
             raise PositionError(str(place), "unknown", "the database is another one")
@@ -120,8 +123,9 @@ class SQLiteReader(TableReader):
     ) -> Page:
         now = self.clock()
         place = None if before is None else self.own_place(before, RowPlace)
-        asked = (await self._known()).newest(wanted, window, now, limit + 1, place)
-        rows = await self._read(asked, self._pages)
+        rows = await self._read(
+            lambda: self._statements.newest(wanted, window, now, limit + 1, place), self._pages
+        )
         last, _ = self._registered(rows)
         told = left_at(moment_of(rows[0][9]), window)
         found = _picked(rows)
@@ -136,8 +140,9 @@ class SQLiteReader(TableReader):
         self, wanted: Filter, window: Window | None, limit: int, after: Place, /
     ) -> Page:
         now, place = self.clock(), self.own_place(after, RowPlace)
-        asked = (await self._known()).after(wanted, window, now, limit + 1, place)
-        rows = await self._read(asked, self._pages)
+        rows = await self._read(
+            lambda: self._statements.after(wanted, window, now, limit + 1, place), self._pages
+        )
         last, floor = self._registered(rows)
         self._check(place, last, floor)
         # Rows that left the window come first; every place after them says that they were sent.
@@ -168,8 +173,9 @@ class SQLiteReader(TableReader):
             return await pages.version()
 
     async def members(self, wanted: Filter, window: Window, /) -> Sequence[Member]:
-        statements = await self._known()
-        rows = await self._read(statements.members(wanted, window, self.clock()))
+        rows = await self._read(
+            lambda: self._statements.members(wanted, window, self.clock()), at=None
+        )
         found: list[Member] = []
         for row in rows:
             moment = moment_of(row[-1])
@@ -186,7 +192,7 @@ class SQLiteReader(TableReader):
         known: Callable[[], Head | None],
         reach: Callable[[Place], None] | None = None,
     ) -> CommitWatch:
-        watch = _TailWatch(self._writers, self.model.name, wake, known, reach)
+        watch = _TailWatch(self._writers, self.model, wake, known, reach)
         if file_of(self.engine.sync_engine) is None:
             return watch
         tail, pages = ReadConnection(self.engine), ReadConnection(self.engine)
@@ -200,22 +206,48 @@ class SQLiteReader(TableReader):
 
         return ClosingWatch(watch, close)
 
-    async def _known(self) -> SQLiteStatements:
-        """The statements, once the table was asked how it compares."""
-        if self._statements is None:
-            async with self.connected() as connection:
-                self.judged = await judged_columns(connection, self.model)
-            self._batches.clear()
-            self._statements = SQLiteStatements(self.model, self.judged)
-        return self._statements
+    async def _read(
+        self,
+        ask: Callable[[], Asked],
+        connection: ReadConnection | None = None,
+        at: int | None = VERSION,
+    ) -> Sequence[Row]:
+        """The rows of a statement, with the version of the schema ``at`` one of their columns."""
+        rows: Sequence[Row] = ()
+        for last in (*[False] * _SCHEMA_CHANGES, True):
+            if self._schema is None:
+                await self._compare()
+            try:
+                if connection is not None and not connection.busy:
+                    with self.translated():
+                        rows = await connection.read(*ask())
+                else:
+                    async with self.connected() as pooled:
+                        rows = (await pooled.execute(*ask())).all()
+            except sa.exc.DBAPIError:
+                # A column may be missing since the schema changed.
+                if last:
+                    raise
+                self._schema = None
+                continue
+            if at is None or (rows and rows[0][at] == self._schema):
+                break
+            self._schema = None
+        return rows
 
-    async def _read(self, asked: Asked, connection: ReadConnection | None = None) -> Sequence[Row]:
-        if connection is not None and not connection.busy:
-            with self.translated():
-                return await connection.read(*asked)
-        async with self.connected() as pooled:
-            rows: Sequence[Row] = (await pooled.execute(*asked)).all()
-            return rows
+    async def _compare(self) -> None:
+        """Compare the table with its model and with what its tracking should be."""
+        columns = [column.name for column in self.model.columns.values()]
+        async with self.connected() as connection:
+            version = await connection.scalar(sa.text("PRAGMA schema_version"))
+            tracking, wrong = await connection.run_sync(drift, self.model.tracking, columns)
+            judged = await judged_columns(connection, self.model)
+        self.check_drift(wrong)
+        if (tracking, judged) != (self.model.tracking, self.judged):
+            self.model.tracking, self.judged = tracking, judged
+            self._statements = SQLiteStatements(self.model, judged)
+            self._batches.clear()
+        self._schema = version
 
     def _registered(self, rows: Sequence[Row]) -> tuple[int, int]:
         """The table's last number and floor, as Headwater's own table has them."""
@@ -264,22 +296,28 @@ class SQLiteReader(TableReader):
 class _TailWatch(Watched):
     """Wakes a tail, unless it has read what was committed."""
 
-    query = "SELECT name, epoch, last, floor, retiring FROM headwater_tables"
+    query = (
+        "SELECT name, epoch, last, floor, retiring, schema_version "
+        "FROM headwater_tables, pragma_schema_version"
+    )
 
     def __init__(
         self,
         engines: Sequence[sa.Engine],
-        table: str,
+        model: TableModel,
         wake: Callable[[], None],
         known: Callable[[], Head | None],
         reach: Callable[[Place], None] | None,
     ) -> None:
+        self._model = model
         self._known = known
         self._reach = reach
         self._seen: State | object = self  # no state yet
-        super().__init__(engines, table, wake, table)
+        super().__init__(engines, model.name, wake, model.tracking.name)
 
     def position(self) -> RowPlace | None:
+        # The reader may have found another registration since.
+        self.name = self._model.tracking.name
         head = self._known()
         return head.place if head is not None and isinstance(head.place, RowPlace) else None
 
@@ -288,13 +326,15 @@ class _TailWatch(Watched):
         self.call(self.wake)
 
     def on_state(self, state: State, before: RowPlace | None) -> Callable[[], None] | None:
-        if state == self._seen:
+        seen, self._seen = self._seen, state
+        if state == seen:
             return None
-        self._seen = state
+        if state is not None and isinstance(seen, tuple) and state[-1] != seen[-1]:
+            return self.wake  # without its triggers a table changes unseen
         head, now = self._known(), self.position()
         if state is None or head is None or now is None:
             return self.wake
-        epoch, last, _, retiring = state
+        epoch, last, _, retiring, _ = state
         place = RowPlace(last)
         if epoch != head.epoch or retiring is not None:
             return self.wake

@@ -12,13 +12,18 @@ from headwater.feeds.source import Window
 from headwater.sql.filters import Condition, Query
 from headwater.sql.model import TableModel
 from headwater.sql.sqlite.place import RowPlace, moment_text, text_of
-from headwater.sql.sqlite.schema import label, trigger_name, triggers
+from headwater.sql.sqlite.triggers import label
 from headwater.sql.statements import COUNT, GONE, LEFT, Column, Lack, Selection, Statements
 from headwater.sql.tracking import CHANGE, REMOVALS, TABLES
 
 # Columns before those of the model: epoch, last, floor, declared, number, kind, key, old, moment
-# the moment of the last row that left the window, retiring.
-PREFIX = 11
+# the moment of the last row that left the window, retiring, the version of the schema.
+PREFIX = 12
+# Which of them is the version of the schema, here and in ``head``.
+VERSION, HEAD_VERSION = 11, 4
+
+# It changes with every change of the schema, also by other programs.
+_SCHEMA = sa.literal_column("(SELECT schema_version FROM pragma_schema_version)", sa.Integer)
 
 _NUMBER = sa.bindparam("number", type_=sa.BigInteger)
 _AMONG = sa.bindparam("among", type_=sa.BigInteger)
@@ -37,23 +42,10 @@ class SQLiteStatements(Statements):
         self.removal_complete = REMOVALS.c.number > 0
 
     def head(self) -> Query:
-        """Epoch, last, floor, declaration, and how many of the table's triggers there are."""
-        columns = ("type", "name", "tbl_name")
-        found = sa.table("sqlite_master", *map(sa.column, columns)).c
-        names = [trigger_name(self.model.name, one) for one in triggers(self.model.tracking)]
-        present = (
-            sa.select(sa.func.count())
-            .where(
-                found.type == "trigger",
-                found.name.in_(names),
-                # The triggers of a renamed table went with it.
-                sa.func.lower(found.tbl_name) == self.model.name.lower(),
-            )
-            .scalar_subquery()
-        )
-        return sa.select(
-            TABLES.c.epoch, TABLES.c.last, TABLES.c.floor, TABLES.c.declared, present
-        ).where(TABLES.c.name == self.model.name)
+        """Epoch, last, floor, declaration, and the version of the schema."""
+        own = TABLES.c
+        query = sa.select(own.epoch, own.last, own.floor, own.declared, _SCHEMA)
+        return query.where(own.name == self.model.tracking.name)
 
     def before(self, place: RowPlace | None) -> tuple[str, dict[str, Any]]:
         return ("", {}) if place is None else ("before", {"number": place.below})
@@ -127,11 +119,12 @@ class SQLiteStatements(Statements):
                 (sa.null() if shown is None else self.moment(shown)).label("headwater_moment"),
                 self.last_left(selected).label("headwater_last_left"),
                 TABLES.c.retiring,
+                _SCHEMA.label("headwater_schema"),
                 *(each.label(f"headwater_{at}") for at, each in enumerate(model.columns.values())),
                 *answers,
             )
             .select_from(joined)
-            .where(TABLES.c.name == model.name)
+            .where(TABLES.c.name == model.tracking.name)
             .order_by(*self.sorting(picked))
         )
 

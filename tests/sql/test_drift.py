@@ -1,0 +1,197 @@
+"""Schemas change under running applications. Reads say what is wrong, and recover by themselves."""
+
+import asyncio
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from fastapi import FastAPI
+from pydantic import BaseModel
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from headwater.errors import PositionError, SourceUnavailableError
+from headwater.sql import Table, postgresql_engine, sqlite_engine, track
+from headwater.sql.alembic import add_tracking
+from headwater.web.fastapi import LiveRouter, Source
+from support.tables import Recorder
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+@track(keyed=True, filters=("owner",))
+class Note(Base):
+    __tablename__ = "notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[int]
+    name: Mapped[str | None]
+
+
+@track()
+class Line(Base):
+    __tablename__ = "lines"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    word: Mapped[str | None]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def engine(request, tmp_path):
+    if request.param == "sqlite":
+        engine = sqlite_engine(f"sqlite:///{tmp_path}/data.db")
+        drop = None
+    else:
+        postgres = request.getfixturevalue("postgres")
+        name = postgres.database()
+        engine = postgresql_engine(postgres.url(name))
+        drop = postgres.drop
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    yield engine
+    await engine.dispose()
+    if drop is not None:
+        drop(name)
+
+
+async def run(engine, *statements):
+    async with engine.begin() as connection:
+        for sql in statements:
+            await connection.execute(sa.text(sql))
+
+
+async def mend(engine, table, **options):
+    async with engine.begin() as connection:
+        await connection.run_sync(add_tracking, table, **options)
+
+
+async def fails(table, sentence):
+    """Reads of the table fail soon with this sentence."""
+
+    async def failed():
+        try:
+            await table.where().page(3)
+        except SourceUnavailableError as error:
+            return sentence in str(error)
+        return False
+
+    async def soon():
+        while not await failed():
+            await asyncio.sleep(0.05)
+
+    await asyncio.wait_for(soon(), 5)
+
+
+def on(engine, table):
+    return "" if engine.dialect.name == "sqlite" else f" ON {table}"
+
+
+async def test_a_trigger_that_is_gone_is_found_and_mended(engine):
+    table = Table(engine, Note)
+    await run(engine, "INSERT INTO notes (id, owner) VALUES (1, 1)")
+    page = await table.where().page(3)
+    kind = "delete" if engine.dialect.name == "sqlite" else "deleted"
+    await run(engine, f"DROP TRIGGER headwater_notes_{kind}{on(engine, 'notes')}")
+    await fails(table, "add_tracking(op, 'notes', keyed=True, filters=['owner'])")
+    await run(engine, "DELETE FROM notes")
+    await mend(engine, "notes", keyed=True, filters=["owner"])
+    # The delete was missed, so a client from before gets a reset.
+    with pytest.raises(PositionError):
+        await table.where().locate(page.epoch, str(page.end))
+    assert (await table.where().page(3)).changes == []
+
+
+async def test_a_tail_waits_for_the_mending_and_is_reset(engine):
+    table, sink = Table(engine, Note), Recorder()
+    await table.origin.attach(sink)
+    kind = "delete" if engine.dialect.name == "sqlite" else "deleted"
+    await run(engine, f"DROP TRIGGER headwater_notes_{kind}{on(engine, 'notes')}")
+    await fails(table, "mends it")
+    await mend(engine, "notes", keyed=True, filters=["owner"])
+    await sink.until(lambda sink: sink.resets)
+    await run(engine, "INSERT INTO notes (id, owner) VALUES (1, 1)")
+    await sink.until(lambda sink: sink.changes)
+    await table.origin.detach()
+
+
+async def test_a_renamed_table_keeps_its_positions(engine):
+    old = Table(engine, Note)
+    await run(engine, "INSERT INTO notes (id, owner) VALUES (1, 1)")
+    before = await old.where().page(3)
+    await run(engine, "ALTER TABLE notes RENAME TO memos")
+
+    class Other(DeclarativeBase):
+        pass
+
+    @track(keyed=True, filters=("owner",))
+    class Memo(Other):
+        __tablename__ = "memos"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        owner: Mapped[int]
+
+    memos = Table(engine, Memo)
+    for _ in range(2):
+        place = await memos.where().locate(before.epoch, str(before.end))
+        await run(
+            engine, "INSERT INTO memos (id, owner) VALUES (2, 1)", "DELETE FROM memos WHERE id = 2"
+        )
+        page = await memos.where().page(9, after=place)
+        assert [c.key["id"] for c in page.changes if c.removed] == [2]
+        await mend(engine, "memos", keyed=True, filters=["owner"])
+        before = await memos.where().page(3)
+    # A new table of the old name has a registration and an epoch of its own.
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    fresh = Table(engine, Note)
+    assert (await fresh.where().page(3)).changes == []
+    assert (await fresh.where().page(3)).epoch != (await memos.where().page(3)).epoch
+    await run(engine, "INSERT INTO notes (id, owner) VALUES (5, 1)")
+    assert [c.item["id"] for c in (await memos.where().page(3)).changes] == [1]
+    assert [c.item["id"] for c in (await fresh.where().page(3)).changes] == [5]
+
+
+async def test_a_column_that_is_missing_is_named(engine):
+    table = Table(engine, Line)
+    await table.where().page(1)
+    await run(engine, "ALTER TABLE lines RENAME COLUMN word TO words")
+    await fails(table, "it has no column 'word'")
+    await run(engine, "INSERT INTO lines (id) VALUES (1)")
+    await run(engine, "ALTER TABLE lines RENAME COLUMN words TO word")
+
+    async def works():
+        try:
+            return len((await table.where().page(1)).changes) == 1
+        except SourceUnavailableError:
+            return False
+
+    async def soon():
+        while not await works():
+            await asyncio.sleep(0.05)
+
+    await asyncio.wait_for(soon(), 5)
+
+
+class LineItem(BaseModel):
+    id: int
+
+
+async def test_pages_and_streams_say_what_is_wrong(engine):
+    """A page answers 503; a stream answers 200, so that browsers come back, and ends."""
+    table, live, app = Table(engine, Line), LiveRouter(), FastAPI()
+
+    @live.feed("/lines", item=LineItem, collection="lines", event="line")
+    async def lines() -> Source:
+        return table.where()
+
+    app.include_router(live, prefix="/api")
+    await run(engine, f"DROP TRIGGER headwater_lines_insert{on(engine, 'lines')}")
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        page = await client.get("/api/lines")
+        assert page.status_code == 503
+        assert "add_tracking(op, 'lines')" in page.json()["detail"]
+        stream = await client.get("/api/lines/stream")
+        assert stream.status_code == 200
+        assert "retry:" in stream.text
+        assert "add_tracking(op, 'lines')" in stream.text
+        await mend(engine, "lines")
+        assert (await client.get("/api/lines")).json()["lines"] == []
