@@ -66,6 +66,7 @@ async def test_an_expired_follower_is_reset_and_goes_on() -> None:
     origin = log.topic("t").origin
     sink = Sink()
     await origin.attach(sink)
+    before = await origin.epoch()
     origin.reset("expired", Bounds("e2", Offset.of(4), Offset.of(6)))
     expired = ("expired", str(TopicPlace.of("t", Offset.of(6), "")))
     assert sink.said == [expired]
