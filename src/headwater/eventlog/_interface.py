@@ -222,7 +222,7 @@ class TopicOrigin(Origin):
         except BaseException:
             self._sink = None
             raise
-        self._epoch = bounds.epoch
+        self._epoch = self.epoch_in(bounds)
         self._bounds = CoalescedCall(lambda: self.log.bounds(self.topic))
         return TopicPlace.of(self.topic, bounds.latest, bounds.mark)
 
@@ -231,7 +231,12 @@ class TopicOrigin(Origin):
         await self.log.unfollow(self.topic, self)
 
     async def epoch(self) -> str:
-        return self._epoch or (await self.log.bounds(self.topic)).epoch
+        return self._epoch or self.epoch_in(await self.log.bounds(self.topic))
+
+    def epoch_in(self, bounds: Bounds) -> str:
+        """The topic's epoch in a life of the log: a position of another topic has another one."""
+        name = f"{bounds.epoch} {self.topic}"
+        return blake2s(name.encode(), digest_size=8).hexdigest()
 
     async def revision(self) -> Bounds | None:
         """As ``Source.revision``. Records never change, so equal bounds mean equal pages."""
@@ -245,7 +250,7 @@ class TopicOrigin(Origin):
 
     def reset(self, reason: ResetReason, bounds: Bounds) -> None:
         """As Follower."""
-        self._epoch = bounds.epoch
+        self._epoch = self.epoch_in(bounds)
         _log.warning("%s starts anew: %s", self.name, reason)
         if self._sink is not None:
             self._sink.reset(reason, TopicPlace.of(self.topic, bounds.latest, bounds.mark))
@@ -297,7 +302,8 @@ class Topic(Source):
                 end = _place(records[-1])
         if records:
             start = _place(records[0])
-        return Page([_change(one) for one in records], start, end, has_more, run.bounds.epoch)
+        epoch = self.origin.epoch_in(run.bounds)
+        return Page([_change(one) for one in records], start, end, has_more, epoch)
 
     def _end(self, bounds: Bounds) -> TopicPlace:
         return TopicPlace.of(self.origin.topic, bounds.latest, bounds.mark)
@@ -318,8 +324,10 @@ class Topic(Source):
         except UsageError as error:
             raise PositionError(place, "unknown", str(error)) from error
         run = await self.origin.log.read(self.origin.topic, found.offset, 1)
-        if epoch != run.bounds.epoch:
-            raise PositionError(place, "unknown", "it is of another life of the event log")
+        if epoch != self.origin.epoch_in(run.bounds):
+            raise PositionError(
+                place, "unknown", "it is of another topic, or another life of the event log"
+            )
         # A number of another engine's form; START has one form on all of them.
         if len(found.offset) != len(run.bounds.latest) and found.offset != START:
             raise PositionError(place, "unknown")
