@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from headwater import Hub
 from headwater.errors import PositionError, SourceUnavailableError
 from headwater.sql import Table, postgresql_engine, sqlite_engine, track
 from headwater.sql.alembic import add_tracking
@@ -168,6 +169,35 @@ async def test_a_column_that_is_missing_is_named(engine):
             await asyncio.sleep(0.05)
 
     await asyncio.wait_for(soon(), 5)
+
+
+async def test_a_column_that_compares_otherwise_since_a_migration(engine):
+    table = Table(engine, Line)
+    await table.where().page(1)
+    assert "word" not in table.reader.judged
+    if engine.dialect.name == "sqlite":
+        await run(
+            engine,
+            "DROP TABLE lines",
+            "CREATE TABLE lines (id INTEGER PRIMARY KEY, word TEXT COLLATE NOCASE)",
+        )
+        await mend(engine, "lines")
+        written = "ONE"
+    else:
+        await run(engine, "ALTER TABLE lines ALTER COLUMN word TYPE char(9)")
+        written = "one"
+
+    async def compared_by_the_database():
+        while "word" not in table.reader.judged:
+            await table.where().page(1)
+            await asyncio.sleep(0.05)
+
+    await asyncio.wait_for(compared_by_the_database(), 5)
+    hub, came = Hub(io_uring=False), asyncio.Event()
+    await hub.subscribe(table.where(word="one"), lambda _: came.set())
+    await run(engine, f"INSERT INTO lines (word) VALUES ('{written}')")
+    await asyncio.wait_for(came.wait(), 5)
+    await hub.close()
 
 
 class LineItem(BaseModel):

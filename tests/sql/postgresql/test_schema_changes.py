@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from headwater.errors import DeclarationError, SourceUnavailableError
@@ -29,7 +30,10 @@ async def fails(table, sentence):
             await asyncio.sleep(0.05)
 
 
-async def test_a_type_that_changes_under_pooled_connections(engine):
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+async def test_a_type_that_changes_under_pooled_connections(postgres, database, driver):
+    url = sa.make_url(postgres.url(database)).set(drivername=f"postgresql+{driver}")
+    engine = create_async_engine(url, pool_size=10)
     table, sink = Table(engine, Log), Recorder()
     await table.origin.attach(sink)
     for _ in range(10):
@@ -40,6 +44,7 @@ async def test_a_type_that_changes_under_pooled_connections(engine):
     await sink.count(1)
     assert sink.resets == []
     await table.origin.detach()
+    await engine.dispose()
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,6 @@ COMPARE_EVERY = 1.0
 
 # Connections whose prepared statements are of other types of columns: tried one after the other.
 _STALE_PLANS = 50
-_FEATURE_NOT_SUPPORTED = "0A000"
 
 # With at most so many running transactions every position is short enough.
 FEW_RUNNING = 150
@@ -265,9 +264,7 @@ class PostgreSQLReader(TableReader):
                     try:
                         statements = await self._compared(connection)
                         rows = (await connection.execute(*ask_for(statements))).all()
-                    except sa.exc.DBAPIError as error:
-                        if getattr(error.orig, "sqlstate", None) != _FEATURE_NOT_SUPPORTED:
-                            raise
+                    except sa.exc.NotSupportedError:
                         # "Cached plan must not change result type": a column has another type
                         # than when this connection prepared the statement.
                         await connection.invalidate()
