@@ -156,7 +156,8 @@ async def test_a_page_is_one_statement(engine, clients, logs):
     )
     await logs.where().page(3)
     await clients.where(user_id=1).within("seen_at", HALF).page(3, after=BEGINNING)
-    assert len(statements) == 2
+    # Once a second the catalogue is asked too.
+    assert len([sql for sql in statements if "headwater_tables" in sql]) == 2
 
 
 # Indexes
@@ -198,7 +199,9 @@ async def test_pages_use_an_index(engine, session, clients, selection):
     )
     for place in places:
         await source.page(5, **place)
-    asked = seen[:]
+    # Once a second the catalogue is asked too.
+    asked = [each for each in seen if "headwater_tables" in each[0]]
+    assert len(asked) == len(places)
     for sql, values in asked:
         for mode in ("force_generic_plan", "force_custom_plan"):
             async with engine.connect() as connection:
