@@ -278,13 +278,14 @@ async def test_the_reset_of_a_trimmed_topic():
     from headwater.errors import PositionError
 
     log = MemoryLog()
-    records = await log.append("t", [{"n": n} for n in range(5)])
+    await log.append("t", [{"n": n} for n in range(5)])
     topic = log.topic("t")
-    epoch = (await log.bounds("t")).epoch
+    page = await topic.page(5)
+    places = [str(change.place) for change in page.changes]
     await log.trim("t", max_count=1)
-    await topic.locate(epoch, str(records[3].offset))
+    await topic.locate(page.epoch, places[3])
     try:
-        await topic.locate(epoch, str(records[2].offset))
+        await topic.locate(page.epoch, places[2])
     except PositionError as error:
         assert error.reason == "expired"
     else:

@@ -65,8 +65,8 @@ def test_what_would_be_wrong_is_counted():
     kept = {"a": [0, 1, 3], "b": [2, 2, 5]}
     assert of_log(kept, 6) == {"lost by the engine": 1, "doubled": 1}
     streams = []
-    for told in ([0, 1, 3], [0, 3], [1, 0, 3, 3]):
+    for received in ([0, 1, 3], [0, 3], [1, 0, 3, 3]):
         streams.append(Stream(0, "a", ""))
-        streams[-1].told = told
+        streams[-1].received = received
     found = of_streams(streams, {"a": [0, 1, 3]})
     assert (found["lost"], found["repeated"], found["out of order"]) == (1, 1, 1)

@@ -18,6 +18,7 @@ from headwater.eventlog.redis import RedisLog
 from headwater.testing.eventlog import Recorder
 from headwater.testing.eventlog._harness import numbers, read_all
 from support.nats import Nats
+from support.until import until
 from support.valkey import Valkey
 
 SOON = 12.0
@@ -283,9 +284,7 @@ async def test_settings_that_are_edited_while_it_runs(
         await log.append("t", {"n": 0})
         await follower.count(1)
         await edit(nats, max_msgs_per_subject=2)
-        async with asyncio.timeout(10):
-            while "removes events by itself" not in caplog.text:
-                await asyncio.sleep(0.1)
+        await until(lambda: "removes events by itself" in caplog.text, 10)
         topic = log.topic("t")
         page = await topic.page(1)
         await log.append("t", [{"n": n} for n in range(1, 6)])

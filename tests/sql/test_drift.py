@@ -15,6 +15,7 @@ from headwater.sql import Table, postgresql_engine, sqlite_engine, track
 from headwater.sql.alembic import add_tracking
 from headwater.web.fastapi import LiveRouter, Source
 from support.tables import Recorder
+from support.until import until
 
 
 class Base(DeclarativeBase):
@@ -75,11 +76,7 @@ async def fails(table, sentence):
             return sentence in str(error)
         return False
 
-    async def soon():
-        while not await failed():
-            await asyncio.sleep(0.05)
-
-    await asyncio.wait_for(soon(), 5)
+    await until(failed, 5, pause=0.05)
 
 
 def on(engine, table):
@@ -164,11 +161,7 @@ async def test_a_column_that_is_missing_is_named(engine):
         except SourceUnavailableError:
             return False
 
-    async def soon():
-        while not await works():
-            await asyncio.sleep(0.05)
-
-    await asyncio.wait_for(soon(), 5)
+    await until(works, 5, pause=0.05)
 
 
 async def test_a_column_that_compares_otherwise_since_a_migration(engine):
@@ -190,7 +183,7 @@ async def test_a_column_that_compares_otherwise_since_a_migration(engine):
     async def compared_by_the_database():
         while "word" not in table.reader.judged:
             await table.where().page(1)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # a read once a second notices it
 
     await asyncio.wait_for(compared_by_the_database(), 5)
     hub, came = Hub(io_uring=False), asyncio.Event()

@@ -86,7 +86,7 @@ class Client:
             self.place = None
             return True
         except SourceUnavailableError:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # the pace of the changes
             return True
         for change in page.changes:
             self.rows.pop(change.key["id"], None)
@@ -121,7 +121,7 @@ async def write(engine, choose, stopping):
         async with engine.begin() as connection:
             await connection.execute(sa.text(choose.choice(WRITES)), values)
         count += 1
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.002)  # the pace of the writers
     return count
 
 

@@ -83,6 +83,6 @@ async def test_a_pair_by_hand_without_a_fault_passes():
     ],
 )
 async def test_each_fault_is_found(fault, words):
-    async with LiveClient(Faulty(fault).app, patience=0.5) as client:
+    async with LiveClient(Faulty(fault).app, patience=3) as client:
         with pytest.raises(AssertionError, match=words):
             await assert_halves_agree(client, "/items")

@@ -56,7 +56,15 @@ def _reflect(connection: sa.Connection, wanted: str) -> sa.Table:
         )
     known = json.loads(declared)
     key = tuple(column.name for column in table.primary_key.columns)
-    tracking = Tracking(name, key, known["keyed"], tuple(known["filters"]), schema=schema)
+    tracking = Tracking(
+        name,
+        key,
+        known["keyed"],
+        tuple(known["filters"]),
+        # Declarations of before do not name them; their triggers are then compared and mended.
+        moments=tuple(known.get("moments", ())),
+        schema=schema,
+    )
     if connection.dialect.name == "postgresql":
         wakes = sa.text(
             "SELECT count(*) FROM pg_trigger "

@@ -27,7 +27,7 @@ async def fails(table, sentence):
             except SourceUnavailableError as error:
                 assert sentence in str(error)
                 return
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # the pace of the writers
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
