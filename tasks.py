@@ -59,7 +59,7 @@ TASKS: dict[str, tuple[str, list[str]]] = {
         # of the docs checks only the generated parts are left.
         [
             *("@test", "@lint", "@format-check", "@types", "uv run docs/generate.py --check"),
-            *("@wheel", "@frameworks-ends", "@soak"),
+            *("@wheel", "@frameworks-ends"),
         ],
     ),
 }
