@@ -40,6 +40,7 @@ TRIALS: dict[str, str] = {
     "fastapi": "from headwater.web.fastapi import LiveRouter; LiveRouter()",
     "sql": "from headwater.sql import Table, track; from headwater.eventlog.sql import SqlLog",
     "postgres": "import headwater.sql, psycopg",
+    "asyncpg": "import headwater.sql, asyncpg",
     "redis": "from headwater.eventlog import open_log; open_log('redis://127.0.0.1/0')",
     "nats": "from headwater.eventlog import open_log; open_log('nats://127.0.0.1')",
     "client": "import headwater.client, headwater.client.sync",
