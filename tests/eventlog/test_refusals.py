@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -154,7 +155,11 @@ async def test_a_redis_user_without_a_command_stores_nothing(tmp_path: Path, com
 
 
 async def test_a_redis_cluster_is_refused(tmp_path: Path) -> None:
-    server = Valkey(tmp_path, "--cluster-enabled", "yes")
+    # By default the port of the cluster's own talk is 10,000 above, which may be too high.
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        talk = str(free.getsockname()[1])
+    server = Valkey(tmp_path, "--cluster-enabled", "yes", "--cluster-port", talk)
     async with running(server):
         await refused(open_log(server.url), "cluster")
 

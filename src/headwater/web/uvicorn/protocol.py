@@ -26,7 +26,7 @@ __all__ = ["Protocol"]
 # Bytes that a client may send ahead. Above it the connection is read no further.
 _AHEAD = 64 * 1024
 # Bytes of a body that are read and dropped after the answer, so that the client can take it.
-_DROPPED = 256 * 1024
+_DROPPED = 4 * 1024 * 1024
 
 
 def _ends_of(transport: asyncio.Transport) -> tuple[Any, Any, int]:
