@@ -77,7 +77,7 @@ class LiveRouter(HubFace, APIRouter):
             and ``headwater.web.uvicorn:Protocol`` the connections. Else each gets a ``write()``.
         log: the event log by which ``recheck`` reaches the other processes.
         limits: how many streams and waiting polls a caller, an address and all may have; 50, 200
-            and no limit by default. Above it a stream is told when to come back, a poll gets 429.
+            and no limit by default. Above it a stream gets the time to come back, a poll gets 429.
         options: as APIRouter takes them: prefix, tags, dependencies and so on.
     """
 

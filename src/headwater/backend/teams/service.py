@@ -60,7 +60,7 @@ class Teams:
         )
         async with self._database.write() as session:
             await session.execute(delete(Team).where(Team.id == team_id))
-            # Administrators, who are no members, see it until now.
+            # Administrators that are no members see it until now.
             await tell_access_change(session, None)
 
     async def put_member(self, team_id: str, user_id: str, role: str) -> None:

@@ -266,6 +266,6 @@ def _check(place: QueryPlace, now: Any, floor: Any, nothing: Any) -> None:
     for segment in place.segments:
         if not now.covers(segment.seen):
             raise PositionError(str(place), "unknown", "it lies in the future")
-        # Who has seen nothing of some keys lacks no removal of them.
+        # A client that has seen nothing of some keys lacks no removal of them.
         if not segment.seen.covers(floor) and segment.seen != nothing:
             raise PositionError(str(place), "expired")

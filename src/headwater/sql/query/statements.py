@@ -150,7 +150,7 @@ class Statements:
             conditions.append(self._among([self._raw(key, at) for at, key in enumerate(keys)]))
         return query.where(*conditions)
 
-    # Who may have had it
+    # Clients that may have had it
 
     def _holders(self, gone: frozenset[sa.Table]) -> sa.CompoundSelect[Any] | Query:
         """Keys of ``keys``, each with the values of the filters that it had in the snapshot."""
