@@ -29,7 +29,7 @@ class Troubles:
         clock: returns seconds.
 
     Attributes:
-        known: by item, in the order in which they were met last: since when, and when it was logged.
+        known: by item, in the order in which they were met last: since when, and when logged.
     """
 
     def __init__(self, feed: str, clock: Callable[[], float] = time.monotonic) -> None:
