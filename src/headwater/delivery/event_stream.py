@@ -265,6 +265,7 @@ class EventStream(Stream):
         return not self.ended
 
     def idle(self) -> None:
+        super().idle()
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():

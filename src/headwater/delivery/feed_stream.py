@@ -147,6 +147,7 @@ class FeedStream(ChannelStream):
             self._read()
 
     def idle(self) -> None:
+        super().idle()
         drained, self._drained = self._drained, None
         if drained is not None and not drained.done():
             drained.set_result(None)

@@ -96,9 +96,16 @@ class Stream:
         self.sender.write(data)
         self.written_at = asyncio.get_running_loop().time()
         self._streams.counters.writes += 1
+        if self.sender.full:
+            self.busy()
+
+    def busy(self) -> None:
+        """The sender has no room: its client takes less than it is sent."""
+        self._streams.unread.add(self)
 
     def idle(self) -> None:
         """The sender has room again."""
+        self._streams.unread.discard(self)
 
     def beat(self) -> None:
         """Send a heartbeat, unless bytes wait to be sent."""

@@ -78,6 +78,7 @@ class LiveRouter(HubFace, APIRouter):
         log: the event log by which ``recheck`` reaches the other processes.
         limits: how many streams and waiting polls a caller, an address and all may have; 50, 200
             and no limit by default. Above it a stream gets the time to come back, a poll gets 429.
+            Also the bytes of a page, and of what clients do not take.
         options: as APIRouter takes them: prefix, tags, dependencies and so on.
     """
 
