@@ -17,8 +17,9 @@ __all__ = ["Counters", "OpenStream", "OpenStreams"]
 logger = logging.getLogger("headwater.delivery")
 
 # Milliseconds after which a client reconnects whose stream was ended, at random: after a restart
-# they do not all come at once.
-_RETRY = (500, 5000)
+# they do not all come at once. A browser that finds nobody waits the same time again, so those
+# with short times would come in greater numbers once the server is back.
+_RETRY = (1000, 5000)
 
 
 class OpenStream(Protocol):
