@@ -85,7 +85,7 @@ class Front(Program):
 
     def configured(self) -> str:
         """The page's configuration, with the ports and files of this test."""
-        raise NotImplementedError
+        raise AssertionError
 
     def page(self, **changes: str) -> str:
         """The page's configuration; each key of ``changes`` stands in it."""
