@@ -110,6 +110,16 @@ class FeedStream(ChannelStream):
         group = sender.group if isinstance(sender, DirectSender) else None
         return self.written_at if group is None else max(self.written_at, group.written_at)
 
+    @property
+    def progress(self) -> tuple[Place | None, int | None]:
+        """Where its client is, and how many events it lacks; None while the source is read."""
+        ring = self.channel.ring
+        if self._reading:
+            return self._place, None
+        if self._behind:
+            return self._place, ring.end - self._cursor
+        return self._had or ring.before(ring.end), 0
+
     def begin(self, opening: Reading) -> None:
         """Send what the stream begins with, then each new frame."""
         self.commit()

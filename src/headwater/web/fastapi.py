@@ -38,6 +38,7 @@ from headwater.web.openapi import event_options, feed_options, install_openapi
 from headwater.web.pair import FeedDeclaration, PageHalf, StreamHalf
 from headwater.web.problems import Problem
 from headwater.web.route_options import FeedOptions, RouteOptions
+from headwater.web.stream_info import StreamInfo, TailInfo
 from headwater.web.stream_limits import StreamLimits
 
 __all__ = [
@@ -49,7 +50,9 @@ __all__ = [
     "LiveRouter",
     "Problem",
     "Source",
+    "StreamInfo",
     "StreamLimits",
+    "TailInfo",
     "expires",
     "guard",
     "identify",

@@ -215,10 +215,11 @@ class EventResponder:
             return (await again())[0]
 
         def permitted() -> None:
-            name = (id(self), again.remembered.name)
-            callers = subjects(scope)
+            asked = again.remembered
+            callers, ends = subjects(scope), expiry(scope)
             place = live.places.take(callers, scope)
-            live.rights.hold(stream, name, check, callers, rechecks, place, expiry(scope))
+            name = (id(self), asked.name)
+            live.rights.hold(stream, name, check, callers, rechecks, place, ends, asked)
 
         scope[BEGIN] = permitted
 
