@@ -191,8 +191,8 @@ class Watch:
         still = [
             (run_id, why)
             for run_id, why in suspects
-            if (run := self._active.get(run_id)) is not None
-            and (why is NEVER or run.worker in self._pulse.dead or self._is_silent(run, now))
+            if (again := self._active.get(run_id)) is not None
+            and (why is NEVER or again.worker in self._pulse.dead or self._is_silent(again, now))
         ]
         for start in range(0, len(still), ABREAST):
             await asyncio.gather(*(self._lose(*each) for each in still[start : start + ABREAST]))
