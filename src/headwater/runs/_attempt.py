@@ -71,7 +71,18 @@ class Attempt:
         self._writer: Writer | None = None
         self._finishing = False
         self._overdue: asyncio.TimerHandle | None = None
-        self.worker = pulse.hold(self._lose_from_thread)
+        self.worker = pulse.hold(self)
+
+    @property
+    def run_id(self) -> str:
+        """The run that it produces."""
+        return self.state.id
+
+    def silence(self) -> float:
+        """Seconds since its code sent something; 0 before it began and while it ends."""
+        if not self.begun or self._finishing:
+            return 0.0
+        return time.monotonic() - self.touched_at
 
     def begin(self, claim: str) -> None:
         """The claim was made: events may be stored."""
@@ -110,7 +121,11 @@ class Attempt:
         self._overdue = self.loop.call_later(self._grace, self._cut)
 
     def lose(self) -> None:
-        """Stop at once: nothing more is stored."""
+        """Stop at once: nothing more is stored. May be called in any thread."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._lose)
+
+    def _lose(self) -> None:
         if self.lost or self._finishing or self.done.is_set():
             return
         self.lost = True
@@ -206,7 +221,7 @@ class Attempt:
 
     def over(self) -> None:
         """Nothing more comes."""
-        self._pulse.release(self._lose_from_thread)
+        self._pulse.release(self)
         if self._overdue is not None:
             self._overdue.cancel()
         self._close("lost")
@@ -251,10 +266,6 @@ class Attempt:
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 1.0)
         raise RunCancelled(self.state.id, "lost")
-
-    def _lose_from_thread(self) -> None:
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self.lose)
 
 
 class _Face:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
@@ -62,6 +61,7 @@ class Core:
             keep=timing.keep,
             start_within=timing.start_within,
             on_news=self._on_news,
+            on_look=self._look,
         )
 
     async def start(self) -> None:
@@ -83,6 +83,11 @@ class Core:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("work on a run failed", exc_info=error)
+
+    async def _look(self) -> None:
+        if not self.pulse.multi:
+            # Without beats there is no thread for it.
+            await self.pulse.look_for_silence(self.log)
 
     def _on_news(self, kind: str, run_id: str) -> None:
         attempt = self.attempts.get(run_id)
@@ -219,18 +224,6 @@ class Core:
         if found.cancelled:
             attempt.cancel()
         return attempt
-
-    async def silent(self) -> None:
-        """End the attempts that sent nothing for too long."""
-        limit = self.timing.silence
-        if limit is None:
-            return
-        for attempt in tuple(self.attempts.values()):
-            if attempt.begun and time.monotonic() - attempt.touched_at > limit:
-                attempt.lose()
-                await self.store.end(
-                    attempt.state.id, "lost", error=f"it sent nothing for {limit:g} s"
-                )
 
     # Ending
 

@@ -11,10 +11,11 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from headwater.errors import UsageError
 from headwater.eventlog import EventLog
@@ -31,6 +32,23 @@ BEATS = 6
 TRIM_EVERY = 50
 
 
+class Holder(Protocol):
+    """What is being produced here."""
+
+    @property
+    def run_id(self) -> str:
+        """The run that it produces."""
+        ...
+
+    def silence(self) -> float:
+        """Seconds since it sent something; 0 while that is no sign of anything."""
+        ...
+
+    def lose(self) -> None:
+        """It is this process's no more. Called in any thread."""
+        ...
+
+
 class Pulse:
     """One process as a producer of runs.
 
@@ -38,6 +56,8 @@ class Pulse:
         log: its beats go to another log on the same storage; a log that one event loop alone can
             use has no need of beats, as nobody outlives this process.
         lease: seconds.
+        silence: seconds without an event after which a run is lost, or None.
+        end_silent: ends such a run, in the log that it is given.
 
     Attributes:
         worker: the name under which this process claims runs. It is another one after it could not
@@ -46,41 +66,72 @@ class Pulse:
         multi: whether other processes can see this one.
     """
 
-    def __init__(self, log: EventLog, topic: str, lease: float) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        topic: str,
+        lease: float,
+        silence: float | None,
+        end_silent: Callable[[EventLog, str], Awaitable[object]],
+    ) -> None:
         self.worker = secrets.token_hex(5)
         self.dead: set[str] = set()
         self.multi = log.capabilities.multi_process
         self._log = log
         self._topic = topic
         self._lease = lease
+        self._silence = silence
+        self._end_silent = end_silent
         self._beaten_at = time.monotonic()
-        self._holders: dict[Callable[[], None], str] = {}
+        self._holders: set[Holder] = set()
+        # How many of them produce each run: a repeated start makes a second one for a moment.
+        self._held: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
         self._closed = False
 
-    def hold(self, lose: Callable[[], None]) -> str:
+    def hold(self, holder: Holder) -> str:
         """Beat for a producer until ``release``. Returns the worker that it claims for.
 
-        ``lose`` is called, in any thread, when this process could not beat for a lease.
+        It is lost when this process could not beat for a lease.
         """
         with self._lock:
             is_first = not self._holders
             if is_first:
                 self._beaten_at = time.monotonic()
-            self._holders[lose] = self.worker
+            self._holders.add(holder)
+            self._held[holder.run_id] += 1
         if self.multi:
             self._start()
             if is_first:
                 self._nudge()
         return self.worker
 
-    def release(self, lose: Callable[[], None]) -> None:
+    def release(self, holder: Holder) -> None:
         """Undo ``hold``."""
         with self._lock:
-            self._holders.pop(lose, None)
+            if holder in self._holders:
+                self._holders.discard(holder)
+                self._held[holder.run_id] -= 1
+                if not self._held[holder.run_id]:
+                    del self._held[holder.run_id]
+
+    def holds(self, run_id: str) -> bool:
+        """Whether a run is being produced in this process."""
+        return run_id in self._held
+
+    async def look_for_silence(self, log: EventLog) -> None:
+        """End the runs of this process that have sent nothing for too long."""
+        if self._silence is None:
+            return
+        with self._lock:
+            holders = tuple(self._holders)
+        for holder in holders:
+            if holder.silence() > self._silence:
+                holder.lose()
+                await self._end_silent(log, holder.run_id)
 
     def alive(self, worker: str) -> bool:
         """Whether this process may still write for this worker."""
@@ -117,7 +168,8 @@ class Pulse:
         with self._lock:
             if time.monotonic() - self._beaten_at <= self._lease:
                 return
-            holders, self._holders = self._holders, {}
+            holders, self._holders = self._holders, set()
+            self._held.clear()
             self.dead.add(self.worker)
             self.worker = secrets.token_hex(5)
             self._beaten_at = time.monotonic()
@@ -126,8 +178,8 @@ class Pulse:
                 "the event log was away for %g s: %d runs of this process are lost",
                 self._lease, len(holders),
             )  # fmt: skip
-        for lose in holders:
-            lose()
+        for holder in holders:
+            holder.lose()
 
     def _start(self) -> None:
         with self._lock:
@@ -157,12 +209,15 @@ class Pulse:
             logger.warning("%s gives no second log: beats cannot be sent", self._log.name)
             raise
         every = self._lease / BEATS
+        if self._silence is not None:
+            every = min(every, self._silence / 2)
         beats = 0
         try:
             while not self._closed:
                 self._wake.clear()
                 if self._holders:
                     await self._beat(log, every)
+                    await self._listen(log)
                     beats += 1
                     if beats % TRIM_EVERY == 0:
                         await self._trim(log)
@@ -186,6 +241,12 @@ class Pulse:
             if worker == self.worker and time.monotonic() - self._beaten_at <= self._lease:
                 self._beaten_at = began
         self.alive(worker)
+
+    async def _listen(self, log: EventLog) -> None:
+        try:
+            await self.look_for_silence(log)
+        except Exception as error:
+            logger.warning("a silent run could not be ended: %s", error)
 
     async def _trim(self, log: EventLog) -> None:
         try:

@@ -16,7 +16,7 @@ from headwater.runs._attempt import Attempt, Run, SyncRun
 from headwater.runs._core import Core, Timing
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunEvent, RunState
-from headwater.runs._store import Busy, Created, digest
+from headwater.runs._store import Busy, Created, Store, digest
 from headwater.runs._tail import RunReader
 
 __all__ = ["AttemptContext", "Runs"]
@@ -167,7 +167,7 @@ class Runs:
         found = await self.state(run_id)
         if found is None or not found.ended:
             return False
-        await self._core().store.forget(found)
+        await self._core().store.forget([found])
         return True
 
     async def sweep(self) -> int:
@@ -262,7 +262,14 @@ class Runs:
 
     def _beating(self) -> Pulse:
         if self._pulse is None:
-            self._pulse = Pulse(self.log, f"run:{self.name}:beats", self._timing.lease)
+            silence = self._timing.silence
+
+            async def end(log: EventLog, run_id: str) -> None:
+                why = f"it sent nothing for {silence:g} s"
+                await Store(log, self.name).end(run_id, "lost", error=why)
+
+            beats = Store(self.log, self.name).beats
+            self._pulse = Pulse(self.log, beats, self._timing.lease, silence, end)
         return self._pulse
 
     def run_elsewhere(self, work: Callable[[Core], Any]) -> Any:

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
-from headwater.eventlog import START, EventLog, Record
+from headwater.eventlog import START, EventLog, KeyedTopic, Offset, Record
+from headwater.feeds.clock import utc_now
 from headwater.runs._records import RunState, State, attempt_of
 
 __all__ = ["Busy", "BusyError", "Created", "KeyConflictError", "Store", "digest"]
@@ -33,6 +34,8 @@ Busy = Literal["reject", "cancel", "queue", "allow"]
 TAIL = 40
 # Runs of one group that wait for each other.
 MAX_WAITING = 100
+# By which the clocks of the log and of this process may differ.
+MARGIN = timedelta(minutes=1)
 # Records per read.
 PAGE = 500
 
@@ -257,6 +260,9 @@ class Store:
             found.apply(await self.first(self.topic(run_id), data, "end"))
         await self.tell({"t": "end", "id": run_id})
         await self.list(found)
+        if (await self.log.bounds(self.topic(run_id))).latest == START:
+            # It was forgotten meanwhile, and the list must not show it again.
+            await self._unlist([found])
         return found
 
     async def first(self, topic: str, data: Mapping[str, Any], key: str) -> Record:
@@ -281,21 +287,39 @@ class Store:
 
     # Forgetting
 
-    async def forget(self, found: RunState) -> None:
-        """Remove a run that has ended."""
-        gone = {"id": found.id, "gone": True, "state": found.state, "group": found.group}
-        await self.log.append(self.owners_topic(found.kind, found.owner), gone)
-        if found.group is not None:
-            topic = self._groups_topic(found.kind, found.owner, found.group)
-            last = await self.log.latest(topic, 1)
-            if last.records and last.records[0].data["id"] == found.id:
-                await self.log.forget(topic)
-        await self.log.forget(self.topic(found.id))
+    async def forget(self, found: Sequence[RunState]) -> None:
+        """Remove runs that have ended."""
+        topics = [self.topic(one.id) for one in found]
+        for one in found:
+            if one.group is not None:
+                topic = self._groups_topic(one.kind, one.owner, one.group)
+                last = await self.log.latest(topic, 1)
+                if last.records and last.records[0].data["id"] == one.id:
+                    topics.append(topic)
+        await self.log.forget(*topics)
+        # Afterwards: who ends a run lists it once more, and looks then whether it is still there.
+        await self._unlist(found)
 
-    async def trim_owner(self, kind: str, owner: str, max_age: timedelta) -> None:
-        """Remove from an owner's list what is older, and the list itself once it is empty."""
+    async def _unlist(self, found: Sequence[RunState]) -> None:
+        owners: dict[str, list[dict[str, Any]]] = {}
+        for one in found:
+            gone = {"id": one.id, "gone": True, "state": one.state, "group": one.group}
+            owners.setdefault(self.owners_topic(one.kind, one.owner), []).append(gone)
+        for topic, events in owners.items():
+            await self.log.append(topic, events)
+
+    async def trim_owner(self, kind: str, owner: str) -> None:
+        """Remove from an owner's list what no page shows, and the list itself once it is empty."""
         topic = self.owners_topic(kind, owner)
-        await self.log.trim(topic, max_age=max_age)
-        bounds = await self.log.bounds(topic)
-        if bounds.earliest == bounds.latest:
+        page = await KeyedTopic(self.log, topic, key="id").page(1_000_000)
+        if page.changes:
+            first = str(page.changes[0].place).partition(":")[0]
+            await self.trim_before(topic, Offset.parse(first))
+        else:
             await self.log.forget(topic)
+
+    async def trim_before(self, topic: str, offset: Offset) -> None:
+        """Remove what is older than a record; what came shortly before it may stay."""
+        kept = (await self.log.read(topic, offset.previous(), 1)).records
+        if kept:
+            await self.log.trim(topic, max_age=utc_now() - kept[0].at + MARGIN)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -51,6 +51,7 @@ class Watch:
 
     Args:
         on_news: called with each news, in the event loop.
+        on_look: called after each look while runs are active.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Watch:
         keep: timedelta,
         start_within: timedelta,
         on_news: Callable[[str, str], None],
+        on_look: Callable[[], Awaitable[None]],
     ) -> None:
         self._store = store
         self._pulse = pulse
@@ -69,6 +71,7 @@ class Watch:
         self._keep = keep
         self._start_within = start_within.total_seconds()
         self._on_news = on_news
+        self._on_look = on_look
         self._active: dict[str, _Active] = {}
         self._seen: dict[str, float] = {}
         self._since = time.monotonic()
@@ -148,6 +151,7 @@ class Watch:
                 if self._read_all:
                     await self._read_news()
                 await self._look()
+                await self._on_look()
                 if time.monotonic() > sweep:
                     await self.sweep()
                     sweep = time.monotonic() + random.uniform(0.8, 1.2) * self._sweep_every
@@ -176,34 +180,37 @@ class Watch:
                 return
 
     async def _look(self) -> None:
-        now = time.monotonic()
-        suspects = []
-        for run_id, run in self._active.items():
-            if run.worker is None:
-                if now - max(run.since, self._since) > self._start_within:
-                    suspects.append((run_id, NEVER))
-            elif run.worker in self._pulse.dead or self._is_silent(run, now):
-                suspects.append((run_id, LOST))
+        suspects = [
+            (run_id, why)
+            for run_id, run in self._active.items()
+            if (why := self._suspicion(run_id, run)) is not None
+        ]
         if not suspects:
             return
         await self._hear_last_beats()
-        now = time.monotonic()
         still = [
             (run_id, why)
-            for run_id, why in suspects
-            if (again := self._active.get(run_id)) is not None
-            and (why is NEVER or again.worker in self._pulse.dead or self._is_silent(again, now))
+            for run_id, _ in suspects
+            if (run := self._active.get(run_id)) is not None
+            and (why := self._suspicion(run_id, run)) is not None
         ]
         for start in range(0, len(still), ABREAST):
             await asyncio.gather(*(self._lose(*each) for each in still[start : start + ABREAST]))
 
-    def _is_silent(self, run: _Active, now: float) -> bool:
-        if run.worker is None or (not self._pulse.multi and run.worker == self._pulse.worker):
-            return False
+    def _suspicion(self, run_id: str, run: _Active) -> str | None:
+        """Why a run seems to be lost."""
+        now = time.monotonic()
+        noted = max(run.since, self._since)
+        if run.worker is None:
+            return NEVER if now - noted > self._start_within else None
+        if run.worker in self._pulse.dead:
+            return LOST
         if run.worker == self._pulse.worker and self._pulse.alive(run.worker):
-            return False
-        heard = max(self._seen.get(run.worker, 0.0), run.since, self._since)
-        return now - heard > self._lease
+            # It may be nobody's: its creation was stored, and the log said that it was not.
+            heard = now if self._pulse.holds(run_id) else noted
+        else:
+            heard = max(self._seen.get(run.worker, 0.0), noted)
+        return LOST if now - heard > self._lease else None
 
     async def _hear_last_beats(self) -> None:
         """Read the beats again: some may be on their way."""
@@ -250,9 +257,11 @@ class Watch:
             done = {str(one.data["id"]): one for one in old if one.data.get("t") == "end"}
             for start in range(0, len(done), ABREAST):
                 part = list(done)[start : start + ABREAST]
-                found = await asyncio.gather(*(self._forget_old(one) for one in part))
-                owners.update(one for one in found if one is not None)
-                forgotten += sum(one is not None for one in found)
+                found = await asyncio.gather(*(self._store.state(one) for one in part))
+                gone = [one for one in found if one is not None and one.ended]
+                await self._store.forget(gone)
+                owners.update((one.kind, one.owner) for one in gone)
+                forgotten += len(gone)
             for run_id in dict.fromkeys(str(one.data.get("id")) for one in old):
                 if (run := self._active.get(run_id)) is not None:
                     # An active run must be found by processes that start later.
@@ -264,18 +273,10 @@ class Watch:
                 break
             after = old[-1].offset
         if oldest is not None:
-            age = utc_now() - oldest.at
-            await log.trim(self._store.news, max_age=age)
+            await self._store.trim_before(self._store.news, oldest.offset)
         for kind, owner in owners:
-            await self._store.trim_owner(kind, owner, self._keep * 2)
+            await self._store.trim_owner(kind, owner)
         return forgotten
-
-    async def _forget_old(self, run_id: str) -> tuple[str, str] | None:
-        found = await self._store.state(run_id)
-        if found is None or not found.ended:
-            return None
-        await self._store.forget(found)
-        return found.kind, found.owner
 
 
 class _Reader:
