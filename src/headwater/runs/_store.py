@@ -33,7 +33,7 @@ Busy = Literal["reject", "cancel", "queue", "allow"]
 # batches of attempts that were cut off.
 TAIL = 40
 # Runs of one group that wait for each other.
-MAX_WAITING = 100
+MAX_WAITING = 20
 # By which the clocks of the log and of this process may differ.
 MARGIN = timedelta(minutes=1)
 # Records per read.
@@ -216,12 +216,10 @@ class Store:
         run_id = entry.data["id"]
         found = await self.state(run_id)
         if found is None:
-            if (await self.log.read(self.topic(run_id), START, 1)).bounds.latest > START:
-                return None
-            # Its process has not come that far, or is dead; or it was forgotten long ago.
-            record = await self.first(self.topic(run_id), entry.data["run"], "new")
-            found = RunState.of(record)
-        return None if found.ended else found
+            # Its process has not come that far, or died before it did.
+            await self.first(self.topic(run_id), entry.data["run"], "new")
+            found = await self.state(run_id)
+        return None if found is None or found.ended else found
 
     # Deciding
 
