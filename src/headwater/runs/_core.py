@@ -95,7 +95,7 @@ class Core:
             return
         if kind == "cancel":
             attempt.cancel()
-        elif kind == "end":
+        elif kind in ("end", "release"):
             attempt.lose()
 
     # Producing

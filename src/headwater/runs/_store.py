@@ -230,9 +230,11 @@ class Store:
         """
         claim = f"{found.attempt + 1}-{worker}"
         await self.tell({"t": "claim", "id": found.id, "w": worker})
-        data = {"t": "claim", "c": claim, "retry": retry}
+        # Two deliveries to one process make the same claim.
+        nonce = secrets.token_hex(8)
+        data = {"t": "claim", "c": claim, "retry": retry, "nonce": nonce}
         record = await self.first(self.topic(found.id), data, f"claim:{found.attempt + 1}")
-        return claim if record.data["c"] == claim else None
+        return claim if record.data["nonce"] == nonce else None
 
     async def cancel(self, run_id: str) -> None:
         """Record that a run is to be cancelled, and tell its producer."""
