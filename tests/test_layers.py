@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "web": {*CORE, "delivery", "eventlog"},
     "relay": {*CORE, "eventlog", "sql"},
     "client": {"errors", "protocol"},
+    "adapters": {*CORE, "eventlog"},
     "testing": {*CORE, "eventlog", "sql", "delivery", "web", "client"},
     "backend": {*CORE, "eventlog", "sql", "delivery", "web"},
     "cli": {*CORE, "eventlog", "sql", "delivery", "web", "client", "backend", "relay"},
