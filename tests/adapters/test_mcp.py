@@ -20,6 +20,7 @@ from mcp.types import JSONRPCError, JSONRPCMessage, JSONRPCNotification
 from headwater.adapters.mcp import EventStore
 from headwater.errors import SourceUnavailableError, UsageError
 from headwater.eventlog import EventLog, MemoryLog, Record, Run, open_log
+from support.cutting import Cutter
 from support.server import serving
 from support.until import until
 
@@ -28,72 +29,26 @@ STEPS = 4
 FRAMES = 1 + STEPS + 1
 
 
-class Cutter:
-    """An application whose answers to a tool call, and to its resumptions, end too early.
+class Cuts:
+    """Ends a tool call's connections early.
 
     Attributes:
-        cuts: by the tool's argument ``name``: after how many frames each connection ends.
+        by_name: by the tool's argument ``name``: after how many frames each connection ends.
     """
 
-    def __init__(self, app: Any) -> None:
-        self.app = app
-        self.cuts: dict[str, list[int]] = {}
+    def __init__(self) -> None:
+        self.by_name: dict[str, list[int]] = {}
         self._calls: dict[str, str] = {}
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        limit = None
-        if scope["type"] == "http" and scope["method"] in ("GET", "POST"):
-            first = await receive()
-            limit = self._limit(dict(scope["headers"]), first["body"])
-            receive = _after(first, receive)
-        if limit is not None:
-            receive, send = _cut(limit, receive, send)
-        await self.app(scope, receive, send)
-
-    def _limit(self, headers: dict[bytes, bytes], body: bytes) -> int | None:
+    def limit(self, scope: Any, body: bytes) -> int | None:
+        headers = dict(scope["headers"])
         session = headers.get(b"mcp-session-id", b"").decode()
         if b'"tools/call"' in body:
             self._calls[session] = json.loads(body)["params"]["arguments"]["name"]
         elif b"last-event-id" not in headers:
             return None
-        cuts = self.cuts.get(self._calls.get(session, ""))
+        cuts = self.by_name.get(self._calls.get(session, ""))
         return cuts.pop(0) if cuts else None
-
-
-def _after(first: Any, receive: Any) -> Any:
-    messages = [first]
-
-    async def received() -> Any:
-        return messages.pop() if messages else await receive()
-
-    return received
-
-
-def _cut(limit: int, receive: Any, send: Any) -> tuple[Any, Any]:
-    """The client is gone after ``limit`` frames. Then uvicorn ends the connection."""
-    gone = asyncio.Event()
-    frames = 0
-
-    async def cut_receive() -> Any:
-        tasks = {asyncio.ensure_future(receive()), asyncio.ensure_future(gone.wait())}
-        done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in waiting:
-            task.cancel()
-        result = done.pop().result()
-        return {"type": "http.disconnect"} if result is True else result
-
-    async def cut_send(message: Any) -> None:
-        nonlocal frames
-        if message.get("body"):
-            frames += 1
-        if frames > limit or (frames == limit and not message.get("body", b"x")):
-            gone.set()
-        if not gone.is_set():
-            await send(message)
-        if frames == limit and message["type"] == "http.response.body":
-            gone.set()
-
-    return cut_receive, cut_send
 
 
 def server() -> MCPServer:
@@ -117,11 +72,14 @@ def server() -> MCPServer:
 
 
 @asynccontextmanager
-async def running(store: EventStore) -> AsyncIterator[tuple[Cutter, str]]:
-    cutter = Cutter(server().streamable_http_app(event_store=store, retry_interval=10))
-    # A cut response is one that uvicorn calls incomplete.
-    async with serving(cutter, log_level="critical", timeout_graceful_shutdown=1) as port:
-        yield cutter, f"http://127.0.0.1:{port}/mcp"
+async def running(store: EventStore) -> AsyncIterator[tuple[dict[str, list[int]], str]]:
+    cuts = Cuts()
+    app = server().streamable_http_app(event_store=store, retry_interval=10)
+    # uvicorn logs each cut.
+    async with serving(
+        Cutter(app, cuts.limit), log_level="critical", timeout_graceful_shutdown=1
+    ) as port:
+        yield cuts.by_name, f"http://127.0.0.1:{port}/mcp"
 
 
 async def call(url: str, name: str, tool: str = "work") -> tuple[str, list[str]]:
@@ -147,24 +105,24 @@ def expected(name: str) -> tuple[str, list[str]]:
 
 async def test_a_client_that_is_cut_after_any_frame_gets_each_message_once() -> None:
     """All sessions run at once, with the same stream ids: none sees a message of another."""
-    async with running(EventStore(MemoryLog())) as (cutter, url):
+    async with running(EventStore(MemoryLog())) as (cuts, url):
         for first in range(1, FRAMES + 1):
-            cutter.cuts[f"once-{first}"] = [first]
-            cutter.cuts[f"twice-{first}"] = [first, 1]
-        names = list(cutter.cuts)
+            cuts[f"once-{first}"] = [first]
+            cuts[f"twice-{first}"] = [first, 1]
+        names = list(cuts)
         results = await asyncio.gather(*(call(url, name) for name in names))
     for name, (text, said) in zip(names, results, strict=True):
         # Cut in a resumed connection, the client asks again from where that connection began.
         assert (text, list(dict.fromkeys(said))) == expected(name)
         if name.startswith("once"):
             assert len(said) == STEPS
-    uncut = [name for name, left in cutter.cuts.items() if left]
+    uncut = [name for name, left in cuts.items() if left]
     assert uncut == [f"twice-{FRAMES}"], "after the last frame nothing is asked for"
 
 
 async def test_a_client_that_got_nothing_shows_an_error() -> None:
-    async with running(EventStore(MemoryLog())) as (cutter, url):
-        cutter.cuts["early"] = [0]
+    async with running(EventStore(MemoryLog())) as (cuts, url):
+        cuts["early"] = [0]
         assert await call(url, "early") == ("error: SSE stream ended without a response", [])
 
 
