@@ -145,18 +145,20 @@ class Channel(Target):
             self.ring.append(self.feed.frame(change, self.reader.epoch))
             return
         members.expire()
-        key = change.key or {}
+        key, shown_until = change.key or {}, None
         if change.removed:
             if not members.remove(key):
                 return
         else:
-            known = members.has(key)
+            known = members.has(key) or members.was_on_a_page(change.moment)
             if not members.update(key, change.moment):
                 if not known:
                     return
+                shown_until = members.leaves(change.moment)
                 change = Change(change.place, change.values, removed=True, key=key)
         place = None if change.place is None else change.place.at(members.expired_until)
-        self.ring.append(self.feed.frame_at(change, self.reader.epoch, place))
+        epoch = self.reader.epoch
+        self.ring.append(self.feed.frame_at(change, epoch, place, shown_until=shown_until))
 
     def flush(self, now: float) -> None:
         ring = self.ring

@@ -19,8 +19,9 @@ __all__ = ["Counters", "OpenStream", "OpenStreams"]
 logger = logging.getLogger("headwater.delivery")
 
 # Milliseconds after which a client reconnects whose stream was ended, at random: after a restart
-# they do not all come at once.
-_RETRY = (500, 5000)
+# they do not all come at once. A browser that finds nobody waits the same time again, so those
+# with short times would come in greater numbers once the server is back.
+_RETRY = (1000, 5000)
 
 
 class OpenStream(Protocol):
@@ -28,9 +29,11 @@ class OpenStream(Protocol):
 
     Attributes:
         sender: shows since when the peer takes no bytes.
+        number: says which one it is, and when it was opened.
     """
 
     sender: Sender
+    number: int
 
     def dismiss(self, retry: int) -> None:
         """Send a reconnection time in milliseconds, and end the response."""
@@ -88,13 +91,18 @@ class OpenStreams:
         self.draining = False
         self.on_drain: set[Callable[[], None]] = set()
         self._streams: set[OpenStream] = set()
+        self._last = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event = asyncio.Event()
         self._empty.set()
 
     def add(self, stream: OpenStream) -> None:
-        """Count a stream that has sent its head."""
+        """Count a stream that has sent its head.
+
+        Its number is the time in microseconds, or the next one that no other stream has.
+        """
+        self._last = stream.number = max(self._last + 1, time.time_ns() // 1000)
         self._streams.add(stream)
         self._empty.clear()
         self.counters.open += 1
@@ -135,6 +143,14 @@ class OpenStreams:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def dismiss(self, number: str) -> bool:
+        """End the stream of this number; False if there is none."""
+        for stream in self._streams:
+            if str(stream.number) == number:
+                stream.dismiss(random.randint(*_RETRY))
+                return True
+        return False
 
     async def drain(self, *, spread: float = 5.0) -> None:
         """End all streams in an orderly way, and refuse new ones from now on.

@@ -132,9 +132,10 @@ class FeedHalf(ABC):
             return live.places.take(subjects(scope), scope)
 
         def hold(holder: Holder, place: StreamPlace) -> None:
-            name = (id(self), identity, again.remembered.name)
-            callers = subjects(scope)
-            live.rights.hold(holder, name, recheck, callers, rechecks, place, expiry(scope))
+            asked = again.remembered
+            name = (id(self), identity, asked.name)
+            callers, ends = subjects(scope), expiry(scope)
+            live.rights.hold(holder, name, recheck, callers, rechecks, place, ends, asked)
 
         asked = _Asked(live, call, source, paging, plan.dependency_headers, take, hold)
         with refused_values(scope):
