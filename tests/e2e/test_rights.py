@@ -14,6 +14,8 @@ from running import Person, Running
 
 from support.http import Answer, request
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def pair(seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Running]]:
