@@ -25,7 +25,7 @@ from headwater.delivery.sender import ROOM
 from headwater.delivery.small_set import EMPTY, SmallSet, with_one, without
 from headwater.delivery.stream import Stream
 from headwater.delivery.window import Members
-from headwater.errors import ResetReason, UnfitItemError
+from headwater.errors import ResetReason, SourceUnavailableError, UnfitItemError
 from headwater.feeds.feed import Feed, Frame
 from headwater.feeds.page_size import cut, read_page
 from headwater.feeds.source import Change, Filter, Page, Place, Source
@@ -215,6 +215,10 @@ class Channel(Target):
         self._ahead = EMPTY
         for stream in tuple(self.streams):
             stream.restart(reason)
+
+    def interrupt(self, why: SourceUnavailableError) -> None:
+        for stream in tuple(self.streams):
+            stream.interrupt(why.for_clients)
 
     def fail(self, error: Exception) -> None:
         """End all streams where they are: an item cannot be shown.

@@ -244,6 +244,9 @@ class FeedStream(ChannelStream):
                 except PositionError as error:
                     self._restart_reason = error.reason
                 except SourceUnavailableError as error:
+                    if error.lasting:
+                        self.interrupt(error.for_clients)
+                        return
                     # The stream stays open and goes on when the storage is back.
                     logger.debug("a stream waits: %s", error)
                     await asyncio.sleep(delay)
