@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -27,7 +26,7 @@ from headwater.delivery.stream import Stream
 from headwater.delivery.window import Members
 from headwater.errors import ResetReason, SourceUnavailableError, UnfitItemError
 from headwater.feeds.feed import Feed, Frame
-from headwater.feeds.page_size import cut, read_page
+from headwater.feeds.page_size import before_unfit, read_page
 from headwater.feeds.source import Change, Filter, Page, Place, Source
 
 __all__ = ["READ_LIMIT", "Channel", "ChannelStream", "Reading"]
@@ -318,12 +317,7 @@ class Channel(Target):
         try:
             return self._shown(page, removals=True)
         except UnfitItemError:
-            fit = 0
-            with suppress(UnfitItemError):
-                for change in page.changes:
-                    self.feed.shown(change)
-                    fit += 1
-            found = cut(page, fit)
+            found = before_unfit(self.feed, page)
             if found is None:
                 raise
             return found
