@@ -82,6 +82,8 @@ def create_app(
             per_caller=settings.streams_per_user,
             per_address=settings.streams_per_address,
             total=settings.max_streams,
+            page_bytes=settings.max_page_bytes,
+            unread_bytes=settings.max_unread_bytes,
             proxies=settings.proxy_addresses,
         ),
     )

@@ -154,6 +154,7 @@ class DirectSender(Sender, asyncio.Protocol):
     def pause_writing(self) -> None:
         self.full = True
         self.busy_since = asyncio.get_running_loop().time()
+        self.stream.busy()
 
     def resume_writing(self) -> None:
         self.full = False

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from headwater.delivery.heartbeat import Heartbeats
 from headwater.delivery.sender import Sender
+from headwater.delivery.unread import UNREAD_BYTES, Unread
 
 __all__ = ["Counters", "OpenStream", "OpenStreams"]
 
@@ -71,14 +72,20 @@ class OpenStreams:
         write_timeout: seconds after which a peer that takes no bytes is dropped. 30 s is the
             time that TCP_USER_TIMEOUT is commonly set to: longer than any hiccup of a mobile
             network, short enough that dead connections do not pile up.
+        unread_bytes: of all streams that clients have not taken. Above it the stream whose client
+            took nothing for the longest time is dropped.
 
     Attributes:
+        unread: the streams for whose clients more waits than a connection takes at once.
         draining: new streams are to be refused.
         on_drain: is called when draining begins, for requests that wait without a stream.
     """
 
-    def __init__(self, *, write_timeout: float = 30.0) -> None:
+    def __init__(self, *, write_timeout: float = 30.0, unread_bytes: int = UNREAD_BYTES) -> None:
         self.write_timeout = write_timeout
+        self.unread: Unread[OpenStream] = Unread(
+            unread_bytes, lambda one: one.sender.pending, time.monotonic, self._drop_unread
+        )
         self.heartbeats = Heartbeats()
         self.counters = Counters()
         self.draining = False
@@ -108,6 +115,7 @@ class OpenStreams:
 
     def discard(self, stream: OpenStream) -> None:
         """A stream has ended. Idempotent."""
+        self.unread.discard(stream)
         if stream in self._streams:
             self._streams.remove(stream)
             self.counters.open -= 1
@@ -196,5 +204,10 @@ class OpenStreams:
             if since is not None and since < limit:
                 self.counters.stalled += 1
                 stream.abort(f"it took no bytes for {self.write_timeout:g} s")
+        self.unread.look()
         if self._streams:
             self._set_timer()
+
+    def _drop_unread(self, stream: OpenStream) -> None:
+        self.counters.stalled += 1
+        stream.abort("too many bytes wait for clients, and this one took none for the longest time")

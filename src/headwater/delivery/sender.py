@@ -237,6 +237,14 @@ class AsgiSender(Sender):
                         break
                     self.passed += len(data)
                     self.last = data
+                    if len(data) > ROOM:
+                        # Servers take a message of any size at once. The next one waits until the
+                        # client has taken enough of it.
+                        await self._send(
+                            {"type": "http.response.body", "body": b"", "more_body": True}
+                        )
+                        if self.closed:
+                            break
                     self._pending -= len(data)
                 elif self._finishing:
                     self.busy_since = loop.time()

@@ -160,8 +160,12 @@ class Live:
     def hub(self) -> Hub:
         """The fan-out; made when it is first used."""
         if self._hub is None:
+            limits: StreamLimits = self.setting("limits")
             self._hub = Hub(
-                write_timeout=self.setting("write_timeout"), io_uring=self.setting("io_uring")
+                write_timeout=self.setting("write_timeout"),
+                io_uring=self.setting("io_uring"),
+                page_bytes=limits.page_bytes,
+                unread_bytes=limits.unread_bytes,
             )
         return self._hub
 
