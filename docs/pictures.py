@@ -70,7 +70,7 @@ def main() -> int:
         return 1
     PICTURES.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "headwater", "demo", "--port", "0"]
-    demo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
     try:
         assert demo.stdout is not None
         address = next(
