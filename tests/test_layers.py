@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "web": {*CORE, "delivery", "eventlog", "runs"},
     "relay": {*CORE, "eventlog", "sql"},
     "client": {"errors", "protocol"},
+    "adapters": {*CORE, "eventlog", "runs", "delivery", "web"},
     "testing": {*CORE, "eventlog", "sql", "runs", "delivery", "web", "client"},
     "backend": {*CORE, "eventlog", "sql", "runs", "delivery", "web"},
     "cli": {*CORE, "eventlog", "sql", "runs", "delivery", "web", "client", "backend", "relay"},

@@ -40,6 +40,7 @@ from headwater.web.pair import FeedDeclaration, PageHalf, StreamHalf
 from headwater.web.problems import Problem
 from headwater.web.route_options import FeedOptions, RouteOptions
 from headwater.web.run_declaration import OnDisconnect, declare_runs, lifespan_of_runs
+from headwater.web.stream_info import StreamInfo, TailInfo
 from headwater.web.stream_limits import StreamLimits
 
 __all__ = [
@@ -53,8 +54,10 @@ __all__ = [
     "Run",
     "Runs",
     "Source",
+    "StreamInfo",
     "StreamLimits",
     "SyncRun",
+    "TailInfo",
     "expires",
     "guard",
     "identify",
@@ -84,6 +87,7 @@ class LiveRouter(HubFace, APIRouter):
         log: the event log by which ``recheck`` reaches the other processes.
         limits: how many streams and waiting polls a caller, an address and all may have; 50, 200
             and no limit by default. Above it a stream gets the time to come back, a poll gets 429.
+            Also the bytes of a page, and of what clients do not take.
         options: as APIRouter takes them: prefix, tags, dependencies and so on.
     """
 

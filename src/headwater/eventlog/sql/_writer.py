@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from headwater.errors import UsageError
 from headwater.eventlog._batcher import Asked, Batcher
 from headwater.eventlog._record import Event, Offset, Record, Retention, mark_of, ticks
 from headwater.eventlog.sql._storage import Dialect, Storage
@@ -131,14 +132,21 @@ class SqlWriter:
         self._batcher: Batcher[Append, list[Record]] = Batcher(
             storage.name, self._commit, weigh, (MAX_EVENTS,)
         )
+        self._closed = False
 
     async def append(self, append: Append) -> list[Record]:
         """Returns once it is committed. A caller that is cancelled may still have appended."""
-        return await self._batcher.ask(append)
+        if self._closed:
+            raise UsageError(f"{self._storage.name} is closed")
+        return await self._ask(append)
 
     async def close(self) -> None:
-        """Wait for what was asked for."""
+        """Wait for what was asked for, and take no more: callers that go on would hold it up."""
+        self._closed = True
         await self._batcher.close()
+
+    async def _ask(self, append: Append) -> list[Record]:
+        return await self._batcher.ask(append)
 
     async def _commit(self, group: Sequence[AskedAppend]) -> None:
         self._answer(group, await self._write(group))
