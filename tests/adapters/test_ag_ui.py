@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from ag_ui.core import RunAgentInput
 from fastapi import Response
-from headwater.runs import Run, Runs
 from pydantic_ai import Agent
 from pydantic_ai.models.function import FunctionModel
 from pydantic_ai.models.test import TestModel
@@ -22,6 +21,7 @@ from pydantic_ai.ui.ag_ui import AGUIAdapter
 from headwater.adapters import ag_ui
 from headwater.errors import RunFailed
 from headwater.eventlog import MemoryLog
+from headwater.runs import Run, Runs
 from headwater.web.fastapi import EventStream, LiveRouter
 from support import npm
 from support.application import Application

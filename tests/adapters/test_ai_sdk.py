@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from fastapi import Response
-from headwater.runs import Run, Runs
 from pydantic import BaseModel
 from pydantic_ai import Agent
 from pydantic_ai.models.function import FunctionModel
@@ -21,6 +20,7 @@ from pydantic_ai.ui.vercel_ai import VercelAIAdapter
 from headwater.adapters import ai_sdk
 from headwater.errors import RunFailed, UsageError
 from headwater.eventlog import MemoryLog
+from headwater.runs import Run, Runs
 from headwater.web.fastapi import EventStream, LiveRouter
 from support import npm
 from support.application import Application

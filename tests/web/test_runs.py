@@ -23,7 +23,6 @@ from support.http import Answer, request
 from support.server import serving, stoppable
 from support.until import until
 
-
 # Streams write to the connection themselves, or through ASGI.
 DIRECT, ASGI = "headwater.web.uvicorn:Protocol", "httptools"
 
