@@ -31,6 +31,8 @@ PAGES: dict[str, str] = {
     "headwater.web.problems": "fastapi.md",
     "headwater.web.asgi": "asgi.md",
     "headwater.web.uvicorn": "asgi.md",
+    "headwater.adapters.ai_sdk": "ai-sdk.md",
+    "headwater.adapters.ag_ui": "ag-ui.md",
     "headwater.adapters.mcp": "mcp.md",
     "headwater": "headwater.md",
     "headwater.client": "client.md",
