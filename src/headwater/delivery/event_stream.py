@@ -14,7 +14,7 @@ from headwater.delivery.open_streams import OpenStreams
 from headwater.delivery.sender import Sender
 from headwater.delivery.stream import Stream
 from headwater.errors import UsageError
-from headwater.protocol import Comment, Event, encode, to_json
+from headwater.protocol import HEARTBEAT, Comment, Event, encode, to_json
 from headwater.protocol.encoder import encode_data
 
 __all__ = ["MAX_PENDING", "EventStream"]
@@ -71,8 +71,11 @@ class EventStream(Stream):
         serializer: Serializer = to_json,
         last_event_id: str | None = None,
         max_pending: int = MAX_PENDING,
+        farewell: Event | None = None,
     ) -> None:
         super().__init__(sender, streams, heartbeat=heartbeat)
+        if farewell is not None:
+            self.farewell = encode(farewell, serializer)
         self.last_event_id = last_event_id
         self._serializer = serializer
         self._max_pending = max_pending
@@ -147,6 +150,9 @@ class EventStream(Stream):
                 self.headers = (*self.headers, *self.headers_of.raw_headers)
                 self.headers_of = None
             super().commit(status)
+            if self.pulse != HEARTBEAT:
+                # A client that asked for such heartbeats knows by the first that they come.
+                self.write(self.pulse)
             if self.on_commit is not None:
                 self.on_commit()
 
@@ -265,6 +271,7 @@ class EventStream(Stream):
         return not self.ended
 
     def idle(self) -> None:
+        super().idle()
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():

@@ -15,11 +15,12 @@ from urllib.parse import parse_qs
 
 from headwater.delivery.direct_sender import DirectSender
 from headwater.delivery.event_stream import MAX_PENDING, EventStream
+from headwater.delivery.heartbeat import heartbeat_event
 from headwater.delivery.hub import Hub
 from headwater.delivery.sender import AsgiSender
 from headwater.delivery.stream import EVENT_STREAM_HEADERS, Stream
 from headwater.errors import DeclarationError
-from headwater.protocol import decode_last_event_id, to_json
+from headwater.protocol import Event, decode_last_event_id, to_json
 from headwater.web.incoming import Incoming
 
 __all__ = [
@@ -76,6 +77,9 @@ class SSE:
         linger: seconds that a handler may run on after its client has gone, or the server has ended
             its stream. It is cancelled then, so that a loop that ignores what ``send`` returns does
             not run for ever.
+        farewell: is sent when the server ends the stream, in place of ``retry:`` or an ``error``
+            event: for clients of a protocol that takes the end of a body for the end of an answer.
+            A stream that cannot be opened just now is then answered 503.
     """
 
     kind: Literal["only", "dual", "manual"] = "only"
@@ -83,6 +87,7 @@ class SSE:
     serializer: Callable[[Any], str] = to_json
     max_pending: int = MAX_PENDING
     linger: float = 30.0
+    farewell: Event | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("only", "dual", "manual"):
@@ -113,6 +118,12 @@ def last_event_id(scope: Mapping[str, Any]) -> str | None:
     query = parse_qs(text.decode("latin-1"), keep_blank_values=False)
     found = query.get("lastEventId")
     return found[-1] if found else None
+
+
+def asks_for_heartbeat_events(scope: Mapping[str, Any]) -> bool:
+    """Whether heartbeats are to be events, which a page can see: ``?heartbeat=event``."""
+    text = scope.get("query_string", b"")
+    return b"heartbeat=event" in text.split(b"&")
 
 
 class Connection:
@@ -323,8 +334,11 @@ async def serve_events(
         serializer=options.serializer,
         last_event_id=last_event_id(scope),
         max_pending=options.max_pending,
+        farewell=options.farewell,
     )
     stream.headers = headers
+    if asks_for_heartbeat_events(scope):
+        stream.pulse = heartbeat_event(None, stream.heartbeat)
     await run_handler(connection, stream, lambda: handler(stream), options)
     if not stream.committed:
         stream.close()
