@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 from headwater.delivery.batch import Recipients
 from headwater.delivery.reader import OriginReader, Target
+from headwater.delivery.reading import Reading
 from headwater.delivery.ring import Ring, pieces
 from headwater.delivery.sender import ROOM
 from headwater.delivery.small_set import EMPTY, SmallSet, with_one, without
@@ -26,36 +27,14 @@ from headwater.delivery.stream import Stream
 from headwater.delivery.window import Members
 from headwater.errors import ResetReason, SourceUnavailableError, UnfitItemError
 from headwater.feeds.feed import Feed, Frame
+from headwater.feeds.page_size import cut, read_page
 from headwater.feeds.source import Change, Filter, Page, Place, Source
 
-__all__ = ["READ_LIMIT", "Channel", "ChannelStream", "Reading"]
+__all__ = ["READ_LIMIT", "Channel", "ChannelStream"]
 
 # Rows of one read while a stream catches up: few enough that memory stays flat and the first ones
 # leave soon, enough that a gap of thousands is not thousands of statements.
 READ_LIMIT = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What was read of the source, as the bytes that a client is sent.
-
-    Attributes:
-        data: events.
-        end: the place of a client that was sent them.
-        life: that of the channel when the read began.
-        epoch: that of the storage.
-        frames: the number of items and removals.
-        holds: the place that the client's last id names then, if it is not ``end``.
-        removed_until: up to this moment the removals of what left the time window were sent.
-    """
-
-    data: bytes
-    end: Place
-    life: int
-    epoch: str
-    frames: int = 0
-    holds: Place | None = None
-    removed_until: datetime | None = None
 
 
 class ChannelStream(Stream, ABC):
@@ -97,12 +76,15 @@ class Channel(Target):
     """
 
     __slots__ = (
-        "_ahead", "_lingering", "_members", "_up_to_date", "_written", "feed",
-        "held_by", "holds", "life", "reader", "reason", "ring", "source", "streams",
+        "_ahead", "_lingering", "_members", "_page_bytes", "_read_limit", "_up_to_date",
+        "_written", "feed", "held_by", "holds", "life", "reader", "reason", "ring", "source",
+        "streams",
     )  # fmt: skip
 
-    def __init__(self, feed: Feed, source: Source, reader: OriginReader) -> None:
+    def __init__(self, feed: Feed, source: Source, reader: OriginReader, page_bytes: int) -> None:
         self.feed = feed
+        self._page_bytes = page_bytes
+        self._read_limit = READ_LIMIT
         self.source = source
         self.reader = reader
         self.ring = Ring(reader.head, reader.bound)
@@ -272,13 +254,18 @@ class Channel(Target):
             self.ring.floor_left = members.expired_until
 
     async def _read_newest(self, limit: int, before: Place | None) -> Reading:
-        life, page = self.life, await self.source.page(limit, before=before)
+        life, most = self.life, self._page_bytes
+        page = await read_page(self.feed, self.source, limit, most, before=before)
         page = self._shown(page, removals=False)
         data = self.feed.snapshot(page)
         return Reading(data, page.end, life, page.epoch, removed_until=page.as_of)
 
     async def _read_after(self, place: Place, holds: Place) -> Reading:
-        life, page = self.life, await self.source.page(READ_LIMIT, after=place)
+        life, limit, most = self.life, self._read_limit, self._page_bytes
+        page = await read_page(self.feed, self.source, limit, most, after=place)
+        if page.has_more:
+            # Of long items a page takes few: read only a few more of them than that.
+            self._read_limit = min(READ_LIMIT, 2 * max(len(page.changes), 10))
         page = self._shown_after(page)
         data, retired = self.feed.page_frames(page), self.reader.retired
         places = (each.place for each in reversed(page.changes) if each.place is not None)
@@ -308,20 +295,15 @@ class Channel(Target):
         try:
             return self._shown(page, removals=True)
         except UnfitItemError:
-            fit: list[Change] = []
-            for change in page.changes:
-                try:
+            fit = 0
+            with suppress(UnfitItemError):
+                for change in page.changes:
                     self.feed.shown(change)
-                except UnfitItemError:
-                    break
-                fit.append(change)
-            # A client may resume only from a place; changes without one belong together.
-            while fit and fit[-1].place is None:
-                fit.pop()
-            end = fit[-1].place if fit else None
-            if end is None:
+                    fit += 1
+            found = cut(page, fit)
+            if found is None:
                 raise
-            return replace(page, changes=fit, end=end, has_more=True)
+            return found
 
     def reaches(self, place: Place, removed_until: datetime | None) -> bool:
         """Whether the ring has everything after a place.

@@ -7,9 +7,10 @@ import logging
 from dataclasses import replace
 from datetime import datetime
 
-from headwater.delivery.channel import READ_LIMIT, Channel, ChannelStream, Reading
+from headwater.delivery.channel import READ_LIMIT, Channel, ChannelStream
 from headwater.delivery.direct_sender import DirectSender
 from headwater.delivery.open_streams import OpenStreams
+from headwater.delivery.reading import Reading
 from headwater.delivery.ring import with_places
 from headwater.delivery.sender import ROOM, Sender
 from headwater.errors import PositionError, ResetReason, SourceUnavailableError, UnfitItemError
@@ -110,6 +111,16 @@ class FeedStream(ChannelStream):
         group = sender.group if isinstance(sender, DirectSender) else None
         return self.written_at if group is None else max(self.written_at, group.written_at)
 
+    @property
+    def progress(self) -> tuple[Place | None, int | None]:
+        """Where its client is, and how many events it lacks; None while the source is read."""
+        ring = self.channel.ring
+        if self._reading:
+            return self._place, None
+        if self._behind:
+            return self._place, ring.end - self._cursor
+        return self._had or ring.before(ring.end), 0
+
     def begin(self, opening: Reading) -> None:
         """Send what the stream begins with, then each new frame."""
         self.commit()
@@ -147,6 +158,7 @@ class FeedStream(ChannelStream):
             self._read()
 
     def idle(self) -> None:
+        super().idle()
         drained, self._drained = self._drained, None
         if drained is not None and not drained.done():
             drained.set_result(None)

@@ -137,6 +137,7 @@ class OriginReader:
         calls: reads of pages that are under way.
         head: every change up to here was delivered to the targets.
         epoch: the storage's epoch, as positions carry it.
+        delivered: the number of changes that were read.
         retired: positions that do not include this place expire soon, or have expired.
     """
 
@@ -155,6 +156,7 @@ class OriginReader:
         self.counters = counters
         self.bound = RingBound()
         self.calls = SharedCalls()
+        self.delivered = 0
         self.retired: Place | None = None
         self.targets: dict[Hashable, Target] = {}
         self._index: FilterIndex[Target] = FilterIndex()
@@ -213,6 +215,7 @@ class OriginReader:
     # The origin calls these.
 
     def deliver(self, changes: Sequence[Change], head: Place) -> None:
+        self.delivered += len(changes)
         restarting = self._restarting is not None
         failed: dict[Target, Exception] = {}
         for change in changes:

@@ -240,7 +240,7 @@ class Feed:
             age = self.troubles.met(change.name, problem, skipped=self.on_invalid == "skip")
             retry = min(max(self.retry, age), LONGEST_RETRY)
             raise UnfitItemError(change.name, problem, retry) from None
-        if self.troubles:
+        if self.troubles.known:
             self.troubles.over(change.name)
         return data
 

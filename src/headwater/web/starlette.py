@@ -49,6 +49,7 @@ from headwater.web.responders import (
     Responder,
 )
 from headwater.web.rights import Verdict, verdict_of
+from headwater.web.stream_info import StreamInfo, TailInfo
 from headwater.web.stream_limits import StreamLimits
 
 __all__ = [
@@ -59,7 +60,9 @@ __all__ = [
     "LiveRoutes",
     "Problem",
     "Source",
+    "StreamInfo",
     "StreamLimits",
+    "TailInfo",
     "expires",
     "identify",
 ]
@@ -232,7 +235,8 @@ class _Endpoint:
         async def serve(send: Sending) -> None:
             await self.responder.serve(_Call(self, scope, receive, send))
 
-        await serve_with_problems(serve, _own_problem, scope, receive, send)
+        stream = self.responder.opens_stream(scope)
+        await serve_with_problems(serve, _own_problem, scope, receive, send, stream=stream)
 
     async def run(self, request: Request, errors: Sequence[dict[str, Any]] = ()) -> Any:
         """The guards, then the function."""
