@@ -7,9 +7,10 @@ import logging
 from dataclasses import replace
 from datetime import datetime
 
-from headwater.delivery.channel import READ_LIMIT, Channel, ChannelStream, Reading
+from headwater.delivery.channel import READ_LIMIT, Channel, ChannelStream
 from headwater.delivery.direct_sender import DirectSender
 from headwater.delivery.open_streams import OpenStreams
+from headwater.delivery.reading import Reading
 from headwater.delivery.ring import with_places
 from headwater.delivery.sender import ROOM, Sender
 from headwater.errors import PositionError, ResetReason, SourceUnavailableError, UnfitItemError
