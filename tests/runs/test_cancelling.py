@@ -137,6 +137,7 @@ async def test_a_queued_run_ends_at_once(runs: Runs) -> None:
     assert (await runs.state(run_id)).state == "cancelled"
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("rounds", [20, pytest.param(1000, marks=pytest.mark.soak)])
 async def test_races_of_the_end_and_cancelling(log: EventLog, runs: Runs, rounds: int) -> None:
     """Whoever comes first: one end, the same for all."""
