@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from headwater.backend import health
-from headwater.backend.access import AccessWatch
+from headwater.backend.access import subject_of
 from headwater.backend.activity import endpoints as activity
 from headwater.backend.activity.service import Activities
 from headwater.backend.auth import endpoints as auth
@@ -39,6 +39,7 @@ from headwater.backend.satellites import endpoints as satellites
 from headwater.backend.satellites.service import Satellites
 from headwater.backend.settings import Settings
 from headwater.backend.state import Backend, Tables
+from headwater.backend.streams import endpoints as streams
 from headwater.backend.teams import endpoints as teams
 from headwater.backend.teams.service import Teams
 from headwater.backend.throttle import Writes
@@ -57,7 +58,7 @@ _log = logging.getLogger(__name__)
 _SMALL_BODIES = {"/api/auth/login": 16 * 1024}
 _FEEDS = (notifications, logs, satellites, activity)
 # Routes are tried in this order. Satellites and programs send most of the requests.
-_ROUTERS = (satellites, activity, logs, notifications, auth, users, teams)
+_ROUTERS = (satellites, activity, logs, notifications, auth, users, teams, streams)
 
 
 def create_app(
@@ -81,6 +82,8 @@ def create_app(
             per_caller=settings.streams_per_user,
             per_address=settings.streams_per_address,
             total=settings.max_streams,
+            page_bytes=settings.max_page_bytes,
+            unread_bytes=settings.max_unread_bytes,
             proxies=settings.proxy_addresses,
         ),
     )
@@ -90,9 +93,8 @@ def create_app(
         async with open_backend(app.state.settings) as backend:
             app.state.backend = backend
             app.state.probes = probes = Probes(backend.database, backend.log)
-            watch = AccessWatch(live, backend.tables.access_changes.where())
+            unfollow = live.follow_rechecks(backend.tables.access_changes.where(), subject_of)
             cleanup = Cleanup(backend)
-            await watch.start()
             cleanup.start()
             beside = asyncio.ensure_future(companion(backend)) if companion else None
             try:
@@ -103,7 +105,7 @@ def create_app(
                     await asyncio.wait([beside])
                 probes.close()
                 await cleanup.stop()
-                await watch.stop()
+                unfollow()
 
     app = FastAPI(
         title="Headwater",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -24,8 +24,9 @@ from headwater.delivery.sender import ROOM
 from headwater.delivery.small_set import EMPTY, SmallSet, with_one, without
 from headwater.delivery.stream import Stream
 from headwater.delivery.window import Members
-from headwater.errors import ResetReason, UnfitItemError
+from headwater.errors import ResetReason, SourceUnavailableError, UnfitItemError
 from headwater.feeds.feed import Feed, Frame
+from headwater.feeds.page_size import before_unfit, read_page
 from headwater.feeds.source import Change, Filter, Page, Place, Source
 
 __all__ = ["READ_LIMIT", "Channel", "ChannelStream", "Reading"]
@@ -97,12 +98,15 @@ class Channel(Target):
     """
 
     __slots__ = (
-        "_ahead", "_lingering", "_members", "_up_to_date", "_written", "feed",
-        "held_by", "holds", "life", "reader", "reason", "ring", "source", "streams",
+        "_ahead", "_lingering", "_members", "_page_bytes", "_read_limit", "_up_to_date",
+        "_written", "feed", "held_by", "holds", "life", "reader", "reason", "ring", "source",
+        "streams",
     )  # fmt: skip
 
-    def __init__(self, feed: Feed, source: Source, reader: OriginReader) -> None:
+    def __init__(self, feed: Feed, source: Source, reader: OriginReader, page_bytes: int) -> None:
         self.feed = feed
+        self._page_bytes = page_bytes
+        self._read_limit = READ_LIMIT
         self.source = source
         self.reader = reader
         self.ring = Ring(reader.head, reader.bound)
@@ -140,18 +144,20 @@ class Channel(Target):
             self.ring.append(self.feed.frame(change, self.reader.epoch))
             return
         members.expire()
-        key = change.key or {}
+        key, shown_until = change.key or {}, None
         if change.removed:
             if not members.remove(key):
                 return
         else:
-            known = members.has(key)
+            known = members.has(key) or members.was_on_a_page(change.moment)
             if not members.update(key, change.moment):
                 if not known:
                     return
+                shown_until = members.leaves(change.moment)
                 change = Change(change.place, change.values, removed=True, key=key)
         place = None if change.place is None else change.place.at(members.expired_until)
-        self.ring.append(self.feed.frame_at(change, self.reader.epoch, place))
+        epoch = self.reader.epoch
+        self.ring.append(self.feed.frame_at(change, epoch, place, shown_until=shown_until))
 
     def flush(self, now: float) -> None:
         ring = self.ring
@@ -208,6 +214,10 @@ class Channel(Target):
         self._ahead = EMPTY
         for stream in tuple(self.streams):
             stream.restart(reason)
+
+    def interrupt(self, why: SourceUnavailableError) -> None:
+        for stream in tuple(self.streams):
+            stream.interrupt(why.for_clients)
 
     def fail(self, error: Exception) -> None:
         """End all streams where they are: an item cannot be shown.
@@ -266,13 +276,18 @@ class Channel(Target):
             self.ring.floor_left = members.expired_until
 
     async def _read_newest(self, limit: int, before: Place | None) -> Reading:
-        life, page = self.life, await self.source.page(limit, before=before)
+        life, most = self.life, self._page_bytes
+        page = await read_page(self.feed, self.source, limit, most, before=before)
         page = self._shown(page, removals=False)
         data = self.feed.snapshot(page)
         return Reading(data, page.end, life, page.epoch, removed_until=page.as_of)
 
     async def _read_after(self, place: Place, holds: Place) -> Reading:
-        life, page = self.life, await self.source.page(READ_LIMIT, after=place)
+        life, limit, most = self.life, self._read_limit, self._page_bytes
+        page = await read_page(self.feed, self.source, limit, most, after=place)
+        if page.has_more:
+            # Of long items a page takes few: read only a few more of them than that.
+            self._read_limit = min(READ_LIMIT, 2 * max(len(page.changes), 10))
         page = self._shown_after(page)
         data, retired = self.feed.page_frames(page), self.reader.retired
         places = (each.place for each in reversed(page.changes) if each.place is not None)
@@ -302,20 +317,10 @@ class Channel(Target):
         try:
             return self._shown(page, removals=True)
         except UnfitItemError:
-            fit: list[Change] = []
-            for change in page.changes:
-                try:
-                    self.feed.shown(change)
-                except UnfitItemError:
-                    break
-                fit.append(change)
-            # A client may resume only from a place; changes without one belong together.
-            while fit and fit[-1].place is None:
-                fit.pop()
-            end = fit[-1].place if fit else None
-            if end is None:
+            found = before_unfit(self.feed, page)
+            if found is None:
                 raise
-            return replace(page, changes=fit, end=end, has_more=True)
+            return found
 
     def reaches(self, place: Place, removed_until: datetime | None) -> bool:
         """Whether the ring has everything after a place.

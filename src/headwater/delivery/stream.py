@@ -6,13 +6,14 @@ import asyncio
 import inspect
 import json
 import logging
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from headwater.delivery.heartbeat import Token
 from headwater.delivery.open_streams import OpenStreams
 from headwater.delivery.sender import Sender
-from headwater.protocol import HEARTBEAT, frame
+from headwater.protocol import HEARTBEAT, Comment, encode, frame
 
 __all__ = ["EVENT_STREAM_HEADERS", "Stream"]
 
@@ -25,6 +26,8 @@ EVENT_STREAM_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 )
+# Milliseconds after which the clients of interrupted streams come back, not all at once.
+_INTERRUPTED = (2000, 5000)
 _OWN = frozenset(name for name, _ in EVENT_STREAM_HEADERS) | {b"content-length"}
 
 Closer = Callable[[], Awaitable[object] | object]
@@ -49,6 +52,8 @@ class Stream:
         headers: further headers of the response, with lower-case names; they may be added to until
             it is committed.
         pulse: what a heartbeat is: a comment, or an event for a client that asked for it.
+        number: says which of the open streams it is, once committed: the time in microseconds, or
+            a little more where streams were opened in one moment.
         lease: the right to go on; its ``release`` is called when the stream ends.
         farewell: what is sent when the server ends the stream, in place of ``retry:`` or an
             ``error`` event, to clients of another protocol.
@@ -56,7 +61,7 @@ class Stream:
 
     __slots__ = (
         "__weakref__", "_beat", "_closers", "_streams", "committed", "ended", "farewell", "headers",
-        "heartbeat", "lease", "pulse", "sender", "written_at",
+        "heartbeat", "lease", "number", "pulse", "sender", "written_at",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +70,7 @@ class Stream:
         self.sender = sender
         self.heartbeat = heartbeat
         self.written_at = 0.0
+        self.number = 0
         self.committed = False
         self.ended = False
         self.headers: Sequence[tuple[bytes, bytes]] = ()
@@ -99,9 +105,16 @@ class Stream:
         self.sender.write(data)
         self.written_at = asyncio.get_running_loop().time()
         self._streams.counters.writes += 1
+        if self.sender.full:
+            self.busy()
+
+    def busy(self) -> None:
+        """The sender has no room: its client takes less than it is sent."""
+        self._streams.unread.add(self)
 
     def idle(self) -> None:
         """The sender has room again."""
+        self._streams.unread.discard(self)
 
     def beat(self) -> None:
         """Send a heartbeat, unless bytes wait to be sent."""
@@ -115,12 +128,17 @@ class Stream:
             self.sender.finish()
             self._end()
 
-    def dismiss(self, retry: int) -> None:
-        """Send a reconnection time in milliseconds, and end the response."""
+    def dismiss(self, retry: int, reason: str | None = None) -> None:
+        """Send a reconnection time in milliseconds and a reason, and end the response."""
         if not self.ended:
             self.commit()
-            self.write(self.farewell or b"retry: %d\n\n" % retry)
+            comment = encode(Comment(reason)) if reason else b"\n"
+            self.write(self.farewell or b"retry: %d\n" % retry + comment)
             self.close()
+
+    def interrupt(self, reason: str) -> None:
+        """End the response until somebody mends what the reason says; its client comes back."""
+        self.dismiss(random.randint(*_INTERRUPTED), reason)
 
     def fail(self, status: int, detail: str | None = None, *, retry: int | None = None) -> None:
         """Send an ``error`` event, which has no id, and end the response.

@@ -43,11 +43,14 @@ class Frame:
         place: the place that the event's id names, or None if a client may not resume from it. Of
             several events that belong together only the last has a place.
         left: the moment at which the item left a time window, for a removal of that kind.
+        shown_until: of a removal for a change that came when its item had left the window: a page
+            that was read before this moment had the change, and showed the item.
     """
 
     data: bytes
     place: Place | None
     left: datetime | None = None
+    shown_until: datetime | None = None
 
 
 def encode_plain(item: Any) -> bytes:
@@ -164,9 +167,17 @@ class Feed:
             change.framed[self] = epoch, frame
         return frame
 
-    def frame_at(self, change: Change, epoch: str, place: Place | None) -> Frame:
+    def frame_at(
+        self,
+        change: Change,
+        epoch: str,
+        place: Place | None,
+        *,
+        shown_until: datetime | None = None,
+    ) -> Frame:
         """A change's event with another place than its own, for feeds with a window."""
-        return Frame(self._framed(change, epoch, place, self.data(change)), place)
+        data = self._framed(change, epoch, place, self.data(change))
+        return Frame(data, place, shown_until=shown_until)
 
     def replaced(self, frame: bytes, epoch: str, place: Place, other: Place) -> bytes:
         """A frame whose id names ``place``, with an id that names another place instead."""

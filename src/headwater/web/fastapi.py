@@ -30,7 +30,7 @@ from headwater.web.declared_sources import check_declared_source
 from headwater.web.endpoints import event_endpoint, feed_endpoint
 from headwater.web.fastapi_problems import install_problems
 from headwater.web.feed_models import page_model
-from headwater.web.guards import Guard, GuardedRoute, guard
+from headwater.web.guards import GuardedRoute, Requirement, guard, required_guards
 from headwater.web.identity import expires, identify
 from headwater.web.items import encoder_of
 from headwater.web.live import SHARED, HubFace, Settings, Shared
@@ -40,6 +40,7 @@ from headwater.web.pair import FeedDeclaration, PageHalf, StreamHalf
 from headwater.web.problems import Problem
 from headwater.web.route_options import FeedOptions, RouteOptions
 from headwater.web.run_declaration import OnDisconnect, declare_runs, lifespan_of_runs
+from headwater.web.stream_info import StreamInfo, TailInfo
 from headwater.web.stream_limits import StreamLimits
 
 __all__ = [
@@ -53,8 +54,10 @@ __all__ = [
     "Run",
     "Runs",
     "Source",
+    "StreamInfo",
     "StreamLimits",
     "SyncRun",
+    "TailInfo",
     "expires",
     "guard",
     "identify",
@@ -63,7 +66,6 @@ __all__ = [
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 FeedHandler = TypeVar("FeedHandler", bound=Callable[..., Source] | Callable[..., Awaitable[Source]])
 RunFunction = TypeVar("RunFunction", bound=Callable[..., Any])
-Requirement = str | params.Depends | Sequence[str | params.Depends] | None
 
 
 class LiveRouter(HubFace, APIRouter):
@@ -84,6 +86,7 @@ class LiveRouter(HubFace, APIRouter):
         log: the event log by which ``recheck`` reaches the other processes.
         limits: how many streams and waiting polls a caller, an address and all may have; 50, 200
             and no limit by default. Above it a stream gets the time to come back, a poll gets 429.
+            Also the bytes of a page, and of what clients do not take.
         options: as APIRouter takes them: prefix, tags, dependencies and so on.
     """
 
@@ -352,25 +355,7 @@ class LiveRouter(HubFace, APIRouter):
         )
 
     def _guards(self, requires: Requirement, path: str) -> list[params.Depends]:
-        if requires is None:
-            return []
-        wanted = [requires] if isinstance(requires, (str, params.Depends)) else list(requires)
-        made: list[params.Depends] = []
-        for each in wanted:
-            if isinstance(each, str):
-                if self._requires is None:
-                    raise DeclarationError(
-                        f"feed {path!r}: requires={each!r} needs LiveRouter(requires=...), which "
-                        "makes a guard of a permission"
-                    )
-                made.append(self._requires(each))
-            elif isinstance(each, params.Depends):
-                made.append(each if isinstance(each, Guard) else _guard_of(each, path))
-            else:
-                raise DeclarationError(
-                    f"feed {path!r}: requires={each!r}: a permission, a guard or a list is needed"
-                )
-        return made
+        return required_guards(requires, self._requires, path)
 
     def _lifespan(self, own: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
         @asynccontextmanager
@@ -395,10 +380,3 @@ def _route_class(wanted: type[Any]) -> type[Any]:
     if issubclass(wanted, LiveRoute):
         return wanted
     return type(wanted.__name__, (LiveRoute, wanted), {})
-
-
-def _guard_of(depends: params.Depends, path: str) -> params.Depends:
-    if depends.dependency is None:
-        raise DeclarationError(f"feed {path!r}: requires=Depends() names no dependency")
-    made: params.Depends = guard(depends.dependency)
-    return made

@@ -20,8 +20,10 @@ from typing import Any, Literal
 from headwater.delivery.hub import Hub
 from headwater.delivery.open_streams import Counters
 from headwater.errors import DeclarationError
-from headwater.web.recheck_log import RecheckLog
+from headwater.feeds.source import Source
+from headwater.web.recheck_log import FollowedRechecks, RecheckLog, SubjectOf
 from headwater.web.rights import Rights
+from headwater.web.stream_info import StreamInfo, TailInfo, stream_infos, tail_infos
 from headwater.web.stream_limits import StreamLimits, StreamPlaces
 
 __all__ = ["SHARED", "HubFace", "Live", "Settings", "Shared"]
@@ -159,8 +161,12 @@ class Live:
     def hub(self) -> Hub:
         """The fan-out; made when it is first used."""
         if self._hub is None:
+            limits: StreamLimits = self.setting("limits")
             self._hub = Hub(
-                write_timeout=self.setting("write_timeout"), io_uring=self.setting("io_uring")
+                write_timeout=self.setting("write_timeout"),
+                io_uring=self.setting("io_uring"),
+                page_bytes=limits.page_bytes,
+                unread_bytes=limits.unread_bytes,
             )
         return self._hub
 
@@ -298,6 +304,21 @@ class HubFace:
         last = self._settings.last
         return Counters() if last is None else last.counters
 
+    def streams(self) -> list[StreamInfo]:
+        """The open streams of this process, the oldest first."""
+        return stream_infos(self._settings.live().hub)
+
+    def tails(self) -> list[TailInfo]:
+        """What this process reads for its streams: tables, topics and functions, by name."""
+        return tail_infos(self._settings.live().hub)
+
+    def close_stream(self, stream_id: str) -> bool:
+        """End one open stream of this process in an orderly way; False if there is none.
+
+        Its client may come back, after some seconds at random.
+        """
+        return self._settings.live().hub.streams.dismiss(stream_id)
+
     async def recheck(self, subject: str | None = None) -> None:
         """Check the rights of all streams of a subject again at once; of all streams for None.
 
@@ -306,6 +327,20 @@ class HubFace:
         processes where ``log=`` names an event log.
         """
         await self._settings.live().recheck(subject)
+
+    def follow_rechecks(self, source: Source, subject_of: SubjectOf) -> Callable[[], None]:
+        """Check rights again in this process whenever a change comes in a source.
+
+        For changes of rights that a transaction announces itself, by a row of a tracked table or
+        by an event that it appends. Each process follows it. To be called in the event loop.
+        Returns a function that ends it.
+
+        Arguments:
+            source: such as ``Table(engine, AccessChange).where()``.
+            subject_of: the subject that a change's values name, as for ``recheck``.
+        """
+        live = self._settings.live()
+        return FollowedRechecks(source, live.hub, live.rights.recheck, subject_of).close
 
     async def drain(self, *, spread: float = 5.0) -> None:
         """Refuse new streams and end the open ones, over at most ``spread`` seconds."""

@@ -6,27 +6,28 @@ that stands here: pages, tags, long-polls and streams.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from headwater import errors
 from headwater.delivery.feed_stream import FeedStream, open_feed
 from headwater.delivery.heartbeat import heartbeat_event
+from headwater.delivery.polls import Read
 from headwater.delivery.stream import EVENT_STREAM_HEADERS
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
 from headwater.feeds.feed import Feed
-from headwater.feeds.source import Page, Place, Source
+from headwater.feeds.page_size import read_page
+from headwater.feeds.source import Place, Source
 from headwater.web.asgi import Connection, Scope, last_event_id
 from headwater.web.identity import expiry, subjects
-from headwater.web.incoming import Incoming
 from headwater.web.live import Live, Settings
 from headwater.web.negotiation import accept_of, accepts_event_stream, not_acceptable
 from headwater.web.paging import Paging, read_paging
-from headwater.web.problems import Problem
+from headwater.web.polls import WaitingRequest
 from headwater.web.refused_values import refused_values
 from headwater.web.responders import Call, Headers, refuse_stream, send_response
 from headwater.web.rights import CHANGED, Holder, Verdict
@@ -36,6 +37,10 @@ from headwater.web.stream_limits import LimitReachedError, StreamPlace, limit_re
 _REMEMBERED = 4096
 # Milliseconds after which a stream's client comes back when the storage is away.
 _STORAGE_RETRY = 2000
+
+
+# A page's bytes and its tag.
+_Answer = tuple[bytes, str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,9 +132,10 @@ class FeedHalf(ABC):
             return live.places.take(subjects(scope), scope)
 
         def hold(holder: Holder, place: StreamPlace) -> None:
-            name = (id(self), identity, again.remembered.name)
-            callers = subjects(scope)
-            live.rights.hold(holder, name, recheck, callers, rechecks, place, expiry(scope))
+            asked = again.remembered
+            name = (id(self), identity, asked.name)
+            callers, ends = subjects(scope), expiry(scope)
+            live.rights.hold(holder, name, recheck, callers, rechecks, place, ends, asked)
 
         asked = _Asked(live, call, source, paging, plan.dependency_headers, take, hold)
         with refused_values(scope):
@@ -172,12 +178,10 @@ class PageHalf(FeedHalf):
             if then != revision or not _matches(held, tag):
                 tag = ""
         if not tag:
-            page = await self._read(asked)
-            if page is None:
+            answer = await self._read(asked)
+            if answer is None:
                 return
-            body, tag = self._encode(page, source, paging)
-            # Its bytes may wait for a slow client, and it would stand beside them.
-            del page
+            body, tag = answer
             if revision is not None:
                 self._remember(name, revision, tag)
         headers = [(b"etag", tag.encode()), *asked.headers]
@@ -191,41 +195,53 @@ class PageHalf(FeedHalf):
             headers.insert(0, (b"content-type", b"application/json"))
             await send_response(asked.call.send, 200, headers, body, head=head)
 
-    async def _read(self, asked: _Asked) -> Page | None:
+    async def _read(self, asked: _Asked) -> _Answer | None:
         """The page that is asked for; None when the client has left."""
-        source, paging = asked.source, asked.paging
-        token = paging.after if paging.before is None else paging.before
-        if token is None:
-            page = await source.page(paging.limit)
-            if paging.wait and not page.changes:
-                if await _Poll(asked).wait(page.end) is None:
-                    return None
-                page = await source.page(paging.limit)
-            return page
-        place, epoch = await self._locate(source, token)
+        source, paging, token = asked.source, asked.paging, None
+        read: Read
         if paging.before is not None:
-            page = await source.page(paging.limit, before=place)
-        elif paging.wait:
-            waited = await _Poll(asked).wait(place)
-            if waited is None:
-                return None
-            page = waited
+            before, epoch = await self._locate(source, token := paging.before)
+            read = partial(self._page, asked, token, epoch, before=before)
+        elif paging.after is not None:
+            after, epoch = await self._locate(source, token := paging.after)
+            read = partial(self._page, asked, token, epoch, after=after)
         else:
-            page = await source.page(paging.limit, after=place)
-        if page.epoch != epoch:
+            read = partial(self._page, asked)
+        if not paging.wait or paging.before is not None:
+            return (await read())[0]
+        if token is None:
+            answer, holds = await read()
+            if holds:
+                return answer
+        waiting = WaitingRequest(asked.live, asked.call.receive, asked.take, asked.hold)
+        name = (self, source.identity, token, paging.limit)
+        found: _Answer | None = await waiting.wait(name, source, read, paging.wait)
+        return found
+
+    async def _page(
+        self,
+        asked: _Asked,
+        token: str = "",
+        epoch: str | None = None,
+        *,
+        after: Place | None = None,
+        before: Place | None = None,
+    ) -> tuple[_Answer, bool]:
+        """A page as it is sent, and whether it has changes."""
+        feed, source, limit = self.declaration.feed, asked.source, asked.paging.limit
+        hub = asked.live.hub
+        page = await read_page(feed, source, limit, hub.page_bytes, after=after, before=before)
+        if epoch not in (None, page.epoch):
             # The storage was replaced meanwhile.
             raise PositionError(token, "unknown")
-        return page
-
-    def _encode(self, page: Page, source: Source, paging: Paging) -> tuple[bytes, str]:
-        feed = self.declaration.feed
-        removals = source.keyed and paging.after is not None
-        page, left_out = feed.shown_page(page, removals=removals)
-        self._settings.live().counters.invalid_skipped += left_out
-        body = feed.body(page, removals=removals)
+        removals = source.keyed and after is not None
+        shown, left_out = feed.shown_page(page, removals=removals)
+        hub.streams.counters.invalid_skipped += left_out
+        body = feed.body(shown, removals=removals)
         # One position is that of different bodies: what callers may see differs, and may change.
         digest = hashlib.blake2s(body, digest_size=8).hexdigest()
-        return body, f'"{feed.position(page.epoch, page.end)}.{digest}.{paging.limit}"'
+        tag = f'"{feed.position(page.epoch, page.end)}.{digest}.{limit}"'
+        return (body, tag), bool(page.changes)
 
     def _remember(self, name: Hashable, revision: Hashable, tag: str) -> None:
         known = self._tags
@@ -233,80 +249,6 @@ class PageHalf(FeedHalf):
         known[name] = (revision, tag)
         if len(known) > _REMEMBERED:
             del known[next(iter(known))]
-
-
-class _Poll:
-    """A REST request that waits for an item. It holds a right, as a stream does.
-
-    Attributes:
-        ended: the wait is over.
-        lease: the right that it holds.
-    """
-
-    def __init__(self, asked: _Asked) -> None:
-        self.ended = False
-        self.lease: Any = None
-        self._asked = asked
-        self._refused: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
-
-    async def wait(self, place: Place) -> Page | None:
-        """The page after ``place``, once it holds something or the time is over.
-
-        None when the client has left. Raises Problem when the right was lost, and above a limit.
-        """
-        asked = self._asked
-        live = asked.live
-        counters = live.hub.streams.counters
-        try:
-            place_taken = asked.take()
-        except LimitReachedError as error:
-            counters.limited += 1
-            again = str(limit_retry() // 1000)
-            raise Problem(429, f"{error}.".capitalize(), headers={"Retry-After": again}) from error
-        counters.waiting += 1
-        asked.hold(self, place_taken)
-        incoming = Incoming(asked.call.receive)
-        paging = asked.paging
-        waiting = asyncio.ensure_future(
-            live.hub.wait(asked.source, place, paging.wait, paging.limit)
-        )
-        leaving = asyncio.ensure_future(incoming.until_gone())
-        ends: set[asyncio.Future[Any]] = {waiting, leaving, self._refused}
-        try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if self._refused.done():
-                raise _refusal(*self._refused.result())
-            return await waiting if waiting.done() else None
-        finally:
-            self.ended = True
-            counters.waiting -= 1
-            for each in (waiting, leaving):
-                each.cancel()
-            await asyncio.wait({waiting, leaving})
-            if self.lease is not None:
-                self.lease.release(self)
-
-    def fail(self, status: int) -> None:
-        """The right was lost."""
-        self._end(status, 0)
-
-    def dismiss(self, retry: int) -> None:
-        """The caller may go on with other items: the next request gets them."""
-        self._end(503, retry)
-
-    def _end(self, status: int, retry: int) -> None:
-        if not self._refused.done():
-            self._refused.set_result((status, retry))
-
-
-def _refusal(status: int, retry: int) -> Problem:
-    sentence = {
-        401: "The session has ended: sign in again.",
-        403: "The right to this feed was lost.",
-    }.get(status, "What this caller may see has changed: ask again.")
-    return Problem(
-        status, sentence, headers={"Retry-After": str(-(-retry // 1000))} if retry else None
-    )
 
 
 class StreamHalf(FeedHalf):

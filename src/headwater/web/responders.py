@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from headwater.delivery.event_stream import EventStream
+from headwater.delivery.heartbeat import heartbeat_event
 from headwater.delivery.stream import EVENT_STREAM_HEADERS
 from headwater.protocol import frame
 from headwater.web.asgi import (
@@ -18,6 +19,7 @@ from headwater.web.asgi import (
     Scope,
     Send,
     Sending,
+    asks_for_heartbeat_events,
     last_event_id,
     run_handler,
 )
@@ -218,6 +220,8 @@ class EventResponder:
             max_pending=sse.max_pending,
             farewell=sse.farewell,
         )
+        if asks_for_heartbeat_events(scope):
+            stream.pulse = heartbeat_event(None, stream.heartbeat)
         scope[STREAM] = stream
 
         again = call.recheck
@@ -226,10 +230,11 @@ class EventResponder:
             return (await again())[0]
 
         def permitted() -> None:
-            name = (id(self), again.remembered.name)
-            callers = subjects(scope)
+            asked = again.remembered
+            callers, ends = subjects(scope), expiry(scope)
             place = live.places.take(callers, scope)
-            live.rights.hold(stream, name, check, callers, rechecks, place, expiry(scope))
+            name = (id(self), asked.name)
+            live.rights.hold(stream, name, check, callers, rechecks, place, ends, asked)
 
         scope[BEGIN] = permitted
 

@@ -27,6 +27,7 @@ _SCHEMA = sa.literal_column("(SELECT schema_version FROM pragma_schema_version)"
 
 _NUMBER = sa.bindparam("number", type_=sa.BigInteger)
 _AMONG = sa.bindparam("among", type_=sa.BigInteger)
+_AS_OF = sa.bindparam("as_of", type_=sa.BigInteger)
 
 
 class SQLiteStatements(Statements):
@@ -55,10 +56,12 @@ class SQLiteStatements(Statements):
 
     def lacking(self, place: RowPlace, window: Window | None) -> tuple[Lack, dict[str, Any]]:
         values: dict[str, Any] = {"number": place.number, "among": place.among}
-        if window is None or place.told is None:
+        if window is None or place.removed_until is None:
             return Lack(), values
-        values["edge"] = text_of(place.told - window.length)
-        return Lack(told=True, among="" if place.among is None else "number"), values
+        values["edge"] = text_of(place.removed_until - window.length)
+        values["as_of"] = place.as_of
+        among = "" if place.among is None else "number"
+        return Lack(left=True, among=among, as_of=place.as_of is not None), values
 
     def above(self, lack: Lack) -> Condition:  # noqa: ARG002 - all are above one number
         return self.model.number > _NUMBER
@@ -76,6 +79,9 @@ class SQLiteStatements(Statements):
         keys: Sequence[Column],  # noqa: ARG002
     ) -> Condition:
         return order[0] > _AMONG
+
+    def removed_later(self) -> Condition:
+        return REMOVALS.c.number > _AS_OF
 
     def row(self, kind: int, left: Column | None = None) -> Query:
         number = REMOVALS.c.number if kind == GONE else self.model.number

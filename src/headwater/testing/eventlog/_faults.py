@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from headwater.errors import PositionError, SourceUnavailableError
-from headwater.eventlog import START, EventLog, Offset, Record, Topic
+from headwater.eventlog import START, EventLog, Offset, Record, Topic, foreign_entries
 from headwater.feeds.source import Place
 from headwater.testing.eventlog._harness import Harness, Recorder, numbers, read_all
 
@@ -166,11 +166,13 @@ class FaultContract(Harness):
             await log.follow("t", follower)
             await log.append("t", {"n": 0})
             await follower.count(1)
+            before = foreign_entries()
             for n in range(1, 4):
                 await self.intrude(log, "t")
                 await log.append("t", {"n": n})
             await self.intrude(log, "t")
             await follower.count(4)
+            assert foreign_entries() > before, "they are not counted"
             assert numbers(follower.records) == [0, 1, 2, 3], "something was skipped"
             assert not follower.resets, f"it was reset for nothing: {follower.resets}"
             assert numbers(await read_all(log, "t")) == [0, 1, 2, 3], "reading stops there"
