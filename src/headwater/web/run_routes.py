@@ -19,7 +19,7 @@ from headwater.runs import (
     Runs,
     RunState,
 )
-from headwater.web.asgi import Connection, last_event_id
+from headwater.web.asgi import Connection, Scope, last_event_id
 from headwater.web.identity import expiry, subjects
 from headwater.web.live import Live, Settings
 from headwater.web.negotiation import (
