@@ -120,5 +120,5 @@ class Flock:
 
     def histogram(self, since: float) -> Counter[int]:
         """How many came back first in each tenth of a second after ``since``."""
-        first = [min(t for t in each.returns if t > since) for each in self.clients]
-        return Counter(int((moment - since) * 10) for moment in first)
+        returns = [[moment for moment in each.returns if moment > since] for each in self.clients]
+        return Counter(int((min(moments) - since) * 10) for moments in returns if moments)

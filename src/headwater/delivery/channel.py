@@ -12,52 +12,28 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 from headwater.delivery.batch import Recipients
 from headwater.delivery.reader import OriginReader, Target
+from headwater.delivery.reading import Reading
 from headwater.delivery.ring import Ring, pieces
 from headwater.delivery.sender import ROOM
 from headwater.delivery.small_set import EMPTY, SmallSet, with_one, without
 from headwater.delivery.stream import Stream
 from headwater.delivery.window import Members
-from headwater.errors import ResetReason, UnfitItemError
+from headwater.errors import ResetReason, SourceUnavailableError, UnfitItemError
 from headwater.feeds.feed import Feed, Frame
-from headwater.feeds.page_size import cut, read_page
+from headwater.feeds.page_size import before_unfit, read_page
 from headwater.feeds.source import Change, Filter, Page, Place, Source
 
-__all__ = ["READ_LIMIT", "Channel", "ChannelStream", "Reading"]
+__all__ = ["READ_LIMIT", "Channel", "ChannelStream"]
 
 # Rows of one read while a stream catches up: few enough that memory stays flat and the first ones
 # leave soon, enough that a gap of thousands is not thousands of statements.
 READ_LIMIT = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What was read of the source, as the bytes that a client is sent.
-
-    Attributes:
-        data: events.
-        end: the place of a client that was sent them.
-        life: that of the channel when the read began.
-        epoch: that of the storage.
-        frames: the number of items and removals.
-        holds: the place that the client's last id names then, if it is not ``end``.
-        removed_until: up to this moment the removals of what left the time window were sent.
-    """
-
-    data: bytes
-    end: Place
-    life: int
-    epoch: str
-    frames: int = 0
-    holds: Place | None = None
-    removed_until: datetime | None = None
 
 
 class ChannelStream(Stream, ABC):
@@ -216,6 +192,10 @@ class Channel(Target):
         for stream in tuple(self.streams):
             stream.restart(reason)
 
+    def interrupt(self, why: SourceUnavailableError) -> None:
+        for stream in tuple(self.streams):
+            stream.interrupt(why.for_clients)
+
     def fail(self, error: Exception) -> None:
         """End all streams where they are: an item cannot be shown.
 
@@ -314,12 +294,7 @@ class Channel(Target):
         try:
             return self._shown(page, removals=True)
         except UnfitItemError:
-            fit = 0
-            with suppress(UnfitItemError):
-                for change in page.changes:
-                    self.feed.shown(change)
-                    fit += 1
-            found = cut(page, fit)
+            found = before_unfit(self.feed, page)
             if found is None:
                 raise
             return found

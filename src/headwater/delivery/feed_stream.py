@@ -7,9 +7,10 @@ import logging
 from dataclasses import replace
 from datetime import datetime
 
-from headwater.delivery.channel import READ_LIMIT, Channel, ChannelStream, Reading
+from headwater.delivery.channel import READ_LIMIT, Channel, ChannelStream
 from headwater.delivery.direct_sender import DirectSender
 from headwater.delivery.open_streams import OpenStreams
+from headwater.delivery.reading import Reading
 from headwater.delivery.ring import with_places
 from headwater.delivery.sender import ROOM, Sender
 from headwater.errors import PositionError, ResetReason, SourceUnavailableError, UnfitItemError
@@ -244,6 +245,9 @@ class FeedStream(ChannelStream):
                 except PositionError as error:
                     self._restart_reason = error.reason
                 except SourceUnavailableError as error:
+                    if error.lasting:
+                        self.interrupt(error.for_clients)
+                        return
                     # The stream stays open and goes on when the storage is back.
                     logger.debug("a stream waits: %s", error)
                     await asyncio.sleep(delay)

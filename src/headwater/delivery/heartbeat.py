@@ -24,11 +24,12 @@ __all__ = ["Beating", "Heartbeats", "Token", "heartbeat_event"]
 logger = logging.getLogger("headwater.delivery")
 
 
-def heartbeat_event(event: str, interval: float | None) -> bytes:
+def heartbeat_event(event: str | None, interval: float | None) -> bytes:
     """A heartbeat that scripts can see. It has no ``id``, so it moves no position.
 
     Arguments:
-        event: the name of the feed's events, which an EventSource must know to receive them.
+        event: the name of the feed's events, which an EventSource must know to receive them; None
+            for a stream that is no feed.
         interval: seconds of silence before the next one; None where there are none.
     """
     data = json.dumps({"event": event, "interval": interval}, separators=(",", ":"))

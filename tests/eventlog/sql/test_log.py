@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -80,6 +80,14 @@ class TestContract(EventLogContract):
             "DELETE FROM headwater_topics WHERE name = :topic",
             topic=topic,
         )
+
+    @asynccontextmanager
+    async def stall(self, log: EventLog) -> AsyncIterator[None]:
+        """Another program's transaction holds the file for as long as it likes."""
+        file = sqlite3.connect(self.url.removeprefix("sqlite:///"), isolation_level=None)
+        with closing(file):
+            file.execute("BEGIN IMMEDIATE")
+            yield
 
     async def intrude(self, log: EventLog, topic: str) -> None:
         await self.run(

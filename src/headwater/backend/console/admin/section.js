@@ -11,7 +11,7 @@ export class Section {
   onChange = () => {}; // called when something was changed here
   choices = []; // functions that fill selects from other lists
   #choice = null;
-  #count = el("span", { class: "count" });
+  #count = el("span", { class: "about" });
 
   /**
    * `options`: {title, path, collection, columns, form, empty, choice, live}. A column is
