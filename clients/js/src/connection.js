@@ -14,7 +14,7 @@ const BETWEEN_POLLS = 3_000;
 // A timer that is this late means that the machine slept; hidden tabs are late by a minute at most.
 const SLEPT = 120_000;
 // Answers that asking again does not change.
-const REFUSALS = new Set([400, 401, 403, 404, 405, 406, 410, 422]);
+const REFUSALS = new Set([400, 401, 403, 404, 405, 406, 410, 413, 422]);
 
 /**
  * Follows one feed. `emit` is called with what happens:

@@ -15,6 +15,7 @@ from headwater.protocol import Message
 __all__ = ["RightLostError", "read_feed", "read_page", "read_snapshot", "with_items"]
 
 _OK = 200
+_TOO_LARGE = 413
 _REMOVED = "_removed"
 
 
@@ -26,7 +27,8 @@ def read_feed(message: Message) -> FeedValue[Mapping[str, Any]] | None:
     """The value of one message of a feed; None for an error that a reconnect may mend.
 
     Raises RightLostError when the server ended the stream for good (``event: error`` with 401 or
-    403), and ResponseError when a message is not what a feed sends.
+    403), and ResponseError when a message is not what a feed sends, and when the feed has too many
+    items to send them all (413).
     """
     body = _object(message)
     if message.event == "snapshot":
@@ -38,6 +40,8 @@ def read_feed(message: Message) -> FeedValue[Mapping[str, Any]] | None:
         if status in (401, 403):
             detail = body.get("detail") or "the right to read this feed has ended"
             raise RightLostError(status, str(detail))
+        if status == _TOO_LARGE:
+            raise ResponseError(status, str(body.get("detail") or "the feed has too many items"))
         return None
     if message.event.endswith(_REMOVED):
         return Removed(message.event.removesuffix(_REMOVED), body, message.last_event_id)

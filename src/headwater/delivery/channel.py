@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 from headwater.delivery.batch import Recipients
 from headwater.delivery.reader import OriginReader, Target
+from headwater.delivery.reading import Reading, read_after, read_newest
 from headwater.delivery.ring import Ring, pieces
 from headwater.delivery.sender import ROOM
 from headwater.delivery.small_set import EMPTY, SmallSet, with_one, without
@@ -26,36 +26,9 @@ from headwater.delivery.stream import Stream
 from headwater.delivery.window import Members
 from headwater.errors import ResetReason, UnfitItemError
 from headwater.feeds.feed import Feed, Frame
-from headwater.feeds.source import Change, Filter, Page, Place, Source
+from headwater.feeds.source import Change, Filter, Place, Source
 
-__all__ = ["READ_LIMIT", "Channel", "ChannelStream", "Reading"]
-
-# Rows of one read while a stream catches up: few enough that memory stays flat and the first ones
-# leave soon, enough that a gap of thousands is not thousands of statements.
-READ_LIMIT = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What was read of the source, as the bytes that a client is sent.
-
-    Attributes:
-        data: events.
-        end: the place of a client that was sent them.
-        life: that of the channel when the read began.
-        epoch: that of the storage.
-        frames: the number of items and removals.
-        holds: the place that the client's last id names then, if it is not ``end``.
-        removed_until: up to this moment the removals of what left the time window were sent.
-    """
-
-    data: bytes
-    end: Place
-    life: int
-    epoch: str
-    frames: int = 0
-    holds: Place | None = None
-    removed_until: datetime | None = None
+__all__ = ["Channel", "ChannelStream"]
 
 
 class ChannelStream(Stream, ABC):
@@ -246,10 +219,12 @@ class Channel(Target):
     async def read_newest(self, limit: int, before: Place | None = None) -> Reading:
         """A ``snapshot`` of the newest items, or of the page that ends before a place.
 
-        Streams that ask for the same while it is read share it.
+        Of a feed with ``limit="all"`` it has the first items, and the others follow it. Raises
+        FeedTooLargeError if there are too many. Streams that ask for the same while it is read
+        share it.
         """
         name = (self, self.life, limit, None if before is None else str(before))
-        return await self.reader.calls.join(name, lambda: self._read_newest(limit, before))
+        return await self.reader.calls.join(name, lambda: read_newest(self, limit, before))
 
     async def read_after(self, place: Place, holds: Place) -> Reading:
         """The changes after ``place``, for a client whose last id names the place ``holds``.
@@ -257,65 +232,13 @@ class Channel(Target):
         Streams that ask for the same while it is read share it.
         """
         name = (self, self.life, str(place), str(holds))
-        return await self.reader.calls.join(name, lambda: self._read_after(place, holds))
+        return await self.reader.calls.join(name, lambda: read_after(self, place, holds))
 
     async def _load(self, members: Members) -> None:
         found = await self.source.members()
         if members is self._members:
             members.load(found)
             self.ring.floor_left = members.expired_until
-
-    async def _read_newest(self, limit: int, before: Place | None) -> Reading:
-        life, page = self.life, await self.source.page(limit, before=before)
-        page = self._shown(page, removals=False)
-        data = self.feed.snapshot(page)
-        return Reading(data, page.end, life, page.epoch, removed_until=page.as_of)
-
-    async def _read_after(self, place: Place, holds: Place) -> Reading:
-        life, page = self.life, await self.source.page(READ_LIMIT, after=place)
-        page = self._shown_after(page)
-        data, retired = self.feed.page_frames(page), self.reader.retired
-        places = (each.place for each in reversed(page.changes) if each.place is not None)
-        last = next(places, holds)
-        moved = retired is not None and not last.includes(retired)
-        if moved:
-            # The position that the client would hold is about to expire.
-            data += self.feed.moved(page.epoch, page.end)
-        return Reading(
-            data,
-            page.end,
-            life,
-            page.epoch,
-            len(page.changes),
-            None if moved else last,
-            # A page that is not the last one has removals only up to its own end.
-            None if page.has_more else page.as_of,
-        )
-
-    def _shown(self, page: Page, *, removals: bool) -> Page:
-        page, left_out = self.feed.shown_page(page, removals=removals)
-        self.reader.counters.invalid_skipped += left_out
-        return page
-
-    def _shown_after(self, page: Page) -> Page:
-        """The page as far as it can be shown. Raises UnfitItemError if its first item cannot."""
-        try:
-            return self._shown(page, removals=True)
-        except UnfitItemError:
-            fit: list[Change] = []
-            for change in page.changes:
-                try:
-                    self.feed.shown(change)
-                except UnfitItemError:
-                    break
-                fit.append(change)
-            # A client may resume only from a place; changes without one belong together.
-            while fit and fit[-1].place is None:
-                fit.pop()
-            end = fit[-1].place if fit else None
-            if end is None:
-                raise
-            return replace(page, changes=fit, end=end, has_more=True)
 
     def reaches(self, place: Place, removed_until: datetime | None) -> bool:
         """Whether the ring has everything after a place.

@@ -12,19 +12,34 @@ from typing import Any, Literal
 from headwater.errors import (
     DeclarationError,
     EncodingError,
+    FeedTooLargeError,
     PositionError,
     ResetReason,
     UnfitItemError,
 )
 from headwater.feeds.position import Position, fingerprint
-from headwater.feeds.source import Change, Page, Place
+from headwater.feeds.source import Change, Page, Place, Source
 from headwater.feeds.trouble import LONGEST_RETRY, Troubles
 from headwater.protocol import frame, to_json
 
-__all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "Feed", "Frame", "OnInvalid", "encode_plain"]
+__all__ = [
+    "DEFAULT_LIMIT",
+    "MAX_ITEMS",
+    "MAX_LIMIT",
+    "Feed",
+    "Frame",
+    "Limit",
+    "OnInvalid",
+    "encode_plain",
+]
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
+
+# Items of a feed with ``limit="all"``, which each new client is sent.
+MAX_ITEMS = 10_000
+
+Limit = int | Literal["all"]
 
 OnInvalid = Literal["hold", "skip"]
 
@@ -64,7 +79,9 @@ class Feed:
         collection: the field of a page that holds the items.
         event: the name of the event of one item; its removal is ``<event>_removed``.
         encode: an item as JSON, without line breaks.
-        limit: items of a page when the client names no limit, 1 to 100.
+        limit: items of a page when the client names no limit, 1 to 100. ``"all"``: a new client is
+            sent all items: a page of 100, then the rest one by one.
+        max_items: with ``"all"``, the most that there may be; with more a new client gets an error.
         retry: milliseconds that clients wait before they reconnect.
         on_invalid: what becomes of an item that does not fit its model: the feed waits there
             (``"hold"``), or leaves it out (``"skip"``).
@@ -75,9 +92,10 @@ class Feed:
     collection: str = "items"
     event: str = "item"
     encode: Callable[[Any], bytes] = encode_plain
-    limit: int = DEFAULT_LIMIT
+    limit: Limit = DEFAULT_LIMIT
     retry: int = 2000
     on_invalid: OnInvalid = "hold"
+    max_items: int = MAX_ITEMS
     troubles: Troubles = field(init=False)
     tag: str = field(init=False)
     # By epoch: the first bytes of an item's block and of a removal's, up to the place.
@@ -94,9 +112,16 @@ class Feed:
                 f"feed {self.name!r}: collection={self.collection!r} must be letters, digits, _ . "
                 f"or -, and none of {', '.join(sorted(_OWN_FIELDS))}"
             )
-        if not 1 <= self.limit <= MAX_LIMIT:
+        if self.limit != "all" and not (
+            isinstance(self.limit, int) and 1 <= self.limit <= MAX_LIMIT
+        ):
             raise DeclarationError(
-                f"feed {self.name!r}: limit={self.limit} must be 1 to {MAX_LIMIT}"
+                f"feed {self.name!r}: limit={self.limit!r} must be 1 to {MAX_LIMIT}, or 'all'"
+            )
+        if not isinstance(self.max_items, int) or self.max_items < MAX_LIMIT:
+            raise DeclarationError(
+                f"feed {self.name!r}: max_items={self.max_items!r} must be at least {MAX_LIMIT}, "
+                "the items of one page"
             )
         if self.on_invalid not in ("hold", "skip"):
             raise DeclarationError(
@@ -104,6 +129,26 @@ class Feed:
             )
         object.__setattr__(self, "tag", fingerprint(self.name))
         object.__setattr__(self, "troubles", Troubles(self.name))
+
+    @property
+    def whole(self) -> bool:
+        """Whether a new client is sent all items."""
+        return self.limit == "all"
+
+    @property
+    def page_limit(self) -> int:
+        """Items of a page when the client names no limit."""
+        return MAX_LIMIT if self.limit == "all" else self.limit
+
+    async def first_page(self, source: Source, limit: int) -> Page:
+        """What a new client is sent first: the newest items, or the first of all."""
+        nothing = source.nothing() if self.whole else None
+        return await source.page(limit, after=nothing)
+
+    async def check_size(self, source: Source) -> None:
+        """Raises FeedTooLargeError if a new client cannot be sent all."""
+        if await source.exceeds(self.max_items):
+            raise FeedTooLargeError(self.name, self.max_items)
 
     def position(self, epoch: str, place: Place) -> str:
         """The token of a place."""

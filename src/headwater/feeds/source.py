@@ -338,6 +338,17 @@ class Source(ABC):
         is no longer kept.
         """
 
+    def nothing(self) -> Place | None:
+        """The place of a client that has no item: the pages after it have all items there are.
+
+        None: only the newest items of this source can be read.
+        """
+        return None
+
+    async def exceeds(self, count: int) -> bool:  # noqa: ARG002 - for sources with nothing()
+        """Whether there are more than ``count`` items now."""
+        return False
+
     def check_fields(self, names: Iterable[str]) -> None:  # noqa: B027 - few sources know
         """Check the fields that a feed's item model takes from an item, once it is declared.
 

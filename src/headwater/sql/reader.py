@@ -161,6 +161,14 @@ class TableReader(ABC):
     def beginning(self) -> Place:
         """The place before all changes."""
 
+    def nothing(self) -> Place:
+        """The place of a client that has no item and shall be sent all that there are."""
+        return self.beginning()
+
+    async def exceeds(self, _: Filter, __: Window | None, ___: int, /) -> bool:
+        """As ``Source.exceeds``, for keyed tables."""
+        return False
+
     @abstractmethod
     async def head(self) -> Head:
         """Where the table is now."""

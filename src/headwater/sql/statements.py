@@ -37,12 +37,14 @@ class Lack(NamedTuple):
         older: it is among the rows that are older than the tracking.
         told: it was sent what left the window up to a moment.
         among: it was sent some of that very moment, up to a ``"number"`` or a ``"key"``.
+        walks: it is sent all items from the oldest on, and lacks no removal from before.
     """
 
     ran: bool = False
     older: bool = False
     told: bool = False
     among: str = ""
+    walks: bool = False
 
 
 class Selection(NamedTuple):
@@ -125,13 +127,30 @@ class Statements(ABC):
         )
         return query, {**known, **self._cutoff(window, now)}
 
+    def beyond_count(
+        self, wanted: Filter, window: Window | None, now: datetime, count: int
+    ) -> Asked:
+        """A row if there are more than so many."""
+        form, known = form_of(wanted)
+        conditions = [self.filters.matches(form), self.complete]
+        if window is not None:
+            conditions.append(self.moment(window.column) > self.parameter("cutoff", window.column))
+        query = sa.select(sa.literal(1)).select_from(self.model.table).where(*conditions)
+        known |= {"count": count, **self._cutoff(window, now)}
+        return query.offset(COUNT).limit(1), known
+
     def build_after(self, selected: Selection, lack: Lack) -> Query:
         """As ``after``, without its parameters."""
-        parts = [self._rows(selected.form, self.above(lack), more=self.of_running(lack))]
+        above, column = self.above(lack), selected.column
+        if lack.walks and column is not None:
+            # Of what left the window before, such a client has nothing.
+            inside = self.moment(column) > self.parameter("cutoff", column)
+            above = sa.and_(above, sa.or_(inside, self.since_began()))
+        parts = [self._rows(selected.form, above, more=self.of_running(lack))]
         if self.model.tracking.keyed:
             parts += self.removals(self._removal(selected, lack), lack)
-        if selected.column is not None:
-            parts.append(self._leavers(selected.form, selected.column, lack))
+        if column is not None:
+            parts.append(self._leavers(selected.form, column, lack))
         return self.whole(self._merged(parts), selected, self.model.tracking.keyed)
 
     @abstractmethod
@@ -149,6 +168,10 @@ class Statements(ABC):
     @abstractmethod
     def above(self, lack: Lack) -> Condition:
         """The condition for the rows after the place, in one range."""
+
+    @abstractmethod
+    def since_began(self) -> Condition:
+        """Rows that changed since a client, which is sent all items, had none."""
 
     def of_running(self, lack: Lack) -> Callable[[Query], Sequence[Query]]:  # noqa: ARG002
         """Makes a subquery of rows into those that find further rows after the place."""

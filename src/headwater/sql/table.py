@@ -255,6 +255,12 @@ class TableSource(Source):
             self.origin.reach(found)
         return found
 
+    def nothing(self) -> Place | None:
+        return self.table.reader.nothing() if self.keyed else None
+
+    async def exceeds(self, count: int) -> bool:
+        return await self.table.reader.exceeds(self.filter, self.window, count)
+
     def check_fields(self, names: Iterable[str]) -> None:
         self.table.reader.model.check_columns(names, "fill the field")
 

@@ -21,7 +21,7 @@ except ImportError as error:  # pragma: no cover - only without the extra
 
 from headwater.delivery.event_stream import EventStream
 from headwater.eventlog import EventLog
-from headwater.feeds.feed import DEFAULT_LIMIT, Feed, OnInvalid
+from headwater.feeds.feed import DEFAULT_LIMIT, MAX_ITEMS, Feed, Limit, OnInvalid
 from headwater.feeds.source import Source
 from headwater.protocol import Comment, Event
 from headwater.web.asgi import SSE
@@ -216,7 +216,8 @@ class LiveRouter(HubFace, APIRouter):
         event: str = "item",
         requires: Requirement = None,
         keyed: bool = False,
-        limit: int = DEFAULT_LIMIT,
+        limit: Limit = DEFAULT_LIMIT,
+        max_items: int = MAX_ITEMS,
         retry: int = 2000,
         on_invalid: OnInvalid = "hold",
         name: str | None = None,
@@ -235,7 +236,11 @@ class LiveRouter(HubFace, APIRouter):
             event: the name of an item's event.
             requires: a permission, a guard, or a list of these: all must let the caller pass.
             keyed: items replace earlier ones with the same key, and can leave.
-            limit: items of a page unless the client says otherwise, 1 to 100.
+            limit: items of a page unless the client says otherwise, 1 to 100. ``"all"``, for a
+                keyed feed: a new client is sent all items, the first 100 as its snapshot and the
+                others as events that follow it.
+            max_items: with ``limit="all"``, the most items that a new client is sent. If there are
+                more, its stream ends with an ``error`` event of status 413.
             retry: milliseconds that clients wait before they reconnect.
             on_invalid: what becomes of an item that does not fit its model. ``"hold"``: the feed
                 waits there until it is mended. ``"skip"``: pages and streams leave it out; it is
@@ -259,6 +264,7 @@ class LiveRouter(HubFace, APIRouter):
             event=event,
             encode=encoder_of(item),
             limit=limit,
+            max_items=max_items,
             retry=retry,
             on_invalid=on_invalid,
         )

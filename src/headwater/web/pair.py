@@ -6,15 +6,14 @@ that stands here: pages, tags, long-polls and streams.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
 from headwater import errors
-from headwater.delivery.feed_stream import FeedStream, open_feed
+from headwater.delivery.feed_stream import TOO_LARGE, TOO_LARGE_RETRY, FeedStream, open_feed
 from headwater.delivery.heartbeat import heartbeat_event
 from headwater.delivery.stream import EVENT_STREAM_HEADERS
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
@@ -22,13 +21,12 @@ from headwater.feeds.feed import Feed
 from headwater.feeds.source import Page, Place, Source
 from headwater.web.asgi import Connection, Scope, last_event_id
 from headwater.web.identity import expiry, subjects
-from headwater.web.incoming import Incoming
-from headwater.web.live import Live, Settings
+from headwater.web.live import Settings
+from headwater.web.long_poll import Asked, LongPoll
 from headwater.web.negotiation import accept_of, accepts_event_stream, not_acceptable
 from headwater.web.paging import Paging, read_paging
-from headwater.web.problems import Problem
 from headwater.web.refused_values import refused_values
-from headwater.web.responders import Call, Headers, refuse_stream, send_response
+from headwater.web.responders import Call, refuse_stream, send_response
 from headwater.web.rights import CHANGED, Holder, Verdict
 from headwater.web.stream_limits import LimitReachedError, StreamPlace, limit_retry
 
@@ -64,26 +62,13 @@ class FeedDeclaration:
             raise DeclarationError(
                 f"feed {name!r}: its source is keyed; declare it with feed(..., keyed=True)"
             )
+        if self.feed.whole and (not source.keyed or source.nothing() is None):
+            raise DeclarationError(
+                f"feed {name!r}: limit='all' goes with a keyed source, such as a table with "
+                "track(keyed=True), a LiveQuery or Poll(key=...); this one shows its newest items: "
+                "give a number"
+            )
         return source
-
-
-@dataclass(slots=True, eq=False)
-class _Asked:
-    """One request for a feed, once its source is known and its dependencies are closed.
-
-    Attributes:
-        headers: what guards and dependencies have set, lower-case names.
-        take: takes a place for a stream or a poll. Raises LimitReachedError.
-        hold: lets a response go on only while the right of the request holds, with a place.
-    """
-
-    live: Live
-    call: Call
-    source: Source
-    paging: Paging
-    headers: Headers
-    take: Callable[[], StreamPlace]
-    hold: Callable[[Holder, StreamPlace], None]
 
 
 class FeedHalf(ABC):
@@ -106,7 +91,7 @@ class FeedHalf(ABC):
         live = self._settings.live()
         rechecks = live.rights.rechecks
         scope = call.scope
-        limit = self.declaration.feed.limit
+        limit = self.declaration.feed.page_limit
         paging = read_paging(scope.get("query_string", b""), limit, stream=self.streams)
         with refused_values(scope):
             plan = await call.plan(errors=paging.errors)
@@ -131,14 +116,14 @@ class FeedHalf(ABC):
             callers = subjects(scope)
             live.rights.hold(holder, name, recheck, callers, rechecks, place, expiry(scope))
 
-        asked = _Asked(live, call, source, paging, plan.dependency_headers, take, hold)
+        asked = Asked(live, call, source, paging, plan.dependency_headers, take, hold)
         with refused_values(scope):
             await self.answer(asked)
         if plan.background is not None:
             await plan.background()
 
     @abstractmethod
-    async def answer(self, asked: _Asked) -> None:
+    async def answer(self, asked: Asked) -> None:
         """Send the answer. Errors before anything was sent are raised."""
 
     async def _locate(self, source: Source, token: str) -> tuple[Place, str]:
@@ -154,7 +139,7 @@ class PageHalf(FeedHalf):
         super().__init__(declaration, settings)
         self._tags: dict[Hashable, tuple[Hashable, str]] = {}
 
-    async def answer(self, asked: _Asked) -> None:
+    async def answer(self, asked: Asked) -> None:
         """Send the page. Raises PositionError and SourceUnavailableError before anything is sent.
 
         A request that waits is held to its right like a stream: it ends when that is lost.
@@ -191,22 +176,23 @@ class PageHalf(FeedHalf):
             headers.insert(0, (b"content-type", b"application/json"))
             await send_response(asked.call.send, 200, headers, body, head=head)
 
-    async def _read(self, asked: _Asked) -> Page | None:
+    async def _read(self, asked: Asked) -> Page | None:
         """The page that is asked for; None when the client has left."""
         source, paging = asked.source, asked.paging
         token = paging.after if paging.before is None else paging.before
         if token is None:
-            page = await source.page(paging.limit)
+            feed = self.declaration.feed
+            page = await feed.first_page(source, paging.limit)
             if paging.wait and not page.changes:
-                if await _Poll(asked).wait(page.end) is None:
+                if await LongPoll(asked).wait(page.end) is None:
                     return None
-                page = await source.page(paging.limit)
+                page = await feed.first_page(source, paging.limit)
             return page
         place, epoch = await self._locate(source, token)
         if paging.before is not None:
             page = await source.page(paging.limit, before=place)
         elif paging.wait:
-            waited = await _Poll(asked).wait(place)
+            waited = await LongPoll(asked).wait(place)
             if waited is None:
                 return None
             page = waited
@@ -235,86 +221,12 @@ class PageHalf(FeedHalf):
             del known[next(iter(known))]
 
 
-class _Poll:
-    """A REST request that waits for an item. It holds a right, as a stream does.
-
-    Attributes:
-        ended: the wait is over.
-        lease: the right that it holds.
-    """
-
-    def __init__(self, asked: _Asked) -> None:
-        self.ended = False
-        self.lease: Any = None
-        self._asked = asked
-        self._refused: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
-
-    async def wait(self, place: Place) -> Page | None:
-        """The page after ``place``, once it holds something or the time is over.
-
-        None when the client has left. Raises Problem when the right was lost, and above a limit.
-        """
-        asked = self._asked
-        live = asked.live
-        counters = live.hub.streams.counters
-        try:
-            place_taken = asked.take()
-        except LimitReachedError as error:
-            counters.limited += 1
-            again = str(limit_retry() // 1000)
-            raise Problem(429, f"{error}.".capitalize(), headers={"Retry-After": again}) from error
-        counters.waiting += 1
-        asked.hold(self, place_taken)
-        incoming = Incoming(asked.call.receive)
-        paging = asked.paging
-        waiting = asyncio.ensure_future(
-            live.hub.wait(asked.source, place, paging.wait, paging.limit)
-        )
-        leaving = asyncio.ensure_future(incoming.until_gone())
-        ends: set[asyncio.Future[Any]] = {waiting, leaving, self._refused}
-        try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if self._refused.done():
-                raise _refusal(*self._refused.result())
-            return await waiting if waiting.done() else None
-        finally:
-            self.ended = True
-            counters.waiting -= 1
-            for each in (waiting, leaving):
-                each.cancel()
-            await asyncio.wait({waiting, leaving})
-            if self.lease is not None:
-                self.lease.release(self)
-
-    def fail(self, status: int) -> None:
-        """The right was lost."""
-        self._end(status, 0)
-
-    def dismiss(self, retry: int) -> None:
-        """The caller may go on with other items: the next request gets them."""
-        self._end(503, retry)
-
-    def _end(self, status: int, retry: int) -> None:
-        if not self._refused.done():
-            self._refused.set_result((status, retry))
-
-
-def _refusal(status: int, retry: int) -> Problem:
-    sentence = {
-        401: "The session has ended: sign in again.",
-        403: "The right to this feed was lost.",
-    }.get(status, "What this caller may see has changed: ask again.")
-    return Problem(
-        status, sentence, headers={"Retry-After": str(-(-retry // 1000))} if retry else None
-    )
-
-
 class StreamHalf(FeedHalf):
     """The SSE half: ``GET /api/{resource}/{action}/stream``."""
 
     streams = True
 
-    async def answer(self, asked: _Asked) -> None:
+    async def answer(self, asked: Asked) -> None:
         """Open the stream and stay until it has ended or has taken its connection over."""
         live, call = asked.live, asked.call
         head = call.scope["method"] == "HEAD"
@@ -338,9 +250,15 @@ class StreamHalf(FeedHalf):
                 live.counters.invalid_held += 1
                 await refuse_stream(call.send, "an item cannot be shown", error.retry, status=500)
                 return
+            except errors.FeedTooLargeError as error:
+                detail = str(error)
+                await refuse_stream(
+                    call.send, detail, TOO_LARGE_RETRY, status=TOO_LARGE, detail=detail
+                )
+                return
             await connection.hold(stream)
 
-    async def _open(self, asked: _Asked) -> tuple[Connection, FeedStream]:
+    async def _open(self, asked: Asked) -> tuple[Connection, FeedStream]:
         """Open the stream. Raises LimitReachedError and SourceUnavailableError."""
         place = asked.take()
         try:
@@ -351,7 +269,7 @@ class StreamHalf(FeedHalf):
         asked.hold(stream, place)
         return connection, stream
 
-    async def _begin(self, asked: _Asked) -> tuple[Connection, FeedStream]:
+    async def _begin(self, asked: Asked) -> tuple[Connection, FeedStream]:
         source, paging = asked.source, asked.paging
         resume = last_event_id(asked.call.scope) or paging.after
         before: Place | None = None

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from headwater.delivery.event_stream import EventStream
 from headwater.delivery.stream import EVENT_STREAM_HEADERS
-from headwater.protocol import frame
+from headwater.protocol import frame, to_json
 from headwater.web.asgi import (
     SSE,
     Connection,
@@ -134,7 +134,13 @@ async def send_response(
 
 
 async def refuse_stream(
-    send: Send, reason: str, retry: int, *, head: bool = False, status: int | None = None
+    send: Send,
+    reason: str,
+    retry: int,
+    *,
+    head: bool = False,
+    status: int | None = None,
+    detail: str | None = None,
 ) -> None:
     """Answer a stream that cannot be opened just now, so that its client comes back by itself.
 
@@ -144,13 +150,14 @@ async def refuse_stream(
     Arguments:
         reason: one line.
         retry: milliseconds until the client is to come back.
-        status: is sent as an ``error`` event too.
+        status: is sent as an ``error`` event too, with the ``detail``.
     """
     seconds = str(max(1, -(-retry // 1000))).encode()
     headers = (*EVENT_STREAM_HEADERS, (b"retry-after", seconds))
     body = f"retry: {retry}\n: {reason}\n\n".encode()
     if status is not None:
-        body += frame("error", None, b'{"status":%d}' % status)
+        said = {"status": status} | ({} if detail is None else {"detail": detail})
+        body += frame("error", None, to_json(said).encode())
     await send_response(send, 200, headers, body, head=head)
 
 

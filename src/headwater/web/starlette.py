@@ -25,7 +25,7 @@ except ImportError as error:  # pragma: no cover - only without the extra
 
 from headwater.delivery.event_stream import EventStream
 from headwater.eventlog import EventLog
-from headwater.feeds.feed import DEFAULT_LIMIT, Feed, OnInvalid, encode_plain
+from headwater.feeds.feed import DEFAULT_LIMIT, MAX_ITEMS, Feed, Limit, OnInvalid, encode_plain
 from headwater.feeds.source import Source
 from headwater.protocol import Comment, Event
 from headwater.web.asgi import SSE, Receive, Scope, Send, Sending
@@ -118,7 +118,8 @@ class LiveRoutes(HubFace):
         event: str = "item",
         guards: Sequence[Guard] = (),
         keyed: bool = False,
-        limit: int = DEFAULT_LIMIT,
+        limit: Limit = DEFAULT_LIMIT,
+        max_items: int = MAX_ITEMS,
         retry: int = 2000,
         on_invalid: OnInvalid = "hold",
         name: str | None = None,
@@ -148,6 +149,7 @@ class LiveRoutes(HubFace):
             event=event,
             encode=_encoder(item),
             limit=limit,
+            max_items=max_items,
             retry=retry,
             on_invalid=on_invalid,
         )

@@ -26,11 +26,14 @@ MAX_SNAPSHOT = 1700
 _B = "(?:0|[1-9a-z][0-9a-z]{0,12})"
 _PART = f"{_B}[GR]{_B}(?::[0-9A-Za-z_-]+)?"
 _TEXT = re.compile(
-    rf"(?P<xmax>{_B})(?::(?P<running>[0-9A-Za-z_-]+))?(?P<parts>(?:,{_PART}){{0,8}})(?P<past>,P)?"
+    rf"(?P<xmax>{_B})(?::(?P<running>[0-9A-Za-z_-]+))?(?P<parts>(?:,{_PART}){{0,8}})"
+    rf"(?:,W(?P<began>{_B}))?(?P<past>,P)?"
     rf"(?:~(?P<told>{_B})(?:~(?P<among>{_PART}))?)?"
 )
 _AT = re.compile(rf"(?P<xid>{_B})(?P<kind>[GR])(?P<number>{_B})(?::(?P<key>[0-9A-Za-z_-]+))?")
 _LARGEST = 2**63 - 1
+# Where a client began that has nothing yet: beyond every transaction.
+NEWEST = _LARGEST
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 _TICK = timedelta(microseconds=1)
 
@@ -101,6 +104,8 @@ class SnapshotPlace:
             this one; None for all of them.
         past: as the start of a page: the page before it ends with this change, not before it.
         last: the change that the client was sent last, where it is known; not in the text.
+        began: of a client that is sent all items from the oldest on: a transaction below which all
+            were over when it had none. It lacks no removal of these.
     """
 
     snapshot: TransactionSnapshot
@@ -109,6 +114,7 @@ class SnapshotPlace:
     among: At | None = None
     past: bool = False
     last: At | None = field(default=None, compare=False)
+    began: int | None = None
 
     def includes(self, other: SnapshotPlace, /) -> bool:
         return self.snapshot.covers(other.snapshot) and all(map(self.has_change, other.parts))
@@ -146,6 +152,8 @@ class SnapshotPlace:
 
     def __str__(self) -> str:
         text = str(self.snapshot) + "".join(f",{part}" for part in self.parts)
+        if self.began is not None:
+            text += f",W{base36(self.began)}"
         if self.past:
             text += ",P"
         if self.told is not None:
@@ -165,7 +173,8 @@ class SnapshotPlace:
             parts = tuple(map(At.parse, found["parts"].split(",")[1:]))
             told = None if found["told"] is None else _START + int(found["told"], 36) * _TICK
             among = None if found["among"] is None else At.parse(found["among"])
-            place = cls(snapshot, parts, told, among, found["past"] is not None)
+            began = None if found["began"] is None else min(int(found["began"], 36), _LARGEST)
+            place = cls(snapshot, parts, told, among, found["past"] is not None, began=began)
             if snapshot.xmax > _LARGEST or str(place) != text or not place._sound():
                 raise ValueError(text)
         except (ValueError, OverflowError) as error:
@@ -184,11 +193,16 @@ class Walk:
     """The places of a client that begins at one and is sent, in order, what a snapshot has."""
 
     def __init__(
-        self, start: SnapshotPlace, now: TransactionSnapshot, told: datetime | None
+        self,
+        start: SnapshotPlace,
+        now: TransactionSnapshot,
+        told: datetime | None,
+        began: int | None = None,
     ) -> None:
         self._start = start
         self._now = now
         self._told = told
+        self._began = began
         self._xid = -1
         self._snapshot = start.snapshot
         self._others: tuple[At, ...] = ()
@@ -204,7 +218,7 @@ class Walk:
                 if part.xid != at.xid and not self._snapshot.has(part.xid)
             )
         parts = tuple(sorted((*self._others, at))) if self._others else (at,)
-        return SnapshotPlace(self._snapshot, parts, self._told, last=at)
+        return SnapshotPlace(self._snapshot, parts, self._told, last=at, began=self._began)
 
     def end(self, now: TransactionSnapshot) -> SnapshotPlace:
         """Where it is once it was sent all that ``now`` has."""

@@ -17,7 +17,7 @@ from headwater.sql.model import TableModel, as_utc
 from headwater.sql.postgresql.conditions import DECLARED, FACTS, Facts
 from headwater.sql.postgresql.connections import describe_server, ensure_first_connection
 from headwater.sql.postgresql.drivers import check_driver
-from headwater.sql.postgresql.place import MAX_SNAPSHOT, At, SnapshotPlace, Walk
+from headwater.sql.postgresql.place import MAX_SNAPSHOT, NEWEST, At, SnapshotPlace, Walk
 from headwater.sql.postgresql.revision import Revision, revision_of
 from headwater.sql.postgresql.schema import drift
 from headwater.sql.postgresql.snapshot import NOTHING, TransactionSnapshot
@@ -88,6 +88,9 @@ class PostgreSQLReader(TableReader):
 
     def beginning(self) -> SnapshotPlace:
         return SnapshotPlace(NOTHING)
+
+    def nothing(self) -> SnapshotPlace:
+        return SnapshotPlace(NOTHING, began=NEWEST)
 
     async def head(self) -> Head:
         # The table may have been changed since it was read last.
@@ -197,7 +200,10 @@ class PostgreSQLReader(TableReader):
         told = place.told
         if window is not None:
             told = latest_of(told, left_at(facts.last_left, window))
-        walk = Walk(place, seen, told)
+        began = place.began
+        if began == NEWEST:
+            began = min(facts.seen.running, default=facts.seen.xmax)
+        walk = Walk(place, seen, told, began)
         found = [row for row in _picked(rows) if row[_KIND] == LEFT or row[_XID] < seen.xmax]
         has_more = len(found) > limit
         changes: list[Change] = []
@@ -206,7 +212,7 @@ class PostgreSQLReader(TableReader):
             at = _at(row)
             if row[_KIND] == LEFT:
                 moment = left_at(row[_MOMENT], window)
-                left = SnapshotPlace(place.snapshot, place.parts, moment, at)
+                left = SnapshotPlace(place.snapshot, place.parts, moment, at, began=began)
                 changes.append(self._change(row, left, removed=True))
             else:
                 out = window is not None and not in_window(row[_MOMENT], now, window)
@@ -228,6 +234,13 @@ class PostgreSQLReader(TableReader):
     async def members(self, wanted: Filter, window: Window, /) -> Sequence[Member]:
         rows = await self._read(lambda statements: statements.members(wanted, window, self.clock()))
         return [(dict(zip(self.model.key, row, strict=False)), as_utc(row[-1])) for row in rows]
+
+    async def exceeds(self, wanted: Filter, window: Window | None, count: int, /) -> bool:
+        now = self.clock()
+        rows = await self._read(
+            lambda statements: statements.beyond_count(wanted, window, now, count)
+        )
+        return bool(rows)
 
     def trimming(self, cutoff: datetime | None, column: str | None, max_count: int | None) -> Trim:
         tracking = self.model.tracking
@@ -319,9 +332,11 @@ class PostgreSQLReader(TableReader):
         return len(facts.now.running) > FEW_RUNNING and self._bounded(facts).xmax <= facts.newest
 
     def _check(self, place: SnapshotPlace, facts: Facts, trimmed: int = 0) -> None:
-        snapshot = place.snapshot
+        snapshot, began = place.snapshot, place.began
         if snapshot.xmax > facts.seen.xmax or any(map(snapshot.has, facts.seen.running)):
             raise PositionError(str(place), "unknown", "it lies in the future")
+        if began is not None and began > facts.floor:
+            return
         if facts.floor > trimmed and not snapshot.covers(TransactionSnapshot(facts.floor + 1)):
             raise PositionError(str(place), "expired")
 

@@ -184,6 +184,12 @@ class QuerySource(Source):
             self.origin.reach(found)
         return found
 
+    def nothing(self) -> Place:
+        return self.query.reader.nothing()
+
+    async def exceeds(self, count: int) -> bool:
+        return await self.query.reader.exceeds(self.filter, count)
+
     def check_fields(self, names: Iterable[str]) -> None:
         selected = self.query.reader.derivation.names
         for name in names:

@@ -21,9 +21,10 @@ import sqlalchemy as sa
 from headwater.errors import UsageError
 from headwater.feeds.source import EVERYTHING, Filter
 from headwater.sql.query.derivation import Derivation
+from headwater.sql.query.forms import form_of
 from headwater.sql.query.look import Look, Looker
 from headwater.sql.query.place import Key, QueryPlace
-from headwater.sql.query.statements import KEYS, Statements, form_of
+from headwater.sql.query.statements import KEYS, Statements
 
 __all__ = ["CHUNK", "Affected", "Poll", "Queries"]
 
@@ -57,6 +58,7 @@ class Queries:
         self.name = name
         self.derivation = derivation
         self.looker = looker
+        self.nothing = looker.nothing
         self.statements = Statements(derivation, looker.moments, looker.tables)
         self.width = len(derivation.key)
         self._held = (*derivation.key, *derivation.filters)
@@ -141,6 +143,26 @@ class Queries:
         result = connection.execute(query, values | {"count": count} | _numbered("low", below))
         return list(self._read(result))
 
+    def oldest(
+        self,
+        connection: sa.Connection,
+        wanted: Filter,
+        count: int,
+        low: Key | None,
+        high: Key | None,
+    ) -> list[tuple[Key, Values]]:
+        """The first rows by key, ascending, above ``low`` and up to ``high``."""
+        form, values = form_of(wanted)
+        query = self.statements.oldest(form, low is not None, high is not None)
+        values |= {"count": count} | _numbered("low", low) | _numbered("high", high)
+        return list(self._read(connection.execute(query, values)))
+
+    def exceeds(self, connection: sa.Connection, wanted: Filter, count: int) -> bool:
+        """Whether there are more rows than this."""
+        form, values = form_of(wanted)
+        query = self.statements.beyond_count(form)
+        return connection.execute(query, values | {"count": count}).first() is not None
+
     def holders(
         self, connection: sa.Connection, look: Look, seen: Any, keys: Sequence[Key]
     ) -> dict[Key, list[Values]]:
@@ -211,10 +233,23 @@ class Poll:
         """The keys that may have changed, ascending, some hundred at a time."""
         low: Key | None = None
         for segment in self._place.segments:
-            if not segment.seen.covers(self.look.now):
+            if segment.seen == self._queries.nothing:
+                yield from self._rows_of(low, segment.bound)
+            elif not segment.seen.covers(self.look.now):
                 yield from self._segment(segment.seen, low, segment.bound)
             low = segment.bound
         self.done = True
+
+    def _rows_of(self, low: Key | None, high: Key | None) -> Iterator[Sequence[Affected]]:
+        """The keys of which the client has seen nothing: those of the rows there are."""
+        size = self._chunk
+        while size == self._chunk:
+            rows = self._queries.oldest(self._connection, self._wanted, size, low, high)
+            size = len(rows)
+            if rows:
+                low = rows[-1][0]
+                now = self.look.now
+                yield [Affected(key, self._place.after(key, now), row, ()) for key, row in rows]
 
     def _segment(
         self, seen: Any, low: Key | None, high: Key | None

@@ -10,20 +10,18 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 from sqlalchemy.sql import visitors
 
-from headwater.feeds.source import Filter
 from headwater.sql.query.derivation import Derivation, Ordered, Way
+from headwater.sql.query.forms import Form, condition_of
 from headwater.sql.query.moments import Moments
 from headwater.sql.query.scopes import Occurrence
 from headwater.sql.tracking import CHANGE, SINCE
 
-__all__ = ["KEYS", "Form", "Statements", "form_of"]
+__all__ = ["KEYS", "Statements"]
 
 Query: TypeAlias = "sa.Select[Any]"
 Columns: TypeAlias = "Mapping[Occurrence, Any]"
 # What is selected of a way over these columns.
 Pick: TypeAlias = "Callable[[Way, Columns], Query]"
-# The names that each conjunction of a filter has, without the values.
-Form: TypeAlias = tuple[tuple[str, ...], ...]
 
 # Keys that are looked up at once: a change that reaches a hundred thousand is read in parts.
 KEYS = 20_000
@@ -47,6 +45,8 @@ class Statements:
         self.holders = lru_cache(_KEPT)(self._holders)
         self.rows = lru_cache(_KEPT)(self._rows)
         self.newest = lru_cache(_KEPT)(self._newest)
+        self.oldest = lru_cache(_KEPT)(self._oldest)
+        self.beyond_count = lru_cache(_KEPT)(self._beyond_count)
         self.touched = lru_cache(_KEPT)(self._touched)
         self.first = lru_cache(_KEPT)(self._first)
         self.first_held = lru_cache(_KEPT)(self._first_held)
@@ -199,6 +199,23 @@ class Statements:
             sa.bindparam("count", type_=sa.Integer)
         )
 
+    def _oldest(self, form: Form = ((),), low: bool = False, high: bool = False) -> Query:
+        """The first rows by key, ascending, above ``low_0``… and up to ``high_0``…."""
+        keys = self._own_keys()
+        query = self._own(form)
+        if low:
+            query = query.where(self._compared(keys, "low", above=True))
+        if high:
+            query = query.where(self._compared(keys, "high", above=False))
+        count = sa.bindparam("count", type_=sa.Integer)
+        return query.order_by(*map(self._sorted, keys)).limit(count)
+
+    def _beyond_count(self, form: Form) -> Query:
+        """A row if there are more than ``count``."""
+        # Of a SELECT with DISTINCT or groups, the rows are what it selects.
+        rows = self._own(form).offset(sa.bindparam("count", type_=sa.Integer)).limit(1)
+        return sa.select(sa.literal(1)).select_from(rows.subquery("beyond"))
+
     # The first rows of a query with LIMIT
 
     def _first(self, form: Form) -> Query:
@@ -245,7 +262,7 @@ class Statements:
         selected = derivation.select.selected_columns
         filters = {name: _bare(selected[derivation.names[name]]) for name in derivation.filters}
         raw = [key.label(f"headwater_key_{at}") for at, key in enumerate(self._own_keys())]
-        return derivation.select.add_columns(*raw).where(_form_condition(form, filters))
+        return derivation.select.add_columns(*raw).where(condition_of(form, filters))
 
     def _own_keys(self) -> list[sa.ColumnElement[Any]]:
         selected, names = self._derivation.select.selected_columns, self._derivation.names
@@ -305,7 +322,7 @@ class Statements:
         filters = {
             name: columns[one].c[column] for name, (one, column) in self._derivation.filters.items()
         }
-        return _form_condition(form, filters)
+        return condition_of(form, filters)
 
     def _kind(self, column: tuple[Occurrence, str]) -> sa.types.TypeEngine[Any]:
         occurrence, name = column
@@ -334,29 +351,6 @@ class Statements:
         if len(keys) == 1:
             return keys[0].in_(sa.bindparam("keys", expanding=True, type_=self._kinds[0]))
         return sa.tuple_(*keys, types=self._kinds).in_(sa.bindparam("keys", expanding=True))
-
-
-def form_of(wanted: Filter) -> tuple[Form, dict[str, Any]]:
-    """The form of a filter, and its values as parameters."""
-    values = {
-        f"where_{at}_{n}": value
-        for at, conjunction in enumerate(wanted.any_of)
-        for n, (_, value) in enumerate(conjunction)
-    }
-    return tuple(tuple(name for name, _ in each) for each in wanted.any_of), values
-
-
-def _form_condition(form: Form, columns: Mapping[str, Any]) -> sa.ColumnElement[bool]:
-    if form == ((),):
-        return sa.true()
-    every = []
-    for at, names in enumerate(form):
-        each = [
-            columns[name] == sa.bindparam(f"where_{at}_{n}", type_=columns[name].type)
-            for n, name in enumerate(names)
-        ]
-        every.append(sa.and_(sa.true(), *each))
-    return sa.or_(sa.false(), *every)
 
 
 def _over(each: Ordered, column: Any) -> Any:

@@ -14,10 +14,12 @@ from headwater.feeds.source import OrderedPlace
 from headwater.sql.model import as_utc
 
 _TEXT = re.compile(
-    r"(?P<number>0|[1-9a-z][0-9a-z]{0,12})(?P<past>-?)"
+    r"(?P<number>0|[1-9a-z][0-9a-z]{0,12})(?:W(?P<began>0|[1-9a-z][0-9a-z]{0,12}))?(?P<past>-?)"
     r"(?:~(?P<told>0|[1-9a-z][0-9a-z]{0,12})(?:~(?P<among>0|[1-9a-z][0-9a-z]{0,12}))?)?"
 )
 _LARGEST = 2**63 - 1
+# Where a client began that has nothing yet: beyond every number.
+NEWEST = _LARGEST
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 # Two digits at a time.
 _PAIRS = tuple(one + other for one in _DIGITS for other in _DIGITS)
@@ -36,18 +38,26 @@ class RowPlace(OrderedPlace):
         among: of the rows that left at the very moment ``told``, the client was sent those with a
             number up to this one; None for all of them.
         past: as the start of a page: the page before it ends with this change, not before it.
+        began: of a client that is sent all items from the oldest on: the table's latest number when
+            it had none. It lacks no removal up to there.
     """
 
     number: int
     told: datetime | None = None
     among: int | None = None
     past: bool = False
+    began: int | None = None
 
     def includes(self, other: RowPlace, /) -> bool:
         return self.number >= other.number
 
     def at(self, told: datetime | None, /) -> RowPlace:
-        return RowPlace(self.number, told, past=self.past)
+        return RowPlace(self.number, told, past=self.past, began=self.began)
+
+    @property
+    def removals_from(self) -> int:
+        """The client lacks no removal up to this number."""
+        return self.number if self.began is None else max(self.number, self.began)
 
     @property
     def below(self) -> int:
@@ -56,6 +66,8 @@ class RowPlace(OrderedPlace):
 
     def __str__(self) -> str:
         text = _base36(self.number)
+        if self.began is not None:
+            text += "W" + _base36(self.began)
         if self.past:
             text += "-"
         if self.told is not None:
@@ -79,7 +91,8 @@ class RowPlace(OrderedPlace):
             raise PositionError(text, "unknown", "its moment is out of range") from error
         if found["among"] is not None:
             among = min(int(found["among"], 36), _LARGEST)
-        return cls(number, told, among, bool(found["past"]))
+        began = None if found["began"] is None else min(int(found["began"], 36), _LARGEST)
+        return cls(number, told, among, bool(found["past"]), began)
 
 
 def moment_text(moment: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:

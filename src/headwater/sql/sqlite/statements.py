@@ -26,6 +26,7 @@ VERSION, HEAD_VERSION = 11, 4
 _SCHEMA = sa.literal_column("(SELECT schema_version FROM pragma_schema_version)", sa.Integer)
 
 _NUMBER = sa.bindparam("number", type_=sa.BigInteger)
+_GONE_NUMBER = sa.bindparam("gone_number", type_=sa.BigInteger)
 _AMONG = sa.bindparam("among", type_=sa.BigInteger)
 
 
@@ -55,16 +56,23 @@ class SQLiteStatements(Statements):
 
     def lacking(self, place: RowPlace, window: Window | None) -> tuple[Lack, dict[str, Any]]:
         values: dict[str, Any] = {"number": place.number, "among": place.among}
+        values |= {"gone_number": place.removals_from, "began": place.began}
+        walks = place.began is not None
         if window is None or place.told is None:
-            return Lack(), values
+            return Lack(walks=walks), values
         values["edge"] = text_of(place.told - window.length)
-        return Lack(told=True, among="" if place.among is None else "number"), values
+        among = "" if place.among is None else "number"
+        return Lack(told=True, among=among, walks=walks), values
 
     def above(self, lack: Lack) -> Condition:  # noqa: ARG002 - all are above one number
         return self.model.number > _NUMBER
 
+    def since_began(self) -> Condition:
+        return self.model.number > sa.bindparam("began", type_=sa.BigInteger)
+
     def removals(self, base: Query, lack: Lack) -> list[Query]:  # noqa: ARG002
-        return [base.where(REMOVALS.c.number > _NUMBER).order_by(*self.removal_order).limit(COUNT)]
+        lacked = base.where(REMOVALS.c.number > _GONE_NUMBER)
+        return [lacked.order_by(*self.removal_order).limit(COUNT)]
 
     def has(self, order: Sequence[Column]) -> Condition:
         return sa.and_(order[0] > 0, order[0] <= _NUMBER)
