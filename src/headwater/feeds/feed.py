@@ -17,6 +17,7 @@ from headwater.errors import (
     ResetReason,
     UnfitItemError,
 )
+from headwater.feeds.envelope import around, member_of
 from headwater.feeds.position import Position, fingerprint
 from headwater.feeds.source import Change, Page, Place, Source
 from headwater.feeds.trouble import LONGEST_RETRY, Troubles
@@ -44,7 +45,7 @@ Limit = int | Literal["all"]
 OnInvalid = Literal["hold", "skip"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
-_OWN_EVENTS = frozenset({"snapshot", "reset", "error", "heartbeat", "message", "open"})
+_OWN_EVENTS = frozenset({"snapshot", "reset", "error", "heartbeat", "open"})
 _NOT_FRAMED: tuple[str, Any] = ("", None)
 _OWN_FIELDS = frozenset({"start", "position", "has_more", "removed"})
 
@@ -79,6 +80,9 @@ class Feed:
         collection: the field of a page that holds the items.
         event: the name of the event of one item; its removal is ``<event>_removed``.
         encode: an item as JSON, without line breaks.
+        encode_key: the key of an item that left as JSON, with the names that items have.
+        envelope: a JSON object around each page, item and removal, with ``...`` in the place of
+            these: ``{"success": True, "data": ...}``.
         limit: items of a page when the client names no limit, 1 to 100. ``"all"``: a new client is
             sent all items: a page of 100, then the rest one by one.
         max_items: with ``"all"``, the most that there may be; with more a new client gets an error.
@@ -96,8 +100,12 @@ class Feed:
     retry: int = 2000
     on_invalid: OnInvalid = "hold"
     max_items: int = MAX_ITEMS
+    encode_key: Callable[[Any], bytes] = encode_plain
+    envelope: Mapping[str, Any] | None = None
     troubles: Troubles = field(init=False)
     tag: str = field(init=False)
+    # What stands before and after the JSON in the envelope.
+    _around: tuple[bytes, bytes] = field(init=False, repr=False)
     # By epoch: the first bytes of an item's block and of a removal's, up to the place.
     _heads: dict[str, tuple[bytes, bytes]] = field(init=False, default_factory=dict, repr=False)
 
@@ -127,6 +135,7 @@ class Feed:
             raise DeclarationError(
                 f"feed {self.name!r}: on_invalid={self.on_invalid!r} must be 'hold' or 'skip'"
             )
+        object.__setattr__(self, "_around", around(self.name, self.envelope))
         object.__setattr__(self, "tag", fingerprint(self.name))
         object.__setattr__(self, "troubles", Troubles(self.name))
 
@@ -134,6 +143,11 @@ class Feed:
     def whole(self) -> bool:
         """Whether a new client is sent all items."""
         return self.limit == "all"
+
+    @property
+    def member(self) -> str | None:
+        """The member of the envelope that has the content; None without an envelope."""
+        return None if self.envelope is None else member_of(self.envelope)
 
     @property
     def page_limit(self) -> int:
@@ -224,7 +238,7 @@ class Feed:
 
     def removal(self, key: Mapping[str, Any], token: str | None) -> bytes:
         """The event for an item that left."""
-        return frame(f"{self.event}_removed", token, encode_plain(key))
+        return frame(f"{self.event}_removed", token, self._wrapped(self.encode_key(key)))
 
     def body(self, page: Page, *, removals: bool = False) -> bytes:
         """A page as JSON: the body of the REST half and the data of the ``snapshot`` event.
@@ -237,13 +251,16 @@ class Feed:
         if removals:
             keys = b",".join(self.data(change) for change in page.changes if change.removed)
             gone = b',"removed":[%b]' % keys
-        return b'{%b:[%b]%b,"start":"%b","position":"%b","has_more":%b}' % (
-            json.dumps(self.collection).encode(),
-            items,
-            gone,
-            self.position(page.epoch, page.start).encode(),
-            self.position(page.epoch, page.end).encode(),
-            b"true" if page.has_more else b"false",
+        return self._wrapped(
+            b'{%b:[%b]%b,"start":"%b","position":"%b","has_more":%b}'
+            % (
+                json.dumps(self.collection).encode(),
+                items,
+                gone,
+                self.position(page.epoch, page.start).encode(),
+                self.position(page.epoch, page.end).encode(),
+                b"true" if page.has_more else b"false",
+            )
         )
 
     def snapshot(self, page: Page) -> bytes:
@@ -265,7 +282,7 @@ class Feed:
 
     def _encoded(self, change: Change) -> bytes:
         if change.removed:
-            return encode_plain(change.key or {})
+            return self.encode_key(change.key or {})
         try:
             data = self.encode(change.item)
         except Exception as error:
@@ -285,7 +302,7 @@ class Feed:
 
     def _framed(self, change: Change, epoch: str, place: Place | None, data: bytes) -> bytes:
         """The same bytes as ``frame``; what all events of an epoch begin with is made once."""
-        text = "" if place is None else str(place)
+        text, data = "" if place is None else str(place), self._wrapped(data)
         if place is None or not text.isprintable() or b"\n" in data or b"\r" in data:
             event = f"{self.event}_removed" if change.removed else self.event
             return frame(event, None if place is None else self.position(epoch, place), data)
@@ -293,6 +310,11 @@ class Feed:
         if heads is None:
             heads = self._make_heads(epoch)
         return b"".join((heads[change.removed], text.encode(), b"\ndata: ", data, b"\n\n"))
+
+    def _wrapped(self, data: bytes) -> bytes:
+        """JSON in the envelope."""
+        before, after = self._around
+        return b"".join((before, data, after)) if before else data
 
     def _make_heads(self, epoch: str) -> tuple[bytes, bytes]:
         token = f"1.{self.tag}.{epoch}."

@@ -8,7 +8,7 @@ app.include_router(live, prefix="/api")
 from __future__ import annotations
 
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar, Unpack
 
@@ -31,7 +31,7 @@ from headwater.web.fastapi_problems import install_problems
 from headwater.web.feed_models import page_model
 from headwater.web.guards import Guard, GuardedRoute, guard
 from headwater.web.identity import expires, identify
-from headwater.web.items import encoder_of
+from headwater.web.items import encoder_of, key_encoder_of
 from headwater.web.live import SHARED, HubFace, Settings, Shared
 from headwater.web.live_route import LiveRoute
 from headwater.web.openapi import event_options, feed_options, install_openapi
@@ -220,6 +220,7 @@ class LiveRouter(HubFace, APIRouter):
         max_items: int = MAX_ITEMS,
         retry: int = 2000,
         on_invalid: OnInvalid = "hold",
+        envelope: Mapping[str, Any] | None = None,
         name: str | None = None,
         dependencies: Sequence[params.Depends] = (),
         **options: Unpack[FeedOptions],
@@ -245,6 +246,8 @@ class LiveRouter(HubFace, APIRouter):
             on_invalid: what becomes of an item that does not fit its model. ``"hold"``: the feed
                 waits there until it is mended. ``"skip"``: pages and streams leave it out; it is
                 logged and counted.
+            envelope: a JSON object around each page, item and removal, with ``...`` in the place of
+                these: ``{"success": True, "data": ...}``. Errors and resets have none.
             name: what positions are bound to; the path by default.
             options: as ``get`` takes them: tags, summary, deprecated and so on.
         """
@@ -267,6 +270,8 @@ class LiveRouter(HubFace, APIRouter):
             max_items=max_items,
             retry=retry,
             on_invalid=on_invalid,
+            encode_key=key_encoder_of(item),
+            envelope=envelope,
         )
         declaration = FeedDeclaration(feed, item, keyed)
         guards = [*self._guards(requires, path), *dependencies]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from pydantic import (
@@ -15,8 +16,9 @@ from pydantic import (
 )
 
 from headwater.errors import EncodingError
+from headwater.feeds.feed import encode_plain
 
-__all__ = ["encoder_of", "required_fields"]
+__all__ = ["encoder_of", "key_encoder_of", "required_fields"]
 
 # Errors of one item that are named.
 _MOST_ERRORS = 5
@@ -41,6 +43,37 @@ def encoder_of(item: Any) -> Callable[[Any], bytes]:
             # Never the values, which a message of the model's own may have too.
             raise EncodingError(_without_values(error)) from None
         return to_json(value, by_alias=True)
+
+    return encode
+
+
+def key_encoder_of(item: Any) -> Callable[[Mapping[str, Any]], bytes]:
+    """What makes JSON of the key of an item that left, with the names and values that items have.
+
+    A column of the key that the model does not have keeps its own name.
+    """
+    if not (isinstance(item, type) and issubclass(item, BaseModel)) or issubclass(item, RootModel):
+        return encode_plain
+    fields = {
+        name: each
+        for each, info in item.model_fields.items()
+        for name in (each, *_first_names(info.alias), *_first_names(info.validation_alias))
+    }
+    adapter = TypeAdapter(item)
+
+    def encode(key: Mapping[str, Any]) -> bytes:
+        shown: dict[str, Any] = {}
+        for name, value in key.items():
+            field = fields.get(name)
+            if field is None:
+                shown[name] = value
+                continue
+            made = item.model_construct(**{field: value})
+            # What the model makes of the value alone; a model may want other fields beside it.
+            with suppress(ValidationError):
+                adapter.validator.validate_assignment(made, field, value)
+            shown |= made.model_dump(mode="json", by_alias=True, include={field}, warnings=False)
+        return encode_plain(shown)
 
     return encode
 

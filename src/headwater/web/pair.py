@@ -293,7 +293,8 @@ class StreamHalf(FeedHalf):
                 heartbeat=asked.live.heartbeat,
             )
             if paging.events:
-                stream.pulse = heartbeat_event(self.declaration.feed.event, asked.live.heartbeat)
+                feed, interval = self.declaration.feed, asked.live.heartbeat
+                stream.pulse = heartbeat_event(feed.event, interval, feed.member)
             stream.headers = asked.headers
             stream.begin(opening)
         finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
@@ -122,6 +122,7 @@ class LiveRoutes(HubFace):
         max_items: int = MAX_ITEMS,
         retry: int = 2000,
         on_invalid: OnInvalid = "hold",
+        envelope: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> Callable[[FeedFunction], FeedFunction]:
         """Declare a feed: ``GET {path}`` and ``GET {path}/stream``.
@@ -152,6 +153,8 @@ class LiveRoutes(HubFace):
             max_items=max_items,
             retry=retry,
             on_invalid=on_invalid,
+            encode_key=_key_encoder(item),
+            envelope=envelope,
         )
         declaration = FeedDeclaration(feed, item, keyed)
 
@@ -205,6 +208,14 @@ def _encoder(item: Any) -> Callable[[Any], bytes]:
     from headwater.web.items import encoder_of
 
     return encoder_of(item)
+
+
+def _key_encoder(item: Any) -> Callable[[Any], bytes]:
+    if item is None:
+        return encode_plain
+    from headwater.web.items import key_encoder_of
+
+    return key_encoder_of(item)
 
 
 class _Result:
