@@ -70,7 +70,7 @@ class Channel(Target):
     """
 
     __slots__ = (
-        "_ahead", "_lingering", "_members", "_up_to_date", "_written", "feed",
+        "_ahead", "_lingering", "_members", "_prepared", "_up_to_date", "_written", "feed",
         "held_by", "holds", "life", "reader", "reason", "ring", "source", "streams",
     )  # fmt: skip
 
@@ -90,6 +90,7 @@ class Channel(Target):
         self._written = 0
         self._lingering: asyncio.TimerHandle | None = None
         self._members = self._new_members()
+        self._prepared = False
 
     # The reader calls these.
 
@@ -213,6 +214,11 @@ class Channel(Target):
     async def prepare(self) -> None:
         """Wait until changes are delivered, and load what a time window holds, once."""
         await self.reader.origin.ready(self.filter)
+        if not self._prepared:
+            # Until now the origin may have read changes without asking about this filter.
+            self._prepared = True
+            self.ring.clear(self.reader.head)
+            self._written = self.ring.end
         while (members := self._members) is not None and not members.loaded:
             await self.reader.calls.join((self, self.life), partial(self._load, members))
 

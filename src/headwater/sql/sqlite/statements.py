@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from headwater.feeds.source import Window
+from headwater.feeds.source import JUDGED, Window
 from headwater.sql.filters import Condition, Query
 from headwater.sql.model import TableModel
 from headwater.sql.sqlite.place import RowPlace, moment_text, text_of
@@ -164,7 +164,7 @@ class SQLiteStatements(Statements):
         return text_of(moment)
 
     def old_is(self, name: str, slot: Any) -> Condition:
-        if slot is None:
+        if slot is None or name == JUDGED:
             return super().old_is(name, slot)
         # A BLOB stands in the JSON as a list of its hexadecimal digits.
         path, value = self._path(name), self.filters.value(name, slot)
