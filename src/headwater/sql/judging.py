@@ -30,6 +30,7 @@ __all__ = [
     "judged_by_type",
     "judged_columns",
     "question_columns",
+    "shape_column",
 ]
 
 # Different values of one table that streams may wait for and that the database compares: each is

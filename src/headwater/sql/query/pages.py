@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from headwater.errors import PositionError
 from headwater.feeds.source import Change, Filter, Page, Place
+from headwater.sql.judging import Questions
 from headwater.sql.query.changes import change_for, item_of
 from headwater.sql.query.first_rows import FirstRows
 from headwater.sql.query.look import Look
@@ -62,7 +63,10 @@ class Pages:
             poll = FirstRows(self._queries, connection, place, wanted, look)
         else:
             chunk = min(CHUNK, max(2 * limit, 50))
-            poll = Poll(self._queries, connection, place, wanted, chunk=chunk, now=look)
+            asked = Questions.about(wanted)
+            poll = Poll(
+                self._queries, connection, place, wanted, chunk=chunk, now=look, questions=asked
+            )
         changes: list[Change] = []
         first: Key | None = None
         more = False

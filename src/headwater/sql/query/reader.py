@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError, UsageError
 from headwater.feeds.source import EVERYTHING, Filter, Page, Place
 from headwater.sql.faults import unavailable
+from headwater.sql.judging import NO_QUESTIONS, Questions
 from headwater.sql.model import tracking_of
 from headwater.sql.postgresql.connections import describe_server, ensure_first_connection
 from headwater.sql.postgresql.triggers import channel
@@ -126,14 +127,20 @@ class QueryReader:
         if look.epoch != epoch:
             raise PositionError(str(place), "unknown", "it is of another database or query")
 
-    async def try_filter(self, _: Filter, /) -> None:
+    async def try_filter(self, wanted: Filter, /) -> None:
         """As TailReader."""
+        try:
+            await self._alone(lambda sync, look: self._pages.before(sync, look, wanted, 1, None))
+        except (sa.exc.DataError, sa.exc.ProgrammingError) as error:
+            raise DeclarationError(
+                f"the {self.name} cannot be filtered by {wanted.any_of!r}: the database refuses "
+                f"it: {error.orig}"
+            ) from error
 
     async def batch(
-        self, epoch: str, after: Place, limit: int, /, *, questions: Any = None
+        self, epoch: str, after: Place, limit: int, /, *, questions: Questions = NO_QUESTIONS
     ) -> ChangeBatch:
         """The changes after a place, for all filters, for the tail."""
-        assert not questions, "it compares all by itself"
         place = _own(after)
         if self._broken:
             # A page may have been read at a snapshot that the tail did not come to.
@@ -142,7 +149,7 @@ class QueryReader:
         poll = self._open
         if poll is None or poll.place is not place:
             await self.close()
-            poll = self._open = OpenPoll(self, place, min(limit, CHUNK))
+            poll = self._open = OpenPoll(self, place, min(limit, CHUNK), questions)
         try:
             found = await poll.read(epoch)
             await self._serve(poll)
@@ -345,11 +352,13 @@ class QueryReader:
                 raise
             raise SourceUnavailableError(self.name, said) from error
 
-    def poll(self, connection: sa.Connection, place: QueryPlace, chunk: int) -> Poll:
+    def poll(
+        self, connection: sa.Connection, place: QueryPlace, chunk: int, questions: Questions
+    ) -> Poll:
         """Begin a poll for all filters."""
         if self.derivation.limit is not None:
             return FirstRows(self._queries, connection, place, None)
-        return Poll(self._queries, connection, place, EVERYTHING, chunk=chunk)
+        return Poll(self._queries, connection, place, EVERYTHING, chunk=chunk, questions=questions)
 
     def _kind(self, occurrence: Any, name: str) -> type[Any]:
         kind: Any = next(c.type for c in occurrence.table.columns if c.name == name)
