@@ -3,7 +3,7 @@
 
 A generated part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; what a person
 wrote around it stays. ``NAME`` is ``commands``, ``settings``, ``routes``, ``roles``, ``counters``,
-``engines`` or ``python MODULE``.
+``engines``, ``python MODULE``, or ``file PATH LANGUAGE`` for a file below ``docs/``.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ def part(name: str) -> str:
     """The text of one generated part."""
     if name.startswith("python "):
         return python.module(name.removeprefix("python "))
+    if name.startswith("file "):
+        _, path, language = name.split()
+        return f"```{language}\n{(DOCS / path).read_text().strip()}\n```"
     return PARTS[name]()
 
 

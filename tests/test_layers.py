@@ -26,14 +26,16 @@ ALLOWED: dict[str, set[str]] = {
     "sql": CORE,
     # For its engine on SQL alone; which drivers come along is asked below.
     "eventlog": {*CORE, "sql"},
+    "runs": {*CORE, "eventlog"},
     "delivery": CORE,
     # For the log by which processes reach each other; it brings no engine along.
-    "web": {*CORE, "delivery", "eventlog"},
+    "web": {*CORE, "delivery", "eventlog", "runs"},
     "relay": {*CORE, "eventlog", "sql"},
     "client": {"errors", "protocol"},
-    "testing": {*CORE, "eventlog", "sql", "delivery", "web", "client"},
-    "backend": {*CORE, "eventlog", "sql", "delivery", "web"},
-    "cli": {*CORE, "eventlog", "sql", "delivery", "web", "client", "backend", "relay"},
+    "adapters": {*CORE, "eventlog", "runs", "delivery", "web"},
+    "testing": {*CORE, "eventlog", "sql", "runs", "delivery", "web", "client"},
+    "backend": {*CORE, "eventlog", "sql", "runs", "delivery", "web"},
+    "cli": {*CORE, "eventlog", "sql", "runs", "delivery", "web", "client", "backend", "relay"},
 }
 
 MAX_LINES = 400

@@ -30,6 +30,7 @@ PAGES: dict[str, str] = {
     "headwater.web.problems": "fastapi.md",
     "headwater.web.asgi": "asgi.md",
     "headwater.web.uvicorn": "asgi.md",
+    "headwater.adapters.mcp": "mcp.md",
     "headwater": "headwater.md",
     "headwater.client": "client.md",
     "headwater.client.sync": "client.md",

@@ -12,6 +12,10 @@
     │   ├── EventTooLargeError       an incoming event over the decoder's bound
     │   └── ResponseError            an HTTP answer that a client cannot follow
     ├── FeedTooLargeError            a feed with limit="all" that has more items than it may
+    ├── RunError                     what became of a run
+    │   ├── RunCancelled             the producer must stop: it was cancelled, or the run was lost
+    │   ├── RunFailed                a producer raises it: its sentence is for clients
+    │   └── RunClaimError            a run that this attempt may not have
     ├── SourceUnavailableError       a database or engine that is away just now; try again later
     ├── RelayStoppedError            a relay that cannot continue at its place; a person must decide
     └── MissingExtraError (ImportError)   an optional dependency that is not installed
@@ -37,6 +41,10 @@ __all__ = [
     "RelayStoppedError",
     "ResetReason",
     "ResponseError",
+    "RunCancelled",
+    "RunClaimError",
+    "RunError",
+    "RunFailed",
     "SourceUnavailableError",
     "UnfitItemError",
     "UsageError",
@@ -205,6 +213,56 @@ class FeedTooLargeError(HeadwaterError):
             f"feed {self.feed!r} has more than the {self.most} items that it sends at the start: "
             "ask for fewer by its parameters"
         )
+
+
+class RunError(HeadwaterError):
+    """What became of a run."""
+
+
+class RunCancelled(RunError):  # noqa: N818 - it is no error of anybody's
+    """The producer of a run must stop: nothing that it sends is stored any more.
+
+    Attributes:
+        run_id: the run.
+        reason: ``"cancelled"``: somebody cancelled it. ``"lost"``: this process could not reach the
+            event log for a lease, or is being stopped, or the run has ended elsewhere.
+    """
+
+    def __init__(self, run_id: str, reason: Literal["cancelled", "lost"]) -> None:
+        super().__init__(run_id, reason)
+        self.run_id = run_id
+        self.reason: Literal["cancelled", "lost"] = reason
+
+    def __str__(self) -> str:
+        why = {"cancelled": "was cancelled", "lost": "belongs to this process no more"}[self.reason]
+        return f"run {self.run_id} {why}"
+
+
+class RunFailed(RunError):  # noqa: N818 - a producer raises it on purpose
+    """A producer raises it to end its run as ``failed``, with a sentence that clients may read."""
+
+
+class RunClaimError(RunError):
+    """A run that this attempt may not have.
+
+    Attributes:
+        run_id: the run.
+        reason: ``"unknown"``: there is no such run, or it was forgotten. ``"running"``: another
+            attempt has it. ``"ended"``: it is over.
+    """
+
+    def __init__(self, run_id: str, reason: Literal["unknown", "running", "ended"]) -> None:
+        super().__init__(run_id, reason)
+        self.run_id = run_id
+        self.reason: Literal["unknown", "running", "ended"] = reason
+
+    def __str__(self) -> str:
+        why = {
+            "unknown": "does not exist, or was forgotten",
+            "running": "is another attempt's just now",
+            "ended": "has ended",
+        }[self.reason]
+        return f"run {self.run_id[:80]!a} {why}"
 
 
 class SourceUnavailableError(HeadwaterError):

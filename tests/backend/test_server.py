@@ -14,6 +14,7 @@ from support.backend import cheap
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="needs Linux")
 def test_connections_take_over_when_a_dead_peer_is_dropped():
     with bind("127.0.0.1", 0) as listener, socket.socket() as client:
+        listener.listen()
         client.connect(listener.getsockname())
         accepted, _ = listener.accept()
         with accepted:
@@ -38,8 +39,16 @@ def test_an_address_that_cannot_be_had(host: str, says: str):
         bind(host, 0)
 
 
+def test_it_does_not_listen_before_the_server_is_ready():
+    """Whoever waited in the kernel during a start would be served in one moment with all others."""
+    with bind("127.0.0.1", 0) as listener, socket.socket() as client:
+        with pytest.raises(ConnectionRefusedError):
+            client.connect(listener.getsockname())
+
+
 def test_a_port_is_had_once():
     with bind("127.0.0.1", 0) as listener:
+        listener.listen()
         with pytest.raises(StartupError, match="in use.*--port"):
             bind("127.0.0.1", listener.getsockname()[1])
 

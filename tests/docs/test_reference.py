@@ -24,7 +24,13 @@ from generated import commands, python  # noqa: E402
 REFERENCE = ROOT / "docs" / "reference"
 
 # Parts whose names are for the package itself and for the curious.
-INNER = {"headwater.backend", "headwater.cli", "headwater.delivery", "headwater.web"}
+INNER = {
+    "headwater.adapters",
+    "headwater.backend",
+    "headwater.cli",
+    "headwater.delivery",
+    "headwater.web",
+}
 
 
 def page(name: str) -> str:

@@ -27,7 +27,7 @@ def test_the_age_grows_until_the_item_can_be_shown(caplog):
     troubles.met("the item id=1", "bad", skipped=False)
     assert len(caplog.records) == 2
     troubles.over("the item id=1")
-    assert not troubles
+    assert not troubles.known
     assert troubles.met("the item id=1", "bad", skipped=False) == 0
 
 

@@ -1,4 +1,4 @@
-"""The npm packages that tests of the browser client and of the console need."""
+"""The npm packages that tests of the browser client, the console and the adapters need."""
 
 from __future__ import annotations
 
@@ -16,33 +16,35 @@ FOLDER = Path(__file__).resolve().parents[2] / "clients" / "js"
 _INSTALLS_WITHIN = 240.0
 
 
-def installed() -> Path:
-    """The folder of the browser client, with its development packages installed.
+def installed(folder: Path = FOLDER) -> Path:
+    """The folder, of the browser client if none is named, with its packages installed.
 
     Skips the test where npm is missing or cannot reach its registry.
     """
     if not (shutil.which("node") and shutil.which("npm")):
         pytest.skip("node and npm are not installed (apt install nodejs npm)")
-    modules = FOLDER / "node_modules"
+    modules = folder / "node_modules"
     modules.mkdir(exist_ok=True)
-    wanted = (FOLDER / "package-lock.json").read_text()
+    wanted = (folder / "package-lock.json").read_text()
     # The tests run in several processes, and two installations at once spoil each other.
-    with (FOLDER / ".installing").open("w") as lock:
+    with (folder / ".installing").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         mark = modules / ".installed"
         if not mark.is_file() or mark.read_text() != wanted:
             try:
-                done = run("npm", "ci", timeout=_INSTALLS_WITHIN)
+                done = run("npm", "ci", folder=folder, timeout=_INSTALLS_WITHIN)
             except subprocess.TimeoutExpired:
                 pytest.skip(f"npm could not install within {_INSTALLS_WITHIN:g} s")
             if done.returncode:
                 pytest.skip(f"npm could not install: {done.stderr[-300:]}")
             mark.write_text(wanted)
-    return FOLDER
+    return folder
 
 
-def run(*words: str, timeout: float = 110.0) -> subprocess.CompletedProcess[str]:
+def run(
+    *words: str, folder: Path = FOLDER, timeout: float = 110.0
+) -> subprocess.CompletedProcess[str]:
     """Run a command in that folder to its end."""
     return subprocess.run(
-        words, cwd=FOLDER, capture_output=True, text=True, timeout=timeout, check=False
+        words, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False
     )

@@ -43,11 +43,15 @@ class Program:
 
     async def start(self) -> None:
         """Start it, and wait until it takes connections."""
+        self.begin()
+        await outside(self._up)
+
+    def begin(self) -> None:
+        """Start it, and wait for nothing."""
         with (self.folder / "output.log").open("ab") as output:
             self._process = subprocess.Popen(
                 self.command(), stdout=output, stderr=subprocess.STDOUT, cwd=self.folder
             )
-        await outside(self._up)
 
     async def _up(self) -> bool:
         assert self._process is not None

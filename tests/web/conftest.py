@@ -14,6 +14,7 @@ STREAMING = (
     "test_handlers",
     "test_keyed_feeds",
     "test_senders",
+    "test_stream_info",
 )
 SENDERS = {"asgi": "httptools", "direct": "headwater.web.uvicorn:Protocol"}
 

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
-from fastapi import BackgroundTasks, Depends, Request
+from fastapi import BackgroundTasks, Depends, HTTPException, Request
 
 from headwater.delivery.direct_sender import DirectSender
-from headwater.web.fastapi import SSE, EventStream, LiveRouter, Problem, guard, identify
+from headwater.web.fastapi import (
+    SSE,
+    Event,
+    EventStream,
+    LiveRouter,
+    Problem,
+    guard,
+    identify,
+)
 from support.application import Application
 from support.http import request
 from support.server import serving
@@ -153,6 +161,34 @@ async def test_a_handler_whose_stream_the_server_ended_is_ended_too():
         await answer.next()
         await rig.live.drain(spread=0.1)
         await asyncio.wait_for(over.wait(), 10)
+
+
+async def test_a_client_of_another_protocol_is_told_in_it_that_the_server_ends_the_stream():
+    """To many clients of language models the end of the body is the end of the answer."""
+
+    async def handler(stream: EventStream):
+        await stream.send("half")
+        stream.keep_alive()
+
+    rig = Rig(handler, sse=SSE(kind="manual", farewell=Event(data={"type": "error"})))
+    async with serving(rig.app) as port, request(port, "/x") as answer:
+        await answer.next()
+        await rig.live.drain(spread=0.1)
+        assert [event.data for event in await answer.rest()] == ['{"type":"error"}']
+        assert answer.retry is None
+        async with request(port, "/x") as refused:
+            assert refused.status == 503
+            assert refused.headers["retry-after"]
+
+
+async def test_a_handler_that_fails_after_its_stream_began_says_so_in_the_clients_protocol():
+    async def handler(stream: EventStream):
+        await stream.send("half")
+        raise HTTPException(418)
+
+    rig = Rig(handler, sse=SSE(farewell=Event(data="[FAILED]")))
+    async with serving(rig.app) as port, request(port, "/x") as answer:
+        assert [event.data for event in await answer.rest()] == ["half", "[FAILED]"]
 
 
 async def test_a_handler_that_closes_its_stream_itself_may_go_on():

@@ -39,6 +39,7 @@ from headwater.backend.satellites import endpoints as satellites
 from headwater.backend.satellites.service import Satellites
 from headwater.backend.settings import Settings
 from headwater.backend.state import Backend, Tables
+from headwater.backend.streams import endpoints as streams
 from headwater.backend.teams import endpoints as teams
 from headwater.backend.teams.service import Teams
 from headwater.backend.throttle import Writes
@@ -57,7 +58,7 @@ _log = logging.getLogger(__name__)
 _SMALL_BODIES = {"/api/auth/login": 16 * 1024}
 _FEEDS = (notifications, logs, satellites, activity)
 # Routes are tried in this order. Satellites and programs send most of the requests.
-_ROUTERS = (satellites, activity, logs, notifications, auth, users, teams)
+_ROUTERS = (satellites, activity, logs, notifications, auth, users, teams, streams)
 
 
 def create_app(
@@ -81,6 +82,8 @@ def create_app(
             per_caller=settings.streams_per_user,
             per_address=settings.streams_per_address,
             total=settings.max_streams,
+            page_bytes=settings.max_page_bytes,
+            unread_bytes=settings.max_unread_bytes,
             proxies=settings.proxy_addresses,
         ),
     )

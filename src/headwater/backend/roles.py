@@ -45,6 +45,8 @@ GLOBAL_ROLES: Mapping[str, frozenset[str]] = {
     | {
         "notifications.create",
         "satellites.manage",
+        "streams.close",
+        "streams.list",
         "team.members.edit",
         "teams.create",
         "teams.delete",

@@ -10,12 +10,14 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
 
@@ -35,6 +37,7 @@ __all__ = [
     "address_of",
     "bind",
     "build_server",
+    "greet",
     "is_loopback",
     "run_worker",
 ]
@@ -54,23 +57,35 @@ _ENDS = (signal.SIGINT, signal.SIGTERM)
 _SHORT_LIFE = 2.0
 
 
+def greet(greeting: str) -> None:
+    """Print what `serve` and `demo` say once they serve."""
+    print(greeting, flush=True)  # noqa: T201 - a terminal is where one reads it
+
+
 class Server(uvicorn.Server):
     """Uvicorn that ends its streams first, and exits with 0 after a signal to end.
 
     Attributes:
-        greeting: printed once it serves and handles signals.
+        on_started: called once it listens and handles signals.
     """
 
     def __init__(self, live: LiveRouter, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self.greeting: str | None = None
+        self.on_started: Callable[[], object] = lambda: None
         self._live = live
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        # First, as it takes a while, in which clients would gather at a socket that listens.
         _spare_the_collector()
-        if self.started and self.greeting is not None:
-            print(self.greeting, flush=True)  # noqa: T201 - what `serve` says on a terminal
+        try:
+            await super().startup(sockets)
+        except OSError as error:
+            # Another program began to listen since `bind`.
+            logger.error("cannot listen: %s", error)
+            await self.lifespan.shutdown()
+            sys.exit(uvicorn.config.STARTUP_FAILURE)
+        if self.started:
+            self.on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # While the open streams end one after another, a new stream gets a `retry:` and its end:
@@ -142,7 +157,11 @@ def limits_of(settings: Settings) -> Limits:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket to listen at. Raises StartupError when the address cannot be had."""
+    """A socket that has its address, and does not listen yet. Raises StartupError.
+
+    The server listens when it is ready. Clients that came back before would otherwise wait in the
+    kernel, and be served all in one moment; a proxy would wait too, and not ask another server.
+    """
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -155,9 +174,8 @@ def bind(host: str, port: int) -> socket.socket:
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
     try:
+        # This fails when another program listens there.
         listener.bind(address)
-        # Listening shows at once whether another program has the port.
-        listener.listen(2048)
     except OSError as error:
         listener.close()
         raise StartupError(_explained(host, port, error)) from error
@@ -192,14 +210,22 @@ def run_worker(
     listener: socket.socket,
     *,
     greeting: str | None = None,
-    supervised: bool = False,
+    starts: Connection | None = None,
 ) -> None:
-    """Serve in this process until a signal ends it."""
+    """Serve in this process until a signal ends it.
+
+    Arguments:
+        greeting: printed once it serves.
+        starts: of a supervisor, which is sent a message once this worker serves.
+    """
     set_up_logging(settings.log_level, settings.log_format)
-    if supervised:
+    if starts is not None:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     server = build_server(settings, create_app(settings))
-    server.greeting = greeting
+    if greeting is not None:
+        server.on_started = partial(greet, greeting)
+    elif starts is not None:
+        server.on_started = partial(starts.send, None)
     server.run(sockets=[listener])
 
 
@@ -210,6 +236,8 @@ class Supervisor:
         self._settings = settings
         self._listener = listener
         self._workers: dict[SpawnProcess, float] = {}
+        # Each worker sends a message once it serves.
+        self._started, self._starts = multiprocessing.Pipe(duplex=False)
         self._ending = False
         self._failed = False
 
@@ -222,11 +250,17 @@ class Supervisor:
             signal.signal(number, self._end)
         for _ in range(self._settings.workers):
             self._start()
-        print(greeting, flush=True)  # noqa: T201 - as one process does
+        greeted = False
         while self._workers and not self._ending:
             sentinels = [worker.sentinel for worker in self._workers]
-            if reader in wait([*sentinels, reader]):
+            ready = wait([*sentinels, reader, self._started])
+            if reader in ready:
                 reader.recv(4096)
+            if self._started in ready:
+                self._started.recv()
+                if not greeted:
+                    greet(greeting)
+                greeted = True
             self._replace_dead()
         self._stop_all()
         return 1 if self._failed else 0
@@ -236,7 +270,9 @@ class Supervisor:
 
     def _start(self) -> None:
         worker = multiprocessing.get_context("spawn").Process(
-            target=run_worker, args=(self._settings, self._listener), kwargs={"supervised": True}
+            target=run_worker,
+            args=(self._settings, self._listener),
+            kwargs={"starts": self._starts},
         )
         worker.start()
         self._workers[worker] = time.monotonic()

@@ -126,11 +126,16 @@ class Settings(BaseSettings):
         ge=0,
         description="File descriptors that connections leave free; an eighth of all, 32 to 1,024.",
     )
+    max_page_bytes: int = Field(
+        default=1024 * 1024,
+        ge=1024,
+        description="Bytes of items in a page or a snapshot; one of longer items has fewer.",
+    )
     max_unread_bytes: int = Field(
         default=128 * 1024 * 1024,
         ge=1024 * 1024,
-        description="Bytes of answers that clients have not taken, in one process. Above it the "
-        "slowest client is dropped.",
+        description="Bytes of answers, and of streams, that clients have not taken, in one "
+        "process. Above it the slowest client is dropped.",
     )
 
     password_min_length: int = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,7 +62,7 @@ def _run(settings: Settings, folder: Path, *, again: bool) -> None:
     from headwater.backend.demo.restart import restart_router
     from headwater.backend.logging import set_up_logging
     from headwater.backend.schema import migrate
-    from headwater.backend.server import address_of, bind, build_server
+    from headwater.backend.server import address_of, bind, build_server, greet
 
     # Before anything is created: a port in use is the usual failure.
     listener = bind(settings.host, settings.port)
@@ -77,7 +78,8 @@ def _run(settings: Settings, folder: Path, *, again: bool) -> None:
     app.include_router(restart_router(folder, listener), prefix="/api")
     server = build_server(settings, app)
     if not again:
-        server.greeting = _WORDS.format(url=address_of(listener))
+        words = _WORDS.format(url=address_of(listener))
+        server.on_started = partial(greet, words)
     server.run(sockets=[listener])
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from headwater.delivery.batch import Recipients
 from headwater.delivery.reader import OriginReader, Target
-from headwater.delivery.reading import Reading, read_after, read_newest
+from headwater.delivery.reading import READ_LIMIT, Reading, read_after, read_newest
 from headwater.delivery.ring import Ring, pieces
 from headwater.delivery.sender import ROOM
 from headwater.delivery.small_set import EMPTY, SmallSet, with_one, without
@@ -71,11 +71,14 @@ class Channel(Target):
 
     __slots__ = (
         "_ahead", "_lingering", "_members", "_prepared", "_up_to_date", "_written", "feed",
-        "held_by", "holds", "life", "reader", "reason", "ring", "source", "streams",
+        "held_by", "holds", "life", "page_bytes", "read_limit", "reader", "reason", "ring",
+        "source", "streams",
     )  # fmt: skip
 
-    def __init__(self, feed: Feed, source: Source, reader: OriginReader) -> None:
+    def __init__(self, feed: Feed, source: Source, reader: OriginReader, page_bytes: int) -> None:
         self.feed = feed
+        self.page_bytes = page_bytes
+        self.read_limit = READ_LIMIT
         self.source = source
         self.reader = reader
         self.ring = Ring(reader.head, reader.bound)
@@ -114,18 +117,20 @@ class Channel(Target):
             self.ring.append(self.feed.frame(change, self.reader.epoch))
             return
         members.expire()
-        key = change.key or {}
+        key, shown_until = change.key or {}, None
         if change.removed:
             if not members.remove(key):
                 return
         else:
-            known = members.has(key)
+            known = members.has(key) or members.was_on_a_page(change.moment)
             if not members.update(key, change.moment):
                 if not known:
                     return
+                shown_until = members.leaves(change.moment)
                 change = Change(change.place, change.values, removed=True, key=key)
         place = None if change.place is None else change.place.at(members.expired_until)
-        self.ring.append(self.feed.frame_at(change, self.reader.epoch, place))
+        epoch = self.reader.epoch
+        self.ring.append(self.feed.frame_at(change, epoch, place, shown_until=shown_until))
 
     def flush(self, now: float) -> None:
         ring = self.ring
@@ -217,8 +222,7 @@ class Channel(Target):
         if not self._prepared:
             # Until now the origin may have read changes without asking about this filter.
             self._prepared = True
-            self.ring.clear(self.reader.head)
-            self._written = self.ring.end
+            self.ring.floor = self.reader.head
         while (members := self._members) is not None and not members.loaded:
             await self.reader.calls.join((self, self.life), partial(self._load, members))
 

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 from typing import Protocol
 
 from headwater.delivery.sender import ROOM, Headers, Sender
@@ -30,6 +31,8 @@ _KERNEL_BUFFER = 64 * 1024
 # Milliseconds after which the kernel drops a peer that acknowledges nothing: one that lost its
 # power or its network closes no connection.
 _UNACKNOWLEDGED = 30_000
+# Where `tcpi_bytes_acked` is in Linux's `struct tcp_info`.
+_ACKNOWLEDGED = slice(120, 128)
 
 
 class SocketGroup(Protocol):
@@ -87,6 +90,18 @@ class DirectSender(Sender, asyncio.Protocol):
     def pending(self) -> int:
         return self._transport.get_write_buffer_size()
 
+    @property
+    def sent(self) -> int | None:
+        # Many streams share a write, so nobody counts for each. The kernel does it anyway.
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or not hasattr(socket, "TCP_INFO"):
+            return None
+        with contextlib.suppress(OSError):
+            known = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.stop)
+            if len(known) == _ACKNOWLEDGED.stop:
+                return int.from_bytes(known[_ACKNOWLEDGED], sys.byteorder)
+        return None
+
     def start(self, _status: int, _headers: Headers, /) -> None:
         raise AssertionError("the response had begun before the connection was handed over")
 
@@ -139,6 +154,7 @@ class DirectSender(Sender, asyncio.Protocol):
     def pause_writing(self) -> None:
         self.full = True
         self.busy_since = asyncio.get_running_loop().time()
+        self.stream.busy()
 
     def resume_writing(self) -> None:
         self.full = False

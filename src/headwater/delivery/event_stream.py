@@ -71,8 +71,11 @@ class EventStream(Stream):
         serializer: Serializer = to_json,
         last_event_id: str | None = None,
         max_pending: int = MAX_PENDING,
+        farewell: Event | None = None,
     ) -> None:
         super().__init__(sender, streams, heartbeat=heartbeat)
+        if farewell is not None:
+            self.farewell = encode(farewell, serializer)
         self.last_event_id = last_event_id
         self._serializer = serializer
         self._max_pending = max_pending
@@ -265,6 +268,7 @@ class EventStream(Stream):
         return not self.ended
 
     def idle(self) -> None:
+        super().idle()
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():

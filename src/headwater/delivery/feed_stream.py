@@ -122,6 +122,16 @@ class FeedStream(ChannelStream):
         group = sender.group if isinstance(sender, DirectSender) else None
         return self.written_at if group is None else max(self.written_at, group.written_at)
 
+    @property
+    def progress(self) -> tuple[Place | None, int | None]:
+        """Where its client is, and how many events it lacks; None while the source is read."""
+        ring = self.channel.ring
+        if self._reading:
+            return self._place, None
+        if self._behind:
+            return self._place, ring.end - self._cursor
+        return self._had or ring.before(ring.end), 0
+
     def begin(self, opening: Reading) -> None:
         """Send what the stream begins with, then each new frame."""
         self.commit()
@@ -159,6 +169,7 @@ class FeedStream(ChannelStream):
             self._read()
 
     def idle(self) -> None:
+        super().idle()
         drained, self._drained = self._drained, None
         if drained is not None and not drained.done():
             drained.set_result(None)
@@ -205,8 +216,16 @@ class FeedStream(ChannelStream):
     def _was_sent(self, frame: Frame, place: Place | None) -> bool:
         """Whether a page that was sent had the frame, which belongs to ``place``."""
         if frame.left is not None:
-            return self._removed_until is not None and self._removed_until >= frame.left
-        return self._had is not None and place is not None and self._had.has(place)
+            if self._removed_until is not None and self._removed_until >= frame.left:
+                return True
+            # The page may have had a later version of the item, whose change is still to come. It
+            # is sent again, so that it stands after the removal.
+            self._had = None
+            return False
+        had = self._had is not None and place is not None and self._had.has(place)
+        if had and frame.shown_until is not None:
+            return self._removed_until is not None and self._removed_until >= frame.shown_until
+        return had
 
     def _data_of(self, frame: Frame) -> bytes:
         """The frame's bytes, with an id that also covers what the stream began from."""

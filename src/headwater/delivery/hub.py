@@ -9,9 +9,12 @@ from collections.abc import Callable, Sequence
 from headwater.delivery.batch import WriteBatch
 from headwater.delivery.channel import Channel
 from headwater.delivery.open_streams import OpenStreams
+from headwater.delivery.polls import Polls
 from headwater.delivery.reader import OriginReader, Subscription
+from headwater.delivery.unread import UNREAD_BYTES
 from headwater.errors import SourceUnavailableError
 from headwater.feeds.feed import Feed
+from headwater.feeds.page_size import PAGE_BYTES
 from headwater.feeds.shared_calls import SharedCalls
 from headwater.feeds.source import Change, Origin, Page, Place, Source
 
@@ -30,13 +33,28 @@ class Hub:
     Arguments:
         write_timeout: seconds after which a peer that takes no bytes is dropped.
         io_uring: write to many connections in one system call where the kernel offers that.
+        page_bytes: of JSON in a page, a snapshot or a read of a stream that catches up, if it has
+            more than one item.
+        unread_bytes: of all streams that clients have not taken. Above it the stream whose client
+            took nothing for the longest time is dropped.
 
     Attributes:
         streams: all open streams, of feeds and others.
+        polls: requests that wait for an item.
+        page_bytes: the same.
     """
 
-    def __init__(self, *, write_timeout: float = 30.0, io_uring: bool = True) -> None:
-        self.streams = OpenStreams(write_timeout=write_timeout)
+    def __init__(
+        self,
+        *,
+        write_timeout: float = 30.0,
+        io_uring: bool = True,
+        page_bytes: int = PAGE_BYTES,
+        unread_bytes: int = UNREAD_BYTES,
+    ) -> None:
+        self.streams = OpenStreams(write_timeout=write_timeout, unread_bytes=unread_bytes)
+        self.polls = Polls(self)
+        self.page_bytes = page_bytes
         self._batch = WriteBatch(uring=io_uring)
         # These are by the origin's id().
         self._readers: dict[int, OriginReader] = {}
@@ -63,7 +81,7 @@ class Hub:
         reader = await self._reader_of(source.origin)
         channel = reader.targets.get((feed, source.identity))
         if not isinstance(channel, Channel):
-            channel = Channel(feed, source, reader)
+            channel = Channel(feed, source, reader, self.page_bytes)
             reader.add(channel)
         channel.holds += 1
         try:
@@ -86,9 +104,12 @@ class Hub:
         Returns a function that ends the subscription. The source's time window is not applied.
         Raises SourceUnavailableError when the storage is away now; later outages are bridged.
         """
-        return await self._subscribe(source, Subscription(source.filter, call))
+        return await self.add_subscription(source, Subscription(source.filter, call))
 
-    async def _subscribe(self, source: Source, subscription: Subscription) -> Callable[[], None]:
+    async def add_subscription(
+        self, source: Source, subscription: Subscription
+    ) -> Callable[[], None]:
+        """As ``subscribe``, for a subscription that is told of a restart too."""
         reader = await self._reader_of(source.origin)
         reader.add(subscription)
         try:
@@ -99,30 +120,22 @@ class Hub:
         return lambda: reader.remove(subscription)
 
     async def wait(self, source: Source, place: Place, timeout: float, limit: int) -> Page:
-        """The page after ``place``, as soon as it has changes, or after ``timeout`` seconds."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        news = asyncio.Event()
-        # When the storage is another one the page is read too, which raises PositionError.
-        subscription = Subscription(source.filter, lambda _: news.set(), news.set)
-        unsubscribe = await self._subscribe(source, subscription)
-        self.streams.on_drain.add(news.set)
+        """The page after ``place``, as soon as it has changes, or after ``timeout`` seconds.
+
+        Callers that wait for the same share one read.
+        """
+
+        async def read() -> tuple[Page, bool]:
+            page = await source.page(limit, after=place)
+            return page, bool(page.changes)
+
+        shared, answer = self.polls.join((source.identity, str(place), limit), source, read)
         try:
-            while True:
-                news.clear()
-                page = await source.page(limit, after=place)
-                left = deadline - loop.time()
-                if page.changes or left <= 0 or self.streams.draining:
-                    return page
-                try:
-                    # Nothing is delivered when an item leaves a time window.
-                    async with asyncio.timeout(min(left, 1.0) if source.window else left):
-                        await news.wait()
-                except TimeoutError:
-                    continue
+            await asyncio.wait([answer], timeout=timeout)
+            page: Page = answer.result() if answer.done() else await shared.latest()
+            return page
         finally:
-            self.streams.on_drain.discard(news.set)
-            unsubscribe()
+            shared.leave(answer)
 
     async def close(self) -> None:
         """End all streams at once and detach from all origins."""

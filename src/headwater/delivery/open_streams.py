@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from headwater.delivery.heartbeat import Heartbeats
 from headwater.delivery.sender import Sender
+from headwater.delivery.unread import UNREAD_BYTES, Unread
 
 __all__ = ["Counters", "OpenStream", "OpenStreams"]
 
 logger = logging.getLogger("headwater.delivery")
 
 # Milliseconds after which a client reconnects whose stream was ended, at random: after a restart
-# they do not all come at once.
-_RETRY = (500, 5000)
+# they do not all come at once. A browser that finds nobody waits the same time again, so those
+# with short times would come in greater numbers once the server is back.
+_RETRY = (1000, 5000)
 
 
 class OpenStream(Protocol):
@@ -26,9 +29,11 @@ class OpenStream(Protocol):
 
     Attributes:
         sender: shows since when the peer takes no bytes.
+        number: says which one it is, and when it was opened.
     """
 
     sender: Sender
+    number: int
 
     def dismiss(self, retry: int) -> None:
         """Send a reconnection time in milliseconds, and end the response."""
@@ -67,26 +72,37 @@ class OpenStreams:
         write_timeout: seconds after which a peer that takes no bytes is dropped. 30 s is the
             time that TCP_USER_TIMEOUT is commonly set to: longer than any hiccup of a mobile
             network, short enough that dead connections do not pile up.
+        unread_bytes: of all streams that clients have not taken. Above it the stream whose client
+            took nothing for the longest time is dropped.
 
     Attributes:
+        unread: the streams for whose clients more waits than a connection takes at once.
         draining: new streams are to be refused.
         on_drain: is called when draining begins, for requests that wait without a stream.
     """
 
-    def __init__(self, *, write_timeout: float = 30.0) -> None:
+    def __init__(self, *, write_timeout: float = 30.0, unread_bytes: int = UNREAD_BYTES) -> None:
         self.write_timeout = write_timeout
+        self.unread: Unread[OpenStream] = Unread(
+            unread_bytes, lambda one: one.sender.pending, time.monotonic, self._drop_unread
+        )
         self.heartbeats = Heartbeats()
         self.counters = Counters()
         self.draining = False
         self.on_drain: set[Callable[[], None]] = set()
         self._streams: set[OpenStream] = set()
+        self._last = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event = asyncio.Event()
         self._empty.set()
 
     def add(self, stream: OpenStream) -> None:
-        """Count a stream that has sent its head."""
+        """Count a stream that has sent its head.
+
+        Its number is the time in microseconds, or the next one that no other stream has.
+        """
+        self._last = stream.number = max(self._last + 1, time.time_ns() // 1000)
         self._streams.add(stream)
         self._empty.clear()
         self.counters.open += 1
@@ -99,6 +115,7 @@ class OpenStreams:
 
     def discard(self, stream: OpenStream) -> None:
         """A stream has ended. Idempotent."""
+        self.unread.discard(stream)
         if stream in self._streams:
             self._streams.remove(stream)
             self.counters.open -= 1
@@ -126,6 +143,14 @@ class OpenStreams:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def dismiss(self, number: str) -> bool:
+        """End the stream of this number; False if there is none."""
+        for stream in self._streams:
+            if str(stream.number) == number:
+                stream.dismiss(random.randint(*_RETRY))
+                return True
+        return False
 
     async def drain(self, *, spread: float = 5.0) -> None:
         """End all streams in an orderly way, and refuse new ones from now on.
@@ -179,5 +204,10 @@ class OpenStreams:
             if since is not None and since < limit:
                 self.counters.stalled += 1
                 stream.abort(f"it took no bytes for {self.write_timeout:g} s")
+        self.unread.look()
         if self._streams:
             self._set_timer()
+
+    def _drop_unread(self, stream: OpenStream) -> None:
+        self.counters.stalled += 1
+        stream.abort("too many bytes wait for clients, and this one took none for the longest time")

@@ -130,6 +130,7 @@ class OriginReader:
         calls: reads of pages that are under way.
         head: every change up to here was delivered to the targets.
         epoch: the storage's epoch, as positions carry it.
+        delivered: the number of changes that were read.
         retired: positions that do not include this place expire soon, or have expired.
     """
 
@@ -148,6 +149,7 @@ class OriginReader:
         self.counters = counters
         self.bound = RingBound()
         self.calls = SharedCalls()
+        self.delivered = 0
         self.retired: Place | None = None
         self.targets: dict[Hashable, Target] = {}
         self._index: FilterIndex[Target] = FilterIndex()
@@ -206,6 +208,7 @@ class OriginReader:
     # The origin calls these.
 
     def deliver(self, changes: Sequence[Change], head: Place) -> None:
+        self.delivered += len(changes)
         restarting = self._restarting is not None
         failed: dict[Target, Exception] = {}
         for change in changes:

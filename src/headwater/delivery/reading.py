@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from headwater.delivery.reader import OriginReader
 from headwater.errors import UnfitItemError
 from headwater.feeds.feed import Feed
-from headwater.feeds.source import Change, Page, Place, Source
+from headwater.feeds.page_size import cut, read_page
+from headwater.feeds.source import Page, Place, Source
 
 __all__ = ["READ_LIMIT", "ReadChannel", "Reading", "read_after", "read_newest"]
 
@@ -25,6 +27,8 @@ class ReadChannel(Protocol):
     source: Source
     reader: OriginReader
     life: int
+    page_bytes: int
+    read_limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +56,24 @@ class Reading:
 
 async def read_newest(channel: ReadChannel, limit: int, before: Place | None) -> Reading:
     """As ``Channel.read_newest``."""
-    life, feed = channel.life, channel.feed
-    if before is not None:
-        page = await channel.source.page(limit, before=before)
-    else:
-        page = await feed.first_page(channel.source, limit)
-        if feed.whole and page.has_more:
-            await feed.check_size(channel.source)
+    life, feed, source = channel.life, channel.feed, channel.source
+    nothing = feed.nothing(source) if before is None else None
+    page = await read_page(feed, source, limit, channel.page_bytes, after=nothing, before=before)
+    if nothing is not None and page.has_more:
+        await feed.check_size(source)
     page = _shown(channel, page, removals=False)
     # A walk through all items is told of what leaves the window where it comes to it.
-    until = None if feed.whole and page.has_more else page.as_of
+    until = None if nothing is not None and page.has_more else page.as_of
     return Reading(feed.snapshot(page), page.end, life, page.epoch, removed_until=until)
 
 
 async def read_after(channel: ReadChannel, place: Place, holds: Place) -> Reading:
     """As ``Channel.read_after``."""
-    life, page = channel.life, await channel.source.page(READ_LIMIT, after=place)
+    life, limit, most = channel.life, channel.read_limit, channel.page_bytes
+    page = await read_page(channel.feed, channel.source, limit, most, after=place)
+    if page.has_more:
+        # Of long items a page takes few: read only a few more of them than that.
+        channel.read_limit = min(READ_LIMIT, 2 * max(len(page.changes), 10))
     page = _shown_after(channel, page)
     data, retired = channel.feed.page_frames(page), channel.reader.retired
     places = (each.place for each in reversed(page.changes) if each.place is not None)
@@ -99,17 +105,12 @@ def _shown_after(channel: ReadChannel, page: Page) -> Page:
     try:
         return _shown(channel, page, removals=True)
     except UnfitItemError:
-        fit: list[Change] = []
-        for change in page.changes:
-            try:
+        fit = 0
+        with suppress(UnfitItemError):
+            for change in page.changes:
                 channel.feed.shown(change)
-            except UnfitItemError:
-                break
-            fit.append(change)
-        # A client may resume only from a place; changes without one belong together.
-        while fit and fit[-1].place is None:
-            fit.pop()
-        end = fit[-1].place if fit else None
-        if end is None:
+                fit += 1
+        found = cut(page, fit)
+        if found is None:
             raise
-        return replace(page, changes=fit, end=end, has_more=True)
+        return found

@@ -128,9 +128,10 @@ class Ring:
     def drop_first(self) -> None:
         """Drop the oldest frame."""
         frame = self._frames[self._dropped]
-        if frame.left is not None:
-            self.floor_left = frame.left
-        elif frame.place is not None:
+        left = frame.left or frame.shown_until
+        if left is not None and (self.floor_left is None or left > self.floor_left):
+            self.floor_left = left
+        if frame.left is None and frame.place is not None:
             self.floor = frame.place
         self._dropped += 1
         self.first += 1

@@ -61,6 +61,11 @@ class Sender(ABC):
     def pending(self) -> int:
         """Bytes that were written and have not left yet."""
 
+    @property
+    def sent(self) -> int | None:
+        """Bytes that the peer has acknowledged, or that were given to the server; None: unknown."""
+        return None
+
     @abstractmethod
     def start(self, status: int, headers: Headers, /) -> None:
         """Send the response's head."""
@@ -131,6 +136,10 @@ class AsgiSender(Sender):
     @property
     def pending(self) -> int:
         return self._pending
+
+    @property
+    def sent(self) -> int | None:
+        return self.passed
 
     def start(self, status: int, headers: Headers, /) -> None:
         self._head = {"type": "http.response.start", "status": status, "headers": list(headers)}
@@ -228,6 +237,14 @@ class AsgiSender(Sender):
                         break
                     self.passed += len(data)
                     self.last = data
+                    if len(data) > ROOM:
+                        # Servers take a message of any size at once. The next one waits until the
+                        # client has taken enough of it.
+                        await self._send(
+                            {"type": "http.response.body", "body": b"", "more_body": True}
+                        )
+                        if self.closed:
+                            break
                     self._pending -= len(data)
                 elif self._finishing:
                     self.busy_since = loop.time()

@@ -49,12 +49,16 @@ class Stream:
         headers: further headers of the response, with lower-case names; they may be added to until
             it is committed.
         pulse: what a heartbeat is: a comment, or an event for a client that asked for it.
+        number: says which of the open streams it is, once committed: the time in microseconds, or
+            a little more where streams were opened in one moment.
         lease: the right to go on; its ``release`` is called when the stream ends.
+        farewell: what is sent when the server ends the stream, in place of ``retry:`` or an
+            ``error`` event, to clients of another protocol.
     """
 
     __slots__ = (
-        "__weakref__", "_beat", "_closers", "_streams", "committed", "ended", "headers",
-        "heartbeat", "lease", "pulse", "sender", "written_at",
+        "__weakref__", "_beat", "_closers", "_streams", "committed", "ended", "farewell", "headers",
+        "heartbeat", "lease", "number", "pulse", "sender", "written_at",
     )  # fmt: skip
 
     def __init__(
@@ -63,11 +67,13 @@ class Stream:
         self.sender = sender
         self.heartbeat = heartbeat
         self.written_at = 0.0
+        self.number = 0
         self.committed = False
         self.ended = False
         self.headers: Sequence[tuple[bytes, bytes]] = ()
         self.pulse = HEARTBEAT
         self.lease: Right | None = None
+        self.farewell = b""
         self._streams = streams
         self._beat: Token | None = None
         self._closers: tuple[Closer, ...] = ()
@@ -96,9 +102,16 @@ class Stream:
         self.sender.write(data)
         self.written_at = asyncio.get_running_loop().time()
         self._streams.counters.writes += 1
+        if self.sender.full:
+            self.busy()
+
+    def busy(self) -> None:
+        """The sender has no room: its client takes less than it is sent."""
+        self._streams.unread.add(self)
 
     def idle(self) -> None:
         """The sender has room again."""
+        self._streams.unread.discard(self)
 
     def beat(self) -> None:
         """Send a heartbeat, unless bytes wait to be sent."""
@@ -116,7 +129,7 @@ class Stream:
         """Send a reconnection time in milliseconds, and end the response."""
         if not self.ended:
             self.commit()
-            self.write(b"retry: %d\n\n" % retry)
+            self.write(self.farewell or b"retry: %d\n\n" % retry)
             self.close()
 
     def fail(self, status: int, detail: str | None = None, *, retry: int | None = None) -> None:
@@ -127,6 +140,10 @@ class Stream:
         """
         if not self.ended:
             self.commit(status if retry is None else 200)
+            if self.farewell:
+                self.write(self.farewell)
+                self.close()
+                return
             if retry is not None:
                 self.write(b"retry: %d\n\n" % retry)
             data = {"status": status, "detail": detail} if detail else {"status": status}

@@ -32,6 +32,7 @@ class Members:
 
     Attributes:
         expired_until: ``left`` was called for all that left up to this moment.
+        loaded_at: when ``load`` was called; pages are read after it.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Members:
         # Keys that changed before ``load``; None after it.
         self._touched: set[Hashable] | None = set()
         self.expired_until: datetime | None = None
+        self.loaded_at: datetime | None = None
 
     @property
     def loaded(self) -> bool:
@@ -59,6 +61,7 @@ class Members:
     def load(self, members: Sequence[tuple[Mapping[str, Any], datetime]]) -> None:
         """Add what the storage holds, except for items that changed while it was read."""
         touched, self._touched = self._touched or set(), None
+        self.loaded_at = self._now()
         for key, moment in members:
             name = _name(key)
             if name not in touched:
@@ -87,6 +90,18 @@ class Members:
     def has(self, key: Mapping[str, Any]) -> bool:
         """Whether the item is in the window; True before ``load``."""
         return self._touched is not None or _name(key) in self._moments
+
+    def was_on_a_page(self, moment: datetime | None) -> bool:
+        """Whether an item that is not in the window may have been since ``load``.
+
+        A page is read ahead of the changes that are delivered: it may have shown such an item.
+        """
+        leaves = self.leaves(moment)
+        return leaves is not None and self.loaded_at is not None and leaves > self.loaded_at
+
+    def leaves(self, moment: datetime | None) -> datetime | None:
+        """When an item with this moment leaves the window."""
+        return None if moment is None else moment + self._length
 
     def expire(self) -> None:
         """Call ``left`` for all items that left by now, and set the timer for the next."""

@@ -76,6 +76,11 @@ class CheckedLog(EventLog):
             check_topic(topic)
         return 0 if keep == Retention() else await self._trim(topic, keep)
 
+    async def forget(self, *topics: str) -> None:
+        names = dict.fromkeys(check_topic(topic) for topic in topics)
+        if names:
+            await self._forget(list(names))
+
     @abstractmethod
     async def _append(
         self, topic: str, events: Sequence[Event], key: str | None, connection: Any
@@ -92,3 +97,6 @@ class CheckedLog(EventLog):
 
     @abstractmethod
     async def _trim(self, topic: str | None, keep: Retention) -> int: ...
+
+    @abstractmethod
+    async def _forget(self, topics: Sequence[str]) -> None: ...

@@ -61,8 +61,10 @@ class EventLog(ABC):
     """One log. A process has one reader for all its topics, however many are followed.
 
     A topic begins with its first append. Names have 1 to 200 characters of ``0-9 A-Z a-z . _ : /
-    @ -``. Every method but ``close`` raises SourceUnavailableError while the engine is away. For
-    what can never work it raises UsageError, and nothing was appended.
+    @ -``. A topic whose name begins with ``run:`` is kept whole: a trim of all topics, and what an
+    engine removes by itself, pass over it. Every method but ``close`` raises SourceUnavailableError
+    while the engine is away. For what can never work it raises UsageError, and nothing was
+    appended.
     """
 
     name: str
@@ -123,9 +125,24 @@ class EventLog(ABC):
     ) -> int:
         """Remove the oldest records of a topic, or of each, beyond any of the limits.
 
-        Returns how many. ``max_bytes`` counts the events' JSON and needs
-        ``capabilities.trim_by_size``.
+        Without a topic it passes over those that are kept whole (``run:``). Returns how many.
+        ``max_bytes`` counts the events' JSON and needs ``capabilities.trim_by_size``.
         """
+
+    @abstractmethod
+    async def forget(self, *topics: str) -> None:
+        """Remove topics with all that the log knows of them, as if they had never been.
+
+        Followers are reset. The next append to one begins it anew. A log that forgets keys after
+        ``capabilities.keys_kept`` may know them until then: an append with one gives no records.
+        """
+
+    def another(self) -> EventLog:
+        """Another log on the same storage, for another event loop. The caller closes it.
+
+        Raises UsageError where one event loop alone can use the storage.
+        """
+        raise UsageError(f"{self.name} can be used by one event loop only")
 
     @abstractmethod
     async def close(self) -> None:
@@ -304,6 +321,10 @@ class Topic(Source):
             start = _place(records[0])
         epoch = self.origin.epoch_in(run.bounds)
         return Page([_change(one) for one in records], start, end, has_more, epoch)
+
+    def place(self, record: Record) -> TopicPlace:
+        """The place just after a record of this topic. Its text is for ``locate``."""
+        return _place(record)
 
     def _end(self, bounds: Bounds) -> TopicPlace:
         return TopicPlace.of(self.origin.topic, bounds.latest, bounds.mark)

@@ -14,6 +14,7 @@ from headwater.eventlog._following import notify
 from headwater.eventlog._interface import EventLog, Follower
 from headwater.eventlog._record import (
     START,
+    WHOLE,
     Bounds,
     Capabilities,
     Event,
@@ -80,8 +81,8 @@ class MemoryLog(CheckedLog):
         max_count: records kept per topic; the oldest are removed. None: no limit.
         max_age: the same, by age.
         max_bytes: the same, by the bytes of the events' JSON.
-        max_topics: topics ever appended to. Each takes about 1 KB for good. At the limit an append
-            to a new topic raises SourceUnavailableError.
+        max_topics: topics that were appended to and not forgotten. Each takes about 1 KB. At the
+            limit an append to a new topic raises SourceUnavailableError.
         max_event_bytes: of one event's JSON.
         clock: the present moment, UTC.
     """
@@ -142,7 +143,8 @@ class MemoryLog(CheckedLog):
         kept.records += records
         kept.sizes += sizes
         kept.bytes += sum(sizes)
-        kept.drop(kept.excess(self._keep, now))
+        if not topic.startswith(WHOLE):
+            kept.drop(kept.excess(self._keep, now))
         for follower in tuple(self._followers.get(topic, ())):
             notify(topic, follower.deliver, records)
         return list(records)
@@ -174,23 +176,33 @@ class MemoryLog(CheckedLog):
 
     async def _trim(self, topic: str | None, keep: Retention) -> int:
         now, removed = self._clock(), 0
-        for kept in [self._kept(topic)] if topic is not None else self._topics.values():
+        all_of_them = [name for name in self._topics if not name.startswith(WHOLE)]
+        for name in all_of_them if topic is None else [topic]:
+            kept = self._kept(name)
             excess = kept.excess(keep, now)
             kept.drop(excess)
             removed += excess
         return removed
 
+    async def _forget(self, topics: Sequence[str]) -> None:
+        for topic in topics:
+            self._topics.pop(topic, None)
+            self._reset(topic)
+
     async def clear(self) -> None:
         """Forget everything and begin a new epoch, like an engine whose storage was wiped."""
         self._epoch = secrets.token_hex(16)
         self._topics.clear()
-        empty = self._bounds_of(_Kept())
-        for topic, followers in tuple(self._followers.items()):
-            for follower in tuple(followers):
-                notify(topic, follower.reset, "unknown", empty)
+        for topic in tuple(self._followers):
+            self._reset(topic)
 
     async def close(self) -> None:
         self._followers.clear()
+
+    def _reset(self, topic: str) -> None:
+        empty = self._bounds_of(_Kept())
+        for follower in tuple(self._followers.get(topic, ())):
+            notify(topic, follower.reset, "unknown", empty)
 
     def _kept(self, topic: str) -> _Kept:
         return self._topics.get(topic) or _Kept()

@@ -27,6 +27,8 @@ MAX_EVENT_BYTES = 1024 * 1024
 _TOPIC = re.compile(r"[0-9A-Za-z._:/@-]{1,200}")
 # Printable ASCII: a key travels in a header on some engines.
 _KEY = re.compile(r"[!-~]{1,200}")
+# Topics with such a name begin with what makes sense of the rest, so no general limit trims them.
+WHOLE = "run:"
 # At most 20 digits: engines count in 64 bits.
 _OFFSET = re.compile(r"(?:0|[1-9][0-9]{0,19})(?:-(?:0|[1-9][0-9]{0,19}))?")
 

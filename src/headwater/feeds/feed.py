@@ -59,11 +59,14 @@ class Frame:
         place: the place that the event's id names, or None if a client may not resume from it. Of
             several events that belong together only the last has a place.
         left: the moment at which the item left a time window, for a removal of that kind.
+        shown_until: of a removal for a change that came when its item had left the window: a page
+            that was read before this moment had the change, and showed the item.
     """
 
     data: bytes
     place: Place | None
     left: datetime | None = None
+    shown_until: datetime | None = None
 
 
 def encode_plain(item: Any) -> bytes:
@@ -154,10 +157,9 @@ class Feed:
         """Items of a page when the client names no limit."""
         return MAX_LIMIT if self.limit == "all" else self.limit
 
-    async def first_page(self, source: Source, limit: int) -> Page:
-        """What a new client is sent first: the newest items, or the first of all."""
-        nothing = source.nothing() if self.whole else None
-        return await source.page(limit, after=nothing)
+    def nothing(self, source: Source) -> Place | None:
+        """Where a new client begins that is sent all items; None: with the newest ones."""
+        return source.nothing() if self.whole else None
 
     async def check_size(self, source: Source) -> None:
         """Raises FeedTooLargeError if a new client cannot be sent all."""
@@ -223,9 +225,17 @@ class Feed:
             change.framed[self] = epoch, frame
         return frame
 
-    def frame_at(self, change: Change, epoch: str, place: Place | None) -> Frame:
+    def frame_at(
+        self,
+        change: Change,
+        epoch: str,
+        place: Place | None,
+        *,
+        shown_until: datetime | None = None,
+    ) -> Frame:
         """A change's event with another place than its own, for feeds with a window."""
-        return Frame(self._framed(change, epoch, place, self.data(change)), place)
+        data = self._framed(change, epoch, place, self.data(change))
+        return Frame(data, place, shown_until=shown_until)
 
     def replaced(self, frame: bytes, epoch: str, place: Place, other: Place) -> bytes:
         """A frame whose id names ``place``, with an id that names another place instead."""
@@ -291,7 +301,7 @@ class Feed:
             age = self.troubles.met(change.name, problem, skipped=self.on_invalid == "skip")
             retry = min(max(self.retry, age), LONGEST_RETRY)
             raise UnfitItemError(change.name, problem, retry) from None
-        if self.troubles:
+        if self.troubles.known:
             self.troubles.over(change.name)
         return data
 

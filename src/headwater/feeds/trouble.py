@@ -27,31 +27,30 @@ class Troubles:
     Arguments:
         feed: its name, for the log.
         clock: returns seconds.
+
+    Attributes:
+        known: by item, in the order in which they were met last: since when, and when logged.
     """
 
     def __init__(self, feed: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._feed = feed
         self._clock = clock
-        # By item, in the order in which they were met last: since when, and when it was logged.
-        self._known: dict[Hashable, tuple[float, float]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._known)
+        self.known: dict[Hashable, tuple[float, float]] = {}
 
     def met(self, item: str, problem: str, *, skipped: bool) -> int:
         """Note an item that cannot be shown. Returns the milliseconds that its trouble is old."""
         now = self._clock()
-        since, logged = self._known.pop(item, (now, now - _LOG_EVERY))
+        since, logged = self.known.pop(item, (now, now - _LOG_EVERY))
         if now - logged >= _LOG_EVERY:
             logged = now
             outcome = "it is left out" if skipped else "the feed waits there until it is mended"
             logger.error("feed %r cannot show %s: %s; %s", self._feed, item, problem, outcome)
-        self._known[item] = since, logged
-        if len(self._known) > MOST_TROUBLES:
-            del self._known[next(iter(self._known))]
+        self.known[item] = since, logged
+        if len(self.known) > MOST_TROUBLES:
+            del self.known[next(iter(self.known))]
         return int((now - since) * 1000)
 
     def over(self, item: str) -> None:
         """Note that an item can be shown."""
-        if self._known.pop(item, None) is not None:
+        if self.known.pop(item, None) is not None:
             logger.warning("feed %r can show %s again", self._feed, item)

@@ -8,6 +8,7 @@ Triggers and defaults set both. The model does not map them, so the ORM never re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -15,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from headwater.errors import DeclarationError
-from headwater.sql.model import TRACKING, attributes_of, date_time_type, tracking_of
+from headwater.sql.model import TRACKING, attributes_of, dated, discriminator_of, tracking_of
 from headwater.sql.postgresql import schema as postgresql_schema
 from headwater.sql.postgresql.types import XID8
 from headwater.sql.sqlite import schema as sqlite_schema
@@ -47,7 +48,8 @@ def track(
         keyed: an update sends the item again, and a delete sends its removal. Otherwise an item is
             sent once, when its row is inserted.
         filters: on a keyed table, the attributes that ``where()`` may use. Each removal keeps
-            their old values, and one index covers them in this order.
+            their old values, and one index covers them in this order. The discriminator of classes
+            that share the table is kept too.
         indexes: further runs of attributes that pages are filtered by. Each gets an index that
             ends with the change number.
         notify: on PostgreSQL, wake the tails of other processes with NOTIFY. Each committing
@@ -85,6 +87,11 @@ def track_table(
     tracking = tracking_as(
         target, attributes, keyed=keyed, filters=filters, indexes=indexes, notify=notify
     )
+    kind = discriminator_of(table, attributes)
+    if keyed and kind is not None:
+        # A row that becomes one of another class leaves the feed of its class.
+        kept = dict.fromkeys((*tracking.filters, attributes[kind].name))
+        tracking = replace(tracking, filters=tuple(kept))
     target.info[TRACKING] = tracking
     TRACKED.add(target)
     if CHANGE not in target.columns:
@@ -132,13 +139,12 @@ def tracking_as(
     runs = [names(run) for run in indexes]
     if filters:
         runs.insert(0, names(filters))
-    dated = [column.name for column in target.columns if date_time_type(column)]
     return Tracking(
         table=target.name,
         key=tuple(column.name for column in target.primary_key.columns),
         keyed=keyed,
         filters=names(filters),
-        moments=tuple(dict.fromkeys((*dated, *names(moments)))) if keyed else (),
+        moments=tuple(dict.fromkeys((*dated(target), *names(moments)))) if keyed else (),
         indexes=tuple(dict.fromkeys(runs)),
         notify=notify,
         schema=target.schema,

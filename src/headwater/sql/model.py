@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import NoInspectionAvailable
-from sqlalchemy.orm import class_mapper
+from sqlalchemy.orm import Mapper, class_mapper
 from sqlalchemy.orm.exc import UnmappedClassError
 
 from headwater.errors import DeclarationError
@@ -48,7 +49,11 @@ class TableModel:
                 f"the model of table {self.table.name!r} does not map its key {missing[0]!r}"
             )
         self.key = tuple(self._attributes[name] for name in self.tracking.key)
-        self.filters = tuple(self._attributes[name] for name in self.tracking.filters)
+        self._mapper = None if isinstance(model, sa.Table) else _mapper_of(model)
+        self.filters = tuple(
+            self._attributes[name] for name in self.tracking.filters if name in self._attributes
+        )
+        self._discriminator = self._check_class()
         self.kept = tuple(
             self._attributes[name] for name in self.tracking.kept if name in self._attributes
         )
@@ -60,6 +65,49 @@ class TableModel:
     @property
     def name(self) -> str:
         return self.table.name
+
+    @property
+    def own_rows(self) -> dict[str, list[Any]]:
+        """By attribute, the values of the rows that are of the model's class.
+
+        Empty where all rows of the table are: of a class that inherits its table from another one
+        (single-table inheritance) these are the rows whose discriminator is its own, or that of a
+        class which inherits from it.
+        """
+        if self._mapper is None or self._discriminator is None:
+            return {}
+        every = (each.polymorphic_identity for each in self._mapper.self_and_descendants)
+        return {self._discriminator: [each for each in every if each is not None]}
+
+    def _check_class(self) -> str | None:
+        """The attribute of the discriminator, of a class whose rows are a part of the table.
+
+        Raises DeclarationError for a class whose items cannot be read from one table.
+        """
+        mapper = self._mapper
+        if mapper is None:
+            return None
+        if len(mapper.tables) > 1:
+            names = " and ".join(repr(table.name) for table in mapper.tables)
+            raise DeclarationError(
+                f"{mapper.class_.__name__} is mapped to the tables {names}: an item would be made "
+                "of rows of both. Use a LiveQuery of a select() that joins them, or give Table "
+                f"the table itself, {mapper.class_.__name__}.__table__"
+            )
+        if not mapper.single or mapper.polymorphic_on is None:
+            return None
+        found = discriminator_of(mapper, self.columns)
+        if found is None:
+            raise DeclarationError(
+                f"the discriminator of {mapper.class_.__name__}, {mapper.polymorphic_on}, is not a "
+                f"column of table {self.name!r}: a stream could not select the rows of this class"
+            )
+        if self.tracking.keyed and found not in self.filters:
+            raise DeclarationError(
+                f"the rows of {mapper.class_.__name__} are those of table {self.name!r} with some "
+                f"values of {found!r}, which a removal does not keep. Name it in track(filters=)"
+            )
+        return found
 
     def check_columns(self, names: Iterable[str], what: str) -> None:
         """Raises DeclarationError for a name that is not the attribute of a column.
@@ -140,13 +188,20 @@ class TableModel:
 
 
 def tracking_of(table: sa.Table) -> Tracking:
-    """How a table is tracked. Raises DeclarationError for one that is not."""
+    """How a table is tracked. Raises DeclarationError for one that is not.
+
+    Classes that inherit the table may have added date-times to it since ``track()``.
+    """
     tracking = table.info.get(TRACKING)
     if not isinstance(tracking, Tracking):
         raise DeclarationError(
             f"table {table.name!r} is not tracked: decorate its model with "
             "@headwater.sql.track() and add the tracking in a migration"
         )
+    if tracking.keyed:
+        moments = dict.fromkeys((*dated(table), *tracking.moments))
+        if tuple(moments) != tracking.moments:
+            tracking = table.info[TRACKING] = replace(tracking, moments=tuple(moments))
     return tracking
 
 
@@ -155,10 +210,7 @@ def attributes_of(model: sa.Table | type[Any]) -> tuple[sa.Table, dict[str, sa.C
     if isinstance(model, sa.Table):
         shown = {name: column for name, column in model.columns.items() if name not in _OWN}
         return model, shown
-    try:
-        mapper = class_mapper(model, configure=False)
-    except (UnmappedClassError, NoInspectionAvailable, sa.exc.ArgumentError) as error:
-        raise DeclarationError(f"{model!r} is neither a table nor a mapped class") from error
+    mapper = _mapper_of(model)
     table = mapper.local_table
     if not isinstance(table, sa.Table):
         raise DeclarationError(f"{model.__name__} is not mapped to one table")
@@ -168,6 +220,28 @@ def attributes_of(model: sa.Table | type[Any]) -> tuple[sa.Table, dict[str, sa.C
         if isinstance(column, sa.Column) and column.table is table and column.name not in _OWN
     }
     return table, found
+
+
+def discriminator_of(
+    model: Mapper[Any] | sa.Table | type[Any], columns: Mapping[str, sa.Column[Any]]
+) -> str | None:
+    """The attribute that says of which class a row is, if it is a column of the model's table."""
+    if isinstance(model, sa.Table):
+        return None
+    wanted = (model if isinstance(model, Mapper) else _mapper_of(model)).polymorphic_on
+    return next((name for name, column in columns.items() if column is wanted), None)
+
+
+def _mapper_of(model: type[Any]) -> Mapper[Any]:
+    try:
+        return class_mapper(model, configure=False)
+    except (UnmappedClassError, NoInspectionAvailable, sa.exc.ArgumentError) as error:
+        raise DeclarationError(f"{model!r} is neither a table nor a mapped class") from error
+
+
+def dated(table: sa.Table) -> list[str]:
+    """The names of a table's date-time columns."""
+    return [column.name for column in table.columns if date_time_type(column)]
 
 
 def date_time_type(column: sa.Column[Any]) -> sa.DateTime | None:

@@ -45,15 +45,17 @@ class Lack(NamedTuple):
     Attributes:
         ran: transactions ran that the client has not.
         older: it is among the rows that are older than the tracking.
-        told: it was sent what left the window up to a moment.
+        left: it was sent the removals of what left the window up to a moment.
         among: it was sent some of that very moment, up to a ``"number"`` or a ``"key"``.
+        as_of: what left was read when there were changes that it does not have.
         walks: it is sent all items from the oldest on, and lacks no removal from before.
     """
 
     ran: bool = False
     older: bool = False
-    told: bool = False
+    left: bool = False
     among: str = ""
+    as_of: bool = False
     walks: bool = False
 
 
@@ -200,6 +202,10 @@ class Statements(ABC):
         """Whether a row is after those of the very moment that the client was sent."""
 
     @abstractmethod
+    def removed_later(self) -> Condition:
+        """Whether a removal came after what left the window was read."""
+
+    @abstractmethod
     def row(self, kind: int, left: Column | None = None) -> Query:
         """The columns of each subquery: of a row, or of a removal."""
 
@@ -291,7 +297,7 @@ class Statements(ABC):
         matches = self.filters.matches_by(selected.form, self.old_is)
         found = self.row(GONE).where(mine, matches)
         column = selected.column
-        if column is None or not lack.told:
+        if column is None or not lack.left:
             return found
         # The row may have left the client's window before it was removed.
         moment, edge = self.old_moment(column), self.parameter("edge", column)
@@ -300,6 +306,9 @@ class Statements(ABC):
             keys = [self.old_key(name) for name in self.model.key]
             same = sa.and_(same, sa.not_(self.beyond(lack.among, self.old_order, keys)))
         left = sa.and_(self.has(self.old_order), sa.or_(moment < edge, same))
+        if lack.as_of:
+            # One that was removed before what left was read was not among it.
+            left = sa.and_(left, self.removed_later())
         return found.where(sa.not_(sa.func.coalesce(left, sa.false())))
 
     def _leavers(self, form: Filter, column: str, lack: Lack) -> Query:
@@ -310,7 +319,7 @@ class Statements(ABC):
             self.has(self.order),
             moment <= self.parameter("cutoff", column),
         )
-        if lack.told:
+        if lack.left:
             later: Condition = moment > edge
             if lack.among:
                 beyond = self.beyond(lack.among, self.order, self.keys)

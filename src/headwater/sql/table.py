@@ -35,7 +35,8 @@ class Table:
         engine: reads the table. On PostgreSQL by psycopg or asyncpg. Of an engine that is not async
             one of its own is made, for the same address; give an async one if the address is not
             all that connections are made from.
-        model: a declarative model or Core table that is tracked.
+        model: a declarative model or Core table that is tracked. Of a class that shares the table
+            of the class it inherits from, the feed shows the rows of that class alone.
         listen: further engines of this process that write to the database. Their commits wake the
             tail at once too.
         order: on PostgreSQL, when a row is sent. ``"prompt"``: when it commits; rows of
@@ -129,6 +130,9 @@ class Table:
         model.check_filter([*equalities, *found])
         wanted = Filter.of(**fit_values(model.columns, equalities, dialect))
         wanted &= Filter.of(**fit_values(model.columns, found, dialect))
+        if own := model.own_rows:
+            wanted &= Filter.of(**fit_values(model.columns, own, dialect))
+            check_size(len(wanted.any_of))
         if expression is not None:
             model.check_filter(sorted(expression.shape.names))
             wanted &= Filter((((JUDGED, expression),),))
@@ -155,6 +159,11 @@ class Table:
         """
         if max_age is None and max_count is None:
             raise DeclarationError(f"trim of table {self.name!r} needs max_age= or max_count=")
+        if self.reader.model.own_rows:
+            raise DeclarationError(
+                f"trim of table {self.name!r} would remove rows of other classes too: trim the "
+                "Table of the class that it inherits from"
+            )
         if max_count is not None and max_count < 0:
             raise DeclarationError(f"max_count={max_count} must be at least 0")
         if self.reader.model.tracking.keyed:

@@ -19,7 +19,7 @@ from headwater.delivery.hub import Hub
 from headwater.delivery.sender import AsgiSender
 from headwater.delivery.stream import EVENT_STREAM_HEADERS, Stream
 from headwater.errors import DeclarationError
-from headwater.protocol import decode_last_event_id, to_json
+from headwater.protocol import Event, decode_last_event_id, to_json
 from headwater.web.incoming import Incoming
 
 __all__ = [
@@ -76,6 +76,9 @@ class SSE:
         linger: seconds that a handler may run on after its client has gone, or the server has ended
             its stream. It is cancelled then, so that a loop that ignores what ``send`` returns does
             not run for ever.
+        farewell: is sent when the server ends the stream, in place of ``retry:`` or an ``error``
+            event: for clients of a protocol that takes the end of a body for the end of an answer.
+            A stream that cannot be opened just now is then answered 503.
     """
 
     kind: Literal["only", "dual", "manual"] = "only"
@@ -83,6 +86,7 @@ class SSE:
     serializer: Callable[[Any], str] = to_json
     max_pending: int = MAX_PENDING
     linger: float = 30.0
+    farewell: Event | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("only", "dual", "manual"):
@@ -323,6 +327,7 @@ async def serve_events(
         serializer=options.serializer,
         last_event_id=last_event_id(scope),
         max_pending=options.max_pending,
+        farewell=options.farewell,
     )
     stream.headers = headers
     await run_handler(connection, stream, lambda: handler(stream), options)

@@ -24,6 +24,7 @@ from headwater.eventlog import EventLog
 from headwater.feeds.feed import DEFAULT_LIMIT, MAX_ITEMS, Feed, Limit, OnInvalid
 from headwater.feeds.source import Source
 from headwater.protocol import Comment, Event
+from headwater.runs import Busy, Run, Runs, SyncRun
 from headwater.web.asgi import SSE
 from headwater.web.declared_sources import check_declared_source
 from headwater.web.endpoints import event_endpoint, feed_endpoint
@@ -38,6 +39,8 @@ from headwater.web.openapi import event_options, feed_options, install_openapi
 from headwater.web.pair import FeedDeclaration, PageHalf, StreamHalf
 from headwater.web.problems import Problem
 from headwater.web.route_options import FeedOptions, RouteOptions
+from headwater.web.run_declaration import OnDisconnect, declare_runs, lifespan_of_runs
+from headwater.web.stream_info import StreamInfo, TailInfo
 from headwater.web.stream_limits import StreamLimits
 
 __all__ = [
@@ -48,8 +51,13 @@ __all__ = [
     "GuardedRoute",
     "LiveRouter",
     "Problem",
+    "Run",
+    "Runs",
     "Source",
+    "StreamInfo",
     "StreamLimits",
+    "SyncRun",
+    "TailInfo",
     "expires",
     "guard",
     "identify",
@@ -57,6 +65,7 @@ __all__ = [
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 FeedHandler = TypeVar("FeedHandler", bound=Callable[..., Source] | Callable[..., Awaitable[Source]])
+RunFunction = TypeVar("RunFunction", bound=Callable[..., Any])
 Requirement = str | params.Depends | Sequence[str | params.Depends] | None
 
 
@@ -78,6 +87,7 @@ class LiveRouter(HubFace, APIRouter):
         log: the event log by which ``recheck`` reaches the other processes.
         limits: how many streams and waiting polls a caller, an address and all may have; 50, 200
             and no limit by default. Above it a stream gets the time to come back, a poll gets 429.
+            Also the bytes of a page, and of what clients do not take.
         options: as APIRouter takes them: prefix, tags, dependencies and so on.
     """
 
@@ -107,6 +117,7 @@ class LiveRouter(HubFace, APIRouter):
         own = options.pop("lifespan", None)
         super().__init__(lifespan=self._lifespan(own), **options)
         self.feeds: list[FeedDeclaration] = []
+        self.runs: list[Runs] = []
         self._requires = requires
 
     def install(
@@ -301,6 +312,60 @@ class LiveRouter(HubFace, APIRouter):
 
         return declare
 
+    def run(
+        self,
+        path: str,
+        runs: Runs,
+        *,
+        owner: Any,
+        group: str | None = None,
+        busy: Busy = "allow",
+        start: Callable[[str], Any] | None = None,
+        on_disconnect: OnDisconnect = "continue",
+        max_body: int = 256 * 1024,
+        requires: Requirement = None,
+        name: str | None = None,
+        dependencies: Sequence[params.Depends] = (),
+        **options: Unpack[FeedOptions],
+    ) -> Callable[[RunFunction], RunFunction]:
+        """Declare runs: the routes to start, follow, cancel, list and delete them.
+
+        The decorated function produces a run: ``async def f(run: Run, ...)`` in the event loop, or
+        ``def f(run: SyncRun, ...)`` in a thread. It begins after the request is answered, so the
+        dependencies that it takes are closed by then.
+
+        Arguments:
+            path: such as ``"/answers"``.
+            owner: a dependency that gives the id of the caller, whose run it then is. Others get
+                404.
+            group: a field of the body: runs with the same value belong together.
+            busy: what becomes of a start while a run of its group is active: ``"reject"`` (409),
+                ``"cancel"`` that one, ``"queue"`` behind it, or ``"allow"`` both.
+            start: gives a run's id to a queue, whose worker calls ``runs.attempt(run_id)``. The
+                function then only returns what the worker finds in ``run.input``; None for the
+                request's body.
+            on_disconnect: ``"cancel"`` cancels a run whose last client in this process has left.
+            max_body: bytes of a request's body.
+            requires: as for ``feed``.
+            name: what the runs are kept under; the path by default.
+            options: as ``get`` takes them: tags, summary, deprecated and so on.
+        """
+        return declare_runs(
+            self,
+            path,
+            runs,
+            self._settings,
+            owner=owner,
+            group=group,
+            busy=busy,
+            start=start,
+            on_disconnect=on_disconnect,
+            max_body=max_body,
+            guards=[*self._guards(requires, path), *dependencies],
+            name=name,
+            options=options,
+        )
+
     def _guards(self, requires: Requirement, path: str) -> list[params.Depends]:
         if requires is None:
             return []
@@ -325,7 +390,7 @@ class LiveRouter(HubFace, APIRouter):
     def _lifespan(self, own: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
         @asynccontextmanager
         async def run(app: Any) -> AsyncIterator[Any]:
-            async with self._settings.lifespan(app):
+            async with self._settings.lifespan(app), lifespan_of_runs(self.runs, self._settings):
                 if own is None:
                     yield
                 else:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 from headwater.feeds.feed import Feed
 from headwater.web.pair import FeedDeclaration
 
-__all__ = ["events_model", "page_model"]
+__all__ = ["as_text", "events_model", "page_model"]
 
 
 class ResetData(BaseModel):
@@ -99,10 +99,10 @@ def _event(feed: Feed, name: str, data: Any, *, with_id: bool = True) -> type[Ba
     if with_id:
         fields["id"] = (str, Field(description="A position to resume from."))
     title = _title(feed.event) + ("" if name == feed.event else _title(name)) + "Event"
-    return create_model(title, __config__=ConfigDict(json_schema_extra=_as_text), **fields)
+    return create_model(title, __config__=ConfigDict(json_schema_extra=as_text), **fields)
 
 
-def _as_text(schema: dict[str, Any]) -> None:
+def as_text(schema: dict[str, Any]) -> None:
     """On the wire ``data`` is text that holds JSON (OpenAPI 3.2, 4.14.3)."""
     schema["properties"]["data"] = {
         "type": "string",

@@ -22,6 +22,7 @@ from headwater.delivery.open_streams import Counters
 from headwater.errors import DeclarationError
 from headwater.web.recheck_log import RecheckLog
 from headwater.web.rights import Rights
+from headwater.web.stream_info import StreamInfo, TailInfo, stream_infos, tail_infos
 from headwater.web.stream_limits import StreamLimits, StreamPlaces
 
 __all__ = ["SHARED", "HubFace", "Live", "Settings", "Shared"]
@@ -159,8 +160,12 @@ class Live:
     def hub(self) -> Hub:
         """The fan-out; made when it is first used."""
         if self._hub is None:
+            limits: StreamLimits = self.setting("limits")
             self._hub = Hub(
-                write_timeout=self.setting("write_timeout"), io_uring=self.setting("io_uring")
+                write_timeout=self.setting("write_timeout"),
+                io_uring=self.setting("io_uring"),
+                page_bytes=limits.page_bytes,
+                unread_bytes=limits.unread_bytes,
             )
         return self._hub
 
@@ -297,6 +302,21 @@ class HubFace:
         """What was counted since the start: open streams, frames, resets and so on."""
         last = self._settings.last
         return Counters() if last is None else last.counters
+
+    def streams(self) -> list[StreamInfo]:
+        """The open streams of this process, the oldest first."""
+        return stream_infos(self._settings.live().hub)
+
+    def tails(self) -> list[TailInfo]:
+        """What this process reads for its streams: tables, topics and functions, by name."""
+        return tail_infos(self._settings.live().hub)
+
+    def close_stream(self, stream_id: str) -> bool:
+        """End one open stream of this process in an orderly way; False if there is none.
+
+        Its client may come back, after some seconds at random.
+        """
+        return self._settings.live().hub.streams.dismiss(stream_id)
 
     async def recheck(self, subject: str | None = None) -> None:
         """Check the rights of all streams of a subject again at once; of all streams for None.

@@ -21,7 +21,13 @@ from headwater.web.feed_models import events_model
 from headwater.web.paging import described
 from headwater.web.pair import FeedDeclaration
 
-__all__ = ["event_options", "feed_options", "install_openapi"]
+__all__ = [
+    "EventsDescribed",
+    "event_options",
+    "feed_options",
+    "install_openapi",
+    "problem_responses",
+]
 
 _EVENT_STREAM = "text/event-stream"
 _PROBLEM_JSON = "application/problem+json"
@@ -60,6 +66,9 @@ _INVALID: dict[str, Any] = {
 _STATUS = {
     401: "Not signed in, or the session has expired.",
     403: "The permission is missing.",
+    404: "There is no such thing, or it is another caller's.",
+    409: "It cannot be done in this state.",
+    413: "The body is too large.",
     406: "The stream was asked for as something else.",
     410: "The position cannot be resumed: begin again without it.",
     422: "A parameter or the body is not valid.",
@@ -80,7 +89,7 @@ _STREAM = (
 )
 
 
-class _EventsDescribed(JSONResponse):
+class EventsDescribed(JSONResponse):
     """Names the media type of a stream whose events have a model. It is never sent."""
 
     media_type = _EVENT_STREAM
@@ -113,13 +122,13 @@ def feed_options(
     made = {**options, "name": label + suffix.replace("/", "_")}
     if suffix:
         made["response_model"] = events_model(declaration, page)
-        made["response_class"] = _EventsDescribed
+        made["response_class"] = EventsDescribed
         made["response_description"] = _STREAM
         statuses += [406, 422]
     else:
         made["response_model"] = page
         statuses += [410, 422, 503]
-    made["responses"] = {**_problems(statuses), **(options.get("responses") or {})}
+    made["responses"] = {**problem_responses(statuses), **(options.get("responses") or {})}
     if options.get("operation_id"):
         made["operation_id"] = options["operation_id"] + suffix.replace("/", "_")
     extra = dict(options.get("openapi_extra") or {})
@@ -140,7 +149,7 @@ def event_options(sse: SSE, options: dict[str, Any]) -> dict[str, Any]:
         made["response_model"] = None
         made.setdefault("response_class", _EventStream)
         made.setdefault("response_description", "The stream.")
-        responses = _problems([406])
+        responses = problem_responses([406])
     else:
         responses = {200: {"content": {_EVENT_STREAM: stream}}}
     own = options.get("responses") or {}
@@ -151,7 +160,7 @@ def event_options(sse: SSE, options: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _problems(statuses: list[int]) -> dict[Any, Any]:
+def problem_responses(statuses: list[int]) -> dict[Any, Any]:
     return {
         status: {
             "description": _STATUS[status],
@@ -196,9 +205,9 @@ def _describe_problems(document: dict[str, Any]) -> None:
     for operation in _operations(document):
         responses = operation.setdefault("responses", {})
         for status in (401, 403) if operation.get("security") else ():
-            responses.setdefault(str(status), _problems([status])[status])
+            responses.setdefault(str(status), problem_responses([status])[status])
         if "422" in responses and _PROBLEM_JSON not in responses["422"].get("content", {}):
-            responses["422"] = _problems([422])[422]
+            responses["422"] = problem_responses([422])[422]
         for response in responses.values():
             content = response.get("content", {})
             problem = content.get(_PROBLEM_JSON, {}).get("schema")

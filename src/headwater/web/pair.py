@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from headwater import errors
 from headwater.delivery.feed_stream import TOO_LARGE, TOO_LARGE_RETRY, FeedStream, open_feed
 from headwater.delivery.heartbeat import heartbeat_event
+from headwater.delivery.polls import Read
 from headwater.delivery.stream import EVENT_STREAM_HEADERS
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
 from headwater.feeds.feed import Feed
-from headwater.feeds.source import Page, Place, Source
+from headwater.feeds.page_size import read_page
+from headwater.feeds.source import Place, Source
 from headwater.web.asgi import Connection, Scope, last_event_id
 from headwater.web.identity import expiry, subjects
-from headwater.web.live import Settings
-from headwater.web.long_poll import Asked, LongPoll
+from headwater.web.live import Live, Settings
 from headwater.web.negotiation import accept_of, accepts_event_stream, not_acceptable
 from headwater.web.paging import Paging, read_paging
+from headwater.web.polls import WaitingRequest
 from headwater.web.refused_values import refused_values
-from headwater.web.responders import Call, refuse_stream, send_response
+from headwater.web.responders import Call, Headers, refuse_stream, send_response
 from headwater.web.rights import CHANGED, Holder, Verdict
 from headwater.web.stream_limits import LimitReachedError, StreamPlace, limit_retry
 
@@ -34,6 +37,10 @@ from headwater.web.stream_limits import LimitReachedError, StreamPlace, limit_re
 _REMEMBERED = 4096
 # Milliseconds after which a stream's client comes back when the storage is away.
 _STORAGE_RETRY = 2000
+
+
+# A page's bytes and its tag.
+_Answer = tuple[bytes, str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +76,25 @@ class FeedDeclaration:
                 "give a number"
             )
         return source
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """One request for a feed, once its source is known and its dependencies are closed.
+
+    Attributes:
+        headers: what guards and dependencies have set, lower-case names.
+        take: takes a place for a stream or a poll. Raises LimitReachedError.
+        hold: lets a response go on only while the right of the request holds, with a place.
+    """
+
+    live: Live
+    call: Call
+    source: Source
+    paging: Paging
+    headers: Headers
+    take: Callable[[], StreamPlace]
+    hold: Callable[[Holder, StreamPlace], None]
 
 
 class FeedHalf(ABC):
@@ -112,18 +138,19 @@ class FeedHalf(ABC):
             return live.places.take(subjects(scope), scope)
 
         def hold(holder: Holder, place: StreamPlace) -> None:
-            name = (id(self), identity, again.remembered.name)
-            callers = subjects(scope)
-            live.rights.hold(holder, name, recheck, callers, rechecks, place, expiry(scope))
+            asked = again.remembered
+            name = (id(self), identity, asked.name)
+            callers, ends = subjects(scope), expiry(scope)
+            live.rights.hold(holder, name, recheck, callers, rechecks, place, ends, asked)
 
-        asked = Asked(live, call, source, paging, plan.dependency_headers, take, hold)
+        asked = _Asked(live, call, source, paging, plan.dependency_headers, take, hold)
         with refused_values(scope):
             await self.answer(asked)
         if plan.background is not None:
             await plan.background()
 
     @abstractmethod
-    async def answer(self, asked: Asked) -> None:
+    async def answer(self, asked: _Asked) -> None:
         """Send the answer. Errors before anything was sent are raised."""
 
     async def _locate(self, source: Source, token: str) -> tuple[Place, str]:
@@ -139,7 +166,7 @@ class PageHalf(FeedHalf):
         super().__init__(declaration, settings)
         self._tags: dict[Hashable, tuple[Hashable, str]] = {}
 
-    async def answer(self, asked: Asked) -> None:
+    async def answer(self, asked: _Asked) -> None:
         """Send the page. Raises PositionError and SourceUnavailableError before anything is sent.
 
         A request that waits is held to its right like a stream: it ends when that is lost.
@@ -157,12 +184,10 @@ class PageHalf(FeedHalf):
             if then != revision or not _matches(held, tag):
                 tag = ""
         if not tag:
-            page = await self._read(asked)
-            if page is None:
+            answer = await self._read(asked)
+            if answer is None:
                 return
-            body, tag = self._encode(page, source, paging)
-            # Its bytes may wait for a slow client, and it would stand beside them.
-            del page
+            body, tag = answer
             if revision is not None:
                 self._remember(name, revision, tag)
         headers = [(b"etag", tag.encode()), *asked.headers]
@@ -176,42 +201,55 @@ class PageHalf(FeedHalf):
             headers.insert(0, (b"content-type", b"application/json"))
             await send_response(asked.call.send, 200, headers, body, head=head)
 
-    async def _read(self, asked: Asked) -> Page | None:
+    async def _read(self, asked: _Asked) -> _Answer | None:
         """The page that is asked for; None when the client has left."""
-        source, paging = asked.source, asked.paging
-        token = paging.after if paging.before is None else paging.before
-        if token is None:
-            feed = self.declaration.feed
-            page = await feed.first_page(source, paging.limit)
-            if paging.wait and not page.changes:
-                if await LongPoll(asked).wait(page.end) is None:
-                    return None
-                page = await feed.first_page(source, paging.limit)
-            return page
-        place, epoch = await self._locate(source, token)
+        source, paging, token = asked.source, asked.paging, None
+        read: Read
         if paging.before is not None:
-            page = await source.page(paging.limit, before=place)
-        elif paging.wait:
-            waited = await LongPoll(asked).wait(place)
-            if waited is None:
-                return None
-            page = waited
+            before, epoch = await self._locate(source, token := paging.before)
+            read = partial(self._page, asked, token, epoch, before=before)
+        elif paging.after is not None:
+            after, epoch = await self._locate(source, token := paging.after)
+            read = partial(self._page, asked, token, epoch, after=after)
         else:
-            page = await source.page(paging.limit, after=place)
-        if page.epoch != epoch:
+            read = partial(self._page, asked)
+        if not paging.wait or paging.before is not None:
+            return (await read())[0]
+        if token is None:
+            answer, holds = await read()
+            if holds:
+                return answer
+        waiting = WaitingRequest(asked.live, asked.call.receive, asked.take, asked.hold)
+        name = (self, source.identity, token, paging.limit)
+        found: _Answer | None = await waiting.wait(name, source, read, paging.wait)
+        return found
+
+    async def _page(
+        self,
+        asked: _Asked,
+        token: str = "",
+        epoch: str | None = None,
+        *,
+        after: Place | None = None,
+        before: Place | None = None,
+    ) -> tuple[_Answer, bool]:
+        """A page as it is sent, and whether it has changes."""
+        feed, source, limit = self.declaration.feed, asked.source, asked.paging.limit
+        hub = asked.live.hub
+        removals = source.keyed and after is not None
+        if after is None and before is None:
+            after = feed.nothing(source)
+        page = await read_page(feed, source, limit, hub.page_bytes, after=after, before=before)
+        if epoch not in (None, page.epoch):
             # The storage was replaced meanwhile.
             raise PositionError(token, "unknown")
-        return page
-
-    def _encode(self, page: Page, source: Source, paging: Paging) -> tuple[bytes, str]:
-        feed = self.declaration.feed
-        removals = source.keyed and paging.after is not None
-        page, left_out = feed.shown_page(page, removals=removals)
-        self._settings.live().counters.invalid_skipped += left_out
-        body = feed.body(page, removals=removals)
+        shown, left_out = feed.shown_page(page, removals=removals)
+        hub.streams.counters.invalid_skipped += left_out
+        body = feed.body(shown, removals=removals)
         # One position is that of different bodies: what callers may see differs, and may change.
         digest = hashlib.blake2s(body, digest_size=8).hexdigest()
-        return body, f'"{feed.position(page.epoch, page.end)}.{digest}.{paging.limit}"'
+        tag = f'"{feed.position(page.epoch, page.end)}.{digest}.{limit}"'
+        return (body, tag), bool(page.changes)
 
     def _remember(self, name: Hashable, revision: Hashable, tag: str) -> None:
         known = self._tags
@@ -226,7 +264,7 @@ class StreamHalf(FeedHalf):
 
     streams = True
 
-    async def answer(self, asked: Asked) -> None:
+    async def answer(self, asked: _Asked) -> None:
         """Open the stream and stay until it has ended or has taken its connection over."""
         live, call = asked.live, asked.call
         head = call.scope["method"] == "HEAD"
@@ -258,7 +296,7 @@ class StreamHalf(FeedHalf):
                 return
             await connection.hold(stream)
 
-    async def _open(self, asked: Asked) -> tuple[Connection, FeedStream]:
+    async def _open(self, asked: _Asked) -> tuple[Connection, FeedStream]:
         """Open the stream. Raises LimitReachedError and SourceUnavailableError."""
         place = asked.take()
         try:
@@ -269,7 +307,7 @@ class StreamHalf(FeedHalf):
         asked.hold(stream, place)
         return connection, stream
 
-    async def _begin(self, asked: Asked) -> tuple[Connection, FeedStream]:
+    async def _begin(self, asked: _Asked) -> tuple[Connection, FeedStream]:
         source, paging = asked.source, asked.paging
         resume = last_event_id(asked.call.scope) or paging.after
         before: Place | None = None

@@ -73,6 +73,17 @@ class RememberedRequest:
         client = (scope.get("client") or ("",))[0]
         self.name = (scope["path"], scope.get("query_string", b""), headers, client)
 
+    @property
+    def address(self) -> str:
+        """What was asked for: the path, with its query."""
+        path, query, _, _ = self.name
+        return f"{path}?{query.decode('latin-1')}" if query else str(path)
+
+    @property
+    def client(self) -> str:
+        """The client's address; empty where the server knows none."""
+        return str(self.name[3])
+
     async def run(
         self, app: Callable[[dict[str, Any], Any, Any], Awaitable[None]]
     ) -> tuple[int | None, dict[str, Any]]:

@@ -133,6 +133,10 @@ async def send_response(
     await send({"type": "http.response.body", "body": b"" if head else body})
 
 
+def _retry_after(retry: int) -> tuple[bytes, bytes]:
+    return b"retry-after", b"%d" % max(1, -(-retry // 1000))
+
+
 async def refuse_stream(
     send: Send,
     reason: str,
@@ -152,8 +156,7 @@ async def refuse_stream(
         retry: milliseconds until the client is to come back.
         status: is sent as an ``error`` event too, with the ``detail``.
     """
-    seconds = str(max(1, -(-retry // 1000))).encode()
-    headers = (*EVENT_STREAM_HEADERS, (b"retry-after", seconds))
+    headers = (*EVENT_STREAM_HEADERS, _retry_after(retry))
     body = f"retry: {retry}\n: {reason}\n\n".encode()
     if status is not None:
         said = {"status": status} | ({} if detail is None else {"detail": detail})
@@ -197,9 +200,16 @@ class EventResponder:
         headers = (*EVENT_STREAM_HEADERS, *plan.dependency_headers)
         if retry is not None:
             live.counters.refused += 1
-            await refuse_stream(call.send, "the server is shutting down", retry, head=is_head)
+            await self._refuse(call.send, "the server is shutting down", retry, head=is_head)
         else:
             await send_response(call.send, 200, headers, head=True)
+
+    async def _refuse(self, send: Send, reason: str, retry: int, *, head: bool = False) -> None:
+        if self.sse.farewell is None:
+            await refuse_stream(send, reason, retry, head=head)
+            return
+        headers = ((b"content-type", b"text/plain"), _retry_after(retry))
+        await send_response(send, 503, headers, reason.encode(), head=head)
 
     async def _stream(self, live: Live, call: Call) -> None:
         scope = call.scope
@@ -213,6 +223,7 @@ class EventResponder:
             serializer=sse.serializer,
             last_event_id=last_event_id(scope),
             max_pending=sse.max_pending,
+            farewell=sse.farewell,
         )
         scope[STREAM] = stream
 
@@ -222,10 +233,11 @@ class EventResponder:
             return (await again())[0]
 
         def permitted() -> None:
-            name = (id(self), again.remembered.name)
-            callers = subjects(scope)
+            asked = again.remembered
+            callers, ends = subjects(scope), expiry(scope)
             place = live.places.take(callers, scope)
-            live.rights.hold(stream, name, check, callers, rechecks, place, expiry(scope))
+            name = (id(self), asked.name)
+            live.rights.hold(stream, name, check, callers, rechecks, place, ends, asked)
 
         scope[BEGIN] = permitted
 
@@ -241,7 +253,7 @@ class EventResponder:
             plan = await run_handler(connection, stream, handle, sse)
         except LimitReachedError as error:
             live.counters.limited += 1
-            await refuse_stream(call.send, str(error), limit_retry())
+            await self._refuse(call.send, str(error), limit_retry())
             return
         if stream.committed or not (plan is None or stream.ended):
             if not stream.committed:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from headwater.delivery.open_streams import OpenStreams
 from headwater.delivery.small_set import EMPTY, SmallSet, with_one, without
+from headwater.web.remembered_request import RememberedRequest
 from headwater.web.stream_limits import StreamPlace
 
 __all__ = [
@@ -88,6 +89,7 @@ class Right:
         rights: where it is kept.
         place: each of the streams has taken such a one.
         expires: when it ends by itself, in Unix time, or None.
+        request: the first of the requests that it is the right of; they are alike.
     """
 
     name: Hashable
@@ -100,6 +102,7 @@ class Right:
     unanswered_since: float | None = None
     place: StreamPlace | None = None
     expires: float | None = None
+    request: RememberedRequest | None = None
 
     def release(self, stream: Holder) -> None:
         """Forget a stream that has ended."""
@@ -137,6 +140,7 @@ class Rights:
         rechecks: int,
         place: StreamPlace | None = None,
         expires: float | None = None,
+        request: RememberedRequest | None = None,
     ) -> None:
         """Let ``stream`` go on for as long as ``check`` says so.
 
@@ -146,6 +150,7 @@ class Rights:
             name: equal for streams whose rights are the same question.
             rechecks: as it was before the stream's guards ran.
             expires: when the right ends by itself, in Unix time.
+            request: that the stream comes of.
         """
         if stream.ended:
             if place is not None:
@@ -156,6 +161,7 @@ class Rights:
             # At random: streams that were opened in one moment are not checked in one moment.
             group = random.randrange(len(self._groups))
             right = Right((name, subjects), check, subjects, EMPTY, self, group, place=place)
+            right.request = request
             self._rights[right.name] = right
             self._groups[group].add(right)
             for subject in subjects:

@@ -49,6 +49,7 @@ from headwater.web.responders import (
     Responder,
 )
 from headwater.web.rights import Verdict, verdict_of
+from headwater.web.stream_info import StreamInfo, TailInfo
 from headwater.web.stream_limits import StreamLimits
 
 __all__ = [
@@ -59,7 +60,9 @@ __all__ = [
     "LiveRoutes",
     "Problem",
     "Source",
+    "StreamInfo",
     "StreamLimits",
+    "TailInfo",
     "expires",
     "identify",
 ]

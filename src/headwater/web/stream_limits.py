@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from headwater.delivery.unread import UNREAD_BYTES
 from headwater.errors import DeclarationError
+from headwater.feeds.page_size import PAGE_BYTES
 from headwater.web.addresses import Proxies, network_of
 
 __all__ = ["LimitReachedError", "StreamLimits", "StreamPlace", "StreamPlaces", "limit_retry"]
@@ -17,13 +19,17 @@ _RETRY = (5000, 10_000)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamLimits:
-    """The limits of open streams and of polls that wait, for one process. None is no limit.
+    """The limits of pages, of open streams and of polls that wait, for one process.
 
     Attributes:
         per_caller: of requests with the same subjects; see ``identify``. Those without any are not
             limited by it.
         per_address: of one client address, or of one /64 of IPv6.
-        total: of all.
+        total: of all. For these three None is no limit.
+        page_bytes: of JSON in a page or a snapshot with more than one item; one of longer items has
+            fewer of them and ``has_more``.
+        unread_bytes: of all streams that clients have not taken. Above it the stream whose client
+            took nothing for the longest time is dropped.
         proxies: peers that are exempt from ``per_address``, since they speak for many clients:
             addresses and networks, or ``"*"``. A request that a server counts as a client's of a
             proxy (by ``X-Forwarded-For``) has that client's address.
@@ -32,6 +38,8 @@ class StreamLimits:
     per_caller: int | None = 50
     per_address: int | None = 200
     total: int | None = None
+    page_bytes: int = PAGE_BYTES
+    unread_bytes: int = UNREAD_BYTES
     proxies: str | Sequence[str] = ("127.0.0.1", "::1")
 
     def __post_init__(self) -> None:
@@ -40,6 +48,12 @@ class StreamLimits:
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise DeclarationError(
                     f"StreamLimits({name}={value!r}): a number of at least 1, or None, is needed"
+                )
+        for name in ("page_bytes", "unread_bytes"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1024:
+                raise DeclarationError(
+                    f"StreamLimits({name}={value!r}): a number of bytes of at least 1024 is needed"
                 )
 
 

@@ -85,3 +85,21 @@ async def test_a_removed_team_is_gone(world: World, admin: Person, ann: Person):
     answer = await agent.client.post(f"/api/satellites/{agent.id}/metrics", json=reports)
     assert answer.status_code == 401
     assert (await admin.client.delete(f"/api/teams/{team}")).status_code == 404
+
+
+async def test_who_belongs_to_a_team_is_for_its_administrators(
+    world: World, admin: Person, ann: Person, bob: Person
+):
+    team = await world.team(bob)
+    await world.backend.teams.put_member(team, ann.id, "team_admin")
+    for person in (admin, ann):
+        listed = (await person.client.get(f"/api/teams/{team}/members")).json()
+        assert listed == {
+            "members": [
+                {"id": ann.id, "email": ann.email, "role": "team_admin"},
+                {"id": bob.id, "email": bob.email, "role": "team_user"},
+            ],
+            "has_more": False,
+        }
+    assert (await bob.client.get(f"/api/teams/{team}/members")).status_code == 403
+    assert (await admin.client.get("/api/teams/x/members")).status_code == 404

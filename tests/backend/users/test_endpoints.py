@@ -228,3 +228,31 @@ class TestKeys:
     async def test_a_name_that_cannot_be(self, ann: Person, name: object):
         answer = await ann.client.post("/api/users/me/api-keys", json={"name": name})
         assert set(errors_of(answer)) == {"name"}
+
+
+async def test_sessions_are_listed_and_ended(world: World, admin: Person, ann: Person):
+    """Someone who left a browser signed in ends that session from another one."""
+    other = world.client()
+    pair = {"email": ann.email, "password": PASSWORD}
+    await other.post("/api/auth/login", json=pair)
+    listed = (await ann.client.get("/api/users/me/sessions")).json()["sessions"]
+    assert [each["current"] for each in listed] == [True, False]
+    path = f"/api/users/me/sessions/{listed[1]['id']}"
+    assert (await ann.client.delete(path)).status_code == 204
+    assert (await other.get("/api/users/me")).status_code == 401
+    assert (await ann.client.delete(path)).status_code == 404
+
+    theirs = (await admin.client.get(f"/api/users/{ann.id}/sessions")).json()["sessions"]
+    assert [each["current"] for each in theirs] == [False]
+    path = f"/api/users/{ann.id}/sessions/{theirs[0]['id']}"
+    assert (
+        await admin.client.delete(f"/api/users/me/sessions/{theirs[0]['id']}")
+    ).status_code == 404
+    assert (await admin.client.delete(path)).status_code == 204
+    assert (await ann.client.get("/api/users/me")).status_code == 401
+    assert (await admin.client.get("/api/users/x/sessions")).status_code == 404
+
+
+async def test_the_sessions_of_others_are_for_administrators(ann: Person, bob: Person):
+    assert (await ann.client.get(f"/api/users/{bob.id}/sessions")).status_code == 403
+    assert (await ann.client.delete(f"/api/users/{bob.id}/sessions/x")).status_code == 403

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import pytest
 
 from support import npm
+from support.until import waited
 
 pytestmark = pytest.mark.browser
 
@@ -168,8 +170,21 @@ def test_an_administrator_manages_and_publishes(
     does("Teams", "Ferry", name="Ferry")
     users = served_alone.api.get("/api/users").json()["users"]
     teams = served_alone.api.get("/api/teams").json()["teams"]
-    member = {"team": teams[-1]["id"], "user": users[-1]["id"], "role": "team_admin"}
-    does("Members", "new@example.org is team administrator of Ferry.", **member)
+    console.choose("[aria-label='Team: Members']", teams[-1]["id"])
+    console.until(f"({SAID})('Members').includes('Nobody belongs')")
+    member = {"user": users[-1]["id"], "role": "team_user"}
+    does("Members", "new@example.org is in the team.", **member)
+    role = "[aria-label='Role of new@example.org in the team']"
+    console.until(f'document.querySelector("{role}")?.value === "team_user"')
+    console.choose(role, "team_admin")
+    path = f"/api/teams/{teams[-1]['id']}/members"
+
+    def members() -> list[str]:
+        return [each["role"] for each in served_alone.api.get(path).json()["members"]]
+
+    waited(lambda: members() == ["team_admin"])
+    console.press("[aria-label='Remove new@example.org from the team']")
+    waited(lambda: members() == [])
     does("Satellites", "The key of spring-02", name="spring-02")
     does("My API keys", "HEADWATER_TOKEN=hw_", name="laptop")
     console.until(f"({SAID})('My API keys').includes('laptop')")
@@ -177,6 +192,48 @@ def test_an_administrator_manages_and_publishes(
     console.evaluate("void (location.hash = '#live')")
     console.until("document.querySelector('.notices').innerText.includes('A test')")
     assert console.faults == []
+
+
+def test_an_administrator_sees_who_follows_what_and_closes_a_stream(
+    console: Any, served: Any
+) -> None:
+    """Its client misses nothing: the panel says so."""
+    console.evaluate("void (location.hash = '#admin')")
+    rows = "[...document.querySelectorAll('#admin .wide tbody tr')]"
+    logs = f"{rows}.find((row) => row.innerText.includes('/api/logs/stream'))"
+    console.until(f"{rows}.length >= 4 && {logs}.innerText.includes({served.email!r})")
+    console.until(f"({SAID})('Streams').includes('4 open, 0 dropped')")
+    console.until(f"({SAID})('Tails').includes('Per second')")
+    console.evaluate(f"void ({logs}.querySelector('button').focus())")
+    label = console.evaluate("document.activeElement.ariaLabel")
+    assert label.startswith("Close /api/logs/stream")
+    console.evaluate("void document.querySelector('#admin .wide tbody').setAttribute('old', '')")
+    console.until("!document.querySelector('#admin .wide tbody[old]')")
+    assert console.evaluate("document.activeElement.ariaLabel") == label
+    console.evaluate("void document.activeElement.click()")
+    console.until(f"({SAID})('Streams').includes('It is closed.')")
+    served.log("meanwhile")
+    console.evaluate("void (location.hash = '#live')")
+    console.until("document.querySelector('#logs .light').dataset.state === 'live'")
+    console.until("document.querySelector('#logs-list').innerText.includes('meanwhile')")
+    assert console.faults == []
+
+
+def test_a_session_is_ended_from_another_one(
+    browser: Any, served_alone: Any, sign_in_to: Any
+) -> None:
+    console = signed_in(browser, served_alone, sign_in_to)
+    pair = {"email": served_alone.email, "password": served_alone.password}
+    with httpx.Client(base_url=served_alone.address) as other:
+        other.post("/api/auth/login", json=pair).raise_for_status()
+        console.evaluate("void (location.hash = '#admin')")
+        console.evaluate("void location.reload()")
+        ends = "[...document.querySelectorAll('[aria-label^=\"End the session of\"]')]"
+        console.until(f"{ends}.length > 0")
+        console.evaluate(f"void {ends}.at(-1).click()")
+        console.until(f"({SAID})('Sessions').includes('That session is ended.')")
+        waited(lambda: other.get("/api/users/me").status_code == 401)
+    assert console.evaluate("fetch('/api/users/me').then(({ status }) => status)") == 200
 
 
 def test_a_user_is_offered_only_what_a_user_may(browser: Any, served_alone: Any) -> None:
@@ -188,7 +245,7 @@ def test_a_user_is_offered_only_what_a_user_may(browser: Any, served_alone: Any)
     page.choose("#password", body["password"])
     page.press("#sign-in button[type=submit]")
     titles = "[...document.querySelectorAll('#admin h2')].map((one) => one.textContent)"
-    page.until(f"{titles}.join() === 'Satellites,My API keys,Feeds'")
+    page.until(f"{titles}.join() === 'My sessions,Satellites,My API keys,Feeds'")
     assert page.evaluate("document.querySelectorAll('#admin form').length") == 1
     # An empty panel says what to type.
     page.evaluate("void (location.hash = '#live')")

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from line import Line
+
+from support.markdown import ROOT, blocks
+from support.until import waited
 
 pytestmark = pytest.mark.browser
 
@@ -49,3 +54,25 @@ def test_it_receives_reconnects_and_resumes(browser: Any, served: Any) -> None:
     assert all(positions)
     assert len(set(positions)) == 6
     assert page.evaluate("snapshots") == 1
+
+
+def test_one_that_a_502_closed_is_made_anew_as_the_page_on_proxies_shows(
+    browser: Any, served: Any
+) -> None:
+    (shown,) = (b for b in blocks(ROOT / "docs/how-to/proxies.md") if b.language == "js")
+    with Line(urlsplit(served.address).port) as line:
+        page = browser.open(f"{line.address}/healthz")
+        page.run(SIGN_IN, served.email, served.password)
+        page.evaluate(
+            f"{shown.code}\nglobalThis.got = [];"
+            "follow('/api/logs/stream', ({ data }) => got.push(JSON.parse(data).message));"
+        )
+        waited(lambda: "\nheadwater_streams_open 1" in served.api.get("/metrics").text)
+        served.log("one")
+        page.until("got.join() === 'one'")
+        line.bad = True
+        line.cut()
+        served.log("missed")
+        page.until("performance.getEntriesByType('resource').length > 2")
+        line.bad = False
+        page.until("got.join() === 'one,missed'")

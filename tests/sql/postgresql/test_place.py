@@ -29,9 +29,10 @@ def places(draw):
         At(xid, draw(st.sampled_from([GONE, ROW])), draw(numbers), draw(keys))
         for xid in sorted(lacking)
     )
-    told = draw(st.none() | moments)
-    among = draw(st.none() | changes) if told else None
-    return SnapshotPlace(snapshot, parts, told, among, draw(st.booleans()))
+    until = draw(st.none() | moments)
+    among = draw(st.none() | changes) if until else None
+    as_of = draw(st.none() | numbers) if until else None
+    return SnapshotPlace(snapshot, parts, until, among, draw(st.booleans()), as_of)
 
 
 @given(places())
@@ -103,7 +104,18 @@ def test_since_is_what_either_has():
     assert both.includes(place)
 
 
+def test_since_a_base_what_left_is_known_up_to_the_earlier_moment():
+    """What the base has beyond the place may have left since the base was read."""
+    base = SnapshotPlace(TransactionSnapshot(20), removed_until=NOW, as_of=22)
+    place = SnapshotPlace(TransactionSnapshot(8), removed_until=NOW + timedelta(1))
+    both = place.since(base)
+    assert both == SnapshotPlace(TransactionSnapshot(20), removed_until=NOW, as_of=22)
+    assert base.since(place) is base
+
+
 def test_moving_the_window_keeps_the_place():
-    place = SnapshotPlace(TransactionSnapshot(4), told=NOW, among=At(1, ROW, 1), last=At(3, ROW, 3))
+    place = SnapshotPlace(
+        TransactionSnapshot(4), removed_until=NOW, among=At(1, ROW, 1), last=At(3, ROW, 3)
+    )
     moved = place.at(NOW + timedelta(1))
-    assert (moved.told, moved.among, moved.last) == (NOW + timedelta(1), None, place.last)
+    assert (moved.removed_until, moved.among, moved.last) == (NOW + timedelta(1), None, place.last)

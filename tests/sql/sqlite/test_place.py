@@ -14,9 +14,9 @@ numbers = st.integers(0, 2**63 - 1)
 moments = st.datetimes(datetime(1970, 1, 1), datetime(9000, 1, 1), timezones=st.just(UTC))
 
 
-@given(numbers, st.none() | moments, st.none() | numbers, st.booleans())
-def test_text_and_back(number, told, among, past):
-    place = RowPlace(number, told, among if told else None, past)
+@given(numbers, st.none() | moments, st.none() | numbers, st.booleans(), st.none() | numbers)
+def test_text_and_back(number, until, among, past, as_of):
+    place = RowPlace(number, until, among if until else None, past, as_of if until else None)
     assert RowPlace.parse(str(place)) == place
     Position("abc", "1", str(place))  # fits into a position
 

@@ -19,10 +19,18 @@ const CLOCK = new Intl.DateTimeFormat(undefined, {
   hourCycle: "h23",
 });
 const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
+const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
 const NUMBER = new Intl.NumberFormat();
 
 export const clock = (iso) => CLOCK.format(new Date(iso));
 export const number = (value) => NUMBER.format(value);
+
+/** A size in the unit that reads best: "812 B", "4.2 KB", "17 MB". */
+export function bytes(size) {
+  let [unit, ...units] = ["B", "KB", "MB", "GB"];
+  while (size >= 1_000 && units.length) [size, unit] = [size / 1_000, units.shift()];
+  return `${NUMBER.format(size < 10 ? Math.round(size * 10) / 10 : Math.round(size))} ${unit}`;
+}
 
 /** How long ago, in the fewest words: "now", "12 s ago", "3 min ago". */
 export function ago(iso) {
@@ -42,6 +50,12 @@ export function agoTime(iso) {
 
 export function clockTime(iso) {
   return el("time", { dateTime: iso, title: FULL.format(new Date(iso)) }, clock(iso));
+}
+
+/** A <time> that shows the day. */
+export function dayTime(iso) {
+  const moment = new Date(iso);
+  return el("time", { dateTime: iso, title: FULL.format(moment) }, DAY.format(moment));
 }
 
 export function keepCounting() {

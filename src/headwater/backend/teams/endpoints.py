@@ -10,7 +10,9 @@ from headwater.backend.auth.dependencies import requires, requires_in_team, sign
 from headwater.backend.schemas import After, Limit, PathId
 from headwater.backend.state import backend_of
 from headwater.backend.teams.schemas import (
+    Member,
     MemberInfo,
+    MemberList,
     MemberPut,
     TeamCreate,
     TeamInfo,
@@ -52,6 +54,15 @@ async def create_team(body: TeamCreate, teams: TeamService) -> TeamInfo:
 async def remove_team(team_id: PathId, teams: TeamService) -> None:
     """Remove a team with its satellites and notifications. Its streams end at once."""
     await teams.remove(team_id)
+
+
+@router.get("/{team_id}/members", dependencies=[requires_in_team("team.members.edit")])
+async def list_members(
+    team_id: PathId, teams: TeamService, limit: Limit = 100, after: After = None
+) -> MemberList:
+    """Who belongs to a team. Its administrators may know."""
+    rows, has_more = await teams.members(team_id, limit, after)
+    return MemberList(members=[Member.model_validate(row) for row in rows], has_more=has_more)
 
 
 @router.put("/{team_id}/members/{user_id}", dependencies=[requires_in_team("team.members.edit")])

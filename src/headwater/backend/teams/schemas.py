@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from pydantic import Field
+
 from headwater.backend.roles import TeamRole
 from headwater.backend.schemas import Body, Name, Result
 
-__all__ = ["MemberInfo", "MemberPut", "TeamCreate", "TeamInfo", "TeamList"]
+__all__ = ["Member", "MemberInfo", "MemberList", "MemberPut", "TeamCreate", "TeamInfo", "TeamList"]
 
 
 class TeamCreate(Body):
@@ -27,6 +29,17 @@ class TeamList(Result):
 
 class MemberPut(Body):
     role: TeamRole
+
+
+class Member(Result):
+    id: str = Field(description="The user's.")
+    email: str
+    role: str = Field(description="In the team.")
+
+
+class MemberList(Result):
+    members: list[Member]
+    has_more: bool
 
 
 class MemberInfo(Result):

@@ -63,6 +63,18 @@ class Teams:
             # Administrators that are no members see it until now.
             await tell_access_change(session, None)
 
+    async def members(
+        self, team_id: str, limit: int, after: str | None
+    ) -> tuple[Sequence[Any], bool]:
+        """Who belongs to a team, the oldest users first."""
+        members = (
+            select(User.id, User.email, Membership.role, User.created_at)
+            .join(Membership, Membership.user_id == User.id)
+            .where(Membership.team_id == team_id)
+        )
+        async with self._database.read() as session:
+            return await page_of(session, members, User, limit, after)
+
     async def put_member(self, team_id: str, user_id: str, role: str) -> None:
         """Add a user to a team, in this role. Raises 404 for an unknown user."""
         async with self._database.write() as session:

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from headwater.backend.auth.dependencies import CurrentUser, requires, signed_in
+from headwater.backend.auth.principal import Principal
 from headwater.backend.schemas import After, Limit, PathId
 from headwater.backend.state import backend_of
 from headwater.backend.users.schemas import (
@@ -17,6 +18,8 @@ from headwater.backend.users.schemas import (
     Me,
     MyTeam,
     MyTeams,
+    SessionInfo,
+    SessionList,
     UserCreate,
     UserInfo,
     UserList,
@@ -76,6 +79,20 @@ async def delete_api_key(key_id: PathId, user: CurrentUser, users: UserService) 
     await users.delete_key(user, key_id)
 
 
+@router.get("/me/sessions")
+async def my_sessions(
+    user: CurrentUser, users: UserService, limit: Limit = 100, after: After = None
+) -> SessionList:
+    """Where the caller is signed in."""
+    return await _sessions(users, user, user.id, limit, after)
+
+
+@router.delete("/me/sessions/{session_id}", status_code=204, response_class=Response)
+async def end_my_session(session_id: PathId, user: CurrentUser, users: UserService) -> None:
+    """Sign out of a session of one's own. Its streams end at once."""
+    await users.end_session(user.id, session_id)
+
+
 @router.get("", dependencies=[requires("users.list")])
 async def list_users(users: UserService, limit: Limit = 100, after: After = None) -> UserList:
     """All users, oldest first."""
@@ -88,6 +105,29 @@ async def create_user(body: UserCreate, users: UserService) -> UserInfo:
     """A new user."""
     row = await users.create(body.email, body.password, body.role)
     return UserInfo.model_validate(row)
+
+
+@router.get("/{user_id}/sessions", dependencies=[requires("users.edit")])
+async def list_sessions(
+    user_id: PathId,
+    user: CurrentUser,
+    users: UserService,
+    limit: Limit = 100,
+    after: After = None,
+) -> SessionList:
+    """Where a user is signed in."""
+    return await _sessions(users, user, user_id, limit, after)
+
+
+@router.delete(
+    "/{user_id}/sessions/{session_id}",
+    status_code=204,
+    response_class=Response,
+    dependencies=[requires("users.edit")],
+)
+async def end_session(user_id: PathId, session_id: PathId, users: UserService) -> None:
+    """Sign a user out of one session. Its streams end at once."""
+    await users.end_session(user_id, session_id)
 
 
 @router.delete(
@@ -106,3 +146,13 @@ async def change_user(user_id: PathId, body: UserUpdate, users: UserService) -> 
     """Change a role, disable or enable. Open streams of that user notice at once."""
     row = await users.change(user_id, body.role, body.disabled)
     return UserInfo.model_validate(row)
+
+
+async def _sessions(
+    users: Users, caller: Principal, user_id: str, limit: int, after: str | None
+) -> SessionList:
+    rows, has_more = await users.sessions_of(user_id, limit, after)
+    shown = [SessionInfo.model_validate(row) for row in rows]
+    for each in shown:
+        each.current = each.id == caller.credential
+    return SessionList(sessions=shown, has_more=has_more)

@@ -19,6 +19,8 @@ __all__ = [
     "MyTeam",
     "MyTeams",
     "Password",
+    "SessionInfo",
+    "SessionList",
     "UserCreate",
     "UserInfo",
     "UserList",
@@ -84,6 +86,18 @@ class ApiKeyInfo(Result):
 
 class ApiKeyList(Result):
     api_keys: list[ApiKeyInfo]
+    has_more: bool
+
+
+class SessionInfo(Result):
+    id: str
+    created_at: datetime
+    expires_at: datetime
+    current: bool = Field(False, description="It is the one of this request.")
+
+
+class SessionList(Result):
+    sessions: list[SessionInfo]
     has_more: bool
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -27,9 +28,12 @@ from headwater.backend.models import (
     User,
 )
 from headwater.backend.problems import conflict, invalid, not_found
+from headwater.backend.times import utc_now
 
 __all__ = ["Users"]
 
+# A session has no id but the hash that it is found by.
+_SESSIONS = SimpleNamespace(created_at=Session.created_at, id=Session.token_hash)
 _INFO = (User.id, User.email, User.role, User.disabled, User.created_at)
 
 
@@ -44,6 +48,7 @@ class Users:
         self._database = database
         self._passwords = passwords
         self._min_length = min_length
+        self._emails = select(User.id, User.email).where(database.among(User.id))
 
     async def page(self, limit: int, after: str | None) -> tuple[Sequence[Any], bool]:
         async with self._database.read() as session:
@@ -127,6 +132,35 @@ class Users:
         """Whether any user exists."""
         async with self._database.read() as session:
             return await session.scalar(select(User.id).limit(1)) is not None
+
+    async def emails(self, user_ids: Collection[str]) -> Mapping[str, str]:
+        """The addresses of users, by their ids; those that are gone are left out."""
+        rows = await self._database.look_up(self._emails, sorted(user_ids)) if user_ids else ()
+        return {row[0]: row[1] for row in rows}
+
+    async def sessions_of(
+        self, user_id: str, limit: int, after: str | None
+    ) -> tuple[Sequence[Any], bool]:
+        """The sessions of a user that have not expired. Raises 404 for no user."""
+        theirs = select(
+            Session.token_hash.label("id"), Session.created_at, Session.expires_at
+        ).where(Session.user_id == user_id, Session.expires_at > utc_now())
+        async with self._database.read() as session:
+            if await session.scalar(select(User.id).where(User.id == user_id)) is None:
+                raise not_found("user", user_id)
+            return await page_of(session, theirs, _SESSIONS, limit, after)
+
+    async def end_session(self, user_id: str, session_id: str) -> None:
+        """Sign a user out of one session; its streams end at once. Raises 404."""
+        async with self._database.write() as session:
+            gone = await session.scalar(
+                delete(Session)
+                .where(Session.token_hash == session_id, Session.user_id == user_id)
+                .returning(Session.token_hash)
+            )
+            if gone is None:
+                raise not_found("session", session_id)
+            await tell_access_change(session, user_id)
 
     async def teams_of(
         self, user: Principal, limit: int, after: str | None

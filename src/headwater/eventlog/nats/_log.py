@@ -156,7 +156,9 @@ class NatsLog(PushedLog):
             raise UsageError(f"stream {stream[:60]!a}: 1 to 50 characters of 0-9 A-Z a-z _ -")
         super().__init__(keys_kept, MAX_BATCH)
         self.max_event_bytes = max_event_bytes
-        self._link = Link([servers] if isinstance(servers, str) else servers, options or {})
+        self._servers = [servers] if isinstance(servers, str) else servers
+        self._options = options or {}
+        self._link = Link(self._servers, self._options)
         self._stream = Stream(self._link, stream, replicas, keys_kept)
         self._pages = Pages(self._stream)
         self._trimmer = Trimmer(self._stream, self._pages)
@@ -237,6 +239,21 @@ class NatsLog(PushedLog):
 
     async def _trim_topic(self, topic: str, keep: Retention) -> int:
         return await self._trimmer.trim(topic, keep)
+
+    async def _forget(self, topics: Sequence[str]) -> None:
+        for start in range(0, len(topics), self.trims_at_once):
+            part = topics[start : start + self.trims_at_once]
+            await asyncio.gather(*(self._trimmer.forget(topic) for topic in part))
+
+    def another(self) -> EventLog:
+        return NatsLog(
+            self._servers,
+            stream=self._stream.name,
+            replicas=self._stream.replicas,
+            keys_kept=self._stream.keys_kept,
+            max_event_bytes=self.max_event_bytes,
+            options=self._options,
+        )
 
     async def close(self) -> None:
         await super().close()

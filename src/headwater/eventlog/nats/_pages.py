@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from nats.aio.msg import Msg
 
-from headwater.eventlog._record import Retention
+from headwater.eventlog._record import WHOLE, Retention
 from headwater.eventlog.nats._stream import KEY, WRONG_SEQUENCE, ApiError, Stream, sequence_of
 
 # So many records too many are read rather than searching on for where they begin.
@@ -152,7 +152,8 @@ class Trimmer:
         return [
             name
             for name, count in (await self._counts()).items()
-            if not only_count or keep.max_count is None or count > keep.max_count
+            if not name.startswith(WHOLE)
+            and (not only_count or keep.max_count is None or count > keep.max_count)
         ]
 
     async def _counts(self) -> dict[str, int]:
@@ -194,6 +195,12 @@ class Trimmer:
         else:
             answer = await self._stream.call("PURGE", purge)
         return int(answer.get("purged", 0))
+
+    async def forget(self, topic: str) -> None:
+        """Remove a topic's events and the note of its trims."""
+        await self._stream.ready()
+        for kind in "ts":
+            await self._stream.call("PURGE", {"filter": self._stream.subject(kind, topic)})
 
     async def _keep_keys(self, topic: str, subject: str, highest: int) -> None:
         """Note the keys of young events that go: a server that restarts finds them no more."""

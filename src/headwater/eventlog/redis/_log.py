@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -16,7 +17,7 @@ from headwater.errors import UsageError
 from headwater.eventlog._interface import EventLog
 from headwater.eventlog._pushed import PushedLog, PushReader
 from headwater.eventlog._pushes import States, Subscriptions
-from headwater.eventlog._record import Bounds, Event, Offset, Record, Retention, Run
+from headwater.eventlog._record import WHOLE, Bounds, Event, Offset, Record, Retention, Run
 from headwater.eventlog.redis import _scripts as scripts
 from headwater.eventlog.redis._commands import NAME, Commands, connection_of, pool_of
 from headwater.eventlog.redis._pushes import (
@@ -170,9 +171,8 @@ class RedisLog(PushedLog):
         return entries, bounds_of(*bounds)
 
     async def _topics_to_trim(self, keep: Retention) -> Sequence[str]:  # noqa: ARG002 - all of them
-        return [
-            name.decode() for name in await self._commands.run(scripts.NAMES, [self._topics], [])
-        ]
+        names = await self._commands.run(scripts.NAMES, [self._topics], [])
+        return [name.decode() for name in names if not name.startswith(WHOLE.encode())]
 
     async def _trim_topic(self, topic: str, keep: Retention) -> int:
         count, lowest = keep.max_count, ""
@@ -184,6 +184,21 @@ class RedisLog(PushedLog):
         age = "" if keep.max_age is None else keep.max_age / timedelta(milliseconds=1)
         arguments = [_epoch(), topic, "" if count is None else count, age, lowest]
         return int(await self._commands.run(scripts.TRIM, self._keys(topic), arguments))
+
+    async def _forget(self, topics: Sequence[str]) -> None:
+        for start in range(0, len(topics), CHUNK):
+            await asyncio.gather(*(self._forget_one(one) for one in topics[start : start + CHUNK]))
+
+    async def _forget_one(self, topic: str) -> None:
+        arguments = [topic, f"{self._prefix}:k:{topic} ", CHUNK]
+        while not await self._commands.run(scripts.FORGET, self._keys(topic), arguments):
+            pass
+
+    def another(self) -> EventLog:
+        kept = self.capabilities.keys_kept or timedelta()
+        return RedisLog(
+            self._pool, prefix=self._prefix, keys_kept=kept, max_event_bytes=self.max_event_bytes
+        )
 
     async def _oldest_within(self, topic: str, most: int) -> tuple[str | None, bool]:
         """The oldest id of the newest entries that fit in so many bytes; and whether all fit."""

@@ -181,6 +181,25 @@ return removed
 """
 )
 
+# KEYS: log, topics, stream; ARGV: topic, what the names of its keys begin with, how many entries at
+# a time. -> 1 once nothing is left
+FORGET = """
+local entries = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', ARGV[3])
+for _, entry in ipairs(entries) do
+  for i = 1, #entry[2], 2 do
+    if entry[2][i] == 'k' then redis.call('DEL', ARGV[2] .. entry[2][i + 1]) end
+  end
+end
+if #entries == tonumber(ARGV[3]) then
+  redis.call('XTRIM', KEYS[3], 'MINID', entries[#entries][1])
+  redis.call('XDEL', KEYS[3], entries[#entries][1])
+  return 0
+end
+redis.call('DEL', KEYS[3])
+redis.call('HDEL', KEYS[2], ARGV[1])
+return 1
+"""
+
 # KEYS: stream; ARGV: from id, limit. -> ids and the bytes of their events, newest first
 SIZES = """
 local found = {}

@@ -35,12 +35,15 @@ from headwater.eventlog.sql._writer import (
     Append,
     SqlWriter,
     append_all,
+    forget_some,
     topics_to_trim,
     trim_some,
 )
-from headwater.sql.postgresql.connections import postgresql_engine
-from headwater.sql.sqlite.connections import configure_sqlite
+from headwater.sql.postgresql.connections import postgresql_engine, separate_pool
+from headwater.sql.sqlite.connections import configure_sqlite, file_of
 
+# Topics that are forgotten in one transaction.
+FORGOTTEN = 50
 # The databases' largest integer; no topic counts this far.
 _LAST = 2**63 - 1
 
@@ -72,6 +75,7 @@ class SqlLog(CheckedLog):
         self.engine = engine
         self.max_event_bytes = max_event_bytes
         self._clock = clock
+        self._notify = notify
         self._storage, self._reader, self._writer = _parts(engine, clock, notify)
         self.name = self._storage.name
 
@@ -156,6 +160,24 @@ class SqlLog(CheckedLog):
             while count := await self._storage.write(step):
                 removed += count
         return removed
+
+    async def _forget(self, topics: Sequence[str]) -> None:
+        left = list(topics)
+        while left:
+            part, left = left[:FORGOTTEN], left[FORGOTTEN:]
+            left += await self._storage.write(partial(forget_some, topics=part))
+
+    def another(self) -> EventLog:
+        if self.engine.dialect.name == "postgresql":
+            engine = separate_pool(self.engine)
+        elif file_of(self.engine.sync_engine) is None:
+            raise UsageError(f"{self.name}: a database in memory has one connection only")
+        else:
+            engine = create_async_engine(self.engine.url)
+            configure_sqlite(engine, synchronous="FULL")
+        return _OwnLog(
+            engine, max_event_bytes=self.max_event_bytes, clock=self._clock, notify=self._notify
+        )
 
     async def close(self) -> None:
         await self._writer.close()

@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from headwater.errors import UsageError
 from headwater.eventlog._batcher import Asked, Batcher
 from headwater.eventlog._record import Event, Offset, Record, Retention, mark_of, ticks
 from headwater.eventlog.sql._storage import Dialect, Storage
@@ -131,14 +132,21 @@ class SqlWriter:
         self._batcher: Batcher[Append, list[Record]] = Batcher(
             storage.name, self._commit, weigh, (MAX_EVENTS,)
         )
+        self._closed = False
 
     async def append(self, append: Append) -> list[Record]:
         """Returns once it is committed. A caller that is cancelled may still have appended."""
-        return await self._batcher.ask(append)
+        if self._closed:
+            raise UsageError(f"{self._storage.name} is closed")
+        return await self._ask(append)
 
     async def close(self) -> None:
-        """Wait for what was asked for."""
+        """Wait for what was asked for, and take no more: callers that go on would hold it up."""
+        self._closed = True
         await self._batcher.close()
+
+    async def _ask(self, append: Append) -> list[Record]:
+        return await self._batcher.ask(append)
 
     async def _commit(self, group: Sequence[AskedAppend]) -> None:
         self._answer(group, await self._write(group))
@@ -168,13 +176,15 @@ class SqlWriter:
 # Rows per transaction.
 STEP = 5_000
 
+_FORGET = sa.text("DELETE FROM headwater_topics WHERE id = :id")
+
 # Topics of which at least the oldest record is beyond a limit.
 _CANDIDATES = sa.text(
     "SELECT l.epoch, t.name FROM headwater_log AS l LEFT JOIN headwater_topics AS t"
     " ON t.latest > t.trimmed AND (:any_size OR t.latest - t.trimmed > :max_count"
     " OR EXISTS (SELECT 1 FROM headwater_events AS e WHERE e.topic_id = t.id"
     " AND e.number = t.trimmed + 1 AND e.at < :oldest))"
-    " WHERE l.id = 1 ORDER BY t.name"
+    " AND t.name NOT LIKE 'run:%' WHERE l.id = 1 ORDER BY t.name"
 )
 # Locks the topic, and gives its row.
 LOCK = sa.text(
@@ -234,3 +244,21 @@ async def trim_some(
     await connection.execute(_MARK, {"id": topic_row.id, "cut": cut})
     await connection.execute(_COUNT_TRIM)
     return removed.rowcount
+
+
+async def forget_some(connection: AsyncConnection, topics: Sequence[str]) -> list[str]:
+    """Remove topics with their events, up to ``STEP`` of each. Returns those that have more."""
+    more = []
+    for topic in sorted(topics):
+        row = (await connection.execute(LOCK, {"topic": topic})).first()
+        if row is None:
+            continue
+        cut = min(row.latest, row.trimmed + STEP)
+        await connection.execute(_DELETE, {"id": row.id, "cut": cut})
+        if cut < row.latest:
+            await connection.execute(_MARK, {"id": row.id, "cut": cut})
+            more.append(topic)
+        else:
+            await connection.execute(_FORGET, {"id": row.id})
+    await connection.execute(_COUNT_TRIM)
+    return more

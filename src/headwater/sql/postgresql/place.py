@@ -28,7 +28,7 @@ _PART = f"{_B}[GR]{_B}(?::[0-9A-Za-z_-]+)?"
 _TEXT = re.compile(
     rf"(?P<xmax>{_B})(?::(?P<running>[0-9A-Za-z_-]+))?(?P<parts>(?:,{_PART}){{0,8}})"
     rf"(?:,W(?P<began>{_B}))?(?P<past>,P)?"
-    rf"(?:~(?P<told>{_B})(?:~(?P<among>{_PART}))?)?"
+    rf"(?:~(?P<until>{_B})(?:~(?P<among>{_PART}))?(?:,(?P<as_of>{_B}))?)?"
 )
 _AT = re.compile(rf"(?P<xid>{_B})(?P<kind>[GR])(?P<number>{_B})(?::(?P<key>[0-9A-Za-z_-]+))?")
 _LARGEST = 2**63 - 1
@@ -98,11 +98,14 @@ class SnapshotPlace:
     Attributes:
         snapshot: all changes of its transactions.
         parts: of some further transactions, each not in the snapshot, the changes up to these.
-        told: of a feed with a time window: the client was sent all that left it up to this moment.
-            None: nothing had left.
-        among: of the rows that left at the very moment ``told``, the client was sent those up to
-            this one; None for all of them.
+        removed_until: of a feed with a time window: the client was sent the removals of what left
+            it up to this moment. None: nothing had left.
+        among: of the rows that left at that very moment, it was sent those up to this one; None for
+            all of them.
         past: as the start of a page: the page before it ends with this change, not before it.
+        as_of: the first transaction that was not seen when what left was read, if there are changes
+            below it that the client does not have: a row that was gone by then was not among those
+            that left.
         last: the change that the client was sent last, where it is known; not in the text.
         began: of a client that is sent all items from the oldest on: a transaction below which all
             were over when it had none. It lacks no removal of these.
@@ -110,9 +113,10 @@ class SnapshotPlace:
 
     snapshot: TransactionSnapshot
     parts: tuple[At, ...] = ()
-    told: datetime | None = None
+    removed_until: datetime | None = None
     among: At | None = None
     past: bool = False
+    as_of: int | None = None
     last: At | None = field(default=None, compare=False)
     began: int | None = None
 
@@ -137,10 +141,15 @@ class SnapshotPlace:
             known = furthest.get(part.xid)
             if not snapshot.has(part.xid) and (known is None or known <= part):
                 furthest[part.xid] = part
-        return replace(self, snapshot=snapshot, parts=tuple(sorted(furthest.values())))
+        both = replace(self, snapshot=snapshot, parts=tuple(sorted(furthest.values())))
+        until, earlier = self.removed_until, base.removed_until
+        if until is not None and (earlier is None or earlier < until):
+            # What the base has beyond this place may have left since.
+            both = replace(both, removed_until=earlier, among=base.among, as_of=base.as_of)
+        return both
 
-    def at(self, told: datetime | None, /) -> SnapshotPlace:
-        return replace(self, told=told, among=None)
+    def at(self, moment: datetime | None, /) -> SnapshotPlace:
+        return replace(self, removed_until=moment, among=None, as_of=None)
 
     @property
     def below(self) -> At | None:
@@ -156,10 +165,12 @@ class SnapshotPlace:
             text += f",W{base36(self.began)}"
         if self.past:
             text += ",P"
-        if self.told is not None:
-            text += "~" + base36(max(0, (self.told - _START) // _TICK))
+        if self.removed_until is not None:
+            text += "~" + base36(max(0, (self.removed_until - _START) // _TICK))
             if self.among is not None:
                 text += f"~{self.among}"
+            if self.as_of is not None:
+                text += f",{base36(self.as_of)}"
         return text
 
     @classmethod
@@ -171,11 +182,17 @@ class SnapshotPlace:
                 raise ValueError(text)
             snapshot = TransactionSnapshot.parse(found["xmax"], found["running"])
             parts = tuple(map(At.parse, found["parts"].split(",")[1:]))
-            told = None if found["told"] is None else _START + int(found["told"], 36) * _TICK
+            until = None if found["until"] is None else _START + int(found["until"], 36) * _TICK
             among = None if found["among"] is None else At.parse(found["among"])
-            began = None if found["began"] is None else min(int(found["began"], 36), _LARGEST)
-            place = cls(snapshot, parts, told, among, found["past"] is not None, began=began)
-            if snapshot.xmax > _LARGEST or str(place) != text or not place._sound():
+            as_of = None if found["as_of"] is None else int(found["as_of"], 36)
+            began = None if found["began"] is None else int(found["began"], 36)
+            past = found["past"] is not None
+            place = cls(snapshot, parts, until, among, past, as_of, began=began)
+            if (
+                max(snapshot.xmax, as_of or 0, began or 0) > _LARGEST
+                or str(place) != text
+                or not place._sound()
+            ):
                 raise ValueError(text)
         except (ValueError, OverflowError) as error:
             raise PositionError(text, "unknown", "it is not a place in a table") from error
@@ -190,18 +207,31 @@ class SnapshotPlace:
 
 
 class Walk:
-    """The places of a client that begins at one and is sent, in order, what a snapshot has."""
+    """The places of a client that begins at one and is sent, in order, what a snapshot has.
+
+    Arguments:
+        removed_until: of a feed with a time window: removals of what left it up to this moment are
+            sent first.
+        as_of: the first transaction that was not seen when they were read.
+        whole: what the snapshot has is all that was seen.
+        began: as a place has it.
+    """
 
     def __init__(
         self,
         start: SnapshotPlace,
         now: TransactionSnapshot,
-        told: datetime | None,
+        removed_until: datetime | None,
+        as_of: int | None = None,
+        *,
+        whole: bool = True,
         began: int | None = None,
     ) -> None:
         self._start = start
         self._now = now
-        self._told = told
+        self._removed_until = removed_until
+        self._as_of = None if removed_until is None else as_of
+        self._whole = whole
         self._began = began
         self._xid = -1
         self._snapshot = start.snapshot
@@ -218,10 +248,17 @@ class Walk:
                 if part.xid != at.xid and not self._snapshot.has(part.xid)
             )
         parts = tuple(sorted((*self._others, at))) if self._others else (at,)
-        return SnapshotPlace(self._snapshot, parts, self._told, last=at, began=self._began)
+        until, as_of, began = self._removed_until, self._as_of, self._began
+        return SnapshotPlace(self._snapshot, parts, until, as_of=as_of, last=at, began=began)
+
+    def left(self, at: At, moment: datetime | None) -> SnapshotPlace:
+        """Where it is once it was sent the removal of a row that left the window."""
+        start, as_of, began = self._start, self._as_of, self._began
+        return SnapshotPlace(start.snapshot, start.parts, moment, at, as_of=as_of, began=began)
 
     def end(self, now: TransactionSnapshot) -> SnapshotPlace:
         """Where it is once it was sent all that ``now`` has."""
         snapshot = self._start.snapshot.union(now)
         parts = tuple(part for part in self._start.parts if not snapshot.has(part.xid))
-        return SnapshotPlace(snapshot, parts, self._told)
+        as_of = None if self._whole else self._as_of
+        return SnapshotPlace(snapshot, parts, self._removed_until, as_of=as_of)

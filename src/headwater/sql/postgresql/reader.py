@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -160,10 +161,9 @@ class PostgreSQLReader(TableReader):
         if below is None and len(seen.running) > FEW_RUNNING and seen.xmax <= facts.newest:
             # What the client would have does not fit a position: return less.
             return await self._newest(wanted, window, now, limit, before, seen.xmax)
-        told = left_at(facts.last_left, window)
         found = _picked(rows)
         has_more = len(found) > limit
-        walk = Walk(SnapshotPlace(NOTHING), seen, told)
+        walk = Walk(SnapshotPlace(NOTHING), seen, left_at(facts.last_left, window))
         shown = found[max(0, len(found) - limit) :]
         changes = [self._change(row, walk.to(_at(row))) for row in shown]
         end = walk.end(seen)
@@ -197,13 +197,14 @@ class PostgreSQLReader(TableReader):
         self._note(facts.epoch, place.snapshot.xmax)
         seen = self._bounded(facts)
         # Rows that left the window come first; every place after them says that they were sent.
-        told = place.told
+        until = place.removed_until
         if window is not None:
-            told = latest_of(told, left_at(facts.last_left, window))
+            until = latest_of(until, left_at(facts.last_left, window))
+        whole = facts.now == facts.seen and seen.xmax > facts.newest
         began = place.began
         if began == NEWEST:
             began = min(facts.seen.running, default=facts.seen.xmax)
-        walk = Walk(place, seen, told, began)
+        walk = Walk(place, seen, until, facts.seen.xmax, whole=whole, began=began)
         found = [row for row in _picked(rows) if row[_KIND] == LEFT or row[_XID] < seen.xmax]
         has_more = len(found) > limit
         changes: list[Change] = []
@@ -211,8 +212,7 @@ class PostgreSQLReader(TableReader):
         for row in found[:limit]:
             at = _at(row)
             if row[_KIND] == LEFT:
-                moment = left_at(row[_MOMENT], window)
-                left = SnapshotPlace(place.snapshot, place.parts, moment, at, began=began)
+                left = walk.left(at, left_at(row[_MOMENT], window))
                 changes.append(self._change(row, left, removed=True))
             else:
                 out = window is not None and not in_window(row[_MOMENT], now, window)
@@ -224,7 +224,7 @@ class PostgreSQLReader(TableReader):
             if changes:
                 # A client that was sent the last one has all.
                 sent = None if found[-1][_KIND] == LEFT else at
-                changes[-1].place = SnapshotPlace(last.snapshot, last.parts, last.told, last=sent)
+                changes[-1].place = replace(last, last=sent)
         start = SnapshotPlace(place.snapshot, place.parts, past=True)
         if found and found[0][_KIND] != LEFT:
             start = Walk(place, seen, None).to(_at(found[0]))

@@ -141,16 +141,18 @@ class PostgreSQLStatements(Statements):
             "began": str(place.began or 0),
             **_key_values(top, "top_key"),
         }
-        told = window is not None and place.told is not None
-        if window is not None and place.told is not None:
-            values["edge"] = self.stored(window.column, place.told - window.length)
+        left = as_of = False
+        if window is not None and place.removed_until is not None:
+            left, as_of = True, place.as_of is not None
+            values["edge"] = self.stored(window.column, place.removed_until - window.length)
+            values["as_of"] = str(place.as_of)
             if place.among is not None:
                 among = "key" if place.among.key else "number"
                 values["among_xid"] = str(place.among.xid)
                 values["among_number"] = place.among.number
                 values |= _key_values(place.among, "among_key")
         walks = place.began is not None
-        return Lack(bool(snapshot.running), top is not None, told, among, walks), values
+        return Lack(bool(snapshot.running), top is not None, left, among, as_of, walks), values
 
     def above(self, lack: Lack) -> Condition:
         keys = self.keys if lack.older else ()
@@ -184,6 +186,9 @@ class PostgreSQLStatements(Statements):
         older = keys if among == "key" else ()
         one, other = above(order[:2], "among_xid", "among_number", older, "among_key")
         return one > other
+
+    def removed_later(self) -> Condition:
+        return REMOVALS.c.change >= as_xid(sa.bindparam("as_of", type_=sa.Text))
 
     def row(self, kind: int, left: Column | None = None) -> Query:
         window, keys = self.model.window, list[Column](self.keys)

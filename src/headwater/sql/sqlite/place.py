@@ -15,7 +15,8 @@ from headwater.sql.model import as_utc
 
 _TEXT = re.compile(
     r"(?P<number>0|[1-9a-z][0-9a-z]{0,12})(?:W(?P<began>0|[1-9a-z][0-9a-z]{0,12}))?(?P<past>-?)"
-    r"(?:~(?P<told>0|[1-9a-z][0-9a-z]{0,12})(?:~(?P<among>0|[1-9a-z][0-9a-z]{0,12}))?)?"
+    r"(?:~(?P<until>0|[1-9a-z][0-9a-z]{0,12})(?:~(?P<among>0|[1-9a-z][0-9a-z]{0,12}))?"
+    r"(?:,(?P<as_of>0|[1-9a-z][0-9a-z]{0,12}))?)?"
 )
 _LARGEST = 2**63 - 1
 # Where a client began that has nothing yet: beyond every number.
@@ -33,26 +34,29 @@ class RowPlace(OrderedPlace):
 
     Attributes:
         number: the number of a change, or 0 for before all of them.
-        told: of a feed with a time window: the client was sent all that left it up to this moment.
-            None: nothing had left.
-        among: of the rows that left at the very moment ``told``, the client was sent those with a
-            number up to this one; None for all of them.
+        removed_until: of a feed with a time window: the client was sent the removals of what left
+            it up to this moment. None: nothing had left.
+        among: of the rows that left at that very moment, it was sent those with a number up to
+            this one; None for all of them.
         past: as the start of a page: the page before it ends with this change, not before it.
+        as_of: the number of the latest change when what left was read, if it is beyond ``number``:
+            a row that was gone by then was not among those that left.
         began: of a client that is sent all items from the oldest on: the table's latest number when
             it had none. It lacks no removal up to there.
     """
 
     number: int
-    told: datetime | None = None
+    removed_until: datetime | None = None
     among: int | None = None
     past: bool = False
+    as_of: int | None = None
     began: int | None = None
 
     def includes(self, other: RowPlace, /) -> bool:
         return self.number >= other.number
 
-    def at(self, told: datetime | None, /) -> RowPlace:
-        return RowPlace(self.number, told, past=self.past, began=self.began)
+    def at(self, moment: datetime | None, /) -> RowPlace:
+        return RowPlace(self.number, moment, past=self.past, began=self.began)
 
     @property
     def removals_from(self) -> int:
@@ -70,10 +74,12 @@ class RowPlace(OrderedPlace):
             text += "W" + _base36(self.began)
         if self.past:
             text += "-"
-        if self.told is not None:
-            text += "~" + _base36(max(0, (self.told - _START) // _TICK))
+        if self.removed_until is not None:
+            text += "~" + _base36(max(0, (self.removed_until - _START) // _TICK))
             if self.among is not None:
                 text += "~" + _base36(self.among)
+            if self.as_of is not None:
+                text += "," + _base36(self.as_of)
         return text
 
     @classmethod
@@ -83,16 +89,17 @@ class RowPlace(OrderedPlace):
         number = int(found["number"], 36) if found else 0
         if found is None or number > _LARGEST:
             raise PositionError(text, "unknown", "it is not a place in a table")
-        told = among = None
+        until = None
         try:
-            if found["told"] is not None:
-                told = _START + int(found["told"], 36) * _TICK
+            if found["until"] is not None:
+                until = _START + int(found["until"], 36) * _TICK
         except OverflowError as error:
             raise PositionError(text, "unknown", "its moment is out of range") from error
-        if found["among"] is not None:
-            among = min(int(found["among"], 36), _LARGEST)
-        began = None if found["began"] is None else min(int(found["began"], 36), _LARGEST)
-        return cls(number, told, among, bool(found["past"]), began)
+        among, as_of, began = (
+            None if found[name] is None else min(int(found[name], 36), _LARGEST)
+            for name in ("among", "as_of", "began")
+        )
+        return cls(number, until, among, bool(found["past"]), as_of, began)
 
 
 def moment_text(moment: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:

@@ -131,12 +131,12 @@ class SQLiteReader(TableReader):
             lambda: self._statements.newest(wanted, window, now, limit + 1, place), self._pages
         )
         last, _ = self._registered(rows)
-        told = left_at(moment_of(rows[0][9]), window)
+        until = left_at(moment_of(rows[0][9]), window)
         found = _picked(rows)
         has_more = len(found) > limit
         shown = found[max(0, len(found) - limit) :]
-        changes = [self._change(row, RowPlace(row[4], told)) for row in shown]
-        end = RowPlace(last if place is None else max(0, min(place.below - 1, last)), told)
+        changes = [self._change(row, RowPlace(row[4], until)) for row in shown]
+        end = RowPlace(last if place is None else max(0, min(place.below - 1, last)), until)
         start = RowPlace(shown[0][4]) if shown else RowPlace(end.number, past=True)
         return Page(changes, start, end, has_more, rows[0][0], None if window is None else now)
 
@@ -151,24 +151,26 @@ class SQLiteReader(TableReader):
         self._check(place, last, floor)
         began = None if place.began is None else min(place.began, last)
         # Rows that left the window come first; every place after them says that they were sent.
-        told = latest_of(place.told, left_at(moment_of(rows[0][9]), window))
+        until = latest_of(place.removed_until, left_at(moment_of(rows[0][9]), window))
+        as_of = None if until is None else last
         found = _picked(rows)
         has_more = len(found) > limit
         changes: list[Change] = []
         for row in found[:limit]:
             if row[5] == LEFT:
-                left = left_at(moment_of(row[8]), window)
-                at = RowPlace(place.number, left, row[4], began=began)
+                moment = left_at(moment_of(row[8]), window)
+                at = RowPlace(place.number, moment, row[4], as_of=as_of, began=began)
                 changes.append(self._change(row, at, removed=True))
             else:
                 out = window is not None and not in_window(moment_of(row[8]), now, window)
-                changes.append(self._change(row, RowPlace(row[4], told, began=began), removed=out))
+                at = RowPlace(row[4], until, as_of=as_of, began=began)
+                changes.append(self._change(row, at, removed=out))
         end = changes[-1].place if has_more else None
         if not found or found[0][5] == LEFT:
             start = RowPlace(place.number, past=True)
         else:
             start = RowPlace(found[0][4])
-        end = end or RowPlace(last, told)
+        end = end or RowPlace(last, until)
         return Page(changes, start, end, has_more, rows[0][0], None if window is None else now)
 
     async def revision(self) -> Hashable | None:

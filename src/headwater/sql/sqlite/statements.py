@@ -28,6 +28,7 @@ _SCHEMA = sa.literal_column("(SELECT schema_version FROM pragma_schema_version)"
 _NUMBER = sa.bindparam("number", type_=sa.BigInteger)
 _GONE_NUMBER = sa.bindparam("gone_number", type_=sa.BigInteger)
 _AMONG = sa.bindparam("among", type_=sa.BigInteger)
+_AS_OF = sa.bindparam("as_of", type_=sa.BigInteger)
 
 
 class SQLiteStatements(Statements):
@@ -58,11 +59,13 @@ class SQLiteStatements(Statements):
         values: dict[str, Any] = {"number": place.number, "among": place.among}
         values |= {"gone_number": place.removals_from, "began": place.began}
         walks = place.began is not None
-        if window is None or place.told is None:
+        if window is None or place.removed_until is None:
             return Lack(walks=walks), values
-        values["edge"] = text_of(place.told - window.length)
+        values["edge"] = text_of(place.removed_until - window.length)
+        values["as_of"] = place.as_of
         among = "" if place.among is None else "number"
-        return Lack(told=True, among=among, walks=walks), values
+        as_of = place.as_of is not None
+        return Lack(left=True, among=among, as_of=as_of, walks=walks), values
 
     def above(self, lack: Lack) -> Condition:  # noqa: ARG002 - all are above one number
         return self.model.number > _NUMBER
@@ -84,6 +87,9 @@ class SQLiteStatements(Statements):
         keys: Sequence[Column],  # noqa: ARG002
     ) -> Condition:
         return order[0] > _AMONG
+
+    def removed_later(self) -> Condition:
+        return REMOVALS.c.number > _AS_OF
 
     def row(self, kind: int, left: Column | None = None) -> Query:
         number = REMOVALS.c.number if kind == GONE else self.model.number

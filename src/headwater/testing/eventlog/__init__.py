@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headwater.testing.eventlog._faults import FaultContract
 from headwater.testing.eventlog._following import FollowingContract, StorageContract
+from headwater.testing.eventlog._forgetting import ForgettingContract
 from headwater.testing.eventlog._harness import Recorder
 from headwater.testing.eventlog._records import AppendingContract, ReadingContract
 from headwater.testing.eventlog._topics import TopicContract, TrimmingContract
@@ -16,6 +17,7 @@ class EventLogContract(
     ReadingContract,
     FollowingContract,
     TrimmingContract,
+    ForgettingContract,
     StorageContract,
     TopicContract,
     FaultContract,

@@ -90,6 +90,8 @@ class FaultContract(Harness):
                     await self._insist(other, next(count))
 
             writing = [asyncio.create_task(write()) for _ in range(writers)]
+            for task in writing:
+                stack.callback(task.cancel)
             kept: list[_Kept] = []
             for _ in range(self.rounds):
                 copy = await self.keep_copy(log)

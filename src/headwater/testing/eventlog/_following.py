@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import CancelledError
 from collections.abc import Sequence
 
+from headwater.errors import HeadwaterError
 from headwater.eventlog import START, EventLog, Record
 from headwater.testing.eventlog._harness import Harness, Recorder, numbers, read_all
 
@@ -223,6 +225,32 @@ class StorageContract(Harness):
             await follower.count(2)
             assert numbers(follower.records) == [1, 2], "it did not go on with the new life"
             assert len(follower.resets) == 1, f"it was reset again: {follower.resets}"
+
+    async def test_a_log_can_be_closed_while_writers_go_on(self) -> None:
+        """A shut-down must not wait for callers that never stop."""
+        async with self.opened() as log:
+
+            async def write() -> None:
+                while True:
+                    await log.append("t", {"n": 1})
+                    await asyncio.sleep(0)
+
+            writing = [asyncio.create_task(write()) for _ in range(3)]
+            try:
+                await self._some(log)
+                await asyncio.wait_for(log.close(), self.patience)
+            finally:
+                for task in writing:
+                    task.cancel()
+                ends = await asyncio.gather(*writing, return_exceptions=True)
+            odd = [one for one in ends if not isinstance(one, HeadwaterError | CancelledError)]
+            assert not odd, f"appending to a closed log raised {odd[0]!r}"
+
+    async def _some(self, log: EventLog) -> None:
+        """Wait until the topic has some events."""
+        follower = self.recorder()
+        await log.follow("t", follower)
+        await follower.count(5)
 
     async def test_closing_twice_is_no_error(self) -> None:
         """Shut-down code may run more than once."""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from typing import Protocol
 
+from headwater.delivery.unread import Unread
 from headwater.web.addresses import Proxies, network_of
 from headwater.web.uvicorn.limits import REASONS, ConnectionCounters, Limits
 
@@ -121,9 +122,10 @@ class Connections:
         self._spare: dict[Held, None] = {}
         self._streams: set[asyncio.BaseTransport] = set()
         self._streams_at = 0.0
-        # Answers that wait for their client: the bytes at the last look, and since when.
-        self._unread: dict[Held, tuple[int, float]] = {}
-        self._unread_bytes = 0
+        # Answers that wait for their client.
+        self._unread: Unread[Held] = Unread(
+            limits.unread_bytes, lambda one: one.unread, loop.time, self._drop
+        )
         self._every = min(_LOOK_EVERY, *(queue.seconds / 4 for queue in self._queues))
         self._timer: asyncio.TimerHandle | None = None
         self._unlogged: dict[str, int] = {}
@@ -250,7 +252,7 @@ class Connections:
                     self.bodies[protocol] = now + self.bodies.seconds
                 else:
                     protocol.overdue()
-        self._look_at_unread(now)
+        self._unread.look(self.limits.unread_seconds)
         if self._streams and now >= self._streams_at:
             self._streams_at = now + _STREAMS_EVERY
             self._forget_streams()
@@ -267,36 +269,15 @@ class Connections:
 
     def unread(self, protocol: Held) -> None:
         """An answer waits until its client takes it."""
-        size = protocol.unread
-        before, since = self._unread.get(protocol, (0, self._loop.time()))
-        self._unread[protocol] = (size, since)
-        self._unread_bytes += size - before
-        if self._unread_bytes > self.limits.unread_bytes:
-            self._look_at_unread(self._loop.time())
+        self._unread.add(protocol)
         self._arm()
 
     def read(self, protocol: Held) -> None:
         """The client took it, or is gone."""
-        size, _ = self._unread.pop(protocol, (0, 0.0))
-        self._unread_bytes -= size
-
-    def _look_at_unread(self, now: float) -> None:
-        for protocol, (before, last) in tuple(self._unread.items()):
-            size = protocol.unread
-            since = now if size < before else last
-            self._unread_bytes += size - before
-            self._unread[protocol] = (size, since)
-            if now - since >= self.limits.unread_seconds:
-                self._drop(protocol)
-        if self._unread_bytes > self.limits.unread_bytes:
-            for protocol, _ in sorted(self._unread.items(), key=lambda each: each[1][1]):
-                if self._unread_bytes <= self.limits.unread_bytes:
-                    break
-                self._drop(protocol)
+        self._unread.discard(protocol)
 
     def _drop(self, protocol: Held) -> None:
         self.count("unread")
-        self.read(protocol)
         protocol.abort()
 
     # What is reported

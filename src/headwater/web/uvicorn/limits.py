@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from headwater.delivery.unread import UNREAD_BYTES
 from headwater.errors import DeclarationError
 
 __all__ = ["ConnectionCounters", "Limits"]
@@ -58,7 +59,7 @@ class Limits:
     reserve: int | None = None
     always: tuple[str, ...] = ("/healthz", "/readyz", "/metrics")
     unread_seconds: float = 30.0
-    unread_bytes: int = 128 * 1024 * 1024
+    unread_bytes: int = UNREAD_BYTES
 
     def __post_init__(self) -> None:
         for name in (

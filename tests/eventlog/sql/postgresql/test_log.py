@@ -47,7 +47,11 @@ class TestContract(EventLogContract):
                 await connection.execute(statement)
 
     async def keep_copy(self, log: EventLog) -> str:
-        await self.run(*(f"CREATE TABLE kept_{name} AS TABLE headwater_{name}" for name in TABLES))
+        await self.run(
+            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",  # one moment of all three
+            *(f"DROP TABLE IF EXISTS kept_{name}" for name in TABLES),
+            *(f"CREATE TABLE kept_{name} AS TABLE headwater_{name}" for name in TABLES),
+        )
         return "kept"
 
     async def go_back(self, log: EventLog, copy: str) -> None:

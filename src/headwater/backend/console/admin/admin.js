@@ -2,21 +2,18 @@
 
 import { request } from "../api.js";
 import { agoTime, command, el } from "../dom.js";
+import { membersSection, sessionsSection, teamsSection, usersSection } from "./people.js";
 import { Section, button } from "./section.js";
+import { streamsSection, tailsSection } from "./streams.js";
 
-const ROLES = [
-  ["global_user", "User"],
-  ["global_admin", "Administrator"],
-];
-const TEAM_ROLES = [
-  ["team_user", "Member"],
-  ["team_admin", "Team administrator"],
-];
+// Milliseconds between two looks at what changes by itself.
+const EVERY = 2_000;
 const LEVELS = ["info", "success", "warning", "error"].map((level) => [level, level]);
 
 export class Admin {
   #root;
   #sections = [];
+  #timer;
 
   constructor(root) {
     this.#root = root;
@@ -28,11 +25,16 @@ export class Admin {
     const users = may("users.list") ? usersSection(user) : null;
     const all = may("teams.list") ? teamsSection() : null;
     const known = () => (all ? all.rows : teams);
-    const inTeams = teams.some(({ role }) => role === "team_admin");
+    const led = teams.filter(({ role }) => role === "team_admin");
+    const inTeams = led.length > 0;
+    const changed = () => (may("team.members.edit") ? known() : led);
     this.#sections = [
+      may("streams.list") ? streamsSection(may("streams.close")) : null,
+      may("streams.list") ? tailsSection() : null,
       users,
       all,
-      all && users ? membersSection(users, all) : null,
+      may("team.members.edit") || inTeams ? membersSection(users, changed) : null,
+      sessionsSection(user, may("users.edit") ? users : null),
       satellitesSection(may("satellites.manage") || inTeams, known),
       keysSection(),
       may("notifications.create") || inTeams ? notifySection(user, known) : null,
@@ -43,96 +45,15 @@ export class Admin {
     const refresh = () => this.#sections.forEach((section) => section.refresh());
     for (const section of this.#sections) section.onChange = refresh;
     refresh();
+    clearInterval(this.#timer);
+    this.#timer = setInterval(() => this.#sections.forEach((section) => section.tick()), EVERY);
   }
 
   clear() {
+    clearInterval(this.#timer);
     this.#sections = [];
     this.#root.replaceChildren();
   }
-}
-
-function usersSection(me) {
-  const section = new Section({
-    title: "Users",
-    path: "/api/users",
-    collection: "users",
-    empty: "Nobody yet.",
-    columns: [
-      ["E-mail", ({ email }) => email],
-      ["Role", (user) => roleChoice(user)],
-      ["Since", ({ created_at: at }) => agoTime(at)],
-      ["", (user) => (user.id === me.id ? "you" : disabling(user))],
-    ],
-    form: {
-      label: "Add",
-      fields: [
-        ["email", "E-mail", { type: "email" }],
-        ["password", "Password", { type: "password", autocomplete: "new-password" }],
-        ["role", "Role", ROLES],
-      ],
-      send: async (body) => {
-        await request("/api/users", { method: "POST", body });
-        return `${body.email} can sign in.`;
-      },
-    },
-  });
-  const change = (user, body) =>
-    section.act(() => request(`/api/users/${user.id}`, { method: "PATCH", body }).then(() => ""));
-  const roleChoice = (user) => {
-    const options = ROLES.map(([value, words]) => el("option", { value }, words));
-    const select = el("select", { "aria-label": `Role of ${user.email}` }, ...options);
-    select.value = user.role;
-    select.disabled = user.id === me.id;
-    select.addEventListener("change", () => change(user, { role: select.value }));
-    return select;
-  };
-  const disabling = (user) =>
-    button(user.disabled ? "Enable" : "Disable", () => change(user, { disabled: !user.disabled }), {
-      "aria-label": `${user.disabled ? "Enable" : "Disable"} ${user.email}`,
-    });
-  return section;
-}
-
-function teamsSection() {
-  return new Section({
-    title: "Teams",
-    path: "/api/teams",
-    collection: "teams",
-    empty: "No team yet.",
-    columns: [
-      ["Name", ({ name }) => name],
-      ["Since", ({ created_at: at }) => agoTime(at)],
-      ["Id", ({ id }) => el("code", {}, id)],
-    ],
-    form: {
-      label: "Add",
-      fields: [["name", "Name", {}]],
-      send: (body) => request("/api/teams", { method: "POST", body }).then(() => ""),
-    },
-  });
-}
-
-function membersSection(users, teams) {
-  return new Section({
-    title: "Members",
-    form: {
-      label: "Set",
-      fields: [
-        ["team", "Team", () => teams.rows.map(({ id, name }) => [id, name])],
-        ["user", "User", () => users.rows.map(({ id, email }) => [id, email])],
-        ["role", "Role", [...TEAM_ROLES, ["remove", "not in it"]]],
-      ],
-      send: async ({ team, user, role }) => {
-        const path = `/api/teams/${team}/members/${user}`;
-        if (role === "remove") await request(path, { method: "DELETE" });
-        else await request(path, { method: "PUT", body: { role } });
-        const { email } = users.rows.find(({ id }) => id === user);
-        const { name } = teams.rows.find(({ id }) => id === team);
-        const words = TEAM_ROLES.find(([value]) => value === role)?.[1].toLowerCase();
-        return words ? `${email} is ${words} of ${name}.` : `${email} is not in ${name}.`;
-      },
-    },
-  });
 }
 
 function satellitesSection(may, teams) {

@@ -10,10 +10,14 @@ export class Section {
   rows = [];
   onChange = () => {}; // called when something was changed here
   choices = []; // functions that fill selects from other lists
+  #choice = null;
+  #count = el("span", { class: "count" });
 
   /**
-   * `options`: {title, path, collection, columns, form, empty}. A column is [name, cell(row)];
-   * `form` has {fields, label, send(values)}, a field being [name, label, attributes or options].
+   * `options`: {title, path, collection, columns, form, empty, choice, live}. A column is
+   * [name, cell(row), class]; `form` has {fields, label, send(values)}, a field being
+   * [name, label, attributes or options]. `choice` is [label, options()]: `path` is then called
+   * with what is chosen. A `wide` section takes the whole width, and a `live` section is loaded again and again while it is in sight.
    */
   constructor(options) {
     this.#options = options;
@@ -22,29 +26,51 @@ export class Section {
     this.#body.hidden = !options.columns;
     this.element = el(
       "section",
-      { class: "panel", "aria-labelledby": id },
-      el("header", {}, el("h2", { id }, options.title)),
+      { class: options.wide ? "panel wide" : "panel", "aria-labelledby": id },
+      el("header", {}, el("h2", { id }, options.title), this.#count, this.#choiceElement(options.choice)),
       this.#body,
       options.form ? this.#formElement(options.form) : null,
       this.#said,
     );
   }
 
+  /** What is chosen at the top of the section. */
+  get chosen() {
+    return this.#choice?.value ?? "";
+  }
+
   async load() {
     const { path, collection } = this.#options;
-    if (!path) return;
+    const from = typeof path === "function" ? path(this.chosen) : path;
+    if (!from) return;
+    let rows;
     try {
-      this.rows = await everything(path, collection);
+      rows = await everything(from, collection);
     } catch (problem) {
-      return this.say(problem.message);
+      return this.say(problem.message, true);
     }
+    // Another one may have been chosen meanwhile.
+    if (typeof path === "function" && from !== path(this.chosen)) return;
+    this.rows = rows;
     this.show();
+  }
+
+  /** Loads what changes by itself, if anybody sees it. */
+  tick() {
+    if (this.#options.live && !document.hidden && this.element.checkVisibility()) this.load();
+  }
+
+  /** A few words beside the title. */
+  count(words) {
+    this.#count.textContent = words;
   }
 
   /** Show what other sections have loaded meanwhile: names of teams, choices of a form. */
   refresh() {
+    const before = this.chosen;
     for (const fill of this.choices) fill();
-    if (this.rows.length) this.show();
+    if (this.chosen !== before) this.load();
+    else if (this.rows.length) this.show();
   }
 
   show() {
@@ -53,13 +79,16 @@ export class Section {
       this.#body.replaceChildren(el("div", { class: "note" }, el("p", {}, empty)));
       return;
     }
-    const head = columns.map(([name]) => el("th", { scope: "col" }, name));
+    const head = columns.map(([name, , kind]) => el("th", { scope: "col", class: kind }, name));
     const rows = this.rows.map((row) =>
-      el("tr", {}, ...columns.map(([, cell], place) => cellElement(cell(row), place))),
+      el("tr", {}, ...columns.map(([, cell, kind], place) => cellElement(cell(row), place, kind))),
     );
     const caption = el("caption", { class: "sr-only" }, title);
     const table = el("table", {}, caption, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows));
+    // Who is at a button of the table stays at it.
+    const at = this.#body.contains(document.activeElement) && document.activeElement.ariaLabel;
     this.#body.replaceChildren(table);
+    if (at) table.querySelector(`[aria-label="${CSS.escape(at)}"]`)?.focus();
   }
 
   /** Runs a change, says what went wrong, and shows the list as it is afterwards. */
@@ -77,6 +106,15 @@ export class Section {
   say(words, fault = false) {
     this.#said.classList.toggle("error", fault);
     this.#said.replaceChildren(...[words ?? ""].flat());
+  }
+
+  #choiceElement(choice) {
+    if (!choice) return null;
+    const [label, choices] = choice;
+    const select = (this.#choice = el("select", { "aria-label": `${label}: ${this.#options.title}` }));
+    select.addEventListener("change", () => this.load());
+    this.choices.push(() => fill(select, choices));
+    return el("div", { class: "controls" }, select);
   }
 
   #formElement({ fields, label, send }) {
@@ -118,9 +156,9 @@ function fill(select, choices) {
   if (value) select.value = value;
 }
 
-function cellElement(content, place) {
-  const tag = place ? "td" : "th";
-  return el(tag, place ? {} : { scope: "row" }, ...[content ?? ""].flat());
+function cellElement(content, place, kind) {
+  const properties = place ? { class: kind } : { class: kind, scope: "row" };
+  return el(place ? "td" : "th", properties, ...[content ?? ""].flat());
 }
 
 /** A button in a row. */

@@ -1,91 +1,82 @@
-"""A request for a feed, and one that waits for an item (long-poll)."""
+"""A REST request that waits for an item. It holds a right and a place, as a stream does."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
 from typing import Any
 
-from headwater.feeds.source import Page, Place, Source
+from headwater.delivery.polls import Read
+from headwater.feeds.source import Source
+from headwater.web.asgi import Receive
 from headwater.web.incoming import Incoming
 from headwater.web.live import Live
-from headwater.web.paging import Paging
 from headwater.web.problems import Problem
-from headwater.web.responders import Call, Headers
 from headwater.web.rights import Holder
 from headwater.web.stream_limits import LimitReachedError, StreamPlace, limit_retry
 
-__all__ = ["Asked", "LongPoll"]
+__all__ = ["WaitingRequest"]
 
 
-@dataclass(slots=True, eq=False)
-class Asked:
-    """One request for a feed, once its source is known and its dependencies are closed.
+class WaitingRequest:
+    """One request that waits.
 
-    Attributes:
-        headers: what guards and dependencies have set, lower-case names.
-        take: takes a place for a stream or a poll. Raises LimitReachedError.
-        hold: lets a response go on only while the right of the request holds, with a place.
-    """
-
-    live: Live
-    call: Call
-    source: Source
-    paging: Paging
-    headers: Headers
-    take: Callable[[], StreamPlace]
-    hold: Callable[[Holder, StreamPlace], None]
-
-
-class LongPoll:
-    """A REST request that waits for an item. It holds a right, as a stream does.
+    Arguments:
+        take: takes a place for it. Raises LimitReachedError.
+        hold: lets it go on only while its right holds, with a place.
 
     Attributes:
         ended: the wait is over.
         lease: the right that it holds.
     """
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(
+        self,
+        live: Live,
+        receive: Receive,
+        take: Callable[[], StreamPlace],
+        hold: Callable[[Holder, StreamPlace], None],
+    ) -> None:
         self.ended = False
         self.lease: Any = None
-        self._asked = asked
+        self._live = live
+        self._receive = receive
+        self._take = take
+        self._hold = hold
         self._refused: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
 
-    async def wait(self, place: Place) -> Page | None:
-        """The page after ``place``, once it holds something or the time is over.
+    async def wait(self, name: Hashable, source: Source, read: Read, seconds: float) -> Any:
+        """The answer of ``read``, once it holds something or the time is over.
 
         None when the client has left. Raises Problem when the right was lost, and above a limit.
+        ``name`` is equal for requests that wait for the same and want the same answer.
         """
-        asked = self._asked
-        live = asked.live
-        counters = live.hub.streams.counters
+        hub = self._live.hub
+        counters = hub.streams.counters
         try:
-            place_taken = asked.take()
+            place = self._take()
         except LimitReachedError as error:
             counters.limited += 1
             again = str(limit_retry() // 1000)
             raise Problem(429, f"{error}.".capitalize(), headers={"Retry-After": again}) from error
         counters.waiting += 1
-        asked.hold(self, place_taken)
-        incoming = Incoming(asked.call.receive)
-        paging = asked.paging
-        waiting = asyncio.ensure_future(
-            live.hub.wait(asked.source, place, paging.wait, paging.limit)
-        )
-        leaving = asyncio.ensure_future(incoming.until_gone())
-        ends: set[asyncio.Future[Any]] = {waiting, leaving, self._refused}
+        self._hold(self, place)
+        shared, answer = hub.polls.join(name, source, read)
+        leaving = asyncio.ensure_future(Incoming(self._receive).until_gone())
+        ends: set[asyncio.Future[Any]] = {answer, leaving, self._refused}
         try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if self._refused.done():
                 raise _refusal(*self._refused.result())
-            return await waiting if waiting.done() else None
+            if answer.done():
+                return answer.result()
+            return None if leaving.done() else await shared.latest()
         finally:
             self.ended = True
             counters.waiting -= 1
-            for each in (waiting, leaving):
-                each.cancel()
-            await asyncio.wait({waiting, leaving})
+            shared.leave(answer)
+            leaving.cancel()
+            await asyncio.wait({leaving})
             if self.lease is not None:
                 self.lease.release(self)
 

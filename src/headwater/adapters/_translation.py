@@ -1,0 +1,130 @@
+"""A run as the stream of another protocol: what the adapters for clients have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping
+from datetime import timedelta
+from typing import Any, Protocol
+
+from headwater.delivery.event_stream import EventStream
+from headwater.errors import PositionError, RunClaimError, SourceUnavailableError
+from headwater.feeds.clock import utc_now
+from headwater.protocol import Event
+from headwater.runs import RunEvent, Runs, RunState
+
+__all__ = ["INTERRUPTED", "Translation", "is_over", "respond", "translated"]
+
+_log = logging.getLogger(__name__)
+
+INTERRUPTED = "The stream was interrupted. What is shown may not be complete."
+_RESTARTED = "The work began again. What is shown does not count: load it again."
+
+# Seconds between tries while the event log is away.
+_SHORTEST, _LONGEST = 0.1, 2.0
+
+Frame = Mapping[str, Any] | str
+
+
+class Translation(Protocol):
+    """Makes frames of a protocol from the events of a run, from its start."""
+
+    def begin(self) -> Iterable[Frame]:
+        """What comes first."""
+        ...
+
+    def take(self, event: RunEvent) -> Iterable[Frame]:
+        """An event that is neither ``restart`` nor ``end``."""
+        ...
+
+    def end(self, state: RunState) -> Iterable[Frame]:
+        """The run has ended."""
+        ...
+
+    def interrupt(self, reason: str) -> Iterable[Frame]:
+        """The stream ends before the run does. The client is to show that."""
+        ...
+
+
+async def translated(
+    runs: Runs, run_id: str, translation: Translation
+) -> AsyncIterator[Iterable[Frame]]:
+    """The frames of a run, in groups, from its start to its end.
+
+    A run that a queue tried several times begins with its latest attempt. Raises RunClaimError
+    for an unknown run.
+    """
+    state = await runs.state(run_id)
+    if state is None:
+        raise RunClaimError(run_id, "unknown")
+    attempt = 1
+    yield translation.begin()
+    try:
+        async for event in _followed(runs, run_id):
+            if event.name == "restart":
+                attempt = event.data["attempt"]
+                if attempt > max(state.attempt, 1):
+                    yield translation.interrupt(_RESTARTED)
+                    return
+            elif event.name == "end":
+                yield translation.end(await _ended(runs, run_id, state, event))
+                return
+            elif attempt >= state.attempt:
+                yield translation.take(event)
+    except PositionError as error:
+        _log.warning("run %s was forgotten while it was followed: %s", run_id, error)
+    yield translation.interrupt(INTERRUPTED)
+
+
+def is_over(state: RunState, seconds: float) -> bool:
+    """Whether a run ended longer ago than this."""
+    return state.ended_at is not None and utc_now() - state.ended_at > timedelta(seconds=seconds)
+
+
+async def _followed(runs: Runs, run_id: str) -> AsyncIterator[RunEvent]:
+    """The events of a run. It waits while the log is away."""
+    after, delay = None, _SHORTEST
+    while True:
+        try:
+            async for event in runs.follow(run_id, after=after):
+                after, delay = event.id, _SHORTEST
+                yield event
+        except SourceUnavailableError as error:
+            _log.info("the stream of run %s waits: %s", run_id, error)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LONGEST)
+        else:
+            return
+
+
+async def _ended(runs: Runs, run_id: str, known: RunState, event: RunEvent) -> RunState:
+    """The run with its result and error; without them if it was forgotten meanwhile."""
+    while True:
+        try:
+            found = await runs.state(run_id)
+        except SourceUnavailableError:
+            await asyncio.sleep(_SHORTEST)
+            continue
+        if found is None:
+            known.state = event.data["state"]
+        return found or known
+
+
+async def respond(stream: EventStream, runs: Runs, run_id: str, translation: Translation) -> None:
+    """Send a run to a client, up to its end. Ends early with the stream."""
+
+    async def send() -> None:
+        async for frames in translated(runs, run_id, translation):
+            for frame in frames:
+                if not await stream.send(Event(data=frame)):
+                    return
+
+    task = asyncio.ensure_future(send())
+    stream.on_close(task.cancel)
+    try:
+        await asyncio.wait({task})
+    finally:
+        task.cancel()
+    if not task.cancelled():
+        task.result()

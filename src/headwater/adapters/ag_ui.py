@@ -1,0 +1,234 @@
+"""Runs for clients of AG-UI, such as ``HttpAgent`` of npm's ``@ag-ui/client``.
+
+``respond`` sends a run as the events of AG-UI, from ``RUN_STARTED``: the protocol has no cursor.
+``resume`` does so for a client that comes back. ``send`` puts the events of a producer that speaks
+AG-UI, such as pydantic-ai, into a run.
+
+The client takes the end of a body for the end of a run. So every stream here ends with an event
+that says how: ``RUN_FINISHED`` or ``RUN_ERROR``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from headwater.adapters._joined import joined
+from headwater.adapters._translation import INTERRUPTED, Frame, is_over
+from headwater.adapters._translation import respond as _respond
+from headwater.delivery.event_stream import EventStream
+from headwater.errors import MissingExtraError, RunFailed
+from headwater.protocol import Event
+from headwater.runs import Run, RunEvent, Runs, RunState
+from headwater.web.asgi import SSE
+
+try:
+    from starlette.responses import Response
+except ImportError as error:  # pragma: no cover - only without the extra
+    raise MissingExtraError("ag-ui", "starlette") from error
+
+__all__ = ["EVENT", "STREAM", "Request", "respond", "resume", "send"]
+
+EVENT = "ag-ui"
+"""The name of a run's event whose data is an event of AG-UI."""
+
+_LOST = "The server that worked on the run has died. Start it again."
+_FAILED = "The run failed."
+
+
+def _error(message: str, code: str) -> dict[str, Any]:
+    return {"type": "RUN_ERROR", "message": message, "code": code}
+
+
+STREAM = SSE(kind="manual", farewell=Event(data=_error(INTERRUPTED, "interrupted")))
+"""For ``sse=`` of the routes that stream."""
+
+# What opens a part, with the member that names it and what closes it.
+_PARTS = {
+    "TEXT_MESSAGE_START": ("messageId", "TEXT_MESSAGE_END"),
+    "REASONING_START": ("messageId", "REASONING_END"),
+    "REASONING_MESSAGE_START": ("messageId", "REASONING_MESSAGE_END"),
+    "TOOL_CALL_START": ("toolCallId", "TOOL_CALL_END"),
+    "STEP_STARTED": ("stepName", "STEP_FINISHED"),
+}
+_CLOSES = {end: member for member, end in _PARTS.values()}
+
+# Events of which a producer sends many, and their text. Text messages go by ``run.delta``.
+_JOINED = {"REASONING_MESSAGE_CONTENT": "delta", "TOOL_CALL_ARGS": "delta"}
+
+
+class Request(Protocol):
+    """What is needed of a request: AG-UI's ``RunAgentInput`` has it."""
+
+    @property
+    def thread_id(self) -> str: ...
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def messages(self) -> Sequence[Any]: ...
+
+
+async def respond(stream: EventStream, runs: Runs, run_id: str, request: Request) -> None:
+    """Send a run from its start to its end.
+
+    Text of ``run.delta`` becomes a text message. Events that ``send`` stored are sent as they are.
+    Other events of the run become ``CUSTOM``. ``done`` becomes ``RUN_FINISHED`` with the result,
+    ``cancelled`` the same with that outcome, ``failed`` and ``lost`` become ``RUN_ERROR`` with that
+    code.
+
+    Args:
+        request: names the thread and the run in the events.
+
+    Raises RunClaimError for an unknown run.
+    """
+    translation = _Events(run_id, request.thread_id, request.run_id)
+    await _respond(stream, runs, run_id, translation)
+
+
+async def resume(
+    stream: EventStream,
+    runs: Runs,
+    run_id: str | None,
+    request: Request,
+    *,
+    replay_for: float = 30.0,
+) -> Response:
+    """Answer a client that comes back: the whole run while it is active, else 204.
+
+    The route's handler returns what this returns. Before the run's events the client gets the
+    messages and the state that the run was started with, so that none of its parts is shown twice.
+    For that, create the run with the request as its input:
+    ``input=request.model_dump(mode="json", by_alias=True, exclude_none=True)``.
+
+    Args:
+        replay_for: seconds after its end for which a run is sent too: a client that was cut just
+            before the end does not say what it has.
+    """
+    state = None if run_id is None else await runs.state(run_id)
+    if state is not None and not is_over(state, replay_for):
+        translation = _Events(state.id, request.thread_id, request.run_id)
+        translation.before = [*_start_of(state.input, request)]
+        await _respond(stream, runs, state.id, translation)
+    # Of a handler that has streamed, what it returns is not used.
+    return Response(status_code=204)
+
+
+async def send(run: Run, events: AsyncIterable[Any]) -> None:
+    """Put events of AG-UI into a run.
+
+    Args:
+        events: mappings, or pydantic models such as those of ``ag-ui-protocol`` and pydantic-ai.
+            Its ``AGUIAdapter`` makes them: ``await send(run, adapter.run_stream())``.
+
+    Text goes by ``run.delta``, so that every other client of the run sees it. Raises RunFailed for
+    ``RUN_ERROR``, so that the run fails, and UsageError.
+    """
+    text: str | None = None
+    async for event in joined(events, _JOINED):
+        kind = event["type"]
+        if kind == "TEXT_MESSAGE_CONTENT" and event.get("messageId") == text and text is not None:
+            await run.delta(event["delta"])
+            continue
+        if kind == "TEXT_MESSAGE_START":
+            # Another message may be open: deltas belong to the latest.
+            text = event.get("messageId")
+        elif kind == "TEXT_MESSAGE_END":
+            text = None
+        elif kind == "RUN_ERROR":
+            raise RunFailed(str(event.get("message") or _FAILED))
+        if kind == "RUN_FINISHED":
+            await run.result(event.get("result"))
+        elif kind != "RUN_STARTED":
+            await run.send(EVENT, event)
+
+
+def _start_of(given: Any, request: Request) -> Iterator[Frame]:
+    """Events that bring a client back to where the run began."""
+    if not isinstance(given, Mapping):
+        return
+    if isinstance(given.get("messages"), list):
+        # The client keeps the reasoning that a snapshot does not name, and adds to it.
+        old = {message.get("id") for message in given["messages"]}
+        reasoning = [
+            {"id": message.id, "role": "reasoning", "content": ""}
+            for message in request.messages
+            if getattr(message, "role", None) == "reasoning" and message.id not in old
+        ]
+        yield {"type": "MESSAGES_SNAPSHOT", "messages": [*given["messages"], *reasoning]}
+    if given.get("state") is not None:
+        yield {"type": "STATE_SNAPSHOT", "snapshot": given["state"]}
+
+
+class _Events:
+    """Makes events of AG-UI from those of a run. As ``Translation``.
+
+    Attributes:
+        before: what comes after ``RUN_STARTED``.
+    """
+
+    def __init__(self, own_id: str, thread_id: str, run_id: str) -> None:
+        self._own_id = own_id
+        self._names = {"threadId": thread_id, "runId": run_id}
+        self.before: Sequence[Frame] = ()
+        self._messages = 0
+        # The open parts: what closes each, its member and its id, in order.
+        self._open: dict[tuple[str, str], str] = {}
+        self._text: str | None = None
+        self._own = False
+
+    def begin(self) -> Iterator[Frame]:
+        yield {"type": "RUN_STARTED", **self._names}
+        yield from self.before
+
+    def take(self, event: RunEvent) -> Iterator[Frame]:
+        if event.name == EVENT:
+            yield from self._take_event(event.data)
+        elif event.name == "delta":
+            if self._text is None:
+                self._messages += 1
+                self._text, self._own = f"{self._own_id}-{self._messages}", True
+                self._open[("TEXT_MESSAGE_END", self._text)] = "messageId"
+                yield {"type": "TEXT_MESSAGE_START", "messageId": self._text, "role": "assistant"}
+            text = event.data["text"]
+            yield {"type": "TEXT_MESSAGE_CONTENT", "messageId": self._text, "delta": text}
+        else:
+            yield {"type": "CUSTOM", "name": event.name, "value": event.data}
+
+    def _take_event(self, event: Mapping[str, Any]) -> Iterator[Frame]:
+        kind = str(event.get("type"))
+        if self._own:
+            yield from self._close()
+        if kind in _PARTS:
+            member, end = _PARTS[kind]
+            self._open[(end, str(event.get(member)))] = member
+        elif kind in _CLOSES:
+            self._open.pop((kind, str(event.get(_CLOSES[kind]))), None)
+        if kind == "TEXT_MESSAGE_START":
+            self._text = event.get("messageId")
+        elif kind == "TEXT_MESSAGE_END":
+            self._text = None
+        yield event
+
+    def _close(self) -> Iterator[Frame]:
+        for (kind, part), member in reversed(self._open.items()):
+            yield {"type": kind, member: part}
+        self._open.clear()
+        self._text, self._own = None, False
+
+    def end(self, state: RunState) -> Iterator[Frame]:
+        # The client refuses the end of a run with open parts.
+        yield from self._close()
+        if state.state == "done":
+            result = {} if state.result is None else {"result": state.result}
+            yield {"type": "RUN_FINISHED", **self._names, **result}
+        elif state.state == "cancelled":
+            yield {"type": "RUN_FINISHED", **self._names, "outcome": {"type": "cancelled"}}
+        else:
+            message = _LOST if state.state == "lost" else state.error or _FAILED
+            yield _error(message, state.state)
+
+    def interrupt(self, reason: str) -> Iterator[Frame]:
+        yield from self._close()
+        yield _error(reason, "interrupted")

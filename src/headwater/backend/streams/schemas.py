@@ -1,0 +1,47 @@
+"""Open streams and tails as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from pydantic import Field
+
+from headwater.backend.schemas import Result
+
+__all__ = ["OpenStream", "StreamList", "Tail", "TailList"]
+
+
+class OpenStream(Result):
+    id: str
+    opened_at: datetime
+    user_id: str | None = Field(description="Whose it is; null for a satellite's.")
+    email: str | None
+    client: str = Field(description="The client's address.")
+    address: str = Field(description="What was asked for: the path, with its query.")
+    feed: str | None
+    position: str | None = Field(description="Where its client is in the feed.")
+    lag: int | None = Field(
+        description="Events that were not written to it yet; null while it reads the source."
+    )
+    waiting_bytes: int = Field(description="Written to it, and not taken by its connection yet.")
+    sent_bytes: int | None = Field(description="Acknowledged by its peer, where that is known.")
+
+
+class StreamList(Result):
+    worker: int = Field(description="The process that answered; its streams are these.")
+    open: int
+    dropped: int = Field(description="Streams of peers that took no bytes, since it began.")
+    streams: list[OpenStream]
+    has_more: bool
+
+
+class Tail(Result):
+    name: str = Field(description="The table, topic or function that is read.")
+    changes: int = Field(description="Read since it began to.")
+    streams: Mapping[str, int] = Field(description="Open streams that show it, by their feed.")
+
+
+class TailList(Result):
+    worker: int
+    tails: list[Tail]

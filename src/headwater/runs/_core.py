@@ -1,0 +1,257 @@
+"""The runs of one event loop: what it produces, follows and watches."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from headwater.errors import RunCancelled, RunClaimError, RunFailed
+from headwater.eventlog import EventLog
+from headwater.runs._attempt import Attempt, Run, SyncRun
+from headwater.runs._pulse import Pulse
+from headwater.runs._records import RunState
+from headwater.runs._store import Created, Store
+from headwater.runs._tail import RunReader, Tails
+from headwater.runs._watch import Watch
+
+__all__ = ["Core", "Timing"]
+
+logger = logging.getLogger("headwater.runs")
+
+Handler = Callable[[Run], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The times of runs: ``lease``, ``grace`` and ``silence`` in seconds."""
+
+    lease: float
+    grace: float
+    keep: timedelta
+    start_within: timedelta
+    silence: float | None
+
+
+class Core:
+    """All that runs need of one event loop.
+
+    Args:
+        log: for this event loop.
+    """
+
+    def __init__(self, log: EventLog, name: str, pulse: Pulse, timing: Timing) -> None:
+        self.log = log
+        self.store = Store(log, name)
+        self.tails = Tails(self.store)
+        self.pulse = pulse
+        self.timing = timing
+        self.loop = asyncio.get_running_loop()
+        self.attempts: dict[str, Attempt] = {}
+        self.stopped = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.watch = Watch(
+            self.store,
+            pulse,
+            lease=timing.lease,
+            keep=timing.keep,
+            start_within=timing.start_within,
+            on_news=self._on_news,
+            on_look=self._look,
+        )
+
+    async def start(self) -> None:
+        """Begin to watch. Idempotent."""
+        await self.watch.start()
+
+    def reader(self, run_id: str) -> RunReader:
+        """A reader of a run, which is to ``seek`` first."""
+        return RunReader(self.store, self.tails, run_id)
+
+    def background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run something to its end, and log its error."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("work on a run failed", exc_info=error)
+
+    async def _look(self) -> None:
+        if not self.pulse.multi:
+            # Without beats there is no thread for it.
+            await self.pulse.look_for_silence(self.log)
+
+    def _on_news(self, kind: str, run_id: str) -> None:
+        attempt = self.attempts.get(run_id)
+        if attempt is None:
+            return
+        if kind == "cancel":
+            attempt.cancel()
+        elif kind in ("end", "release"):
+            attempt.lose()
+
+    # Producing
+
+    def prepare(self, state: RunState) -> Attempt:
+        """An attempt of this process, which beats from now on."""
+        return Attempt(
+            self.store, self.pulse, state, grace=self.timing.grace, background=self.background
+        )
+
+    def register(self, attempt: Attempt) -> None:
+        """Let news of its run reach an attempt."""
+        self.attempts[attempt.state.id] = attempt
+        self.background(self._forget_attempt(attempt))
+
+    async def _forget_attempt(self, attempt: Attempt) -> None:
+        await attempt.done.wait()
+        if self.attempts.get(attempt.state.id) is attempt:
+            del self.attempts[attempt.state.id]
+
+    def launch(self, created: Created, attempt: Attempt, handler: Callable[[Any], Any]) -> None:
+        """Run a handler in this process, once the run's turn has come."""
+        attempt.sync = not inspect.iscoroutinefunction(handler)
+        if created.state.claim is not None:
+            attempt.begin(created.state.claim)
+        attempt.task = self.background(self._produce(created, attempt, handler))
+
+    async def hand_over(
+        self, created: Created, attempt: Attempt, start: Callable[[str], Any] | None
+    ) -> None:
+        """Give a run to a queue once its turn has come. Raises what ``start`` raises."""
+        run_id = created.state.id
+        try:
+            await self.wait_for(created.after)
+            if start is not None and not await self.is_over(run_id):
+                if inspect.iscoroutinefunction(start):
+                    await start(run_id)
+                else:
+                    given = await asyncio.to_thread(start, run_id)
+                    if inspect.isawaitable(given):
+                        await given
+        except Exception:
+            await self.store.end(run_id, "failed", error="its queue did not take the run")
+            raise
+        else:
+            await self.store.tell({"t": "handed", "id": run_id})
+        finally:
+            attempt.over()
+
+    async def _produce(
+        self, created: Created, attempt: Attempt, handler: Callable[[Any], Any]
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        value: Any = None
+        error: BaseException | None = None
+        try:
+            if not attempt.begun:
+                await self.wait_for(created.after)
+                claim = await self.store.claim(attempt.state, attempt.worker)
+                if claim is None or await self.is_over(attempt.state.id):
+                    attempt.over()
+                    return
+                attempt.begin(claim)
+                await self.store.list(attempt.state)
+            if attempt.sync:
+                value = await asyncio.to_thread(handler, SyncRun(attempt))
+            else:
+                value = await handler(Run(attempt))
+        except asyncio.CancelledError as cancelled:
+            while task.uncancel() > 0:
+                pass
+            error = cancelled
+        except (RunCancelled, RunFailed) as stopped:
+            error = stopped
+        except Exception as fault:
+            logger.exception("run %s failed", attempt.state.id)
+            error = fault
+        await attempt.conclude(error, value)
+
+    async def wait_for(self, run_id: str | None) -> None:
+        """Wait until a run has ended, and those that it waited for itself."""
+        while run_id is not None:
+            found = await self.store.state(run_id)
+            if found is None:
+                return
+            if not found.ended:
+                reader = self.reader(run_id)
+                await reader.seek(None)
+                async for _ in reader.events():
+                    pass
+                found = await self.store.state(run_id) or found
+            # One that was claimed had waited for its own.
+            run_id = found.first.get("after") if found.claim is None else None
+
+    async def is_over(self, run_id: str) -> bool:
+        """Whether a run has ended, or was forgotten."""
+        found = await self.store.state(run_id)
+        return found is None or found.ended
+
+    async def claim(self, run_id: str, *, retry: bool) -> Attempt:
+        """Claim a queued run. Raises RunClaimError."""
+        await self.start()
+        found = await self.store.state(run_id)
+        if found is None:
+            raise RunClaimError(run_id, "unknown")
+        if found.ended:
+            raise RunClaimError(run_id, "ended")
+        known = self.attempts.get(run_id)
+        if found.state != "queued" or (known is not None and not known.done.is_set()):
+            raise RunClaimError(run_id, "running")
+        attempt = self.prepare(found)
+        try:
+            claim = await self.store.claim(found, attempt.worker, retry=retry)
+            if claim is None:
+                raise RunClaimError(run_id, "running")
+            if await self.is_over(run_id):
+                raise RunClaimError(run_id, "ended")
+        except BaseException:
+            attempt.over()
+            raise
+        attempt.retry = retry
+        self.register(attempt)
+        attempt.begin(claim)
+        self.background(self.store.list(found))
+        if found.cancelled:
+            attempt.cancel()
+        return attempt
+
+    # Ending
+
+    async def stop(self) -> None:
+        """Cancel what this loop produces, and say that it is lost."""
+        self.stopped = True
+        attempts = tuple(self.attempts.values())
+        for attempt in attempts:
+            attempt.stop()
+        waiting = [asyncio.ensure_future(attempt.done.wait()) for attempt in attempts]
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=self.timing.grace)
+            for one in late:
+                one.cancel()
+            for attempt in attempts:
+                if not attempt.done.is_set():
+                    await attempt.conclude(asyncio.CancelledError())
+
+    async def close_with_log(self) -> None:
+        """The same for an event loop whose log is its own."""
+        await self.close()
+        await self.log.close()
+
+    async def close(self) -> None:
+        """Stop, and watch no more."""
+        await self.stop()
+        await self.watch.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)

@@ -1,0 +1,263 @@
+"""The signs of life of this process, and what it does when it cannot give them.
+
+Beats come from a thread with an event loop and a connection of its own, so that a handler that
+blocks the loop is not taken for dead. Time is counted by the monotonic clock only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from datetime import timedelta
+from typing import Any, Protocol, TypeVar
+
+from headwater.errors import UsageError
+from headwater.eventlog import EventLog
+
+__all__ = ["Pulse"]
+
+logger = logging.getLogger("headwater.runs")
+
+T = TypeVar("T")
+
+# Beats of a lease: a few may be late or lost.
+BEATS = 6
+# Beats between two trims of their topic.
+TRIM_EVERY = 50
+
+
+class Holder(Protocol):
+    """What is being produced here."""
+
+    @property
+    def run_id(self) -> str:
+        """The run that it produces."""
+        ...
+
+    def silence(self) -> float:
+        """Seconds since it sent something; 0 while that is no sign of anything."""
+        ...
+
+    def lose(self) -> None:
+        """It is this process's no more. Called in any thread."""
+        ...
+
+
+class Pulse:
+    """One process as a producer of runs.
+
+    Args:
+        log: its beats go to another log on the same storage; a log that one event loop alone can
+            use has no need of beats, as nobody outlives this process.
+        lease: seconds.
+        silence: seconds without an event after which a run is lost, or None.
+        end_silent: ends such a run, in the log that it is given.
+
+    Attributes:
+        worker: the name under which this process claims runs. It is another one after it could not
+            beat for a lease.
+        dead: its earlier names.
+        multi: whether other processes can see this one.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        topic: str,
+        lease: float,
+        silence: float | None,
+        end_silent: Callable[[EventLog, str], Awaitable[object]],
+    ) -> None:
+        self.worker = secrets.token_hex(5)
+        self.dead: set[str] = set()
+        self.multi = log.capabilities.multi_process
+        self._log = log
+        self._topic = topic
+        self._lease = lease
+        self._silence = silence
+        self._end_silent = end_silent
+        self._beaten_at = time.monotonic()
+        self._holders: set[Holder] = set()
+        # How many of them produce each run: a repeated start makes a second one for a moment.
+        self._held: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake: asyncio.Event | None = None
+        self._closed = False
+
+    def hold(self, holder: Holder) -> str:
+        """Beat for a producer until ``release``. Returns the worker that it claims for.
+
+        It is lost when this process could not beat for a lease.
+        """
+        with self._lock:
+            is_first = not self._holders
+            if is_first:
+                self._beaten_at = time.monotonic()
+            self._holders.add(holder)
+            self._held[holder.run_id] += 1
+        if self.multi:
+            self._start()
+            if is_first:
+                self._nudge()
+        return self.worker
+
+    def release(self, holder: Holder) -> None:
+        """Undo ``hold``."""
+        with self._lock:
+            if holder in self._holders:
+                self._holders.discard(holder)
+                self._held[holder.run_id] -= 1
+                if not self._held[holder.run_id]:
+                    del self._held[holder.run_id]
+
+    def holds(self, run_id: str) -> bool:
+        """Whether a run is being produced in this process."""
+        return run_id in self._held
+
+    async def look_for_silence(self, log: EventLog) -> None:
+        """End the runs of this process that have sent nothing for too long."""
+        if self._silence is None:
+            return
+        with self._lock:
+            holders = tuple(self._holders)
+        for holder in holders:
+            if holder.silence() > self._silence:
+                holder.lose()
+                await self._end_silent(log, holder.run_id)
+
+    def alive(self, worker: str) -> bool:
+        """Whether this process may still write for this worker."""
+        if not self.multi:
+            return True
+        if worker != self.worker:
+            return False
+        if time.monotonic() - self._beaten_at <= self._lease:
+            return True
+        self._lose()
+        return False
+
+    def run(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run something in the thread's event loop, for a caller that has none."""
+        self._start()
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed = True
+        self._nudge()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout=5)
+
+    def _nudge(self) -> None:
+        loop, wake = self._loop, self._wake
+        if loop is not None and wake is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(wake.set)
+
+    def _lose(self) -> None:
+        """All that this process holds is lost; what it claims from now on has another name."""
+        with self._lock:
+            if time.monotonic() - self._beaten_at <= self._lease:
+                return
+            holders, self._holders = self._holders, set()
+            self._held.clear()
+            self.dead.add(self.worker)
+            self.worker = secrets.token_hex(5)
+            self._beaten_at = time.monotonic()
+        if holders:
+            logger.error(
+                "the event log was away for %g s: %d runs of this process are lost",
+                self._lease, len(holders),
+            )  # fmt: skip
+        for holder in holders:
+            holder.lose()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._closed:
+                raise UsageError("these runs are closed")
+            if self._thread is not None:
+                return
+            ready = threading.Event()
+            self._thread = threading.Thread(
+                target=lambda: asyncio.run(self._main(ready)), name="headwater runs", daemon=True
+            )
+            self._thread.start()
+        ready.wait()
+
+    async def _main(self, ready: threading.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        ready.set()
+        if not self.multi:
+            while not self._closed:
+                self._wake.clear()
+                await self._wake.wait()
+            return
+        try:
+            log = self._log.another()
+        except UsageError:
+            logger.warning("%s gives no second log: beats cannot be sent", self._log.name)
+            raise
+        every = self._lease / BEATS
+        if self._silence is not None:
+            every = min(every, self._silence / 2)
+        beats = 0
+        try:
+            while not self._closed:
+                self._wake.clear()
+                if self._holders:
+                    await self._beat(log, every)
+                    await self._listen(log)
+                    beats += 1
+                    if beats % TRIM_EVERY == 0:
+                        await self._trim(log)
+                if not self._closed:
+                    await self._pause(every)
+        finally:
+            await log.close()
+
+    async def _beat(self, log: EventLog, every: float) -> None:
+        began = time.monotonic()
+        worker = self.worker
+        try:
+            async with asyncio.timeout(max(every, 1.0) * 2):
+                await log.append(self._topic, {"w": worker})
+        except Exception as error:
+            logger.warning("a sign of life could not be stored: %s", error)
+            self.alive(worker)
+            return
+        with self._lock:
+            # A beat that came too late is none: its runs may be lost by now.
+            if worker == self.worker and time.monotonic() - self._beaten_at <= self._lease:
+                self._beaten_at = began
+        self.alive(worker)
+
+    async def _listen(self, log: EventLog) -> None:
+        try:
+            await self.look_for_silence(log)
+        except Exception as error:
+            logger.warning("a silent run could not be ended: %s", error)
+
+    async def _trim(self, log: EventLog) -> None:
+        try:
+            await log.trim(self._topic, max_age=timedelta(seconds=10 * self._lease))
+        except Exception as error:
+            logger.warning("old signs of life could not be removed: %s", error)
+
+    async def _pause(self, seconds: float) -> None:
+        assert self._wake is not None
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass

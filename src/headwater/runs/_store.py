@@ -1,0 +1,325 @@
+"""Runs in an event log: which topics there are, and the appends that decide.
+
+Under ``run:NAME:`` there are these topics, none of which a general trim touches:
+
+- ``r:ID``    the run; see ``_records``
+- ``o:HASH``  the runs of one owner and kind as a keyed topic: what lists and their streams show
+- ``g:HASH``  the runs of one group, one record each; a run follows the one before it
+- ``news``    what happened to any run, for the processes that watch and produce
+- ``beats``   signs of life of the processes that produce
+
+The appends to ``r:`` and ``g:`` decide, by keys: the first writer wins. The others are told
+afterwards. Where a process dies in between, whoever watches tells them again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+from headwater.eventlog import START, EventLog, KeyedTopic, Offset, Record
+from headwater.feeds.clock import utc_now
+from headwater.runs._records import RunState, State, attempt_of
+
+__all__ = ["Busy", "BusyError", "Created", "KeyConflictError", "Store", "digest"]
+
+Busy = Literal["reject", "cancel", "queue", "allow"]
+
+# Records at the end of a run's topic among which an `end` is: after it come at most the last
+# batches of attempts that were cut off.
+TAIL = 40
+# Runs of one group that wait for each other.
+MAX_WAITING = 20
+# By which the clocks of the log and of this process may differ.
+MARGIN = timedelta(minutes=1)
+# Records per read.
+PAGE = 500
+
+
+class BusyError(Exception):
+    """The group has an active run.
+
+    Attributes:
+        active: its id.
+    """
+
+    def __init__(self, active: str) -> None:
+        super().__init__(active)
+        self.active = active
+
+
+class KeyConflictError(Exception):
+    """The idempotency key was used for another body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """What ``create`` came to.
+
+    Attributes:
+        state: the run.
+        is_new: this call created it, and is to start it.
+        after: the run of the group that must end first, or None.
+    """
+
+    state: RunState
+    is_new: bool
+    after: str | None = None
+
+    @classmethod
+    def known(cls, state: RunState, hashed: str) -> Created:
+        """A run that is there already. Raises KeyConflictError."""
+        if state.first.get("hash") != hashed:
+            raise KeyConflictError
+        return cls(state, is_new=False)
+
+
+def digest(*names: str) -> str:
+    """A name made of names, for a topic or an id: 32 hexadecimal digits."""
+    text = "\0".join(f"{len(name)}:{name}" for name in names)
+    return hashlib.blake2s(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+class Store:
+    """The runs in one log. Its methods raise SourceUnavailableError.
+
+    Args:
+        name: of the runs, so that one log may hold several.
+    """
+
+    def __init__(self, log: EventLog, name: str) -> None:
+        self.log = log
+        self._prefix = f"run:{name}:"
+        self.news = f"{self._prefix}news"
+        self.beats = f"{self._prefix}beats"
+
+    def topic(self, run_id: str) -> str:
+        """The topic of a run."""
+        return f"{self._prefix}r:{run_id}"
+
+    def owners_topic(self, kind: str, owner: str) -> str:
+        """The topic of an owner's runs."""
+        return f"{self._prefix}o:{digest(kind, owner)}"
+
+    def _groups_topic(self, kind: str, owner: str, group: str) -> str:
+        return f"{self._prefix}g:{digest(kind, owner, group)}"
+
+    # Reading
+
+    async def state(self, run_id: str) -> RunState | None:
+        """The run as it is; None for one that does not exist or was forgotten."""
+        topic = self.topic(run_id)
+        run = await self.log.read(topic, START, 3)
+        if not run.records or run.records[0].data.get("t") != "run":
+            return None
+        found = RunState.of(run.records[0])
+        for record in run.records[1:]:
+            found.apply(record)
+        if not found.ended and run.bounds.latest > run.records[-1].offset:
+            latest = await self.log.latest(topic, TAIL)
+            for record in latest.records:
+                if record.offset > run.records[-1].offset:
+                    found.apply(record)
+        return found
+
+    # Beginning
+
+    async def create(
+        self,
+        *,
+        run_id: str,
+        kind: str,
+        owner: str,
+        worker: str,
+        hashed: str = "",
+        input: Any = None,  # noqa: A002 - the word of the public face
+        group: str | None = None,
+        busy: Busy = "allow",
+        claimed: bool = False,
+    ) -> Created:
+        """Create a run, or find the one that has this id already.
+
+        Args:
+            worker: that starts it.
+            hashed: of the request's body: another one with the same id is a conflict.
+            claimed: ``worker`` has it at once, unless it must wait for its group.
+
+        Raises BusyError and KeyConflictError.
+        """
+        data: dict[str, Any] = {
+            "t": "run", "id": run_id, "kind": kind, "owner": owner, "group": group,
+            "hash": hashed, "input": input, "w": worker, "nonce": secrets.token_hex(8),
+        }  # fmt: skip
+        nonce = data["nonce"]
+        grouped = group is not None and busy != "allow"
+        if grouped:
+            await self._refuse_busy(kind, owner, str(group), run_id, busy)
+        await self.tell({"t": "new", "id": run_id, "w": worker})
+        if grouped:
+            try:
+                data = await self._enter_group(data, busy, claimed)
+            except BusyError:
+                await self.tell({"t": "end", "id": run_id})
+                raise
+        elif claimed:
+            data["c"] = f"1-{worker}"
+        record = await self.first(self.topic(run_id), data, "new")
+        found = RunState.of(record)
+        if record.data["nonce"] != nonce:
+            return Created.known(await self.state(run_id) or found, hashed)
+        return Created(found, is_new=True, after=data.get("after"))
+
+    async def _refuse_busy(
+        self, kind: str, owner: str, group: str, run_id: str, busy: Busy
+    ) -> None:
+        if busy == "reject":
+            last = await self.log.latest(self._groups_topic(kind, owner, group), 1)
+            if last.records and last.records[0].data["id"] != run_id:
+                active = await self._active(last.records[0])
+                if active is not None:
+                    raise BusyError(active.id)
+
+    async def _enter_group(self, data: dict[str, Any], busy: Busy, claimed: bool) -> dict[str, Any]:
+        """Put the run behind the last one of its group.
+
+        The record holds the whole run, so that another process that finds it can finish what this
+        one began. Returns the run's first record.
+        """
+        topic = self._groups_topic(data["kind"], data["owner"], data["group"])
+        while True:
+            last = (await self.log.latest(topic, 1)).records
+            before = last[0] if last else None
+            if before is not None and before.data["id"] == data["id"]:
+                return dict(before.data["run"])
+            active = None if before is None else await self._active(before)
+            own = dict(data)
+            depth = 0
+            if active is not None and before is not None:
+                depth = int(before.data["depth"]) + 1
+                if busy == "reject" or depth > MAX_WAITING:
+                    raise BusyError(active.id)
+                own["after"] = active.id
+            elif claimed:
+                own["c"] = f"1-{data['w']}"
+            entry = {"id": data["id"], "depth": depth, "run": own}
+            name = "-" if before is None else before.data["id"]
+            won = await self.first(topic, entry, f"after:{name}")
+            if won.data["id"] == data["id"]:
+                return dict(won.data["run"])
+
+    async def _active(self, entry: Record) -> RunState | None:
+        """The run of a group's entry, if it has not ended."""
+        run_id = entry.data["id"]
+        found = await self.state(run_id)
+        if found is None:
+            # Its process has not come that far, or died before it did.
+            await self.first(self.topic(run_id), entry.data["run"], "new")
+            found = await self.state(run_id)
+        return None if found is None or found.ended else found
+
+    # Deciding
+
+    async def claim(self, found: RunState, worker: str, *, retry: bool = False) -> str | None:
+        """Claim a queued run for a worker. Returns the claim; None if another attempt has it.
+
+        With ``retry`` another attempt may come once this one is dead.
+        """
+        claim = f"{found.attempt + 1}-{worker}"
+        await self.tell({"t": "claim", "id": found.id, "w": worker})
+        # Two deliveries to one process make the same claim.
+        nonce = secrets.token_hex(8)
+        data = {"t": "claim", "c": claim, "retry": retry, "nonce": nonce}
+        record = await self.first(self.topic(found.id), data, f"claim:{found.attempt + 1}")
+        return claim if record.data["nonce"] == nonce else None
+
+    async def cancel(self, run_id: str) -> None:
+        """Record that a run is to be cancelled, and tell its producer."""
+        await self.first(self.topic(run_id), {"t": "cancel"}, "cancel")
+        await self.tell({"t": "cancel", "id": run_id})
+
+    async def release(self, found: RunState, claim: str) -> None:
+        """Let another attempt have it."""
+        key = f"release:{attempt_of(claim)}"
+        await self.first(self.topic(found.id), {"t": "release", "c": claim}, key)
+        await self.tell({"t": "release", "id": found.id})
+        await self.list(await self.state(found.id) or found)
+
+    async def end(
+        self, run_id: str, state: State, *, result: Any = None, error: str | None = None
+    ) -> RunState | None:
+        """End a run, unless it has ended. Returns it as it then is; None if it was forgotten."""
+        found = await self.state(run_id)
+        if found is None:
+            return None
+        if not found.ended:
+            data = {"t": "end", "state": state, "result": result, "error": error}
+            found.apply(await self.first(self.topic(run_id), data, "end"))
+        await self.tell({"t": "end", "id": run_id})
+        await self.list(found)
+        if (await self.log.bounds(self.topic(run_id))).latest == START:
+            # It was forgotten meanwhile, and the list must not show it again.
+            await self._unlist([found])
+        return found
+
+    async def first(self, topic: str, data: Mapping[str, Any], key: str) -> Record:
+        """Append with a key, and return the first record that came with it."""
+        records = await self.log.append(topic, data, key=key)
+        while not records:
+            # The engine remembers the key of a topic that was forgotten since.
+            key += "+"
+            records = await self.log.append(topic, data, key=key)
+        return records[0]
+
+    # Telling
+
+    async def tell(self, news: Mapping[str, Any]) -> None:
+        """Announce something to all processes."""
+        await self.log.append(self.news, news)
+
+    async def list(self, found: RunState) -> None:
+        """Show a run in its owner's list as it is now."""
+        shown = {**found.public(), "result": None}
+        await self.log.append(self.owners_topic(found.kind, found.owner), shown)
+
+    # Forgetting
+
+    async def forget(self, found: Sequence[RunState]) -> None:
+        """Remove runs that have ended."""
+        topics = [self.topic(one.id) for one in found]
+        for one in found:
+            if one.group is not None:
+                topic = self._groups_topic(one.kind, one.owner, one.group)
+                last = await self.log.latest(topic, 1)
+                if last.records and last.records[0].data["id"] == one.id:
+                    topics.append(topic)
+        await self.log.forget(*topics)
+        # Afterwards: who ends a run lists it once more, and looks then whether it is still there.
+        await self._unlist(found)
+
+    async def _unlist(self, found: Sequence[RunState]) -> None:
+        owners: dict[str, list[dict[str, Any]]] = {}
+        for one in found:
+            gone = {"id": one.id, "gone": True, "state": one.state, "group": one.group}
+            owners.setdefault(self.owners_topic(one.kind, one.owner), []).append(gone)
+        for topic, events in owners.items():
+            await self.log.append(topic, events)
+
+    async def trim_owner(self, kind: str, owner: str) -> None:
+        """Remove from an owner's list what no page shows, and the list itself once it is empty."""
+        topic = self.owners_topic(kind, owner)
+        page = await KeyedTopic(self.log, topic, key="id").page(1_000_000)
+        if page.changes:
+            first = str(page.changes[0].place).partition(":")[0]
+            await self.trim_before(topic, Offset.parse(first))
+        else:
+            await self.log.forget(topic)
+
+    async def trim_before(self, topic: str, offset: Offset) -> None:
+        """Remove what is older than a record; what came shortly before it may stay."""
+        kept = (await self.log.read(topic, offset.previous(), 1)).records
+        if kept:
+            await self.log.trim(topic, max_age=utc_now() - kept[0].at + MARGIN)

@@ -1,0 +1,246 @@
+"""Following runs: one reader of each run in a process, however many follow it.
+
+Followers that are up to date share the latest records in memory. One that is behind, or comes late,
+reads the log, and is given what it missed in few large pieces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from headwater.errors import PositionError, ResetReason
+from headwater.eventlog import START, Bounds, Offset, Record
+from headwater.feeds.position import Position, fingerprint
+from headwater.runs._records import Fold, RunEvent
+from headwater.runs._store import Store
+
+__all__ = ["PIECE", "RunReader", "Tails"]
+
+# Records that a run's followers find in memory, and characters of their text.
+RECORDS, CHARACTERS = 1000, 512 * 1024
+# Records per read: each may have 64 KB of text.
+PAGE = 100
+# Characters of a piece of the past.
+PIECE = 64 * 1024
+
+
+class Tail:
+    """The latest records of one run. As ``Follower``.
+
+    Attributes:
+        floor: every later record is here.
+        followers: how many use it.
+        gone: why followers cannot go on.
+    """
+
+    def __init__(self) -> None:
+        self.floor = START
+        self.records: deque[Record] = deque()
+        self.events: dict[Offset, RunEvent] = {}
+        self.followers = 0
+        self.gone: ResetReason | None = None
+        self._size = 0
+        self._news = asyncio.Event()
+
+    def deliver(self, records: Sequence[Record]) -> None:
+        """As Follower."""
+        for record in records:
+            self.records.append(record)
+            self._size += _size(record)
+        while len(self.records) > RECORDS or self._size > CHARACTERS:
+            old = self.records.popleft()
+            self._size -= _size(old)
+            self.events.pop(old.offset, None)
+            self.floor = old.offset
+        self._ring()
+
+    def reset(self, reason: ResetReason, bounds: Bounds) -> None:  # noqa: ARG002
+        """As Follower."""
+        self.gone = reason
+        self._ring()
+
+    async def wait(self) -> None:
+        """Wait for something new."""
+        await self._news.wait()
+
+    def _ring(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+
+def _size(record: Record) -> int:
+    data: Any = record.data.get("d")
+    text = data.get("text") if isinstance(data, dict) else None
+    return len(text) if isinstance(text, str) else 200
+
+
+class Tails:
+    """The runs that this event loop follows."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._tails: dict[str, Tail] = {}
+        self._joining: dict[str, asyncio.Lock] = {}
+
+    async def join(self, run_id: str) -> Tail:
+        """The tail of a run. Every call needs a ``leave``. Raises SourceUnavailableError."""
+        lock = self._joining.setdefault(run_id, asyncio.Lock())
+        async with lock:
+            tail = self._tails.get(run_id)
+            if tail is None or tail.gone is not None:
+                tail = Tail()
+                bounds = await self._store.log.follow(self._store.topic(run_id), tail)
+                tail.floor = max(tail.floor, bounds.latest)
+                self._tails[run_id] = tail
+            tail.followers += 1
+            return tail
+
+    async def leave(self, run_id: str, tail: Tail) -> None:
+        """Undo ``join``."""
+        tail.followers -= 1
+        if not tail.followers:
+            if self._tails.get(run_id) is tail:
+                del self._tails[run_id]
+                self._joining.pop(run_id, None)
+            await self._store.log.unfollow(self._store.topic(run_id), tail)
+
+
+class RunReader:
+    """One reader of a run: what comes after a position, and then what is new.
+
+    Attributes:
+        fold: how far it is.
+    """
+
+    def __init__(self, store: Store, tails: Tails, run_id: str) -> None:
+        self._store = store
+        self._tails = tails
+        self._run_id = run_id
+        self._source = store.log.topic(store.topic(run_id))
+        self._feed = fingerprint(run_id)
+        self._epoch = ""
+        self._offset = START
+        self.fold = Fold()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run's end was given: nothing more comes."""
+        return self.fold.ended
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether an attempt has the run, as far as it was read."""
+        return self.fold.claim is not None
+
+    async def seek(self, after: str | None) -> None:
+        """Begin after a position; at the start for None. Raises PositionError."""
+        if after is None:
+            self._epoch = await self._source.origin.epoch()
+            return
+        position = Position.parse(after)
+        if position.feed != self._feed:
+            raise PositionError(after, "unknown", "it is of another run")
+        text, _, place = position.place.partition(",")
+        found = await self._source.locate(position.epoch, place)
+        try:
+            self.fold = Fold.parse(text)
+        except ValueError:
+            raise PositionError(after, "unknown") from None
+        self._epoch, self._offset = position.epoch, found.offset
+
+    async def events(self) -> AsyncIterator[Sequence[RunEvent]]:
+        """The events that there are, in groups, up to the end. An empty group: all were given.
+
+        Raises PositionError when the log cannot go on, and SourceUnavailableError.
+        """
+        tail = await self._tails.join(self._run_id)
+        try:
+            while not self.fold.ended:
+                if tail.gone is not None:
+                    raise PositionError(str(self._offset), tail.gone)
+                if self._offset < tail.floor:
+                    page = await self._store.log.read(
+                        self._store.topic(self._run_id), self._offset, PAGE
+                    )
+                    if self._offset < page.bounds.earliest:
+                        raise PositionError(str(self._offset), "expired")
+                    yield self._merged(page.records)
+                    if len(page.records) < PAGE:
+                        self._offset = max(self._offset, page.bounds.latest)
+                    continue
+                fresh = self._fresh(tail)
+                if fresh:
+                    yield fresh
+                elif not self.fold.ended:
+                    yield ()
+                    if tail.gone is None and not self._is_behind(tail):
+                        await tail.wait()
+        finally:
+            await self._tails.leave(self._run_id, tail)
+
+    def _is_behind(self, tail: Tail) -> bool:
+        return self._offset < tail.floor or (
+            bool(tail.records) and tail.records[-1].offset > self._offset
+        )
+
+    def _fresh(self, tail: Tail) -> list[RunEvent]:
+        fresh = []
+        for record in reversed(tail.records):
+            if record.offset <= self._offset:
+                break
+            fresh.append(record)
+        found = []
+        for record in reversed(fresh):
+            taken = self.fold.take(record)
+            self._offset = record.offset
+            if taken is None:
+                continue
+            event = tail.events.get(record.offset)
+            if event is None or event.number != self.fold.number:
+                event = tail.events[record.offset] = self._event(record, *taken)
+            found.append(event)
+            if self.fold.ended:
+                break
+        return found
+
+    def _merged(self, records: Sequence[Record]) -> list[RunEvent]:
+        """The events of the past, with deltas that follow each other made one."""
+        found: list[RunEvent] = []
+        texts: list[str] = []
+        size = 0
+
+        def merge() -> None:
+            nonlocal size
+            if len(texts) > 1:
+                last = found.pop()
+                data = {"text": "".join(texts)}
+                found.append(RunEvent(last.name, data, last.number, last.id))
+            texts.clear()
+            size = 0
+
+        for record in records:
+            taken = self.fold.take(record)
+            self._offset = record.offset
+            if taken is None:
+                continue
+            name, data = taken
+            is_delta = name == "delta"
+            if texts and (not is_delta or size + len(data["text"]) > PIECE):
+                merge()
+            elif texts:
+                found.pop()
+            found.append(self._event(record, name, data))
+            if is_delta:
+                texts.append(data["text"])
+                size += len(data["text"])
+            if self.fold.ended:
+                break
+        merge()
+        return found
+
+    def _event(self, record: Record, name: str, data: Any) -> RunEvent:
+        place = f"{self.fold},{self._source.place(record)}"
+        return RunEvent(name, data, self.fold.number, str(Position(self._feed, self._epoch, place)))

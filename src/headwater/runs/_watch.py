@@ -1,0 +1,299 @@
+"""Watching all runs: which are active, whether their producers live, and which are to be forgotten.
+
+A producer is lost when this process has seen no beat of it for a lease, by its own monotonic clock,
+in which the log answered all the time and this process was not held up itself. So a log that is
+away, a loop that is blocked, a process that is stopped and a clock that is set invent no death.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from headwater.errors import ResetReason, SourceUnavailableError
+from headwater.eventlog import START, Bounds, Offset, Record
+from headwater.feeds.clock import utc_now
+from headwater.runs._pulse import Pulse
+from headwater.runs._records import worker_of
+from headwater.runs._store import PAGE, Store
+
+__all__ = ["Watch"]
+
+logger = logging.getLogger("headwater.runs")
+
+# Runs that are ended, or forgotten, at the same time.
+ABREAST = 50
+# Of a lease, the time between two looks; and how many looks may fail to happen before this process
+# counts as held up.
+LOOKS, LATE = 10, 3
+# Seconds between two sweeps, at most.
+SWEEP = 60.0
+
+LOST = "the process that produced this run died or was cut off"
+NEVER = "no worker has taken this run in time"
+
+
+@dataclass(slots=True)
+class _Active:
+    """An active run: its worker, and since when it has had it, by the monotonic clock."""
+
+    worker: str | None
+    since: float
+
+
+class Watch:
+    """The watcher of one event loop. Follows ``news`` and ``beats``.
+
+    Args:
+        on_news: called with each news, in the event loop.
+        on_look: called after each look while runs are active.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        pulse: Pulse,
+        *,
+        lease: float,
+        keep: timedelta,
+        start_within: timedelta,
+        on_news: Callable[[str, str], None],
+        on_look: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._pulse = pulse
+        self._lease = lease
+        self._keep = keep
+        self._start_within = start_within.total_seconds()
+        self._on_news = on_news
+        self._on_look = on_look
+        self._active: dict[str, _Active] = {}
+        self._seen: dict[str, float] = {}
+        self._since = time.monotonic()
+        self._news = _Reader(self._take_news, self._lost_place)
+        self._beats = _Reader(self._take_beats, self._lost_place)
+        self._read_all = False
+        self._task: asyncio.Task[None] | None = None
+        self._started = asyncio.Lock()
+
+    @property
+    def active(self) -> int:
+        """How many runs are active, as far as this process knows."""
+        return len(self._active)
+
+    async def start(self) -> None:
+        """Begin to watch. Idempotent. Raises SourceUnavailableError."""
+        async with self._started:
+            if self._task is None:
+                log = self._store.log
+                await log.follow(self._store.beats, self._beats)
+                self._news.bounds = await log.follow(self._store.news, self._news)
+                self._since = time.monotonic()
+                self._task = asyncio.create_task(self._run(), name="runs: watch")
+
+    async def close(self) -> None:
+        """Watch no more."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+            await self._store.log.unfollow(self._store.news, self._news)
+            await self._store.log.unfollow(self._store.beats, self._beats)
+
+    # What is told
+
+    def _take_news(self, records: Sequence[Record]) -> None:
+        for record in records:
+            kind, run_id = record.data.get("t"), record.data.get("id")
+            if not isinstance(kind, str) or not isinstance(run_id, str):
+                continue
+            self._note(kind, run_id, record.data.get("w"))
+            self._on_news(kind, run_id)
+
+    def _note(self, kind: str, run_id: str, worker: str | None) -> None:
+        if kind == "end":
+            self._active.pop(run_id, None)
+        elif kind in ("new", "claim", "handed", "release"):
+            self._active[run_id] = _Active(worker, time.monotonic())
+
+    def _take_beats(self, records: Sequence[Record]) -> None:
+        now = time.monotonic()
+        for record in records:
+            self._seen[str(record.data.get("w"))] = now
+
+    def _lost_place(self) -> None:
+        self._read_all = True
+
+    # Looking
+
+    async def _run(self) -> None:
+        self._read_all = True
+        every = min(self._lease / LOOKS, 1.0)
+        looked = time.monotonic()
+        sweep = looked + random.uniform(0.1, 1.0) * self._sweep_every
+        while True:
+            try:
+                if not self._active and not self._read_all and time.monotonic() < sweep:
+                    looked = time.monotonic()
+                    await asyncio.sleep(every)
+                    continue
+                # The beats up to here are delivered before the log counts as answering.
+                await self._store.log.bounds(self._store.beats)
+                if time.monotonic() - looked > LATE * every + every:
+                    # The log was away, or this process was: nobody's silence counts.
+                    self._since = time.monotonic()
+                looked = time.monotonic()
+                if self._read_all:
+                    await self._read_news()
+                await self._look()
+                await self._on_look()
+                if time.monotonic() > sweep:
+                    await self.sweep()
+                    sweep = time.monotonic() + random.uniform(0.8, 1.2) * self._sweep_every
+            except SourceUnavailableError as error:
+                logger.info("runs are not watched just now: %s", error)
+            except Exception:
+                logger.exception("watching runs failed")
+            await asyncio.sleep(every)
+
+    @property
+    def _sweep_every(self) -> float:
+        return min(SWEEP, max(self._keep.total_seconds() / 4, 0.05))
+
+    async def _read_news(self) -> None:
+        """Read which runs are active, from the beginning of what is kept."""
+        self._read_all = False
+        after = START
+        while True:
+            page = await self._store.log.read(self._store.news, after, PAGE)
+            for record in page.records:
+                kind, run_id = record.data.get("t"), record.data.get("id")
+                if isinstance(kind, str) and isinstance(run_id, str):
+                    self._note(kind, run_id, record.data.get("w"))
+                after = record.offset
+            if len(page.records) < PAGE:
+                return
+
+    async def _look(self) -> None:
+        suspects = [
+            (run_id, why)
+            for run_id, run in self._active.items()
+            if (why := self._suspicion(run_id, run)) is not None
+        ]
+        if not suspects:
+            return
+        await self._hear_last_beats()
+        still = [
+            (run_id, why)
+            for run_id, _ in suspects
+            if (run := self._active.get(run_id)) is not None
+            and (why := self._suspicion(run_id, run)) is not None
+        ]
+        for start in range(0, len(still), ABREAST):
+            await asyncio.gather(*(self._lose(*each) for each in still[start : start + ABREAST]))
+
+    def _suspicion(self, run_id: str, run: _Active) -> str | None:
+        """Why a run seems to be lost."""
+        now = time.monotonic()
+        noted = max(run.since, self._since)
+        if run.worker is None:
+            return NEVER if now - noted > self._start_within else None
+        if run.worker in self._pulse.dead:
+            return LOST
+        if run.worker == self._pulse.worker and self._pulse.alive(run.worker):
+            # It may be nobody's: its creation was stored, and the log said that it was not.
+            heard = now if self._pulse.holds(run_id) else noted
+        else:
+            heard = max(self._seen.get(run.worker, 0.0), noted)
+        return LOST if now - heard > self._lease else None
+
+    async def _hear_last_beats(self) -> None:
+        """Read the beats again: some may be on their way."""
+        last = self._beats.last
+        latest = await self._store.log.latest(self._store.beats, PAGE)
+        self._take_beats([one for one in latest.records if last is None or one.offset > last])
+        if latest.records:
+            self._beats.last = latest.records[-1].offset
+
+    async def _lose(self, run_id: str, why: str) -> None:
+        known = self._active.get(run_id)
+        found = await self._store.state(run_id)
+        if known is None:
+            return
+        if found is None:
+            # Its creation was not finished, or it was forgotten.
+            self._active.pop(run_id, None)
+            return
+        worker = worker_of(found.claim) if found.state == "running" else known.worker
+        if not found.ended and worker != known.worker:
+            self._active[run_id] = _Active(worker, known.since)
+            return
+        if found.retry and found.state == "running" and found.claim:
+            await self._store.release(found, found.claim)
+            return
+        ended = await self._store.end(run_id, "lost", error=why)
+        if ended is not None and ended.state == "lost":
+            logger.warning("run %s is lost: %s", run_id, why)
+        self._active.pop(run_id, None)
+
+    # Sweeping
+
+    async def sweep(self) -> int:
+        """Forget the runs that ended longer ago than ``keep``. Returns how many."""
+        before = utc_now() - self._keep
+        log = self._store.log
+        after = START
+        forgotten = 0
+        oldest: Record | None = None
+        owners: set[tuple[str, str]] = set()
+        while True:
+            page = await log.read(self._store.news, after, PAGE)
+            old = [record for record in page.records if record.at < before]
+            done = {str(one.data["id"]): one for one in old if one.data.get("t") == "end"}
+            for start in range(0, len(done), ABREAST):
+                part = list(done)[start : start + ABREAST]
+                found = await asyncio.gather(*(self._store.state(one) for one in part))
+                gone = [one for one in found if one is not None and one.ended]
+                await self._store.forget(gone)
+                owners.update((one.kind, one.owner) for one in gone)
+                forgotten += len(gone)
+            for run_id in dict.fromkeys(str(one.data.get("id")) for one in old):
+                if (run := self._active.get(run_id)) is not None:
+                    # An active run must be found by processes that start later.
+                    kind = "handed" if run.worker is None else "claim"
+                    await self._store.tell({"t": kind, "id": run_id, "w": run.worker})
+            if old:
+                oldest = old[-1]
+            if len(old) < PAGE:
+                break
+            after = old[-1].offset
+        if oldest is not None:
+            await self._store.trim_before(self._store.news, oldest.offset)
+        for kind, owner in owners:
+            await self._store.trim_owner(kind, owner)
+        return forgotten
+
+
+class _Reader:
+    """A follower of one of the two topics. As ``Follower``."""
+
+    def __init__(self, take: Callable[[Sequence[Record]], None], lose: Callable[[], None]) -> None:
+        self._take = take
+        self._lose = lose
+        self.bounds: Bounds | None = None
+        self.last: Offset | None = None
+
+    def deliver(self, records: Sequence[Record]) -> None:
+        """As Follower."""
+        self.last = records[-1].offset
+        self._take(records)
+
+    def reset(self, reason: ResetReason, bounds: Bounds) -> None:  # noqa: ARG002
+        """As Follower."""
+        self.last = None
+        self._lose()

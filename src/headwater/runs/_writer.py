@@ -1,0 +1,223 @@
+"""The events of one attempt on their way into the log: batched, numbered, in order.
+
+Single appends cost a commit each, so a token is not worth one. The first delta is stored at once;
+those that follow within 50 ms are stored together, and at once as soon as there are 4 KB of them
+or any other event comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from headwater.errors import RunCancelled, SourceUnavailableError, UsageError
+from headwater.eventlog import EventLog
+
+__all__ = ["BUFFER", "EVERY", "SOON", "Writer"]
+
+logger = logging.getLogger("headwater.runs")
+
+# Seconds between two appends of deltas, and characters of deltas that do not wait so long.
+EVERY = 0.05
+SOON = 4096
+# Characters that may wait for the log. Then ``delta`` waits.
+BUFFER = 256 * 1024
+# Characters of one delta as it is stored; a longer text becomes several.
+PIECE = 64 * 1024
+# Events of one append. A reader looks for the end of a run among the last few records.
+BATCH = 16
+# Bytes of an event's record beside its data.
+ENVELOPE = 512
+# Seconds between tries while the log is away.
+SHORTEST, LONGEST = 0.05, 1.0
+
+
+@dataclass(slots=True)
+class _Event:
+    """An event that waits: a delta's data is its text so far."""
+
+    name: str
+    data: Any
+    size: int
+
+
+class Writer:
+    """Stores the events of one attempt.
+
+    Args:
+        claim: the attempt's claim.
+        allowed: whether this process may still write; False ends the writer for good.
+    """
+
+    def __init__(
+        self, log: EventLog, topic: str, run_id: str, claim: str, allowed: Callable[[], bool]
+    ) -> None:
+        self._log = log
+        self._topic = topic
+        self._run_id = run_id
+        self._claim = claim
+        self._allowed = allowed
+        self._waiting: deque[_Event] = deque()
+        self._size = 0
+        self._deltas_only = True
+        self._stored = 0
+        self._wake = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._flushing = False
+        self._closed: str | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._flushed_at = -EVERY
+
+    async def delta(self, text: str) -> None:
+        """Add text. Waits while the log is so slow that the buffer is full."""
+        self._check()
+        if not isinstance(text, str):
+            raise UsageError(f"delta({type(text).__name__}): text is needed; send() takes JSON")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError("delta(): a lone surrogate cannot be stored as UTF-8") from error
+        for start in range(0, len(text), PIECE):
+            await self._room()
+            self._add_text(text[start : start + PIECE])
+
+    async def send(self, name: str, data: Any) -> None:
+        """Add an event, and store it at once with all that waits. Raises UsageError."""
+        self._check()
+        try:
+            text = json.dumps(data, allow_nan=False, ensure_ascii=False)
+            size = len(text.encode())
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UsageError(f"send({name!r}): its data is no JSON: {error}") from error
+        most = self._log.max_event_bytes - ENVELOPE
+        if size > most:
+            raise UsageError(
+                f"send({name!r}): {size} bytes of JSON, and at most {most} are allowed: store it "
+                "elsewhere and send its address; delta() takes text of any length"
+            )
+        await self._room()
+        # A copy: the caller may change its own.
+        self._waiting.append(_Event(name, json.loads(text), size))
+        self._size += size
+        self._deltas_only = False
+        self._begin()
+
+    async def flush(self) -> None:
+        """Wait until all is stored. Raises RunCancelled if it cannot be."""
+        self._flushing = True
+        self._begin()
+        while self._task is not None:
+            self._moved.clear()
+            await self._moved.wait()
+        self._flushing = False
+        self._check()
+
+    def close(self, reason: str) -> None:
+        """Store nothing more: ``cancelled`` or ``lost``."""
+        if self._closed is None:
+            self._closed = reason
+        self._waiting.clear()
+        self._size = 0
+        self._wake.set()
+        self._moved.set()
+
+    def _check(self) -> None:
+        if self._closed is not None:
+            raise RunCancelled(self._run_id, "cancelled" if self._closed == "cancelled" else "lost")
+
+    async def _room(self) -> None:
+        while self._size > BUFFER:
+            self._moved.clear()
+            await self._moved.wait()
+            self._check()
+        self._check()
+
+    def _add_text(self, text: str) -> None:
+        if not text:
+            return
+        last = self._waiting[-1] if self._waiting else None
+        if last is not None and last.name == "delta" and last.size + len(text) <= PIECE:
+            last.data += text
+            last.size += len(text)
+        else:
+            self._waiting.append(_Event("delta", text, len(text)))
+        self._size += len(text)
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._task is None and self._waiting:
+            self._task = asyncio.create_task(self._run(), name=f"run {self._run_id}: writer")
+            self._task.add_done_callback(self._ended)
+        elif self._flushing or not self._deltas_only or self._size >= SOON:
+            self._wake.set()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("run %s: writing failed", self._run_id, exc_info=error)
+            self.close("lost")
+        self._moved.set()
+        self._begin()
+
+    async def _run(self) -> None:
+        """Store what waits, until nothing does."""
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            due = self._flushed_at + EVERY
+            while (
+                self._deltas_only
+                and not self._flushing
+                and self._size < SOON
+                and (left := due - loop.time()) > 0
+                and self._closed is None
+            ):
+                self._wake.clear()
+                try:
+                    async with asyncio.timeout(left):
+                        await self._wake.wait()
+                except TimeoutError:
+                    break
+            self._flushed_at = loop.time()
+            await self._store()
+
+    async def _store(self) -> None:
+        taken = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+        self._deltas_only = all(one.name == "delta" for one in self._waiting)
+        records = [
+            {
+                "t": "event",
+                "c": self._claim,
+                "s": self._stored + place,
+                "e": one.name,
+                "d": {"text": one.data} if one.name == "delta" else one.data,
+            }
+            for place, one in enumerate(taken, 1)
+        ]
+        self._stored += len(records)
+        await self._append(records)
+        if self._closed is None:
+            self._size -= sum(one.size for one in taken)
+        self._moved.set()
+
+    async def _append(self, records: list[dict[str, Any]]) -> None:
+        """Append as soon as the log can. What is stored twice counts once, by its ``s``."""
+        delay = SHORTEST
+        while self._closed is None:
+            if not self._allowed():
+                self.close("lost")
+                return
+            try:
+                await self._log.append(self._topic, records)
+            except SourceUnavailableError as error:
+                if delay == SHORTEST:
+                    logger.warning("run %s waits: %s", self._run_id, error)
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+                delay = min(delay * 2, LONGEST)
+            else:
+                return

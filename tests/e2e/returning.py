@@ -1,0 +1,124 @@
+"""Clients that come back as an EventSource does, and when each of them did."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import time
+from collections import Counter
+from collections.abc import Iterable
+
+from headwater.protocol import Decoder
+
+__all__ = ["Flock", "Returning"]
+
+# Milliseconds, until a stream names another time: Chromium's.
+_RETRY = 3000
+# What a connection raises when its server, or the proxy's server, is away.
+_BROKEN = (OSError, EOFError)
+
+
+class Returning:
+    """One client of a feed of log lines.
+
+    It ends for good where an EventSource does: at an answer that is no event stream with 200.
+
+    Attributes:
+        messages: the lines that it was sent.
+        returns: ``time.monotonic()`` of each stream that began with items or a snapshot.
+        refused: the status that ended it; None while it lives.
+    """
+
+    def __init__(
+        self, port: int, path: str, headers: dict[str, str], tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._port = port
+        self._path = path
+        self._headers = headers
+        self._tls = tls
+        self._position = ""
+        self._retry = _RETRY
+        self.messages: list[str] = []
+        self.returns: list[float] = []
+        self.snapshots = 0
+        self.live = False
+        self.refused: int | None = None
+
+    async def run(self) -> None:
+        while self.refused is None:
+            try:
+                await self._stream()
+            except _BROKEN:
+                pass
+            self.live = False
+            await asyncio.sleep(self._retry / 1000)  # what the server asks clients to wait
+
+    async def _stream(self) -> None:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1",
+            self._port,
+            ssl=self._tls,
+            server_hostname="localhost" if self._tls else None,
+        )
+        try:
+            headers = {"Host": "localhost", "Accept": "text/event-stream", **self._headers}
+            if self._position:
+                headers["Last-Event-ID"] = self._position
+            lines = [f"GET {self._path} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]
+            writer.write("\r\n".join([*lines, "", ""]).encode())
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            status = int(head.split(" ")[1])
+            if status != 200 or "content-type: text/event-stream" not in head:
+                self.refused = status
+                return
+            await self._read(reader, chunked="transfer-encoding: chunked" in head)
+        finally:
+            writer.transport.abort()
+
+    async def _read(self, reader: asyncio.StreamReader, *, chunked: bool) -> None:
+        decoder = Decoder(last_event_id=self._position)
+        while data := await (_chunk(reader) if chunked else reader.read(65536)):
+            for message in decoder.feed(data):
+                self._position = message.last_event_id
+                if message.event == "log":
+                    self.messages.append(json.loads(message.data)["message"])
+                elif message.event == "snapshot":
+                    self.snapshots += 1
+            self._retry = decoder.retry or self._retry
+            # Only a stream that stays begins with this time: one that is to end names another.
+            if not self.live and decoder.retry == 2000:
+                self.live = True
+                self.returns.append(time.monotonic())
+
+
+async def _chunk(reader: asyncio.StreamReader) -> bytes:
+    size = int(await reader.readuntil(b"\r\n"), 16)
+    return (await reader.readexactly(size + 2))[:-2]
+
+
+class Flock:
+    """Many such clients. Use as an async context manager."""
+
+    def __init__(self, clients: Iterable[Returning]) -> None:
+        self.clients = list(clients)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Flock:
+        self._tasks = [asyncio.create_task(client.run()) for client in self.clients]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+
+    @property
+    def live(self) -> int:
+        """How many have an open stream."""
+        return sum(client.live for client in self.clients)
+
+    def histogram(self, since: float) -> Counter[int]:
+        """How many came back first in each tenth of a second after ``since``."""
+        first = [min(t for t in each.returns if t > since) for each in self.clients]
+        return Counter(int((moment - since) * 10) for moment in first)

@@ -1,0 +1,282 @@
+"""Runs that a queue's worker produces: claimed once, ended once, tried again where it says so."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from headwater.errors import RunCancelled, RunClaimError, RunFailed, UsageError
+from headwater.eventlog import EventLog
+from headwater.runs import Runs
+from support.until import until
+
+
+async def queued(runs: Runs, **options: Any) -> str:
+    return (await runs.create("/a", "ann", **options)).state.id
+
+
+async def state_of(runs: Runs, run_id: str) -> str:
+    found = await runs.state(run_id)
+    return "unknown" if found is None else found.state
+
+
+async def names(runs: Runs, run_id: str) -> list[Any]:
+    async with asyncio.timeout(10):
+        return [(event.name, event.data) async for event in runs.follow(run_id)]
+
+
+async def test_a_worker_claims_a_run_and_ends_it(runs: Runs) -> None:
+    """The queue carries the id; what the run is given stands in the run."""
+    handed: list[str] = []
+    run_id = await queued(runs, input={"rows": 3}, start=handed.append)
+    assert handed == [run_id]
+    assert await state_of(runs, run_id) == "queued"
+    async with runs.attempt(run_id) as run:
+        assert await state_of(runs, run_id) == "running"
+        assert (run.input, run.owner, run.attempt) == ({"rows": 3}, "ann", 1)
+        await run.send("progress", {"percent": 1})
+        await run.result(3)
+    assert (await runs.state(run_id)).result == 3
+    assert await names(runs, run_id) == [("progress", {"percent": 1}), ("end", {"state": "done"})]
+
+
+async def test_a_second_delivery_is_refused(log: EventLog, runs: Runs) -> None:
+    """Queues deliver at least once."""
+    run_id = await queued(runs)
+    async with Runs(log, lease=1.0) as other, runs.attempt(run_id):
+        for each in (runs, other):
+            with pytest.raises(RunClaimError) as caught:
+                async with each.attempt(run_id):
+                    raise AssertionError
+            assert caught.value.reason == "running"
+    for wanted, each in (("ended", run_id), ("unknown", "never")):
+        with pytest.raises(RunClaimError) as caught:
+            async with runs.attempt(each):
+                raise AssertionError
+        assert caught.value.reason == wanted
+
+
+async def test_of_many_workers_one_gets_it(log: EventLog, runs: Runs) -> None:
+    """The log decides."""
+    run_id = await queued(runs)
+    got: list[int] = []
+
+    async def work(each: Runs, number: int) -> None:
+        try:
+            async with each.attempt(run_id):
+                got.append(number)
+        except RunClaimError:
+            pass
+
+    async with Runs(log, lease=1.0) as other:
+        await asyncio.gather(*(work([runs, other][n % 2], n) for n in range(30)))
+    assert len(got) == 1
+    assert (await names(runs, run_id)) == [("end", {"state": "done"})]
+
+
+async def test_an_exception_ends_the_run_and_goes_on(runs: Runs) -> None:
+    """The queue sees it too."""
+    run_id = await queued(runs)
+    with pytest.raises(ValueError, match="odd"):
+        async with runs.attempt(run_id):
+            raise ValueError("odd")
+    assert (await runs.state(run_id)).error == "the run failed: ValueError"
+    run_id = await queued(runs)
+    with pytest.raises(RunFailed):
+        async with runs.attempt(run_id):
+            raise RunFailed("No such file.")
+    assert (await runs.state(run_id)).error == "No such file."
+
+
+async def test_a_queue_that_tries_again_restarts_the_run(runs: Runs) -> None:
+    """What was shown is void, and followers are told."""
+    run_id = await queued(runs)
+    with pytest.raises(ValueError, match="odd"):
+        async with runs.attempt(run_id, retry=True) as run:
+            await run.delta("first")
+            raise ValueError("odd")
+    assert await state_of(runs, run_id) == "queued"
+    async with runs.attempt(run_id, retry=True) as again:
+        assert again.attempt == 2
+        with pytest.raises(RunCancelled):
+            await run.delta("late")
+        await again.delta("second")
+    assert await names(runs, run_id) == [
+        ("delta", {"text": "first"}),
+        ("restart", {"attempt": 2}),
+        ("delta", {"text": "second"}),
+        ("end", {"state": "done"}),
+    ]
+
+
+async def test_what_a_lost_attempt_writes_later_does_not_count(log: EventLog, runs: Runs) -> None:
+    """A process that hung writes into a run that another one has by then."""
+    run_id = await queued(runs)
+    async with runs.attempt(run_id) as run:
+        await run.delta("one")
+        await run.flush()
+        topic = f"run:{runs.name}:r:{run_id}"
+        (first,) = [one for one in (await log.latest(topic, 9)).records if one.data["t"] == "event"]
+        zombie = {**first.data, "c": "0-zombie", "s": 1}
+        await log.append(topic, zombie)
+        await log.append(topic, {**first.data, "s": 1})
+        await run.delta(" two")
+        await run.flush()
+    await log.append(topic, {**first.data, "s": 3})
+    await log.append(topic, {"t": "end", "state": "failed"})
+    events = [event async for event in runs.follow(run_id)]
+    assert "".join(one.data["text"] for one in events[:-1]) == "one two"
+    assert events[-1].data == {"state": "done"}
+    assert await state_of(runs, run_id) == "done"
+
+
+async def test_a_cancelled_attempt_ends_its_block_quietly(runs: Runs) -> None:
+    """The queue must not try again what somebody stopped."""
+    run_id = await queued(runs)
+    begun = asyncio.Event()
+    passed: list[str] = []
+
+    async def work() -> None:
+        async with runs.attempt(run_id, retry=True):
+            begun.set()
+            await asyncio.Event().wait()
+        passed.append("after")
+        await asyncio.sleep(0)
+
+    task = asyncio.create_task(work())
+    await begun.wait()
+    await runs.cancel(run_id)
+    await task
+    assert passed == ["after"] and not task.cancelling()
+    assert await state_of(runs, run_id) == "cancelled"
+
+
+async def test_a_run_that_was_cancelled_before_is_not_begun(runs: Runs) -> None:
+    """The queue delivers it all the same."""
+    run_id = await queued(runs)
+    await runs.cancel(run_id)
+    with pytest.raises(RunClaimError) as caught:
+        async with runs.attempt(run_id):
+            raise AssertionError
+    assert caught.value.reason == "ended"
+
+
+async def test_a_task_that_is_cancelled_by_its_queue_loses_the_run(runs: Runs) -> None:
+    """A worker that is stopped says so; with a retry another one may have it."""
+    for retry, wanted in ((False, "lost"), (True, "queued")):
+        run_id = await queued(runs)
+        begun = asyncio.Event()
+
+        async def work(
+            run_id: str = run_id, retry: bool = retry, begun: asyncio.Event = begun
+        ) -> None:
+            async with runs.attempt(run_id, retry=retry):
+                begun.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(work())
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await state_of(runs, run_id) == wanted
+
+
+async def test_workers_without_an_event_loop(log: EventLog, runs: Runs) -> None:
+    """Celery's tasks are plain functions, in threads and processes of their own."""
+    ids = [await queued(runs) for _ in range(4)]
+    found: list[str] = []
+
+    def work(run_id: str) -> None:
+        with runs.attempt(run_id) as run:
+            run.delta("a")
+            run.delta("b")
+            run.send("progress", {"percent": 50})
+            run.result([1])
+        try:
+            with runs.attempt(run_id):
+                raise AssertionError
+        except RunClaimError as error:
+            found.append(error.reason)
+
+    def fails(run_id: str) -> None:
+        with runs.attempt(run_id):
+            raise ValueError("odd")
+
+    def cancelled(run_id: str) -> None:
+        with runs.attempt(run_id) as run:
+            for _ in range(100_000):
+                run.send("progress")
+        found.append("quiet")
+
+    await asyncio.gather(*(asyncio.to_thread(work, one) for one in ids[:2]))
+    assert found == ["ended", "ended"]
+    for run_id in ids[:2]:
+        assert (await runs.state(run_id)).result == [1]
+        assert (await names(runs, run_id))[-2:] == [
+            ("progress", {"percent": 50}),
+            ("end", {"state": "done"}),
+        ]
+    with pytest.raises(ValueError, match="odd"):
+        await asyncio.to_thread(fails, ids[2])
+    assert await state_of(runs, ids[2]) == "failed"
+    task = asyncio.create_task(asyncio.to_thread(cancelled, ids[3]))
+    await until(lambda: _has(runs, ids[3], "running"))
+    await runs.cancel(ids[3])
+    await task
+    assert found[2:] == ["quiet"]
+    assert await state_of(runs, ids[3]) == "cancelled"
+    with pytest.raises(UsageError, match="async with"), runs.attempt(ids[3]):
+        raise AssertionError
+
+
+async def _has(runs: Runs, run_id: str, wanted: str) -> bool:
+    return await state_of(runs, run_id) == wanted
+
+
+async def test_a_queue_that_does_not_take_it_fails_the_run(runs: Runs) -> None:
+    """The broker is away: the caller hears of it, and no run waits for a worker."""
+
+    def broken(run_id: str) -> None:
+        ids.append(run_id)
+        raise ConnectionError("no broker")
+
+    ids: list[str] = []
+    with pytest.raises(ConnectionError):
+        await runs.create("/a", "ann", start=broken)
+    assert await state_of(runs, ids[0]) == "failed"
+
+
+async def test_a_worker_that_died_is_followed_by_another(log: EventLog) -> None:
+    """A run with a retry is queued again, and lost when nobody comes."""
+    async with Runs(log, lease=0.5, start_within=timedelta(seconds=0.5), grace=0.1) as runs:
+        run_id = await queued(runs)
+        begun = asyncio.Event()
+
+        async def work() -> None:
+            async with runs.attempt(run_id, retry=True) as run:
+                await run.delta("x")
+                await run.flush()
+                begun.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(work())
+        await begun.wait()
+        # As the watcher of another process does it.
+        topic = f"run:{runs.name}:r:{run_id}"
+        claim = next(
+            one.data["c"]
+            for one in (await log.latest(topic, 9)).records
+            if one.data["t"] == "event"
+        )
+        await log.append(topic, {"t": "release", "c": claim}, key="release:1")
+        await log.append(f"run:{runs.name}:news", {"t": "release", "id": run_id})
+        assert await state_of(runs, run_id) == "queued"
+        async with asyncio.timeout(10):
+            events = [(one.name, one.data) async for one in runs.follow(run_id)]
+        assert events[-1] == ("end", {"state": "lost"})
+        with pytest.raises(RunCancelled):
+            await task

@@ -1,0 +1,323 @@
+"""Producers that die, and those that only seem to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headwater.errors import RunCancelled, SourceUnavailableError
+from headwater.eventlog import EventLog, open_log
+from headwater.feeds.clock import set_ahead
+from headwater.runs import Run, Runs
+from support.until import until
+
+PRODUCER = Path(__file__).parent / "producer.py"
+
+
+class Producer:
+    """Another process that produces runs.
+
+    Attributes:
+        ids: its runs.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, ids: list[str]) -> None:
+        self._process = process
+        self.ids = ids
+
+    def begin(self) -> None:
+        """Let it send."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+
+    def signal(self, number: int) -> None:
+        os.kill(self._process.pid, number)
+
+
+@asynccontextmanager
+async def producing(url: str, lease: float, count: int, *more: str) -> AsyncIterator[Producer]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(PRODUCER), url, str(lease), str(count), *more),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        ids = [(await process.stdout.readline()).decode().strip() for _ in range(count)]
+        assert all(ids), "it could not begin"
+        yield Producer(process, ids)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/log.db"
+
+
+async def follow(runs: Runs, run_id: str) -> list[Any]:
+    async with asyncio.timeout(60):
+        return [event async for event in runs.follow(run_id)]
+
+
+async def kill_and_watch(url: str, lease: float, count: int, followers: int) -> float:
+    """Kill a producer. Returns the seconds until the last follower had the end."""
+    async with open_log(url) as log, Runs(log, lease=lease) as runs:
+        async with producing(url, lease, count) as producer:
+            following = [
+                asyncio.create_task(follow(runs, run_id))
+                for run_id in producer.ids
+                for _ in range(followers)
+            ]
+            producer.begin()
+            await until(lambda: _has_output(log, runs, producer.ids[-1]), 30)
+            producer.signal(signal.SIGKILL)
+            killed = time.monotonic()
+            found = await asyncio.gather(*following)
+        took = time.monotonic() - killed
+        for events in found:
+            assert [one.data for one in events if one.name == "end"] == [{"state": "lost"}]
+            assert events[-1].name == "end", "something came after the end"
+            text = "".join(one.data["text"] for one in events[:-1])
+            assert text == "".join(f"{n} " for n in range(len(text.split()))), "a word is missing"
+        for run_id in producer.ids[:3]:
+            state = await runs.state(run_id)
+            assert state is not None and state.state == "lost" and "died" in (state.error or "")
+        return took
+
+
+async def _has_output(log: EventLog, runs: Runs, run_id: str) -> bool:
+    async for events in (await runs.reader(run_id)).events():
+        return bool(events)
+    return False
+
+
+async def test_a_killed_producer_is_noticed(url: str) -> None:
+    """Each follower gets one end, and nothing after it."""
+    assert await kill_and_watch(url, 1.0, 3, 2) < 1.0 + 5
+
+
+async def test_a_run_without_followers_is_noticed_when_somebody_asks(url: str) -> None:
+    """A page that is opened a day later does not show a run that runs for ever."""
+    async with producing(url, 1.0, 1) as producer:
+        producer.signal(signal.SIGKILL)
+    async with open_log(url) as log, Runs(log, lease=1.0) as runs:
+        assert (await runs.state(producer.ids[0])).state == "running"
+        await until(lambda: _ended(runs, producer.ids[0]))
+        assert (await runs.state(producer.ids[0])).state == "lost"
+
+
+async def _ended(runs: Runs, run_id: str) -> bool:
+    found = await runs.state(run_id)
+    return found is not None and found.ended
+
+
+async def test_a_handler_that_blocks_its_loop_is_not_dead(url: str) -> None:
+    """Signs of life come from a thread."""
+    async with open_log(url) as log, Runs(log, lease=1.0) as runs:
+        async with producing(url, 1.0, 2, "2.5") as producer:
+            following = [asyncio.create_task(follow(runs, one)) for one in producer.ids]
+            producer.begin()
+            for events in await asyncio.gather(*following):
+                assert events[-1].data == {"state": "done"}
+
+
+async def test_a_process_that_is_stopped_for_a_while_is_not_dead(url: str) -> None:
+    """Nor is one whose clock is set."""
+    async with open_log(url) as log, Runs(log, lease=3.0) as runs:
+        async with producing(url, 3.0, 2) as producer:
+            producer.begin()
+            await until(lambda: _has_output(log, runs, producer.ids[0]))
+            producer.signal(signal.SIGSTOP)
+            try:
+                from datetime import timedelta
+
+                for hours in (1, -1, 0):
+                    set_ahead(timedelta(hours=hours))
+                    await asyncio.sleep(0.5)  # the time that it is stopped for
+            finally:
+                set_ahead(timedelta())
+                producer.signal(signal.SIGCONT)
+            await asyncio.sleep(2.0)  # in which it would be called lost
+            assert [(await runs.state(one)).state for one in producer.ids] == ["running"] * 2
+            producer.begin()
+            for run_id in producer.ids:
+                assert (await follow(runs, run_id))[-1].data == {"state": "lost"}, "it was stopped"
+
+
+class Cable:
+    """What lies between a process and its log."""
+
+    def __init__(self) -> None:
+        self.cut = False
+        self.writes: list[Any] = []
+
+    def through(self, log: EventLog) -> EventLog:
+        """The same log, which is away while the cable is cut."""
+        for name in ("append", "read", "latest", "bounds"):
+            setattr(log, name, self._wrapped(getattr(log, name), log.name))
+        another = log.another
+        log.another = lambda: self.through(another())  # type: ignore[method-assign]
+        return log
+
+    def _wrapped(self, call: Any, name: str) -> Any:
+        async def wrapped(*args: Any, **options: Any) -> Any:
+            if self.cut:
+                raise SourceUnavailableError(name, "the cable is cut")
+            found = await call(*args, **options)
+            if call.__name__ == "append" and ":r:" in args[0]:
+                self.writes.append(args[1])
+            return found
+
+        return wrapped
+
+
+@pytest.mark.parametrize(("away", "lost"), [(0.5, False), (3.0, True)])
+async def test_a_log_that_is_away(url: str, away: float, lost: bool) -> None:
+    """For less than a lease it delays a run; for longer its producer stops by itself."""
+    raised: list[str] = []
+    cable = Cable()
+
+    async def answer(run: Run) -> None:
+        n = 0
+        try:
+            while not (n > 20 and not cable.cut and not lost):
+                await run.delta(f"{n} ")
+                n += 1
+                await asyncio.sleep(0.02)
+        except asyncio.CancelledError:
+            try:
+                await run.delta("more")
+            except RunCancelled as error:
+                raised.append(error.reason)
+            raise
+
+    async with open_log(url) as log, Runs(log, lease=1.5) as watcher:
+        async with open_log(url) as far, Runs(cable.through(far), lease=1.5) as runs:
+            await watcher.start()
+            run_id = (await runs.create("/a", "ann", handler=answer)).state.id
+            await until(lambda: len(cable.writes) > 2)
+            cable.cut = True
+            await asyncio.sleep(away)  # the outage
+            cable.cut = False
+            written = len(cable.writes)
+            events = await follow(watcher, run_id)
+            assert events[-1].data == {"state": "lost" if lost else "done"}
+            assert [one.name for one in events].count("end") == 1
+            text = "".join(one.data["text"] for one in events[:-1])
+            assert text == "".join(f"{n} " for n in range(len(text.split()))), "a word is missing"
+            if lost:
+                await until(lambda: raised == ["lost"])
+                later = [one for one in cable.writes[written:] if isinstance(one, list)]
+                assert not later, f"it wrote {later} after it was cut off for a lease"
+                again = (await runs.create("/a", "ann", handler=_quick)).state.id
+                assert (await follow(watcher, again))[-1].data == {"state": "done"}, "it goes on"
+
+
+async def _quick(run: Run) -> None:
+    await run.delta("x")
+
+
+async def test_a_watcher_that_was_away_invents_no_death(url: str) -> None:
+    """What it did not see may have been there."""
+    cable = Cable()
+    go = asyncio.Event()
+
+    async def answer(run: Run) -> None:
+        await go.wait()
+
+    async with open_log(url) as log, Runs(log, lease=1.0) as runs:
+        async with open_log(url) as far, Runs(cable.through(far), lease=1.0) as watcher:
+            await watcher.start()
+            run_id = (await runs.create("/a", "ann", handler=answer)).state.id
+            cable.cut = True
+            await asyncio.sleep(1.5)  # the outage
+            cable.cut = False
+            time.sleep(1.5)  # noqa: ASYNC251 - both are held up
+            await asyncio.sleep(0.3)  # in which it would be called lost
+            assert (await runs.state(run_id)).state == "running"
+            go.set()
+            assert (await follow(watcher, run_id))[-1].data == {"state": "done"}
+
+
+async def test_a_process_that_ends_says_so_at_once(log: EventLog) -> None:
+    """A restart of the server is no mystery, and takes no lease."""
+
+    async def answer(run: Run) -> None:
+        await run.delta("x")
+        await asyncio.Event().wait()
+
+    async with Runs(log, lease=60.0) as watcher:
+        async with Runs(log, lease=60.0, grace=0.3) as runs:
+            run_id = (await runs.create("/a", "ann", handler=answer)).state.id
+            following = asyncio.create_task(follow(watcher, run_id))
+            await until(lambda: _has_output(log, watcher, run_id))
+            await runs.stop()
+            with pytest.raises(SourceUnavailableError, match="stopped"):
+                await runs.create("/a", "ann", handler=answer)
+        events = await following
+        assert events[-1].data == {"state": "lost"}
+        assert "stopped" in ((await watcher.state(run_id)).error or "")
+
+
+async def test_a_run_that_nobody_takes_is_lost(log: EventLog) -> None:
+    """A queue that lost the job must not block a conversation for ever."""
+    from datetime import timedelta
+
+    async with Runs(log, lease=1.0, start_within=timedelta(milliseconds=200)) as runs:
+        run_id = (await runs.create("/a", "ann")).state.id
+        assert (await follow(runs, run_id))[-1].data == {"state": "lost"}
+        assert "no worker" in ((await runs.state(run_id)).error or "")
+
+
+async def test_silence_is_a_death_where_it_is_asked_for(log: EventLog) -> None:
+    """A handler that hangs in a library without a time-out."""
+    async with Runs(log, lease=1.0, silence=0.3) as runs:
+
+        async def hangs(run: Run) -> None:
+            await run.delta("x")
+            await asyncio.Event().wait()
+
+        async def talks(run: Run) -> None:
+            for n in range(10):
+                await run.delta(str(n))
+                await asyncio.sleep(0.1)  # slower than the tick, faster than the limit
+
+        silent = (await runs.create("/a", "ann", handler=hangs)).state.id
+        other = (await runs.create("/a", "ann", handler=talks)).state.id
+        assert (await follow(runs, silent))[-1].data == {"state": "lost"}
+        assert "nothing for 0.3 s" in ((await runs.state(silent)).error or "")
+        assert (await follow(runs, other))[-1].data == {"state": "done"}
+
+
+async def test_a_start_whose_answer_was_lost_does_not_run_for_ever(url: str) -> None:
+    """The log stored it and said that it was not: nobody produces that run."""
+    cable = Cable()
+    async with open_log(url) as log, Runs(log, lease=0.5) as runs:
+        append = log.append
+
+        async def breaks(topic: str, data: Any, **options: Any) -> Any:
+            found = await append(topic, data, **options)
+            if ":r:" in topic and cable.cut:
+                cable.cut = False
+                raise SourceUnavailableError("log", "whether it was done is not known")
+            return found
+
+        log.append = breaks  # type: ignore[method-assign]
+        cable.cut = True
+        with pytest.raises(SourceUnavailableError):
+            await runs.create("/a", "ann", key="k", handler=_quick)
+        created = await runs.create("/a", "ann", key="k", handler=_quick)
+        assert not created.is_new
+        assert (await follow(runs, created.state.id))[-1].data == {"state": "lost"}
