@@ -131,8 +131,10 @@ class Ring:
         left = frame.left or frame.shown_until
         if left is not None and (self.floor_left is None or left > self.floor_left):
             self.floor_left = left
-        if frame.left is None and frame.place is not None:
-            self.floor = frame.place
+        place = frame.place
+        # A channel that was just made knows nothing of what is before its own floor.
+        if frame.left is None and place is not None and place.includes(self.floor):
+            self.floor = place
         self._dropped += 1
         self.first += 1
         # Deleting from the front of a list moves all that follows, so it is done rarely.

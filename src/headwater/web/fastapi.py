@@ -30,7 +30,7 @@ from headwater.web.declared_sources import check_declared_source
 from headwater.web.endpoints import event_endpoint, feed_endpoint
 from headwater.web.fastapi_problems import install_problems
 from headwater.web.feed_models import page_model
-from headwater.web.guards import Guard, GuardedRoute, guard
+from headwater.web.guards import GuardedRoute, guard
 from headwater.web.identity import expires, identify
 from headwater.web.items import encoder_of, key_encoder_of
 from headwater.web.live import SHARED, HubFace, Settings, Shared
@@ -38,6 +38,7 @@ from headwater.web.live_route import LiveRoute
 from headwater.web.openapi import event_options, feed_options, install_openapi
 from headwater.web.pair import FeedDeclaration, PageHalf, StreamHalf
 from headwater.web.problems import Problem
+from headwater.web.requirements import Requirement, required_guards
 from headwater.web.route_options import FeedOptions, RouteOptions
 from headwater.web.run_declaration import OnDisconnect, declare_runs, lifespan_of_runs
 from headwater.web.stream_info import StreamInfo, TailInfo
@@ -66,7 +67,6 @@ __all__ = [
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 FeedHandler = TypeVar("FeedHandler", bound=Callable[..., Source] | Callable[..., Awaitable[Source]])
 RunFunction = TypeVar("RunFunction", bound=Callable[..., Any])
-Requirement = str | params.Depends | Sequence[str | params.Depends] | None
 
 
 class LiveRouter(HubFace, APIRouter):
@@ -367,25 +367,7 @@ class LiveRouter(HubFace, APIRouter):
         )
 
     def _guards(self, requires: Requirement, path: str) -> list[params.Depends]:
-        if requires is None:
-            return []
-        wanted = [requires] if isinstance(requires, (str, params.Depends)) else list(requires)
-        made: list[params.Depends] = []
-        for each in wanted:
-            if isinstance(each, str):
-                if self._requires is None:
-                    raise DeclarationError(
-                        f"feed {path!r}: requires={each!r} needs LiveRouter(requires=...), which "
-                        "makes a guard of a permission"
-                    )
-                made.append(self._requires(each))
-            elif isinstance(each, params.Depends):
-                made.append(each if isinstance(each, Guard) else _guard_of(each, path))
-            else:
-                raise DeclarationError(
-                    f"feed {path!r}: requires={each!r}: a permission, a guard or a list is needed"
-                )
-        return made
+        return required_guards(requires, self._requires, path)
 
     def _lifespan(self, own: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
         @asynccontextmanager
@@ -410,10 +392,3 @@ def _route_class(wanted: type[Any]) -> type[Any]:
     if issubclass(wanted, LiveRoute):
         return wanted
     return type(wanted.__name__, (LiveRoute, wanted), {})
-
-
-def _guard_of(depends: params.Depends, path: str) -> params.Depends:
-    if depends.dependency is None:
-        raise DeclarationError(f"feed {path!r}: requires=Depends() names no dependency")
-    made: params.Depends = guard(depends.dependency)
-    return made
