@@ -70,9 +70,24 @@ class Channel(Target):
     """
 
     __slots__ = (
-        "_ahead", "_lingering", "_members", "_prepared", "_up_to_date", "_written", "feed",
-        "held_by", "holds", "life", "page_bytes", "read_limit", "reader", "reason", "ring",
-        "source", "streams",
+        "_ahead",
+        "_lingering",
+        "_members",
+        "_prepared",
+        "_up_to_date",
+        "_written",
+        "feed",
+        "held_by",
+        "holds",
+        "life",
+        "page_bytes",
+        "preparation",
+        "read_limit",
+        "reader",
+        "reason",
+        "ring",
+        "source",
+        "streams",
     )  # fmt: skip
 
     def __init__(self, feed: Feed, source: Source, reader: OriginReader, page_bytes: int) -> None:
@@ -94,6 +109,15 @@ class Channel(Target):
         self._lingering: asyncio.TimerHandle | None = None
         self._members = self._new_members()
         self._prepared = False
+        self.preparation = None
+        if feed.function is not None:
+            self.preparation = reader.preparation(feed)
+            self.preparation.channels[self] = None
+
+    @property
+    def head(self) -> Place:
+        """Every change up to here is in the ring."""
+        return self.reader.head if self.preparation is None else self.preparation.head
 
     # The reader calls these.
 
@@ -132,6 +156,29 @@ class Channel(Target):
         epoch = self.reader.epoch
         self.ring.append(self.feed.frame_at(change, epoch, place, shown_until=shown_until))
 
+    def deliver_prepared(self, change: Change) -> bool:
+        """As Prepared."""
+        if self.reader.targets.get(self.name) is not self:
+            return False
+        try:
+            self.deliver(change)
+        except Exception as error:
+            self.fail(error)
+            return False
+        return True
+
+    def overtake(self, head: Place) -> None:
+        """As Prepared."""
+        for stream in tuple(self._up_to_date):
+            stream.fall_behind(self.ring.end)
+        self._up_to_date.clear()
+        self._ahead = EMPTY
+        self.ring.skip(head)
+        self._written = self.ring.end
+        for stream in tuple(self.streams):
+            if not stream.ended:
+                stream.go_on()
+
     def flush(self, now: float) -> None:
         ring = self.ring
         start, self._written = self._written, ring.end
@@ -165,7 +212,7 @@ class Channel(Target):
         streams = self._up_to_date
         late = any(stream.holds and not stream.holds.includes(before) for stream in streams)
         if late or (len(streams) and not self.ring.before(self.ring.end).includes(before)):
-            reader, place = self.reader, self.reader.head
+            reader, place = self.reader, self.head
             if self._members is not None:
                 self._members.expire()
                 place = place.at(self._members.expired_until)
@@ -207,6 +254,8 @@ class Channel(Target):
             stream.fail(500, retry=self.held_by.retry)
 
     def close(self) -> None:
+        if self.preparation is not None:
+            self.preparation.channels.pop(self, None)
         if self._lingering is not None:
             self._lingering.cancel()
             self._lingering = None
@@ -275,7 +324,7 @@ class Channel(Target):
         Returns whether each new frame is now written to the stream. Otherwise ``go_on`` is called
         once more has been delivered.
         """
-        ahead = had is not None and not self.reader.head.includes(had)
+        ahead = had is not None and not self.head.includes(had)
         if ahead or self._written != self.ring.end:
             self._ahead = with_one(self._ahead, stream)
             self.reader.flush_on_next_head(self)
@@ -316,7 +365,7 @@ class Channel(Target):
         if last:
             # A place says up to which moment removals were sent, so a client may not resume between
             # two of the same moment. During a delivery the head is older than what the ring has.
-            sent, head = self.ring.before(self.ring.end), self.reader.head
+            sent, head = self.ring.before(self.ring.end), self.head
             place = (sent if sent.includes(head) else head).at(moment)
             token = self.feed.position(self.reader.epoch, place)
         self.ring.append(Frame(self.feed.removal(key, token), place, moment))

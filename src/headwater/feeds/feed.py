@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -29,6 +30,7 @@ __all__ = [
     "MAX_LIMIT",
     "Feed",
     "Frame",
+    "ItemFunction",
     "Limit",
     "OnInvalid",
     "encode_plain",
@@ -41,6 +43,13 @@ MAX_LIMIT = 100
 MAX_ITEMS = 10_000
 
 Limit = int | Literal["all"]
+
+# Makes items of rows, one for each and in their order.
+ItemFunction = Callable[[Sequence[Any]], Awaitable[Sequence[Any]]]
+
+# Rows that the function is given at once, and seconds that it may take.
+_MOST_ROWS = 500
+_FUNCTION_TIMEOUT = 30.0
 
 OnInvalid = Literal["hold", "skip"]
 
@@ -84,6 +93,7 @@ class Feed:
         event: the name of the event of one item; its removal is ``<event>_removed``.
         encode: an item as JSON, without line breaks.
         encode_key: the key of an item that left as JSON, with the names that items have.
+        function: makes items of a batch of rows; ``encode`` then encodes what it returns.
         envelope: a JSON object around each page, item and removal, with ``...`` in the place of
             these: ``{"success": True, "data": ...}``.
         limit: items of a page when the client names no limit, 1 to 100. ``"all"``: a new client is
@@ -104,6 +114,7 @@ class Feed:
     on_invalid: OnInvalid = "hold"
     max_items: int = MAX_ITEMS
     encode_key: Callable[[Any], bytes] = encode_plain
+    function: ItemFunction | None = None
     envelope: Mapping[str, Any] | None = None
     troubles: Troubles = field(init=False)
     tag: str = field(init=False)
@@ -209,6 +220,33 @@ class Feed:
         left_out = sum(one is not was for was, one in every)
         return (page if not left_out else replace(page, changes=kept)), left_out
 
+    async def prepare(self, changes: Sequence[Change]) -> None:
+        """Let the feed's function make the items of these changes, those that it has not made yet.
+
+        Raises UnfitItemError if it fails as a whole: such a feed waits, also with ``"skip"``, since
+        no item of the batch is known to be wrong.
+        """
+        if self.function is None:
+            return
+        new = [
+            change
+            for change in changes
+            if not change.removed and not (change.made and self in change.made)
+        ]
+        for at in range(0, len(new), _MOST_ROWS):
+            rows = new[at : at + _MOST_ROWS]
+            try:
+                async with asyncio.timeout(_FUNCTION_TIMEOUT):
+                    items = await self.function([change.item for change in rows])
+                if len(items) != len(rows):
+                    raise EncodingError(
+                        f"the item function returned {len(items)} items for {len(rows)} rows"
+                    )
+            except Exception as error:
+                raise self._unfit(rows[0], error, skipped=False) from error
+            for change, item in zip(rows, items, strict=True):
+                change.made = {**(change.made or {}), self: item}
+
     def data(self, change: Change) -> bytes:
         """A change's JSON, made once for all streams of this feed. Raises UnfitItemError."""
         data = change.encoded.get(self)
@@ -294,16 +332,19 @@ class Feed:
         if change.removed:
             return self.encode_key(change.key or {})
         try:
-            data = self.encode(change.item)
+            made = change.made if self.function is not None else None
+            data = self.encode(change.item if made is None else made[self])
         except Exception as error:
-            # An error that is not ours may say what the values are.
-            problem = str(error) if isinstance(error, EncodingError) else type(error).__name__
-            age = self.troubles.met(change.name, problem, skipped=self.on_invalid == "skip")
-            retry = min(max(self.retry, age), LONGEST_RETRY)
-            raise UnfitItemError(change.name, problem, retry) from None
+            raise self._unfit(change, error, skipped=self.on_invalid == "skip") from None
         if self.troubles.known:
             self.troubles.over(change.name)
         return data
+
+    def _unfit(self, change: Change, error: Exception, *, skipped: bool) -> UnfitItemError:
+        # An error that is not ours may say what the values are.
+        problem = str(error) if isinstance(error, EncodingError) else type(error).__name__
+        age = self.troubles.met(change.name, problem, skipped=skipped)
+        return UnfitItemError(change.name, problem, min(max(self.retry, age), LONGEST_RETRY))
 
     def _event(self, change: Change, epoch: str) -> bytes:
         # The JSON is in the event, so it is not kept beside it.

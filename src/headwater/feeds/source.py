@@ -122,6 +122,8 @@ class Change:
     # By feed: its JSON, and its frame with the epoch that the frame names.
     encoded: dict[Hashable, bytes] = field(default_factory=dict, repr=False)
     framed: dict[Hashable, tuple[str, Any]] = field(default_factory=dict, repr=False)
+    # By feed: what its item function made of the item.
+    made: dict[Hashable, Any] | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:

@@ -32,7 +32,7 @@ from headwater.web.fastapi_problems import install_problems
 from headwater.web.feed_models import page_model
 from headwater.web.guards import GuardedRoute, guard
 from headwater.web.identity import expires, identify
-from headwater.web.items import encoder_of, key_encoder_of
+from headwater.web.items import encoder_of, key_encoder_of, model_of
 from headwater.web.live import SHARED, HubFace, Settings, Shared
 from headwater.web.live_route import LiveRoute
 from headwater.web.openapi import event_options, feed_options, install_openapi
@@ -243,7 +243,8 @@ class LiveRouter(HubFace, APIRouter):
 
         Arguments:
             path: such as ``"/logs"``; ``""`` where the router has a prefix.
-            item: the pydantic model (or dataclass, or TypedDict) of one item.
+            item: the pydantic model (or dataclass, or TypedDict) of one item. Or an async function
+                that makes a list of such items of a list of rows, called once for each batch.
             collection: the field of a page that holds the items.
             event: the name of an item's event.
             requires: a permission, a guard, or a list of these: all must let the caller pass.
@@ -272,19 +273,21 @@ class LiveRouter(HubFace, APIRouter):
             raise DeclarationError(
                 f"feed {whole!r} is declared twice on this router: give the second another path"
             )
+        model, function = model_of(item)
         feed = Feed(
             name or whole,
             collection=collection,
             event=event,
-            encode=encoder_of(item),
+            encode=encoder_of(model),
             limit=limit,
             max_items=max_items,
             retry=retry,
             on_invalid=on_invalid,
-            encode_key=key_encoder_of(item),
+            encode_key=key_encoder_of(model),
+            function=function,
             envelope=envelope,
         )
-        declaration = FeedDeclaration(feed, item, keyed)
+        declaration = FeedDeclaration(feed, model, keyed)
         guards = [*self._guards(requires, path), *dependencies]
 
         def declare(call: FeedHandler) -> FeedHandler:
@@ -292,12 +295,12 @@ class LiveRouter(HubFace, APIRouter):
             self.feeds.append(declaration)
             page = PageHalf(declaration, self._settings)
             stream = StreamHalf(declaration, self._settings)
-            model = page_model(declaration)
+            answer = page_model(declaration)
             label = getattr(call, "__name__", "feed")
             for half, suffix in ((page, ""), (stream, "/stream")):
                 endpoint = feed_endpoint(call, half)
                 made = feed_options(
-                    declaration, model, {**options}, label, guarded=bool(guards), suffix=suffix
+                    declaration, answer, {**options}, label, guarded=bool(guards), suffix=suffix
                 )
                 made["dependencies"] = guards
                 add = super(LiveRouter, self).add_api_route

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import (
     AliasChoices,
@@ -15,13 +16,38 @@ from pydantic import (
     ValidationError,
 )
 
-from headwater.errors import EncodingError
-from headwater.feeds.feed import encode_plain
+from headwater.errors import DeclarationError, EncodingError
+from headwater.feeds.feed import ItemFunction, encode_plain
 
-__all__ = ["encoder_of", "key_encoder_of", "required_fields"]
+__all__ = ["encoder_of", "key_encoder_of", "model_of", "required_fields"]
 
 # Errors of one item that are named.
 _MOST_ERRORS = 5
+
+
+def model_of(item: Any) -> tuple[Any, ItemFunction | None]:
+    """The model of one item, and the function that makes items of rows if ``item=`` is one.
+
+    Raises DeclarationError for a function that cannot be that.
+    """
+    if not inspect.isroutine(item):
+        return item, None
+    name = getattr(item, "__qualname__", repr(item))
+    if not inspect.iscoroutinefunction(item):
+        raise DeclarationError(
+            f"item={name}: a function that makes items is `async def` and takes a list of rows"
+        )
+    try:
+        said = get_type_hints(item).get("return")
+    except NameError as error:
+        raise DeclarationError(f"item={name}: its return type is not known: {error}") from error
+    models = get_args(said)
+    if len(models) != 1 or get_origin(said) not in (list, Sequence):
+        raise DeclarationError(
+            f"item={name}: say what it returns with the model of one item, such as "
+            "`async def items(rows: list[Mapping]) -> list[OrderItem]`"
+        )
+    return models[0], item
 
 
 def encoder_of(item: Any) -> Callable[[Any], bytes]:
