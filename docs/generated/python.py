@@ -25,11 +25,14 @@ PAGES: dict[str, str] = {
     "headwater.sql": "sql.md",
     "headwater.sql.alembic": "sql.md",
     "headwater.relay": "relay.md",
+    "headwater.runs": "runs.md",
     "headwater.web.fastapi": "fastapi.md",
     "headwater.web.starlette": "starlette.md",
     "headwater.web.problems": "fastapi.md",
     "headwater.web.asgi": "asgi.md",
     "headwater.web.uvicorn": "asgi.md",
+    "headwater.adapters.ai_sdk": "ai-sdk.md",
+    "headwater.adapters.ag_ui": "ag-ui.md",
     "headwater.adapters.mcp": "mcp.md",
     "headwater": "headwater.md",
     "headwater.client": "client.md",
@@ -50,6 +53,7 @@ GIVEN = frozenset(
         *("EventStream", "Hub", "Topic", "TableSource", "TableOrigin", "Counters", "Connection"),
         *("AsyncStream", "AsyncFeed", "Stream", "Feed", "PollSource", "Offset"),
         *("GuardedRoute", "Protocol"),
+        *("Run", "SyncRun", "RunState", "RunEvent", "RunReader", "Created", "AttemptContext"),
     }
 )
 
@@ -64,6 +68,7 @@ MEMBERS: dict[str, tuple[str, ...]] = {
     "LiveRouter": (
         "install",
         "feed",
+        "run",
         "get",
         "post",
         "api_route",
@@ -83,6 +88,13 @@ MEMBERS: dict[str, tuple[str, ...]] = {
         "hub",
         "stats",
     ),
+    "Runs": (
+        *("start", "create", "state", "cancel", "forget", "sweep", "runs_of", "follow", "reader"),
+        *("attempt", "stop", "leave", "close"),
+    ),
+    "RunState": ("ended", "attempt", "public"),
+    "RunReader": ("events", "has_ended", "is_claimed"),
+    "Created": (),
     "GuardedRoute": (),
     "Protocol": (),
     "ConnectionCounters": (),

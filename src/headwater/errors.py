@@ -11,6 +11,7 @@
     │   ├── PositionError            a position that cannot be resumed: answer with a reset
     │   ├── EventTooLargeError       an incoming event over the decoder's bound
     │   └── ResponseError            an HTTP answer that a client cannot follow
+    ├── FeedTooLargeError            a feed with limit="all" that has more items than it may
     ├── RunError                     what became of a run
     │   ├── RunCancelled             the producer must stop: it was cancelled, or the run was lost
     │   ├── RunFailed                a producer raises it: its sentence is for clients
@@ -30,6 +31,7 @@ __all__ = [
     "DeclarationError",
     "EncodingError",
     "EventTooLargeError",
+    "FeedTooLargeError",
     "FilterValueError",
     "FramingError",
     "HeadwaterError",
@@ -193,6 +195,26 @@ class ResponseError(PeerError):
         return f"HTTP {self.status}: {self.detail}"
 
 
+class FeedTooLargeError(HeadwaterError):
+    """A feed that is declared with ``limit="all"`` has more items than it may send.
+
+    Attributes:
+        feed: its name.
+        most: how many it may have.
+    """
+
+    def __init__(self, feed: str, most: int) -> None:
+        super().__init__(feed, most)
+        self.feed = feed
+        self.most = most
+
+    def __str__(self) -> str:
+        return (
+            f"feed {self.feed!r} has more than the {self.most} items that it sends at the start: "
+            "ask for fewer by its parameters"
+        )
+
+
 class RunError(HeadwaterError):
     """What became of a run."""
 
@@ -249,13 +271,17 @@ class SourceUnavailableError(HeadwaterError):
     Attributes:
         source: the name of the table, log or function.
         public: clients may read the detail too. Otherwise it may name a server or a user.
+        lasting: it lasts until somebody mends it, so streams end; their clients come back.
     """
 
-    def __init__(self, source: str, detail: str, *, public: bool = False) -> None:
+    def __init__(
+        self, source: str, detail: str, *, public: bool = False, lasting: bool = False
+    ) -> None:
         super().__init__(source, detail)
         self.source = source
         self.detail = detail
         self.public = public
+        self.lasting = lasting
 
     @property
     def for_clients(self) -> str:

@@ -17,6 +17,8 @@ from siege import KINDS, EventSource, Siege
 
 from support.until import until
 
+pytestmark = pytest.mark.long
+
 STREAM = "/api/logs/stream?limit=1"
 
 

@@ -144,3 +144,22 @@ async def test_a_group_has_a_bound(runs: Runs) -> None:
         for _ in range(50):
             await start(runs, answer, busy="queue")
     go.set()
+
+
+async def test_the_latest_run_of_a_group_is_the_one_that_began_last(runs: Runs) -> None:
+    """Not the one that changed last: a cancelled run ends after the next one has begun."""
+
+    async def waits(run: Run) -> None:
+        await asyncio.Event().wait()
+
+    assert await runs.latest("/a", "ann", "g") is None
+    first = await start(runs, waits, busy="cancel")
+    second = await start(runs, waits, busy="cancel")
+    await until(lambda: is_over(runs, first))
+    found = await runs.latest("/a", "ann", "g")
+    assert found is not None and found.id == second
+    assert await runs.latest("/a", "bob", "g") is None
+    await runs.cancel(second)
+    await until(lambda: is_over(runs, second))
+    found = await runs.latest("/a", "ann", "g")
+    assert found is not None and (found.id, found.state) == (second, "cancelled")

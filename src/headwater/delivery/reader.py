@@ -6,12 +6,15 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from typing import Any
 
 from headwater.delivery.batch import WriteBatch
 from headwater.delivery.open_streams import Counters
+from headwater.delivery.preparation import Preparation
 from headwater.delivery.ring import RingBound
 from headwater.delivery.routing import FilterIndex
-from headwater.errors import ResetReason, UnfitItemError
+from headwater.errors import ResetReason, SourceUnavailableError, UnfitItemError
+from headwater.feeds.feed import Feed
 from headwater.feeds.shared_calls import SharedCalls
 from headwater.feeds.source import Change, Filter, Origin, Place
 
@@ -34,6 +37,8 @@ class Target(ABC):
     __slots__ = ()
 
     reads_pages = True
+    # Changes come to it once a function has made items of them.
+    preparation: Preparation | None = None
 
     @property
     @abstractmethod
@@ -56,6 +61,9 @@ class Target(ABC):
     def fail(self, error: Exception) -> None:  # noqa: B027 - a callback has no streams to end
         """``deliver`` raised this error."""
 
+    def interrupt(self, why: SourceUnavailableError) -> None:  # noqa: B027 - as above
+        """The origin cannot be read until somebody mends it."""
+
     def retire(self, before: Place) -> None:  # noqa: B027 - a callback has no position
         """Positions that do not include ``before`` expire soon."""
 
@@ -73,7 +81,8 @@ class Subscription(Target):
     Arguments:
         filter: the changes that it is called with.
         call: is called with those of one tick of the loop. An error is logged.
-        on_restart: is called when the storage is another one or was trimmed past the reader.
+        on_restart: is called when the storage is another one, was trimmed past the reader, or
+            cannot be read until somebody mends it.
     """
 
     reads_pages = False
@@ -109,6 +118,9 @@ class Subscription(Target):
                 logger.exception("a subscriber's callback failed")
 
     def restart(self, _reason: ResetReason, _head: Place) -> None:
+        self._on_restart()
+
+    def interrupt(self, _: SourceUnavailableError) -> None:
         self._on_restart()
 
 
@@ -158,6 +170,7 @@ class OriginReader:
         self._awaiting_head: set[Target] = set()
         self._on_unused = on_unused
         self._restarting: asyncio.Task[None] | None = None
+        self._preparations: dict[Feed, Preparation] = {}
 
     async def start(self) -> None:
         """Attach to the origin. Raises SourceUnavailableError."""
@@ -168,6 +181,8 @@ class OriginReader:
 
     async def stop(self) -> None:
         """Detach from the origin."""
+        for preparation in self._preparations.values():
+            preparation.close()
         targets, self.targets = self.targets, {}
         for target in targets.values():
             target.close()
@@ -196,6 +211,17 @@ class OriginReader:
             if self.unused:
                 self._on_unused(self)
 
+    def preparation(self, feed: Feed) -> Preparation:
+        """Where the changes of a feed with an item function are prepared."""
+        found = self._preparations.get(feed)
+        if found is None:
+            found = self._preparations[feed] = Preparation(feed, self.head, self._flush_channels)
+        return found
+
+    def _flush_channels(self, channels: dict[Any, None]) -> None:
+        self._due.update(channels)
+        self._schedule()
+
     def flush_soon(self, target: Target) -> None:
         """Flush a target in the next tick of the loop."""
         self._due[target] = None
@@ -219,6 +245,9 @@ class OriginReader:
                 now = change.values_now
                 if target in failed or (now is not None and target.filter.matches(now)):
                     continue
+                if target.preparation is not None:
+                    target.preparation.take(target, change)  # type: ignore[arg-type]
+                    continue
                 try:
                     target.deliver(change)
                 except UnfitItemError as error:
@@ -229,6 +258,8 @@ class OriginReader:
                 else:
                     self._due[target] = None
         self.head = head
+        for preparation in tuple(self._preparations.values()):
+            preparation.reached(head)
         for target, why in failed.items():
             self._due.pop(target, None)
             target.fail(why)
@@ -244,6 +275,11 @@ class OriginReader:
     def failed(self) -> None:
         self.counters.source_failures += 1
 
+    def interrupt(self, why: SourceUnavailableError) -> None:
+        self.counters.source_failures += 1
+        for target in tuple(self.targets.values()):
+            target.interrupt(why)
+
     def retire(self, before: Place) -> None:
         if self._restarting is None:
             self.retired = before
@@ -255,6 +291,8 @@ class OriginReader:
     def reset(self, reason: ResetReason, head: Place) -> None:
         logger.warning("%s cannot go on from where it was (%s)", self.origin.name, reason)
         self.head = head
+        for preparation in self._preparations.values():
+            preparation.restart(head)
         if self._restarting is not None:
             self._restarting.cancel()
         self._restarting = asyncio.get_running_loop().create_task(self._restart(reason))

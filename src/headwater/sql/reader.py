@@ -21,10 +21,15 @@ from typing import Any, Protocol, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from headwater.errors import FilterValueError, SourceUnavailableError, UsageError
+from headwater.errors import (
+    DeclarationError,
+    FilterValueError,
+    SourceUnavailableError,
+    UsageError,
+)
 from headwater.feeds.clock import utc_now
-from headwater.feeds.source import Change, Filter, Page, Place, Window
-from headwater.sql.faults import unavailable
+from headwater.feeds.source import JUDGED, Change, Filter, Page, Place, Window
+from headwater.sql.faults import LASTING, unavailable
 from headwater.sql.judging import NO_QUESTIONS, Questions, judged_by_type
 from headwater.sql.model import TableModel, as_utc
 from headwater.sql.trim import STEP, Trim
@@ -161,6 +166,14 @@ class TableReader(ABC):
     def beginning(self) -> Place:
         """The place before all changes."""
 
+    def nothing(self) -> Place:
+        """The place of a client that has no item and shall be sent all that there are."""
+        return self.beginning()
+
+    async def exceeds(self, _: Filter, __: Window | None, ___: int, /) -> bool:
+        """As ``Source.exceeds``, for keyed tables."""
+        return False
+
     @abstractmethod
     async def head(self) -> Head:
         """Where the table is now."""
@@ -212,6 +225,12 @@ class TableReader(ABC):
     def _check_refused(self, error: sa.exc.DBAPIError, wanted: Filter) -> None:
         """Raises FilterValueError if the database refuses a value of a type that it alone knows."""
         state = getattr(error.orig, "sqlstate", None) or ""
+        conditions = [value for each in wanted.any_of for n, value in each if n == JUDGED]
+        if conditions and isinstance(error, (sa.exc.DataError, sa.exc.ProgrammingError)):
+            raise DeclarationError(
+                f"{self._name} cannot be filtered by {conditions[0]!r}: the database refuses it: "
+                f"{error.orig}"
+            ) from error
         if not isinstance(error, sa.exc.DataError) and not state.startswith("22"):
             return
         pairs = [(n, v) for each in wanted.any_of for n, v in each if n in self.judged]
@@ -298,7 +317,8 @@ class TableReader(ABC):
             said = unavailable(error)
             if said is None:
                 raise
-            raise SourceUnavailableError(self._name, said) from error
+            lasts = said in LASTING
+            raise SourceUnavailableError(self._name, said, public=lasts, lasting=lasts) from error
 
     def change(
         self,
@@ -325,7 +345,22 @@ class TableReader(ABC):
         if wrong:
             tracking = replace(self.model.tracking, registered=None)
             sentence = f"{'; '.join(wrong)}. A migration with {tracking.call} mends it"
-            raise SourceUnavailableError(self._name, sentence, public=True)
+            raise SourceUnavailableError(self._name, sentence, public=True, lasting=True)
+
+    @contextmanager
+    def comparing(self) -> Iterator[None]:
+        """Raise SourceUnavailableError where the table cannot be tracked any more.
+
+        Before it was read once, that is a DeclarationError: its declaration is wrong.
+        """
+        try:
+            yield
+        except DeclarationError as error:
+            if not self._declared:
+                raise
+            raise SourceUnavailableError(
+                self._name, str(error), public=True, lasting=True
+            ) from error
 
     def check_declared(self, declared: str | None) -> None:
         """Check what the database keeps of the tracking; None if it keeps nothing."""
@@ -333,9 +368,8 @@ class TableReader(ABC):
             return
         tracking = self.model.tracking
         if declared is None:
-            raise SourceUnavailableError(
-                self._name, "the database does not track it; is the database migrated?"
-            )
+            said = "the database does not track it; is the database migrated?"
+            raise SourceUnavailableError(self._name, said, public=True, lasting=True)
         if not tracking.served_by(declared):
             self.check_drift([f"its triggers were made for {declared}, not {tracking.declared()}"])
         self._declared = declared

@@ -8,8 +8,8 @@ from collections.abc import Hashable, Sequence
 from contextlib import suppress
 
 from headwater.errors import PositionError, SourceUnavailableError, UsageError
-from headwater.feeds.source import Filter, Origin, Place, Sink
-from headwater.sql.judging import MOST_JUDGED, NO_QUESTIONS, Questions
+from headwater.feeds.source import JUDGED, Filter, Origin, Place, Sink
+from headwater.sql.judging import MOST_EXPRESSIONS, MOST_JUDGED, NO_QUESTIONS, Questions
 from headwater.sql.reader import ChangeBatch, CommitWatch, Head, TailReader
 
 logger = logging.getLogger("headwater.sql")
@@ -50,8 +50,12 @@ class TableOrigin(Origin):
         # Set while no read of changes is under way.
         self._idle = asyncio.Event()
         self._idle.set()
+        # Why it cannot be read, if that lasts until somebody mends it.
+        self._interrupted: SourceUnavailableError | None = None
         # By attribute, values that the database has compared once without an error.
         self._accepted: dict[str, set[Hashable]] = {}
+        # What was asked last, of which values.
+        self._asked: tuple[dict[str, set[Hashable]], Questions] = {}, NO_QUESTIONS
 
     @property
     def head(self) -> Head | None:
@@ -92,6 +96,7 @@ class TableOrigin(Origin):
                 raise
             self._watch = watch
             self._sink, self._head, self._stopping = sink, head, False
+            self._interrupted = None
             self.read_on()
             self._task = asyncio.get_running_loop().create_task(
                 self._run(sink, wake), name=f"headwater tail {self.name}"
@@ -121,7 +126,9 @@ class TableOrigin(Origin):
         return head.epoch if head is not None else (await self._reader.head()).epoch
 
     async def ready(self, wanted: Filter) -> None:
-        judged = self._reader.judged
+        if self._interrupted is not None:
+            raise self._interrupted
+        judged = self._judged
         asked = [(n, v) for each in wanted.any_of for n, v in each if n in judged]
         if not asked:
             return
@@ -134,7 +141,13 @@ class TableOrigin(Origin):
 
     async def _accept(self, wanted: Filter, new: Sequence[tuple[str, Hashable]]) -> None:
         """Try a filter with values that the database has not compared yet."""
-        if sum(map(len, self._accepted.values())) + len(new) > MOST_JUDGED:
+        conditions = len(self._accepted.get(JUDGED, ()))
+        if conditions + sum(name == JUDGED for name, _ in new) > MOST_EXPRESSIONS:
+            raise SourceUnavailableError(
+                self.name, f"streams wait with more than {MOST_EXPRESSIONS} different conditions"
+            )
+        values = sum(map(len, self._accepted.values())) - conditions
+        if values + sum(name != JUDGED for name, _ in new) > MOST_JUDGED:
             raise SourceUnavailableError(
                 self.name,
                 f"streams wait for more than {MOST_JUDGED} different values that only the "
@@ -160,8 +173,11 @@ class TableOrigin(Origin):
                 more = await self._deliver(sink)
             except SourceUnavailableError as error:
                 if trouble is None:
-                    logger.warning("%s; its streams wait", error)
+                    logger.warning("%s; its streams %s", error, "end" if error.lasting else "wait")
                 trouble = str(error)
+                if error.lasting and not self._stopping:
+                    self._interrupted = error
+                    sink.interrupt(error)
             except Exception as error:
                 # A fault in the program must not stop the streams for good either.
                 if trouble != repr(error):
@@ -170,7 +186,7 @@ class TableOrigin(Origin):
             else:
                 if trouble is not None:
                     logger.warning("%s can be read again", self.name)
-                trouble, delay = None, 0.0
+                trouble, delay, self._interrupted = None, 0.0, None
                 if more:
                     self.read_on()
                     await asyncio.sleep(0)
@@ -203,17 +219,28 @@ class TableOrigin(Origin):
         finally:
             self._idle.set()
 
+    @property
+    def _judged(self) -> frozenset[str]:
+        """The names that the database compares: of columns, and that of conditions."""
+        return self._reader.judged | {JUDGED}
+
     def _questions(self, sink: Sink) -> Questions:
         """What the database shall compare with the rows of the next read."""
         if not self._accepted:
             return NO_QUESTIONS
-        wanted = sink.wanted(self._reader.judged)
+        wanted = sink.wanted(self._judged)
         self._accepted = {
-            name: known
+            name: both
             for name, values in wanted.items()
-            if (known := self._accepted.get(name, set()) & values)
+            if (both := self._accepted.get(name, set()) & values)
         }
-        return Questions(self._accepted)
+        # While the same streams are there, the same is asked.
+        known, questions = self._asked
+        if self._accepted != known:
+            known = {name: set(values) for name, values in self._accepted.items()}
+            questions = Questions(known)
+            self._asked = known, questions
+        return questions
 
     def _pass_on(self, sink: Sink, head: Head, batch: ChangeBatch) -> None:
         self._head = Head(head.epoch, batch.head)

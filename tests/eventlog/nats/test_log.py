@@ -23,6 +23,8 @@ from headwater.testing.eventlog._harness import numbers, read_all
 from support.nats import Nats
 from support.until import outside, succeeds
 
+pytestmark = pytest.mark.long
+
 
 class TestContract(EventLogContract):
     @pytest.fixture(autouse=True)

@@ -12,6 +12,8 @@ from headwater.eventlog.sql import SqlLog, drop_tables
 from headwater.testing import EventLogContract
 from support.postgres import Postgres
 
+pytestmark = pytest.mark.long
+
 TABLES = ("log", "topics", "events")
 OF = "topic_id = (SELECT id FROM headwater_topics WHERE name = '%s')"
 
