@@ -51,8 +51,8 @@ async def test_a_stalled_reader_of_a_large_output_costs_little(
                 await stalled.next()
                 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
                 total = 0
-                while not reader.ended:
-                    total += len(await reader.read_some())
+                while (message := await reader.next()).event != "end":
+                    total += len(message.data)
                     reader.raw = b""
                     most = max(most, *(each.sender.pending for each in live.hub.streams))
                 grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
