@@ -17,12 +17,13 @@ from functools import partial
 from typing import Any
 
 from headwater.delivery.batch import Recipients
-from headwater.delivery.reader import OriginReader, Target
+from headwater.delivery.reader import OriginReader
 from headwater.delivery.reading import READ_LIMIT, Reading, read_after, read_newest
 from headwater.delivery.ring import Ring, pieces
 from headwater.delivery.sender import ROOM
 from headwater.delivery.small_set import EMPTY, SmallSet, with_one, without
 from headwater.delivery.stream import Stream
+from headwater.delivery.targets import Target
 from headwater.delivery.window import Members
 from headwater.errors import ResetReason, SourceUnavailableError, UnfitItemError
 from headwater.feeds.feed import Feed, Frame
