@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from headwater.errors import HeadwaterError
 from headwater.sql.filters import Asked
 from headwater.sql.model import TableModel
 
@@ -39,7 +40,7 @@ def cannot_be_read(error: Exception) -> bool:
         # One of the server has a state, and SQLite's have other classes.
         own = isinstance(error, sa.exc.DataError)
         return own and getattr(error.orig, "sqlstate", None) is None
-    return not isinstance(error, (sa.exc.SQLAlchemyError, OSError))
+    return not isinstance(error, (HeadwaterError, sa.exc.SQLAlchemyError, OSError))
 
 
 async def read_rows(connection: AsyncConnection, model: TableModel, asked: Asked) -> Sequence[Row]:
