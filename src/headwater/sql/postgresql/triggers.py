@@ -132,7 +132,7 @@ def functions(tracking: Tracking, own: str) -> list[str]:
     if tracking.keyed:
         known = dict.fromkeys((*tracking.key, *tracking.filters))
         # To a client keys are different that their type or collation takes for the same.
-        exact = {c: '::text COLLATE "C"' for c in tracking.key}
+        exact = dict.fromkeys(tracking.key, '::text COLLATE "C"')
         moved = " OR ".join(
             f"OLD.{quote(c)}{exact.get(c, '')} IS DISTINCT FROM NEW.{quote(c)}{exact.get(c, '')}"
             for c in known
