@@ -21,6 +21,8 @@ from running import Running
 from support.http import Answer, request
 from support.until import outside
 
+pytestmark = pytest.mark.long
+
 LOGS = "/api/logs/stream"
 
 

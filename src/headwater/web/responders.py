@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from headwater.delivery.event_stream import EventStream
+from headwater.delivery.heartbeat import heartbeat_event
 from headwater.delivery.stream import EVENT_STREAM_HEADERS
 from headwater.web.asgi import (
     SSE,
@@ -17,6 +18,7 @@ from headwater.web.asgi import (
     Scope,
     Send,
     Sending,
+    asks_for_heartbeat_events,
     last_event_id,
     run_handler,
 )
@@ -189,6 +191,8 @@ class EventResponder:
             max_pending=sse.max_pending,
             farewell=sse.farewell,
         )
+        if asks_for_heartbeat_events(scope):
+            stream.pulse = heartbeat_event(None, stream.heartbeat)
         scope[STREAM] = stream
 
         again = call.recheck
