@@ -20,7 +20,7 @@ __all__ = ["FRONTS", "Caddy", "Front", "HAProxy", "Nginx", "certificate"]
 _CONFIGURATIONS = ROOT / "docs" / "how-to" / "proxies"
 _NGINX = """
 daemon off;
-worker_processes 1;
+master_process off;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log;
 events {{ worker_connections 8192; }}
