@@ -26,6 +26,9 @@ error_log {folder}/error.log;
 events {{ worker_connections 8192; }}
 http {{
 access_log off;
+gzip on;
+gzip_types *;
+gzip_proxied any;
 client_body_temp_path {folder}/body;
 proxy_temp_path {folder}/proxy;
 fastcgi_temp_path {folder}/fastcgi;

@@ -194,7 +194,7 @@ def test_an_administrator_manages_and_publishes(
         ("Teams", "Ferry", "the team Ferry"),
         ("Users", "new@example.org", "new@example.org"),
     ):
-        button = f'document.querySelector("[aria-label=\'Remove {of}\']")'
+        button = f"document.querySelector(\"[aria-label='Remove {of}']\")"
         console.evaluate(f"void {button}.click()")
         # Once is not enough.
         assert console.evaluate(f"{button}.textContent") == "Remove?"
