@@ -14,6 +14,8 @@ import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from headwater.client import follow_run, sync
+from headwater.errors import ResponseError
 from headwater.eventlog import MemoryLog
 from headwater.runs import Run, Runs
 from headwater.web.fastapi import LiveRouter
@@ -21,6 +23,8 @@ from support import npm
 from support.application import Application
 from support.cutting import Cutter
 from support.server import serving
+
+pytestmark = pytest.mark.long
 
 TEXT = "Hello wide world. Grüße!"
 
@@ -96,6 +100,56 @@ async def test_a_run_is_whole_whatever_frame_its_connection_is_cut_after() -> No
         "the run failed: ZeroDivisionError",
     )
     assert unknown["refused"] == 404
+
+
+async def test_python_has_each_event_once_whatever_frame_its_connection_is_cut_after() -> None:
+    async with running() as address, httpx.AsyncClient() as http:
+        run = await started(http, address, "hello")
+        whole = (await http.get(f"{run}/stream", headers={"Accept": "text/event-stream"})).text
+        frames = whole.count("\n\n")
+        results = await asyncio.gather(
+            *(followed(f"{run}?cut={cut}") for cut in range(frames + 1)), followed(run)
+        )
+    words = [("progress", word) for word in TEXT.split(" ")]
+    for text, events, state in results:
+        assert (text, state) == (TEXT, "done")
+        assert [event for event in events if event[0] == "progress"] == words
+        assert [name for name, _ in events].count("end") == 1
+
+
+async def followed(url: str) -> tuple[str, list[tuple[str, Any]], str | None]:
+    text, events = "", []
+    async with follow_run(url, retry=0.01, random=lambda: 0.0) as run:
+        async for event in run:
+            if event.name == "delta":
+                text += event.data["text"]
+            else:
+                events.append((event.name, event.data.get("word")))
+    return text, events, run.state
+
+
+async def test_python_without_asyncio_follows_a_run_too() -> None:
+    def follow() -> tuple[str, str | None, str]:
+        with sync.follow_run(f"{run}/stream") as stream:
+            text = "".join(event.data["text"] for event in stream if event.name == "delta")
+        return text, stream.state, stream.last_event_id
+
+    def follow_again() -> list[Any]:
+        with sync.follow_run(run, last_event_id=position) as stream:
+            return list(stream)
+
+    async with running() as address, httpx.AsyncClient() as http:
+        run = await started(http, address, "fail")
+        text, state, position = await asyncio.to_thread(follow)
+        assert (text, state) == (TEXT, "failed")
+        assert await asyncio.to_thread(follow_again) == [], "the end was had before"
+
+
+async def test_python_shows_a_refusal() -> None:
+    async with running() as address:
+        with pytest.raises(ResponseError, match="404"):
+            async for _ in follow_run(f"{address}/answers/unknown"):
+                pass
 
 
 @pytest.mark.parametrize("part", ["followRun", "FollowedRun"])

@@ -273,7 +273,8 @@ async def test_a_worker_that_died_is_followed_by_another(log: EventLog) -> None:
             if one.data["t"] == "event"
         )
         await log.append(topic, {"t": "release", "c": claim}, key="release:1")
-        await log.append(f"run:{runs.name}:news", {"t": "release", "id": run_id})
+        news = {"t": "release", "id": run_id, "c": claim, "by": claim.partition("-")[2]}
+        await log.append(f"run:{runs.name}:news", news)
         assert await state_of(runs, run_id) == "queued"
         async with asyncio.timeout(10):
             events = [(one.name, one.data) async for one in runs.follow(run_id)]

@@ -313,3 +313,25 @@ async def test_a_start_whose_answer_was_lost_does_not_run_for_ever(url: str) -> 
         created = await runs.create("/a", "ann", key="k", handler=_quick)
         assert not created.is_new
         assert (await follow(runs, created.state.id))[-1].data == {"state": "lost"}
+
+
+async def test_of_a_contested_run_the_winner_is_watched(url: str) -> None:
+    """Another worker wanted it too, and lives on; the one that got it dies."""
+    async with open_log(url) as log, Runs(log, lease=1.0) as runs:
+        async with producing(url, 1.0, 1) as producer:
+            (run_id,) = producer.ids
+            await runs.state(run_id)
+            # As a worker does that comes second.
+            await log.append("run:runs:news", {"t": "claim", "id": run_id, "w": "other"})
+            beating = asyncio.create_task(_beat(log))
+            producer.signal(signal.SIGKILL)
+            try:
+                assert (await follow(runs, run_id))[-1].data == {"state": "lost"}
+            finally:
+                beating.cancel()
+
+
+async def _beat(log: EventLog) -> None:
+    while True:
+        await log.append("run:runs:beats", {"w": "other"})
+        await asyncio.sleep(0.2)  # well within the lease

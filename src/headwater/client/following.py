@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Unpack, overload
 
-from headwater.client.aio import AsyncFeed, AsyncStream
+from headwater.client.aio import AsyncFeed, AsyncRunStream, AsyncStream
 from headwater.client.feed_session import FALLBACK, FeedSession
 from headwater.client.options import StreamOptions
+from headwater.client.run import RunSession
 from headwater.client.session import Session
 from headwater.client.transport import IDLE_TIMEOUT, httpx
 from headwater.client.values import T
 from headwater.protocol import Message
 
-__all__ = ["follow", "stream"]
+__all__ = ["follow", "follow_run", "stream"]
 
 
 def stream(
@@ -40,12 +41,36 @@ def stream(
     return AsyncStream(Session[Message](url, **options), client, cookies, idle_timeout)
 
 
+def follow_run(
+    url: str,
+    *,
+    cookies: Mapping[str, str] | None = None,
+    client: httpx.AsyncClient | None = None,
+    idle_timeout: float | None = IDLE_TIMEOUT,
+    **options: Unpack[StreamOptions],
+) -> AsyncRunStream:
+    """Follow a run to its end, given its address; options as in ``stream``.
+
+    ::
+
+        async with follow_run("https://example.com/answers/7", token=key) as run:
+            async for event in run:
+                if event.name == "delta":
+                    print(event.data["text"], end="")
+        print(run.state)
+
+    After ``restart`` and ``reset`` the output begins again.
+    """
+    return AsyncRunStream(RunSession(url, **options), client, cookies, idle_timeout)
+
+
 @overload
 def follow(
     url: str,
     *,
     item: type[T] | Callable[[Mapping[str, Any]], T],
     fallback: float | None = FALLBACK,
+    envelope: str | None = None,
     cookies: Mapping[str, str] | None = None,
     client: httpx.AsyncClient | None = None,
     idle_timeout: float | None = IDLE_TIMEOUT,
@@ -59,6 +84,7 @@ def follow(
     *,
     item: None = None,
     fallback: float | None = FALLBACK,
+    envelope: str | None = None,
     cookies: Mapping[str, str] | None = None,
     client: httpx.AsyncClient | None = None,
     idle_timeout: float | None = IDLE_TIMEOUT,
@@ -71,6 +97,7 @@ def follow(
     *,
     item: Any = None,
     fallback: float | None = FALLBACK,
+    envelope: str | None = None,
     cookies: Mapping[str, str] | None = None,
     client: httpx.AsyncClient | None = None,
     idle_timeout: float | None = IDLE_TIMEOUT,
@@ -93,7 +120,10 @@ def follow(
     tried again. A page has one position, so a program that is ended within one gets its items
     again. None never polls.
 
+    ``envelope`` names the member of each answer that has the page or the item, such as ``"data"``
+    in ``{"success": true, "data": …}``, where the feed was declared with ``envelope=``.
+
     Raises ResponseError also when the server ends the stream because the right to it was lost.
     """
-    session = FeedSession(url, item=item, fallback=fallback, **options)
+    session = FeedSession(url, item=item, fallback=fallback, envelope=envelope, **options)
     return AsyncFeed(session, client, cookies, idle_timeout)

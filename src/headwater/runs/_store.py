@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from headwater.eventlog import START, EventLog, KeyedTopic, Offset, Record
 from headwater.feeds.clock import utc_now
-from headwater.runs._records import RunState, State, attempt_of
+from headwater.runs._records import RunState, State, attempt_of, worker_of
 
 __all__ = ["Busy", "BusyError", "Created", "KeyConflictError", "Store", "digest"]
 
@@ -245,7 +245,7 @@ class Store:
         """Let another attempt have it."""
         key = f"release:{attempt_of(claim)}"
         await self.first(self.topic(found.id), {"t": "release", "c": claim}, key)
-        await self.tell({"t": "release", "id": found.id})
+        await self.tell({"t": "release", "id": found.id, "c": claim, "by": worker_of(claim)})
         await self.list(await self.state(found.id) or found)
 
     async def end(
@@ -277,7 +277,11 @@ class Store:
     # Telling
 
     async def tell(self, news: Mapping[str, Any]) -> None:
-        """Announce something to all processes."""
+        """Announce something to all processes.
+
+        ``new``, ``claim``: ``w`` may have the run ``id``. ``handed``, ``release``: ``by`` has it no
+        more. ``cancel`` and ``end`` say what they mean.
+        """
         await self.log.append(self.news, news)
 
     async def list(self, found: RunState) -> None:

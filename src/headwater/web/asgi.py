@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import parse_qs
 
@@ -84,7 +84,7 @@ class SSE:
 
     kind: Literal["only", "dual", "manual"] = "only"
     heartbeat: float | Literal["default"] | None = "default"
-    serializer: Callable[[Any], str] = to_json
+    serializer: Callable[[Any], str] = field(default=to_json, repr=False)
     max_pending: int = MAX_PENDING
     linger: float = 30.0
     farewell: Event | None = None

@@ -10,7 +10,7 @@ import pytest
 from support import npm
 from support.until import waited
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 ALL_LIVE = "document.querySelectorAll('.panel .light[data-state=live]').length === 4"
 AXE = """() => axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) =>

@@ -51,6 +51,7 @@ def demo() -> Iterator[SimpleNamespace]:
         process.stdout.close()
 
 
+@pytest.mark.long
 def test_the_page_lives(browser: Any, demo: Any) -> None:
     page = browser.open(demo.address)
     # The form names the accounts, and one press signs in.
