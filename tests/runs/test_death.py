@@ -104,6 +104,16 @@ async def test_a_killed_producer_is_noticed(url: str) -> None:
     assert await kill_and_watch(url, 1.0, 3, 2) < 1.0 + 5
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+async def test_two_hundred_runs_with_three_followers_each_end_within_two_seconds(url: str) -> None:
+    """Of the lease, which their users may have to wait for anyway."""
+    lease = 5.0
+    took = await kill_and_watch(url, lease, 200, 3)
+    print(f"the last of 600 followers had the end {took:.2f} s after the kill; lease {lease} s")
+    assert took < lease + 2
+
+
 async def test_a_run_without_followers_is_noticed_when_somebody_asks(url: str) -> None:
     """A page that is opened a day later does not show a run that runs for ever."""
     async with producing(url, 1.0, 1) as producer:
