@@ -19,11 +19,9 @@ import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Literal
 
 from headwater.eventlog import START, EventLog, KeyedTopic, Offset, Record
-from headwater.feeds.clock import utc_now
 from headwater.runs._records import RunState, State, attempt_of, worker_of
 
 __all__ = ["Busy", "BusyError", "Created", "KeyConflictError", "Store", "digest"]
@@ -35,8 +33,6 @@ Busy = Literal["reject", "cancel", "queue", "allow"]
 TAIL = 40
 # Runs of one group that wait for each other.
 MAX_WAITING = 20
-# By which the clocks of the log and of this process may differ.
-MARGIN = timedelta(minutes=1)
 # Records per read.
 PAGE = 500
 
@@ -349,15 +345,9 @@ class Store:
         page = await KeyedTopic(self.log, topic, key="id").page(1_000_000)
         if page.changes:
             first = str(page.changes[0].place).partition(":")[0]
-            await self.trim_before(topic, Offset.parse(first))
+            await self.log.trim(topic, before=Offset.parse(first))
         else:
             await self.log.forget(topic)
-
-    async def trim_before(self, topic: str, offset: Offset) -> None:
-        """Remove what is older than a record; what came shortly before it may stay."""
-        kept = (await self.log.read(topic, offset.previous(), 1)).records
-        if kept:
-            await self.log.trim(topic, max_age=utc_now() - kept[0].at + MARGIN)
 
 
 def _shown(found: RunState) -> dict[str, Any]:

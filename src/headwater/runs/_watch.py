@@ -306,7 +306,7 @@ class Watch:
                 break
             after = old[-1].offset
         if oldest is not None:
-            await self._store.trim_before(self._store.news, oldest.offset)
+            await log.trim(self._store.news, before=oldest.offset.next())
         for kind, owner in owners:
             await self._store.trim_owner(kind, owner)
         return forgotten
