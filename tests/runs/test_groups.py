@@ -30,7 +30,7 @@ async def test_of_many_at_once_one_begins(log: EventLog, runs: Runs) -> None:
         begun.append(run.id)
         await go.wait()
 
-    async with Runs(log, lease=1.0) as other:
+    async with Runs(log, lease=30.0) as other:
         both = [runs, other]
         found = await asyncio.gather(
             *(start(both[n % 2], answer, busy="reject") for n in range(50)),

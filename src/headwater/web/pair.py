@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from headwater import errors
-from headwater.delivery.feed_stream import FeedStream, open_feed
+from headwater.delivery.feed_stream import TOO_LARGE, TOO_LARGE_RETRY, FeedStream, open_feed
 from headwater.delivery.heartbeat import heartbeat_event
 from headwater.delivery.polls import Read
 from headwater.delivery.stream import EVENT_STREAM_HEADERS
@@ -70,6 +70,12 @@ class FeedDeclaration:
             raise DeclarationError(
                 f"feed {name!r}: its source is keyed; declare it with feed(..., keyed=True)"
             )
+        if self.feed.whole and (not source.keyed or source.nothing() is None):
+            raise DeclarationError(
+                f"feed {name!r}: limit='all' goes with a keyed source, such as a table with "
+                "track(keyed=True), a LiveQuery or Poll(key=...); this one shows its newest items: "
+                "give a number"
+            )
         return source
 
 
@@ -116,7 +122,7 @@ class FeedHalf(ABC):
         live = self._settings.live()
         rechecks = live.rights.rechecks
         scope = call.scope
-        limit = self.declaration.feed.limit
+        limit = self.declaration.feed.page_limit
         paging = read_paging(scope.get("query_string", b""), limit, stream=self.streams)
         with refused_values(scope):
             plan = await call.plan(errors=paging.errors)
@@ -235,11 +241,13 @@ class PageHalf(FeedHalf):
         """A page as it is sent, and whether it has changes."""
         feed, source, limit = self.declaration.feed, asked.source, asked.paging.limit
         hub = asked.live.hub
+        removals = source.keyed and after is not None
+        if after is None and before is None:
+            after = feed.nothing(source)
         page = await read_page(feed, source, limit, hub.page_bytes, after=after, before=before)
         if epoch not in (None, page.epoch):
             # The storage was replaced meanwhile.
             raise PositionError(token, "unknown")
-        removals = source.keyed and after is not None
         shown, left_out = feed.shown_page(page, removals=removals)
         hub.streams.counters.invalid_skipped += left_out
         body = feed.body(shown, removals=removals)
@@ -285,6 +293,12 @@ class StreamHalf(FeedHalf):
                 live.counters.invalid_held += 1
                 await refuse_stream(call.send, "an item cannot be shown", error.retry, status=500)
                 return
+            except errors.FeedTooLargeError as error:
+                detail = str(error)
+                await refuse_stream(
+                    call.send, detail, TOO_LARGE_RETRY, status=TOO_LARGE, detail=detail
+                )
+                return
             await connection.hold(stream)
 
     async def _open(self, asked: _Asked) -> tuple[Connection, FeedStream]:
@@ -322,7 +336,8 @@ class StreamHalf(FeedHalf):
                 heartbeat=asked.live.heartbeat,
             )
             if paging.events:
-                stream.pulse = heartbeat_event(self.declaration.feed.event, asked.live.heartbeat)
+                feed, interval = self.declaration.feed, asked.live.heartbeat
+                stream.pulse = heartbeat_event(feed.event, interval, feed.member)
             stream.headers = asked.headers
             stream.begin(opening)
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headwater.delivery.stream import EVENT_STREAM_HEADERS
-from headwater.protocol import Comment, encode, frame
+from headwater.protocol import Comment, encode, frame, to_json
 from headwater.web.asgi import Send
 
 __all__ = ["Headers", "refuse_stream", "retry_after", "send_response"]
@@ -35,7 +35,13 @@ def retry_after(retry: int) -> tuple[bytes, bytes]:
 
 
 async def refuse_stream(
-    send: Send, reason: str, retry: int, *, head: bool = False, status: int | None = None
+    send: Send,
+    reason: str,
+    retry: int,
+    *,
+    head: bool = False,
+    status: int | None = None,
+    detail: str | None = None,
 ) -> None:
     """Answer a stream that cannot be opened just now, so that its client comes back by itself.
 
@@ -44,10 +50,11 @@ async def refuse_stream(
 
     Arguments:
         retry: milliseconds until the client is to come back.
-        status: is sent as an ``error`` event too.
+        status: is sent as an ``error`` event too, with the ``detail``.
     """
     headers = (*EVENT_STREAM_HEADERS, retry_after(retry))
     body = b"retry: %d\n" % retry + encode(Comment(reason))
     if status is not None:
-        body += frame("error", None, b'{"status":%d}' % status)
+        said = {"status": status} | ({} if detail is None else {"detail": detail})
+        body += frame("error", None, to_json(said).encode())
     await send_response(send, 200, headers, body, head=head)

@@ -98,6 +98,7 @@ class TestContract(EventLogContract):
         )
 
 
+@pytest.mark.long
 class TestContractOnAPlainEngine(TestContract):
     """A log in an engine of the application's own, with SQLAlchemy's defaults."""
 
