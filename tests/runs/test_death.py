@@ -254,6 +254,31 @@ async def _quick(run: Run) -> None:
     await run.delta("x")
 
 
+async def test_a_producer_that_is_cut_off_stops_by_itself(url: str) -> None:
+    """Nobody else is there to say so, and the log is back when its lease is over."""
+    cable = Cable()
+    begun = asyncio.Event()
+
+    async def answer(run: Run) -> None:
+        begun.set()
+        for n in range(1_000_000):
+            await run.delta(f"{n} ")
+            await asyncio.sleep(0.02)  # the pace of a model
+
+    async with open_log(url) as far, Runs(cable.through(far), lease=1.0) as runs:
+        run_id = (await runs.create("/a", "ann", handler=answer)).state.id
+        await begun.wait()
+        await until(lambda: len(cable.writes) > 2)
+        cable.cut = True
+        await asyncio.sleep(2.0)  # the outage
+        written = len(cable.writes)
+        cable.cut = False
+        events = await follow(runs, run_id)
+        assert events[-1].data == {"state": "lost"}
+        later = [one for one in cable.writes[written:] if isinstance(one, list)]
+        assert not later, f"it wrote {later} after it was cut off for a lease"
+
+
 async def test_a_watcher_that_was_away_invents_no_death(url: str) -> None:
     """What it did not see may have been there."""
     cable = Cable()
@@ -337,6 +362,10 @@ async def test_a_start_whose_answer_was_lost_does_not_run_for_ever(url: str) -> 
                 raise SourceUnavailableError("log", "whether it was done is not known")
             return found
 
+        async def waits(run: Run) -> None:
+            await asyncio.Event().wait()
+
+        await runs.create("/a", "ann", handler=waits)  # the process has signs of life to give
         log.append = breaks  # type: ignore[method-assign]
         cable.cut = True
         with pytest.raises(SourceUnavailableError):
