@@ -65,8 +65,11 @@ class Target(ABC):
         """Positions that do not include ``before`` expire soon."""
 
     @abstractmethod
-    def restart(self, reason: ResetReason, head: Place) -> None:
-        """The storage is another one, or was trimmed past the reader. It goes on from ``head``."""
+    def restart(self, reason: ResetReason | None, head: Place) -> None:
+        """The storage is another one, or was trimmed past the reader. It goes on from ``head``.
+
+        None: its whole state was replaced.
+        """
 
     def close(self) -> None:  # noqa: B027 - a callback has nothing to free
         """The reader delivers nothing any more."""
@@ -113,7 +116,7 @@ class Subscription(Target):
             except Exception:
                 logger.exception("a subscriber's callback failed")
 
-    def restart(self, _reason: ResetReason, _head: Place) -> None:
+    def restart(self, _reason: ResetReason | None, _head: Place) -> None:
         self._on_restart()
 
 
@@ -132,6 +135,7 @@ class OriginReader:
         counters: what delivery counts.
         bound: of all rings of the targets.
         targets: by name.
+        on_stop: ends the subscriptions to what the origin depends on.
         calls: reads of pages that are under way.
         head: every change up to here was delivered to the targets.
         epoch: the storage's epoch, as positions carry it.
@@ -164,6 +168,7 @@ class OriginReader:
         self._on_unused = on_unused
         self._restarting: asyncio.Task[None] | None = None
         self._preparations: dict[Feed, Preparation] = {}
+        self.on_stop: list[Callable[[], None]] = []
 
     async def start(self) -> None:
         """Attach to the origin. Raises SourceUnavailableError."""
@@ -183,7 +188,13 @@ class OriginReader:
             self._flush_handle.cancel()
         if self._restarting is not None:
             self._restarting.cancel()
+        self.end_wakes()
         await self.origin.detach()
+
+    def end_wakes(self) -> None:
+        """End the subscriptions to what the origin depends on."""
+        while self.on_stop:
+            self.on_stop.pop()()
 
     @property
     def unused(self) -> bool:
@@ -276,8 +287,14 @@ class OriginReader:
             # The flush drops the frames that are too many then, but none that was not sent yet.
             self._schedule()
 
+    def replace(self, head: Place) -> None:
+        self._begin_anew(None, head)
+
     def reset(self, reason: ResetReason, head: Place) -> None:
         logger.warning("%s cannot go on from where it was (%s)", self.origin.name, reason)
+        self._begin_anew(reason, head)
+
+    def _begin_anew(self, reason: ResetReason | None, head: Place) -> None:
         self.head = head
         for preparation in self._preparations.values():
             preparation.restart(head)
@@ -285,7 +302,7 @@ class OriginReader:
             self._restarting.cancel()
         self._restarting = asyncio.get_running_loop().create_task(self._restart(reason))
 
-    async def _restart(self, reason: ResetReason) -> None:
+    async def _restart(self, reason: ResetReason | None) -> None:
         """Restart all targets, once the storage's epoch can be read."""
         delay = _FIRST_DELAY
         while True:
