@@ -52,7 +52,7 @@ class LiveQuery:
     def __init__(
         self,
         engine: AsyncEngine,
-        select: sa.Select[Any],
+        select: sa.Select[*tuple[Any, ...]],
         *,
         key: Sequence[str],
         where: Sequence[str] = (),
