@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import firefox  # noqa: E402 - found through the line above
 from chromium import Chromium, Page, find  # noqa: E402
 
-ALL_LIVE = "document.querySelectorAll('.panel .light[data-state=live]').length === 4"
+ALL_LIVE = "document.querySelectorAll('.panel .light[data-state=live]').length === 5"
 
 
 @pytest.fixture(scope="session")
