@@ -45,6 +45,7 @@ class OriginReader:
         counters: what delivery counts.
         bound: of all rings of the targets.
         targets: by name.
+        on_stop: ends the subscriptions to what the origin depends on.
         calls: reads of pages that are under way.
         head: every change up to here was delivered to the targets.
         epoch: the storage's epoch, as positions carry it.
@@ -77,6 +78,7 @@ class OriginReader:
         self._on_unused = on_unused
         self._restarting: asyncio.Task[None] | None = None
         self._preparations: dict[Feed, Preparation] = {}
+        self.on_stop: list[Callable[[], None]] = []
 
     async def start(self) -> None:
         """Attach to the origin. Raises SourceUnavailableError."""
@@ -96,7 +98,13 @@ class OriginReader:
             self._flush_handle.cancel()
         if self._restarting is not None:
             self._restarting.cancel()
+        self.end_wakes()
         await self.origin.detach()
+
+    def end_wakes(self) -> None:
+        """End the subscriptions to what the origin depends on."""
+        while self.on_stop:
+            self.on_stop.pop()()
 
     @property
     def unused(self) -> bool:
@@ -194,8 +202,14 @@ class OriginReader:
             # The flush drops the frames that are too many then, but none that was not sent yet.
             self._schedule()
 
+    def replace(self, head: Place) -> None:
+        self._begin_anew(None, head)
+
     def reset(self, reason: ResetReason, head: Place) -> None:
         logger.warning("%s cannot go on from where it was (%s)", self.origin.name, reason)
+        self._begin_anew(reason, head)
+
+    def _begin_anew(self, reason: ResetReason | None, head: Place) -> None:
         self.head = head
         for preparation in self._preparations.values():
             preparation.restart(head)
@@ -203,7 +217,7 @@ class OriginReader:
             self._restarting.cancel()
         self._restarting = asyncio.get_running_loop().create_task(self._restart(reason))
 
-    async def _restart(self, reason: ResetReason) -> None:
+    async def _restart(self, reason: ResetReason | None) -> None:
         """Restart all targets, once the storage's epoch can be read."""
         delay = _FIRST_DELAY
         while True:

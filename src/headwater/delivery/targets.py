@@ -56,8 +56,11 @@ class Target(ABC):
         """Positions that do not include ``before`` expire soon."""
 
     @abstractmethod
-    def restart(self, reason: ResetReason, head: Place) -> None:
-        """The storage is another one, or was trimmed past the reader. It goes on from ``head``."""
+    def restart(self, reason: ResetReason | None, head: Place) -> None:
+        """The storage is another one, or was trimmed past the reader. It goes on from ``head``.
+
+        None: its whole state was replaced.
+        """
 
     def close(self) -> None:  # noqa: B027 - a callback has nothing to free
         """The reader delivers nothing any more."""
@@ -105,7 +108,7 @@ class Subscription(Target):
             except Exception:
                 logger.exception("a subscriber's callback failed")
 
-    def restart(self, _reason: ResetReason, _head: Place) -> None:
+    def restart(self, _reason: ResetReason | None, _head: Place) -> None:
         self._on_restart()
 
     def interrupt(self, _: SourceUnavailableError) -> None:

@@ -8,6 +8,7 @@ import { Logs } from "./logs/logs.js";
 import { Activity } from "./parts/activity.js";
 import { Metrics } from "./parts/metrics.js";
 import { Notifications } from "./parts/notifications.js";
+import { Status } from "./parts/status.js";
 import { SignIn } from "./sign-in.js";
 import { chooseTheme } from "./theme.js";
 import { Drawer } from "./wire/drawer.js";
@@ -41,11 +42,12 @@ const page = {
 const logs = new Logs(at("logs"), page);
 const metrics = new Metrics(at("metrics"), page);
 const activity = new Activity(at("activity"), page);
+const status = new Status(at("status"), page);
 const notifications = new Notifications(at("notifications"), page, (unread, item) => {
   document.title = unread ? `(${unread}) Headwater` : "Headwater";
   if (item) at("announce").textContent = `${item.level}: ${item.title}`;
 });
-const parts = [logs, metrics, activity, notifications];
+const parts = [logs, metrics, activity, status, notifications];
 
 /** Show the console if there is a session, the form if not. */
 async function start() {
@@ -71,6 +73,7 @@ async function start() {
   logs.start();
   metrics.start();
   activity.start();
+  status.start();
   const teams = await everything("/api/users/me/teams", "teams").catch(() => []);
   if (user !== session.user || at("console").hidden) return;
   notifications.start(user, teams);

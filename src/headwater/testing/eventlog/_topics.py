@@ -167,6 +167,9 @@ class _Sink:
     def wanted(self, names: Collection[str]) -> Mapping[str, frozenset[Hashable]]:
         return {name: frozenset() for name in names}
 
+    def replace(self, head: Place) -> None:
+        pass
+
     def reset(self, reason: ResetReason, head: Place) -> None:
         self.resets.append((reason, head))
         self.news.set()
