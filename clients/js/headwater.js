@@ -196,6 +196,11 @@ async function slot(url) {
   }
   return null;
 }
+function turn() {
+  return new Promise(
+    (resolve) => locks.request("headwater:turn", () => new Promise((release) => resolve(release)))
+  );
+}
 
 // src/connection.js
 var FIRST_WORD = { before: 1e4, polling: 4e3 };
@@ -251,8 +256,10 @@ var Connection = class {
       const free = await slot(this.#spec.url);
       const glimpse = !free && !this.#rest;
       if (glimpse) this.#tell("polling");
+      const done = glimpse ? await turn() : null;
       let end = (free || glimpse) && !signal.aborted ? await this.#streams(signal, glimpse) : {};
       free?.();
+      done?.();
       if (signal.aborted) return;
       const { lived } = end;
       if (glimpse && lived && !end.status) {

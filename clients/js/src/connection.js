@@ -1,7 +1,7 @@
 /** The one loop that connects a feed: it streams, polls where nothing streams, and backs off. */
 
 import { openEventSource, openFetch } from "./streams.js";
-import { backOff, pause, slot } from "./waiting.js";
+import { backOff, pause, slot, turn } from "./waiting.js";
 
 // Milliseconds. A stream's first word: far more than a slow network needs; less once polling works.
 const FIRST_WORD = { before: 10_000, polling: 4_000 };
@@ -70,8 +70,10 @@ export class Connection {
       // What has no REST half is looked at now and then, while no connection is free.
       const glimpse = !free && !this.#rest;
       if (glimpse) this.#tell("polling");
+      const done = glimpse ? await turn() : null;
       let end = (free || glimpse) && !signal.aborted ? await this.#streams(signal, glimpse) : {};
       free?.();
+      done?.();
       if (signal.aborted) return;
       const { lived } = end;
       if (glimpse && lived && !end.status) {
