@@ -68,6 +68,8 @@ export interface Options<Item = any, Key = any> {
 
   /** The name of the feed's events. A Headwater server says it by itself. */
   event?: string;
+  /** The member of each answer that has its content, such as `"data"`. A Headwater server says it by itself. */
+  envelope?: string;
   /** Names of further events, which EventSource must know. */
   events?: string[];
   /** Where to begin: a position. Without one the feed begins with a snapshot. */

@@ -210,7 +210,7 @@ var ANSWERS_WITHIN = 1e4;
 var BETWEEN_POLLS = 3e3;
 var GLIMPSE = { time: 700, pause: 400 };
 var SLEPT = 12e4;
-var REFUSALS = /* @__PURE__ */ new Set([400, 401, 403, 404, 405, 406, 410, 422]);
+var REFUSALS = /* @__PURE__ */ new Set([400, 401, 403, 404, 405, 406, 410, 413, 422]);
 var Connection = class {
   position = null;
   state = "connecting";
@@ -309,9 +309,10 @@ var Connection = class {
   }
   #event(name, data, id) {
     if (name === "heartbeat") {
-      const { interval, event } = parsed(data) ?? {};
+      const { interval, event, envelope } = parsed(data) ?? {};
       if (interval > 0) this.#beats = interval * 1e3;
       if (event) this.#spec.event ??= event;
+      if (envelope) this.#spec.envelope ??= envelope;
     }
     this.#emit({ name, data, id, from: id ? this.position : void 0 });
     const status = name === "error" && parsed(data)?.status;
@@ -352,7 +353,7 @@ var Connection = class {
         return await this.#ask(signal, 0);
       }
       if (rest && response.status === 200) {
-        const page = await response.json();
+        const page = this.#spec.opened(await response.json());
         if (signal.aborted) return {};
         if (itemsOf(page)) this.#emit({ page, from });
         else this.#rest = null;
@@ -491,8 +492,8 @@ var Tabs = class {
     if (message.to && message.to !== this.#name) return;
     if (message.state) this.#follow.take({ state: message.state, status: message.status });
     if (message.items && !this.#synced) {
-      const { items, id, event } = message;
-      this.#begin({ items, id, event });
+      const { items, id, event, envelope } = message;
+      this.#begin({ items, id, event, envelope });
     } else if (message.name || message.page) this.#next(message);
   }
   #begin(message) {
@@ -592,7 +593,7 @@ var Follow = class {
       this.#tabs = new Tabs(name, this.#connection, {
         take: (message) => this.#take(message),
         knows: (id) => this.#seen.has(id),
-        shown: () => ({ event: spec.event, items: [...this.#view.items.values()] })
+        shown: () => ({ event: spec.event, envelope: spec.envelope, items: [...this.#view.items.values()] })
       });
     }
     if (!callbacks && !keep) this.#queues.add(this.#first = { changes: [] });
@@ -693,13 +694,16 @@ var Follow = class {
     const { state, status, name, data, id, page, items } = message;
     if (state) return this.#show(state, status);
     if (message.event) this.#spec.event ??= message.event;
+    if (message.envelope) this.#spec.envelope ??= message.envelope;
     if (items) return this.#snapshot(items, {}, id);
     if (page) return this.#page(message);
     if (!name) return this.#moved(id);
     this.#call("onFrame", { name, data, id });
-    const value = parsed(data) ?? data;
-    if (name === "heartbeat") this.#spec.event ??= value.event;
-    else if (name === "snapshot") this.#snapshot(itemsOf(value) ?? [], value, id);
+    const value = this.#spec.opened(parsed(data) ?? data);
+    if (name === "heartbeat") {
+      this.#spec.event ??= value.event;
+      this.#spec.envelope ??= value.envelope;
+    } else if (name === "snapshot") this.#snapshot(itemsOf(value) ?? [], value, id);
     else if (name === "reset") this.#reset(value.reason);
     else if (!id || this.#moved(id)) this.#event(name, value, id);
   }
@@ -821,6 +825,9 @@ function specOf(url, options, fetches) {
     fetches,
     credentials,
     event: options.event,
+    envelope: options.envelope,
+    /** What is in the envelope; errors and resets have none. */
+    opened: (body2) => spec.envelope && body2?.[spec.envelope] || body2,
     EventSource: options.EventSource ?? globalThis.EventSource,
     names() {
       const item = spec.event ?? "message";

@@ -11,6 +11,7 @@
     │   ├── PositionError            a position that cannot be resumed: answer with a reset
     │   ├── EventTooLargeError       an incoming event over the decoder's bound
     │   └── ResponseError            an HTTP answer that a client cannot follow
+    ├── FeedTooLargeError            a feed with limit="all" that has more items than it may
     ├── RunError                     what became of a run
     │   ├── RunCancelled             the producer must stop: it was cancelled, or the run was lost
     │   ├── RunFailed                a producer raises it: its sentence is for clients
@@ -30,6 +31,7 @@ __all__ = [
     "DeclarationError",
     "EncodingError",
     "EventTooLargeError",
+    "FeedTooLargeError",
     "FilterValueError",
     "FramingError",
     "HeadwaterError",
@@ -191,6 +193,26 @@ class ResponseError(PeerError):
 
     def __str__(self) -> str:
         return f"HTTP {self.status}: {self.detail}"
+
+
+class FeedTooLargeError(HeadwaterError):
+    """A feed that is declared with ``limit="all"`` has more items than it may send.
+
+    Attributes:
+        feed: its name.
+        most: how many it may have.
+    """
+
+    def __init__(self, feed: str, most: int) -> None:
+        super().__init__(feed, most)
+        self.feed = feed
+        self.most = most
+
+    def __str__(self) -> str:
+        return (
+            f"feed {self.feed!r} has more than the {self.most} items that it sends at the start: "
+            "ask for fewer by its parameters"
+        )
 
 
 class RunError(HeadwaterError):

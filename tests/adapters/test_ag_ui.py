@@ -29,6 +29,8 @@ from support.cutting import Cutter
 from support.http import request
 from support.server import serving
 
+pytestmark = pytest.mark.long
+
 FOLDER = Path(__file__).with_name("npm")
 
 

@@ -28,6 +28,8 @@ from support.cutting import Cutter
 from support.http import Answer, request
 from support.server import serving
 
+pytestmark = pytest.mark.long
+
 FOLDER = Path(__file__).with_name("npm")
 
 

@@ -24,6 +24,8 @@ from support.application import Application
 from support.cutting import Cutter
 from support.server import serving
 
+pytestmark = pytest.mark.long
+
 TEXT = "Hello wide world. Grüße!"
 
 

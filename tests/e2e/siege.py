@@ -17,8 +17,6 @@ from headwater.protocol import Decoder
 __all__ = ["KINDS", "EventSource", "Siege"]
 
 BROKEN = (OSError, EOFError, asyncio.IncompleteReadError)
-# Seconds between two visits of one attacker.
-AGAIN = (0.05, 0.5)
 # The attackers' addresses. The good ones come from 127.0.0.1, as through a proxy.
 ADDRESSES = [f"127.0.1.{number}" for number in range(1, 13)]
 
@@ -110,13 +108,17 @@ async def _chunk(reader: asyncio.StreamReader) -> bytes:
 class Siege:
     """So many attackers, of seven kinds, that come again and again.
 
+    Arguments:
+        pause: seconds between two visits of one attacker, at most; a hundredth of it at least.
+
     Attributes:
         visits: by kind.
     """
 
-    def __init__(self, server: Running, number: int, seed: int = 1) -> None:
+    def __init__(self, server: Running, number: int, pause: float) -> None:
         self._port = server.port
-        self._rng = random.Random(seed)
+        self._rng = random.Random(number)
+        self._pause = pause
         credentials = "\r\n".join(f"{k}: {v}" for k, v in server.headers.items())
         self._known = f"Host: 127.0.0.1\r\n{credentials}\r\n\r\n".encode()
         self._position = server.api.get("/api/logs?limit=1").json()["position"]
@@ -134,7 +136,9 @@ class Siege:
 
     async def _attack(self, kind: str, address: str) -> None:
         while True:
-            await asyncio.sleep(self._rng.uniform(*AGAIN))  # an attacker's pause
+            await asyncio.sleep(
+                self._rng.uniform(self._pause / 100, self._pause)
+            )  # an attacker's pause
             with contextlib.suppress(*BROKEN):
                 buffer = 4096 if kind == "unread" else None
                 async with connection(self._port, address, buffer=buffer) as (reader, writer):

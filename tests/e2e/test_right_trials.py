@@ -19,6 +19,8 @@ from running import Person, Running
 from support.http import request
 from support.until import until
 
+pytestmark = pytest.mark.long
+
 names = (f"trial-{number}" for number in itertools.count())
 
 

@@ -15,6 +15,8 @@ from running import Person, Running
 from support.http import Answer, request
 from support.until import until
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def pair(seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Running]]:

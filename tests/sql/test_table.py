@@ -5,7 +5,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, event, insert, text
+from sqlalchemy import Column, Integer, MetaData, event, insert, text, update
 from sqlalchemy import Table as CoreTable
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
@@ -463,3 +463,26 @@ async def test_a_reader_that_is_cancelled_leaks_no_connection(engine, logs, capl
     assert len((await logs.where().page(5)).changes) == 5
     assert engine.pool.checkedout() == 0
     assert not [r for r in caplog.records if r.levelname in ("WARNING", "ERROR")]
+
+
+async def test_a_walk_through_a_time_window_has_no_removal_of_what_left_long_ago(engine, clock):
+    """A feed with ``limit="all"`` and a window: a table of years, of which few rows are shown."""
+    table = Table(engine, Client)
+    table.reader.clock = clock
+    old = [{"id": f"o{n}", "user_id": 7, "seen_at": START - timedelta(days=9)} for n in range(20)]
+    new = [{"id": f"n{n}", "user_id": 7, "seen_at": START} for n in range(5)]
+    async with engine.begin() as connection:
+        await connection.execute(insert(Client), old + new)
+    source = table.where(user_id=7).within("seen_at", timedelta(hours=1))
+    first = await source.page(2, after=source.nothing())
+    assert [(c.key["id"], c.removed) for c in first.changes] == [("n0", False), ("n1", False)]
+    async with engine.begin() as connection:
+        late = START - timedelta(days=1)
+        await connection.execute(update(Client).where(Client.id == "n0").values(seen_at=late))
+    place = await source.locate(first.epoch, str(first.end))
+    rest = await source.page(9, after=place)
+    assert [(c.key["id"], c.removed) for c in rest.changes] == [
+        ("n2", False), ("n3", False), ("n4", False), ("n0", True),
+    ]  # fmt: skip
+    assert not rest.has_more
+    assert not (await source.page(9, after=rest.end)).changes

@@ -15,7 +15,7 @@ const GLIMPSE = { time: 700, pause: 400 };
 // A timer that is this late means that the machine slept; hidden tabs are late by a minute at most.
 const SLEPT = 120_000;
 // Answers that asking again does not change.
-const REFUSALS = new Set([400, 401, 403, 404, 405, 406, 410, 422]);
+const REFUSALS = new Set([400, 401, 403, 404, 405, 406, 410, 413, 422]);
 
 /**
  * Follows one feed. `emit` is called with what happens:
@@ -127,9 +127,10 @@ export class Connection {
 
   #event(name, data, id) {
     if (name === "heartbeat") {
-      const { interval, event } = parsed(data) ?? {};
+      const { interval, event, envelope } = parsed(data) ?? {};
       if (interval > 0) this.#beats = interval * 1_000;
       if (event) this.#spec.event ??= event;
+      if (envelope) this.#spec.envelope ??= envelope;
     }
     this.#emit({ name, data, id, from: id ? this.position : undefined });
     const status = name === "error" && parsed(data)?.status;
@@ -174,7 +175,7 @@ export class Connection {
         return await this.#ask(signal, 0);
       }
       if (rest && response.status === 200) {
-        const page = await response.json();
+        const page = this.#spec.opened(await response.json());
         if (signal.aborted) return {};
         if (itemsOf(page)) this.#emit({ page, from });
         else this.#rest = null;

@@ -46,7 +46,7 @@ export class Follow {
       this.#tabs = new Tabs(name, this.#connection, {
         take: (message) => this.#take(message),
         knows: (id) => this.#seen.has(id),
-        shown: () => ({ event: spec.event, items: [...this.#view.items.values()] }),
+        shown: () => ({ event: spec.event, envelope: spec.envelope, items: [...this.#view.items.values()] }),
       });
     }
     if (!callbacks && !keep) this.#queues.add((this.#first = { changes: [] }));
@@ -160,13 +160,16 @@ export class Follow {
     const { state, status, name, data, id, page, items } = message;
     if (state) return this.#show(state, status);
     if (message.event) this.#spec.event ??= message.event;
+    if (message.envelope) this.#spec.envelope ??= message.envelope;
     if (items) return this.#snapshot(items, {}, id);
     if (page) return this.#page(message);
     if (!name) return this.#moved(id);
     this.#call("onFrame", { name, data, id });
-    const value = parsed(data) ?? data;
-    if (name === "heartbeat") this.#spec.event ??= value.event;
-    else if (name === "snapshot") this.#snapshot(itemsOf(value) ?? [], value, id);
+    const value = this.#spec.opened(parsed(data) ?? data);
+    if (name === "heartbeat") {
+      this.#spec.event ??= value.event;
+      this.#spec.envelope ??= value.envelope;
+    } else if (name === "snapshot") this.#snapshot(itemsOf(value) ?? [], value, id);
     else if (name === "reset") this.#reset(value.reason);
     else if (!id || this.#moved(id)) this.#event(name, value, id);
   }
@@ -313,6 +316,9 @@ function specOf(url, options, fetches) {
     fetches,
     credentials,
     event: options.event,
+    envelope: options.envelope,
+    /** What is in the envelope; errors and resets have none. */
+    opened: (body) => (spec.envelope && body?.[spec.envelope]) || body,
     EventSource: options.EventSource ?? globalThis.EventSource,
     names() {
       const item = spec.event ?? "message";

@@ -117,8 +117,8 @@ export class Tabs {
     if (message.to && message.to !== this.#name) return;
     if (message.state) this.#follow.take({ state: message.state, status: message.status });
     if (message.items && !this.#synced) {
-      const { items, id, event } = message;
-      this.#begin({ items, id, event });
+      const { items, id, event, envelope } = message;
+      this.#begin({ items, id, event, envelope });
     } else if (message.name || message.page) this.#next(message);
   }
 

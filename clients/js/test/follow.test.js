@@ -354,6 +354,21 @@ test.concurrent("an event stream that is no feed is followed too", async ({ serv
   expect(events).toEqual([["tick", 0]]);
 });
 
+for (const silent of [false, true]) {
+  test.concurrent(`an envelope is opened, ${silent ? "by polls" : "on a stream"}`, async ({ server, followed }) => {
+    server.wrap = (data) => ({ success: true, data });
+    server.silent = silent;
+    server.add(...numbers(2));
+    const seen = followed({ envelope: "data" });
+    await has(seen, 2);
+    server.add(...numbers(1, 2));
+    await has(seen, 3);
+    server.remove("t1");
+    await until(() => silent || seen.removed.length === 1);
+    expect(seen.numbers).toEqual(upTo(3));
+  });
+}
+
 test.concurrent("frames show what came, heartbeats included", async ({ server, open, followed }) => {
   server.add(...numbers(1));
   const seen = followed();

@@ -17,6 +17,7 @@ class Feed {
   silent = false; // streams are accepted, and nothing is sent on them
   status = null; // every request gets this one
   retry = 10;
+  wrap = (content) => content; // what is put around pages, items and removals
   #server = createServer((request, response) => this.#answer(request, response));
   #port = 0;
   #sockets = new Set();
@@ -72,7 +73,7 @@ class Feed {
   frame(index) {
     const item = this.items[index];
     const name = item.removed ? "tick_removed" : "tick";
-    const data = JSON.stringify(item.removed ?? item);
+    const data = JSON.stringify(this.wrap(item.removed ?? item));
     return `event: ${name}\nid: p${index + 1}\ndata: ${data}\n\n`;
   }
 
@@ -109,7 +110,7 @@ class Feed {
       }
     } else {
       const page = this.page(null);
-      response.write(`event: snapshot\nid: ${page.position}\ndata: ${JSON.stringify(page)}\n\n`);
+      response.write(`event: snapshot\nid: ${page.position}\ndata: ${JSON.stringify(this.wrap(page))}\n\n`);
     }
     this.streams.add(response);
     response.on("close", () => this.streams.delete(response));
@@ -121,7 +122,7 @@ class Feed {
     const until = Date.now() + Number(wait ?? 0) * 1_000;
     const look = () => {
       const page = this.page(after);
-      if (page.position !== after || Date.now() >= until) return send(200, page);
+      if (page.position !== after || Date.now() >= until) return send(200, this.wrap(page));
       if (!response.destroyed) setTimeout(look, 5);
     };
     look();

@@ -12,9 +12,10 @@ from headwater.client.values import FeedValue, Item, Removed, Reset, Snapshot
 from headwater.errors import ResponseError
 from headwater.protocol import Message
 
-__all__ = ["RightLostError", "read_feed", "read_page", "read_snapshot", "with_items"]
+__all__ = ["RightLostError", "opened", "read_feed", "read_page", "read_snapshot", "with_items"]
 
 _OK = 200
+_TOO_LARGE = 413
 _REMOVED = "_removed"
 
 
@@ -22,15 +23,16 @@ class RightLostError(ResponseError):
     """The server ended the stream since the right to it was lost."""
 
 
-def read_feed(message: Message) -> FeedValue[Mapping[str, Any]] | None:
+def read_feed(message: Message, envelope: str | None = None) -> FeedValue[Mapping[str, Any]] | None:
     """The value of one message of a feed; None for an error that a reconnect may mend.
 
+    ``envelope`` names the member that has the page or item, if there is an envelope.
+
     Raises RightLostError when the server ended the stream for good (``event: error`` with 401 or
-    403), and ResponseError when a message is not what a feed sends.
+    403), and ResponseError when a message is not what a feed sends, and when the feed has too many
+    items to send them all (413).
     """
     body = _object(message)
-    if message.event == "snapshot":
-        return read_snapshot(body)
     if message.event == "reset":
         return Reset(str(body.get("reason", "unknown")))
     if message.event == "error":
@@ -38,10 +40,25 @@ def read_feed(message: Message) -> FeedValue[Mapping[str, Any]] | None:
         if status in (401, 403):
             detail = body.get("detail") or "the right to read this feed has ended"
             raise RightLostError(status, str(detail))
+        if status == _TOO_LARGE:
+            raise ResponseError(status, str(body.get("detail") or "the feed has too many items"))
         return None
+    body = opened(body, envelope)
+    if message.event == "snapshot":
+        return read_snapshot(body)
     if message.event.endswith(_REMOVED):
         return Removed(message.event.removesuffix(_REMOVED), body, message.last_event_id)
     return Item(message.event, body, message.last_event_id)
+
+
+def opened(body: Any, envelope: str | None) -> Any:
+    """What is in the envelope. Raises ResponseError if it has no such object."""
+    if envelope is None:
+        return body
+    found = body.get(envelope) if isinstance(body, dict) else None
+    if not isinstance(found, dict):
+        raise ResponseError(_OK, f"an answer of the feed has no object {envelope!r}")
+    return found
 
 
 def read_snapshot(body: Mapping[str, Any]) -> Snapshot[Mapping[str, Any]]:

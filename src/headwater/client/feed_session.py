@@ -8,7 +8,14 @@ from typing import Any, Unpack
 from urllib.parse import parse_qsl, urlsplit
 
 from headwater.client.address import rest_url, stream_url, with_query
-from headwater.client.feed import RightLostError, read_feed, read_page, read_snapshot, with_items
+from headwater.client.feed import (
+    RightLostError,
+    opened,
+    read_feed,
+    read_page,
+    read_snapshot,
+    with_items,
+)
 from headwater.client.items import converter
 from headwater.client.options import StreamOptions
 from headwater.client.session import Request, Session, problem_detail
@@ -56,11 +63,13 @@ class FeedSession(Session[FeedValue[Any]]):
         *,
         item: Any = None,
         fallback: float | None = FALLBACK,
+        envelope: str | None = None,
         **options: Unpack[StreamOptions],
     ) -> None:
         if fallback is not None and not fallback > 0:
             raise UsageError(f"fallback={fallback}: seconds, more than 0; None never polls")
         self._convert = converter(item)
+        self._envelope = envelope
         super().__init__(url, **options)
         if not self.last_event_id:
             # So that a poll goes on from there too. On a stream the header means the same.
@@ -145,7 +154,7 @@ class FeedSession(Session[FeedValue[Any]]):
         if status in _NO_RIGHT:
             # Decides as for a stream: 401 may ask for another token.
             return super().refused(status, headers, body, now=wall)
-        page = _page(body) if status == _OK else None
+        page = _page(body, self._envelope) if status == _OK else None
         if page is None:
             return self._not_polled(status, headers, body, wall)
         self._reconnect.received()
@@ -170,7 +179,7 @@ class FeedSession(Session[FeedValue[Any]]):
         value: FeedValue[Any] | None = found
         if isinstance(found, Message):
             try:
-                value = read_feed(found)
+                value = read_feed(found, self._envelope)
             except RightLostError as error:
                 if error.status == _UNAUTHORIZED and callable(self.token):
                     # The stream ends now; the next connection brings another token.
@@ -227,9 +236,9 @@ def _after(url: str) -> str:
     return query.get("lastEventId") or query.get("after") or ""
 
 
-def _page(body: bytes) -> Mapping[str, Any] | None:
+def _page(body: bytes, envelope: str | None) -> Mapping[str, Any] | None:
     try:
-        page = json.loads(body)
+        page = opened(json.loads(body), envelope)
         read_snapshot(page)
     except (ValueError, RecursionError, AttributeError, ResponseError):
         return None

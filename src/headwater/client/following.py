@@ -70,6 +70,7 @@ def follow(
     *,
     item: type[T] | Callable[[Mapping[str, Any]], T],
     fallback: float | None = FALLBACK,
+    envelope: str | None = None,
     cookies: Mapping[str, str] | None = None,
     client: httpx.AsyncClient | None = None,
     idle_timeout: float | None = IDLE_TIMEOUT,
@@ -83,6 +84,7 @@ def follow(
     *,
     item: None = None,
     fallback: float | None = FALLBACK,
+    envelope: str | None = None,
     cookies: Mapping[str, str] | None = None,
     client: httpx.AsyncClient | None = None,
     idle_timeout: float | None = IDLE_TIMEOUT,
@@ -95,6 +97,7 @@ def follow(
     *,
     item: Any = None,
     fallback: float | None = FALLBACK,
+    envelope: str | None = None,
     cookies: Mapping[str, str] | None = None,
     client: httpx.AsyncClient | None = None,
     idle_timeout: float | None = IDLE_TIMEOUT,
@@ -117,7 +120,10 @@ def follow(
     tried again. A page has one position, so a program that is ended within one gets its items
     again. None never polls.
 
+    ``envelope`` names the member of each answer that has the page or the item, such as ``"data"``
+    in ``{"success": true, "data": …}``, where the feed was declared with ``envelope=``.
+
     Raises ResponseError also when the server ends the stream because the right to it was lost.
     """
-    session = FeedSession(url, item=item, fallback=fallback, **options)
+    session = FeedSession(url, item=item, fallback=fallback, envelope=envelope, **options)
     return AsyncFeed(session, client, cookies, idle_timeout)

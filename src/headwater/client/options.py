@@ -76,11 +76,13 @@ class FollowOptions(StreamOptions, total=False):
 
     Attributes:
         fallback: seconds in which a stream must bring its first byte, as ``follow`` has it.
+        envelope: the member of each answer that has the page or the item, as ``follow`` has it.
         cookies: sent to the address's host alone.
         idle_timeout: the longest silence in seconds, as ``stream`` has it.
     """
 
     fallback: float | None
+    envelope: str | None
     cookies: Mapping[str, str] | None
     idle_timeout: float | None
 

@@ -60,6 +60,7 @@ def follow(
     *,
     item: type[T] | Callable[[Mapping[str, Any]], T],
     fallback: float | None = FALLBACK,
+    envelope: str | None = None,
     cookies: Mapping[str, str] | None = None,
     client: httpx.Client | None = None,
     idle_timeout: float | None = IDLE_TIMEOUT,
@@ -73,6 +74,7 @@ def follow(
     *,
     item: None = None,
     fallback: float | None = FALLBACK,
+    envelope: str | None = None,
     cookies: Mapping[str, str] | None = None,
     client: httpx.Client | None = None,
     idle_timeout: float | None = IDLE_TIMEOUT,
@@ -85,13 +87,14 @@ def follow(
     *,
     item: Any = None,
     fallback: float | None = FALLBACK,
+    envelope: str | None = None,
     cookies: Mapping[str, str] | None = None,
     client: httpx.Client | None = None,
     idle_timeout: float | None = IDLE_TIMEOUT,
     **options: Unpack[StreamOptions],
 ) -> Feed[Any]:
     """Follow a feed, given the address of either of its halves; see ``headwater.client.follow``."""
-    session = FeedSession(url, item=item, fallback=fallback, **options)
+    session = FeedSession(url, item=item, fallback=fallback, envelope=envelope, **options)
     return Feed(session, client, cookies, idle_timeout)
 
 

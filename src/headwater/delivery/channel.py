@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 from headwater.delivery.batch import Recipients
 from headwater.delivery.reader import OriginReader, Target
+from headwater.delivery.reading import READ_LIMIT, Reading, read_after, read_newest
 from headwater.delivery.ring import Ring, pieces
 from headwater.delivery.sender import ROOM
 from headwater.delivery.small_set import EMPTY, SmallSet, with_one, without
@@ -26,37 +26,9 @@ from headwater.delivery.stream import Stream
 from headwater.delivery.window import Members
 from headwater.errors import ResetReason, SourceUnavailableError, UnfitItemError
 from headwater.feeds.feed import Feed, Frame
-from headwater.feeds.page_size import before_unfit, read_page
-from headwater.feeds.source import Change, Filter, Page, Place, Source
+from headwater.feeds.source import Change, Filter, Place, Source
 
-__all__ = ["READ_LIMIT", "Channel", "ChannelStream", "Reading"]
-
-# Rows of one read while a stream catches up: few enough that memory stays flat and the first ones
-# leave soon, enough that a gap of thousands is not thousands of statements.
-READ_LIMIT = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What was read of the source, as the bytes that a client is sent.
-
-    Attributes:
-        data: events.
-        end: the place of a client that was sent them.
-        life: that of the channel when the read began.
-        epoch: that of the storage.
-        frames: the number of items and removals.
-        holds: the place that the client's last id names then, if it is not ``end``.
-        removed_until: up to this moment the removals of what left the time window were sent.
-    """
-
-    data: bytes
-    end: Place
-    life: int
-    epoch: str
-    frames: int = 0
-    holds: Place | None = None
-    removed_until: datetime | None = None
+__all__ = ["Channel", "ChannelStream"]
 
 
 class ChannelStream(Stream, ABC):
@@ -98,15 +70,15 @@ class Channel(Target):
     """
 
     __slots__ = (
-        "_ahead", "_lingering", "_members", "_page_bytes", "_read_limit", "_up_to_date",
-        "_written", "feed", "held_by", "holds", "life", "reader", "reason", "ring", "source",
-        "streams",
+        "_ahead", "_lingering", "_members", "_prepared", "_up_to_date", "_written", "feed",
+        "held_by", "holds", "life", "page_bytes", "preparation", "read_limit", "reader", "reason",
+        "ring", "source", "streams",
     )  # fmt: skip
 
     def __init__(self, feed: Feed, source: Source, reader: OriginReader, page_bytes: int) -> None:
         self.feed = feed
-        self._page_bytes = page_bytes
-        self._read_limit = READ_LIMIT
+        self.page_bytes = page_bytes
+        self.read_limit = READ_LIMIT
         self.source = source
         self.reader = reader
         self.ring = Ring(reader.head, reader.bound)
@@ -121,6 +93,16 @@ class Channel(Target):
         self._written = 0
         self._lingering: asyncio.TimerHandle | None = None
         self._members = self._new_members()
+        self._prepared = False
+        self.preparation = None
+        if feed.function is not None:
+            self.preparation = reader.preparation(feed)
+            self.preparation.channels[self] = None
+
+    @property
+    def head(self) -> Place:
+        """Every change up to here is in the ring."""
+        return self.reader.head if self.preparation is None else self.preparation.head
 
     # The reader calls these.
 
@@ -159,6 +141,29 @@ class Channel(Target):
         epoch = self.reader.epoch
         self.ring.append(self.feed.frame_at(change, epoch, place, shown_until=shown_until))
 
+    def deliver_prepared(self, change: Change) -> bool:
+        """As Prepared."""
+        if self.reader.targets.get(self.name) is not self:
+            return False
+        try:
+            self.deliver(change)
+        except Exception as error:
+            self.fail(error)
+            return False
+        return True
+
+    def overtake(self, head: Place) -> None:
+        """As Prepared."""
+        for stream in tuple(self._up_to_date):
+            stream.fall_behind(self.ring.end)
+        self._up_to_date.clear()
+        self._ahead = EMPTY
+        self.ring.skip(head)
+        self._written = self.ring.end
+        for stream in tuple(self.streams):
+            if not stream.ended:
+                stream.go_on()
+
     def flush(self, now: float) -> None:
         ring = self.ring
         start, self._written = self._written, ring.end
@@ -192,7 +197,7 @@ class Channel(Target):
         streams = self._up_to_date
         late = any(stream.holds and not stream.holds.includes(before) for stream in streams)
         if late or (len(streams) and not self.ring.before(self.ring.end).includes(before)):
-            reader, place = self.reader, self.reader.head
+            reader, place = self.reader, self.head
             if self._members is not None:
                 self._members.expire()
                 place = place.at(self._members.expired_until)
@@ -238,6 +243,8 @@ class Channel(Target):
             stream.fail(500, retry=self.held_by.retry)
 
     def close(self) -> None:
+        if self.preparation is not None:
+            self.preparation.channels.pop(self, None)
         if self._lingering is not None:
             self._lingering.cancel()
             self._lingering = None
@@ -250,16 +257,22 @@ class Channel(Target):
     async def prepare(self) -> None:
         """Wait until changes are delivered, and load what a time window holds, once."""
         await self.reader.origin.ready(self.filter)
+        if not self._prepared:
+            # Until now the origin may have read changes without asking about this filter.
+            self._prepared = True
+            self.ring.floor = self.reader.head
         while (members := self._members) is not None and not members.loaded:
             await self.reader.calls.join((self, self.life), partial(self._load, members))
 
     async def read_newest(self, limit: int, before: Place | None = None) -> Reading:
         """A ``snapshot`` of the newest items, or of the page that ends before a place.
 
-        Streams that ask for the same while it is read share it.
+        Of a feed with ``limit="all"`` it has the first items, and the others follow it. Raises
+        FeedTooLargeError if there are too many. Streams that ask for the same while it is read
+        share it.
         """
         name = (self, self.life, limit, None if before is None else str(before))
-        return await self.reader.calls.join(name, lambda: self._read_newest(limit, before))
+        return await self.reader.calls.join(name, lambda: read_newest(self, limit, before))
 
     async def read_after(self, place: Place, holds: Place) -> Reading:
         """The changes after ``place``, for a client whose last id names the place ``holds``.
@@ -267,60 +280,13 @@ class Channel(Target):
         Streams that ask for the same while it is read share it.
         """
         name = (self, self.life, str(place), str(holds))
-        return await self.reader.calls.join(name, lambda: self._read_after(place, holds))
+        return await self.reader.calls.join(name, lambda: read_after(self, place, holds))
 
     async def _load(self, members: Members) -> None:
         found = await self.source.members()
         if members is self._members:
             members.load(found)
             self.ring.floor_left = members.expired_until
-
-    async def _read_newest(self, limit: int, before: Place | None) -> Reading:
-        life, most = self.life, self._page_bytes
-        page = await read_page(self.feed, self.source, limit, most, before=before)
-        page = self._shown(page, removals=False)
-        data = self.feed.snapshot(page)
-        return Reading(data, page.end, life, page.epoch, removed_until=page.as_of)
-
-    async def _read_after(self, place: Place, holds: Place) -> Reading:
-        life, limit, most = self.life, self._read_limit, self._page_bytes
-        page = await read_page(self.feed, self.source, limit, most, after=place)
-        if page.has_more:
-            # Of long items a page takes few: read only a few more of them than that.
-            self._read_limit = min(READ_LIMIT, 2 * max(len(page.changes), 10))
-        page = self._shown_after(page)
-        data, retired = self.feed.page_frames(page), self.reader.retired
-        places = (each.place for each in reversed(page.changes) if each.place is not None)
-        last = next(places, holds)
-        moved = retired is not None and not last.includes(retired)
-        if moved:
-            # The position that the client would hold is about to expire.
-            data += self.feed.moved(page.epoch, page.end)
-        return Reading(
-            data,
-            page.end,
-            life,
-            page.epoch,
-            len(page.changes),
-            None if moved else last,
-            # A page that is not the last one has removals only up to its own end.
-            None if page.has_more else page.as_of,
-        )
-
-    def _shown(self, page: Page, *, removals: bool) -> Page:
-        page, left_out = self.feed.shown_page(page, removals=removals)
-        self.reader.counters.invalid_skipped += left_out
-        return page
-
-    def _shown_after(self, page: Page) -> Page:
-        """The page as far as it can be shown. Raises UnfitItemError if its first item cannot."""
-        try:
-            return self._shown(page, removals=True)
-        except UnfitItemError:
-            found = before_unfit(self.feed, page)
-            if found is None:
-                raise
-            return found
 
     def reaches(self, place: Place, removed_until: datetime | None) -> bool:
         """Whether the ring has everything after a place.
@@ -347,7 +313,7 @@ class Channel(Target):
         Returns whether each new frame is now written to the stream. Otherwise ``go_on`` is called
         once more has been delivered.
         """
-        ahead = had is not None and not self.reader.head.includes(had)
+        ahead = had is not None and not self.head.includes(had)
         if ahead or self._written != self.ring.end:
             self._ahead = with_one(self._ahead, stream)
             self.reader.flush_on_next_head(self)
@@ -388,7 +354,7 @@ class Channel(Target):
         if last:
             # A place says up to which moment removals were sent, so a client may not resume between
             # two of the same moment. During a delivery the head is older than what the ring has.
-            sent, head = self.ring.before(self.ring.end), self.reader.head
+            sent, head = self.ring.before(self.ring.end), self.head
             place = (sent if sent.includes(head) else head).at(moment)
             token = self.feed.position(self.reader.epoch, place)
         self.ring.append(Frame(self.feed.removal(key, token), place, moment))

@@ -7,23 +7,35 @@ import logging
 from dataclasses import replace
 from datetime import datetime
 
-from headwater.delivery.channel import READ_LIMIT, Channel, ChannelStream, Reading
+from headwater.delivery.channel import Channel, ChannelStream
 from headwater.delivery.direct_sender import DirectSender
 from headwater.delivery.open_streams import OpenStreams
+from headwater.delivery.reading import READ_LIMIT, Reading
 from headwater.delivery.ring import with_places
 from headwater.delivery.sender import ROOM, Sender
-from headwater.errors import PositionError, ResetReason, SourceUnavailableError, UnfitItemError
+from headwater.errors import (
+    FeedTooLargeError,
+    PositionError,
+    ResetReason,
+    SourceUnavailableError,
+    UnfitItemError,
+)
 from headwater.feeds.feed import MAX_LIMIT, Frame
 from headwater.feeds.source import Place
 from headwater.protocol import HEARTBEAT
 
-__all__ = ["FeedStream", "open_feed"]
+__all__ = ["TOO_LARGE", "TOO_LARGE_RETRY", "FeedStream", "open_feed"]
 
 logger = logging.getLogger("headwater.delivery")
 
 # Seconds between two tries to read while the storage is away.
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 2.0
+
+# The status of the error on a stream whose feed has too many items to send all, and milliseconds
+# until an EventSource asks again.
+TOO_LARGE = 413
+TOO_LARGE_RETRY = 60_000
 
 
 async def open_feed(
@@ -41,7 +53,7 @@ async def open_feed(
             resumed is answered with a ``reset`` and a snapshot.
         before: the snapshot is the page that ends before this place.
 
-    Raises SourceUnavailableError.
+    Raises SourceUnavailableError and FeedTooLargeError.
     """
     feed, first = channel.feed, channel.feed.opening
     if resume is not None:
@@ -254,6 +266,8 @@ class FeedStream(ChannelStream):
         except UnfitItemError as error:
             self._streams.counters.invalid_held += 1
             self.fail(500, retry=error.retry)
+        except FeedTooLargeError as error:
+            self.fail(TOO_LARGE, str(error), retry=TOO_LARGE_RETRY)
         except Exception:
             # Otherwise the stream would stay open and silent.
             self.fail(500)

@@ -6,12 +6,15 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from typing import Any
 
 from headwater.delivery.batch import WriteBatch
 from headwater.delivery.open_streams import Counters
+from headwater.delivery.preparation import Preparation
 from headwater.delivery.ring import RingBound
 from headwater.delivery.routing import FilterIndex
 from headwater.errors import ResetReason, SourceUnavailableError, UnfitItemError
+from headwater.feeds.feed import Feed
 from headwater.feeds.shared_calls import SharedCalls
 from headwater.feeds.source import Change, Filter, Origin, Place
 
@@ -34,6 +37,8 @@ class Target(ABC):
     __slots__ = ()
 
     reads_pages = True
+    # Changes come to it once a function has made items of them.
+    preparation: Preparation | None = None
 
     @property
     @abstractmethod
@@ -165,6 +170,7 @@ class OriginReader:
         self._awaiting_head: set[Target] = set()
         self._on_unused = on_unused
         self._restarting: asyncio.Task[None] | None = None
+        self._preparations: dict[Feed, Preparation] = {}
 
     async def start(self) -> None:
         """Attach to the origin. Raises SourceUnavailableError."""
@@ -175,6 +181,8 @@ class OriginReader:
 
     async def stop(self) -> None:
         """Detach from the origin."""
+        for preparation in self._preparations.values():
+            preparation.close()
         targets, self.targets = self.targets, {}
         for target in targets.values():
             target.close()
@@ -203,6 +211,17 @@ class OriginReader:
             if self.unused:
                 self._on_unused(self)
 
+    def preparation(self, feed: Feed) -> Preparation:
+        """Where the changes of a feed with an item function are prepared."""
+        found = self._preparations.get(feed)
+        if found is None:
+            found = self._preparations[feed] = Preparation(feed, self.head, self._flush_channels)
+        return found
+
+    def _flush_channels(self, channels: dict[Any, None]) -> None:
+        self._due.update(channels)
+        self._schedule()
+
     def flush_soon(self, target: Target) -> None:
         """Flush a target in the next tick of the loop."""
         self._due[target] = None
@@ -226,6 +245,9 @@ class OriginReader:
                 now = change.values_now
                 if target in failed or (now is not None and target.filter.matches(now)):
                     continue
+                if target.preparation is not None:
+                    target.preparation.take(target, change)  # type: ignore[arg-type]
+                    continue
                 try:
                     target.deliver(change)
                 except UnfitItemError as error:
@@ -236,6 +258,8 @@ class OriginReader:
                 else:
                     self._due[target] = None
         self.head = head
+        for preparation in tuple(self._preparations.values()):
+            preparation.reached(head)
         for target, why in failed.items():
             self._due.pop(target, None)
             target.fail(why)
@@ -267,6 +291,8 @@ class OriginReader:
     def reset(self, reason: ResetReason, head: Place) -> None:
         logger.warning("%s cannot go on from where it was (%s)", self.origin.name, reason)
         self.head = head
+        for preparation in self._preparations.values():
+            preparation.restart(head)
         if self._restarting is not None:
             self._restarting.cancel()
         self._restarting = asyncio.get_running_loop().create_task(self._restart(reason))

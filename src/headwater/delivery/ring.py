@@ -126,19 +126,30 @@ class Ring:
         return self.first + at - self._dropped
 
     def drop_first(self) -> None:
-        """Drop the oldest frame."""
+        """Drop the oldest frame, if there is one."""
+        if self._dropped >= len(self._frames):
+            return
         frame = self._frames[self._dropped]
         left = frame.left or frame.shown_until
         if left is not None and (self.floor_left is None or left > self.floor_left):
             self.floor_left = left
-        if frame.left is None and frame.place is not None:
-            self.floor = frame.place
+        place = frame.place
+        # A channel that was just made knows nothing of what is before its own floor.
+        if frame.left is None and place is not None and place.includes(self.floor):
+            self.floor = place
         self._dropped += 1
         self.first += 1
         # Deleting from the front of a list moves all that follows, so it is done rarely.
         if self._dropped > 64 and self._dropped * 2 > len(self._frames):
             self._frames = list(self._frames[self._dropped :])
             self._dropped = 0
+
+    def skip(self, floor: Place) -> None:
+        """Drop everything: frames up to this place never came, so streams read them elsewhere."""
+        left = self.floor_left
+        self.clear(floor)
+        self.floor_left = left
+        self.first = self.end = self.end + 1
 
     def clear(self, floor: Place) -> None:
         """Drop everything: the storage is another one."""

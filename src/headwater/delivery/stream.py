@@ -132,8 +132,8 @@ class Stream:
         """Send a reconnection time in milliseconds and a reason, and end the response."""
         if not self.ended:
             self.commit()
-            comment = encode(Comment(reason)) if reason else b"\n"
-            self.write(self.farewell or b"retry: %d\n" % retry + comment)
+            back = b"retry: %d\n" % retry + (encode(Comment(reason)) if reason else b"\n")
+            self.write(self.farewell or back)
             self.close()
 
     def interrupt(self, reason: str) -> None:

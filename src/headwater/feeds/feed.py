@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -12,24 +13,48 @@ from typing import Any, Literal
 from headwater.errors import (
     DeclarationError,
     EncodingError,
+    FeedTooLargeError,
     PositionError,
     ResetReason,
     UnfitItemError,
 )
+from headwater.feeds.envelope import around, member_of
 from headwater.feeds.position import Position, fingerprint
-from headwater.feeds.source import Change, Page, Place
+from headwater.feeds.source import Change, Page, Place, Source
 from headwater.feeds.trouble import LONGEST_RETRY, Troubles
 from headwater.protocol import frame, to_json
 
-__all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "Feed", "Frame", "OnInvalid", "encode_plain"]
+__all__ = [
+    "DEFAULT_LIMIT",
+    "MAX_ITEMS",
+    "MAX_LIMIT",
+    "Feed",
+    "Frame",
+    "ItemFunction",
+    "Limit",
+    "OnInvalid",
+    "encode_plain",
+]
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
 
+# Items of a feed with ``limit="all"``, which each new client is sent.
+MAX_ITEMS = 10_000
+
+Limit = int | Literal["all"]
+
+# Makes items of rows, one for each and in their order.
+ItemFunction = Callable[[Sequence[Any]], Awaitable[Sequence[Any]]]
+
+# Rows that the function is given at once, and seconds that it may take.
+_MOST_ROWS = 500
+_FUNCTION_TIMEOUT = 30.0
+
 OnInvalid = Literal["hold", "skip"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
-_OWN_EVENTS = frozenset({"snapshot", "reset", "error", "heartbeat", "message", "open"})
+_OWN_EVENTS = frozenset({"snapshot", "reset", "error", "heartbeat", "open"})
 _NOT_FRAMED: tuple[str, Any] = ("", None)
 _OWN_FIELDS = frozenset({"start", "position", "has_more", "removed"})
 
@@ -67,7 +92,13 @@ class Feed:
         collection: the field of a page that holds the items.
         event: the name of the event of one item; its removal is ``<event>_removed``.
         encode: an item as JSON, without line breaks.
-        limit: items of a page when the client names no limit, 1 to 100.
+        encode_key: the key of an item that left as JSON, with the names that items have.
+        function: makes items of a batch of rows; ``encode`` then encodes what it returns.
+        envelope: a JSON object around each page, item and removal, with ``...`` in the place of
+            these: ``{"success": True, "data": ...}``.
+        limit: items of a page when the client names no limit, 1 to 100. ``"all"``: a new client is
+            sent all items: a page of 100, then the rest one by one.
+        max_items: with ``"all"``, the most that there may be; with more a new client gets an error.
         retry: milliseconds that clients wait before they reconnect.
         on_invalid: what becomes of an item that does not fit its model: the feed waits there
             (``"hold"``), or leaves it out (``"skip"``).
@@ -78,11 +109,17 @@ class Feed:
     collection: str = "items"
     event: str = "item"
     encode: Callable[[Any], bytes] = encode_plain
-    limit: int = DEFAULT_LIMIT
+    limit: Limit = DEFAULT_LIMIT
     retry: int = 2000
     on_invalid: OnInvalid = "hold"
+    max_items: int = MAX_ITEMS
+    encode_key: Callable[[Any], bytes] = encode_plain
+    function: ItemFunction | None = None
+    envelope: Mapping[str, Any] | None = None
     troubles: Troubles = field(init=False)
     tag: str = field(init=False)
+    # What stands before and after the JSON in the envelope.
+    _around: tuple[bytes, bytes] = field(init=False, repr=False)
     # By epoch: the first bytes of an item's block and of a removal's, up to the place.
     _heads: dict[str, tuple[bytes, bytes]] = field(init=False, default_factory=dict, repr=False)
 
@@ -97,16 +134,48 @@ class Feed:
                 f"feed {self.name!r}: collection={self.collection!r} must be letters, digits, _ . "
                 f"or -, and none of {', '.join(sorted(_OWN_FIELDS))}"
             )
-        if not 1 <= self.limit <= MAX_LIMIT:
+        if self.limit != "all" and not (
+            isinstance(self.limit, int) and 1 <= self.limit <= MAX_LIMIT
+        ):
             raise DeclarationError(
-                f"feed {self.name!r}: limit={self.limit} must be 1 to {MAX_LIMIT}"
+                f"feed {self.name!r}: limit={self.limit!r} must be 1 to {MAX_LIMIT}, or 'all'"
+            )
+        if not isinstance(self.max_items, int) or self.max_items < MAX_LIMIT:
+            raise DeclarationError(
+                f"feed {self.name!r}: max_items={self.max_items!r} must be at least {MAX_LIMIT}, "
+                "the items of one page"
             )
         if self.on_invalid not in ("hold", "skip"):
             raise DeclarationError(
                 f"feed {self.name!r}: on_invalid={self.on_invalid!r} must be 'hold' or 'skip'"
             )
+        object.__setattr__(self, "_around", around(self.name, self.envelope))
         object.__setattr__(self, "tag", fingerprint(self.name))
         object.__setattr__(self, "troubles", Troubles(self.name))
+
+    @property
+    def whole(self) -> bool:
+        """Whether a new client is sent all items."""
+        return self.limit == "all"
+
+    @property
+    def member(self) -> str | None:
+        """The member of the envelope that has the content; None without an envelope."""
+        return None if self.envelope is None else member_of(self.envelope)
+
+    @property
+    def page_limit(self) -> int:
+        """Items of a page when the client names no limit."""
+        return MAX_LIMIT if self.limit == "all" else self.limit
+
+    def nothing(self, source: Source) -> Place | None:
+        """Where a new client begins that is sent all items; None: with the newest ones."""
+        return source.nothing() if self.whole else None
+
+    async def check_size(self, source: Source) -> None:
+        """Raises FeedTooLargeError if a new client cannot be sent all."""
+        if await source.exceeds(self.max_items):
+            raise FeedTooLargeError(self.name, self.max_items)
 
     def position(self, epoch: str, place: Place) -> str:
         """The token of a place."""
@@ -151,6 +220,33 @@ class Feed:
         left_out = sum(one is not was for was, one in every)
         return (page if not left_out else replace(page, changes=kept)), left_out
 
+    async def prepare(self, changes: Sequence[Change]) -> None:
+        """Let the feed's function make the items of these changes, those that it has not made yet.
+
+        Raises UnfitItemError if it fails as a whole: such a feed waits, also with ``"skip"``, since
+        no item of the batch is known to be wrong.
+        """
+        if self.function is None:
+            return
+        new = [
+            change
+            for change in changes
+            if not change.removed and not (change.made and self in change.made)
+        ]
+        for at in range(0, len(new), _MOST_ROWS):
+            rows = new[at : at + _MOST_ROWS]
+            try:
+                async with asyncio.timeout(_FUNCTION_TIMEOUT):
+                    items = await self.function([change.item for change in rows])
+                if len(items) != len(rows):
+                    raise EncodingError(
+                        f"the item function returned {len(items)} items for {len(rows)} rows"
+                    )
+            except Exception as error:
+                raise self._unfit(rows[0], error, skipped=False) from error
+            for change, item in zip(rows, items, strict=True):
+                change.made = {**(change.made or {}), self: item}
+
     def data(self, change: Change) -> bytes:
         """A change's JSON, made once for all streams of this feed. Raises UnfitItemError."""
         data = change.encoded.get(self)
@@ -190,7 +286,7 @@ class Feed:
 
     def removal(self, key: Mapping[str, Any], token: str | None) -> bytes:
         """The event for an item that left."""
-        return frame(f"{self.event}_removed", token, encode_plain(key))
+        return frame(f"{self.event}_removed", token, self._wrapped(self.encode_key(key)))
 
     def body(self, page: Page, *, removals: bool = False) -> bytes:
         """A page as JSON: the body of the REST half and the data of the ``snapshot`` event.
@@ -203,13 +299,16 @@ class Feed:
         if removals:
             keys = b",".join(self.data(change) for change in page.changes if change.removed)
             gone = b',"removed":[%b]' % keys
-        return b'{%b:[%b]%b,"start":"%b","position":"%b","has_more":%b}' % (
-            json.dumps(self.collection).encode(),
-            items,
-            gone,
-            self.position(page.epoch, page.start).encode(),
-            self.position(page.epoch, page.end).encode(),
-            b"true" if page.has_more else b"false",
+        return self._wrapped(
+            b'{%b:[%b]%b,"start":"%b","position":"%b","has_more":%b}'
+            % (
+                json.dumps(self.collection).encode(),
+                items,
+                gone,
+                self.position(page.epoch, page.start).encode(),
+                self.position(page.epoch, page.end).encode(),
+                b"true" if page.has_more else b"false",
+            )
         )
 
     def snapshot(self, page: Page) -> bytes:
@@ -231,18 +330,21 @@ class Feed:
 
     def _encoded(self, change: Change) -> bytes:
         if change.removed:
-            return encode_plain(change.key or {})
+            return self.encode_key(change.key or {})
         try:
-            data = self.encode(change.item)
+            made = change.made if self.function is not None else None
+            data = self.encode(change.item if made is None else made[self])
         except Exception as error:
-            # An error that is not ours may say what the values are.
-            problem = str(error) if isinstance(error, EncodingError) else type(error).__name__
-            age = self.troubles.met(change.name, problem, skipped=self.on_invalid == "skip")
-            retry = min(max(self.retry, age), LONGEST_RETRY)
-            raise UnfitItemError(change.name, problem, retry) from None
+            raise self._unfit(change, error, skipped=self.on_invalid == "skip") from None
         if self.troubles.known:
             self.troubles.over(change.name)
         return data
+
+    def _unfit(self, change: Change, error: Exception, *, skipped: bool) -> UnfitItemError:
+        # An error that is not ours may say what the values are.
+        problem = str(error) if isinstance(error, EncodingError) else type(error).__name__
+        age = self.troubles.met(change.name, problem, skipped=skipped)
+        return UnfitItemError(change.name, problem, min(max(self.retry, age), LONGEST_RETRY))
 
     def _event(self, change: Change, epoch: str) -> bytes:
         # The JSON is in the event, so it is not kept beside it.
@@ -251,7 +353,7 @@ class Feed:
 
     def _framed(self, change: Change, epoch: str, place: Place | None, data: bytes) -> bytes:
         """The same bytes as ``frame``; what all events of an epoch begin with is made once."""
-        text = "" if place is None else str(place)
+        text, data = "" if place is None else str(place), self._wrapped(data)
         if place is None or not text.isprintable() or b"\n" in data or b"\r" in data:
             event = f"{self.event}_removed" if change.removed else self.event
             return frame(event, None if place is None else self.position(epoch, place), data)
@@ -259,6 +361,11 @@ class Feed:
         if heads is None:
             heads = self._make_heads(epoch)
         return b"".join((heads[change.removed], text.encode(), b"\ndata: ", data, b"\n\n"))
+
+    def _wrapped(self, data: bytes) -> bytes:
+        """JSON in the envelope."""
+        before, after = self._around
+        return b"".join((before, data, after)) if before else data
 
     def _make_heads(self, epoch: str) -> tuple[bytes, bytes]:
         token = f"1.{self.tag}.{epoch}."

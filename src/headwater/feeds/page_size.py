@@ -34,11 +34,13 @@ async def read_page(
     Changes that a client may only get together, such as those of a poll, stay together.
     """
     page = await source.page(limit, after=after, before=before)
+    await feed.prepare(page.changes)
     if after is not None:
         return _first_of(feed, page, most)
     # Only the source knows where the page before a shorter one ends.
     while (count := _fitting(feed, reversed(page.changes), most)) < len(page.changes):
         page = await source.page(count, before=before)
+        await feed.prepare(page.changes)
     return page
 
 

@@ -29,11 +29,13 @@ __all__ = [
     "Change",
     "Compared",
     "Filter",
+    "Judged",
     "OneOf",
     "OrderedPlace",
     "Origin",
     "Page",
     "Place",
+    "JUDGED",
     "Sink",
     "Source",
     "Window",
@@ -120,6 +122,8 @@ class Change:
     # By feed: its JSON, and its frame with the epoch that the frame names.
     encoded: dict[Hashable, bytes] = field(default_factory=dict, repr=False)
     framed: dict[Hashable, tuple[str, Any]] = field(default_factory=dict, repr=False)
+    # By feed: what its item function made of the item.
+    made: dict[Hashable, Any] | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -194,6 +198,23 @@ class Window:
 
 Conjunction = tuple[tuple[str, Hashable], ...]
 
+# The name in a conjunction whose value is a condition. Among the values of a change it stands for
+# the conditions that are true of it.
+JUDGED = "?"
+
+
+class Judged(ABC):
+    """A condition of a filter that only the storage can judge. Hashable; equal ones share all work.
+
+    ``repr()`` is the same for equal ones in every process.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def __and__(self, other: Judged) -> Judged:
+        """Both conditions."""
+
 
 class OneOf(frozenset[Hashable]):
     """Among the values of a change: all values of filters that its own one equals.
@@ -214,7 +235,8 @@ class Compared(dict[str, Any]):
 class Filter:
     """A union of conjunctions of equalities: ``any_of=((("user_id", 7), ("level", "error")),)``.
 
-    Each conjunction is sorted by name. ``((),)`` lets everything through, ``()`` nothing.
+    Each conjunction is sorted by name. ``((),)`` lets everything through, ``()`` nothing. Under the
+    name ``"?"`` a conjunction may have a ``Judged`` condition.
     Equal filters compare equal, and streams with equal filters share all work.
     """
 
@@ -252,9 +274,20 @@ class Filter:
         for left in self.any_of:
             for right in other.any_of:
                 merged = dict(left)
-                if all(merged.setdefault(name, value) == value for name, value in right):
+                merged.pop(JUDGED, None)
+                added = _with_conditions(left, right)
+                if all(merged.setdefault(name, value) == value for name, value in added):
                     both[tuple(sorted(merged.items()))] = None
         return Filter(tuple(both))
+
+
+def _with_conditions(left: Conjunction, right: Conjunction) -> Conjunction:
+    """The right conjunction with the conditions of both."""
+    one, other = dict(left).get(JUDGED), dict(right).get(JUDGED)
+    if not isinstance(one, Judged):
+        return right
+    both = one & other if isinstance(other, Judged) else one
+    return ((JUDGED, both), *(pair for pair in right if pair[0] != JUDGED))
 
 
 EVERYTHING = Filter()
@@ -341,6 +374,17 @@ class Source(ABC):
         not the present one or the place lies in the future; ``expired`` when what comes after it
         is no longer kept.
         """
+
+    def nothing(self) -> Place | None:
+        """The place of a client that has no item: the pages after it have all items there are.
+
+        None: only the newest items of this source can be read.
+        """
+        return None
+
+    async def exceeds(self, count: int) -> bool:  # noqa: ARG002 - for sources with nothing()
+        """Whether there are more than ``count`` items now."""
+        return False
 
     def check_fields(self, names: Iterable[str]) -> None:  # noqa: B027 - few sources know
         """Check the fields that a feed's item model takes from an item, once it is declared.

@@ -22,8 +22,6 @@ from headwater.runs._tail import RunReader
 __all__ = ["AttemptContext", "Runs"]
 
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,40}")
-# More than an owner has runs.
-_MANY = 1_000_000
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
@@ -151,15 +149,13 @@ class Runs:
         return await core.store.state(run_id) if _ID.fullmatch(run_id) else None
 
     async def latest(self, kind: str, owner: str, group: str) -> RunState | None:
-        """The run of a group that was started last, also if it has ended; None if there is none.
+        """The run of a group that began last, whether or not it has ended; None for none.
 
-        For clients that know only a conversation. It reads the list of the owner's runs.
+        For clients that know their conversation only: is something active in it?
         """
-        page = await self.runs_of(kind, owner).where(group=group).page(_MANY)
-        found = [change.values for change in page.changes if change.values is not None]
-        if not found:
-            return None
-        return await self.state(str(max(found, key=lambda one: str(one["created_at"]))["id"]))
+        core = self._core()
+        await core.start()
+        return await core.store.latest(kind, owner, group)
 
     async def cancel(self, run_id: str) -> RunState | None:
         """Cancel a run, in whichever process it is. Returns it as it was; None if it is unknown.

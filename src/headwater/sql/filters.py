@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
-from headwater.feeds.source import EVERYTHING, Conjunction, Filter
+from headwater.feeds.source import EVERYTHING, JUDGED, Conjunction, Filter
+from headwater.sql.expressions import Expression, Shape
 from headwater.sql.model import TableModel
 
 # A statement whose rows are read by position, and one with its parameters.
@@ -37,22 +38,48 @@ class _Slot:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class ShapeSlot:
+    """The place of the values of an expression in a statement.
+
+    ``name``: what the names of its parameters begin with.
+    """
+
+    name: str
+    shape: Shape
+
+    def over(self, columns: Mapping[str, Any]) -> Condition:
+        """The condition over these columns, by attribute."""
+        kinds = self.shape.kinds
+        return self.shape.over(
+            columns, lambda at: sa.bindparam(f"{self.name}_{at}", type_=kinds[at])
+        )
+
+
 def form_of(wanted: Filter) -> tuple[Filter, dict[str, Any]]:
     """A filter without its values, equal for all users of a feed, and the values by parameter."""
     if () in wanted.any_of:
         return EVERYTHING, {}
     # Equal values share a parameter: a statement takes a limited number of them.
-    known: dict[tuple[str, Hashable], _Slot] = {}
+    known: dict[tuple[str, Hashable], _Slot | ShapeSlot] = {}
     any_of: list[Conjunction] = []
     for conjunction in wanted.any_of:
         slots = []
         for name, value in conjunction:
-            slot = None
-            if value is not None:
+            slot: _Slot | ShapeSlot | None = None
+            if isinstance(value, Expression):
+                made = ShapeSlot(f"wanted_{len(known)}", value.shape)
+                slot = known.setdefault((name, value), made)
+            elif value is not None:
                 slot = known.setdefault((name, value), _Slot(f"wanted_{len(known)}"))
             slots.append((name, slot))
         any_of.append(tuple(slots))
-    return Filter(tuple(any_of)), {slot.name: value for (_, value), slot in known.items()}
+    values: dict[str, Any] = {}
+    for (_, value), slot in known.items():
+        values |= (
+            value.parameters(slot.name) if isinstance(value, Expression) else {slot.name: value}
+        )
+    return Filter(tuple(any_of)), values
 
 
 class Filters:
@@ -85,11 +112,15 @@ class Filters:
 
     def is_value(self, name: str, slot: Any) -> Condition:
         """The condition that an attribute of a row has one value."""
+        if isinstance(slot, ShapeSlot):
+            return slot.over(self._columns)
         column = self._columns[name]
         return column.is_(None) if slot is None else column == self.value(name, slot)
 
     def _same(self, name: str, slots: Sequence[Any]) -> Condition:
         """The condition that an attribute has one of these values."""
+        if name == JUDGED:
+            return _either([self.is_value(name, slot) for slot in slots])
         column = self._columns[name]
         values = [self.value(name, slot) for slot in slots if slot is not None]
         if len(values) < 2 or not isinstance(column.type, _LISTED):

@@ -8,30 +8,37 @@ tail's statement compares the row with every value that a stream waits for.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headwater.feeds.source import Compared, OneOf
+from headwater.feeds.source import JUDGED, Compared, Filter, OneOf
+from headwater.sql.expressions import Expression, Shape
 from headwater.sql.filters import Condition
 from headwater.sql.model import TableModel
 from headwater.sql.tracking import quote
 from headwater.sql.values import is_plain
 
 __all__ = [
+    "MOST_EXPRESSIONS",
     "MOST_JUDGED",
     "NO_QUESTIONS",
     "Questions",
     "judged_by_type",
     "judged_columns",
     "question_columns",
+    "shape_column",
 ]
 
 # Different values of one table that streams may wait for and that the database compares: each is
 # compared with each new row.
 MOST_JUDGED = 5000
+
+# Different conditions of streams that the database judges for each new row.
+MOST_EXPRESSIONS = 20_000
 
 # Comparisons in one column of an answer: PostgreSQL's functions take up to 100 arguments.
 _IN_A_COLUMN = 90
@@ -50,6 +57,11 @@ _POSTGRESQL = sa.text(
     "WHERE a.attrelid = to_regclass(:name) AND a.attnum > 0 AND NOT a.attisdropped"
 )
 
+# An attribute with the number of values that it is compared with, or a shape of expressions.
+Asked: TypeAlias = tuple[str, "int | Shape"]
+# The condition of a shape, given its values by number.
+Judge: TypeAlias = "Callable[[Shape, Callable[[int], sa.ColumnElement[Any]]], Condition]"
+
 _TYPES: tuple[tuple[type[Any], frozenset[str]], ...] = (
     (sa.Boolean, frozenset({"bool"})),
     (sa.Integer, frozenset({"int2", "int4", "int8"})),
@@ -64,15 +76,26 @@ class Questions:
     """The values that the database shall compare with each row of a batch.
 
     Attributes:
-        form: each attribute with the number of its parameters: equal for statements that are equal.
+        form: each attribute with the number of its parameters, and each shape of expressions: equal
+            for statements that are equal.
         parameters: of the statement.
     """
 
     def __init__(self, wanted: Mapping[str, Iterable[Any]] | None = None) -> None:
         self._values: dict[str, list[Any]] = {}
         self.parameters: dict[str, Any] = {}
-        form: list[tuple[str, int]] = []
+        self._expressions: list[Sequence[Expression]] = []
+        form: list[Asked] = []
+        by_shape: dict[Shape, list[Expression]] = {}
+        for each in (wanted or {}).get(JUDGED, ()):
+            by_shape.setdefault(each.shape, []).append(each)
+        for shape in sorted(by_shape):
+            self.parameters |= _asked_values(len(form), by_shape[shape])
+            self._expressions.append(by_shape[shape])
+            form.append((JUDGED, shape))
         for name in sorted(wanted or ()):
+            if name == JUDGED:
+                continue
             values = [each for each in (wanted or {})[name] if each is not None]
             # A power of two, so that few statements differ; NULL equals nothing.
             size = 1 << max(0, len(values) - 1).bit_length()
@@ -89,8 +112,16 @@ class Questions:
         if not self.form:
             return values
         found = Compared(values)
-        at = len(row) - sum(_columns(size) for _, size in self.form)
+        at = len(row) - self.width
+        true: list[Hashable] = []
+        for each in self._expressions:
+            true += [each[number] for number in _numbers(row[at])]
+            at += 1
+        if self._expressions:
+            found[JUDGED] = OneOf(true)
         for name, size in self.form:
+            if isinstance(size, Shape):
+                continue
             answers: list[Any] = []
             for part in row[at : at + _columns(size)]:
                 answers += json.loads(part) if isinstance(part, str) else part
@@ -108,24 +139,35 @@ class Questions:
         """How many columns the answers are."""
         return sum(_columns(size) for _, size in self.form)
 
+    @classmethod
+    def about(cls, wanted: Filter) -> Questions:
+        """The conditions of one filter."""
+        asked = [value for each in wanted.any_of for name, value in each if name == JUDGED]
+        return cls({JUDGED: dict.fromkeys(asked)}) if asked else NO_QUESTIONS
+
 
 NO_QUESTIONS = Questions()
 
 
 def question_columns(
-    form: Iterable[tuple[str, int]],
+    form: Iterable[Asked],
     columns: Mapping[str, sa.Column[Any]],
     array: Callable[..., sa.ColumnElement[Any]],
     is_value: Callable[[str, Any], Condition],
+    judge: Judge,
 ) -> list[sa.ColumnElement[Any]]:
     """The columns of the answers.
 
     Arguments:
         array: makes a JSON array of conditions.
         is_value: the condition that an attribute has a value.
+        judge: the condition of a shape, with the values that it is given.
     """
     found: list[sa.ColumnElement[Any]] = []
     for number, (name, size) in enumerate(form):
+        if isinstance(size, Shape):
+            found.append(shape_column(number, size, judge))
+            continue
         slots: list[Any] = [
             sa.bindparam(_parameter(number, at), type_=columns[name].type) for at in range(size)
         ]
@@ -180,7 +222,60 @@ def _affinity(declared: str) -> str:
     return "TEXT" if any(each in words for each in ("CHAR", "CLOB", "TEXT")) else "OTHER"
 
 
-def _columns(size: int) -> int:
+def shape_column(number: int, shape: Shape, judge: Judge) -> sa.ColumnElement[Any]:
+    """The numbers, as JSON, of the expressions of a shape that are true of a row."""
+    asked = _asked_lite(number, shape) if shape.lite else _asked_array(number, shape)
+    columns = list(asked.c)
+    true = judge(shape, lambda at: columns[1 + at])
+    array = sa.func.json_group_array if shape.lite else sa.func.json_agg
+    query = sa.select(sa.cast(array(columns[0]), sa.Text)).select_from(asked).where(true)
+    return query.correlate_except(asked).scalar_subquery()
+
+
+def _asked_values(number: int, expressions: Sequence[Expression]) -> dict[str, Any]:
+    """The values of the expressions of a shape, as its statement takes them."""
+    shape = expressions[0].shape
+    name = f"asked_{number}"
+    if shape.lite:
+        return {name: json.dumps([each.stored for each in expressions])}
+    found: dict[str, Any] = {name: list(range(len(expressions)))}
+    for at in range(len(shape.kinds)):
+        found[f"{name}_{at}"] = [each.values[at] for each in expressions]
+    return found
+
+
+def _asked_lite(number: int, shape: Shape) -> sa.FromClause:
+    values = sa.func.json_each(sa.bindparam(f"asked_{number}", type_=sa.Text)).table_valued(
+        sa.column("key", sa.Integer), sa.column("value"), name=f"listed_{number}"
+    )
+    parts = [
+        sa.type_coerce(sa.func.json_extract(values.c.value, f"$[{at}]"), kind).label(f"value_{at}")
+        for at, kind in enumerate(shape.kinds)
+    ]
+    return sa.select(values.c.key, *parts).subquery(f"asked_{number}")
+
+
+def _asked_array(number: int, shape: Shape) -> sa.FromClause:
+    name = f"asked_{number}"
+    kinds: list[Any] = [sa.Integer(), *shape.kinds]
+    names = [name, *(f"{name}_{at}" for at in range(len(shape.kinds)))]
+    arrays = [
+        sa.cast(sa.bindparam(each, type_=ARRAY(kind)), ARRAY(kind))
+        for each, kind in zip(names, kinds, strict=True)
+    ]
+    columns = [sa.column(f"value_{at - 1}", kind) for at, kind in enumerate(kinds) if at]
+    unnested = sa.func.unnest(*arrays).table_valued(sa.column("number", sa.Integer), *columns)
+    return unnested.render_derived(name=name)
+
+
+def _numbers(answer: Any) -> list[int]:
+    found = json.loads(answer) if isinstance(answer, str) else answer
+    return found or []
+
+
+def _columns(size: int | Shape) -> int:
+    if isinstance(size, Shape):
+        return 1
     return -(-(size + 1) // _IN_A_COLUMN)
 
 

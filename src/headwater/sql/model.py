@@ -132,6 +132,16 @@ class TableModel:
                     why = f"it is no column of the table; {why}"
             raise DeclarationError(f"table {self.name!r} cannot {what} {name!r}: {why}")
 
+    def attribute_of(self, column: Any) -> str:
+        """The attribute of one of the table's columns. Raises DeclarationError for another."""
+        name = self._attributes.get(column.name)
+        if column.table not in {self.table} or name is None:
+            raise DeclarationError(
+                f"{column} is no column of table {self.name!r}: a condition is over one row; for "
+                "columns of several tables write a live query"
+            )
+        return name
+
     def check_filter(self, names: Sequence[str]) -> None:
         """Raises DeclarationError for an attribute that the table cannot be filtered by."""
         self.check_columns(names, "be filtered by")

@@ -28,7 +28,7 @@ from headwater.errors import (
     UsageError,
 )
 from headwater.feeds.clock import utc_now
-from headwater.feeds.source import Change, Filter, Page, Place, Window
+from headwater.feeds.source import JUDGED, Change, Filter, Page, Place, Window
 from headwater.sql.faults import LASTING, unavailable
 from headwater.sql.judging import NO_QUESTIONS, Questions, judged_by_type
 from headwater.sql.model import TableModel, as_utc
@@ -166,6 +166,14 @@ class TableReader(ABC):
     def beginning(self) -> Place:
         """The place before all changes."""
 
+    def nothing(self) -> Place:
+        """The place of a client that has no item and shall be sent all that there are."""
+        return self.beginning()
+
+    async def exceeds(self, _: Filter, __: Window | None, ___: int, /) -> bool:
+        """As ``Source.exceeds``, for keyed tables."""
+        return False
+
     @abstractmethod
     async def head(self) -> Head:
         """Where the table is now."""
@@ -217,6 +225,12 @@ class TableReader(ABC):
     def _check_refused(self, error: sa.exc.DBAPIError, wanted: Filter) -> None:
         """Raises FilterValueError if the database refuses a value of a type that it alone knows."""
         state = getattr(error.orig, "sqlstate", None) or ""
+        conditions = [value for each in wanted.any_of for n, value in each if n == JUDGED]
+        if conditions and isinstance(error, (sa.exc.DataError, sa.exc.ProgrammingError)):
+            raise DeclarationError(
+                f"{self._name} cannot be filtered by {conditions[0]!r}: the database refuses it: "
+                f"{error.orig}"
+            ) from error
         if not isinstance(error, sa.exc.DataError) and not state.startswith("22"):
             return
         pairs = [(n, v) for each in wanted.any_of for n, v in each if n in self.judged]

@@ -8,7 +8,7 @@ Then rows and removals are fetched. Each kind of database has its own order of c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -16,8 +16,18 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from headwater.feeds.source import EVERYTHING, Filter, Window
-from headwater.sql.filters import CACHED, Asked, Condition, Filters, Query, form_of
-from headwater.sql.judging import NO_QUESTIONS, Questions, question_columns
+from headwater.sql.expressions import Shape
+from headwater.sql.filters import (
+    CACHED,
+    Asked,
+    Condition,
+    Filters,
+    Query,
+    ShapeSlot,
+    form_of,
+)
+from headwater.sql.judging import NO_QUESTIONS, Judge, Questions, question_columns
+from headwater.sql.judging import Asked as Question
 from headwater.sql.model import TableModel
 from headwater.sql.tracking import REMOVALS
 
@@ -38,6 +48,7 @@ class Lack(NamedTuple):
         left: it was sent the removals of what left the window up to a moment.
         among: it was sent some of that very moment, up to a ``"number"`` or a ``"key"``.
         as_of: what left was read when there were changes that it does not have.
+        walks: it is sent all items from the oldest on, and lacks no removal from before.
     """
 
     ran: bool = False
@@ -45,6 +56,7 @@ class Lack(NamedTuple):
     left: bool = False
     among: str = ""
     as_of: bool = False
+    walks: bool = False
 
 
 class Selection(NamedTuple):
@@ -60,7 +72,7 @@ class Selection(NamedTuple):
     form: Filter
     column: str | None = None
     shown: str | None = None
-    questions: tuple[tuple[str, int], ...] = ()
+    questions: tuple[Question, ...] = ()
 
 
 class Statements(ABC):
@@ -127,13 +139,30 @@ class Statements(ABC):
         )
         return query, {**known, **self._cutoff(window, now)}
 
+    def beyond_count(
+        self, wanted: Filter, window: Window | None, now: datetime, count: int
+    ) -> Asked:
+        """A row if there are more than so many."""
+        form, known = form_of(wanted)
+        conditions = [self.filters.matches(form), self.complete]
+        if window is not None:
+            conditions.append(self.moment(window.column) > self.parameter("cutoff", window.column))
+        query = sa.select(sa.literal(1)).select_from(self.model.table).where(*conditions)
+        known |= {"count": count, **self._cutoff(window, now)}
+        return query.offset(COUNT).limit(1), known
+
     def build_after(self, selected: Selection, lack: Lack) -> Query:
         """As ``after``, without its parameters."""
-        parts = [self._rows(selected.form, self.above(lack), more=self.of_running(lack))]
+        above, column = self.above(lack), selected.column
+        if lack.walks and column is not None:
+            # Of what left the window before, such a client has nothing.
+            inside = self.moment(column) > self.parameter("cutoff", column)
+            above = sa.and_(above, sa.or_(inside, self.since_began()))
+        parts = [self._rows(selected.form, above, more=self.of_running(lack))]
         if self.model.tracking.keyed:
             parts += self.removals(self._removal(selected, lack), lack)
-        if selected.column is not None:
-            parts.append(self._leavers(selected.form, selected.column, lack))
+        if column is not None:
+            parts.append(self._leavers(selected.form, column, lack))
         return self.whole(self._merged(parts), selected, self.model.tracking.keyed)
 
     @abstractmethod
@@ -151,6 +180,10 @@ class Statements(ABC):
     @abstractmethod
     def above(self, lack: Lack) -> Condition:
         """The condition for the rows after the place, in one range."""
+
+    @abstractmethod
+    def since_began(self) -> Condition:
+        """Rows that changed since a client, which is sent all items, had none."""
 
     def of_running(self, lack: Lack) -> Callable[[Query], Sequence[Query]]:  # noqa: ARG002
         """Makes a subquery of rows into those that find further rows after the place."""
@@ -302,31 +335,53 @@ class Statements(ABC):
 
     def answers(self, selected: Selection) -> list[Column]:
         """What the database compared with a row."""
-        return self._answers(selected, self.filters.is_value)
+        columns = self.model.columns
+        return self._answers(
+            selected, self.filters.is_value, lambda shape, value: shape.over(columns, value)
+        )
 
     def old_answers(self, selected: Selection) -> list[Column]:
         """What it compared with a row that was removed."""
-        return self._answers(selected, self.old_is)
+        return self._answers(selected, self.old_is, self._old_judge)
 
     def _answers(
-        self, selected: Selection, is_value: Callable[[str, Any], Condition]
+        self, selected: Selection, is_value: Callable[[str, Any], Condition], judge: Judge
     ) -> list[Column]:
-        return question_columns(selected.questions, self.model.columns, self.json_array, is_value)
+        return question_columns(
+            selected.questions, self.model.columns, self.json_array, is_value, judge
+        )
 
     def old_is(self, name: str, slot: Any) -> Condition:
         """The condition that a row that was removed had a value."""
+        if isinstance(slot, ShapeSlot):
+            return self._over_old(slot.shape.names, slot.over)
         old, value = self.old(name), self.filters.value(name, slot)
         if slot is None:
             return old.is_(None)
         if name not in self._judged:
             return sa.and_(old == value)
+        return self._over_old([name], lambda columns: columns[name] == value)
+
+    def _old_judge(self, shape: Shape, value: Callable[[int], Column]) -> Condition:
+        return self._over_old(shape.names, lambda columns: shape.over(columns, value))
+
+    def _over_old(
+        self, names: Collection[str], condition: Callable[[Mapping[str, Column]], Condition]
+    ) -> Condition:
+        """A condition over columns of a row that was removed, as the table would compare them."""
+        if not names:
+            return condition({})
         # A column of a union compares as its first part does: with its collation, as its type.
-        kind = self.model.table.alias("kind").c[self.model.columns[name].key]
+        kinds, names = self.model.table.alias("kind").c, sorted(names)
         as_stored = sa.union_all(
-            sa.select(kind.label("old")).where(sa.false()),
-            sa.select(old.label("old")).correlate(REMOVALS),
+            sa.select(
+                *(kinds[self.model.columns[each].key].label(f"old_{each}") for each in names)
+            ).where(sa.false()),
+            sa.select(*(self.old(each).label(f"old_{each}") for each in names)).correlate(REMOVALS),
         ).subquery("as_stored")
-        return sa.exists(sa.select(1).select_from(as_stored).where(as_stored.c.old == value))
+        columns = {each: as_stored.c[f"old_{each}"] for each in names}
+        found = sa.select(1).select_from(as_stored).where(condition(columns))
+        return sa.exists(found.correlate_except(as_stored))
 
     def _cutoff(self, window: Window | None, now: datetime) -> dict[str, Any]:
         if window is None:

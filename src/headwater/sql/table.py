@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from headwater.errors import DeclarationError
-from headwater.feeds.source import EVERYTHING, Filter, Page, Place, Source, Window
+from headwater.feeds.source import EVERYTHING, JUDGED, Filter, Page, Place, Source, Window
+from headwater.sql.expressions import split
 from headwater.sql.model import TableModel
 from headwater.sql.postgresql.reader import PostgreSQLReader
 from headwater.sql.reader import TableReader
@@ -113,20 +114,28 @@ class Table:
     def name(self) -> str:
         return self.reader.model.name
 
-    def where(self, **equalities: Any) -> TableSource:
-        """The rows with these values, by attribute.
+    def where(self, *conditions: Any, **equalities: Any) -> TableSource:
+        """The rows with these values, by attribute, of which these conditions are true.
 
-        A list, tuple or set means any of its values, ``NULL`` that there is none. Values are
-        brought to the column's type: ``"7"`` is 7 in a column of integers. Raises DeclarationError
-        for an attribute that the table cannot be filtered by, and FilterValueError for None and
+        Conditions are SQLAlchemy expressions over columns of the table: ranges, ``!=``, ``in_``,
+        ``like``, ``is_(None)``, and ``and_``, ``or_`` and ``not_`` of them.
+
+        As a value a list, tuple or set means any of its values, ``NULL`` that there is none. Values
+        are brought to the column's type: ``"7"`` is 7 in a column of integers. Raises
+        DeclarationError for what the table cannot be filtered by, and FilterValueError for None and
         for a value that the column cannot have. A feed answers 422 for a value of the request.
         """
         model, dialect = self.reader.model, self.reader.engine.dialect
-        model.check_filter(list(equalities))
+        found, expression = split(f"table {self.name!r}", conditions, model.attribute_of, dialect)
+        model.check_filter([*equalities, *found])
         wanted = Filter.of(**fit_values(model.columns, equalities, dialect))
+        wanted &= Filter.of(**fit_values(model.columns, found, dialect))
         if own := model.own_rows:
             wanted &= Filter.of(**fit_values(model.columns, own, dialect))
             check_size(len(wanted.any_of))
+        if expression is not None:
+            model.check_filter(sorted(expression.shape.names))
+            wanted &= Filter((((JUDGED, expression),),))
         return TableSource(self, wanted)
 
     def optional(self, **equalities: Any) -> TableSource:
@@ -207,9 +216,9 @@ class TableSource(Source):
     def identity(self) -> Hashable:
         return self
 
-    def where(self, **equalities: Any) -> TableSource:
-        """The rows of this selection that have these values too."""
-        narrower = self.table.where(**equalities)
+    def where(self, *conditions: Any, **equalities: Any) -> TableSource:
+        """The rows of this selection that have these values too, as ``Table.where``."""
+        narrower = self.table.where(*conditions, **equalities)
         both = self.filter & narrower.filter
         check_size(len(both.any_of))
         return TableSource(self.table, both, self.window)
@@ -264,6 +273,12 @@ class TableSource(Source):
             await self.table.reader.locate(epoch, found)
             self.origin.reach(found)
         return found
+
+    def nothing(self) -> Place | None:
+        return self.table.reader.nothing() if self.keyed else None
+
+    async def exceeds(self, count: int) -> bool:
+        return await self.table.reader.exceeds(self.filter, self.window, count)
 
     def check_fields(self, names: Iterable[str]) -> None:
         self.table.reader.model.check_columns(names, "fill the field")

@@ -8,8 +8,8 @@ from collections.abc import Hashable, Sequence
 from contextlib import suppress
 
 from headwater.errors import PositionError, SourceUnavailableError, UsageError
-from headwater.feeds.source import Filter, Origin, Place, Sink
-from headwater.sql.judging import MOST_JUDGED, NO_QUESTIONS, Questions
+from headwater.feeds.source import JUDGED, Filter, Origin, Place, Sink
+from headwater.sql.judging import MOST_EXPRESSIONS, MOST_JUDGED, NO_QUESTIONS, Questions
 from headwater.sql.reader import ChangeBatch, CommitWatch, Head, TailReader
 
 logger = logging.getLogger("headwater.sql")
@@ -54,6 +54,8 @@ class TableOrigin(Origin):
         self._interrupted: SourceUnavailableError | None = None
         # By attribute, values that the database has compared once without an error.
         self._accepted: dict[str, set[Hashable]] = {}
+        # What was asked last, of which values.
+        self._asked: tuple[dict[str, set[Hashable]], Questions] = {}, NO_QUESTIONS
 
     @property
     def head(self) -> Head | None:
@@ -126,7 +128,7 @@ class TableOrigin(Origin):
     async def ready(self, wanted: Filter) -> None:
         if self._interrupted is not None:
             raise self._interrupted
-        judged = self._reader.judged
+        judged = self._judged
         asked = [(n, v) for each in wanted.any_of for n, v in each if n in judged]
         if not asked:
             return
@@ -139,7 +141,13 @@ class TableOrigin(Origin):
 
     async def _accept(self, wanted: Filter, new: Sequence[tuple[str, Hashable]]) -> None:
         """Try a filter with values that the database has not compared yet."""
-        if sum(map(len, self._accepted.values())) + len(new) > MOST_JUDGED:
+        conditions = len(self._accepted.get(JUDGED, ()))
+        if conditions + sum(name == JUDGED for name, _ in new) > MOST_EXPRESSIONS:
+            raise SourceUnavailableError(
+                self.name, f"streams wait with more than {MOST_EXPRESSIONS} different conditions"
+            )
+        values = sum(map(len, self._accepted.values())) - conditions
+        if values + sum(name != JUDGED for name, _ in new) > MOST_JUDGED:
             raise SourceUnavailableError(
                 self.name,
                 f"streams wait for more than {MOST_JUDGED} different values that only the "
@@ -211,17 +219,28 @@ class TableOrigin(Origin):
         finally:
             self._idle.set()
 
+    @property
+    def _judged(self) -> frozenset[str]:
+        """The names that the database compares: of columns, and that of conditions."""
+        return self._reader.judged | {JUDGED}
+
     def _questions(self, sink: Sink) -> Questions:
         """What the database shall compare with the rows of the next read."""
         if not self._accepted:
             return NO_QUESTIONS
-        wanted = sink.wanted(self._reader.judged)
+        wanted = sink.wanted(self._judged)
         self._accepted = {
-            name: known
+            name: both
             for name, values in wanted.items()
-            if (known := self._accepted.get(name, set()) & values)
+            if (both := self._accepted.get(name, set()) & values)
         }
-        return Questions(self._accepted)
+        # While the same streams are there, the same is asked.
+        known, questions = self._asked
+        if self._accepted != known:
+            known = {name: set(values) for name, values in self._accepted.items()}
+            questions = Questions(known)
+            self._asked = known, questions
+        return questions
 
     def _pass_on(self, sink: Sink, head: Head, batch: ChangeBatch) -> None:
         self._head = Head(head.epoch, batch.head)

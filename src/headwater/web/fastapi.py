@@ -8,7 +8,7 @@ app.include_router(live, prefix="/api")
 from __future__ import annotations
 
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar, Unpack
 
@@ -21,7 +21,7 @@ except ImportError as error:  # pragma: no cover - only without the extra
 
 from headwater.delivery.event_stream import EventStream
 from headwater.eventlog import EventLog
-from headwater.feeds.feed import DEFAULT_LIMIT, Feed, OnInvalid
+from headwater.feeds.feed import DEFAULT_LIMIT, MAX_ITEMS, Feed, Limit, OnInvalid
 from headwater.feeds.source import Source
 from headwater.protocol import Comment, Event
 from headwater.runs import Busy, Run, Runs, SyncRun
@@ -32,7 +32,7 @@ from headwater.web.fastapi_problems import install_problems
 from headwater.web.feed_models import page_model
 from headwater.web.guards import GuardedRoute, Requirement, guard, required_guards
 from headwater.web.identity import expires, identify
-from headwater.web.items import encoder_of
+from headwater.web.items import encoder_of, key_encoder_of, model_of
 from headwater.web.live import SHARED, HubFace, Settings, Shared
 from headwater.web.live_route import LiveRoute
 from headwater.web.openapi import event_options, feed_options, install_openapi
@@ -226,9 +226,11 @@ class LiveRouter(HubFace, APIRouter):
         event: str = "item",
         requires: Requirement = None,
         keyed: bool = False,
-        limit: int = DEFAULT_LIMIT,
+        limit: Limit = DEFAULT_LIMIT,
+        max_items: int = MAX_ITEMS,
         retry: int = 2000,
         on_invalid: OnInvalid = "hold",
+        envelope: Mapping[str, Any] | None = None,
         name: str | None = None,
         dependencies: Sequence[params.Depends] = (),
         **options: Unpack[FeedOptions],
@@ -240,16 +242,23 @@ class LiveRouter(HubFace, APIRouter):
 
         Arguments:
             path: such as ``"/logs"``; ``""`` where the router has a prefix.
-            item: the pydantic model (or dataclass, or TypedDict) of one item.
+            item: the pydantic model (or dataclass, or TypedDict) of one item. Or an async function
+                that makes a list of such items of a list of rows, called once for each batch.
             collection: the field of a page that holds the items.
             event: the name of an item's event.
             requires: a permission, a guard, or a list of these: all must let the caller pass.
             keyed: items replace earlier ones with the same key, and can leave.
-            limit: items of a page unless the client says otherwise, 1 to 100.
+            limit: items of a page unless the client says otherwise, 1 to 100. ``"all"``, for a
+                keyed feed: a new client is sent all items, the first 100 as its snapshot and the
+                others as events that follow it.
+            max_items: with ``limit="all"``, the most items that a new client is sent. If there are
+                more, its stream ends with an ``error`` event of status 413.
             retry: milliseconds that clients wait before they reconnect.
             on_invalid: what becomes of an item that does not fit its model. ``"hold"``: the feed
                 waits there until it is mended. ``"skip"``: pages and streams leave it out; it is
                 logged and counted.
+            envelope: a JSON object around each page, item and removal, with ``...`` in the place of
+                these: ``{"success": True, "data": ...}``. Errors and resets have none.
             name: what positions are bound to; the path by default.
             options: as ``get`` takes them: tags, summary, deprecated and so on.
         """
@@ -263,16 +272,21 @@ class LiveRouter(HubFace, APIRouter):
             raise DeclarationError(
                 f"feed {whole!r} is declared twice on this router: give the second another path"
             )
+        model, function = model_of(item)
         feed = Feed(
             name or whole,
             collection=collection,
             event=event,
-            encode=encoder_of(item),
+            encode=encoder_of(model),
             limit=limit,
+            max_items=max_items,
             retry=retry,
             on_invalid=on_invalid,
+            encode_key=key_encoder_of(model),
+            function=function,
+            envelope=envelope,
         )
-        declaration = FeedDeclaration(feed, item, keyed)
+        declaration = FeedDeclaration(feed, model, keyed)
         guards = [*self._guards(requires, path), *dependencies]
 
         def declare(call: FeedHandler) -> FeedHandler:
@@ -280,12 +294,12 @@ class LiveRouter(HubFace, APIRouter):
             self.feeds.append(declaration)
             page = PageHalf(declaration, self._settings)
             stream = StreamHalf(declaration, self._settings)
-            model = page_model(declaration)
+            answer = page_model(declaration)
             label = getattr(call, "__name__", "feed")
             for half, suffix in ((page, ""), (stream, "/stream")):
                 endpoint = feed_endpoint(call, half)
                 made = feed_options(
-                    declaration, model, {**options}, label, guarded=bool(guards), suffix=suffix
+                    declaration, answer, {**options}, label, guarded=bool(guards), suffix=suffix
                 )
                 made["dependencies"] = guards
                 add = super(LiveRouter, self).add_api_route

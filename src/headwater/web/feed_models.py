@@ -30,8 +30,8 @@ class KeyData(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-def page_model(declaration: FeedDeclaration) -> type[BaseModel]:
-    """The model of a page."""
+def page_model(declaration: FeedDeclaration) -> Any:
+    """The model of a page, in its envelope."""
     fields: dict[str, Any] = {
         declaration.feed.collection: (
             list[declaration.item],  # type: ignore[name-defined]
@@ -52,17 +52,35 @@ def page_model(declaration: FeedDeclaration) -> type[BaseModel]:
                 description="With `after`: keys of items that left; applied before the items.",
             ),
         )
-    return create_model(
+    page = create_model(
         f"{_title(declaration.feed.event)}Page", __config__=ConfigDict(extra="forbid"), **fields
     )
+    return enveloped(declaration.feed, page, "Page")
 
 
-def events_model(declaration: FeedDeclaration, page: type[BaseModel]) -> Any:
+def enveloped(feed: Feed, content: Any, what: str) -> Any:
+    """The model of an envelope with this content; the content itself where there is none."""
+    if feed.envelope is None:
+        return content
+    fields: dict[str, Any] = {
+        name: (content, ...) if value is ... else (_literal(value), ...)
+        for name, value in feed.envelope.items()
+    }
+    return create_model(f"{_title(feed.event)}{what}Envelope", **fields)
+
+
+def _literal(value: Any) -> Any:
+    return Literal[value] if isinstance(value, (bool, int, str, type(None))) else Any
+
+
+def events_model(declaration: FeedDeclaration, page: Any) -> Any:
     """One model of all events of a feed's stream, a branch for each name."""
     feed = declaration.feed
-    branches = [_event(feed, "snapshot", page), _event(feed, feed.event, declaration.item)]
+    item = enveloped(feed, declaration.item, "Item")
+    branches = [_event(feed, "snapshot", page), _event(feed, feed.event, item)]
     if declaration.keyed:
-        branches.append(_event(feed, f"{feed.event}_removed", KeyData))
+        key = enveloped(feed, KeyData, "Key")
+        branches.append(_event(feed, f"{feed.event}_removed", key))
     branches += [
         _event(feed, "reset", ResetData, with_id=False),
         _event(feed, "error", ErrorData, with_id=False),

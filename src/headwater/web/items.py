@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import (
     AliasChoices,
@@ -14,12 +16,38 @@ from pydantic import (
     ValidationError,
 )
 
-from headwater.errors import EncodingError
+from headwater.errors import DeclarationError, EncodingError
+from headwater.feeds.feed import ItemFunction, encode_plain
 
-__all__ = ["encoder_of", "required_fields"]
+__all__ = ["encoder_of", "key_encoder_of", "model_of", "required_fields"]
 
 # Errors of one item that are named.
 _MOST_ERRORS = 5
+
+
+def model_of(item: Any) -> tuple[Any, ItemFunction | None]:
+    """The model of one item, and the function that makes items of rows if ``item=`` is one.
+
+    Raises DeclarationError for a function that cannot be that.
+    """
+    if not inspect.isroutine(item):
+        return item, None
+    name = getattr(item, "__qualname__", repr(item))
+    if not inspect.iscoroutinefunction(item):
+        raise DeclarationError(
+            f"item={name}: a function that makes items is `async def` and takes a list of rows"
+        )
+    try:
+        said = get_type_hints(item).get("return")
+    except NameError as error:
+        raise DeclarationError(f"item={name}: its return type is not known: {error}") from error
+    models = get_args(said)
+    if len(models) != 1 or get_origin(said) not in (list, Sequence):
+        raise DeclarationError(
+            f"item={name}: say what it returns with the model of one item, such as "
+            "`async def items(rows: list[Mapping]) -> list[OrderItem]`"
+        )
+    return models[0], item
 
 
 def encoder_of(item: Any) -> Callable[[Any], bytes]:
@@ -41,6 +69,37 @@ def encoder_of(item: Any) -> Callable[[Any], bytes]:
             # Never the values, which a message of the model's own may have too.
             raise EncodingError(_without_values(error)) from None
         return to_json(value, by_alias=True)
+
+    return encode
+
+
+def key_encoder_of(item: Any) -> Callable[[Mapping[str, Any]], bytes]:
+    """What makes JSON of the key of an item that left, with the names and values that items have.
+
+    A column of the key that the model does not have keeps its own name.
+    """
+    if not (isinstance(item, type) and issubclass(item, BaseModel)) or issubclass(item, RootModel):
+        return encode_plain
+    fields = {
+        name: each
+        for each, info in item.model_fields.items()
+        for name in (each, *_first_names(info.alias), *_first_names(info.validation_alias))
+    }
+    adapter = TypeAdapter(item)
+
+    def encode(key: Mapping[str, Any]) -> bytes:
+        shown: dict[str, Any] = {}
+        for name, value in key.items():
+            field = fields.get(name)
+            if field is None:
+                shown[name] = value
+                continue
+            made = item.model_construct(**{field: value})
+            # What the model makes of the value alone; a model may want other fields beside it.
+            with suppress(ValidationError):
+                adapter.validator.validate_assignment(made, field, value)
+            shown |= made.model_dump(mode="json", by_alias=True, include={field}, warnings=False)
+        return encode_plain(shown)
 
     return encode
 

@@ -134,7 +134,7 @@ def feed_options(
     extra = dict(options.get("openapi_extra") or {})
     extra["parameters"] = [
         *extra.get("parameters", []),
-        *described(declaration.feed.limit, stream=bool(suffix)),
+        *described(declaration.feed.page_limit, stream=bool(suffix)),
     ]
     made["openapi_extra"] = extra
     return made

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from headwater import errors
-from headwater.delivery.feed_stream import FeedStream, open_feed
+from headwater.delivery.feed_stream import TOO_LARGE, TOO_LARGE_RETRY, FeedStream, open_feed
 from headwater.delivery.heartbeat import heartbeat_event
 from headwater.delivery.polls import Read
 from headwater.delivery.stream import EVENT_STREAM_HEADERS
@@ -29,9 +29,10 @@ from headwater.web.negotiation import accept_of, accepts_event_stream, not_accep
 from headwater.web.paging import Paging, read_paging
 from headwater.web.polls import WaitingRequest
 from headwater.web.refused_values import refused_values
-from headwater.web.responders import Call, Headers, refuse_stream, send_response
+from headwater.web.responders import Call
 from headwater.web.rights import CHANGED, Holder, Verdict
 from headwater.web.stream_limits import LimitReachedError, StreamPlace, limit_retry
+from headwater.web.whole_responses import Headers, refuse_stream, send_response
 
 # Answers whose tag is remembered, for each feed.
 _REMEMBERED = 4096
@@ -68,6 +69,12 @@ class FeedDeclaration:
         if source.keyed and not self.keyed:
             raise DeclarationError(
                 f"feed {name!r}: its source is keyed; declare it with feed(..., keyed=True)"
+            )
+        if self.feed.whole and (not source.keyed or source.nothing() is None):
+            raise DeclarationError(
+                f"feed {name!r}: limit='all' goes with a keyed source, such as a table with "
+                "track(keyed=True), a LiveQuery or Poll(key=...); this one shows its newest items: "
+                "give a number"
             )
         return source
 
@@ -106,12 +113,16 @@ class FeedHalf(ABC):
         self.common: dict[str, Any] = {}
         self._settings = settings
 
+    def opens_stream(self, scope: Scope, /) -> bool:
+        """As Responder."""
+        return self.streams and accepts_event_stream(accept_of(scope))
+
     async def serve(self, call: Call) -> None:
         """Find the source, then answer."""
         live = self._settings.live()
         rechecks = live.rights.rechecks
         scope = call.scope
-        limit = self.declaration.feed.limit
+        limit = self.declaration.feed.page_limit
         paging = read_paging(scope.get("query_string", b""), limit, stream=self.streams)
         with refused_values(scope):
             plan = await call.plan(errors=paging.errors)
@@ -230,11 +241,13 @@ class PageHalf(FeedHalf):
         """A page as it is sent, and whether it has changes."""
         feed, source, limit = self.declaration.feed, asked.source, asked.paging.limit
         hub = asked.live.hub
+        removals = source.keyed and after is not None
+        if after is None and before is None:
+            after = feed.nothing(source)
         page = await read_page(feed, source, limit, hub.page_bytes, after=after, before=before)
         if epoch not in (None, page.epoch):
             # The storage was replaced meanwhile.
             raise PositionError(token, "unknown")
-        removals = source.keyed and after is not None
         shown, left_out = feed.shown_page(page, removals=removals)
         hub.streams.counters.invalid_skipped += left_out
         body = feed.body(shown, removals=removals)
@@ -280,6 +293,12 @@ class StreamHalf(FeedHalf):
                 live.counters.invalid_held += 1
                 await refuse_stream(call.send, "an item cannot be shown", error.retry, status=500)
                 return
+            except errors.FeedTooLargeError as error:
+                detail = str(error)
+                await refuse_stream(
+                    call.send, detail, TOO_LARGE_RETRY, status=TOO_LARGE, detail=detail
+                )
+                return
             await connection.hold(stream)
 
     async def _open(self, asked: _Asked) -> tuple[Connection, FeedStream]:
@@ -317,7 +336,8 @@ class StreamHalf(FeedHalf):
                 heartbeat=asked.live.heartbeat,
             )
             if paging.events:
-                stream.pulse = heartbeat_event(self.declaration.feed.event, asked.live.heartbeat)
+                feed, interval = self.declaration.feed, asked.live.heartbeat
+                stream.pulse = heartbeat_event(feed.event, interval, feed.member)
             stream.headers = asked.headers
             stream.begin(opening)
         finally:

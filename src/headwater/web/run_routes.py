@@ -19,7 +19,7 @@ from headwater.runs import (
     Runs,
     RunState,
 )
-from headwater.web.asgi import Connection, last_event_id
+from headwater.web.asgi import Connection, Scope, last_event_id
 from headwater.web.identity import expiry, subjects
 from headwater.web.live import Live, Settings
 from headwater.web.negotiation import (
@@ -29,11 +29,12 @@ from headwater.web.negotiation import (
     not_acceptable,
 )
 from headwater.web.problems import Problem
-from headwater.web.responders import Call, Headers, Planned, refuse_stream, send_response
+from headwater.web.responders import Call, Planned
 from headwater.web.rights import Verdict
 from headwater.web.run_requests import RunBody, key_of, parsed_json
 from headwater.web.run_stream import RETRY, RunStream, to_bytes
 from headwater.web.stream_limits import LimitReachedError, limit_retry
+from headwater.web.whole_responses import Headers, refuse_stream, send_response
 
 __all__ = [
     "CancelRoute",
@@ -102,6 +103,10 @@ class _RunRoute:
         self.declaration = declaration
         self.common: dict[str, Any] = {}
         self._settings = settings
+
+    def opens_stream(self, _: Scope, /) -> bool:
+        """As Responder."""
+        return False
 
     async def _find(self, asked: Asked) -> RunState:
         """The run of the path. Raises 404 for one that is unknown, forgotten or another's."""
@@ -307,6 +312,10 @@ class DeleteRoute(_KnownRoute):
 
 class StreamRoute(_KnownRoute):
     """``GET {path}/{id}/stream``."""
+
+    def opens_stream(self, scope: Scope, /) -> bool:
+        """As Responder."""
+        return accepts_event_stream(accept_of(scope))
 
     async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
         scope = call.scope

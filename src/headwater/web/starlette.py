@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ except ImportError as error:  # pragma: no cover - only without the extra
 
 from headwater.delivery.event_stream import EventStream
 from headwater.eventlog import EventLog
-from headwater.feeds.feed import DEFAULT_LIMIT, Feed, OnInvalid, encode_plain
+from headwater.feeds.feed import DEFAULT_LIMIT, MAX_ITEMS, Feed, Limit, OnInvalid
 from headwater.feeds.source import Source
 from headwater.protocol import Comment, Event
 from headwater.web.asgi import SSE, Receive, Scope, Send, Sending
@@ -121,9 +121,11 @@ class LiveRoutes(HubFace):
         event: str = "item",
         guards: Sequence[Guard] = (),
         keyed: bool = False,
-        limit: int = DEFAULT_LIMIT,
+        limit: Limit = DEFAULT_LIMIT,
+        max_items: int = MAX_ITEMS,
         retry: int = 2000,
         on_invalid: OnInvalid = "hold",
+        envelope: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> Callable[[FeedFunction], FeedFunction]:
         """Declare a feed: ``GET {path}`` and ``GET {path}/stream``.
@@ -132,7 +134,8 @@ class LiveRoutes(HubFace):
         again while a stream is open, after its guards.
 
         Arguments:
-            item: the pydantic model of one item; by default an item is sent as the source has it.
+            item: the pydantic model of one item, or an async function that makes a list of such
+                items of a list of rows; by default an item is sent as the source has it.
             guards: functions of the request, called before its parameters are checked. They
                 raise HTTPException or Problem for a caller that may not pass.
             name: what positions are bound to; the path by default.
@@ -145,16 +148,19 @@ class LiveRoutes(HubFace):
             )
         if any(route.path == path for route in self.routes):
             raise DeclarationError(f"feed {path!r} is declared twice: give one another path")
+        model, encoders = _encoders(item)
         feed = Feed(
             name or path,
             collection=collection,
             event=event,
-            encode=_encoder(item),
             limit=limit,
+            max_items=max_items,
             retry=retry,
             on_invalid=on_invalid,
+            envelope=envelope,
+            **encoders,
         )
-        declaration = FeedDeclaration(feed, item, keyed)
+        declaration = FeedDeclaration(feed, model, keyed)
 
         def declare(call: FeedFunction) -> FeedFunction:
             async def source(request: Request) -> Source:
@@ -200,12 +206,18 @@ class LiveRoutes(HubFace):
         return declare
 
 
-def _encoder(item: Any) -> Callable[[Any], bytes]:
+def _encoders(item: Any) -> tuple[Any, dict[str, Any]]:
+    """The model of one item, and how a feed makes and encodes items."""
     if item is None:
-        return encode_plain
-    from headwater.web.items import encoder_of
+        return None, {}
+    from headwater.web.items import encoder_of, key_encoder_of, model_of
 
-    return encoder_of(item)
+    model, function = model_of(item)
+    return model, {
+        "encode": encoder_of(model),
+        "encode_key": key_encoder_of(model),
+        "function": function,
+    }
 
 
 class _Result:
@@ -235,7 +247,8 @@ class _Endpoint:
         async def serve(send: Sending) -> None:
             await self.responder.serve(_Call(self, scope, receive, send))
 
-        await serve_with_problems(serve, _own_problem, scope, receive, send)
+        stream = self.responder.opens_stream(scope)
+        await serve_with_problems(serve, _own_problem, scope, receive, send, stream=stream)
 
     async def run(self, request: Request, errors: Sequence[dict[str, Any]] = ()) -> Any:
         """The guards, then the function."""

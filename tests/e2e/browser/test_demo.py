@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,6 +51,7 @@ def demo() -> Iterator[SimpleNamespace]:
         process.stdout.close()
 
 
+@pytest.mark.long
 def test_the_page_lives(browser: Any, demo: Any) -> None:
     page = browser.open(demo.address)
     # The form names the accounts, and one press signs in.
@@ -118,4 +120,18 @@ def test_an_answer_outlives_a_reload_and_says_when_its_server_died(browser: Any,
     page.press("[data-kill]")
     page.until(f"{ANSWER}.dataset.state === 'lost'", 60)
     assert page.evaluate(f"{text}.startsWith('Press Stop')"), "what was written stays"
+    assert page.faults == []
+
+
+@pytest.mark.soak
+def test_the_first_live_line_comes_soon(browser: Any, demo: Any) -> None:
+    """From the moment at which the page is asked for, the sign-in included. ``-s`` prints it."""
+    began = time.monotonic()
+    page = browser.open(demo.address)
+    page.until("document.querySelector('.accounts button')")
+    page.evaluate("void document.querySelector('.accounts button').click()")
+    kept = "document.querySelector('[data-kept]').textContent"
+    page.until(f"{kept} && {kept} !== (globalThis.first ??= {kept})")
+    seconds = time.monotonic() - began
+    print(f"the first live line after {seconds:.2f} s")
     assert page.faults == []

@@ -26,11 +26,14 @@ MAX_SNAPSHOT = 1700
 _B = "(?:0|[1-9a-z][0-9a-z]{0,12})"
 _PART = f"{_B}[GR]{_B}(?::[0-9A-Za-z_-]+)?"
 _TEXT = re.compile(
-    rf"(?P<xmax>{_B})(?::(?P<running>[0-9A-Za-z_-]+))?(?P<parts>(?:,{_PART}){{0,8}})(?P<past>,P)?"
+    rf"(?P<xmax>{_B})(?::(?P<running>[0-9A-Za-z_-]+))?(?P<parts>(?:,{_PART}){{0,8}})"
+    rf"(?:,W(?P<began>{_B}))?(?P<past>,P)?"
     rf"(?:~(?P<until>{_B})(?:~(?P<among>{_PART}))?(?:,(?P<as_of>{_B}))?)?"
 )
 _AT = re.compile(rf"(?P<xid>{_B})(?P<kind>[GR])(?P<number>{_B})(?::(?P<key>[0-9A-Za-z_-]+))?")
 _LARGEST = 2**63 - 1
+# Where a client began that has nothing yet: beyond every transaction.
+NEWEST = _LARGEST
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 _TICK = timedelta(microseconds=1)
 
@@ -104,6 +107,8 @@ class SnapshotPlace:
             below it that the client does not have: a row that was gone by then was not among those
             that left.
         last: the change that the client was sent last, where it is known; not in the text.
+        began: of a client that is sent all items from the oldest on: a transaction below which all
+            were over when it had none. It lacks no removal of these.
     """
 
     snapshot: TransactionSnapshot
@@ -113,6 +118,7 @@ class SnapshotPlace:
     past: bool = False
     as_of: int | None = None
     last: At | None = field(default=None, compare=False)
+    began: int | None = None
 
     def includes(self, other: SnapshotPlace, /) -> bool:
         return self.snapshot.covers(other.snapshot) and all(map(self.has_change, other.parts))
@@ -155,6 +161,8 @@ class SnapshotPlace:
 
     def __str__(self) -> str:
         text = str(self.snapshot) + "".join(f",{part}" for part in self.parts)
+        if self.began is not None:
+            text += f",W{base36(self.began)}"
         if self.past:
             text += ",P"
         if self.removed_until is not None:
@@ -177,9 +185,11 @@ class SnapshotPlace:
             until = None if found["until"] is None else _START + int(found["until"], 36) * _TICK
             among = None if found["among"] is None else At.parse(found["among"])
             as_of = None if found["as_of"] is None else int(found["as_of"], 36)
-            place = cls(snapshot, parts, until, among, found["past"] is not None, as_of)
+            began = None if found["began"] is None else int(found["began"], 36)
+            past = found["past"] is not None
+            place = cls(snapshot, parts, until, among, past, as_of, began=began)
             if (
-                max(snapshot.xmax, as_of or 0) > _LARGEST
+                max(snapshot.xmax, as_of or 0, began or 0) > _LARGEST
                 or str(place) != text
                 or not place._sound()
             ):
@@ -204,6 +214,7 @@ class Walk:
             sent first.
         as_of: the first transaction that was not seen when they were read.
         whole: what the snapshot has is all that was seen.
+        began: as a place has it.
     """
 
     def __init__(
@@ -214,12 +225,14 @@ class Walk:
         as_of: int | None = None,
         *,
         whole: bool = True,
+        began: int | None = None,
     ) -> None:
         self._start = start
         self._now = now
         self._removed_until = removed_until
         self._as_of = None if removed_until is None else as_of
         self._whole = whole
+        self._began = began
         self._xid = -1
         self._snapshot = start.snapshot
         self._others: tuple[At, ...] = ()
@@ -235,12 +248,13 @@ class Walk:
                 if part.xid != at.xid and not self._snapshot.has(part.xid)
             )
         parts = tuple(sorted((*self._others, at))) if self._others else (at,)
-        return SnapshotPlace(self._snapshot, parts, self._removed_until, as_of=self._as_of, last=at)
+        until, as_of, began = self._removed_until, self._as_of, self._began
+        return SnapshotPlace(self._snapshot, parts, until, as_of=as_of, last=at, began=began)
 
     def left(self, at: At, moment: datetime | None) -> SnapshotPlace:
         """Where it is once it was sent the removal of a row that left the window."""
-        start = self._start
-        return SnapshotPlace(start.snapshot, start.parts, moment, at, as_of=self._as_of)
+        start, as_of, began = self._start, self._as_of, self._began
+        return SnapshotPlace(start.snapshot, start.parts, moment, at, as_of=as_of, began=began)
 
     def end(self, now: TransactionSnapshot) -> SnapshotPlace:
         """Where it is once it was sent all that ``now`` has."""

@@ -18,7 +18,7 @@ from headwater.sql.model import TableModel, as_utc
 from headwater.sql.postgresql.conditions import DECLARED, FACTS, Facts
 from headwater.sql.postgresql.connections import describe_server, ensure_first_connection
 from headwater.sql.postgresql.drivers import check_driver
-from headwater.sql.postgresql.place import MAX_SNAPSHOT, At, SnapshotPlace, Walk
+from headwater.sql.postgresql.place import MAX_SNAPSHOT, NEWEST, At, SnapshotPlace, Walk
 from headwater.sql.postgresql.revision import Revision, revision_of
 from headwater.sql.postgresql.schema import drift
 from headwater.sql.postgresql.snapshot import NOTHING, TransactionSnapshot
@@ -89,6 +89,9 @@ class PostgreSQLReader(TableReader):
 
     def beginning(self) -> SnapshotPlace:
         return SnapshotPlace(NOTHING)
+
+    def nothing(self) -> SnapshotPlace:
+        return SnapshotPlace(NOTHING, began=NEWEST)
 
     async def head(self) -> Head:
         # The table may have been changed since it was read last.
@@ -198,7 +201,10 @@ class PostgreSQLReader(TableReader):
         if window is not None:
             until = latest_of(until, left_at(facts.last_left, window))
         whole = facts.now == facts.seen and seen.xmax > facts.newest
-        walk = Walk(place, seen, until, facts.seen.xmax, whole=whole)
+        began = place.began
+        if began == NEWEST:
+            began = min(facts.seen.running, default=facts.seen.xmax)
+        walk = Walk(place, seen, until, facts.seen.xmax, whole=whole, began=began)
         found = [row for row in _picked(rows) if row[_KIND] == LEFT or row[_XID] < seen.xmax]
         has_more = len(found) > limit
         changes: list[Change] = []
@@ -228,6 +234,13 @@ class PostgreSQLReader(TableReader):
     async def members(self, wanted: Filter, window: Window, /) -> Sequence[Member]:
         rows = await self._read(lambda statements: statements.members(wanted, window, self.clock()))
         return [(dict(zip(self.model.key, row, strict=False)), as_utc(row[-1])) for row in rows]
+
+    async def exceeds(self, wanted: Filter, window: Window | None, count: int, /) -> bool:
+        now = self.clock()
+        rows = await self._read(
+            lambda statements: statements.beyond_count(wanted, window, now, count)
+        )
+        return bool(rows)
 
     def trimming(self, cutoff: datetime | None, column: str | None, max_count: int | None) -> Trim:
         tracking = self.model.tracking
@@ -320,9 +333,11 @@ class PostgreSQLReader(TableReader):
         return len(facts.now.running) > FEW_RUNNING and self._bounded(facts).xmax <= facts.newest
 
     def _check(self, place: SnapshotPlace, facts: Facts, trimmed: int = 0) -> None:
-        snapshot = place.snapshot
+        snapshot, began = place.snapshot, place.began
         if snapshot.xmax > facts.seen.xmax or any(map(snapshot.has, facts.seen.running)):
             raise PositionError(str(place), "unknown", "it lies in the future")
+        if began is not None and began > facts.floor:
+            return
         if facts.floor > trimmed and not snapshot.covers(TransactionSnapshot(facts.floor + 1)):
             raise PositionError(str(place), "expired")
 

@@ -35,6 +35,8 @@ PICKED = 5
 
 _ALL = 2**63 - 1
 
+_BEGAN = as_xid(sa.bindparam("began", type_=sa.Text))
+
 
 class PostgreSQLStatements(Statements):
     """Writes the statements of one table.
@@ -136,6 +138,7 @@ class PostgreSQLStatements(Statements):
             "had": snapshot.for_postgres(),
             "part_xids": [str(xid) for xid in parts],
             "part_rows": [_least(part)[0] for part in parts.values()],
+            "began": str(place.began or 0),
             **_key_values(top, "top_key"),
         }
         left = as_of = False
@@ -148,12 +151,16 @@ class PostgreSQLStatements(Statements):
                 values["among_xid"] = str(place.among.xid)
                 values["among_number"] = place.among.number
                 values |= _key_values(place.among, "among_key")
-        return Lack(bool(snapshot.running), top is not None, left, among, as_of), values
+        walks = place.began is not None
+        return Lack(bool(snapshot.running), top is not None, left, among, as_of, walks), values
 
     def above(self, lack: Lack) -> Condition:
         keys = self.keys if lack.older else ()
         one, other = above(self.order[:2], "xmax", "row_least", keys, "top_key")
         return sa.and_(one > other, self.complete)
+
+    def since_began(self) -> Condition:
+        return self.model.number >= _BEGAN
 
     def of_running(self, lack: Lack) -> Callable[[Query], Sequence[Query]]:
         if not lack.ran:
@@ -163,6 +170,8 @@ class PostgreSQLStatements(Statements):
 
     def removals(self, base: Query, lack: Lack) -> list[Query]:
         order = self.removal_order
+        if lack.walks:
+            base = base.where(order[0] >= _BEGAN)
         one, other = above(order, "xmax", "gone_least")
         past = base.where(one > other, self.removal_complete)
         found = [past.order_by(*order).limit(COUNT)]

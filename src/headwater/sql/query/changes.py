@@ -12,9 +12,12 @@ from headwater.sql.query.poll import Affected, Values
 __all__ = ["change_for", "changes_of", "item_of"]
 
 
-def item_of(derivation: Derivation, place: QueryPlace | None, row: Values) -> Change:
-    """A row as a change."""
-    return Change(place, row, row, key={name: row[name] for name in derivation.key})
+def item_of(
+    derivation: Derivation, place: QueryPlace | None, row: Values, compared: Values | None = None
+) -> Change:
+    """A row as a change; ``compared`` is what filters compare of it."""
+    key = {name: row[name] for name in derivation.key}
+    return Change(place, row if compared is None else compared, row, key=key)
 
 
 def change_for(derivation: Derivation, one: Affected, wanted: Filter) -> Change | None:
@@ -35,9 +38,9 @@ def changes_of(derivation: Derivation, one: Affected) -> Iterator[Change]:
     for held in one.held:
         if row is None or any(held[name] != row[name] for name in derivation.filters):
             key = {name: held[name] for name in derivation.key}
-            yield Change(place, held, removed=True, key=key, values_now=row)
+            yield Change(place, held, removed=True, key=key, values_now=one.compared or row)
     if row is not None:
-        yield item_of(derivation, place, row)
+        yield item_of(derivation, place, row, one.compared)
 
 
 def _given(one: Affected) -> QueryPlace | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.sql import visitors
 
 from headwater.errors import DeclarationError
 from headwater.sql.query.functions import has_aggregate
@@ -51,6 +52,15 @@ class Ordered:
     name: str
     element: Any
     original: Any
+
+    def over(self, column: Any) -> Any:
+        """The element over another column."""
+        own = self.occurrence.column(self.name)
+
+        def moved(element: Any, **_: Any) -> Any:
+            return column if element is own else None
+
+        return visitors.replacement_traverse(self.element, {}, moved)
 
 
 class Derivation:
@@ -144,6 +154,17 @@ class Derivation:
                 "table"
             )
         return found
+
+    def filter_of(self, column: Any) -> str:
+        """The name in ``where=`` of a column. Raises DeclarationError for one that has none."""
+        found = self._scopes.column(column)
+        for name, known in self.filters.items():
+            if known == found:
+                return name
+        raise DeclarationError(
+            f"{column} is not among the columns that the live query can be filtered by: name it "
+            f"in where=; there is {', '.join(self.filters) or 'none'}"
+        )
 
     # The key is unique
 

@@ -65,7 +65,9 @@ class FirstRows(Poll):
             def inside(key: Key, low: Key | None = low, high: Key | None = segment.bound) -> bool:
                 return (low is None or key > low) and (high is None or key <= high)
 
-            then = queries.first_held(connection, look, segment.seen, wanted)
+            then: dict[Key, Values] = {}
+            if segment.seen != queries.nothing:
+                then = queries.first_held(connection, look, segment.seen, wanted)
             held |= {key: values for key, values in then.items() if inside(key)}
             stayed = [key for key in now if inside(key) and key in then]
             moved |= queries.among(connection, look, segment.seen, stayed)

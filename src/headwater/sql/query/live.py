@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.errors import DeclarationError, FilterValueError
-from headwater.feeds.source import EVERYTHING, Filter, Page, Place, Source
+from headwater.feeds.source import EVERYTHING, JUDGED, Filter, Page, Place, Source
+from headwater.sql.expressions import split
 from headwater.sql.links import declare_links
 from headwater.sql.model import attributes_of
 from headwater.sql.query.derivation import Derivation, column_of
@@ -71,13 +72,31 @@ class LiveQuery:
     def name(self) -> str:
         return self.reader.name
 
-    def where(self, **equalities: Any) -> QuerySource:
-        """The rows with these values, by name.
+    def where(self, *conditions: Any, **equalities: Any) -> QuerySource:
+        """The rows with these values, by name, of which these conditions are true.
 
-        A list, tuple or set means any of its values; they are brought to the column's type. Raises
-        DeclarationError for a column that the query cannot be filtered by, and FilterValueError
+        Conditions are SQLAlchemy expressions over the columns that ``where=`` names, as those of
+        ``Table.where``.
+
+        As a value a list, tuple or set means any of its values; they are brought to the column's
+        type. Raises DeclarationError for what the query cannot be filtered by, and FilterValueError
         for None, NULL and a value that the column cannot have.
         """
+        allowed = self.reader.derivation.filters
+        dialect = self.engine.dialect
+        attribute_of = self.reader.derivation.filter_of
+        found, expression = split(f"the {self.name}", conditions, attribute_of, dialect)
+        if expression is not None and self.reader.derivation.limit is not None:
+            raise DeclarationError(
+                f"the {self.name} keeps its first rows for each value of {', '.join(allowed)}: "
+                "where() takes values alone, no conditions"
+            )
+        wanted = self._equal(equalities) & self._equal(found)
+        if expression is not None:
+            wanted &= Filter((((JUDGED, expression),),))
+        return QuerySource(self, wanted)
+
+    def _equal(self, equalities: Mapping[str, Any]) -> Filter:
         allowed = self.reader.derivation.filters
         for name in equalities:
             if name not in allowed:
@@ -92,7 +111,7 @@ class LiveQuery:
                 raise FilterValueError(
                     name, None, f"the {self.name} cannot be filtered by {name}=NULL: name a value"
                 )
-        return QuerySource(self, Filter.of(**fit))
+        return Filter.of(**fit)
 
     def optional(self, **equalities: Any) -> QuerySource:
         """As ``where``, for the query parameters of a request: a value of None selects all."""
@@ -147,9 +166,10 @@ class QuerySource(Source):
     def identity(self) -> Hashable:
         return self
 
-    def where(self, **equalities: Any) -> QuerySource:
-        """The rows of this selection that have these values too."""
-        return QuerySource(self.query, self.filter & self.query.where(**equalities).filter)
+    def where(self, *conditions: Any, **equalities: Any) -> QuerySource:
+        """The rows of this selection that have these values too, as ``LiveQuery.where``."""
+        narrower = self.query.where(*conditions, **equalities)
+        return QuerySource(self.query, self.filter & narrower.filter)
 
     def optional(self, **equalities: Any) -> QuerySource:
         """The same, without those that are None."""
@@ -183,6 +203,12 @@ class QuerySource(Source):
             await self.query.reader.locate(epoch, found)
             self.origin.reach(found)
         return found
+
+    def nothing(self) -> Place:
+        return self.query.reader.nothing()
+
+    async def exceeds(self, count: int) -> bool:
+        return await self.query.reader.exceeds(self.filter, count)
 
     def check_fields(self, names: Iterable[str]) -> None:
         selected = self.query.reader.derivation.names

@@ -50,9 +50,13 @@ class Looker(ABC):
         tables: what Headwater's own tables call each.
         links: the link columns that the query needs.
         fingerprint: tells the query's positions from those of another.
+
+    Attributes:
+        nothing: a snapshot from before all changes.
     """
 
     moments: Moments
+    nothing: Any
 
     def __init__(
         self,
@@ -129,6 +133,7 @@ class SQLiteLooker(Looker):
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self.moments = SQLiteMoments(list(self.tables.values()))
+        self.nothing = Counters((0,) * len(self.tables))
         columns: list[sa.ColumnElement[Any]] = []
         for name in self.tables.values():
             last = sa.select(TABLES.c.last).where(TABLES.c.name == name).scalar_subquery()
@@ -151,7 +156,7 @@ class SQLiteLooker(Looker):
         if place is None:
             return Look(now, epoch, frozenset(), frozenset())
         floor = Counters(tuple(one[3] for one in each))
-        _check(place, now, floor, Counters((0,) * count))
+        _check(place, now, floor, self.nothing)
         then = self.oldest(place).numbers
         changed = [a > b for a, b in zip(now.numbers, then, strict=True)]
         gone = [
@@ -174,6 +179,7 @@ class PostgreSQLLooker(Looker):
     """
 
     control = True
+    nothing = NOTHING
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headwater.errors import PositionError
 from headwater.feeds.source import Page
+from headwater.sql.judging import Questions
 from headwater.sql.query.look import Look
 from headwater.sql.query.place import QueryPlace
 from headwater.sql.query.poll import Affected, Poll
@@ -28,7 +29,9 @@ class PollReader(Protocol):
         """A connection, which the poll closes."""
         ...
 
-    def poll(self, connection: sa.Connection, place: QueryPlace, chunk: int, /) -> Poll:
+    def poll(
+        self, connection: sa.Connection, place: QueryPlace, chunk: int, questions: Questions, /
+    ) -> Poll:
         """Begin a poll for all filters."""
         ...
 
@@ -44,7 +47,9 @@ class PollReader(Protocol):
 class OpenPoll:
     """A poll of the tail, with the transaction that it reads in."""
 
-    def __init__(self, reader: PollReader, place: QueryPlace, chunk: int) -> None:
+    def __init__(
+        self, reader: PollReader, place: QueryPlace, chunk: int, questions: Questions
+    ) -> None:
         self.place = place
         self.done = False
         self.end = place
@@ -53,6 +58,7 @@ class OpenPoll:
         self.retiring: QueryPlace | None = None
         self._reader = reader
         self._chunk = chunk
+        self._questions = questions
         self._connection: AsyncConnection | None = None
         self._poll: Poll | None = None
         self._affected: Iterator[Sequence[Affected]] = iter(())
@@ -69,7 +75,7 @@ class OpenPoll:
         return found or ()
 
     def _begin(self, connection: sa.Connection, epoch: str) -> Sequence[Affected] | None:
-        poll = self._poll = self._reader.poll(connection, self.place, self._chunk)
+        poll = self._poll = self._reader.poll(connection, self.place, self._chunk, self._questions)
         if poll.look.epoch != epoch:
             raise PositionError(str(self.place), "unknown", "the database is another one")
         self._reader.note(poll.look)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 
 from headwater.errors import PositionError
 from headwater.feeds.source import Change, Filter, Page, Place
+from headwater.sql.judging import Questions
 from headwater.sql.query.changes import change_for, item_of
 from headwater.sql.query.first_rows import FirstRows
 from headwater.sql.query.look import Look
@@ -18,16 +17,11 @@ __all__ = ["Pages"]
 
 
 class Pages:
-    """Reads pages.
+    """Reads pages."""
 
-    Arguments:
-        nothing: a snapshot from before all changes.
-    """
-
-    def __init__(self, queries: Queries, nothing: Any) -> None:
+    def __init__(self, queries: Queries) -> None:
         self._queries = queries
         self._derivation = queries.derivation
-        self._nothing = nothing
 
     def before(
         self, connection: sa.Connection, look: Look, wanted: Filter, limit: int, below: Key | None
@@ -39,7 +33,7 @@ class Pages:
         shown = rows[:limit][::-1]
         end = QueryPlace.at_once(look.now)
         if below is not None:
-            upper = (Segment(None, self._nothing),)
+            upper = (Segment(None, self._queries.nothing),)
             end = QueryPlace((Segment(shown[-1][0], look.now), *upper) if shown else upper)
         changes = [item_of(self._derivation, end, row) for _, row in shown]
         start = QueryPlace.at_once(look.now, shown[0][0] if shown else below)
@@ -69,7 +63,10 @@ class Pages:
             poll = FirstRows(self._queries, connection, place, wanted, look)
         else:
             chunk = min(CHUNK, max(2 * limit, 50))
-            poll = Poll(self._queries, connection, place, wanted, chunk=chunk, now=look)
+            asked = Questions.about(wanted)
+            poll = Poll(
+                self._queries, connection, place, wanted, chunk=chunk, now=look, questions=asked
+            )
         changes: list[Change] = []
         first: Key | None = None
         more = False

@@ -20,10 +20,12 @@ import sqlalchemy as sa
 
 from headwater.errors import UsageError
 from headwater.feeds.source import EVERYTHING, Filter
+from headwater.sql.judging import NO_QUESTIONS, Questions
 from headwater.sql.query.derivation import Derivation
+from headwater.sql.query.forms import form_of
 from headwater.sql.query.look import Look, Looker
 from headwater.sql.query.place import Key, QueryPlace
-from headwater.sql.query.statements import KEYS, Statements, form_of
+from headwater.sql.query.statements import KEYS, Statements
 
 __all__ = ["CHUNK", "Affected", "Poll", "Queries"]
 
@@ -41,6 +43,7 @@ class Affected:
         key: its raw values.
         place: of a client that was sent all keys up to this one.
         row: the row as it is; None if there is none.
+        compared: what filters compare of it: its values, with what the database judged.
         held: key and filters, by name, under which clients may have had it.
     """
 
@@ -48,6 +51,7 @@ class Affected:
     place: QueryPlace
     row: Values | None
     held: Sequence[Values]
+    compared: Values | None = None
 
 
 class Queries:
@@ -57,6 +61,7 @@ class Queries:
         self.name = name
         self.derivation = derivation
         self.looker = looker
+        self.nothing = looker.nothing
         self.statements = Statements(derivation, looker.moments, looker.tables)
         self.width = len(derivation.key)
         self._held = (*derivation.key, *derivation.filters)
@@ -82,14 +87,20 @@ class Queries:
         return [tuple(row) for row in connection.execute(query, values)]
 
     def rows(
-        self, connection: sa.Connection, keys: Sequence[Key], wanted: Filter
-    ) -> dict[Key, Values]:
-        """The rows with these keys that are there."""
+        self,
+        connection: sa.Connection,
+        keys: Sequence[Key],
+        wanted: Filter,
+        questions: Questions = NO_QUESTIONS,
+    ) -> dict[Key, tuple[Values, Values]]:
+        """The rows with these keys that are there, each with what filters compare."""
         form, values = form_of(wanted)
-        result = connection.execute(
-            self.statements.rows(form), values | {"keys": self._listed(keys)}
-        )
-        return dict(self._read(result))
+        values |= questions.parameters | {"keys": self._listed(keys)}
+        result = connection.execute(self.statements.rows(form, questions.form), values)
+        found: dict[Key, tuple[Values, Values]] = {}
+        for row, key, shown in self._rows_of(result):
+            found[key] = shown, questions.answered(row[: len(row) - self.width], shown)
+        return found
 
     def among(
         self, connection: sa.Connection, look: Look, seen: Any, keys: Sequence[Key]
@@ -141,23 +152,51 @@ class Queries:
         result = connection.execute(query, values | {"count": count} | _numbered("low", below))
         return list(self._read(result))
 
+    def oldest(
+        self,
+        connection: sa.Connection,
+        wanted: Filter,
+        count: int,
+        low: Key | None,
+        high: Key | None,
+    ) -> list[tuple[Key, Values]]:
+        """The first rows by key, ascending, above ``low`` and up to ``high``."""
+        form, values = form_of(wanted)
+        query = self.statements.oldest(form, low is not None, high is not None)
+        values |= {"count": count} | _numbered("low", low) | _numbered("high", high)
+        return list(self._read(connection.execute(query, values)))
+
+    def exceeds(self, connection: sa.Connection, wanted: Filter, count: int) -> bool:
+        """Whether there are more rows than this."""
+        form, values = form_of(wanted)
+        query = self.statements.beyond_count(form)
+        return connection.execute(query, values | {"count": count}).first() is not None
+
     def holders(
-        self, connection: sa.Connection, look: Look, seen: Any, keys: Sequence[Key]
+        self,
+        connection: sa.Connection,
+        look: Look,
+        seen: Any,
+        keys: Sequence[Key],
+        questions: Questions = NO_QUESTIONS,
     ) -> dict[Key, list[Values]]:
         """By key, its values by name and those of its filters in the snapshot."""
         among = frozenset(one.table for one in self.derivation.core.occurrences)
-        query = self.statements.holders(look.gone & among)
+        query = self.statements.holders(look.gone & among, questions.form)
         values = self.looker.moments.values(seen) | {"keys": self._listed(keys)}
         found: dict[Key, list[Values]] = {}
-        for row in connection.execute(query, values):
-            held = dict(zip(self._held, row[self.width :], strict=True))
-            found.setdefault(tuple(row[: self.width]), []).append(held)
+        for row in connection.execute(query, values | questions.parameters):
+            held = dict(zip(self._held, row[self.width :], strict=False))
+            found.setdefault(tuple(row[: self.width]), []).append(questions.answered(row, held))
         return found
 
     def _listed(self, keys: Sequence[Key]) -> list[Any]:
         return [key[0] for key in keys] if self.width == 1 else list(keys)
 
     def _read(self, result: sa.CursorResult[Any]) -> Iterator[tuple[Key, Values]]:
+        return ((key, values) for _, key, values in self._rows_of(result))
+
+    def _rows_of(self, result: sa.CursorResult[Any]) -> Iterator[tuple[Sequence[Any], Key, Values]]:
         names = list(self.derivation.names)
         at = [list(result.keys()).index(self.derivation.names[name]) for name in names]
         before: Key | None = None
@@ -169,7 +208,7 @@ class Queries:
                     f"{self.name} has two rows with the key {key!r}: a key tells rows apart"
                 )
             seen.add(key)
-            yield key, dict(zip(names, (row[n] for n in at), strict=True))
+            yield row, key, dict(zip(names, (row[n] for n in at), strict=True))
 
 
 class Poll:
@@ -177,6 +216,7 @@ class Poll:
 
     Arguments:
         now: what was seen, if the transaction has begun.
+        questions: what the database shall judge of rows, for filters.
 
     Attributes:
         look: what was seen.
@@ -193,8 +233,10 @@ class Poll:
         *,
         chunk: int = CHUNK,
         now: Look | None = None,
+        questions: Questions = NO_QUESTIONS,
     ) -> None:
         self._queries = queries
+        self._questions = questions
         self._connection = connection
         self._place = place
         self._wanted = wanted
@@ -211,10 +253,23 @@ class Poll:
         """The keys that may have changed, ascending, some hundred at a time."""
         low: Key | None = None
         for segment in self._place.segments:
-            if not segment.seen.covers(self.look.now):
+            if segment.seen == self._queries.nothing:
+                yield from self._rows_of(low, segment.bound)
+            elif not segment.seen.covers(self.look.now):
                 yield from self._segment(segment.seen, low, segment.bound)
             low = segment.bound
         self.done = True
+
+    def _rows_of(self, low: Key | None, high: Key | None) -> Iterator[Sequence[Affected]]:
+        """The keys of which the client has seen nothing: those of the rows there are."""
+        size = self._chunk
+        while size == self._chunk:
+            rows = self._queries.oldest(self._connection, self._wanted, size, low, high)
+            size = len(rows)
+            if rows:
+                low = rows[-1][0]
+                now = self.look.now
+                yield [Affected(key, self._place.after(key, now), row, ()) for key, row in rows]
 
     def _segment(
         self, seen: Any, low: Key | None, high: Key | None
@@ -231,12 +286,15 @@ class Poll:
 
     def _read(self, seen: Any, keys: Sequence[Key]) -> Sequence[Affected]:
         queries, connection = self._queries, self._connection
-        rows = queries.rows(connection, keys, self._wanted)
-        held = queries.holders(connection, self.look, seen, keys)
-        return [
-            Affected(key, self._place.after(key, self.look.now), rows.get(key), held.get(key, ()))
-            for key in keys
-        ]
+        rows = queries.rows(connection, keys, self._wanted, self._questions)
+        held = queries.holders(connection, self.look, seen, keys, self._questions)
+        now = self.look.now
+        found = []
+        for key in keys:
+            row, compared = rows.get(key, (None, None))
+            place = self._place.after(key, now)
+            found.append(Affected(key, place, row, held.get(key, ()), compared))
+        return found
 
 
 def _numbered(name: str, key: Key | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,9 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError, UsageError
 from headwater.feeds.source import EVERYTHING, Filter, Page, Place
 from headwater.sql.faults import LASTING, unavailable
+from headwater.sql.judging import NO_QUESTIONS, Questions
 from headwater.sql.model import tracking_of
 from headwater.sql.postgresql.connections import describe_server, ensure_first_connection
-from headwater.sql.postgresql.snapshot import NOTHING
 from headwater.sql.postgresql.triggers import channel
 from headwater.sql.postgresql.watch import ChannelWatch
 from headwater.sql.query.changes import changes_of
@@ -27,13 +27,12 @@ from headwater.sql.query.first_rows import FirstRows
 from headwater.sql.query.look import Look, Looker, PostgreSQLLooker, SQLiteLooker
 from headwater.sql.query.open_poll import OpenPoll, ReadPage
 from headwater.sql.query.pages import Pages
-from headwater.sql.query.place import Counters, QueryPlace
+from headwater.sql.query.place import QueryPlace
 from headwater.sql.query.poll import CHUNK, Poll, Queries
-from headwater.sql.query.trim import LinkTrim
+from headwater.sql.query.trim import trim_links
 from headwater.sql.query.watch import CountersWatch, WatchGroup
 from headwater.sql.reader import ChangeBatch, CommitWatch, Head
 from headwater.sql.sqlite.connections import file_of, guard
-from headwater.sql.trim import STEP
 
 __all__ = ["QueryReader"]
 
@@ -93,8 +92,7 @@ class QueryReader:
         self._queries = Queries(name, derivation, self._looker)
         self._described = engine.dialect.name == "sqlite"
         self._kinds = tuple(self._kind(*column) for column in derivation.key.values())
-        sqlite = isinstance(self._looker, SQLiteLooker)
-        self._pages = Pages(self._queries, self._no_counters if sqlite else NOTHING)
+        self._pages = Pages(self._queries)
         self._open: OpenPoll | None = None
         # While the tail is attached: wakes it. The pages that wait for its next transaction.
         self._wake: Callable[[], None] | None = None
@@ -129,14 +127,20 @@ class QueryReader:
         if look.epoch != epoch:
             raise PositionError(str(place), "unknown", "it is of another database or query")
 
-    async def try_filter(self, _: Filter, /) -> None:
+    async def try_filter(self, wanted: Filter, /) -> None:
         """As TailReader."""
+        try:
+            await self._alone(lambda sync, look: self._pages.before(sync, look, wanted, 1, None))
+        except (sa.exc.DataError, sa.exc.ProgrammingError) as error:
+            raise DeclarationError(
+                f"the {self.name} cannot be filtered by {wanted.any_of!r}: the database refuses "
+                f"it: {error.orig}"
+            ) from error
 
     async def batch(
-        self, epoch: str, after: Place, limit: int, /, *, questions: Any = None
+        self, epoch: str, after: Place, limit: int, /, *, questions: Questions = NO_QUESTIONS
     ) -> ChangeBatch:
         """The changes after a place, for all filters, for the tail."""
-        assert not questions, "it compares all by itself"
         place = _own(after)
         if self._broken:
             # A page may have been read at a snapshot that the tail did not come to.
@@ -145,7 +149,7 @@ class QueryReader:
         poll = self._open
         if poll is None or poll.place is not place:
             await self.close()
-            poll = self._open = OpenPoll(self, place, min(limit, CHUNK))
+            poll = self._open = OpenPoll(self, place, min(limit, CHUNK), questions)
         try:
             found = await poll.read(epoch)
             await self._serve(poll)
@@ -190,7 +194,8 @@ class QueryReader:
                 lambda sync, look: self._pages.before(sync, look, wanted, limit, below)
             )
         place = _own(after)
-        if place.aligned or self._wake is None:
+        nothing = any(one.seen == self._queries.nothing for one in place.segments)
+        if (place.aligned and not nothing) or self._wake is None:
             return await self._read(
                 lambda sync, look: self._pages.after(sync, look, wanted, limit, place)
             )
@@ -206,6 +211,15 @@ class QueryReader:
             lambda sync, look: self._pages.after(sync, look, wanted, left, reached)
         )
         return replace(rest, changes=[*page.changes, *rest.changes], start=page.start)
+
+    def nothing(self) -> QueryPlace:
+        """The place of a client that has no row."""
+        return QueryPlace.at_once(self._queries.nothing)
+
+    async def exceeds(self, wanted: Filter, count: int) -> bool:
+        """Whether there are more rows than this."""
+        async with self._connected() as connection:
+            return await connection.run_sync(self._queries.exceeds, wanted, count)
 
     async def _read(self, read: ReadPage) -> Page:
         """Read in the tail's next transaction, or alone if there is no tail."""
@@ -285,22 +299,7 @@ class QueryReader:
 
     async def trim(self, max_age: timedelta, grace: float) -> int:
         """As ``LiveQuery.trim``."""
-        cutoff = datetime.now(UTC) - max_age
-        runs = [LinkTrim(tracking, cutoff) for tracking in self._tracking.values()]
-        expires = False
-        for run in runs:
-            async with self.writing() as connection:
-                expires |= await connection.run_sync(run.announce)
-        if expires:
-            await asyncio.sleep(grace)
-        removed = 0
-        for run in runs:
-            step = STEP
-            while step == STEP:
-                async with self.writing() as connection:
-                    step = await connection.run_sync(run.step)
-                removed += step
-        return removed
+        return await trim_links(list(self._tracking.values()), self.writing, max_age, grace)
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
@@ -354,15 +353,13 @@ class QueryReader:
             lasts = said in LASTING
             raise SourceUnavailableError(self.name, said, public=lasts, lasting=lasts) from error
 
-    def poll(self, connection: sa.Connection, place: QueryPlace, chunk: int) -> Poll:
+    def poll(
+        self, connection: sa.Connection, place: QueryPlace, chunk: int, questions: Questions
+    ) -> Poll:
         """Begin a poll for all filters."""
         if self.derivation.limit is not None:
             return FirstRows(self._queries, connection, place, None)
-        return Poll(self._queries, connection, place, EVERYTHING, chunk=chunk)
-
-    @property
-    def _no_counters(self) -> Counters:
-        return Counters((0,) * len(self._tracking))
+        return Poll(self._queries, connection, place, EVERYTHING, chunk=chunk, questions=questions)
 
     def _kind(self, occurrence: Any, name: str) -> type[Any]:
         kind: Any = next(c.type for c in occurrence.table.columns if c.name == name)

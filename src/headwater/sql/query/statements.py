@@ -10,20 +10,22 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 from sqlalchemy.sql import visitors
 
-from headwater.feeds.source import Filter
-from headwater.sql.query.derivation import Derivation, Ordered, Way
+from headwater.sql.expressions import Shape
+from headwater.sql.judging import Asked, shape_column
+from headwater.sql.query.derivation import Derivation, Way
+from headwater.sql.query.forms import Form, condition_of
 from headwater.sql.query.moments import Moments
+from headwater.sql.query.pieces import bare
 from headwater.sql.query.scopes import Occurrence
 from headwater.sql.tracking import CHANGE, SINCE
 
-__all__ = ["KEYS", "Form", "Statements", "form_of"]
+__all__ = ["KEYS", "Statements"]
 
 Query: TypeAlias = "sa.Select[Any]"
 Columns: TypeAlias = "Mapping[Occurrence, Any]"
+Questioned: TypeAlias = "tuple[Asked, ...]"
 # What is selected of a way over these columns.
 Pick: TypeAlias = "Callable[[Way, Columns], Query]"
-# The names that each conjunction of a filter has, without the values.
-Form: TypeAlias = tuple[tuple[str, ...], ...]
 
 # Keys that are looked up at once: a change that reaches a hundred thousand is read in parts.
 KEYS = 20_000
@@ -47,6 +49,8 @@ class Statements:
         self.holders = lru_cache(_KEPT)(self._holders)
         self.rows = lru_cache(_KEPT)(self._rows)
         self.newest = lru_cache(_KEPT)(self._newest)
+        self.oldest = lru_cache(_KEPT)(self._oldest)
+        self.beyond_count = lru_cache(_KEPT)(self._beyond_count)
         self.touched = lru_cache(_KEPT)(self._touched)
         self.first = lru_cache(_KEPT)(self._first)
         self.first_held = lru_cache(_KEPT)(self._first_held)
@@ -152,23 +156,32 @@ class Statements:
 
     # Clients that may have had it
 
-    def _holders(self, gone: frozenset[sa.Table]) -> sa.CompoundSelect[Any] | Query:
-        """Keys of ``keys``, each with the values of the filters that it had in the snapshot."""
+    def _holders(
+        self, gone: frozenset[sa.Table], asked: Questioned = ()
+    ) -> sa.CompoundSelect[Any] | Query:
+        """Keys of ``keys``, each with the values of the filters that it had in the snapshot.
+
+        ``asked``: what the database shall judge of these values.
+        """
         way = self._derivation.core
         among = [one for one in way.occurrences if one.table in gone]
         if 2 ** len(among) > _MOST_BRANCHES:
-            return self._holders_at_once(gone)
+            return self._holders_at_once(gone, asked)
         found = []
         for some in _subsets(among):
             columns = self._past(way, some)
-            found.append(self._held(way, columns).where(*self._had(way, set(some))))
+            held = self._held(way, columns, asked=asked)
+            found.append(held.where(*self._had(way, set(some))))
         return sa.union(*found) if len(found) > 1 else found[0].distinct()
 
-    def _holders_at_once(self, gone: frozenset[sa.Table]) -> Query:
+    def _holders_at_once(self, gone: frozenset[sa.Table], asked: Questioned) -> Query:
         way = self._derivation.core
-        return self._held(way, {one: self._either(one, gone) for one in way.occurrences}).distinct()
+        either = {one: self._either(one, gone) for one in way.occurrences}
+        return self._held(way, either, asked=asked).distinct()
 
-    def _held(self, way: Way, columns: Columns, *, among: bool = True) -> Query:
+    def _held(
+        self, way: Way, columns: Columns, *, among: bool = True, asked: Questioned = ()
+    ) -> Query:
         keys = [columns[one].c[name] for one, name in self._key]
         raw = [self._raw(key, at).label(f"key_{at}") for at, key in enumerate(keys)]
         filters = [
@@ -176,17 +189,22 @@ class Statements:
             for at, (one, column) in enumerate(self._derivation.filters.values())
         ]
         typed = [key.label(f"held_{at}") for at, key in enumerate(keys)]
-        query = self._joined(way, columns).with_only_columns(*raw, *typed, *filters)
+        named = {name: columns[one].c[c] for name, (one, c) in self._derivation.filters.items()}
+        answers = self._answers(asked, named)
+        query = self._joined(way, columns).with_only_columns(*raw, *typed, *filters, *answers)
         if not among:
             return query
         return query.where(self._among([self._raw(key, at) for at, key in enumerate(keys)]))
 
     # The rows as they are
 
-    def _rows(self, form: Form = ((),)) -> Query:
-        """The query's rows with keys of ``keys``, each behind its raw key."""
+    def _rows(self, form: Form = ((),), asked: Questioned = ()) -> Query:
+        """The query's rows with keys of ``keys``, each before its raw key.
+
+        ``asked``: what the database shall judge of each; the answers stand before the key.
+        """
         keys = self._own_keys()
-        return self._own(form).where(self._among(keys))
+        return self._own(form, asked).where(self._among(keys))
 
     def _newest(self, form: Form = ((),), below: bool = False) -> Query:
         """The last rows by key, descending, or those below ``low_0``…."""
@@ -198,6 +216,23 @@ class Statements:
         return query.order_by(*(key.desc() for key in keys)).limit(
             sa.bindparam("count", type_=sa.Integer)
         )
+
+    def _oldest(self, form: Form = ((),), low: bool = False, high: bool = False) -> Query:
+        """The first rows by key, ascending, above ``low_0``… and up to ``high_0``…."""
+        keys = self._own_keys()
+        query = self._own(form)
+        if low:
+            query = query.where(self._compared(keys, "low", above=True))
+        if high:
+            query = query.where(self._compared(keys, "high", above=False))
+        count = sa.bindparam("count", type_=sa.Integer)
+        return query.order_by(*map(self._sorted, keys)).limit(count)
+
+    def _beyond_count(self, form: Form) -> Query:
+        """A row if there are more than ``count``."""
+        # Of a SELECT with DISTINCT or groups, the rows are what it selects.
+        rows = self._own(form).offset(sa.bindparam("count", type_=sa.Integer)).limit(1)
+        return sa.select(sa.literal(1)).select_from(rows.subquery("beyond"))
 
     # The first rows of a query with LIMIT
 
@@ -225,9 +260,7 @@ class Statements:
             )
             if some is not None:
                 query = query.where(*self._had(way, set(some)))
-            order = [
-                _over(each, columns[each.occurrence].c[each.name]) for each in derivation.order
-            ]
+            order = [each.over(columns[each.occurrence].c[each.name]) for each in derivation.order]
             keys = [columns[one].c[name] for one, name in self._key]
             raw = [self._raw(key, at) for at, key in enumerate(keys)]
             query = query.where(self._matches(form, columns)).order_by(*order, *raw)
@@ -235,22 +268,34 @@ class Statements:
         every: Any = branches[0].subquery("held")
         if len(branches) > 1:
             every = sa.union_all(*branches).subquery("held")
-        order = [_over(each, every.c[f"order_{at}"]) for at, each in enumerate(derivation.order)]
+        order = [each.over(every.c[f"order_{at}"]) for at, each in enumerate(derivation.order)]
         keys = [every.c[f"key_{at}"] for at in range(len(self._key))]
         shown = [column for column in every.c if not column.name.startswith("order_")]
         return sa.select(*shown).order_by(*order, *keys).limit(derivation.limit)
 
-    def _own(self, form: Form) -> Query:
+    def _own(self, form: Form, asked: Questioned = ()) -> Query:
         derivation = self._derivation
         selected = derivation.select.selected_columns
-        filters = {name: _bare(selected[derivation.names[name]]) for name in derivation.filters}
+        filters = {name: bare(selected[derivation.names[name]]) for name in derivation.filters}
         raw = [key.label(f"headwater_key_{at}") for at, key in enumerate(self._own_keys())]
-        return derivation.select.add_columns(*raw).where(_form_condition(form, filters))
+        answers = self._answers(asked, filters)
+        own = derivation.select.add_columns(*answers, *raw)
+        return own.where(condition_of(form, filters))
+
+    def _answers(self, asked: Questioned, columns: Mapping[str, Any]) -> list[Any]:
+        """What the database judges of these values of the filters."""
+        return [
+            shape_column(at, shape, lambda one, value: one.over(columns, value)).label(
+                f"asked_{at}"
+            )
+            for at, (_, shape) in enumerate(asked)
+            if isinstance(shape, Shape)
+        ]
 
     def _own_keys(self) -> list[sa.ColumnElement[Any]]:
         selected, names = self._derivation.select.selected_columns, self._derivation.names
         return [
-            self._raw(_bare(selected[names[name]]), at)
+            self._raw(bare(selected[names[name]]), at)
             for at, name in enumerate(self._derivation.key)
         ]
 
@@ -305,7 +350,7 @@ class Statements:
         filters = {
             name: columns[one].c[column] for name, (one, column) in self._derivation.filters.items()
         }
-        return _form_condition(form, filters)
+        return condition_of(form, filters)
 
     def _kind(self, column: tuple[Occurrence, str]) -> sa.types.TypeEngine[Any]:
         occurrence, name = column
@@ -336,39 +381,6 @@ class Statements:
         return sa.tuple_(*keys, types=self._kinds).in_(sa.bindparam("keys", expanding=True))
 
 
-def form_of(wanted: Filter) -> tuple[Form, dict[str, Any]]:
-    """The form of a filter, and its values as parameters."""
-    values = {
-        f"where_{at}_{n}": value
-        for at, conjunction in enumerate(wanted.any_of)
-        for n, (_, value) in enumerate(conjunction)
-    }
-    return tuple(tuple(name for name, _ in each) for each in wanted.any_of), values
-
-
-def _form_condition(form: Form, columns: Mapping[str, Any]) -> sa.ColumnElement[bool]:
-    if form == ((),):
-        return sa.true()
-    every = []
-    for at, names in enumerate(form):
-        each = [
-            columns[name] == sa.bindparam(f"where_{at}_{n}", type_=columns[name].type)
-            for n, name in enumerate(names)
-        ]
-        every.append(sa.and_(sa.true(), *each))
-    return sa.or_(sa.false(), *every)
-
-
-def _over(each: Ordered, column: Any) -> Any:
-    """An element of the order over another column."""
-    own = each.occurrence.column(each.name)
-
-    def moved(element: Any, **_: Any) -> Any:
-        return column if element is own else None
-
-    return visitors.replacement_traverse(each.element, {}, moved)
-
-
 def _present(way: Way) -> dict[Occurrence, Any]:
     return {one: one.alias for one in way.occurrences}
 
@@ -376,9 +388,3 @@ def _present(way: Way) -> dict[Occurrence, Any]:
 def _subsets(every: Sequence[Occurrence]) -> Iterator[tuple[Occurrence, ...]]:
     for size in range(len(every) + 1):
         yield from itertools.combinations(every, size)
-
-
-def _bare(column: Any) -> Any:
-    while isinstance(column, sa.Label):
-        column = column.element
-    return column

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headwater.sql.links import FORMER, LINKS
 from headwater.sql.postgresql.triggers import channel
@@ -13,7 +17,39 @@ from headwater.sql.postgresql.types import XID8
 from headwater.sql.tracking import TABLES, Tracking
 from headwater.sql.trim import STEP
 
-__all__ = ["LinkTrim"]
+__all__ = ["LinkTrim", "trim_links"]
+
+
+async def trim_links(
+    tables: Sequence[Tracking],
+    writing: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
+    max_age: timedelta,
+    grace: float,
+) -> int:
+    """Remove the former links of these tables that are older than ``max_age``.
+
+    Arguments:
+        writing: begins a transaction.
+        grace: seconds between the announcement and the removal.
+
+    Returns how many were removed.
+    """
+    cutoff = datetime.now(UTC) - max_age
+    runs = [LinkTrim(tracking, cutoff) for tracking in tables]
+    expires = False
+    for run in runs:
+        async with writing() as connection:
+            expires |= await connection.run_sync(run.announce)
+    if expires:
+        await asyncio.sleep(grace)
+    removed = 0
+    for run in runs:
+        step = STEP
+        while step == STEP:
+            async with writing() as connection:
+                step = await connection.run_sync(run.step)
+            removed += step
+    return removed
 
 
 class LinkTrim:

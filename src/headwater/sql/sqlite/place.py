@@ -14,11 +14,13 @@ from headwater.feeds.source import OrderedPlace
 from headwater.sql.model import as_utc
 
 _TEXT = re.compile(
-    r"(?P<number>0|[1-9a-z][0-9a-z]{0,12})(?P<past>-?)"
+    r"(?P<number>0|[1-9a-z][0-9a-z]{0,12})(?:W(?P<began>0|[1-9a-z][0-9a-z]{0,12}))?(?P<past>-?)"
     r"(?:~(?P<until>0|[1-9a-z][0-9a-z]{0,12})(?:~(?P<among>0|[1-9a-z][0-9a-z]{0,12}))?"
     r"(?:,(?P<as_of>0|[1-9a-z][0-9a-z]{0,12}))?)?"
 )
 _LARGEST = 2**63 - 1
+# Where a client began that has nothing yet: beyond every number.
+NEWEST = _LARGEST
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 # Two digits at a time.
 _PAIRS = tuple(one + other for one in _DIGITS for other in _DIGITS)
@@ -39,6 +41,8 @@ class RowPlace(OrderedPlace):
         past: as the start of a page: the page before it ends with this change, not before it.
         as_of: the number of the latest change when what left was read, if it is beyond ``number``:
             a row that was gone by then was not among those that left.
+        began: of a client that is sent all items from the oldest on: the table's latest number when
+            it had none. It lacks no removal up to there.
     """
 
     number: int
@@ -46,12 +50,18 @@ class RowPlace(OrderedPlace):
     among: int | None = None
     past: bool = False
     as_of: int | None = None
+    began: int | None = None
 
     def includes(self, other: RowPlace, /) -> bool:
         return self.number >= other.number
 
     def at(self, moment: datetime | None, /) -> RowPlace:
-        return RowPlace(self.number, moment, past=self.past)
+        return RowPlace(self.number, moment, past=self.past, began=self.began)
+
+    @property
+    def removals_from(self) -> int:
+        """The client lacks no removal up to this number."""
+        return self.number if self.began is None else max(self.number, self.began)
 
     @property
     def below(self) -> int:
@@ -60,6 +70,8 @@ class RowPlace(OrderedPlace):
 
     def __str__(self) -> str:
         text = _base36(self.number)
+        if self.began is not None:
+            text += "W" + _base36(self.began)
         if self.past:
             text += "-"
         if self.removed_until is not None:
@@ -83,11 +95,11 @@ class RowPlace(OrderedPlace):
                 until = _START + int(found["until"], 36) * _TICK
         except OverflowError as error:
             raise PositionError(text, "unknown", "its moment is out of range") from error
-        among, as_of = (
+        among, as_of, began = (
             None if found[name] is None else min(int(found[name], 36), _LARGEST)
-            for name in ("among", "as_of")
+            for name in ("among", "as_of", "began")
         )
-        return cls(number, until, among, bool(found["past"]), as_of)
+        return cls(number, until, among, bool(found["past"]), as_of, began)
 
 
 def moment_text(moment: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:

@@ -28,7 +28,7 @@ from headwater.sql.reader import (
     left_at,
 )
 from headwater.sql.sqlite.connections import ReadConnection, file_of, guard
-from headwater.sql.sqlite.place import RowPlace, moment_of
+from headwater.sql.sqlite.place import NEWEST, RowPlace, moment_of
 from headwater.sql.sqlite.schema import check_schema, drift
 from headwater.sql.sqlite.statements import HEAD_VERSION, PREFIX, VERSION, SQLiteStatements
 from headwater.sql.sqlite.triggers import label, stored
@@ -66,6 +66,9 @@ class SQLiteReader(TableReader):
     def beginning(self) -> RowPlace:
         return RowPlace(0)
 
+    def nothing(self) -> RowPlace:
+        return RowPlace(0, began=NEWEST)
+
     async def head(self) -> Head:
         # The file may be another one, of the same version of the schema.
         self._schema = None
@@ -99,7 +102,8 @@ class SQLiteReader(TableReader):
                     self._batches.clear()
                 query = self._statements.build_after(selected, Lack())
                 self._batches[selected] = query
-            return query, {"number": place.number, "count": limit + 1, **questions.parameters}
+            numbers = {"number": place.number, "gone_number": place.number}
+            return query, {**numbers, "count": limit + 1, **questions.parameters}
 
         rows = await self._read(ask, self._tail)
         last, floor = self._registered(rows)
@@ -145,6 +149,7 @@ class SQLiteReader(TableReader):
         )
         last, floor = self._registered(rows)
         self._check(place, last, floor)
+        began = None if place.began is None else min(place.began, last)
         # Rows that left the window come first; every place after them says that they were sent.
         until = latest_of(place.removed_until, left_at(moment_of(rows[0][9]), window))
         as_of = None if until is None else last
@@ -154,11 +159,11 @@ class SQLiteReader(TableReader):
         for row in found[:limit]:
             if row[5] == LEFT:
                 moment = left_at(moment_of(row[8]), window)
-                at = RowPlace(place.number, moment, row[4], as_of=as_of)
+                at = RowPlace(place.number, moment, row[4], as_of=as_of, began=began)
                 changes.append(self._change(row, at, removed=True))
             else:
                 out = window is not None and not in_window(moment_of(row[8]), now, window)
-                at = RowPlace(row[4], until, as_of=as_of)
+                at = RowPlace(row[4], until, as_of=as_of, began=began)
                 changes.append(self._change(row, at, removed=out))
         end = changes[-1].place if has_more else None
         if not found or found[0][5] == LEFT:
@@ -185,6 +190,12 @@ class SQLiteReader(TableReader):
             assert moment is not None
             found.append((dict(zip(self.model.key, row, strict=False)), moment))
         return found
+
+    async def exceeds(self, wanted: Filter, window: Window | None, count: int, /) -> bool:
+        rows = await self._read(
+            lambda: self._statements.beyond_count(wanted, window, self.clock(), count), at=None
+        )
+        return bool(rows)
 
     def trimming(self, cutoff: datetime | None, column: str | None, max_count: int | None) -> Trim:
         return Trim(SQLiteStatements(self.model, self.judged), cutoff, column, max_count)
@@ -261,7 +272,7 @@ class SQLiteReader(TableReader):
     def _check(self, place: RowPlace, last: int, floor: int) -> None:
         if place.number > last:
             raise PositionError(str(place), "unknown", "it lies in the future")
-        if place.number < floor:
+        if place.removals_from < floor:
             raise PositionError(str(place), "expired")
 
     def _inserts(self, rows: Sequence[Row]) -> list[Change]:

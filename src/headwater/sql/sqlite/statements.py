@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from headwater.feeds.source import Window
+from headwater.feeds.source import JUDGED, Window
 from headwater.sql.filters import Condition, Query
 from headwater.sql.model import TableModel
 from headwater.sql.sqlite.place import RowPlace, moment_text, text_of
@@ -26,6 +26,7 @@ VERSION, HEAD_VERSION = 11, 4
 _SCHEMA = sa.literal_column("(SELECT schema_version FROM pragma_schema_version)", sa.Integer)
 
 _NUMBER = sa.bindparam("number", type_=sa.BigInteger)
+_GONE_NUMBER = sa.bindparam("gone_number", type_=sa.BigInteger)
 _AMONG = sa.bindparam("among", type_=sa.BigInteger)
 _AS_OF = sa.bindparam("as_of", type_=sa.BigInteger)
 
@@ -56,18 +57,25 @@ class SQLiteStatements(Statements):
 
     def lacking(self, place: RowPlace, window: Window | None) -> tuple[Lack, dict[str, Any]]:
         values: dict[str, Any] = {"number": place.number, "among": place.among}
+        values |= {"gone_number": place.removals_from, "began": place.began}
+        walks = place.began is not None
         if window is None or place.removed_until is None:
-            return Lack(), values
+            return Lack(walks=walks), values
         values["edge"] = text_of(place.removed_until - window.length)
         values["as_of"] = place.as_of
         among = "" if place.among is None else "number"
-        return Lack(left=True, among=among, as_of=place.as_of is not None), values
+        as_of = place.as_of is not None
+        return Lack(left=True, among=among, as_of=as_of, walks=walks), values
 
     def above(self, lack: Lack) -> Condition:  # noqa: ARG002 - all are above one number
         return self.model.number > _NUMBER
 
+    def since_began(self) -> Condition:
+        return self.model.number > sa.bindparam("began", type_=sa.BigInteger)
+
     def removals(self, base: Query, lack: Lack) -> list[Query]:  # noqa: ARG002
-        return [base.where(REMOVALS.c.number > _NUMBER).order_by(*self.removal_order).limit(COUNT)]
+        lacked = base.where(REMOVALS.c.number > _GONE_NUMBER)
+        return [lacked.order_by(*self.removal_order).limit(COUNT)]
 
     def has(self, order: Sequence[Column]) -> Condition:
         return sa.and_(order[0] > 0, order[0] <= _NUMBER)
@@ -162,7 +170,7 @@ class SQLiteStatements(Statements):
         return text_of(moment)
 
     def old_is(self, name: str, slot: Any) -> Condition:
-        if slot is None:
+        if slot is None or name == JUDGED:
             return super().old_is(name, slot)
         # A BLOB stands in the JSON as a list of its hexadecimal digits.
         path, value = self._path(name), self.filters.value(name, slot)

@@ -266,7 +266,11 @@ class UntrackedReader(TableReader):
                 ),
                 *columns,
                 *question_columns(
-                    questions.form, self.model.columns, self._json_array, self._filters.is_value
+                    questions.form,
+                    self.model.columns,
+                    self._json_array,
+                    self._filters.is_value,
+                    lambda shape, value: shape.over(self.model.columns, value),
                 ),
             )
             .where(self._moment.is_not(None), self._filters.matches(form), *conditions)

@@ -1,0 +1,129 @@
+"""``where()`` of a live query with SQLAlchemy expressions over the columns that it names."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import func, or_, select
+
+from headwater.delivery.hub import Hub
+from headwater.errors import DeclarationError
+from headwater.feeds.feed import Feed
+from headwater.sql.query.live import LiveQuery
+from sql.query.shop import Customer, Line, Order, write
+from sql.query.test_delivery import Writer
+from support.streams import StreamClient
+from support.until import until
+
+FEED = Feed("orders", collection="orders", event="order")
+
+CONDITIONS = [
+    (Customer.tenant != 1,),
+    (Customer.tenant.in_([1, 3]), Order.id > 2),
+    (or_(Customer.tenant > 2, Order.customer_id == 1),),
+    (~Order.customer_id.between(1, 2),),
+    (Order.id >= 1010, Customer.tenant == 2),
+    (Order.id.between(2, 1020),),
+]
+
+
+def filtered(engine):
+    return LiveQuery(
+        engine,
+        select(Order.id, Order.customer_id, Customer.tenant, func.sum(Line.total).label("total"))
+        .join(Order.customer)
+        .outerjoin(Line)
+        .group_by(Order.id, Customer.id),
+        key=["id"],
+        where=["tenant", "customer_id", "id"],
+    )
+
+
+async def follow(engine, seed, steps):
+    pick, writer = random.Random(seed), Writer(engine, seed)
+    sides = [(Hub(), filtered(engine)) for _ in range(2)]
+    clients = [(StreamClient(FEED), conditions) for conditions in CONDITIONS]
+    try:
+        for step in range(steps):
+            client, conditions = pick.choice(clients) if step >= len(clients) else clients[step]
+            client.leave(pick.choice([None, 0, 1, 2]))
+            hub, query = pick.choice(sides)
+            source = query.where(*conditions)
+            await asyncio.gather(writer.step(), client.connect(hub, source))
+        for client, conditions in clients:
+            page = await sides[0][1].where(*conditions).page(500)
+            expected = {change.item["id"]: dict(change.item) for change in page.changes}
+            async with engine.connect() as connection:
+                chosen = select(Order.id).join(Order.customer).where(*conditions)
+                assert set(await connection.scalars(chosen)) == set(expected)
+
+            def settled(client=client, expected=expected):
+                client.read()
+                return client.items == expected
+
+            await until(settled)
+            assert not client.resets
+    finally:
+        for client, _ in clients:
+            client.leave()
+        for hub, _ in sides:
+            await hub.close()
+
+
+async def test_streams_that_come_and_go_show_what_the_database_selects(engine):
+    await follow(engine, 1, 15)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(100, 120))
+async def test_many_more_changes(engine, seed):
+    await follow(engine, seed, 150)
+
+
+async def test_a_row_that_leaves_a_condition_is_removed_for_its_clients_alone(engine):
+    query, hub = filtered(engine), Hub()
+    inside, outside = StreamClient(FEED), StreamClient(FEED)
+    await inside.connect(hub, query.where(Customer.tenant < 2))
+    await outside.connect(hub, query.where(Customer.tenant > 2))
+    try:
+        assert sorted(inside.items) == [1, 2, 3]
+        await write(engine, sa.update(Order).where(Order.id == 1).values(customer_id=2))
+
+        def left():
+            inside.read()
+            return sorted(inside.items) == [2, 3]
+
+        await until(left)
+        outside.read()
+        assert not outside.told
+        page = await query.where(Customer.tenant < 2).page(9)
+        await write(engine, sa.delete(Line), sa.delete(Order).where(Order.id == 2))
+        missed = await query.where(Customer.tenant < 2).page(9, after=page.end)
+        removals = [change.key for change in missed.changes if change.removed]
+        assert removals == [{"id": 2}]
+    finally:
+        await hub.close()
+
+
+async def test_what_the_query_is_not_filtered_by_is_refused(engine):
+    query = filtered(engine)
+    with pytest.raises(
+        DeclarationError, match="name it in where=; there is tenant, customer_id, id"
+    ):
+        query.where(Customer.name > "A")
+    with pytest.raises(DeclarationError, match="no table that the query reads"):
+        LiveQuery(engine, select(Order.id, Order.customer_id), key=["id"], where=["id"]).where(
+            Customer.tenant > 1
+        )
+    first = LiveQuery(
+        engine,
+        select(Order.id, Order.customer_id).order_by(Order.id.desc()).limit(2),
+        key=["id"],
+        where=["customer_id"],
+    )
+    with pytest.raises(DeclarationError, match="takes values alone"):
+        first.where(Order.customer_id > 1)
+    assert query.where(Customer.tenant == 1).identity == query.where(tenant=1).identity
