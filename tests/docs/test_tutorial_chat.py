@@ -30,6 +30,7 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     made.close()
 
 
+@pytest.mark.long
 @pytest.mark.browser
 def test_an_answer_outlives_the_page_and_says_when_its_server_died(
     terminal: Terminal, tmp_path: Path
