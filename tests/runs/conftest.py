@@ -1,4 +1,4 @@
-"""Runs on the event logs that need no server; the others have their turn in the long forms."""
+"""Runs on the event logs that need no server; the others are long tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headwater.runs import Runs
 from support.nats import Nats
 from support.valkey import Valkey
 
-SOAKED = [pytest.param(name, marks=pytest.mark.soak) for name in ("postgresql", "redis", "nats")]
+LONG = [pytest.param(name, marks=pytest.mark.long) for name in ("postgresql", "redis", "nats")]
 
 
 @asynccontextmanager
@@ -34,7 +34,7 @@ async def storage(engine: str, folder: Path, request: Any) -> AsyncIterator[str]
             program.stop()
 
 
-@pytest.fixture(params=["memory", "sqlite", *SOAKED])
+@pytest.fixture(params=["memory", "sqlite", *LONG])
 async def log(request: Any, tmp_path: Path) -> AsyncIterator[EventLog]:
     """An empty log."""
     if request.param == "memory":
@@ -45,7 +45,7 @@ async def log(request: Any, tmp_path: Path) -> AsyncIterator[EventLog]:
         yield made
 
 
-@pytest.fixture(params=["sqlite", *SOAKED])
+@pytest.fixture(params=["sqlite", *LONG])
 async def url(request: Any, tmp_path: Path) -> AsyncIterator[str]:
     """The address of an empty log that several processes can open."""
     async with storage(request.param, tmp_path, request) as made:
@@ -55,5 +55,5 @@ async def url(request: Any, tmp_path: Path) -> AsyncIterator[str]:
 @pytest.fixture
 async def runs(log: EventLog) -> AsyncIterator[Runs]:
     """Runs whose times are short enough for a test."""
-    async with Runs(log, lease=1.0, grace=0.3) as made:
+    async with Runs(log, lease=30.0, grace=0.3) as made:
         yield made

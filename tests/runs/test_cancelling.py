@@ -123,7 +123,7 @@ async def test_another_process_cancels(log: EventLog, runs: Runs) -> None:
         begun.set()
         await asyncio.Event().wait()
 
-    async with Runs(log, lease=1.0) as other:
+    async with Runs(log, lease=30.0) as other:
         run_id = (await runs.create("/a", "ann", handler=answer)).state.id
         await begun.wait()
         await other.cancel(run_id)
@@ -142,7 +142,7 @@ async def test_a_queued_run_ends_at_once(runs: Runs) -> None:
 async def test_races_of_the_end_and_cancelling(log: EventLog, runs: Runs, rounds: int) -> None:
     """Whoever comes first: one end, the same for all."""
     seen = set()
-    async with Runs(log, lease=1.0) as other:
+    async with Runs(log, lease=30.0) as other:
         for n in range(rounds):
             go = asyncio.Event()
 

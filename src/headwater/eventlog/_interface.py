@@ -121,11 +121,13 @@ class EventLog(ABC):
         max_age: timedelta | None = None,
         max_count: int | None = None,
         max_bytes: int | None = None,
+        before: Offset | None = None,
     ) -> int:
         """Remove the oldest records of a topic, or of each, beyond any of the limits.
 
-        Without a topic it passes over those that are kept whole (``run:``). Returns how many.
-        ``max_bytes`` counts the events' JSON and needs ``capabilities.trim_by_size``.
+        Without a topic it passes over those that are kept whole (``run:``). With one, ``before``
+        removes what is below an offset. Returns how many were removed. ``max_bytes`` counts the
+        events' JSON and needs ``capabilities.trim_by_size``.
         """
 
     @abstractmethod

@@ -156,11 +156,13 @@ class Retention:
         max_age: by the records' ``at``.
         max_count: records.
         max_bytes: of the events' JSON in UTF-8.
+        before: records below this offset go.
     """
 
     max_age: timedelta | None = None
     max_count: int | None = None
     max_bytes: int | None = None
+    before: Offset | None = None
 
     def __post_init__(self) -> None:
         if self.max_age is not None and self.max_age < timedelta(0):

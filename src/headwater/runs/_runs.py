@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -22,8 +23,6 @@ from headwater.runs._tail import RunReader
 __all__ = ["AttemptContext", "Runs"]
 
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,40}")
-# More than an owner has runs.
-_MANY = 1_000_000
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
@@ -151,15 +150,13 @@ class Runs:
         return await core.store.state(run_id) if _ID.fullmatch(run_id) else None
 
     async def latest(self, kind: str, owner: str, group: str) -> RunState | None:
-        """The run of a group that was started last, also if it has ended; None if there is none.
+        """The run of a group that began last, whether or not it has ended; None for none.
 
-        For clients that know only a conversation. It reads the list of the owner's runs.
+        For clients that know their conversation only: is something active in it?
         """
-        page = await self.runs_of(kind, owner).where(group=group).page(_MANY)
-        found = [change.values for change in page.changes if change.values is not None]
-        if not found:
-            return None
-        return await self.state(str(max(found, key=lambda one: str(one["created_at"]))["id"]))
+        core = self._core()
+        await core.start()
+        return await core.store.latest(kind, owner, group)
 
     async def cancel(self, run_id: str) -> RunState | None:
         """Cancel a run, in whichever process it is. Returns it as it was; None if it is unknown.
@@ -192,7 +189,9 @@ class Runs:
         core = self._core()
         return KeyedTopic(core.log, core.store.owners_topic(kind, owner), key="id")
 
-    async def follow(self, run_id: str, *, after: str | None = None) -> AsyncIterator[RunEvent]:
+    async def follow(
+        self, run_id: str, *, after: str | None = None
+    ) -> AsyncGenerator[RunEvent, None]:
         """The events of a run, from its start or after a position, up to its ``end``.
 
         Past output comes in few large pieces, new output as it is made. Nothing comes after the
@@ -202,9 +201,10 @@ class Runs:
         if await self.state(run_id) is None:
             raise RunClaimError(run_id, "unknown")
         reader = await self.reader(run_id, after=after)
-        async for events in reader.events():
-            for event in events:
-                yield event
+        async with aclosing(reader.events()) as groups:
+            async for events in groups:
+                for event in events:
+                    yield event
 
     async def reader(self, run_id: str, *, after: str | None = None) -> RunReader:
         """What ``follow`` reads by: events in groups, for those that frame them themselves."""

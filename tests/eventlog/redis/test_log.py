@@ -17,7 +17,6 @@ from headwater.testing.eventlog._harness import numbers, read_all
 from support.until import outside
 from support.valkey import Valkey
 
-
 # Of one moment: key by key, a copy beside busy writers would be of none, and take for ever.
 COPY = """
 local found = {}

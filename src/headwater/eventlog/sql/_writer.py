@@ -231,6 +231,8 @@ async def trim_some(
     cut = topic_row.trimmed
     if keep.max_count is not None:
         cut = max(cut, topic_row.latest - keep.max_count)
+    if keep.before is not None:
+        cut = max(cut, min(keep.before[0] - 1, topic_row.latest))
     if oldest is not None:
         values = {"id": topic_row.id, "oldest": oldest}
         young = (await connection.execute(_FIRST_YOUNG, values)).scalar()
