@@ -7,6 +7,7 @@ Python and pip.
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -40,8 +41,12 @@ TASKS: dict[str, tuple[str, list[str]]] = {
         ["uv run docs/generate.py --check", "uv run pytest tests/docs"],
     ),
     "wheel": ("build the wheel and try it in clean environments", ["uv run .ci/wheel.py"]),
+    "long": (
+        "what `test` leaves out: further engines and sizes, kills, browsers",
+        ["uv run pytest -m 'long and not soak'"],
+    ),
     "soak": (
-        "the long forms of tests: kills, property runs, all engines",
+        "minutes of load, kills and property runs; CI does not run them",
         ["uv run pytest -m soak --timeout=1200 -n 2"],
     ),
     "frameworks": ("the web tests on four FastAPIs", [web_tests(each) for each in FASTAPI]),
@@ -58,7 +63,14 @@ TASKS: dict[str, tuple[str, list[str]]] = {
         # The test command stands first and as the README gives it. It includes tests/docs, so
         # of the docs checks only the generated parts are left.
         [
-            *("@test", "@lint", "@format-check", "@types", "uv run docs/generate.py --check"),
+            *(
+                "@test",
+                "@long",
+                "@lint",
+                "@format-check",
+                "@types",
+                "uv run docs/generate.py --check",
+            ),
             *("@wheel", "@frameworks-ends"),
         ],
     ),
@@ -77,8 +89,8 @@ def run(task: str, extra: list[str]) -> int:
     """Run all commands of a task, also after one that failed. Returns 0, or 1 for a failure."""
     failed: list[str] = []
     for command in commands(task):
-        words = [*command.split(), *extra]
-        say(f"$ {' '.join(words)}")
+        words = [*shlex.split(command), *extra]
+        say(f"$ {shlex.join(words)}")
         began = time.monotonic()
         # The words come from the table above and from the caller.
         code = subprocess.run(words, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode  # noqa: S603

@@ -43,6 +43,8 @@ TRIALS: dict[str, str] = {
     "asyncpg": "import headwater.sql, asyncpg",
     "redis": "from headwater.eventlog import open_log; open_log('redis://127.0.0.1/0')",
     "nats": "from headwater.eventlog import open_log; open_log('nats://127.0.0.1')",
+    "ai-sdk": "from headwater.adapters import ai_sdk",
+    "ag-ui": "from headwater.adapters import ag_ui",
     "mcp": (
         "from headwater.adapters.mcp import EventStore\n"
         "from headwater.eventlog import MemoryLog\n"

@@ -136,6 +136,35 @@ export interface List<Item = any> extends Follow<Item> {
  */
 export function follow<Item = any, Key = any>(url: string | URL, options?: Options<Item, Key>): Follow<Item, Key>;
 
+/** A run as `GET` of its address gives it. */
+export interface RunState {
+  id?: string;
+  /** `queued`, `running`, then `done`, `failed`, `cancelled` or `lost`: its producer died. */
+  state: "queued" | "running" | "done" | "failed" | "cancelled" | "lost";
+  result?: any;
+  error?: string | null;
+  [other: string]: unknown;
+}
+
+export interface FollowedRun extends RunState {
+  /** The output so far. */
+  readonly text: string;
+  /** The run itself, once it has ended; rejects with a `status` where the server refuses it. */
+  readonly ended: Promise<FollowedRun>;
+  close(): void;
+}
+
+export interface RunOptions
+  extends Pick<Options, "after" | "headers" | "credentials" | "fetch" | "onState" | "onSignIn"> {
+  /** The output or the state changed. */
+  onChange?(run: FollowedRun): void;
+  /** An event of the application, and `restart`: what was shown is void, and begins again. */
+  onEvent?(name: string, data: any, run: FollowedRun): void;
+}
+
+/** Follows a run to its end, given its address: the `Location` that starting it gave. */
+export function followRun(url: string | URL, options?: RunOptions): FollowedRun;
+
 /** A keyed feed as a live Map. `onChange` is called after changes, at most each 16 ms. */
 export function keyed<Item = any, Key = any>(
   url: string | URL,

@@ -840,9 +840,67 @@ function stored(resume) {
   };
 }
 var report = (error) => (globalThis.reportError ?? console.error)(error);
+
+// src/run.js
+function followRun(url, { onChange, onEvent, onState, ...options } = {}) {
+  const address = new URL(url, globalThis.document?.baseURI);
+  const path = address.pathname.replace(/(\/stream)?$/, "");
+  const ask = options.fetch ?? ((...given) => fetch(...given));
+  let resolve, reject;
+  const ended = new Promise((...both) => [resolve, reject] = both);
+  ended.catch(() => {
+  });
+  const run = { text: "", state: "queued", ended, close: () => feed.close() };
+  const changed = (name, data) => {
+    if (name) onEvent?.(name, data, run);
+    onChange?.(run);
+  };
+  async function over() {
+    feed.close();
+    address.pathname = path;
+    try {
+      const headers = new Headers(await (options.headers?.call?.() ?? options.headers));
+      headers.set("Accept", "application/json");
+      const { credentials = "same-origin" } = options;
+      const answer = await ask(address.href, { headers, credentials, cache: "no-store" });
+      if (answer.ok) Object.assign(run, await answer.json());
+    } catch {
+    }
+    changed();
+    resolve(run);
+  }
+  address.pathname = `${path}/stream`;
+  const feed = follow(address.href, {
+    ...options,
+    rest: false,
+    tabs: false,
+    fetch: ask,
+    onReset() {
+      run.text = "";
+      changed();
+    },
+    onEvent(name, data) {
+      if (name === "delta") run.text += data.text;
+      if (name === "restart") run.text = "";
+      if (name === "run") Object.assign(run, data);
+      if (name !== "end") return changed(name === "delta" || name === "run" ? "" : name, data);
+      run.state = data.state;
+      over();
+    },
+    onState(state, { status }) {
+      onState?.(state, { status });
+      if (status === 204) over();
+      if (state === "refused" && !options.onSignIn) {
+        reject(Object.assign(new Error(`The server refused the run with ${status}.`), { status }));
+      }
+    }
+  });
+  return run;
+}
 export {
   Decoder,
   follow,
+  followRun,
   keyed,
   list
 };

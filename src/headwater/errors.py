@@ -271,13 +271,17 @@ class SourceUnavailableError(HeadwaterError):
     Attributes:
         source: the name of the table, log or function.
         public: clients may read the detail too. Otherwise it may name a server or a user.
+        lasting: it lasts until somebody mends it, so streams end; their clients come back.
     """
 
-    def __init__(self, source: str, detail: str, *, public: bool = False) -> None:
+    def __init__(
+        self, source: str, detail: str, *, public: bool = False, lasting: bool = False
+    ) -> None:
         super().__init__(source, detail)
         self.source = source
         self.detail = detail
         self.public = public
+        self.lasting = lasting
 
     @property
     def for_clients(self) -> str:

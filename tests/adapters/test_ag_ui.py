@@ -29,6 +29,8 @@ from support.cutting import Cutter
 from support.http import request
 from support.server import serving
 
+pytestmark = pytest.mark.long
+
 FOLDER = Path(__file__).with_name("npm")
 
 
@@ -101,23 +103,23 @@ RUNS: list[Runs] = []
 
 def application(runs: Runs) -> Application:
     live = LiveRouter()
-    threads: dict[str, str] = {}
 
     @live.post("/agent", sse=ag_ui.STREAM)
     async def ask(stream: EventStream, asked: RunAgentInput) -> None:
         question = asked.messages[-1].content
         given = asked.model_dump(mode="json", by_alias=True, exclude_none=True)
-        created = await runs.create("agent", "me", input=given, handler=ANSWERS[question])
-        threads[asked.thread_id] = created.state.id
+        created = await runs.create(
+            "agent", "me", input=given, group=asked.thread_id, handler=ANSWERS[question]
+        )
         await ag_ui.respond(stream, runs, created.state.id, asked)
 
     @live.post("/agent/connect", sse=ag_ui.STREAM)
     async def connect(stream: EventStream, asked: RunAgentInput) -> Response:
-        return await ag_ui.resume(stream, runs, threads.get(asked.thread_id), asked)
+        run = await runs.latest("agent", "me", asked.thread_id)
+        return await ag_ui.resume(stream, runs, run, asked)
 
     app = Application(live)
     app.state.live = live
-    app.state.threads = threads
     return app
 
 
@@ -252,10 +254,10 @@ async def test_pydantic_ai_goes_into_a_run_by_one_call() -> None:
     ANSWERS["agent"] = answer
     async with running() as (runs, app, port):
         (result,) = await play(port, [{"name": "agent", "ask": "agent"}])
+        run = await runs.latest("agent", "me", "agent")
+        assert run is not None
         deltas = [
-            event.data["text"]
-            async for event in runs.follow(app.state.threads["agent"])
-            if event.name == "delta"
+            event.data["text"] async for event in runs.follow(run.id) if event.name == "delta"
         ]
     assert "".join(deltas) == "It is noon in London.", "clients of no SDK have the text too"
     assert [one["content"] for one in result["first"]["said"]][1:] == [

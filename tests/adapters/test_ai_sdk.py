@@ -28,6 +28,8 @@ from support.cutting import Cutter
 from support.http import Answer, request
 from support.server import serving
 
+pytestmark = pytest.mark.long
+
 FOLDER = Path(__file__).with_name("npm")
 
 
@@ -108,22 +110,20 @@ RUNS: list[Runs] = []
 
 def application(runs: Runs, replay_for: float) -> Application:
     live = LiveRouter()
-    chats: dict[str, str] = {}
 
     @live.post("/chat", sse=ai_sdk.STREAM)
     async def ask(stream: EventStream, chat: Chat) -> None:
         answer = ANSWERS[chat.question]
-        created = await runs.create("chat", "me", handler=answer)
-        chats[chat.id] = created.state.id
+        created = await runs.create("chat", "me", group=chat.id, handler=answer)
         await ai_sdk.respond(stream, runs, created.state.id)
 
     @live.get("/chat/{chat_id}/stream", sse=ai_sdk.STREAM)
     async def resume(stream: EventStream, chat_id: str) -> Response:
-        return await ai_sdk.resume(stream, runs, chats.get(chat_id), replay_for=replay_for)
+        run = await runs.latest("chat", "me", chat_id)
+        return await ai_sdk.resume(stream, runs, run, replay_for=replay_for)
 
     app = Application(live)
     app.state.live = live
-    app.state.chats = chats
     return app
 
 
@@ -268,8 +268,7 @@ async def test_a_dead_producer_is_an_error_for_the_client() -> None:
 async def test_a_second_attempt_is_shown_alone_and_ends_the_streams_of_the_first() -> None:
     """What was shown of the first attempt is void, and the protocol cannot take it back."""
     async with running() as (runs, app, port):
-        run_id = (await runs.create("chat", "me")).state.id
-        app.state.chats["c"] = run_id
+        run_id = (await runs.create("chat", "me", group="c")).state.id
         async with request(port, "/chat/c/stream") as first:
             with pytest.raises(ZeroDivisionError):
                 async with runs.attempt(run_id, retry=True) as run:
@@ -343,10 +342,10 @@ async def test_pydantic_ai_goes_into_a_run_by_one_call() -> None:
     async with running() as (runs, app, port):
         cases = [{"name": f"agent-{v}", "version": v, "ask": "agent"} for v in (6, 7)]
         results = await play(port, cases)
+        run = await runs.latest("chat", "me", "agent-6")
+        assert run is not None
         deltas = [
-            event.data["text"]
-            async for event in runs.follow(app.state.chats["agent-6"])
-            if event.name == "delta"
+            event.data["text"] async for event in runs.follow(run.id) if event.name == "delta"
         ]
     assert "".join(deltas) == "It is noon in London.", "clients of no SDK have the text too"
     for result in results:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mcp.types import JSONRPCError, JSONRPCMessage, JSONRPCNotification
 
 from headwater.adapters.mcp import EventStore
 from headwater.errors import SourceUnavailableError, UsageError
-from headwater.eventlog import EventLog, MemoryLog, Record, Run, open_log
+from headwater.eventlog import START, EventLog, MemoryLog, Record, Run, open_log
 from support.cutting import Cutter
 from support.server import serving
 from support.until import until
@@ -318,7 +319,27 @@ async def test_what_comes_between_replay_and_live_is_sent_before_the_next_place(
     assert (await replayed(store, place))[2] == ["live"]
 
 
-@pytest.mark.parametrize("bad", [{"max_events": 99}, {"timeout": 0}])
+async def test_sessions_that_have_ended_leave_nothing_in_the_log() -> None:
+    """Also those of a process that was killed: any other one removes them."""
+    log = MemoryLog()
+    keep = timedelta(seconds=0.2)
+    ids = [(await stored(EventStore(log, keep=keep), "one"))[0] for _ in range(5)]
+    topics = [f"mcp:{event_id.partition('.')[0]}" for event_id in ids]
+    alive = EventStore(log, keep=keep)
+    first = (await stored(alive, "first"))[0]
+
+    async def forgotten() -> bool:
+        await stored(alive, "next")
+        return all([(await log.bounds(topic)).latest == START for topic in topics])
+
+    await until(forgotten, pause=0.05)
+    assert (await log.bounds(f"mcp:{first.partition('.')[0]}")).latest > START
+    assert len((await log.latest("mcp", 100)).records) < 10
+
+
+@pytest.mark.parametrize(
+    "bad", [{"max_events": 99}, {"timeout": 0}, {"keep": timedelta(0)}], ids=str
+)
 def test_bad_settings_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=str(*bad.values())):
         EventStore(MemoryLog(), **bad)

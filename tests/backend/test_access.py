@@ -183,7 +183,15 @@ async def test_what_is_removed_takes_its_streams_along(served, other: World, wha
                 for each in paths
             ]
 
+        async def poll(each, person):
+            each = f"{each.replace('/stream', '')}{'&' if '?' in each else '?'}wait=30"
+            async with request(port, each, headers={"Cookie": person.cookie}) as answer:
+                return answer.status
+
         ending = await streams(lost, ann) + await streams(of_the_boss, boss)
+        polls = [asyncio.create_task(poll(each, ann)) for each in lost]
+        polls += [asyncio.create_task(poll(each, boss)) for each in of_the_boss]
+        await until(lambda: world.app.state.live.stats.waiting == len(polls))
         staying = await streams(kept, ann) + await streams([logs], boss)
         loop = asyncio.get_running_loop()
         answer = await other.client().delete(path, headers={"Cookie": admin.cookie})
@@ -191,6 +199,7 @@ async def test_what_is_removed_takes_its_streams_along(served, other: World, wha
         began = loop.time()
         found = [await ended(stream) for stream in ending]
         assert found == [status] * len(lost) + [403] * len(of_the_boss)
+        assert await asyncio.gather(*polls) == found, "a request that waits is a stream"
         assert loop.time() - began < 2.0
         for person in (boss, ann) if what != "user" else (boss,):
             await person.client.post("/api/logs", json={"entries": [{"message": "still here"}]})
@@ -266,11 +275,11 @@ async def test_a_request_asks_once_who_it_is(world: World, ann: Person):
 
 @pytest.mark.parametrize("standing", ["sqlite"], indirect=True)  # it is about the file
 async def test_changes_are_followed_once_the_database_is_back(settings, standing, monkeypatch):
-    from headwater.backend import access
     from headwater.delivery.hub import Hub
     from headwater.errors import SourceUnavailableError
+    from headwater.web import recheck_log
 
-    monkeypatch.setattr(access, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(recheck_log, "RETRY_SECONDS", 0.01)
     subscribe, tries = Hub.subscribe, 0
 
     async def away(self, source, call):

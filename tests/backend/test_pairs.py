@@ -97,6 +97,7 @@ FEEDS = ["logs", "notifications", "team", "metrics", "activity"]
 EVENTS = {"metrics": "metrics", "activity": "client_activity", "logs": "log"}
 
 
+@pytest.mark.parametrize("standing", ["sqlite", "postgresql"], indirect=True)
 @pytest.mark.parametrize("feed", FEEDS)
 async def test_the_snapshot_is_the_rest_body_and_then_it_is_live(scene: Scene, feed: str):
     path = scene.paths[feed]

@@ -15,6 +15,8 @@ from benchmarks.commit_to_client import __main__ as commit_to_client  # noqa: E4
 
 from benchmarks import busy_table, resume_gap  # noqa: E402
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(autouse=True)
 def cores():

@@ -13,6 +13,8 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.event_logs import __main__ as proof  # noqa: E402
 from benchmarks.event_logs import idle, latency, reports  # noqa: E402
 
+pytestmark = pytest.mark.long
+
 SMALL = {
     proof.main: "--engine sqlite --events 200 --topics 2 --streams 4 --kills 1",
     latency.main: "--engine sqlite --streams 10 --topics 5 --events 20",

@@ -14,6 +14,8 @@ from benchmarks.exactness.__main__ import judged, main  # noqa: E402
 from benchmarks.exactness.clients import Body  # noqa: E402
 from benchmarks.exactness.writers import Written  # noqa: E402
 
+pytestmark = pytest.mark.long
+
 SMALL = ["--rows", "200", "--streams", "4", "--writers", "3", "--long", "1"]
 
 

@@ -20,6 +20,8 @@ from benchmarks.fanout.ours import Committed, Headwater  # noqa: E402
 from benchmarks.fanout.peers import Baseline, Peer  # noqa: E402
 from benchmarks.fanout.scenarios import SCENARIOS  # noqa: E402
 
+pytestmark = pytest.mark.long
+
 needs_linux = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("cc") is None, reason="needs Linux and cc"
 )

@@ -12,6 +12,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.relay.__main__ import judged, main  # noqa: E402
 
+pytestmark = pytest.mark.long
+
 SMALL = ["--rows", "1000", "--kills", "2", "--lease", "0.5", "--batch", "50"]
 
 

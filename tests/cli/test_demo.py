@@ -15,6 +15,8 @@ import pytest
 
 from support.command import Process, refused, started
 
+pytestmark = pytest.mark.long
+
 FEEDS = ("logs", "notifications", "team", "metrics", "activity")
 
 

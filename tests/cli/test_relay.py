@@ -20,6 +20,8 @@ from support.relays import Moved
 from support.tables import Base
 from support.until import outside
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 async def moved(tmp_path):

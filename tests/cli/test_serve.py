@@ -114,6 +114,7 @@ class TestRefusals:
         assert "--host 192.0.2.1" in sentence
 
 
+@pytest.mark.long
 def test_an_empty_database_is_migrated_and_says_how_to_add_a_user(tmp_path: Path):
     path = tmp_path / "new.db"
     with serve(path) as process:
@@ -141,6 +142,7 @@ def test_it_ends_soon_with_a_stream_open_and_logs_json(database: Path):
         assert PASSWORD not in errors
 
 
+@pytest.mark.long
 def test_a_killed_server_has_lost_nothing(database: Path):
     """What was answered with 201 is there after ``kill -9``, and a position still counts."""
 
@@ -162,6 +164,7 @@ def test_a_killed_server_has_lost_nothing(database: Path):
         assert [line.count('"message":"two"') for line in data if line.startswith("data")][0] == 1
 
 
+@pytest.mark.long
 class TestWorkers:
     def workers(self, process: Process) -> set[int]:
         path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
@@ -222,6 +225,7 @@ class TestWorkers:
             waited(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), 30)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("host", "options", "says"),
     [
@@ -239,6 +243,7 @@ def test_a_server_that_others_reach_says_so(database: Path, host, options, says)
         assert all(word in lines[0] for word in says)
 
 
+@pytest.mark.long
 def test_silent_connections_leave_room_for_those_that_ask(database: Path):
     """They are more than the process has file descriptors, and come faster than they are closed."""
     with serve(database) as process, ExitStack() as stack:

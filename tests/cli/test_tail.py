@@ -71,7 +71,7 @@ def test_a_removal_reads_as_one(scripted_server):
 def test_options_reach_the_server_and_the_scheme_may_be_left_out(scripted_server):
     address = scripted_server.url.removeprefix("http://")
     run(f"{address}/api/logs?limit=9&q=", "--limit", 5, "--last-event-id", "p1", "--token", "key")
-    [(_, path, headers, _)] = scripted_server.seen
+    (_, path, headers, _), *_ = scripted_server.seen
     assert path == "/api/logs/stream?q=&limit=5"
     assert headers["Last-Event-ID"] == "p1"
     assert headers["Authorization"] == "Bearer key"
@@ -168,7 +168,8 @@ def test_since_shows_all_of_a_feed_that_is_younger_and_nothing_of_an_empty_one(s
     assert len(run(scripted_server.url, "--since", "2020-01-01").stdout.splitlines()) == 1
     scripted_server.json(200, page(None, "p0", False))
     assert run(scripted_server.url, "--since", "1h").stdout == ""
-    assert scripted_server.seen[-1][2]["Last-Event-ID"] == "p0"
+    *_, (_, _, headers, _), _ = scripted_server.seen
+    assert headers["Last-Event-ID"] == "p0"
 
 
 @pytest.mark.parametrize(
@@ -299,3 +300,79 @@ def test_a_reader_that_has_enough_ends_it_without_an_error(scripted_server):
         errors = process.stderr.read()
         assert process.wait(30) == 0
     assert errors == ""
+
+
+STATE = encode(Event({"id": "7", "state": "running"}, event="run", retry=0))
+
+
+def event(name, data, position):
+    return encode(Event(data, event=name, id=position))
+
+
+def delta(text, position):
+    return event("delta", {"text": text}, position)
+
+
+@pytest.mark.parametrize(
+    ("state", "code"), [("done", 0), ("failed", 3), ("cancelled", 4), ("lost", 5)]
+)
+def test_a_run_is_printed_as_it_comes_and_the_exit_code_says_how_it_ended(
+    scripted_server, state, code
+):
+    scripted_server.stream(STATE, delta("Hello ", "p1"), delta("wor", "p2"), b"id: p3\ndata: {")
+    scripted_server.stream(
+        delta("ld\x1b[2J.", "p3"),
+        event("progress", {"percent": 50}, "p4"),
+        event("rows", 7, "p5"),
+        delta("More.", "p6"),
+        event("end", {"state": state}, "p7"),
+    )
+    done = run(f"{scripted_server.url}/answers/7")
+    assert done.exit_code == code, done.output
+    assert done.stdout == "Hello world\\u001b[2J.\nprogress percent=50\nrows 7\nMore.\n"
+    assert ("the run is" in done.stderr) == (state != "done")
+    assert scripted_server.seen[1][2]["Last-Event-ID"] == "p2"
+
+
+def test_a_run_in_json_is_one_event_a_line(scripted_server):
+    scripted_server.stream(STATE, delta("Hi", "p1"), event("end", {"state": "done"}, "p2"))
+    done = run(f"{scripted_server.url}/answers/7", "--json")
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        {"event": "run", "data": {"id": "7", "state": "running"}},
+        {"event": "delta", "data": {"text": "Hi"}},
+        {"event": "end", "data": {"state": "done"}},
+    ]
+
+
+def test_a_second_attempt_of_a_run_says_that_its_output_begins_again(scripted_server):
+    scripted_server.stream(
+        STATE,
+        delta("void", "p1"),
+        event("restart", {"attempt": 2}, "p2"),
+        delta("valid", "p3"),
+        event("end", {"state": "done"}, "p4"),
+    )
+    done = run(f"{scripted_server.url}/answers/7")
+    assert done.stdout == "void\nvalid\n"
+    assert "begins again" in done.stderr
+
+
+def test_a_run_is_resumed_within_its_text(scripted_server):
+    scripted_server.stream(delta("rest", "p2"), event("end", {"state": "failed"}, "p3"))
+    done = run(f"{scripted_server.url}/answers/7", "--last-event-id", "p1")
+    assert (done.exit_code, done.stdout) == (3, "rest\n")
+
+
+def test_a_feed_of_runs_is_a_feed(scripted_server):
+    page = {"runs": [], "start": "p0", "position": "p0", "has_more": False}
+    item = encode(Event({"id": "7", "state": "failed"}, event="run", id="p1"))
+    scripted_server.stream(encode(Event(page, event="snapshot", id="p0", retry=0)), item)
+    done = run(f"{scripted_server.url}/answers", "--count", 1)
+    assert (done.exit_code, done.stdout) == (0, "state=failed id=7\n")
+
+
+def test_a_run_whose_end_was_shown_before_is_asked_how_it_ended(scripted_server):
+    """A script that is started again with the same --state file."""
+    scripted_server.answers.append((204, "", []))
+    scripted_server.json(200, '{"id": "7", "state": "failed"}')
+    assert run(f"{scripted_server.url}/answers/7", "--last-event-id", "p9").exit_code == 3

@@ -13,6 +13,8 @@ import pytest
 import headwater.backend
 from support import npm
 
+pytestmark = pytest.mark.long
+
 SERVED = Path(headwater.backend.__file__).parent / "console" / "headwater.js"
 MODULE = npm.FOLDER / "headwater.js"
 # "under 8 KB, tabs included": the whole module is one file.

@@ -17,7 +17,10 @@ from support.terminal import Terminal
 PAGE = ROOT / "docs" / "tutorial.md"
 UVICORN = ("python", "-m", "uvicorn", "app:app", "--port", "0")
 
-pytestmark = pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+pytestmark = [
+    pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed"),
+    pytest.mark.long,
+]
 
 
 @pytest.fixture

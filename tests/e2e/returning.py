@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 import time
 from collections import Counter
@@ -72,13 +73,15 @@ class Returning:
             if status != 200 or "content-type: text/event-stream" not in head:
                 self.refused = status
                 return
-            await self._read(reader, chunked="transfer-encoding: chunked" in head)
+            length = re.search(r"content-length: (\d+)", head)
+            await self._read(reader, None if length is None else int(length[1]))
         finally:
             writer.transport.abort()
 
-    async def _read(self, reader: asyncio.StreamReader, *, chunked: bool) -> None:
+    async def _read(self, reader: asyncio.StreamReader, length: int | None) -> None:
         decoder = Decoder(last_event_id=self._position)
-        while data := await (_chunk(reader) if chunked else reader.read(65536)):
+        while data := await (_chunk(reader) if length is None else reader.read(length)):
+            length = None if length is None else length - len(data)
             for message in decoder.feed(data):
                 self._position = message.last_event_id
                 if message.event == "log":
@@ -120,5 +123,5 @@ class Flock:
 
     def histogram(self, since: float) -> Counter[int]:
         """How many came back first in each tenth of a second after ``since``."""
-        first = [min(t for t in each.returns if t > since) for each in self.clients]
-        return Counter(int((moment - since) * 10) for moment in first)
+        returns = [[moment for moment in each.returns if moment > since] for each in self.clients]
+        return Counter(int((min(moments) - since) * 10) for moments in returns if moments)

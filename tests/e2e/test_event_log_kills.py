@@ -20,6 +20,8 @@ from benchmarks.event_logs.engines import DURABLE, engine  # noqa: E402
 from benchmarks.event_logs.proof import Plan, of_log, of_streams, prove  # noqa: E402
 from benchmarks.event_logs.streams import Stream  # noqa: E402
 
+pytestmark = pytest.mark.long
+
 
 async def play(name: str, seeded: Path, folder: Path, plan: Plan) -> None:
     async with engine(name, folder, always=True) as made:

@@ -19,6 +19,8 @@ from support.nats import Nats
 from support.until import outside, succeeds
 from support.valkey import Valkey
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(params=[Valkey, pytest.param(Nats, marks=pytest.mark.soak)], ids=["redis", "nats"])
 def engine(request: Any, tmp_path: Path) -> Iterator[Valkey | Nats]:

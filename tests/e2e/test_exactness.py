@@ -20,6 +20,7 @@ async def test_every_stream_has_each_log_entry_once_in_one_order(shared: Running
     assert shared.complaints() == []
 
 
+@pytest.mark.long
 async def test_every_stream_has_each_report_of_the_event_log_once_in_one_order(shared: Running):
     async with asyncio.timeout(60):
         await Scenario(shared, METRICS, entries=800, streams=10, leaves=10).play()

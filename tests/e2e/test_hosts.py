@@ -24,6 +24,8 @@ from support.network import Host, Unavailable, network
 from support.postgres import Postgres
 from support.valkey import Valkey
 
+pytestmark = pytest.mark.long
+
 
 class HostedServer(Server):
     """``headwater serve`` on a host; its clients in this process are on the host as well."""

@@ -45,12 +45,14 @@ async def test_a_killed_server_costs_nobody_a_log_entry(running: Running):
         await play(running, LOG, entries=1000, kills=1, streams=10, leaves=10)
 
 
+@pytest.mark.long
 @pytest.mark.soak
 async def test_a_killed_server_costs_nobody_a_report(running: Running):
     async with asyncio.timeout(90):
         await play(running, METRICS, entries=400, kills=1, streams=10, leaves=10)
 
 
+@pytest.mark.long
 async def test_a_keyed_feed_ends_in_the_last_state_of_each_key(running: Running):
     """Counts that were moved while the client was away, across a kill."""
     names = ["editor", "terminal", "notebook", "chat"]

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 # The newest major version that runs on Node 20.
 PACKAGE = "eventsource@4"
 

@@ -15,6 +15,8 @@ from running import Running
 
 from headwater.protocol import Decoder, Message
 
+pytestmark = pytest.mark.long
+
 PROBLEM = "application/problem+json"
 
 

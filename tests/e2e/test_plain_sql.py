@@ -21,6 +21,8 @@ from running import Running
 
 from support.http import Answer, request
 
+pytestmark = pytest.mark.long
+
 # Only a guard: what it takes is printed, and measured by the benchmark.
 AT_MOST = 5.0
 

@@ -15,6 +15,8 @@ from running import Running
 from headwater.protocol import Decoder, Message
 from support.until import outside
 
+pytestmark = pytest.mark.long
+
 NAMES = [each.package for each in FRONTS]
 
 

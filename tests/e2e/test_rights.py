@@ -13,6 +13,9 @@ import pytest
 from running import Person, Running
 
 from support.http import Answer, request
+from support.until import until
+
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +195,40 @@ async def test_a_lost_role_takes_what_it_gave(pair: list[Running], other: Runnin
             assert not answer.ended, title
         await asyncio.to_thread(person.api.post, "/api/logs", json={"entries": [{"message": "x"}]})
         assert (await logs.next()).event == "log"
+
+
+@pytest.mark.parametrize("what", ["team", "user", "satellite"])
+async def test_what_is_removed_takes_streams_and_polls_along(
+    pair: list[Running], other: Running, what: str
+):
+    server = pair[0]
+    person = await asyncio.to_thread(server.person, next(names))
+    team = await asyncio.to_thread(server.post, "/api/teams", {"name": next(names)})
+    await asyncio.to_thread(server.join, person, team["id"])
+    made = {"name": next(names), "team_id": team["id"]}
+    satellite = await asyncio.to_thread(server.post, "/api/satellites", made)
+    metrics = f"/api/satellites/{satellite['id']}/metrics"
+    paths = {
+        "team": [f"/api/teams/{team['id']}/notifications", metrics],
+        "user": ["/api/logs", "/api/notifications", metrics],
+        "satellite": [metrics],
+    }[what]
+    gone = {"team": team["id"], "user": person.id, "satellite": satellite["id"]}[what]
+    status = 401 if what == "user" else 403
+
+    async def poll(path: str) -> int:
+        path += "?wait=30"
+        async with request(server.port, path, headers=person.headers) as answer:
+            return answer.status
+
+    async with streams(server, [f"{path}/stream" for path in paths], person.headers) as open_:
+        waiting = server.measured("headwater_streams_waiting")
+        polls = [asyncio.create_task(poll(path)) for path in paths]
+        await until(lambda: server.measured("headwater_streams_waiting") == waiting + len(polls))
+        (await asyncio.to_thread(other.api.delete, f"/api/{what}s/{gone}")).raise_for_status()
+        assert await asyncio.gather(*polls) == [status] * len(polls)
+        for answer in open_:
+            await ends_with(answer, status)
 
 
 async def test_a_right_taken_away_with_plain_sql_is_noticed_at_the_next_look(

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from running import Running
 
+pytestmark = pytest.mark.long
+
 MANY = 1000
 USERS = 300
 WRITES = 15

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from serving import HEADWATER, Server
 
+pytestmark = pytest.mark.long
+
 LINES = 40
 
 

@@ -16,6 +16,8 @@ from scenario import Scenario
 
 from support.http import Answer
 
+pytestmark = pytest.mark.long
+
 CONNECTIONS = 400
 
 

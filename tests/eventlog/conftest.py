@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -25,3 +26,17 @@ def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
     asyncio.run(server.start())
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Of an authority that nobody knows."""
+    folder = tmp_path_factory.mktemp("tls")
+    key, found = str(folder / "key.pem"), str(folder / "cert.pem")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+        + ["-keyout", key, "-out", found, "-subj", "/CN=127.0.0.1"],
+        check=True,
+        capture_output=True,
+    )
+    return key, found

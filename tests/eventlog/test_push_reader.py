@@ -298,3 +298,26 @@ async def test_whatever_is_lost_held_or_cut_each_record_comes_once_and_in_order(
             assert not follower.resets
     finally:
         await reader.close()
+
+
+async def test_a_log_that_is_closed_while_its_reader_ends_leaves_no_connection() -> None:
+    """The last follower leaves and the log is closed at once, as at the end of a process."""
+
+    class Slow(Bad):
+        closed = False
+
+        async def close(self) -> None:
+            closing.set()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            self.closed = True
+
+    closing = asyncio.Event()
+    log = Slow()
+    reader = PushReader(log)  # type: ignore[arg-type]
+    follower = Recorder()
+    await reader.follow("t", follower)
+    reader.unfollow("t", follower)
+    await closing.wait()
+    await reader.close()
+    assert log.closed

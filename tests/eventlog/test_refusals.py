@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import subprocess
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,58 +12,14 @@ import pytest
 from redis.asyncio import ConnectionPool, Redis
 
 from headwater.errors import HeadwaterError, SourceUnavailableError, UsageError
-from headwater.eventlog import EventLog, open_log
+from headwater.eventlog import open_log
 from headwater.eventlog.redis import RedisLog
 from headwater.testing.eventlog import Recorder
 from headwater.testing.eventlog._harness import numbers, read_all
 from support.nats import Nats
+from support.refusals import SOON, refused, running
 from support.until import until
 from support.valkey import Valkey
-
-SOON = 12.0
-
-
-@asynccontextmanager
-async def running(server: Valkey | Nats) -> AsyncIterator[None]:
-    await server.start()
-    try:
-        yield
-    finally:
-        server.kill()
-
-
-async def refused(log: EventLog, *said: str) -> None:
-    """Starting, appending, following and reading each end soon with a sentence."""
-    recorder = Recorder()
-    try:
-        for attempt in (
-            log.start,
-            lambda: log.append("t", {"n": 1}),
-            lambda: log.follow("t", recorder),
-            lambda: log.bounds("t"),
-        ):
-            async with asyncio.timeout(SOON):
-                with pytest.raises(HeadwaterError) as caught:
-                    await attempt()
-            assert any(one in str(caught.value).lower() for one in said), str(caught.value)
-            assert "secret" not in str(caught.value)
-    finally:
-        async with asyncio.timeout(SOON):
-            await log.close()
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """Of an authority that nobody knows."""
-    folder = tmp_path_factory.mktemp("tls")
-    key, found = str(folder / "key.pem"), str(folder / "cert.pem")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-        + ["-keyout", key, "-out", found, "-subj", "/CN=127.0.0.1"],
-        check=True,
-        capture_output=True,
-    )
-    return key, found
 
 
 async def test_redis_refuses_a_wrong_password(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from support.relays import Moved
 from support.tables import Base
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 async def moved(request, tmp_path):
     """On both databases; the log is in SQLite."""
     async with AsyncExitStack() as stack:

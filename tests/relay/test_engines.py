@@ -15,6 +15,8 @@ from support.relays import Moved, Troubled, holding, running
 from support.until import outside
 from support.valkey import Valkey
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(params=[Valkey, Nats])
 async def server(request, tmp_path):

@@ -16,6 +16,8 @@ from support.relays import Moved, Troubled, holding, running
 from support.tables import Client, Log
 from support.until import outside
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def log(moved):

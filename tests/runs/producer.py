@@ -26,7 +26,7 @@ async def main() -> None:
             if BLOCK:
                 await run.flush()
                 return
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # the pace of a model
 
     async with open_log(URL) as log, Runs(log, lease=float(LEASE), grace=1.0) as runs:
         for _ in range(int(COUNT)):

@@ -46,7 +46,7 @@ async def test_a_worker_claims_a_run_and_ends_it(runs: Runs) -> None:
 async def test_a_second_delivery_is_refused(log: EventLog, runs: Runs) -> None:
     """Queues deliver at least once."""
     run_id = await queued(runs)
-    async with Runs(log, lease=1.0) as other, runs.attempt(run_id):
+    async with Runs(log, lease=30.0) as other, runs.attempt(run_id):
         for each in (runs, other):
             with pytest.raises(RunClaimError) as caught:
                 async with each.attempt(run_id):
@@ -71,7 +71,7 @@ async def test_of_many_workers_one_gets_it(log: EventLog, runs: Runs) -> None:
         except RunClaimError:
             pass
 
-    async with Runs(log, lease=1.0) as other:
+    async with Runs(log, lease=30.0) as other:
         await asyncio.gather(*(work([runs, other][n % 2], n) for n in range(30)))
     assert len(got) == 1
     assert (await names(runs, run_id)) == [("end", {"state": "done"})]
@@ -273,7 +273,8 @@ async def test_a_worker_that_died_is_followed_by_another(log: EventLog) -> None:
             if one.data["t"] == "event"
         )
         await log.append(topic, {"t": "release", "c": claim}, key="release:1")
-        await log.append(f"run:{runs.name}:news", {"t": "release", "id": run_id})
+        news = {"t": "release", "id": run_id, "c": claim, "by": claim.partition("-")[2]}
+        await log.append(f"run:{runs.name}:news", news)
         assert await state_of(runs, run_id) == "queued"
         async with asyncio.timeout(10):
             events = [(one.name, one.data) async for one in runs.follow(run_id)]

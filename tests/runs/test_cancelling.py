@@ -123,7 +123,7 @@ async def test_another_process_cancels(log: EventLog, runs: Runs) -> None:
         begun.set()
         await asyncio.Event().wait()
 
-    async with Runs(log, lease=1.0) as other:
+    async with Runs(log, lease=30.0) as other:
         run_id = (await runs.create("/a", "ann", handler=answer)).state.id
         await begun.wait()
         await other.cancel(run_id)
@@ -137,11 +137,12 @@ async def test_a_queued_run_ends_at_once(runs: Runs) -> None:
     assert (await runs.state(run_id)).state == "cancelled"
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("rounds", [20, pytest.param(1000, marks=pytest.mark.soak)])
 async def test_races_of_the_end_and_cancelling(log: EventLog, runs: Runs, rounds: int) -> None:
     """Whoever comes first: one end, the same for all."""
     seen = set()
-    async with Runs(log, lease=1.0) as other:
+    async with Runs(log, lease=30.0) as other:
         for n in range(rounds):
             go = asyncio.Event()
 
@@ -160,3 +161,21 @@ async def test_races_of_the_end_and_cancelling(log: EventLog, runs: Runs, rounds
             assert [event.data for event in again] == [event.data for event in events]
             seen.add(events[0].data["state"])
     assert seen <= {"done", "cancelled"} and seen
+
+
+async def test_a_run_that_is_cancelled_before_its_first_step_ends(runs: Runs) -> None:
+    """The handler has not begun, and never does."""
+    begun: list[str] = []
+
+    async def answer(run: Run) -> None:
+        begun.append(run.id)
+        await asyncio.Event().wait()
+
+    creating = asyncio.create_task(runs.create("/a", "ann", key="k", handler=answer))
+    while True:
+        created = await runs.create("/a", "ann", key="k", handler=answer)
+        await runs.cancel(created.state.id)
+        if creating.done():
+            break
+        await asyncio.sleep(0)
+    assert (await ended(runs, (await creating).state.id)).state == "cancelled"

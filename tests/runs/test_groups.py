@@ -30,7 +30,7 @@ async def test_of_many_at_once_one_begins(log: EventLog, runs: Runs) -> None:
         begun.append(run.id)
         await go.wait()
 
-    async with Runs(log, lease=1.0) as other:
+    async with Runs(log, lease=30.0) as other:
         both = [runs, other]
         found = await asyncio.gather(
             *(start(both[n % 2], answer, busy="reject") for n in range(50)),
@@ -42,6 +42,8 @@ async def test_of_many_at_once_one_begins(log: EventLog, runs: Runs) -> None:
         await until(lambda: begun == ids)
         created = await runs.create("/a", "bob", group="g", busy="reject", handler=answer)
         assert created.is_new, "groups belong to their owner"
+        assert (await other.latest("/a", "ann", "g")).id == ids[0]
+        assert await other.latest("/a", "ann", "h") is None
         go.set()
         await until(lambda: is_over(runs, ids[0]))
         again = await start(other, answer, busy="reject")
@@ -128,6 +130,7 @@ async def test_allowed_runs_know_nothing_of_each_other(runs: Runs) -> None:
 
     ids = [await start(runs, answer, busy="allow") for _ in range(3)]
     assert [(await runs.state(run_id)).state for run_id in ids] == ["running"] * 3
+    assert (await runs.latest("/a", "ann", "g")).id == ids[-1]
     page = await runs.runs_of("/a", "ann").where(group="g", state="running").page(10)
     assert [change.item["id"] for change in page.changes] == ids
     go.set()
@@ -144,3 +147,22 @@ async def test_a_group_has_a_bound(runs: Runs) -> None:
         for _ in range(50):
             await start(runs, answer, busy="queue")
     go.set()
+
+
+async def test_the_latest_run_of_a_group_is_the_one_that_began_last(runs: Runs) -> None:
+    """Not the one that changed last: a cancelled run ends after the next one has begun."""
+
+    async def waits(run: Run) -> None:
+        await asyncio.Event().wait()
+
+    assert await runs.latest("/a", "ann", "g") is None
+    first = await start(runs, waits, busy="cancel")
+    second = await start(runs, waits, busy="cancel")
+    await until(lambda: is_over(runs, first))
+    found = await runs.latest("/a", "ann", "g")
+    assert found is not None and found.id == second
+    assert await runs.latest("/a", "bob", "g") is None
+    await runs.cancel(second)
+    await until(lambda: is_over(runs, second))
+    found = await runs.latest("/a", "ann", "g")
+    assert found is not None and (found.id, found.state) == (second, "cancelled")

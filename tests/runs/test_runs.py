@@ -264,8 +264,12 @@ async def test_old_runs_are_swept_and_active_ones_never(log) -> None:
         for run_id in gone:
             await until(lambda run_id=run_id: _is_over(runs, run_id))
         await asyncio.sleep(0.005)  # the clock itself is what is waited for
-        await runs.sweep()
-        assert [await runs.state(run_id) for run_id in gone] == [None] * 10
+
+        async def swept() -> bool:
+            await runs.sweep()
+            return [await runs.state(run_id) for run_id in gone] == [None] * 10
+
+        await until(swept)
         assert (await runs.state(active)).state == "running"
         async with Runs(log, keep=timedelta(days=1), name=runs.name) as other:
             assert (await other.state(active)).state == "running"

@@ -34,7 +34,13 @@ def models(schema=None, *, keyed=True, tracked=True, indexes=()):
     return Base.metadata
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "postgresql with a schema"])
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("postgresql", marks=pytest.mark.long),
+        pytest.param("postgresql with a schema", marks=pytest.mark.long),
+    ]
+)
 def place(request, tmp_path):
     """A connection, and the schema of the models."""
     if request.param == "sqlite":

@@ -1,6 +1,7 @@
 """Schemas change under running applications. Reads say what is wrong, and recover by themselves."""
 
 import asyncio
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ from headwater import Hub
 from headwater.errors import PositionError, SourceUnavailableError
 from headwater.sql import Table, postgresql_engine, sqlite_engine, track
 from headwater.sql.alembic import add_tracking
+from headwater.testing import LiveClient
 from headwater.web.fastapi import LiveRouter, Source
 from support.tables import Recorder
 from support.until import until
@@ -37,7 +39,7 @@ class Line(Base):
     word: Mapped[str | None]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 async def engine(request, tmp_path):
     if request.param == "sqlite":
         engine = sqlite_engine(f"sqlite:///{tmp_path}/data.db")
@@ -104,6 +106,7 @@ async def test_a_tail_waits_for_the_mending_and_is_reset(engine):
     kind = "delete" if engine.dialect.name == "sqlite" else "deleted"
     await run(engine, f"DROP TRIGGER headwater_notes_{kind}{on(engine, 'notes')}")
     await fails(table, "mends it")
+    await sink.until(lambda sink: sink.interrupts)
     await mend(engine, "notes", keyed=True, filters=["owner"])
     await sink.until(lambda sink: sink.resets)
     await run(engine, "INSERT INTO notes (id, owner) VALUES (1, 1)")
@@ -197,24 +200,104 @@ class LineItem(BaseModel):
     id: int
 
 
-async def test_pages_and_streams_say_what_is_wrong(engine):
-    """A page answers 503; a stream answers 200, so that browsers come back, and ends."""
-    table, live, app = Table(engine, Line), LiveRouter(), FastAPI()
+def application(table):
+    live, app = LiveRouter(), FastAPI()
 
     @live.feed("/lines", item=LineItem, collection="lines", event="line")
     async def lines() -> Source:
         return table.where()
 
     app.include_router(live, prefix="/api")
+    return app
+
+
+async def page_of(client, **where):
+    """The page, once the difference was mended."""
+    found = None
+
+    async def mended():
+        nonlocal found
+        found = await client.get("/api/lines", params=where)
+        return found.status_code == 200
+
+    await until(mended, 5, pause=0.05)
+    return found.json()
+
+
+@asynccontextmanager
+async def stream_of(client, place):
+    """A stream that goes on, once the difference was mended, and its first message."""
+    for _ in range(50):
+        async with client.stream("/api/lines/stream", last_event_id=place) as stream:
+            try:
+                first = await stream.next()
+            except AssertionError:
+                await asyncio.sleep(0.1)  # as a client does that was told to come back
+                continue
+            yield stream, first
+            return
+    raise AssertionError("no stream was opened")
+
+
+async def test_pages_and_streams_say_what_is_wrong(engine):
+    """A page answers 503; a stream answers 200, so that browsers come back, and ends."""
     await run(engine, f"DROP TRIGGER headwater_lines_insert{on(engine, 'lines')}")
-    transport = httpx.ASGITransport(app)
+    transport = httpx.ASGITransport(application(Table(engine, Line)))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         page = await client.get("/api/lines")
         assert page.status_code == 503
         assert "add_tracking(op, 'lines')" in page.json()["detail"]
         stream = await client.get("/api/lines/stream")
         assert stream.status_code == 200
+        assert stream.headers["retry-after"] == "2"
         assert "retry:" in stream.text
         assert "add_tracking(op, 'lines')" in stream.text
         await mend(engine, "lines")
         assert (await client.get("/api/lines")).json()["lines"] == []
+
+
+async def test_open_streams_end_with_the_sentence_and_go_on_when_it_is_mended(engine):
+    async with LiveClient(application(Table(engine, Line)), patience=10) as client:
+        async with client.stream("/api/lines/stream") as stream:
+            snapshot = await stream.next("snapshot")
+            waiting = asyncio.create_task(
+                client.get(f"/api/lines?wait=30&after={snapshot.last_event_id}")
+            )
+            await run(engine, f"DROP TRIGGER headwater_lines_insert{on(engine, 'lines')}")
+            assert "add_tracking(op, 'lines')" in await stream.comment()
+            assert await stream.end() == []
+            assert 2000 <= stream.retry <= 5000
+        assert (await waiting).status_code == 503
+        # A client that comes back meanwhile is not let in to wait in silence.
+        place = snapshot.last_event_id
+        async with client.stream("/api/lines/stream", last_event_id=place) as stream:
+            assert "add_tracking(op, 'lines')" in await stream.comment()
+            assert await stream.end() == []
+        await mend(engine, "lines")
+        assert (await page_of(client))["lines"] == []
+        async with stream_of(client, place) as (stream, first):
+            assert first.event == "reset"
+            await stream.next("snapshot")
+            await run(engine, "INSERT INTO lines (id) VALUES (1)")
+            assert (await stream.next("line")).json() == {"id": 1}
+
+
+@pytest.mark.parametrize("view", [False, True])
+async def test_a_table_that_is_renamed_under_open_streams(engine, view):
+    """A view of the old name may stand there for other programs."""
+    async with LiveClient(application(Table(engine, Line)), patience=10) as client:
+        async with client.stream("/api/lines/stream") as stream:
+            place = (await stream.next("snapshot")).last_event_id
+            other = ["CREATE VIEW lines AS SELECT * FROM rows_of_lines"] if view else []
+            await run(engine, "ALTER TABLE lines RENAME TO rows_of_lines", *other)
+            said = "is a view" if view else "a table is missing"
+            assert said in await stream.comment()
+            assert await stream.end() == []
+        page = await client.get("/api/lines")
+        assert page.status_code == 503
+        assert said in page.json()["detail"]
+        await run(engine, "INSERT INTO rows_of_lines (id) VALUES (1)")
+        other = ["DROP VIEW lines"] if view else []
+        await run(engine, *other, "ALTER TABLE rows_of_lines RENAME TO lines")
+        async with stream_of(client, place) as (_, first):
+            assert (first.event, first.json()) == ("line", {"id": 1})

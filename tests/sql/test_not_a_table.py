@@ -9,7 +9,7 @@ from headwater.sql import Table, sqlite_engine
 from support.tables import Base, Log, Recorder
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 async def engine(request, tmp_path):
     if request.param == "sqlite":
         engine = sqlite_engine(f"sqlite:///{tmp_path / 'd.db'}")

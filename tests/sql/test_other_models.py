@@ -12,7 +12,7 @@ from headwater.sql import Table, postgresql_engine, sqlite_engine, track, track_
 from headwater.sql.alembic import add_tracking, drop_tracking
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 async def engine(request, tmp_path):
     if request.param == "sqlite":
         engine = sqlite_engine(f"sqlite:///{tmp_path}/data.db")

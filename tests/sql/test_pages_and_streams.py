@@ -40,7 +40,9 @@ def filters(draw):
     return wanted
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(
+    scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)]
+)
 def typed(request, tmp_path_factory):
     """A table, and what runs coroutines with it."""
     if request.param == "sqlite":

@@ -17,7 +17,7 @@ LOGS = Feed("logs", collection="logs", event="log")
 CLIENTS = Feed("clients", collection="clients", event="client")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 async def url(request, tmp_path):
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'd.db'}"

@@ -96,7 +96,7 @@ class Client:
         return page.has_more and bool(page.changes)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 async def engine(request, tmp_path):
     if request.param == "sqlite":
         engine = sqlite_engine(f"sqlite:///{tmp_path}/data.db")

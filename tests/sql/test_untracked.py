@@ -37,7 +37,7 @@ class Note(Own):
     created_at: Mapped[datetime | None] = mapped_column(Aware)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 async def engine(request, tmp_path):
     if request.param == "sqlite":
         engine = sqlite_engine(f"sqlite:///{tmp_path / 'd.db'}")

@@ -87,6 +87,7 @@ class Recorder:
         self.heads: list[Any] = []
         self.resets: list[Any] = []
         self.retired: list[Any] = []
+        self.interrupts: list[Any] = []
         self._more = asyncio.Event()
 
     def deliver(self, changes: Any, head: Any) -> None:
@@ -96,6 +97,10 @@ class Recorder:
 
     def retire(self, before: Any) -> None:
         self.retired.append(before)
+        self._more.set()
+
+    def interrupt(self, why: Any) -> None:
+        self.interrupts.append(why)
         self._more.set()
 
     def reset(self, reason: Any, head: Any) -> None:

@@ -440,6 +440,26 @@ async def test_last_event_id_is_utf_8_and_may_come_in_the_query():
                 assert (await answer.next()).data == seen
 
 
+async def test_heartbeats_come_as_events_to_a_client_that_asks_for_them():
+    """So a page notices a dead line on every stream, not only on a feed's."""
+
+    async def handler(stream: EventStream):
+        await stream.send("hello")
+        stream.keep_alive()
+
+    rig = Rig(heartbeat=None)
+    rig.route(handler, sse=SSE(heartbeat=0.05))
+    event = b'event: heartbeat\ndata: {"event":null,"interval":0.05}\n\n'
+    async with serving(rig.app) as port:
+        async with request(port, "/x?heartbeat=event") as answer:
+            await answer.until(event + event)
+            assert answer.raw.startswith(event + b"data: hello\n\n")
+            assert b": heartbeat\n\n" not in answer.raw.replace(b"event: heartbeat", b"")
+        async with request(port, "/x?heartbeat=other") as answer:
+            await answer.until(b": heartbeat\n\n")
+            assert b"event: heartbeat" not in answer.raw
+
+
 async def test_heartbeats_only_when_silent():
     streams = []
 

@@ -2,3 +2,4 @@
 
 export { Decoder } from "./decoder.js";
 export { follow, keyed, list } from "./follow.js";
+export { followRun } from "./run.js";

@@ -90,7 +90,7 @@ async def respond(stream: EventStream, runs: Runs, run_id: str, request: Request
 async def resume(
     stream: EventStream,
     runs: Runs,
-    run_id: str | None,
+    run: RunState | None,
     request: Request,
     *,
     replay_for: float = 30.0,
@@ -103,14 +103,14 @@ async def resume(
     ``input=request.model_dump(mode="json", by_alias=True, exclude_none=True)``.
 
     Args:
+        run: of the conversation, as ``runs.latest`` gives it.
         replay_for: seconds after its end for which a run is sent too: a client that was cut just
             before the end does not say what it has.
     """
-    state = None if run_id is None else await runs.state(run_id)
-    if state is not None and not is_over(state, replay_for):
-        translation = _Events(state.id, request.thread_id, request.run_id)
-        translation.before = [*_start_of(state.input, request)]
-        await _respond(stream, runs, state.id, translation)
+    if run is not None and not is_over(run, replay_for):
+        translation = _Events(run.id, request.thread_id, request.run_id)
+        translation.before = [*_start_of(run.input, request)]
+        await _respond(stream, runs, run.id, translation)
     # Of a handler that has streamed, what it returns is not used.
     return Response(status_code=204)
 

@@ -62,20 +62,20 @@ async def respond(stream: EventStream, runs: Runs, run_id: str) -> None:
 
 
 async def resume(
-    stream: EventStream, runs: Runs, run_id: str | None, *, replay_for: float = 30.0
+    stream: EventStream, runs: Runs, run: RunState | None, *, replay_for: float = 30.0
 ) -> Response:
     """Answer ``GET {api}/{chat}/stream``: the whole run while it is active, else 204.
 
     The route's handler returns what this returns.
 
     Args:
+        run: of the conversation, as ``runs.latest`` gives it.
         replay_for: seconds after its end for which a run is sent too. The client does not say what
             it has: to one that was cut just before the end, 204 would make its half the answer.
             A message that it has is replaced by the same one, by its id, which is the run's id.
     """
-    state = None if run_id is None else await runs.state(run_id)
-    if state is not None and not is_over(state, replay_for):
-        await respond(stream, runs, state.id)
+    if run is not None and not is_over(run, replay_for):
+        await respond(stream, runs, run.id)
     # Of a handler that has streamed, what it returns is not used.
     return Response(status_code=204)
 

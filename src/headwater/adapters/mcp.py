@@ -1,7 +1,7 @@
 """An event store for servers of the official MCP SDK, on any event log.
 
-A client whose connection is cut asks for the messages after the last one that it had. The SDK
-keeps messages in memory only, without a bound. ``EventStore`` keeps them in an event log.
+A client whose connection is cut asks for the messages after the last one that it had. The SDK can
+send them if it has an event store, and brings none. ``EventStore`` keeps them in an event log.
 
 The SDK gives one store to all sessions, and its stream ids repeat in every session: "1", "2",
 "_GET_stream". It does not say which session calls. A store that trusts stream ids sends the
@@ -16,16 +16,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import re
 import secrets
-from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from headwater.errors import MissingExtraError, SourceUnavailableError, UsageError
-from headwater.eventlog import START, EventLog, Offset
+from headwater.eventlog import START, EventLog
+from headwater.feeds.clock import utc_now
 
 try:
     from mcp.server.streamable_http import GET_STREAM_KEY, EventCallback, EventMessage
@@ -41,16 +40,11 @@ try:
 except ImportError as error:  # pragma: no cover - only without the extra
     raise MissingExtraError("mcp", "mcp") from error
 
+from headwater.adapters._mcp_session import Cursor, Event, Resumed, Session
+
 __all__ = ["EventStore"]
 
 _log = logging.getLogger(__name__)
-
-# Characters of a message in one record: below an event's 1 MiB, whatever they are in UTF-8.
-_PIECE = 200_000
-
-# What a session may hold in memory while the log is away.
-_MAX_PENDING_EVENTS = 1_000
-_MAX_PENDING_CHARACTERS = 4_000_000
 
 # How long the log is left alone after a failure.
 _PAUSE = 1.0
@@ -61,95 +55,6 @@ _RESUMING = 0.05
 
 # Streams that are being resumed at the same moment in one session.
 _MAX_RESUMED = 100
-
-_ID = re.compile(r"([0-9a-f]{32})\.([0-9]{1,15})\.([0-9-]{1,41})\.((?:[0-9a-f]{2})*)")
-
-
-@dataclass(slots=True)
-class _Event:
-    """One message of a stream.
-
-    Attributes:
-        text: None for a priming event, which is only a place.
-        stored: its offset in the log; None while it is pending.
-    """
-
-    number: int
-    stream: str
-    text: str | None
-    stored: Offset | None = None
-
-    def records(self) -> Iterator[dict[str, Any]]:
-        record = {"n": self.number, "stream": self.stream}
-        if self.text is None:
-            yield record
-            return
-        pieces = range(0, len(self.text), _PIECE)
-        for index, begin in enumerate(pieces):
-            left = {"left": len(pieces) - 1 - index} if len(pieces) > 1 else {}
-            yield record | left | {"text": self.text[begin : begin + _PIECE]}
-
-
-@dataclass(slots=True)
-class _Cursor:
-    """What an event's id says: all events up to ``number`` were received.
-
-    Attributes:
-        number: of the event in its session; no number is left out.
-        stored: an offset in the session's topic at which no later event is stored.
-    """
-
-    number: int
-    stored: Offset
-    stream: str
-
-
-@dataclass(slots=True)
-class _Resumed:
-    """A stream whose replay ended, and which the SDK has not registered yet."""
-
-    cursor: _Cursor
-    send: EventCallback
-
-
-@dataclass(slots=True, eq=False)
-class _Session:
-    """One session's events.
-
-    Attributes:
-        name: random; every event id begins with it.
-        count: the number of the latest event.
-        stored: the offset of the latest event in the log.
-        pending: the events that are not in the log yet.
-        resumed: streams between their replay and their priming event.
-        resumed_at: when the latest was primed, by the loop's clock; None: long ago.
-    """
-
-    topic: str
-    name: str
-    count: int = 0
-    stored: Offset = START
-    pending: deque[_Event] = field(default_factory=deque)
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    resumed: dict[str, _Resumed] = field(default_factory=dict)
-    resumed_at: float | None = None
-    untrimmed: int = 0
-
-    def id_of(self, cursor: _Cursor) -> str:
-        # A stream's id is the client's request id, in which any character may be.
-        stream = cursor.stream.encode().hex()
-        return f"{self.name}.{cursor.number}.{cursor.stored}.{stream}"
-
-    def cursor_of(self, event_id: str) -> _Cursor | None:
-        """None for an id of another session, and for one that this session never gave out."""
-        match = _ID.fullmatch(event_id)
-        if match is None or match[1] != self.name or int(match[2]) > self.count:
-            return None
-        try:
-            stream = bytes.fromhex(match[4]).decode()
-            return _Cursor(int(match[2]), Offset.parse(match[3]), stream)
-        except ValueError:
-            return None
 
 
 class EventStore(SdkEventStore):
@@ -163,29 +68,42 @@ class EventStore(SdkEventStore):
         log: any engine.
         topic: each session's topic has a name that begins with this.
         max_events: how many messages a session keeps, at least 100.
+        keep: how long messages are kept at least. All of a session is removed some time after its
+            last one, also where its process has died.
         timeout: seconds that one message waits for the log.
     """
 
     def __init__(
-        self, log: EventLog, *, topic: str = "mcp", max_events: int = 1_000, timeout: float = 5.0
+        self,
+        log: EventLog,
+        *,
+        topic: str = "mcp",
+        max_events: int = 1_000,
+        keep: timedelta = timedelta(hours=1),
+        timeout: float = 5.0,
     ) -> None:
         if max_events < 100:
             raise UsageError(f"max_events={max_events}: a session keeps at least 100")
+        if not keep > timedelta():
+            raise UsageError(f"keep={keep}: it must be above 0")
         if not timeout > 0:
             raise UsageError(f"timeout={timeout}: it must be above 0 s")
         self._log = log
         self._prefix = topic
         self._max_events = max_events
+        self._keep = keep
         self._timeout = timeout
+        self._sweep_at = 0.0
+        self._sweeping: asyncio.Task[None] | None = None
         self._away_until = 0.0
-        self._sessions: WeakKeyDictionary[Transport, _Session] = WeakKeyDictionary()
+        self._sessions: WeakKeyDictionary[Transport, Session] = WeakKeyDictionary()
         self._own = self._new_session()
 
-    def _new_session(self) -> _Session:
+    def _new_session(self) -> Session:
         name = secrets.token_hex(16)
-        return _Session(f"{self._prefix}:{name}", name)
+        return Session(f"{self._prefix}:{name}", name)
 
-    def _session(self) -> _Session:
+    def _session(self) -> Session:
         """The session of the transport that awaits this store."""
         transport = _calling_transport()
         if transport is None:
@@ -203,7 +121,7 @@ class EventStore(SdkEventStore):
         text = (
             None if message is None else message.model_dump_json(by_alias=True, exclude_unset=True)
         )
-        event = _Event(session.count, stream_id, text)
+        event = Event(session.count, stream_id, text)
         session.pending.append(event)
         await self._flush(session)
         if message is None and (resumed := session.resumed.pop(stream_id, None)) is not None:
@@ -215,7 +133,7 @@ class EventStore(SdkEventStore):
             since = asyncio.get_running_loop().time() - session.resumed_at
             session.resumed_at = None
             await asyncio.sleep(max(0.0, _RESUMING - since))
-        return session.id_of(_Cursor(event.number, event.stored or session.stored, stream_id))
+        return session.id_of(Cursor(event.number, event.stored or session.stored, stream_id))
 
     async def replay_events_after(
         self, last_event_id: str, send_callback: EventCallback
@@ -230,12 +148,12 @@ class EventStore(SdkEventStore):
         except (TimeoutError, SourceUnavailableError) as error:
             _log.warning("an MCP stream was not resumed, its client will try again: %s", error)
             return None
-        session.resumed[cursor.stream] = _Resumed(cursor, send_callback)
+        session.resumed[cursor.stream] = Resumed(cursor, send_callback)
         while len(session.resumed) > _MAX_RESUMED:
             del session.resumed[next(iter(session.resumed))]
         return cursor.stream
 
-    async def _replay(self, session: _Session, cursor: _Cursor, send: EventCallback) -> None:
+    async def _replay(self, session: Session, cursor: Cursor, send: EventCallback) -> None:
         """Send what is after the cursor, and move it, until nothing new comes."""
         while cursor.number < session.count:
             await self._flush(session)
@@ -250,7 +168,7 @@ class EventStore(SdkEventStore):
                 await self._report_loss(cursor, send)
                 cursor.number = min(upto, await self._first_kept(session, cursor) - 1)
 
-    async def _stored(self, session: _Session, cursor: _Cursor) -> AsyncIterator[_Event]:
+    async def _stored(self, session: Session, cursor: Cursor) -> AsyncIterator[Event]:
         """The events in the log that follow the cursor without a gap."""
         expected, text = cursor.number + 1, ""
         after = cursor.stored
@@ -267,20 +185,20 @@ class EventStore(SdkEventStore):
                         whole = text if "text" in record.data else None
                         expected, text = expected + 1, ""
                         cursor.stored = record.offset
-                        yield _Event(number, record.data["stream"], whole)
+                        yield Event(number, record.data["stream"], whole)
                 after = record.offset
             if len(run.records) < 100:
                 return
 
     async def _send(
-        self, session: _Session, cursor: _Cursor, event: _Event, send: EventCallback
+        self, session: Session, cursor: Cursor, event: Event, send: EventCallback
     ) -> None:
         cursor.number = event.number
         if event.text is not None and event.stream == cursor.stream:
             message = jsonrpc_message_adapter.validate_json(event.text, by_name=False)
             await send(EventMessage(message, session.id_of(cursor)))
 
-    async def _first_kept(self, session: _Session, cursor: _Cursor) -> int:
+    async def _first_kept(self, session: Session, cursor: Cursor) -> int:
         """The number of the first event after the cursor that is kept."""
         async with asyncio.timeout(self._timeout):
             run = await self._log.read(session.topic, cursor.stored, 1)
@@ -288,31 +206,32 @@ class EventStore(SdkEventStore):
             return max(int(run.records[0].data["n"]), cursor.number + 2)
         return session.pending[0].number if session.pending else session.count + 1
 
-    async def _report_loss(self, cursor: _Cursor, send: EventCallback) -> None:
+    async def _report_loss(self, cursor: Cursor, send: EventCallback) -> None:
         """Answer a request with an error, since some of its messages are not kept any more."""
         _log.warning("messages of an MCP stream are not kept any more: a client was away too long")
         if cursor.stream != GET_STREAM_KEY:
             data = ErrorData(code=INTERNAL_ERROR, message="messages were lost; ask again")
             await send(EventMessage(JSONRPCError(jsonrpc="2.0", id=cursor.stream, error=data)))
 
-    async def _flush(self, session: _Session) -> None:
+    async def _flush(self, session: Session) -> None:
         """Move the pending events into the log, if it answers in time. Never raises for it."""
         now = asyncio.get_running_loop().time
         if now() < self._away_until:
-            _bound(session.pending)
+            session.bound()
             return
         try:
             async with asyncio.timeout(self._timeout), session.lock:
                 await self._append(session)
+                await self._announce(session)
         except (TimeoutError, SourceUnavailableError) as error:
             self._away_until = now() + _PAUSE
             _log.warning("messages of MCP sessions wait in memory for the event log: %s", error)
-        _bound(session.pending)
+        session.bound()
 
-    async def _append(self, session: _Session) -> None:
+    async def _append(self, session: Session) -> None:
         while session.pending:
             batch: list[dict[str, Any]] = []
-            last: list[tuple[_Event, int]] = []
+            last: list[tuple[Event, int]] = []
             for event in session.pending:
                 records = list(event.records())
                 if batch and len(batch) + len(records) > self._log.capabilities.max_batch:
@@ -335,12 +254,40 @@ class EventStore(SdkEventStore):
             session.untrimmed = 0
             await self._log.trim(session.topic, max_count=self._max_events)
 
+    async def _announce(self, session: Session) -> None:
+        """Note in the log that the session exists, so that any process can remove it later."""
+        now = asyncio.get_running_loop().time()
+        keep = self._keep.total_seconds()
+        if session.announced is None or now > session.announced + keep / 2:
+            await self._log.append(self._prefix, {"session": session.name})
+            session.announced = now
+        if now > self._sweep_at:
+            self._sweep_at = now + keep / 4
+            self._sweeping = asyncio.create_task(self._sweep())
 
-def _bound(pending: deque[_Event]) -> None:
-    """Drop the oldest events over the bound: a client that needs them is told."""
-    size = sum(len(event.text or "") for event in pending)
-    while len(pending) > _MAX_PENDING_EVENTS or (size > _MAX_PENDING_CHARACTERS and pending):
-        size -= len(pending.popleft().text or "")
+    async def _sweep(self) -> None:
+        """Remove the sessions that stored nothing for as long as messages are kept.
+
+        A session with messages is announced every half of that time. So one whose last
+        announcement is older than one and a half has none that is younger.
+        """
+        before = utc_now() - 1.5 * self._keep
+        names: dict[str, bool] = {}
+        after = START
+        try:
+            while True:
+                run = await self._log.read(self._prefix, after, 500)
+                for record in run.records:
+                    names[str(record.data["session"])] = record.at < before
+                    after = record.offset
+                if len(run.records) < 500:
+                    break
+            old = [f"{self._prefix}:{name}" for name, is_old in names.items() if is_old]
+            for begin in range(0, len(old), 100):
+                await self._log.forget(*old[begin : begin + 100])
+            await self._log.trim(self._prefix, max_age=1.5 * self._keep)
+        except SourceUnavailableError as error:
+            _log.info("old MCP sessions are removed later: %s", error)
 
 
 def _calling_transport() -> Transport | None:

@@ -1,30 +1,20 @@
 """Changed rights reach the open streams of all processes.
 
-A change of a user's rights writes a row in the same transaction. Each process follows that
-table like any other feed, and checks the open streams of that user again at once.
+A change of a user's rights writes a row in the same transaction. Each process follows that table,
+see ``LiveRouter.follow_rechecks``, and checks the open streams of that user again at once.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from headwater.backend.models import AccessChange
-from headwater.errors import SourceUnavailableError
-from headwater.feeds.source import Change, Source
-from headwater.web.fastapi import LiveRouter
 
-__all__ = ["AccessWatch", "tell_access_change"]
-
-logger = logging.getLogger("headwater.backend")
-
-# Seconds between tries to follow the table while the database is away.
-RETRY_SECONDS = 1.0
-
+__all__ = ["subject_of", "tell_access_change"]
 
 # Instead of a user's id: the rights of everyone.
 _EVERYONE = "*"
@@ -39,50 +29,7 @@ async def tell_access_change(session: AsyncSession, user_id: str | None) -> None
     await session.execute(insert(AccessChange).values(user_id=user_id or _EVERYONE))
 
 
-class AccessWatch:
-    """Follows the table in one process."""
-
-    def __init__(self, live: LiveRouter, changes: Source) -> None:
-        self._live = live
-        self._changes = changes
-        self._leave: Callable[[], None] | None = None
-        self._joining: asyncio.Task[None] | None = None
-        self._asking: set[asyncio.Task[None]] = set()
-
-    async def start(self) -> None:
-        """Follow. While the database is away, it retries in the background."""
-        try:
-            await self._join()
-        except SourceUnavailableError as error:
-            logger.warning("changes of rights are not followed yet: %s", error)
-            self._joining = asyncio.create_task(self._keep_joining())
-
-    async def stop(self) -> None:
-        if self._joining is not None:
-            self._joining.cancel()
-        if self._leave is not None:
-            self._leave()
-        for task in tuple(self._asking):
-            task.cancel()
-
-    async def _join(self) -> None:
-        self._leave = await self._live.hub.subscribe(self._changes, self._changed)
-
-    async def _keep_joining(self) -> None:
-        while True:
-            await asyncio.sleep(RETRY_SECONDS)
-            try:
-                await self._join()
-            except SourceUnavailableError:
-                continue
-            # What changed meanwhile was not seen.
-            await self._live.recheck()
-            return
-
-    def _changed(self, changes: Sequence[Change]) -> None:
-        users = {change.values["user_id"] for change in changes}
-        for user_id in {_EVERYONE} & users or users:
-            subject = None if user_id == _EVERYONE else f"user:{user_id}"
-            task = asyncio.create_task(self._live.recheck(subject))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+def subject_of(values: Mapping[str, Any]) -> str | None:
+    """Whose streams are to be checked again; None for all."""
+    user_id = values["user_id"]
+    return None if user_id == _EVERYONE else f"user:{user_id}"

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from headwater.backend import health
-from headwater.backend.access import AccessWatch
+from headwater.backend.access import subject_of
 from headwater.backend.activity import endpoints as activity
 from headwater.backend.activity.service import Activities
 from headwater.backend.auth import endpoints as auth
@@ -94,9 +94,8 @@ def create_app(
         async with open_backend(app.state.settings) as backend:
             app.state.backend = backend
             app.state.probes = probes = Probes(backend.database, backend.log)
-            watch = AccessWatch(live, backend.tables.access_changes.where())
+            unfollow = live.follow_rechecks(backend.tables.access_changes.where(), subject_of)
             cleanup = Cleanup(backend)
-            await watch.start()
             cleanup.start()
             beside = asyncio.ensure_future(companion(backend)) if companion else None
             try:
@@ -107,7 +106,7 @@ def create_app(
                     await asyncio.wait([beside])
                 probes.close()
                 await cleanup.stop()
-                await watch.stop()
+                unfollow()
 
     app = FastAPI(
         title="Headwater",

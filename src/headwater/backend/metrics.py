@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from headwater.backend.state import Backend
+from headwater.eventlog import foreign_entries
 from headwater.web.fastapi import LiveRouter
 from headwater.web.uvicorn.limits import ConnectionCounters
 
@@ -38,7 +39,7 @@ _DELIVERY = {
     "frames": "Events written to streams.",
     "writes": "Writes to connections; events of one tick leave in one.",
     "resets": "Streams whose position could not be resumed.",
-    "stalled": "Streams dropped because the peer took no bytes.",
+    "stalled": "Streams dropped because the peer took no bytes for long.",
     "overrun": "Streams dropped because too much was waiting for them.",
     "denied": "Streams ended because their right was lost.",
     "reread": "Times that a slow stream read the source again.",
@@ -131,6 +132,11 @@ class _Counted(Collector):
         for reason, number in self._connections.by_reason.items():
             refused.add_metric([reason], number)
         yield refused
+        yield CounterMetricFamily(
+            "headwater_event_log_foreign_entries",
+            "Entries of the event log that are no events: another program's. They are skipped.",
+            value=foreign_entries(),
+        )
         backend = self._backend()
         yield CounterMetricFamily(
             "headwater_database_statements",

@@ -48,6 +48,9 @@ def demo(
             database=f"sqlite:///{folder / 'demo.db'}",
             event_log="",
             password_min_length=1,
+            # Everybody knows these passwords, so nobody waits for their hashes.
+            argon2_time_cost=1,
+            argon2_memory_kib=8,
             shutdown_seconds=2,
             log_level="warning",
         )

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["in_colour", "json_line", "text_line", "time_of"]
+__all__ = ["in_colour", "json_line", "plain_text", "text_line", "time_of"]
 
 # The first of these that an item has is its time, and is printed first.
 _TIMES = ("at", "created_at", "last_activity_at")
@@ -53,6 +53,13 @@ def in_colour(item: Mapping[str, Any], line: str) -> str:
 def json_line(item: Mapping[str, Any]) -> str:
     """The item as one line of JSON, for programs."""
     return _escape(json.dumps(item, ensure_ascii=False, separators=(",", ":")))
+
+
+def plain_text(text: str) -> str:
+    """Text of a run as it is, without what a terminal would take for a command."""
+    # A zero-width joiner makes one picture of several.
+    kept = {"\n", "\t", "\u200d"}
+    return "".join(one if one in kept else _escape(one) for one in text)
 
 
 def _time_name(item: Mapping[str, Any]) -> str | None:

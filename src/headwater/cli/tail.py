@@ -20,14 +20,16 @@ from headwater.cli.remote import (
     TokenOption,
     UrlArgument,
     full_address,
+    json_object,
     rest_client,
     say,
     with_hint,
 )
+from headwater.cli.run_output import EXIT_CODES, RunOutput
 from headwater.errors import HeadwaterError
 
 if TYPE_CHECKING:
-    from headwater.client import FeedValue, Wait
+    from headwater.client import FeedValue, RunEvent, Wait
 
 __all__ = ["tail"]
 
@@ -85,11 +87,14 @@ def tail(
         ),
     ] = None,
 ) -> None:
-    """Follow a feed and print its items, one a line, oldest first.
+    """Follow a feed and print its items, one a line, oldest first. Or follow a run to its end.
 
     URL is the feed or its stream; the feed's own parameters go into its query, as in
     ".../api/logs?level=error". After a disconnect it goes on where it was, and says so on standard
     error. On a terminal lines have the colour of their level, unless NO_COLOR is set.
+
+    Of a run it prints the text as it comes, and other events in lines of their own. It ends with
+    the run: with 0 for done, 3 for failed, 4 for cancelled and 5 for lost.
 
     Exits with 0 when Ctrl-C, SIGTERM, --count, the reader of a pipe or the server ends it, with 1
     when it cannot go on (no right, no such feed, --give-up-after, a file that cannot be written),
@@ -111,7 +116,9 @@ def tail(
                 first, last_event_id = items_since(client, rest_url(address), moment)
         # Not the client without asyncio: a signal that comes just before a thread begins to wait
         # for bytes would be noticed with the next bytes.
-        asyncio.run(_follow(address, token, last_event_id, state, give_up_after, first, shown))
+        ended = asyncio.run(
+            _follow(address, token, last_event_id, state, give_up_after, first, shown)
+        )
     except (KeyboardInterrupt, asyncio.CancelledError):
         pass
     except HeadwaterError as error:
@@ -120,6 +127,15 @@ def tail(
     except BrokenPipeError:
         # `| head` has what it wanted. The interpreter's own last flush must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    else:
+        _exit_as(ended)
+
+
+def _exit_as(state: str | None) -> None:
+    if state is not None and state != "done":
+        say(f"the run is {state}")
+    if EXIT_CODES.get(state or "done", 0):
+        raise typer.Exit(EXIT_CODES[str(state)])
 
 
 async def _follow(
@@ -130,11 +146,14 @@ async def _follow(
     give_up_after: int | None,
     first: Sequence[Mapping[str, Any]],
     shown: _Shown,
-) -> None:
-    from headwater.client import follow
+) -> str | None:
+    """Follow a feed or a run. Returns how the run ended; None for a feed."""
+    from headwater.cli.run_session import RunOrFeedSession
+    from headwater.client import AsyncFeed
+    from headwater.client.transport import IDLE_TIMEOUT
 
     reports = _Reports()
-    feed = follow(
+    session = RunOrFeedSession(
         address,
         token=token,
         last_event_id=last_event_id,
@@ -143,13 +162,17 @@ async def _follow(
         on_wait=reports.waits,
         on_open=reports.opened,
     )
+    feed: AsyncFeed[Any] = AsyncFeed(session, None, None, IDLE_TIMEOUT)
     _end_on_sigterm()
     try:
         async with feed:
             shown.items(first)
             while not shown.enough:
                 shown.value(await anext(feed))
-    except (_Stopped, StopAsyncIteration):
+    except StopAsyncIteration:
+        if shown.run.state is None and not shown.position:
+            return await _ended_before(address, token)
+    except _Stopped:
         # In the middle of a snapshot its position, which is that of its end, is not kept.
         pass
     except asyncio.CancelledError:
@@ -159,6 +182,26 @@ async def _follow(
         elif state is not None and feed.last_event_id:
             say(f"to go on from here: --state {state}")
         raise
+    return shown.run.state
+
+
+async def _ended_before(address: str, token: str | None) -> str | None:
+    """How a run ended whose end was shown before; None where it is a feed."""
+    import httpx
+
+    from headwater.client import rest_url
+    from headwater.client.headers import bearer
+
+    headers = {"Accept": "application/json"}
+    if token is not None:
+        headers["Authorization"] = bearer(token)
+    try:
+        async with httpx.AsyncClient(headers=headers) as client:
+            answer = await client.get(rest_url(address))
+    except httpx.HTTPError:
+        return None
+    state = json_object(answer).get("state")
+    return state if isinstance(state, str) else None
 
 
 def _end_on_sigterm() -> None:
@@ -177,6 +220,7 @@ class _Shown:
 
     Attributes:
         position: of the last value that was printed as a whole.
+        run: prints it where it is a run.
     """
 
     def __init__(self, as_json: bool, tests: Sequence[Filter], count: int | None) -> None:
@@ -185,10 +229,11 @@ class _Shown:
         self._tests = tests
         self._left = count
         self._line = _line(as_json)
+        self.run = RunOutput(as_json)
 
     @property
     def enough(self) -> bool:
-        return self._left == 0
+        return self._left == 0 or self.run.state is not None
 
     def items(self, items: Sequence[Mapping[str, Any]]) -> None:
         for item in items:
@@ -197,9 +242,13 @@ class _Shown:
             if all(test.matches(item) for test in self._tests):
                 self._print(self._line(item))
 
-    def value(self, value: FeedValue[Any]) -> None:
-        from headwater.client import Item, Removed, Snapshot
+    def value(self, value: FeedValue[Any] | RunEvent) -> None:
+        from headwater.client import Item, Removed, RunEvent, Snapshot
 
+        if isinstance(value, RunEvent):
+            self.run.event(value)
+            self.position = value.position or self.position
+            return
         if isinstance(value, Snapshot):
             self.items(value.items)
         elif isinstance(value, Item):

@@ -4,10 +4,11 @@
 """
 
 from headwater.client.address import rest_url, stream_url
-from headwater.client.aio import AsyncFeed, AsyncStream
+from headwater.client.aio import AsyncFeed, AsyncRunStream, AsyncStream
 from headwater.client.aio_live import AsyncLiveList, AsyncLiveMap, live_list, live_map
-from headwater.client.following import follow, stream
+from headwater.client.following import follow, follow_run, stream
 from headwater.client.options import FollowOptions, StreamOptions
+from headwater.client.run import RunEvent
 from headwater.client.values import FeedValue, Item, Removed, Reset, Snapshot
 from headwater.protocol import Message, Wait
 
@@ -15,6 +16,7 @@ __all__ = [
     "AsyncFeed",
     "AsyncLiveList",
     "AsyncLiveMap",
+    "AsyncRunStream",
     "AsyncStream",
     "FeedValue",
     "FollowOptions",
@@ -22,10 +24,12 @@ __all__ = [
     "Message",
     "Removed",
     "Reset",
+    "RunEvent",
     "Snapshot",
     "StreamOptions",
     "Wait",
     "follow",
+    "follow_run",
     "live_list",
     "live_map",
     "rest_url",

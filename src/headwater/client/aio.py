@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from headwater.client.feed_session import FeedSession
+from headwater.client.run import RunEvent, RunSession
 from headwater.client.session import MAX_ERROR_BODY, Request, Session
 from headwater.client.transport import (
     CONNECT_FAULTS,
@@ -32,7 +33,7 @@ from headwater.client.values import FeedValue, T
 from headwater.errors import HeadwaterError, UsageError
 from headwater.protocol import Message, Stop, Wait
 
-__all__ = ["AsyncFeed", "AsyncStream", "Following"]
+__all__ = ["AsyncFeed", "AsyncRunStream", "AsyncStream", "Following"]
 
 V = TypeVar("V")
 
@@ -177,6 +178,22 @@ class AsyncFeed(Following[FeedValue[T]], Generic[T]):
     def polling(self) -> bool:
         """Whether it asks the REST half just now, since no stream comes through."""
         return self._session.polling
+
+
+class AsyncRunStream(Following[RunEvent]):
+    """An async iterator over the events of one run, which reconnects by itself.
+
+    It ends after ``end``, when the server says 204 since the end was had before, and when it is
+    closed. Raises and closes as ``AsyncStream`` does, and has its attributes. Raises ResponseError
+    also when the right to the run is lost.
+    """
+
+    _session: RunSession
+
+    @property
+    def state(self) -> str | None:
+        """The state that the run said last: ``queued``, ``running``, or how it ended."""
+        return self._session.state
 
 
 class _Reader:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from headwater.client.feed_session import FeedSession
+from headwater.client.run import RunEvent, RunSession
 from headwater.client.session import MAX_ERROR_BODY, Request, Session
 from headwater.client.transport import (
     CONNECT_FAULTS,
@@ -28,7 +29,7 @@ from headwater.client.values import FeedValue, T
 from headwater.errors import HeadwaterError, UsageError
 from headwater.protocol import Message, Stop, Wait
 
-__all__ = ["Feed", "Following", "Stream"]
+__all__ = ["Feed", "Following", "RunStream", "Stream"]
 
 V = TypeVar("V")
 
@@ -297,6 +298,21 @@ class Feed(Following[FeedValue[T]], Generic[T]):
     def polling(self) -> bool:
         """Whether it asks the REST half just now, since no stream comes through."""
         return self._session.polling
+
+
+class RunStream(Following[RunEvent]):
+    """An iterator over the events of one run, which reconnects by itself.
+
+    Ends and raises as ``headwater.client.AsyncRunStream`` does; closes as ``Stream`` does, and has
+    its attributes.
+    """
+
+    _session: RunSession
+
+    @property
+    def state(self) -> str | None:
+        """The state that the run said last: ``queued``, ``running``, or how it ended."""
+        return self._session.state
 
 
 class _Limit:

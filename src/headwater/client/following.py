@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Unpack, overload
 
-from headwater.client.aio import AsyncFeed, AsyncStream
+from headwater.client.aio import AsyncFeed, AsyncRunStream, AsyncStream
 from headwater.client.feed_session import FALLBACK, FeedSession
 from headwater.client.options import StreamOptions
+from headwater.client.run import RunSession
 from headwater.client.session import Session
 from headwater.client.transport import IDLE_TIMEOUT, httpx
 from headwater.client.values import T
 from headwater.protocol import Message
 
-__all__ = ["follow", "stream"]
+__all__ = ["follow", "follow_run", "stream"]
 
 
 def stream(
@@ -38,6 +39,29 @@ def stream(
     UsageError for what cannot work.
     """
     return AsyncStream(Session[Message](url, **options), client, cookies, idle_timeout)
+
+
+def follow_run(
+    url: str,
+    *,
+    cookies: Mapping[str, str] | None = None,
+    client: httpx.AsyncClient | None = None,
+    idle_timeout: float | None = IDLE_TIMEOUT,
+    **options: Unpack[StreamOptions],
+) -> AsyncRunStream:
+    """Follow a run to its end, given its address; options as in ``stream``.
+
+    ::
+
+        async with follow_run("https://example.com/answers/7", token=key) as run:
+            async for event in run:
+                if event.name == "delta":
+                    print(event.data["text"], end="")
+        print(run.state)
+
+    After ``restart`` and ``reset`` the output begins again.
+    """
+    return AsyncRunStream(RunSession(url, **options), client, cookies, idle_timeout)
 
 
 @overload

@@ -5,17 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack, overload
 
-from headwater.client.blocking import Feed, Stream
+from headwater.client.blocking import Feed, RunStream, Stream
 from headwater.client.feed_session import FALLBACK, FeedSession
 from headwater.client.held import MAX_ITEMS, NEWEST, check_options
 from headwater.client.options import FollowOptions, StreamOptions
+from headwater.client.run import RunSession
 from headwater.client.session import Session
 from headwater.client.sync_live import LiveList, LiveMap
 from headwater.client.transport import IDLE_TIMEOUT, httpx
 from headwater.client.values import T
 from headwater.protocol import Message
 
-__all__ = ["Feed", "LiveList", "LiveMap", "Stream", "follow", "live_list", "live_map", "stream"]
+__all__ = [
+    "Feed",
+    "LiveList",
+    "LiveMap",
+    "RunStream",
+    "Stream",
+    "follow",
+    "follow_run",
+    "live_list",
+    "live_map",
+    "stream",
+]
 
 
 def stream(
@@ -28,6 +40,18 @@ def stream(
 ) -> Stream:
     """Follow any event stream; see ``headwater.client.stream``."""
     return Stream(Session[Message](url, **options), client, cookies, idle_timeout)
+
+
+def follow_run(
+    url: str,
+    *,
+    cookies: Mapping[str, str] | None = None,
+    client: httpx.Client | None = None,
+    idle_timeout: float | None = IDLE_TIMEOUT,
+    **options: Unpack[StreamOptions],
+) -> RunStream:
+    """Follow a run to its end, given its address; see ``headwater.client.follow_run``."""
+    return RunStream(RunSession(url, **options), client, cookies, idle_timeout)
 
 
 @overload

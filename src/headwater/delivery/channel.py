@@ -24,7 +24,7 @@ from headwater.delivery.sender import ROOM
 from headwater.delivery.small_set import EMPTY, SmallSet, with_one, without
 from headwater.delivery.stream import Stream
 from headwater.delivery.window import Members
-from headwater.errors import ResetReason, UnfitItemError
+from headwater.errors import ResetReason, SourceUnavailableError, UnfitItemError
 from headwater.feeds.feed import Feed, Frame
 from headwater.feeds.source import Change, Filter, Place, Source
 
@@ -70,24 +70,9 @@ class Channel(Target):
     """
 
     __slots__ = (
-        "_ahead",
-        "_lingering",
-        "_members",
-        "_prepared",
-        "_up_to_date",
-        "_written",
-        "feed",
-        "held_by",
-        "holds",
-        "life",
-        "page_bytes",
-        "preparation",
-        "read_limit",
-        "reader",
-        "reason",
-        "ring",
-        "source",
-        "streams",
+        "_ahead", "_lingering", "_members", "_prepared", "_up_to_date", "_written", "feed",
+        "held_by", "holds", "life", "page_bytes", "preparation", "read_limit", "reader", "reason",
+        "ring", "source", "streams",
     )  # fmt: skip
 
     def __init__(self, feed: Feed, source: Source, reader: OriginReader, page_bytes: int) -> None:
@@ -234,6 +219,10 @@ class Channel(Target):
         self._ahead = EMPTY
         for stream in tuple(self.streams):
             stream.restart(reason)
+
+    def interrupt(self, why: SourceUnavailableError) -> None:
+        for stream in tuple(self.streams):
+            stream.interrupt(why.for_clients)
 
     def fail(self, error: Exception) -> None:
         """End all streams where they are: an item cannot be shown.

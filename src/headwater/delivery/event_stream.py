@@ -14,7 +14,7 @@ from headwater.delivery.open_streams import OpenStreams
 from headwater.delivery.sender import Sender
 from headwater.delivery.stream import Stream
 from headwater.errors import UsageError
-from headwater.protocol import Comment, Event, encode, to_json
+from headwater.protocol import HEARTBEAT, Comment, Event, encode, to_json
 from headwater.protocol.encoder import encode_data
 
 __all__ = ["MAX_PENDING", "EventStream"]
@@ -150,6 +150,9 @@ class EventStream(Stream):
                 self.headers = (*self.headers, *self.headers_of.raw_headers)
                 self.headers_of = None
             super().commit(status)
+            if self.pulse != HEARTBEAT:
+                # A client that asked for such heartbeats knows by the first that they come.
+                self.write(self.pulse)
             if self.on_commit is not None:
                 self.on_commit()
 

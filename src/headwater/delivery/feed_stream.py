@@ -260,6 +260,9 @@ class FeedStream(ChannelStream):
                     replaced = self.channel.source.replaced and error.reason == "expired"
                     self._restarts, self._restart_reason = True, None if replaced else error.reason
                 except SourceUnavailableError as error:
+                    if error.lasting:
+                        self.interrupt(error.for_clients)
+                        return
                     # The stream stays open and goes on when the storage is back.
                     logger.debug("a stream waits: %s", error)
                     await asyncio.sleep(delay)

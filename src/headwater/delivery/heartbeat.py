@@ -24,11 +24,14 @@ __all__ = ["Beating", "Heartbeats", "Token", "heartbeat_event"]
 logger = logging.getLogger("headwater.delivery")
 
 
-def heartbeat_event(event: str, interval: float | None, envelope: str | None = None) -> bytes:
+def heartbeat_event(
+    event: str | None, interval: float | None, envelope: str | None = None
+) -> bytes:
     """A heartbeat that scripts can see. It has no ``id``, so it moves no position.
 
     Arguments:
-        event: the name of the feed's events, which an EventSource must know to receive them.
+        event: the name of the feed's events, which an EventSource must know to receive them; None
+            for a stream that is no feed.
         interval: seconds of silence before the next one; None where there are none.
         envelope: the member of the feed's envelope that has its content; None without an envelope.
     """

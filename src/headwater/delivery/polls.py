@@ -70,13 +70,13 @@ class SharedPoll:
         self._read = read
         self._fresh = CoalescedCall(read)
         self._waiting: dict[Answer, None] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
         self._end: Callable[[], object] = lambda: None
 
     def begin(self, end: Callable[[], object]) -> None:
         """Begin to read. ``end`` is called when nobody can join any more."""
         self._end = end
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._hub.streams.run(self._run(), "a read for polls")
 
     def join(self) -> Answer:
         """A future of its own for each poll."""
@@ -86,11 +86,11 @@ class SharedPoll:
 
     def leave(self, answer: Answer) -> None:
         """A poll waits no more."""
-        self._waiting.pop(answer, None)
         answer.cancel()
-        if not self._waiting and self._task is not None:
+        if self._waiting.pop(answer, answer) is None and not self._waiting:
+            # It is not cancelled: a read that is cancelled may cost its connection.
             self._end()
-            self._task.cancel()
+            self._news.set()
 
     async def latest(self) -> Any:
         """The answer as it is now, read after this call; polls that ask at once share it."""
@@ -103,9 +103,9 @@ class SharedPoll:
             found = await self._wait()
         except Exception as error:
             fault = error
-        self._end()
-        self._task = None
         waiting, self._waiting = tuple(self._waiting), {}
+        if waiting:
+            self._end()
         for at in range(0, len(waiting), _AT_ONCE):
             for answer in waiting[at : at + _AT_ONCE]:
                 if answer.done():
@@ -117,7 +117,7 @@ class SharedPoll:
             await asyncio.sleep(0)
 
     async def _wait(self) -> Any:
-        streams, news = self._hub.streams, asyncio.Event()
+        streams, news = self._hub.streams, self._news
         # When the storage is another one the page is read too, which raises PositionError.
         subscription = Subscription(self._source.filter, lambda _: news.set(), news.set)
         unsubscribe = await self._hub.add_subscription(self._source, subscription)
@@ -126,9 +126,11 @@ class SharedPoll:
             while True:
                 news.clear()
                 found, holds = await self._read()
-                if holds or streams.draining:
+                if holds or streams.draining or not self._waiting:
                     return found
                 await _within(news.wait(), 1.0 if self._source.window else None)
+                if not self._waiting:
+                    return found
         finally:
             streams.on_drain.discard(news.set)
             unsubscribe()

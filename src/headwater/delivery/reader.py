@@ -13,7 +13,7 @@ from headwater.delivery.open_streams import Counters
 from headwater.delivery.preparation import Preparation
 from headwater.delivery.ring import RingBound
 from headwater.delivery.routing import FilterIndex
-from headwater.errors import ResetReason, UnfitItemError
+from headwater.errors import ResetReason, SourceUnavailableError, UnfitItemError
 from headwater.feeds.feed import Feed
 from headwater.feeds.shared_calls import SharedCalls
 from headwater.feeds.source import Change, Filter, Origin, Place
@@ -61,6 +61,9 @@ class Target(ABC):
     def fail(self, error: Exception) -> None:  # noqa: B027 - a callback has no streams to end
         """``deliver`` raised this error."""
 
+    def interrupt(self, why: SourceUnavailableError) -> None:  # noqa: B027 - as above
+        """The origin cannot be read until somebody mends it."""
+
     def retire(self, before: Place) -> None:  # noqa: B027 - a callback has no position
         """Positions that do not include ``before`` expire soon."""
 
@@ -81,7 +84,8 @@ class Subscription(Target):
     Arguments:
         filter: the changes that it is called with.
         call: is called with those of one tick of the loop. An error is logged.
-        on_restart: is called when the storage is another one or was trimmed past the reader.
+        on_restart: is called when the storage is another one, was trimmed past the reader, or
+            cannot be read until somebody mends it.
     """
 
     reads_pages = False
@@ -117,6 +121,9 @@ class Subscription(Target):
                 logger.exception("a subscriber's callback failed")
 
     def restart(self, _reason: ResetReason | None, _head: Place) -> None:
+        self._on_restart()
+
+    def interrupt(self, _: SourceUnavailableError) -> None:
         self._on_restart()
 
 
@@ -278,6 +285,11 @@ class OriginReader:
 
     def failed(self) -> None:
         self.counters.source_failures += 1
+
+    def interrupt(self, why: SourceUnavailableError) -> None:
+        self.counters.source_failures += 1
+        for target in tuple(self.targets.values()):
+            target.interrupt(why)
 
     def retire(self, before: Place) -> None:
         if self._restarting is None:

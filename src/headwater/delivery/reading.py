@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -10,7 +9,7 @@ from typing import Protocol
 from headwater.delivery.reader import OriginReader
 from headwater.errors import UnfitItemError
 from headwater.feeds.feed import Feed
-from headwater.feeds.page_size import cut, read_page
+from headwater.feeds.page_size import before_unfit, read_page
 from headwater.feeds.source import Page, Place, Source
 
 __all__ = ["READ_LIMIT", "ReadChannel", "Reading", "read_after", "read_newest"]
@@ -105,12 +104,7 @@ def _shown_after(channel: ReadChannel, page: Page) -> Page:
     try:
         return _shown(channel, page, removals=True)
     except UnfitItemError:
-        fit = 0
-        with suppress(UnfitItemError):
-            for change in page.changes:
-                channel.feed.shown(change)
-                fit += 1
-        found = cut(page, fit)
+        found = before_unfit(channel.feed, page)
         if found is None:
             raise
         return found

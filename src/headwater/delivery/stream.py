@@ -6,13 +6,14 @@ import asyncio
 import inspect
 import json
 import logging
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from headwater.delivery.heartbeat import Token
 from headwater.delivery.open_streams import OpenStreams
 from headwater.delivery.sender import Sender
-from headwater.protocol import HEARTBEAT, frame
+from headwater.protocol import HEARTBEAT, Comment, encode, frame
 
 __all__ = ["EVENT_STREAM_HEADERS", "Stream"]
 
@@ -25,6 +26,8 @@ EVENT_STREAM_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 )
+# Milliseconds after which the clients of interrupted streams come back, not all at once.
+_INTERRUPTED = (2000, 5000)
 _OWN = frozenset(name for name, _ in EVENT_STREAM_HEADERS) | {b"content-length"}
 
 Closer = Callable[[], Awaitable[object] | object]
@@ -125,12 +128,17 @@ class Stream:
             self.sender.finish()
             self._end()
 
-    def dismiss(self, retry: int) -> None:
-        """Send a reconnection time in milliseconds, and end the response."""
+    def dismiss(self, retry: int, reason: str | None = None) -> None:
+        """Send a reconnection time in milliseconds and a reason, and end the response."""
         if not self.ended:
             self.commit()
-            self.write(self.farewell or b"retry: %d\n\n" % retry)
+            back = b"retry: %d\n" % retry + (encode(Comment(reason)) if reason else b"\n")
+            self.write(self.farewell or back)
             self.close()
+
+    def interrupt(self, reason: str) -> None:
+        """End the response until somebody mends what the reason says; its client comes back."""
+        self.dismiss(random.randint(*_INTERRUPTED), reason)
 
     def fail(self, status: int, detail: str | None = None, *, retry: int | None = None) -> None:
         """Send an ``error`` event, which has no id, and end the response.

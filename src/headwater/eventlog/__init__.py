@@ -3,7 +3,16 @@
 from headwater.eventlog._interface import EventLog, Follower, Topic
 from headwater.eventlog._keyed import KeyedTopic
 from headwater.eventlog._memory import MemoryLog
-from headwater.eventlog._record import START, Bounds, Capabilities, Offset, Record, Retention, Run
+from headwater.eventlog._record import (
+    START,
+    Bounds,
+    Capabilities,
+    Offset,
+    Record,
+    Retention,
+    Run,
+    foreign_entries,
+)
 from headwater.eventlog._urls import open_log
 
 __all__ = [
@@ -12,6 +21,7 @@ __all__ = [
     "Topic",
     "KeyedTopic",
     "open_log",
+    "foreign_entries",
     "Follower",
     "Record",
     "Offset",

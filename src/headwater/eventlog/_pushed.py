@@ -86,11 +86,13 @@ class PushReader(LogReader[_PushedTopic]):
         self._behind: set[str] = set()
         self._fault: Exception | None = None
         self._doubt = False
+        self._ending = False
         self._epoch: str | None = None
         self._head = 0
 
     async def close(self) -> None:
-        if self._task is not None:
+        # One that ends by itself just now is left to close its connection.
+        if self._task is not None and not self._ending:
             self._task.cancel()
         await super().close()
 
@@ -154,8 +156,12 @@ class PushReader(LogReader[_PushedTopic]):
                 if self._fault is not None:
                     raise self._fault
         finally:
-            await self._subscriptions.close()
-            self._subscriptions = None
+            self._ending = True
+            try:
+                await self._subscriptions.close()
+            finally:
+                self._subscriptions = None
+                self._ending = False
 
     async def _unsubscribe(self, subscriptions: Subscriptions) -> None:
         joining = {one.topic for one in self._joining}

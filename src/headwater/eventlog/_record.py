@@ -277,24 +277,28 @@ def mark_of(at: int | None, size: int | None) -> str:
     return "" if at is None else f"{at:x}x{size:x}"
 
 
-foreign = 0
-"""Entries of other programs in topics that this process came across and skipped."""
+_foreign = 0
+
+
+def foreign_entries() -> int:
+    """How often this process skipped an entry of a topic that is no event: another program's."""
+    return _foreign
 
 
 def event_in(topic: str, offset: object, text: bytes | str | None) -> dict[str, Any] | None:
     """The event that an entry of a topic holds; None, a count and a log line if it holds none."""
-    global foreign
+    global _foreign
     with suppress(ValueError):
         data = None if text is None else json.loads(text)
         if isinstance(data, dict):
             return data
-    foreign += 1
-    if foreign & (foreign - 1) == 0:  # 1, 2, 4, 8 …: each read comes across them again
+    _foreign += 1
+    if _foreign & (_foreign - 1) == 0:  # 1, 2, 4, 8 …: each read comes across them again
         _log.warning(
             "topic %s: what stands at %s is no event of the log, and is skipped (%d such so far)",
             topic,
             offset,
-            foreign,
+            _foreign,
         )
     return None
 

@@ -13,7 +13,7 @@ from headwater.errors import UnfitItemError
 from headwater.feeds.feed import Feed
 from headwater.feeds.source import Change, Page, Place, Source
 
-__all__ = ["PAGE_BYTES", "cut", "read_page"]
+__all__ = ["PAGE_BYTES", "before_unfit", "read_page"]
 
 # A page of 100 items of 10 KB. A browser on a slow line takes it in seconds, and a hundred clients
 # that take nothing cost a hundred megabytes.
@@ -44,11 +44,21 @@ async def read_page(
     return page
 
 
-def cut(page: Page, count: int) -> Page | None:
-    """The first ``count`` changes of a page that was asked for with ``after``, or fewer.
+def before_unfit(feed: Feed, page: Page) -> Page | None:
+    """The changes before the first one that cannot be shown, of a page asked for with ``after``.
 
-    It ends where a client may resume. None where there is no such place.
+    None where a client could not resume from there.
     """
+    count = 0
+    with suppress(UnfitItemError):
+        for change in page.changes:
+            feed.shown(change)
+            count += 1
+    return _cut(page, count)
+
+
+def _cut(page: Page, count: int) -> Page | None:
+    """The first ``count`` changes or fewer, up to where a client may resume."""
     changes = page.changes
     while count and changes[count - 1].place is None:
         count -= 1
@@ -61,10 +71,10 @@ def _first_of(feed: Feed, page: Page, most: int) -> Page:
     count = _fitting(feed, changes, most)
     if count == len(changes):
         return page
-    found = cut(page, count)
+    found = _cut(page, count)
     while found is None and count < len(changes):
         count += 1
-        found = cut(page, count)
+        found = _cut(page, count)
     return page if found is None or count == len(changes) else found
 
 

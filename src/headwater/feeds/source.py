@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol, Self
 
-from headwater.errors import ResetReason
+from headwater.errors import ResetReason, SourceUnavailableError
 from headwater.feeds.filter import (
     EVERYTHING,
     JUDGED,
@@ -152,6 +152,10 @@ class Sink(Protocol):
 
     def failed(self) -> None:
         """The origin could not be read. It retries by itself."""
+        ...
+
+    def interrupt(self, why: SourceUnavailableError) -> None:
+        """The origin cannot be read until somebody mends it: end the streams where they are."""
         ...
 
     def retire(self, before: Place) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -23,7 +24,8 @@ __all__ = ["Core", "Timing"]
 
 logger = logging.getLogger("headwater.runs")
 
-Handler = Callable[[Run], Awaitable[Any]]
+# Handlers without an event loop that run at once; more wait for a thread.
+THREADS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Core:
         self.attempts: dict[str, Attempt] = {}
         self.stopped = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._threads = ThreadPoolExecutor(THREADS, "headwater run")
         self.watch = Watch(
             self.store,
             pulse,
@@ -89,13 +92,14 @@ class Core:
             # Without beats there is no thread for it.
             await self.pulse.look_for_silence(self.log)
 
-    def _on_news(self, kind: str, run_id: str) -> None:
-        attempt = self.attempts.get(run_id)
+    def _on_news(self, news: Mapping[str, Any]) -> None:
+        attempt = self.attempts.get(news["id"])
         if attempt is None:
             return
+        kind = news["t"]
         if kind == "cancel":
             attempt.cancel()
-        elif kind in ("end", "release"):
+        elif kind == "end" or (kind == "release" and news.get("c") == attempt.state.claim):
             attempt.lose()
 
     # Producing
@@ -122,6 +126,12 @@ class Core:
         if created.state.claim is not None:
             attempt.begin(created.state.claim)
         attempt.task = self.background(self._produce(created, attempt, handler))
+        attempt.task.add_done_callback(lambda _: self._conclude(attempt))
+
+    def _conclude(self, attempt: Attempt) -> None:
+        """End a run whose task was cancelled before its first step."""
+        if not attempt.done.is_set():
+            self.background(attempt.conclude(asyncio.CancelledError()))
 
     async def hand_over(
         self, created: Created, attempt: Attempt, start: Callable[[str], Any] | None
@@ -141,7 +151,7 @@ class Core:
             await self.store.end(run_id, "failed", error="its queue did not take the run")
             raise
         else:
-            await self.store.tell({"t": "handed", "id": run_id})
+            await self.store.tell({"t": "handed", "id": run_id, "by": attempt.worker})
         finally:
             attempt.over()
 
@@ -162,7 +172,7 @@ class Core:
                 attempt.begin(claim)
                 await self.store.list(attempt.state)
             if attempt.sync:
-                value = await asyncio.to_thread(handler, SyncRun(attempt))
+                value = await self.loop.run_in_executor(self._threads, handler, SyncRun(attempt))
             else:
                 value = await handler(Run(attempt))
         except asyncio.CancelledError as cancelled:
@@ -251,6 +261,7 @@ class Core:
         """Stop, and watch no more."""
         await self.stop()
         await self.watch.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
         for task in tuple(self._tasks):
             task.cancel()
         if self._tasks:

@@ -148,6 +148,15 @@ class Runs:
         await core.start()
         return await core.store.state(run_id) if _ID.fullmatch(run_id) else None
 
+    async def latest(self, kind: str, owner: str, group: str) -> RunState | None:
+        """The run of a group that began last, whether or not it has ended; None for none.
+
+        For clients that know their conversation only: is something active in it?
+        """
+        core = self._core()
+        await core.start()
+        return await core.store.latest(kind, owner, group)
+
     async def cancel(self, run_id: str) -> RunState | None:
         """Cancel a run, in whichever process it is. Returns it as it was; None if it is unknown.
 

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from headwater.eventlog import START, EventLog, KeyedTopic, Offset, Record
 from headwater.feeds.clock import utc_now
-from headwater.runs._records import RunState, State, attempt_of
+from headwater.runs._records import RunState, State, attempt_of, worker_of
 
 __all__ = ["Busy", "BusyError", "Created", "KeyConflictError", "Store", "digest"]
 
@@ -167,6 +167,9 @@ class Store:
                 raise
         elif claimed:
             data["c"] = f"1-{worker}"
+        if group is not None and not grouped:
+            entry = {"id": run_id, "depth": 0, "run": data}
+            await self.log.append(self._groups_topic(kind, owner, group), entry)
         record = await self.first(self.topic(run_id), data, "new")
         found = RunState.of(record)
         if record.data["nonce"] != nonce:
@@ -211,15 +214,25 @@ class Store:
             if won.data["id"] == data["id"]:
                 return dict(won.data["run"])
 
+    async def latest(self, kind: str, owner: str, group: str) -> RunState | None:
+        """The run that entered a group last."""
+        last = await self.log.latest(self._groups_topic(kind, owner, group), 1)
+        return await self._entered(last.records[0]) if last.records else None
+
     async def _active(self, entry: Record) -> RunState | None:
         """The run of a group's entry, if it has not ended."""
+        found = await self._entered(entry)
+        return None if found is None or found.ended else found
+
+    async def _entered(self, entry: Record) -> RunState | None:
+        """The run of a group's entry."""
         run_id = entry.data["id"]
         found = await self.state(run_id)
         if found is None:
             # Its process has not come that far, or died before it did.
             await self.first(self.topic(run_id), entry.data["run"], "new")
             found = await self.state(run_id)
-        return None if found is None or found.ended else found
+        return found
 
     # Deciding
 
@@ -245,7 +258,7 @@ class Store:
         """Let another attempt have it."""
         key = f"release:{attempt_of(claim)}"
         await self.first(self.topic(found.id), {"t": "release", "c": claim}, key)
-        await self.tell({"t": "release", "id": found.id})
+        await self.tell({"t": "release", "id": found.id, "c": claim, "by": worker_of(claim)})
         await self.list(await self.state(found.id) or found)
 
     async def end(
@@ -277,7 +290,11 @@ class Store:
     # Telling
 
     async def tell(self, news: Mapping[str, Any]) -> None:
-        """Announce something to all processes."""
+        """Announce something to all processes.
+
+        ``new``, ``claim``: ``w`` may have the run ``id``. ``handed``, ``release``: ``by`` has it no
+        more. ``cancel`` and ``end`` say what they mean.
+        """
         await self.log.append(self.news, news)
 
     async def list(self, found: RunState) -> None:

@@ -11,9 +11,10 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from headwater.errors import ResetReason, SourceUnavailableError
 from headwater.eventlog import START, Bounds, Offset, Record
@@ -40,10 +41,17 @@ NEVER = "no worker has taken this run in time"
 
 @dataclass(slots=True)
 class _Active:
-    """An active run: its worker, and since when it has had it, by the monotonic clock."""
+    """An active run.
+
+    Attributes:
+        worker: that has it, or None where it waits for one.
+        since: when that was heard of, by the monotonic clock.
+        contested: several wanted it, and which one got it is to be read.
+    """
 
     worker: str | None
     since: float
+    contested: bool = False
 
 
 class Watch:
@@ -62,7 +70,7 @@ class Watch:
         lease: float,
         keep: timedelta,
         start_within: timedelta,
-        on_news: Callable[[str, str], None],
+        on_news: Callable[[Mapping[str, Any]], None],
         on_look: Callable[[], Awaitable[None]],
     ) -> None:
         self._store = store
@@ -112,14 +120,19 @@ class Watch:
             kind, run_id = record.data.get("t"), record.data.get("id")
             if not isinstance(kind, str) or not isinstance(run_id, str):
                 continue
-            self._note(kind, run_id, record.data.get("w"))
-            self._on_news(kind, run_id)
+            self._note(kind, run_id, record.data)
+            self._on_news(record.data)
 
-    def _note(self, kind: str, run_id: str, worker: str | None) -> None:
+    def _note(self, kind: str, run_id: str, news: Mapping[str, Any]) -> None:
+        known = self._active.get(run_id)
         if kind == "end":
             self._active.pop(run_id, None)
-        elif kind in ("new", "claim", "handed", "release"):
-            self._active[run_id] = _Active(worker, time.monotonic())
+        elif kind in ("new", "claim"):
+            worker = news.get("w")
+            contested = known is not None and known.worker not in (None, worker)
+            self._active[run_id] = _Active(worker, time.monotonic(), contested)
+        elif kind in ("handed", "release") and (known is None or known.worker == news.get("by")):
+            self._active[run_id] = _Active(None, time.monotonic())
 
     def _take_beats(self, records: Sequence[Record]) -> None:
         now = time.monotonic()
@@ -174,12 +187,15 @@ class Watch:
             for record in page.records:
                 kind, run_id = record.data.get("t"), record.data.get("id")
                 if isinstance(kind, str) and isinstance(run_id, str):
-                    self._note(kind, run_id, record.data.get("w"))
+                    self._note(kind, run_id, record.data)
                 after = record.offset
             if len(page.records) < PAGE:
                 return
 
     async def _look(self) -> None:
+        for run_id, contested in tuple(self._active.items()):
+            if contested.contested:
+                await self._settle(run_id, contested)
         suspects = [
             (run_id, why)
             for run_id, run in self._active.items()
@@ -196,6 +212,12 @@ class Watch:
         ]
         for start in range(0, len(still), ABREAST):
             await asyncio.gather(*(self._lose(*each) for each in still[start : start + ABREAST]))
+
+    async def _settle(self, run_id: str, run: _Active) -> None:
+        """Read who got a run."""
+        found = await self._store.state(run_id)
+        if found is not None and found.state == "running" and self._active.get(run_id) is run:
+            self._active[run_id] = _Active(worker_of(found.claim), run.since)
 
     def _suspicion(self, run_id: str, run: _Active) -> str | None:
         """Why a run seems to be lost."""
@@ -233,6 +255,9 @@ class Watch:
         if not found.ended and worker != known.worker:
             self._active[run_id] = _Active(worker, known.since)
             return
+        if found.cancelled:
+            await self._store.end(run_id, "cancelled")
+            return
         if found.retry and found.state == "running" and found.claim:
             await self._store.release(found, found.claim)
             return
@@ -265,8 +290,10 @@ class Watch:
             for run_id in dict.fromkeys(str(one.data.get("id")) for one in old):
                 if (run := self._active.get(run_id)) is not None:
                     # An active run must be found by processes that start later.
-                    kind = "handed" if run.worker is None else "claim"
-                    await self._store.tell({"t": kind, "id": run_id, "w": run.worker})
+                    news = {"t": "claim", "w": run.worker}
+                    if run.worker is None:
+                        news = {"t": "handed", "by": None}
+                    await self._store.tell({**news, "id": run_id})
             if old:
                 oldest = old[-1]
             if len(old) < PAGE:

@@ -6,9 +6,14 @@ import sqlite3
 
 import sqlalchemy as sa
 
+# These last until a migration was run.
+_TABLE = "a table is missing; is the database migrated?"
+_COLUMN = "a column is missing; is the database migrated?"
+LASTING = frozenset({_TABLE, _COLUMN})
+
 # SQLite's messages: it reports these as OperationalError, and a mistake in the SQL too.
 _SENTENCES = {
-    "no such table": "a table is missing; is the database migrated?",
+    "no such table": _TABLE,
     "database is locked": "another program holds the database locked",
     "database table is locked": "another program holds a table locked",
     "unable to open database file": "the database file cannot be opened; is it there?",
@@ -27,8 +32,8 @@ _SENTENCES = {
 # PostgreSQL's SQLSTATEs, by how they begin. All others are faults of the program.
 _STATES = {
     "08": "the connection failed",
-    "42P01": "a table is missing; is the database migrated?",
-    "42703": "a column is missing; is the database migrated?",
+    "42P01": _TABLE,
+    "42703": _COLUMN,
     "3D000": "there is no such database",
     "28": "it refuses this user",
     "53": "the server is short of resources or connections",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ def add_tracking(
     notify: bool = True,
     schema: str | None = None,
     links: Sequence[str] = (),
+    progress: Callable[[int, int], object] | None = None,
 ) -> None:
     """Track a table: add the columns, triggers and indexes, and Headwater's own tables.
 
@@ -49,6 +50,8 @@ def add_tracking(
         links: on a keyed table, the columns that live queries join by, have conditions on, use as
             their key or are filtered by. Those of earlier calls stay. The error of a live query
             whose tables lack links names them.
+        progress: called with the rows that are numbered and all that are to be, after each 1,000.
+            Only on SQLite: PostgreSQL rewrites no row.
 
     Raises DeclarationError.
     """
@@ -78,7 +81,9 @@ def add_tracking(
     if connection.dialect.name == "postgresql":
         postgresql_schema.add(connection, tracking)
     else:
-        sqlite_schema.add(connection, tracking, has_column=CHANGE in target.columns)
+        sqlite_schema.add(
+            connection, tracking, has_column=CHANGE in target.columns, progress=progress
+        )
     if links or SINCE in target.columns:
         with _schema(connection).step(connection):
             add_links(connection, tracking, links, has_column=SINCE in target.columns)

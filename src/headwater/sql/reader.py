@@ -29,7 +29,7 @@ from headwater.errors import (
 )
 from headwater.feeds.clock import utc_now
 from headwater.feeds.source import JUDGED, Change, Filter, Page, Place, Window
-from headwater.sql.faults import unavailable
+from headwater.sql.faults import LASTING, unavailable
 from headwater.sql.judging import NO_QUESTIONS, Questions, judged_by_type
 from headwater.sql.model import TableModel, as_utc
 from headwater.sql.trim import STEP, Trim
@@ -317,7 +317,8 @@ class TableReader(ABC):
             said = unavailable(error)
             if said is None:
                 raise
-            raise SourceUnavailableError(self._name, said) from error
+            lasts = said in LASTING
+            raise SourceUnavailableError(self._name, said, public=lasts, lasting=lasts) from error
 
     def change(
         self,
@@ -344,7 +345,22 @@ class TableReader(ABC):
         if wrong:
             tracking = replace(self.model.tracking, registered=None)
             sentence = f"{'; '.join(wrong)}. A migration with {tracking.call} mends it"
-            raise SourceUnavailableError(self._name, sentence, public=True)
+            raise SourceUnavailableError(self._name, sentence, public=True, lasting=True)
+
+    @contextmanager
+    def comparing(self) -> Iterator[None]:
+        """Raise SourceUnavailableError where the table cannot be tracked any more.
+
+        Before it was read once, that is a DeclarationError: its declaration is wrong.
+        """
+        try:
+            yield
+        except DeclarationError as error:
+            if not self._declared:
+                raise
+            raise SourceUnavailableError(
+                self._name, str(error), public=True, lasting=True
+            ) from error
 
     def check_declared(self, declared: str | None) -> None:
         """Check what the database keeps of the tracking; None if it keeps nothing."""
@@ -352,9 +368,8 @@ class TableReader(ABC):
             return
         tracking = self.model.tracking
         if declared is None:
-            raise SourceUnavailableError(
-                self._name, "the database does not track it; is the database migrated?"
-            )
+            said = "the database does not track it; is the database migrated?"
+            raise SourceUnavailableError(self._name, said, public=True, lasting=True)
         if not tracking.served_by(declared):
             self.check_drift([f"its triggers were made for {declared}, not {tracking.declared()}"])
         self._declared = declared

@@ -50,6 +50,8 @@ class TableOrigin(Origin):
         # Set while no read of changes is under way.
         self._idle = asyncio.Event()
         self._idle.set()
+        # Why it cannot be read, if that lasts until somebody mends it.
+        self._interrupted: SourceUnavailableError | None = None
         # By attribute, values that the database has compared once without an error.
         self._accepted: dict[str, set[Hashable]] = {}
         # What was asked last, of which values.
@@ -94,6 +96,7 @@ class TableOrigin(Origin):
                 raise
             self._watch = watch
             self._sink, self._head, self._stopping = sink, head, False
+            self._interrupted = None
             self.read_on()
             self._task = asyncio.get_running_loop().create_task(
                 self._run(sink, wake), name=f"headwater tail {self.name}"
@@ -123,6 +126,8 @@ class TableOrigin(Origin):
         return head.epoch if head is not None else (await self._reader.head()).epoch
 
     async def ready(self, wanted: Filter) -> None:
+        if self._interrupted is not None:
+            raise self._interrupted
         judged = self._judged
         asked = [(n, v) for each in wanted.any_of for n, v in each if n in judged]
         if not asked:
@@ -168,8 +173,11 @@ class TableOrigin(Origin):
                 more = await self._deliver(sink)
             except SourceUnavailableError as error:
                 if trouble is None:
-                    logger.warning("%s; its streams wait", error)
+                    logger.warning("%s; its streams %s", error, "end" if error.lasting else "wait")
                 trouble = str(error)
+                if error.lasting and not self._stopping:
+                    self._interrupted = error
+                    sink.interrupt(error)
             except Exception as error:
                 # A fault in the program must not stop the streams for good either.
                 if trouble != repr(error):
@@ -178,7 +186,7 @@ class TableOrigin(Origin):
             else:
                 if trouble is not None:
                     logger.warning("%s can be read again", self.name)
-                trouble, delay = None, 0.0
+                trouble, delay, self._interrupted = None, 0.0, None
                 if more:
                     self.read_on()
                     await asyncio.sleep(0)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import parse_qs
 
 from headwater.delivery.direct_sender import DirectSender
 from headwater.delivery.event_stream import MAX_PENDING, EventStream
+from headwater.delivery.heartbeat import heartbeat_event
 from headwater.delivery.hub import Hub
 from headwater.delivery.sender import AsgiSender
 from headwater.delivery.stream import EVENT_STREAM_HEADERS, Stream
@@ -83,7 +84,7 @@ class SSE:
 
     kind: Literal["only", "dual", "manual"] = "only"
     heartbeat: float | Literal["default"] | None = "default"
-    serializer: Callable[[Any], str] = to_json
+    serializer: Callable[[Any], str] = field(default=to_json, repr=False)
     max_pending: int = MAX_PENDING
     linger: float = 30.0
     farewell: Event | None = None
@@ -117,6 +118,12 @@ def last_event_id(scope: Mapping[str, Any]) -> str | None:
     query = parse_qs(text.decode("latin-1"), keep_blank_values=False)
     found = query.get("lastEventId")
     return found[-1] if found else None
+
+
+def asks_for_heartbeat_events(scope: Mapping[str, Any]) -> bool:
+    """Whether heartbeats are to be events, which a page can see: ``?heartbeat=event``."""
+    text = scope.get("query_string", b"")
+    return b"heartbeat=event" in text.split(b"&")
 
 
 class Connection:
@@ -330,6 +337,8 @@ async def serve_events(
         farewell=options.farewell,
     )
     stream.headers = headers
+    if asks_for_heartbeat_events(scope):
+        stream.pulse = heartbeat_event(None, stream.heartbeat)
     await run_handler(connection, stream, lambda: handler(stream), options)
     if not stream.committed:
         stream.close()

@@ -30,7 +30,7 @@ from headwater.web.declared_sources import check_declared_source
 from headwater.web.endpoints import event_endpoint, feed_endpoint
 from headwater.web.fastapi_problems import install_problems
 from headwater.web.feed_models import page_model
-from headwater.web.guards import GuardedRoute, guard
+from headwater.web.guards import GuardedRoute, Requirement, guard, required_guards
 from headwater.web.identity import expires, identify
 from headwater.web.items import encoder_of, key_encoder_of, model_of
 from headwater.web.live import SHARED, HubFace, Settings, Shared
@@ -38,7 +38,6 @@ from headwater.web.live_route import LiveRoute
 from headwater.web.openapi import event_options, feed_options, install_openapi
 from headwater.web.pair import FeedDeclaration, PageHalf, StreamHalf
 from headwater.web.problems import Problem
-from headwater.web.requirements import Requirement, required_guards
 from headwater.web.route_options import FeedOptions, RouteOptions
 from headwater.web.run_declaration import OnDisconnect, declare_runs, lifespan_of_runs
 from headwater.web.stream_info import StreamInfo, TailInfo

@@ -18,10 +18,17 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
+from headwater.errors import DeclarationError
 from headwater.web.plan import Plan
 from headwater.web.signatures import parameters_of
 
-__all__ = ["Guard", "GuardedRoute", "guard", "guards_of", "included_routes", "takes_body"]
+__all__ = [
+    "Guard", "GuardedRoute", "Requirement", "guard", "guards_of", "included_routes",
+    "required_guards", "takes_body",
+]  # fmt: skip
+
+# A permission, a guard, or several of these.
+Requirement = str | params.Depends | Sequence[str | params.Depends] | None
 
 _DECIDED = "headwater.decided"
 # Not documented by FastAPI.
@@ -48,6 +55,42 @@ def guard(call: Callable[..., Any], permission: str | None = None) -> Any:
     made = Guard(dependency=_Once.of(call))
     # Depends is a frozen dataclass in newer versions.
     object.__setattr__(made, "permission", permission)
+    return made
+
+
+def required_guards(
+    requires: Requirement, make: Callable[[str], Any] | None, path: str
+) -> list[params.Depends]:
+    """The guards that ``requires=`` asks for. Raises DeclarationError.
+
+    Arguments:
+        make: makes the guard of a permission.
+    """
+    if requires is None:
+        return []
+    wanted = [requires] if isinstance(requires, (str, params.Depends)) else list(requires)
+    made: list[params.Depends] = []
+    for each in wanted:
+        if isinstance(each, str):
+            if make is None:
+                raise DeclarationError(
+                    f"feed {path!r}: requires={each!r} needs LiveRouter(requires=...), which "
+                    "makes a guard of a permission"
+                )
+            made.append(make(each))
+        elif isinstance(each, params.Depends):
+            made.append(each if isinstance(each, Guard) else _guard_of(each, path))
+        else:
+            raise DeclarationError(
+                f"feed {path!r}: requires={each!r}: a permission, a guard or a list is needed"
+            )
+    return made
+
+
+def _guard_of(depends: params.Depends, path: str) -> params.Depends:
+    if depends.dependency is None:
+        raise DeclarationError(f"feed {path!r}: requires=Depends() names no dependency")
+    made: params.Depends = guard(depends.dependency)
     return made
 
 

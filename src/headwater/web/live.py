@@ -20,7 +20,8 @@ from typing import Any, Literal
 from headwater.delivery.hub import Hub
 from headwater.delivery.open_streams import Counters
 from headwater.errors import DeclarationError
-from headwater.web.recheck_log import RecheckLog
+from headwater.feeds.source import Source
+from headwater.web.recheck_log import FollowedRechecks, RecheckLog, SubjectOf
 from headwater.web.rights import Rights
 from headwater.web.stream_info import StreamInfo, TailInfo, stream_infos, tail_infos
 from headwater.web.stream_limits import StreamLimits, StreamPlaces
@@ -326,6 +327,20 @@ class HubFace:
         processes where ``log=`` names an event log.
         """
         await self._settings.live().recheck(subject)
+
+    def follow_rechecks(self, source: Source, subject_of: SubjectOf) -> Callable[[], None]:
+        """Check rights again in this process whenever a change comes in a source.
+
+        For changes of rights that a transaction announces itself, by a row of a tracked table or
+        by an event that it appends. Each process follows it. To be called in the event loop.
+        Returns a function that ends it.
+
+        Arguments:
+            source: such as ``Table(engine, AccessChange).where()``.
+            subject_of: the subject that a change's values name, as for ``recheck``.
+        """
+        live = self._settings.live()
+        return FollowedRechecks(source, live.hub, live.rights.recheck, subject_of).close
 
     async def drain(self, *, spread: float = 5.0) -> None:
         """Refuse new streams and end the open ones, over at most ``spread`` seconds."""

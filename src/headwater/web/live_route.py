@@ -125,4 +125,5 @@ class LiveRoute(GuardedRoute):
         async def serve(send: Sending) -> None:
             await responder.serve(_Call(self, handle, scope, receive, send))
 
-        await serve_with_problems(serve, own_problem, scope, receive, send)
+        stream = responder.opens_stream(scope)
+        await serve_with_problems(serve, own_problem, scope, receive, send, stream=stream)

@@ -29,9 +29,10 @@ from headwater.web.negotiation import accept_of, accepts_event_stream, not_accep
 from headwater.web.paging import Paging, read_paging
 from headwater.web.polls import WaitingRequest
 from headwater.web.refused_values import refused_values
-from headwater.web.responders import Call, Headers, refuse_stream, send_response
+from headwater.web.responders import Call
 from headwater.web.rights import CHANGED, Holder, Verdict
 from headwater.web.stream_limits import LimitReachedError, StreamPlace, limit_retry
+from headwater.web.whole_responses import Headers, refuse_stream, send_response
 
 # Answers whose tag is remembered, for each feed.
 _REMEMBERED = 4096
@@ -111,6 +112,10 @@ class FeedHalf(ABC):
         self.declaration = declaration
         self.common: dict[str, Any] = {}
         self._settings = settings
+
+    def opens_stream(self, scope: Scope, /) -> bool:
+        """As Responder."""
+        return self.streams and accepts_event_stream(accept_of(scope))
 
     async def serve(self, call: Call) -> None:
         """Find the source, then answer."""

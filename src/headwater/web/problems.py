@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import math
@@ -9,11 +10,14 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 from headwater.errors import PositionError, SourceUnavailableError, UnfitItemError
 from headwater.web.asgi import Receive, Scope, Send, Sending
+from headwater.web.whole_responses import refuse_stream
 
 __all__ = ["Problem", "problem_response"]
 
@@ -25,6 +29,10 @@ _SECRET = ("password", "token", "secret", "api_key", "authorization")
 _LONGEST = 200
 # Errors of one request that are listed: a body of a thousand unknown fields is one mistake.
 _MOST_ERRORS = 20
+# What passes by itself: 429 and 503.
+_TEMPORARY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+# Seconds until a client comes back, where the answer does not say.
+_RETRY = 2
 # As RFC 9110 has them; older Pythons know these by earlier names.
 _PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
@@ -112,20 +120,31 @@ async def serve_with_problems(
     scope: Scope,
     receive: Receive,
     send: Send,
+    *,
+    stream: bool,
 ) -> None:
     """Answer a request; an error before anything was sent becomes a problem.
 
     Arguments:
         serve: answers, with the ``send`` that it is given.
         problem: what an error is answered with, given the application; None to raise it on.
+        stream: a client that is a browser's EventSource must not be lost to what is temporary.
     """
     sending = Sending(send)
     try:
         await serve(sending)
     except Exception as error:
-        answer = None if sending.begun else problem(error, scope.get("app"))
+        app = scope.get("app")
+        answer = None if sending.begun else problem(error, app)
+        if answer is None and stream and not sending.begun:
+            answer = await _of_application(error, app, Request(scope, receive))
         if answer is None:
             raise
+        if stream and answer.status_code in _TEMPORARY:
+            retry = 1000 * _seconds(answer.headers.get("retry-after"))
+            head = scope["method"] == "HEAD"
+            await refuse_stream(sending.direct, _reason(error), retry, head=head)
+            return
         await answer(scope, receive, send)
         expected = isinstance(error, (HTTPException, UnfitItemError))
         if answer.status_code == 500 and not expected:
@@ -142,6 +161,38 @@ def decided_by_application(error: Exception, app: Any, defaults: Collection[Any]
         kind is not Exception and kind in handlers and handlers[kind] not in defaults
         for kind in type(error).__mro__
     )
+
+
+async def _of_application(error: Exception, app: Any, request: Request) -> Response | None:
+    """What the application's own handler answers; None where it has none."""
+    handlers = getattr(app, "exception_handlers", {})
+    kinds = (kind for kind in type(error).__mro__ if kind is not Exception)
+    handler = next((handlers[kind] for kind in kinds if kind in handlers), None)
+    if isinstance(error, HTTPException):
+        handler = handlers.get(error.status_code, handler)
+    if handler is None:
+        return None
+    if not inspect.iscoroutinefunction(handler):
+        answer = await run_in_threadpool(handler, request, error)
+    else:
+        answer = await handler(request, error)
+    return answer if isinstance(answer, Response) else None
+
+
+def _reason(error: Exception) -> str:
+    """What a client of a stream is told, as one line."""
+    said: Any = getattr(error, "detail", None) if isinstance(error, HTTPException) else None
+    if isinstance(error, SourceUnavailableError):
+        said = error.for_clients
+    if not isinstance(said, str) or not said:
+        return "the server cannot answer just now"
+    return " ".join(said.encode(errors="replace").decode().split())[:_LONGEST]
+
+
+def _seconds(retry_after: str | None) -> int:
+    """RFC 9110, 10.2.3: seconds; a date is not worth its while here."""
+    given = retry_after is not None and retry_after.isascii() and retry_after.isdigit()
+    return min(int(retry_after or 0), 86_400) if given else _RETRY
 
 
 def unexpected_problem(app: Any) -> Response | None:

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from headwater.delivery.event_stream import EventStream
+from headwater.delivery.heartbeat import heartbeat_event
 from headwater.delivery.stream import EVENT_STREAM_HEADERS
-from headwater.protocol import frame, to_json
 from headwater.web.asgi import (
     SSE,
     Connection,
@@ -18,6 +18,7 @@ from headwater.web.asgi import (
     Scope,
     Send,
     Sending,
+    asks_for_heartbeat_events,
     last_event_id,
     run_handler,
 )
@@ -32,8 +33,7 @@ from headwater.web.negotiation import (
 from headwater.web.remembered_request import RememberedRequest
 from headwater.web.rights import Verdict
 from headwater.web.stream_limits import LimitReachedError, limit_retry
-
-Headers = Sequence[tuple[bytes, bytes]]
+from headwater.web.whole_responses import refuse_stream, retry_after, send_response
 
 # Keys of the scope by which a responder and its endpoint understand each other.
 STREAM = "headwater.stream"
@@ -112,56 +112,16 @@ class Responder(Protocol):
 
     common: dict[str, Any]
 
+    def opens_stream(self, scope: Scope, /) -> bool:
+        """Whether the request is one that an EventSource may have made.
+
+        Any status but 200 ends it for good, so what is only temporary is answered as a stream.
+        """
+        ...
+
     async def serve(self, call: Call) -> None:
         """Answer the request. Errors before anything was sent are raised."""
         ...
-
-
-async def send_response(
-    send: Send, status: int, headers: Headers, body: bytes = b"", *, head: bool = False
-) -> None:
-    """Send a whole response; its headers alone for ``head``."""
-    length = (b"content-length", b"%d" % len(body))
-    has_length = status != 304 and all(name != b"content-length" for name, _ in headers)
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [*headers, *([length] if has_length else [])],
-        }
-    )
-    await send({"type": "http.response.body", "body": b"" if head else body})
-
-
-def _retry_after(retry: int) -> tuple[bytes, bytes]:
-    return b"retry-after", b"%d" % max(1, -(-retry // 1000))
-
-
-async def refuse_stream(
-    send: Send,
-    reason: str,
-    retry: int,
-    *,
-    head: bool = False,
-    status: int | None = None,
-    detail: str | None = None,
-) -> None:
-    """Answer a stream that cannot be opened just now, so that its client comes back by itself.
-
-    WHATWG HTML, 9.2.3: any status but 200 ends an EventSource for good. So it is 200, with the
-    time to come back, the reason as a comment, and the end of the body.
-
-    Arguments:
-        reason: one line.
-        retry: milliseconds until the client is to come back.
-        status: is sent as an ``error`` event too, with the ``detail``.
-    """
-    headers = (*EVENT_STREAM_HEADERS, _retry_after(retry))
-    body = f"retry: {retry}\n: {reason}\n\n".encode()
-    if status is not None:
-        said = {"status": status} | ({} if detail is None else {"detail": detail})
-        body += frame("error", None, to_json(said).encode())
-    await send_response(send, 200, headers, body, head=head)
 
 
 class EventResponder:
@@ -176,14 +136,20 @@ class EventResponder:
         self.common: dict[str, Any] = {}
         self._settings = settings
 
+    def opens_stream(self, scope: Scope, /) -> bool:
+        """As Responder. A protocol with a farewell of its own has other clients."""
+        return self.sse.kind != "manual" and self.sse.farewell is None and self._accepted(scope)
+
+    def _accepted(self, scope: Scope) -> bool:
+        accept = accept_of(scope)
+        asked = self.sse.kind == "dual"
+        return asks_for_event_stream(accept) if asked else accepts_event_stream(accept)
+
     async def serve(self, call: Call) -> None:
         """Let the handler stream, or answer as a normal route where that is asked for."""
         live = self._settings.live()
         scope, kind = call.scope, self.sse.kind
-        accept = accept_of(scope)
-        streams = kind == "manual" or (
-            asks_for_event_stream(accept) if kind == "dual" else accepts_event_stream(accept)
-        )
+        streams = kind == "manual" or self._accepted(scope)
         is_head = scope["method"] == "HEAD" and kind != "manual"
         retry = live.drain_retry() if streams else None
         if kind == "dual":
@@ -208,7 +174,7 @@ class EventResponder:
         if self.sse.farewell is None:
             await refuse_stream(send, reason, retry, head=head)
             return
-        headers = ((b"content-type", b"text/plain"), _retry_after(retry))
+        headers = ((b"content-type", b"text/plain"), retry_after(retry))
         await send_response(send, 503, headers, reason.encode(), head=head)
 
     async def _stream(self, live: Live, call: Call) -> None:
@@ -225,6 +191,8 @@ class EventResponder:
             max_pending=sse.max_pending,
             farewell=sse.farewell,
         )
+        if asks_for_heartbeat_events(scope):
+            stream.pulse = heartbeat_event(None, stream.heartbeat)
         scope[STREAM] = stream
 
         again = call.recheck

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,7 +19,7 @@ from headwater.runs import (
     Runs,
     RunState,
 )
-from headwater.web.asgi import Connection, Receive, last_event_id
+from headwater.web.asgi import Connection, Scope, last_event_id
 from headwater.web.identity import expiry, subjects
 from headwater.web.live import Live, Settings
 from headwater.web.negotiation import (
@@ -31,10 +29,12 @@ from headwater.web.negotiation import (
     not_acceptable,
 )
 from headwater.web.problems import Problem
-from headwater.web.responders import Call, Headers, Planned, refuse_stream, send_response
+from headwater.web.responders import Call, Planned
 from headwater.web.rights import Verdict
+from headwater.web.run_requests import RunBody, key_of, parsed_json
 from headwater.web.run_stream import RETRY, RunStream, to_bytes
 from headwater.web.stream_limits import LimitReachedError, limit_retry
+from headwater.web.whole_responses import Headers, refuse_stream, send_response
 
 __all__ = [
     "CancelRoute",
@@ -47,7 +47,6 @@ __all__ = [
 
 logger = logging.getLogger("headwater.web")
 
-_KEY = re.compile(r"[!-~]{1,200}")
 _JSON = ((b"content-type", b"application/json"), (b"cache-control", b"private, no-cache"))
 
 
@@ -104,6 +103,10 @@ class _RunRoute:
         self.declaration = declaration
         self.common: dict[str, Any] = {}
         self._settings = settings
+
+    def opens_stream(self, _: Scope, /) -> bool:
+        """As Responder."""
+        return False
 
     async def _find(self, asked: Asked) -> RunState:
         """The run of the path. Raises 404 for one that is unknown, forgotten or another's."""
@@ -191,8 +194,8 @@ class StartRoute(_RunRoute):
         """As ``responders.Responder``."""
         live = self._settings.live()
         rechecks = live.rights.rechecks
-        body = _Body(call.receive, self.declaration.max_body)
-        key = _key_of(call.scope)
+        body = RunBody(call.receive, self.declaration.max_body)
+        key = key_of(call.scope)
         plan = await call.plan(body.receive, errors=key.errors)
         if plan is None:
             return
@@ -211,7 +214,7 @@ class StartRoute(_RunRoute):
 
     async def _create(self, call: Call, plan: Planned, body: bytes, key: str | None) -> RunState:
         own, asked = self.declaration, plan.result
-        parsed = _parsed(body)
+        parsed = parsed_json(body)
         group = self._group_in(parsed)
         query = call.scope.get("query_string", b"")
         hashed = hashlib.sha256(query + b"\0" + body).hexdigest()
@@ -310,6 +313,10 @@ class DeleteRoute(_KnownRoute):
 class StreamRoute(_KnownRoute):
     """``GET {path}/{id}/stream``."""
 
+    def opens_stream(self, scope: Scope, /) -> bool:
+        """As Responder."""
+        return accepts_event_stream(accept_of(scope))
+
     async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
         scope = call.scope
         if not accepts_event_stream(accept_of(scope)):
@@ -353,60 +360,3 @@ async def _send_empty(call: Call, headers: Headers) -> None:
     # RFC 9110, 15.3.5: no body, and no Content-Length.
     await call.send({"type": "http.response.start", "status": 204, "headers": list(headers)})
     await call.send({"type": "http.response.body", "body": b""})
-
-
-class _Body:
-    """Reads the body of a request up to a limit, and keeps it."""
-
-    def __init__(self, receive: Receive, most: int) -> None:
-        self._receive = receive
-        self._most = most
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._over = False
-
-    async def receive(self) -> MutableMapping[str, Any]:
-        """As ASGI's. Raises 413."""
-        message = await self._receive()
-        if message["type"] == "http.request":
-            part = message.get("body", b"")
-            self._size += len(part)
-            if self._size > self._most:
-                raise Problem(413, f"The body has more than {self._most} bytes, which are allowed.")
-            self._parts.append(part)
-            self._over = not message.get("more_body", False)
-        else:
-            self._over = True
-        return message
-
-    async def whole(self) -> bytes:
-        """All of it."""
-        while not self._over:
-            await self.receive()
-        return b"".join(self._parts)
-
-
-@dataclass(frozen=True, slots=True)
-class _Key:
-    value: str | None
-    errors: list[dict[str, Any]]
-
-
-def _key_of(scope: Mapping[str, Any]) -> _Key:
-    """The ``Idempotency-Key`` of a request, and what is wrong with it."""
-    for name, value in scope["headers"]:
-        if name == b"idempotency-key":
-            text = value.decode("latin-1")
-            if _KEY.fullmatch(text):
-                return _Key(text, [])
-            message = "1 to 200 printable ASCII characters are needed, none of them a space"
-            where = ("header", "Idempotency-Key")
-            return _Key(None, [{"loc": where, "msg": message, "type": "value_error"}])
-    return _Key(None, [])
-
-
-def _parsed(body: bytes) -> Any:
-    try:
-        return json.loads(body) if body else None
-    except ValueError:
-        return None

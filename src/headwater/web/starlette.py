@@ -247,7 +247,8 @@ class _Endpoint:
         async def serve(send: Sending) -> None:
             await self.responder.serve(_Call(self, scope, receive, send))
 
-        await serve_with_problems(serve, _own_problem, scope, receive, send)
+        stream = self.responder.opens_stream(scope)
+        await serve_with_problems(serve, _own_problem, scope, receive, send, stream=stream)
 
     async def run(self, request: Request, errors: Sequence[dict[str, Any]] = ()) -> Any:
         """The guards, then the function."""

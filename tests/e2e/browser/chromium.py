@@ -206,8 +206,9 @@ class Page(Scripted):
         return answer["result"].get("value")
 
     def picture(self, path: Path) -> None:
-        """Save what the tab shows as a PNG file."""
-        data = self.call("Page.captureScreenshot", format="png")["data"]
+        """Save what the tab shows, as a PNG or WebP file by its name."""
+        how = {"format": "webp", "quality": 70} if path.suffix == ".webp" else {"format": "png"}
+        data = self.call("Page.captureScreenshot", **how)["data"]
         path.write_bytes(base64.b64decode(data))
 
     def note(self, message: dict[str, Any]) -> None:

@@ -15,7 +15,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 import firefox  # noqa: E402 - found through the line above
 from chromium import Chromium, Page, find  # noqa: E402
 
+HERE = Path(__file__).parent
+
 ALL_LIVE = "document.querySelectorAll('.panel .light[data-state=live]').length === 5"
+
+
+# Before pytest leaves out what is not asked for.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A browser costs seconds, so all tests here are long ones."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from serving import Server
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 ALL_LIVE = "document.querySelectorAll('.panel .light[data-state=live]').length === 5"
 SIGN_IN_SHOWN = "document.querySelector('#sign-in').checkVisibility()"

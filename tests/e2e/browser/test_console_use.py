@@ -10,7 +10,7 @@ import pytest
 from support import npm
 from support.until import waited
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 ALL_LIVE = "document.querySelectorAll('.panel .light[data-state=live]').length === 5"
 AXE = """() => axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) =>
@@ -186,7 +186,20 @@ def test_an_administrator_manages_and_publishes(
     console.press("[aria-label='Remove new@example.org from the team']")
     waited(lambda: members() == [])
     does("Satellites", "The key of spring-02", name="spring-02")
+    console.press("[aria-label='New key for spring-02']")
+    console.until(f"({SAID})('Satellites').includes('spring-02 has a new key')")
     does("My API keys", "HEADWATER_TOKEN=hw_", name="laptop")
+    for title, what, of in (
+        ("Satellites", "spring-02", "the satellite spring-02"),
+        ("Teams", "Ferry", "the team Ferry"),
+        ("Users", "new@example.org", "new@example.org"),
+    ):
+        button = f"document.querySelector(\"[aria-label='Remove {of}']\")"
+        console.evaluate(f"void {button}.click()")
+        # Once is not enough.
+        assert console.evaluate(f"{button}.textContent") == "Remove?"
+        console.evaluate(f"void {button}.click()")
+        console.until(f"({SAID})('{title}').includes('{what} is gone.')")
     console.until(f"({SAID})('My API keys').includes('laptop')")
     does("Publish a notification", "Published.", title="A test")
     console.evaluate("void (location.hash = '#live')")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,6 +51,7 @@ def demo() -> Iterator[SimpleNamespace]:
         process.stdout.close()
 
 
+@pytest.mark.long
 def test_the_page_lives(browser: Any, demo: Any) -> None:
     page = browser.open(demo.address)
     # The form names the accounts, and one press signs in.
@@ -80,4 +82,18 @@ def test_a_killed_server_loses_nothing_on_the_page(browser: Any, demo: Any) -> N
     page.until("document.querySelector('#logs .light').dataset.state === 'reconnecting'")
     resumed = "document.querySelector('#logs .resumed').textContent"
     page.until(f"/ caught up, 0 lost[.]$/.test({resumed})", 60)
+    assert page.faults == []
+
+
+@pytest.mark.soak
+def test_the_first_live_line_comes_soon(browser: Any, demo: Any) -> None:
+    """From the moment at which the page is asked for, the sign-in included. ``-s`` prints it."""
+    began = time.monotonic()
+    page = browser.open(demo.address)
+    page.until("document.querySelector('.accounts button')")
+    page.evaluate("void document.querySelector('.accounts button').click()")
+    kept = "document.querySelector('[data-kept]').textContent"
+    page.until(f"{kept} && {kept} !== (globalThis.first ??= {kept})")
+    seconds = time.monotonic() - began
+    print(f"the first live line after {seconds:.2f} s")
     assert page.faults == []

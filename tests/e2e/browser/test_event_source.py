@@ -11,7 +11,7 @@ from line import Line
 from support.markdown import ROOT, blocks
 from support.until import waited
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 FOLLOW = """
   globalThis.got = [];

@@ -13,7 +13,7 @@ from serving import Server
 
 from support.until import waited
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 SIGN_IN = """(email, password) => fetch("/api/auth/login", {
   method: "POST",

@@ -5,7 +5,7 @@ import json
 import random
 import shutil
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,8 @@ from headwater.testing.eventlog import Recorder
 from headwater.testing.eventlog._harness import numbers, read_all
 from support.nats import Nats
 from support.until import outside, succeeds
+
+pytestmark = pytest.mark.long
 
 
 class TestContract(EventLogContract):
@@ -55,6 +57,24 @@ class TestContract(EventLogContract):
         shutil.rmtree(self.nats.folder / "streams")
         shutil.copytree(copy, self.nats.folder / "streams")
         await self.nats.start()
+
+    @asynccontextmanager
+    async def refuse(self, log: EventLog) -> AsyncIterator[None]:
+        async with self.nats.streams() as streams:
+            config = (await streams.stream_info("headwater")).config
+            config.max_bytes = 1
+            await streams.update_stream(config)
+            yield
+            config.max_bytes = -1
+            await streams.update_stream(config)
+
+    @asynccontextmanager
+    async def stall(self, log: EventLog) -> AsyncIterator[None]:
+        await self.nats.pause()
+        try:
+            yield
+        finally:
+            self.nats.resume()
 
     async def purge(self, log: EventLog, topic: str, last: Offset) -> None:
         async with self.nats.streams() as streams:

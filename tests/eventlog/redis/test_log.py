@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,21 @@ class TestContract(EventLogContract):
             for key, dumped in copy.items():
                 all_at_once.restore(key, 0, dumped)
             await all_at_once.execute()
+
+    @asynccontextmanager
+    async def refuse(self, log: EventLog) -> AsyncIterator[None]:
+        async with self.valkey.client() as client:
+            await client.config_set("maxmemory", "1")
+            yield
+            await client.config_set("maxmemory", "0")
+
+    @asynccontextmanager
+    async def stall(self, log: EventLog) -> AsyncIterator[None]:
+        await self.valkey.pause()
+        try:
+            yield
+        finally:
+            self.valkey.resume()
 
     async def purge(self, log: EventLog, topic: str, last: Offset) -> None:
         async with self.valkey.client() as client:

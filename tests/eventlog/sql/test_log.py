@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -81,6 +81,14 @@ class TestContract(EventLogContract):
             topic=topic,
         )
 
+    @asynccontextmanager
+    async def stall(self, log: EventLog) -> AsyncIterator[None]:
+        """Another program's transaction holds the file for as long as it likes."""
+        file = sqlite3.connect(self.url.removeprefix("sqlite:///"), isolation_level=None)
+        with closing(file):
+            file.execute("BEGIN IMMEDIATE")
+            yield
+
     async def intrude(self, log: EventLog, topic: str) -> None:
         await self.run(
             "UPDATE headwater_topics SET latest = latest + 1 WHERE name = :topic",
@@ -90,6 +98,7 @@ class TestContract(EventLogContract):
         )
 
 
+@pytest.mark.long
 class TestContractOnAPlainEngine(TestContract):
     """A log in an engine of the application's own, with SQLAlchemy's defaults."""
 

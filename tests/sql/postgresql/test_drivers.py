@@ -81,8 +81,34 @@ def test_a_driver_without_async_connections_is_refused_with_what_to_do():
         Table(engine, Log)
 
 
+async def test_an_application_writes_by_psycopg2(postgres):
+    """It makes the tables, and its commits wake the streams; Table needs another driver."""
+    name = postgres.database()
+    url = sa.make_url(postgres.url(name))
+    own = sa.create_engine(url.set(drivername="postgresql+psycopg2"))
+    with pytest.raises(DeclarationError, match=r"psycopg2 has no async.*listen="):
+        Table(own, Client)
+    Base.metadata.create_all(own)
+    reading = create_async_engine(url)
+    clients, recorder = Table(reading, Client, listen=[own]), Recorder()
+    await clients.origin.attach(recorder)
+    try:
+        with own.begin() as connection:
+            connection.execute(sa.insert(Client).values(id="50%", user_id=1))
+        await recorder.count(1)
+        with own.begin() as connection:
+            connection.execute(sa.delete(Client))
+        await recorder.count(2)
+        assert [change.key for change in recorder.changes] == [{"id": "50%"}] * 2
+    finally:
+        await clients.origin.detach()
+        await reading.dispose()
+        own.dispose()
+        postgres.drop(name)
+
+
 class _FakeDriver:
     """The driver need not be installed to be refused."""
 
     paramstyle = "pyformat"
-    __version__ = "1.31"
+    __version__ = "2.9.9"

@@ -22,6 +22,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from headwater.sql import Table, track
 from support.tables import Aware, Base, Client, Clock, Log, Recorder
 
+pytestmark = pytest.mark.long
+
 WRITERS = 4
 writers = st.integers(0, WRITERS - 1)
 keys = st.sampled_from("abcd")

@@ -15,6 +15,8 @@ from support.streams import StreamClient
 from support.tables import Client, Log, Recorder
 from support.until import until
 
+pytestmark = pytest.mark.long
+
 LOGS = Feed("logs", collection="logs", event="log")
 CLIENTS = Feed("clients", collection="clients", event="client")
 

@@ -20,6 +20,8 @@ from support.streams import StreamClient
 from support.tables import Base, Log, Recorder
 from support.until import succeeds, until
 
+pytestmark = pytest.mark.long
+
 LOGS = Feed("logs", collection="logs", event="log")
 
 

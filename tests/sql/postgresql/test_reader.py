@@ -163,6 +163,7 @@ async def test_a_page_is_one_statement(engine, clients, logs):
 # Indexes
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("selection", ["all", "one", "two columns", "union", "keyed"])
 async def test_pages_use_an_index(engine, session, clients, selection):
     """Of a table with many rows, also after psycopg has prepared the statement for any values."""
@@ -295,6 +296,7 @@ async def test_older_rows_leave_a_window_one_by_one(engine, old):
 # What a client sees of the server
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spread", [1, 40])
 async def test_positions_stay_short_with_a_thousand_transactions_in_flight(
     postgres, database, session, spread

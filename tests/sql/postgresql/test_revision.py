@@ -15,6 +15,8 @@ from support.server import serving
 from support.tables import Client, Log, Recorder, pages_read
 from support.until import outside
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(params=[False, True], ids=["tracked", "untracked"])
 async def table(engine, request):

@@ -17,6 +17,8 @@ from headwater.sql import Table, track
 from headwater.sql.alembic import add_tracking, drop_tracking, include_object
 from support.tables import Base, Recorder
 
+pytestmark = pytest.mark.long
+
 
 class Own(DeclarativeBase):
     pass

@@ -12,6 +12,8 @@ from headwater.sql import Table, track
 from headwater.sql.alembic import add_tracking
 from support.tables import Client, Log, Recorder
 
+pytestmark = pytest.mark.long
+
 
 async def run(engine, *statements):
     async with engine.begin() as connection:

@@ -15,6 +15,8 @@ from support.postgres import Postgres, programs
 from support.tables import Base, Client, Log, Recorder
 from support.until import outside
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def primary():

@@ -10,6 +10,8 @@ from headwater.sql import Table
 from headwater.sql.postgresql.schema import renew_epochs
 from support.tables import Client, Log, Recorder
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 async def writer(session):

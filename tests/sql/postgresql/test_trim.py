@@ -16,6 +16,8 @@ from support.streams import StreamClient
 from support.tables import START, Client, Clock, Log, Recorder
 from support.until import until
 
+pytestmark = pytest.mark.long
+
 LOGS = Feed("logs", collection="logs", event="log")
 
 

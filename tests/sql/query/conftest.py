@@ -5,7 +5,7 @@ from headwater.sql import sqlite_engine
 from sql.query import shop
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 async def engine(request, tmp_path):
     """The shop on each database."""
     if request.param == "sqlite":

@@ -121,6 +121,7 @@ def test_every_map_is_the_query_on_sqlite(tmp_path, seed):
     check(on_sqlite(tmp_path / "data.db", seed, queries=10, steps=80), 10)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(8))
 def test_every_map_is_the_query_on_postgresql(postgres, seed):
     check(on_postgresql(postgres, seed, queries=10, steps=80), 10)

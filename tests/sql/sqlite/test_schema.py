@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, UniqueConstraint, create_engine
 
 from headwater.sql import track_table
+from headwater.sql.migration import add_tracking
 from headwater.sql.sqlite.schema import renew_epochs
 
 
@@ -215,4 +216,19 @@ def test_a_table_made_anew_has_another_epoch():
         assert len(epochs) == 3
         metadata.drop_all(connection)
         assert not connection.exec_driver_sql("SELECT name FROM sqlite_master").all()
+    engine.dispose()
+
+
+def test_a_long_numbering_says_how_far_it_is():
+    """Whoever runs the migration of a large table wants to see that it goes on."""
+    engine = create_engine("sqlite://")
+    told = []
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE old (id INTEGER PRIMARY KEY, n)")
+        connection.exec_driver_sql(
+            "WITH RECURSIVE some(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM some LIMIT 2500) "
+            "INSERT INTO old (n) SELECT n FROM some"
+        )
+        add_tracking(connection, "old", progress=lambda done, total: told.append((done, total)))
+    assert told == [(1000, 2500), (2000, 2500), (2500, 2500)]
     engine.dispose()

@@ -1,6 +1,6 @@
 /** The types as an application uses them; what must not compile says so. */
 
-import { follow, keyed, list, type State } from "headwater";
+import { followRun, follow, keyed, list, type State } from "headwater";
 
 interface Log {
   id: string;
@@ -31,3 +31,10 @@ for await (const change of feed) {
 const size: number = keyed<Log>("/api/clients", { key: ["user", "client"] }).items.size;
 const newest: Log | undefined = list<Log>("/api/logs", { keep: 10, onChange: (logs) => logs.length }).items.at(-1);
 export { newest, size };
+
+const run = followRun("/api/answers/7", {
+  onChange: ({ text, state }) => console.log(text.length, state === "done"),
+  onEvent: (name, data) => console.log(name, data),
+});
+run.ended.then(({ state, result, error }) => console.log(state, result, error));
+run.close();

@@ -280,6 +280,11 @@ class Stream:
 
     def _check(self, config: Mapping[str, Any]) -> None:
         """Refuse a stream whose settings, made or changed by hand, would lose events."""
+        if config.get("mirror") or config.get("sources"):
+            raise UsageError(
+                f"{NAME}: the stream {self.name} is a mirror, or has sources: the server fills it, "
+                "and a log writes its own; name the stream that it copies"
+            )
         for setting in ("allow_direct", "allow_atomic", "allow_msg_ttl", "allow_rollup_hdrs"):
             if not config.get(setting):
                 raise UsageError(f"{NAME}: the stream {self.name} needs {setting}")

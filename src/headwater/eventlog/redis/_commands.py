@@ -209,7 +209,13 @@ class Commands:
             lines = bytes(await connection.read_response()).decode().split("\r\n")
             info = dict(line.split(":", 1) for line in lines if ":" in line)
             version = info.get("redis_version", "7")
-            if "cluster" in (info.get("redis_mode"), info.get("server_mode")):
+            modes = (info.get("redis_mode"), info.get("server_mode"))
+            if "sentinel" in modes:
+                raise UsageError(
+                    f"{NAME}: this server is a Sentinel, which keeps no data; give RedisLog the "
+                    "pool of redis.asyncio.sentinel.Sentinel(...).master_for(name, protocol=2)"
+                )
+            if "cluster" in modes:
                 raise UsageError(
                     f"{NAME}: this server is part of a cluster, which spreads keys over servers; "
                     "give a server that is not, with replicas or a Sentinel"

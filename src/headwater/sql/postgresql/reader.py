@@ -294,7 +294,8 @@ class PostgreSQLReader(TableReader):
         if statements is not None and now < self._compare_at:
             return statements
         columns = [column.name for column in self.model.columns.values()]
-        tracking, wrong = await connection.run_sync(drift, self.model.tracking, columns)
+        with self.comparing():
+            tracking, wrong = await connection.run_sync(drift, self.model.tracking, columns)
         self.check_drift(wrong)
         judged = await judged_columns(connection, self.model)
         if statements is None or (tracking, judged) != (self.model.tracking, self.judged):

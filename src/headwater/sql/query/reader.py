@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError, UsageError
 from headwater.feeds.source import EVERYTHING, Filter, Page, Place
-from headwater.sql.faults import unavailable
+from headwater.sql.faults import LASTING, unavailable
 from headwater.sql.judging import NO_QUESTIONS, Questions
 from headwater.sql.model import tracking_of
 from headwater.sql.postgresql.connections import describe_server, ensure_first_connection
@@ -355,7 +355,8 @@ class QueryReader:
                 said = "a column is missing; is the database migrated?"
             if said is None:
                 raise
-            raise SourceUnavailableError(self.name, said) from error
+            lasts = said in LASTING
+            raise SourceUnavailableError(self.name, said, public=lasts, lasting=lasts) from error
 
     def poll(
         self, connection: sa.Connection, place: QueryPlace, chunk: int, questions: Questions

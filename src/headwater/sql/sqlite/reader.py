@@ -254,7 +254,8 @@ class SQLiteReader(TableReader):
         columns = [column.name for column in self.model.columns.values()]
         async with self.connected() as connection:
             version = await connection.scalar(sa.text("PRAGMA schema_version"))
-            tracking, wrong = await connection.run_sync(drift, self.model.tracking, columns)
+            with self.comparing():
+                tracking, wrong = await connection.run_sync(drift, self.model.tracking, columns)
             judged = await judged_columns(connection, self.model)
         self.check_drift(wrong)
         if (tracking, judged) != (self.model.tracking, self.judged):

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -72,7 +72,13 @@ def start(connection: sa.Connection, tracking: Tracking) -> None:
     _build_indexes(connection, tracking)
 
 
-def add(connection: sa.Connection, tracking: Tracking, *, has_column: bool) -> None:
+def add(
+    connection: sa.Connection,
+    tracking: Tracking,
+    *,
+    has_column: bool,
+    progress: Callable[[int, int], object] | None = None,
+) -> None:
     """Track a table that exists: column, own tables, triggers, numbers for its rows, indexes."""
     table = quote(tracking.table)
     with step(connection):
@@ -88,7 +94,7 @@ def add(connection: sa.Connection, tracking: Tracking, *, has_column: bool) -> N
         highest = sa.text(f"SELECT coalesce(max({CHANGE}), 0) FROM {table}")
         last = sa.func.max(TABLES.c.last, connection.scalar(highest))
         connection.execute(TABLES.update().where(TABLES.c.name == tracking.name).values(last=last))
-    _number(connection, tracking)
+    _number(connection, tracking, progress)
     _build_indexes(connection, tracking)
 
 
@@ -207,7 +213,13 @@ def _drop_triggers(connection: sa.Connection, tracking: Tracking) -> None:
         connection.exec_driver_sql(f"DROP TRIGGER {quote(name)}")
 
 
-def _number(connection: sa.Connection, tracking: Tracking) -> None:
+def _number(
+    connection: sa.Connection, tracking: Tracking, progress: Callable[[int, int], object] | None
+) -> None:
+    done = total = 0
+    if progress is not None:
+        waiting = f"SELECT count(*) FROM {quote(tracking.table)} WHERE {CHANGE} IS NULL"
+        total = connection.exec_driver_sql(waiting).scalar_one()
     table, keys = quote(tracking.table), [quote(name) for name in tracking.key]
     columns, marks = ", ".join(keys), ", ".join("?" for _ in keys)
     last_key: Sequence[Any] | None = None
@@ -228,6 +240,9 @@ def _number(connection: sa.Connection, tracking: Tracking) -> None:
                     f"UPDATE {table} SET {CHANGE} = ? WHERE {equal}",
                     [(last + at, *row) for at, row in enumerate(rows, 1)],
                 )
+        if progress is not None:
+            done += len(rows)
+            progress(done, total)
         if len(rows) < STEP:
             return
         last_key = rows[-1]

@@ -48,7 +48,8 @@ class EventLogContract(
     overridden) is how long a test waits for what must come.
 
     The fault kit is the engine's own ways to harm a log: ``keep_copy`` and ``go_back``, ``purge``,
-    ``remove``, ``lose_topic`` and ``intrude``. A test whose way is not overridden is skipped.
+    ``remove``, ``lose_topic``, ``intrude``, ``refuse`` and ``stall``. A test whose way is not
+    overridden is skipped.
 
     It needs pytest and pytest-asyncio (the tests carry ``pytest.mark.asyncio``).
     """

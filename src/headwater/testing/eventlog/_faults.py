@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from contextlib import AsyncExitStack
+import os
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 import pytest
 
 from headwater.errors import PositionError, SourceUnavailableError
-from headwater.eventlog import START, EventLog, Offset, Record, Topic
+from headwater.eventlog import START, EventLog, Offset, Record, Topic, foreign_entries
 from headwater.feeds.source import Place
 from headwater.testing.eventlog._harness import Harness, Recorder, numbers, read_all
 
@@ -22,10 +23,13 @@ class FaultContract(Harness):
     """Every acknowledged event once, or a reset before anything newer.
 
     Attributes:
-        rounds: how often a log goes back in the test under load.
+        rounds: how often a log goes back in the test under load. ``HEADWATER_FAULT_ROUNDS`` says
+            otherwise for a long run.
+        gives_up: seconds after which an append to an engine that stalls has raised.
     """
 
-    rounds = 2
+    rounds = int(os.environ.get("HEADWATER_FAULT_ROUNDS", "2"))
+    gives_up = 30.0
 
     async def keep_copy(self, log: EventLog) -> Any:  # noqa: ARG002
         """A copy of the storage as it is, for ``go_back``."""
@@ -49,6 +53,14 @@ class FaultContract(Harness):
     async def intrude(self, log: EventLog, topic: str) -> None:  # noqa: ARG002
         """Store something in a topic that is no event of the log."""
         self.skip("the engine gives no way to store something else")
+
+    def refuse(self, log: EventLog) -> AbstractAsyncContextManager[None]:  # noqa: ARG002
+        """Within the block the engine answers appends with a refusal: no right, no room, no."""
+        self.skip("the engine gives no way to refuse")
+
+    def stall(self, log: EventLog) -> AbstractAsyncContextManager[None]:  # noqa: ARG002
+        """Within the block the engine keeps its connections, and answers nothing."""
+        self.skip("the engine gives no way to stall")
 
     @pytest.mark.parametrize("more", [1, 2, 7])
     async def test_a_log_that_went_back_is_noticed_however_fast_writers_are(
@@ -166,11 +178,13 @@ class FaultContract(Harness):
             await log.follow("t", follower)
             await log.append("t", {"n": 0})
             await follower.count(1)
+            before = foreign_entries()
             for n in range(1, 4):
                 await self.intrude(log, "t")
                 await log.append("t", {"n": n})
             await self.intrude(log, "t")
             await follower.count(4)
+            assert foreign_entries() > before, "they are not counted"
             assert numbers(follower.records) == [0, 1, 2, 3], "something was skipped"
             assert not follower.resets, f"it was reset for nothing: {follower.resets}"
             assert numbers(await read_all(log, "t")) == [0, 1, 2, 3], "reading stops there"
@@ -183,6 +197,44 @@ class FaultContract(Harness):
             await self.intrude(log, "t")
             await log.append("t", {"n": 5})
             assert await self._after(log, place) == [5], "a client could not resume"
+
+    async def test_a_refusal_ends_an_append_soon_with_one_sentence(self) -> None:
+        """And it passes: what was refused can be appended later, and streams go on."""
+        async with self.opened() as log:
+            follower = self.recorder()
+            await log.follow("t", follower)
+            first = await log.append("t", {"n": 0})
+            await follower.count(1)
+            async with self.refuse(log):
+                await self._ends(log, self.patience)
+            second = await self._insist(log, 1)
+            await follower.count(2)
+            assert follower.records == [*first, second], "a stream has not what was appended"
+            assert await read_all(log, "t") == [*first, second], "a refused append was stored"
+
+    async def test_an_engine_that_stalls_is_given_up(self) -> None:
+        """A caller gets an error in bounded time; a retry with its key doubles nothing."""
+        async with self.opened() as log:
+            follower = self.recorder()
+            await log.follow("t", follower)
+            first = await log.append("t", {"n": 0})
+            await follower.count(1)
+            async with self.stall(log):
+                await self._ends(log, self.gives_up)
+            second = await self._insist(log, 1)
+            await follower.count(2)
+            assert follower.records == [*first, second], "a stream has not what was appended"
+            assert await read_all(log, "t") == [*first, second], "a retry was appended twice"
+
+    async def _ends(self, log: EventLog, seconds: float) -> None:
+        """An append raises within so many seconds, and says in one line what is wrong."""
+        async with asyncio.timeout(seconds):
+            with pytest.raises(SourceUnavailableError) as caught:
+                await log.append("t", {"n": 1}, key="insist-1")
+        said = str(caught.value)
+        assert log.name in said, f"whose fault it is: {said}"
+        assert len(said.splitlines()) == 1, f"one line: {said}"
+        assert caught.value.detail.strip(), "what is wrong"
 
     async def _insist(self, log: EventLog, number: int) -> Record:
         """Append as soon as the log can."""

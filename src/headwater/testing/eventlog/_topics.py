@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from headwater.errors import PositionError, ResetReason, UsageError
+from headwater.errors import PositionError, ResetReason, SourceUnavailableError, UsageError
 from headwater.eventlog import START
 from headwater.feeds.source import Change, Page, Place
 from headwater.testing.eventlog._harness import Harness, numbers, read_all
@@ -142,6 +142,9 @@ class _Sink:
         self.news.set()
 
     def failed(self) -> None:
+        pass
+
+    def interrupt(self, why: SourceUnavailableError) -> None:
         pass
 
     def retire(self, before: Place) -> None:

@@ -1,6 +1,7 @@
 """The contract over PostgreSQL, on a real server."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import psycopg
 import pytest
@@ -10,6 +11,8 @@ from headwater.eventlog import EventLog, Offset, Record, open_log
 from headwater.eventlog.sql import SqlLog, drop_tables
 from headwater.testing import EventLogContract
 from support.postgres import Postgres
+
+pytestmark = pytest.mark.long
 
 TABLES = ("log", "topics", "events")
 OF = "topic_id = (SELECT id FROM headwater_topics WHERE name = '%s')"
@@ -83,10 +86,28 @@ class TestContract(EventLogContract):
             f" WHERE name = '{topic}'",
         )
 
+    @asynccontextmanager
+    async def refuse(self, log: EventLog) -> AsyncIterator[None]:
+        name = self.url.split("@/")[1].partition("?")[0]
+        cut = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        other = self.url.replace(f"/{name}?", "/postgres?")
+        async with await psycopg.AsyncConnection.connect(other, autocommit=True) as connection:
+            await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            await connection.execute(cut)
+            yield
+            await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
 
 @pytest.mark.soak
 class TestContractWithoutNotices(TestContract):
     """A log without NOTIFY, on an engine of the application's own."""
+
+    @asynccontextmanager
+    async def stall(self, log: EventLog) -> AsyncIterator[None]:
+        """It takes the 20 s of the log's patience."""
+        async with await psycopg.AsyncConnection.connect(self.url) as connection:
+            await connection.execute("LOCK TABLE headwater_events, headwater_topics")
+            yield
 
     async def open(self) -> EventLog:
         class Owned(SqlLog):

@@ -9,6 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from support.log_model import SqlAgainstMemory
 
+pytestmark = pytest.mark.long
+
 # One database for all examples, which empty it.
 PLACE: list[str] = []
 

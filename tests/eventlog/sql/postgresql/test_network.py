@@ -18,6 +18,8 @@ from support.postgres import Postgres
 from support.proxy import Proxy, proxied
 from support.until import succeeds
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 async def network(postgres: Postgres) -> AsyncIterator[Proxy]:

@@ -18,6 +18,8 @@ from headwater.testing.eventlog import Recorder
 from support.postgres import Postgres
 from support.until import outside, succeeds, until
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def own():

@@ -14,6 +14,8 @@ from headwater.sql.postgresql import watch
 from headwater.testing.eventlog import Recorder
 from support.until import until
 
+pytestmark = pytest.mark.long
+
 ADD = (
     "WITH t AS (UPDATE headwater_topics SET latest = latest + 1 WHERE name = 't'"
     " RETURNING id, latest) INSERT INTO headwater_events (topic_id, number, at, size, part, data)"

@@ -12,6 +12,8 @@ from headwater.eventlog import open_log
 from headwater.eventlog.sql import SqlLog, create_tables, drop_tables
 from headwater.testing.eventlog import Recorder
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(autouse=True)
 async def orders(log: SqlLog) -> AsyncIterator[None]:

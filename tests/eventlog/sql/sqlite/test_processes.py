@@ -4,9 +4,13 @@ import asyncio
 import signal
 from pathlib import Path
 
+import pytest
+
 from headwater.eventlog import open_log
 from headwater.testing.eventlog import Recorder
 from support.log_writer import batches, everything, writer
+
+pytestmark = pytest.mark.long
 
 
 async def test_a_process_that_is_killed_leaves_whole_batches(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import { request } from "../api.js";
 import { agoTime, command, el } from "../dom.js";
 import { membersSection, sessionsSection, teamsSection, usersSection } from "./people.js";
-import { Section, button } from "./section.js";
+import { Section, button, sureButton } from "./section.js";
 import { streamsSection, tailsSection } from "./streams.js";
 
 // Milliseconds between two looks at what changes by itself.
@@ -23,7 +23,7 @@ export class Admin {
   async show(user, teams) {
     const may = (permission) => user.permissions.includes(permission);
     const users = may("users.list") ? usersSection(user) : null;
-    const all = may("teams.list") ? teamsSection() : null;
+    const all = may("teams.list") ? teamsSection(may("teams.delete")) : null;
     const known = () => (all ? all.rows : teams);
     const led = teams.filter(({ role }) => role === "team_admin");
     const inTeams = led.length > 0;
@@ -57,7 +57,7 @@ export class Admin {
 }
 
 function satellitesSection(may, teams) {
-  return new Section({
+  const section = new Section({
     title: "Satellites",
     path: "/api/satellites",
     collection: "satellites",
@@ -67,6 +67,7 @@ function satellitesSection(may, teams) {
       ["Team", ({ team_id: id }) => teams().find((team) => team.id === id)?.name ?? (id ? id : "all")],
       ["Since", ({ created_at: at }) => agoTime(at)],
       ["Id", ({ id }) => el("code", {}, id)],
+      ["", (satellite) => may && [renewing(satellite), " ", removing(satellite)]],
     ],
     form: may && {
       label: "Register",
@@ -81,6 +82,18 @@ function satellitesSection(may, teams) {
       },
     },
   });
+  const renewing = ({ id, name }) => {
+    const renew = async () => {
+      const made = await request(`/api/satellites/${id}/keys`, { method: "POST" });
+      return [`${name} has a new key; the former one works for an hour: `, command(made.api_key)];
+    };
+    return button("New key", () => section.act(renew), { "aria-label": `New key for ${name}` });
+  };
+  const removing = ({ id, name }) => {
+    const remove = () => request(`/api/satellites/${id}`, { method: "DELETE" }).then(() => `${name} is gone.`);
+    return sureButton("Remove", () => section.act(remove), { "aria-label": `Remove the satellite ${name}` });
+  };
+  return section;
 }
 
 function keysSection() {

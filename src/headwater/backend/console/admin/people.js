@@ -2,7 +2,7 @@
 
 import { request } from "../api.js";
 import { agoTime, dayTime, el } from "../dom.js";
-import { Section, button } from "./section.js";
+import { Section, button, sureButton } from "./section.js";
 
 const ROLES = [
   ["global_user", "User"],
@@ -22,7 +22,7 @@ export function usersSection(me) {
       ["E-mail", ({ email }) => email],
       ["Role", (user) => roleChoice(user)],
       ["Since", ({ created_at: at }) => agoTime(at)],
-      ["", (user) => (user.id === me.id ? "you" : disabling(user))],
+      ["", (user) => (user.id === me.id ? "you" : [disabling(user), " ", removing(user)])],
     ],
     form: {
       label: "Add",
@@ -51,11 +51,15 @@ export function usersSection(me) {
     button(user.disabled ? "Enable" : "Disable", () => change(user, { disabled: !user.disabled }), {
       "aria-label": `${user.disabled ? "Enable" : "Disable"} ${user.email}`,
     });
+  const removing = ({ id, email }) => {
+    const remove = () => request(`/api/users/${id}`, { method: "DELETE" }).then(() => `${email} is gone.`);
+    return sureButton("Remove", () => section.act(remove), { "aria-label": `Remove ${email}` });
+  };
   return section;
 }
 
-export function teamsSection() {
-  return new Section({
+export function teamsSection(may) {
+  const section = new Section({
     title: "Teams",
     path: "/api/teams",
     collection: "teams",
@@ -64,6 +68,7 @@ export function teamsSection() {
       ["Name", ({ name }) => name],
       ["Since", ({ created_at: at }) => agoTime(at)],
       ["Id", ({ id }) => el("code", {}, id)],
+      ["", (team) => may && removing(team)],
     ],
     form: {
       label: "Add",
@@ -71,6 +76,11 @@ export function teamsSection() {
       send: (body) => request("/api/teams", { method: "POST", body }).then(() => ""),
     },
   });
+  const removing = ({ id, name }) => {
+    const remove = () => request(`/api/teams/${id}`, { method: "DELETE" }).then(() => `${name} is gone.`);
+    return sureButton("Remove", () => section.act(remove), { "aria-label": `Remove the team ${name}` });
+  };
+  return section;
 }
 
 /** `users` is null for those who may not list all users: they change whom they have. */

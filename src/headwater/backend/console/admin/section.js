@@ -3,6 +3,9 @@
 import { everything } from "../api.js";
 import { el } from "../dom.js";
 
+// Milliseconds in which a second press counts.
+const SURE = 5_000;
+
 export class Section {
   #body = el("div", { class: "scroll", tabIndex: 0, role: "group" });
   #said = el("p", { class: "said", role: "status" });
@@ -11,7 +14,7 @@ export class Section {
   onChange = () => {}; // called when something was changed here
   choices = []; // functions that fill selects from other lists
   #choice = null;
-  #count = el("span", { class: "count" });
+  #count = el("span", { class: "about" });
 
   /**
    * `options`: {title, path, collection, columns, form, empty, choice, live}. A column is
@@ -158,12 +161,28 @@ function fill(select, choices) {
 
 function cellElement(content, place, kind) {
   const properties = place ? { class: kind } : { class: kind, scope: "row" };
-  return el(place ? "td" : "th", properties, ...[content ?? ""].flat());
+  return el(place ? "td" : "th", properties, ...[content || ""].flat());
 }
 
 /** A button in a row. */
 export function button(words, act, more = {}) {
   const element = el("button", { type: "button", class: "small", ...more }, words);
   element.addEventListener("click", act);
+  return element;
+}
+
+/** The same for what cannot be undone: it is done at a second press, within some seconds. */
+export function sureButton(words, act, more = {}) {
+  let timer = null;
+  const element = button(words, () => {
+    if (timer) return act();
+    element.textContent = `${words}?`;
+    element.classList.add("warns");
+    timer = setTimeout(() => {
+      timer = null;
+      element.textContent = words;
+      element.classList.remove("warns");
+    }, SURE);
+  }, more);
   return element;
 }

@@ -84,12 +84,14 @@ export class Chart {
   }
 
   #drawAxis(from) {
-    const count = Math.max(1, Math.floor((this.#picture.clientWidth || WIDTH) / MARK));
+    const width = this.#picture.clientWidth || WIDTH;
+    const count = Math.max(1, Math.floor(width / MARK));
+    const edge = MARK / 3 / width;
     this.#axis.replaceChildren(
       ...marks(from, this.#to, count)
         .map(({ at, words }) => ({ place: (at - from) / this.#span, words }))
         // Words at the very edge would be cut.
-        .filter(({ place }) => place > 0.07 && place < 0.93)
+        .filter(({ place }) => place > edge && place < 1 - edge)
         .map(({ place, words }) => {
           const mark = el("span", { class: "mark" }, words);
           mark.style.left = `${place * 100}%`;

@@ -1,0 +1,116 @@
+"""What it costs to stream runs: appends, delay, and processor time for each delta.
+
+    uv run python -m benchmarks.runs
+    uv run python -m benchmarks.runs --engine postgresql --runs 500 --rate 20 --seconds 10
+
+One process: producers, the log's client and one follower for each run. Each run gets ``--rate``
+deltas a second for ``--seconds``; each delta says when it was made. Engines are started from their
+wheels in the temporary folder (``TMPDIR``), with the durability that is their default.
+
+Prints for each engine: appends to runs for each run and second, milliseconds from ``delta()`` until
+the follower has it (median, 99th of 100), how much longer the producers took than their pace, and
+the process's processor time for each delta. The first row, with one run, is the pace of a model:
+100 tokens a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.event_logs.engines import ENGINES, engine
+from benchmarks.fanout.machine import described, raise_priority
+
+from headwater.eventlog import open_log
+from headwater.runs import Run, Runs
+
+
+class Counted:
+    """Counts the appends of events to runs."""
+
+    def __init__(self, log: Any) -> None:
+        self.count = 0
+        append = log.append
+
+        async def counted(topic: str, data: Any, **options: Any) -> Any:
+            if ":r:" in topic and isinstance(data, list):
+                self.count += 1
+            return await append(topic, data, **options)
+
+        log.append = counted
+
+
+async def measure(url: str, runs: int, rate: float, seconds: float) -> str:
+    delays: list[float] = []
+    late: list[float] = []
+    deltas = int(rate * seconds)
+
+    async def produce(run: Run) -> None:
+        began = time.monotonic()
+        for n in range(deltas):
+            await asyncio.sleep(max(began + n / rate - time.monotonic(), 0))
+            await run.delta(f"{time.monotonic():.6f} ")
+        late.append(time.monotonic() - began - (deltas - 1) / rate)
+
+    async def follow(made: Runs, run_id: str) -> int:
+        count = 0
+        async for events in (await made.reader(run_id)).events():
+            now = time.monotonic()
+            for event in events:
+                if event.name == "delta":
+                    sent = [float(one) for one in event.data["text"].split()]
+                    delays.extend(now - one for one in sent)
+                    count += len(sent)
+        return count
+
+    async with open_log(url) as log, Runs(log) as made:
+        counted = Counted(log)
+        ids = [(await made.create("/a", "ann", handler=produce)).state.id for _ in range(runs)]
+        used, began = time.process_time(), time.monotonic()
+        counts = await asyncio.gather(*(follow(made, run_id) for run_id in ids))
+        used, took = time.process_time() - used, time.monotonic() - began
+    assert counts == [deltas] * runs, "a delta is missing"
+    cuts = statistics.quantiles(delays, n=100)
+    return (
+        f"{runs:5} runs at {rate:g}/s  {counted.count / runs / seconds:5.1f} appends/s each  "
+        f"delay p50 {cuts[49] * 1000:6.1f} ms  p99 {cuts[98] * 1000:7.1f} ms  "
+        f"producers {statistics.mean(late) / seconds:6.2%} late  "
+        f"{used / sum(counts) * 1e6:6.0f} us of processor a delta  took {took:.1f} s"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--engine", choices=[*ENGINES, "all"], default="all")
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--rate", type=float, default=20.0)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    options = parser.parse_args(arguments)
+    print(described())
+    raise_priority()
+    for name in ENGINES if options.engine == "all" else [options.engine]:
+        print(name)
+        with tempfile.TemporaryDirectory() as folder:
+            asyncio.run(_on(name, Path(folder), options))
+    return 0
+
+
+async def _on(name: str, folder: Path, options: argparse.Namespace) -> None:
+    async with engine(name, folder) as made:
+        await _both(made.url, options)
+
+
+async def _both(url: str, options: argparse.Namespace) -> None:
+    print(" ", await measure(url, 1, 100.0, options.seconds))
+    print(" ", await measure(url, options.runs, options.rate, options.seconds))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""One MCP session as an event store keeps it: its numbered events, and the ids that name them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from mcp.server.streamable_http import EventCallback
+
+from headwater.eventlog import START, Offset
+
+__all__ = ["Cursor", "Event", "Resumed", "Session"]
+
+# Characters of a message in one record: below an event's 1 MiB, whatever they are in UTF-8.
+_PIECE = 200_000
+
+# What a session may hold in memory while the log is away.
+_MAX_PENDING_EVENTS = 1_000
+_MAX_PENDING_CHARACTERS = 4_000_000
+
+_ID = re.compile(r"([0-9a-f]{32})\.([0-9]{1,15})\.([0-9-]{1,41})\.((?:[0-9a-f]{2})*)")
+
+
+@dataclass(slots=True)
+class Event:
+    """One message of a stream.
+
+    Attributes:
+        text: None for a priming event, which is only a place.
+        stored: its offset in the log; None while it is pending.
+    """
+
+    number: int
+    stream: str
+    text: str | None
+    stored: Offset | None = None
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        record = {"n": self.number, "stream": self.stream}
+        if self.text is None:
+            yield record
+            return
+        pieces = range(0, len(self.text), _PIECE)
+        for index, begin in enumerate(pieces):
+            left = {"left": len(pieces) - 1 - index} if len(pieces) > 1 else {}
+            yield record | left | {"text": self.text[begin : begin + _PIECE]}
+
+
+@dataclass(slots=True)
+class Cursor:
+    """What an event's id says: all events up to ``number`` were received.
+
+    Attributes:
+        number: of the event in its session; no number is left out.
+        stored: an offset in the session's topic at which no later event is stored.
+    """
+
+    number: int
+    stored: Offset
+    stream: str
+
+
+@dataclass(slots=True)
+class Resumed:
+    """A stream whose replay ended, and which the SDK has not registered yet."""
+
+    cursor: Cursor
+    send: EventCallback
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One session's events.
+
+    Attributes:
+        name: random; every event id begins with it.
+        count: the number of the latest event.
+        stored: the offset of the latest event in the log.
+        pending: the events that are not in the log yet.
+        resumed: streams between their replay and their priming event.
+        resumed_at: when the latest was primed, by the loop's clock; None: long ago.
+        untrimmed: records since the topic was trimmed.
+        announced: when the log was told of this session, by the loop's clock.
+    """
+
+    topic: str
+    name: str
+    count: int = 0
+    stored: Offset = START
+    pending: deque[Event] = field(default_factory=deque)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    resumed: dict[str, Resumed] = field(default_factory=dict)
+    resumed_at: float | None = None
+    untrimmed: int = 0
+    announced: float | None = None
+
+    def id_of(self, cursor: Cursor) -> str:
+        # A stream's id is the client's request id, in which any character may be.
+        stream = cursor.stream.encode().hex()
+        return f"{self.name}.{cursor.number}.{cursor.stored}.{stream}"
+
+    def cursor_of(self, event_id: str) -> Cursor | None:
+        """None for an id of another session, and for one that this session never gave out."""
+        match = _ID.fullmatch(event_id)
+        if match is None or match[1] != self.name or int(match[2]) > self.count:
+            return None
+        try:
+            stream = bytes.fromhex(match[4]).decode()
+            return Cursor(int(match[2]), Offset.parse(match[3]), stream)
+        except ValueError:
+            return None
+
+    def bound(self) -> None:
+        """Drop the oldest pending events over the bound: a client that needs them is told."""
+        size = sum(len(event.text or "") for event in self.pending)
+        while self.pending and (
+            len(self.pending) > _MAX_PENDING_EVENTS or size > _MAX_PENDING_CHARACTERS
+        ):
+            size -= len(self.pending.popleft().text or "")

@@ -1,0 +1,51 @@
+"""Follows an address that may be a feed or a run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from headwater.cli.run_output import EXIT_CODES
+from headwater.client.feed_session import FeedSession
+from headwater.client.run import RunEvent
+from headwater.client.values import FeedValue
+from headwater.protocol import Message
+
+__all__ = ["RunOrFeedSession"]
+
+
+class RunOrFeedSession(FeedSession):
+    """Follows a feed, or a run: the first event says which.
+
+    Attributes:
+        is_run: True for a run, False for a feed; None before it is known.
+    """
+
+    is_run: bool | None = None
+
+    def read(self, found: Any) -> FeedValue[Any] | RunEvent | None:  # type: ignore[override]
+        """As in FeedSession; the events of a run as ``RunEvent``."""
+        if isinstance(found, Message):
+            if self.is_run is None:
+                self.is_run = _begins_run(found)
+            if self.is_run and found.event not in ("error", "snapshot"):
+                return RunEvent(found.event, json.loads(found.data), found.last_event_id)
+        return super().read(found)
+
+
+def _begins_run(message: Message) -> bool | None:
+    """Whether this event is of a run; None if the next one must say."""
+    if message.event in ("reset", "error"):
+        return None
+    if message.event == "run":
+        # The state of a run is no place to resume at. A feed of runs begins with a snapshot.
+        return not message.last_event_id
+    try:
+        data = json.loads(message.data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(data, dict) and (
+        (message.event == "delta" and set(data) == {"text"})
+        or (message.event == "restart" and set(data) == {"attempt"})
+        or (message.event == "end" and data.get("state") in EXIT_CODES)
+    )

@@ -1,0 +1,76 @@
+"""What a request that starts a run brings: its body, up to a limit, and its key."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from headwater.web.asgi import Receive
+from headwater.web.problems import Problem
+
+__all__ = ["RunBody", "key_of", "parsed_json"]
+
+_KEY = re.compile(r"[!-~]{1,200}")
+
+
+class RunBody:
+    """Reads the body of a request up to a limit, and keeps it."""
+
+    def __init__(self, receive: Receive, most: int) -> None:
+        self._receive = receive
+        self._most = most
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._over = False
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """As ASGI's. Raises 413."""
+        message = await self._receive()
+        if message["type"] == "http.request":
+            part = message.get("body", b"")
+            self._size += len(part)
+            if self._size > self._most:
+                raise Problem(413, f"The body has more than {self._most} bytes, which are allowed.")
+            self._parts.append(part)
+            self._over = not message.get("more_body", False)
+        else:
+            self._over = True
+        return message
+
+    async def whole(self) -> bytes:
+        """All of it."""
+        while not self._over:
+            await self.receive()
+        return b"".join(self._parts)
+
+
+@dataclass(frozen=True, slots=True)
+class RunKey:
+    """An idempotency key, and what is wrong with it in pydantic's form."""
+
+    value: str | None
+    errors: list[dict[str, Any]]
+
+
+def key_of(scope: Mapping[str, Any]) -> RunKey:
+    """The ``Idempotency-Key`` of a request, and what is wrong with it."""
+    for name, value in scope["headers"]:
+        if name == b"idempotency-key":
+            text = value.decode("latin-1")
+            if _KEY.fullmatch(text):
+                return RunKey(text, [])
+            message = "1 to 200 printable ASCII characters are needed, none of them a space"
+            where = ("header", "Idempotency-Key")
+            return RunKey(None, [{"loc": where, "msg": message, "type": "value_error"}])
+    return RunKey(None, [])
+
+
+def parsed_json(body: bytes) -> Any:
+    """The body as JSON; None for one that is empty or none."""
+    try:
+        return json.loads(body) if body else None
+    except ValueError:
+        return None

@@ -1,0 +1,163 @@
+"""What runs hold in memory and leave behind: little, however long they are and however many."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import resource
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from headwater.eventlog import MemoryLog, open_log
+from headwater.runs import Run, Runs
+from headwater.web.fastapi import LiveRouter
+from support.application import Application
+from support.http import request
+from support.server import serving
+from support.until import until
+
+
+@pytest.mark.parametrize("megabytes", [4, pytest.param(100, marks=pytest.mark.soak)])
+@pytest.mark.timeout(600)
+async def test_a_stalled_reader_of_a_large_output_costs_little(
+    tmp_path: Path, megabytes: int
+) -> None:
+    """The output is in the log, and a reader that takes nothing makes nobody keep it."""
+    live = LiveRouter()
+    pieces = megabytes * 16
+    most = 0
+
+    async with open_log(f"sqlite:///{tmp_path}/log.db") as log:
+        runs = Runs(log)
+        app = Application(live)
+
+        @live.run("/outputs", runs, owner=lambda: "ann")
+        async def output(run: Run) -> None:
+            for _ in range(pieces):
+                await run.delta("x" * 64 * 1024)
+
+        async with serving(app, http="headwater.web.uvicorn:Protocol") as port:
+            async with request(port, "/outputs", method="POST") as answer:
+                location = answer.headers["location"]
+            async with (
+                request(port, f"{location}/stream", receive_buffer=4096) as stalled,
+                request(port, f"{location}/stream") as reader,
+            ):
+                await stalled.next()
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                total = 0
+                while (message := await reader.next()).event != "end":
+                    total += len(message.data)
+                    reader.raw = b""
+                    most = max(most, *(each.sender.pending for each in live.hub.streams))
+                grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+                assert total > megabytes * 1024 * 1024, "the other reader has all of it"
+                assert most < 1024 * 1024, f"{most} bytes wait for one client"
+                if megabytes == 100:
+                    print(f"100 MB of output: the process grew by {grown} MB")
+                    assert grown < 64
+
+
+@pytest.mark.parametrize("count", [50, pytest.param(100_000, marks=pytest.mark.soak)])
+@pytest.mark.timeout(1800)
+async def test_forgotten_runs_leave_nothing_in_memory(count: int) -> None:
+    """A server that runs for months does not grow by what it has forgotten."""
+    log = MemoryLog(max_topics=300_000)
+    began = time.monotonic()
+
+    async def quick(run: Run) -> None:
+        await run.delta("x" * 100)
+
+    async def batch(size: int) -> list[str]:
+        ids = []
+        async with Runs(log) as runs:
+            for start in range(0, size, 500):
+                part = [
+                    (await runs.create("/a", f"user {start}", handler=quick)).state.id
+                    for _ in range(min(500, size - start))
+                ]
+                for run_id in part:
+                    await until(lambda run_id=run_id: _is_over(runs, run_id))
+                ids += part
+        return ids
+
+    async def forget(ids: list[str]) -> None:
+        async with Runs(log, keep=timedelta(milliseconds=1)) as runs:
+
+            async def gone() -> bool:
+                await runs.sweep()
+                return all([await runs.state(run_id) is None for run_id in ids])
+
+            await until(gone, 600)
+        gc.collect()
+
+    await forget(await batch(min(count, 2000)))
+    before = _resident()
+    ids = await batch(count)
+    full = _resident()
+    await forget(ids)
+    del ids
+    gc.collect()
+    after = _resident()
+    print(
+        f"{count} runs in {time.monotonic() - began:.0f} s: {before} MB before, {full} MB with "
+        f"all of them, {after} MB once they are forgotten"
+    )
+    assert after < before * 1.05 + 8
+
+
+async def _is_over(runs: Runs, run_id: str) -> bool:
+    found = await runs.state(run_id)
+    return found is None or found.ended
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() // 1024 // 1024
+
+
+@pytest.mark.parametrize("count", [20, pytest.param(5000, marks=pytest.mark.soak)])
+@pytest.mark.timeout(900)
+async def test_forgotten_runs_leave_nothing_in_a_database(tmp_path: Path, count: int) -> None:
+    """No rows of theirs, and no topics."""
+    file = tmp_path / "log.db"
+
+    async def quick(run: Run) -> None:
+        await run.delta("x" * 100)
+
+    async with (
+        open_log(f"sqlite:///{file}") as log,
+        Runs(log, keep=timedelta(milliseconds=1)) as runs,
+    ):
+        for start in range(0, count, 200):
+            made = await asyncio.gather(
+                *(
+                    runs.create("/a", "ann", group=f"g{n}", busy="reject", handler=quick)
+                    for n in range(start, min(start + 200, count))
+                )
+            )
+            for one in made:
+                await until(lambda one=one: _is_over(runs, one.state.id))
+        await until(lambda: _swept(runs, file), 120)
+        assert await _topics(file) <= {"run:runs:news", "run:runs:beats"}
+
+
+async def _swept(runs: Runs, file: Path) -> bool:
+    await runs.sweep()
+    kinds = ("run:runs:r:", "run:runs:g:", "run:runs:o:")
+    return not any(name.startswith(kinds) for name in await _topics(file))
+
+
+async def _topics(file: Path) -> set[str]:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{file}")
+    try:
+        async with engine.connect() as connection:
+            rows = await connection.execute(sa.text("SELECT name FROM headwater_topics"))
+            return {row.name for row in rows}
+    finally:
+        await engine.dispose()
