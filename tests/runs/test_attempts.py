@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from headwater.errors import RunCancelled, RunClaimError, RunFailed, UsageError
+from headwater.errors import (
+    RunCancelled,
+    RunClaimError,
+    RunFailed,
+    SourceUnavailableError,
+    UsageError,
+)
 from headwater.eventlog import EventLog
 from headwater.runs import Runs
 from support.until import until
@@ -245,8 +251,9 @@ async def test_a_queue_that_does_not_take_it_fails_the_run(runs: Runs) -> None:
         raise ConnectionError("no broker")
 
     ids: list[str] = []
-    with pytest.raises(ConnectionError):
+    with pytest.raises(SourceUnavailableError) as caught:
         await runs.create("/a", "ann", start=broken)
+    assert isinstance(caught.value.__cause__, ConnectionError)
     assert await state_of(runs, ids[0]) == "failed"
 
 
