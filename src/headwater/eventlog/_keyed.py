@@ -65,9 +65,7 @@ class KeyedTopicOrigin(TopicOrigin):
             self._held += records
         elif self._sink is not None:
             changes = [one for record in records for one in self._changes(record)]
-            self._sink.deliver(
-                changes, TopicPlace.of(self.topic, records[-1].offset, records[-1].mark)
-            )
+            self._sink.deliver(changes, TopicPlace.of(records[-1].offset, records[-1].mark))
 
     def reset(self, reason: ResetReason, bounds: Bounds) -> None:
         """As Follower."""
@@ -118,7 +116,7 @@ class KeyedTopicOrigin(TopicOrigin):
 
     def _changes(self, record: Record) -> list[Change]:
         before = self._note(record)
-        place = TopicPlace.of(self.topic, record.offset, record.mark)
+        place = TopicPlace.of(record.offset, record.mark)
         key = self.key_of(record)
         gone = bool(record.data.get("gone"))
         made = []
@@ -177,7 +175,7 @@ class KeyedTopic(Topic):
         start: Place = self._end(bounds)
         end = start
         if before is not None:
-            start, end = before, TopicPlace.of(self.origin.topic, bounds.earliest, "")
+            start, end = before, TopicPlace.of(bounds.earliest, "")
         has_more = len(records) > limit
         shown = records[-limit:]
         if shown:
