@@ -354,9 +354,9 @@ class _TailWatch(Watched):
         head = self._known()
         return head.place if head is not None and isinstance(head.place, RowPlace) else None
 
-    def on_opened(self) -> None:
+    def on_opened(self) -> Callable[[], None]:
         self._seen = self
-        self.call(self.wake)
+        return self.wake
 
     def on_state(self, state: State, before: RowPlace | None) -> Callable[[], None] | None:
         seen, self._seen = self._seen, state
