@@ -29,6 +29,7 @@ from headwater.sql.query.open_poll import OpenPoll, ReadPage
 from headwater.sql.query.pages import Pages
 from headwater.sql.query.place import QueryPlace
 from headwater.sql.query.poll import CHUNK, Poll, Queries
+from headwater.sql.query.tracking_check import TrackingCheck
 from headwater.sql.query.trim import trim_links
 from headwater.sql.query.watch import CountersWatch, WatchGroup
 from headwater.sql.reader import ChangeBatch, CommitWatch, Head
@@ -91,6 +92,7 @@ class QueryReader:
         self._looker = looker(name, names, derivation.links, _fingerprint(derivation, engine))
         self._queries = Queries(name, derivation, self._looker)
         self._described = engine.dialect.name == "sqlite"
+        self._check = TrackingCheck(name, self._tracking.values())
         self._kinds = tuple(self._kind(*column) for column in derivation.key.values())
         self._pages = Pages(self._queries)
         self._open: OpenPoll | None = None
@@ -285,20 +287,16 @@ class QueryReader:
         """As ``TableReader.watch_commits``, for all tables of the query."""
         self._wake = wake
         watches: list[CommitWatch] = []
-        for at, tracking in enumerate(self._tracking.values()):
+        for at, each in enumerate(self._tracking.values()):
             if self.engine.dialect.name == "sqlite":
-                watches.append(CountersWatch(self._writers, tracking.table, wake, known, at))
+                changed = self._check.soon
+                watch = CountersWatch(self._writers, each.table, wake, known, at, changed=changed)
+                watches.append(watch)
             else:
-                name = channel(tracking) if tracking.notify else None
+                name = channel(each) if each.notify else None
+                writers = self._writers
                 watches.append(
-                    ChannelWatch(
-                        self.engine,
-                        name,
-                        tracking.table,
-                        wake,
-                        known,
-                        writers=self._writers,
-                    )
+                    ChannelWatch(self.engine, name, each.table, wake, known, writers=writers)
                 )
         return WatchGroup(watches, self._detached)
 
@@ -333,10 +331,15 @@ class QueryReader:
             await ensure_first_connection(self.engine)
         connection = self._reading.connect()
         await connection.start()
-        await self._describe(connection)
+        try:
+            await self._describe(connection)
+        except BaseException:
+            await connection.close()
+            raise
         return connection
 
     async def _describe(self, connection: AsyncConnection) -> None:
+        await self._check.run(connection)
         if not self._described and isinstance(self._looker, PostgreSQLLooker):
             server = await describe_server(connection)
             self._looker.control = server.control

@@ -18,9 +18,13 @@ class CountersWatch(Watched):
 
     Arguments:
         at: which of the query's tables it is.
+        changed: is called when the schema of the database is another one.
     """
 
-    query = "SELECT name, epoch, last, floor, retiring FROM headwater_tables"
+    query = (
+        "SELECT name, epoch, last, floor, retiring, schema_version "
+        "FROM headwater_tables, pragma_schema_version"
+    )
 
     def __init__(
         self,
@@ -29,7 +33,10 @@ class CountersWatch(Watched):
         wake: Callable[[], None],
         known: Callable[[], Head | None],
         at: int,
+        *,
+        changed: Callable[[], None],
     ) -> None:
+        self._changed = changed
         self._known = known
         self._at = at
         self._seen: State | object = self  # no state yet
@@ -48,6 +55,9 @@ class CountersWatch(Watched):
         first = self._seen is self
         seen, self._seen = self._seen, state
         if first or state is None or not isinstance(seen, tuple) or seen[0] != state[0]:
+            return self.wake
+        if seen[-1] != state[-1]:
+            self._changed()
             return self.wake
         head = self._known()
         if head is None or not isinstance(head.place, QueryPlace):
