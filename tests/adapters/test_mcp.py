@@ -218,7 +218,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.url(server.database()) if request.param == "postgres" else server.url
 
 
-SERVERS = [pytest.param(name, marks=pytest.mark.soak) for name in ("postgres", "valkey", "nats")]
+SERVERS = [pytest.param(name, marks=pytest.mark.long) for name in ("postgres", "valkey", "nats")]
 
 
 @pytest.mark.parametrize("url", ["memory", "sqlite", *SERVERS], indirect=True)

@@ -36,6 +36,7 @@ from headwater.backend.notifications.service import Notifications
 from headwater.backend.pages import console_pages, reference_pages
 from headwater.backend.probes import Probes
 from headwater.backend.satellites import endpoints as satellites
+from headwater.backend.satellites.board import Board
 from headwater.backend.satellites.service import Satellites
 from headwater.backend.settings import Settings
 from headwater.backend.state import Backend, Tables
@@ -56,7 +57,7 @@ _log = logging.getLogger(__name__)
 
 # Bodies that anyone may send, signed in or not.
 _SMALL_BODIES = {"/api/auth/login": 16 * 1024}
-_FEEDS = (notifications, logs, satellites, activity)
+_FEEDS = (notifications, logs, satellites, activity, teams)
 # Routes are tried in this order. Satellites and programs send most of the requests.
 _ROUTERS = (satellites, activity, logs, notifications, auth, users, teams, streams)
 
@@ -65,12 +66,14 @@ def create_app(
     settings: Settings | None = None,
     *,
     companion: Callable[[Backend], Coroutine[Any, Any, None]] | None = None,
+    declare: Callable[[LiveRouter], None] | None = None,
 ) -> FastAPI:
     """The application. Its database must have been migrated before it starts.
 
     Arguments:
         settings: from the environment unless they are given.
         companion: runs beside it in the same process, and is cancelled when it ends.
+        declare: adds routes of its own under ``/api``.
     """
     settings = settings or Settings()
     live = LiveRouter(
@@ -123,6 +126,8 @@ def create_app(
     app.state.measures = Measures(live, lambda: app.state.backend)
     for feeds in _FEEDS:
         feeds.declare(live)
+    if declare is not None:
+        declare(live)
     app.include_router(live, prefix="/api")
     live.install(app, problems="application", openapi="3.2")
     # Each included router costs a request one more search, so there is no router around these.
@@ -179,11 +184,12 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
         )
         stack.callback(passwords.close)
         repeats = Repeats(database)
+        tables = Tables(database)
         yield Backend(
             settings=settings,
             database=database,
             log=log,
-            tables=Tables(database),
+            tables=tables,
             passwords=passwords,
             credentials=Credentials(database),
             sign_ins=SignIns(
@@ -201,6 +207,7 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
             satellites=Satellites(database, log, repeats),
             activities=Activities(database),
             repeats=repeats,
+            board=Board(tables.satellites, log),
         )
 
 

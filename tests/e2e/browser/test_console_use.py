@@ -12,7 +12,7 @@ from support.until import waited
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 
-ALL_LIVE = "document.querySelectorAll('.panel .light[data-state=live]').length === 4"
+ALL_LIVE = "document.querySelectorAll('.panel .light[data-state=live]').length === 5"
 AXE = """() => axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) =>
   violations
     .filter(({ impact }) => impact === "serious" || impact === "critical")
