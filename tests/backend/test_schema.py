@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from pathlib import Path
 
@@ -16,18 +17,39 @@ import headwater.sql.alembic  # noqa: F401 - it leaves out what tracking adds
 from headwater.backend import schema
 from headwater.backend.database import Address, StartupError
 from headwater.backend.models import Base
+from headwater.backend.queries import clients_of, satellites_of, teams_of
 from headwater.backend.schema import check_schema, migrate
-from headwater.sql import configure_sqlite
+from headwater.sql import configure_sqlite, sqlite_engine
 
 NAMED = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'alembic%'"
+# Columns were added to them, which SQLite writes at another place.
+GROWN = ("users", "teams", "team_members", "satellites", "client_activity")
 
 
-def everything(path: Path) -> dict[str, str]:
+def everything(path: Path) -> dict[str, object]:
     connection = sqlite3.connect(path)
     try:
-        return dict(connection.execute(NAMED))
+        found: dict[str, object] = {
+            # Constraints of Headwater's own tables have names where the metadata names them.
+            name: re.sub(r"CONSTRAINT \w+ ", "", sql) if name.startswith("headwater_") else sql
+            for name, sql in connection.execute(NAMED)
+        }
+        for name in GROWN:
+            columns = connection.execute(f"PRAGMA table_info({name})").fetchall()
+            found[name] = {
+                (column[1], column[2], column[3], str(column[4]).strip("'"), column[5])
+                for column in columns
+            }
+        return found
     finally:
         connection.close()
+
+
+def declare_queries(path: Path) -> None:
+    """Live queries give their tables links."""
+    engine = sqlite_engine(f"sqlite:///{path}")
+    for query in (clients_of, teams_of, satellites_of):
+        query(engine)
 
 
 def run(path: Path, *statements: str) -> None:
@@ -50,6 +72,7 @@ def refusal(path: Path) -> str:
 def test_migrations_make_what_the_models_say(migrated: Path, tmp_path: Path):
     """Tables, checks, indexes and triggers, to the letter."""
     other = tmp_path / "models.db"
+    declare_queries(other)
     engine = configure_sqlite(sa.create_engine(f"sqlite:///{other}"))
     Base.metadata.create_all(engine)
     engine.dispose()

@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from headwater.errors import DeclarationError
+from headwater.eventlog import MemoryLog
 from headwater.feeds import Poll
 from headwater.web.fastapi import LiveRouter, Source
 from support.http import request
@@ -117,9 +118,16 @@ async def test_without_a_key_a_change_is_a_new_snapshot():
     async with serving(rig.app) as port, request(port, "/api/summary/stream") as answer:
         await answer.next()
         rig.state = [{"client": "z", "n": 9}]
-        messages = [await answer.next(), await answer.next()]
-        assert messages[-1].event == "snapshot"
-        assert json.loads(messages[-1].data)["items"] == rig.state
+        message = await answer.next()
+        assert message.event == "snapshot"
+        assert json.loads(message.data)["items"] == rig.state
+        rig.state = [{"client": "y", "n": 9}]
+    headers = {"Last-Event-ID": message.last_event_id}
+    async with serving(rig.app) as port:
+        async with request(port, "/api/summary/stream", headers=headers) as answer:
+            message = await answer.next()
+            assert message.event == "snapshot"
+            assert json.loads(message.data)["items"] == rig.state
 
 
 async def test_a_failure_is_counted_and_retried_while_streams_stay_open(caplog):
@@ -206,3 +214,117 @@ def test_a_poll_that_was_followed_in_an_event_loop_that_has_ended_is_called_agai
     asyncio.run(follow())
     assert asyncio.run(look()) == {"calls": calls}
     assert calls >= 2
+
+
+async def test_refresh_calls_it_at_once_and_once_more_after_a_call_that_had_begun():
+    rig = Rig(interval=600.0)
+    async with serving(rig.app) as port:
+        async with request(port, "/api/summary/stream") as answer:
+            await answer.next()
+            rig.state[0]["n"] = 2
+            rig.poll.refresh()
+            assert told(await answer.next()) == ("summary", {"client": "a", "n": 2})
+            rig.hang = asyncio.Event()
+            rig.poll.refresh(team="one")
+            calls = len(rig.calls)
+            await until(lambda: rig.running)
+            rig.poll.refresh(team="two")
+            rig.state[0]["n"] = 3
+            rig.poll.refresh(team="one")
+            hang, rig.hang = rig.hang, None
+            hang.set()
+            assert told(await answer.next()) == ("summary", {"client": "a", "n": 3})
+            assert len(rig.calls) <= calls + 2
+        async with request(port, "/api/summary") as answer:
+            await answer.body()
+        rig.state[0]["n"] = 4
+        rig.poll.refresh()
+        async with request(port, "/api/summary") as answer:
+            assert json.loads(await answer.body())["items"][0]["n"] == 4
+
+
+async def test_changes_of_what_it_depends_on_call_it_again():
+    log, live, calls = MemoryLog(), LiveRouter(), []
+    topic = log.topic("orders")
+
+    async def count() -> list[dict]:
+        calls.append(1)
+        return [{"id": "orders", "count": len((await topic.page(100)).changes)}]
+
+    poll = Poll(count, interval=600.0, key="id", wake=[topic])
+
+    @live.feed("/counts", item=dict, event="count", keyed=True)
+    async def counts() -> Source:
+        return poll()
+
+    app = FastAPI()
+    app.include_router(live)
+    async with serving(app) as port:
+        async with request(port, "/counts/stream") as answer:
+            await answer.next()
+            await log.append("orders", [{"n": n} for n in range(3)])
+            assert told(await answer.next()) == ("count", {"id": "orders", "count": 3})
+        # Nobody follows any more, so nobody needs the other source either.
+        await until(lambda: all(r.origin is not topic.origin or r.unused for r in live.hub.readers))
+        called = len(calls)
+        await log.append("orders", {"n": 4})
+        assert len(calls) == called
+
+
+@pytest.mark.parametrize("limit", ["all", 100])
+async def test_a_state_of_several_pages_is_shown_whole(limit):
+    state = [{"id": n, "v": 0} for n in range(250)]
+    live = LiveRouter()
+
+    async def many() -> list[dict]:
+        return [dict(each) for each in state]
+
+    poll = Poll(many, interval=600.0, key="id")
+
+    @live.feed("/many", item=dict, event="each", keyed=True, limit=limit)
+    async def feed() -> Source:
+        return poll()
+
+    app = FastAPI()
+    app.include_router(live)
+    async with serving(app) as port:
+        if limit == 100:
+            pages, before = [], ""
+            while True:
+                async with request(port, "/many" + before) as answer:
+                    page = json.loads(await answer.body())
+                pages = [*page["items"], *pages]
+                before = f"?before={page['start']}"
+                if not page["has_more"]:
+                    break
+            assert [item["id"] for item in pages] == list(range(250))
+            return
+        held = {}
+        async with request(port, "/many/stream") as answer:
+            snapshot = json.loads((await answer.next()).data)
+            assert snapshot["has_more"]
+            held |= {item["id"]: item["v"] for item in snapshot["items"]}
+            for _ in range(20):
+                message = await answer.next()
+                held[json.loads(message.data)["id"]] = 0
+        # It comes back in the middle, after a change of what it has and of what it lacks.
+        state[5]["v"] = state[200]["v"] = 1
+        del state[7]
+        poll.refresh()
+        headers = {"Last-Event-ID": message.last_event_id}
+        async with request(port, "/many/stream", headers=headers) as answer:
+            while held != {item["id"]: item["v"] for item in state}:
+                message = await answer.next()
+                item = json.loads(message.data)
+                assert message.event in ("each", "each_removed")
+                held.pop(item["id"], None)
+                if message.event == "each":
+                    held[item["id"]] = item["v"]
+
+
+def test_what_cannot_wake_it_is_refused():
+    async def fetch() -> list[dict]:
+        return []
+
+    with pytest.raises(DeclarationError, match="a table, a live query or a selection"):
+        Poll(fetch, wake=["orders"])

@@ -120,7 +120,7 @@ async def test_what_a_lost_attempt_writes_later_does_not_count(log: EventLog, ru
         await run.flush()
         topic = f"run:{runs.name}:r:{run_id}"
         (first,) = [one for one in (await log.latest(topic, 9)).records if one.data["t"] == "event"]
-        zombie = {**first.data, "c": "0-zombie", "s": 1}
+        zombie = {**first.data, "c": "0-zombie", "s": 2}
         await log.append(topic, zombie)
         await log.append(topic, {**first.data, "s": 1})
         await run.delta(" two")

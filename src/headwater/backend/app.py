@@ -36,6 +36,7 @@ from headwater.backend.notifications.service import Notifications
 from headwater.backend.pages import console_pages, reference_pages
 from headwater.backend.probes import Probes
 from headwater.backend.satellites import endpoints as satellites
+from headwater.backend.satellites.board import Board
 from headwater.backend.satellites.service import Satellites
 from headwater.backend.settings import Settings
 from headwater.backend.state import Backend, Tables
@@ -56,7 +57,7 @@ _log = logging.getLogger(__name__)
 
 # Bodies that anyone may send, signed in or not.
 _SMALL_BODIES = {"/api/auth/login": 16 * 1024}
-_FEEDS = (notifications, logs, satellites, activity)
+_FEEDS = (notifications, logs, satellites, activity, teams)
 # Routes are tried in this order. Satellites and programs send most of the requests.
 _ROUTERS = (satellites, activity, logs, notifications, auth, users, teams, streams)
 
@@ -183,11 +184,12 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
         )
         stack.callback(passwords.close)
         repeats = Repeats(database)
+        tables = Tables(database)
         yield Backend(
             settings=settings,
             database=database,
             log=log,
-            tables=Tables(database),
+            tables=tables,
             passwords=passwords,
             credentials=Credentials(database),
             sign_ins=SignIns(
@@ -205,6 +207,7 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
             satellites=Satellites(database, log, repeats),
             activities=Activities(database),
             repeats=repeats,
+            board=Board(tables.satellites, log),
         )
 
 

@@ -62,6 +62,7 @@ class Cleanup:
             "metrics": lambda: self._backend.log.trim(max_age=metrics),
             "idle clients": lambda: self._remove_idle(activity),
             "removals of clients": lambda: tables.activity.trim(max_age=activity, grace=grace),
+            "former links": lambda: self._former_links(activity, grace),
             "former keys of satellites": self._backend.satellites.remove_expired_keys,
             "sessions": self._backend.sign_ins.remove_expired,
             "idempotency keys": self._backend.repeats.remove_old,
@@ -73,6 +74,11 @@ class Cleanup:
                 logger.warning("old %s could not be removed: %s", name, error)
             except Exception:
                 logger.exception("old %s could not be removed", name)
+
+    async def _former_links(self, longest: timedelta, grace: float) -> None:
+        tables = self._backend.tables
+        for query in (tables.clients, tables.teams, tables.satellites):
+            await query.trim(max_age=longest, grace=grace)
 
     async def _remove_idle(self, longest: timedelta) -> None:
         async with self._backend.database.write() as session:

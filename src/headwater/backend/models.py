@@ -130,6 +130,7 @@ def _texts(*columns: str) -> str:
     return " AND ".join(f"typeof({column}) = 'text'" for column in columns)
 
 
+@track(keyed=True)
 class User(Base):
     __tablename__ = "users"
     __table_args__ = (sqlite_check(moment_check("created_at"), "created_at"),)
@@ -186,6 +187,7 @@ class ApiKey(Base):
     created_at: Mapped[datetime] = created()
 
 
+@track(keyed=True)
 class Team(Base):
     __tablename__ = "teams"
 
@@ -194,6 +196,7 @@ class Team(Base):
     created_at: Mapped[datetime] = created()
 
 
+@track(keyed=True)
 class Membership(Base):
     __tablename__ = "team_members"
 
@@ -254,6 +257,7 @@ class LogEntry(Base):
     created_at: Mapped[datetime] = created()
 
 
+@track(keyed=True)
 class Satellite(Base):
     """A remote agent with its own key. Without a team, all users with the permission see it."""
 

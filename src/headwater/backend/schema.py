@@ -26,7 +26,7 @@ State = Literal["empty", "older", "current", "newer", "foreign"]
 _MIGRATIONS = Path(__file__).parent / "migrations"
 # All migrations, oldest first. They stand here too, as each start needs them and the import of
 # alembic, which reads them from the files, is a sixth of a start's time.
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 # An advisory lock of PostgreSQL: schemas are looked at and changed one at a time.
 _SCHEMA_LOCK = 0x48656165
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH

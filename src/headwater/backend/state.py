@@ -17,6 +17,8 @@ from headwater.backend.idempotency.service import Repeats
 from headwater.backend.logs.service import Logs
 from headwater.backend.models import AccessChange, ClientActivity, LogEntry, Notification
 from headwater.backend.notifications.service import Notifications
+from headwater.backend.queries import clients_of, satellites_of, teams_of
+from headwater.backend.satellites.board import Board
 from headwater.backend.satellites.service import Satellites
 from headwater.backend.settings import Settings
 from headwater.backend.teams.service import Teams
@@ -29,13 +31,16 @@ __all__ = ["Backend", "BackendState", "Tables", "backend_of"]
 
 
 class Tables:
-    """The tables that are followed, one reader each."""
+    """The tables and queries that are followed, one reader each."""
 
     def __init__(self, database: Database) -> None:
         self.logs = Table(database.engine, LogEntry)
         self.notifications = Table(database.engine, Notification)
         self.activity = Table(database.engine, ClientActivity)
         self.access_changes = Table(database.engine, AccessChange)
+        self.clients = clients_of(database.engine)
+        self.teams = teams_of(database.engine)
+        self.satellites = satellites_of(database.engine)
 
 
 @dataclass(slots=True)
@@ -57,6 +62,7 @@ class Backend:
     satellites: Satellites
     activities: Activities
     repeats: Repeats
+    board: Board
     # E-mail address and password of those that everybody may know: the demo has some.
     accounts: Sequence[tuple[str, str]] = ()
 

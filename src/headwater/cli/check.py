@@ -31,7 +31,8 @@ def check(
     Exits 1 with one line for each breach: a stream without twin, other parameters or another
     permission on one half, a path that is not /api/{resource}/{action}/stream. With --database also
     one line for each table whose triggers, columns or indexes are not those of its model, with the
-    call of add_tracking() that mends it in a migration.
+    call of add_tracking() that mends it in a migration. Of each live query it prints which links
+    it needs and which of their columns no index begins with; links that are missing are breaches.
     """
     from fastapi import FastAPI
 
@@ -42,7 +43,10 @@ def check(
         _refuse(f"{app} is {type(loaded).__name__}, not a FastAPI application")
     found = breaches(loaded)
     if database is not None:
-        found = [*found, *_drift(database)]
+        drifted, needed = _compared(database)
+        found = [*found, *drifted]
+        for line in needed:
+            typer.echo(line)
     for line in found:
         typer.echo(line)
     if found:
@@ -51,26 +55,31 @@ def check(
     typer.echo(f"{app}: {count} pair{'s' * (count != 1)}, no breach")
 
 
-def _drift(database: str) -> list[str]:
-    """A line for each tracked table that differs from its model."""
+def _compared(database: str) -> tuple[list[str], list[str]]:
+    """A line for each table that lacks something, and for what each live query needs."""
     import asyncio
 
     from headwater.cli.relay import engine_of
     from headwater.errors import DeclarationError
     from headwater.sql.declaration import TRACKED
     from headwater.sql.migration import drifts
+    from headwater.sql.query.live import DECLARED
+    from headwater.sql.query.needs import needs_of
 
-    async def compare() -> list[str]:
+    async def compare() -> tuple[list[str], list[str]]:
         engine = engine_of(database)
         async with engine.connect() as connection:
             found = await connection.run_sync(drifts, TRACKED)
+            needs = await connection.run_sync(needs_of, DECLARED)
         await engine.dispose()
-        return [str(each) for each in found]
+        lines = [str(each) for each in found]
+        return [*lines, *(line for each in needs for line in each.missing)], list(map(str, needs))
 
     try:
         return asyncio.run(compare())
     except DeclarationError as error:
-        return [str(_refuse(str(error)))]
+        _refuse(str(error))
+        raise
 
 
 def _load(name: str) -> Any:

@@ -17,12 +17,13 @@ from functools import partial
 from typing import Any
 
 from headwater.delivery.batch import Recipients
-from headwater.delivery.reader import OriginReader, Target
+from headwater.delivery.reader import OriginReader
 from headwater.delivery.reading import READ_LIMIT, Reading, read_after, read_newest
 from headwater.delivery.ring import Ring, pieces
 from headwater.delivery.sender import ROOM
 from headwater.delivery.small_set import EMPTY, SmallSet, with_one, without
 from headwater.delivery.stream import Stream
+from headwater.delivery.targets import Target
 from headwater.delivery.window import Members
 from headwater.errors import ResetReason, SourceUnavailableError, UnfitItemError
 from headwater.feeds.feed import Feed, Frame
@@ -51,8 +52,8 @@ class ChannelStream(Stream, ABC):
         """Send what the ring has beyond what was sent."""
 
     @abstractmethod
-    def restart(self, reason: ResetReason) -> None:
-        """Begin anew, with a reset and a snapshot."""
+    def restart(self, reason: ResetReason | None) -> None:
+        """Begin anew, with a reset and a snapshot; without a reason with a snapshot alone."""
 
 
 class Channel(Target):
@@ -65,7 +66,7 @@ class Channel(Target):
         streams: all streams of the channel, in whatever state.
         holds: the number of requests that are about to add a stream; they keep the channel.
         life: how often the channel began anew. Pages that were read in an earlier life are void.
-        reason: why it last began anew.
+        reason: why it last began anew; None if the whole state was replaced.
         held_by: the item that the feed waits at; nothing is delivered to this channel any more.
     """
 
@@ -85,7 +86,7 @@ class Channel(Target):
         self.streams: SmallSet[ChannelStream] = EMPTY
         self.holds = 0
         self.life = 0
-        self.reason: ResetReason = "unknown"
+        self.reason: ResetReason | None = "unknown"
         self.held_by: UnfitItemError | None = None
         self._up_to_date: Recipients[ChannelStream] = Recipients(reader.batch)
         self._ahead: SmallSet[ChannelStream] = EMPTY
@@ -207,7 +208,7 @@ class Channel(Target):
             self.flush(asyncio.get_running_loop().time())
             reader.batch.submit()
 
-    def restart(self, reason: ResetReason, head: Place) -> None:
+    def restart(self, reason: ResetReason | None, head: Place) -> None:
         self.life += 1
         self.reason = reason
         self.ring.clear(head)

@@ -68,8 +68,9 @@ async def open_feed(
                 raise PositionError(resume, "unknown")
             return replace(missed, data=first + missed.data, life=life)
         except PositionError as error:
-            channel.reader.counters.resets += 1
-            first += feed.reset(error.reason)
+            if not (channel.source.replaced and error.reason == "expired"):
+                channel.reader.counters.resets += 1
+                first += feed.reset(error.reason)
     newest = await channel.read_newest(limit, before)
     return replace(newest, data=first + newest.data)
 
@@ -86,7 +87,7 @@ class FeedStream(ChannelStream):
 
     __slots__ = (
         "_behind", "_cursor", "_drained", "_had", "_limit", "_place", "_reading", "_removed_until",
-        "_restart_reason", "channel",
+        "_restart_reason", "_restarts", "channel",
     )  # fmt: skip
 
     def __init__(
@@ -106,6 +107,8 @@ class FeedStream(ChannelStream):
         self._cursor = 0
         self._behind = False
         self._reading = False
+        # It begins anew; for this reason, or since the whole state was replaced.
+        self._restarts = False
         self._restart_reason: ResetReason | None = None
         self._drained: asyncio.Future[None] | None = None
         # Where the client is, for a read of the source. None while up to date.
@@ -162,9 +165,9 @@ class FeedStream(ChannelStream):
             sent = had if had.includes(sent) else sent.since(had)
         self._place = sent
 
-    def restart(self, reason: ResetReason) -> None:
+    def restart(self, reason: ResetReason | None) -> None:
         if not self.ended:
-            self._restart_reason = reason
+            self._restarts, self._restart_reason = True, reason
             self._had = None
             self._read()
 
@@ -254,7 +257,8 @@ class FeedStream(ChannelStream):
                         return
                     delay = _FIRST_DELAY
                 except PositionError as error:
-                    self._restart_reason = error.reason
+                    replaced = self.channel.source.replaced and error.reason == "expired"
+                    self._restarts, self._restart_reason = True, None if replaced else error.reason
                 except SourceUnavailableError as error:
                     if error.lasting:
                         self.interrupt(error.for_clients)
@@ -278,10 +282,11 @@ class FeedStream(ChannelStream):
     async def _send_page(self) -> bool:
         """Read one page and send it. Returns whether the stream goes on from the ring."""
         channel, reason = self.channel, self._restart_reason
-        if reason is not None:
+        anew = self._restarts
+        if anew:
             await channel.prepare()
             read = await channel.read_newest(self._limit)
-            data = channel.feed.reset(reason) + read.data
+            data = read.data if reason is None else channel.feed.reset(reason) + read.data
         else:
             assert self._place is not None
             if self.sender.full:
@@ -293,9 +298,9 @@ class FeedStream(ChannelStream):
             data = read.data
         if read.life != channel.life:
             return False
-        if reason is not None:
-            self._restart_reason = None
-            self._streams.counters.resets += 1
+        if anew:
+            self._restarts = False
+            self._streams.counters.resets += reason is not None
         self._streams.counters.frames += read.frames
         self._place, self.holds = read.end, read.holds
         if data:

@@ -10,7 +10,8 @@ from headwater.delivery.batch import WriteBatch
 from headwater.delivery.channel import Channel
 from headwater.delivery.open_streams import OpenStreams
 from headwater.delivery.polls import Polls
-from headwater.delivery.reader import OriginReader, Subscription
+from headwater.delivery.reader import OriginReader
+from headwater.delivery.targets import Subscription
 from headwater.delivery.unread import UNREAD_BYTES
 from headwater.errors import SourceUnavailableError
 from headwater.feeds.feed import Feed
@@ -168,10 +169,16 @@ class Hub:
             await asyncio.wait([stopping])
         reader = OriginReader(origin, self.streams.counters, self._batch, self._stop_later)
         try:
+            for source in origin.wakes:
+                # Before it is read, so that no change after that goes unnoticed.
+                told = Subscription(source.filter, lambda _: origin.woken(), origin.woken)
+                reader.on_stop.append(await self.add_subscription(source, told))
             await reader.start()
         except SourceUnavailableError:
+            reader.end_wakes()
             raise
         except Exception:
+            reader.end_wakes()
             logger.exception("%s cannot be followed", origin.name)
             raise
         self._readers[id(origin)] = reader

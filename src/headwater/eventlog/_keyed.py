@@ -63,9 +63,7 @@ class KeyedTopicOrigin(TopicOrigin):
             self._held += records
         elif self._sink is not None:
             changes = [one for record in records for one in self._changes(record)]
-            self._sink.deliver(
-                changes, TopicPlace.of(self.topic, records[-1].offset, records[-1].mark)
-            )
+            self._sink.deliver(changes, TopicPlace.of(records[-1].offset, records[-1].mark))
 
     def reset(self, reason: ResetReason, bounds: Bounds) -> None:
         """As Follower."""
@@ -116,7 +114,7 @@ class KeyedTopicOrigin(TopicOrigin):
 
     def _changes(self, record: Record) -> list[Change]:
         before = self._note(record)
-        place = TopicPlace.of(self.topic, record.offset, record.mark)
+        place = TopicPlace.of(record.offset, record.mark)
         key = self.key_of(record)
         gone = bool(record.data.get("gone"))
         made = []
@@ -188,7 +186,7 @@ class KeyedTopic(Topic):
         if before is not None:
             ceiling = self._offset(before)
             shown = [one for one in shown if one.offset < ceiling]
-            start, end = before, TopicPlace.of(self.origin.topic, bounds.earliest, "")
+            start, end = before, TopicPlace.of(bounds.earliest, "")
         has_more = len(shown) > limit
         shown = shown[-limit:]
         if shown:

@@ -16,7 +16,8 @@ import random
 import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, Generic, ParamSpec
 
 from headwater.errors import (
@@ -26,8 +27,9 @@ from headwater.errors import (
     SourceUnavailableError,
     UsageError,
 )
+from headwater.feeds.poll_state import PollPlace, PollState, difference, key_of
 from headwater.feeds.shared_calls import SharedCalls
-from headwater.feeds.source import Change, OrderedPlace, Origin, Page, Place, Sink, Source
+from headwater.feeds.source import Change, Origin, Page, Place, Sink, Source
 from headwater.protocol import to_json
 
 __all__ = ["Poll", "PollFailures"]
@@ -39,8 +41,13 @@ _KEPT_STATES = 8
 # Sets of parameters whose last state is kept although no stream follows them.
 _KEPT_ORIGINS = 256
 _MAX_BACKOFF = 60.0
+# Seconds between two calls that changes of ``wake=`` lead to.
+_GAP = 0.1
 
 P = ParamSpec("P")
+
+# A selection, or what has one: a table or a live query.
+Wake = Any
 
 
 @dataclass(slots=True)
@@ -69,6 +76,8 @@ class Poll(Generic[P]):
         key: the field that identifies an item. Without one a changed state is sent whole, as a new
             ``snapshot``.
         name: for logs and errors; the function's own by default.
+        wake: tables, live queries, or selections of them: the function is called again when these
+            change while streams follow, and so soon that ``interval`` may be long.
     """
 
     def __init__(
@@ -79,6 +88,7 @@ class Poll(Generic[P]):
         timeout: float | None = None,
         key: str | None = None,
         name: str | None = None,
+        wake: Sequence[Wake] = (),
     ) -> None:
         if not inspect.iscoroutinefunction(fetch) and not inspect.iscoroutinefunction(
             getattr(fetch, "__call__", None)  # noqa: B004 - the method itself is needed
@@ -93,6 +103,7 @@ class Poll(Generic[P]):
             raise DeclarationError(f"Poll(timeout={timeout!r}): seconds above 0 are needed")
         self.key = key
         self.name = name or getattr(fetch, "__qualname__", repr(fetch))
+        self.wakes = tuple(_selected(str(self.name), each) for each in wake)
         self.failures = PollFailures()
         self.calls = SharedCalls()
         self._origins: weakref.WeakValueDictionary[Hashable, PollOrigin] = (
@@ -122,27 +133,15 @@ class Poll(Generic[P]):
             self._recent.popitem(last=False)
         return PollSource(origin)
 
+    def refresh(self, **parameters: Any) -> None:
+        """Call the function again at once, for these parameters or for all that are followed.
 
-@dataclass(frozen=True, slots=True)
-class PollPlace(OrderedPlace):
-    """A state: the hash of its content, and its number in this process."""
-
-    digest: str
-    number: int
-
-    def includes(self, other: PollPlace) -> bool:
-        return self.number >= other.number
-
-    def __str__(self) -> str:
-        return self.digest
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    place: PollPlace
-    items: Sequence[Any]
-    digests: Mapping[Hashable, bytes] = field(default_factory=dict)
-    at: float = 0.0
+        What is being called already is called once more after that. Call it in the event loop of
+        the streams.
+        """
+        for origin in tuple(self._origins.values()):
+            if not parameters or origin.parameters == parameters:
+                origin.woken()
 
 
 class PollOrigin(Origin):
@@ -158,10 +157,18 @@ class PollOrigin(Origin):
         self.name = f"poll {poll.name}({shown})"
         # Positions are hashes, valid in every process and for ever, but of this state alone.
         self.bound = "poll" + hashlib.blake2s(self.name.encode(), digest_size=6).hexdigest()
-        self._states: list[_State] = []
+        self._states: list[PollState] = []
         self._count = 0
         self._task: asyncio.Task[None] | None = None
         self._sink: Sink | None = None
+        # Something changed since the last call began.
+        self._stale = False
+        self._woken = asyncio.Event()
+        self.wakes = poll.wakes
+
+    def woken(self) -> None:
+        self._stale = True
+        self._woken.set()
 
     async def epoch(self) -> str:
         return self.bound
@@ -169,7 +176,7 @@ class PollOrigin(Origin):
     async def attach(self, sink: Sink, /) -> PollPlace:
         state = await self.state()
         self._sink = sink
-        self._task = asyncio.get_running_loop().create_task(self._run(state.at))
+        self._task = asyncio.get_running_loop().create_task(self._run(state.at_time))
         return state.place
 
     async def detach(self) -> None:
@@ -178,22 +185,26 @@ class PollOrigin(Origin):
             task.cancel()
             await asyncio.wait([task])
 
-    async def state(self) -> _State:
+    async def state(self) -> PollState:
         """The latest state: from memory while it is fresh, otherwise from a call that all share."""
         now = asyncio.get_running_loop().time()
         # A task of an event loop that has ended, as in tests, calls no more.
         calls = self._task is not None and not self._task.done()
-        if self._states and (calls or now - self._states[-1].at < self.poll.interval):
+        fresh = calls or (self._states and now - self._states[-1].at_time < self.poll.interval)
+        if self._states and fresh and not self._stale:
             return self._states[-1]
-        return await self.poll.calls.join(self, self._fetch)
+        state = await self.poll.calls.join(self, self._fetch)
+        # A call that had begun before ``refresh`` is not the last word.
+        return await self.poll.calls.join(self, self._fetch) if self._stale else state
 
-    def known(self, digest: str) -> _State | None:
+    def known(self, digest: str) -> PollState | None:
         """The last state with this hash, if it is still kept."""
         same = (each for each in reversed(self._states) if each.place.digest == digest)
         return next(same, None)
 
-    async def _fetch(self) -> _State:
+    async def _fetch(self) -> PollState:
         failures = self.poll.failures
+        self._stale = False
         try:
             async with asyncio.timeout(self.poll.timeout):
                 result = await self.poll.fetch(**self.parameters)
@@ -213,24 +224,24 @@ class PollOrigin(Origin):
         failures.in_a_row = 0
         return state
 
-    def _remember(self, result: Any) -> _State:
+    def _remember(self, result: Any) -> PollState:
         items = list(result) if isinstance(result, (list, tuple)) else [result]
         texts = [to_json(item).encode() for item in items]
         digest = hashlib.blake2s(b"\n".join(texts), digest_size=12).hexdigest()
         now = asyncio.get_running_loop().time()
         last = self._states[-1] if self._states else None
         if last is not None and last.place.digest == digest:
-            state = _State(last.place, last.items, last.digests, now)
+            state = PollState(last.place, last.items, last.digests, now)
             self._states[-1] = state
             return state
         digests: dict[Hashable, bytes] = {}
         if self.poll.key is not None:
             for item, text in zip(items, texts, strict=True):
-                name = _key_of(item, self.poll.key)
+                name = key_of(item, self.poll.key)
                 if name in digests:
                     raise EncodingError(f"{self.name}: two items have {self.poll.key}={name!r}")
                 digests[name] = hashlib.blake2s(text, digest_size=12).digest()
-        state = _State(PollPlace(digest, self._count), items, digests, now)
+        state = PollState(PollPlace(digest, self._count), items, digests, now)
         self._count += 1
         self._states.append(state)
         del self._states[:-_KEPT_STATES]
@@ -239,8 +250,15 @@ class PollOrigin(Origin):
     async def _run(self, asked_at: float) -> None:
         loop = asyncio.get_running_loop()
         due = asked_at + self.poll.interval
+        began = asked_at
         while True:
-            await asyncio.sleep(max(0.0, due - loop.time()))
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._woken.wait()
+            # Of what changes all the time, a call follows the last one after a moment.
+            await asyncio.sleep(max(0.0, min(due, began + _GAP) - loop.time()))
+            self._woken.clear()
+            began = loop.time()
             before = self._states[-1]
             try:
                 state = await self.poll.calls.join(self, self._fetch)
@@ -256,25 +274,9 @@ class PollOrigin(Origin):
             if state.place == before.place or sink is None:
                 continue
             if self.poll.key is None:
-                sink.reset("expired", state.place)
+                sink.replace(state.place)
             else:
-                sink.deliver(self.difference(before, state), state.place)
-
-    def difference(self, old: _State, new: _State) -> list[Change]:
-        """The changes from one state to another. Only the last one has a place to resume from."""
-        key = self.poll.key
-        assert key is not None
-        changes = [
-            Change(None, {}, removed=True, key={key: name})
-            for name in old.digests
-            if name not in new.digests
-        ]
-        for item, (name, digest) in zip(new.items, new.digests.items(), strict=True):
-            if old.digests.get(name) != digest:
-                changes.append(Change(None, {}, item, key={key: name}))
-        if changes:
-            changes[-1].place = new.place
-        return changes
+                sink.deliver(difference(before, state, self.poll.key), state.place)
 
 
 class PollSource(Source):
@@ -283,52 +285,81 @@ class PollSource(Source):
     def __init__(self, origin: PollOrigin) -> None:
         self.origin: PollOrigin = origin
         self.keyed = origin.poll.key is not None
+        # Without a key a changed state is a new snapshot.
+        self.replaced = not self.keyed
+
+    def nothing(self) -> Place | None:
+        return PollPlace("", -1, 0) if self.keyed else None
+
+    async def exceeds(self, count: int) -> bool:
+        return len((await self.origin.state()).items) > count
 
     async def page(
         self, limit: int, *, after: Place | None = None, before: Place | None = None
     ) -> Page:
         origin = self.origin
         state = await origin.state()
-        key = origin.poll.key
-        changes: list[Change] = []
         if before is not None:
-            return Page([], state.place, state.place, has_more=False, epoch=origin.bound)
+            assert isinstance(before, PollPlace)
+            state = self._known(before)
+            end = len(state.items) if before.sent is None else before.sent
+            return self._items(state, max(0, end - limit), end)
         if after is None:
-            changes = [
-                Change(
-                    state.place, {}, item, key=None if key is None else {key: _key_of(item, key)}
-                )
-                for item in state.items
-            ]
-            # There are no older pages: with a limit the client gets the last items alone.
-            shown = changes[-limit:]
-            return Page(shown, state.place, state.place, len(shown) < len(changes), origin.bound)
+            end = len(state.items)
+            return self._items(state, max(0, end - limit), end)
         assert isinstance(after, PollPlace)
-        if after.digest != state.place.digest:
-            old = origin.known(after.digest)
-            if old is None or key is None:
-                raise PositionError(str(after), "expired", "the state has changed since")
-            changes = origin.difference(old, state)
+        if after.digest in ("", state.place.digest):
+            begin = len(state.items) if after.sent is None else after.sent
+            end = min(begin + limit, len(state.items))
+            page = self._items(state, begin, end)
+            return replace(page, has_more=end < len(state.items))
+        key = origin.poll.key
+        if key is None:
+            raise PositionError(str(after), "expired", "the state has changed since")
+        old = self._known(after)
+        if after.sent is not None:
+            old = old.first(after.sent)
+        changes = difference(old, state, key)
         return Page(changes, after, state.place, has_more=False, epoch=origin.bound)
 
+    def _items(self, state: PollState, begin: int, end: int) -> Page:
+        """A page of a state; each item may be resumed from. There is more before it, perhaps."""
+        origin, key = self.origin, self.origin.poll.key
+        changes = [
+            Change(
+                state.at(at + 1),
+                {},
+                state.items[at],
+                key=None if key is None else {key: key_of(state.items[at], key)},
+            )
+            for at in range(begin, end)
+        ]
+        start = PollPlace(state.place.digest, state.place.number, begin)
+        return Page(changes, start, state.at(end), begin > 0, origin.bound)
+
+    def _known(self, place: PollPlace) -> PollState:
+        found = self.origin.known(place.digest)
+        if found is None:
+            raise PositionError(str(place), "expired", "the state has changed since")
+        return found
+
     async def locate(self, epoch: str, place: str) -> PollPlace:
-        if epoch != self.origin.bound or len(place) != 24 or not place.isalnum():
+        found = PollPlace.parse(place)
+        if epoch != self.origin.bound or found is None:
             raise PositionError(place, "unknown")
-        known = self.origin.known(place)
-        if known is not None:
-            return known.place
-        state = await self.origin.state()
-        if state.place.digest != place:
+        known = self.origin.known(found.digest) or await self.origin.state()
+        if known.place.digest != found.digest:
             raise PositionError(place, "expired", "the state has changed since")
-        return state.place
+        if found.sent is not None and found.sent >= len(known.items):
+            return known.place
+        return PollPlace(found.digest, known.place.number, found.sent)
 
 
-def _key_of(item: Any, key: str) -> Hashable:
-    try:
-        found: Hashable = item[key] if isinstance(item, Mapping) else getattr(item, key)
-    except (KeyError, AttributeError):
-        raise EncodingError(
-            f"an item has no {key!r}, which is the poll's key: {item!r:.200}"
-        ) from None
-    hash(found)
+def _selected(poll: str, each: Wake) -> Source:
+    where = getattr(each, "where", None)
+    found = each if isinstance(each, Source) else where() if callable(where) else None
+    if not isinstance(found, Source):
+        raise DeclarationError(
+            f"poll {poll}: wake={each!r}: a table, a live query or a selection of one is needed"
+        )
     return found

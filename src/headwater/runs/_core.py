@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -195,8 +196,9 @@ class Core:
             if not found.ended:
                 reader = self.reader(run_id)
                 await reader.seek(None)
-                async for _ in reader.events():
-                    pass
+                async with aclosing(reader.events()) as groups:
+                    async for _ in groups:
+                        pass
                 found = await self.store.state(run_id) or found
             # One that was claimed had waited for its own.
             run_id = found.first.get("after") if found.claim is None else None

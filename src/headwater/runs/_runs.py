@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -188,7 +189,9 @@ class Runs:
         core = self._core()
         return KeyedTopic(core.log, core.store.owners_topic(kind, owner), key="id")
 
-    async def follow(self, run_id: str, *, after: str | None = None) -> AsyncIterator[RunEvent]:
+    async def follow(
+        self, run_id: str, *, after: str | None = None
+    ) -> AsyncGenerator[RunEvent, None]:
         """The events of a run, from its start or after a position, up to its ``end``.
 
         Past output comes in few large pieces, new output as it is made. Nothing comes after the
@@ -198,9 +201,10 @@ class Runs:
         if await self.state(run_id) is None:
             raise RunClaimError(run_id, "unknown")
         reader = await self.reader(run_id, after=after)
-        async for events in reader.events():
-            for event in events:
-                yield event
+        async with aclosing(reader.events()) as groups:
+            async for events in groups:
+                for event in events:
+                    yield event
 
     async def reader(self, run_id: str, *, after: str | None = None) -> RunReader:
         """What ``follow`` reads by: events in groups, for those that frame them themselves."""

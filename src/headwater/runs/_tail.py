@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from headwater.errors import PositionError, ResetReason
@@ -151,7 +151,7 @@ class RunReader:
             raise PositionError(after, "unknown") from None
         self._epoch, self._offset = position.epoch, found.offset
 
-    async def events(self) -> AsyncIterator[Sequence[RunEvent]]:
+    async def events(self) -> AsyncGenerator[Sequence[RunEvent], None]:
         """The events that there are, in groups, up to the end. An empty group: all were given.
 
         Raises PositionError when the log cannot go on, and SourceUnavailableError.

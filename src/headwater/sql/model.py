@@ -13,11 +13,11 @@ from sqlalchemy.orm import Mapper, class_mapper
 from sqlalchemy.orm.exc import UnmappedClassError
 
 from headwater.errors import DeclarationError
-from headwater.sql.tracking import CHANGE, ORDER, Tracking
+from headwater.sql.tracking import CHANGE, ORDER, SINCE, Tracking
 
 # The key of a table's Tracking in its ``info``.
 TRACKING = "headwater"
-_OWN = frozenset({CHANGE, ORDER})
+_OWN = frozenset({CHANGE, ORDER, SINCE})
 
 
 class TableModel:

@@ -17,7 +17,7 @@ from chromium import Chromium, Page, find  # noqa: E402
 
 HERE = Path(__file__).parent
 
-ALL_LIVE = "document.querySelectorAll('.panel .light[data-state=live]').length === 4"
+ALL_LIVE = "document.querySelectorAll('.panel .light[data-state=live]').length === 5"
 
 
 # Before pytest leaves out what is not asked for.

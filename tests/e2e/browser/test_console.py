@@ -10,7 +10,7 @@ from serving import Server
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 
-ALL_LIVE = "document.querySelectorAll('.panel .light[data-state=live]').length === 4"
+ALL_LIVE = "document.querySelectorAll('.panel .light[data-state=live]').length === 5"
 SIGN_IN_SHOWN = "document.querySelector('#sign-in').checkVisibility()"
 # More than the 100 lines of a snapshot: a page that starts anew instead of resuming loses some.
 MANY = [f"line {number}" for number in range(150)]
@@ -281,7 +281,7 @@ def test_streams_that_do_not_get_through_are_polled_for(
     page.call("Network.setBlockedURLs", urls=["*/stream*"])
     page.go(served.address)
     sign_in_to(page, served)
-    page.until("document.querySelectorAll('.panel .light[data-state=polling]').length === 4", 40)
+    page.until("document.querySelectorAll('.panel .light[data-state=polling]').length === 5", 40)
     served.log(*MANY)
     served.use("inspector")
     page.until(f"{KEPT} === '150 lines'")

@@ -12,7 +12,7 @@ from support.until import waited
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 
-ALL_LIVE = "document.querySelectorAll('.panel .light[data-state=live]').length === 4"
+ALL_LIVE = "document.querySelectorAll('.panel .light[data-state=live]').length === 5"
 AXE = """() => axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) =>
   violations
     .filter(({ impact }) => impact === "serious" || impact === "critical")
@@ -247,6 +247,32 @@ def test_a_session_is_ended_from_another_one(
         console.until(f"({SAID})('Sessions').includes('That session is ended.')")
         waited(lambda: other.get("/api/users/me").status_code == 401)
     assert console.evaluate("fetch('/api/users/me').then(({ status }) => status)") == 200
+
+
+def test_it_is_used_without_a_pointer(browser: Any, served: Any) -> None:
+    """Sign in, go to the administration and press a button there, by keys alone."""
+    page = browser.open(served.address)
+    page.until("document.querySelector('#sign-in').checkVisibility()")
+    page.until("document.activeElement.id === 'email'")
+    page.type(served.email)
+    page.key("Tab")
+    page.type(served.password)
+    page.key("Enter")
+    page.until("document.activeElement.id === 'console-title'")
+
+    def tab_to(condition: str) -> None:
+        for _ in range(80):
+            if page.evaluate(f"Boolean({condition})"):
+                return
+            page.key("Tab")
+        raise AssertionError(f"no Tab leads to {condition}")
+
+    tab_to("document.activeElement.id === 'to-admin'")
+    page.key("Enter")
+    page.until("document.querySelectorAll('#admin .wide tbody tr').length === 4")
+    tab_to("document.activeElement.ariaLabel?.startsWith('Close /api/logs/stream')")
+    page.key("Enter")
+    page.until(f"({SAID})('Streams').includes('It is closed.')")
 
 
 def test_a_user_is_offered_only_what_a_user_may(browser: Any, served_alone: Any) -> None:

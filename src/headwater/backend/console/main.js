@@ -9,6 +9,7 @@ import { Activity } from "./parts/activity.js";
 import { Answers } from "./parts/answers.js";
 import { Metrics } from "./parts/metrics.js";
 import { Notifications } from "./parts/notifications.js";
+import { Status } from "./parts/status.js";
 import { SignIn } from "./sign-in.js";
 import { chooseTheme } from "./theme.js";
 import { Drawer } from "./wire/drawer.js";
@@ -42,12 +43,13 @@ const page = {
 const logs = new Logs(at("logs"), page);
 const metrics = new Metrics(at("metrics"), page);
 const activity = new Activity(at("activity"), page);
+const status = new Status(at("status"), page);
 const answers = new Answers(at("answers"), page);
 const notifications = new Notifications(at("notifications"), page, (unread, item) => {
   document.title = unread ? `(${unread}) Headwater` : "Headwater";
   if (item) at("announce").textContent = `${item.level}: ${item.title}`;
 });
-const parts = [logs, metrics, activity, answers, notifications];
+const parts = [logs, metrics, activity, status, answers, notifications];
 
 /** Show the console if there is a session, the form if not. */
 async function start() {
@@ -73,6 +75,7 @@ async function start() {
   logs.start();
   metrics.start();
   activity.start();
+  status.start();
   // Only a demo has a model to ask, if a scripted one.
   if (session.accounts.length) answers.start();
   const teams = await everything("/api/users/me/teams", "teams").catch(() => []);

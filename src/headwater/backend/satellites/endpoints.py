@@ -27,6 +27,7 @@ from headwater.backend.satellites.schemas import (
     SatelliteKeyCreate,
     SatelliteKeyCreated,
     SatelliteList,
+    SatelliteStatus,
 )
 from headwater.backend.satellites.service import Satellites, topic_of
 from headwater.backend.schemas import After, Limit, PathId
@@ -108,7 +109,22 @@ async def report_metrics(
 
 
 def declare(live: LiveRouter) -> None:
-    """The feed."""
+    """The feeds."""
+
+    @live.feed(
+        "/satellites/status",
+        item=SatelliteStatus,
+        collection="satellites",
+        event="satellite",
+        requires=[signed_in, "satellites.view", "metrics.view"],
+        keyed=True,
+        limit="all",
+        tags=["satellites"],
+        summary="The status of my satellites",
+    )
+    async def satellite_status(user: CurrentUser, backend: BackendState) -> Source:
+        """Satellites with their clients, latest metrics, and errors of the last five minutes."""
+        return backend.board.of(None if user.may("teams.view_all") else sorted(user.teams))
 
     @live.feed(
         "/satellites/{satellite_id}/metrics",

@@ -20,6 +20,7 @@ __all__ = [
     "SatelliteKeyCreate",
     "SatelliteKeyCreated",
     "SatelliteList",
+    "SatelliteStatus",
 ]
 
 MAX_REPORTS = 1000
@@ -75,6 +76,17 @@ class Metrics(Result):
     memory_mb: float
     requests_per_s: float
     errors_per_s: float
+
+
+class SatelliteStatus(Result):
+    """A satellite at a glance. ``id`` is its key in the feed."""
+
+    id: str
+    name: str
+    team_id: str | None
+    clients: int = Field(description="MCP clients that ever worked through it.")
+    metrics: Metrics | None = Field(description="The latest report; none after retention.")
+    errors_last_5_minutes: int = Field(description="By the reports of the last five minutes.")
 
 
 class MetricsReport(Body):

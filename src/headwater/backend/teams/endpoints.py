@@ -6,22 +6,31 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from headwater.backend.auth.dependencies import requires, requires_in_team, signed_in
+from headwater.backend.auth.dependencies import (
+    CurrentUser,
+    requires,
+    requires_in_team,
+    signed_in,
+    team_of_path,
+)
 from headwater.backend.schemas import After, Limit, PathId
-from headwater.backend.state import backend_of
+from headwater.backend.state import BackendState, backend_of
 from headwater.backend.teams.schemas import (
     Member,
     MemberInfo,
     MemberList,
     MemberPut,
+    TeamClient,
     TeamCreate,
     TeamInfo,
     TeamList,
+    TeamOverview,
 )
 from headwater.backend.teams.service import Teams
-from headwater.web.fastapi import GuardedRoute
+from headwater.feeds.source import Source
+from headwater.web.fastapi import GuardedRoute, LiveRouter
 
-__all__ = ["router"]
+__all__ = ["declare", "router"]
 
 router = APIRouter(
     prefix="/teams", tags=["teams"], route_class=GuardedRoute, dependencies=[signed_in]
@@ -83,3 +92,38 @@ async def put_member(
 async def remove_member(team_id: PathId, user_id: PathId, teams: TeamService) -> None:
     """Let a user no longer belong to a team. Their streams of it end at once."""
     await teams.remove_member(team_id, user_id)
+
+
+def declare(live: LiveRouter) -> None:
+    """The feeds."""
+
+    @live.feed(
+        "/teams/overview",
+        item=TeamOverview,
+        collection="teams",
+        event="team",
+        requires=signed_in,
+        keyed=True,
+        limit="all",
+        tags=["teams"],
+        summary="My teams at a glance",
+    )
+    async def team_overview(user: CurrentUser, backend: BackendState) -> Source:
+        """Teams with the numbers of their members, satellites and clients."""
+        teams = backend.tables.teams
+        return teams.where() if user.may("teams.view_all") else teams.where(id=sorted(user.teams))
+
+    @live.feed(
+        "/teams/{team_id}/clients",
+        item=TeamClient,
+        collection="clients",
+        event="client",
+        requires=[signed_in, "activity.view", team_of_path],
+        keyed=True,
+        limit="all",
+        tags=["teams"],
+        summary="A team's MCP clients",
+    )
+    async def team_clients(team_id: str, backend: BackendState) -> Source:
+        """The clients that work for a team, with the names of their users and satellites."""
+        return backend.tables.clients.where(team_id=team_id)

@@ -9,7 +9,17 @@ from pydantic import Field
 from headwater.backend.roles import TeamRole
 from headwater.backend.schemas import Body, Name, Result
 
-__all__ = ["Member", "MemberInfo", "MemberList", "MemberPut", "TeamCreate", "TeamInfo", "TeamList"]
+__all__ = [
+    "Member",
+    "MemberInfo",
+    "MemberList",
+    "MemberPut",
+    "TeamClient",
+    "TeamCreate",
+    "TeamInfo",
+    "TeamList",
+    "TeamOverview",
+]
 
 
 class TeamCreate(Body):
@@ -20,6 +30,28 @@ class TeamInfo(Result):
     id: str
     name: str
     created_at: datetime
+
+
+class TeamOverview(Result):
+    """A team with its counts. ``id`` is its key in the feed."""
+
+    id: str
+    name: str
+    members: int
+    satellites: int
+    clients: int = Field(description="MCP clients that ever worked for it.")
+
+
+class TeamClient(Result):
+    """An MCP client that works for a team. ``id`` is its key in the feed."""
+
+    id: str
+    email: str = Field(description="Of its user.")
+    satellite_name: str
+    client_name: str
+    requests: int
+    tool_calls: int
+    last_activity_at: datetime
 
 
 class TeamList(Result):

@@ -91,7 +91,7 @@ class Derivation:
 
     def __init__(
         self,
-        select: sa.Select[Any],
+        select: sa.Select[*tuple[Any, ...]],
         key: Sequence[str],
         where: Sequence[str] = (),
         affects: Collection[sa.Table] = (),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
+from weakref import WeakSet
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -20,7 +21,10 @@ from headwater.sql.table import GRACE
 from headwater.sql.tail import TableOrigin
 from headwater.sql.values import fit_values, given
 
-__all__ = ["LiveQuery", "QuerySource"]
+__all__ = ["DECLARED", "LiveQuery", "QuerySource"]
+
+# Those of this process, for ``headwater check``.
+DECLARED: WeakSet[LiveQuery] = WeakSet()
 
 
 class LiveQuery:
@@ -52,7 +56,7 @@ class LiveQuery:
     def __init__(
         self,
         engine: AsyncEngine,
-        select: sa.Select[Any],
+        select: sa.Select[*tuple[Any, ...]],
         *,
         key: Sequence[str],
         where: Sequence[str] = (),
@@ -67,6 +71,7 @@ class LiveQuery:
         self.engine = engine
         self.reader = QueryReader(engine, derivation, name, listen)
         self.origin = TableOrigin(self.reader, name)
+        DECLARED.add(self)
 
     @property
     def name(self) -> str:

@@ -93,18 +93,19 @@ class Looker(ABC):
             if epoch is None or own is None:
                 raise SourceUnavailableError(
                     self.name,
-                    f"the database does not track the links of table {name!r}; {self._call(table)}",
+                    f"the database does not track the links of table {name!r}; {self.call(table)}",
                 )
             missing = set(self.links[table]) - set(json.loads(links))
             if missing:
                 raise DeclarationError(
                     f"{self.name}: the links of table {name!r} lack {', '.join(sorted(missing))}; "
-                    f"{self._call(table)}"
+                    f"{self.call(table)}"
                 )
         text = json.dumps([self.fingerprint, extra, [row[:2] for row in rows]])
         return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
 
-    def _call(self, table: sa.Table) -> str:
+    def call(self, table: sa.Table) -> str:
+        """What adds the links of a table."""
         return (
             f"call headwater.sql.alembic.add_tracking(op, {self.tables[table]!r}, keyed=True, "
             f"links={list(self.links[table])!r}) in a migration"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import date, datetime, timedelta
@@ -211,6 +211,11 @@ class QueryReader:
             lambda sync, look: self._pages.after(sync, look, wanted, left, reached)
         )
         return replace(rest, changes=[*page.changes, *rest.changes], start=page.start)
+
+    def links(self) -> Iterator[tuple[sa.Table, Sequence[str], str, str]]:
+        """Each table with the links it needs, its registered name, and the call that adds them."""
+        for table, links in self.derivation.links.items():
+            yield table, links, self._tracking[table].name, self._looker.call(table)
 
     def nothing(self) -> QueryPlace:
         """The place of a client that has no row."""

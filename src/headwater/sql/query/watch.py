@@ -38,9 +38,9 @@ class CountersWatch(Watched):
     def position(self) -> None:
         return None
 
-    def on_opened(self) -> None:
+    def on_opened(self) -> Callable[[], None]:
         self._seen = self
-        self.call(self.wake)
+        return self.wake
 
     def on_state(self, state: State, before: object) -> Callable[[], None] | None:  # noqa: ARG002
         if state == self._seen:

@@ -1,0 +1,68 @@
+/** The satellites at a glance: one row each, updated in place by a live query and a poll. */
+
+import { agoTime, command, el, number } from "../dom.js";
+import { Part } from "./part.js";
+
+export class Status extends Part {
+  #body = this.find("tbody");
+  #rows = new Map(); // id -> row
+
+  get size() {
+    return this.#rows.size;
+  }
+
+  get emptyText() {
+    const words = `headwater publish ${location.origin}/api/satellites --data '{"name": "probe"}'`;
+    return ["There is no satellite that you may see. An administrator registers one:", command(words)];
+  }
+
+  start() {
+    this.follow({ path: "/api/satellites/status", event: "satellite", collection: "satellites" });
+  }
+
+  snapshot(items) {
+    this.#rows = new Map(items.map((item) => [item.id, row(item)]));
+    this.#sort();
+  }
+
+  item(item) {
+    const last = this.#rows.get(item.id);
+    const next = row(item, last);
+    this.#rows.set(item.id, next);
+    if (last) last.element.replaceWith(next.element);
+    else this.#sort();
+  }
+
+  removed({ id }) {
+    this.#rows.get(id)?.element.remove();
+    this.#rows.delete(id);
+    this.#sort();
+  }
+
+  #sort() {
+    const ranked = [...this.#rows.values()].sort((one, other) => (one.name < other.name ? -1 : 1));
+    this.#body.replaceChildren(...ranked.map(({ element }) => element));
+    this.content.hidden = this.size === 0;
+  }
+}
+
+/** A row; what changed since the `last` one lights up. */
+function row(item, last = null) {
+  const figure = (of) => {
+    const value = of(item);
+    const changed = last && of(last.item) !== value;
+    const text = value === undefined ? "–" : number(value);
+    return el("td", { class: changed ? "figure changed" : "figure" }, text);
+  };
+  const element = el(
+    "tr",
+    { "data-id": item.id },
+    el("th", { scope: "row" }, item.name),
+    figure(({ clients }) => clients),
+    figure(({ metrics }) => (metrics ? Math.round(metrics.cpu_percent) : undefined)),
+    figure((each) => each.errors_last_5_minutes),
+    el("td", { class: "figure faint" }, item.metrics ? agoTime(item.metrics.at) : "never"),
+  );
+  if (!last) element.classList.add("fresh");
+  return { item, element, name: `${item.name} ${item.id}` };
+}
