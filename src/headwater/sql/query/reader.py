@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -24,8 +23,14 @@ from headwater.sql.postgresql.watch import ChannelWatch
 from headwater.sql.query.changes import changes_of
 from headwater.sql.query.derivation import Derivation
 from headwater.sql.query.first_rows import FirstRows
-from headwater.sql.query.look import Look, Looker, PostgreSQLLooker, SQLiteLooker
-from headwater.sql.query.open_poll import OpenPoll, ReadPage
+from headwater.sql.query.look import (
+    Look,
+    Looker,
+    PostgreSQLLooker,
+    SQLiteLooker,
+    fingerprint_of,
+)
+from headwater.sql.query.open_poll import OpenPoll, ReadPage, answer_with
 from headwater.sql.query.pages import Pages
 from headwater.sql.query.place import QueryPlace
 from headwater.sql.query.poll import CHUNK, Poll, Queries
@@ -89,7 +94,9 @@ class QueryReader:
                 "PostgreSQL can"
             )
         names = {table: tracking.name for table, tracking in self._tracking.items()}
-        self._looker = looker(name, names, derivation.links, _fingerprint(derivation, engine))
+        self._looker = looker(
+            name, names, derivation.links, fingerprint_of(derivation, engine.dialect)
+        )
         self._queries = Queries(name, derivation, self._looker)
         self._described = engine.dialect.name == "sqlite"
         self._check = TrackingCheck(name, self._tracking.values())
@@ -258,7 +265,7 @@ class QueryReader:
                         # It is this page's own. If the connection is lost, the tail finds out.
                         found = error
                     if not answer.done():
-                        _answer(answer, found)
+                        answer_with(answer, found)
                 waiting.pop(0)
         except BaseException:
             self._waiting = [*waiting, *self._waiting]
@@ -271,7 +278,7 @@ class QueryReader:
         waiting, self._waiting = self._waiting, []
         for _, future in waiting:
             if not future.done():
-                _answer(future, answer)
+                answer_with(future, answer)
 
     async def _detached(self) -> None:
         self._wake = None
@@ -383,23 +390,7 @@ class QueryReader:
         return str
 
 
-def _answer(future: asyncio.Future[Page | None], answer: Page | BaseException | None) -> None:
-    if isinstance(answer, Exception):
-        future.set_exception(answer)
-    elif isinstance(answer, BaseException):
-        future.cancel()
-    else:
-        future.set_result(answer)
-
-
 def _own(place: Place) -> QueryPlace:
     if not isinstance(place, QueryPlace):
         raise UsageError(f"{place!r} is not a place in a live query")
     return place
-
-
-def _fingerprint(derivation: Derivation, engine: AsyncEngine) -> str:
-    compiled = derivation.select.compile(dialect=engine.dialect)
-    values = sorted((name, repr(value)) for name, value in compiled.params.items())
-    said = repr((str(compiled), values, list(derivation.key), list(derivation.filters)))
-    return hashlib.blake2s(said.encode(), digest_size=8).hexdigest()
