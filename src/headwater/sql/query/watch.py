@@ -79,10 +79,10 @@ class CountersWatch(Watched):
             return None
         first = self._seen is self
         seen, self._seen = self._seen, state
-        if first or state is None or not isinstance(seen, tuple) or seen[0] != state[0]:
-            return self.wake
-        if seen[-1] != state[-1]:
+        if first or state is None or not isinstance(seen, tuple) or seen[-1] != state[-1]:
             self._changed()
+            return self.wake
+        if seen[0] != state[0]:
             return self.wake
         head = self._known()
         if head is None or not isinstance(head.place, QueryPlace):
