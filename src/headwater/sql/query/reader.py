@@ -18,8 +18,6 @@ from headwater.sql.faults import LASTING, unavailable
 from headwater.sql.judging import NO_QUESTIONS, Questions
 from headwater.sql.model import tracking_of
 from headwater.sql.postgresql.connections import describe_server, ensure_first_connection
-from headwater.sql.postgresql.triggers import channel
-from headwater.sql.postgresql.watch import ChannelWatch
 from headwater.sql.query.changes import changes_of
 from headwater.sql.query.derivation import Derivation
 from headwater.sql.query.first_rows import FirstRows
@@ -36,7 +34,7 @@ from headwater.sql.query.place import QueryPlace
 from headwater.sql.query.poll import CHUNK, Poll, Queries
 from headwater.sql.query.tracking_check import TrackingCheck
 from headwater.sql.query.trim import trim_links
-from headwater.sql.query.watch import CountersWatch, WatchGroup
+from headwater.sql.query.watch import WatchGroup, watch_of
 from headwater.sql.reader import ChangeBatch, CommitWatch, Head
 from headwater.sql.sqlite.connections import file_of, guard
 
@@ -293,18 +291,10 @@ class QueryReader:
     ) -> CommitWatch:
         """As ``TableReader.watch_commits``, for all tables of the query."""
         self._wake = wake
-        watches: list[CommitWatch] = []
-        for at, each in enumerate(self._tracking.values()):
-            if self.engine.dialect.name == "sqlite":
-                changed = self._check.soon
-                watch = CountersWatch(self._writers, each.table, wake, known, at, changed=changed)
-                watches.append(watch)
-            else:
-                name = channel(each) if each.notify else None
-                writers = self._writers
-                watches.append(
-                    ChannelWatch(self.engine, name, each.table, wake, known, writers=writers)
-                )
+        watches = [
+            watch_of(self.engine, self._writers, each, at, wake, known, self._check.soon)
+            for at, each in enumerate(self._tracking.values())
+        ]
         return WatchGroup(watches, self._detached)
 
     async def trim(self, max_age: timedelta, grace: float) -> int:
