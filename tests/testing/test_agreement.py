@@ -60,8 +60,8 @@ class Faulty:
         elif self.position is not None:
             shown = {"missing": newer[1:], "order": newer[::-1], "more": [*newer, "x"]}
             # In one piece: what is too much is there when the rest is.
-            said = [encode(Event({"id": id}, event="item", id=id)) for id in shown.get(fault, newer)]
-            yield b"".join(said)
+            items = shown.get(fault, newer)
+            yield b"".join(encode(Event({"id": id}, event="item", id=id)) for id in items)
             return
         data = page("a") if fault == "snapshot" else page("a", "b")
         yield encode(Event(json.dumps(data), event="snapshot", id="p9"))
