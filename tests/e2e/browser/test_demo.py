@@ -93,6 +93,7 @@ ASK = """(text) => {
 }"""
 
 
+@pytest.mark.long
 def test_an_answer_outlives_a_reload_and_says_when_its_server_died(browser: Any, demo: Any) -> None:
     """What the ask box is there to show, with every connection of the browser in use."""
     page = browser.open(demo.address)
@@ -114,6 +115,7 @@ def test_an_answer_outlives_a_reload_and_says_when_its_server_died(browser: Any,
     other.close()
 
     page.run(ASK, "Will nobody stop you?")
+    page.until("document.querySelectorAll('#answers li').length === 2")
     page.until(f"{text}.startsWith('Press Stop')")
     page.press("#logs .controls button:last-child")
     page.until("document.querySelector('[data-kill]').checkVisibility()")
