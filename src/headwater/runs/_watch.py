@@ -1,7 +1,9 @@
 """Watching all runs: which are active, whether their producers live, and which are to be forgotten.
 
 A producer is lost when this process has seen no beat of it for a lease, by its own monotonic clock.
-Time in which the log is away, or this process is held up, does not count. So a log that is away, a loop that is blocked, a process that is stopped and a clock that is set invent no death.
+Of a time in which the log is away, or this process is held up, at most half a lease counts. So a log
+that is away, a loop that is blocked, a process that is stopped and a clock that is set invent no
+death.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ logger = logging.getLogger("headwater.runs")
 
 # Runs that are ended, or forgotten, at the same time.
 ABREAST = 50
-# Looks in a lease; and the intervals between them that the time to the next look counts as, at most.
-LOOKS, MOST = 10, 2
+# Looks in a lease, and the part of it that the time between two of them counts as, at most: with a
+# beat before and one after it that are as late as they may be, it is still less than a lease.
+LOOKS, MOST = 10, 0.5
 # Seconds between two sweeps, at most.
 SWEEP = 60.0
 
@@ -176,11 +179,10 @@ class Watch:
     def _now(self) -> float:
         """The seconds that this process has watched, by its monotonic clock.
 
-        It stands still while the log is away and while this process is held up: the time from one
-        look to the next counts as two intervals at most.
+        It stands still when the log is away, or this process is held up, for more than half a lease.
         """
         passed = time.monotonic() - self._looked
-        return self._counted + min(passed, MOST * self._every)
+        return self._counted + min(passed, MOST * self._lease)
 
     def _count(self) -> None:
         """The log has answered just now."""
