@@ -1,9 +1,9 @@
 """Watching all runs: which are active, whether their producers live, and which are to be forgotten.
 
 A producer is lost when this process has seen no beat of it for a lease, by its own monotonic clock.
-Of a time in which the log is away, or this process is held up, at most half a lease counts. So a log
-that is away, a loop that is blocked, a process that is stopped and a clock that is set invent no
-death.
+Of a time in which the log is away, or this process is held up, at most half a lease counts. So a
+log that is away, a loop that is blocked, a process that is stopped and a clock that is set invent
+no death.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class Watch:
     def _now(self) -> float:
         """The seconds that this process has watched, by its monotonic clock.
 
-        It stands still when the log is away, or this process is held up, for more than half a lease.
+        It stands still when the log is away, or this process held up, for more than half a lease.
         """
         passed = time.monotonic() - self._looked
         return self._counted + min(passed, MOST * self._lease)
