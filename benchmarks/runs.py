@@ -52,7 +52,10 @@ async def measure(url: str, runs: int, rate: float, seconds: float) -> str:
     late: list[float] = []
     deltas = int(rate * seconds)
 
+    go, waiting = asyncio.Event(), asyncio.Semaphore(0)
+
     async def produce(run: Run) -> None:
+        await go.wait()
         began = time.monotonic()
         for n in range(deltas):
             await asyncio.sleep(max(began + n / rate - time.monotonic(), 0))
@@ -62,6 +65,8 @@ async def measure(url: str, runs: int, rate: float, seconds: float) -> str:
     async def follow(made: Runs, run_id: str) -> int:
         count = 0
         async for events in (await made.reader(run_id)).events():
+            if not events and not go.is_set():
+                waiting.release()
             now = time.monotonic()
             for event in events:
                 if event.name == "delta":
@@ -72,9 +77,15 @@ async def measure(url: str, runs: int, rate: float, seconds: float) -> str:
 
     async with open_log(url) as log, Runs(log) as made:
         counted = Counted(log)
-        ids = [(await made.create("/a", "ann", handler=produce)).state.id for _ in range(runs)]
+        creating = (made.create("/a", f"user {n}", handler=produce) for n in range(runs))
+        ids = [one.state.id for one in await asyncio.gather(*creating)]
+        following = [asyncio.create_task(follow(made, run_id)) for run_id in ids]
+        for _ in ids:
+            await waiting.acquire()
+        counted.count = 0
         used, began = time.process_time(), time.monotonic()
-        counts = await asyncio.gather(*(follow(made, run_id) for run_id in ids))
+        go.set()
+        counts = await asyncio.gather(*following)
         used, took = time.process_time() - used, time.monotonic() - began
     assert counts == [deltas] * runs, "a delta is missing"
     cuts = statistics.quantiles(delays, n=100)

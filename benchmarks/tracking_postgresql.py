@@ -11,13 +11,15 @@ machine, then
   and while one does), and keyed; and with 100 rows in each statement;
 - items per second of a client that resumes after a gap, 500 at a time as streams do, with the
   memory that the process took for it, both orders; the rows are of transactions of 100;
-- the longest time for which a writer waited while tracking was added to a table of a million rows.
+- how long it took to add tracking to a table of a million rows, append-only and keyed, and the
+  longest time for which one of four writers waited meanwhile: they insert, update and delete.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import random
 import re
 import resource
 import subprocess
@@ -96,6 +98,13 @@ def inserts(server: Postgres, table: str, connections: int, rows: int, seconds: 
     return rows * float(found[1])
 
 
+WRITES = (
+    "INSERT INTO big (user_id) VALUES (%(key)s)",
+    "UPDATE big SET user_id = user_id + 1 WHERE id = %(key)s",
+    "DELETE FROM big WHERE id = %(key)s",
+)
+
+
 def cost(server: Postgres, seconds: int) -> None:
     kinds = [
         ("not tracked", "plain", False),
@@ -159,34 +168,45 @@ async def resume(server: Postgres, gap: int) -> None:
     await engine.dispose()
 
 
-def adding(server: Postgres) -> None:
+def adding(server: Postgres, rows: int, *, keyed: bool) -> None:
     engine = sa.create_engine(server.url("postgres"), isolation_level="AUTOCOMMIT")
-    longest, done = 0.0, threading.Event()
+    waits: list[float] = []
+    done = threading.Event()
 
-    def write() -> None:
-        nonlocal longest
+    def write(seed: int) -> None:
+        chosen = random.Random(seed)
         with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
             while not done.is_set():
+                key = chosen.randrange(1, rows)
+                statement = chosen.choice(WRITES)
                 began = time.perf_counter()
-                connection.execute("INSERT INTO big (user_id) VALUES (1)")
-                longest = max(longest, time.perf_counter() - began)
+                connection.execute(statement, {"key": key})
+                waits.append(time.perf_counter() - began)
 
     with engine.connect() as connection:
+        connection.exec_driver_sql("DROP TABLE IF EXISTS big")
         connection.exec_driver_sql("CREATE TABLE big (id bigserial PRIMARY KEY, user_id int)")
         connection.exec_driver_sql(
-            "INSERT INTO big (user_id) SELECT g FROM generate_series(1, 1000000) g"
+            f"INSERT INTO big (user_id) SELECT g FROM generate_series(1, {rows}) g"
         )
-        writer = threading.Thread(target=write)
-        writer.start()
+        writers = [threading.Thread(target=write, args=(seed,)) for seed in range(4)]
+        for writer in writers:
+            writer.start()
         began = time.perf_counter()
-        add_tracking(connection, "big", indexes=[("user_id",)])
+        if keyed:
+            add_tracking(connection, "big", keyed=True, filters=["user_id"])
+        else:
+            add_tracking(connection, "big", indexes=[("user_id",)])
         seconds = time.perf_counter() - began
         done.set()
-        writer.join()
+        for writer in writers:
+            writer.join()
     engine.dispose()
     print(
-        f"tracking added to 1,000,000 rows in {seconds:.1f} s; the longest that a writer waited "
-        f"meanwhile: {1000 * longest:.0f} ms"
+        f"tracking ({'keyed' if keyed else 'append-only'}) added to {rows:,} rows in "
+        f"{seconds:.1f} s; of {len(waits):,} writes meanwhile the longest took "
+        f"{1000 * max(waits):.0f} ms, none failed",
+        flush=True,
     )
 
 
@@ -196,6 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--gap", type=int, action="append", help="10,000 and 1,000,000 if not given"
     )
+    parser.add_argument("--rows", type=int, default=1_000_000, help="that tracking is added to")
     options = parser.parse_args(arguments)
     print(described())
     server = Postgres(fsync="on", max_wal_size="4GB", shared_buffers="256MB")
@@ -208,7 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cost(server, options.seconds)
         for gap in options.gap or (10_000, 1_000_000):
             asyncio.run(resume(server, gap))
-        adding(server)
+        for keyed in (False, True):
+            adding(server, options.rows, keyed=keyed)
     finally:
         server.remove()
     return 0

@@ -18,7 +18,7 @@ sys.path[:0] = [str(DOCS.parent / "tests"), str(DOCS.parent / "tests" / "e2e" / 
 from chromium import Chromium, Page, find  # noqa: E402 - found as said above
 
 PICTURES = DOCS / "pictures"
-READY = "document.querySelectorAll('.panel .light[data-state=live]').length === 4"
+READY = "document.querySelectorAll('.panel .light[data-state=live]').length === 5"
 # Milliseconds in which new lines and reports come.
 AWHILE = 12_000
 
@@ -45,6 +45,8 @@ def pictures(browser: Chromium, address: str) -> None:
     page = browser.open(address, width=1280, height=800)
     page.prefer(color_scheme="light", reduced_motion="reduce")
     sign_in(page, "admin@example.com", "admin")
+    page.choose("#question", "What happens when I reload?")
+    page.press("#answers form button")
     wait(page, AWHILE)
     take(page, "live")
     page.press("#logs .controls button:last-child")

@@ -4,6 +4,7 @@
     uv run python -m benchmarks.exactness --kills 20
     uv run python -m benchmarks.exactness --restarts 5
     uv run python -m benchmarks.exactness --rows 2000 --order prompt
+    uv run python -m benchmarks.exactness --driver asyncpg
 
 Starts a PostgreSQL server from the wheel in the temporary folder (``TMPDIR``), or uses the database
 given with ``--url postgresql+psycopg://…``, and two processes that serve a feed of one tracked
@@ -68,7 +69,9 @@ async def run(
     engine.dispose()
     conninfo = sa.make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     count = Path(tempfile.gettempdir()) / f"exactness-{os.getpid()}"
-    servers = [Server(url, order) for _ in range(2)]
+    serving = sa.make_url(url).set(drivername=f"postgresql+{options.driver}")
+    address = serving.render_as_string(hide_password=False)
+    servers = [Server(address, order) for _ in range(2)]
     try:
         await asyncio.gather(*(each.start() for each in servers))
         clients = await asyncio.create_subprocess_exec(
@@ -198,6 +201,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Is each row told once?")
     parser.add_argument("--url", help="an empty database, instead of a server of its own")
     parser.add_argument("--order", choices=["prompt", "total"], help="both if not given")
+    parser.add_argument(
+        "--driver", choices=["psycopg", "asyncpg"], default="psycopg", help="of the servers' engine"
+    )
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--streams", type=int, default=50)
     parser.add_argument("--writers", type=int, default=10)

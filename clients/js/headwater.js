@@ -196,6 +196,11 @@ async function slot(url) {
   }
   return null;
 }
+function turn() {
+  return new Promise(
+    (resolve) => locks.request("headwater:turn", () => new Promise((release) => resolve(release)))
+  );
+}
 
 // src/connection.js
 var FIRST_WORD = { before: 1e4, polling: 4e3 };
@@ -203,6 +208,7 @@ var POLLS = { first: 500, most: 6e4 };
 var WAIT = 25;
 var ANSWERS_WITHIN = 1e4;
 var BETWEEN_POLLS = 3e3;
+var GLIMPSE = { time: 700, pause: 400 };
 var SLEPT = 12e4;
 var REFUSALS = /* @__PURE__ */ new Set([400, 401, 403, 404, 405, 406, 410, 413, 422]);
 var Connection = class {
@@ -248,10 +254,18 @@ var Connection = class {
     let misses = 0;
     while (!signal.aborted) {
       const free = await slot(this.#spec.url);
-      let end = free && !signal.aborted ? await this.#streams(signal) : {};
+      const glimpse = !free && !this.#rest;
+      if (glimpse) this.#tell("polling");
+      const done = glimpse ? await turn() : null;
+      let end = (free || glimpse) && !signal.aborted ? await this.#streams(signal, glimpse) : {};
       free?.();
+      done?.();
       if (signal.aborted) return;
       const { lived } = end;
+      if (glimpse && lived && !end.status) {
+        await pause(GLIMPSE.pause, signal);
+        continue;
+      }
       if (free) misses = lived ? 0 : Math.min(misses + 1, 8);
       if (end.status === void 0) end = await this.#ask(signal, 0);
       if (end.status === 200 && this.#rest && (misses || !free)) {
@@ -266,7 +280,7 @@ var Connection = class {
     }
   }
   /** Streams until that ends: {lived, status, wait}, without a status where it is not known. */
-  async #streams(signal) {
+  async #streams(signal, glimpse) {
     const { state, position } = this;
     if (state !== "polling" && state !== "stale") {
       const first = position === null && state !== "reconnecting";
@@ -279,7 +293,10 @@ var Connection = class {
         // A server that sends heartbeats begins with one, and a feed with a snapshot. Until then
         // a stream that is open may be one that a proxy holds back.
         begins: this.#beats > 0 || this.#rest && position === null,
-        word: () => this.#tell("live"),
+        word: () => {
+          if (!glimpse) return this.#tell("live");
+          setTimeout(this.#stream?.end, GLIMPSE.time, { status: 0 });
+        },
         lost: () => this.state !== "polling" && this.#tell("reconnecting"),
         event: (name, data, id) => this.#event(name, data, id),
         resolve

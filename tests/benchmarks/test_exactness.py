@@ -20,7 +20,12 @@ SMALL = ["--rows", "200", "--streams", "4", "--writers", "3", "--long", "1"]
 
 
 @pytest.mark.parametrize(
-    "fault", [["--kills", "1"], pytest.param(["--restarts", "1"], marks=pytest.mark.soak)]
+    "fault",
+    [
+        ["--kills", "1"],
+        pytest.param(["--restarts", "1"], marks=pytest.mark.soak),
+        pytest.param(["--kills", "1", "--driver", "asyncpg"], marks=pytest.mark.soak),
+    ],
 )
 def test_each_row_is_told_once(fault, capsys):
     assert main([*SMALL, "--order", "total", *fault]) == 0

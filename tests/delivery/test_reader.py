@@ -9,7 +9,8 @@ import pytest
 
 from headwater.delivery.batch import WriteBatch
 from headwater.delivery.open_streams import Counters
-from headwater.delivery.reader import OriginReader, Subscription, Target
+from headwater.delivery.reader import OriginReader
+from headwater.delivery.targets import Subscription, Target
 from headwater.feeds.source import Change, Filter, OrderedPlace, Origin
 from support.until import until
 

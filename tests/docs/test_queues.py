@@ -30,8 +30,6 @@ WORKERS = {
     "arq": ["arq", "by_arq.WorkerSettings"],
     "taskiq": ["taskiq", "worker", "by_taskiq:queue", "--workers=1", "--no-configure-logging"],
 }
-# One is enough by default: each starts two processes.
-SOAK = [pytest.param(name, marks=pytest.mark.soak) for name in ("arq", "taskiq")]
 
 
 @pytest.fixture
@@ -107,8 +105,9 @@ async def followed(url: str) -> tuple[list[int], str | None]:
     return rows, run.state
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("queue", ["celery", *SOAK])
+@pytest.mark.parametrize("queue", list(WORKERS))
 async def test_a_worker_of_a_queue_produces_a_run(
     queue: str, environment: Path, tmp_path: Path
 ) -> None:

@@ -20,12 +20,15 @@ __all__ = ["FRONTS", "Caddy", "Front", "HAProxy", "Nginx", "certificate"]
 _CONFIGURATIONS = ROOT / "docs" / "how-to" / "proxies"
 _NGINX = """
 daemon off;
-worker_processes 1;
+master_process off;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log;
 events {{ worker_connections 8192; }}
 http {{
 access_log off;
+gzip on;
+gzip_types *;
+gzip_proxied any;
 client_body_temp_path {folder}/body;
 proxy_temp_path {folder}/proxy;
 fastcgi_temp_path {folder}/fastcgi;

@@ -116,10 +116,11 @@ class Flock:
             task.cancel()
         await asyncio.wait(self._tasks)
 
-    @property
-    def live(self) -> int:
-        """How many have an open stream."""
-        return sum(client.live for client in self.clients)
+    def all_live(self) -> bool:
+        """Whether each has an open stream. Raises AssertionError when one has ended for good."""
+        refused = Counter(client.refused for client in self.clients if client.refused)
+        assert not refused, f"clients that ended, by the status: {dict(refused)}"
+        return all(client.live for client in self.clients)
 
     def histogram(self, since: float) -> Counter[int]:
         """How many came back first in each tenth of a second after ``since``."""

@@ -42,7 +42,8 @@ class Curl:
 async def curl(front: Front, version: str, path: str, *options: str) -> AsyncIterator[Curl]:
     process = await asyncio.create_subprocess_exec(
         *("curl", "--silent", "--no-buffer", f"--{version}", "--cacert", str(front.pem)),
-        *("--header", "Accept-Encoding: gzip, zstd", *options, front.address + path),
+        # What is compressed comes through late, or not at all.
+        *("--compressed", *options, front.address + path),
         stdout=asyncio.subprocess.PIPE,
     )
     try:

@@ -53,8 +53,8 @@ async def test_a_log_that_nobody_uses_leaves_nothing() -> None:
 async def test_places_fit_into_positions() -> None:
     """Also the start of an empty page, and offsets of two numbers."""
     for place in (
-        replace(TopicPlace.of("t", Offset.of(7), "m"), past=True),
-        TopicPlace.of("t", Offset.of(1718000000000, 3), ""),
+        replace(TopicPlace.of(Offset.of(7), "m"), past=True),
+        TopicPlace.of(Offset.of(1718000000000, 3), ""),
     ):
         token = str(Position("f", "e", str(place)))
         assert TopicPlace.parse(Position.parse(token).place) == place
@@ -68,11 +68,11 @@ async def test_an_expired_follower_is_reset_and_goes_on() -> None:
     await origin.attach(sink)
     before = await origin.epoch()
     origin.reset("expired", Bounds("e2", Offset.of(4), Offset.of(6)))
-    expired = ("expired", str(TopicPlace.of("t", Offset.of(6), "")))
+    expired = ("expired", str(TopicPlace.of(Offset.of(6), "")))
     assert sink.said == [expired]
     assert await origin.epoch() != before
     (record,) = await log.append("t", {"n": 1})
-    item = ("item", str(TopicPlace.of("t", record.offset, record.mark)))
+    item = ("item", str(TopicPlace.of(record.offset, record.mark)))
     await origin.detach()
     origin.reset("expired", Bounds("e2", Offset.of(4), Offset.of(6)))
     assert sink.said == [expired, item], "it was notified after detach"

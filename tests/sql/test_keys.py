@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import CITEXT
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from headwater.sql import Table, sqlite_engine, track_table
@@ -51,6 +52,44 @@ async def engine(request, tmp_path):
     yield engine
     await engine.dispose()
     postgres.drop(name)
+
+
+@pytest.mark.parametrize("how", ["update", "insert", "upsert"])
+async def test_keys_that_the_database_takes_for_the_same(engine, how):
+    """To a client A and a are two items: the one leaves when the other comes in its place."""
+    metadata = sa.MetaData()
+    sqlite = engine.dialect.name == "sqlite"
+    kind = sa.String(collation="NOCASE") if sqlite else CITEXT()
+    table = sa.Table(
+        "words", metadata, sa.Column("word", kind, primary_key=True), sa.Column("n", sa.Integer)
+    )
+    track_table(table, keyed=True)
+    words = Table(engine, table)
+    async with engine.begin() as connection:
+        if not sqlite:
+            await connection.execute(sa.text("CREATE EXTENSION citext"))
+        await connection.run_sync(metadata.create_all)
+        await connection.execute(table.insert().values(word="a", n=1))
+    statements = {
+        "update": ["UPDATE words SET word = 'A'"],
+        "insert": ["DELETE FROM words", "INSERT INTO words (word, n) VALUES ('A', 2)"],
+        "upsert": [
+            "REPLACE INTO words (word, n) VALUES ('A', 2)"
+            if sqlite
+            else "INSERT INTO words (word, n) VALUES ('A', 2) "
+            "ON CONFLICT (word) DO UPDATE SET word = excluded.word"
+        ],
+    }
+    first, tail = await words.where().page(9), Recorder()
+    await words.origin.attach(tail)
+    async with engine.begin() as connection:
+        for each in statements[how]:
+            await connection.execute(sa.text(each))
+    await tail.count(2)
+    await words.origin.detach()
+    resumed = await words.where().page(9, after=first.end)
+    for changes in (tail.changes, resumed.changes):
+        assert [(c.removed, c.key["word"]) for c in changes] == [(True, "a"), (False, "A")]
 
 
 async def test_a_removal_has_the_key_of_its_row(engine):

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog
 from headwater.runs import RunFailed
+from headwater.web.convention import breaches
 from headwater.web.fastapi import LiveRouter, Problem, Run, Runs, SyncRun, identify
 from support.application import Application
 from support.http import Answer, request
@@ -374,6 +375,7 @@ async def test_the_output_so_far_as_one_text():
         async with rig.open(f"/answers/{run_id}/stream?fold=true") as stream:
             await stream.next()
             assert told([await stream.next()]) == [("delta", {"text": "Well, "})]
+            assert (await rig.fetch(f"/answers/{run_id}?fold=true"))[2]["text"] == "Well, "
             rig.go.set()
             names = [name for name, _ in told(await stream.rest())]
             assert names == ["delta", "sources", "end"], "what is new comes as it is made"
@@ -381,6 +383,8 @@ async def test_the_output_so_far_as_one_text():
             assert told(await stream.rest())[1:] == [
                 ("delta", {"text": "Well, x"}), ("end", {"state": "done"}),
             ]  # fmt: skip
+        assert (await rig.fetch(f"/answers/{run_id}?fold=true"))[2]["text"] == "Well, x"
+        assert "text" not in (await rig.fetch(f"/answers/{run_id}"))[2]
 
 
 async def test_bodies_that_cannot_be():
@@ -478,5 +482,6 @@ def test_openapi_describes_the_routes():
     stream = paths["/api/answers/{run_id}/stream"]["get"]
     assert "text/event-stream" in stream["responses"]["200"]["content"]
     assert {"204", "404", "406"} <= set(stream["responses"])
+    assert not breaches(app), "a page and a stream of one thing take the same parameters"
     one = paths["/api/answers/{run_id}"]
     assert set(one) == {"get", "delete"} and "204" in one["delete"]["responses"]

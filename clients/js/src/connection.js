@@ -1,7 +1,7 @@
 /** The one loop that connects a feed: it streams, polls where nothing streams, and backs off. */
 
 import { openEventSource, openFetch } from "./streams.js";
-import { backOff, pause, slot } from "./waiting.js";
+import { backOff, pause, slot, turn } from "./waiting.js";
 
 // Milliseconds. A stream's first word: far more than a slow network needs; less once polling works.
 const FIRST_WORD = { before: 10_000, polling: 4_000 };
@@ -11,6 +11,7 @@ const POLLS = { first: 500, most: 60_000 };
 const WAIT = 25;
 const ANSWERS_WITHIN = 10_000;
 const BETWEEN_POLLS = 3_000;
+const GLIMPSE = { time: 700, pause: 400 };
 // A timer that is this late means that the machine slept; hidden tabs are late by a minute at most.
 const SLEPT = 120_000;
 // Answers that asking again does not change.
@@ -66,10 +67,19 @@ export class Connection {
     let misses = 0; // streams in a row that brought nothing
     while (!signal.aborted) {
       const free = await slot(this.#spec.url);
-      let end = free && !signal.aborted ? await this.#streams(signal) : {};
+      // What has no REST half is looked at now and then, while no connection is free.
+      const glimpse = !free && !this.#rest;
+      if (glimpse) this.#tell("polling");
+      const done = glimpse ? await turn() : null;
+      let end = (free || glimpse) && !signal.aborted ? await this.#streams(signal, glimpse) : {};
       free?.();
+      done?.();
       if (signal.aborted) return;
       const { lived } = end;
+      if (glimpse && lived && !end.status) {
+        await pause(GLIMPSE.pause, signal);
+        continue;
+      }
       if (free) misses = lived ? 0 : Math.min(misses + 1, 8);
       // EventSource hides why it failed; the answer to a plain request says it.
       if (end.status === undefined) end = await this.#ask(signal, 0);
@@ -87,7 +97,7 @@ export class Connection {
   }
 
   /** Streams until that ends: {lived, status, wait}, without a status where it is not known. */
-  async #streams(signal) {
+  async #streams(signal, glimpse) {
     const { state, position } = this;
     if (state !== "polling" && state !== "stale") {
       const first = position === null && state !== "reconnecting";
@@ -100,7 +110,10 @@ export class Connection {
         // A server that sends heartbeats begins with one, and a feed with a snapshot. Until then
         // a stream that is open may be one that a proxy holds back.
         begins: this.#beats > 0 || (this.#rest && position === null),
-        word: () => this.#tell("live"),
+        word: () => {
+          if (!glimpse) return this.#tell("live");
+          setTimeout(this.#stream?.end, GLIMPSE.time, { status: 0 });
+        },
         lost: () => this.state !== "polling" && this.#tell("reconnecting"),
         event: (name, data, id) => this.#event(name, data, id),
         resolve,

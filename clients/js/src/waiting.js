@@ -42,3 +42,10 @@ export async function slot(url) {
   }
   return null;
 }
+
+/** One after another over all tabs, so that the connection that stays free is free in between. */
+export function turn() {
+  return new Promise((resolve) =>
+    locks.request("headwater:turn", () => new Promise((release) => resolve(release))),
+  );
+}

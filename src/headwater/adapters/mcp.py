@@ -7,8 +7,8 @@ The SDK gives one store to all sessions, and its stream ids repeat in every sess
 "_GET_stream". It does not say which session calls. A store that trusts stream ids sends the
 messages of one user to another. This store looks at its caller: the session is the
 ``StreamableHTTPServerTransport`` whose method awaits it. Calls from elsewhere share a session of
-the instance. A wrapper around the store must await it in the task that called the wrapper; one
-that cannot takes an ``EventStore`` for each session.
+the instance, and no message is sent again once two sessions share it. So a wrapper around the
+store must await it in the task that called the wrapper, or take an ``EventStore`` for each session.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ try:
         ErrorData,
         JSONRPCError,
         JSONRPCMessage,
+        JSONRPCResponse,
         jsonrpc_message_adapter,
     )
 except ImportError as error:  # pragma: no cover - only without the extra
@@ -98,6 +99,8 @@ class EventStore(SdkEventStore):
         self._away_until = 0.0
         self._sessions: WeakKeyDictionary[Transport, Session] = WeakKeyDictionary()
         self._own = self._new_session()
+        # Sessions that began in the one above.
+        self._begun = 0
 
     def _new_session(self) -> Session:
         name = secrets.token_hex(16)
@@ -116,6 +119,10 @@ class EventStore(SdkEventStore):
     async def store_event(self, stream_id: str, message: JSONRPCMessage | None) -> str:
         """Keep a message, or None for a place to resume at, and return its id."""
         session = self._session()
+        if session is self._own and _begins_session(message):
+            self._begun += 1
+            if self._begun == 2:
+                _log.error("an MCP event store cannot tell its sessions apart: it resumes none")
         session.count += 1
         # As the SDK writes it to the wire, so that a replay is equal byte for byte.
         text = (
@@ -141,7 +148,7 @@ class EventStore(SdkEventStore):
         """Send the later messages of the id's stream, and return the stream; None if unknown."""
         session = self._session()
         cursor = session.cursor_of(last_event_id)
-        if cursor is None:
+        if cursor is None or (session is self._own and self._begun > 1):
             return None
         try:
             await self._replay(session, cursor, send_callback)
@@ -288,6 +295,11 @@ class EventStore(SdkEventStore):
             await self._log.trim(self._prefix, max_age=1.5 * self._keep)
         except SourceUnavailableError as error:
             _log.info("old MCP sessions are removed later: %s", error)
+
+
+def _begins_session(message: JSONRPCMessage | None) -> bool:
+    """Whether this is the answer to ``initialize``, which a session has once."""
+    return isinstance(message, JSONRPCResponse) and "protocolVersion" in message.result
 
 
 def _calling_transport() -> Transport | None:

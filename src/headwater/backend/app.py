@@ -66,12 +66,14 @@ def create_app(
     settings: Settings | None = None,
     *,
     companion: Callable[[Backend], Coroutine[Any, Any, None]] | None = None,
+    declare: Callable[[LiveRouter], None] | None = None,
 ) -> FastAPI:
     """The application. Its database must have been migrated before it starts.
 
     Arguments:
         settings: from the environment unless they are given.
         companion: runs beside it in the same process, and is cancelled when it ends.
+        declare: adds routes of its own under ``/api``.
     """
     settings = settings or Settings()
     live = LiveRouter(
@@ -124,6 +126,8 @@ def create_app(
     app.state.measures = Measures(live, lambda: app.state.backend)
     for feeds in _FEEDS:
         feeds.declare(live)
+    if declare is not None:
+        declare(live)
     app.include_router(live, prefix="/api")
     live.install(app, problems="application", openapi="3.2")
     # Each included router costs a request one more search, so there is no router around these.

@@ -60,12 +60,15 @@ def demo(
 def _run(settings: Settings, folder: Path, *, again: bool) -> None:
     from headwater.backend.app import create_app
     from headwater.backend.database import Address
+    from headwater.backend.demo import answers
     from headwater.backend.demo.cast import ADMIN, DEMO
     from headwater.backend.demo.present import Present
     from headwater.backend.demo.restart import restart_router
     from headwater.backend.logging import set_up_logging
     from headwater.backend.schema import migrate
     from headwater.backend.server import address_of, bind, build_server, greet
+    from headwater.eventlog import open_log
+    from headwater.runs import Runs
 
     # Before anything is created: a port in use is the usual failure.
     listener = bind(settings.host, settings.port)
@@ -77,7 +80,9 @@ def _run(settings: Settings, folder: Path, *, again: bool) -> None:
         backend.accounts = (DEMO, ADMIN)
         await Present(backend, cast, walks).run()
 
-    app = create_app(settings, companion=go_on)
+    # A file of its own: the answers of a killed server are lost soon after the next one starts.
+    runs = Runs(open_log(f"sqlite:///{folder / 'runs.db'}"), lease=3)
+    app = create_app(settings, companion=go_on, declare=partial(answers.declare, runs=runs))
     app.include_router(restart_router(folder, listener), prefix="/api")
     server = build_server(settings, app)
     if not again:

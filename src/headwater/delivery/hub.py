@@ -10,7 +10,8 @@ from headwater.delivery.batch import WriteBatch
 from headwater.delivery.channel import Channel
 from headwater.delivery.open_streams import OpenStreams
 from headwater.delivery.polls import Polls
-from headwater.delivery.reader import OriginReader, Subscription
+from headwater.delivery.reader import OriginReader
+from headwater.delivery.targets import Subscription
 from headwater.delivery.unread import UNREAD_BYTES
 from headwater.errors import SourceUnavailableError
 from headwater.feeds.feed import Feed

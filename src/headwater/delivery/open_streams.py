@@ -14,7 +14,7 @@ from headwater.delivery.heartbeat import Heartbeats
 from headwater.delivery.sender import Sender
 from headwater.delivery.unread import UNREAD_BYTES, Unread
 
-__all__ = ["Counters", "OpenStream", "OpenStreams"]
+__all__ = ["Counters", "OpenStream", "OpenStreams", "retry_after_end"]
 
 logger = logging.getLogger("headwater.delivery")
 
@@ -22,6 +22,11 @@ logger = logging.getLogger("headwater.delivery")
 # they do not all come at once. A browser that finds nobody waits the same time again, so those
 # with short times would come in greater numbers once the server is back.
 _RETRY = (1000, 5000)
+
+
+def retry_after_end() -> int:
+    """Milliseconds after which a client comes back whose stream the server ended, at random."""
+    return random.randint(*_RETRY)
 
 
 class OpenStream(Protocol):
@@ -111,7 +116,7 @@ class OpenStreams:
             self._set_timer()
         if self.draining:
             # It was admitted just before draining began, so drain() does not know it.
-            asyncio.get_running_loop().call_soon(stream.dismiss, random.randint(*_RETRY))
+            asyncio.get_running_loop().call_soon(stream.dismiss, retry_after_end())
 
     def discard(self, stream: OpenStream) -> None:
         """A stream has ended. Idempotent."""
@@ -148,7 +153,7 @@ class OpenStreams:
         """End the stream of this number; False if there is none."""
         for stream in self._streams:
             if str(stream.number) == number:
-                stream.dismiss(random.randint(*_RETRY))
+                stream.dismiss(retry_after_end())
                 return True
         return False
 
@@ -170,7 +175,7 @@ class OpenStreams:
         random.shuffle(streams)
         for number, stream in enumerate(streams):
             wait = spread * number / len(streams)
-            loop.call_later(wait, stream.dismiss, random.randint(*_RETRY))
+            loop.call_later(wait, stream.dismiss, retry_after_end())
         try:
             async with asyncio.timeout(spread + 2.0):
                 await self._empty.wait()

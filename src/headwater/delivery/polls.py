@@ -11,7 +11,7 @@ from copy import copy
 from typing import Any, Protocol
 
 from headwater.delivery.open_streams import OpenStreams
-from headwater.delivery.reader import Subscription
+from headwater.delivery.targets import Subscription
 from headwater.errors import HeadwaterError
 from headwater.feeds.shared_calls import CoalescedCall
 from headwater.feeds.source import Source

@@ -3,128 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 from headwater.delivery.batch import WriteBatch
 from headwater.delivery.open_streams import Counters
 from headwater.delivery.preparation import Preparation
 from headwater.delivery.ring import RingBound
-from headwater.delivery.routing import FilterIndex
+from headwater.delivery.small_set import EMPTY, SmallSet, with_one, without
+from headwater.delivery.targets import Target
 from headwater.errors import ResetReason, SourceUnavailableError, UnfitItemError
 from headwater.feeds.feed import Feed
 from headwater.feeds.shared_calls import SharedCalls
-from headwater.feeds.source import Change, Filter, Origin, Place
+from headwater.feeds.source import Change, Compared, Filter, OneOf, Origin, Place
 
-__all__ = ["OriginReader", "Subscription", "Target"]
+__all__ = ["FilterIndex", "OriginReader"]
+
+T = TypeVar("T", bound=Hashable)
 
 logger = logging.getLogger("headwater.delivery")
 
 # Seconds between two tries to read the epoch of a storage that began anew.
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 5.0
-
-
-class Target(ABC):
-    """What a reader delivers changes to: a channel, or a callback in this process.
-
-    Attributes:
-        reads_pages: after ``restart`` it reads all that was delivered between reset and restart.
-    """
-
-    __slots__ = ()
-
-    reads_pages = True
-    # Changes come to it once a function has made items of them.
-    preparation: Preparation | None = None
-
-    @property
-    @abstractmethod
-    def name(self) -> Hashable:
-        """Equal for targets that are the same to a reader."""
-
-    @property
-    @abstractmethod
-    def filter(self) -> Filter:
-        """The changes that it is for."""
-
-    @abstractmethod
-    def deliver(self, change: Change) -> None:
-        """Take one change. ``flush`` follows in the next tick of the loop."""
-
-    @abstractmethod
-    def flush(self, now: float) -> None:
-        """Pass on what was delivered since the last flush, at this time of the loop."""
-
-    def fail(self, error: Exception) -> None:  # noqa: B027 - a callback has no streams to end
-        """``deliver`` raised this error."""
-
-    def interrupt(self, why: SourceUnavailableError) -> None:  # noqa: B027 - as above
-        """The origin cannot be read until somebody mends it."""
-
-    def retire(self, before: Place) -> None:  # noqa: B027 - a callback has no position
-        """Positions that do not include ``before`` expire soon."""
-
-    @abstractmethod
-    def restart(self, reason: ResetReason | None, head: Place) -> None:
-        """The storage is another one, or was trimmed past the reader. It goes on from ``head``.
-
-        None: its whole state was replaced.
-        """
-
-    def close(self) -> None:  # noqa: B027 - a callback has nothing to free
-        """The reader delivers nothing any more."""
-
-
-class Subscription(Target):
-    """A callback in this process for the live changes of a filter.
-
-    Arguments:
-        filter: the changes that it is called with.
-        call: is called with those of one tick of the loop. An error is logged.
-        on_restart: is called when the storage is another one, was trimmed past the reader, or
-            cannot be read until somebody mends it.
-    """
-
-    reads_pages = False
-
-    def __init__(
-        self,
-        filter: Filter,  # noqa: A002 - as every target names it
-        call: Callable[[Sequence[Change]], None],
-        on_restart: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._filter = filter
-        self._call = call
-        self._on_restart = on_restart
-        self._changes: list[Change] = []
-
-    @property
-    def name(self) -> Hashable:
-        return self
-
-    @property
-    def filter(self) -> Filter:
-        return self._filter
-
-    def deliver(self, change: Change) -> None:
-        self._changes.append(change)
-
-    def flush(self, _now: float) -> None:
-        changes, self._changes = self._changes, []
-        if changes:
-            try:
-                self._call(changes)
-            except Exception:
-                logger.exception("a subscriber's callback failed")
-
-    def restart(self, _reason: ResetReason | None, _head: Place) -> None:
-        self._on_restart()
-
-    def interrupt(self, _: SourceUnavailableError) -> None:
-        self._on_restart()
 
 
 class OriginReader:
@@ -346,3 +249,85 @@ class OriginReader:
         finally:
             self.batch.submit()
         self.bound.enforce()
+
+
+class FilterIndex(Generic[T]):
+    """Finds the targets for a row's values with one look-up per set of column names."""
+
+    def __init__(self) -> None:
+        # By column names, then by values: a tuple of them, or the value if there is one column.
+        self._groups: dict[tuple[str, ...], dict[Hashable, SmallSet[T]]] = {}
+
+    def add(self, wanted: Filter, target: T) -> None:
+        """Register a target for all rows that a filter matches."""
+        for conjunction in wanted.any_of:
+            names, values = _split(conjunction)
+            group = self._groups.setdefault(names, {})
+            group[values] = with_one(group.get(values, EMPTY), target)
+
+    def remove(self, wanted: Filter, target: T) -> None:
+        """Undo ``add``."""
+        for conjunction in wanted.any_of:
+            names, values = _split(conjunction)
+            group = self._groups[names]
+            left = group[values] = without(group[values], target)
+            if not left:
+                del group[values]
+            if not group:
+                del self._groups[names]
+
+    def match(self, values: Mapping[str, Any]) -> Iterable[T]:
+        """The targets of a row with these values, each once."""
+        if values.__class__ is Compared:
+            return self._match_several(values)
+        found: SmallSet[T] = EMPTY
+        several: set[T] | None = None
+        for names, group in self._groups.items():
+            try:
+                if len(names) == 1:
+                    hit = group.get(values.get(names[0]))
+                else:
+                    hit = group.get(tuple([values.get(name) for name in names]))
+            except TypeError:  # a value without a hash equals no value of a filter
+                continue
+            if hit:
+                if several is not None:
+                    several.update(hit)
+                elif found:
+                    several = {*found, *hit}
+                else:
+                    found = hit
+        return several or found
+
+    def _match_several(self, values: Mapping[str, Any]) -> set[T]:
+        """As ``match``, for values some of which stand for several."""
+        found: set[T] = set()
+        for names, group in self._groups.items():
+            own = [values.get(name) for name in names]
+            choices = [each if isinstance(each, OneOf) else (each,) for each in own]
+            for one in itertools.product(*choices):
+                try:
+                    found.update(group.get(one[0] if len(one) == 1 else one, EMPTY))
+                except TypeError:  # a value without a hash equals no value of a filter
+                    break
+        return found
+
+    def wanted(self, names: Collection[str]) -> dict[str, frozenset[Hashable]]:
+        """By name, the values that these names are compared with."""
+        found: dict[str, set[Hashable]] = {}
+        for columns, group in self._groups.items():
+            for at, name in enumerate(columns):
+                if name in names:
+                    every: Iterable[Any] = group
+                    own = every if len(columns) == 1 else [each[at] for each in every]
+                    found.setdefault(name, set()).update(own)
+        return {name: frozenset(values) for name, values in found.items()}
+
+    def __bool__(self) -> bool:
+        return bool(self._groups)
+
+
+def _split(conjunction: Iterable[tuple[str, Hashable]]) -> tuple[tuple[str, ...], Hashable]:
+    names = tuple(name for name, _ in conjunction)
+    values = tuple(value for _, value in conjunction)
+    return names, values[0] if len(values) == 1 else values

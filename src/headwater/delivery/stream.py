@@ -114,7 +114,9 @@ class Stream:
 
     def idle(self) -> None:
         """The sender has room again."""
-        self._streams.unread.discard(self)
+        unread = self._streams.unread
+        if self in unread.waiting:
+            unread.discard(self)
 
     def beat(self) -> None:
         """Send a heartbeat, unless bytes wait to be sent."""

@@ -24,6 +24,10 @@ class Unread(Generic[T]):
         size_of: the bytes of one.
         time: the present, in seconds.
         drop: ends one.
+
+    Attributes:
+        waiting: by each that waits, its bytes at the last look, and since when its client takes
+            nothing.
     """
 
     def __init__(
@@ -37,39 +41,35 @@ class Unread(Generic[T]):
         self._size_of = size_of
         self._time = time
         self._drop = drop
-        # The bytes at the last look, and since when its client takes nothing.
-        self._waiting: dict[T, tuple[int, float]] = {}
+        self.waiting: dict[T, tuple[int, float]] = {}
         self._bytes = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
 
     def add(self, one: T) -> None:
         """It waits for its client from now on, or with more bytes than before."""
         now = self._time()
-        size, (before, since) = self._size_of(one), self._waiting.get(one, (0, now))
-        self._waiting[one] = (size, since)
+        size, (before, since) = self._size_of(one), self.waiting.get(one, (0, now))
+        self.waiting[one] = (size, since)
         self._bytes += size - before
         if self._bytes > self._most:
             self.look()
 
     def discard(self, one: T) -> None:
         """Its client took all of it, or is gone. Idempotent."""
-        size, _ = self._waiting.pop(one, (0, 0.0))
+        size, _ = self.waiting.pop(one, (0, 0.0))
         self._bytes -= size
 
     def look(self, longest: float | None = None) -> None:
         """Drop those whose clients took nothing for ``longest`` seconds, and enforce the bound."""
         now = self._time()
-        for one, (before, last) in tuple(self._waiting.items()):
+        for one, (before, last) in tuple(self.waiting.items()):
             size = self._size_of(one)
             since = now if size < before else last
             self._bytes += size - before
-            self._waiting[one] = (size, since)
+            self.waiting[one] = (size, since)
             if longest is not None and now - since >= longest:
                 self._end(one)
         if self._bytes > self._most:
-            for one, _ in sorted(self._waiting.items(), key=lambda each: each[1][1]):
+            for one, _ in sorted(self.waiting.items(), key=lambda each: each[1][1]):
                 if self._bytes <= self._most:
                     break
                 self._end(one)

@@ -60,12 +60,13 @@ def next_group(
     Jobs whose callers have left are dropped.
     """
     group: list[Asked[J, R]] = []
-    weights = [0] * len(most)
+    left = list(most)
     while waiting:
         one = waiting[0]
         if not one.done.done():
-            weights = [a + b for a, b in zip(weights, weigh(one.job), strict=True)]
-            if group and any(a > b for a, b in zip(weights, most, strict=True)):
+            for at, weight in enumerate(weigh(one.job)):
+                left[at] -= weight
+            if group and min(left) < 0:
                 break
             group.append(one)
         waiting.popleft()

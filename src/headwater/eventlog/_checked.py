@@ -70,10 +70,13 @@ class CheckedLog(EventLog):
         max_age: timedelta | None = None,
         max_count: int | None = None,
         max_bytes: int | None = None,
+        before: Offset | None = None,
     ) -> int:
-        keep = Retention(max_age, max_count, max_bytes)
+        keep = Retention(max_age, max_count, max_bytes, before)
         if topic is not None:
             check_topic(topic)
+        elif before is not None:
+            raise UsageError(f"before={before}: an offset is of one topic, so name that")
         return 0 if keep == Retention() else await self._trim(topic, keep)
 
     async def forget(self, *topics: str) -> None:

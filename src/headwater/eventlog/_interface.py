@@ -30,13 +30,12 @@ from headwater.eventlog._record import (
     Run,
     check_topic,
 )
-from headwater.feeds.position import fingerprint
 from headwater.feeds.shared_calls import CoalescedCall
 from headwater.feeds.source import Change, OrderedPlace, Origin, Page, Place, Sink, Source
 
 _log = logging.getLogger(__name__)
 
-_TAG = re.compile("[0-9a-f]{14}")
+_TAG = re.compile("[0-9a-f]{8}")
 
 
 class Follower(Protocol):
@@ -122,11 +121,13 @@ class EventLog(ABC):
         max_age: timedelta | None = None,
         max_count: int | None = None,
         max_bytes: int | None = None,
+        before: Offset | None = None,
     ) -> int:
         """Remove the oldest records of a topic, or of each, beyond any of the limits.
 
-        Without a topic it passes over those that are kept whole (``run:``). Returns how many.
-        ``max_bytes`` counts the events' JSON and needs ``capabilities.trim_by_size``.
+        Without a topic it passes over those that are kept whole (``run:``). With one, ``before``
+        removes what is below an offset. Returns how many were removed. ``max_bytes`` counts the
+        events' JSON and needs ``capabilities.trim_by_size``.
         """
 
     @abstractmethod
@@ -166,13 +167,13 @@ class EventLog(ABC):
 
 @dataclass(frozen=True, slots=True)
 class TopicPlace(OrderedPlace):
-    """An offset as a place, bound to its topic and to the record that stands there.
+    """An offset as a place, bound to the record that stands there; the epoch binds it to its topic.
 
     An empty page has no first record that its start could name. ``7~`` means just after 7.
 
     Attributes:
         offset: the record's, or the one that the topic ends at.
-        tag: a hash of the topic and of the record's mark.
+        tag: a hash of the record's mark.
         past: a page before it ends with the record at the offset itself.
     """
 
@@ -181,9 +182,9 @@ class TopicPlace(OrderedPlace):
     past: bool = False
 
     @classmethod
-    def of(cls, topic: str, offset: Offset, mark: str) -> TopicPlace:
+    def of(cls, offset: Offset, mark: str) -> TopicPlace:
         """The place of the record with this mark; empty if none stands there."""
-        return cls(offset, _tag(topic, mark))
+        return cls(offset, _tag(mark))
 
     def includes(self, other: TopicPlace, /) -> bool:
         return self.offset >= other.offset
@@ -200,8 +201,8 @@ class TopicPlace(OrderedPlace):
         return cls(Offset.parse(offset.removesuffix("~")), tag, offset.endswith("~"))
 
 
-def _tag(topic: str, mark: str) -> str:
-    return fingerprint(topic) + blake2s(mark.encode(), digest_size=4).hexdigest()
+def _tag(mark: str) -> str:
+    return blake2s(mark.encode(), digest_size=4).hexdigest()
 
 
 def event_item(record: Record) -> dict[str, Any]:
@@ -214,7 +215,7 @@ def event_item(record: Record) -> dict[str, Any]:
 
 
 def _place(record: Record) -> TopicPlace:
-    return TopicPlace.of(record.topic, record.offset, record.mark)
+    return TopicPlace.of(record.offset, record.mark)
 
 
 def _change(record: Record) -> Change:
@@ -241,7 +242,7 @@ class TopicOrigin(Origin):
             raise
         self._epoch = self.epoch_in(bounds)
         self._bounds = CoalescedCall(lambda: self.log.bounds(self.topic))
-        return TopicPlace.of(self.topic, bounds.latest, bounds.mark)
+        return TopicPlace.of(bounds.latest, bounds.mark)
 
     async def detach(self) -> None:
         self._sink = self._epoch = self._bounds = None
@@ -270,7 +271,7 @@ class TopicOrigin(Origin):
         self._epoch = self.epoch_in(bounds)
         _log.warning("%s starts anew: %s", self.name, reason)
         if self._sink is not None:
-            self._sink.reset(reason, TopicPlace.of(self.topic, bounds.latest, bounds.mark))
+            self._sink.reset(reason, TopicPlace.of(bounds.latest, bounds.mark))
 
 
 _origins: WeakKeyDictionary[EventLog, WeakValueDictionary[str, TopicOrigin]] = WeakKeyDictionary()
@@ -313,7 +314,7 @@ class Topic(Source):
                 below = ceiling.offset.next() if ceiling.past else ceiling.offset
                 run = await log.latest(topic, limit + 1, below)
                 _check_bounds(ceiling, run.bounds)
-                start, end = ceiling, TopicPlace.of(topic, run.bounds.earliest, "")
+                start, end = ceiling, TopicPlace.of(run.bounds.earliest, "")
             records, has_more = run.records[-limit:], len(run.records) > limit
             if records and ceiling is not None:
                 end = _place(records[-1])
@@ -327,12 +328,12 @@ class Topic(Source):
         return _place(record)
 
     def _end(self, bounds: Bounds) -> TopicPlace:
-        return TopicPlace.of(self.origin.topic, bounds.latest, bounds.mark)
+        return TopicPlace.of(bounds.latest, bounds.mark)
 
     def _check(self, place: TopicPlace, run: Run) -> None:
         """Raises PositionError unless a read after the place goes on just there."""
         _check_bounds(place, run.bounds)
-        found = None if run.place is None else _tag(self.origin.topic, run.place)
+        found = None if run.place is None else _tag(run.place)
         if run.bounds.loss(place.offset, place.tag, found) is not None:
             raise PositionError(str(place), "unknown", "another event stands there, or none")
 
@@ -352,8 +353,6 @@ class Topic(Source):
         # A number of another engine's form; START has one form on all of them.
         if len(found.offset) != len(run.bounds.latest) and found.offset != START:
             raise PositionError(place, "unknown")
-        if not found.tag.startswith(fingerprint(self.origin.topic)):
-            raise PositionError(place, "unknown", "it is of another topic")
         self._check(found, run)
         return found
 

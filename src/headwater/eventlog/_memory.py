@@ -52,6 +52,8 @@ class _Kept:
         drop = 0
         if keep.max_count is not None:
             drop = max(drop, len(self.records) - keep.max_count)
+        if keep.before is not None:
+            drop = max(drop, self.index_after(keep.before[0] - 1))
         if keep.max_bytes is not None:
             held, beyond = self.bytes, 0
             while held > keep.max_bytes:

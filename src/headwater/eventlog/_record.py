@@ -9,7 +9,6 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -157,11 +156,13 @@ class Retention:
         max_age: by the records' ``at``.
         max_count: records.
         max_bytes: of the events' JSON in UTF-8.
+        before: records below this offset go.
     """
 
     max_age: timedelta | None = None
     max_count: int | None = None
     max_bytes: int | None = None
+    before: Offset | None = None
 
     def __post_init__(self) -> None:
         if self.max_age is not None and self.max_age < timedelta(0):
@@ -277,6 +278,9 @@ def mark_of(at: int | None, size: int | None) -> str:
     return "" if at is None else f"{at:x}x{size:x}"
 
 
+# What ``json.loads`` does with a str, without its questions.
+_decode = json.JSONDecoder().decode
+
 _foreign = 0
 
 
@@ -288,10 +292,12 @@ def foreign_entries() -> int:
 def event_in(topic: str, offset: object, text: bytes | str | None) -> dict[str, Any] | None:
     """The event that an entry of a topic holds; None, a count and a log line if it holds none."""
     global _foreign
-    with suppress(ValueError):
-        data = None if text is None else json.loads(text)
-        if isinstance(data, dict):
-            return data
+    try:
+        data = _decode(text) if isinstance(text, str) else text and json.loads(text)
+    except ValueError:
+        data = None
+    if isinstance(data, dict):
+        return data
     _foreign += 1
     if _foreign & (_foreign - 1) == 0:  # 1, 2, 4, 8 …: each read comes across them again
         _log.warning(

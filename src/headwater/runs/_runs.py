@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +14,7 @@ from typing import Any, Self
 from headwater.errors import RunCancelled, RunClaimError, SourceUnavailableError, UsageError
 from headwater.eventlog import EventLog, KeyedTopic
 from headwater.runs._attempt import Attempt, Run, SyncRun
-from headwater.runs._core import Core, Timing
+from headwater.runs._core import Core, Timing, Wanted
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunEvent, RunState
 from headwater.runs._store import Busy, Created, Store, digest
@@ -107,37 +108,9 @@ class Runs:
             known = await core.store.state(run_id)
             if known is not None:
                 return Created.known(known, hashed)
-        attempt = core.prepare(RunState.planned(run_id, kind, owner))
-        try:
-            created = await core.store.create(
-                run_id=run_id,
-                kind=kind,
-                owner=owner,
-                worker=attempt.worker,
-                hashed=hashed,
-                input=input,
-                group=group,
-                busy=busy,
-                claimed=handler is not None,
-            )
-        except BaseException:
-            attempt.over()
-            raise
-        if not created.is_new:
-            attempt.over()
-            return created
-        attempt.state = created.state
-        core.register(attempt)
-        await core.store.list(created.state)
-        if created.after is not None and busy == "cancel":
-            await self.cancel(created.after)
-        if handler is not None:
-            core.launch(created, attempt, handler)
-        elif created.after is not None:
-            core.background(core.hand_over(created, attempt, start))
-        else:
-            await core.hand_over(created, attempt, start)
-        return created
+        wanted = Wanted(run_id, kind, owner, input, group, busy, hashed, handler, start)
+        # A caller that leaves half-way must not leave a run that nobody produces.
+        return await asyncio.shield(core.create(wanted))
 
     async def state(self, run_id: str) -> RunState | None:
         """A run as it is; None for one that does not exist or was forgotten.
@@ -163,13 +136,8 @@ class Runs:
         A queued run ends at once. A running one ends once its code has cleaned up.
         """
         core = self._core()
-        found = await self.state(run_id)
-        if found is None or found.ended:
-            return found
-        await core.store.cancel(run_id)
-        if found.state == "queued":
-            await core.store.end(run_id, "cancelled")
-        return found
+        await core.start()
+        return await core.cancel(run_id) if _ID.fullmatch(run_id) else None
 
     async def forget(self, run_id: str) -> bool:
         """Remove a run that has ended. False while it is active, or if it is unknown."""
@@ -188,7 +156,9 @@ class Runs:
         core = self._core()
         return KeyedTopic(core.log, core.store.owners_topic(kind, owner), key="id")
 
-    async def follow(self, run_id: str, *, after: str | None = None) -> AsyncIterator[RunEvent]:
+    async def follow(
+        self, run_id: str, *, after: str | None = None
+    ) -> AsyncGenerator[RunEvent, None]:
         """The events of a run, from its start or after a position, up to its ``end``.
 
         Past output comes in few large pieces, new output as it is made. Nothing comes after the
@@ -198,9 +168,10 @@ class Runs:
         if await self.state(run_id) is None:
             raise RunClaimError(run_id, "unknown")
         reader = await self.reader(run_id, after=after)
-        async for events in reader.events():
-            for event in events:
-                yield event
+        async with aclosing(reader.events()) as groups:
+            async for events in groups:
+                for event in events:
+                    yield event
 
     async def reader(self, run_id: str, *, after: str | None = None) -> RunReader:
         """What ``follow`` reads by: events in groups, for those that frame them themselves."""

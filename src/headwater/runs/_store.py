@@ -14,15 +14,14 @@ afterwards. Where a process dies in between, whoever watches tells them again.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Literal
 
 from headwater.eventlog import START, EventLog, KeyedTopic, Offset, Record
-from headwater.feeds.clock import utc_now
 from headwater.runs._records import RunState, State, attempt_of, worker_of
 
 __all__ = ["Busy", "BusyError", "Created", "KeyConflictError", "Store", "digest"]
@@ -34,8 +33,6 @@ Busy = Literal["reject", "cancel", "queue", "allow"]
 TAIL = 40
 # Runs of one group that wait for each other.
 MAX_WAITING = 20
-# By which the clocks of the log and of this process may differ.
-MARGIN = timedelta(minutes=1)
 # Records per read.
 PAGE = 500
 
@@ -268,15 +265,27 @@ class Store:
         found = await self.state(run_id)
         if found is None:
             return None
+        await self.decide(found, state, result=result, error=error)
+        await self.announce([found])
+        return found
+
+    async def decide(
+        self, found: RunState, state: State, *, result: Any = None, error: str | None = None
+    ) -> None:
+        """Append the end of a run, unless it has ended. Updates ``found``."""
         if not found.ended:
             data = {"t": "end", "state": state, "result": result, "error": error}
-            found.apply(await self.first(self.topic(run_id), data, "end"))
-        await self.tell({"t": "end", "id": run_id})
-        await self.list(found)
-        if (await self.log.bounds(self.topic(run_id))).latest == START:
-            # It was forgotten meanwhile, and the list must not show it again.
-            await self._unlist([found])
-        return found
+            found.apply(await self.first(self.topic(found.id), data, "end"))
+
+    async def announce(self, found: Sequence[RunState]) -> None:
+        """Tell all processes that runs have ended, and show it in their owners' lists."""
+        await self.log.append(self.news, [{"t": "end", "id": one.id} for one in found])
+        await self._append_to_lists(found, [_shown(one) for one in found])
+        bounds = await asyncio.gather(*(self.log.bounds(self.topic(one.id)) for one in found))
+        # What was forgotten meanwhile must not be listed again.
+        await self._unlist(
+            [one for one, its in zip(found, bounds, strict=True) if its.latest == START]
+        )
 
     async def first(self, topic: str, data: Mapping[str, Any], key: str) -> Record:
         """Append with a key, and return the first record that came with it."""
@@ -299,8 +308,15 @@ class Store:
 
     async def list(self, found: RunState) -> None:
         """Show a run in its owner's list as it is now."""
-        shown = {**found.public(), "result": None}
-        await self.log.append(self.owners_topic(found.kind, found.owner), shown)
+        await self.log.append(self.owners_topic(found.kind, found.owner), _shown(found))
+
+    async def _append_to_lists(
+        self, found: Sequence[RunState], items: Sequence[Mapping[str, Any]]
+    ) -> None:
+        topics: dict[str, list[Mapping[str, Any]]] = {}
+        for one, item in zip(found, items, strict=True):
+            topics.setdefault(self.owners_topic(one.kind, one.owner), []).append(item)
+        await asyncio.gather(*(self.log.append(topic, each) for topic, each in topics.items()))
 
     # Forgetting
 
@@ -318,12 +334,10 @@ class Store:
         await self._unlist(found)
 
     async def _unlist(self, found: Sequence[RunState]) -> None:
-        owners: dict[str, list[dict[str, Any]]] = {}
-        for one in found:
-            gone = {"id": one.id, "gone": True, "state": one.state, "group": one.group}
-            owners.setdefault(self.owners_topic(one.kind, one.owner), []).append(gone)
-        for topic, events in owners.items():
-            await self.log.append(topic, events)
+        gone = [
+            {"id": one.id, "gone": True, "state": one.state, "group": one.group} for one in found
+        ]
+        await self._append_to_lists(found, gone)
 
     async def trim_owner(self, kind: str, owner: str) -> None:
         """Remove from an owner's list what no page shows, and the list itself once it is empty."""
@@ -331,12 +345,11 @@ class Store:
         page = await KeyedTopic(self.log, topic, key="id").page(1_000_000)
         if page.changes:
             first = str(page.changes[0].place).partition(":")[0]
-            await self.trim_before(topic, Offset.parse(first))
+            await self.log.trim(topic, before=Offset.parse(first))
         else:
             await self.log.forget(topic)
 
-    async def trim_before(self, topic: str, offset: Offset) -> None:
-        """Remove what is older than a record; what came shortly before it may stay."""
-        kept = (await self.log.read(topic, offset.previous(), 1)).records
-        if kept:
-            await self.log.trim(topic, max_age=utc_now() - kept[0].at + MARGIN)
+
+def _shown(found: RunState) -> dict[str, Any]:
+    """A run as a list has it: without its result, which may be large."""
+    return {**found.public(), "result": None}

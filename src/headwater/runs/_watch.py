@@ -20,7 +20,7 @@ from headwater.errors import ResetReason, SourceUnavailableError
 from headwater.eventlog import START, Bounds, Offset, Record
 from headwater.feeds.clock import utc_now
 from headwater.runs._pulse import Pulse
-from headwater.runs._records import worker_of
+from headwater.runs._records import RunState, worker_of
 from headwater.runs._store import PAGE, Store
 
 __all__ = ["Watch"]
@@ -100,7 +100,11 @@ class Watch:
             if self._task is None:
                 log = self._store.log
                 await log.follow(self._store.beats, self._beats)
-                self._news.bounds = await log.follow(self._store.news, self._news)
+                try:
+                    await log.follow(self._store.news, self._news)
+                except BaseException:
+                    await log.unfollow(self._store.beats, self._beats)
+                    raise
                 self._since = time.monotonic()
                 self._task = asyncio.create_task(self._run(), name="runs: watch")
 
@@ -210,8 +214,13 @@ class Watch:
             if (run := self._active.get(run_id)) is not None
             and (why := self._suspicion(run_id, run)) is not None
         ]
+        lost: list[RunState] = []
         for start in range(0, len(still), ABREAST):
-            await asyncio.gather(*(self._lose(*each) for each in still[start : start + ABREAST]))
+            part = still[start : start + ABREAST]
+            lost += filter(None, await asyncio.gather(*(self._lose(*each) for each in part)))
+        # All followers have their end before anything else is done.
+        for start in range(0, len(lost), ABREAST):
+            await self._store.announce(lost[start : start + ABREAST])
 
     async def _settle(self, run_id: str, run: _Active) -> None:
         """Read who got a run."""
@@ -242,29 +251,30 @@ class Watch:
         if latest.records:
             self._beats.last = latest.records[-1].offset
 
-    async def _lose(self, run_id: str, why: str) -> None:
+    async def _lose(self, run_id: str, why: str) -> RunState | None:
+        """End a run whose producer is lost. Returns it if that is to be announced."""
         known = self._active.get(run_id)
         found = await self._store.state(run_id)
         if known is None:
-            return
+            return None
         if found is None:
             # Its creation was not finished, or it was forgotten.
             self._active.pop(run_id, None)
-            return
+            return None
         worker = worker_of(found.claim) if found.state == "running" else known.worker
         if not found.ended and worker != known.worker:
             self._active[run_id] = _Active(worker, known.since)
-            return
-        if found.cancelled:
-            await self._store.end(run_id, "cancelled")
-            return
-        if found.retry and found.state == "running" and found.claim:
+            return None
+        if found.retry and found.state == "running" and found.claim and not found.cancelled:
             await self._store.release(found, found.claim)
-            return
-        ended = await self._store.end(run_id, "lost", error=why)
-        if ended is not None and ended.state == "lost":
+            return None
+        if found.cancelled:
+            await self._store.decide(found, "cancelled")
+        else:
+            await self._store.decide(found, "lost", error=why)
+        if found.state == "lost":
             logger.warning("run %s is lost: %s", run_id, why)
-        self._active.pop(run_id, None)
+        return found
 
     # Sweeping
 
@@ -300,7 +310,7 @@ class Watch:
                 break
             after = old[-1].offset
         if oldest is not None:
-            await self._store.trim_before(self._store.news, oldest.offset)
+            await log.trim(self._store.news, before=oldest.offset.next())
         for kind, owner in owners:
             await self._store.trim_owner(kind, owner)
         return forgotten
@@ -312,7 +322,6 @@ class _Reader:
     def __init__(self, take: Callable[[Sequence[Record]], None], lose: Callable[[], None]) -> None:
         self._take = take
         self._lose = lose
-        self.bounds: Bounds | None = None
         self.last: Offset | None = None
 
     def deliver(self, records: Sequence[Record]) -> None:

@@ -39,22 +39,21 @@ def writes(statement: str) -> bool:
 
 
 class Commits:
-    """The commits of one engine."""
+    """The commits of one engine.
+
+    Attributes:
+        writing_until: the time, as of ``time.monotonic``, until which a transaction that wrote just
+            now may go on; 0 when it has ended.
+    """
 
     def __init__(self, engine: sa.Engine) -> None:
         self._subscribers: dict[object, tuple[str | None, Callable[[], None]]] = {}
-        self._wrote_at: float | None = None
+        self.writing_until = 0.0
         event.listen(engine, "after_cursor_execute", self._executed)
         event.listen(engine, "begin", self._begin)
         event.listen(engine, "commit", self._commit)
         event.listen(engine, "rollback", self._rollback)
         event.listen(engine, "checkin", self._checkin)
-
-    @property
-    def writing(self) -> bool:
-        """Whether a transaction that wrote just now has not ended yet."""
-        at = self._wrote_at
-        return at is not None and time.monotonic() - at < _OPEN
 
     def add(
         self,
@@ -79,7 +78,7 @@ class Commits:
 
     def _executed(self, connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
         if self._subscribers and writes(statement):
-            self._wrote_at = time.monotonic()
+            self.writing_until = time.monotonic() + _OPEN
             wrote = connection.info.setdefault(_WROTE, set())
             for token, (table, _call) in self._subscribers.items():
                 if table is None or table in statement:
@@ -98,7 +97,7 @@ class Commits:
         wrote = connection.info.pop(_WROTE, None)
         committed = connection.info.pop(_COMMITTED, None)
         if wrote is not None or committed is not None:
-            self._wrote_at = None
+            self.writing_until = 0.0
 
     def _begin(self, connection: sa.Connection) -> None:
         self._notify(connection.info)
@@ -110,7 +109,7 @@ class Commits:
         committed = info.pop(_COMMITTED, None)
         if committed is None:
             return
-        self._wrote_at = None
+        self.writing_until = 0.0
         for token in committed:
             subscriber = self._subscribers.get(token)
             if subscriber is not None:

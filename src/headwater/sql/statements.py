@@ -83,8 +83,12 @@ class Statements(ABC):
         old_order: those of the change of the row that a removal removed.
         complete: the condition for rows whose changes are sent.
         removal_order, removal_complete: the same of removals.
+        values: what is shown of a row.
+        kept: the attributes that are shown of a removal, beside its key.
 
-    ``judged``: the attributes that the database compares in its own way.
+    Arguments:
+        judged: the attributes that the database compares in its own way.
+        keys_only: leave out all other values of a row: one of them cannot be read.
     """
 
     order: Sequence[Column]
@@ -93,8 +97,15 @@ class Statements(ABC):
     removal_order: Sequence[Column]
     removal_complete: Condition
 
-    def __init__(self, model: TableModel, judged: Collection[str]) -> None:
+    def __init__(
+        self, model: TableModel, judged: Collection[str], *, keys_only: bool = False
+    ) -> None:
         self.model = model
+        self.values = [
+            sa.null() if keys_only and name not in model.key else column
+            for name, column in model.columns.items()
+        ]
+        self.kept = () if keys_only else model.kept
         self._judged = judged
         self.filters = Filters(model)
         self.keys = [model.columns[name] for name in model.key]

@@ -6,7 +6,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Container
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
@@ -40,6 +40,7 @@ class Tracking:
         registered: the name of its registration, where that is not the table's: a renamed table
             keeps the registration that its triggers name.
         partitioned: on PostgreSQL, rows may move between partitions.
+        name: the table's name in Headwater's own tables.
     """
 
     table: str
@@ -52,11 +53,10 @@ class Tracking:
     schema: str | None = None
     registered: str | None = None
     partitioned: bool = False
+    name: str = field(init=False, compare=False, repr=False)
 
-    @property
-    def name(self) -> str:
-        """The table's name in Headwater's own tables."""
-        return self.registered or self.full_name
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.registered or self.full_name)
 
     @property
     def full_name(self) -> str:
@@ -133,6 +133,8 @@ class ChangeIndex:
 def change_column() -> sa.Column[int]:
     """The column of the change, as it is added to a table."""
     kind = sa.BigInteger().with_variant(XID8(), "postgresql")
+    # A STRICT table of SQLite takes no BIGINT.
+    kind = kind.with_variant(sa.Integer(), "sqlite")
     return sa.Column(CHANGE, kind, nullable=True)
 
 

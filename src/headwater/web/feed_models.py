@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 from headwater.feeds.feed import Feed
 from headwater.web.pair import FeedDeclaration
 
-__all__ = ["as_text", "events_model", "page_model"]
+__all__ = ["ErrorData", "ResetData", "as_text", "events_model", "page_model"]
 
 
 class ResetData(BaseModel):

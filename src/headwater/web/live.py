@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import signal
 import threading
 import weakref
@@ -18,7 +17,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 from headwater.delivery.hub import Hub
-from headwater.delivery.open_streams import Counters
+from headwater.delivery.open_streams import Counters, retry_after_end
 from headwater.errors import DeclarationError
 from headwater.feeds.source import Source
 from headwater.web.recheck_log import FollowedRechecks, RecheckLog, SubjectOf
@@ -220,7 +219,7 @@ class Live:
         if self._hub is None or not self._hub.streams.draining:
             return None
         left = max(self._drained_at - asyncio.get_running_loop().time(), 0.0)
-        return int(left * 1000) + random.randint(500, 5000)
+        return int(left * 1000) + retry_after_end()
 
     async def drain(self, spread: float = 5.0) -> None:
         """Refuse new streams and end the open ones over ``spread`` seconds at most."""
@@ -340,7 +339,12 @@ class HubFace:
             subject_of: the subject that a change's values name, as for ``recheck``.
         """
         live = self._settings.live()
-        return FollowedRechecks(source, live.hub, live.rights.recheck, subject_of).close
+
+        async def recheck(subject: str | None) -> None:
+            # The rights are made by the first request: what runs the application is known by then.
+            await live.rights.recheck(subject)
+
+        return FollowedRechecks(source, live.hub, recheck, subject_of).close
 
     async def drain(self, *, spread: float = 5.0) -> None:
         """Refuse new streams and end the open ones, over at most ``spread`` seconds."""

@@ -6,9 +6,9 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from fastapi import Depends, Response, params
+from fastapi import Depends, Query, Response, params
 from fastapi.concurrency import run_in_threadpool
 
 from headwater.errors import DeclarationError, SourceUnavailableError
@@ -107,7 +107,7 @@ class RunEndpoints:
 
     def state(self) -> Callable[..., Any]:
         """``GET {path}/{id}``."""
-        return self._of_run(StateRoute, "state")
+        return self._of_run(StateRoute, "state", fold=_FOLD)
 
     def cancel(self) -> Callable[..., Any]:
         """``POST {path}/{id}/cancel``."""
@@ -119,8 +119,7 @@ class RunEndpoints:
 
     def stream(self) -> Callable[..., Any]:
         """``GET {path}/{id}/stream``."""
-        fold = inspect.Parameter("fold", _KEYWORD, annotation=bool, default=False)
-        return self._of_run(StreamRoute, "stream", fold=fold)
+        return self._of_run(StreamRoute, "stream", fold=_FOLD)
 
     def list(self) -> Callable[..., Any]:
         """The function of the feed of runs."""
@@ -130,6 +129,7 @@ class RunEndpoints:
             headwater_owner: Any, state: State | None = None, group: str | None = None
         ) -> Any:
             owner = _checked_owner(headwater_owner)
+            await runs.start()  # so that a producer that has died is noticed
             return runs.runs_of(kind, owner).where(state=state, group=group)
 
         _sign(
@@ -182,6 +182,12 @@ class RunEndpoints:
 
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_FOLD = inspect.Parameter(
+    "fold",
+    _KEYWORD,
+    annotation=Annotated[bool, Query(description="The output so far as one text.")],
+    default=False,
+)
 
 
 def _sign(call: Any, parameters: Sequence[inspect.Parameter], name: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 
 from headwater.runs import State
-from headwater.web.feed_models import as_text
+from headwater.web.feed_models import ErrorData, ResetData, as_text
 from headwater.web.openapi import EventsDescribed, problem_responses
 
 __all__ = [
@@ -35,6 +35,7 @@ class RunModel(RunItem):
     """A run."""
 
     result: Any = Field(None, description="What it came to; any JSON.")
+    text: str | None = Field(None, description="The output so far, with `fold`.")
 
 
 class DeltaData(BaseModel):
@@ -53,18 +54,6 @@ class EndData(BaseModel):
     """How the run ended."""
 
     state: Literal["done", "failed", "cancelled", "lost"]
-
-
-class ResetData(BaseModel):
-    """Why the position cannot be resumed; what follows begins at the start."""
-
-    reason: Literal["expired", "unknown"]
-
-
-class ErrorData(BaseModel):
-    """Why the stream ends before the run does."""
-
-    status: int
 
 
 def _event(name: str, data: Any, *, with_id: bool = True) -> Any:
@@ -101,13 +90,6 @@ _KEY = {
     "key with the same body is answered with the same run.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
 }
-_RESUME = {
-    "name": "Last-Event-ID",
-    "in": "header",
-    "required": False,
-    "description": "The id of the last event that the client has.",
-    "schema": {"type": "string"},
-}
 
 
 def start_options(label: str) -> dict[str, Any]:
@@ -128,7 +110,7 @@ def state_options(label: str) -> dict[str, Any]:
     return {
         "name": f"{label}_state",
         "response_model": RunModel,
-        "responses": problem_responses([404, 503]),
+        "responses": problem_responses([404, 422, 503]),
     }
 
 
@@ -141,7 +123,6 @@ def stream_options(label: str) -> dict[str, Any]:
         "response_class": EventsDescribed,
         "response_description": _STREAM,
         "responses": {204: done, **problem_responses([404, 406])},
-        "openapi_extra": {"parameters": [_RESUME]},
     }
 
 

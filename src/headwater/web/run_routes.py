@@ -32,7 +32,7 @@ from headwater.web.problems import Problem
 from headwater.web.responders import Call, Planned
 from headwater.web.rights import Verdict
 from headwater.web.run_requests import RunBody, key_of, parsed_json
-from headwater.web.run_stream import RETRY, RunStream, to_bytes
+from headwater.web.run_stream import MOST_FOLDED, RETRY, RunStream, text_so_far, to_bytes
 from headwater.web.stream_limits import LimitReachedError, limit_retry
 from headwater.web.whole_responses import Headers, refuse_stream, send_response
 
@@ -281,9 +281,22 @@ class StateRoute(_KnownRoute):
 
     async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:  # noqa: ARG002
         found = await self._find(plan.result)
+        shown = found.public()
+        if plan.result.fold:
+            shown["text"] = await self._text(found)
         head = call.scope["method"] == "HEAD"
         headers = [*_JSON, *plan.dependency_headers]
-        await send_response(call.send, 200, headers, to_bytes(found.public()), head=head)
+        await send_response(call.send, 200, headers, to_bytes(shown), head=head)
+
+    async def _text(self, found: RunState) -> str:
+        """The output so far. Raises Problem where it is too long for one answer."""
+        text = await text_so_far(await self.declaration.runs.reader(found.id))
+        if text is None:
+            raise Problem(
+                422,
+                f"fold=true: the output has more than {MOST_FOLDED} characters: follow its stream.",
+            )
+        return text
 
 
 class CancelRoute(_KnownRoute):

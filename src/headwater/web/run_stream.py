@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from headwater.delivery.open_streams import OpenStreams
@@ -14,7 +15,7 @@ from headwater.errors import PositionError, ResetReason, SourceUnavailableError
 from headwater.protocol import frame
 from headwater.runs import RunEvent, RunReader, RunState
 
-__all__ = ["RunStream"]
+__all__ = ["MOST_FOLDED", "RETRY", "RunStream", "text_so_far", "to_bytes"]
 
 # Milliseconds after which a client comes back.
 RETRY = 2000
@@ -65,7 +66,8 @@ class RunStream(Stream):
         """
         while not self.ended:
             try:
-                await self._follow(reader, state, fold=fold)
+                async with aclosing(reader.events()) as groups:
+                    await self._follow(groups, reader, state, fold=fold)
             except PositionError as error:
                 found = await again()
                 if found is None:
@@ -78,10 +80,17 @@ class RunStream(Stream):
             else:
                 self.close()
 
-    async def _follow(self, reader: RunReader, state: RunState, *, fold: bool) -> None:
+    async def _follow(
+        self,
+        groups: AsyncIterable[Sequence[RunEvent]],
+        reader: RunReader,
+        state: RunState,
+        *,
+        fold: bool,
+    ) -> None:
         queued = state.state == "queued"
         past = Folded() if fold else None
-        async for group in reader.events():
+        async for group in groups:
             events = group
             if self.ended:
                 return
@@ -154,6 +163,25 @@ class Folded:
         self._texts.clear()
         self._size = 0
         return [RunEvent("delta", data, last.number, last.id)]
+
+
+async def text_so_far(reader: RunReader) -> str | None:
+    """The output so far as one text; None where it is longer than ``MOST_FOLDED``."""
+    texts: list[str] = []
+    size = 0
+    async with aclosing(reader.events()) as groups:
+        async for events in groups:
+            for event in events:
+                if event.name == "restart":
+                    texts, size = [], 0
+                elif event.name == "delta":
+                    texts.append(event.data["text"])
+                    size += len(event.data["text"])
+            if size > MOST_FOLDED:
+                return None
+            if not events:
+                break
+    return "".join(texts)
 
 
 def event_frame(event: RunEvent) -> bytes:

@@ -196,6 +196,18 @@ class Page(Scripted):
             ],
         )
 
+    def type(self, text: str) -> None:
+        """Write text where the focus is, as from a keyboard."""
+        self.call("Input.insertText", text=text)
+
+    def key(self, name: str) -> None:
+        """Press a key: ``Tab`` or ``Enter``."""
+        code = {"Tab": 9, "Enter": 13}[name]
+        pressed = {"key": name, "code": name, "windowsVirtualKeyCode": code}
+        text = {"text": "\r"} if name == "Enter" else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **pressed, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **pressed)
+
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression; a promise is waited for."""
         answer = self.call(

@@ -85,6 +85,46 @@ def test_a_killed_server_loses_nothing_on_the_page(browser: Any, demo: Any) -> N
     assert page.faults == []
 
 
+ANSWER = "document.querySelector('#answers li')"
+ASK = """(text) => {
+  const input = document.querySelector('#question');
+  input.value = text;
+  input.form.requestSubmit();
+}"""
+
+
+@pytest.mark.long
+def test_an_answer_outlives_a_reload_and_says_when_its_server_died(browser: Any, demo: Any) -> None:
+    """What the ask box is there to show, with every connection of the browser in use."""
+    page = browser.open(demo.address)
+    page.until("document.querySelector('.accounts button')")
+    page.evaluate("void document.querySelector('.accounts button').click()")
+    page.until("document.querySelector('#answers .light').dataset.state === 'live'")
+
+    page.run(ASK, "Can I stop you?")
+    text = f"{ANSWER}.querySelector('.text').textContent"
+    page.until(f"{text}.startsWith('Press Stop')")
+    page.go(demo.address)
+    page.until(f"{text}.startsWith('Press Stop and I stop within')")
+    other = browser.open(demo.address)
+    other.until(f"{text}.startsWith('Press Stop and I stop within')")
+    page.press("#answers li button")
+    for tab in (page, other):
+        tab.until(f"{ANSWER}.dataset.state === 'cancelled'")
+        assert tab.evaluate(f"{ANSWER}.querySelector('button').hidden")
+    other.close()
+
+    page.run(ASK, "Will nobody stop you?")
+    page.until("document.querySelectorAll('#answers li').length === 2")
+    page.until(f"{text}.startsWith('Press Stop')")
+    page.press("#logs .controls button:last-child")
+    page.until("document.querySelector('[data-kill]').checkVisibility()")
+    page.press("[data-kill]")
+    page.until(f"{ANSWER}.dataset.state === 'lost'", 60)
+    assert page.evaluate(f"{text}.startsWith('Press Stop')"), "what was written stays"
+    assert page.faults == []
+
+
 @pytest.mark.soak
 def test_the_first_live_line_comes_soon(browser: Any, demo: Any) -> None:
     """From the moment at which the page is asked for, the sign-in included. ``-s`` prints it."""

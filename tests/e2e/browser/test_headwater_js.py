@@ -172,6 +172,20 @@ def test_a_server_that_stands_still_is_noticed(browser: Any, steady: Any) -> Non
     assert page.evaluate("seen.snapshots") == 1
 
 
+def test_the_consoles_light_shows_a_server_that_stands_still(browser: Any, steady: Any) -> None:
+    page = browser.open(f"{steady.address}/headwater.js")
+    assert page.run(SIGN_IN, steady.email, steady.password)
+    page.go(steady.address)
+    light = "document.querySelector('#logs .light')"
+    page.until(f"{light}.dataset.state === 'live'")
+    steady.freeze()
+    try:
+        page.until(f"{light}.dataset.state === 'stale' && {light}.innerText === 'No word'", 15)
+    finally:
+        steady.thaw()
+    page.until(f"{light}.dataset.state === 'live'", 15)
+
+
 def test_a_line_that_died_without_a_word_is_noticed(browser: Any, steady: Any, line: Line) -> None:
     page = followed(page_of(browser, steady, line.address))
     line.dead = True

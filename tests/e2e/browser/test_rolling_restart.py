@@ -66,13 +66,13 @@ async def test_nobody_loses_a_line_and_nobody_ends(
 
     pages = [await asyncio.to_thread(page_behind, browser, front, two[0]) for _ in range(PAGES)]
     async with Flock(clients) as flock:
-        await outside(lambda: flock.live == CLIENTS, 120)
+        await outside(flock.all_live, 120)
         writing = asyncio.create_task(write())
         for server in two:
             began = time.monotonic()
             await asyncio.to_thread(server.stop)
             await asyncio.to_thread(server.start)
-            await outside(lambda: flock.live == CLIENTS, 120)
+            await outside(flock.all_live, 120)
             found = flock.histogram(began)
             back = sum(found.values())
             most = max(found.values()) / back

@@ -6,6 +6,7 @@ import { keepCounting } from "./dom.js";
 import { Light, summary } from "./light.js";
 import { Logs } from "./logs/logs.js";
 import { Activity } from "./parts/activity.js";
+import { Answers } from "./parts/answers.js";
 import { Metrics } from "./parts/metrics.js";
 import { Notifications } from "./parts/notifications.js";
 import { Status } from "./parts/status.js";
@@ -43,11 +44,12 @@ const logs = new Logs(at("logs"), page);
 const metrics = new Metrics(at("metrics"), page);
 const activity = new Activity(at("activity"), page);
 const status = new Status(at("status"), page);
+const answers = new Answers(at("answers"), page);
 const notifications = new Notifications(at("notifications"), page, (unread, item) => {
   document.title = unread ? `(${unread}) Headwater` : "Headwater";
   if (item) at("announce").textContent = `${item.level}: ${item.title}`;
 });
-const parts = [logs, metrics, activity, status, notifications];
+const parts = [logs, metrics, activity, status, answers, notifications];
 
 /** Show the console if there is a session, the form if not. */
 async function start() {
@@ -74,6 +76,8 @@ async function start() {
   metrics.start();
   activity.start();
   status.start();
+  // Only a demo has a model to ask, if a scripted one.
+  if (session.accounts.length) answers.start();
   const teams = await everything("/api/users/me/teams", "teams").catch(() => []);
   if (user !== session.user || at("console").hidden) return;
   notifications.start(user, teams);

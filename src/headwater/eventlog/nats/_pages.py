@@ -224,6 +224,8 @@ class Trimmer:
                 cut = below
             else:
                 cut = await self._pages.boundary(subject, below, keep.max_count)
+        if keep.before is not None:
+            cut = max(cut, min(keep.before[0], below))
         if keep.max_age is not None:
             try:
                 oldest = max(await self._stream.server_time() - keep.max_age, _DAWN)

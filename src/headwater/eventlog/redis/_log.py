@@ -181,6 +181,8 @@ class RedisLog(PushedLog):
             if not fits:
                 lowest = first or ""
                 count = count if first else 0
+        if keep.before is not None and (not lowest or offset_of(lowest) < keep.before):
+            lowest = str(keep.before)
         age = "" if keep.max_age is None else keep.max_age / timedelta(milliseconds=1)
         arguments = [_epoch(), topic, "" if count is None else count, age, lowest]
         return int(await self._commands.run(scripts.TRIM, self._keys(topic), arguments))

@@ -93,21 +93,23 @@ END = (
 )
 
 
-def record_of(topic: str, row: sa.Row[Any]) -> Record | None:
-    """The record in a row with ``number``, ``at``, ``size``, ``key`` and ``data``.
-
-    None for a row that another program wrote and that holds no event: it is skipped.
-    """
-    data = event_in(topic, row.number, row.data)
-    if data is None:
-        return None
-    mark = mark_of(row.at, row.size)
-    return Record(topic, Offset.of(row.number), moment(row.at), data, row.key, mark)
-
-
 def records_of(topic: str, rows: Iterable[sa.Row[Any]]) -> list[Record]:
-    """The records in rows, without those of other programs."""
-    return [one for one in (record_of(topic, row) for row in rows) if one is not None]
+    """The records in rows with ``number``, ``at``, ``size``, ``key`` and ``data``.
+
+    Rows that another program wrote, and that hold no event, are skipped.
+    """
+    found: list[Record] = []
+    before, when = 0, DAWN
+    for row in rows:
+        number, at = row.number, row.at
+        data = event_in(topic, number, row.data)
+        if data is None:
+            continue
+        if at != before:  # events of one append have one time
+            before, when = at, moment(at)
+        mark = mark_of(at, row.size)
+        found.append(Record(topic, Offset((number,)), when, data, row.key, mark))
+    return found
 
 
 def bounds_of(row: sa.Row[Any]) -> Bounds:

@@ -7,7 +7,7 @@ transaction. A trim removes the oldest records of a topic and leaves no hole.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -78,6 +78,7 @@ async def append_all(
     held |= counts.keys() - topics.keys()
     used = {topic: row.latest - counts[topic] for topic, row in topics.items()}
     at_ticks = ticks(at)
+    at = moment(at_ticks)
     rows: list[dict[str, Any]] = []
     results: list[list[Record] | None] = []
     for one, is_new in zip(appends, fresh, strict=True):
@@ -90,7 +91,7 @@ async def append_all(
                 Record(
                     one.topic,
                     Offset.of(number + place),
-                    moment(at_ticks),
+                    at,
                     event.data,
                     one.key,
                     mark_of(at_ticks, event.size),
@@ -134,19 +135,19 @@ class SqlWriter:
         )
         self._closed = False
 
-    async def append(self, append: Append) -> list[Record]:
+    def append(self, append: Append) -> Coroutine[Any, Any, list[Record]]:
         """Returns once it is committed. A caller that is cancelled may still have appended."""
-        if self._closed:
-            raise UsageError(f"{self._storage.name} is closed")
-        return await self._ask(append)
+        self._must_be_open()
+        return self._batcher.ask(append)
 
     async def close(self) -> None:
         """Wait for what was asked for, and take no more: callers that go on would hold it up."""
         self._closed = True
         await self._batcher.close()
 
-    async def _ask(self, append: Append) -> list[Record]:
-        return await self._batcher.ask(append)
+    def _must_be_open(self) -> None:
+        if self._closed:
+            raise UsageError(f"{self._storage.name} is closed")
 
     async def _commit(self, group: Sequence[AskedAppend]) -> None:
         self._answer(group, await self._write(group))
@@ -230,6 +231,8 @@ async def trim_some(
     cut = topic_row.trimmed
     if keep.max_count is not None:
         cut = max(cut, topic_row.latest - keep.max_count)
+    if keep.before is not None:
+        cut = max(cut, min(keep.before[0] - 1, topic_row.latest))
     if oldest is not None:
         values = {"id": topic_row.id, "oldest": oldest}
         young = (await connection.execute(_FIRST_YOUNG, values)).scalar()

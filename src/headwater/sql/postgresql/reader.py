@@ -39,6 +39,7 @@ from headwater.sql.reader import (
 )
 from headwater.sql.statements import GONE, LEFT
 from headwater.sql.trim import Trim
+from headwater.sql.unreadable import cannot_be_read, read_rows
 
 # Columns of what was picked, behind the facts.
 _XID, _KIND, _NUMBER, _MOMENT, _OLDER, _FIRST = range(FACTS, FACTS + PICKED + 1)
@@ -277,13 +278,28 @@ class PostgreSQLReader(TableReader):
                     try:
                         statements = await self._compared(connection)
                         rows = (await connection.execute(*ask_for(statements))).all()
-                    except sa.exc.NotSupportedError:
+                    except Exception as error:
+                        if cannot_be_read(error):
+                            return await self._read_one_by_one(connection, ask_for)
+                        if not isinstance(error, sa.exc.NotSupportedError):
+                            raise
                         # "Cached plan must not change result type": a column has another type
                         # than when this connection prepared the statement.
                         await connection.invalidate()
                     else:
                         return rows
         raise SourceUnavailableError(self._name, "the types of its columns are being changed")
+
+    async def _read_one_by_one(
+        self,
+        connection: AsyncConnection,
+        ask_for: Callable[[PostgreSQLStatements], Asked],
+    ) -> Sequence[Row]:
+        control = (await describe_server(connection)).control
+        statements = PostgreSQLStatements(
+            self.model, self.judged, total=self._total, control=control, keys_only=True
+        )
+        return await read_rows(connection, self.model, ask_for(statements))
 
     async def _compared(self, connection: AsyncConnection) -> PostgreSQLStatements:
         """The statements, once the table was compared with its model and its tracking.

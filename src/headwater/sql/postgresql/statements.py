@@ -53,8 +53,9 @@ class PostgreSQLStatements(Statements):
         *,
         total: bool,
         control: bool = False,
+        keys_only: bool = False,
     ) -> None:
-        super().__init__(model, judged)
+        super().__init__(model, judged, keys_only=keys_only)
         self._total = total
         self._control = control
         self.order = [model.number, model.order, *self.keys]
@@ -220,7 +221,7 @@ class PostgreSQLStatements(Statements):
         found = ranked.c
         keys = [found[f"key_{at}"] for at in range(len(self.keys))]
         # A limit in each look-up keeps PostgreSQL from a plan that reads the whole table.
-        stored = [each.label(f"headwater_{at}") for at, each in enumerate(model.columns.values())]
+        stored = [each.label(f"headwater_{at}") for at, each in enumerate(self.values)]
         if shown is not None:
             stored.append(self.moment(shown).label("headwater_own_moment"))
         asked = self.answers(selected)
@@ -233,7 +234,7 @@ class PostgreSQLStatements(Statements):
         gone: list[Column] = []
         if removals:
             old = [self.old_key(name) for name in model.key]
-            old += [self.old(name) for name in model.kept]
+            old += [self.old(name) for name in self.kept]
             parts = [each.label(f"headwater_gone_{at}") for at, each in enumerate(old)]
             if shown is not None:
                 parts.append(self.old_moment(shown).label("headwater_own_moment"))
@@ -266,7 +267,7 @@ class PostgreSQLStatements(Statements):
                 moment.label("headwater_moment"),
                 sa.case((is_older, sa.cast(as_json, sa.Text))).label("headwater_older"),
                 *gone,
-                *(row.c[f"headwater_{at}"] for at in range(len(model.columns))),
+                *(row.c[f"headwater_{at}"] for at in range(len(self.values))),
                 *(each.label(f"headwater_equal_{at}") for at, each in enumerate(answers)),
             )
             .select_from(joined)

@@ -131,7 +131,12 @@ def functions(tracking: Tracking, own: str) -> list[str]:
     )
     if tracking.keyed:
         known = dict.fromkeys((*tracking.key, *tracking.filters))
-        moved = " OR ".join(f"OLD.{quote(c)} IS DISTINCT FROM NEW.{quote(c)}" for c in known)
+        # To a client keys are different that their type or collation takes for the same.
+        exact = dict.fromkeys(tracking.key, '::text COLLATE "C"')
+        moved = " OR ".join(
+            f"OLD.{quote(c)}{exact.get(c, '')} IS DISTINCT FROM NEW.{quote(c)}{exact.get(c, '')}"
+            for c in known
+        )
         removal = (
             f"INSERT INTO {removals} (table_name, number, change, key, old, at) VALUES (\n"
             f"      {name}, {number}, pg_catalog.pg_current_xact_id(), keys, olds,\n"

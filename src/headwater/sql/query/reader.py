@@ -18,8 +18,6 @@ from headwater.sql.faults import LASTING, unavailable
 from headwater.sql.judging import NO_QUESTIONS, Questions
 from headwater.sql.model import tracking_of
 from headwater.sql.postgresql.connections import describe_server, ensure_first_connection
-from headwater.sql.postgresql.triggers import channel
-from headwater.sql.postgresql.watch import ChannelWatch
 from headwater.sql.query.changes import changes_of
 from headwater.sql.query.derivation import Derivation
 from headwater.sql.query.first_rows import FirstRows
@@ -34,8 +32,9 @@ from headwater.sql.query.open_poll import OpenPoll, ReadPage, answer_with
 from headwater.sql.query.pages import Pages
 from headwater.sql.query.place import QueryPlace
 from headwater.sql.query.poll import CHUNK, Poll, Queries
+from headwater.sql.query.tracking_check import TrackingCheck
 from headwater.sql.query.trim import trim_links
-from headwater.sql.query.watch import CountersWatch, WatchGroup
+from headwater.sql.query.watch import WatchGroup, watch_of
 from headwater.sql.reader import ChangeBatch, CommitWatch, Head
 from headwater.sql.sqlite.connections import file_of, guard
 
@@ -98,6 +97,7 @@ class QueryReader:
         )
         self._queries = Queries(name, derivation, self._looker)
         self._described = engine.dialect.name == "sqlite"
+        self._check = TrackingCheck(name, self._tracking.values())
         self._kinds = tuple(self._kind(*column) for column in derivation.key.values())
         self._pages = Pages(self._queries)
         self._open: OpenPoll | None = None
@@ -291,22 +291,10 @@ class QueryReader:
     ) -> CommitWatch:
         """As ``TableReader.watch_commits``, for all tables of the query."""
         self._wake = wake
-        watches: list[CommitWatch] = []
-        for at, tracking in enumerate(self._tracking.values()):
-            if self.engine.dialect.name == "sqlite":
-                watches.append(CountersWatch(self._writers, tracking.table, wake, known, at))
-            else:
-                name = channel(tracking) if tracking.notify else None
-                watches.append(
-                    ChannelWatch(
-                        self.engine,
-                        name,
-                        tracking.table,
-                        wake,
-                        known,
-                        writers=self._writers,
-                    )
-                )
+        watches = [
+            watch_of(self.engine, self._writers, each, at, wake, known, self._check.soon)
+            for at, each in enumerate(self._tracking.values())
+        ]
         return WatchGroup(watches, self._detached)
 
     async def trim(self, max_age: timedelta, grace: float) -> int:
@@ -340,10 +328,15 @@ class QueryReader:
             await ensure_first_connection(self.engine)
         connection = self._reading.connect()
         await connection.start()
-        await self._describe(connection)
+        try:
+            await self._describe(connection)
+        except BaseException:
+            await connection.close()
+            raise
         return connection
 
     async def _describe(self, connection: AsyncConnection) -> None:
+        await self._check.run(connection)
         if not self._described and isinstance(self._looker, PostgreSQLLooker):
             server = await describe_server(connection)
             self._looker.control = server.control

@@ -116,10 +116,11 @@ def text_of(moment: datetime) -> str:
 
 
 def moment_of(text: str | None) -> datetime | None:
-    """A date-time from what ``text_of`` and other programs write, as UTC."""
-    if text is None:
+    """A date-time from what ``text_of`` and other programs write, as UTC; None for no date-time."""
+    try:
+        return None if text is None else as_utc(datetime.fromisoformat(text))
+    except ValueError:
         return None
-    return as_utc(datetime.fromisoformat(text))
 
 
 def _base36(value: int) -> str:

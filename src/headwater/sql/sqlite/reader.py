@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -35,6 +36,7 @@ from headwater.sql.sqlite.triggers import label, stored
 from headwater.sql.sqlite.watch import State, Watched
 from headwater.sql.statements import GONE, LEFT, Lack, Selection
 from headwater.sql.trim import Trim
+from headwater.sql.unreadable import Unreadable, cannot_be_read, read_rows
 
 # A read is repeated when the schema changed before it; after so many times the tracking may be old.
 _SCHEMA_CHANGES = 5
@@ -72,12 +74,12 @@ class SQLiteReader(TableReader):
     async def head(self) -> Head:
         # The file may be another one, of the same version of the schema.
         self._schema = None
-        rows = await self._read(lambda: (self._statements.head(), {}), at=HEAD_VERSION)
+        rows = await self._read(lambda statements: (statements.head(), {}), at=HEAD_VERSION)
         self._registered(rows)
         return Head(rows[0][0], RowPlace(rows[0][1]), rows[0][2])
 
     async def locate(self, epoch: str, place: Place) -> None:
-        rows = await self._read(lambda: (self._statements.head(), {}), at=HEAD_VERSION)
+        rows = await self._read(lambda statements: (statements.head(), {}), at=HEAD_VERSION)
         last, floor = self._registered(rows)
         if epoch != rows[0][0]:
             raise PositionError(str(place), "unknown", "it is of another database")
@@ -95,13 +97,14 @@ class SQLiteReader(TableReader):
         place = self.own_place(after, RowPlace)
         selected = Selection(EVERYTHING, None, self.model.window, questions.form)
 
-        def ask() -> Asked:
+        def ask(statements: SQLiteStatements) -> Asked:
             query = self._batches.get(selected)
-            if query is None:
+            if statements is not self._statements:
+                query = statements.build_after(selected, Lack())
+            elif query is None:
                 if len(self._batches) >= CACHED:
                     self._batches.clear()
-                query = self._statements.build_after(selected, Lack())
-                self._batches[selected] = query
+                query = self._batches[selected] = statements.build_after(selected, Lack())
             numbers = {"number": place.number, "gone_number": place.number}
             return query, {**numbers, "count": limit + 1, **questions.parameters}
 
@@ -128,7 +131,8 @@ class SQLiteReader(TableReader):
         now = self.clock()
         place = None if before is None else self.own_place(before, RowPlace)
         rows = await self._read(
-            lambda: self._statements.newest(wanted, window, now, limit + 1, place), self._pages
+            lambda statements: statements.newest(wanted, window, now, limit + 1, place),
+            self._pages,
         )
         last, _ = self._registered(rows)
         until = left_at(moment_of(rows[0][9]), window)
@@ -145,7 +149,8 @@ class SQLiteReader(TableReader):
     ) -> Page:
         now, place = self.clock(), self.own_place(after, RowPlace)
         rows = await self._read(
-            lambda: self._statements.after(wanted, window, now, limit + 1, place), self._pages
+            lambda statements: statements.after(wanted, window, now, limit + 1, place),
+            self._pages,
         )
         last, floor = self._registered(rows)
         self._check(place, last, floor)
@@ -182,18 +187,18 @@ class SQLiteReader(TableReader):
 
     async def members(self, wanted: Filter, window: Window, /) -> Sequence[Member]:
         rows = await self._read(
-            lambda: self._statements.members(wanted, window, self.clock()), at=None
+            lambda statements: statements.members(wanted, window, self.clock()), at=None
         )
         found: list[Member] = []
         for row in rows:
             moment = moment_of(row[-1])
-            assert moment is not None
-            found.append((dict(zip(self.model.key, row, strict=False)), moment))
+            if moment is not None:
+                found.append((dict(zip(self.model.key, row, strict=False)), moment))
         return found
 
     async def exceeds(self, wanted: Filter, window: Window | None, count: int, /) -> bool:
         rows = await self._read(
-            lambda: self._statements.beyond_count(wanted, window, self.clock(), count), at=None
+            lambda statements: statements.beyond_count(wanted, window, self.clock(), count), at=None
         )
         return bool(rows)
 
@@ -222,7 +227,7 @@ class SQLiteReader(TableReader):
 
     async def _read(
         self,
-        ask: Callable[[], Asked],
+        ask: Callable[[SQLiteStatements], Asked],
         connection: ReadConnection | None = None,
         at: int | None = VERSION,
     ) -> Sequence[Row]:
@@ -234,11 +239,18 @@ class SQLiteReader(TableReader):
             try:
                 if connection is not None and not connection.busy:
                     with self.translated():
-                        rows = await connection.read(*ask())
+                        rows = await connection.read(*ask(self._statements))
                 else:
                     async with self.connected() as pooled:
-                        rows = (await pooled.execute(*ask())).all()
-            except sa.exc.DBAPIError:
+                        rows = (await pooled.execute(*ask(self._statements))).all()
+            except Exception as error:
+                if cannot_be_read(error):
+                    statements = SQLiteStatements(self.model, self.judged, keys_only=True)
+                    async with self.connected() as pooled:
+                        rows = await read_rows(pooled, self.model, ask(statements))
+                    break
+                if not isinstance(error, sa.exc.DBAPIError):
+                    raise
                 # A column may be missing since the schema changed.
                 if last:
                     raise
@@ -297,7 +309,7 @@ class SQLiteReader(TableReader):
             kept = {name: key[label(columns[name].name)] for name in self.model.key}
             for name in self.model.kept:
                 kept.setdefault(name, old.get(label(columns[name].name)))
-            values = {name: self._converters[name](stored(each)) for name, each in kept.items()}
+            values = {name: self._converted(name, stored(each)) for name, each in kept.items()}
             if self.model.window is not None:
                 moment = old.get(label(columns[self.model.window].name))
             removed = True
@@ -306,6 +318,12 @@ class SQLiteReader(TableReader):
             values = dict(zip(self._attributes, own, strict=True))
         compared = questions.answered(row, values)
         return self.change(place, values, removed, moment_of(moment), compared)
+
+    def _converted(self, name: str, value: Any) -> Any:
+        try:
+            return self._converters[name](value)
+        except Exception:
+            return Unreadable()
 
 
 class _TailWatch(Watched):
@@ -336,9 +354,9 @@ class _TailWatch(Watched):
         head = self._known()
         return head.place if head is not None and isinstance(head.place, RowPlace) else None
 
-    def on_opened(self) -> None:
+    def on_opened(self) -> Callable[[], None]:
         self._seen = self
-        self.call(self.wake)
+        return self.wake
 
     def on_state(self, state: State, before: RowPlace | None) -> Callable[[], None] | None:
         seen, self._seen = self._seen, state

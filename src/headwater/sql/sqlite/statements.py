@@ -34,8 +34,10 @@ _AS_OF = sa.bindparam("as_of", type_=sa.BigInteger)
 class SQLiteStatements(Statements):
     """Writes the statements of one table."""
 
-    def __init__(self, model: TableModel, judged: Collection[str]) -> None:
-        super().__init__(model, judged)
+    def __init__(
+        self, model: TableModel, judged: Collection[str], *, keys_only: bool = False
+    ) -> None:
+        super().__init__(model, judged, keys_only=keys_only)
         self.order = [model.number]
         number = sa.func.json_extract(REMOVALS.c.old, f'$."{CHANGE}"', type_=sa.BigInteger)
         self.old_order = [number]
@@ -134,7 +136,7 @@ class SQLiteStatements(Statements):
                 self.last_left(selected).label("headwater_last_left"),
                 TABLES.c.retiring,
                 _SCHEMA.label("headwater_schema"),
-                *(each.label(f"headwater_{at}") for at, each in enumerate(model.columns.values())),
+                *(each.label(f"headwater_{at}") for at, each in enumerate(self.values)),
                 *answers,
             )
             .select_from(joined)

@@ -67,7 +67,7 @@ class _Names:
 
 
 def _keyed(tracking: Tracking, names: _Names, uniques: Sequence[Unique]) -> dict[str, str]:
-    moved = _differs((*tracking.key, *tracking.filters), "NEW", "OLD")
+    moved = _moved(tracking, "NEW", "OLD")
     table, text = names.table, names.text
     # Of an index on an expression any column may matter.
     every = all(unique.columns is not None for unique in uniques)
@@ -77,7 +77,7 @@ def _keyed(tracking: Tracking, names: _Names, uniques: Sequence[Unique]) -> dict
         changed = _differs(columns, "NEW", "OLD")
     of = f"OF {', '.join(map(quote, columns))} " if every else ""
     by_insert, by_update = range(1, len(uniques) + 1), range(len(uniques) + 1, 2 * len(uniques) + 1)
-    replaced = _differs((*tracking.key, *tracking.filters), "NEW", table)
+    replaced = _moved(tracking, "NEW", table)
     other = _differs(tracking.key, "OLD", table)
     bodies = {
         "delete": (
@@ -98,7 +98,7 @@ def _keyed(tracking: Tracking, names: _Names, uniques: Sequence[Unique]) -> dict
         ),
     }
     # A row with the same key and the same values of the filters is replaced by its next version.
-    if tracking.filters or len(uniques) > 1:
+    if tracking.filters or len(uniques) > 1 or "COLLATE" in uniques[0].same:
         bodies["replace"] = (
             f"BEFORE INSERT ON {table} BEGIN\n"
             f"{_note(tracking, names, by_insert, uniques, replaced)}END"
@@ -173,6 +173,16 @@ def stored(value: Any) -> Any:
 
 def _same(columns: Iterable[str], row: str) -> str:
     return " AND ".join(f"{quote(c)} IS {row}.{quote(c)}" for c in columns)
+
+
+def _moved(tracking: Tracking, one: str, other: str) -> str:
+    """Whether two rows have different keys or values of the filters.
+
+    To a client keys are different that a collation takes for the same, such as A and a.
+    """
+    keys = (f"{one}.{quote(c)} IS NOT {other}.{quote(c)} COLLATE BINARY" for c in tracking.key)
+    filters = [name for name in tracking.filters if name not in tracking.key]
+    return " OR ".join((*keys, *([_differs(filters, one, other)] if filters else ())))
 
 
 def _differs(columns: Iterable[str], one: str, other: str) -> str:

@@ -4,7 +4,7 @@ import { request } from "../api.js";
 import { agoTime, command, el } from "../dom.js";
 import { membersSection, sessionsSection, teamsSection, usersSection } from "./people.js";
 import { Section, button, sureButton } from "./section.js";
-import { streamsSection, tailsSection } from "./streams.js";
+import { streamsSection, tailsSection } from "./followers.js";
 
 // Milliseconds between two looks at what changes by itself.
 const EVERY = 2_000;

@@ -60,9 +60,10 @@ class PostgresWriter(SqlWriter):
         self._held: dict[str, _HeldTopic] = {}
         self._lanes: set[asyncio.Task[None]] = set()
 
-    async def _ask(self, append: Append) -> list[Record]:
+    async def append(self, append: Append) -> list[Record]:
         if append.topic not in self._held:
-            return await super()._ask(append)
+            return await super().append(append)
+        self._must_be_open()
         asked: AskedAppend = Asked(append, asyncio.get_running_loop().create_future())
         self._hold([asked])
         return await asked.done

@@ -1,20 +1,37 @@
-"""When to look at a SQLite file: regularly, and soon after Linux reports a write to it."""
+"""Watches a SQLite file for commits: one thread for all its tables and event logs.
+
+A commit of this process wakes its readers at once. The thread finds commits of other processes by
+``PRAGMA data_version``, which takes some microseconds. It looks when Linux's inotify reports a
+write, and every 50 ms in any case. After a commit it reads where each table and log is, so that a
+busy table does not wake the readers of quiet ones.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import logging
 import os
 import select
+import sqlite3
 import struct
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
+
+from headwater.sql.sqlite.connections import identity_of
+from headwater.sql.sqlite.file_reader import FileReader, State
 
 logger = logging.getLogger("headwater.sql")
 
+# Seconds between two looks without a hint. Without inotify a row of another process waits 25 ms on
+# average.
+INTERVAL = 0.05
+# Seconds until the next look while the file cannot be read.
+_RETRY = 0.25
 # Seconds until the second look after a hint; then twice that, and so on.
 _FIRST = 0.0005
 # Seconds between two looks at least, once one found something: a busy writer's commits are read
@@ -233,3 +250,148 @@ class Schedule:
         ready = self._poll.poll(max(0.0, 1000 * (until - now)))
         if any(fd == self._inotify.fileno() for fd, _ in ready) and self._inotify.read():
             self._again, self._step, self._limit = time.monotonic(), _FIRST, self._interval
+
+
+class _ReplacedError(OSError):
+    """There is another file at the path."""
+
+
+class FileWatch:
+    """The thread that watches one file.
+
+    Arguments:
+        lock: guards ``readers``.
+        unused: is called, with the lock, when the event loops of all readers are closed.
+    """
+
+    def __init__(
+        self, path: str, lock: threading.Lock, unused: Callable[[FileWatch], None]
+    ) -> None:
+        self.readers: list[FileReader] = []
+        self._lock = lock
+        self._unused = unused
+        self._path = path
+        self._stopping = False
+        self._schedule = Schedule(path, INTERVAL, self._writing)
+        self._ended: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self._version: int | None = None
+        name = f"headwater watch {Path(path).name}"
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def stop(self) -> asyncio.Future[None]:
+        """End the thread. Returns a future that is done when it has ended."""
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        self._ended = (loop, ended)
+        self._stopping = True
+        self._schedule.stop()
+        return ended
+
+    def _writing(self) -> bool:
+        # SQLite has one writer at a time: while it is this process, nobody else commits.
+        now = time.monotonic()
+        with self._lock:
+            return any(
+                now < commits.writing_until for each in self.readers for commits in each.commits
+            )
+
+    def _run(self) -> None:
+        schedule = self._schedule
+        while schedule.wait():
+            try:
+                schedule.looked(changed=self._check())
+            except _ReplacedError:
+                self._close()
+                schedule.failed()
+            except (OSError, sqlite3.Error) as error:
+                if schedule.hinted and _is_busy(error):
+                    schedule.looked(changed=False)
+                    continue
+                # The file is away, locked or being replaced. A reader that reads says so.
+                logger.debug("%s cannot be watched: %s", self._path, error)
+                self._close()
+                for reader in self._present():
+                    if reader.wake_on_failure:
+                        _call(reader, reader.wake)
+                schedule.failed(_RETRY)
+            self._drop_closed_loops()
+        self._close()
+        schedule.close()
+        with self._lock:
+            if self._ended is not None:
+                loop, ended = self._ended
+                with suppress(RuntimeError):
+                    loop.call_soon_threadsafe(_finish, ended)
+
+    def _check(self) -> bool:
+        """Returns whether anything was committed since the last look."""
+        connection = self._opened()
+        version = connection.execute("PRAGMA data_version").fetchall()[0][0]
+        if version == self._version:
+            return False
+        found = [(reader, reader.position()) for reader in self._present()]
+        states = {query: _states(connection, query) for query in {one.query for one, _ in found}}
+        self._version = version
+        for reader, before in found:
+            _call(reader, reader.on_state(states[reader.query].get(reader.name), before))
+        return True
+
+    def _opened(self) -> sqlite3.Connection:
+        identity = identity_of(self._path)
+        if self._connection is None or identity != self._identity:
+            if self._connection is not None and self._schedule.hinted:
+                raise _ReplacedError(self._path)
+            self._close()
+            self._connection = sqlite3.connect(
+                f"{Path(self._path).as_uri()}?mode=rw", uri=True, timeout=0, isolation_level=None
+            )
+            self._identity = identity
+            self._schedule.opened()
+            for reader in self._present():
+                _call(reader, reader.on_opened())
+        return self._connection
+
+    def _close(self) -> None:
+        connection, self._connection, self._version = self._connection, None, None
+        if connection is not None:
+            connection.close()
+
+    def _present(self) -> list[FileReader]:
+        with self._lock:
+            return list(self.readers)
+
+    def _drop_closed_loops(self) -> None:
+        with self._lock:
+            self.readers = [each for each in self.readers if not each.loop.is_closed()]
+            if not self.readers and not self._stopping:
+                self._schedule.stop()
+                self._unused(self)
+
+
+def _states(connection: sqlite3.Connection, query: str) -> dict[str, State]:
+    try:
+        rows = connection.execute(query).fetchall()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+        return {}  # the table is missing
+    return {name: tuple(state) for name, *state in rows}
+
+
+def _call(reader: FileReader, call: Callable[[], None] | None) -> None:
+    if call is not None:
+        with suppress(RuntimeError):  # the loop is closed; the watch notices it
+            reader.loop.call_soon_threadsafe(call)
+
+
+def _is_busy(error: Exception) -> bool:
+    """Whether a look failed only because somebody writes, as without a write-ahead log."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def _finish(ended: asyncio.Future[None]) -> None:
+    if not ended.done():
+        ended.set_result(None)

@@ -1,0 +1,110 @@
+"""A value that the driver or the column's type cannot read stops its own item, nothing else."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from headwater.sql import Table, sqlite_engine, track_table
+from headwater.testing import LiveClient
+from headwater.web.fastapi import LiveRouter, Source
+
+
+class Mood(enum.Enum):
+    GLAD = 1
+    SAD = 2
+
+
+KINDS: dict[str, tuple[Any, str, str]] = {
+    "enum": (sa.Enum(Mood, native_enum=False, length=9), "'ANGRY'", "'SAD'"),
+    "json": (sa.JSON, "'{'", "'{}'"),
+    "date": (sa.DateTime, "'yesterday'", "'2026-01-01 00:00:00.000000'"),
+    "infinity": (sa.DateTime, "'infinity'", "'2026-01-01'"),
+}
+
+
+@pytest.fixture(params=["sqlite enum", "sqlite json", "sqlite date", "pg enum", "pg infinity"])
+async def world(request, tmp_path):
+    database, kind = request.param.split()
+    if database == "sqlite":
+        engine = sqlite_engine(f"sqlite:///{tmp_path}/data.db")
+    else:
+        postgres = request.getfixturevalue("postgres")
+        name = postgres.database()
+        engine = create_async_engine(postgres.url(name))
+    columns = sa.Column("who", sa.String(9)), sa.Column("value", KINDS[kind][0])
+    table = sa.Table("things", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
+    for column in columns:
+        table.append_column(column)
+    track_table(table, keyed=True, filters=["who", "value"])
+    async with engine.begin() as connection:
+        await connection.run_sync(table.metadata.create_all)
+    yield World(engine, table, *KINDS[kind][1:])
+    await engine.dispose()
+    if database == "pg":
+        postgres.drop(name)
+
+
+class World:
+    def __init__(self, engine, table, bad, good):
+        self.engine, self.bad, self.good = engine, bad, good
+        self.things = Table(engine, table)
+
+    async def run(self, *statements):
+        async with self.engine.begin() as connection:
+            for each in statements:
+                await connection.execute(sa.text(each))
+
+    def app(self, **options):
+        app, live = FastAPI(), LiveRouter()
+
+        @live.feed("/things", item=dict, event="thing", keyed=True, **options)
+        async def things(who: str) -> Source:
+            return self.things.where(who=who)
+
+        app.include_router(live)
+        return app
+
+
+async def test_the_feed_of_the_item_waits_for_it_and_others_go_on(world, caplog):
+    async with LiveClient(world.app(), patience=20) as client:
+        async with (
+            client.stream("/things/stream?who=a") as one,
+            client.stream("/things/stream?who=b") as other,
+        ):
+            place = (await one.next("snapshot")).last_event_id
+            await other.next("snapshot")
+            await world.run(
+                f"INSERT INTO things (id, who, value) VALUES (1, 'a', {world.bad})",
+                f"INSERT INTO things (id, who, value) VALUES (2, 'b', {world.good})",
+            )
+            assert (await other.next("thing")).json()["id"] == 2
+            assert (await one.next("error")).json() == {"status": 500}
+        assert "cannot show the item id=1" in caplog.text
+        assert world.bad.strip("'") not in caplog.text
+        assert (await client.http.get("/things?who=a")).status_code == 500
+        assert (await client.http.get("/things?who=b")).status_code == 200
+        await world.run(f"UPDATE things SET value = {world.good} WHERE id = 1")
+        async with client.stream("/things/stream?who=a", last_event_id=place) as one:
+            while (await one.next()).json()["id"] != 1:
+                pass
+            await world.run(f"UPDATE things SET value = {world.bad} WHERE id = 1")
+            await world.run("DELETE FROM things WHERE id = 1")
+        page = (await client.get(f"/things?who=a&after={place}")).json()
+        assert page["items"] == []
+        # A row whose filter column changes leaves and comes back.
+        assert page["removed"][-1] == {"id": 1}
+
+
+async def test_it_is_left_out_where_the_feed_skips(world):
+    await world.run(
+        f"INSERT INTO things (id, who, value) VALUES (1, 'a', {world.bad})",
+        "INSERT INTO things (id, who) VALUES (2, 'a')",
+    )
+    async with LiveClient(world.app(on_invalid="skip"), patience=20) as client:
+        assert [one["id"] for one in (await client.get("/things?who=a")).json()["items"]] == [2]
