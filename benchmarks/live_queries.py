@@ -11,6 +11,8 @@ Prints the machine, then for each database
   process, and the number of statements; the median of ``--rounds``;
 - the same by running the whole query again;
 - the same with many open streams of all tenants;
+- milliseconds from the commit of a joined row to each of ``--latency`` streams, beside a plain
+  ``Table``;
 - microseconds a row that writers take, with tracking alone and with links.
 """
 
@@ -38,9 +40,9 @@ from benchmarks.fanout.machine import described  # noqa: E402
 
 from headwater.delivery.hub import Hub  # noqa: E402
 from headwater.feeds.feed import Feed  # noqa: E402
-from headwater.sql import LiveQuery, sqlite_engine, track  # noqa: E402
+from headwater.sql import LiveQuery, Table, sqlite_engine, track  # noqa: E402
 from support.postgres import Postgres  # noqa: E402
-from support.streams import StreamClient  # noqa: E402
+from support.streams import MemorySender, StreamClient  # noqa: E402
 
 TENANTS = 100
 
@@ -231,6 +233,48 @@ async def streams(engine: AsyncEngine, live: LiveQuery, number: int, rounds: int
     await hub.close()
 
 
+class TimedSender(MemorySender):
+    """Notes when it was written to last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = 0.0
+
+    def write(self, data: bytes) -> None:
+        self.at = time.perf_counter()
+        super().write(data)
+
+
+async def latency(engine: AsyncEngine, live: LiveQuery, number: int, rounds: int) -> None:
+    """From before a commit to the bytes at each of many streams: joined rows, and a plain one."""
+    plain = Table(engine, Customer)
+    for name, source in (("joined row", live.where(tenant=0)), ("plain table", plain.where())):
+        hub, feed = Hub(), Feed("latency", collection="rows", event="row")
+        clients = [StreamClient(feed) for _ in range(number)]
+        senders: list[TimedSender] = []
+        for client in clients:
+            sender = TimedSender()
+            senders.append(sender)
+            client.make_sender = lambda sender=sender: sender
+            await client.connect(hub, source)
+        times: list[float] = []
+        for n in range(rounds):
+            for sender in senders:
+                sender.take()
+            began = time.perf_counter()
+            changed = sa.update(Customer).where(Customer.id == TENANTS)
+            await write(engine, changed.values(name=f"{name} {n}"))
+            while not all(sender.data for sender in senders):
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.02)
+            times += [1000 * (sender.at - began) for sender in senders]
+        cuts = statistics.quantiles(times, n=100)
+        print(f"  {name:12} {number} streams: p50 {cuts[49]:.1f} ms, p99 {cuts[98]:.1f} ms")
+        for client in clients:
+            client.leave()
+        await hub.close()
+
+
 async def writers(engine: AsyncEngine, rows: int) -> None:
     for model, name in ((Plain, "tracked"), (Line, "tracked, with links")):
         cases: list[tuple[str, Any]] = [
@@ -264,6 +308,7 @@ async def run(engine: AsyncEngine, asked: argparse.Namespace) -> None:
     await reads(engine, live, asked.orders, asked.rounds)
     for number in asked.streams:
         await streams(engine, live, number, asked.rounds)
+    await latency(engine, live, asked.latency, asked.rounds)
     await writers(engine, asked.rows)
 
 
@@ -291,5 +336,6 @@ if __name__ == "__main__":
     parser.add_argument("--orders", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--rows", type=int, default=5_000)
+    parser.add_argument("--latency", type=int, default=1_000)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 100, 10_000])
     asyncio.run(main(parser.parse_args()))

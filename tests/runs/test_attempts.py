@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from headwater.errors import RunCancelled, RunClaimError, RunFailed, UsageError
+from headwater.errors import (
+    RunCancelled,
+    RunClaimError,
+    RunFailed,
+    SourceUnavailableError,
+    UsageError,
+)
 from headwater.eventlog import EventLog
 from headwater.runs import Runs
 from support.until import until
@@ -245,8 +251,9 @@ async def test_a_queue_that_does_not_take_it_fails_the_run(runs: Runs) -> None:
         raise ConnectionError("no broker")
 
     ids: list[str] = []
-    with pytest.raises(ConnectionError):
+    with pytest.raises(SourceUnavailableError) as caught:
         await runs.create("/a", "ann", start=broken)
+    assert isinstance(caught.value.__cause__, ConnectionError)
     assert await state_of(runs, ids[0]) == "failed"
 
 
@@ -281,3 +288,34 @@ async def test_a_worker_that_died_is_followed_by_another(log: EventLog) -> None:
         assert events[-1] == ("end", {"state": "lost"})
         with pytest.raises(RunCancelled):
             await task
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_run_whose_worker_died_waits_for_the_next_attempt(
+    log: EventLog, cancelled: bool
+) -> None:
+    """The queue delivers it again; one that was cancelled meanwhile is over."""
+    async with Runs(log, lease=0.5) as runs:
+        run_id = await queued(runs)
+        topic = f"run:{runs.name}:r:{run_id}"
+        # As a process does it that dies then.
+        news = {"t": "claim", "id": run_id, "w": "dead"}
+        claim = {"t": "claim", "c": "1-dead", "retry": True, "nonce": "its own"}
+        event = {"t": "event", "c": "1-dead", "s": 1, "e": "delta", "d": {"text": "old"}}
+        await log.append(f"run:{runs.name}:news", news)
+        await log.append(topic, claim, key="claim:1")
+        await log.append(topic, event)
+        assert await state_of(runs, run_id) == "running"
+        if cancelled:
+            await runs.cancel(run_id)
+            await until(lambda: _has(runs, run_id, "cancelled"))
+            return
+        await until(lambda: _has(runs, run_id, "queued"))
+        async with runs.attempt(run_id) as run:
+            await run.delta("new")
+        assert await names(runs, run_id) == [
+            ("delta", {"text": "old"}),
+            ("restart", {"attempt": 2}),
+            ("delta", {"text": "new"}),
+            ("end", {"state": "done"}),
+        ]

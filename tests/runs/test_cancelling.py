@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from headwater.errors import RunCancelled
-from headwater.eventlog import EventLog
+from headwater.eventlog import EventLog, open_log
 from headwater.runs import Run, Runs, RunState, SyncRun
 from support.until import until
 
@@ -179,3 +180,36 @@ async def test_a_run_that_is_cancelled_before_its_first_step_ends(runs: Runs) ->
             break
         await asyncio.sleep(0)
     assert (await ended(runs, (await creating).state.id)).state == "cancelled"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+async def test_how_soon_a_run_of_another_process_is_cancelled(url: str) -> None:
+    """Whoever presses "stop" sees it stop."""
+
+    async def answer(run: Run) -> None:
+        await run.delta("x")
+        await asyncio.Event().wait()
+
+    taken: list[float] = []
+    async with open_log(url) as log, open_log(url) as far, Runs(log) as runs, Runs(far) as other:
+        for _ in range(100):
+            run_id = (await runs.create("/a", "ann", handler=answer)).state.id
+            following = asyncio.create_task(_last(other, run_id))
+            await until(lambda run_id=run_id: _state_is(other, run_id, "running"))
+            began = time.monotonic()
+            await other.cancel(run_id)
+            assert await following == {"state": "cancelled"}
+            taken.append(time.monotonic() - began)
+    taken.sort()
+    print(f"cancelled after {taken[50] * 1000:.0f} ms, p99 {taken[98] * 1000:.0f} ms")
+    assert taken[98] < 1
+
+
+async def _last(runs: Runs, run_id: str) -> object:
+    return [event.data async for event in runs.follow(run_id)][-1]
+
+
+async def _state_is(runs: Runs, run_id: str, wanted: str) -> bool:
+    found = await runs.state(run_id)
+    return found is not None and found.state == wanted

@@ -328,3 +328,31 @@ async def test_code_that_goes_on_after_its_end_is_told(runs: Runs) -> None:
     with pytest.raises(RunCancelled):
         await until(lambda: kept[0].delta("late"))
     assert await events_of(runs, run_id) == [("end", {"state": "done"})]
+
+
+async def test_a_caller_that_leaves_while_a_run_is_created_leaves_nothing_behind(
+    runs: Runs,
+) -> None:
+    """Some servers cancel a request whose client has gone."""
+
+    async def answer(run: Run) -> None:
+        await run.delta("x")
+
+    for turns in range(12):
+        task = asyncio.create_task(runs.create("/a", "ann", key=f"k{turns}", handler=answer))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        run_id = (await runs.create("/a", "ann", key=f"k{turns}", handler=answer)).state.id
+        assert await events_of(runs, run_id) == [("delta", "x"), ("end", {"state": "done"})]
+
+
+@pytest.mark.parametrize("error", [SystemExit, StopIteration, KeyboardInterrupt])
+async def test_a_thread_that_exits_fails_its_run_only(runs: Runs, error: type) -> None:
+    """A script that calls sys.exit() must not end the server."""
+
+    def script(run: SyncRun) -> None:
+        raise error
+
+    assert (await ended(runs, await start(runs, script))).state == "failed"

@@ -301,3 +301,34 @@ async def test_a_table_that_is_renamed_under_open_streams(engine, view):
         await run(engine, *other, "ALTER TABLE rows_of_lines RENAME TO lines")
         async with stream_of(client, place) as (_, first):
             assert (first.event, first.json()) == ("line", {"id": 1})
+
+
+async def test_streams_come_back_when_a_column_compares_otherwise(engine):
+    """They wait for a value that the database alone can compare since the migration."""
+    live, app, table = LiveRouter(), FastAPI(), Table(engine, Line)
+
+    @live.feed("/words", item=LineItem, collection="words", event="word")
+    async def words(word: str) -> Source:
+        return table.where(word=word)
+
+    app.include_router(live, prefix="/api")
+    async with LiveClient(app, patience=10) as client:
+        async with client.stream("/api/words/stream?word=one") as stream:
+            place = (await stream.next("snapshot")).last_event_id
+            if engine.dialect.name == "sqlite":
+                written, changed = (
+                    "ONE",
+                    [
+                        "ALTER TABLE lines DROP COLUMN word",
+                        "ALTER TABLE lines ADD COLUMN word TEXT COLLATE NOCASE",
+                    ],
+                )
+            else:
+                written, changed = "one", ["ALTER TABLE lines ALTER COLUMN word TYPE char(9)"]
+            await run(engine, *changed, f"INSERT INTO lines (id, word) VALUES (1, '{written}')")
+            assert "compare otherwise since a migration" in await stream.comment()
+            assert await stream.end() == []
+        async with client.stream("/api/words/stream?word=one", last_event_id=place) as stream:
+            assert (await stream.next("word")).json() == {"id": 1}
+            await run(engine, f"INSERT INTO lines (id, word) VALUES (2, '{written}')")
+            assert (await stream.next("word")).json() == {"id": 2}

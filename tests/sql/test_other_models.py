@@ -127,3 +127,33 @@ async def test_reflected_and_automapped_tables(engine):
     assert [c.item for c in (await Table(engine, two).where().page(3)).changes] == [
         {"id": 2, "name": "y"}
     ]
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("made", ["create_all", "add_tracking"])
+async def test_strict_tables(engine, made):
+    """SQLite's STRICT takes six names of types."""
+    metadata = sa.MetaData()
+    key, text = sa.Column("id", sa.Integer, primary_key=True), sa.Column("word", sa.Text)
+    table = sa.Table("words", metadata, key, text, sqlite_strict=True)
+    track_table(table, keyed=True)
+    async with engine.begin() as connection:
+        if made == "add_tracking":
+            sql = "CREATE TABLE words (id INTEGER PRIMARY KEY, word TEXT) STRICT"
+            await connection.exec_driver_sql(sql)
+            await connection.run_sync(add_tracking, "words", keyed=True)
+        else:
+            await connection.run_sync(metadata.create_all)
+        await connection.execute(table.insert().values(id=7, word="x"))
+    assert [c.item["id"] for c in (await Table(engine, table).where().page(3)).changes] == [7]
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+async def test_a_translated_schema_is_refused_with_what_to_do(engine):
+    metadata = sa.MetaData()
+    table = sa.Table("words", metadata, sa.Column("id", sa.Integer, primary_key=True))
+    track_table(table)
+    await do(engine, lambda connection: connection.exec_driver_sql("CREATE SCHEMA tenant"))
+    translated = engine.execution_options(schema_translate_map={None: "tenant"})
+    with pytest.raises(DeclarationError, match="schema_translate_map=: give the table its schema"):
+        await do(translated, metadata.create_all)

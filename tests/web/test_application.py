@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from headwater.errors import DeclarationError
-from headwater.eventlog import MemoryLog
+from headwater.eventlog import MemoryLog, Topic
 from headwater.web.fastapi import SSE, EventStream, LiveRouter, Problem, Source, guard
 from support.http import request
 from support.server import serving
@@ -283,6 +283,25 @@ async def test_mounted_under_an_application_whose_lifespan_is_the_only_one(caplo
             await live.drain(spread=0.1)
             await answer.rest()
             assert answer.retry
+
+
+async def test_an_application_that_follows_rechecks_in_its_lifespan_is_not_warned(caplog):
+    """An application's own lifespan begins before those of its routers."""
+    log = MemoryLog()
+    live = feature("notes", log)
+
+    @asynccontextmanager
+    async def lifespan(app):
+        end = live.follow_rechecks(Topic(log, "changes"), lambda values: None)
+        yield
+        end()
+
+    app = FastAPI(lifespan=lifespan)
+    app.include_router(live)
+    async with serving(app) as port:
+        async with request(port, "/notes/stream") as answer:
+            assert (await answer.next()).event == "snapshot"
+    assert not caplog.text
 
 
 async def test_an_outer_application_may_run_the_lifespan_of_the_inner_one(caplog):

@@ -67,13 +67,14 @@ class Channel(Target):
         holds: the number of requests that are about to add a stream; they keep the channel.
         life: how often the channel began anew. Pages that were read in an earlier life are void.
         reason: why it last began anew; None if the whole state was replaced.
+        interrupted: why streams cannot go on; nothing is delivered to this channel any more.
         held_by: the item that the feed waits at; nothing is delivered to this channel any more.
     """
 
     __slots__ = (
         "_ahead", "_lingering", "_members", "_prepared", "_up_to_date", "_written", "feed",
-        "held_by", "holds", "life", "page_bytes", "preparation", "read_limit", "reader", "reason",
-        "ring", "source", "streams",
+        "held_by", "holds", "interrupted", "life", "page_bytes", "preparation", "read_limit",
+        "reader", "reason", "ring", "source", "streams",
     )  # fmt: skip
 
     def __init__(self, feed: Feed, source: Source, reader: OriginReader, page_bytes: int) -> None:
@@ -88,6 +89,7 @@ class Channel(Target):
         self.life = 0
         self.reason: ResetReason | None = "unknown"
         self.held_by: UnfitItemError | None = None
+        self.interrupted: str | None = None
         self._up_to_date: Recipients[ChannelStream] = Recipients(reader.batch)
         self._ahead: SmallSet[ChannelStream] = EMPTY
         # The number of the first frame that was not written to the streams that are up to date.
@@ -222,8 +224,11 @@ class Channel(Target):
             stream.restart(reason)
 
     def interrupt(self, why: SourceUnavailableError) -> None:
+        # What was delivered may lack changes: streams that come back read the source.
+        self.interrupted = why.for_clients
+        self.reader.remove(self)
         for stream in tuple(self.streams):
-            stream.interrupt(why.for_clients)
+            stream.interrupt(self.interrupted)
 
     def fail(self, error: Exception) -> None:
         """End all streams where they are: an item cannot be shown.

@@ -141,6 +141,9 @@ class FeedStream(ChannelStream):
         # It comes first: it says what the events that follow are called.
         seen = b"" if self.pulse == HEARTBEAT else self.pulse
         self.write(seen + opening.data)
+        if self.channel.interrupted is not None:
+            self.interrupt(self.channel.interrupted)
+            return
         if self.channel.held_by is not None:
             # Since the opening was read an item came that cannot be shown.
             self.channel.end_held(self)

@@ -50,7 +50,7 @@ class Target(ABC):
         """``deliver`` raised this error."""
 
     def interrupt(self, why: SourceUnavailableError) -> None:  # noqa: B027 - as above
-        """The origin cannot be read until somebody mends it."""
+        """As of a sink: end the streams where they are."""
 
     def retire(self, before: Place) -> None:  # noqa: B027 - a callback has no position
         """Positions that do not include ``before`` expire soon."""

@@ -1,6 +1,7 @@
 """A topic as a keyed source: the last event of a key is the item, and ``gone`` removes it.
 
-It is for topics of thousands of events: a page reads all of it, since the log has no index by key.
+The log has no index by key. The newest page reads what changed last. A filter that few items match,
+and the first stream, read all of a topic: it is for thousands of events.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from headwater.errors import PositionError, ResetReason, SourceUnavailableError
+from headwater.errors import ResetReason, SourceUnavailableError
 from headwater.eventlog._interface import EventLog, Topic, TopicOrigin, TopicPlace
 from headwater.eventlog._record import START, Bounds, Offset, Record, check_topic
 from headwater.feeds.source import Change, Filter, Page, Place, Sink
@@ -20,8 +21,9 @@ __all__ = ["KeyedTopic"]
 
 _log = logging.getLogger(__name__)
 
-# Records per read, and seconds between two tries while the log is away.
+# Records per read, forwards and backwards, and seconds between two tries while the log is away.
 _PAGE = 1000
+_BACKWARDS = 200
 _RETRY = 0.5
 
 
@@ -166,44 +168,66 @@ class KeyedTopic(Topic):
     async def page(
         self, limit: int, *, after: Place | None = None, before: Place | None = None
     ) -> Page:
-        records, bounds = await self.origin.read_all()
-        epoch = self.origin.epoch_in(bounds)
-        last: dict[Hashable, Record] = {}
-        for record in records:
-            key = record.data.get(self.origin.key)
-            last.pop(key, None)
-            last[key] = record
-        head = self._end(bounds)
         if after is not None:
-            return self._after(after, limit, list(last.values()), head, epoch)
-        shown = [
-            one
-            for one in last.values()
-            if not one.data.get("gone") and self.filter.matches(one.data)
-        ]
-        start: Place = head
-        end: Place = head
+            return await self._after(after, limit)
+        ceiling = None if before is None else self._offset(before)
+        records, bounds = await self._newest(limit + 1, ceiling)
+        start: Place = self._end(bounds)
+        end = start
         if before is not None:
-            ceiling = self._offset(before)
-            shown = [one for one in shown if one.offset < ceiling]
             start, end = before, TopicPlace.of(bounds.earliest, "")
-        has_more = len(shown) > limit
-        shown = shown[-limit:]
+        has_more = len(records) > limit
+        shown = records[-limit:]
         if shown:
             start = self.place(shown[0])
-            end = self.place(shown[-1]) if before is not None else head
+            if before is not None:
+                end = self.place(shown[-1])
+        epoch = self.origin.epoch_in(bounds)
         return Page([self._change(one) for one in shown], start, end, has_more, epoch)
 
-    def _after(
-        self, after: Place, limit: int, last: Sequence[Record], head: TopicPlace, epoch: str
-    ) -> Page:
-        since = self._offset(after)
-        if since > head.offset:
-            raise PositionError(str(after), "unknown", "it lies in the future")
-        newer = [one for one in last if one.offset > since]
-        taken = newer[:limit]
-        has_more = len(newer) > limit
-        end = self.place(taken[-1]) if has_more else head
+    async def _newest(self, limit: int, ceiling: Offset | None) -> tuple[list[Record], Bounds]:
+        """The newest items, below an offset, oldest first; and the bounds.
+
+        It reads backwards: the first event of a key that it meets is the last one.
+        """
+        log, topic = self.origin.log, self.origin.topic
+        found: list[Record] = []
+        met: set[Hashable] = set()
+        run = await log.latest(topic, _BACKWARDS)
+        bounds = run.bounds
+        while True:
+            for record in reversed(run.records):
+                key = record.data.get(self.origin.key)
+                if key in met:
+                    continue
+                met.add(key)
+                below = ceiling is None or record.offset < ceiling
+                if below and not record.data.get("gone") and self.filter.matches(record.data):
+                    found.append(record)
+                    if len(found) == limit:
+                        return found[::-1], bounds
+            if len(run.records) < _BACKWARDS:
+                return found[::-1], bounds
+            run = await log.latest(topic, _BACKWARDS, run.records[0].offset)
+
+    async def _after(self, after: Place, limit: int) -> Page:
+        log, topic = self.origin.log, self.origin.topic
+        assert isinstance(after, TopicPlace)
+        run = await log.read(topic, after.offset, _PAGE)
+        self._check(after, run)
+        last: dict[Hashable, Record] = {}
+        while True:
+            for record in run.records:
+                key = record.data.get(self.origin.key)
+                last.pop(key, None)
+                last[key] = record
+            if len(run.records) < _PAGE:
+                break
+            run = await log.read(topic, run.records[-1].offset, _PAGE)
+        newer = list(last.values())
+        taken, has_more = newer[:limit], len(newer) > limit
+        end = self.place(taken[-1]) if has_more else self._end(run.bounds)
+        epoch = self.origin.epoch_in(run.bounds)
         return Page([self._change(one) for one in taken], after, end, has_more, epoch)
 
     def _change(self, record: Record) -> Change:

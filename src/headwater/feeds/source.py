@@ -155,7 +155,10 @@ class Sink(Protocol):
         ...
 
     def interrupt(self, why: SourceUnavailableError) -> None:
-        """The origin cannot be read until somebody mends it: end the streams where they are."""
+        """End the streams where they are; they come back.
+
+        The origin cannot be read until somebody mends it, or filters mean something else.
+        """
         ...
 
     def retire(self, before: Place) -> None:

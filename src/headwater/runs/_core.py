@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from headwater.errors import RunCancelled, RunClaimError, RunFailed
+from headwater.errors import RunCancelled, RunClaimError, RunFailed, SourceUnavailableError
 from headwater.eventlog import EventLog
 from headwater.runs._attempt import Attempt, Run, SyncRun
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunState
-from headwater.runs._store import Created, Store
+from headwater.runs._store import Busy, Created, Store
 from headwater.runs._tail import RunReader, Tails
+from headwater.runs._threads import Threads
 from headwater.runs._watch import Watch
 
-__all__ = ["Core", "Timing"]
+__all__ = ["Core", "Timing", "Wanted"]
 
 logger = logging.getLogger("headwater.runs")
 
@@ -38,6 +38,21 @@ class Timing:
     keep: timedelta
     start_within: timedelta
     silence: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A run that is to be created. As ``Runs.create`` has it."""
+
+    run_id: str
+    kind: str
+    owner: str
+    input: Any
+    group: str | None
+    busy: Busy
+    hashed: str
+    handler: Callable[[Any], Any] | None
+    start: Callable[[str], Any] | None
 
 
 class Core:
@@ -57,7 +72,7 @@ class Core:
         self.attempts: dict[str, Attempt] = {}
         self.stopped = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._threads = ThreadPoolExecutor(THREADS, "headwater run")
+        self._threads = Threads(THREADS)
         self.watch = Watch(
             self.store,
             pulse,
@@ -121,6 +136,70 @@ class Core:
         if self.attempts.get(attempt.state.id) is attempt:
             del self.attempts[attempt.state.id]
 
+    def create(self, wanted: Wanted) -> asyncio.Task[Created]:
+        """Create a run, and produce it here or give it to its queue."""
+        task = self.loop.create_task(self._create(wanted))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _create(self, wanted: Wanted) -> Created:
+        attempt = self.prepare(RunState.planned(wanted.run_id, wanted.kind, wanted.owner))
+        try:
+            created = await self.store.create(
+                run_id=wanted.run_id,
+                kind=wanted.kind,
+                owner=wanted.owner,
+                worker=attempt.worker,
+                hashed=wanted.hashed,
+                input=wanted.input,
+                group=wanted.group,
+                busy=wanted.busy,
+                claimed=wanted.handler is not None,
+            )
+        except BaseException:
+            attempt.over()
+            raise
+        if not created.is_new:
+            attempt.over()
+            return created
+        attempt.state = created.state
+        self.register(attempt)
+        if created.after is not None and wanted.busy == "cancel":
+            self.background(self._cancel(created.after))
+        handing: Awaitable[object] | None = None
+        if wanted.handler is not None:
+            self.launch(created, attempt, wanted.handler)
+        else:
+            handing = self.background(self.hand_over(created, attempt, wanted.start))
+        try:
+            await self.store.list(created.state)
+        except SourceUnavailableError as error:
+            logger.warning("run %s is not listed yet: %s", wanted.run_id, error)
+        if handing is not None and created.after is None:
+            await handing
+        return created
+
+    async def _cancel(self, run_id: str) -> None:
+        """Cancel a run as soon as the log can."""
+        while True:
+            try:
+                await self.cancel(run_id)
+            except SourceUnavailableError:
+                await asyncio.sleep(0.5)
+            else:
+                return
+
+    async def cancel(self, run_id: str) -> RunState | None:
+        """Cancel a run. Returns it as it was."""
+        found = await self.store.state(run_id)
+        if found is None or found.ended:
+            return found
+        await self.store.cancel(run_id)
+        if found.state == "queued":
+            await self.store.end(run_id, "cancelled")
+        return found
+
     def launch(self, created: Created, attempt: Attempt, handler: Callable[[Any], Any]) -> None:
         """Run a handler in this process, once the run's turn has come."""
         attempt.sync = not inspect.iscoroutinefunction(handler)
@@ -137,7 +216,7 @@ class Core:
     async def hand_over(
         self, created: Created, attempt: Attempt, start: Callable[[str], Any] | None
     ) -> None:
-        """Give a run to a queue once its turn has come. Raises what ``start`` raises."""
+        """Give a run to a queue once its turn has come. Raises SourceUnavailableError."""
         run_id = created.state.id
         try:
             await self.wait_for(created.after)
@@ -148,9 +227,11 @@ class Core:
                     given = await asyncio.to_thread(start, run_id)
                     if inspect.isawaitable(given):
                         await given
-        except Exception:
-            await self.store.end(run_id, "failed", error="its queue did not take the run")
+        except SourceUnavailableError:
             raise
+        except Exception as error:
+            await self.store.end(run_id, "failed", error="its queue did not take the run")
+            raise SourceUnavailableError("the queue of runs", repr(error)) from error
         else:
             await self.store.tell({"t": "handed", "id": run_id, "by": attempt.worker})
         finally:
@@ -173,7 +254,7 @@ class Core:
                 attempt.begin(claim)
                 await self.store.list(attempt.state)
             if attempt.sync:
-                value = await self.loop.run_in_executor(self._threads, handler, SyncRun(attempt))
+                value = await self._threads.run(lambda: handler(SyncRun(attempt)))
             else:
                 value = await handler(Run(attempt))
         except asyncio.CancelledError as cancelled:
@@ -263,7 +344,6 @@ class Core:
         """Stop, and watch no more."""
         await self.stop()
         await self.watch.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
         for task in tuple(self._tasks):
             task.cancel()
         if self._tasks:

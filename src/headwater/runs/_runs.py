@@ -14,7 +14,7 @@ from typing import Any, Self
 from headwater.errors import RunCancelled, RunClaimError, SourceUnavailableError, UsageError
 from headwater.eventlog import EventLog, KeyedTopic
 from headwater.runs._attempt import Attempt, Run, SyncRun
-from headwater.runs._core import Core, Timing
+from headwater.runs._core import Core, Timing, Wanted
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunEvent, RunState
 from headwater.runs._store import Busy, Created, Store, digest
@@ -108,37 +108,9 @@ class Runs:
             known = await core.store.state(run_id)
             if known is not None:
                 return Created.known(known, hashed)
-        attempt = core.prepare(RunState.planned(run_id, kind, owner))
-        try:
-            created = await core.store.create(
-                run_id=run_id,
-                kind=kind,
-                owner=owner,
-                worker=attempt.worker,
-                hashed=hashed,
-                input=input,
-                group=group,
-                busy=busy,
-                claimed=handler is not None,
-            )
-        except BaseException:
-            attempt.over()
-            raise
-        if not created.is_new:
-            attempt.over()
-            return created
-        attempt.state = created.state
-        core.register(attempt)
-        await core.store.list(created.state)
-        if created.after is not None and busy == "cancel":
-            await self.cancel(created.after)
-        if handler is not None:
-            core.launch(created, attempt, handler)
-        elif created.after is not None:
-            core.background(core.hand_over(created, attempt, start))
-        else:
-            await core.hand_over(created, attempt, start)
-        return created
+        wanted = Wanted(run_id, kind, owner, input, group, busy, hashed, handler, start)
+        # A caller that leaves half-way must not leave a run that nobody produces.
+        return await asyncio.shield(core.create(wanted))
 
     async def state(self, run_id: str) -> RunState | None:
         """A run as it is; None for one that does not exist or was forgotten.
@@ -164,13 +136,8 @@ class Runs:
         A queued run ends at once. A running one ends once its code has cleaned up.
         """
         core = self._core()
-        found = await self.state(run_id)
-        if found is None or found.ended:
-            return found
-        await core.store.cancel(run_id)
-        if found.state == "queued":
-            await core.store.end(run_id, "cancelled")
-        return found
+        await core.start()
+        return await core.cancel(run_id) if _ID.fullmatch(run_id) else None
 
     async def forget(self, run_id: str) -> bool:
         """Remove a run that has ended. False while it is active, or if it is unknown."""

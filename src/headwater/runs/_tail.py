@@ -88,15 +88,19 @@ class Tails:
     async def join(self, run_id: str) -> Tail:
         """The tail of a run. Every call needs a ``leave``. Raises SourceUnavailableError."""
         lock = self._joining.setdefault(run_id, asyncio.Lock())
-        async with lock:
-            tail = self._tails.get(run_id)
-            if tail is None or tail.gone is not None:
-                tail = Tail()
-                bounds = await self._store.log.follow(self._store.topic(run_id), tail)
-                tail.floor = max(tail.floor, bounds.latest)
-                self._tails[run_id] = tail
-            tail.followers += 1
-            return tail
+        try:
+            async with lock:
+                tail = self._tails.get(run_id)
+                if tail is None or tail.gone is not None:
+                    tail = Tail()
+                    bounds = await self._store.log.follow(self._store.topic(run_id), tail)
+                    tail.floor = max(tail.floor, bounds.latest)
+                    self._tails[run_id] = tail
+                tail.followers += 1
+                return tail
+        finally:
+            if run_id not in self._tails:
+                self._joining.pop(run_id, None)
 
     async def leave(self, run_id: str, tail: Tail) -> None:
         """Undo ``join``."""

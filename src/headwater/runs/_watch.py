@@ -100,7 +100,11 @@ class Watch:
             if self._task is None:
                 log = self._store.log
                 await log.follow(self._store.beats, self._beats)
-                self._news.bounds = await log.follow(self._store.news, self._news)
+                try:
+                    await log.follow(self._store.news, self._news)
+                except BaseException:
+                    await log.unfollow(self._store.beats, self._beats)
+                    raise
                 self._since = time.monotonic()
                 self._task = asyncio.create_task(self._run(), name="runs: watch")
 
@@ -318,7 +322,6 @@ class _Reader:
     def __init__(self, take: Callable[[Sequence[Record]], None], lose: Callable[[], None]) -> None:
         self._take = take
         self._lose = lose
-        self.bounds: Bounds | None = None
         self.last: Offset | None = None
 
     def deliver(self, records: Sequence[Record]) -> None:

@@ -52,6 +52,8 @@ class TableOrigin(Origin):
         self._idle.set()
         # Why it cannot be read, if that lasts until somebody mends it.
         self._interrupted: SourceUnavailableError | None = None
+        # What the database compared in its own way when its head was read.
+        self._compared: frozenset[str] = frozenset()
         # By attribute, values that the database has compared once without an error.
         self._accepted: dict[str, set[Hashable]] = {}
         # What was asked last, of which values.
@@ -96,7 +98,7 @@ class TableOrigin(Origin):
                 raise
             self._watch = watch
             self._sink, self._head, self._stopping = sink, head, False
-            self._interrupted = None
+            self._interrupted, self._compared = None, self._reader.judged
             self.read_on()
             self._task = asyncio.get_running_loop().create_task(
                 self._run(sink, wake), name=f"headwater tail {self.name}"
@@ -206,9 +208,19 @@ class TableOrigin(Origin):
         self._idle.clear()
         try:
             questions = self._questions(sink)
-            batch = await self._reader.batch(head.epoch, head.place, BATCH, questions=questions)
+            try:
+                batch = await self._reader.batch(head.epoch, head.place, BATCH, questions=questions)
+            except (PositionError, SourceUnavailableError):
+                raise
+            except Exception:
+                # It may refuse values that it took before a column got another type.
+                if questions:
+                    self._compare_anew(sink)
+                raise
             if self._stopping:
                 return False
+            if self._reader.judged != self._compared:
+                self._compare_anew(sink)
             self._pass_on(sink, head, batch)
             return batch.has_more
         except PositionError as error:
@@ -223,6 +235,13 @@ class TableOrigin(Origin):
     def _judged(self) -> frozenset[str]:
         """The names that the database compares: of columns, and that of conditions."""
         return self._reader.judged | {JUDGED}
+
+    def _compare_anew(self, sink: Sink) -> None:
+        """A column compares otherwise: streams come back, and say again what they wait for."""
+        self._compared = self._reader.judged
+        self._accepted.clear()
+        said = "its columns compare otherwise since a migration"
+        sink.interrupt(SourceUnavailableError(self.name, said, public=True))
 
     def _questions(self, sink: Sink) -> Questions:
         """What the database shall compare with the rows of the next read."""

@@ -133,6 +133,8 @@ class ChangeIndex:
 def change_column() -> sa.Column[int]:
     """The column of the change, as it is added to a table."""
     kind = sa.BigInteger().with_variant(XID8(), "postgresql")
+    # A STRICT table of SQLite takes no BIGINT.
+    kind = kind.with_variant(sa.Integer(), "sqlite")
     return sa.Column(CHANGE, kind, nullable=True)
 
 

@@ -339,7 +339,12 @@ class HubFace:
             subject_of: the subject that a change's values name, as for ``recheck``.
         """
         live = self._settings.live()
-        return FollowedRechecks(source, live.hub, live.rights.recheck, subject_of).close
+
+        async def recheck(subject: str | None) -> None:
+            # The rights are made by the first request: what runs the application is known by then.
+            await live.rights.recheck(subject)
+
+        return FollowedRechecks(source, live.hub, recheck, subject_of).close
 
     async def drain(self, *, spread: float = 5.0) -> None:
         """Refuse new streams and end the open ones, over at most ``spread`` seconds."""

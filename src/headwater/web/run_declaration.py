@@ -129,6 +129,7 @@ class RunEndpoints:
             headwater_owner: Any, state: State | None = None, group: str | None = None
         ) -> Any:
             owner = _checked_owner(headwater_owner)
+            await runs.start()  # so that a producer that has died is noticed
             return runs.runs_of(kind, owner).where(state=state, group=group)
 
         _sign(

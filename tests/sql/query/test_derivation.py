@@ -8,6 +8,7 @@ from sqlalchemy import ForeignKey, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column, relationship
 
 from headwater.errors import DeclarationError
+from headwater.sql import LiveQuery, sqlite_engine, track_table
 from headwater.sql.query.derivation import Derivation
 
 
@@ -366,3 +367,17 @@ def test_arguments_are_checked():
         derive(ambiguous)
     with pytest.raises(DeclarationError, match="does not read"):
         derive(select(Order.id), affects=[Setting])
+
+
+@pytest.mark.parametrize("kind", [sa.String(9, collation="NOCASE"), sa.CHAR(9)])
+def test_a_filter_that_a_stream_cannot_compare_is_refused(kind):
+    table = sa.Table(
+        "things",
+        sa.MetaData(),
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("name", kind),
+    )
+    track_table(table, keyed=True)
+    query = sa.select(table.c.id, table.c.name)
+    with pytest.raises(DeclarationError, match="where= names 'name'.*different texts are equal"):
+        LiveQuery(sqlite_engine("sqlite:///unused.db"), query, key=["id"], where=["name"])

@@ -223,3 +223,23 @@ async def test_a_column_that_vanished_is_a_sentence(engine):
     await write(engine, sa.text("ALTER TABLE customers DROP COLUMN name"))
     with pytest.raises(SourceUnavailableError, match="a column is missing"):
         await query.where().page(1)
+
+
+async def test_a_table_whose_tracking_drifted_is_named(engine):
+    query, sink = orders(engine), Recorder()
+    await query.where().page(9)
+    await query.origin.attach(sink)
+    sqlite = engine.dialect.name == "sqlite"
+    trigger = "headwater_lines_delete" if sqlite else "headwater_lines_deleted ON lines"
+    async with engine.begin() as connection:
+        await connection.execute(sa.text(f"DROP TRIGGER {trigger}"))
+    await sink.until(lambda sink: sink.interrupts)
+    said = "table lines: .*add_tracking\\(op, 'lines', keyed=True\\)"
+    with pytest.raises(SourceUnavailableError, match=said):
+        await query.where().page(9)
+    async with engine.begin() as connection:
+        await connection.run_sync(add_tracking, "lines", keyed=True)
+    await write(engine, sa.update(Line).where(Line.id == 2).values(total=25))
+    await sink.until(lambda sink: sink.changes or sink.resets)
+    await query.origin.detach()
+    assert len((await query.where().page(9)).changes) == 4

@@ -46,7 +46,11 @@ LOCK_TIMEOUT = "5s"
 def start(connection: sa.Connection, tracking: Tracking) -> None:
     """Track an empty table that was just created with the column of the change."""
     table = read_table(connection, tracking)
-    assert table is not None, "it was created just now"
+    if table is None:
+        raise DeclarationError(
+            f"table {tracking.full_name!r} is not where its model says, as with "
+            "schema_translate_map=: give the table its schema, or the connection a search_path"
+        )
     _register(connection, table.tracking, anew=True)
     added = f"ADD COLUMN {ORDER} bigint NOT NULL DEFAULT 0"
     run(connection, f"ALTER TABLE {qualified(tracking)} {added}")

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql import visitors
 
 from headwater.errors import DeclarationError
+from headwater.sql.query.equality import check_equality
 from headwater.sql.query.functions import has_aggregate
 from headwater.sql.query.limits import difference, limit_of
 from headwater.sql.query.pieces import renamed
@@ -113,6 +114,8 @@ class Derivation:
         self._scopes = Scopes(self.select)
         self.key = {name: self._plain(name, "key") for name in dict.fromkeys(key)}
         self.filters = {name: self._plain(name, "where") for name in dict.fromkeys(where)}
+        for name, (occurrence, real) in self.filters.items():
+            check_equality(name, column_of(occurrence.table, real))
         for name, column in self.key.items():
             _check_key(name, column)
         self._check_grouping()

@@ -16,11 +16,12 @@ from headwater.sql.links import FORMER, LINKS
 from headwater.sql.postgresql.conditions import LIFE, SHORT_LIFE
 from headwater.sql.postgresql.snapshot import NOTHING, TransactionSnapshot
 from headwater.sql.postgresql.types import XID8
+from headwater.sql.query.derivation import Derivation
 from headwater.sql.query.moments import Moments, PostgreSQLMoments, SQLiteMoments
 from headwater.sql.query.place import Counters, QueryPlace
 from headwater.sql.tracking import CHANGE, TABLES
 
-__all__ = ["Look", "Looker", "PostgreSQLLooker", "SQLiteLooker"]
+__all__ = ["Look", "Looker", "PostgreSQLLooker", "SQLiteLooker", "fingerprint_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,3 +277,11 @@ def _check(place: QueryPlace, now: Any, floor: Any, nothing: Any) -> None:
         # A client that has seen nothing of some keys lacks no removal of them.
         if not segment.seen.covers(floor) and segment.seen != nothing:
             raise PositionError(str(place), "expired")
+
+
+def fingerprint_of(derivation: Derivation, dialect: sa.Dialect) -> str:
+    """Tells the positions of a query from those of another."""
+    compiled = derivation.select.compile(dialect=dialect)
+    values = sorted((name, repr(value)) for name, value in compiled.params.items())
+    said = repr((str(compiled), values, list(derivation.key), list(derivation.filters)))
+    return hashlib.blake2s(said.encode(), digest_size=8).hexdigest()

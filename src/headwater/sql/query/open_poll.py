@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
@@ -16,7 +17,7 @@ from headwater.sql.query.look import Look
 from headwater.sql.query.place import QueryPlace
 from headwater.sql.query.poll import Affected, Poll
 
-__all__ = ["OpenPoll", "PollReader", "ReadPage"]
+__all__ = ["OpenPoll", "PollReader", "ReadPage", "answer_with"]
 
 # Reads a page in a transaction that saw this.
 ReadPage = Callable[[sa.Connection, Look], Page]
@@ -100,3 +101,13 @@ class OpenPoll:
         if connection is not None:
             async with self._reader.translated():
                 await connection.close()
+
+
+def answer_with(future: asyncio.Future[Page | None], answer: Page | BaseException | None) -> None:
+    """Give a page that waits what was read, or an error; None: it reads by itself."""
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    elif isinstance(answer, BaseException):
+        future.cancel()
+    else:
+        future.set_result(answer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -19,18 +18,23 @@ from headwater.sql.faults import LASTING, unavailable
 from headwater.sql.judging import NO_QUESTIONS, Questions
 from headwater.sql.model import tracking_of
 from headwater.sql.postgresql.connections import describe_server, ensure_first_connection
-from headwater.sql.postgresql.triggers import channel
-from headwater.sql.postgresql.watch import ChannelWatch
 from headwater.sql.query.changes import changes_of
 from headwater.sql.query.derivation import Derivation
 from headwater.sql.query.first_rows import FirstRows
-from headwater.sql.query.look import Look, Looker, PostgreSQLLooker, SQLiteLooker
-from headwater.sql.query.open_poll import OpenPoll, ReadPage
+from headwater.sql.query.look import (
+    Look,
+    Looker,
+    PostgreSQLLooker,
+    SQLiteLooker,
+    fingerprint_of,
+)
+from headwater.sql.query.open_poll import OpenPoll, ReadPage, answer_with
 from headwater.sql.query.pages import Pages
 from headwater.sql.query.place import QueryPlace
 from headwater.sql.query.poll import CHUNK, Poll, Queries
+from headwater.sql.query.tracking_check import TrackingCheck
 from headwater.sql.query.trim import trim_links
-from headwater.sql.query.watch import CountersWatch, WatchGroup
+from headwater.sql.query.watch import WatchGroup, watch_of
 from headwater.sql.reader import ChangeBatch, CommitWatch, Head
 from headwater.sql.sqlite.connections import file_of, guard
 
@@ -88,9 +92,12 @@ class QueryReader:
                 "PostgreSQL can"
             )
         names = {table: tracking.name for table, tracking in self._tracking.items()}
-        self._looker = looker(name, names, derivation.links, _fingerprint(derivation, engine))
+        self._looker = looker(
+            name, names, derivation.links, fingerprint_of(derivation, engine.dialect)
+        )
         self._queries = Queries(name, derivation, self._looker)
         self._described = engine.dialect.name == "sqlite"
+        self._check = TrackingCheck(name, self._tracking.values())
         self._kinds = tuple(self._kind(*column) for column in derivation.key.values())
         self._pages = Pages(self._queries)
         self._open: OpenPoll | None = None
@@ -256,7 +263,7 @@ class QueryReader:
                         # It is this page's own. If the connection is lost, the tail finds out.
                         found = error
                     if not answer.done():
-                        _answer(answer, found)
+                        answer_with(answer, found)
                 waiting.pop(0)
         except BaseException:
             self._waiting = [*waiting, *self._waiting]
@@ -269,7 +276,7 @@ class QueryReader:
         waiting, self._waiting = self._waiting, []
         for _, future in waiting:
             if not future.done():
-                _answer(future, answer)
+                answer_with(future, answer)
 
     async def _detached(self) -> None:
         self._wake = None
@@ -284,22 +291,10 @@ class QueryReader:
     ) -> CommitWatch:
         """As ``TableReader.watch_commits``, for all tables of the query."""
         self._wake = wake
-        watches: list[CommitWatch] = []
-        for at, tracking in enumerate(self._tracking.values()):
-            if self.engine.dialect.name == "sqlite":
-                watches.append(CountersWatch(self._writers, tracking.table, wake, known, at))
-            else:
-                name = channel(tracking) if tracking.notify else None
-                watches.append(
-                    ChannelWatch(
-                        self.engine,
-                        name,
-                        tracking.table,
-                        wake,
-                        known,
-                        writers=self._writers,
-                    )
-                )
+        watches = [
+            watch_of(self.engine, self._writers, each, at, wake, known, self._check.soon)
+            for at, each in enumerate(self._tracking.values())
+        ]
         return WatchGroup(watches, self._detached)
 
     async def trim(self, max_age: timedelta, grace: float) -> int:
@@ -333,10 +328,15 @@ class QueryReader:
             await ensure_first_connection(self.engine)
         connection = self._reading.connect()
         await connection.start()
-        await self._describe(connection)
+        try:
+            await self._describe(connection)
+        except BaseException:
+            await connection.close()
+            raise
         return connection
 
     async def _describe(self, connection: AsyncConnection) -> None:
+        await self._check.run(connection)
         if not self._described and isinstance(self._looker, PostgreSQLLooker):
             server = await describe_server(connection)
             self._looker.control = server.control
@@ -380,23 +380,7 @@ class QueryReader:
         return str
 
 
-def _answer(future: asyncio.Future[Page | None], answer: Page | BaseException | None) -> None:
-    if isinstance(answer, Exception):
-        future.set_exception(answer)
-    elif isinstance(answer, BaseException):
-        future.cancel()
-    else:
-        future.set_result(answer)
-
-
 def _own(place: Place) -> QueryPlace:
     if not isinstance(place, QueryPlace):
         raise UsageError(f"{place!r} is not a place in a live query")
     return place
-
-
-def _fingerprint(derivation: Derivation, engine: AsyncEngine) -> str:
-    compiled = derivation.select.compile(dialect=engine.dialect)
-    values = sorted((name, repr(value)) for name, value in compiled.params.items())
-    said = repr((str(compiled), values, list(derivation.key), list(derivation.filters)))
-    return hashlib.blake2s(said.encode(), digest_size=8).hexdigest()

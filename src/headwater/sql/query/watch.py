@@ -5,12 +5,37 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from headwater.sql.postgresql.triggers import channel
+from headwater.sql.postgresql.watch import ChannelWatch
 from headwater.sql.query.place import Counters, QueryPlace
 from headwater.sql.reader import CommitWatch, Head
 from headwater.sql.sqlite.watch import State, Watched
+from headwater.sql.tracking import Tracking
 
-__all__ = ["CountersWatch", "WatchGroup"]
+__all__ = ["CountersWatch", "WatchGroup", "watch_of"]
+
+
+def watch_of(
+    engine: AsyncEngine,
+    writers: Sequence[sa.Engine],
+    tracking: Tracking,
+    at: int,
+    wake: Callable[[], None],
+    known: Callable[[], Head | None],
+    changed: Callable[[], None],
+) -> CommitWatch:
+    """The watch of one table of a live query.
+
+    Arguments:
+        at: which of the query's tables it is.
+        changed: is called when the schema of a SQLite database is another one.
+    """
+    if engine.dialect.name == "sqlite":
+        return CountersWatch(writers, tracking.table, wake, known, at, changed=changed)
+    name = channel(tracking) if tracking.notify else None
+    return ChannelWatch(engine, name, tracking.table, wake, known, writers=writers)
 
 
 class CountersWatch(Watched):
@@ -18,9 +43,13 @@ class CountersWatch(Watched):
 
     Arguments:
         at: which of the query's tables it is.
+        changed: is called when the schema of the database is another one.
     """
 
-    query = "SELECT name, epoch, last, floor, retiring FROM headwater_tables"
+    query = (
+        "SELECT name, epoch, last, floor, retiring, schema_version "
+        "FROM headwater_tables, pragma_schema_version"
+    )
 
     def __init__(
         self,
@@ -29,7 +58,10 @@ class CountersWatch(Watched):
         wake: Callable[[], None],
         known: Callable[[], Head | None],
         at: int,
+        *,
+        changed: Callable[[], None],
     ) -> None:
+        self._changed = changed
         self._known = known
         self._at = at
         self._seen: State | object = self  # no state yet
@@ -47,7 +79,10 @@ class CountersWatch(Watched):
             return None
         first = self._seen is self
         seen, self._seen = self._seen, state
-        if first or state is None or not isinstance(seen, tuple) or seen[0] != state[0]:
+        if first or state is None or not isinstance(seen, tuple) or seen[-1] != state[-1]:
+            self._changed()
+            return self.wake
+        if seen[0] != state[0]:
             return self.wake
         head = self._known()
         if head is None or not isinstance(head.place, QueryPlace):

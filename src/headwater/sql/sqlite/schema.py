@@ -88,7 +88,7 @@ def add(
         before = declared_before(connection, tracking)
         missed = before is not None and bool(_drifted(connection, before))
         if not has_column:
-            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {CHANGE} BIGINT")
+            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {CHANGE} INTEGER")
         register(connection, tracking, anew=not has_column, missed=missed)
         _install(connection, tracking)
         highest = sa.text(f"SELECT coalesce(max({CHANGE}), 0) FROM {table}")
