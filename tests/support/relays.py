@@ -147,6 +147,9 @@ class Troubled(EventLog):
     async def unfollow(self, topic, follower):
         await self._log.unfollow(topic, follower)
 
+    async def forget(self, *topics):
+        await self._log.forget(*topics)
+
     async def trim(self, topic=None, **limits):
         return await self._log.trim(topic, **limits)
 

@@ -59,8 +59,9 @@ class Faulty:
             yield encode(Event({"reason": reason}, event="reset"))
         elif self.position is not None:
             shown = {"missing": newer[1:], "order": newer[::-1], "more": [*newer, "x"]}
-            for id in shown.get(fault, newer):
-                yield encode(Event({"id": id}, event="item", id=id))
+            # In one piece: what is too much is there when the rest is.
+            items = shown.get(fault, newer)
+            yield b"".join(encode(Event({"id": id}, event="item", id=id)) for id in items)
             return
         data = page("a") if fault == "snapshot" else page("a", "b")
         yield encode(Event(json.dumps(data), event="snapshot", id="p9"))

@@ -38,7 +38,7 @@ async def not_a_source() -> list[Item]:
 
 
 live.feed("/wrong", item=Item, limits=7)  # wrong
-live.feed("/wrong", item=Item, limit="all")  # wrong
+live.feed("/wrong", item=Item, limit="some")  # wrong
 live.get("/wrong", sse="yes")  # wrong
 live.get("/wrong", stauts_code=201)  # wrong
 
