@@ -128,7 +128,7 @@ def test_every_column_of_the_backend_is_in_the_reference():
         if table.name not in ("sessions", "api_keys") and not table.name.startswith("headwater"):
             row = next(line for line in text.splitlines() if f"`{table.name}`" in line[:60])
             for column in table.columns:
-                if column.name != "headwater_change":
+                if not column.name.startswith("headwater_"):
                     assert f"`{column.name}`" in row
 
 

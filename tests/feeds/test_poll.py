@@ -62,7 +62,7 @@ async def test_it_is_called_once_however_many_streams_follow_and_never_without()
         answers = [await context.__aenter__() for context in contexts]
         for answer in answers:
             assert (await answer.next()).event == "snapshot"
-        assert len(rig.calls) <= 3
+        assert len(rig.calls) < len(answers)
         before = len(rig.calls)
         await until(lambda: len(rig.calls) >= before + 5)
         rig.state[0]["n"] = 2
