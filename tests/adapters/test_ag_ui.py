@@ -118,6 +118,12 @@ def application(runs: Runs) -> Application:
         run = await runs.latest("agent", "me", asked.thread_id)
         return await ag_ui.resume(stream, runs, run, asked)
 
+    @live.post("/half", sse=True)
+    async def half(stream: EventStream, asked: RunAgentInput) -> None:
+        """What a proxy makes of a stream that it gives up in good order."""
+        names = {"threadId": asked.thread_id, "runId": asked.run_id}
+        await stream.send({"type": "RUN_STARTED", **names})
+
     app = Application(live)
     app.state.live = live
     return app
@@ -207,11 +213,13 @@ async def test_how_a_run_ended_is_shown() -> None:
         cases = [
             {"name": ask, "ask": ask, "plain": True} for ask in ("text", "failed", "cancelled")
         ]
+        cases.append({"name": "half", "ask": "text", "path": "/half"})
         results = [result["first"] for result in await play(port, cases)]
     assert [(result["outcome"], result["error"]) for result in results] == [
         ("success", None),
         (None, "failed: The model is overloaded."),
         ("cancelled", None),
+        (None, "the connection ended before the run did"),
     ]
 
 

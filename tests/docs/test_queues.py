@@ -15,6 +15,7 @@ import pytest
 from headwater.client import follow_run
 from support.markdown import ROOT
 from support.processes import Program
+from support.until import outside
 from support.valkey import Valkey
 
 EXAMPLES = ROOT / "docs" / "examples" / "queues"
@@ -69,7 +70,9 @@ class Example(Program):
         program, *words = self._words
         words = [word.format(port=self.port) for word in words]
         path = f"PYTHONPATH={EXAMPLES}"
-        settings = [path, f"BROKER={self._broker}", "PYTHONDONTWRITEBYTECODE=1"]
+        # Not beside the examples, and kept: a worker compiles thousands of files otherwise.
+        compiled = f"PYTHONPYCACHEPREFIX={self._environment.parent / 'bytecode'}"
+        settings = ["-u", "PYTHONDONTWRITEBYTECODE", path, f"BROKER={self._broker}", compiled]
         return ["env", *settings, str(self._environment / program), *words]
 
 
@@ -84,7 +87,8 @@ async def running(queue: str, environment: Path, folder: Path) -> AsyncIterator[
     try:
         await valkey.start()
         worker.begin()
-        await application.start()
+        application.begin()
+        await outside(application.answers, 60)
         yield f"http://127.0.0.1:{application.port}/exports"
     except BaseException:
         print(application.log, worker.log)
@@ -118,7 +122,7 @@ async def test_a_worker_of_a_queue_produces_a_run(
             assert answer.status_code == 202, answer.text
             return str(httpx.URL(address).join(answer.headers["location"]))
 
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(100):
             first = await start(5)
             assert await followed(first) == ([0, 1, 2, 3, 4], "done")
             assert (await http.get(first)).json()["result"] == {"rows": 5}

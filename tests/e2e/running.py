@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +41,11 @@ class Running(Server):
         settings: further settings by their name, in lower case.
 
     Attributes:
-        port: where it listens.
         database: the file.
     """
 
     def __init__(self, seeded: Path, folder: Path, **settings: object) -> None:
         super().__init__(folder)
-        self.port = int(self.address.rpartition(":")[2])
         self.database = self._database
         self.command = [HEADWATER, "serve"]
         # Each server has a log of its own, also where two share a folder.
@@ -56,11 +53,6 @@ class Running(Server):
         self._clients: list[httpx.Client] = []
         self._environment |= {f"HEADWATER_{k.upper()}": str(v) for k, v in settings.items()}
         self.load(seeded)
-
-    @property
-    def process(self) -> subprocess.Popen[bytes]:
-        assert self._process is not None
-        return self._process
 
     @property
     def headers(self) -> dict[str, str]:

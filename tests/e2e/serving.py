@@ -34,7 +34,7 @@ class Server:
 
     Attributes:
         folder: of its database and its log.
-        address: where it listens, such as ``http://127.0.0.1:4711``.
+        port, address: where it listens, such as 4711 and ``http://127.0.0.1:4711``.
         email, password: of the only user, a global admin.
         api: a client that is signed in with an API key of that user.
         user_id, team_id, satellite_id: what ``seed`` made.
@@ -43,8 +43,9 @@ class Server:
     email = "admin@example.org"
     password = "a long enough password"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: str | None = None) -> None:
         port = _free_port()
+        self.port = port
         self.address = f"http://127.0.0.1:{port}"
         self.api = httpx.Client(base_url=self.address, timeout=30)
         self._satellite = httpx.Client(base_url=self.address, timeout=30)
@@ -53,7 +54,7 @@ class Server:
         self._database = folder / "headwater.db"
         self._environment = {
             **os.environ,
-            "HEADWATER_DATABASE": f"sqlite:///{self._database}",
+            "HEADWATER_DATABASE": database or f"sqlite:///{self._database}",
             "HEADWATER_PORT": str(port),
             # One user stands for many here.
             "HEADWATER_STREAMS_PER_USER": "100000",
@@ -61,6 +62,12 @@ class Server:
         }
         self._process: subprocess.Popen[bytes] | None = None
         self.user_id = self.team_id = self.satellite_id = ""
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The server's own, while it was started."""
+        assert self._process is not None
+        return self._process
 
     def run(self, *arguments: str, stdin: str = "") -> None:
         """Run one command of ``headwater`` on the same database, to its end."""

@@ -14,7 +14,7 @@ from running import Running
 
 from headwater.protocol import Decoder
 
-__all__ = ["KINDS", "EventSource", "Siege"]
+__all__ = ["KINDS", "EventSource", "Siege", "connection"]
 
 BROKEN = (OSError, EOFError, asyncio.IncompleteReadError)
 # The attackers' addresses. The good ones come from 127.0.0.1, as through a proxy.

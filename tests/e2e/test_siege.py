@@ -9,12 +9,15 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
 from running import Running
-from siege import KINDS, EventSource, Siege
+from serving import Server
+from siege import KINDS, EventSource, Siege, connection
 
+from support.postgres import Postgres
 from support.until import until
 
 pytestmark = pytest.mark.long
@@ -79,7 +82,7 @@ class Load:
             await asyncio.gather(*asking)
 
 
-def resident(server: Running) -> float:
+def resident(server: Server) -> float:
     """Megabytes of the server's process."""
     with open(f"/proc/{server.process.pid}/status") as file:
         found = next(line for line in file if line.startswith("VmRSS"))
@@ -144,6 +147,35 @@ async def test_five_thousand_hostile_clients(running: Running):
     """As the operator of a public server meets them, for five minutes."""
     await besiege(running, 5000, 500, 50, 60.0, pause=60.0)
     assert running.complaints() == []
+
+
+async def leave(port: int, request: bytes) -> None:
+    """Ask, and reset the connection a moment later."""
+    async with connection(port) as (_, writer):
+        writer.write(request)
+        await asyncio.sleep(0.01)  # the request is under way
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+async def test_requests_that_are_left_leave_no_memory(tmp_path: Path, postgres: Postgres):
+    """What they leave in cycles must not pile up until a collection that seldom comes."""
+    database = f"postgresql://postgres@/{postgres.database()}?host={postgres.folder}"
+    server = Server(tmp_path, database)
+    try:
+        await asyncio.to_thread(server.seed)
+        await asyncio.to_thread(server.log, *(f"line {n}" for n in range(50)))
+        lines = [f"{name}: {value}" for name, value in server.api.headers.items()]
+        asked = "\r\n".join(["GET /api/logs HTTP/1.1", "Host: x", *lines, "", ""]).encode()
+        sizes = []
+        for _ in range(11):
+            for _ in range(20):
+                await asyncio.gather(*(leave(server.port, asked) for _ in range(100)))
+            sizes.append(resident(server))
+        print(f"\n22,000 left requests: {', '.join(f'{size:.0f}' for size in sizes)} MB")  # noqa: T201
+        assert sizes[-1] < sizes[0] + 60
+    finally:
+        server.close()
 
 
 async def restart(server: Running, number: int, lines: int) -> list[EventSource]:

@@ -55,5 +55,5 @@ async def url(request: Any, tmp_path: Path) -> AsyncIterator[str]:
 @pytest.fixture
 async def runs(log: EventLog) -> AsyncIterator[Runs]:
     """Runs whose times are short enough for a test."""
-    async with Runs(log, lease=30.0, grace=0.3) as made:
+    async with Runs(log, lease=30.0, grace=5.0) as made:
         yield made

@@ -259,7 +259,7 @@ async def test_a_queue_that_does_not_take_it_fails_the_run(runs: Runs) -> None:
 
 async def test_a_worker_that_died_is_followed_by_another(log: EventLog) -> None:
     """A run with a retry is queued again, and lost when nobody comes."""
-    async with Runs(log, lease=0.5, start_within=timedelta(seconds=0.5), grace=0.1) as runs:
+    async with Runs(log, lease=30.0, start_within=timedelta(seconds=0.5)) as runs:
         run_id = await queued(runs)
         begun = asyncio.Event()
 
@@ -295,7 +295,7 @@ async def test_a_run_whose_worker_died_waits_for_the_next_attempt(
     log: EventLog, cancelled: bool
 ) -> None:
     """The queue delivers it again; one that was cancelled meanwhile is over."""
-    async with Runs(log, lease=0.5) as runs:
+    async with Runs(log, lease=2.0) as runs:
         run_id = await queued(runs)
         topic = f"run:{runs.name}:r:{run_id}"
         # As a process does it that dies then.

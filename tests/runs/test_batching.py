@@ -50,7 +50,7 @@ async def log() -> WatchedLog:
 
 @pytest.fixture
 async def runs(log: WatchedLog) -> AsyncIterator[Runs]:
-    async with Runs(log, lease=5.0, grace=0.3) as made:
+    async with Runs(log, lease=30.0, grace=5.0) as made:
         yield made
 
 

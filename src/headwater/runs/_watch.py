@@ -1,8 +1,9 @@
 """Watching all runs: which are active, whether their producers live, and which are to be forgotten.
 
-A producer is lost when this process has seen no beat of it for a lease, by its own monotonic clock,
-in which the log answered all the time and this process was not held up itself. So a log that is
-away, a loop that is blocked, a process that is stopped and a clock that is set invent no death.
+A producer is lost when this process has seen no beat of it for a lease, by its own monotonic clock.
+Of a time in which the log is away, or this process is held up, at most half a lease counts. So a
+log that is away, a loop that is blocked, a process that is stopped and a clock that is set invent
+no death.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ logger = logging.getLogger("headwater.runs")
 
 # Runs that are ended, or forgotten, at the same time.
 ABREAST = 50
-# Of a lease, the time between two looks; and how many looks may fail to happen before this process
-# counts as held up.
-LOOKS, LATE = 10, 3
+# Looks in a lease, and the part of it that the time between two of them counts as, at most: with a
+# beat before and one after it that are as late as they may be, it is still less than a lease.
+LOOKS, MOST = 10, 0.5
 # Seconds between two sweeps, at most.
 SWEEP = 60.0
 
@@ -45,7 +46,7 @@ class _Active:
 
     Attributes:
         worker: that has it, or None where it waits for one.
-        since: when that was heard of, by the monotonic clock.
+        since: when that was heard of, as ``Watch`` counts.
         contested: several wanted it, and which one got it is to be read.
     """
 
@@ -82,7 +83,9 @@ class Watch:
         self._on_look = on_look
         self._active: dict[str, _Active] = {}
         self._seen: dict[str, float] = {}
-        self._since = time.monotonic()
+        self._every = min(lease / LOOKS, 1.0)
+        # What this process has seen, in seconds: see ``_now``.
+        self._counted, self._looked = 0.0, time.monotonic()
         self._news = _Reader(self._take_news, self._lost_place)
         self._beats = _Reader(self._take_beats, self._lost_place)
         self._read_all = False
@@ -105,7 +108,7 @@ class Watch:
                 except BaseException:
                     await log.unfollow(self._store.beats, self._beats)
                     raise
-                self._since = time.monotonic()
+                self._looked = time.monotonic()
                 self._task = asyncio.create_task(self._run(), name="runs: watch")
 
     async def close(self) -> None:
@@ -134,12 +137,12 @@ class Watch:
         elif kind in ("new", "claim"):
             worker = news.get("w")
             contested = known is not None and known.worker not in (None, worker)
-            self._active[run_id] = _Active(worker, time.monotonic(), contested)
+            self._active[run_id] = _Active(worker, self._now(), contested)
         elif kind in ("handed", "release") and (known is None or known.worker == news.get("by")):
-            self._active[run_id] = _Active(None, time.monotonic())
+            self._active[run_id] = _Active(None, self._now())
 
     def _take_beats(self, records: Sequence[Record]) -> None:
-        now = time.monotonic()
+        now = self._now()
         for record in records:
             self._seen[str(record.data.get("w"))] = now
 
@@ -150,21 +153,16 @@ class Watch:
 
     async def _run(self) -> None:
         self._read_all = True
-        every = min(self._lease / LOOKS, 1.0)
-        looked = time.monotonic()
-        sweep = looked + random.uniform(0.1, 1.0) * self._sweep_every
+        sweep = time.monotonic() + random.uniform(0.1, 1.0) * self._sweep_every
         while True:
             try:
                 if not self._active and not self._read_all and time.monotonic() < sweep:
-                    looked = time.monotonic()
-                    await asyncio.sleep(every)
+                    self._count()
+                    await asyncio.sleep(self._every)
                     continue
                 # The beats up to here are delivered before the log counts as answering.
                 await self._store.log.bounds(self._store.beats)
-                if time.monotonic() - looked > LATE * every + every:
-                    # The log was away, or this process was: nobody's silence counts.
-                    self._since = time.monotonic()
-                looked = time.monotonic()
+                self._count()
                 if self._read_all:
                     await self._read_news()
                 await self._look()
@@ -176,7 +174,19 @@ class Watch:
                 logger.info("runs are not watched just now: %s", error)
             except Exception:
                 logger.exception("watching runs failed")
-            await asyncio.sleep(every)
+            await asyncio.sleep(self._every)
+
+    def _now(self) -> float:
+        """The seconds that this process has watched, by its monotonic clock.
+
+        It stands still when the log is away, or this process held up, for more than half a lease.
+        """
+        passed = time.monotonic() - self._looked
+        return self._counted + min(passed, MOST * self._lease)
+
+    def _count(self) -> None:
+        """The log has answered just now."""
+        self._counted, self._looked = self._now(), time.monotonic()
 
     @property
     def _sweep_every(self) -> float:
@@ -230,17 +240,16 @@ class Watch:
 
     def _suspicion(self, run_id: str, run: _Active) -> str | None:
         """Why a run seems to be lost."""
-        now = time.monotonic()
-        noted = max(run.since, self._since)
+        now = self._now()
         if run.worker is None:
-            return NEVER if now - noted > self._start_within else None
+            return NEVER if now - run.since > self._start_within else None
         if run.worker in self._pulse.dead:
             return LOST
         if run.worker == self._pulse.worker and self._pulse.alive(run.worker):
             # It may be nobody's: its creation was stored, and the log said that it was not.
-            heard = now if self._pulse.holds(run_id) else noted
+            heard = now if self._pulse.holds(run_id) else run.since
         else:
-            heard = max(self._seen.get(run.worker, 0.0), noted)
+            heard = max(self._seen.get(run.worker, 0.0), run.since)
         return LOST if now - heard > self._lease else None
 
     async def _hear_last_beats(self) -> None:

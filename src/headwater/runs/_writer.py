@@ -26,8 +26,10 @@ logger = logging.getLogger("headwater.runs")
 # Seconds between two appends of deltas, and characters of deltas that do not wait so long.
 EVERY = 0.05
 SOON = 4096
-# Characters that may wait for the log. Then ``delta`` waits.
+# Characters that may wait for the log, and what an event beside its data counts. Then ``delta``
+# waits. Whoever cancels a run waits until all of it is stored.
 BUFFER = 256 * 1024
+EACH = 128
 # Characters of one delta as it is stored; a longer text becomes several.
 PIECE = 64 * 1024
 # Events of one append. A reader looks for the end of a run among the last few records.
@@ -103,8 +105,8 @@ class Writer:
             )
         await self._room()
         # A copy: the caller may change its own.
-        self._waiting.append(_Event(name, json.loads(text), size))
-        self._size += size
+        self._waiting.append(_Event(name, json.loads(text), size + EACH))
+        self._size += size + EACH
         self._deltas_only = False
         self._begin()
 

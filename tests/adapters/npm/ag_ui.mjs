@@ -35,10 +35,10 @@ const said = (agent) =>
     calls: (toolCalls ?? []).map((call) => [call.function.name, call.function.arguments]),
   }));
 
-async function play(url, { name, ask, cut, plain }) {
+async function play(url, { name, ask, cut, plain, path = "/agent" }) {
   let requests = 0;
   const agent = new (plain ? HttpAgent : ResumableAgent)({
-    url: `${url}/agent`,
+    url: `${url}${path}`,
     threadId: name,
     initialMessages: [{ id: "q", role: "user", content: ask }],
     fetch: (address, init) =>

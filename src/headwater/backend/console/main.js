@@ -21,6 +21,7 @@ const TRY_AGAIN = 2_000;
 
 const at = (id) => document.getElementById(id);
 let user = null;
+let waits = true; // the satellites' status, until the other parts stream
 
 // Another tab signed in or out: all show the same.
 const tabs = new BroadcastChannel("headwater:session");
@@ -72,10 +73,10 @@ async function start() {
   at("who").textContent = user.email;
   show(location.hash === "#admin" ? "admin" : "live");
   if (fresh) at("console-title").focus();
+  waits = true;
   logs.start();
   metrics.start();
   activity.start();
-  status.start();
   // Only a demo has a model to ask, if a scripted one.
   if (session.accounts.length) answers.start();
   const teams = await everything("/api/users/me/teams", "teams").catch(() => []);
@@ -86,6 +87,7 @@ async function start() {
 
 function leave(message = "") {
   user = null;
+  waits = true;
   drawer.close();
   for (const part of parts) part.stop();
   admin.clear();
@@ -109,6 +111,11 @@ function summarize() {
   const [state, words] = summary(states);
   overall.show(state, words);
   const through = states.some((one) => ["live", "polling", "connecting"].includes(one));
+  // By HTTP/1.1 five feeds stream. A demo has six, so the one that changes least is the last.
+  if (user && waits && notifications.state !== "idle" && !states.includes("connecting")) {
+    waits = false;
+    status.start();
+  }
   banner(["reconnecting", "stale"].includes(state) && !through ? LOST : null);
 }
 
