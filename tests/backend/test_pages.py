@@ -92,4 +92,4 @@ def test_the_convention_holds():
     from headwater.web.convention import breaches, pairs
 
     assert breaches(app) == []
-    assert len(pairs(app)) == 5
+    assert len(pairs(app)) == 8

@@ -150,6 +150,7 @@ async def test_an_administrator_sees_every_team(scene: Scene, feed: str):
     assert await scene.statuses(scene.paths[feed], scene.admin) == (200, 200)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("feed", FEEDS)
 async def test_a_missing_permission(scene: Scene, feed: str, monkeypatch: pytest.MonkeyPatch):
     import headwater.backend.roles as roles
@@ -161,6 +162,7 @@ async def test_a_missing_permission(scene: Scene, feed: str, monkeypatch: pytest
     assert await scene.statuses(f"{path}{mark}limit=0", scene.ann) == (403, 403)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("feed", FEEDS)
 async def test_a_satellites_key_shows_no_feed(scene: Scene, feed: str):
     answer = await scene.agent.client.get(scene.paths[feed])

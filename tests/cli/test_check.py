@@ -86,6 +86,7 @@ def test_it_lists_tables_whose_tracking_drifted(tmp_path):
     engine.dispose()
 
 
+@pytest.mark.long
 def test_what_is_no_application_gets_one_sentence(tmp_path):
     (tmp_path / "thing.py").write_text("app = 7\n")
     for name, sentence in (

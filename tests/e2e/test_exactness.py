@@ -13,6 +13,8 @@ import pytest
 from running import Running
 from scenario import LOG, METRICS, Feed, Scenario
 
+pytestmark = pytest.mark.long
+
 
 async def test_every_stream_has_each_log_entry_once_in_one_order(shared: Running):
     async with asyncio.timeout(60):

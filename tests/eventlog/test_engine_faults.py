@@ -235,6 +235,7 @@ async def test_a_follower_that_a_trim_overtook_is_reset(server: Valkey | Nats) -
         assert not kept.resets
 
 
+@pytest.mark.long
 async def test_ten_thousand_topics_come_and_go(server: Valkey | Nats) -> None:
     """Two connections and a few tasks, however many topics are followed."""
     async with proxied(server.port) as proxy, on(server, proxy) as log:

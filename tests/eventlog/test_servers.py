@@ -32,6 +32,8 @@ from support.refusals import SOON, refused, running
 from support.until import outside, succeeds
 from support.valkey import Valkey
 
+pytestmark = pytest.mark.long
+
 
 class SentinelServer(Valkey):
     """Watches one primary, and makes its replica the primary half a second after it has gone."""

@@ -101,7 +101,7 @@ class Ferry(Ship):
     __mapper_args__ = {"concrete": True}
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 async def engine(request, tmp_path):
     if request.param == "sqlite":
         made = sqlite_engine(f"sqlite:///{tmp_path}/data.db")

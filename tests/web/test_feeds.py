@@ -291,6 +291,7 @@ async def test_a_stream_that_cannot_keep_up_loses_nothing_and_no_one_waits(monke
         assert rig.live.stats.reread >= 1
 
 
+@pytest.mark.long
 async def test_memory_for_a_stream_that_does_not_read_is_bounded(monkeypatch):
     rig = Rig()
     async with (

@@ -82,7 +82,7 @@ def track_table(
     for own in (CHANGE, ORDER):
         # A reflected table has those that ``add_tracking`` added.
         column = target.columns.get(own)
-        if column is not None and not isinstance(column.type, (sa.BigInteger, XID8)):
+        if column is not None and not isinstance(column.type, (sa.Integer, XID8)):
             raise DeclarationError(f"table {target.name!r} has a column {own!r} of its own")
     tracking = tracking_as(
         target, attributes, keyed=keyed, filters=filters, indexes=indexes, notify=notify

@@ -116,7 +116,9 @@ def check(counts: Counter[str], queries: int) -> None:
     assert counts["compared"] >= 3 * queries
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(
+    "seed", [*range(6), *(pytest.param(each, marks=pytest.mark.long) for each in range(6, 12))]
+)
 def test_every_map_is_the_query_on_sqlite(tmp_path, seed):
     check(on_sqlite(tmp_path / "data.db", seed, queries=10, steps=80), 10)
 

@@ -202,6 +202,7 @@ async def test_another_file_in_its_place_is_another_log(
     assert follower.records == [record]
 
 
+@pytest.mark.long
 async def test_ten_thousand_topics_come_and_go(log: SqlLog) -> None:
     """No task and no statement per topic; an unfollowed topic costs nothing."""
     statements: list[str] = []
