@@ -25,7 +25,7 @@ async def joined(
 ) -> AsyncIterator[dict[str, Any]]:
     """The chunks as JSON, in which small ones of one part that come within 50 ms are one.
 
-    Args:
+    Arguments:
         kinds: the member with the text, by the type of those that are joined.
 
     Raises UsageError for what is no chunk.

@@ -78,7 +78,7 @@ async def respond(stream: EventStream, runs: Runs, run_id: str, request: Request
     ``cancelled`` the same with that outcome, ``failed`` and ``lost`` become ``RUN_ERROR`` with that
     code.
 
-    Args:
+    Arguments:
         request: names the thread and the run in the events.
 
     Raises RunClaimError for an unknown run.
@@ -102,7 +102,7 @@ async def resume(
     For that, create the run with the request as its input:
     ``input=request.model_dump(mode="json", by_alias=True, exclude_none=True)``.
 
-    Args:
+    Arguments:
         run: of the conversation, as ``runs.latest`` gives it.
         replay_for: seconds after its end for which a run is sent too: a client that was cut just
             before the end does not say what it has.
@@ -118,7 +118,7 @@ async def resume(
 async def send(run: Run, events: AsyncIterable[Any]) -> None:
     """Put events of AG-UI into a run.
 
-    Args:
+    Arguments:
         events: mappings, or pydantic models such as those of ``ag-ui-protocol`` and pydantic-ai.
             Its ``AGUIAdapter`` makes them: ``await send(run, adapter.run_stream())``.
 

@@ -68,7 +68,7 @@ async def resume(
 
     The route's handler returns what this returns.
 
-    Args:
+    Arguments:
         run: of the conversation, as ``runs.latest`` gives it.
         replay_for: seconds after its end for which a run is sent too. The client does not say what
             it has: to one that was cut just before the end, 204 would make its half the answer.
@@ -83,7 +83,7 @@ async def resume(
 async def send(run: Run, chunks: AsyncIterable[Any]) -> None:
     """Put chunks of the SDK's protocol into a run.
 
-    Args:
+    Arguments:
         chunks: mappings, or pydantic models such as pydantic-ai's. Its ``VercelAIAdapter`` makes
             them: ``await send(run, adapter.run_stream())``.
 

@@ -65,7 +65,7 @@ class EventStore(SdkEventStore):
     session goes on while the log is away. A client whose next message is not kept any more gets
     an error for its request. An id of another session is answered with nothing.
 
-    Args:
+    Arguments:
         log: any engine.
         topic: each session's topic has a name that begins with this.
         max_events: how many messages a session keeps, at least 100.

@@ -76,7 +76,7 @@ def next_group(
 class Batcher(Generic[J, R]):
     """Does jobs in groups: jobs that are asked for while a group is done wait for the next group.
 
-    Args:
+    Arguments:
         name: of the log, for errors and for the names of tasks.
         work: does a group. It answers or refuses each job; when it raises, each job that has no
             answer yet is refused with that error.

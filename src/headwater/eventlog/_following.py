@@ -97,7 +97,7 @@ class LogReader(ABC, Generic[_Topic]):
 
     Followers that join at the same time share one request for their bounds.
 
-    Args:
+    Arguments:
         name: the log's, for messages.
     """
 

@@ -142,7 +142,7 @@ _origins: WeakKeyDictionary[EventLog, WeakValueDictionary[tuple[str, str], Keyed
 class KeyedTopic(Topic):
     """The items of a topic by key, for a feed that is declared with ``keyed=True``.
 
-    Args:
+    Arguments:
         key: the field of an event that is its key. The last event with a key is the item; one with
             ``"gone": true`` removes it.
     """

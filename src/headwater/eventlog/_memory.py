@@ -79,7 +79,7 @@ class _Kept:
 class MemoryLog(CheckedLog):
     """An event log in memory: for tests, and for a process whose events may be lost with it.
 
-    Args:
+    Arguments:
         max_count: records kept per topic; the oldest are removed. None: no limit.
         max_age: the same, by age.
         max_bytes: the same, by the bytes of the events' JSON.

@@ -120,7 +120,7 @@ class Bounds:
     def loss(self, last: Offset, mark: str, found: str | None) -> ResetReason | None:
         """Why a reader that has all up to ``last`` cannot go on there; None if it can.
 
-        Args:
+        Arguments:
             last: the place where it stopped.
             mark: of the record that stood there then; empty if none did.
             found: of the record that stands there; None if none does.

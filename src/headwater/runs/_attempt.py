@@ -34,7 +34,7 @@ STOPPED = "the process that produced this run was stopped"
 class Attempt:
     """What produces a run, in one event loop.
 
-    Args:
+    Arguments:
         grace: seconds that its code has to clean up after it was cancelled.
         background: runs something beside, and keeps it.
 

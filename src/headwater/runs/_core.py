@@ -58,7 +58,7 @@ class Wanted:
 class Core:
     """All that runs need of one event loop.
 
-    Args:
+    Arguments:
         log: for this event loop.
     """
 

@@ -52,7 +52,7 @@ class Holder(Protocol):
 class Pulse:
     """One process as a producer of runs.
 
-    Args:
+    Arguments:
         log: its beats go to another log on the same storage; a log that one event loop alone can
             use has no need of beats, as nobody outlives this process.
         lease: seconds.

@@ -29,7 +29,7 @@ _ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 class Runs:
     """Pieces of work whose output is a stream that outlives request, connection and worker.
 
-    Args:
+    Arguments:
         log: where they are kept. Every process that starts, follows or produces them opens it.
         lease: seconds without a sign of life after which a producer counts as dead.
         keep: how long a run is kept after its end.
@@ -87,7 +87,7 @@ class Runs:
     ) -> Created:
         """Create a run, and start it here if there is a handler; else an attempt claims it.
 
-        Args:
+        Arguments:
             kind: which runs it is of; a route's path.
             owner: whose it is.
             input: a JSON value that the producer reads as ``run.input``.
@@ -188,7 +188,7 @@ class Runs:
         ``done``, or as ``failed`` by an exception, which goes on. Raises RunClaimError: a second
         delivery is refused.
 
-        Args:
+        Arguments:
             retry: the queue tries again after an exception, and after this process has died. The
                 run is then ``queued`` again rather than over.
         """

@@ -84,7 +84,7 @@ def digest(*names: str) -> str:
 class Store:
     """The runs in one log. Its methods raise SourceUnavailableError.
 
-    Args:
+    Arguments:
         name: of the runs, so that one log may hold several.
     """
 
@@ -140,7 +140,7 @@ class Store:
     ) -> Created:
         """Create a run, or find the one that has this id already.
 
-        Args:
+        Arguments:
             worker: that starts it.
             hashed: of the request's body: another one with the same id is a conflict.
             claimed: ``worker`` has it at once, unless it must wait for its group.

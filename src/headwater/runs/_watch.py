@@ -58,7 +58,7 @@ class _Active:
 class Watch:
     """The watcher of one event loop. Follows ``news`` and ``beats``.
 
-    Args:
+    Arguments:
         on_news: called with each news, in the event loop.
         on_look: called after each look while runs are active.
     """

@@ -52,7 +52,7 @@ class _Event:
 class Writer:
     """Stores the events of one attempt.
 
-    Args:
+    Arguments:
         claim: the attempt's claim.
         allowed: whether this process may still write; False ends the writer for good.
     """

@@ -48,7 +48,7 @@ OnDisconnect = Literal["continue", "cancel"]
 class RunEndpoints:
     """The endpoints of one kind of runs.
 
-    Args:
+    Arguments:
         owner: a dependency that gives the owner's id.
     """
 

@@ -59,7 +59,7 @@ class RunStream(Stream):
     ) -> None:
         """Send what the reader gives, to the end.
 
-        Args:
+        Arguments:
             state: as it was sent.
             fold: send the output so far as one event.
             again: gives the run's present state and a new reader of it, or None if it is gone.

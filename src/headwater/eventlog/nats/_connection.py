@@ -187,7 +187,7 @@ class Life:
 class Link:
     """Connects at the first use, and anew when the connection is gone.
 
-    Args:
+    Arguments:
         servers: ``nats://host:4222`` and the like; the first that answers is used.
         options: for ``connect`` of the driver: ``token``, ``tls``, ``user_credentials`` and so on.
     """

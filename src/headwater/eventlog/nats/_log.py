@@ -126,7 +126,7 @@ class NatsLog(PushedLog):
     A process opens one connection, for its requests and for pushes. A batch with a key takes one
     event less than ``capabilities.max_batch``.
 
-    Args:
+    Arguments:
         servers: ``nats://host:4222`` and the like. The log uses the first that answers.
         stream: the stream's name, with which its subjects begin. Created where it is missing.
         replicas: servers of a cluster that each keep the stream, for one that is created.

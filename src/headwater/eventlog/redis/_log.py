@@ -53,7 +53,7 @@ class RedisLog(PushedLog):
     followed. Records live in the server's memory; the server's ``appendonly`` says how well they
     outlive it.
 
-    Args:
+    Arguments:
         pool: makes the connections: from ``ConnectionPool.from_url`` of ``redis.asyncio``, or the
             pool of a Sentinel. It needs ``protocol=2``, and ``retry`` with no retries.
         prefix: of all keys and channels. Logs with different prefixes share nothing.

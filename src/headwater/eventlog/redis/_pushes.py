@@ -90,7 +90,7 @@ CHUNK = 1000
 class RedisSubscriptions:
     """One connection. See ``Subscriptions``.
 
-    Args:
+    Arguments:
         pool: makes the connection.
         prefix: of the channels' names, which go on with the topic.
         reader: receives the pushes.

@@ -51,7 +51,7 @@ _LAST = 2**63 - 1
 class SqlLog(CheckedLog):
     """An event log in the database of ``engine``, next to whatever else it holds.
 
-    Args:
+    Arguments:
         engine: an AsyncEngine on a SQLite file, or on PostgreSQL 13 or later with psycopg. It
             stays the caller's: ``close`` leaves it open.
         max_event_bytes: of one event's JSON.

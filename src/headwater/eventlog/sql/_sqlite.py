@@ -27,7 +27,7 @@ Head = tuple[str, int, int]
 class Watch(Watched):
     """Wakes a reader unless it has read what was committed.
 
-    Args:
+    Arguments:
         engine: its commits in this process wake at once.
         wake: called in the event loop.
         known: the head that the reader has. Called in the watch's thread.

@@ -43,7 +43,7 @@ PACE = 0.01
 class Notices:
     """The notices of one log in this process.
 
-    Args:
+    Arguments:
         storage: the log's; notices begin when it is opened.
 
     Attributes:
@@ -105,7 +105,7 @@ POLL_ANYWAY = 1.0
 class PostgresReader(SqlReader):
     """Finds the topics that changed since a snapshot, then reads what is new in followed ones.
 
-    Args:
+    Arguments:
         storage: the log's.
         dialect: its statements.
         notices: those that this process sends; None where no process notifies.
