@@ -22,7 +22,8 @@ SENDERS = {"asgi": "httptools", "direct": "headwater.web.uvicorn:Protocol"}
 def pytest_generate_tests(metafunc):
     if metafunc.module.__name__.rpartition(".")[2] in STREAMING:
         metafunc.fixturenames.append("sender")
-        metafunc.parametrize("sender", SENDERS, indirect=True)
+        senders = ["direct", pytest.param("asgi", marks=pytest.mark.long)]
+        metafunc.parametrize("sender", senders, indirect=True)
 
 
 @pytest.fixture
