@@ -163,14 +163,20 @@ class TableOrigin(Origin):
     async def _run(self, sink: Sink, wake: asyncio.Event) -> None:
         delay = 0.0
         trouble: str | None = None
+        more = False
         while not self._stopping:
-            await wake.wait()
-            wake.clear()
-            if self._stopping:
-                return
-            wanted, self._wanted = self._wanted, None
-            if wanted is not None and self._head is not None and self._head.place.includes(wanted):
-                continue
+            # What wakes it while it reads on in pieces stays for afterwards: a live query's pieces
+            # are all of one moment.
+            if not more:
+                await wake.wait()
+                wake.clear()
+                if self._stopping:
+                    return
+                wanted, self._wanted = self._wanted, None
+                head = self._head
+                if wanted is not None and head is not None and head.place.includes(wanted):
+                    continue
+            more = False
             try:
                 more = await self._deliver(sink)
             except SourceUnavailableError as error:
@@ -190,7 +196,6 @@ class TableOrigin(Origin):
                     logger.warning("%s can be read again", self.name)
                 trouble, delay, self._interrupted = None, 0.0, None
                 if more:
-                    self.read_on()
                     await asyncio.sleep(0)
                 continue
             delay = min(max(delay * 2, _FIRST_DELAY), _LONGEST_DELAY)

@@ -84,6 +84,20 @@ async def test_a_hundred_thousand_rows_are_delivered_in_batches(engine):
     await check_tail(engine, MANY)
 
 
+async def test_a_commit_in_the_middle_of_many_rows_is_delivered_after_them(engine):
+    """Nothing else wakes the tail: the commit has done so while it reads on in pieces."""
+    await fill(engine, 2_000)
+    query, sink = orders(engine), Counter()
+    await query.origin.attach(sink)
+    await rename(engine, 1, "Eve")
+    await until(lambda: sink.sizes)
+    await rename(engine, 2, "Bo")
+    in_the_middle = 1 not in sink.tenants or sum(sink.sizes) < 2_000
+    await until(lambda: sink.tenants == {1, 2})
+    await query.origin.detach()
+    assert in_the_middle
+
+
 async def test_a_client_resumes_in_the_middle_of_many_rows(engine):
     await fill(engine, 1_000)
     source = orders(engine).where(tenant=1)
