@@ -378,7 +378,9 @@ async def test_a_file_that_was_moved_away_is_noticed_while_the_pool_still_has_it
     away = path.with_name("away")
     path.rename(away)
     # A further connection of the pool makes a new file, which is empty.
-    with pytest.raises(SourceUnavailableError, match="cannot be opened; is it there|a table is missing"):
+    with pytest.raises(
+        SourceUnavailableError, match="cannot be opened; is it there|a table is missing"
+    ):
         await logs.where().page(1)
     away.rename(path)
     await add(engine, 1)
