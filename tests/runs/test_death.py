@@ -323,7 +323,7 @@ async def test_a_process_that_ends_says_so_at_once(log: EventLog) -> None:
 
 async def test_a_run_that_nobody_takes_is_lost(log: EventLog) -> None:
     """A queue that lost the job must not block a conversation for ever."""
-    async with Runs(log, lease=1.0, start_within=timedelta(milliseconds=200)) as runs:
+    async with Runs(log, lease=6.0, start_within=timedelta(milliseconds=200)) as runs:
         run_id = (await runs.create("/a", "ann")).state.id
         assert (await follow(runs, run_id))[-1].data == {"state": "lost"}
         assert "no worker" in ((await runs.state(run_id)).error or "")

@@ -159,6 +159,7 @@ def test_an_opened_line_stays_where_it_is(console: Any, served: Any) -> None:
 def test_the_keyboard_goes_from_line_to_line(console: Any, served: Any) -> None:
     served.log(*MANY)
     console.until(f"{KEPT} === '150 lines'")
+    console.until("document.querySelector('#logs-list [tabindex=\"0\"]') !== null")
     console.evaluate("void document.querySelector('#logs-list [tabindex=\"0\"]').focus()")
     message = "document.activeElement.querySelector('.message').firstChild.data"
     assert console.evaluate(message) == "line 149"

@@ -208,6 +208,11 @@ async def test_a_dump_of_another_server_needs_new_epochs(engine):
             "UPDATE lines SET headwater_change = '9000000000', headwater_since = '9000000000'"
         )
         await connection.exec_driver_sql("ALTER TABLE lines ENABLE TRIGGER ALL")
+        triggers = (
+            "SELECT tgname FROM pg_trigger WHERE tgrelid = 'lines'::regclass AND NOT tgisinternal"
+        )
+        for (name,) in (await connection.exec_driver_sql(triggers)).all():
+            await connection.exec_driver_sql(f'ALTER TABLE lines ENABLE ALWAYS TRIGGER "{name}"')
     with pytest.raises(DeclarationError, match="renew_epochs"):
         await query.where().page(1)
     async with engine.begin() as connection:
