@@ -89,6 +89,8 @@ class Watch:
         self._news = _Reader(self._take_news, self._lost_place)
         self._beats = _Reader(self._take_beats, self._lost_place)
         self._read_all = False
+        # News that came while those before them were read; noted again afterwards, in their order.
+        self._meanwhile: list[Record] | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = asyncio.Lock()
 
@@ -123,14 +125,17 @@ class Watch:
     # What is told
 
     def _take_news(self, records: Sequence[Record]) -> None:
+        if self._meanwhile is not None:
+            self._meanwhile += records
         for record in records:
-            kind, run_id = record.data.get("t"), record.data.get("id")
-            if not isinstance(kind, str) or not isinstance(run_id, str):
-                continue
-            self._note(kind, run_id, record.data)
-            self._on_news(record.data)
+            if self._note(record.data):
+                self._on_news(record.data)
 
-    def _note(self, kind: str, run_id: str, news: Mapping[str, Any]) -> None:
+    def _note(self, news: Mapping[str, Any]) -> bool:
+        """Note what is told of a run. Returns whether it is told in words that this one knows."""
+        kind, run_id = news.get("t"), news.get("id")
+        if not isinstance(kind, str) or not isinstance(run_id, str):
+            return False
         known = self._active.get(run_id)
         if kind == "end":
             self._active.pop(run_id, None)
@@ -140,6 +145,7 @@ class Watch:
             self._active[run_id] = _Active(worker, self._now(), contested)
         elif kind in ("handed", "release") and (known is None or known.worker == news.get("by")):
             self._active[run_id] = _Active(None, self._now())
+        return True
 
     def _take_beats(self, records: Sequence[Record]) -> None:
         now = self._now()
@@ -195,16 +201,23 @@ class Watch:
     async def _read_news(self) -> None:
         """Read which runs are active, from the beginning of what is kept."""
         self._read_all = False
+        self._meanwhile = []
         after = START
-        while True:
-            page = await self._store.log.read(self._store.news, after, PAGE)
-            for record in page.records:
-                kind, run_id = record.data.get("t"), record.data.get("id")
-                if isinstance(kind, str) and isinstance(run_id, str):
-                    self._note(kind, run_id, record.data)
-                after = record.offset
-            if len(page.records) < PAGE:
-                return
+        try:
+            while True:
+                page = await self._store.log.read(self._store.news, after, PAGE)
+                for record in page.records:
+                    self._note(record.data)
+                    after = record.offset
+                if len(page.records) < PAGE:
+                    return
+        except BaseException:
+            self._read_all = True
+            raise
+        finally:
+            for record in self._meanwhile:
+                self._note(record.data)
+            self._meanwhile = None
 
     async def _look(self) -> None:
         for run_id, contested in tuple(self._active.items()):
