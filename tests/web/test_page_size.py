@@ -86,7 +86,7 @@ async def table(request, path, **limits):
         await engine.dispose()
 
 
-@pytest.fixture(params=["topic", "sqlite", "postgresql"])
+@pytest.fixture(params=["topic", "sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 async def rig(request, tmp_path):
     made = topic if request.param == "topic" else table
     async with made(request, tmp_path) as rig:
