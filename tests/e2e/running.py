@@ -110,8 +110,9 @@ class Running(Server):
             try:
                 entry: dict[str, Any] = json.loads(line)
             except ValueError:
-                # What is no JSON was printed: by the command, or by a traceback.
-                if not line.startswith("Headwater is at "):
+                # What is no JSON was printed: by the command, or by a traceback. A line that a full
+                # disk cut off begins as JSON.
+                if not line.startswith(("Headwater is at ", "{")):
                     found.append(line)
                 continue
             if entry.get("level") in ("error", "critical") or "exception" in entry:
