@@ -84,7 +84,7 @@ class Session:
         resumed: streams between their replay and their priming event.
         resumed_at: when the latest was primed, by the loop's clock; None: long ago.
         untrimmed: records since the topic was trimmed.
-        announced: when the log was told of this session, by the loop's clock.
+        announced: when this session was written to the log, by the loop's clock.
     """
 
     topic: str

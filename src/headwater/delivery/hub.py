@@ -110,7 +110,7 @@ class Hub:
     async def add_subscription(
         self, source: Source, subscription: Subscription
     ) -> Callable[[], None]:
-        """As ``subscribe``, for a subscription that is told of a restart too."""
+        """As ``subscribe``, for a subscription that is called at a restart too."""
         reader = await self._reader_of(source.origin)
         reader.add(subscription)
         try:
@@ -171,8 +171,8 @@ class Hub:
         try:
             for source in origin.wakes:
                 # Before it is read, so that no change after that goes unnoticed.
-                told = Subscription(source.filter, lambda _: origin.woken(), origin.woken)
-                reader.on_stop.append(await self.add_subscription(source, told))
+                waker = Subscription(source.filter, lambda _: origin.woken(), origin.woken)
+                reader.on_stop.append(await self.add_subscription(source, waker))
             await reader.start()
         except SourceUnavailableError:
             reader.end_wakes()

@@ -61,7 +61,7 @@ async def read_newest(channel: ReadChannel, limit: int, before: Place | None) ->
     if nothing is not None and page.has_more:
         await feed.check_size(source)
     page = _shown(channel, page, removals=False)
-    # A walk through all items is told of what leaves the window where it comes to it.
+    # A walk through all items gets removals from the window where it comes to them.
     until = None if nothing is not None and page.has_more else page.as_of
     return Reading(feed.snapshot(page), page.end, life, page.epoch, removed_until=until)
 

@@ -122,7 +122,7 @@ class Watch:
             await self._store.log.unfollow(self._store.news, self._news)
             await self._store.log.unfollow(self._store.beats, self._beats)
 
-    # What is told
+    # News of runs
 
     def _take_news(self, records: Sequence[Record]) -> None:
         if self._meanwhile is not None:
@@ -132,7 +132,7 @@ class Watch:
                 self._on_news(record.data)
 
     def _note(self, news: Mapping[str, Any]) -> bool:
-        """Note what is told of a run. Returns whether it is told in words that this one knows."""
+        """Note one piece of news of a run. Returns whether this version knows its kind."""
         kind, run_id = news.get("t"), news.get("id")
         if not isinstance(kind, str) or not isinstance(run_id, str):
             return False

@@ -180,7 +180,7 @@ async def _of_application(error: Exception, app: Any, request: Request) -> Respo
 
 
 def _reason(error: Exception) -> str:
-    """What a client of a stream is told, as one line."""
+    """The reason that a stream gives its client, as one line."""
     said: Any = getattr(error, "detail", None) if isinstance(error, HTTPException) else None
     if isinstance(error, SourceUnavailableError):
         said = error.for_clients

@@ -2,7 +2,7 @@
 
 import { agoTime, command, el, memory, number } from "../dom.js";
 import { Choice } from "./choice.js";
-import { Part } from "./part.js";
+import { Rows } from "./rows.js";
 
 const WINDOWS = [
   [5, "5 minutes"],
@@ -13,10 +13,9 @@ const WINDOWS = [
   [1440, "24 hours"],
 ];
 
-export class Activity extends Part {
-  #body = this.find("tbody");
+export class Activity extends Rows {
+  row = row;
   #window = this.find("[data-window]");
-  #rows = new Map(); // id -> row
   #team = null;
   #choice = new Choice(this.find("[data-choice]"), {
     name: "activity-team",
@@ -39,10 +38,6 @@ export class Activity extends Part {
     });
   }
 
-  get size() {
-    return this.#rows.size;
-  }
-
   get emptyText() {
     const body = '{"user_id": "…", "team_id": "…", "client_name": "Cursor", "requests": 1, "tool_calls": 0}';
     const words = `headwater publish ${location.origin}/api/satellites/…/client-activity --data '${body}'`;
@@ -54,32 +49,6 @@ export class Activity extends Part {
 
   start() {
     return this.#choice.load();
-  }
-
-  snapshot(items) {
-    this.#rows = new Map(items.map((item) => [item.id, row(item)]));
-    this.#sort();
-  }
-
-  item(item) {
-    const last = this.#rows.get(item.id);
-    const next = row(item, last);
-    this.#rows.set(item.id, next);
-    if (last) last.element.replaceWith(next.element);
-    else this.#sort();
-  }
-
-  removed({ id }) {
-    this.#rows.get(id)?.element.remove();
-    this.#rows.delete(id);
-    this.#sort();
-  }
-
-  /** By name, so that a row stays where it is while its counts change. */
-  #sort() {
-    const ranked = [...this.#rows.values()].sort((one, other) => (one.name < other.name ? -1 : 1));
-    this.#body.replaceChildren(...ranked.map(({ element }) => element));
-    this.content.hidden = this.size === 0;
   }
 
   #show(team) {

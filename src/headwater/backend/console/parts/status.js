@@ -1,15 +1,10 @@
 /** The satellites at a glance: one row each, updated in place by a live query and a poll. */
 
 import { agoTime, command, el, number } from "../dom.js";
-import { Part } from "./part.js";
+import { Rows } from "./rows.js";
 
-export class Status extends Part {
-  #body = this.find("tbody");
-  #rows = new Map(); // id -> row
-
-  get size() {
-    return this.#rows.size;
-  }
+export class Status extends Rows {
+  row = row;
 
   get emptyText() {
     const words = `headwater publish ${location.origin}/api/satellites --data '{"name": "probe"}'`;
@@ -18,31 +13,6 @@ export class Status extends Part {
 
   start() {
     this.follow({ path: "/api/satellites/status", event: "satellite", collection: "satellites" });
-  }
-
-  snapshot(items) {
-    this.#rows = new Map(items.map((item) => [item.id, row(item)]));
-    this.#sort();
-  }
-
-  item(item) {
-    const last = this.#rows.get(item.id);
-    const next = row(item, last);
-    this.#rows.set(item.id, next);
-    if (last) last.element.replaceWith(next.element);
-    else this.#sort();
-  }
-
-  removed({ id }) {
-    this.#rows.get(id)?.element.remove();
-    this.#rows.delete(id);
-    this.#sort();
-  }
-
-  #sort() {
-    const ranked = [...this.#rows.values()].sort((one, other) => (one.name < other.name ? -1 : 1));
-    this.#body.replaceChildren(...ranked.map(({ element }) => element));
-    this.content.hidden = this.size === 0;
   }
 }
 
