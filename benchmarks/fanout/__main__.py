@@ -4,6 +4,8 @@
     uv run python -m benchmarks.fanout --quick          # some minutes, to see that it works
     uv run python -m benchmarks.fanout one-1000 burst-16 --rounds 5
     uv run python -m benchmarks.fanout --list
+    git worktree add ../before COMMIT
+    uv run python -m benchmarks.fanout one-1000 --peers "row committed" --before ../before/src
 
 It needs Linux and a C compiler. Peers that are not found are left out, and it says so: nginx with
 nchan (Debian's libnginx-mod-nchan), node with npm, and those in Python, which are installed into a
@@ -18,6 +20,7 @@ import shlex
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 from benchmarks.fanout import machine, report
 from benchmarks.fanout.load import built
@@ -37,6 +40,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few streams, one round")
     parser.add_argument("--rounds", type=int, default=None, help="of each measurement; 3")
     parser.add_argument("--peers", default="", help="parts of peers' names, with commas; all")
+    parser.add_argument(
+        "--before",
+        type=Path,
+        help="the folder src of another version, which is measured too and has 'before' in its name",
+    )
     parser.add_argument(
         "--priority", action="store_true", help="come before other programs; needs root"
     )
@@ -89,13 +97,15 @@ def main() -> int:
     load = os.getloadavg()[0]
     write = asked.write
     if write is None:
-        write = not (asked.quick or asked.scenarios or asked.peers)
+        write = not (asked.quick or asked.scenarios or asked.peers or asked.before)
     for scenario in chosen(asked.scenarios):
         this = scenario.quick() if asked.quick else scenario
         rounds = asked.rounds or (1 if asked.quick else 3)
         began = time.monotonic()
         say(f"{this.name}: {this.title}")
-        rows = this.run(rounds, lambda name: any(part in name.lower() for part in parts))
+        rows = this.run(
+            rounds, lambda name: any(part in name.lower() for part in parts), asked.before
+        )
         found.append((this, rows))
         print("\n".join(["", f"### {this.title}", "", *report.table(this, rows), ""]))
         for row in rows:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 from benchmarks.fanout import machine, rows, tools
@@ -20,6 +21,7 @@ class Headwater(Peer):
         groups: how many users there are.
         counted: count what it asks the database, too.
         workers: processes that serve.
+        source: the folder ``src`` of another version; this one's by default.
     """
 
     name = "Headwater: POST /api/logs"
@@ -27,8 +29,18 @@ class Headwater(Peer):
     marker = '"message":"'
     ready = "event: snapshot"
 
-    def __init__(self, groups: int = 1, *, counted: bool = False, workers: int = 1) -> None:
+    def __init__(
+        self,
+        groups: int = 1,
+        *,
+        counted: bool = False,
+        workers: int = 1,
+        source: Path | None = None,
+    ) -> None:
         super().__init__()
+        if source is not None:
+            self.name = f"{self.name}, before"
+        self._source = source
         self._groups = groups
         self._counted = counted
         self._workers = workers
@@ -40,7 +52,9 @@ class Headwater(Peer):
         self.about = f"headwater {__version__}"
         if not self.database.exists():
             tools.run(
-                [sys.executable, "-m", "headwater", "migrate", "--database", self._url], "migrate"
+                [sys.executable, "-m", "headwater", "migrate", "--database", self._url],
+                "migrate",
+                environment=self.environment(),
             )
             rows.fill(self.database, self._groups)
         entry = "benchmarks.fanout.counted" if self._counted else "headwater"
@@ -51,9 +65,16 @@ class Headwater(Peer):
         ]
 
     def environment(self) -> dict[str, str]:
-        root = str(tools.HERE.parent.parent)
+        paths = [str(tools.HERE.parent.parent), *([str(self._source.resolve())] if self._source else [])]
         clean = {name: v for name, v in os.environ.items() if not name.startswith("HEADWATER_")}
-        return {**clean, "PYTHONPATH": root, "HEADWATER_LOG_LEVEL": "warning"}
+        return {
+            **clean,
+            "PYTHONPATH": os.pathsep.join(paths),
+            "HEADWATER_LOG_LEVEL": "warning",
+            # One user and one address stand for many here.
+            "HEADWATER_STREAMS_PER_USER": "1000000",
+            "HEADWATER_WRITES_PER_SECOND": "1000000",
+        }
 
     def request(self) -> bytes:
         return self.asking()
@@ -95,8 +116,10 @@ class Committed(Headwater):
     kind = "udp"
     table = "log_entries"
 
-    def __init__(self, groups: int = 1, *, counted: bool = False) -> None:
-        super().__init__(groups, counted=counted)
+    def __init__(
+        self, groups: int = 1, *, counted: bool = False, source: Path | None = None
+    ) -> None:
+        super().__init__(groups, counted=counted, source=source)
         self._writer: subprocess.Popen[bytes] | None = None
         self._inbox = 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from benchmarks.fanout import machine, special
 from benchmarks.fanout.idle import idle as idle_streams
@@ -75,14 +76,25 @@ class Scenario:
         )
         return replace(self, title=f"{self.title} (quick: {small.streams} streams)", plan=small)
 
-    def run(self, rounds: int, wanted: Callable[[str], bool]) -> list[Row]:
-        """All servers that are found, or those whose names are ``wanted``."""
+    def run(
+        self, rounds: int, wanted: Callable[[str], bool], before: Path | None = None
+    ) -> list[Row]:
+        """All servers that are found, or those whose names are ``wanted``.
+
+        Args:
+            before: the folder ``src`` of another version of ours, to be measured too.
+        """
         if self.alone is not None:
             return self.alone(self.plan, rounds)
         baseline = Baseline()
         running: list[Peer] = []
         missing: list[Row] = []
-        peers = [kind(self.plan.groups) for kind in self.ours] + others()
+        peers: list[Peer] = []
+        for kind in self.ours:
+            peers.append(kind(self.plan.groups))
+            if before is not None:
+                peers.append(kind(self.plan.groups, source=before))
+        peers += others()
         try:
             baseline.start()
             for peer in peers:

@@ -101,11 +101,23 @@ def peer_version(package: str) -> str:
     return run([str(peer_python()), "-c", code], package).strip()
 
 
-def run(command: list[str], what: str, *, cwd: Path | None = None) -> str:
+def run(
+    command: list[str],
+    what: str,
+    *,
+    cwd: Path | None = None,
+    environment: dict[str, str] | None = None,
+) -> str:
     """A command's output. Raises MissingError with its last line when it fails."""
     try:
         done = subprocess.run(
-            command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+            command,
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MissingError(f"{what}: {error}") from error
