@@ -10,7 +10,7 @@ from sqlalchemy import event, select
 
 from headwater.errors import PositionError, SourceUnavailableError
 from headwater.sql.query.live import LiveQuery
-from sql.query.shop import Customer, Line, Order, orders, write
+from sql.query.shop import Customer, Line, Order, orders, plain, write
 from sql.query.test_live import shown
 from support.tables import Recorder
 from support.until import until
@@ -41,7 +41,7 @@ async def test_all_statements_of_a_read_see_one_snapshot(engine, tmp_path):
     query = orders(engine)
     page = await query.where().page(9)
     await write(engine, sa.update(Line).where(Line.id == 1).values(total=11))
-    other = sa.create_engine(str(engine.url).replace("+aiosqlite", ""))
+    other = plain(engine)
 
     def move() -> None:
         with other.begin() as connection:
@@ -168,7 +168,7 @@ async def test_a_page_that_fails_harms_neither_the_tail_nor_other_pages(postgres
 async def test_a_page_has_what_was_committed_before_it_was_asked_for(engine, resumed):
     """Also while the tail is in a transaction that began before."""
     query, sink = orders(engine), Recorder()
-    other = sa.create_engine(str(engine.url).replace("+aiosqlite", ""))
+    other = plain(engine)
     await query.origin.attach(sink)
     place = (await query.where().page(9)).end
     asked = []

@@ -17,7 +17,7 @@ from headwater.sql.links import declare_links
 from headwater.sql.model import attributes_of
 from headwater.sql.query.derivation import Derivation, column_of
 from headwater.sql.query.reader import QueryReader
-from headwater.sql.table import GRACE
+from headwater.sql.table import GRACE, reading_engine
 from headwater.sql.tail import TableOrigin
 from headwater.sql.values import fit_values, given
 
@@ -37,7 +37,8 @@ class LiveQuery:
     does.
 
     Arguments:
-        engine: reads the query.
+        engine: reads the query, as that of a ``Table``: on SQLite, and on PostgreSQL by psycopg or
+            asyncpg.
         select: the query. Its rows are the items; its order is the key's.
         key: names of its columns that tell the rows apart: plain columns of inner-joined tables.
         where: names of its columns that ``where()`` may use: such columns too.
@@ -55,7 +56,7 @@ class LiveQuery:
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        engine: AsyncEngine | sa.Engine,
         select: sa.Select[*tuple[Any, ...]],
         *,
         key: Sequence[str],
@@ -63,6 +64,7 @@ class LiveQuery:
         affects: Sequence[sa.Table | type[Any]] = (),
         listen: Sequence[AsyncEngine | sa.Engine] = (),
     ) -> None:
+        engine, listen = reading_engine(engine, listen)
         tables = [attributes_of(model)[0] for model in affects]
         derivation = Derivation(select, key, where, tables)
         name = f"live query of {', '.join(table.name for table in derivation.tables)}"

@@ -18,6 +18,7 @@ from headwater.sql.faults import LASTING, unavailable
 from headwater.sql.judging import NO_QUESTIONS, Questions
 from headwater.sql.model import tracking_of
 from headwater.sql.postgresql.connections import describe_server, ensure_first_connection
+from headwater.sql.postgresql.drivers import check_driver
 from headwater.sql.query.changes import changes_of
 from headwater.sql.query.derivation import Derivation
 from headwater.sql.query.first_rows import FirstRows
@@ -79,11 +80,7 @@ class QueryReader:
             guard(engine.sync_engine)
             looker = SQLiteLooker
         elif engine.dialect.name == "postgresql":
-            if engine.dialect.driver != "psycopg":
-                raise DeclarationError(
-                    f"{name}: a live query on PostgreSQL needs the driver psycopg: "
-                    f"postgresql+psycopg://…, not {engine.dialect.driver}"
-                )
+            check_driver(engine)
             self._reading = engine.execution_options(isolation_level="REPEATABLE READ")
             looker = PostgreSQLLooker
         else:
