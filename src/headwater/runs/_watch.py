@@ -351,7 +351,7 @@ class _Reader:
         self.last = records[-1].offset
         self._take(records)
 
-    def reset(self, reason: ResetReason, bounds: Bounds) -> None:  # noqa: ARG002
+    def reset(self, reason: ResetReason, bounds: Bounds) -> None:
         """As Follower."""
         self.last = None
         self._lose()

@@ -49,7 +49,7 @@ class Watch(Watched):
     def position(self) -> None:
         """The state alone says whether the reader has it."""
 
-    def on_state(self, state: State, before: None) -> Callable[[], None] | None:  # noqa: ARG002
+    def on_state(self, state: State, before: None) -> Callable[[], None] | None:
         # A log that was wiped has no state, which is a head that no reader has.
         return None if state == self._known() else self.wake
 

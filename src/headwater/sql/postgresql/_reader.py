@@ -254,7 +254,7 @@ class PostgreSQLReader(TableReader):
         self,
         wake: Callable[[], None],
         known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,  # noqa: ARG002 - a watch knows no place
+        reach: Callable[[Place], None] | None = None,  # a watch knows no place
     ) -> CommitWatch:
         tracking = self.model.tracking
         name = channel(tracking) if tracking.notify else None

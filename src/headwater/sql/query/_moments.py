@@ -72,10 +72,10 @@ class PostgreSQLMoments(Moments):
         self._xmax = as_xid(sa.bindparam("seen_xmax", type_=sa.Text))
         self._running = sa.cast(sa.bindparam("seen_running", type_=ARRAY(sa.Text)), ARRAY(XID8()))
 
-    def lacks(self, change: sa.ColumnElement[Any], name: str) -> Condition:  # noqa: ARG002
+    def lacks(self, change: sa.ColumnElement[Any], name: str) -> Condition:
         return sa.or_(change >= self._xmax, change == sa.any_(self._running))
 
-    def had(self, change: sa.ColumnElement[Any], name: str) -> Condition:  # noqa: ARG002
+    def had(self, change: sa.ColumnElement[Any], name: str) -> Condition:
         return sa.and_(change < self._xmax, change != sa.all_(self._running))
 
     def values(self, seen: Any) -> dict[str, Any]:

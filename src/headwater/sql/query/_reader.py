@@ -287,7 +287,7 @@ class QueryReader:
         self,
         wake: Callable[[], None],
         known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,  # noqa: ARG002 - a commit is of one table
+        reach: Callable[[Place], None] | None = None,  # a commit is of one table
     ) -> CommitWatch:
         """As ``TableReader.watch_commits``, for all tables of the query."""
         self._wake = wake
