@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from headwater.delivery.open_streams import OpenStreams
+from headwater.delivery._open_streams import OpenStreams
 from support.until import until
 
 

@@ -30,8 +30,8 @@ from headwater.eventlog._record import (
     Run,
     check_topic,
 )
-from headwater.feeds.shared_calls import CoalescedCall
-from headwater.feeds.source import Change, OrderedPlace, Origin, Page, Place, Sink, Source
+from headwater.feeds._shared_calls import CoalescedCall
+from headwater.feeds._source import Change, OrderedPlace, Origin, Page, Place, Sink, Source
 
 _log = logging.getLogger(__name__)
 

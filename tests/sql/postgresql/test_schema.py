@@ -105,7 +105,7 @@ async def test_no_lock_is_held_while_indexes_are_built(postgres, database, conne
 
 
 def test_it_gives_up_rather_than_make_all_others_wait(postgres, database, connection, monkeypatch):
-    monkeypatch.setattr("headwater.sql.postgresql.schema.LOCK_TIMEOUT", "50ms")
+    monkeypatch.setattr("headwater.sql.postgresql._schema.LOCK_TIMEOUT", "50ms")
     with psycopg.connect(postgres.conninfo(database)) as reader:
         reader.execute("SELECT count(*) FROM big")
         with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
@@ -118,7 +118,7 @@ def test_it_gives_up_rather_than_make_all_others_wait(postgres, database, connec
 def test_in_the_callers_transaction_too_and_leaves_it_its_own_patience(
     postgres, database, connection, monkeypatch
 ):
-    monkeypatch.setattr("headwater.sql.postgresql.schema.LOCK_TIMEOUT", "50ms")
+    monkeypatch.setattr("headwater.sql.postgresql._schema.LOCK_TIMEOUT", "50ms")
     engine = sa.create_engine(postgres.url(database))
     with psycopg.connect(postgres.conninfo(database)) as reader:
         reader.execute("SELECT count(*) FROM big")
