@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -126,14 +127,20 @@ def test_an_answer_outlives_a_reload_and_says_when_its_server_died(browser: Any,
 
 
 @pytest.mark.soak
-def test_the_first_live_line_comes_soon(browser: Any, demo: Any) -> None:
+def test_the_first_live_line_comes_within_a_second(browser: Any, demo: Any) -> None:
     """From the moment at which the page is asked for, the sign-in included. ``-s`` prints it."""
-    began = time.monotonic()
-    page = browser.open(demo.address)
-    page.until("document.querySelector('.accounts button')")
-    page.evaluate("void document.querySelector('.accounts button').click()")
     kept = "document.querySelector('[data-kept]').textContent"
-    page.until(f"{kept} && {kept} !== (globalThis.first ??= {kept})")
-    seconds = time.monotonic() - began
-    print(f"the first live line after {seconds:.2f} s")
-    assert page.faults == []
+    found = []
+    for _ in range(7):
+        browser.renew()
+        page = browser.open()
+        began = time.monotonic()
+        page.go(demo.address)
+        page.until("document.querySelector('.accounts button')")
+        page.evaluate("void document.querySelector('.accounts button').click()")
+        page.until(f"{kept} && {kept} !== (globalThis.first ??= {kept})")
+        found.append(time.monotonic() - began)
+        assert page.faults == []
+    shown = ", ".join(f"{seconds:.2f}" for seconds in found)
+    print(f"the first live line after {statistics.median(found):.2f} s; each: {shown}")
+    assert statistics.median(found) < 1
