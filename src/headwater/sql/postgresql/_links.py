@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from headwater.sql._tracking import SINCE, Tracking, quote, text
+from headwater.sql.postgresql._locks import lock_table
 from headwater.sql.postgresql._triggers import qualified, run
 
 __all__ = ["drop", "install"]
@@ -32,10 +33,6 @@ def install(
 ) -> None:
     """Add the column, and make the triggers in place of those of another declaration."""
     target, name, table = qualified(tracking), tracking.name, tracking.table
-    if not has_column:
-        # Rows that are there have had their links for ever.
-        run(connection, f"ALTER TABLE {target} ADD COLUMN {SINCE} xid8 NOT NULL DEFAULT '0'")
-    run(connection, f"ALTER TABLE {target} ALTER COLUMN {SINCE} SET DEFAULT {_NOW}")
     own = str(
         run(
             connection,
@@ -43,7 +40,6 @@ def install(
             "FROM pg_class WHERE oid = 'headwater_former_links'::regclass)",
         ).scalar_one()
     )
-    drop(connection, tracking)
     function = f"{own}.{quote(_short(f'headwater_{name}_former'))}"
     pairs = ", ".join(f"{text(column)}, OLD.{quote(column)}" for column in links)
     options = "SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
@@ -60,6 +56,12 @@ def install(
         f"pg_catalog.jsonb_build_object({pairs}), pg_catalog.clock_timestamp());\n"
         "  RETURN NULL;\nEND $headwater$",
     )
+    lock_table(connection, tracking)
+    if not has_column:
+        # Rows that are there have had their links for ever.
+        run(connection, f"ALTER TABLE {target} ADD COLUMN {SINCE} xid8 NOT NULL DEFAULT '0'")
+    run(connection, f"ALTER TABLE {target} ALTER COLUMN {SINCE} SET DEFAULT {_NOW}")
+    _drop_triggers(connection, tracking)
     moved = " OR ".join(f"OLD.{quote(c)} IS DISTINCT FROM NEW.{quote(c)}" for c in links)
     linked = f"({moved} OR OLD.{SINCE} > {_NOW})"
     mark = f"EXECUTE FUNCTION {own}.headwater_link()"
@@ -83,6 +85,11 @@ def install(
 
 def drop(connection: sa.Connection, tracking: Tracking) -> None:
     """Drop the triggers."""
+    lock_table(connection, tracking)
+    _drop_triggers(connection, tracking)
+
+
+def _drop_triggers(connection: sa.Connection, tracking: Tracking) -> None:
     for kind in _KINDS:
         trigger = quote(_trigger(tracking.table, kind))
         run(connection, f"DROP TRIGGER IF EXISTS {trigger} ON {qualified(tracking)}")
