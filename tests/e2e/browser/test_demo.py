@@ -62,6 +62,9 @@ def test_the_page_lives(browser: Any, demo: Any) -> None:
     for part, entry in PARTS.items():
         page.until(f"document.querySelector('{part} .light').dataset.state === 'live'")
         page.until(f"document.querySelector('{entry}')")
+    # Six feeds by HTTP/1.1: one of them is polled, and all are live.
+    page.until("document.querySelector('#overall').textContent.trim() === 'All 6 live'")
+    assert page.evaluate("document.querySelectorAll('.light[data-state=polling]').length") == 1
     newest = "document.querySelector('[data-kept]').textContent"
     seen = page.evaluate(newest)
     page.until(f"{newest} !== '{seen}'")
