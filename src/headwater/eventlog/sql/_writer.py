@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -27,8 +26,7 @@ MOST = (10_000, 0)
 Reserve = Callable[[AsyncConnection, Mapping[str, int]], Awaitable[Mapping[str, sa.Row[Any]]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(NamedTuple):
     """One append that passed the checks. It has at least one event."""
 
     topic: str
