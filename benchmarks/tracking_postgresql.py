@@ -45,8 +45,8 @@ from benchmarks.fanout.machine import described  # noqa: E402
 
 from headwater.sql import Table, track  # noqa: E402
 from headwater.sql.alembic import add_tracking  # noqa: E402
-from headwater.sql.postgresql.place import SnapshotPlace  # noqa: E402
-from headwater.sql.postgresql.snapshot import TransactionSnapshot  # noqa: E402
+from headwater.sql.postgresql._place import SnapshotPlace  # noqa: E402
+from headwater.sql.postgresql._snapshot import TransactionSnapshot  # noqa: E402
 from support.postgres import Postgres, programs  # noqa: E402
 
 

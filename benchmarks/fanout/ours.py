@@ -65,7 +65,10 @@ class Headwater(Peer):
         ]
 
     def environment(self) -> dict[str, str]:
-        paths = [str(tools.HERE.parent.parent), *([str(self._source.resolve())] if self._source else [])]
+        paths = [
+            str(tools.HERE.parent.parent),
+            *([str(self._source.resolve())] if self._source else []),
+        ]
         clean = {name: v for name, v in os.environ.items() if not name.startswith("HEADWATER_")}
         return {
             **clean,

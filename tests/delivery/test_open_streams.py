@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from headwater.delivery.open_streams import OpenStreams
+from headwater.delivery._open_streams import OpenStreams
 from support.until import until
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from headwater.errors import RunCancelled, SourceUnavailableError
 from headwater.eventlog import EventLog, open_log
-from headwater.feeds.clock import set_ahead
+from headwater.feeds._clock import set_ahead
 from headwater.runs import Run, Runs
 from support.until import until
 

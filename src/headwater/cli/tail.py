@@ -150,7 +150,7 @@ async def _follow(
     """Follow a feed or a run. Returns how the run ended; None for a feed."""
     from headwater.cli.run_session import RunOrFeedSession
     from headwater.client import AsyncFeed
-    from headwater.client.transport import IDLE_TIMEOUT
+    from headwater.client._transport import IDLE_TIMEOUT
 
     reports = _Reports()
     session = RunOrFeedSession(
@@ -190,7 +190,7 @@ async def _ended_before(address: str, token: str | None) -> str | None:
     import httpx
 
     from headwater.client import rest_url
-    from headwater.client.headers import bearer
+    from headwater.client._headers import bearer
 
     headers = {"Accept": "application/json"}
     if token is not None:
@@ -299,6 +299,6 @@ def _line(as_json: bool) -> Callable[[Mapping[str, Any]], str]:
 
 
 def _with_limit(url: str, limit: int | None) -> str:
-    from headwater.client.address import with_query
+    from headwater.client._address import with_query
 
     return url if limit is None else with_query(url, limit=str(limit))

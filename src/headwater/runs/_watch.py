@@ -19,7 +19,7 @@ from typing import Any
 
 from headwater.errors import ResetReason, SourceUnavailableError
 from headwater.eventlog import START, Bounds, Offset, Record
-from headwater.feeds.clock import utc_now
+from headwater.feeds._clock import utc_now
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunState, worker_of
 from headwater.runs._store import PAGE, Store
@@ -351,7 +351,7 @@ class _Reader:
         self.last = records[-1].offset
         self._take(records)
 
-    def reset(self, reason: ResetReason, bounds: Bounds) -> None:  # noqa: ARG002
+    def reset(self, reason: ResetReason, bounds: Bounds) -> None:
         """As Follower."""
         self.last = None
         self._lose()

@@ -107,7 +107,7 @@ async def test_no_lock_is_held_while_indexes_are_built(postgres, database, conne
 
 
 def test_it_gives_up_rather_than_make_all_others_wait(postgres, database, connection, monkeypatch):
-    monkeypatch.setattr("headwater.sql.postgresql.locks.PATIENCE", (0.02, 0.05))
+    monkeypatch.setattr("headwater.sql.postgresql._locks.PATIENCE", (0.02, 0.05))
     with psycopg.connect(postgres.conninfo(database)) as reader:
         reader.execute("SELECT count(*) FROM big")
         with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
@@ -121,7 +121,7 @@ def test_it_gives_up_rather_than_make_all_others_wait(postgres, database, connec
 def test_others_write_on_while_it_waits_for_a_long_transaction(
     postgres, database, connection, monkeypatch, links
 ):
-    monkeypatch.setattr("headwater.sql.postgresql.locks.PATIENCE", (0.05,) * 200)
+    monkeypatch.setattr("headwater.sql.postgresql._locks.PATIENCE", (0.05,) * 200)
     options = {"keyed": True, "filters": ["user_id"]}
     if links:
         add_tracking(connection, "big", **options)
@@ -146,7 +146,7 @@ def test_others_write_on_while_it_waits_for_a_long_transaction(
 def test_in_the_callers_transaction_too_and_leaves_it_its_own_patience(
     postgres, database, connection, monkeypatch
 ):
-    monkeypatch.setattr("headwater.sql.postgresql.locks.PATIENCE", (0.02, 0.05))
+    monkeypatch.setattr("headwater.sql.postgresql._locks.PATIENCE", (0.02, 0.05))
     engine = sa.create_engine(postgres.url(database))
     with psycopg.connect(postgres.conninfo(database)) as reader:
         reader.execute("SELECT count(*) FROM big")

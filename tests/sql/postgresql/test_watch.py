@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from headwater.sql import Table, track
-from headwater.sql.postgresql import watch
+from headwater.sql.postgresql import _watch as watch
 from support.tables import Client, Log, Recorder
 from support.until import outside, until
 

@@ -9,10 +9,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import func, or_, select
 
-from headwater.delivery.hub import Hub
+from headwater.delivery._hub import Hub
 from headwater.errors import DeclarationError
-from headwater.feeds.feed import Feed
-from headwater.sql.query.live import LiveQuery
+from headwater.feeds._feed import Feed
+from headwater.sql.query._live import LiveQuery
 from sql.query.shop import Customer, Line, Order, write
 from sql.query.test_delivery import Writer
 from support.streams import StreamClient

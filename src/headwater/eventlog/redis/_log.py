@@ -101,7 +101,7 @@ class RedisLog(PushedLog):
         topic: str,
         events: Sequence[Event],
         key: str | None,
-        connection: Any,  # noqa: ARG002
+        connection: Any,
     ) -> list[Record]:
         kept = self.capabilities.keys_kept or timedelta()
         mark = secrets.token_hex(4) + "x"
@@ -170,7 +170,7 @@ class RedisLog(PushedLog):
         )
         return entries, bounds_of(*bounds)
 
-    async def _topics_to_trim(self, keep: Retention) -> Sequence[str]:  # noqa: ARG002 - all of them
+    async def _topics_to_trim(self, keep: Retention) -> Sequence[str]:  # all of them
         names = await self._commands.run(scripts.NAMES, [self._topics], [])
         return [name.decode() for name in names if not name.startswith(WHOLE.encode())]
 

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headwater.errors import SourceUnavailableError, UsageError
-from headwater.sql.faults import unavailable
+from headwater.sql._faults import unavailable
 
 Row = Mapping[str, Any]
 

@@ -14,10 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headwater.eventlog.sql._storage import Dialect, Row
 from headwater.eventlog.sql._tables import END, add_log, event_columns, topic_columns
-from headwater.sql.faults import unavailable
-from headwater.sql.postgresql.conditions import LIFE, SHORT_LIFE
-from headwater.sql.postgresql.connections import describe_server
-from headwater.sql.postgresql.types import XID8
+from headwater.sql._faults import unavailable
+from headwater.sql.postgresql._conditions import LIFE, SHORT_LIFE
+from headwater.sql.postgresql._connections import describe_server
+from headwater.sql.postgresql._types import XID8
 
 METADATA = sa.MetaData()
 add_log(METADATA)
