@@ -282,6 +282,7 @@ class QueryReader:
     async def _detached(self) -> None:
         self._wake = None
         self._answer_all(None)
+        await self._check.stop()
         await self.close()
 
     def watch_commits(
@@ -292,6 +293,7 @@ class QueryReader:
     ) -> CommitWatch:
         """As ``TableReader.watch_commits``, for all tables of the query."""
         self._wake = wake
+        self._check.follow(self.engine, wake)
         watches = [
             watch_of(self.engine, self._writers, each, at, wake, known, self._check.soon)
             for at, each in enumerate(self._tracking.values())
