@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import CITEXT
 from sqlalchemy.sql import visitors
 
 from headwater.errors import DeclarationError
 from headwater.sql._tracking import CHANGE, ORDER, SINCE
-from headwater.sql.query._equality import check_equality
+from headwater.sql.query._equality import is_blind
 from headwater.sql.query._functions import has_aggregate
 from headwater.sql.query._limits import difference, limit_of
 from headwater.sql.query._pieces import renamed
@@ -22,7 +23,7 @@ __all__ = ["Derivation", "Ordered", "Way"]
 
 # Types whose values Python and both databases put in the same order.
 _ORDERED = (sa.Integer, sa.String, sa.Uuid, sa.Date, sa.DateTime)
-_UNORDERED = (sa.Enum,)
+_UNORDERED = (sa.Enum, CITEXT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +115,6 @@ class Derivation:
         self._scopes = Scopes(self.select)
         self.key = {name: self._plain(name, "key") for name in dict.fromkeys(key)}
         self.filters = {name: self._plain(name, "where") for name in dict.fromkeys(where)}
-        for name, (occurrence, real) in self.filters.items():
-            check_equality(name, column_of(occurrence.table, real))
         for name, column in self.key.items():
             _check_key(name, column)
         self._check_grouping()
@@ -305,6 +304,13 @@ class Derivation:
                 "LIMIT with group_by() or distinct() cannot be derived: use a correlated scalar "
                 "sub-query for each aggregate"
             )
+        for name, (occurrence, real) in self.filters.items():
+            if is_blind(column := column_of(occurrence.table, real)):
+                raise DeclarationError(
+                    f"where= names {name!r} of type {column.type!r}, for which different texts are "
+                    "equal: with LIMIT each value has rows of its own, so use a column whose texts "
+                    "are equal when they are the same, such as one of the text in small letters"
+                )
         for condition in self._scopes.root.conditions:
             if condition.expression is None or not self._usable(condition, self._scopes.root):
                 raise DeclarationError(

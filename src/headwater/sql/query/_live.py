@@ -19,6 +19,7 @@ from headwater.sql._table import GRACE, reading_engine
 from headwater.sql._tail import TableOrigin
 from headwater.sql._values import fit_values, given
 from headwater.sql.query._derivation import Derivation, column_of
+from headwater.sql.query._equality import is_blind, judged_equality
 from headwater.sql.query._reader import QueryReader
 
 __all__ = ["DECLARED", "LiveQuery", "QuerySource"]
@@ -118,7 +119,10 @@ class LiveQuery:
                 raise FilterValueError(
                     name, None, f"the {self.name} cannot be filtered by {name}=NULL: name a value"
                 )
-        return Filter.of(**fit)
+        blind = {name: fit.pop(name) for name in list(fit) if is_blind(columns[name])}
+        judged = judged_equality(columns, blind, self.engine.dialect)
+        wanted = Filter.of(**fit)
+        return wanted if judged is None else wanted & Filter((((JUDGED, judged),),))
 
     def optional(self, **equalities: Any) -> QuerySource:
         """As ``where``, for the query parameters of a request: a value of None selects all."""

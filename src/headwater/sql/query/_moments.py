@@ -56,7 +56,7 @@ class Moments(ABC):
     def former(self, name: str, columns: dict[str, sa.types.TypeEngine[Any]]) -> sa.Select[Any]:
         """The rows of a table that the client had with these links, and that are gone."""
         return sa.select(
-            *(self.field(column, kind).label(column) for column, kind in columns.items())
+            *(_collated(self.field(column, kind)).label(column) for column, kind in columns.items())
         ).where(
             FORMER.c.table_name == name,
             self.lacks(FORMER.c.change, name),
@@ -115,3 +115,12 @@ class SQLiteMoments(Moments):
 
     def _counter(self, name: str) -> sa.BindParameter[int]:
         return sa.bindparam(f"seen_{self.names.index(name)}", type_=sa.BigInteger)
+
+
+def _collated(field: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """A former link compared as its column: JSON knows no collation."""
+    kind: Any = field.type
+    while isinstance(kind, sa.types.TypeDecorator):
+        kind = kind.impl_instance
+    collation = kind.collation if isinstance(kind, sa.String) else None
+    return field if collation is None else sa.collate(field, collation)
