@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -64,7 +63,7 @@ class _File:
 
     def response(self, request: Request) -> Response:
         """The file, read again where it has changed: in a checkout somebody writes it."""
-        changed = os.stat(self._path).st_mtime_ns
+        changed = self._path.stat().st_mtime_ns
         if changed != self._read_at:
             self._content = self._path.read_bytes()
             self._etag = f'"{hashlib.sha256(self._content).hexdigest()[:32]}"'
