@@ -22,7 +22,9 @@ def on_terminal(table: str) -> Callable[[int, int], object] | None:
     its place shows something there.
     """
     stream = sys.stderr
-    if stream is None or stream is not sys.__stderr__ or not stream.isatty():
+    own = stream is sys.__stderr__
+    # A process may have none.
+    if not (stream and own and stream.isatty()):
         return None
     drawn_at = 0.0
 
