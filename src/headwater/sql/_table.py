@@ -302,7 +302,7 @@ def reading_engine(
     name, driver = engine.dialect.name, engine.dialect.driver
     if name == "sqlite" and engine.url.database in (None, "", ":memory:"):
         raise DeclarationError(
-            "a database in memory is that of its one engine: give Table an async engine, as "
+            "a database in memory is that of its one engine: give an async engine, as "
             "sqlite_engine() makes it"
         )
     url = engine.url
@@ -310,7 +310,7 @@ def reading_engine(
         url = url.set(drivername="sqlite+aiosqlite")
     elif name == "postgresql" and driver != "psycopg":
         raise DeclarationError(
-            f"{driver} has no async connections: give Table an engine of postgresql+psycopg://… or "
+            f"{driver} has no async connections: give an engine of postgresql+psycopg://… or "
             "postgresql+asyncpg://…, and this one in listen=, so that its commits wake the streams"
         )
     made = _async_engines.get(engine)

@@ -15,7 +15,7 @@ from headwater.feeds._source import EVERYTHING, JUDGED, Filter, Page, Place, Sou
 from headwater.sql._expressions import split
 from headwater.sql._links import declare_links
 from headwater.sql._model import attributes_of
-from headwater.sql._table import GRACE
+from headwater.sql._table import GRACE, reading_engine
 from headwater.sql._tail import TableOrigin
 from headwater.sql._values import fit_values, given
 from headwater.sql.query._derivation import Derivation, column_of
@@ -37,7 +37,8 @@ class LiveQuery:
     does.
 
     Arguments:
-        engine: reads the query.
+        engine: reads the query, as that of a ``Table``: on SQLite, and on PostgreSQL by psycopg or
+            asyncpg.
         select: the query. Its rows are the items; its order is the key's.
         key: names of its columns that tell the rows apart: plain columns of inner-joined tables.
         where: names of its columns that ``where()`` may use: such columns too.
@@ -55,7 +56,7 @@ class LiveQuery:
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        engine: AsyncEngine | sa.Engine,
         select: sa.Select[*tuple[Any, ...]],
         *,
         key: Sequence[str],
@@ -63,6 +64,7 @@ class LiveQuery:
         affects: Sequence[sa.Table | type[Any]] = (),
         listen: Sequence[AsyncEngine | sa.Engine] = (),
     ) -> None:
+        engine, listen = reading_engine(engine, listen)
         tables = [attributes_of(model)[0] for model in affects]
         derivation = Derivation(select, key, where, tables)
         name = f"live query of {', '.join(table.name for table in derivation.tables)}"
