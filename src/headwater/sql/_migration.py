@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from headwater.errors import DeclarationError
 from headwater.sql._declaration import tracking_as
-from headwater.sql._links import add_links, drop_links, renew_links
+from headwater.sql._links import add_links, drop_links, links_drift, renew_links
 from headwater.sql._model import attributes_of, tracking_of
 from headwater.sql._progress import on_terminal
 from headwater.sql._reflection import reflected
@@ -136,6 +136,7 @@ def drift_of(connection: sa.Connection, table: sa.Table) -> Drift | None:
     schema = _schema(connection)
     columns = [column.name for column in attributes_of(table)[1].values()]
     found, wrong = schema.drift(connection, tracking, columns)
+    wrong = wrong or links_drift(connection, found)
     if not wrong:
         mine = sa.select(TABLES.c.declared).where(TABLES.c.name == found.name)
         registered = sa.inspect(connection).has_table(TABLES.name)

@@ -39,7 +39,14 @@ from headwater.sql.postgresql._catalogue import (
 )
 from headwater.sql.postgresql._connections import OLDEST
 from headwater.sql.postgresql._locks import is_alone, lock_table, step
-from headwater.sql.postgresql._triggers import functions, qualified, run, trigger_name, triggers
+from headwater.sql.postgresql._triggers import (
+    functions,
+    make,
+    qualified,
+    run,
+    trigger_name,
+    triggers,
+)
 
 logger = logging.getLogger("headwater.sql")
 
@@ -131,7 +138,14 @@ def drift(
     if table is None:
         return tracking, ["a table is missing; is the database migrated?"]
     found = [f"it has no column {name!r}" for name in columns if name not in table.columns]
-    return table.tracking, found + table.drift(tracking)
+    made_for = declared_before(connection, table.tracking) if table.triggers else None
+    return table.tracking, found + table.drift(tracking, made_for)
+
+
+def links_drift(connection: sa.Connection, tracking: Tracking, links: Iterable[str]) -> list[str]:
+    """As on SQLite."""
+    table = read_table(connection, tracking)
+    return [] if table is None else table.links_drift(list(links))
 
 
 def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None) -> None:
@@ -151,14 +165,14 @@ def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None)
         if table is None:
             continue
         for trigger in table.triggers:
-            _switch(connection, table.tracking, trigger, "DISABLE")
+            _switch(connection, table.tracking, trigger.name, "DISABLE")
         run(
             connection,
             f"UPDATE {qualified(table.tracking)} SET {CHANGE} = '0', {ORDER} = 0 "
             f"WHERE {CHANGE} >= pg_snapshot_xmax(pg_current_snapshot())",
         )
         for trigger in table.triggers:
-            _switch(connection, table.tracking, trigger, "ENABLE ALWAYS")
+            _switch(connection, table.tracking, trigger.name, "ENABLE ALWAYS")
 
 
 def _create_own_tables(connection: sa.Connection) -> None:
@@ -186,8 +200,8 @@ def _install(connection: sa.Connection, tracking: Tracking) -> None:
     own, found = _own_schema(connection), read_table(connection, tracking)
     assert found is not None, "it was found before"
     wanted = found.tracking
-    for statement in functions(wanted, own):
-        run(connection, statement)
+    for function in functions(wanted, own):
+        run(connection, function.ddl(own))
     lock_table(connection, wanted)
     table = read_table(connection, wanted)
     assert table is not None, "it is locked"
@@ -197,18 +211,14 @@ def _install(connection: sa.Connection, tracking: Tracking) -> None:
     register(connection, wanted, anew=False, missed=missed)
     _set_defaults(connection, wanted)
     _drop_triggers(connection, table)
-    made = triggers(wanted, own)
-    for statement in made.values():
-        run(connection, statement)
-    # ALWAYS: also for what logical replication applies, and while ordinary triggers are disabled.
-    for kind in made:
-        _switch(connection, wanted, trigger_name(wanted, kind), "ENABLE ALWAYS")
+    named = {trigger_name(wanted, kind): each for kind, each in triggers(wanted).items()}
+    make(connection, wanted, own, named)
 
 
 def _drop_triggers(connection: sa.Connection, table: CatalogueTable) -> None:
     """Drop a table's triggers, of whatever declaration."""
-    for name in table.triggers:
-        run(connection, f"DROP TRIGGER {quote(name)} ON {qualified(table.tracking)}")
+    for each in table.triggers:
+        run(connection, f"DROP TRIGGER {quote(each.name)} ON {qualified(table.tracking)}")
 
 
 def _switch(connection: sa.Connection, tracking: Tracking, trigger: str, how: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headwater.errors import DeclarationError, SourceUnavailableError
+from headwater.sql._links import links_drift
 from headwater.sql._tracking import Tracking
 from headwater.sql.postgresql import _schema as postgresql_schema
 from headwater.sql.postgresql._looks import CatalogueWatch
@@ -48,7 +49,8 @@ class TrackingCheck:
         schema = sqlite_schema if connection.dialect.name == "sqlite" else postgresql_schema
         for tracking in self._tables:
             try:
-                _, wrong = await connection.run_sync(schema.drift, tracking, ())
+                found, wrong = await connection.run_sync(schema.drift, tracking, ())
+                wrong = wrong or await connection.run_sync(links_drift, found)
             except DeclarationError as error:
                 wrong = [str(error)]
             if wrong:

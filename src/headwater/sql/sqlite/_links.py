@@ -18,7 +18,7 @@ from headwater.sql._tracking import CHANGE, SINCE, Tracking, quote, text
 from headwater.sql.sqlite._triggers import label, trigger_name
 from headwater.sql.sqlite._uniques import Unique, uniques_of
 
-__all__ = ["drop", "install"]
+__all__ = ["drop", "install", "triggers"]
 
 _KINDS = ("link_insert", "link_update", "link_delete", "link_note", "link_note_update")
 
@@ -33,10 +33,16 @@ def install(
             f"ALTER TABLE {quote(table)} ADD COLUMN {SINCE} BIGINT NOT NULL DEFAULT 0"
         )
     drop(connection, tracking)
-    uniques = uniques_of(connection, tracking)
-    for kind, body in _bodies(tracking, links, uniques).items():
-        name = quote(trigger_name(tracking.name, kind))
-        connection.exec_driver_sql(f"CREATE TRIGGER {name} {body}")
+    for statement in triggers(tracking, links, uniques_of(connection, tracking)).values():
+        connection.exec_driver_sql(statement)
+
+
+def triggers(tracking: Tracking, links: Sequence[str], uniques: Sequence[Unique]) -> dict[str, str]:
+    """The DDL of the triggers by kind."""
+    return {
+        kind: f"CREATE TRIGGER {quote(trigger_name(tracking.name, kind))} {body}"
+        for kind, body in _bodies(tracking, links, uniques).items()
+    }
 
 
 def drop(connection: sa.Connection, tracking: Tracking) -> None:

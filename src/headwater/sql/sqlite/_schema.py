@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -26,6 +26,7 @@ from headwater.sql._tracking import (
     quote,
     register,
 )
+from headwater.sql.sqlite import _links
 from headwater.sql.sqlite._triggers import KINDS, trigger_name, triggers
 from headwater.sql.sqlite._uniques import uniques_of
 
@@ -126,12 +127,24 @@ def drift(
     return tracking, found + _drifted(connection, tracking)
 
 
+def links_drift(connection: sa.Connection, tracking: Tracking, links: Sequence[str]) -> list[str]:
+    """A sentence for each difference between the triggers of links and what they should be."""
+    wanted = _links.triggers(tracking, links, uniques_of(connection, tracking))
+    return _compared(connection, tracking, wanted)
+
+
 def _drifted(connection: sa.Connection, tracking: Tracking) -> list[str]:
+    return _compared(connection, tracking, triggers(tracking, uniques_of(connection, tracking)))
+
+
+def _compared(
+    connection: sa.Connection, tracking: Tracking, wanted: Mapping[str, str]
+) -> list[str]:
     query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = ?"
     rows = connection.exec_driver_sql(query, (tracking.table.lower(),)).all()
     actual = {name: _bare(sql) for name, sql in rows}
     gone, other = [], []
-    for name, sql in triggers(tracking, uniques_of(connection, tracking)).items():
+    for name, sql in wanted.items():
         full = trigger_name(tracking.name, name)
         if full not in actual:
             gone.append(name)
