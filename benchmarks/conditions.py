@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from benchmarks.fanout.machine import described  # noqa: E402
 
-from headwater.delivery.hub import Hub  # noqa: E402
+from headwater.delivery._hub import Hub  # noqa: E402
 from headwater.sql import Table, sqlite_engine, track  # noqa: E402
 from support.postgres import Postgres  # noqa: E402
 

@@ -41,8 +41,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from benchmarks.fanout.machine import described  # noqa: E402
 
-from headwater.delivery.hub import Hub  # noqa: E402
-from headwater.feeds.feed import Feed  # noqa: E402
+from headwater.delivery._hub import Hub  # noqa: E402
+from headwater.feeds._feed import Feed  # noqa: E402
 from headwater.sql import LiveQuery, Table, sqlite_engine, track  # noqa: E402
 from support.postgres import Postgres  # noqa: E402
 from support.streams import MemorySender, StreamClient  # noqa: E402

@@ -22,7 +22,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from headwater.feeds.feed import Feed  # noqa: E402
+from headwater.feeds._feed import Feed  # noqa: E402
 from headwater.sql import Table, track  # noqa: E402
 from support.postgres import Postgres  # noqa: E402
 

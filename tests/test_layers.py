@@ -1,4 +1,5 @@
-"""The package's shape: which way imports run, what the core brings along, how long files are.
+"""The package's shape: which way imports run, what is public, what the core brings along, and how
+long files are.
 
 A reader finds the way of the data from top to bottom, and who needs only the protocol or the feeds
 is not made to install a web framework.
@@ -7,6 +8,7 @@ is not made to install a web framework.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,6 +41,8 @@ ALLOWED: dict[str, set[str]] = {
 }
 
 MAX_LINES = 400
+
+DOCUMENTED = re.compile(r"generated: python (\S+)")
 
 
 def sources() -> list[Path]:
@@ -167,7 +171,7 @@ def brought_along(*modules: str) -> set[str]:
     [
         ("headwater",),
         ("headwater.errors", "headwater.protocol", "headwater.feeds", "headwater.delivery"),
-        ("headwater.eventlog", "headwater.eventlog._memory", "headwater.delivery.hub"),
+        ("headwater.eventlog", "headwater.eventlog._memory", "headwater.delivery._hub"),
         ("headwater.web.asgi",),
     ],
     ids=" ".join,
@@ -227,3 +231,18 @@ def test_nothing_is_left_for_later():
         if mark in path.read_text()
     ]
     assert not found, "\n".join(found)
+
+
+def test_a_module_is_internal_or_in_the_reference():
+    """``backend`` and ``cli`` are an application, which is run; a package may be empty."""
+    pages = (ROOT / "docs" / "reference" / "python").glob("*.md")
+    documented = {name for page in pages for name in DOCUMENTED.findall(page.read_text())}
+    public = {
+        module_of(path)
+        for path in sources()
+        if part_of(module_of(path)) not in ("backend", "cli")
+        and not any(part.startswith("_") for part in module_of(path).split("."))
+        and ast.parse(path.read_text()).body[1:]
+    }
+    assert public <= documented
+    assert len(documented) > 10

@@ -247,8 +247,8 @@ def test_skips_have_a_reason():
     ("code", "found"),
     [
         ("hub._ring", ["1: _ring"]),
-        ("from headwater.sql.table import _slow", ["1: _slow"]),
-        ("monkeypatch.setattr('headwater.sql.table._slow', 1)", ["1: _slow"]),
+        ("from headwater.sql._table import _slow", ["1: _slow"]),
+        ("monkeypatch.setattr('headwater.sql._table._slow', 1)", ["1: _slow"]),
         ("class A:\n    def f(self):\n        self._b = 1\n        return other._b", []),
         ("row._asdict(), x.__class__", []),
     ],

@@ -43,7 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--before",
         type=Path,
-        help="the folder src of another version, which is measured too and has 'before' in its name",
+        help="the folder src of another version, to be measured too",
     )
     parser.add_argument(
         "--priority", action="store_true", help="come before other programs; needs root"

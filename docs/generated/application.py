@@ -43,7 +43,7 @@ def _default(name: str, default: Any) -> str:
 
 def routes() -> str:
     """Each route with what it asks for and what it is, by tag."""
-    from headwater.web.guards import Guard
+    from headwater.web._guards import Guard
 
     application = app()
     document = application.openapi()

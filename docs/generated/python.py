@@ -38,6 +38,7 @@ PAGES: dict[str, str] = {
     "headwater.client": "client.md",
     "headwater.client.sync": "client.md",
     "headwater.testing": "testing.md",
+    "headwater.web.convention": "testing.md",
 }
 
 # Modules whose docstring is for readers of the source.

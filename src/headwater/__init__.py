@@ -4,8 +4,8 @@ Importing it brings no framework and no driver. ``headwater.web.fastapi`` has ``
 ``headwater.sql`` has ``Table``, ``headwater.eventlog`` has logs and topics.
 """
 
-from headwater.delivery.event_stream import EventStream
-from headwater.delivery.hub import Hub
+from headwater.delivery._event_stream import EventStream
+from headwater.delivery._hub import Hub
 from headwater.errors import HeadwaterError
 from headwater.feeds import Poll, Position, Source
 from headwater.protocol import Comment, Decoder, Event

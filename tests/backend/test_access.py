@@ -275,9 +275,9 @@ async def test_a_request_asks_once_who_it_is(world: World, ann: Person):
 
 @pytest.mark.parametrize("standing", ["sqlite"], indirect=True)  # it is about the file
 async def test_changes_are_followed_once_the_database_is_back(settings, standing, monkeypatch):
-    from headwater.delivery.hub import Hub
+    from headwater.delivery._hub import Hub
     from headwater.errors import SourceUnavailableError
-    from headwater.web import recheck_log
+    from headwater.web import _recheck_log as recheck_log
 
     monkeypatch.setattr(recheck_log, "RETRY_SECONDS", 0.01)
     subscribe, tries = Hub.subscribe, 0

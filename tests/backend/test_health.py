@@ -140,7 +140,7 @@ async def test_every_counter_of_delivery_is_shown(world: World):
     """One that is added later must not be forgotten here."""
     from dataclasses import fields
 
-    from headwater.delivery.open_streams import Counters
+    from headwater.delivery._open_streams import Counters
 
     text = (await world.anyone.get("/metrics")).text
     for field in fields(Counters):

@@ -7,7 +7,7 @@ import pytest
 
 import headwater.client
 from headwater.client import Item, Removed, Reset, Snapshot
-from headwater.client.feed_session import FeedSession
+from headwater.client._feed_session import FeedSession
 from headwater.errors import ResponseError
 from headwater.protocol import Event, Stop, Wait, encode
 

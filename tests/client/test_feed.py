@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.client import Item, Message, Removed, Reset, Snapshot, stream_url
-from headwater.client.feed import read_feed
+from headwater.client._feed import read_feed
 from headwater.errors import ResponseError
 from headwater.protocol import Event, encode
 

@@ -8,7 +8,7 @@ import pytest
 import headwater.client
 import headwater.client.sync
 from headwater.client import Item, Removed, Reset, Snapshot
-from headwater.client.held import HeldItems, NewestItems
+from headwater.client._held import HeldItems, NewestItems
 from headwater.errors import PeerError, ResponseError, UsageError
 from headwater.protocol import Event, encode
 

@@ -8,7 +8,7 @@ import pytest
 
 import headwater.client
 import headwater.client.sync
-from headwater.client.positions import PositionFile
+from headwater.client._positions import PositionFile
 from headwater.errors import UsageError
 
 

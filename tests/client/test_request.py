@@ -8,8 +8,8 @@ import pytest
 
 import headwater.client
 import headwater.client.sync
-from headwater.client.address import checked_url, shown
-from headwater.client.headers import merged
+from headwater.client._address import checked_url, shown
+from headwater.client._headers import merged
 from headwater.errors import ResponseError, SourceUnavailableError, UsageError
 
 

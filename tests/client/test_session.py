@@ -2,8 +2,8 @@
 
 import pytest
 
-from headwater.client.headers import bearer
-from headwater.client.session import Session, problem_detail
+from headwater.client._headers import bearer
+from headwater.client._session import Session, problem_detail
 from headwater.errors import EventTooLargeError, UsageError
 from headwater.protocol import Wait
 

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from headwater.delivery import batch as batches
-from headwater.delivery.batch import Recipients
-from headwater.delivery.direct_sender import DirectSender
+from headwater.delivery import _batch as batches
+from headwater.delivery._batch import Recipients
+from headwater.delivery._direct_sender import DirectSender
 
 
 class Stream:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.delivery.reader import FilterIndex
+from headwater.delivery._reader import FilterIndex
 from headwater.feeds import Filter
 
 NAMES = ("a", "b", "c")

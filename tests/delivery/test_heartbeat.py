@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from headwater.delivery.heartbeat import Heartbeats
+from headwater.delivery._heartbeat import Heartbeats
 
 
 class Stream:

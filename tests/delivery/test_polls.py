@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from headwater.delivery.hub import Hub
+from headwater.delivery._hub import Hub
 from headwater.eventlog import MemoryLog
 
 

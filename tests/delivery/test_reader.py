@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from headwater.delivery.batch import WriteBatch
-from headwater.delivery.open_streams import Counters
-from headwater.delivery.reader import OriginReader
-from headwater.delivery.targets import Subscription, Target
-from headwater.feeds.source import Change, Filter, OrderedPlace, Origin
+from headwater.delivery._batch import WriteBatch
+from headwater.delivery._open_streams import Counters
+from headwater.delivery._reader import OriginReader
+from headwater.delivery._targets import Subscription, Target
+from headwater.feeds._source import Change, Filter, OrderedPlace, Origin
 from support.until import until
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.delivery import ring as rings
-from headwater.delivery.ring import Ring, RingBound
-from headwater.feeds.feed import Frame
-from headwater.feeds.source import OrderedPlace
+from headwater.delivery import _ring as rings
+from headwater.delivery._ring import Ring, RingBound
+from headwater.feeds._feed import Frame
+from headwater.feeds._source import OrderedPlace
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.delivery.small_set import EMPTY, SmallSet, with_one, without
+from headwater.delivery._small_set import EMPTY, SmallSet, with_one, without
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 12)), max_size=80))

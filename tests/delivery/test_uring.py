@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from headwater.delivery.uring import Uring, address_of
+from headwater.delivery._uring import Uring, address_of
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from headwater.delivery.window import Members
+from headwater.delivery._window import Members
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

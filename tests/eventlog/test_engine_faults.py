@@ -13,8 +13,8 @@ import pytest
 
 from headwater.errors import SourceUnavailableError, UsageError
 from headwater.eventlog import EventLog, open_log
-from headwater.testing.eventlog import Recorder
-from headwater.testing.eventlog._harness import numbers, read_all
+from headwater.testing._eventlog import Recorder
+from headwater.testing._eventlog._harness import numbers, read_all
 from support.nats import Nats
 from support.proxy import Proxy, proxied
 from support.until import outside, succeeds, until

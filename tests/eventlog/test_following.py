@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from headwater.eventlog import START, Bounds, Offset, Record
 from headwater.eventlog._following import FollowedTopic
-from headwater.testing.eventlog import Recorder
+from headwater.testing._eventlog import Recorder
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from headwater.errors import PositionError, ResetReason
 from headwater.eventlog import KeyedTopic, MemoryLog
-from headwater.feeds.source import Change, Place
+from headwater.feeds._source import Change, Place
 from support.until import until
 
 EVENTS = st.lists(

@@ -15,8 +15,8 @@ from headwater.errors import SourceUnavailableError
 from headwater.eventlog import START, MemoryLog, Offset, Run
 from headwater.eventlog._pushed import PushReader
 from headwater.eventlog._pushes import Push, States
-from headwater.testing.eventlog import Recorder
-from headwater.testing.eventlog._harness import numbers
+from headwater.testing._eventlog import Recorder
+from headwater.testing._eventlog._harness import numbers
 from support.until import until
 
 

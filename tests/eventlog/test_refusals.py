@@ -14,8 +14,8 @@ from redis.asyncio import ConnectionPool, Redis
 from headwater.errors import HeadwaterError, SourceUnavailableError, UsageError
 from headwater.eventlog import open_log
 from headwater.eventlog.redis import RedisLog
-from headwater.testing.eventlog import Recorder
-from headwater.testing.eventlog._harness import numbers, read_all
+from headwater.testing._eventlog import Recorder
+from headwater.testing._eventlog._harness import numbers, read_all
 from support.nats import Nats
 from support.refusals import SOON, refused, running
 from support.until import until

@@ -23,8 +23,8 @@ from redis.backoff import NoBackoff
 from headwater.errors import SourceUnavailableError
 from headwater.eventlog import EventLog, open_log
 from headwater.eventlog.redis import RedisLog
-from headwater.testing.eventlog import Recorder
-from headwater.testing.eventlog._harness import numbers, read_all
+from headwater.testing._eventlog import Recorder
+from headwater.testing._eventlog._harness import numbers, read_all
 from support.markdown import ROOT
 from support.nats import Nats
 from support.processes import free_port

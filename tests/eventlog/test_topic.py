@@ -11,8 +11,8 @@ import pytest
 from headwater.errors import PositionError, ResetReason, SourceUnavailableError, UsageError
 from headwater.eventlog import START, Bounds, MemoryLog, Offset
 from headwater.eventlog._interface import TopicPlace
-from headwater.feeds.position import Position
-from headwater.feeds.source import Change, Place
+from headwater.feeds._position import Position
+from headwater.feeds._source import Change, Place
 from support.until import until
 
 

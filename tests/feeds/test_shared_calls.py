@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from headwater.feeds.shared_calls import CoalescedCall, SharedCalls
+from headwater.feeds._shared_calls import CoalescedCall, SharedCalls
 from support.until import until
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from headwater.errors import DeclarationError, UnfitItemError
 from headwater.feeds import Change, Feed
-from headwater.feeds.trouble import LONGEST_RETRY, MOST_TROUBLES, Troubles
+from headwater.feeds._trouble import LONGEST_RETRY, MOST_TROUBLES, Troubles
 
 
 class Clock:
@@ -43,7 +43,7 @@ def test_the_longest_known_is_forgotten():
 
 def test_a_client_comes_back_within_a_minute(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("headwater.feeds.trouble.time.monotonic", clock)
+    monkeypatch.setattr("headwater.feeds._trouble.time.monotonic", clock)
 
     def encode(_: object) -> bytes:
         raise ValueError("the values")

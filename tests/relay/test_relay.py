@@ -13,8 +13,8 @@ from headwater.errors import DeclarationError, EncodingError, UsageError
 from headwater.eventlog import MemoryLog
 from headwater.relay import Relay, create_tables
 from headwater.sql import Table, postgresql_engine, sqlite_engine
+from headwater.sql._reflection import reflect
 from headwater.sql.alembic import add_tracking
-from headwater.sql.reflection import reflect
 from support.relays import Moved, Troubled, holding, running
 from support.tables import Base, Client, Log
 

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import create_engine, text
 
-from headwater.sql.commits import commits_of, writes
+from headwater.sql._commits import commits_of, writes
 
 
 @pytest.mark.parametrize(

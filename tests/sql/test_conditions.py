@@ -14,10 +14,10 @@ from sqlalchemy import and_, func, not_, or_, select
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from headwater.delivery.hub import Hub
+from headwater.delivery._hub import Hub
 from headwater.errors import DeclarationError
-from headwater.feeds.feed import Feed
-from headwater.feeds.source import Filter
+from headwater.feeds._feed import Feed
+from headwater.feeds._source import Filter
 from headwater.sql import Table, sqlite_engine, track
 from support.streams import StreamClient
 from support.until import until

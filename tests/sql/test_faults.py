@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from headwater.sql.faults import unavailable
+from headwater.sql._faults import unavailable
 
 
 @pytest.mark.parametrize(

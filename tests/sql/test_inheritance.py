@@ -13,8 +13,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from headwater import Hub
 from headwater.errors import DeclarationError
 from headwater.sql import Table, postgresql_engine, sqlite_engine, track
+from headwater.sql._migration import drift_of
 from headwater.sql.alembic import add_tracking
-from headwater.sql.migration import drift_of
 from support.until import until
 
 

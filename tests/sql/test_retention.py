@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from headwater.delivery.hub import Hub
-from headwater.feeds.feed import Feed
+from headwater.delivery._hub import Hub
+from headwater.feeds._feed import Feed
 from headwater.sql import Table, sqlite_engine
 from support.streams import StreamClient
 from support.tables import Base, Client, Log, Recorder

@@ -11,12 +11,12 @@ from sqlalchemy import event, insert, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from headwater.delivery.hub import Hub
+from headwater.delivery._hub import Hub
 from headwater.errors import DeclarationError, PositionError
-from headwater.feeds.feed import Feed
-from headwater.feeds.position import Position
+from headwater.feeds._feed import Feed
+from headwater.feeds._position import Position
 from headwater.sql import Table, sqlite_engine
-from headwater.sql.untracked.place import MOST, KeysetPlace, RowAt
+from headwater.sql.untracked._place import MOST, KeysetPlace, RowAt
 from support.streams import StreamClient
 from support.tables import START, Aware, Recorder
 from support.until import until

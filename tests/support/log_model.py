@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.eventlog import Bounds, MemoryLog, Offset, Record, Run
 from headwater.eventlog.sql import SqlLog
-from headwater.testing.eventlog import Recorder
+from headwater.testing._eventlog import Recorder
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ import pytest
 
 from headwater.errors import HeadwaterError
 from headwater.eventlog import EventLog
-from headwater.testing.eventlog import Recorder
+from headwater.testing._eventlog import Recorder
 from support.nats import Nats
 from support.valkey import Valkey
 

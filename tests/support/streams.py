@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from headwater.delivery.feed_stream import FeedStream, open_feed
-from headwater.delivery.hub import Hub
-from headwater.delivery.sender import Sender
-from headwater.feeds.feed import Feed
-from headwater.feeds.source import Source
+from headwater.delivery._feed_stream import FeedStream, open_feed
+from headwater.delivery._hub import Hub
+from headwater.delivery._sender import Sender
+from headwater.feeds._feed import Feed
+from headwater.feeds._source import Source
 from headwater.protocol import Decoder, Message
 
 

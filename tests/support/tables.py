@@ -9,7 +9,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from headwater.sql import track
-from headwater.sql.table import TableSource
+from headwater.sql._table import TableSource
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 

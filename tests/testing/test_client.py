@@ -129,7 +129,7 @@ async def test_a_500_shows_the_test_what_was_raised(world):
 
 
 async def test_an_application_that_does_not_notice_its_client_left_is_found(monkeypatch):
-    import headwater.testing.transport as transport
+    import headwater.testing._transport as transport
 
     monkeypatch.setattr(transport, "LEAVES_WITHIN", 0.05)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headwater.web.addresses import Proxies, network_of
+from headwater.web._addresses import Proxies, network_of
 
 
 @pytest.mark.parametrize(

@@ -466,7 +466,7 @@ async def test_guards_come_first_also_where_a_route_does_not_say_that_it_has_a_b
     async def notes() -> Source:
         return MemoryLog().topic("notes")
 
-    monkeypatch.setattr("headwater.web.guards.BODY_FIELD", "gone_in_a_later_version")
+    monkeypatch.setattr("headwater.web._guards.BODY_FIELD", "gone_in_a_later_version")
     app.include_router(live)
     async with serving(app) as port:
         sent = {"Content-Type": "application/json"}

@@ -10,7 +10,7 @@ from fastapi import BackgroundTasks, Depends, Request
 
 from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog
-from headwater.web import rights as rights_module
+from headwater.web import _rights as rights_module
 from headwater.web.fastapi import LiveRouter, Problem, Source, identify
 from support.application import Application
 from support.http import request

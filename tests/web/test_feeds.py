@@ -10,8 +10,9 @@ import pytest
 from fastapi import Depends, Request
 from pydantic import BaseModel
 
-from headwater.delivery import channel as channel_module
-from headwater.delivery import feed_stream, ring
+from headwater.delivery import _channel as channel_module
+from headwater.delivery import _feed_stream as feed_stream
+from headwater.delivery import _ring as ring
 from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog
 from headwater.web.fastapi import LiveRouter, Problem, Source, guard, identify

@@ -6,7 +6,7 @@ import asyncio
 
 from fastapi import BackgroundTasks, Depends, HTTPException, Request
 
-from headwater.delivery.direct_sender import DirectSender
+from headwater.delivery._direct_sender import DirectSender
 from headwater.web.fastapi import (
     SSE,
     Event,

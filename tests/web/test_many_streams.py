@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from headwater.delivery.uring import Uring
+from headwater.delivery._uring import Uring
 from headwater.eventlog import MemoryLog
 from headwater.sql import Table, sqlite_engine
 from headwater.web.fastapi import LiveRouter, Source

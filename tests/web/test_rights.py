@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from headwater.delivery.open_streams import OpenStreams
-from headwater.web.rights import Rights
+from headwater.delivery._open_streams import OpenStreams
+from headwater.web._rights import Rights
 from support.until import until
 
 

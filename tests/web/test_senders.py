@@ -13,7 +13,7 @@ import starlette.middleware.gzip
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
-from headwater.delivery.direct_sender import DirectSender
+from headwater.delivery._direct_sender import DirectSender
 from headwater.eventlog import MemoryLog
 from headwater.web.fastapi import EventStream, LiveRouter, Source
 from support.application import Application

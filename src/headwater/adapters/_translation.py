@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Protocol
 
-from headwater.delivery.event_stream import EventStream
+from headwater.delivery._event_stream import EventStream
 from headwater.errors import PositionError, RunClaimError, SourceUnavailableError
-from headwater.feeds.clock import utc_now
+from headwater.feeds._clock import utc_now
 from headwater.protocol import Event
 from headwater.runs import RunEvent, Runs, RunState
 

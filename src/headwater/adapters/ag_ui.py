@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from headwater.adapters._joined import joined
 from headwater.adapters._translation import INTERRUPTED, Frame, is_over
 from headwater.adapters._translation import respond as _respond
-from headwater.delivery.event_stream import EventStream
+from headwater.delivery._event_stream import EventStream
 from headwater.errors import MissingExtraError, RunFailed
 from headwater.protocol import Event
 from headwater.runs import Run, RunEvent, Runs, RunState

@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary
 
 from headwater.errors import MissingExtraError, SourceUnavailableError, UsageError
 from headwater.eventlog import START, EventLog
-from headwater.feeds.clock import utc_now
+from headwater.feeds._clock import utc_now
 
 try:
     from mcp.server.streamable_http import GET_STREAM_KEY, EventCallback, EventMessage

@@ -13,7 +13,7 @@ from headwater.backend.models import ClientActivity
 from headwater.backend.state import Backend
 from headwater.backend.times import utc_now
 from headwater.errors import SourceUnavailableError
-from headwater.sql.table import GRACE
+from headwater.sql._table import GRACE
 
 __all__ = ["Cleanup"]
 

@@ -44,8 +44,8 @@ from headwater.errors import (
     SourceUnavailableError,
 )
 from headwater.sql import configure_sqlite
-from headwater.sql.postgresql.connections import SCHEMES, address_of, engine_at, with_defaults
-from headwater.sql.sqlite.connections import ReadConnection, identity_of
+from headwater.sql.postgresql._connections import SCHEMES, address_of, engine_at, with_defaults
+from headwater.sql.sqlite._connections import ReadConnection, identity_of
 from headwater.web.problems import Problem
 
 __all__ = ["UNAVAILABLE", "Address", "Database", "StartupError", "in_one_line"]

@@ -27,7 +27,7 @@ from starlette.responses import Response
 from headwater.backend.state import Backend
 from headwater.eventlog import foreign_entries
 from headwater.web.fastapi import LiveRouter
-from headwater.web.uvicorn.limits import ConnectionCounters
+from headwater.web.uvicorn._limits import ConnectionCounters
 
 __all__ = ["Measures"]
 

@@ -61,10 +61,10 @@ def _compared(database: str) -> tuple[list[str], list[str]]:
 
     from headwater.cli.relay import engine_of
     from headwater.errors import DeclarationError
-    from headwater.sql.declaration import TRACKED
-    from headwater.sql.migration import drifts
-    from headwater.sql.query.live import DECLARED
-    from headwater.sql.query.needs import needs_of
+    from headwater.sql._declaration import TRACKED
+    from headwater.sql._migration import drifts
+    from headwater.sql.query._live import DECLARED
+    from headwater.sql.query._needs import needs_of
 
     async def compare() -> tuple[list[str], list[str]]:
         engine = engine_of(database)

@@ -47,9 +47,9 @@ def items_since(
 def _page(client: httpx.Client, url: str, before: str | None) -> Snapshot[Mapping[str, Any]]:
     import httpx
 
-    from headwater.client.address import with_query
-    from headwater.client.feed import read_snapshot
-    from headwater.client.transport import cause_of
+    from headwater.client._address import with_query
+    from headwater.client._feed import read_snapshot
+    from headwater.client._transport import cause_of
 
     asked = {"limit": str(_PAGE)} | ({} if before is None else {"before": before})
     try:

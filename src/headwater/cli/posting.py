@@ -57,7 +57,7 @@ class Poster:
     def _attempt(self, body: bytes, key: str) -> httpx.Response | Wait | Stop:
         import httpx
 
-        from headwater.client.transport import CONNECT_FAULTS, cause_of
+        from headwater.client._transport import CONNECT_FAULTS, cause_of
 
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
         try:

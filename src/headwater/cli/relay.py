@@ -222,7 +222,7 @@ async def _run(moving: Relay, ending: _Ending, bar: Bar) -> None:
 async def _table(engine: AsyncEngine, name: str, order: Any, ending: _Ending) -> Any:
     """The table, as soon as the database can be asked; None if it is to end before."""
     from headwater.sql import Table
-    from headwater.sql.reflection import reflect
+    from headwater.sql._reflection import reflect
 
     said = ""
     while not ending.asked.is_set():

@@ -48,7 +48,7 @@ def full_address(url: str) -> str:
 
     Raises UsageError for what is no address, and MissingExtraError.
     """
-    from headwater.client.address import checked_url
+    from headwater.client._address import checked_url
 
     return checked_url(url if "://" in url else f"http://{url}")
 
@@ -59,7 +59,7 @@ def rest_client(token: str | None) -> httpx.Client:
         import httpx
     except ImportError as error:
         raise MissingExtraError("client", "httpx") from error
-    from headwater.client.headers import bearer
+    from headwater.client._headers import bearer
 
     headers = {"Accept": "application/json"}
     if token is not None:
@@ -78,7 +78,7 @@ def json_object(answer: httpx.Response) -> dict[str, Any]:
 
 def refusal(answer: httpx.Response) -> ResponseError:
     """What an answer says that is no success, with each field that it names."""
-    from headwater.client.session import problem_detail
+    from headwater.client._session import problem_detail
 
     detail = problem_detail(answer.content) or answer.reason_phrase
     if "location" in answer.headers:

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from headwater.cli.run_output import EXIT_CODES
-from headwater.client.feed_session import FeedSession
-from headwater.client.run import RunEvent
-from headwater.client.values import FeedValue
+from headwater.client._feed_session import FeedSession
+from headwater.client._run import RunEvent
+from headwater.client._values import FeedValue
 from headwater.protocol import Message
 
 __all__ = ["RunOrFeedSession"]

@@ -16,6 +16,7 @@ import typer
 
 from headwater.cli.filters import Filter, parse_filter, parse_since
 from headwater.cli.lines import in_colour, json_line, text_line
+from headwater.cli.output import put
 from headwater.cli.remote import (
     TokenOption,
     UrlArgument,
@@ -125,8 +126,7 @@ def tail(
         say(with_hint(error, token))
         raise typer.Exit(1) from None
     except BrokenPipeError:
-        # `| head` has what it wanted. The interpreter's own last flush must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        pass  # `| head` has what it wanted
     else:
         _exit_as(ended)
 
@@ -150,7 +150,7 @@ async def _follow(
     """Follow a feed or a run. Returns how the run ended; None for a feed."""
     from headwater.cli.run_session import RunOrFeedSession
     from headwater.client import AsyncFeed
-    from headwater.client.transport import IDLE_TIMEOUT
+    from headwater.client._transport import IDLE_TIMEOUT
 
     reports = _Reports()
     session = RunOrFeedSession(
@@ -190,7 +190,7 @@ async def _ended_before(address: str, token: str | None) -> str | None:
     import httpx
 
     from headwater.client import rest_url
-    from headwater.client.headers import bearer
+    from headwater.client._headers import bearer
 
     headers = {"Accept": "application/json"}
     if token is not None:
@@ -266,7 +266,7 @@ class _Shown:
         self.position = value.position
 
     def _print(self, line: str) -> None:
-        print(line, flush=True)
+        put(line)
         if self._left is not None:
             self._left -= 1
 
@@ -299,6 +299,6 @@ def _line(as_json: bool) -> Callable[[Mapping[str, Any]], str]:
 
 
 def _with_limit(url: str, limit: int | None) -> str:
-    from headwater.client.address import with_query
+    from headwater.client._address import with_query
 
     return url if limit is None else with_query(url, limit=str(limit))

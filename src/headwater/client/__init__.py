@@ -3,13 +3,13 @@
 ``stream`` and ``follow`` are for asyncio; ``headwater.client.sync`` has the same without it.
 """
 
-from headwater.client.address import rest_url, stream_url
-from headwater.client.aio import AsyncFeed, AsyncRunStream, AsyncStream
-from headwater.client.aio_live import AsyncLiveList, AsyncLiveMap, live_list, live_map
-from headwater.client.following import follow, follow_run, stream
-from headwater.client.options import FollowOptions, StreamOptions
-from headwater.client.run import RunEvent
-from headwater.client.values import FeedValue, Item, Removed, Reset, Snapshot
+from headwater.client._address import rest_url, stream_url
+from headwater.client._aio import AsyncFeed, AsyncRunStream, AsyncStream
+from headwater.client._aio_live import AsyncLiveList, AsyncLiveMap, live_list, live_map
+from headwater.client._following import follow, follow_run, stream
+from headwater.client._options import FollowOptions, StreamOptions
+from headwater.client._run import RunEvent
+from headwater.client._values import FeedValue, Item, Removed, Reset, Snapshot
 from headwater.protocol import Message, Wait
 
 __all__ = [

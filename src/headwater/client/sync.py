@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack, overload
 
-from headwater.client.blocking import Feed, RunStream, Stream
-from headwater.client.feed_session import FALLBACK, FeedSession
-from headwater.client.held import MAX_ITEMS, NEWEST, check_options
-from headwater.client.options import FollowOptions, StreamOptions
-from headwater.client.run import RunSession
-from headwater.client.session import Session
-from headwater.client.sync_live import LiveList, LiveMap
-from headwater.client.transport import IDLE_TIMEOUT, httpx
-from headwater.client.values import T
+from headwater.client._blocking import Feed, RunStream, Stream
+from headwater.client._feed_session import FALLBACK, FeedSession
+from headwater.client._held import MAX_ITEMS, NEWEST, check_options
+from headwater.client._options import FollowOptions, StreamOptions
+from headwater.client._run import RunSession
+from headwater.client._session import Session
+from headwater.client._sync_live import LiveList, LiveMap
+from headwater.client._transport import IDLE_TIMEOUT, httpx
+from headwater.client._values import T
 from headwater.protocol import Message
 
 __all__ = [

@@ -30,8 +30,8 @@ from headwater.eventlog._record import (
     Run,
     check_topic,
 )
-from headwater.feeds.shared_calls import CoalescedCall
-from headwater.feeds.source import Change, OrderedPlace, Origin, Page, Place, Sink, Source
+from headwater.feeds._shared_calls import CoalescedCall
+from headwater.feeds._source import Change, OrderedPlace, Origin, Page, Place, Sink, Source
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class EventLog(ABC):
     capabilities: Capabilities
     max_event_bytes: int = MAX_EVENT_BYTES
 
-    async def start(self) -> None:  # noqa: B027 - an engine without I/O has nothing to open
+    async def start(self) -> None:  # an engine without I/O has nothing to open
         """Open the engine and create what is missing. The other methods do so at first use."""
 
     @abstractmethod

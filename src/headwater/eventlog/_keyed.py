@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from headwater.errors import ResetReason, SourceUnavailableError
 from headwater.eventlog._interface import EventLog, Topic, TopicOrigin, TopicPlace
 from headwater.eventlog._record import START, Bounds, Offset, Record, check_topic
-from headwater.feeds.source import Change, Filter, Page, Place, Sink
+from headwater.feeds._source import Change, Filter, Page, Place, Sink
 
 __all__ = ["KeyedTopic"]
 

@@ -1,9 +1,9 @@
 """The event-stream format, without I/O, clock or asyncio: bytes in, values out, and back."""
 
-from headwater.protocol.decoder import MAX_EVENT_BYTES, Decoder, Message, decode_last_event_id
-from headwater.protocol.encoder import HEARTBEAT, encode, frame, to_json
-from headwater.protocol.events import MAX_RETRY, Comment, Event
-from headwater.protocol.reconnect import Reconnect, Stop, Wait
+from headwater.protocol._decoder import MAX_EVENT_BYTES, Decoder, Message, decode_last_event_id
+from headwater.protocol._encoder import HEARTBEAT, encode, frame, to_json
+from headwater.protocol._events import MAX_RETRY, Comment, Event
+from headwater.protocol._reconnect import Reconnect, Stop, Wait
 
 __all__ = [
     "HEARTBEAT",

@@ -9,10 +9,10 @@ from typing import Any
 
 from headwater.errors import DeclarationError, EncodingError
 from headwater.eventlog import EventLog
-from headwater.feeds.source import Change, Place
+from headwater.feeds._source import Change, Place
 from headwater.protocol import to_json
 from headwater.sql import Table
-from headwater.sql.untracked.reader import UntrackedReader
+from headwater.sql.untracked._reader import UntrackedReader
 
 _NAME = re.compile(r"[0-9A-Za-z._:/@-]{1,200}")
 

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headwater.errors import DeclarationError, HeadwaterError, SourceUnavailableError
 from headwater.eventlog import Offset
-from headwater.sql.faults import unavailable
+from headwater.sql._faults import unavailable
 
 _METADATA = sa.MetaData()
 

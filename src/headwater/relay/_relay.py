@@ -35,7 +35,7 @@ from headwater.relay._holder import Holder
 from headwater.relay._ledger import Ledger, LostError, State
 from headwater.relay._log import Found, Log
 from headwater.sql import Table
-from headwater.sql.reader import Head
+from headwater.sql._reader import Head
 
 logger = logging.getLogger("headwater.relay")
 

@@ -22,7 +22,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from headwater.eventlog import Record
-from headwater.feeds.clock import utc_now
+from headwater.feeds._clock import utc_now
 
 __all__ = ["ENDED", "STATES", "Fold", "RunEvent", "RunState", "State", "attempt_of", "worker_of"]
 

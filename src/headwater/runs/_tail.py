@@ -13,7 +13,7 @@ from typing import Any
 
 from headwater.errors import PositionError, ResetReason
 from headwater.eventlog import START, Bounds, Offset, Record
-from headwater.feeds.position import Position, fingerprint
+from headwater.feeds._position import Position, fingerprint
 from headwater.runs._records import Fold, RunEvent
 from headwater.runs._store import Store
 
@@ -57,7 +57,7 @@ class Tail:
             self.floor = old.offset
         self._ring()
 
-    def reset(self, reason: ResetReason, bounds: Bounds) -> None:  # noqa: ARG002
+    def reset(self, reason: ResetReason, bounds: Bounds) -> None:
         """As Follower."""
         self.gone = reason
         self._ring()

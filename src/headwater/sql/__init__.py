@@ -7,15 +7,15 @@ try:
 except ImportError as error:
     raise MissingExtraError("sql", "sqlalchemy") from error
 
-from headwater.sql.declaration import track, track_table
-from headwater.sql.migration import renew_epochs
-from headwater.sql.postgresql.connections import postgresql_engine
-from headwater.sql.query.live import LiveQuery, QuerySource
-from headwater.sql.sqlite.connections import configure_sqlite, sqlite_engine
-from headwater.sql.sqlite.place import RowPlace
-from headwater.sql.table import Table, TableSource
-from headwater.sql.tail import TableOrigin
-from headwater.sql.values import NULL
+from headwater.sql._declaration import track, track_table
+from headwater.sql._migration import renew_epochs
+from headwater.sql._table import Table, TableSource
+from headwater.sql._tail import TableOrigin
+from headwater.sql._values import NULL
+from headwater.sql.postgresql._connections import postgresql_engine
+from headwater.sql.query._live import LiveQuery, QuerySource
+from headwater.sql.sqlite._connections import configure_sqlite, sqlite_engine
+from headwater.sql.sqlite._place import RowPlace
 
 __all__ = [
     "NULL",

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from headwater.sql import autogenerate  # noqa: F401 - for its hooks
-from headwater.sql.migration import add_tracking, drop_tracking, renew_epochs
-from headwater.sql.tracking import CHANGE
+from headwater.sql import _autogenerate as autogenerate  # noqa: F401 - for its hooks
+from headwater.sql._migration import add_tracking, drop_tracking, renew_epochs
+from headwater.sql._tracking import CHANGE
 
 __all__ = ["add_tracking", "drop_tracking", "include_object", "renew_epochs"]
 

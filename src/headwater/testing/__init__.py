@@ -12,16 +12,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from headwater.testing.clock import Clock
-from headwater.testing.events import collect, parse_events
-from headwater.testing.server import running
+from headwater.testing._clock import Clock
+from headwater.testing._events import collect, parse_events
+from headwater.testing._server import running
 
 if TYPE_CHECKING:
-    from headwater.testing.agreement import assert_halves_agree as assert_halves_agree
-    from headwater.testing.client import LiveClient as LiveClient
-    from headwater.testing.client import LiveStream as LiveStream
-    from headwater.testing.eventlog import EventLogContract as EventLogContract
-    from headwater.testing.transport import StreamingTransport as StreamingTransport
+    from headwater.testing._agreement import assert_halves_agree as assert_halves_agree
+    from headwater.testing._client import LiveClient as LiveClient
+    from headwater.testing._client import LiveStream as LiveStream
+    from headwater.testing._eventlog import EventLogContract as EventLogContract
+    from headwater.testing._transport import StreamingTransport as StreamingTransport
 
 __all__ = [
     "Clock",
@@ -36,11 +36,11 @@ __all__ = [
 ]
 
 _LATER = {
-    "EventLogContract": "headwater.testing.eventlog",
-    "LiveClient": "headwater.testing.client",
-    "LiveStream": "headwater.testing.client",
-    "StreamingTransport": "headwater.testing.transport",
-    "assert_halves_agree": "headwater.testing.agreement",
+    "EventLogContract": "headwater.testing._eventlog",
+    "LiveClient": "headwater.testing._client",
+    "LiveStream": "headwater.testing._client",
+    "StreamingTransport": "headwater.testing._transport",
+    "assert_halves_agree": "headwater.testing._agreement",
 }
 
 

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import parse_qs
 
-from headwater.delivery.direct_sender import DirectSender
-from headwater.delivery.event_stream import MAX_PENDING, EventStream
-from headwater.delivery.heartbeat import heartbeat_event
-from headwater.delivery.hub import Hub
-from headwater.delivery.sender import AsgiSender
-from headwater.delivery.stream import EVENT_STREAM_HEADERS, Stream
+from headwater.delivery._direct_sender import DirectSender
+from headwater.delivery._event_stream import MAX_PENDING, EventStream
+from headwater.delivery._heartbeat import heartbeat_event
+from headwater.delivery._hub import Hub
+from headwater.delivery._sender import AsgiSender
+from headwater.delivery._stream import EVENT_STREAM_HEADERS, Stream
 from headwater.errors import DeclarationError
 from headwater.protocol import Event, decode_last_event_id, to_json
-from headwater.web.incoming import Incoming
+from headwater.web._incoming import Incoming
 
 __all__ = [
     "SSE",

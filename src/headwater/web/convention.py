@@ -15,10 +15,10 @@ from typing import Any
 from fastapi import FastAPI, params
 from fastapi.openapi.utils import get_openapi
 
-from headwater.web.guards import Guard, included_routes
-from headwater.web.live_route import responder_of
-from headwater.web.pair import FeedHalf
-from headwater.web.responders import EventResponder
+from headwater.web._guards import Guard, included_routes
+from headwater.web._live_route import responder_of
+from headwater.web._pair import FeedHalf
+from headwater.web._responders import EventResponder
 
 __all__ = ["Pair", "breaches", "pairs"]
 

@@ -19,29 +19,29 @@ try:
 except ImportError as error:  # pragma: no cover - only without the extra
     raise MissingExtraError("fastapi", "fastapi") from error
 
-from headwater.delivery.event_stream import EventStream
+from headwater.delivery._event_stream import EventStream
 from headwater.eventlog import EventLog
-from headwater.feeds.feed import DEFAULT_LIMIT, MAX_ITEMS, Feed, Limit, OnInvalid
-from headwater.feeds.source import Source
+from headwater.feeds._feed import DEFAULT_LIMIT, MAX_ITEMS, Feed, Limit, OnInvalid
+from headwater.feeds._source import Source
 from headwater.protocol import Comment, Event
 from headwater.runs import Busy, Run, Runs, SyncRun
+from headwater.web._declared_sources import check_declared_source
+from headwater.web._endpoints import event_endpoint, feed_endpoint
+from headwater.web._fastapi_problems import install_problems
+from headwater.web._feed_models import page_model
+from headwater.web._guards import GuardedRoute, Requirement, guard, required_guards
+from headwater.web._identity import expires, identify
+from headwater.web._items import encoder_of, key_encoder_of, model_of
+from headwater.web._live import SHARED, HubFace, Settings, Shared
+from headwater.web._live_route import LiveRoute
+from headwater.web._openapi import event_options, feed_options, install_openapi
+from headwater.web._pair import FeedDeclaration, PageHalf, StreamHalf
+from headwater.web._route_options import FeedOptions, RouteOptions
+from headwater.web._run_declaration import OnDisconnect, declare_runs, lifespan_of_runs
+from headwater.web._stream_info import StreamInfo, TailInfo
+from headwater.web._stream_limits import StreamLimits
 from headwater.web.asgi import SSE
-from headwater.web.declared_sources import check_declared_source
-from headwater.web.endpoints import event_endpoint, feed_endpoint
-from headwater.web.fastapi_problems import install_problems
-from headwater.web.feed_models import page_model
-from headwater.web.guards import GuardedRoute, Requirement, guard, required_guards
-from headwater.web.identity import expires, identify
-from headwater.web.items import encoder_of, key_encoder_of, model_of
-from headwater.web.live import SHARED, HubFace, Settings, Shared
-from headwater.web.live_route import LiveRoute
-from headwater.web.openapi import event_options, feed_options, install_openapi
-from headwater.web.pair import FeedDeclaration, PageHalf, StreamHalf
 from headwater.web.problems import Problem
-from headwater.web.route_options import FeedOptions, RouteOptions
-from headwater.web.run_declaration import OnDisconnect, declare_runs, lifespan_of_runs
-from headwater.web.stream_info import StreamInfo, TailInfo
-from headwater.web.stream_limits import StreamLimits
 
 __all__ = [
     "SSE",

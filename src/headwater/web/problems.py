@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from headwater.errors import PositionError, SourceUnavailableError, UnfitItemError
+from headwater.web._whole_responses import refuse_stream
 from headwater.web.asgi import Receive, Scope, Send, Sending
-from headwater.web.whole_responses import refuse_stream
 
 __all__ = ["Problem", "problem_response"]
 

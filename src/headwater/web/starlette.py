@@ -23,15 +23,26 @@ try:
 except ImportError as error:  # pragma: no cover - only without the extra
     raise MissingExtraError("fastapi", "starlette") from error
 
-from headwater.delivery.event_stream import EventStream
+from headwater.delivery._event_stream import EventStream
 from headwater.eventlog import EventLog
-from headwater.feeds.feed import DEFAULT_LIMIT, MAX_ITEMS, Feed, Limit, OnInvalid
-from headwater.feeds.source import Source
+from headwater.feeds._feed import DEFAULT_LIMIT, MAX_ITEMS, Feed, Limit, OnInvalid
+from headwater.feeds._source import Source
 from headwater.protocol import Comment, Event
+from headwater.web._identity import expires, identify
+from headwater.web._live import SHARED, HubFace, Settings, Shared
+from headwater.web._pair import FeedDeclaration, PageHalf, StreamHalf
+from headwater.web._remembered_request import RECHECK, RememberedRequest
+from headwater.web._responders import (
+    BEGIN,
+    ONLY_PLAN,
+    STREAM,
+    EventResponder,
+    Responder,
+)
+from headwater.web._rights import Verdict, verdict_of
+from headwater.web._stream_info import StreamInfo, TailInfo
+from headwater.web._stream_limits import StreamLimits
 from headwater.web.asgi import SSE, Receive, Scope, Send, Sending
-from headwater.web.identity import expires, identify
-from headwater.web.live import SHARED, HubFace, Settings, Shared
-from headwater.web.pair import FeedDeclaration, PageHalf, StreamHalf
 from headwater.web.problems import (
     Problem,
     decided_by_application,
@@ -40,17 +51,6 @@ from headwater.web.problems import (
     unexpected_problem,
     validation_problem,
 )
-from headwater.web.remembered_request import RECHECK, RememberedRequest
-from headwater.web.responders import (
-    BEGIN,
-    ONLY_PLAN,
-    STREAM,
-    EventResponder,
-    Responder,
-)
-from headwater.web.rights import Verdict, verdict_of
-from headwater.web.stream_info import StreamInfo, TailInfo
-from headwater.web.stream_limits import StreamLimits
 
 __all__ = [
     "SSE",
@@ -210,7 +210,7 @@ def _encoders(item: Any) -> tuple[Any, dict[str, Any]]:
     """The model of one item, and how a feed makes and encodes items."""
     if item is None:
         return None, {}
-    from headwater.web.items import encoder_of, key_encoder_of, model_of
+    from headwater.web._items import encoder_of, key_encoder_of, model_of
 
     model, function = model_of(item)
     return model, {

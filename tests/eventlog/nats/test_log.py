@@ -18,8 +18,8 @@ from headwater.errors import SourceUnavailableError, UsageError
 from headwater.eventlog import START, EventLog, Offset, Record, open_log
 from headwater.eventlog.nats import NatsLog
 from headwater.testing import EventLogContract
-from headwater.testing.eventlog import Recorder
-from headwater.testing.eventlog._harness import numbers, read_all
+from headwater.testing._eventlog import Recorder
+from headwater.testing._eventlog._harness import numbers, read_all
 from support.nats import Nats
 from support.until import outside, succeeds
 

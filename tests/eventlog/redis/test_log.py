@@ -12,8 +12,8 @@ from headwater.errors import SourceUnavailableError, UsageError
 from headwater.eventlog import EventLog, Offset, Record, open_log
 from headwater.eventlog.redis._pushes import from_id, until_id
 from headwater.testing import EventLogContract
-from headwater.testing.eventlog import Recorder
-from headwater.testing.eventlog._harness import numbers, read_all
+from headwater.testing._eventlog import Recorder
+from headwater.testing._eventlog._harness import numbers, read_all
 from support.until import outside
 from support.valkey import Valkey
 

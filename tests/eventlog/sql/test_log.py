@@ -16,7 +16,7 @@ from headwater.eventlog import START, EventLog, MemoryLog, Offset, Record, open_
 from headwater.eventlog.sql import METADATA, SqlLog
 from headwater.sql import configure_sqlite, sqlite_engine
 from headwater.testing import EventLogContract
-from headwater.testing.eventlog import Recorder
+from headwater.testing._eventlog import Recorder
 
 
 def _copy(path: str, to: str) -> None:

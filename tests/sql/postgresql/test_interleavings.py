@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from headwater.delivery.hub import Hub
-from headwater.feeds.feed import Feed
+from headwater.delivery._hub import Hub
+from headwater.feeds._feed import Feed
 from headwater.sql import Table
 from support.streams import StreamClient
 from support.tables import Client, Log, Recorder
@@ -179,7 +179,7 @@ async def test_a_slow_stream_that_was_ahead_goes_on_where_it_was(session, proces
     slow.read()
     assert (slow.told, slow.sender.full) == ([3, 1], True)
     # The ring forgets it all.
-    monkeypatch.setattr("headwater.delivery.ring.RING_FRAMES", 1)
+    monkeypatch.setattr("headwater.delivery._ring.RING_FRAMES", 1)
     for number in range(5):
         await line(writer, f"z{number}")
         await told(keeper, 4 + number)

@@ -11,9 +11,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from headwater.delivery.hub import Hub
+from headwater.delivery._hub import Hub
 from headwater.errors import SourceUnavailableError
-from headwater.feeds.feed import Feed
+from headwater.feeds._feed import Feed
 from headwater.sql import Table
 from support.postgres import Postgres
 from support.streams import StreamClient

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.errors import PositionError, UsageError
-from headwater.feeds.position import Position
-from headwater.sql.postgresql.place import GONE, ROW, At, SnapshotPlace, Walk
-from headwater.sql.postgresql.snapshot import NOTHING, TransactionSnapshot
+from headwater.feeds._position import Position
+from headwater.sql.postgresql._place import GONE, ROW, At, SnapshotPlace, Walk
+from headwater.sql.postgresql._snapshot import NOTHING, TransactionSnapshot
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 numbers = st.integers(0, 2**63 - 1)

@@ -9,11 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from headwater.errors import PositionError, SourceUnavailableError
-from headwater.feeds.feed import Feed
+from headwater.feeds._feed import Feed
 from headwater.sql import Table, track
 from headwater.sql.alembic import add_tracking
-from headwater.sql.postgresql.place import SnapshotPlace
-from headwater.sql.postgresql.snapshot import NOTHING, TransactionSnapshot
+from headwater.sql.postgresql._place import SnapshotPlace
+from headwater.sql.postgresql._snapshot import NOTHING, TransactionSnapshot
 from support.tables import START, Client, Clock, Log, Recorder
 
 HALF = timedelta(minutes=30)
@@ -336,8 +336,8 @@ async def test_positions_stay_short_with_a_thousand_transactions_in_flight(
 
 async def test_what_does_not_fit_a_position_waits(postgres, database, session, monkeypatch):
     """Better late than told twice: the latest wait until fewer transactions run."""
-    monkeypatch.setattr("headwater.sql.postgresql.reader.MAX_SNAPSHOT", 60)
-    monkeypatch.setattr("headwater.sql.postgresql.reader.FEW_RUNNING", 5)
+    monkeypatch.setattr("headwater.sql.postgresql._reader.MAX_SNAPSHOT", 60)
+    monkeypatch.setattr("headwater.sql.postgresql._reader.FEW_RUNNING", 5)
     engine = create_async_engine(postgres.url(database))
     async with engine.begin() as connection:
         await connection.run_sync(Quiet.metadata.create_all)

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from headwater.sql import Table
-from headwater.sql.postgresql import revision
+from headwater.sql.postgresql import _revision as revision
 from headwater.web.fastapi import LiveRouter, Source
 from support.http import poll, request
 from support.proxy import proxied

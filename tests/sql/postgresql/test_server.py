@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from headwater.errors import DeclarationError, PositionError
 from headwater.sql import Table
-from headwater.sql.postgresql import connections
-from headwater.sql.postgresql.schema import renew_epochs
+from headwater.sql.postgresql import _connections as connections
+from headwater.sql.postgresql._schema import renew_epochs
 from support.postgres import Postgres, programs
 from support.tables import Base, Client, Log, Recorder
 from support.until import outside

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.sql.postgresql.snapshot import NOTHING, TransactionSnapshot
+from headwater.sql.postgresql._snapshot import NOTHING, TransactionSnapshot
 
 snapshots = st.lists(st.integers(0, 40), max_size=12, unique=True).flatmap(
     lambda running: st.builds(

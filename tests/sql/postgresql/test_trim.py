@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import insert, text
 
-from headwater.delivery.hub import Hub
+from headwater.delivery._hub import Hub
 from headwater.errors import PositionError
-from headwater.feeds.feed import Feed
+from headwater.feeds._feed import Feed
 from headwater.sql import Table
-from headwater.sql.postgresql.place import SnapshotPlace
-from headwater.sql.postgresql.snapshot import TransactionSnapshot
+from headwater.sql.postgresql._place import SnapshotPlace
+from headwater.sql.postgresql._snapshot import TransactionSnapshot
 from support.streams import StreamClient
 from support.tables import START, Client, Clock, Log, Recorder
 from support.until import until

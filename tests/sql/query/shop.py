@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from headwater.sql import track
-from headwater.sql.query.live import LiveQuery
+from headwater.sql.query._live import LiveQuery
 
 
 class Base(DeclarativeBase):

@@ -10,16 +10,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from headwater.errors import PositionError
-from headwater.feeds.source import EVERYTHING, JUDGED, Change, Filter
-from headwater.sql.expressions import split
-from headwater.sql.judging import NO_QUESTIONS, Questions
-from headwater.sql.model import tracking_of
-from headwater.sql.query.changes import change_for, changes_of
-from headwater.sql.query.derivation import Derivation
-from headwater.sql.query.first_rows import FirstRows
-from headwater.sql.query.look import PostgreSQLLooker, SQLiteLooker
-from headwater.sql.query.place import QueryPlace
-from headwater.sql.query.poll import Affected, Poll, Queries
+from headwater.feeds._source import EVERYTHING, JUDGED, Change, Filter
+from headwater.sql._expressions import split
+from headwater.sql._judging import NO_QUESTIONS, Questions
+from headwater.sql._model import tracking_of
+from headwater.sql.query._changes import change_for, changes_of
+from headwater.sql.query._derivation import Derivation
+from headwater.sql.query._first_rows import FirstRows
+from headwater.sql.query._look import PostgreSQLLooker, SQLiteLooker
+from headwater.sql.query._place import QueryPlace
+from headwater.sql.query._poll import Affected, Poll, Queries
 
 
 def queries_of(derivation: Derivation, dialect: str, number: int) -> Queries:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, select
 
 from headwater.errors import PositionError, SourceUnavailableError
-from headwater.sql.query.live import LiveQuery
+from headwater.sql.query._live import LiveQuery
 from sql.query.shop import Customer, Line, Order, orders, plain, write
 from sql.query.test_live import shown
 from support.tables import Recorder

@@ -10,11 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy import func, or_, select
 from sqlalchemy.dialects.postgresql import CITEXT
 
-from headwater.delivery.hub import Hub
+from headwater.delivery._hub import Hub
 from headwater.errors import DeclarationError
-from headwater.feeds.feed import Feed
+from headwater.feeds._feed import Feed
 from headwater.sql import sqlite_engine, track_table
-from headwater.sql.query.live import LiveQuery
+from headwater.sql.query._live import LiveQuery
 from sql.query.shop import Base, Customer, Line, Order, write
 from sql.query.test_delivery import Writer
 from support.streams import StreamClient

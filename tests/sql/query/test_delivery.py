@@ -10,8 +10,8 @@ from collections import defaultdict
 import pytest
 import sqlalchemy as sa
 
-from headwater.delivery.hub import Hub
-from headwater.feeds.feed import Feed
+from headwater.delivery._hub import Hub
+from headwater.feeds._feed import Feed
 from headwater.protocol import Decoder
 from sql.query.shop import Customer, Line, Order, orders, plain, write
 from support.streams import MemorySender, StreamClient

@@ -9,7 +9,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column, rela
 
 from headwater.errors import DeclarationError
 from headwater.sql import LiveQuery, sqlite_engine, track_table
-from headwater.sql.query.derivation import Derivation
+from headwater.sql.query._derivation import Derivation
 
 
 class Base(DeclarativeBase):

@@ -6,9 +6,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import func, select
 
-from headwater.delivery.hub import Hub
+from headwater.delivery._hub import Hub
 from headwater.errors import DeclarationError
-from headwater.feeds.feed import Feed
+from headwater.feeds._feed import Feed
 from headwater.sql import LiveQuery
 from sql.query.shop import Customer, Line, Order, write
 from support.streams import StreamClient

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
 from headwater.sql import renew_epochs
 from headwater.sql.alembic import add_tracking, drop_tracking
-from headwater.sql.query.live import LiveQuery
+from headwater.sql.query._live import LiveQuery
 from sql.query.shop import Customer, Line, Order, orders, write
 from support.tables import Recorder
 

@@ -12,11 +12,11 @@ import sqlalchemy as sa
 from pydantic import BaseModel
 
 from headwater.client import live_map
-from headwater.delivery.hub import Hub
+from headwater.delivery._hub import Hub
 from headwater.errors import DeclarationError, FeedTooLargeError, ResponseError
-from headwater.feeds.feed import Feed
+from headwater.feeds._feed import Feed
 from headwater.sql import Table
-from headwater.sql.table import TableSource
+from headwater.sql._table import TableSource
 from headwater.web.fastapi import LiveRouter, Source
 from sql.query.shop import Customer, Line, Order, orders, write
 from support.application import Application

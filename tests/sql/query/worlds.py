@@ -9,9 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from headwater.errors import DeclarationError
-from headwater.sql.declaration import track_table
-from headwater.sql.links import declare_links
-from headwater.sql.query.derivation import Derivation
+from headwater.sql._declaration import track_table
+from headwater.sql._links import declare_links
+from headwater.sql.query._derivation import Derivation
 
 # Few values, so that rows meet.
 DOMAIN = 4

@@ -12,7 +12,7 @@ from sqlalchemy.pool import StaticPool
 
 from headwater.errors import DeclarationError
 from headwater.sql import configure_sqlite, sqlite_engine
-from headwater.sql.sqlite.connections import file_of
+from headwater.sql.sqlite._connections import file_of
 from support.tables import Log
 
 

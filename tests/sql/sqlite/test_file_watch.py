@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from headwater.sql.sqlite.file_watch import Inotify, Schedule
+from headwater.sql.sqlite._file_watch import Inotify, Schedule
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 

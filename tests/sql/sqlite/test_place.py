@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.errors import PositionError
-from headwater.feeds.position import Position
+from headwater.feeds._position import Position
 from headwater.sql import RowPlace
 
 numbers = st.integers(0, 2**63 - 1)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 
-from headwater.sql.sqlite.connections import ReadConnection, sqlite_engine
+from headwater.sql.sqlite._connections import ReadConnection, sqlite_engine
 
 metadata = sa.MetaData()
 NOTES = sa.Table(

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, UniqueConstraint, create_engine
 
 from headwater.sql import track_table
-from headwater.sql.migration import add_tracking
-from headwater.sql.sqlite.schema import renew_epochs
+from headwater.sql._migration import add_tracking
+from headwater.sql.sqlite._schema import renew_epochs
 
 
 class Database:

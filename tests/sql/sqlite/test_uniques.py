@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from headwater.errors import SourceUnavailableError
 from headwater.sql import Table, sqlite_engine, track_table
 from headwater.sql.alembic import add_tracking
-from headwater.sql.sqlite.uniques import terms_of
+from headwater.sql.sqlite._uniques import terms_of
 
 INDEXES = {
     "plain": "(name)",

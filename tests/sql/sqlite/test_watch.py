@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from headwater.eventlog import open_log
 from headwater.eventlog.sql import SqlLog
 from headwater.sql import Table
-from headwater.sql.sqlite.file_watch import Schedule
-from headwater.testing.eventlog._harness import Recorder as LogRecorder
+from headwater.sql.sqlite._file_watch import Schedule
+from headwater.testing._eventlog._harness import Recorder as LogRecorder
 from support.tables import Base, Client, Log, Recorder
 from support.until import until
 
@@ -27,7 +27,7 @@ INSERT = "INSERT INTO logs (user_id) VALUES (1)"
 @pytest.fixture
 def rare(monkeypatch):
     """The look that comes in any case comes too late for any test."""
-    monkeypatch.setattr("headwater.sql.sqlite.file_watch.INTERVAL", 600.0)
+    monkeypatch.setattr("headwater.sql.sqlite._file_watch.INTERVAL", 600.0)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def no_inotify(monkeypatch):
     def none(_paths):
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("headwater.sql.sqlite.file_watch.Inotify", none)
+    monkeypatch.setattr("headwater.sql.sqlite._file_watch.Inotify", none)
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ async def test_a_file_that_was_replaced_has_a_moment_to_lose_the_log_of_the_old_
     rare, monkeypatch, engine, path, sink, tmp_path
 ):
     """Who opened it with that log would see no commit any more."""
-    monkeypatch.setattr("headwater.sql.sqlite.file_watch.SETTLING", 1.0)
+    monkeypatch.setattr("headwater.sql.sqlite._file_watch.SETTLING", 1.0)
     commit(path)
     await sink.count(1)
     other = tmp_path / "other.db"

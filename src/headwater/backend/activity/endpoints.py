@@ -21,7 +21,7 @@ from headwater.backend.auth.dependencies import (
     team_of_query,
 )
 from headwater.backend.state import BackendState, backend_of
-from headwater.feeds.source import Source
+from headwater.feeds._source import Source
 from headwater.web.fastapi import GuardedRoute, LiveRouter
 
 __all__ = ["declare", "router"]

@@ -11,7 +11,7 @@ from headwater.backend.auth.schemas import Account, Login, Session
 from headwater.backend.roles import permissions_of
 from headwater.backend.state import BackendState, backend_of
 from headwater.backend.users.schemas import Me
-from headwater.web.addresses import network_of
+from headwater.web._addresses import network_of
 from headwater.web.fastapi import GuardedRoute, Problem, guard
 
 __all__ = ["router"]

@@ -20,7 +20,7 @@ from headwater.backend.problems import too_many, unauthorized
 from headwater.backend.schemas import normal_email
 from headwater.backend.throttle import whole_seconds
 from headwater.backend.times import utc_now
-from headwater.web.addresses import network_of
+from headwater.web._addresses import network_of
 
 __all__ = ["SignIns", "SignedIn"]
 

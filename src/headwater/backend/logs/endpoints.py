@@ -12,7 +12,7 @@ from headwater.backend.logs.schemas import LogEntry, LogIds, LogLevel, LogsCreat
 from headwater.backend.logs.service import Logs
 from headwater.backend.schemas import Line
 from headwater.backend.state import BackendState, backend_of
-from headwater.feeds.source import Source
+from headwater.feeds._source import Source
 from headwater.web.fastapi import GuardedRoute, LiveRouter
 
 __all__ = ["declare", "router"]

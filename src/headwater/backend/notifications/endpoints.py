@@ -16,7 +16,7 @@ from headwater.backend.idempotency.dependencies import IdempotencyKey
 from headwater.backend.notifications.schemas import Notification, NotificationCreate
 from headwater.backend.notifications.service import Notifications
 from headwater.backend.state import BackendState, backend_of
-from headwater.feeds.source import Source
+from headwater.feeds._source import Source
 from headwater.web.fastapi import GuardedRoute, LiveRouter
 
 __all__ = ["declare", "router"]

@@ -16,7 +16,7 @@ from headwater.backend.satellites.service import topic_of
 from headwater.backend.times import utc_now
 from headwater.eventlog import EventLog
 from headwater.feeds import Poll
-from headwater.feeds.source import Source
+from headwater.feeds._source import Source
 from headwater.sql import LiveQuery
 
 __all__ = ["Board"]

@@ -32,7 +32,7 @@ from headwater.backend.satellites.schemas import (
 from headwater.backend.satellites.service import Satellites, topic_of
 from headwater.backend.schemas import After, Limit, PathId
 from headwater.backend.state import BackendState, backend_of
-from headwater.feeds.source import Source
+from headwater.feeds._source import Source
 from headwater.web.fastapi import GuardedRoute, LiveRouter
 
 __all__ = ["declare", "router"]

@@ -27,7 +27,7 @@ from headwater.backend.teams.schemas import (
     TeamOverview,
 )
 from headwater.backend.teams.service import Teams
-from headwater.feeds.source import Source
+from headwater.feeds._source import Source
 from headwater.web.fastapi import GuardedRoute, LiveRouter
 
 __all__ = ["declare", "router"]

@@ -39,8 +39,8 @@ from headwater.eventlog.sql._writer import (
     topics_to_trim,
     trim_some,
 )
-from headwater.sql.postgresql.connections import postgresql_engine, separate_pool
-from headwater.sql.sqlite.connections import configure_sqlite, file_of
+from headwater.sql.postgresql._connections import postgresql_engine, separate_pool
+from headwater.sql.sqlite._connections import configure_sqlite, file_of
 
 # Topics that are forgotten in one transaction.
 FORGOTTEN = 50

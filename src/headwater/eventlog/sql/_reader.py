@@ -14,7 +14,7 @@ from headwater.eventlog._following import SHORTEST, FollowedTopic, LogReader
 from headwater.eventlog._record import START, Bounds, Offset, mark_of
 from headwater.eventlog.sql._storage import Storage
 from headwater.eventlog.sql._tables import bounds_of, records_of
-from headwater.sql.reader import CommitWatch
+from headwater.sql._reader import CommitWatch
 
 # Rows per statement: big enough that a backlog is read fast, small enough to hold in memory.
 ROWS = 500
@@ -49,7 +49,7 @@ class SqlReader(LogReader[FollowedTopic]):
     async def _read(self) -> bool:
         """Deliver what is new. Returns True if there is more to read at once."""
 
-    def _left(self, topic: str) -> None:  # noqa: ARG002 - all names are asked for again
+    def _left(self, topic: str) -> None:  # all names are asked for again
         self._names = None
         if not self._topics:
             self._wake.set()

@@ -18,7 +18,7 @@ from headwater.eventlog.sql._reader import ROWS, SqlReader
 from headwater.eventlog.sql._storage import Dialect, Row, Storage
 from headwater.eventlog.sql._tables import END, METADATA
 from headwater.eventlog.sql._writer import LOCK
-from headwater.sql.sqlite.watch import State, Watched
+from headwater.sql.sqlite._watch import State, Watched
 
 # Epoch, count of trims, highest id ever given out: what changes with every commit to the log.
 Head = tuple[str, int, int]
@@ -49,7 +49,7 @@ class Watch(Watched):
     def position(self) -> None:
         """The state alone says whether the reader has it."""
 
-    def on_state(self, state: State, before: None) -> Callable[[], None] | None:  # noqa: ARG002
+    def on_state(self, state: State, before: None) -> Callable[[], None] | None:
         # A log that was wiped has no state, which is a head that no reader has.
         return None if state == self._known() else self.wake
 

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headwater.errors import SourceUnavailableError, UsageError
-from headwater.sql.faults import unavailable
+from headwater.sql._faults import unavailable
 
 Row = Mapping[str, Any]
 
@@ -34,7 +34,8 @@ class Dialect(ABC):
     Attributes:
         name: for error messages; holds no address, which might hold a password.
         reading: execution options of statements that only read.
-        writing: those of transactions that write.
+        writing: those of transactions that write, where the server refused one (40001) because
+            of what its usual isolation is. To set them takes time for each transaction.
         patience: seconds after which a caller gets an error because there is no answer; None: the
             database is no server that could be silent.
         bounds: of one ``:topic``: epoch, latest, trimmed. Each statement that reads starts at the
@@ -109,6 +110,10 @@ class _NotThereError(Exception):
     """The log's tables, or its one row, do not exist (any more)."""
 
 
+class _StrictError(Exception):
+    """The server rolled back, as its usual isolation is too strict; the cause says how."""
+
+
 class _StaleError(Exception):
     """The connection was lost before anything was committed; the cause says how."""
 
@@ -136,7 +141,7 @@ class Storage:
 
     def __init__(self, engine: AsyncEngine, dialect: Dialect) -> None:
         self.engine = engine
-        self._writing = engine.execution_options(**dialect.writing)
+        self._writing = engine
         self.dialect = dialect
         self.name = dialect.name
         self.closed = False
@@ -207,9 +212,14 @@ class Storage:
         """Run ``work`` in a transaction of its own; once this returns it is committed."""
 
         async def once() -> T:
-            async with self._writing.begin() as connection:
-                with _uncommitted():
-                    return await work(connection)
+            try:
+                async with self._writing.begin() as connection:
+                    with _uncommitted():
+                        return await work(connection)
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) == "40001" and self.dialect.writing:
+                    raise _StrictError from error
+                raise
 
         return await self._attempt(once, "; whether it was done is not known")
 
@@ -249,10 +259,10 @@ class Storage:
             task.exception()  # the caller has it, if there still is one
 
     async def _twice(self, once: Callable[[], Awaitable[T]]) -> T:
-        """Try once more in two cases.
+        """Try once more in three cases.
 
-        The tables are gone: a database that was wiped begins anew. Or the pool's connection was
-        lost while it was idle: another one may do.
+        The tables are gone: a database that was wiped begins anew. The pool's connection was lost
+        while it was idle: another one may do. Or the usual isolation refuses what the log does.
         """
         cause: BaseException | None = None
         for _ in range(2):
@@ -263,6 +273,9 @@ class Storage:
             except _NotThereError:
                 self._ready, cause = False, None
             except _StaleError as error:
+                cause = error.__cause__
+            except _StrictError as error:
+                self._writing = self.engine.execution_options(**self.dialect.writing)
                 cause = error.__cause__
         if cause is not None:
             with self._translated():

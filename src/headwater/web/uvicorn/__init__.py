@@ -8,7 +8,7 @@ It stands on asyncio and httptools. Of uvicorn it needs only what uvicorn gives 
 table in `setup` lists it.
 """
 
-from headwater.web.uvicorn.limits import ConnectionCounters, Limits
-from headwater.web.uvicorn.protocol import Protocol
+from headwater.web.uvicorn._limits import ConnectionCounters, Limits
+from headwater.web.uvicorn._protocol import Protocol
 
 __all__ = ["ConnectionCounters", "Limits", "Protocol"]

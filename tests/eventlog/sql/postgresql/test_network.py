@@ -12,8 +12,8 @@ import pytest
 from headwater.errors import SourceUnavailableError
 from headwater.eventlog import EventLog, open_log
 from headwater.eventlog.sql.postgresql._dialect import PostgresDialect
-from headwater.testing.eventlog import Recorder
-from headwater.testing.eventlog._harness import numbers, read_all
+from headwater.testing._eventlog import Recorder
+from headwater.testing._eventlog._harness import numbers, read_all
 from support.postgres import Postgres
 from support.proxy import Proxy, proxied
 from support.until import succeeds

@@ -14,7 +14,7 @@ from sqlalchemy import event
 from headwater.errors import SourceUnavailableError
 from headwater.eventlog import START, open_log
 from headwater.eventlog.sql import SqlLog
-from headwater.testing.eventlog import Recorder
+from headwater.testing._eventlog import Recorder
 from support.postgres import Postgres
 from support.until import outside, succeeds, until
 

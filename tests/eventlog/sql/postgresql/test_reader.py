@@ -10,8 +10,8 @@ from headwater.eventlog import Retention, open_log
 from headwater.eventlog.sql._writer import trim_some
 from headwater.eventlog.sql.postgresql import _reader as reader
 from headwater.eventlog.sql.postgresql._dialect import PostgresDialect
-from headwater.sql.postgresql import watch
-from headwater.testing.eventlog import Recorder
+from headwater.sql.postgresql import _watch as watch
+from headwater.testing._eventlog import Recorder
 from support.until import until
 
 pytestmark = pytest.mark.long

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from headwater.errors import SourceUnavailableError, UsageError
 from headwater.eventlog import open_log
 from headwater.eventlog.sql import SqlLog, create_tables, drop_tables
-from headwater.testing.eventlog import Recorder
+from headwater.testing._eventlog import Recorder
 
 pytestmark = pytest.mark.long
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from headwater.errors import SourceUnavailableError, UsageError
 from headwater.eventlog import open_log
 from headwater.eventlog.sql.postgresql import _writer as writer
-from headwater.testing.eventlog import Recorder
+from headwater.testing._eventlog import Recorder
 from support.until import until
 
 

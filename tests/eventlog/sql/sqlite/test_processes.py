@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headwater.eventlog import open_log
-from headwater.testing.eventlog import Recorder
+from headwater.testing._eventlog import Recorder
 from support.log_writer import batches, everything, writer
 
 pytestmark = pytest.mark.long

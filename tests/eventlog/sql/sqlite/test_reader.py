@@ -13,7 +13,7 @@ from headwater.errors import SourceUnavailableError
 from headwater.eventlog import Retention, open_log
 from headwater.eventlog.sql import SqlLog
 from headwater.eventlog.sql._writer import trim_some
-from headwater.testing.eventlog import Recorder
+from headwater.testing._eventlog import Recorder
 from support.until import until
 
 
@@ -120,7 +120,7 @@ async def test_commits_of_this_process_do_not_wait_for_the_watch(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also those of a transaction of the caller's own."""
-    monkeypatch.setattr("headwater.sql.sqlite.file_watch.INTERVAL", 600.0)
+    monkeypatch.setattr("headwater.sql.sqlite._file_watch.INTERVAL", 600.0)
     log = open_log(f"sqlite:///{path}")
     assert isinstance(log, SqlLog)
     async with log:

@@ -27,10 +27,10 @@ from headwater.eventlog._record import mark_of
 from headwater.eventlog.sql._reader import ROWS, SqlReader
 from headwater.eventlog.sql._storage import Storage
 from headwater.eventlog.sql.postgresql._dialect import NOTIFY, PostgresDialect
-from headwater.sql.commits import commits_of
-from headwater.sql.postgresql.snapshot import TransactionSnapshot
-from headwater.sql.postgresql.watch import ChannelWatch
-from headwater.sql.reader import CommitWatch
+from headwater.sql._commits import commits_of
+from headwater.sql._reader import CommitWatch
+from headwater.sql.postgresql._snapshot import TransactionSnapshot
+from headwater.sql.postgresql._watch import ChannelWatch
 
 _log = logging.getLogger(__name__)
 

@@ -1,0 +1,127 @@
+"""A feed's messages and pages as typed values, without I/O."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from headwater.client._items import Convert
+from headwater.client._values import FeedValue, Item, Removed, Reset, Snapshot
+from headwater.errors import ResponseError
+from headwater.protocol import Message
+
+__all__ = ["RightLostError", "opened", "read_feed", "read_page", "read_snapshot", "with_items"]
+
+_OK = 200
+_TOO_LARGE = 413
+_REMOVED = "_removed"
+
+
+class RightLostError(ResponseError):
+    """The server ended the stream since the right to it was lost."""
+
+
+def read_feed(message: Message, envelope: str | None = None) -> FeedValue[Mapping[str, Any]] | None:
+    """The value of one message of a feed; None for an error that a reconnect may mend.
+
+    ``envelope`` names the member that has the page or item, if there is an envelope.
+
+    Raises RightLostError when the server ended the stream for good (``event: error`` with 401 or
+    403), and ResponseError when a message is not what a feed sends, and when the feed has too many
+    items to send them all (413).
+    """
+    body = _object(message)
+    if message.event == "reset":
+        return Reset(str(body.get("reason", "unknown")))
+    if message.event == "error":
+        status = body.get("status")
+        if status in (401, 403):
+            detail = body.get("detail") or "the right to read this feed has ended"
+            raise RightLostError(status, str(detail))
+        if status == _TOO_LARGE:
+            raise ResponseError(status, str(body.get("detail") or "the feed has too many items"))
+        return None
+    body = opened(body, envelope)
+    if message.event == "snapshot":
+        return read_snapshot(body)
+    if message.event.endswith(_REMOVED):
+        return Removed(message.event.removesuffix(_REMOVED), body, message.last_event_id)
+    return Item(message.event, body, message.last_event_id)
+
+
+def opened(body: Any, envelope: str | None) -> Any:
+    """What is in the envelope. Raises ResponseError if it has no such object."""
+    if envelope is None:
+        return body
+    found = body.get(envelope) if isinstance(body, dict) else None
+    if not isinstance(found, dict):
+        raise ResponseError(_OK, f"an answer of the feed has no object {envelope!r}")
+    return found
+
+
+def read_snapshot(body: Mapping[str, Any]) -> Snapshot[Mapping[str, Any]]:
+    """The page as a snapshot. Raises ResponseError."""
+    collection, items = _items(body, "a snapshot")
+    start = body.get("start")
+    return Snapshot(
+        collection=collection,
+        items=items,
+        start=start if isinstance(start, str) else None,
+        position=body["position"],
+        has_more=bool(body.get("has_more", False)),
+    )
+
+
+def read_page(
+    body: Mapping[str, Any], event: str, before: str
+) -> Iterator[FeedValue[Mapping[str, Any]]]:
+    """What a page after the position ``before`` says is new: removals first, then items.
+
+    A page has one position, that of its end. So its last value moves a client there, and the
+    others leave the client at ``before``. Raises ResponseError.
+    """
+    collection, items = _items(body, "a page")
+    removed = body.get("removed") or []
+    if not isinstance(removed, list) or not all(isinstance(key, dict) for key in removed):
+        raise ResponseError(_OK, "a page's removed must be a list of JSON objects")
+    name = event or collection
+    values: list[Removed | Item[Mapping[str, Any]]] = [
+        Removed(name, key, before) for key in removed
+    ]
+    values += [Item(name, item, before) for item in items]
+    if values:
+        values[-1] = dataclasses.replace(values[-1], position=body["position"])
+    yield from values
+
+
+def with_items(value: FeedValue[Any], convert: Convert) -> FeedValue[Any]:
+    """The value with its items converted. Raises what ``convert`` does."""
+    if isinstance(value, Snapshot):
+        return dataclasses.replace(value, items=[convert(item) for item in value.items])
+    if isinstance(value, Item):
+        return dataclasses.replace(value, data=convert(value.data))
+    return value
+
+
+def _object(message: Message) -> dict[str, Any]:
+    try:
+        body = json.loads(message.data)
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise ResponseError(_OK, f"the data of a {message.event!r} event is not a JSON object")
+    return body
+
+
+def _items(body: Mapping[str, Any], what: str) -> tuple[str, Sequence[Mapping[str, Any]]]:
+    lists = [name for name, value in body.items() if isinstance(value, list) and name != "removed"]
+    # A feed may call its items "removed" too.
+    names = lists or [name for name in ("removed",) if isinstance(body.get(name), list)]
+    if len(names) != 1 or not isinstance(body.get("position"), str):
+        raise ResponseError(_OK, f"{what} must hold one list of items and a position")
+    items = body[names[0]]
+    if not all(isinstance(item, dict) for item in items):
+        raise ResponseError(_OK, f"the items of {what} must be JSON objects")
+    return names[0], items

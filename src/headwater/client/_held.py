@@ -1,0 +1,124 @@
+"""The items of a feed in memory, without I/O: by key, or the newest of them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Generic, overload
+
+from headwater.client._items import Convert, converter
+from headwater.client._options import FollowOptions
+from headwater.client._values import FeedValue, Item, Removed, Snapshot, T
+from headwater.errors import PeerError, UsageError
+
+__all__ = ["MAX_ITEMS", "NEWEST", "HeldItems", "NewestItems", "check_options"]
+
+# A reader of a feed that has no end must not fill the memory.
+MAX_ITEMS = 100_000
+NEWEST = 1_000
+
+
+class HeldItems(Mapping[Any, T], Generic[T]):
+    """The items of a keyed feed by their key. The order is that of the feed."""
+
+    def __init__(self, key: str | Sequence[str], item: Any, max_items: int) -> None:
+        names = (key,) if isinstance(key, str) else tuple(key)
+        if not names or not all(isinstance(name, str) for name in names):
+            raise UsageError(f"key={key!r}: the name of a member of each item, or several names")
+        if max_items < 1:
+            raise UsageError(f"max_items={max_items}: at least 1 is needed")
+        self._names = names
+        self._max = max_items
+        self._convert = converter(item)
+        self._items: dict[Any, T] = {}
+
+    def __getitem__(self, key: Any) -> T:
+        return self._items[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        # Of this moment: the feed goes on while somebody iterates.
+        return iter(list(self._items))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self)} items>"
+
+    def apply(self, value: FeedValue[Any]) -> bool:
+        """Take in a value of the feed; whether anything has changed. Raises PeerError."""
+        if isinstance(value, Snapshot):
+            self._items = {self._key(item): _made(self._convert, item) for item in value.items}
+        elif isinstance(value, Item):
+            self._items[self._key(value.data)] = _made(self._convert, value.data)
+        elif isinstance(value, Removed):
+            self._items.pop(self._key(value.key), None)
+        else:
+            # What is shown stays until the snapshot that follows takes its place.
+            return False
+        if len(self._items) > self._max:
+            raise PeerError(f"the feed holds more than max_items={self._max} items")
+        return True
+
+    def _key(self, data: Mapping[str, Any]) -> Any:
+        try:
+            found = tuple(data[name] for name in self._names)
+            hash(found)
+        except (KeyError, TypeError):
+            raise PeerError(
+                f"an item of the feed has no key {', '.join(self._names)}: {str(dict(data))[:200]}"
+            ) from None
+        return found[0] if len(found) == 1 else found
+
+
+class NewestItems(Sequence[T], Generic[T]):
+    """The newest items of an append-only feed, oldest first. Older ones make room for them."""
+
+    def __init__(self, keep: int, item: Any) -> None:
+        if keep < 1:
+            raise UsageError(f"keep={keep}: at least 1 is needed")
+        self._convert = converter(item)
+        self._items: deque[T] = deque(maxlen=keep)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        return list(self._items)[index] if isinstance(index, slice) else self._items[index]
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(list(self._items))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self)} items>"
+
+    def apply(self, value: FeedValue[Any]) -> bool:
+        """Take in a value of the feed; whether anything has changed. Raises PeerError."""
+        if isinstance(value, Snapshot):
+            made = [_made(self._convert, item) for item in value.items]
+            self._items = deque(made, maxlen=self._items.maxlen)
+        elif isinstance(value, Item):
+            self._items.append(_made(self._convert, value.data))
+        else:
+            return False
+        return True
+
+
+def check_options(options: FollowOptions) -> None:
+    """Raise UsageError for options that would leave out what came before."""
+    for name in ("last_event_id", "position_file"):
+        if options.get(name) is not None:
+            raise UsageError(
+                f"{name}: what is held in memory begins with a snapshot; follow() goes on from a "
+                "position"
+            )
+
+
+def _made(convert: Convert | None, data: Mapping[str, Any]) -> Any:
+    return data if convert is None else convert(data)

@@ -1,0 +1,82 @@
+"""A followed run: its events up to the end, without I/O."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Unpack
+
+from headwater.client._address import stream_url
+from headwater.client._feed import RightLostError
+from headwater.client._options import StreamOptions
+from headwater.client._session import Session
+from headwater.errors import ResponseError
+from headwater.protocol import Message, Stop, Wait
+
+__all__ = ["RunEvent", "RunSession"]
+
+_OK = 200
+_UNAUTHORIZED = 401
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """One event of a run.
+
+    Attributes:
+        name: ``run`` (the state of the run), ``delta`` (``{"text": …}``), the application's own,
+            ``restart`` and ``reset`` (forget the output so far, it begins again), ``end``.
+        data: a JSON value.
+        position: ``last_event_id=position`` goes on after this event.
+    """
+
+    name: str
+    data: Any
+    position: str
+
+
+class RunSession(Session[RunEvent]):
+    """The state of one followed run. It ends with the run.
+
+    Attributes:
+        state: as the run said last; None before that.
+    """
+
+    def __init__(self, url: str, **options: Unpack[StreamOptions]) -> None:
+        super().__init__(url, **options)
+        self.url = stream_url(self.url)
+        self.state: str | None = None
+        self._has_end = False
+
+    def feed(self, chunk: bytes) -> None:
+        super().feed(chunk)
+        self._has_end = self._has_end or any(found.event == "end" for found, _ in self._queue)
+
+    def ended(self, *, now: float) -> Wait | Stop:
+        return Stop(None) if self._has_end else super().ended(now=now)
+
+    def lost(self, cause: str) -> Wait | Stop:
+        return Stop(None) if self._has_end else super().lost(cause)
+
+    def read(self, found: Any) -> RunEvent | None:
+        """As in Session. Raises RightLostError, and ResponseError for what no run sends."""
+        assert isinstance(found, Message)
+        try:
+            data = json.loads(found.data)
+        except (ValueError, RecursionError):
+            raise ResponseError(_OK, f"the data of a {found.event!r} event is no JSON") from None
+        if found.event in ("error", "run", "end") and not isinstance(data, dict):
+            raise ResponseError(_OK, f"the data of {found.event!r} is no JSON object")
+        if found.event == "error":
+            self._check_right(data)
+            return None
+        if found.event in ("run", "end"):
+            self.state = str(data.get("state"))
+        return RunEvent(found.event, data, found.last_event_id)
+
+    def _check_right(self, data: dict[str, Any]) -> None:
+        status = data.get("status")
+        if status in (401, 403) and not (status == _UNAUTHORIZED and callable(self.token)):
+            detail = data.get("detail") or "the right to follow this run has ended"
+            raise RightLostError(status, str(detail))
+        # The stream ends now; a reconnect may mend it, with another token perhaps.

@@ -1,0 +1,320 @@
+"""One followed stream across its connections, without I/O: what to ask, and what answers mean.
+
+The two shells (``aio`` and ``sync``) only move bytes and wait; every decision is made here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json as json_module
+import random as random_module
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from headwater.client._address import Params, checked_url, shown, with_query
+from headwater.client._headers import Headers, bearer, is_field_value, merged
+from headwater.client._options import Token, body_of, check_position, method_of
+from headwater.client._positions import PositionFile
+from headwater.errors import EventTooLargeError, ResponseError, SourceUnavailableError, UsageError
+from headwater.protocol import MAX_EVENT_BYTES, Decoder, Reconnect, Stop, Wait
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["MAX_ERROR_BODY", "Request", "Session", "problem_detail"]
+
+V = TypeVar("V")
+
+# A problem body is a few hundred bytes; a proxy's error page is cut.
+MAX_ERROR_BODY = 65_536
+_UNAUTHORIZED = 401
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The next request.
+
+    Attributes:
+        polls: the answer is a page to hand to ``FeedSession.polled``, and no stream.
+        first_byte_within: seconds in which the body must begin; None for any time.
+    """
+
+    method: str
+    url: str
+    headers: list[tuple[bytes, bytes]]
+    content: bytes | None = None
+    polls: bool = False
+    first_byte_within: float | None = None
+
+
+class Session(Generic[V]):
+    """The state of one followed stream. Raises UsageError for options that cannot work.
+
+    Messages wait here between ``feed`` and ``take``; a shell feeds when nothing waits.
+
+    Attributes:
+        url: the stream's address.
+        auth: for httpx; only where ``signs_in``, else what the httpx client has by itself.
+        token: the caller's key, or the function that gives it.
+        on_position: as in the options.
+        on_open: as in the options.
+        max_event_bytes: as in the options.
+        last_event_id: the position of the last message that was taken; empty for none.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        method: str | None = None,
+        params: Params | None = None,
+        json: Any = None,
+        content: str | bytes | None = None,
+        headers: Headers | None = None,
+        token: Token | None = None,
+        auth: Any = None,
+        last_event_id: str | None = None,
+        position_file: str | PathLike[str] | None = None,
+        on_position: Callable[[str], object] | None = None,
+        reconnect: bool | None = None,
+        retry: float = 2.0,
+        give_up_after: int | None = None,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+        on_open: Callable[[httpx.Response], object] | None = None,
+        on_wait: Callable[[Wait], object] | None = None,
+        random: Callable[[], float] = random_module.random,
+    ) -> None:
+        self.url = checked_url(url, params)
+        if token is not None and auth is not None:
+            raise UsageError("give token= or auth=, not both")
+        if inspect.iscoroutinefunction(on_wait):
+            raise UsageError("on_wait= must be a plain function: nobody waits for it")
+        self._content, self._body_headers = body_of(json, content)
+        self._method = method_of(method, self._content)
+        self._reconnects = self._method == "GET" if reconnect is None else reconnect
+        if isinstance(token, str):
+            bearer(token)
+        self.token, self.auth = token, auth
+        given = merged(headers or {})
+        # As a header it would pin every connection to one position.
+        position = next((v for k, v in given.items() if k.lower() == b"last-event-id"), b"")
+        self._headers = {k: v for k, v in given.items() if k.lower() != b"last-event-id"}
+        self._file = None if position_file is None else PositionFile(position_file)
+        self.on_position = on_position
+        self.on_open = on_open
+        self._on_wait = on_wait
+        self._loaded = ""
+        if last_event_id is None:
+            last_event_id = position.decode("utf-8", "replace")
+            if self._file is not None and not last_event_id:
+                last_event_id = self._loaded = self._file.load()
+        check_position(last_event_id)
+        self._reconnect = Reconnect(random=random, retry=retry, give_up_after=give_up_after)
+        self.max_event_bytes = max_event_bytes
+        self._begin(last_event_id)
+        self._queue: deque[tuple[Any, str]] = deque()
+        self._renewed = False
+        self._answered: Mapping[str, str] = {}
+
+    @property
+    def signs_in(self) -> bool:
+        """Whether the caller said how to sign in, here and not in a client of theirs."""
+        return self.auth is not None or self.token is not None
+
+    def _begin(self, position: str) -> None:
+        self.last_event_id = self._end = position
+        # One that was given is kept in the file at once, one that came from there is there.
+        self._settled = position if self._file is None or position == self._loaded else ""
+        self._reconnect.last_event_id = position
+        self._decoder = self._new_decoder()
+
+    def request(
+        self,
+        token: str | None = None,
+        *,
+        now: float = 0.0,  # a feed's session decides by it
+    ) -> Request:
+        """What to ask for on the next connection. ``now`` is a clock that never goes back."""
+        position = self._reconnect.last_event_id.encode()
+        url, own = self.url, self._own_headers(token)
+        if position and is_field_value(position):
+            own.append(("Last-Event-ID", position.decode()))
+        elif position:
+            # An id may hold characters that no header can. Servers read the query for such clients.
+            url = with_query(url, lastEventId=position.decode())
+        return Request(self._method, url, self._merged(own), self._content)
+
+    def _own_headers(self, token: str | None) -> list[tuple[str, str]]:
+        own = [
+            ("Accept", "text/event-stream"),
+            # "Set request's cache mode to no-store".
+            ("Cache-Control", "no-store"),
+            # Compressed bytes may wait in the other side's buffer for more to come.
+            ("Accept-Encoding", "identity"),
+            *self._body_headers,
+        ]
+        if token is not None:
+            own.append(("Authorization", bearer(token)))
+        return own
+
+    def _merged(self, own: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+        """Our headers, and over them the caller's."""
+        names = {name.lower() for name in self._headers}
+        kept = {k: v for k, v in merged(own).items() if k.lower() not in names}
+        return [*kept.items(), *self._headers.items()]
+
+    def opened(self, status: int, headers: Mapping[str, str]) -> bool:
+        """Whether the answer is a stream to ``feed``; if not, ask ``refused``."""
+        if not self._reconnect.accepts(status, headers.get("content-type", "")):
+            return False
+        self._decoder = self._new_decoder()
+        self._answered = headers
+        self._renewed = False
+        return True
+
+    def unreadable(self, status: int, encoding: str) -> ResponseError:
+        """The error of a stream that is encoded in a way that nobody here can read."""
+        return ResponseError(
+            status,
+            f"the server sends the stream with Content-Encoding {encoding[:80]!r}, which cannot be "
+            "read here and was not asked for",
+        )
+
+    def refused(
+        self, status: int, headers: Mapping[str, str], body: bytes, *, now: float
+    ) -> Wait | Stop:
+        """What to do after an answer that is no stream. ``now`` is Unix seconds."""
+        detail = problem_detail(body)
+        if status == _UNAUTHORIZED and callable(self.token) and not self._renewed:
+            # The token may have run out: its function is asked for another, once.
+            self._renewed = True
+            return self._decided(Wait(0.0, f"HTTP 401: {detail}; asking for another token"))
+        decision = self._reconnect.refused(
+            status,
+            content_type=headers.get("content-type", ""),
+            detail=detail,
+            retry_after=headers.get("retry-after"),
+            now=now,
+        )
+        if isinstance(decision, Wait) and not self._reconnects:
+            return Stop(ResponseError(status, detail or "no event stream"))
+        return self._decided(decision)
+
+    def ended(self, *, now: float) -> Wait | Stop:
+        """What to do after a stream whose body has ended. ``now`` is Unix seconds."""
+        if not self._reconnects:
+            return Stop(None)
+        cause = "the server ended the stream"
+        if self._decoder.comment and self._answered.get("retry-after"):
+            cause += f": {self._decoder.comment}"
+        return self._lost(cause, now=now, retry_after=self._answered.get("retry-after"))
+
+    def lost(self, cause: str) -> Wait | Stop:
+        """What to do after a connection that broke, or could not be made."""
+        if not self._reconnects:
+            return Stop(SourceUnavailableError(shown(self.url), cause))
+        return self._lost(cause)
+
+    def late(self) -> Wait | Stop:
+        """What to do after an answer that did not begin in time."""
+        return self.lost("the answer did not begin in time")
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes; their messages wait for ``take``.
+
+        Raises EventTooLargeError once nothing waits in front of it, see ``check``.
+        """
+        decoder = self._decoder
+        messages = decoder.feed(chunk)
+        if decoder.retry is not None:
+            self._reconnect.take_retry(decoder.retry)
+        # A server that fails at once says so in an `error` event each time: that is no progress,
+        # and must not reset the back-off.
+        moved = decoder.last_event_id != self._reconnect.last_event_id
+        if moved or any(message.event != "error" for message in messages):
+            self._reconnect.received()
+        self._reconnect.last_event_id = decoder.last_event_id
+        self._queue.extend((message, message.last_event_id) for message in messages)
+        # Blocks without data move it too.
+        self._end = decoder.last_event_id
+
+    def check(self) -> EventTooLargeError | None:
+        """The error of an event over the bound, which comes after the messages before it.
+
+        It is not left to the next bytes: the peer may send nothing else.
+        """
+        try:
+            self._decoder.feed(b"")
+        except EventTooLargeError as error:
+            return error
+        return None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to ``take``."""
+        return bool(self._queue)
+
+    def take(self) -> V | None:
+        """The next value; None when more bytes are needed.
+
+        ``last_event_id`` moves with what is taken, not with the bytes. So a program that stops
+        half-way and stores it gets the rest later.
+        """
+        while self._queue:
+            found, position = self._queue.popleft()
+            value = self.read(found)
+            self.last_event_id = position
+            if value is not None:
+                return value
+        self.last_event_id = self._end
+        return None
+
+    def read(self, found: Any) -> V | None:
+        """What a message is for the reader; None for nothing."""
+        value: V = found
+        return value
+
+    def handled(self) -> str | None:
+        """Everything that was taken is handled: the position to keep, None for no new one.
+
+        Writes the position file. Raises UsageError.
+        """
+        position = self.last_event_id
+        if position == self._settled or not position:
+            return None
+        self._settled = position
+        if self._file is not None:
+            self._file.save(position)
+        return position
+
+    def _new_decoder(self) -> Decoder:
+        return Decoder(
+            last_event_id=self._reconnect.last_event_id, max_event_bytes=self.max_event_bytes
+        )
+
+    def _lost(self, cause: str, *, now: float = 0.0, retry_after: str | None = None) -> Wait | Stop:
+        return self._decided(
+            self._reconnect.lost(shown(self.url), cause, retry_after=retry_after, now=now)
+        )
+
+    def _decided(self, decision: Wait | Stop) -> Wait | Stop:
+        if isinstance(decision, Wait) and self._on_wait is not None:
+            self._on_wait(decision)
+        return decision
+
+
+def problem_detail(body: bytes) -> str:
+    """What an error's body says: of an RFC 9457 problem its detail, else the first of its text."""
+    text = body.decode("utf-8", "replace").strip()
+    try:
+        problem = json_module.loads(text)
+    except (ValueError, RecursionError):
+        problem = None
+    if isinstance(problem, dict):
+        for name in ("detail", "title"):
+            if isinstance(problem.get(name), str):
+                return str(problem[name])
+    return text.partition("\n")[0][:200]

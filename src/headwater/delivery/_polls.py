@@ -1,0 +1,150 @@
+"""Requests that wait for an item: those that wait for the same thing share all of the work.
+
+Ten thousand polls of one feed at one place have one subscription, and one read when an item comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from copy import copy
+from typing import Any, Protocol
+
+from headwater.delivery._open_streams import OpenStreams
+from headwater.delivery._targets import Subscription
+from headwater.errors import HeadwaterError
+from headwater.feeds._shared_calls import CoalescedCall
+from headwater.feeds._source import Source
+
+__all__ = ["Polls", "Read"]
+
+# The answer of a poll, and whether it holds something.
+Read = Callable[[], Coroutine[Any, Any, tuple[Any, bool]]]
+
+# Polls that are answered before other work of the loop has its turn.
+_AT_ONCE = 50
+
+
+class Following(Protocol):
+    """What polls need of a hub."""
+
+    streams: OpenStreams
+
+    async def add_subscription(
+        self, source: Source, subscription: Subscription
+    ) -> Callable[[], None]: ...
+
+
+class Polls:
+    """The polls of one event loop that wait, by what they wait for."""
+
+    def __init__(self, hub: Following) -> None:
+        self._hub = hub
+        self._shared: dict[Hashable, SharedPoll] = {}
+
+    def join(self, name: Hashable, source: Source, read: Read) -> tuple[SharedPoll, Answer]:
+        """Wait for the answer of ``read``, from when it holds something or the process drains.
+
+        The caller calls ``leave`` of what is returned, with the future, once it waits no more.
+
+        Arguments:
+            name: equal for polls that wait for the same and want the same answer.
+            source: is read again when one of its changes comes.
+        """
+        shared = self._shared.get(name)
+        if shared is None:
+            shared = self._shared[name] = SharedPoll(self._hub, source, read)
+            shared.begin(lambda: self._shared.pop(name, None))
+        return shared, shared.join()
+
+
+Answer = asyncio.Future[Any]
+
+
+class SharedPoll:
+    """One read for all polls that wait for the same."""
+
+    def __init__(self, hub: Following, source: Source, read: Read) -> None:
+        self._hub = hub
+        self._source = source
+        self._read = read
+        self._fresh = CoalescedCall(read)
+        self._waiting: dict[Answer, None] = {}
+        self._news = asyncio.Event()
+        self._end: Callable[[], object] = lambda: None
+
+    def begin(self, end: Callable[[], object]) -> None:
+        """Begin to read. ``end`` is called when nobody can join any more."""
+        self._end = end
+        self._hub.streams.run(self._run(), "a read for polls")
+
+    def join(self) -> Answer:
+        """A future of its own for each poll."""
+        answer: Answer = asyncio.get_running_loop().create_future()
+        self._waiting[answer] = None
+        return answer
+
+    def leave(self, answer: Answer) -> None:
+        """A poll waits no more."""
+        answer.cancel()
+        if self._waiting.pop(answer, answer) is None and not self._waiting:
+            # It is not cancelled: a read that is cancelled may cost its connection.
+            self._end()
+            self._news.set()
+
+    async def latest(self) -> Any:
+        """The answer as it is now, read after this call; polls that ask at once share it."""
+        return (await self._fresh.ask())[0]
+
+    async def _run(self) -> None:
+        found: Any = None
+        fault: Exception | None = None
+        try:
+            found = await self._wait()
+        except Exception as error:
+            fault = error
+        waiting, self._waiting = tuple(self._waiting), {}
+        if waiting:
+            self._end()
+        for at in range(0, len(waiting), _AT_ONCE):
+            for answer in waiting[at : at + _AT_ONCE]:
+                if answer.done():
+                    continue
+                if fault is None:
+                    answer.set_result(found)
+                else:
+                    answer.set_exception(_own(fault))
+            await asyncio.sleep(0)
+
+    async def _wait(self) -> Any:
+        streams, news = self._hub.streams, self._news
+        # When the storage is another one the page is read too, which raises PositionError.
+        subscription = Subscription(self._source.filter, lambda _: news.set(), news.set)
+        unsubscribe = await self._hub.add_subscription(self._source, subscription)
+        streams.on_drain.add(news.set)
+        try:
+            while True:
+                news.clear()
+                found, holds = await self._read()
+                if holds or streams.draining or not self._waiting:
+                    return found
+                await _within(news.wait(), 1.0 if self._source.window else None)
+                if not self._waiting:
+                    return found
+        finally:
+            streams.on_drain.discard(news.set)
+            unsubscribe()
+
+
+async def _within(what: Awaitable[object], seconds: float | None) -> None:
+    """Wait; nothing is delivered when an item leaves a time window."""
+    try:
+        async with asyncio.timeout(seconds):
+            await what
+    except TimeoutError:
+        pass
+
+
+def _own(error: Exception) -> Exception:
+    """An error for one caller: an exception collects the traceback of each that raises it."""
+    return copy(error) if isinstance(error, HeadwaterError) else error

@@ -1,0 +1,110 @@
+"""Reads pages of a channel's source, as the bytes that its streams are sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from headwater.delivery._reader import OriginReader
+from headwater.errors import UnfitItemError
+from headwater.feeds._feed import Feed
+from headwater.feeds._page_size import before_unfit, read_page
+from headwater.feeds._source import Page, Place, Source
+
+__all__ = ["READ_LIMIT", "ReadChannel", "Reading", "read_after", "read_newest"]
+
+# Rows of one read while a stream catches up: few enough that memory stays flat and the first ones
+# leave soon, enough that a gap of thousands is not thousands of statements.
+READ_LIMIT = 500
+
+
+class ReadChannel(Protocol):
+    """What a read needs of a channel."""
+
+    feed: Feed
+    source: Source
+    reader: OriginReader
+    life: int
+    page_bytes: int
+    read_limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read of the source, as the bytes that a client is sent.
+
+    Attributes:
+        data: events.
+        end: the place of a client that was sent them.
+        life: that of the channel when the read began.
+        epoch: that of the storage.
+        frames: the number of items and removals.
+        holds: the place that the client's last id names then, if it is not ``end``.
+        removed_until: up to this moment the removals of what left the time window were sent.
+    """
+
+    data: bytes
+    end: Place
+    life: int
+    epoch: str
+    frames: int = 0
+    holds: Place | None = None
+    removed_until: datetime | None = None
+
+
+async def read_newest(channel: ReadChannel, limit: int, before: Place | None) -> Reading:
+    """As ``Channel.read_newest``."""
+    life, feed, source = channel.life, channel.feed, channel.source
+    nothing = feed.nothing(source) if before is None else None
+    page = await read_page(feed, source, limit, channel.page_bytes, after=nothing, before=before)
+    if nothing is not None and page.has_more:
+        await feed.check_size(source)
+    page = _shown(channel, page, removals=False)
+    # A walk through all items gets removals from the window where it comes to them.
+    until = None if nothing is not None and page.has_more else page.as_of
+    return Reading(feed.snapshot(page), page.end, life, page.epoch, removed_until=until)
+
+
+async def read_after(channel: ReadChannel, place: Place, holds: Place) -> Reading:
+    """As ``Channel.read_after``."""
+    life, limit, most = channel.life, channel.read_limit, channel.page_bytes
+    page = await read_page(channel.feed, channel.source, limit, most, after=place)
+    if page.has_more:
+        # Of long items a page takes few: read only a few more of them than that.
+        channel.read_limit = min(READ_LIMIT, 2 * max(len(page.changes), 10))
+    page = _shown_after(channel, page)
+    data, retired = channel.feed.page_frames(page), channel.reader.retired
+    places = (each.place for each in reversed(page.changes) if each.place is not None)
+    last = next(places, holds)
+    moved = retired is not None and not last.includes(retired)
+    if moved:
+        # The position that the client would hold is about to expire.
+        data += channel.feed.moved(page.epoch, page.end)
+    return Reading(
+        data,
+        page.end,
+        life,
+        page.epoch,
+        len(page.changes),
+        None if moved else last,
+        # A page that is not the last one has removals only up to its own end.
+        None if page.has_more else page.as_of,
+    )
+
+
+def _shown(channel: ReadChannel, page: Page, *, removals: bool) -> Page:
+    page, left_out = channel.feed.shown_page(page, removals=removals)
+    channel.reader.counters.invalid_skipped += left_out
+    return page
+
+
+def _shown_after(channel: ReadChannel, page: Page) -> Page:
+    """The page as far as it can be shown. Raises UnfitItemError if its first item cannot."""
+    try:
+        return _shown(channel, page, removals=True)
+    except UnfitItemError:
+        found = before_unfit(channel.feed, page)
+        if found is None:
+            raise
+        return found

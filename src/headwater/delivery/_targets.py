@@ -1,0 +1,115 @@
+"""What a reader of an origin delivers changes to."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+
+from headwater.delivery._preparation import Preparation
+from headwater.errors import ResetReason, SourceUnavailableError
+from headwater.feeds._source import Change, Filter, Place
+
+__all__ = ["Subscription", "Target"]
+
+logger = logging.getLogger("headwater.delivery")
+
+
+class Target(ABC):
+    """What a reader delivers changes to: a channel, or a callback in this process.
+
+    Attributes:
+        reads_pages: after ``restart`` it reads all that was delivered between reset and restart.
+    """
+
+    __slots__ = ()
+
+    reads_pages = True
+    # Changes come to it once a function has made items of them.
+    preparation: Preparation | None = None
+
+    @property
+    @abstractmethod
+    def name(self) -> Hashable:
+        """Equal for targets that are the same to a reader."""
+
+    @property
+    @abstractmethod
+    def filter(self) -> Filter:
+        """The changes that it is for."""
+
+    @abstractmethod
+    def deliver(self, change: Change) -> None:
+        """Take one change. ``flush`` follows in the next tick of the loop."""
+
+    @abstractmethod
+    def flush(self, now: float) -> None:
+        """Pass on what was delivered since the last flush, at this time of the loop."""
+
+    def fail(self, error: Exception) -> None:  # a callback has no streams to end
+        """``deliver`` raised this error."""
+
+    def interrupt(self, why: SourceUnavailableError) -> None:  # as above
+        """As of a sink: end the streams where they are."""
+
+    def retire(self, before: Place) -> None:  # a callback has no position
+        """Positions that do not include ``before`` expire soon."""
+
+    @abstractmethod
+    def restart(self, reason: ResetReason | None, head: Place) -> None:
+        """The storage is another one, or was trimmed past the reader. It goes on from ``head``.
+
+        None: its whole state was replaced.
+        """
+
+    def close(self) -> None:  # a callback has nothing to free
+        """The reader delivers nothing any more."""
+
+
+class Subscription(Target):
+    """A callback in this process for the live changes of a filter.
+
+    Arguments:
+        filter: the changes that it is called with.
+        call: is called with those of one tick of the loop. An error is logged.
+        on_restart: is called when the storage is another one, was trimmed past the reader, or
+            cannot be read until somebody mends it.
+    """
+
+    reads_pages = False
+
+    def __init__(
+        self,
+        filter: Filter,
+        call: Callable[[Sequence[Change]], None],
+        on_restart: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._filter = filter
+        self._call = call
+        self._on_restart = on_restart
+        self._changes: list[Change] = []
+
+    @property
+    def name(self) -> Hashable:
+        return self
+
+    @property
+    def filter(self) -> Filter:
+        return self._filter
+
+    def deliver(self, change: Change) -> None:
+        self._changes.append(change)
+
+    def flush(self, _now: float) -> None:
+        changes, self._changes = self._changes, []
+        if changes:
+            try:
+                self._call(changes)
+            except Exception:
+                logger.exception("a subscriber's callback failed")
+
+    def restart(self, _reason: ResetReason | None, _head: Place) -> None:
+        self._on_restart()
+
+    def interrupt(self, _: SourceUnavailableError) -> None:
+        self._on_restart()

@@ -1,0 +1,214 @@
+"""Link tracking: what live queries need of a table beside its changes.
+
+A *link column* of a table is one that a live query joins by, has a condition on, uses as its key
+or is filtered by. A table with links has one more column, ``headwater_since``: the change that set
+a link column of the row last. Where a link column changes and where a row is deleted, triggers keep
+the former links, so that a live query can tell which of its rows a client may have seen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.dialects.postgresql import JSONB
+
+from headwater.errors import DeclarationError
+from headwater.sql._model import tracking_of
+from headwater.sql._tracking import SINCE, Tracking, add_own_tables, new_epoch, quote
+from headwater.sql.postgresql import _links as postgresql
+from headwater.sql.postgresql import _schema as postgresql_schema
+from headwater.sql.postgresql._catalogue import read_registered
+from headwater.sql.postgresql._types import XID8
+from headwater.sql.sqlite import _links as sqlite
+from headwater.sql.sqlite import _schema as sqlite_schema
+
+__all__ = [
+    "FORMER",
+    "LINKS",
+    "add_links",
+    "declare_links",
+    "drop_links",
+    "links_drift",
+    "links_of",
+    "renew_links",
+]
+
+_INFO = "headwater_links"
+
+_own = sa.MetaData()
+_number = sa.BigInteger().with_variant(XID8(), "postgresql")
+
+# One row per table with links: the columns. Former links up to the change ``floor`` may have been
+# trimmed, and those up to ``retiring`` are next. The epoch is renewed when a column is added, of
+# which former rows know nothing.
+LINKS = sa.Table(
+    "headwater_links",
+    _own,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("epoch", sa.Text, nullable=False),
+    sa.Column("links", sa.Text, nullable=False),
+    sa.Column("floor", sa.BigInteger, nullable=False),
+    sa.Column("retiring", sa.BigInteger, nullable=True),
+)
+
+# The links of rows that were deleted or linked otherwise by ``change``, as they had been since
+# ``since``. ``links`` is a JSON object by column name.
+FORMER = sa.Table(
+    "headwater_former_links",
+    _own,
+    sa.Column(
+        "number",
+        sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+        sa.Identity(always=False),
+        primary_key=True,
+    ),
+    sa.Column("table_name", sa.Text, nullable=False),
+    sa.Column("change", _number, nullable=False),
+    sa.Column("since", _number, nullable=False),
+    sa.Column("links", sa.Text().with_variant(JSONB(), "postgresql"), nullable=False),
+    sa.Column(
+        "at", sa.Text().with_variant(sa.DateTime(timezone=True), "postgresql"), nullable=False
+    ),
+)
+sa.Index("ix_headwater_former_links", FORMER.c.table_name, FORMER.c.change)
+
+
+def declare_links(table: sa.Table, columns: Collection[str]) -> None:
+    """Note link columns of a tracked table, so that ``metadata.create_all`` tracks them.
+
+    Raises DeclarationError for a table that is not tracked with ``keyed=True``.
+    """
+    tracking = tracking_of(table)
+    if not tracking.keyed:
+        raise DeclarationError(
+            f"table {table.name!r} is tracked append-only, so its updates go unnoticed: a live "
+            "query needs @headwater.sql.track(keyed=True)"
+        )
+    known = links_of(table)
+    if _INFO not in table.info:
+        table.append_column(
+            sa.Column(SINCE, _number, nullable=False, server_default=sa.text("'0'"))
+        )
+        for own in (LINKS, FORMER):
+            made = table.metadata.tables.get(own.name)
+            table.add_is_dependent_on(own.to_metadata(table.metadata) if made is None else made)
+        add_own_tables(table.metadata)
+        event.listen(table, "after_create", _after_create)
+        event.listen(table, "after_drop", _after_drop)
+    table.info[_INFO] = tuple(sorted({*known, *columns}))
+
+
+def links_of(table: sa.Table) -> tuple[str, ...]:
+    """The link columns that were declared for a table."""
+    found: tuple[str, ...] = table.info.get(_INFO, ())
+    return found
+
+
+def add_links(
+    connection: sa.Connection, tracking: Tracking, links: Collection[str], *, has_column: bool
+) -> None:
+    """Track the links of a table that is tracked already. May be repeated.
+
+    Arguments:
+        links: its link columns; those of an earlier call stay.
+        has_column: it has the column ``headwater_since``.
+    """
+    _own.create_all(connection, checkfirst=True)
+    tracking = _registered(connection, tracking)
+    mine = LINKS.c.name == tracking.name
+    found = connection.execute(sa.select(LINKS.c.links).where(mine)).scalar()
+    known = set(json.loads(found)) if found is not None and has_column else set()
+    # Without these triggers, or with others, links may have changed unseen.
+    missed = bool(known and _schema(connection).links_drift(connection, tracking, sorted(known)))
+    every = sorted({*known, *links})
+    _dialect(connection).install(connection, tracking, every, has_column=has_column)
+    if found is None or not has_column:
+        _forget(connection, tracking.name)
+        connection.execute(
+            LINKS.insert().values(
+                name=tracking.name, epoch=new_epoch(), links=json.dumps(every), floor=0
+            )
+        )
+    elif missed or set(every) != known:
+        connection.execute(
+            LINKS.update().where(mine).values(epoch=new_epoch(), links=json.dumps(every))
+        )
+
+
+def links_drift(connection: sa.Connection, tracking: Tracking) -> list[str]:
+    """A sentence for each difference between the triggers of links and what they should be.
+
+    ``tracking``: with the name of its registration. Empty for a table without links.
+    """
+    if not sa.inspect(connection).has_table(LINKS.name):
+        return []
+    found = connection.scalar(sa.select(LINKS.c.links).where(LINKS.c.name == tracking.name))
+    if found is None:
+        return []
+    wrong: list[str] = _schema(connection).links_drift(connection, tracking, json.loads(found))
+    return wrong
+
+
+def drop_links(connection: sa.Connection, tracking: Tracking) -> None:
+    """Undo ``add_links``."""
+    _own.create_all(connection, checkfirst=True)
+    tracking = _registered(connection, tracking)
+    _dialect(connection).drop(connection, tracking)
+    run = connection.exec_driver_sql
+    table = quote(tracking.table)
+    if tracking.schema is not None:
+        table = f"{quote(tracking.schema)}.{table}"
+    run(f"ALTER TABLE {table} DROP COLUMN {SINCE}".replace("%", "%%"))
+    _forget(connection, tracking.name)
+
+
+def renew_links(connection: sa.Connection, tables: Iterable[str] | None) -> None:
+    """On PostgreSQL: take transactions of another server out of the links, as for new epochs."""
+    if not sa.inspect(connection).has_table(LINKS.name):
+        return
+    found = connection.scalars(sa.select(LINKS.c.name)).all()
+    there = dict(read_registered(connection))
+    for name in found if tables is None else set(found) & set(tables):
+        if name in there:
+            postgresql.renew(connection, there[name])
+        mine = LINKS.c.name == name
+        connection.execute(
+            LINKS.update().where(mine).values(epoch=new_epoch(), floor=0, retiring=None)
+        )
+        connection.execute(FORMER.delete().where(FORMER.c.table_name == name))
+
+
+def _dialect(connection: sa.Connection) -> Any:
+    return postgresql if connection.dialect.name == "postgresql" else sqlite
+
+
+def _registered(connection: sa.Connection, tracking: Tracking) -> Tracking:
+    found: Tracking = _schema(connection).registered(connection, tracking)
+    return found
+
+
+def _schema(connection: sa.Connection) -> Any:
+    return postgresql_schema if connection.dialect.name == "postgresql" else sqlite_schema
+
+
+def _forget(connection: sa.Connection, name: str) -> None:
+    connection.execute(LINKS.delete().where(LINKS.c.name == name))
+    connection.execute(FORMER.delete().where(FORMER.c.table_name == name))
+
+
+def _after_create(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
+    if connection.dialect.name not in ("sqlite", "postgresql"):
+        return
+    tracking = tracking_of(target)
+    _own.create_all(connection, checkfirst=True)
+    _forget(connection, tracking.name)
+    add_links(connection, tracking, links_of(target), has_column=True)
+
+
+def _after_drop(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
+    if connection.dialect.name in ("sqlite", "postgresql"):
+        _forget(connection, tracking_of(target).name)

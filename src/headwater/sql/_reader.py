@@ -1,0 +1,399 @@
+"""How a table is read: the interface between a tail and a database, and what all readers share."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Hashable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from headwater.errors import (
+    DeclarationError,
+    FilterValueError,
+    SourceUnavailableError,
+    UsageError,
+)
+from headwater.feeds._clock import utc_now
+from headwater.feeds._source import JUDGED, Change, Filter, Page, Place, Window
+from headwater.sql._faults import LASTING, unavailable
+from headwater.sql._judging import NO_QUESTIONS, Questions, judged_by_type
+from headwater.sql._model import TableModel, as_utc
+from headwater.sql._trim import STEP, Trim
+
+Row = Sequence[Any]
+# The key and the moment of an item in a window.
+Member = tuple[Mapping[str, Any], datetime]
+P = TypeVar("P", bound=Place)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a table is now: its epoch and the place of its latest change.
+
+    ``trimmed``: changes up to this number, on PostgreSQL this transaction, may have been trimmed.
+    """
+
+    epoch: str
+    place: Place
+    trimmed: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeBatch:
+    """What a tail reads at once.
+
+    Attributes:
+        changes: all changes after the last place, in order, at most the limit asked for.
+        head: the place they end at; the table's head unless there is more.
+        retiring: positions that do not include this place expire soon; None if none do.
+        held: some changes wait for older transactions; only a later read returns them.
+    """
+
+    changes: Sequence[Change]
+    head: Place
+    has_more: bool
+    retiring: Place | None = None
+    held: bool = False
+
+
+class CommitWatch(ABC):
+    """A running watch for commits."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Stop watching and free what it took. Idempotent."""
+
+
+class ClosingWatch(CommitWatch):
+    """A watch that frees something else too when it stops.
+
+    Arguments:
+        close: called once, before the watch stops.
+    """
+
+    def __init__(self, watch: CommitWatch, close: Callable[[], Awaitable[None]]) -> None:
+        self._watch = watch
+        self._close = close
+
+    async def stop(self) -> None:
+        try:
+            await self._close()
+        finally:
+            await self._watch.stop()
+
+
+class TailReader(Protocol):
+    """What a tail needs of a reader.
+
+    Attributes:
+        judged: the names that only the database can compare.
+    """
+
+    judged: frozenset[str]
+
+    async def head(self) -> Head:
+        """Where the table or query is now."""
+
+    async def try_filter(self, wanted: Filter, /) -> None:
+        """Raises FilterValueError for a value that the database refuses."""
+
+    async def batch(
+        self, epoch: str, after: Any, limit: int, /, *, questions: Questions = NO_QUESTIONS
+    ) -> ChangeBatch:
+        """At most ``limit`` changes after a place, with the answers to questions."""
+
+    def watch_commits(
+        self,
+        wake: Callable[[], None],
+        known: Callable[[], Head | None],
+        reach: Callable[[Place], None] | None = None,
+    ) -> CommitWatch:
+        """As ``TableReader.watch_commits``."""
+
+
+class TableReader(ABC):
+    """Reads one table. One subclass for each kind of database, and one for untracked tables.
+
+    Each read is one statement, and holds no connection once it returns. Reads raise
+    SourceUnavailableError while the database is away, and PositionError for a place that cannot
+    be resumed.
+
+    Arguments:
+        engine: reads with it.
+        listen: further engines of this process that write.
+
+    Attributes:
+        engine: the same.
+        model: the table's model.
+        clock: returns the present time.
+        judged: the attributes that the database compares in its own way. The table itself decides
+            it with the model, so they are known once it was read.
+    """
+
+    def __init__(
+        self, engine: AsyncEngine, model: TableModel, listen: Sequence[AsyncEngine | sa.Engine] = ()
+    ) -> None:
+        self.engine = engine
+        self.model = model
+        self.clock: Callable[[], datetime] = utc_now
+        self._writers = [
+            one.sync_engine if isinstance(one, AsyncEngine) else one for one in (engine, *listen)
+        ]
+        self._name = f"table {model.name}"
+        # The declaration that was checked last; it seldom changes.
+        self._declared: str | None = ""
+        self.judged = judged_by_type(model.columns, engine.dialect)
+
+    @abstractmethod
+    def parse(self, text: str) -> Place:
+        """Read the text of a place."""
+
+    @abstractmethod
+    def beginning(self) -> Place:
+        """The place before all changes."""
+
+    def nothing(self) -> Place:
+        """The place of a client that has no item and shall be sent all that there are."""
+        return self.beginning()
+
+    async def exceeds(self, _: Filter, __: Window | None, ___: int, /) -> bool:
+        """As ``Source.exceeds``, for keyed tables."""
+        return False
+
+    @abstractmethod
+    async def head(self) -> Head:
+        """Where the table is now."""
+
+    @abstractmethod
+    async def locate(self, epoch: str, place: Place) -> None:
+        """Raises PositionError unless the place can be resumed now."""
+
+    async def try_filter(self, wanted: Filter, /) -> None:
+        """As TailReader."""
+        await self.page(wanted, None, 1)
+
+    @abstractmethod
+    async def batch(
+        self,
+        epoch: str,
+        after: Place,
+        limit: int,
+        *,
+        trimmed: int = 0,
+        questions: Questions = NO_QUESTIONS,
+    ) -> ChangeBatch:
+        """All changes after a place, for the tail.
+
+        A place before what was trimmed is expired. A caller that knows of a trim passes its
+        ``trimmed``, and reads what is left. The changes' values have the answers to ``questions``.
+        """
+
+    async def page(
+        self,
+        wanted: Filter,
+        window: Window | None,
+        limit: int,
+        *,
+        after: Place | None = None,
+        before: Place | None = None,
+    ) -> Page:
+        """As ``Source.page``."""
+        if limit < 1:
+            raise UsageError(f"limit={limit} must be at least 1")
+        try:
+            if after is not None:
+                return await self.page_after(wanted, window, limit, after)
+            return await self.page_before(wanted, window, limit, before)
+        except sa.exc.DBAPIError as error:
+            self._check_refused(error, wanted)
+            raise
+
+    def _check_refused(self, error: sa.exc.DBAPIError, wanted: Filter) -> None:
+        """Raises FilterValueError if the database refuses a value of a type that it alone knows."""
+        state = getattr(error.orig, "sqlstate", None) or ""
+        conditions = [value for each in wanted.any_of for n, value in each if n == JUDGED]
+        if conditions and isinstance(error, (sa.exc.DataError, sa.exc.ProgrammingError)):
+            raise DeclarationError(
+                f"{self._name} cannot be filtered by {conditions[0]!r}: the database refuses it: "
+                f"{error.orig}"
+            ) from error
+        if not isinstance(error, sa.exc.DataError) and not state.startswith("22"):
+            return
+        pairs = [(n, v) for each in wanted.any_of for n, v in each if n in self.judged]
+        if pairs:
+            name, value = pairs[0]
+            kind = self.model.columns[name].type
+            raise FilterValueError(
+                name, value, f"column {name!r} is of type {kind!r}: the database refuses the value"
+            ) from error
+
+    @abstractmethod
+    async def page_after(
+        self, wanted: Filter, window: Window | None, limit: int, after: Place, /
+    ) -> Page:
+        """The changes just after a place."""
+
+    @abstractmethod
+    async def page_before(
+        self, wanted: Filter, window: Window | None, limit: int, before: Place | None, /
+    ) -> Page:
+        """The newest rows, or those just before a place."""
+
+    async def revision(self) -> Hashable | None:
+        """As ``Source.revision``, for all selections without a window."""
+        return None
+
+    async def members(self, _: Filter, __: Window, /) -> Sequence[Member]:
+        """As ``Source.members``."""
+        return ()
+
+    @abstractmethod
+    def trimming(self, cutoff: datetime | None, column: str | None, max_count: int | None) -> Trim:
+        """A run that removes what is older than ``cutoff`` or beyond ``max_count``."""
+
+    async def trim(
+        self, *, max_age: timedelta | None, column: str | None, max_count: int | None, grace: float
+    ) -> int:
+        """Remove what is too old, in small transactions; positions before it expire.
+
+        It is announced ``grace`` seconds before, so that tails send their streams a later position.
+        """
+        run = self.trimming(None if max_age is None else self.clock() - max_age, column, max_count)
+        async with self.connected() as connection:
+            expires = await run.announce(connection)
+            await connection.commit()
+        if expires:
+            await asyncio.sleep(grace)
+        removed, more = 0, True
+        while more:
+            async with self.connected() as connection:
+                step = await run.step(connection)
+                await connection.commit()
+            removed, more = removed + step, step == STEP
+        return removed
+
+    @abstractmethod
+    def watch_commits(
+        self,
+        wake: Callable[[], None],
+        known: Callable[[], Head | None],
+        reach: Callable[[Place], None] | None = None,
+    ) -> CommitWatch:
+        """Call ``wake`` in the event loop when something may have been committed.
+
+        Arguments:
+            known: returns where the tail is, so that it is not woken for what it has. May be
+                called in any thread.
+            reach: called instead of ``wake``, where the watch knows the place of the change.
+        """
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[AsyncConnection]:
+        """A connection from the pool; errors of the database are SourceUnavailableError."""
+        with self.translated():
+            async with self.engine.connect() as connection:
+                yield connection
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Raise SourceUnavailableError for an error of the database that will pass by itself."""
+        try:
+            yield
+        except Exception as error:
+            said = unavailable(error)
+            if said is None:
+                raise
+            lasts = said in LASTING
+            raise SourceUnavailableError(self._name, said, public=lasts, lasting=lasts) from error
+
+    def change(
+        self,
+        place: Place,
+        values: Mapping[str, Any],
+        removed: bool,
+        moment: datetime | None,
+        compared: Mapping[str, Any] | None = None,
+    ) -> Change:
+        """The change of a row with these values, by attribute.
+
+        ``compared``: the same for filters, with what the database compared.
+        """
+        key = None
+        if self.model.tracking.keyed:
+            key = {name: values[name] for name in self.model.key}
+        item = None if removed else values
+        compared = values if compared is None else compared
+        named = self.model.key
+        return Change(place, compared, item, removed=removed, key=key, moment=moment, named=named)
+
+    def check_drift(self, wrong: Sequence[str]) -> None:
+        """Raises SourceUnavailableError if the tracking is not what it should be."""
+        if wrong:
+            tracking = replace(self.model.tracking, registered=None)
+            sentence = f"{'; '.join(wrong)}. A migration with {tracking.call} mends it"
+            raise SourceUnavailableError(self._name, sentence, public=True, lasting=True)
+
+    @contextmanager
+    def comparing(self) -> Iterator[None]:
+        """Raise SourceUnavailableError where the table cannot be tracked any more.
+
+        Before it was read once, that is a DeclarationError: its declaration is wrong.
+        """
+        try:
+            yield
+        except DeclarationError as error:
+            if not self._declared:
+                raise
+            raise SourceUnavailableError(
+                self._name, str(error), public=True, lasting=True
+            ) from error
+
+    def check_declared(self, declared: str | None) -> None:
+        """Check what the database keeps of the tracking; None if it keeps nothing."""
+        if declared == self._declared:
+            return
+        tracking = self.model.tracking
+        if declared is None:
+            said = "the database does not track it; is the database migrated?"
+            raise SourceUnavailableError(self._name, said, public=True, lasting=True)
+        if not tracking.served_by(declared):
+            self.check_drift([f"its triggers were made for {declared}, not {tracking.declared()}"])
+        self._declared = declared
+
+    def own_place(self, place: Place | None, kind: type[P]) -> P:
+        """The place itself. Raises UsageError for one of another kind of table."""
+        if not isinstance(place, kind):
+            raise UsageError(f"{place!r} is not a place in {self._name}")
+        return place
+
+
+def latest_of(one: datetime | None, other: datetime | None) -> datetime | None:
+    """The later of two moments, either of which may be missing."""
+    if one is None or other is None:
+        return one or other
+    return max(one, other)
+
+
+def left_at(moment: datetime | None, window: Window | None) -> datetime | None:
+    """When a row with this moment leaves the window; None without a window."""
+    return None if window is None or moment is None else as_utc(moment) + window.length
+
+
+def in_window(moment: datetime | None, now: datetime, window: Window) -> bool:
+    """Whether a row with this moment is in the window."""
+    leaves = left_at(moment, window)
+    return leaves is not None and leaves > now

@@ -1,0 +1,129 @@
+"""The facts that come with each statement, and the conditions for what a client lacks.
+
+The facts are the table's registration, the server and the snapshot, all of the same moment. The
+conditions compare a row's transaction and order with a client's place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from headwater.sql._filters import Condition
+from headwater.sql.postgresql._snapshot import TransactionSnapshot
+from headwater.sql.postgresql._types import XID8, PgSnapshot, as_xid
+
+# How many columns the facts are.
+FACTS = 11
+# Which of them is the declaration.
+DECLARED = 3
+
+# One life of a server's data: a copy that was promoted or restored to a point in time goes on with
+# another timeline, a new server has another identifier, and a database that was
+# loaded from a dump another oid.
+LIFE = """(SELECT concat_ws(':', (SELECT system_identifier FROM pg_control_system()),
+CASE WHEN pg_is_in_recovery()
+THEN (SELECT upper(lpad(to_hex(timeline_id), 8, '0')) FROM pg_control_checkpoint())
+ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END,
+(SELECT oid FROM pg_database WHERE datname = current_database())))"""
+# Where the user may not read that, as with some providers.
+SHORT_LIFE = "(SELECT oid::text FROM pg_database WHERE datname = current_database())"
+
+# The partitions of a table, and the files that they are in: a TRUNCATE gives them another.
+PARTITIONS = """SELECT string_agg(c.oid || '.' || c.relfilenode, ',' ORDER BY c.oid)
+FROM pg_partition_tree('{}'::regclass) AS p JOIN pg_class AS c ON c.oid = p.relid WHERE p.isleaf"""
+
+_TOTAL = "pg_snapshot_xmin(pg_current_snapshot())"
+_PROMPT = (
+    f"(SELECT CASE WHEN pg_is_in_recovery() THEN {_TOTAL} "
+    "ELSE pg_snapshot_xmax(pg_current_snapshot()) END)"
+)
+
+
+class Facts:
+    """The facts of one statement.
+
+    Attributes:
+        epoch: of the table on this server.
+        floor: changes of transactions up to this one may have been trimmed.
+        retiring: those up to this one are trimmed next; None if none are.
+        standby: the server is a hot standby.
+        now: the transactions whose changes the statement returns.
+        seen: the snapshot itself; a standby's does not say what runs.
+        held: some changes wait for older transactions.
+        newest: the latest transaction that has a row or a removal, or 0.
+        last_left: the moment of the last row of the selection that left the time window.
+    """
+
+    last_left: datetime | None
+
+    def __init__(self, row: Sequence[Any], total: bool) -> None:
+        epoch, self.floor, self.retiring, _, life, self.standby, text, *rest = row[:FACTS]
+        newest, gone, held, self.last_left = rest
+        self.epoch = hashlib.blake2s(f"{epoch} {life}".encode(), digest_size=6).hexdigest()
+        self.seen = self.now = TransactionSnapshot.from_postgres(text)
+        # A standby knows only a transaction below which none runs.
+        if total or self.standby:
+            self.now = TransactionSnapshot(int(text.partition(":")[0]))
+        self.newest: int = max(newest or 0, gone or 0)
+        self.held = bool(held)
+
+
+def bound(total: bool) -> sa.ColumnElement[int]:
+    """The first transaction whose changes are not sent yet."""
+    return sa.literal_column(_TOTAL if total else _PROMPT, XID8())
+
+
+def above(
+    columns: Sequence[sa.ColumnElement[Any]],
+    xid: str,
+    number: str,
+    keys: Sequence[sa.ColumnElement[Any]] = (),
+    key: str = "",
+) -> tuple[sa.Tuple, sa.Tuple]:
+    """Two tuples to compare: the columns, and the parameters of these names.
+
+    ``keys`` are further columns, for rows that are older than the tracking.
+    """
+    wanted: list[sa.ColumnElement[Any]] = [
+        as_xid(sa.bindparam(xid, type_=sa.Text)),
+        sa.bindparam(number, type_=sa.BigInteger),
+    ]
+    for at, column in enumerate(keys):
+        wanted.append(sa.cast(sa.bindparam(f"{key}_{at}", type_=sa.Text), column.type))
+    return sa.tuple_(*columns, *keys), sa.tuple_(*wanted)
+
+
+def running(lows: str) -> sa.Subquery:
+    """The transactions that ran, ascending, each with the last number that the client has."""
+    pending = sa.func.unnest(
+        sa.cast(sa.bindparam("running", type_=ARRAY(sa.Text)), ARRAY(XID8())),
+        sa.bindparam(lows, type_=ARRAY(sa.BigInteger)),
+    ).table_valued(sa.column("xid", XID8()), sa.column("low", sa.BigInteger))
+    named = pending.render_derived(name="ran")
+    return sa.select(named.c.xid, named.c.low).order_by(named.c.xid).subquery("pending")
+
+
+def client_has(xid: sa.ColumnElement[int], number: sa.ColumnElement[int]) -> Condition:
+    """Whether the client has this row's change."""
+    # As a subquery it is evaluated once, not for each row.
+    snapshot = sa.select(
+        sa.cast(sa.bindparam("had", type_=sa.Text), PgSnapshot())
+    ).scalar_subquery()
+    parts = sa.func.unnest(
+        sa.cast(sa.bindparam("part_xids", type_=ARRAY(sa.Text)), ARRAY(XID8())),
+        sa.bindparam("part_rows", type_=ARRAY(sa.BigInteger)),
+    ).table_valued(sa.column("xid", XID8()), sa.column("low", sa.BigInteger))
+    named = parts.render_derived(name="part")
+    return sa.or_(
+        sa.and_(
+            xid < as_xid(sa.bindparam("xmax", type_=sa.Text)),
+            sa.func.pg_visible_in_snapshot(xid, snapshot),
+        ),
+        sa.exists(sa.select(1).select_from(named).where(named.c.xid == xid, number <= named.c.low)),
+    )

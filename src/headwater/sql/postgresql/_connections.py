@@ -1,0 +1,182 @@
+"""Connections to PostgreSQL: addresses, engines, and what a server says about itself."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from headwater.errors import DeclarationError, MissingExtraError
+
+SCHEMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
+
+# What an address does not say itself. Seconds, but for the last two. libpq would wait for a
+# connection for as long as the network does, which is minutes; the system would keep a connection
+# to a host that is gone for hours. On a Unix socket none of it counts.
+_DEFAULTS = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "20000",  # milliseconds
+    "application_name": "headwater",
+}
+
+# PostgreSQL 13 brought xid8, pg_current_xact_id and pg_visible_in_snapshot.
+OLDEST = 130000
+
+# Seconds that the server may take to answer the questions of a first connection.
+_FIRST_CONNECTION = 5.0
+
+
+def address_of(url: str) -> sa.URL:
+    """Read an address as libpq takes it, and return it as SQLAlchemy takes it, for psycopg.
+
+    Several hosts, Unix sockets (``?host=/folder``), percent-encoded passwords and all of libpq's
+    options work. One host stands in the URL's host and port, several stand in its query.
+
+    Raises DeclarationError, which does not show the address: it may hold a password.
+    """
+    try:
+        import psycopg
+        from psycopg.conninfo import conninfo_to_dict
+    except ImportError as error:
+        raise MissingExtraError("postgres", "psycopg") from error
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() not in SCHEMES:
+        raise DeclarationError(f"{scheme!r}:// is not the address of a PostgreSQL database")
+    try:
+        found = conninfo_to_dict(f"postgresql://{rest}")
+        options = {name: str(value) for name, value in found.items() if value is not None}
+        host, port = options.get("host", ""), options.get("port", "")
+        if host and not host.startswith("/") and "," not in host + port:
+            del options["host"]
+            options.pop("port", None)
+        else:
+            if port and "," not in port:
+                # To libpq one port is that of all hosts; SQLAlchemy wants one for each.
+                options["port"] = ",".join([port] * (host.count(",") + 1))
+            host = port = ""
+        address = sa.URL.create(
+            "postgresql+psycopg",
+            username=options.pop("user", None),
+            password=options.pop("password", None),
+            host=host or None,
+            port=int(port) if port else None,
+            database=options.pop("dbname", None),
+            query=options,
+        )
+        address.get_dialect()().create_connect_args(address)
+    except (psycopg.Error, sa.exc.ArgumentError, ValueError):
+        raise DeclarationError(
+            "this is no address that libpq can read; give postgresql://user@host:port/name, or "
+            "postgresql:///name?host=/folder for a Unix socket"
+        ) from None
+    return address
+
+
+def with_defaults(address: sa.URL) -> sa.URL:
+    """The address with timeouts, keepalives and a name, where it does not set them itself."""
+    return address.set(query={**_DEFAULTS, **address.query})
+
+
+def engine_at(address: sa.URL, **options: Any) -> AsyncEngine:
+    """An engine for what ``address_of`` returned, with the defaults."""
+    return create_async_engine(with_defaults(address), **options)
+
+
+def postgresql_engine(url: str, **options: Any) -> AsyncEngine:
+    """An engine on psycopg.
+
+    Arguments:
+        url: as libpq takes it: ``postgresql://user@host:port/name``, several hosts,
+            ``postgresql:///name?host=/folder`` for a Unix socket, further options as parameters.
+            ``postgresql+psycopg://`` works too.
+        options: passed to SQLAlchemy's ``create_async_engine``.
+
+    Raises DeclarationError, which does not show the address: it may hold a password.
+    """
+    return engine_at(address_of(url), **options)
+
+
+def separate_pool(engine: AsyncEngine) -> AsyncEngine:
+    """An engine like this one with a pool of its own.
+
+    A connection that is kept for long then takes none away from the application.
+    """
+    like = engine.sync_engine
+    return AsyncEngine(sa.Engine(like.pool.recreate(), like.dialect, like.url))
+
+
+def single_reads(engine: AsyncEngine) -> AsyncEngine:
+    """The engine for reads that are one statement each.
+
+    A single statement needs no BEGIN and no ROLLBACK around it, unless the driver prepares it first
+    and a pooler stands in between.
+    """
+    if engine.dialect.driver == "asyncpg":
+        return engine
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+_first: WeakKeyDictionary[sa.Engine, asyncio.Lock] = WeakKeyDictionary()
+
+
+async def ensure_first_connection(engine: AsyncEngine) -> None:
+    """Wait until the engine's first connection has asked the server for its settings.
+
+    Under asyncio another task's connection can be used before the answers are there. With an
+    isolation level of its own that connection then fails when it returns to the pool.
+    """
+    if _knows_server(engine):
+        return
+    async with _first.setdefault(engine.sync_engine, asyncio.Lock()):
+        if not _knows_server(engine):
+            async with engine.connect():
+                pass
+        # Another task may have made the first connection, which may still be asking.
+        until = asyncio.get_running_loop().time() + _FIRST_CONNECTION
+        while not _knows_server(engine):
+            if asyncio.get_running_loop().time() > until:
+                return
+            await asyncio.sleep(0.005)
+
+
+def _knows_server(engine: AsyncEngine) -> bool:
+    return getattr(engine.dialect, "default_isolation_level", None) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a server says about itself.
+
+    Attributes:
+        version: such as 180006.
+        control: whether this user may read the server's identifier and timeline.
+    """
+
+    version: int
+    control: bool
+
+
+_DESCRIBE = sa.text(
+    "SELECT current_setting('server_version_num')::int, current_setting('server_version'), "
+    "has_function_privilege('pg_control_system()', 'execute') "
+    "AND has_function_privilege('pg_control_checkpoint()', 'execute') "
+    "AND has_function_privilege('pg_walfile_name(pg_lsn)', 'execute')"
+)
+
+
+async def describe_server(connection: AsyncConnection) -> Server:
+    """Raises DeclarationError for a server that is too old."""
+    version, name, control = (await connection.execute(_DESCRIBE)).one()
+    if version < OLDEST:
+        raise DeclarationError(
+            f"PostgreSQL {name} is too old: tables and event logs need PostgreSQL 13 or later, "
+            "which has 64-bit transaction ids"
+        )
+    return Server(version, bool(control))

@@ -1,0 +1,132 @@
+"""PostgreSQL: the triggers that keep the former links of a table's rows.
+
+Each row carries the transaction that set a link column last, ``headwater_since``. A default sets it
+when the row is inserted. A link that changes twice in one transaction leaves one former row: nobody
+else has seen what was between. When an older transaction updates a row that a younger one linked,
+that counts as a change of the links: no row has a ``headwater_since`` above its latest change.
+"""
+
+# ruff: noqa: S608 - names are quoted here; triggers take no parameters
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from headwater.sql._tracking import SINCE, Tracking, quote, text
+from headwater.sql.postgresql._locks import lock_table
+from headwater.sql.postgresql._triggers import DEFINER, Function, Trigger, make, qualified, run
+
+__all__ = ["drop", "functions", "install", "renew", "triggers"]
+
+_NOW = "pg_catalog.pg_current_xact_id()"
+# PostgreSQL fires triggers in the order of their names: after those that a user may have, which
+# may still change the row.
+_PREFIX = "~headwater_"
+_OWN = sa.text(
+    "SELECT tgname::text FROM pg_trigger WHERE tgrelid = to_regclass(:table) "
+    "AND NOT tgisinternal AND tgname ~ '^~headwater_'"
+)
+
+
+def triggers(tracking: Tracking, links: Sequence[str]) -> dict[str, Trigger]:
+    """The triggers of a table's links, by kind."""
+    since = f"NEW.{SINCE} IS DISTINCT FROM OLD.{SINCE}"
+    moved = " OR ".join(f"OLD.{quote(c)} IS DISTINCT FROM NEW.{quote(c)}" for c in links)
+    linked = f"({moved} OR OLD.{SINCE} > {_NOW}) OR {since}"
+    mark, keep = "headwater_link", _former(tracking)
+    new = f"NEW.{SINCE} IS DISTINCT FROM {_NOW}"
+    # A change of the column by others counts as a change of the links, too.
+    after, gone = f"{since} AND OLD.{SINCE} <> {_NOW}", f"OLD.{SINCE} <> {_NOW}"
+    return {
+        "link_insert": Trigger("BEFORE INSERT", "ROW", mark, condition=new),
+        "link_update": Trigger("BEFORE UPDATE", "ROW", mark, condition=linked),
+        "link_moved": Trigger("AFTER UPDATE", "ROW", keep, condition=after),
+        "link_deleted": Trigger("AFTER DELETE", "ROW", keep, condition=gone),
+    }
+
+
+def functions(tracking: Tracking, links: Sequence[str], own: str) -> list[Function]:
+    """The functions that these triggers call. ``own``: the quoted schema of Headwater's tables."""
+    pairs = ", ".join(f"{text(column)}, OLD.{quote(column)}" for column in links)
+    former = (
+        f"INSERT INTO {own}.headwater_former_links (table_name, change, since, links, at)\n"
+        f"  VALUES ({text(tracking.name)}, {_NOW}, OLD.{SINCE}, "
+        f"pg_catalog.jsonb_build_object({pairs}), pg_catalog.clock_timestamp());\n"
+        "  RETURN NULL;"
+    )
+    return [
+        Function("headwater_link", f"NEW.{SINCE} := {_NOW};\n  RETURN NEW;"),
+        Function(_former(tracking), former, DEFINER),
+    ]
+
+
+def install(
+    connection: sa.Connection, tracking: Tracking, links: Sequence[str], *, has_column: bool
+) -> None:
+    """Add the column, and make the triggers in place of those of another declaration."""
+    target = qualified(tracking)
+    own = str(
+        run(
+            connection,
+            "SELECT quote_ident(nspname) FROM pg_namespace WHERE oid = (SELECT relnamespace "
+            "FROM pg_class WHERE oid = 'headwater_former_links'::regclass)",
+        ).scalar_one()
+    )
+    for function in functions(tracking, links, own):
+        run(connection, function.ddl(own))
+    lock_table(connection, tracking)
+    if not has_column:
+        # Rows that are there have had their links for ever.
+        run(connection, f"ALTER TABLE {target} ADD COLUMN {SINCE} xid8 NOT NULL DEFAULT '0'")
+    run(connection, f"ALTER TABLE {target} ALTER COLUMN {SINCE} SET DEFAULT {_NOW}")
+    _drop_triggers(connection, tracking)
+    named = {
+        _trigger(tracking.table, kind): each for kind, each in triggers(tracking, links).items()
+    }
+    make(connection, tracking, own, named)
+
+
+def drop(connection: sa.Connection, tracking: Tracking) -> None:
+    """Drop the triggers."""
+    lock_table(connection, tracking)
+    _drop_triggers(connection, tracking)
+
+
+def _drop_triggers(connection: sa.Connection, tracking: Tracking) -> None:
+    """Drop those of whatever declaration: a renamed table keeps the names of its triggers."""
+    table = qualified(tracking)
+    found = connection.execute(_OWN, {"table": table}).scalars()
+    for name in found.all():
+        run(connection, f"DROP TRIGGER {quote(name)} ON {table}")
+
+
+def renew(connection: sa.Connection, tracking: Tracking) -> None:
+    """Rows whose links are of transactions of another server have had them for ever."""
+    target = qualified(tracking)
+    names = [quote(name) for name in connection.execute(_OWN, {"table": target}).scalars()]
+    for trigger in names:
+        run(connection, f"ALTER TABLE {target} DISABLE TRIGGER {trigger}")
+    run(
+        connection,
+        f"UPDATE {target} SET {SINCE} = '0' "
+        f"WHERE {SINCE} >= pg_snapshot_xmax(pg_current_snapshot())",
+    )
+    for trigger in names:
+        run(connection, f"ALTER TABLE {target} ENABLE ALWAYS TRIGGER {trigger}")
+
+
+def _former(tracking: Tracking) -> str:
+    return _short(f"headwater_{tracking.name}_former")
+
+
+def _trigger(table: str, kind: str) -> str:
+    return _short(f"{_PREFIX}{table}_{kind}", _PREFIX)
+
+
+def _short(name: str, prefix: str = "headwater_") -> str:
+    if len(name.encode()) <= 63:
+        return name
+    return f"{prefix}{hashlib.blake2s(name.encode(), digest_size=8).hexdigest()}"

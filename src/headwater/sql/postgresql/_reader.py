@@ -1,0 +1,395 @@
+"""Reads a tracked table on PostgreSQL: pages, the tail's batches and the members of a window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
+from headwater.feeds._source import EVERYTHING, Change, Filter, Page, Place, Window
+from headwater.sql._filters import Asked
+from headwater.sql._judging import NO_QUESTIONS, Questions, judged_columns
+from headwater.sql._model import TableModel, as_utc
+from headwater.sql._reader import (
+    ChangeBatch,
+    ClosingWatch,
+    CommitWatch,
+    Head,
+    Member,
+    Row,
+    TableReader,
+    in_window,
+    latest_of,
+    left_at,
+)
+from headwater.sql._statements import GONE, LEFT
+from headwater.sql._trim import Trim
+from headwater.sql._unreadable import cannot_be_read, read_rows
+from headwater.sql.postgresql._conditions import DECLARED, FACTS, Facts
+from headwater.sql.postgresql._connections import (
+    describe_server,
+    ensure_first_connection,
+    single_reads,
+)
+from headwater.sql.postgresql._drivers import check_driver
+from headwater.sql.postgresql._looks import CatalogueWatch
+from headwater.sql.postgresql._place import MAX_SNAPSHOT, NEWEST, At, SnapshotPlace, Walk
+from headwater.sql.postgresql._revision import Revision, revision_of
+from headwater.sql.postgresql._schema import drift
+from headwater.sql.postgresql._snapshot import NOTHING, TransactionSnapshot
+from headwater.sql.postgresql._statements import PICKED, PostgreSQLStatements
+from headwater.sql.postgresql._triggers import channel, qualified
+from headwater.sql.postgresql._watch import ChannelWatch
+
+# Columns of what was picked, behind the facts.
+_XID, _KIND, _NUMBER, _MOMENT, _OLDER, _FIRST = range(FACTS, FACTS + PICKED + 1)
+
+# Connections whose prepared statements are of other types of columns: tried one after the other.
+_STALE_PLANS = 50
+
+# With at most so many running transactions every position is short enough.
+FEW_RUNNING = 150
+
+
+class PostgreSQLReader(TableReader):
+    """One tracked table of one PostgreSQL database.
+
+    Arguments:
+        total: send changes in one order for all, which waits for older transactions.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        model: TableModel,
+        listen: Sequence[AsyncEngine | sa.Engine] = (),
+        *,
+        total: bool = False,
+    ) -> None:
+        check_driver(engine)
+        super().__init__(engine, model, listen)
+        self._reading = single_reads(engine)
+        self._total = total
+        self._statements: PostgreSQLStatements | None = None
+        self._catalogue = CatalogueWatch()
+        self._attributes = tuple(model.columns)
+        # While the tail is attached.
+        self._revision: Revision | None = None
+        # Ends of pages do not fall behind this: the epoch, and a transaction known to be over.
+        self._known: tuple[str, int] = ("", 0)
+
+    def parse(self, text: str) -> SnapshotPlace:
+        return SnapshotPlace.parse(text)
+
+    def beginning(self) -> SnapshotPlace:
+        return SnapshotPlace(NOTHING)
+
+    def nothing(self) -> SnapshotPlace:
+        return SnapshotPlace(NOTHING, began=NEWEST)
+
+    async def head(self) -> Head:
+        # The table may have been changed since it was read last.
+        self._statements = None
+        rows = await self._read(lambda statements: (statements.head, {}))
+        facts = self._facts(rows)
+        if rows[0][FACTS] and not facts.standby:
+            raise DeclarationError(
+                f"{self._name} has rows of transactions that this server has not made yet, as "
+                "from a dump of another one; call "
+                "headwater.sql.renew_epochs() once"
+            )
+        return Head(facts.epoch, SnapshotPlace(self._bounded(facts)), facts.floor)
+
+    async def locate(self, epoch: str, place: Place) -> None:
+        own = self.own_place(place, SnapshotPlace)
+        facts = self._facts(await self._read(lambda statements: (statements.head, {})))
+        if epoch != facts.epoch:
+            raise PositionError(str(place), "unknown", "it is of another database")
+        self._check(own, facts)
+        self._note(facts.epoch, own.snapshot.xmax)
+
+    async def batch(
+        self,
+        epoch: str,
+        after: Place,
+        limit: int,
+        *,
+        trimmed: int = 0,
+        questions: Questions = NO_QUESTIONS,
+    ) -> ChangeBatch:
+        page, facts = await self._after(EVERYTHING, None, limit, after, epoch, trimmed, questions)
+        retiring = None
+        if facts.retiring is not None:
+            retiring = SnapshotPlace(TransactionSnapshot(facts.retiring + 1))
+        late = facts.held or self._long(facts)
+        return ChangeBatch(page.changes, page.end, page.has_more, retiring, late)
+
+    async def page_before(
+        self, wanted: Filter, window: Window | None, limit: int, before: Place | None, /
+    ) -> Page:
+        place = None if before is None else self.own_place(before, SnapshotPlace)
+        return await self._newest(wanted, window, self.clock(), limit, place)
+
+    async def page_after(
+        self, wanted: Filter, window: Window | None, limit: int, after: Place, /
+    ) -> Page:
+        return (await self._after(wanted, window, limit, after))[0]
+
+    async def _newest(
+        self,
+        wanted: Filter,
+        window: Window | None,
+        now: datetime,
+        limit: int,
+        before: SnapshotPlace | None,
+        below: int | None = None,
+    ) -> Page:
+        last = before
+        if below is not None and (before is None or below < before.snapshot.xmax):
+            last = SnapshotPlace(TransactionSnapshot(below))
+        rows = await self._read(
+            lambda statements: statements.newest(wanted, window, now, limit + 1, last)
+        )
+        facts = self._facts(rows)
+        seen = self._bounded(facts) if below is None else facts.now.cut(below)
+        if below is None and len(seen.running) > FEW_RUNNING and seen.xmax <= facts.newest:
+            # What the client would have does not fit a position: return less.
+            return await self._newest(wanted, window, now, limit, before, seen.xmax)
+        found = _picked(rows)
+        has_more = len(found) > limit
+        walk = Walk(SnapshotPlace(NOTHING), seen, left_at(facts.last_left, window))
+        shown = found[max(0, len(found) - limit) :]
+        changes = [self._change(row, walk.to(_at(row))) for row in shown]
+        end = walk.end(seen)
+        if before is not None:
+            at = before.below
+            end = walk.end(seen.cut(before.snapshot.xmax if at is None else at.xid))
+            if changes:
+                end = walk.to(_at(found[-1]))
+        start = walk.to(_at(shown[0])) if shown else end
+        start = SnapshotPlace(start.snapshot, start.parts, past=not changes)
+        return Page(changes, start, end, has_more, facts.epoch, None if window is None else now)
+
+    async def _after(
+        self,
+        wanted: Filter,
+        window: Window | None,
+        limit: int,
+        after: Place,
+        epoch: str | None = None,
+        trimmed: int = 0,
+        questions: Questions = NO_QUESTIONS,
+    ) -> tuple[Page, Facts]:
+        now, place = self.clock(), self.own_place(after, SnapshotPlace)
+        rows = await self._read(
+            lambda statements: statements.after(wanted, window, now, limit + 1, place, questions)
+        )
+        facts = self._facts(rows)
+        if epoch is not None and epoch != facts.epoch:
+            raise PositionError(str(place), "unknown", "the database is another one")
+        self._check(place, facts, trimmed)
+        self._note(facts.epoch, place.snapshot.xmax)
+        seen = self._bounded(facts)
+        # Rows that left the window come first; every place after them says that they were sent.
+        until = place.removed_until
+        if window is not None:
+            until = latest_of(until, left_at(facts.last_left, window))
+        whole = facts.now == facts.seen and seen.xmax > facts.newest
+        began = place.began
+        if began == NEWEST:
+            began = min(facts.seen.running, default=facts.seen.xmax)
+        walk = Walk(place, seen, until, facts.seen.xmax, whole=whole, began=began)
+        found = [row for row in _picked(rows) if row[_KIND] == LEFT or row[_XID] < seen.xmax]
+        has_more = len(found) > limit
+        changes: list[Change] = []
+        at = None
+        for row in found[:limit]:
+            at = _at(row)
+            if row[_KIND] == LEFT:
+                left = walk.left(at, left_at(row[_MOMENT], window))
+                changes.append(self._change(row, left, removed=True))
+            else:
+                out = window is not None and not in_window(row[_MOMENT], now, window)
+                change = self._change(row, walk.to(at), removed=out, questions=questions)
+                changes.append(change)
+        end: Place | None = changes[-1].place if has_more else None
+        if end is None:
+            end = last = walk.end(seen)
+            if changes:
+                # A client that was sent the last one has all.
+                sent = None if found[-1][_KIND] == LEFT else at
+                changes[-1].place = replace(last, last=sent)
+        start = SnapshotPlace(place.snapshot, place.parts, past=True)
+        if found and found[0][_KIND] != LEFT:
+            start = Walk(place, seen, None).to(_at(found[0]))
+        as_of = None if window is None else now
+        return Page(changes, start, end, has_more, facts.epoch, as_of), facts
+
+    async def members(self, wanted: Filter, window: Window, /) -> Sequence[Member]:
+        rows = await self._read(lambda statements: statements.members(wanted, window, self.clock()))
+        return [(dict(zip(self.model.key, row, strict=False)), as_utc(row[-1])) for row in rows]
+
+    async def exceeds(self, wanted: Filter, window: Window | None, count: int, /) -> bool:
+        now = self.clock()
+        rows = await self._read(
+            lambda statements: statements.beyond_count(wanted, window, now, count)
+        )
+        return bool(rows)
+
+    def trimming(self, cutoff: datetime | None, column: str | None, max_count: int | None) -> Trim:
+        tracking = self.model.tracking
+        # A transaction that still runs may add changes below those of younger ones.
+        statements = PostgreSQLStatements(self.model, self.judged, total=True)
+        notified = channel(tracking) if tracking.notify else None
+        return Trim(statements, cutoff, column, max_count, notified)
+
+    def watch_commits(
+        self,
+        wake: Callable[[], None],
+        known: Callable[[], Head | None],
+        reach: Callable[[Place], None] | None = None,  # a watch knows no place
+    ) -> CommitWatch:
+        tracking = self.model.tracking
+        name = channel(tracking) if tracking.notify else None
+        watch = ChannelWatch(self.engine, name, tracking.table, wake, known, writers=self._writers)
+        revision = self._revision = revision_of(self.engine)
+        self._catalogue.follow(self.engine, [qualified(tracking)], wake)
+
+        async def close() -> None:
+            self._revision = None
+            await self._catalogue.stop()
+            await revision.release()
+
+        return ClosingWatch(watch, close)
+
+    async def revision(self) -> Hashable | None:
+        return None if self._revision is None else await self._revision.ask()
+
+    async def _read(self, ask_for: Callable[[PostgreSQLStatements], Asked]) -> Sequence[Row]:
+        with self.translated():
+            await ensure_first_connection(self.engine)
+            for _ in range(_STALE_PLANS):
+                async with self._reading.connect() as connection:
+                    try:
+                        statements = await self._compared(connection)
+                        rows = (await connection.execute(*ask_for(statements))).all()
+                    except Exception as error:
+                        if cannot_be_read(error):
+                            return await self._read_one_by_one(connection, ask_for)
+                        if not isinstance(error, sa.exc.NotSupportedError):
+                            raise
+                        # "Cached plan must not change result type": a column has another type
+                        # than when this connection prepared the statement.
+                        await connection.invalidate()
+                    else:
+                        return rows
+        raise SourceUnavailableError(self._name, "the types of its columns are being changed")
+
+    async def _read_one_by_one(
+        self,
+        connection: AsyncConnection,
+        ask_for: Callable[[PostgreSQLStatements], Asked],
+    ) -> Sequence[Row]:
+        control = (await describe_server(connection)).control
+        statements = PostgreSQLStatements(
+            self.model, self.judged, total=self._total, control=control, keys_only=True
+        )
+        return await read_rows(connection, self.model, ask_for(statements))
+
+    async def _compared(self, connection: AsyncConnection) -> PostgreSQLStatements:
+        """The statements, once the table was compared with its model and its tracking."""
+        statements, due = self._statements, self._catalogue.is_due()
+        if statements is not None and not due:
+            return statements
+        columns = [column.name for column in self.model.columns.values()]
+        with self.comparing():
+            tracking, wrong = await connection.run_sync(drift, self.model.tracking, columns)
+        self.check_drift(wrong)
+        judged = await judged_columns(connection, self.model)
+        if statements is None or (tracking, judged) != (self.model.tracking, self.judged):
+            self.model.tracking, self.judged = tracking, judged
+            control = (await describe_server(connection)).control
+            statements = PostgreSQLStatements(
+                self.model, judged, total=self._total, control=control
+            )
+        self._statements = statements
+        self._catalogue.note()
+        return statements
+
+    def _facts(self, rows: Sequence[Row]) -> Facts:
+        self.check_declared(rows[0][DECLARED] if rows else None)
+        return Facts(rows[0], self._total)
+
+    def _note(self, epoch: str, xmax: int) -> None:
+        """Keep later ends of pages from falling behind this, whatever rows are deleted."""
+        known, most = self._known
+        self._known = (epoch, max(most, xmax) if known == epoch else xmax)
+
+    def _bounded(self, facts: Facts) -> TransactionSnapshot:
+        """The snapshot of a client that has all, cut after the table's latest change.
+
+        Later transactions changed nothing here. Without them positions are short, and stay the
+        same while the table is quiet. They also stay true after a crash: the server then uses the
+        ids of transactions that were rolled back again, but never the id of one that committed.
+        """
+        epoch, most = self._known
+        known = most if epoch == facts.epoch else 0
+        seen = facts.now.cut(max(facts.newest + 1, facts.floor + 1, known))
+        self._note(facts.epoch, seen.xmax)
+        return _short(seen) if len(seen.running) > FEW_RUNNING else seen
+
+    def _long(self, facts: Facts) -> bool:
+        return len(facts.now.running) > FEW_RUNNING and self._bounded(facts).xmax <= facts.newest
+
+    def _check(self, place: SnapshotPlace, facts: Facts, trimmed: int = 0) -> None:
+        snapshot, began = place.snapshot, place.began
+        if snapshot.xmax > facts.seen.xmax or any(map(snapshot.has, facts.seen.running)):
+            raise PositionError(str(place), "unknown", "it lies in the future")
+        if began is not None and began > facts.floor:
+            return
+        if facts.floor > trimmed and not snapshot.covers(TransactionSnapshot(facts.floor + 1)):
+            raise PositionError(str(place), "expired")
+
+    def _change(
+        self,
+        row: Row,
+        place: SnapshotPlace,
+        *,
+        removed: bool = False,
+        questions: Questions = NO_QUESTIONS,
+    ) -> Change:
+        moment = None if row[_MOMENT] is None else as_utc(row[_MOMENT])
+        if row[_KIND] == GONE:
+            names = (*self.model.key, *self.model.kept)
+            removed, values = True, dict(zip(names, row[_FIRST:], strict=False))
+        else:
+            last = len(row) - questions.width
+            own = row[last - len(self._attributes) : last]
+            values = dict(zip(self._attributes, own, strict=True))
+        return self.change(place, values, removed, moment, questions.answered(row, values))
+
+
+def _short(seen: TransactionSnapshot) -> TransactionSnapshot:
+    """The longest part of a snapshot whose text fits a position."""
+    if len(str(seen)) <= MAX_SNAPSHOT:
+        return seen
+    few, many = 0, len(seen.running)
+    while many - few > 1:
+        middle = (few + many) // 2
+        if len(str(seen.cut(seen.running[middle]))) <= MAX_SNAPSHOT:
+            few = middle
+        else:
+            many = middle
+    return seen.cut(seen.running[few])
+
+
+def _picked(rows: Sequence[Row]) -> Sequence[Row]:
+    return rows if rows[0][_KIND] is not None else ()
+
+
+def _at(row: Row) -> At:
+    return At(row[_XID], 0 if row[_KIND] == GONE else 1, row[_NUMBER], row[_OLDER] or "")

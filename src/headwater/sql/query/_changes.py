@@ -1,0 +1,47 @@
+"""From an affected key to what clients are sent of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from headwater.feeds._source import Change, Filter
+from headwater.sql.query._derivation import Derivation
+from headwater.sql.query._place import QueryPlace
+from headwater.sql.query._poll import Affected, Values
+
+__all__ = ["change_for", "changes_of", "item_of"]
+
+
+def item_of(
+    derivation: Derivation, place: QueryPlace | None, row: Values, compared: Values | None = None
+) -> Change:
+    """A row as a change; ``compared`` is what filters compare of it."""
+    key = {name: row[name] for name in derivation.key}
+    return Change(place, row if compared is None else compared, row, key=key)
+
+
+def change_for(derivation: Derivation, one: Affected, wanted: Filter) -> Change | None:
+    """What a client with this filter is sent of a key; the row was read with the filter too."""
+    place = _given(one)
+    if one.row is not None:
+        return item_of(derivation, place, one.row)
+    for held in one.held:
+        if wanted.matches(held):
+            key = {name: held[name] for name in derivation.key}
+            return Change(place, held, removed=True, key=key)
+    return None
+
+
+def changes_of(derivation: Derivation, one: Affected) -> Iterator[Change]:
+    """What clients of any filter may be sent of a key."""
+    place, row = _given(one), one.row
+    for held in one.held:
+        if row is None or any(held[name] != row[name] for name in derivation.filters):
+            key = {name: held[name] for name in derivation.key}
+            yield Change(place, held, removed=True, key=key, values_now=one.compared or row)
+    if row is not None:
+        yield item_of(derivation, place, row, one.compared)
+
+
+def _given(one: Affected) -> QueryPlace | None:
+    return one.place if one.place.speakable else None

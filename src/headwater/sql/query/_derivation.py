@@ -1,0 +1,396 @@
+"""What a live query needs to know of its SELECT: tables, links, ways, a key that is unique."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import CITEXT
+from sqlalchemy.sql import visitors
+
+from headwater.errors import DeclarationError
+from headwater.sql._tracking import CHANGE, ORDER, SINCE
+from headwater.sql.query._equality import check_exact
+from headwater.sql.query._functions import has_aggregate
+from headwater.sql.query._limits import check_distinct, difference, limit_of
+from headwater.sql.query._pieces import renamed
+from headwater.sql.query._scopes import Condition, Occurrence, Scope, Scopes
+from headwater.sql.query._uniqueness import Column, closure, determined
+
+__all__ = ["Derivation", "Ordered", "Way"]
+
+# Types whose values Python and both databases put in the same order.
+_ORDERED = (sa.Integer, sa.String, sa.Uuid, sa.Date, sa.DateTime)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a changed row of one table leads to the keys of the query.
+
+    Attributes:
+        start: the mention of the table that the row is of.
+        occurrences: what is inner-joined, the start among it.
+        conditions: by what.
+    """
+
+    start: Occurrence | None
+    occurrences: tuple[Occurrence, ...]
+    conditions: tuple[sa.ColumnElement[bool], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """One element of ORDER BY: a column, perhaps descending.
+
+    Attributes:
+        element: the whole of it over the column of the occurrence's alias.
+        original: as the query has it.
+    """
+
+    occurrence: Occurrence
+    name: str
+    element: Any
+    original: Any
+
+    def over(self, column: Any) -> Any:
+        """The element over another column."""
+        own = self.occurrence.column(self.name)
+
+        def moved(element: Any, **_: Any) -> Any:
+            return column if element is own else None
+
+        return visitors.replacement_traverse(self.element, {}, moved)
+
+
+class Derivation:
+    """What follows from a SELECT.
+
+    Arguments:
+        select: the query.
+        key: names of its columns that tell its rows apart.
+        where: names of its columns that it may be filtered by.
+        affects: tables of which any change may affect every row, where no condition leads from
+            their rows to those of the query.
+
+    Attributes:
+        select: the query, without its order.
+        names: its columns.
+        key, filters: the columns of these names, as occurrence and column name.
+        core: what a row of the query surely has, without a start.
+        ways: one for each mention of a table.
+        tables: each table once.
+        links: by table, its columns whose change may move a row of the query.
+        certain: the links alone say which rows there are. Otherwise, as with NOT EXISTS or HAVING,
+            a client may be sent a removal of a row that it never had.
+        limit: only the first so many rows, for each value of the filters; None for all.
+        order: by these columns of the core; rows that are equal in them by the key.
+
+    Raises DeclarationError.
+    """
+
+    def __init__(
+        self,
+        select: sa.Select[*tuple[Any, ...]],
+        key: Sequence[str],
+        where: Sequence[str] = (),
+        affects: Collection[sa.Table] = (),
+    ) -> None:
+        _check_names(key, "key")
+        _check_names(where, "where")
+        if not isinstance(select, sa.Select):
+            raise DeclarationError(
+                f"a live query takes a select(), not {type(select).__name__}; of a UNION declare "
+                "one live query for each SELECT"
+            )
+        if not key:
+            raise DeclarationError("key= must name at least one column of the query")
+        self.limit = limit_of(select)
+        ordered = difference(select, select.order_by(None)) if self.limit is not None else []
+        self.select = select.order_by(None).limit(None)
+        self._grouped = difference(self.select, self.select.group_by(None))
+        self.names = _names_of(self.select)
+        self._scopes = Scopes(self.select)
+        check_distinct(self.select)
+        self.key = {name: self._plain(name, "key") for name in dict.fromkeys(key)}
+        self.filters = {name: self._plain(name, "where") for name in dict.fromkeys(where)}
+        for name, column in self.key.items():
+            _check_key(name, column)
+        self._check_grouping()
+        self._check_unique()
+        self._affects = frozenset(affects)
+        self.core = self._way(self._scopes.root, None)
+        self.ways = [self._way(one.scope, one) for one in self._scopes.occurrences]
+        self.tables = list(dict.fromkeys(one.table for one in self._scopes.occurrences))
+        unread = self._affects - set(self.tables)
+        if unread:
+            raise DeclarationError(
+                f"affects= names {', '.join(sorted(t.name for t in unread))}, which the query does "
+                "not read"
+            )
+        self.order = [self._ordered(element) for element in ordered]
+        self.links = self._links()
+        self.certain = self._is_certain()
+        if self.limit is not None:
+            self._check_limited()
+
+    def _plain(self, name: str, argument: str) -> Column:
+        if name not in self.names:
+            raise DeclarationError(
+                f"{argument}= names {name!r}, which the query does not select; "
+                f"it selects {', '.join(self.names)}"
+            )
+        element = self.select.selected_columns[self.names[name]]
+        found = self._scopes.column(element)
+        if found is None:
+            raise DeclarationError(
+                f"{argument}= names {name!r}, which is an expression: use a column of a table, and "
+                "select it too"
+            )
+        occurrence, _ = found
+        if occurrence.scope is not self._scopes.root:
+            raise DeclarationError(
+                f"{argument}= names {name!r}, a column of {occurrence.table.name!r}, which is in "
+                f"{occurrence.scope.clause} and may be missing: use a column of an inner-joined "
+                "table"
+            )
+        return found
+
+    def filter_of(self, column: Any) -> str:
+        """The name in ``where=`` of a column. Raises DeclarationError for one that has none."""
+        found = self._scopes.column(column)
+        for name, known in self.filters.items():
+            if known == found:
+                return name
+        raise DeclarationError(
+            f"{column} is not among the columns that the live query can be filtered by: name it "
+            f"in where=; there is {', '.join(self.filters) or 'none'}"
+        )
+
+    # The key is unique
+
+    def _check_grouping(self) -> None:
+        grouped: set[Column] = set()
+        for element in self._grouped:
+            column = self._scopes.column(element) if isinstance(element, sa.ColumnElement) else None
+            if column is None:
+                raise DeclarationError(
+                    f"group_by({element}) cannot be derived: group by columns of tables"
+                )
+            grouped.add(column)
+        self._group: set[Column] | None = grouped if self._grouped else None
+        if self._group is None:
+            for element in self.select.selected_columns:
+                if has_aggregate(element):
+                    raise DeclarationError(
+                        f"{element} is an aggregate without group_by(): group by the key"
+                    )
+            return
+        for name, column in {**self.key, **self.filters}.items():
+            if column not in self._group and not self._follows(self._group, column):
+                raise DeclarationError(
+                    f"{name!r} is not grouped by: add it to group_by(), so that it is the same for "
+                    "all rows of a group"
+                )
+        for name, column in self.key.items():
+            if column not in self._group:
+                raise DeclarationError(f"the key {name!r} is not grouped by: add it to group_by()")
+
+    def _check_unique(self) -> None:
+        known = closure(self._scopes, self.key.values())
+        names = ", ".join(self.key)
+        if self._group is not None:
+            loose = [column for column in self._group if column not in known]
+            if loose:
+                occurrence, name = loose[0]
+                raise DeclarationError(
+                    f"the key {names} is not unique: rows are grouped by "
+                    f"{occurrence.table.name}.{name} too; add it to key="
+                )
+            return
+        if self.select.compare(self.select.distinct()):
+            for name, element in self._selected():
+                column = self._scopes.column(element)
+                if column is None or column not in known:
+                    raise DeclarationError(
+                        f"the key {names} is not unique: DISTINCT keeps a row for each value of "
+                        f"{name!r}; add it to key="
+                    )
+            return
+        for occurrence in self._top():
+            if not determined(occurrence, known):
+                raise DeclarationError(
+                    f"the key {names} is not unique: it may be joined with several rows of "
+                    f"{occurrence.table.name!r}; add that table's primary key to key=, or group_by "
+                    "the key"
+                )
+
+    def _selected(self) -> list[tuple[str, Any]]:
+        columns = self.select.selected_columns
+        return [(name, columns[key]) for name, key in self.names.items()]
+
+    def _top(self) -> list[Occurrence]:
+        return list(self._scopes.names.found.values())
+
+    def _follows(self, columns: Iterable[Column], column: Column) -> bool:
+        return column in closure(self._scopes, columns)
+
+    # Ways
+
+    def _way(self, scope: Scope, start: Occurrence | None) -> Way:
+        scopes = scope.closure() | {self._scopes.root}
+        inside = [one for one in self._scopes.occurrences if one.scope in scopes]
+        used = [
+            condition
+            for one in self._scopes.every
+            if one in scopes
+            for condition in one.conditions
+            if condition.expression is not None and self._usable(condition, one)
+        ]
+        self._check_joined(inside, used)
+        expressions = [one.expression for one in used if one.expression is not None]
+        return Way(start, tuple(inside), tuple(expressions))
+
+    def _usable(self, condition: Condition, scope: Scope) -> bool:
+        within = scope.closure()
+        return all(occurrence.scope in within for occurrence in condition.occurrences)
+
+    def _check_joined(self, inside: list[Occurrence], used: list[Condition]) -> None:
+        """Raises for a table that no condition leads to, unless ``affects`` says what that means.
+
+        Without a condition any change of it is taken to affect every row.
+        """
+        groups: list[set[Occurrence]] = [{one} for one in inside]
+        for condition in used:
+            met = [group for group in groups if group & condition.occurrences]
+            if len(met) > 1:
+                groups = [group for group in groups if group not in met]
+                groups.append(set().union(*met))
+        anchors = {occurrence for occurrence, _ in self.key.values()}
+        for group in groups:
+            if group & anchors or any(one.table in self._affects for one in group):
+                continue
+            first = min(group, key=lambda one: one.label)
+            raise DeclarationError(
+                f"no condition leads from {first.table.name!r} in {first.scope.clause} to the key: "
+                "join it by a condition, or, if any change of it may affect every row, say so with "
+                f"affects=[{first.table.name}]"
+            )
+        if sum(1 for group in groups if group & anchors) > 1 and not any(
+            one.table in self._affects for one in inside
+        ):
+            names = ", ".join(sorted({one.table.name for one in inside}))
+            raise DeclarationError(
+                f"{names} are joined without a condition: join them by one, or name one of them in "
+                "affects="
+            )
+
+    def _ordered(self, element: Any) -> Ordered:
+        base = element
+        while isinstance(base, (sa.UnaryExpression, sa.sql.elements.Grouping)):
+            base = base.element
+        column = self._scopes.column(base)
+        if column is None or column[0].scope is not self._scopes.root:
+            raise DeclarationError(
+                f"with LIMIT a query is ordered by plain columns of inner-joined tables, not by "
+                f"{element}: store it in a column, or use one that is there"
+            )
+        return Ordered(*column, renamed(element, self._scopes.names), element)
+
+    def _check_limited(self) -> None:
+        if self._group is not None or self.select.compare(self.select.distinct()):
+            raise DeclarationError(
+                "LIMIT with group_by() or distinct() cannot be derived: use a correlated scalar "
+                "sub-query for each aggregate"
+            )
+        for name, (occurrence, real) in self.filters.items():
+            check_exact(name, column_of(occurrence.table, real))
+        for condition in self._scopes.root.conditions:
+            if condition.expression is None or not self._usable(condition, self._scopes.root):
+                raise DeclarationError(
+                    f"LIMIT with the condition {condition.original} cannot be derived: use "
+                    "conditions on plain columns of inner-joined tables"
+                )
+
+    def _is_certain(self) -> bool:
+        root = self._scopes.root
+        return self._group is None and all(
+            condition.expression is not None and self._usable(condition, root)
+            for condition in root.conditions
+        )
+
+    def _links(self) -> dict[sa.Table, tuple[str, ...]]:
+        found: dict[sa.Table, set[str]] = {table: set() for table in self.tables}
+        for scope in self._scopes.every:
+            for condition in scope.conditions:
+                if condition.expression is not None and self._usable(condition, scope):
+                    for occurrence, name in condition.columns:
+                        found[occurrence.table].add(name)
+        sorted_by = [(one.occurrence, one.name) for one in self.order]
+        for occurrence, name in (*self.key.values(), *self.filters.values(), *sorted_by):
+            found[occurrence.table].add(name)
+        for table, names in found.items():
+            for name in sorted(names):
+                _check_link(table, name)
+        return {table: tuple(sorted(names)) for table, names in found.items()}
+
+
+def _check_names(names: Sequence[str], argument: str) -> None:
+    if isinstance(names, str):
+        raise DeclarationError(f"{argument}={names!r} is one name; give a list: [{names!r}]")
+
+
+def _names_of(select: sa.Select[Any]) -> dict[str, str]:
+    """The names of the columns as an item has them, each with its key among the selected ones."""
+    found: dict[str, str] = {}
+    columns = select.selected_columns
+    listed = list(columns)
+    for key, column in columns.items():
+        name = str(getattr(column, "key", None) or getattr(column, "name", ""))
+        if name in (CHANGE, ORDER, SINCE):
+            continue
+        if name != key or sum(1 for one in listed if getattr(one, "key", None) == name) > 1:
+            raise DeclarationError(
+                f"two columns of the query are called {name!r}: give one another name with .label()"
+            )
+        if isinstance(column, sa.ColumnElement) and name.startswith(("%", "_no_label")):
+            raise DeclarationError(f"{column} has no name: give it one with .label()")
+        found[name] = key
+    return found
+
+
+def _check_key(name: str, column: Column) -> None:
+    occurrence, real = column
+    found = column_of(occurrence.table, real)
+    if found.nullable:
+        raise DeclarationError(
+            f"key= names {name!r}, a column that may be NULL: use one that is not, such as the "
+            "primary key of the table that it refers to, which is joined"
+        )
+    kind = _implemented(found.type)
+    if not isinstance(kind, _ORDERED) or isinstance(kind, CITEXT):
+        raise DeclarationError(
+            f"key= names {name!r} of type {found.type!r}: a key is of integers, texts, enums, "
+            "UUIDs, dates or date-times; store it as one of these too, such as a text"
+        )
+
+
+def _check_link(table: sa.Table, name: str) -> None:
+    column = column_of(table, name)
+    if column.computed is not None:
+        raise DeclarationError(
+            f"{table.name}.{name} is a generated column, which a trigger cannot see: use the "
+            "columns that it is computed from"
+        )
+
+
+def _implemented(kind: Any) -> Any:
+    return kind.impl_instance if isinstance(kind, sa.types.TypeDecorator) else kind
+
+
+def column_of(table: sa.Table, name: str) -> sa.Column[Any]:
+    for column in table.columns:
+        if column.name == name:
+            return column
+    raise DeclarationError(f"table {table.name!r} has no column {name!r}")

@@ -1,0 +1,85 @@
+"""What changed in the first rows of a query with LIMIT: a window for each value of its filters.
+
+A change may move rows in and out of a window that it does not touch itself. So for each window that
+a change leads to, the first rows of then and of now are read, and their difference is sent, with
+the rows of now that are affected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import sqlalchemy as sa
+
+from headwater.feeds._source import Filter
+from headwater.sql.query._look import Look
+from headwater.sql.query._place import Key, QueryPlace
+from headwater.sql.query._poll import Affected, Poll, Queries, Values
+
+__all__ = ["FirstRows"]
+
+
+class FirstRows(Poll):
+    """A poll of a query with LIMIT. A place is one in the window of the client's own filter.
+
+    Arguments:
+        wanted: the only filter to look at; None for all that were touched, of which each has its
+            keys ascending.
+    """
+
+    def __init__(
+        self,
+        queries: Queries,
+        connection: sa.Connection,
+        place: QueryPlace,
+        wanted: Filter | None,
+        now: Look | None = None,
+    ) -> None:
+        super().__init__(queries, connection, place, now=now)
+        self._only = wanted
+
+    def affected(self) -> Iterator[Sequence[Affected]]:
+        """All at once: a tail that breaks off in the middle could not say for whom."""
+        self.done = True
+        look = self.look
+        if not (look.changed or look.gone):
+            return
+        found: list[Affected] = []
+        if self._only is not None:
+            found += self._window(self._only)
+        else:
+            seen = self._queries.looker.oldest(self._place)
+            for wanted in self._queries.touched(self._connection, look, seen):
+                found += self._window(wanted)
+        if found:
+            yield found
+
+    def _window(self, wanted: Filter) -> list[Affected]:
+        queries, connection, look = self._queries, self._connection, self.look
+        now = dict(queries.first(connection, wanted))
+        held: dict[Key, Values] = {}
+        moved: set[Key] = set()
+        low: Key | None = None
+        for segment in self._place.segments:
+
+            def inside(key: Key, low: Key | None = low, high: Key | None = segment.bound) -> bool:
+                return (low is None or key > low) and (high is None or key <= high)
+
+            then: dict[Key, Values] = {}
+            if segment.seen != queries.nothing:
+                then = queries.first_held(connection, look, segment.seen, wanted)
+            held |= {key: values for key, values in then.items() if inside(key)}
+            stayed = [key for key in now if inside(key) and key in then]
+            moved |= queries.among(connection, look, segment.seen, stayed)
+            moved |= {key for key in now if inside(key) and key not in then}
+            low = segment.bound
+        changed = sorted({*moved, *(key for key in held if key not in now)})
+        found = []
+        for at, key in enumerate(changed):
+            place = self.end
+            if at < len(changed) - 1:
+                place = self._place.after(key, look.now)
+            row = now.get(key)
+            gone = [held[key]] if row is None else []
+            found.append(Affected(key, place.with_last(key), row, gone))
+        return found

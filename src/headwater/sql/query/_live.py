@@ -1,0 +1,236 @@
+"""A live query as the source of feeds."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+from weakref import WeakSet
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from headwater.errors import DeclarationError, FilterValueError
+from headwater.feeds._source import EVERYTHING, JUDGED, Filter, Page, Place, Source
+from headwater.sql._databases import check_one_database, follow, shown
+from headwater.sql._expressions import split
+from headwater.sql._links import declare_links
+from headwater.sql._model import attributes_of
+from headwater.sql._table import GRACE, reading_engine
+from headwater.sql._tail import TableOrigin
+from headwater.sql._values import fit_values, given
+from headwater.sql.query._derivation import Derivation, column_of
+from headwater.sql.query._equality import is_blind, judged_equality
+from headwater.sql.query._reader import QueryReader
+
+__all__ = ["DECLARED", "LiveQuery", "QuerySource"]
+
+# Those of this process, for ``headwater check``.
+DECLARED: WeakSet[LiveQuery] = WeakSet()
+
+
+class LiveQuery:
+    """A SELECT as an exact, resumable, keyed source. Make one per query and process.
+
+    What follows from the SELECT is derived: its tables, how a change of each leads to the rows of
+    the query, and which columns of each are *links*. Each of its tables is tracked with
+    ``keyed=True``. A live query that is declared before ``metadata.create_all`` gives its tables
+    the links that it needs; for tables that exist, ``headwater.sql.alembic.add_tracking(links=)``
+    does.
+
+    Arguments:
+        engine: reads the query, as that of a ``Table``: on SQLite, and on PostgreSQL by psycopg or
+            asyncpg.
+        select: the query. Its rows are the items; its order is the key's.
+        key: names of its columns that tell the rows apart: plain columns of inner-joined tables.
+        where: names of its columns that ``where()`` may use: such columns too.
+        affects: models or tables of which any change may affect every row, where no condition
+            leads from them to the query, such as a table of settings.
+        listen: further engines of this process that write to the database. Their commits wake the
+            tail at once too.
+
+    Attributes:
+        engine: the same.
+        origin: what the hub reads from.
+
+    Raises DeclarationError for what cannot be derived, with what to write instead, and for tables
+    that are known to be in two databases.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine | sa.Engine,
+        select: sa.Select[*tuple[Any, ...]],
+        *,
+        key: Sequence[str],
+        where: Sequence[str] = (),
+        affects: Sequence[sa.Table | type[Any]] = (),
+        listen: Sequence[AsyncEngine | sa.Engine] = (),
+    ) -> None:
+        engine, listen = reading_engine(engine, listen)
+        tables = [attributes_of(model)[0] for model in affects]
+        derivation = Derivation(select, key, where, tables)
+        name = f"live query of {', '.join(table.name for table in derivation.tables)}"
+        check_one_database(name, engine, derivation.tables)
+        follow(engine, derivation.tables)
+        for table, links in derivation.links.items():
+            declare_links(table, links)
+        self.engine = engine
+        self.reader = QueryReader(engine, derivation, name, listen)
+        self.origin = TableOrigin(self.reader, name)
+        DECLARED.add(self)
+
+    @property
+    def name(self) -> str:
+        return self.reader.name
+
+    def where(self, *conditions: Any, **equalities: Any) -> QuerySource:
+        """The rows with these values, by name, of which these conditions are true.
+
+        Conditions are SQLAlchemy expressions over the columns that ``where=`` names, as those of
+        ``Table.where``.
+
+        As a value a list, tuple or set means any of its values; they are brought to the column's
+        type. Raises DeclarationError for what the query cannot be filtered by, and FilterValueError
+        for None, NULL and a value that the column cannot have.
+        """
+        allowed = self.reader.derivation.filters
+        dialect = self.engine.dialect
+        attribute_of = self.reader.derivation.filter_of
+        found, expression = split(f"the {self.name}", conditions, attribute_of, dialect)
+        if expression is not None and self.reader.derivation.limit is not None:
+            raise DeclarationError(
+                f"the {self.name} keeps its first rows for each value of {', '.join(allowed)}: "
+                "where() takes values alone, no conditions"
+            )
+        wanted = self._equal(equalities) & self._equal(found)
+        if expression is not None:
+            wanted &= Filter((((JUDGED, expression),),))
+        return QuerySource(self, wanted)
+
+    def _equal(self, equalities: Mapping[str, Any]) -> Filter:
+        allowed = self.reader.derivation.filters
+        for name in equalities:
+            if name not in allowed:
+                raise DeclarationError(
+                    f"the {self.name} cannot be filtered by {name!r}: name it in where=; there is "
+                    f"{', '.join(allowed) or 'none'}"
+                )
+        columns = {n: column_of(each.table, c) for n, (each, c) in allowed.items()}
+        fit = fit_values(columns, equalities, self.engine.dialect)
+        for name, values in fit.items():
+            if None in values:
+                raise FilterValueError(
+                    name, None, f"the {self.name} cannot be filtered by {name}=NULL: name a value"
+                )
+        blind = {name: fit.pop(name) for name in list(fit) if is_blind(columns[name])}
+        judged = judged_equality(columns, blind, self.engine.dialect)
+        wanted = Filter.of(**fit)
+        return wanted if judged is None else wanted & Filter((((JUDGED, judged),),))
+
+    def optional(self, **equalities: Any) -> QuerySource:
+        """As ``where``, for the query parameters of a request: a value of None selects all."""
+        return self.where(**given(equalities))
+
+    def check_window(self, wanted: Filter) -> None:
+        """Raises DeclarationError for a filter that is not one window of a query with LIMIT."""
+        allowed = sorted(self.reader.derivation.filters)
+        if self.reader.derivation.limit is None:
+            return
+        if [[name for name, _ in each] for each in wanted.any_of] != [allowed]:
+            raise DeclarationError(
+                f"the {self.name} keeps its first rows for each value of {', '.join(allowed)}: "
+                "where() must name one value of each, or declare the query without where="
+            )
+
+    async def trim(self, *, max_age: timedelta, grace: float = GRACE) -> int:
+        """Remove the former links of the query's tables that are older than ``max_age``.
+
+        Positions from before that expire, in all live queries over these tables. Every process
+        hears of that ``grace`` seconds before, and gives its open streams a later position. Works
+        in small transactions, and returns how many were removed.
+        """
+        if max_age < timedelta(0):
+            raise DeclarationError(f"max_age={max_age} must not be negative")
+        return await self.reader.trim(max_age, grace)
+
+
+class QuerySource(Source):
+    """A selection of a live query, as a feed's handler returns it."""
+
+    # There may be one for each of thousands of streams.
+    __slots__ = ("filter", "origin", "query")
+
+    keyed = True
+    origin: TableOrigin
+
+    def __init__(self, query: LiveQuery, wanted: Filter = EVERYTHING) -> None:
+        self.query = query
+        self.origin = query.origin
+        self.filter = wanted
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, QuerySource):
+            return NotImplemented
+        return self.origin is other.origin and self.filter == other.filter
+
+    def __hash__(self) -> int:
+        return hash(self.filter)
+
+    @property
+    def identity(self) -> Hashable:
+        return self
+
+    def where(self, *conditions: Any, **equalities: Any) -> QuerySource:
+        """The rows of this selection that have these values too, as ``LiveQuery.where``."""
+        narrower = self.query.where(*conditions, **equalities)
+        return QuerySource(self.query, self.filter & narrower.filter)
+
+    def optional(self, **equalities: Any) -> QuerySource:
+        """The same, without those that are None."""
+        return self.where(**given(equalities))
+
+    def __or__(self, other: QuerySource) -> QuerySource:
+        """The rows of both. They must be of one live query."""
+        if not isinstance(other, QuerySource):
+            return NotImplemented
+        if other.query is not self.query:
+            raise DeclarationError(
+                f"a union takes selections of one live query, not of the {self.query.name} of "
+                f"{shown(self.query.engine)} and the {other.query.name} of "
+                f"{shown(other.query.engine)}"
+            )
+        return QuerySource(self.query, self.filter | other.filter)
+
+    async def page(
+        self, limit: int, *, after: Place | None = None, before: Place | None = None
+    ) -> Page:
+        self.query.check_window(self.filter)
+        page = await self.query.reader.page(self.filter, limit, after=after, before=before)
+        if before is None:
+            self.origin.reach(page.end)
+        return page
+
+    async def locate(self, epoch: str, place: str) -> Place:
+        found = self.query.reader.parse(place)
+        head = self.origin.head
+        # While the tail is attached, its head saves a statement; a page checks again.
+        if head is None or head.epoch != epoch or not head.place.includes(found):
+            await self.query.reader.locate(epoch, found)
+            self.origin.reach(found)
+        return found
+
+    def nothing(self) -> Place:
+        return self.query.reader.nothing()
+
+    async def exceeds(self, count: int) -> bool:
+        return await self.query.reader.exceeds(self.filter, count)
+
+    def check_fields(self, names: Iterable[str]) -> None:
+        selected = self.query.reader.derivation.names
+        for name in names:
+            if name not in selected:
+                raise DeclarationError(
+                    f"the {self.query.name} cannot fill the field {name!r}: it selects "
+                    f"{', '.join(selected)}"
+                )

@@ -1,0 +1,293 @@
+"""What a poll looks at first: the snapshot, the tables' registration, and which of them moved."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
+from headwater.sql._links import FORMER, LINKS
+from headwater.sql._tracking import CHANGE, TABLES
+from headwater.sql.postgresql._conditions import LIFE, SHORT_LIFE
+from headwater.sql.postgresql._snapshot import NOTHING, TransactionSnapshot
+from headwater.sql.postgresql._types import XID8
+from headwater.sql.query._derivation import Derivation
+from headwater.sql.query._moments import Moments, PostgreSQLMoments, SQLiteMoments
+from headwater.sql.query._place import Counters, QueryPlace
+
+__all__ = ["Look", "Looker", "PostgreSQLLooker", "SQLiteLooker", "fingerprint_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen.
+
+    Attributes:
+        now: the snapshot.
+        epoch: one life of the query's tables and their links.
+        changed: tables with rows that changed since the place.
+        gone: tables with rows whose links of then are gone.
+        retiring: positions that do not include this place expire soon; None if none do.
+    """
+
+    now: Any
+    epoch: str
+    changed: frozenset[sa.Table]
+    gone: frozenset[sa.Table]
+    retiring: QueryPlace | None = None
+
+
+class Looker(ABC):
+    """Looks, at the beginning of a transaction.
+
+    Arguments:
+        name: of the query, for error messages.
+        tables: what Headwater's own tables call each.
+        links: the link columns that the query needs.
+        fingerprint: tells the query's positions from those of another.
+
+    Attributes:
+        nothing: a snapshot from before all changes.
+    """
+
+    moments: Moments
+    nothing: Any
+
+    def __init__(
+        self,
+        name: str,
+        tables: Mapping[sa.Table, str],
+        links: Mapping[sa.Table, tuple[str, ...]],
+        fingerprint: str,
+    ) -> None:
+        self.name = name
+        self.tables = dict(tables)
+        self.links = links
+        self.fingerprint = fingerprint
+
+    @abstractmethod
+    def begin(self, connection: sa.Connection) -> None:
+        """Begin a transaction whose statements see one snapshot."""
+
+    @abstractmethod
+    def look(self, connection: sa.Connection, place: QueryPlace | None) -> Look:
+        """Look. Raises PositionError, and SourceUnavailableError for tables without links."""
+
+    def oldest(self, place: QueryPlace) -> Any:
+        """The snapshot that all of a place covers."""
+        found = place.segments[0].seen
+        for segment in place.segments:
+            if found.covers(segment.seen):
+                found = segment.seen
+        return found
+
+    def _epoch(self, rows: list[tuple[str, str, str]], extra: str = "") -> str:
+        """Of each table's epoch, that of its links, and the links."""
+        for (table, name), row in zip(self.tables.items(), rows, strict=True):
+            epoch, own, links = row
+            if epoch is None or own is None:
+                raise SourceUnavailableError(
+                    self.name,
+                    f"the database does not track the links of table {name!r}; {self.call(table)}",
+                )
+            missing = set(self.links[table]) - set(json.loads(links))
+            if missing:
+                raise DeclarationError(
+                    f"{self.name}: the links of table {name!r} lack {', '.join(sorted(missing))}; "
+                    f"{self.call(table)}"
+                )
+        text = json.dumps([self.fingerprint, extra, [row[:2] for row in rows]])
+        return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
+
+    def call(self, table: sa.Table) -> str:
+        """What adds the links of a table."""
+        return (
+            f"call headwater.sql.alembic.add_tracking(op, {self.tables[table]!r}, keyed=True, "
+            f"links={list(self.links[table])!r}) in a migration"
+        )
+
+    def _registered(self, name: str) -> list[sa.ColumnElement[Any]]:
+        return [
+            sa.select(TABLES.c.epoch).where(TABLES.c.name == name).scalar_subquery(),
+            sa.select(LINKS.c.epoch).where(LINKS.c.name == name).scalar_subquery(),
+            sa.select(LINKS.c.links).where(LINKS.c.name == name).scalar_subquery(),
+            sa.select(LINKS.c.floor).where(LINKS.c.name == name).scalar_subquery(),
+            sa.select(LINKS.c.retiring).where(LINKS.c.name == name).scalar_subquery(),
+        ]
+
+    def _gone(self, name: str) -> sa.ColumnElement[bool]:
+        # Whether the client had them is not asked: later parts of its place may have, of which the
+        # oldest knows nothing.
+        return sa.exists().where(
+            FORMER.c.table_name == name, self.moments.lacks(FORMER.c.change, name)
+        )
+
+
+class SQLiteLooker(Looker):
+    """Each table counts for itself."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.moments = SQLiteMoments(list(self.tables.values()))
+        self.nothing = Counters((0,) * len(self.tables))
+        columns: list[sa.ColumnElement[Any]] = []
+        for name in self.tables.values():
+            last = sa.select(TABLES.c.last).where(TABLES.c.name == name).scalar_subquery()
+            columns += [*self._registered(name), last]
+        self._place = sa.select(*columns)
+        self._since = sa.select(*columns, *map(self._gone, self.tables.values()))
+
+    def begin(self, connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    def look(self, connection: sa.Connection, place: QueryPlace | None) -> Look:
+        count = len(self.tables)
+        if place is None:
+            row = connection.execute(self._place).one()
+        else:
+            row = connection.execute(self._since, self.moments.values(self.oldest(place))).one()
+        each = [tuple(row[6 * at : 6 * at + 6]) for at in range(count)]
+        epoch = self._epoch([one[:3] for one in each])
+        now = Counters(tuple(one[5] for one in each))
+        if place is None:
+            return Look(now, epoch, frozenset(), frozenset())
+        floor = Counters(tuple(one[3] for one in each))
+        _check(place, now, floor, self.nothing)
+        then = self.oldest(place).numbers
+        changed = [a > b for a, b in zip(now.numbers, then, strict=True)]
+        gone = [
+            moved and bool(found) for moved, found in zip(changed, row[6 * count :], strict=True)
+        ]
+        retiring = None
+        if any(one[4] is not None for one in each):
+            retiring = QueryPlace.at_once(Counters(tuple(one[4] or 0 for one in each)))
+        return Look(now, epoch, self._those(changed), self._those(gone), retiring)
+
+    def _those(self, flags: list[bool]) -> frozenset[sa.Table]:
+        return frozenset(table for table, flag in zip(self.tables, flags, strict=True) if flag)
+
+
+class PostgreSQLLooker(Looker):
+    """One snapshot for all tables.
+
+    Attributes:
+        control: the server tells about its control file.
+    """
+
+    control = True
+    nothing = NOTHING
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.moments = PostgreSQLMoments(list(self.tables.values()))
+        self._known: tuple[str, int] = ("", 0)
+        self._made: dict[tuple[bool, bool], sa.Select[Any]] = {}
+
+    def begin(self, connection: sa.Connection) -> None:
+        # TRUNCATE is not MVCC-safe: a snapshot from before one that is committed when a table is
+        # read finds it empty. So the tables are locked before the snapshot is taken. The wait is
+        # shorter than deadlock_timeout, so that the DDL of others is never the victim. A plan for
+        # any parameters would read whole tables.
+        preparer = connection.dialect.identifier_preparer
+        tables = ", ".join(map(preparer.format_table, self.tables))
+        statements = [
+            "SET LOCAL lock_timeout = '500ms'",
+            "SET LOCAL plan_cache_mode = force_custom_plan",
+            f"LOCK TABLE {tables} IN ACCESS SHARE MODE".replace("%", "%%"),
+        ]
+        if connection.dialect.driver == "psycopg":
+            # One round trip; asyncpg prepares what it executes, one statement at a time.
+            statements = ["; ".join(statements)]
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+    def look(self, connection: sa.Connection, place: QueryPlace | None) -> Look:
+        query = self._query(place is not None)
+        values = {} if place is None else self.moments.values(self.oldest(place))
+        row = connection.execute(query, values).one()
+        count, width = len(self.tables), 7 if place is None else 9
+        text, life, standby = row[:3]
+        if standby:
+            raise DeclarationError(
+                f"{self.name}: a live query is read on the primary server; this is a hot standby"
+            )
+        each = [tuple(row[3 + width * at : 3 + width * (at + 1)]) for at in range(count)]
+        epoch = self._epoch([one[:3] for one in each], life)
+        seen = TransactionSnapshot.from_postgres(text)
+        floor = max(one[3] for one in each)
+        newest = max(max(one[5] or 0, one[6] or 0) for one in each)
+        if newest >= seen.xmax:
+            raise DeclarationError(
+                f"{self.name}: its tables have rows of transactions that this server has not made "
+                "yet, as from a dump of another server; call headwater.sql.renew_epochs() once"
+            )
+        floors = TransactionSnapshot(floor + 1) if floor else TransactionSnapshot(0)
+        least = max(newest + 1, floors.xmax)
+        if place is not None:
+            _check(place, seen, floors, NOTHING)
+            least = max(least, *(one.seen.xmax for one in place.segments))
+        known, most = self._known
+        if known == epoch:
+            least = max(least, most)
+        now = seen.cut(least)
+        self._known = (epoch, now.xmax)
+        if place is None:
+            return Look(now, epoch, frozenset(), frozenset())
+        changed = frozenset(t for t, one in zip(self.tables, each, strict=True) if one[7])
+        gone = frozenset(t for t, one in zip(self.tables, each, strict=True) if one[8])
+        retiring = None
+        if any(one[4] is not None for one in each):
+            latest = max(one[4] or 0 for one in each)
+            retiring = QueryPlace.at_once(TransactionSnapshot(latest + 1))
+        return Look(now, epoch, changed, gone, retiring)
+
+    def _query(self, since: bool) -> sa.Select[Any]:
+        known = self._made.get((since, self.control))
+        if known is not None:
+            return known
+        columns: list[sa.ColumnElement[Any]] = [
+            sa.literal_column("pg_current_snapshot()::text", sa.Text),
+            sa.literal_column(LIFE if self.control else SHORT_LIFE, sa.Text),
+            sa.func.pg_is_in_recovery(),
+        ]
+        for table, name in self.tables.items():
+            here = sa.table(table.name, sa.column(CHANGE, XID8()), schema=table.schema)
+            change = here.c[CHANGE]
+            newest = sa.select(change).order_by(change.desc()).limit(1).where(change.is_not(None))
+            former = (
+                sa.select(FORMER.c.change)
+                .where(FORMER.c.table_name == name)
+                .order_by(FORMER.c.change.desc())
+                .limit(1)
+            )
+            columns += [*self._registered(name), newest.scalar_subquery(), former.scalar_subquery()]
+            if since:
+                lacks = self.moments.lacks(change, name)
+                columns += [sa.exists().where(lacks), self._gone(name)]
+        made = self._made[since, self.control] = sa.select(
+            *(column.label(f"look_{at}") for at, column in enumerate(columns))
+        )
+        return made
+
+
+def _check(place: QueryPlace, now: Any, floor: Any, nothing: Any) -> None:
+    for segment in place.segments:
+        if not now.covers(segment.seen):
+            raise PositionError(str(place), "unknown", "it lies in the future")
+        # A client that has seen nothing of some keys lacks no removal of them.
+        if not segment.seen.covers(floor) and segment.seen != nothing:
+            raise PositionError(str(place), "expired")
+
+
+def fingerprint_of(derivation: Derivation, dialect: sa.Dialect) -> str:
+    """Tells the positions of a query from those of another."""
+    compiled = derivation.select.compile(dialect=dialect)
+    values = sorted((name, repr(value)) for name, value in compiled.params.items())
+    said = repr((str(compiled), values, list(derivation.key), list(derivation.filters)))
+    return hashlib.blake2s(said.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,142 @@
+"""What a snapshot means in SQL: which changes a client lacks, which it has, by dialect."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from headwater.sql._links import FORMER
+from headwater.sql.postgresql._types import XID8, as_xid
+from headwater.sql.query._place import Counters
+from headwater.sql.sqlite._triggers import label
+
+__all__ = ["Moments", "PostgreSQLMoments", "SQLiteMoments"]
+
+Condition = sa.ColumnElement[bool]
+
+
+class Moments(ABC):
+    """Conditions over a change, for the snapshot that a statement's parameters name.
+
+    Arguments:
+        names: what Headwater's own tables call each table of the query, in order.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+
+    @abstractmethod
+    def lacks(self, change: sa.ColumnElement[Any], name: str) -> Condition:
+        """The client lacks this change of the table."""
+
+    @abstractmethod
+    def had(self, change: sa.ColumnElement[Any], name: str) -> Condition:
+        """The client has this change of the table."""
+
+    @abstractmethod
+    def values(self, seen: Any) -> dict[str, Any]:
+        """The parameters of both."""
+
+    @abstractmethod
+    def ordered(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """A text in the order in which Python sorts it."""
+
+    @abstractmethod
+    def field(self, name: str, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
+        """A column of former links."""
+
+    def raw(self, kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+        """How a key's column is read, to be compared and written into a position."""
+        if isinstance(kind, sa.Enum):
+            return sa.Text()
+        return sa.Uuid(as_uuid=False) if isinstance(kind, sa.Uuid) else kind
+
+    def plain(
+        self, column: sa.ColumnElement[Any], kind: sa.types.TypeEngine[Any]
+    ) -> sa.ColumnElement[Any]:
+        """A key's column as what ``raw`` says."""
+        return sa.type_coerce(column, kind)
+
+    def former(self, name: str, columns: dict[str, sa.types.TypeEngine[Any]]) -> sa.Select[Any]:
+        """The rows of a table that the client had with these links, and that are gone."""
+        return sa.select(
+            *(_collated(self.field(column, kind)).label(column) for column, kind in columns.items())
+        ).where(
+            FORMER.c.table_name == name,
+            self.lacks(FORMER.c.change, name),
+            self.had(FORMER.c.since, name),
+        )
+
+
+class PostgreSQLMoments(Moments):
+    """A snapshot is an xmax and the transactions below it that were running."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(names)
+        self._xmax = as_xid(sa.bindparam("seen_xmax", type_=sa.Text))
+        self._running = sa.cast(sa.bindparam("seen_running", type_=ARRAY(sa.Text)), ARRAY(XID8()))
+
+    def lacks(self, change: sa.ColumnElement[Any], name: str) -> Condition:
+        return sa.or_(change >= self._xmax, change == sa.any_(self._running))
+
+    def had(self, change: sa.ColumnElement[Any], name: str) -> Condition:
+        return sa.and_(change < self._xmax, change != sa.all_(self._running))
+
+    def values(self, seen: Any) -> dict[str, Any]:
+        return {"seen_xmax": str(seen.xmax), "seen_running": [str(xid) for xid in seen.running]}
+
+    def ordered(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return sa.collate(column, "C")
+
+    def plain(
+        self, column: sa.ColumnElement[Any], kind: sa.types.TypeEngine[Any]
+    ) -> sa.ColumnElement[Any]:
+        # An enum of the database is no text: it has an order of its own.
+        enum = isinstance(column.type, sa.Enum)
+        return sa.cast(column, kind) if enum else super().plain(column, kind)
+
+    def field(self, name: str, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
+        return sa.cast(sa.func.jsonb_extract_path_text(FORMER.c.links, name, type_=sa.Text), kind)
+
+
+class SQLiteMoments(Moments):
+    """A snapshot is the number of each table's latest change."""
+
+    def lacks(self, change: sa.ColumnElement[Any], name: str) -> Condition:
+        # Without statistics of this very value SQLite takes a quarter of all rows to be newer.
+        few: sa.ColumnElement[float] = sa.literal_column("0.0001")
+        return sa.func.likelihood(change > self._counter(name), few, type_=sa.Integer)
+
+    def had(self, change: sa.ColumnElement[Any], name: str) -> Condition:
+        return change <= self._counter(name)
+
+    def values(self, seen: Counters) -> dict[str, Any]:
+        return {f"seen_{at}": number for at, number in enumerate(seen.numbers)}
+
+    def ordered(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return sa.collate(column, "BINARY")
+
+    def field(self, name: str, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
+        path = f'$."{label(name)}"'
+        return sa.func.json_extract(FORMER.c.links, path, type_=kind)
+
+    def raw(self, kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+        # Dates and UUIDs are texts, as they are stored.
+        text = isinstance(kind, sa.String) and not isinstance(kind, sa.Enum)
+        return kind if text or isinstance(kind, sa.Integer) else sa.String()
+
+    def _counter(self, name: str) -> sa.BindParameter[int]:
+        return sa.bindparam(f"seen_{self.names.index(name)}", type_=sa.BigInteger)
+
+
+def _collated(field: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """A former link compared as its column: JSON knows no collation."""
+    kind: Any = field.type
+    while isinstance(kind, sa.types.TypeDecorator):
+        kind = kind.impl_instance
+    collation = kind.collation if isinstance(kind, sa.String) else None
+    return field if collation is None else sa.collate(field, collation)

@@ -1,0 +1,199 @@
+"""The pieces of a query: mentions of tables, conditions, scopes and names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.sql import operators, visitors
+
+from headwater.errors import DeclarationError
+from headwater.sql._tracking import CHANGE, SINCE
+from headwater.sql.postgresql._types import XID8
+
+__all__ = [
+    "Condition",
+    "Names",
+    "Occurrence",
+    "Scope",
+    "bare",
+    "clauses_of",
+    "is_plain",
+    "renamed",
+    "strict_in",
+    "strict_operand",
+]
+
+# Operators that are never true when an operand is NULL.
+_STRICT = frozenset(
+    {operators.eq, operators.ne, operators.lt, operators.le, operators.gt, operators.ge}
+    | {operators.like_op, operators.in_op}
+)
+
+_NUMBER = sa.BigInteger().with_variant(XID8(), "postgresql")
+
+
+@dataclass(eq=False, slots=True)
+class Occurrence:
+    """One mention of a table in the query; a table that is joined to itself has two.
+
+    Attributes:
+        label: its alias in the statements that are derived, such as ``t0``.
+        table: the table.
+        columns: by name, the columns of the alias, also those that tracking adds.
+        alias: the alias to select from.
+        scope: where it stands.
+    """
+
+    label: str
+    table: sa.Table
+    scope: Scope
+    alias: sa.FromClause = field(init=False)
+
+    def __post_init__(self) -> None:
+        columns = [
+            sa.column(column.name, column.type)
+            for column in self.table.columns
+            if column.name not in (CHANGE, SINCE)
+        ]
+        own = [sa.column(CHANGE, _NUMBER), sa.column(SINCE, _NUMBER)]
+        plain = sa.table(self.table.name, *columns, *own, schema=self.table.schema)
+        self.alias = plain.alias(self.label)
+
+    def column(self, name: str) -> sa.ColumnElement[Any]:
+        """The alias's column of this name in the database."""
+        found: sa.ColumnElement[Any] = self.alias.c[name]
+        return found
+
+
+@dataclass(eq=False, slots=True)
+class Condition:
+    """One condition of those that AND joins.
+
+    Attributes:
+        expression: over the columns of the occurrences' aliases; None if it holds a sub-query.
+        columns: the columns that it names.
+        strict: the occurrences without a row of which it is never true.
+        original: as the query has it.
+    """
+
+    expression: sa.ColumnElement[bool] | None
+    columns: frozenset[tuple[Occurrence, str]]
+    strict: frozenset[Occurrence]
+    original: sa.ColumnElement[Any]
+
+    @property
+    def occurrences(self) -> frozenset[Occurrence]:
+        return frozenset(occurrence for occurrence, _ in self.columns)
+
+
+@dataclass(eq=False, slots=True)
+class Scope:
+    """Tables whose rows exist together.
+
+    Attributes:
+        clause: what the query calls it, for error messages.
+        outer: it is the right side of an outer join.
+        needs: the scopes without rows of which it has none.
+    """
+
+    clause: str
+    outer: bool = False
+    needs: set[Scope] = field(default_factory=set)
+    occurrences: list[Occurrence] = field(default_factory=list)
+    conditions: list[Condition] = field(default_factory=list)
+
+    def closure(self) -> set[Scope]:
+        """This scope and all that it needs."""
+        found, left = {self}, [self]
+        while left:
+            for scope in left.pop().needs - found:
+                found.add(scope)
+                left.append(scope)
+        return found
+
+
+class Names:
+    """The FROM elements of one SELECT, and of those around it."""
+
+    def __init__(self, outer: Names | None) -> None:
+        self.outer = outer
+        self.found: dict[Any, Occurrence] = {}
+
+    def enclosing(self) -> Iterator[Any]:
+        """All elements that a sub-query may refer to."""
+        if self.outer is not None:
+            yield from self.outer.enclosing()
+        yield from self.found
+
+    def occurrence(self, column: sa.ColumnClause[Any]) -> Occurrence:
+        names: Names | None = self
+        while names is not None:
+            found = names.found.get(column.table)
+            if found is not None:
+                return found
+            names = names.outer
+        raise DeclarationError(
+            f"the column {column} is of no table that the query reads; write it as an attribute "
+            "of a mapped class or a column of a Table"
+        )
+
+
+def clauses_of(expression: Any) -> Iterator[Any]:
+    """What AND joins, one by one."""
+    while isinstance(expression, sa.sql.elements.Grouping):
+        expression = expression.element
+    if (
+        isinstance(expression, sa.sql.elements.BooleanClauseList)
+        and expression.operator is operators.and_
+    ):
+        for clause in expression.clauses:
+            yield from clauses_of(clause)
+    else:
+        yield expression
+
+
+def renamed(expression: Any, names: Names) -> Any:
+    def alias(element: Any, **_: Any) -> Any:
+        if isinstance(element, sa.ColumnClause) and element.table is not None:
+            return names.occurrence(element).column(element.name)
+        return None
+
+    return visitors.replacement_traverse(expression, {}, alias)
+
+
+def strict_in(clause: Any, names: Names) -> frozenset[Occurrence]:
+    """The occurrences whose columns, if NULL, keep a condition from being true."""
+    while isinstance(clause, sa.sql.elements.Grouping):
+        clause = clause.element
+    if isinstance(clause, sa.sql.elements.BooleanClauseList):
+        each = [strict_in(one, names) for one in clause.clauses]
+        if clause.operator is operators.and_:
+            return frozenset().union(*each)
+        return frozenset.intersection(*each) if each else frozenset()
+    if isinstance(clause, sa.BinaryExpression) and clause.operator in _STRICT:
+        return strict_operand(clause.left, names) | strict_operand(clause.right, names)
+    return frozenset()
+
+
+def strict_operand(operand: Any, names: Names) -> frozenset[Occurrence]:
+    if is_plain(operand):
+        while isinstance(operand, (sa.Label, sa.sql.elements.Grouping)):
+            operand = operand.element
+        return frozenset({names.occurrence(operand)})
+    return frozenset()
+
+
+def bare(element: Any) -> Any:
+    """An element without its label and its parentheses."""
+    while isinstance(element, (sa.Label, sa.sql.elements.Grouping)):
+        element = element.element
+    return element
+
+
+def is_plain(operand: Any) -> bool:
+    """Whether it is a column of a table."""
+    operand = bare(operand)
+    return isinstance(operand, sa.ColumnClause) and operand.table is not None

@@ -1,0 +1,312 @@
+"""The algorithm of a live query: what changed between a place and now, in one snapshot.
+
+1. Look: the snapshot, and which tables have rows that changed or are gone since the place.
+2. Affected keys: those that such rows lead to, by the links of now and by those of then.
+3. The query with these keys, some hundred at a time: the rows as they are.
+4. Who may have held a key: the values that its filters had then.
+
+Why it is exact: rows that were joined then or are now, but not both, include one that changed; so
+does an outer join that found no match and finds one now. Each way leads from there to the key, at
+one of the two moments. docs/live-queries.md has the whole of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from headwater.errors import UsageError
+from headwater.feeds._source import EVERYTHING, Filter
+from headwater.sql._judging import NO_QUESTIONS, Questions
+from headwater.sql.query._derivation import Derivation
+from headwater.sql.query._forms import form_of
+from headwater.sql.query._look import Look, Looker
+from headwater.sql.query._place import Key, QueryPlace
+from headwater.sql.query._statements import KEYS, Statements
+
+__all__ = ["CHUNK", "Affected", "Poll", "Queries"]
+
+# Keys whose rows are read by one statement.
+CHUNK = 500
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """A key that a change may have touched.
+
+    Attributes:
+        key: its raw values.
+        place: of a client that was sent all keys up to this one.
+        row: the row as it is; None if there is none.
+        compared: what filters compare of it: its values, with what the database judged.
+        held: key and filters, by name, under which clients may have had it.
+    """
+
+    key: Key
+    place: QueryPlace
+    row: Values | None
+    held: Sequence[Values]
+    compared: Values | None = None
+
+
+class Queries:
+    """Runs the statements of one query on a connection that is in one snapshot."""
+
+    def __init__(self, name: str, derivation: Derivation, looker: Looker) -> None:
+        self.name = name
+        self.derivation = derivation
+        self.looker = looker
+        self.nothing = looker.nothing
+        self.statements = Statements(derivation, looker.moments, looker.tables)
+        self.width = len(derivation.key)
+        self._held = (*derivation.key, *derivation.filters)
+
+    def keys(
+        self,
+        connection: sa.Connection,
+        look: Look,
+        seen: Any,
+        low: Key | None,
+        high: Key | None,
+        wanted: Filter,
+    ) -> Sequence[Key]:
+        """At most ``KEYS`` affected keys above ``low`` and up to ``high``, ascending."""
+        form, values = form_of(wanted)
+        if not form or not (look.changed or look.gone):
+            return ()
+        query = self.statements.affected(
+            look.changed, look.gone, form, low is not None, high is not None
+        )
+        values |= self.looker.moments.values(seen)
+        values |= _numbered("low", low) | _numbered("high", high)
+        return [tuple(row) for row in connection.execute(query, values)]
+
+    def rows(
+        self,
+        connection: sa.Connection,
+        keys: Sequence[Key],
+        wanted: Filter,
+        questions: Questions = NO_QUESTIONS,
+    ) -> dict[Key, tuple[Values, Values]]:
+        """The rows with these keys that are there, each with what filters compare."""
+        form, values = form_of(wanted)
+        values |= questions.parameters | {"keys": self._listed(keys)}
+        result = connection.execute(self.statements.rows(form, questions.form), values)
+        return {key: (row, compared) for key, row, compared in self._answered(result, questions)}
+
+    def among(
+        self, connection: sa.Connection, look: Look, seen: Any, keys: Sequence[Key]
+    ) -> set[Key]:
+        """Which of these keys are affected."""
+        if not keys or not (look.changed or look.gone):
+            return set()
+        query = self.statements.affected(look.changed, look.gone, among=True)
+        values = self.looker.moments.values(seen) | {"keys": self._listed(keys)}
+        return {tuple(row) for row in connection.execute(query, values)}
+
+    def touched(self, connection: sa.Connection, look: Look, seen: Any) -> list[Filter]:
+        """The filters, of a query with LIMIT, whose first rows may have changed."""
+        if not self.derivation.filters:
+            return [EVERYTHING]
+        query = self.statements.touched(look.changed, look.gone)
+        rows = connection.execute(query, self.looker.moments.values(seen))
+        # No filter is NULL.
+        return [
+            Filter.of(**dict(zip(self.derivation.filters, row, strict=True)))
+            for row in rows
+            if None not in row
+        ]
+
+    def first(self, connection: sa.Connection, wanted: Filter) -> list[tuple[Key, Values]]:
+        """The first rows of a query with LIMIT, in its order."""
+        form, values = form_of(wanted)
+        return list(self._read(connection.execute(self.statements.first(form), values)))
+
+    def first_held(
+        self, connection: sa.Connection, look: Look, seen: Any, wanted: Filter
+    ) -> dict[Key, Values]:
+        """The keys of those in the snapshot, with their values by name and those of the filters."""
+        form, values = form_of(wanted)
+        among = frozenset(one.table for one in self.derivation.core.occurrences)
+        query = self.statements.first_held(look.gone & among, form)
+        rows = connection.execute(query, values | self.looker.moments.values(seen))
+        return {
+            tuple(row[: self.width]): dict(zip(self._held, row[self.width :], strict=True))
+            for row in rows
+        }
+
+    def newest(
+        self, connection: sa.Connection, wanted: Filter, count: int, below: Key | None
+    ) -> list[tuple[Key, Values]]:
+        """The last rows by key, descending."""
+        form, values = form_of(wanted)
+        query = self.statements.newest(form, below is not None)
+        result = connection.execute(query, values | {"count": count} | _numbered("low", below))
+        return list(self._read(result))
+
+    def oldest(
+        self,
+        connection: sa.Connection,
+        wanted: Filter,
+        count: int,
+        low: Key | None,
+        high: Key | None,
+        questions: Questions = NO_QUESTIONS,
+    ) -> list[tuple[Key, Values, Values]]:
+        """The first rows by key, ascending, above ``low`` and up to ``high``, as ``rows``."""
+        form, values = form_of(wanted)
+        asked = questions.form
+        query = self.statements.oldest(form, low is not None, high is not None, asked)
+        values |= questions.parameters | {"count": count}
+        values |= _numbered("low", low) | _numbered("high", high)
+        return list(self._answered(connection.execute(query, values), questions))
+
+    def exceeds(self, connection: sa.Connection, wanted: Filter, count: int) -> bool:
+        """Whether there are more rows than this."""
+        form, values = form_of(wanted)
+        query = self.statements.beyond_count(form)
+        return connection.execute(query, values | {"count": count}).first() is not None
+
+    def holders(
+        self,
+        connection: sa.Connection,
+        look: Look,
+        seen: Any,
+        keys: Sequence[Key],
+        questions: Questions = NO_QUESTIONS,
+    ) -> dict[Key, list[Values]]:
+        """By key, its values by name and those of its filters in the snapshot."""
+        among = frozenset(one.table for one in self.derivation.core.occurrences)
+        query = self.statements.holders(look.gone & among, questions.form)
+        values = self.looker.moments.values(seen) | {"keys": self._listed(keys)}
+        found: dict[Key, list[Values]] = {}
+        for row in connection.execute(query, values | questions.parameters):
+            held = dict(zip(self._held, row[self.width :], strict=False))
+            found.setdefault(tuple(row[: self.width]), []).append(questions.answered(row, held))
+        return found
+
+    def _listed(self, keys: Sequence[Key]) -> list[Any]:
+        return [key[0] for key in keys] if self.width == 1 else list(keys)
+
+    def _read(self, result: sa.CursorResult[Any]) -> Iterator[tuple[Key, Values]]:
+        return ((key, values) for _, key, values in self._rows_of(result))
+
+    def _answered(
+        self, result: sa.CursorResult[Any], questions: Questions
+    ) -> Iterator[tuple[Key, Values, Values]]:
+        for row, key, shown in self._rows_of(result):
+            yield key, shown, questions.answered(row[: len(row) - self.width], shown)
+
+    def _rows_of(self, result: sa.CursorResult[Any]) -> Iterator[tuple[Sequence[Any], Key, Values]]:
+        names = list(self.derivation.names)
+        at = [list(result.keys()).index(self.derivation.names[name]) for name in names]
+        before: Key | None = None
+        seen: set[Key] = set()
+        for row in result:
+            key = tuple(row[len(row) - self.width :])
+            if key == before or key in seen:
+                raise UsageError(
+                    f"{self.name} has two rows with the key {key!r}: a key tells rows apart"
+                )
+            seen.add(key)
+            yield row, key, dict(zip(names, (row[n] for n in at), strict=True))
+
+
+class Poll:
+    """What changed between a place and now, on a connection whose transaction begins here.
+
+    Arguments:
+        now: what was seen, if the transaction has begun.
+        questions: what the database shall judge of rows, for filters.
+
+    Attributes:
+        look: what was seen.
+        end: the place of a client that was sent everything.
+        done: the last keys were read.
+    """
+
+    def __init__(
+        self,
+        queries: Queries,
+        connection: sa.Connection,
+        place: QueryPlace,
+        wanted: Filter = EVERYTHING,
+        *,
+        chunk: int = CHUNK,
+        now: Look | None = None,
+        questions: Questions = NO_QUESTIONS,
+    ) -> None:
+        self._queries = queries
+        self._questions = questions
+        self._connection = connection
+        self._place = place
+        self._wanted = wanted
+        self._chunk = chunk
+        if now is None:
+            queries.looker.begin(connection)
+        self.look = queries.looker.look(connection, place)
+        if now is not None:
+            self.look = replace(self.look, now=now.now)
+        self.end = QueryPlace.at_once(self.look.now)
+        self.done = False
+
+    def affected(self) -> Iterator[Sequence[Affected]]:
+        """The keys that may have changed, ascending, some hundred at a time."""
+        low: Key | None = None
+        for segment in self._place.segments:
+            if segment.seen == self._queries.nothing:
+                yield from self._rows_of(low, segment.bound)
+            elif not segment.seen.covers(self.look.now):
+                yield from self._segment(segment.seen, low, segment.bound)
+            low = segment.bound
+        self.done = True
+
+    def _rows_of(self, low: Key | None, high: Key | None) -> Iterator[Sequence[Affected]]:
+        """The keys of which the client has seen nothing: those of the rows there are."""
+        size = self._chunk
+        while size == self._chunk:
+            rows = self._queries.oldest(
+                self._connection, self._wanted, size, low, high, self._questions
+            )
+            size = len(rows)
+            if rows:
+                low = rows[-1][0]
+                now = self.look.now
+                yield [
+                    Affected(key, self._place.after(key, now), row, (), compared)
+                    for key, row, compared in rows
+                ]
+
+    def _segment(
+        self, seen: Any, low: Key | None, high: Key | None
+    ) -> Iterator[Sequence[Affected]]:
+        while True:
+            keys = self._queries.keys(self._connection, self.look, seen, low, high, self._wanted)
+            for at in range(0, len(keys), self._chunk):
+                last = high is None and len(keys) < KEYS and at + self._chunk >= len(keys)
+                self.done = last
+                yield self._read(seen, keys[at : at + self._chunk])
+            if len(keys) < KEYS:
+                return
+            low = keys[-1]
+
+    def _read(self, seen: Any, keys: Sequence[Key]) -> Sequence[Affected]:
+        queries, connection = self._queries, self._connection
+        rows = queries.rows(connection, keys, self._wanted, self._questions)
+        held = queries.holders(connection, self.look, seen, keys, self._questions)
+        now = self.look.now
+        found = []
+        for key in keys:
+            row, compared = rows.get(key, (None, None))
+            place = self._place.after(key, now)
+            found.append(Affected(key, place, row, held.get(key, ()), compared))
+        return found
+
+
+def _numbered(name: str, key: Key | None) -> dict[str, Any]:
+    return {} if key is None else {f"{name}_{at}": value for at, value in enumerate(key)}

@@ -1,0 +1,389 @@
+"""Reads a live query: pages, the tail's batches, and the checks of positions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from headwater.errors import DeclarationError, PositionError, SourceUnavailableError, UsageError
+from headwater.feeds._source import EVERYTHING, Filter, Page, Place
+from headwater.sql._faults import LASTING, unavailable
+from headwater.sql._judging import NO_QUESTIONS, Questions
+from headwater.sql._model import tracking_of
+from headwater.sql._reader import ChangeBatch, CommitWatch, Head
+from headwater.sql.postgresql._connections import describe_server, ensure_first_connection
+from headwater.sql.postgresql._drivers import check_driver
+from headwater.sql.query._changes import changes_of
+from headwater.sql.query._derivation import Derivation
+from headwater.sql.query._first_rows import FirstRows
+from headwater.sql.query._look import (
+    Look,
+    Looker,
+    PostgreSQLLooker,
+    SQLiteLooker,
+    fingerprint_of,
+)
+from headwater.sql.query._open_poll import OpenPoll, ReadPage, WaitingPage
+from headwater.sql.query._pages import Pages
+from headwater.sql.query._place import QueryPlace
+from headwater.sql.query._poll import CHUNK, Poll, Queries
+from headwater.sql.query._tracking_check import TrackingCheck
+from headwater.sql.query._trim import trim_links
+from headwater.sql.query._watch import WatchGroup, watch_of
+from headwater.sql.sqlite._connections import file_of, guard
+
+__all__ = ["QueryReader"]
+
+# Pages that are read between two batches of the tail, which goes on meanwhile for nobody.
+SERVED = 50
+# Snapshots of the tail that are remembered, for clients that return.
+KEPT_SNAPSHOTS = 4096
+
+
+class QueryReader:
+    """One live query over one database.
+
+    Each read is one transaction in one snapshot, and holds no connection once it returns. Only a
+    tail's batch that is not the last of its poll keeps the transaction for the next one.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        derivation: Derivation,
+        name: str,
+        listen: Sequence[AsyncEngine | sa.Engine] = (),
+    ) -> None:
+        self.engine = engine
+        self.name = name
+        self.derivation = derivation
+        self.judged = frozenset[str]()
+        self._writers = [
+            one.sync_engine if isinstance(one, AsyncEngine) else one for one in (engine, *listen)
+        ]
+        self._tracking = {table: tracking_of(table) for table in derivation.tables}
+        self._reading = engine
+        looker: type[Looker]
+        if engine.dialect.name == "sqlite":
+            if file_of(engine.sync_engine) is None:
+                raise DeclarationError(
+                    f"{name}: a live query reads in a transaction of its own, and a database in "
+                    "memory has one connection for everybody: use a file"
+                )
+            guard(engine.sync_engine)
+            looker = SQLiteLooker
+        elif engine.dialect.name == "postgresql":
+            check_driver(engine)
+            self._reading = engine.execution_options(isolation_level="REPEATABLE READ")
+            looker = PostgreSQLLooker
+        else:
+            raise DeclarationError(
+                f"{name}: a live query on {engine.dialect.name!r} cannot be followed; SQLite and "
+                "PostgreSQL can"
+            )
+        names = {table: tracking.name for table, tracking in self._tracking.items()}
+        self._looker = looker(
+            name, names, derivation.links, fingerprint_of(derivation, engine.dialect)
+        )
+        self._queries = Queries(name, derivation, self._looker)
+        self._described = engine.dialect.name == "sqlite"
+        self._check = TrackingCheck(name, self._tracking.values())
+        self._kinds = tuple(self._kind(*column) for column in derivation.key.values())
+        self._pages = Pages(self._queries)
+        self._open: OpenPoll | None = None
+        # While the tail is attached: wakes it. The pages that wait for its next transaction: one
+        # that has begun may lack what was committed before the page was asked for.
+        self._wake: Callable[[], None] | None = None
+        self._waiting: list[WaitingPage] = []
+        self._broken = False
+        # The snapshots that the tail was at lately.
+        self._snapshots: dict[str, None] = {}
+
+    def parse(self, text: str) -> QueryPlace:
+        """Read the text of a place. Raises PositionError."""
+        sqlite = isinstance(self._looker, SQLiteLooker)
+        tables = len(self._tracking) if sqlite else None
+        return QueryPlace.parse(text, self._kinds, tables).align(self._snapshots)
+
+    def note(self, look: Look) -> None:
+        """The tail is at this snapshot."""
+        self._snapshots[str(look.now)] = None
+        if len(self._snapshots) > KEPT_SNAPSHOTS:
+            del self._snapshots[next(iter(self._snapshots))]
+
+    async def head(self) -> Head:
+        """Where the query is now."""
+        async with self._connected() as connection:
+            look = await connection.run_sync(self._look, None)
+        self.note(look)
+        return Head(look.epoch, QueryPlace.at_once(look.now))
+
+    async def locate(self, epoch: str, place: QueryPlace) -> None:
+        """Raises PositionError unless the place can be resumed now."""
+        async with self._connected() as connection:
+            look = await connection.run_sync(self._look, place)
+        if look.epoch != epoch:
+            raise PositionError(str(place), "unknown", "it is of another database or query")
+
+    async def try_filter(self, wanted: Filter, /) -> None:
+        """As TailReader."""
+        try:
+            await self._alone(lambda sync, look: self._pages.before(sync, look, wanted, 1, None))
+        except (sa.exc.DataError, sa.exc.ProgrammingError) as error:
+            raise DeclarationError(
+                f"the {self.name} cannot be filtered by {wanted.any_of!r}: the database refuses "
+                f"it: {error.orig}"
+            ) from error
+
+    async def batch(
+        self, epoch: str, after: Place, limit: int, /, *, questions: Questions = NO_QUESTIONS
+    ) -> ChangeBatch:
+        """The changes after a place, for all filters, for the tail."""
+        place = _own(after)
+        if self._broken:
+            # A page may have been read at a snapshot that the tail did not come to.
+            self._broken = False
+            raise PositionError(str(place), "expired")
+        poll = self._open
+        if poll is None or poll.place is not place:
+            await self.close()
+            poll = self._open = OpenPoll(self, place, min(limit, CHUNK), questions)
+            poll.pages, self._waiting = self._waiting[:SERVED], self._waiting[SERVED:]
+        try:
+            found = await poll.read(epoch)
+            await self._serve(poll)
+        except BaseException as error:
+            self._broken = poll.served and not poll.done
+            await self.close()
+            self._waiting = [*poll.pages, *self._waiting]
+            if not isinstance(error, PositionError):
+                self._answer_all(error)
+            raise
+        changes = [change for one in found for change in changes_of(self.derivation, one)]
+        if poll.done:
+            await self.close()
+            return ChangeBatch(changes, poll.end, False, poll.retiring)
+        poll.place = found[-1].place
+        return ChangeBatch(changes, poll.place, True, poll.retiring)
+
+    async def close(self) -> None:
+        """End a poll that was not read to its end."""
+        poll, self._open = self._open, None
+        if poll is not None:
+            await poll.close()
+
+    async def page(
+        self,
+        wanted: Filter,
+        limit: int,
+        *,
+        after: Place | None = None,
+        before: Place | None = None,
+    ) -> Page:
+        """As ``Source.page``.
+
+        While the tail is attached, a page is read in a transaction of the tail: then the client
+        and the tail are at the same snapshot, and what comes and goes between two snapshots of the
+        tail is nothing that a client has.
+        """
+        if limit < 1:
+            raise UsageError(f"limit={limit} must be at least 1")
+        if after is None:
+            below = None if before is None else _own(before).start
+            return await self._read(
+                lambda sync, look: self._pages.before(sync, look, wanted, limit, below)
+            )
+        place = _own(after)
+        nothing = any(one.seen == self._queries.nothing for one in place.segments)
+        if (place.aligned and not nothing) or self._wake is None:
+            return await self._read(
+                lambda sync, look: self._pages.after(sync, look, wanted, limit, place)
+            )
+        # It may be far behind: the tail must not wait for that.
+        page = await self._alone(
+            lambda sync, look: self._pages.after(sync, look, wanted, limit, place)
+        )
+        left = limit - len(page.changes)
+        if page.has_more or not left:
+            return replace(page, has_more=True)
+        reached = _own(page.end)
+        rest = await self._read(
+            lambda sync, look: self._pages.after(sync, look, wanted, left, reached), patient=True
+        )
+        return replace(rest, changes=[*page.changes, *rest.changes], start=page.start)
+
+    def links(self) -> Iterator[tuple[sa.Table, Sequence[str], str, str]]:
+        """Each table with the links it needs, its registered name, and the call that adds them."""
+        for table, links in self.derivation.links.items():
+            yield table, links, self._tracking[table].name, self._looker.call(table)
+
+    def nothing(self) -> QueryPlace:
+        """The place of a client that has no row."""
+        return QueryPlace.at_once(self._queries.nothing)
+
+    async def exceeds(self, wanted: Filter, count: int) -> bool:
+        """Whether there are more rows than this."""
+        async with self._connected() as connection:
+            return await connection.run_sync(self._queries.exceeds, wanted, count)
+
+    async def _read(self, read: ReadPage, *, patient: bool = False) -> Page:
+        """Read in the tail's next transaction, or alone if there is no tail.
+
+        While the tail reads a poll of many batches, only a ``patient`` page waits for the next one.
+        """
+        if self._wake is None or (self._open is not None and self._open.long and not patient):
+            return await self._alone(read)
+        answer: asyncio.Future[Page | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(WaitingPage(read, answer, patient))
+        self._wake()
+        page = await answer
+        return await self._alone(read) if page is None else page
+
+    async def _alone(self, read: ReadPage) -> Page:
+        async with self._connected() as connection:
+            look = await connection.run_sync(self._look, None)
+            page: Page = await connection.run_sync(read, look)
+        return replace(page, end=replace(_own(page.end), aligned=False))
+
+    async def _serve(self, poll: OpenPoll) -> None:
+        """Read the pages that waited for the transaction of a poll: some, so that it goes on."""
+        while poll.pages:
+            waiting = poll.pages[0]
+            if not waiting.answer.done():
+                found: Page | Exception
+                try:
+                    found = await poll.page(waiting.read)
+                except Exception as error:
+                    # It is this page's own. If the connection is lost, the tail finds out.
+                    found = error
+                waiting.answer_with(found)
+            poll.pages.pop(0)
+        if poll.long:
+            for waiting in self._waiting:
+                if not waiting.patient:
+                    waiting.answer_with(None)
+            self._waiting = [waiting for waiting in self._waiting if waiting.patient]
+        if self._waiting and self._wake is not None:
+            self._wake()
+
+    def _answer_all(self, answer: BaseException | None) -> None:
+        """Answer those that wait with an error; with None they read by themselves."""
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.answer_with(answer)
+
+    async def _detached(self) -> None:
+        self._wake = None
+        self._answer_all(None)
+        await self._check.stop()
+        await self.close()
+
+    def watch_commits(
+        self,
+        wake: Callable[[], None],
+        known: Callable[[], Head | None],
+        reach: Callable[[Place], None] | None = None,  # a commit is of one table
+    ) -> CommitWatch:
+        """As ``TableReader.watch_commits``, for all tables of the query."""
+        self._wake = wake
+        self._check.follow(self.engine, wake)
+        watches = [
+            watch_of(self.engine, self._writers, each, at, wake, known, self._check.soon)
+            for at, each in enumerate(self._tracking.values())
+        ]
+        return WatchGroup(watches, self._detached)
+
+    async def trim(self, max_age: timedelta, grace: float) -> int:
+        """As ``LiveQuery.trim``."""
+        return await trim_links(list(self._tracking.values()), self.writing, max_age, grace)
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that is committed at the end."""
+        async with self.translated(), self.engine.begin() as connection:
+            yield connection
+
+    # Connections
+
+    def _look(self, connection: sa.Connection, place: QueryPlace | None) -> Look:
+        self._looker.begin(connection)
+        return self._looker.look(connection, place)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncConnection]:
+        async with self.translated():
+            if not self._described:
+                await ensure_first_connection(self.engine)
+            async with self._reading.connect() as connection:
+                await self._describe(connection)
+                yield connection
+
+    async def connect(self) -> AsyncConnection:
+        """A connection for a poll of several batches. The caller closes it."""
+        if not self._described:
+            await ensure_first_connection(self.engine)
+        connection = self._reading.connect()
+        await connection.start()
+        try:
+            await self._describe(connection)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def _describe(self, connection: AsyncConnection) -> None:
+        await self._check.run(connection)
+        if not self._described and isinstance(self._looker, PostgreSQLLooker):
+            server = await describe_server(connection)
+            self._looker.control = server.control
+            self._described = True
+            await connection.rollback()
+
+    @asynccontextmanager
+    async def translated(self) -> AsyncIterator[None]:
+        """Errors of the database that pass by themselves become SourceUnavailableError."""
+        try:
+            yield
+        except Exception as error:
+            said = unavailable(error)
+            if said is None and "no such column" in str(error):
+                # SQLite's way to say so. The statements follow from the models alone.
+                said = "a column is missing; is the database migrated?"
+            if said is None:
+                raise
+            lasts = said in LASTING
+            raise SourceUnavailableError(self.name, said, public=lasts, lasting=lasts) from error
+
+    def poll(
+        self, connection: sa.Connection, place: QueryPlace, chunk: int, questions: Questions
+    ) -> Poll:
+        """Begin a poll for all filters."""
+        if self.derivation.limit is not None:
+            return FirstRows(self._queries, connection, place, None)
+        return Poll(self._queries, connection, place, EVERYTHING, chunk=chunk, questions=questions)
+
+    def _kind(self, occurrence: Any, name: str) -> type[Any]:
+        kind: Any = next(c.type for c in occurrence.table.columns if c.name == name)
+        while isinstance(kind, sa.types.TypeDecorator):
+            kind = kind.impl_instance
+        if isinstance(kind, sa.Integer):
+            return int
+        if isinstance(self._looker, PostgreSQLLooker):
+            if isinstance(kind, sa.DateTime):
+                return datetime
+            if isinstance(kind, sa.Date):
+                return date
+        return str
+
+
+def _own(place: Place) -> QueryPlace:
+    if not isinstance(place, QueryPlace):
+        raise UsageError(f"{place!r} is not a place in a live query")
+    return place

@@ -1,0 +1,395 @@
+"""The statements that follow a live query, made from its derivation."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any, TypeAlias
+
+import sqlalchemy as sa
+from sqlalchemy.sql import visitors
+
+from headwater.sql._expressions import Shape
+from headwater.sql._judging import Asked, shape_column
+from headwater.sql._tracking import CHANGE, SINCE
+from headwater.sql.query._derivation import Derivation, Way
+from headwater.sql.query._forms import Form, condition_of
+from headwater.sql.query._moments import Moments
+from headwater.sql.query._pieces import bare
+from headwater.sql.query._scopes import Occurrence
+
+__all__ = ["KEYS", "Statements"]
+
+Query: TypeAlias = "sa.Select[Any]"
+Columns: TypeAlias = "Mapping[Occurrence, Any]"
+Questioned: TypeAlias = "tuple[Asked, ...]"
+# What is selected of a way over these columns.
+Pick: TypeAlias = "Callable[[Way, Columns], Query]"
+
+# Keys that are looked up at once: a change that reaches a hundred thousand is read in parts.
+KEYS = 20_000
+# With more branches, each table is read as it was by one sub-query with both kinds of rows.
+_MOST_BRANCHES = 48
+_KEPT = 256
+
+
+class Statements:
+    """Writes the statements of one query. Those of one form are made once."""
+
+    def __init__(
+        self, derivation: Derivation, moments: Moments, names: dict[sa.Table, str]
+    ) -> None:
+        self._derivation = derivation
+        self._moments = moments
+        self._names = names
+        self._key = list(derivation.key.values())
+        self._kinds = [self._kind(column) for column in self._key]
+        self.affected = lru_cache(_KEPT)(self._affected)
+        self.holders = lru_cache(_KEPT)(self._holders)
+        self.rows = lru_cache(_KEPT)(self._rows)
+        self.newest = lru_cache(_KEPT)(self._newest)
+        self.oldest = lru_cache(_KEPT)(self._oldest)
+        self.beyond_count = lru_cache(_KEPT)(self._beyond_count)
+        self.touched = lru_cache(_KEPT)(self._touched)
+        self.first = lru_cache(_KEPT)(self._first)
+        self.first_held = lru_cache(_KEPT)(self._first_held)
+
+    # What may have changed
+
+    def _affected(
+        self,
+        changed: frozenset[sa.Table],
+        gone: frozenset[sa.Table],
+        form: Form = ((),),
+        low: bool = False,
+        high: bool = False,
+        among: bool = False,
+    ) -> sa.Select[Any]:
+        """The keys, ascending, that a change since the snapshot leads to.
+
+        Arguments:
+            changed: the tables with rows that changed.
+            gone: those with rows that are gone.
+            form: only keys that match such a filter then or now.
+            low, high: only keys above ``low_0``… and up to ``high_0``….
+            among: only keys of ``keys``.
+        """
+        pick = partial(self._keys, form=form, low=low, high=high, among=among)
+        branches = [*self._now(changed, pick), *self._then(gone, pick)]
+        if len(branches) == 1:
+            # DISTINCT would make SQLite go through the query's tables in the order of the keys.
+            nothing = [
+                sa.cast(sa.null(), kind).label(f"key_{at}") for at, kind in enumerate(self._kinds)
+            ]
+            branches.append(sa.select(*nothing).where(sa.false()))
+        every = sa.union(*branches).subquery("affected")
+        keys = [every.c[f"key_{at}"] for at in range(len(self._key))]
+        return sa.select(*keys).order_by(*map(self._sorted, keys)).limit(KEYS)
+
+    def _touched(
+        self, changed: frozenset[sa.Table], gone: frozenset[sa.Table]
+    ) -> sa.CompoundSelect[Any]:
+        """The values of the filters of keys that a change leads to, then or now."""
+        branches = [*self._now(changed, self._filters), *self._then(gone, self._filters)]
+        if len(branches) == 1:
+            branches *= 2
+        return sa.union(*branches)
+
+    def _now(self, changed: frozenset[sa.Table], pick: Pick) -> list[Query]:
+        found = []
+        for way in self._derivation.ways:
+            start = way.start
+            if start is not None and start.table in changed:
+                lacks = self._moments.lacks(start.column(CHANGE), self._names[start.table])
+                found.append(pick(way, _present(way)).where(lacks))
+        return found
+
+    def _then(self, gone: frozenset[sa.Table], pick: Pick) -> list[Query]:
+        wanted: dict[tuple[frozenset[Occurrence], frozenset[Occurrence]], Way] = {}
+        for way in self._derivation.ways:
+            if way.start is not None and way.start.table in gone:
+                others = [o for o in way.occurrences if o.table in gone and o is not way.start]
+                if 2 ** len(others) > _MOST_BRANCHES:
+                    return self._then_at_once(gone, pick)
+                for some in _subsets(others):
+                    wanted[frozenset(way.occurrences), frozenset({way.start, *some})] = way
+        if len(wanted) > _MOST_BRANCHES:
+            return self._then_at_once(gone, pick)
+        return [
+            pick(way, self._past(way, some)).where(*self._had(way, some))
+            for (_, some), way in wanted.items()
+        ]
+
+    def _then_at_once(self, gone: frozenset[sa.Table], pick: Pick) -> list[Query]:
+        found = []
+        for way in self._derivation.ways:
+            if way.start is not None and way.start.table in gone:
+                columns = self._past(way, {way.start})
+                for one in way.occurrences:
+                    if one is not way.start:
+                        columns[one] = self._either(one, gone)
+                found.append(pick(way, columns))
+        return found
+
+    def _filters(self, way: Way, columns: Columns) -> Query:
+        filters = [
+            columns[one].c[column].label(f"filter_{at}")
+            for at, (one, column) in enumerate(self._derivation.filters.values())
+        ]
+        return self._joined(way, columns).with_only_columns(*filters)
+
+    def _keys(
+        self, way: Way, columns: Columns, *, form: Form, low: bool, high: bool, among: bool
+    ) -> Query:
+        keys = [columns[one].c[name] for one, name in self._key]
+        raw = [self._apart(key, at).label(f"key_{at}") for at, key in enumerate(keys)]
+        query = self._joined(way, columns).with_only_columns(*raw)
+        conditions = [self._matches(form, columns)]
+        if low:
+            conditions.append(self._compared(keys, "low", above=True))
+        if high:
+            conditions.append(self._compared(keys, "high", above=False))
+        if among:
+            conditions.append(self._among([self._raw(key, at) for at, key in enumerate(keys)]))
+        return query.where(*conditions)
+
+    # Clients that may have had it
+
+    def _holders(
+        self, gone: frozenset[sa.Table], asked: Questioned = ()
+    ) -> sa.CompoundSelect[Any] | Query:
+        """Keys of ``keys``, each with the values of the filters that it had in the snapshot.
+
+        ``asked``: what the database shall judge of these values.
+        """
+        way = self._derivation.core
+        among = [one for one in way.occurrences if one.table in gone]
+        if 2 ** len(among) > _MOST_BRANCHES:
+            return self._holders_at_once(gone, asked)
+        found = []
+        for some in _subsets(among):
+            columns = self._past(way, some)
+            held = self._held(way, columns, asked=asked)
+            found.append(held.where(*self._had(way, set(some))))
+        return sa.union(*found) if len(found) > 1 else found[0].distinct()
+
+    def _holders_at_once(self, gone: frozenset[sa.Table], asked: Questioned) -> Query:
+        way = self._derivation.core
+        either = {one: self._either(one, gone) for one in way.occurrences}
+        return self._held(way, either, asked=asked).distinct()
+
+    def _held(
+        self, way: Way, columns: Columns, *, among: bool = True, asked: Questioned = ()
+    ) -> Query:
+        keys = [columns[one].c[name] for one, name in self._key]
+        own = self._apart if among else self._raw
+        raw = [own(key, at).label(f"key_{at}") for at, key in enumerate(keys)]
+        filters = [
+            columns[one].c[column].label(f"filter_{at}")
+            for at, (one, column) in enumerate(self._derivation.filters.values())
+        ]
+        typed = [key.label(f"held_{at}") for at, key in enumerate(keys)]
+        named = {name: columns[one].c[c] for name, (one, c) in self._derivation.filters.items()}
+        answers = self._answers(asked, named)
+        query = self._joined(way, columns).with_only_columns(*raw, *typed, *filters, *answers)
+        if not among:
+            return query
+        return query.where(self._among([self._raw(key, at) for at, key in enumerate(keys)]))
+
+    # The rows as they are
+
+    def _rows(self, form: Form = ((),), asked: Questioned = ()) -> Query:
+        """The query's rows with keys of ``keys``, each before its raw key.
+
+        ``asked``: what the database shall judge of each; the answers stand before the key.
+        """
+        keys = self._own_keys()
+        return self._own(form, asked).where(self._among(keys))
+
+    def _newest(self, form: Form = ((),), below: bool = False) -> Query:
+        """The last rows by key, descending, or those below ``low_0``…."""
+        keys = self._own_keys()
+        query = self._own(form)
+        if below:
+            wanted = [sa.bindparam(f"low_{at}", type_=kind) for at, kind in enumerate(self._kinds)]
+            query = query.where(sa.tuple_(*keys) < sa.tuple_(*wanted))
+        return query.order_by(*(key.desc() for key in keys)).limit(
+            sa.bindparam("count", type_=sa.Integer)
+        )
+
+    def _oldest(self, form: Form, low: bool, high: bool, asked: Questioned = ()) -> Query:
+        """The first rows by key, ascending, above ``low_0``… and up to ``high_0``…."""
+        keys = self._own_keys()
+        query = self._own(form, asked)
+        if low:
+            query = query.where(self._compared(keys, "low", above=True))
+        if high:
+            query = query.where(self._compared(keys, "high", above=False))
+        count = sa.bindparam("count", type_=sa.Integer)
+        return query.order_by(*map(self._sorted, keys)).limit(count)
+
+    def _beyond_count(self, form: Form) -> Query:
+        """A row if there are more than ``count``."""
+        # Of a SELECT with DISTINCT or groups, the rows are what it selects.
+        rows = self._own(form).offset(sa.bindparam("count", type_=sa.Integer)).limit(1)
+        return sa.select(sa.literal(1)).select_from(rows.subquery("beyond"))
+
+    # The first rows of a query with LIMIT
+
+    def _first(self, form: Form) -> Query:
+        """The first rows, in order."""
+        order = [one.original for one in self._derivation.order]
+        query = self._own(form).order_by(*order, *self._own_keys())
+        return query.limit(self._derivation.limit)
+
+    def _first_held(self, gone: frozenset[sa.Table], form: Form) -> Query:
+        """The keys of the first rows in the snapshot, with their values by name and filters."""
+        derivation, way = self._derivation, self._derivation.core
+        among = [one for one in way.occurrences if one.table in gone]
+        branches = []
+        for some in _subsets(among) if 2 ** len(among) <= _MOST_BRANCHES else [None]:
+            if some is None:
+                columns = {one: self._either(one, gone) for one in way.occurrences}
+            else:
+                columns = self._past(way, some)
+            query = self._held(way, columns, among=False).add_columns(
+                *(
+                    columns[each.occurrence].c[each.name].label(f"order_{at}")
+                    for at, each in enumerate(derivation.order)
+                )
+            )
+            if some is not None:
+                query = query.where(*self._had(way, set(some)))
+            order = [each.over(columns[each.occurrence].c[each.name]) for each in derivation.order]
+            keys = [columns[one].c[name] for one, name in self._key]
+            raw = [self._raw(key, at) for at, key in enumerate(keys)]
+            query = query.where(self._matches(form, columns)).order_by(*order, *raw)
+            branches.append(sa.select(query.limit(derivation.limit).subquery()))
+        every: Any = branches[0].subquery("held")
+        if len(branches) > 1:
+            every = sa.union_all(*branches).subquery("held")
+        order = [each.over(every.c[f"order_{at}"]) for at, each in enumerate(derivation.order)]
+        keys = [every.c[f"key_{at}"] for at in range(len(self._key))]
+        shown = [column for column in every.c if not column.name.startswith("order_")]
+        return sa.select(*shown).order_by(*order, *keys).limit(derivation.limit)
+
+    def _own(self, form: Form, asked: Questioned = ()) -> Query:
+        derivation = self._derivation
+        selected = derivation.select.selected_columns
+        filters = {name: bare(selected[derivation.names[name]]) for name in derivation.filters}
+        raw = [key.label(f"headwater_key_{at}") for at, key in enumerate(self._own_keys())]
+        answers = self._answers(asked, filters)
+        own = derivation.select.add_columns(*answers, *raw)
+        return own.where(condition_of(form, filters))
+
+    def _answers(self, asked: Questioned, columns: Mapping[str, Any]) -> list[Any]:
+        """What the database judges of these values of the filters."""
+        return [
+            shape_column(at, shape, lambda one, value: one.over(columns, value)).label(
+                f"asked_{at}"
+            )
+            for at, (_, shape) in enumerate(asked)
+            if isinstance(shape, Shape)
+        ]
+
+    def _own_keys(self) -> list[sa.ColumnElement[Any]]:
+        selected, names = self._derivation.select.selected_columns, self._derivation.names
+        return [
+            self._raw(bare(selected[names[name]]), at)
+            for at, name in enumerate(self._derivation.key)
+        ]
+
+    # Pieces
+
+    def _joined(self, way: Way, columns: Columns) -> Query:
+        def moved(element: Any, **_: Any) -> Any:
+            for one, there in columns.items():
+                if isinstance(element, sa.ColumnClause) and element.table is one.alias:
+                    return there.c[element.name]
+            return None
+
+        conditions = [visitors.replacement_traverse(each, {}, moved) for each in way.conditions]
+        first, *others = (columns[one] for one in way.occurrences)
+        joined: Any = first
+        for other in others:
+            # The conditions are in WHERE; with affects= there may be none.
+            joined = sa.join(joined, other, sa.true())
+        return sa.select(sa.literal(1)).select_from(joined).where(*conditions)
+
+    def _past(self, way: Way, gone: Any) -> dict[Occurrence, Any]:
+        """The occurrences, of these the rows that are gone."""
+        return {one: self._gone(one) if one in gone else one.alias for one in way.occurrences}
+
+    def _had(self, way: Way, gone: Any) -> list[sa.ColumnElement[bool]]:
+        """Of the others the rows with the links of now."""
+        return [
+            self._moments.had(one.column(SINCE), self._names[one.table])
+            for one in way.occurrences
+            if one not in gone
+        ]
+
+    def _gone(self, one: Occurrence) -> sa.FromClause:
+        former = self._moments.former(self._names[one.table], self._links(one.table))
+        return former.subquery(f"f{one.label}")
+
+    def _either(self, one: Occurrence, gone: frozenset[sa.Table]) -> sa.FromClause:
+        """All rows of a table with the links that the client had."""
+        name, links = self._names[one.table], self._links(one.table)
+        here = sa.select(*(one.column(column) for column in links)).where(
+            self._moments.had(one.column(SINCE), name)
+        )
+        if one.table not in gone:
+            return here.subquery(f"p{one.label}")
+        return sa.union_all(here, self._moments.former(name, links)).subquery(f"p{one.label}")
+
+    def _links(self, table: sa.Table) -> dict[str, sa.types.TypeEngine[Any]]:
+        kinds = {column.name: column.type for column in table.columns}
+        return {name: kinds[name] for name in self._derivation.links[table]}
+
+    def _matches(self, form: Form, columns: Columns) -> sa.ColumnElement[bool]:
+        filters = {
+            name: columns[one].c[column] for name, (one, column) in self._derivation.filters.items()
+        }
+        return condition_of(form, filters)
+
+    def _kind(self, column: tuple[Occurrence, str]) -> sa.types.TypeEngine[Any]:
+        occurrence, name = column
+        kind: Any = next(c.type for c in occurrence.table.columns if c.name == name)
+        while isinstance(kind, sa.types.TypeDecorator):
+            kind = kind.impl_instance
+        return self._moments.raw(kind)
+
+    def _raw(self, column: sa.ColumnElement[Any], at: int) -> sa.ColumnElement[Any]:
+        return self._moments.plain(column, self._kinds[at])
+
+    def _apart(self, column: sa.ColumnElement[Any], at: int) -> sa.ColumnElement[Any]:
+        """A key's column for a UNION: a collation may take two keys for equal."""
+        return self._sorted(self._raw(column, at))
+
+    def _sorted(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return self._moments.ordered(column) if isinstance(column.type, sa.String) else column
+
+    def _compared(
+        self, keys: Sequence[sa.ColumnElement[Any]], name: str, *, above: bool
+    ) -> sa.ColumnElement[bool]:
+        mine = sa.tuple_(*(self._sorted(self._raw(key, at)) for at, key in enumerate(keys)))
+        other = sa.tuple_(
+            *(sa.bindparam(f"{name}_{at}", type_=kind) for at, kind in enumerate(self._kinds))
+        )
+        compared: sa.ColumnElement[bool] = mine > other if above else mine <= other
+        return compared
+
+    def _among(self, keys: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[bool]:
+        if len(keys) == 1:
+            return keys[0].in_(sa.bindparam("keys", expanding=True, type_=self._kinds[0]))
+        return sa.tuple_(*keys, types=self._kinds).in_(sa.bindparam("keys", expanding=True))
+
+
+def _present(way: Way) -> dict[Occurrence, Any]:
+    return {one: one.alias for one in way.occurrences}
+
+
+def _subsets(every: Sequence[Occurrence]) -> Iterator[tuple[Occurrence, ...]]:
+    for size in range(len(every) + 1):
+        yield from itertools.combinations(every, size)

@@ -1,0 +1,96 @@
+"""Which columns follow from others: whether a key tells the rows of a query apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.sql import operators
+
+from headwater.sql.query._scopes import Condition, Occurrence, Scopes
+
+__all__ = ["Column", "closure", "determined"]
+
+# An occurrence of a table and the name of a column in the database.
+Column = tuple[Occurrence, str]
+
+
+def closure(scopes: Scopes, columns: Iterable[Column]) -> set[Column]:
+    """The columns of the FROM clause that have one value for each value of these."""
+    known = set(columns)
+    top = list(scopes.names.found.values())
+    equal = [
+        (scope, pair)
+        for scope in scopes.every
+        for pair in map(_equality, scope.conditions)
+        if pair is not None
+    ]
+    fixed = [
+        (scope, column)
+        for scope in scopes.every
+        for column in map(_constant, scope.conditions)
+        if column is not None
+    ]
+    before = -1
+    while len(known) != before:
+        before = len(known)
+        for occurrence in top:
+            if determined(occurrence, known):
+                known |= {(occurrence, column.name) for column in occurrence.table.columns}
+        for scope, (one, other) in equal:
+            # In an outer join it tells of its own tables alone.
+            for this, that in ((one, other), (other, one)):
+                if this in known and that[0].scope is scope and that[0] in top:
+                    known.add(that)
+        for scope, column in fixed:
+            if column[0].scope is scope and column[0] in top:
+                known.add(column)
+    return known
+
+
+def determined(occurrence: Occurrence, known: set[Column]) -> bool:
+    """Whether at most one row of it belongs to what is known."""
+    table = occurrence.table
+    uniques: list[list[str]] = [[column.name for column in table.primary_key.columns]]
+    uniques += [
+        [column.name for column in constraint.columns]
+        for constraint in table.constraints
+        if isinstance(constraint, sa.UniqueConstraint)
+    ]
+    for index in table.indexes:
+        if index.unique and all(isinstance(part, sa.Column) for part in index.expressions):
+            where = any(index.dialect_options[d].get("where") is not None for d in _dialects(index))
+            if not where:
+                uniques.append([str(column.name) for column in index.columns])
+    return any(unique and all((occurrence, name) in known for name in unique) for unique in uniques)
+
+
+def _dialects(index: sa.Index) -> list[str]:
+    return [name for name in ("postgresql", "sqlite") if f"{name}_where" in index.dialect_kwargs]
+
+
+def _equality(condition: Condition) -> tuple[Column, Column] | None:
+    sides = _sides(condition)
+    if sides is None or len(condition.columns) != 2:
+        return None
+    one, other = condition.columns
+    return one, other
+
+
+def _constant(condition: Condition) -> Column | None:
+    sides = _sides(condition)
+    if sides is None or len(condition.columns) != 1:
+        return None
+    if not any(isinstance(side, sa.BindParameter) for side in sides):
+        return None
+    return next(iter(condition.columns))
+
+
+def _sides(condition: Condition) -> tuple[Any, Any] | None:
+    expression = condition.expression
+    if not isinstance(expression, sa.BinaryExpression) or expression.operator is not operators.eq:
+        return None
+    sides = (expression.left, expression.right)
+    plain = (sa.ColumnClause, sa.BindParameter)
+    return sides if all(isinstance(side, plain) for side in sides) else None

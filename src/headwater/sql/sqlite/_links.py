@@ -1,0 +1,120 @@
+"""SQLite: the triggers that keep the former links of a table's rows.
+
+They number for themselves: each takes the table's next change and gives it to the row, beside what
+the table's own triggers do, in whichever order the two run. ``REPLACE`` deletes rows without firing
+delete triggers; so the rows that an insert or update may replace are noted before it with a change
+below zero, which nobody reads, and only a trigger after the event makes that real.
+"""
+
+# ruff: noqa: S608 - names are quoted here; triggers take no parameters
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import sqlalchemy as sa
+
+from headwater.sql._tracking import CHANGE, SINCE, Tracking, quote, text
+from headwater.sql.sqlite._triggers import label, trigger_name
+from headwater.sql.sqlite._uniques import Unique, uniques_of
+
+__all__ = ["drop", "install", "triggers"]
+
+_KINDS = ("link_insert", "link_update", "link_delete", "link_note", "link_note_update")
+
+
+def install(
+    connection: sa.Connection, tracking: Tracking, links: Sequence[str], *, has_column: bool
+) -> None:
+    """Add the column, and make the triggers in place of those of another declaration."""
+    table = tracking.table
+    if not has_column:
+        connection.exec_driver_sql(
+            f"ALTER TABLE {quote(table)} ADD COLUMN {SINCE} BIGINT NOT NULL DEFAULT 0"
+        )
+    drop(connection, tracking)
+    for statement in triggers(tracking, links, uniques_of(connection, tracking)).values():
+        connection.exec_driver_sql(statement)
+
+
+def triggers(tracking: Tracking, links: Sequence[str], uniques: Sequence[Unique]) -> dict[str, str]:
+    """The DDL of the triggers by kind."""
+    return {
+        kind: f"CREATE TRIGGER {quote(trigger_name(tracking.name, kind))} {body}"
+        for kind, body in _bodies(tracking, links, uniques).items()
+    }
+
+
+def drop(connection: sa.Connection, tracking: Tracking) -> None:
+    """Drop the triggers."""
+    for kind in _KINDS:
+        name = quote(trigger_name(tracking.name, kind))
+        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name}")
+
+
+def _bodies(tracking: Tracking, links: Sequence[str], uniques: Sequence[Unique]) -> dict[str, str]:
+    key, own, name = tracking.key, quote(tracking.table), text(tracking.name)
+    last = f"(SELECT last FROM headwater_tables WHERE name = {name})"
+    step = f"UPDATE headwater_tables SET last = last + 1 WHERE name = {name};"
+    same = " AND ".join(f"{quote(c)} IS NEW.{quote(c)}" for c in key)
+    number = f"UPDATE {own} SET {CHANGE} = {last}, {SINCE} = {last} WHERE {same};"
+    columns = list(dict.fromkeys(column for unique in uniques for column in unique.columns or ()))
+    moved, replaced = _differs(links), _differs(columns)
+    of, of_uniques = f"OF {_list((*links, *columns))} ", f"OF {_list(columns)} "
+    if any(unique.columns is None for unique in uniques):
+        # Of an index on an expression any column may matter.
+        of = of_uniques = ""
+        replaced = f"(NEW.{CHANGE} IS OLD.{CHANGE})"
+
+    def forget(mark: int) -> str:
+        return f"DELETE FROM headwater_former_links WHERE table_name = {name} AND change = {mark};"
+
+    def real(mark: int) -> str:
+        return (
+            f"UPDATE headwater_former_links SET change = {last} "
+            f"WHERE table_name = {name} AND change = {mark};"
+        )
+
+    def note(mark: int, other: str) -> str:
+        each = [f"({unique.same})" for unique in uniques]
+        return _former(
+            name, links, f"{own}.", str(mark), f"FROM {own} WHERE ({' OR '.join(each)}){other}"
+        )
+
+    not_itself = " AND (" + " OR ".join(
+        f"OLD.{quote(c)} IS NOT {own}.{quote(c)}" for c in key
+    ) + ")"  # fmt: skip
+    return {
+        "link_insert": f"AFTER INSERT ON {own} BEGIN\n  {step}\n  {real(-1)}\n  {number}\nEND",
+        "link_update": f"AFTER UPDATE {of}ON {own}\n"
+        f"WHEN {moved} OR {replaced} BEGIN\n  {step}\n  {real(-2)}\n"
+        f"  {_former(name, links, 'OLD.', last, f'WHERE {moved}')}\n"
+        f"  {number.removesuffix(';')} AND {moved};\nEND",
+        "link_delete": f"AFTER DELETE ON {own} BEGIN\n  {step}\n"
+        f"  {_former(name, links, 'OLD.', last, '')}\nEND",
+        "link_note": f"BEFORE INSERT ON {own} BEGIN\n  {forget(-1)}\n  {note(-1, '')}\nEND",
+        "link_note_update": f"BEFORE UPDATE {of_uniques}ON {own} WHEN {replaced} BEGIN\n"
+        f"  {forget(-2)}\n  {note(-2, not_itself)}\nEND",
+    }
+
+
+def _former(name: str, links: Sequence[str], row: str, change: str, rest: str) -> str:
+    values = ", ".join(
+        f"{text(label(c))}, iif(typeof({row}{quote(c)}) = 'blob', "
+        f"hex({row}{quote(c)}), {row}{quote(c)})"
+        for c in links
+    )
+    return (
+        "INSERT INTO headwater_former_links (table_name, change, since, links, at)\n"
+        f"    SELECT {name}, {change}, {row}{SINCE}, json_object({values}),\n"
+        f"    strftime('%Y-%m-%d %H:%M:%f', 'now') {rest};"
+    )
+
+
+def _differs(columns: Iterable[str]) -> str:
+    parts = (f"NEW.{quote(c)} IS NOT OLD.{quote(c)}" for c in dict.fromkeys(columns))
+    return "(" + " OR ".join(parts) + ")"
+
+
+def _list(columns: Iterable[str]) -> str:
+    return ", ".join(map(quote, dict.fromkeys(columns)))

@@ -1,0 +1,169 @@
+"""An httpx transport to an ASGI application in this process, for answers that have no end.
+
+httpx's own ``ASGITransport`` gives an answer when it is complete, and so never gives a stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from headwater.client._transport import httpx
+
+__all__ = ["StreamingTransport"]
+
+# Pieces that an application may be ahead of its reader; then its `send` waits, as on a socket.
+_AHEAD = 64
+# Seconds in which an application must notice that its client has left.
+LEAVES_WITHIN = 5.0
+
+_END = b""
+
+
+class StreamingTransport(httpx.AsyncBaseTransport):
+    """Runs requests on an application; use it as ``httpx.AsyncClient(transport=...)``.
+
+    Closing a response is a disconnect for the application. An application that goes on for five
+    seconds after it is cancelled, and AssertionError raised. What the application raises, the
+    client raises.
+    """
+
+    def __init__(self, app: Any, *, state: dict[str, Any] | None = None) -> None:
+        self._app = app
+        self._state = state or {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        exchange = _Exchange(await request.aread())
+        scope = {**_scope(request), "state": dict(self._state)}
+        exchange.start(self._app, scope)
+        status, headers = await exchange.head()
+        return httpx.Response(status, headers=headers, stream=_Body(exchange))
+
+
+class _Exchange:
+    """One request and its answer, between the application's task and the client's."""
+
+    def __init__(self, body: bytes) -> None:
+        self._request: bytes | None = body
+        self._left = asyncio.Event()
+        self._head: asyncio.Future[tuple[int, list[tuple[bytes, bytes]]]] = (
+            asyncio.get_running_loop().create_future()
+        )
+        self._pieces: asyncio.Queue[bytes] = asyncio.Queue(_AHEAD)
+        self._raised = False
+        self._task: asyncio.Task[None]
+
+    def start(self, app: Any, scope: dict[str, Any]) -> None:
+        self._task = asyncio.create_task(app(scope, self._receive, self._send))
+
+    async def head(self) -> tuple[int, list[tuple[bytes, bytes]]]:
+        """The status and headers. Raises what the application raised before them."""
+        try:
+            either: set[asyncio.Future[Any]] = {self._task, self._head}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            # Before the head there is no stream that would have to notice.
+            self._left.set()
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            raise
+        if not self._head.done():
+            self._raised = True
+            await self._task
+            raise AssertionError("the application returned without an answer")
+        return self._head.result()
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body. Raises what the application raised."""
+        while True:
+            waiting = asyncio.ensure_future(self._pieces.get())
+            try:
+                await asyncio.wait({waiting, self._task}, return_when=asyncio.FIRST_COMPLETED)
+                if not waiting.done() and self._pieces.empty():
+                    self._raised = True
+                    await self._task
+                    return
+                piece = await waiting
+            finally:
+                waiting.cancel()
+            if piece == _END:
+                return
+            yield piece
+
+    async def leave(self) -> None:
+        """The client goes away."""
+        self._left.set()
+        while not self._pieces.empty():
+            self._pieces.get_nowait()
+        done, _ = await asyncio.wait([self._task], timeout=LEAVES_WITHIN)
+        if not done:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            raise AssertionError(
+                f"the application went on for {LEAVES_WITHIN:g} s after its client had left"
+            )
+        error = None if self._task.cancelled() else self._task.exception()
+        # To write to a client that has left may fail; anything else is for the test to see, once.
+        if error is not None and not isinstance(error, OSError) and not self._raised:
+            raise error
+
+    async def _receive(self) -> dict[str, Any]:
+        if self._request is not None:
+            body, self._request = self._request, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Any) -> None:
+        if self._left.is_set():
+            # What servers do, by the ASGI specification.
+            raise OSError("the client has left")
+        if message["type"] == "http.response.start":
+            if not self._head.done():
+                self._head.set_result((message["status"], list(message.get("headers", []))))
+        elif message["type"] == "http.response.body":
+            if message.get("body"):
+                await self._put(bytes(message["body"]))
+            if not message.get("more_body", False):
+                await self._put(_END)
+
+    async def _put(self, piece: bytes) -> None:
+        """Wait for room, and no longer than there is a client."""
+        putting = asyncio.ensure_future(self._pieces.put(piece))
+        leaving = asyncio.ensure_future(self._left.wait())
+        try:
+            await asyncio.wait({putting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            putting.cancel()
+            leaving.cancel()
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, exchange: _Exchange) -> None:
+        self._exchange = exchange
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._exchange.pieces():
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._exchange.leave()
+
+
+def _scope(request: httpx.Request) -> dict[str, Any]:
+    url = request.url
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "method": request.method,
+        "scheme": url.scheme,
+        "path": url.path,
+        "raw_path": url.raw_path.partition(b"?")[0],
+        "root_path": "",
+        "query_string": url.query,
+        "headers": [(name.lower(), value) for name, value in request.headers.raw],
+        "server": (url.host, url.port or (443 if url.scheme == "https" else 80)),
+        "client": ("127.0.0.1", 123),
+    }

@@ -1,0 +1,125 @@
+"""Endpoints as FastAPI shall see them: they return a plan, or hand over the stream.
+
+FastAPI is shown the user's parameters, and those that we need beside them.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from headwater.delivery._event_stream import EventStream
+from headwater.errors import DeclarationError
+from headwater.web._live import Settings
+from headwater.web._live_route import set_responder
+from headwater.web._paging import NAMES
+from headwater.web._pair import FeedHalf
+from headwater.web._plan import Plan
+from headwater.web._refused_values import naming_parameter
+from headwater.web._remembered_request import RECHECK
+from headwater.web._responders import BEGIN, ONLY_PLAN, STREAM, EventResponder
+from headwater.web._signatures import asked_for, parameters_of
+from headwater.web.asgi import SSE
+
+__all__ = ["event_endpoint", "feed_endpoint"]
+
+
+def feed_endpoint(call: Callable[..., Any], half: FeedHalf) -> Callable[..., Any]:
+    """The feed's function as FastAPI shall see it: it returns a plan with the source."""
+    declaration = half.declaration
+    name = declaration.feed.name
+    own = parameters_of(call, f"feed {name!r}")
+    for taken in NAMES:
+        if taken in own:
+            raise DeclarationError(
+                f"feed {name!r}: its handler may not have a parameter {taken!r}; every feed "
+                f"has {', '.join(NAMES)} by itself"
+            )
+    is_coroutine = inspect.iscoroutinefunction(call)
+    wanted = set(own)
+    response = asked_for(own, Response)
+
+    @functools.wraps(call)
+    async def endpoint(**values: Any) -> Any:
+        given = values[response]
+        values = {name: values[name] for name in wanted}
+        with naming_parameter(values):
+            found = await (call(**values) if is_coroutine else run_in_threadpool(call, **values))
+        return Plan(declaration.accept(found), given)
+
+    del endpoint.__wrapped__
+    endpoint.__annotations__ = {}
+    endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        list(own.values()), return_annotation=Response
+    )
+    set_responder(endpoint, half)
+    return endpoint
+
+
+def event_endpoint(
+    endpoint: Callable[..., Any], path: str, sse: SSE, settings: Settings
+) -> Callable[..., Any]:
+    """The handler as FastAPI shall see it: its ``EventStream`` parameter is provided by us."""
+    if not inspect.iscoroutinefunction(endpoint):
+        raise DeclarationError(f"{path}: a handler with sse= must be an `async def` function")
+    parameters = parameters_of(endpoint, path)
+    taken = [name for name, each in parameters.items() if _is_stream(each.annotation)]
+    for name in taken:
+        provided = Annotated[Any, Depends(_provided)]
+        parameters[name] = parameters[name].replace(annotation=provided)
+    if not taken:
+        raise DeclarationError(
+            f"{path}: a handler with sse= needs a parameter `stream: EventStream`"
+        )
+
+    wanted = set(parameters)
+    request, response = asked_for(parameters, Request), asked_for(parameters, Response)
+
+    @functools.wraps(endpoint)
+    async def handler(**values: Any) -> Any:
+        scope, given = values[request].scope, values[response]
+        values = {name: values[name] for name in wanted}
+        stream: EventStream | None = scope.get(STREAM)
+        if RECHECK in scope or scope.get(ONLY_PLAN):
+            return Plan(None, given)
+        if stream is not None:
+            scope[BEGIN]()
+        result = await endpoint(**values)
+        if stream is None or (sse.kind == "manual" and not stream.committed):
+            return result
+        return Plan(None, given)
+
+    del handler.__wrapped__
+    handler.__annotations__ = {}
+    handler.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        list(parameters.values()), return_annotation=_returned(endpoint)
+    )
+    set_responder(handler, EventResponder(sse, settings))
+    return handler
+
+
+def _returned(endpoint: Callable[..., Any]) -> Any:
+    try:
+        return typing.get_type_hints(endpoint).get("return", inspect.Signature.empty)
+    except NameError:
+        return inspect.Signature.empty
+
+
+def _is_stream(annotation: Any) -> bool:
+    if annotation is EventStream:
+        return True
+    return any(_is_stream(each) for each in typing.get_args(annotation))
+
+
+async def _provided(request: Request, response: Response) -> EventStream | None:
+    stream: EventStream | None = request.scope.get(STREAM)
+    if stream is not None:
+        # What other dependencies set there, before or after this, is added when the head is sent.
+        stream.headers_of = response
+    return stream

@@ -1,0 +1,115 @@
+"""Models of what a feed answers, for OpenAPI: its page, and the events of its stream."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
+
+from headwater.feeds._feed import Feed
+from headwater.web._pair import FeedDeclaration
+
+__all__ = ["ErrorData", "ResetData", "as_text", "events_model", "page_model"]
+
+
+class ResetData(BaseModel):
+    """Why a position cannot be resumed."""
+
+    reason: Literal["expired", "unknown"]
+
+
+class ErrorData(BaseModel):
+    """Why the stream ends."""
+
+    status: int
+
+
+class KeyData(BaseModel):
+    """The key of an item that left."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+def page_model(declaration: FeedDeclaration) -> Any:
+    """The model of a page, in its envelope."""
+    fields: dict[str, Any] = {
+        declaration.feed.collection: (
+            list[declaration.item],  # type: ignore[name-defined]
+            Field(description="The items, oldest first."),
+        ),
+        "start": (str, Field(description="Where the page begins: `before` takes it.")),
+        "position": (str, Field(description="Where the page ends: `after` takes it.")),
+        "has_more": (
+            bool,
+            Field(description="Further items: newer ones with `after`, older ones otherwise."),
+        ),
+    }
+    if declaration.keyed:
+        fields["removed"] = (
+            list[dict[str, Any]],
+            Field(
+                default=[],
+                description="With `after`: keys of items that left; applied before the items.",
+            ),
+        )
+    page = create_model(
+        f"{_title(declaration.feed.event)}Page", __config__=ConfigDict(extra="forbid"), **fields
+    )
+    return enveloped(declaration.feed, page, "Page")
+
+
+def enveloped(feed: Feed, content: Any, what: str) -> Any:
+    """The model of an envelope with this content; the content itself where there is none."""
+    if feed.envelope is None:
+        return content
+    fields: dict[str, Any] = {
+        name: (content, ...) if value is ... else (_literal(value), ...)
+        for name, value in feed.envelope.items()
+    }
+    return create_model(f"{_title(feed.event)}{what}Envelope", **fields)
+
+
+def _literal(value: Any) -> Any:
+    return Literal[value] if isinstance(value, (bool, int, str, type(None))) else Any
+
+
+def events_model(declaration: FeedDeclaration, page: Any) -> Any:
+    """One model of all events of a feed's stream, a branch for each name."""
+    feed = declaration.feed
+    item = enveloped(feed, declaration.item, "Item")
+    branches = [_event(feed, "snapshot", page), _event(feed, feed.event, item)]
+    if declaration.keyed:
+        key = enveloped(feed, KeyData, "Key")
+        branches.append(_event(feed, f"{feed.event}_removed", key))
+    branches += [
+        _event(feed, "reset", ResetData, with_id=False),
+        _event(feed, "error", ErrorData, with_id=False),
+    ]
+    branch: Any = Union[tuple(branches)]  # noqa: UP007 - their number is not known here
+    union: Any = Annotated[branch, Field(discriminator="event")]
+    return create_model(
+        f"{_title(feed.event)}Events",
+        __base__=RootModel[union],
+        __doc__="One event of the stream.",
+    )
+
+
+def _event(feed: Feed, name: str, data: Any, *, with_id: bool = True) -> type[BaseModel]:
+    fields: dict[str, Any] = {"event": (Literal[name], ...), "data": (data, ...)}
+    if with_id:
+        fields["id"] = (str, Field(description="A position to resume from."))
+    title = _title(feed.event) + ("" if name == feed.event else _title(name)) + "Event"
+    return create_model(title, __config__=ConfigDict(json_schema_extra=as_text), **fields)
+
+
+def as_text(schema: dict[str, Any]) -> None:
+    """On the wire ``data`` is text that holds JSON (OpenAPI 3.2, 4.14.3)."""
+    schema["properties"]["data"] = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": schema["properties"]["data"],
+    }
+
+
+def _title(name: str) -> str:
+    return "".join(part.title() for part in name.replace("-", "_").split("_"))

@@ -1,0 +1,221 @@
+"""Guards: dependencies that decide before a request's body is read and before it is validated.
+
+FastAPI solves the dependencies of a route before it reports what is wrong with its parameters, so
+a guard that refuses is heard first. A body is read before any dependency, though. A route that
+takes one therefore asks its guards first, by a route of their own, and FastAPI after that.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any
+
+import fastapi.routing
+from fastapi import Request, params
+from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+
+from headwater.errors import DeclarationError
+from headwater.web._plan import Plan
+from headwater.web._signatures import parameters_of
+
+__all__ = [
+    "Guard", "GuardedRoute", "Requirement", "guard", "guards_of", "included_routes",
+    "required_guards", "takes_body",
+]  # fmt: skip
+
+# A permission, a guard, or several of these.
+Requirement = str | params.Depends | Sequence[str | params.Depends] | None
+
+_DECIDED = "headwater.decided"
+# Not documented by FastAPI.
+BODY_FIELD = "body_field"
+
+
+class Guard(params.Depends):
+    """A dependency that decides before the body is read and parameters are validated.
+
+    Attributes:
+        permission: what it asks for, as documentation and ``headwater check`` show it.
+    """
+
+    permission: str | None = None
+
+
+def guard(call: Callable[..., Any], permission: str | None = None) -> Any:
+    """Like ``Depends(call)``, for ``dependencies=[...]``, but decided before the body is read.
+
+    ``call`` raises Problem or HTTPException with 401, 403 or 404. The routes must be of a
+    LiveRouter, or of an APIRouter with ``route_class=GuardedRoute``. On a route with a body
+    ``call`` runs once, and what it depends on may run twice.
+    """
+    made = Guard(dependency=_Once.of(call))
+    # Depends is a frozen dataclass in newer versions.
+    object.__setattr__(made, "permission", permission)
+    return made
+
+
+def required_guards(
+    requires: Requirement, make: Callable[[str], Any] | None, path: str
+) -> list[params.Depends]:
+    """The guards that ``requires=`` asks for. Raises DeclarationError.
+
+    Arguments:
+        make: makes the guard of a permission.
+    """
+    if requires is None:
+        return []
+    wanted = [requires] if isinstance(requires, (str, params.Depends)) else list(requires)
+    made: list[params.Depends] = []
+    for each in wanted:
+        if isinstance(each, str):
+            if make is None:
+                raise DeclarationError(
+                    f"feed {path!r}: requires={each!r} needs LiveRouter(requires=...), which "
+                    "makes a guard of a permission"
+                )
+            made.append(make(each))
+        elif isinstance(each, params.Depends):
+            made.append(each if isinstance(each, Guard) else _guard_of(each, path))
+        else:
+            raise DeclarationError(
+                f"feed {path!r}: requires={each!r}: a permission, a guard or a list is needed"
+            )
+    return made
+
+
+def _guard_of(depends: params.Depends, path: str) -> params.Depends:
+    if depends.dependency is None:
+        raise DeclarationError(f"feed {path!r}: requires=Depends() names no dependency")
+    made: params.Depends = guard(depends.dependency)
+    return made
+
+
+class _Once:
+    """A guard's function, called once for a request however often it is solved.
+
+    It is equal to the function, so that ``app.dependency_overrides`` finds it by that.
+    """
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+        called = call if inspect.isroutine(call) else type(call).__call__
+        self._is_coroutine = inspect.iscoroutinefunction(called)
+        own = parameters_of(call, getattr(call, "__qualname__", repr(call)))
+        self._request = next((name for name, each in own.items() if each.annotation is Request), "")
+        shown = list(own.values())
+        if not self._request:
+            keyword = inspect.Parameter.KEYWORD_ONLY
+            shown.append(inspect.Parameter("headwater_request", keyword, annotation=Request))
+        self.__signature__ = inspect.Signature(shown)
+        self.__name__ = getattr(call, "__name__", type(call).__name__)
+
+    @classmethod
+    def of(cls, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The function so wrapped; itself where it is a class, or holds something open by yield."""
+        called = call if inspect.isroutine(call) else type(call).__call__
+        holds = inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called)
+        return call if holds or inspect.isclass(call) else cls(call)
+
+    async def __call__(self, **values: Any) -> Any:
+        request = values[self._request] if self._request else values.pop("headwater_request")
+        decided: dict[int, Any] = request.scope.setdefault(_DECIDED, {})
+        if id(self) not in decided:
+            run = self._call(**values) if self._is_coroutine else None
+            decided[id(self)] = await (run or run_in_threadpool(self._call, **values))
+        return decided[id(self)]
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or self._call == other
+
+    def __hash__(self) -> int:
+        return hash(self._call)
+
+
+class GuardedRoute(APIRoute):
+    """A route whose guards decide before its body is read."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+        if not takes_body(self):
+            return handler
+
+        async def guarded(request: Request) -> Response:
+            decision = guards_of(self, request)
+            if decision is None:
+                return await handler(request)
+            passed = await decision.get_route_handler()(request)
+            response = await handler(request)
+            known = set(response.raw_headers)
+            if isinstance(passed, Plan):
+                response.raw_headers.extend(
+                    pair for pair in passed.dependency_headers if pair not in known
+                )
+            return response
+
+        return guarded
+
+
+def takes_body(route: APIRoute) -> bool:
+    """Whether FastAPI reads a body for this route; True where it does not say.
+
+    The name is not documented. Without it the guards of every route are asked first, by a
+    route of their own, which takes longer.
+    """
+    return getattr(route, BODY_FIELD, True) is not None
+
+
+# By application: the route of the guards of each route and path.
+_decisions: weakref.WeakKeyDictionary[Any, dict[tuple[int, tuple[str, ...]], APIRoute | None]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+async def _passed(response: Response) -> Plan:
+    return Plan(None, response)
+
+
+def guards_of(route: APIRoute, request: Request) -> APIRoute | None:
+    """A route that has the guards of this one and nothing else; None without guards."""
+    app = request.app
+    known = _decisions.setdefault(app, {})
+    names = tuple(request.path_params)
+    if (id(route), names) not in known:
+        guards = [each for each in _dependencies(route, request) if isinstance(each, Guard)]
+        known[id(route), names] = (
+            APIRoute(
+                "/" + "/".join(f"{{{name}}}" for name in names),
+                _passed,
+                methods=list(route.methods or ["GET"]),
+                dependencies=guards,
+                dependency_overrides_provider=app,
+                response_model=None,
+            )
+            if guards
+            else None
+        )
+    return known[id(route), names]
+
+
+def _dependencies(route: APIRoute, request: Request) -> Sequence[Any]:
+    """The dependencies of a route, with those of the routers that it was included by."""
+    found: list[Any] = []
+    for each in included_routes(request.app):
+        if getattr(each, "original_route", each) is route:
+            found += [one for one in each.dependencies if one not in found]
+    return found
+
+
+def included_routes(app: Any) -> Iterator[Any]:
+    """The routes of an application, each with its whole path and all its dependencies.
+
+    FastAPI before 0.150 copies a route when it includes it; later it keeps the original, and says
+    what it became by the inclusion.
+    """
+    contexts = getattr(fastapi.routing, "iter_route_contexts", None)
+    for each in app.routes if contexts is None else contexts(app.routes):
+        if isinstance(getattr(each, "original_route", each), APIRoute):
+            yield each

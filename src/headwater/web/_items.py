@@ -1,0 +1,144 @@
+"""Item models: how a row or object becomes the JSON of one item."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, get_args, get_origin, get_type_hints
+
+from pydantic import (
+    AliasChoices,
+    AliasPath,
+    BaseModel,
+    RootModel,
+    TypeAdapter,
+    ValidationError,
+)
+
+from headwater.errors import DeclarationError, EncodingError
+from headwater.feeds._feed import ItemFunction, encode_plain
+
+__all__ = ["encoder_of", "key_encoder_of", "model_of", "required_fields"]
+
+# Errors of one item that are named.
+_MOST_ERRORS = 5
+
+
+def model_of(item: Any) -> tuple[Any, ItemFunction | None]:
+    """The model of one item, and the function that makes items of rows if ``item=`` is one.
+
+    Raises DeclarationError for a function that cannot be that.
+    """
+    if not inspect.isroutine(item):
+        return item, None
+    name = getattr(item, "__qualname__", repr(item))
+    if not inspect.iscoroutinefunction(item):
+        raise DeclarationError(
+            f"item={name}: a function that makes items is `async def` and takes a list of rows"
+        )
+    try:
+        said = get_type_hints(item).get("return")
+    except NameError as error:
+        raise DeclarationError(f"item={name}: its return type is not known: {error}") from error
+    models = get_args(said)
+    if len(models) != 1 or get_origin(said) not in (list, Sequence):
+        raise DeclarationError(
+            f"item={name}: say what it returns with the model of one item, such as "
+            "`async def items(rows: list[Mapping]) -> list[OrderItem]`"
+        )
+    return models[0], item
+
+
+def encoder_of(item: Any) -> Callable[[Any], bytes]:
+    """What makes JSON of an item: validated by its model, in the model's own shape.
+
+    A row may have columns that the model does not: they are left out, also when the model forbids
+    extra fields. Raises EncodingError for an item that does not fit.
+    """
+    adapter: TypeAdapter[Any] = TypeAdapter(item)
+    known = _field_names(item)
+    validate, to_json = adapter.validator.validate_python, adapter.serializer.to_json
+
+    def encode(raw: Any) -> bytes:
+        if known is not None and isinstance(raw, Mapping):
+            raw = {key: raw[key] for key in known if key in raw}
+        try:
+            value = validate(raw, from_attributes=True)
+        except ValidationError as error:
+            # Never the values, which a message of the model's own may have too.
+            raise EncodingError(_without_values(error)) from None
+        return to_json(value, by_alias=True)
+
+    return encode
+
+
+def key_encoder_of(item: Any) -> Callable[[Mapping[str, Any]], bytes]:
+    """What makes JSON of the key of an item that left, with the names and values that items have.
+
+    A column of the key that the model does not have keeps its own name.
+    """
+    if not (isinstance(item, type) and issubclass(item, BaseModel)) or issubclass(item, RootModel):
+        return encode_plain
+    fields = {
+        name: each
+        for each, info in item.model_fields.items()
+        for name in (each, *_first_names(info.alias), *_first_names(info.validation_alias))
+    }
+    adapter = TypeAdapter(item)
+
+    def encode(key: Mapping[str, Any]) -> bytes:
+        shown: dict[str, Any] = {}
+        for name, value in key.items():
+            field = fields.get(name)
+            if field is None:
+                shown[name] = value
+                continue
+            made = item.model_construct(**{field: value})
+            # What the model makes of the value alone; a model may want other fields beside it.
+            with suppress(ValidationError):
+                adapter.validator.validate_assignment(made, field, value)
+            shown |= made.model_dump(mode="json", by_alias=True, include={field}, warnings=False)
+        return encode_plain(shown)
+
+    return encode
+
+
+def _without_values(error: ValidationError) -> str:
+    found = [
+        f"{'.'.join(map(str, each['loc'])) or 'the item'} is not valid ({each['type']})"
+        for each in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    return ", ".join(found[:_MOST_ERRORS])
+
+
+def _field_names(item: Any) -> tuple[str, ...] | None:
+    """What the model may be given of a row; None for all of it."""
+    if not (isinstance(item, type) and issubclass(item, BaseModel)) or issubclass(item, RootModel):
+        return None
+    names: dict[str, None] = {}
+    for name, field in item.model_fields.items():
+        names[name] = None
+        for alias in (field.alias, field.validation_alias):
+            names.update(dict.fromkeys(_first_names(alias)))
+    return tuple(names)
+
+
+def required_fields(item: Any) -> list[tuple[str, ...]]:
+    """For each field that a model needs: the names, any of which an item may have it by."""
+    if not (isinstance(item, type) and issubclass(item, BaseModel)) or issubclass(item, RootModel):
+        return []
+    found = []
+    by_name = item.model_config.get("populate_by_name") or item.model_config.get("validate_by_name")
+    for name, field in item.model_fields.items():
+        alias = field.validation_alias or field.alias
+        names = _first_names(alias)
+        if field.is_required():
+            found.append((*names, *([name] if by_name or not names else [])))
+    return found
+
+
+def _first_names(alias: Any) -> list[str]:
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    firsts = [each.path[0] if isinstance(each, AliasPath) else each for each in choices]
+    return [each for each in firsts if isinstance(each, str)]

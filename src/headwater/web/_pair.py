@@ -1,0 +1,358 @@
+"""A feed's two halves on plain ASGI: what both answer, once a framework has found the source.
+
+A framework's adapter runs guards and the feed's function, which give the source. Everything after
+that stands here: pages, tags, long-polls and streams.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from headwater import errors
+from headwater.delivery._feed_stream import TOO_LARGE, TOO_LARGE_RETRY, FeedStream, open_feed
+from headwater.delivery._heartbeat import heartbeat_event
+from headwater.delivery._polls import Read
+from headwater.delivery._stream import EVENT_STREAM_HEADERS
+from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
+from headwater.feeds._feed import Feed
+from headwater.feeds._page_size import read_page
+from headwater.feeds._source import Place, Source
+from headwater.web._identity import expiry, subjects
+from headwater.web._live import Live, Settings
+from headwater.web._negotiation import accept_of, accepts_event_stream, not_acceptable
+from headwater.web._paging import Paging, read_paging
+from headwater.web._polls import WaitingRequest
+from headwater.web._refused_values import refused_values
+from headwater.web._responders import Call
+from headwater.web._rights import CHANGED, Holder, Verdict
+from headwater.web._stream_limits import LimitReachedError, StreamPlace, limit_retry
+from headwater.web._whole_responses import Headers, refuse_stream, send_response
+from headwater.web.asgi import Connection, Scope, last_event_id
+
+# Answers whose tag is remembered, for each feed.
+_REMEMBERED = 4096
+# Milliseconds after which a stream's client comes back when the storage is away.
+_STORAGE_RETRY = 2000
+
+
+# A page's bytes and its tag.
+_Answer = tuple[bytes, str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeedDeclaration:
+    """What both halves of a feed have in common.
+
+    Attributes:
+        feed: names and encoding.
+        item: the model of one item.
+        keyed: items replace earlier ones with the same key, and can leave.
+    """
+
+    feed: Feed
+    item: Any
+    keyed: bool
+
+    def accept(self, source: object) -> Source:
+        """The source that a feed's function returned. Raises DeclarationError for anything else."""
+        name = self.feed.name
+        if not isinstance(source, Source):
+            raise DeclarationError(
+                f"feed {name!r}: its handler returned {type(source).__name__}; a Source is "
+                "needed, such as Table(...).where(...), log.topic(...) or Poll(...)(...)"
+            )
+        if source.keyed and not self.keyed:
+            raise DeclarationError(
+                f"feed {name!r}: its source is keyed; declare it with feed(..., keyed=True)"
+            )
+        if self.feed.whole and (not source.keyed or source.nothing() is None):
+            raise DeclarationError(
+                f"feed {name!r}: limit='all' goes with a keyed source, such as a table with "
+                "track(keyed=True), a LiveQuery or Poll(key=...); this one shows its newest items: "
+                "give a number"
+            )
+        return source
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """One request for a feed, once its source is known and its dependencies are closed.
+
+    Attributes:
+        headers: what guards and dependencies have set, lower-case names.
+        take: takes a place for a stream or a poll. Raises LimitReachedError.
+        hold: lets a response go on only while the right of the request holds, with a place.
+    """
+
+    live: Live
+    call: Call
+    source: Source
+    paging: Paging
+    headers: Headers
+    take: Callable[[], StreamPlace]
+    hold: Callable[[Holder, StreamPlace], None]
+
+
+class FeedHalf(ABC):
+    """What both halves of a feed share. As ``responders.Responder``.
+
+    Attributes:
+        declaration: the feed.
+        streams: whether it is the half that streams.
+    """
+
+    streams = False
+
+    def __init__(self, declaration: FeedDeclaration, settings: Settings) -> None:
+        self.declaration = declaration
+        self.common: dict[str, Any] = {}
+        self._settings = settings
+
+    def opens_stream(self, scope: Scope, /) -> bool:
+        """As Responder."""
+        return self.streams and accepts_event_stream(accept_of(scope))
+
+    async def serve(self, call: Call) -> None:
+        """Find the source, then answer."""
+        live = self._settings.live()
+        rechecks = live.rights.rechecks
+        scope = call.scope
+        limit = self.declaration.feed.page_limit
+        paging = read_paging(scope.get("query_string", b""), limit, stream=self.streams)
+        with refused_values(scope):
+            plan = await call.plan(errors=paging.errors)
+        if plan is None:
+            return
+        if self.streams and not accepts_event_stream(accept_of(scope)):
+            raise not_acceptable(scope["path"])
+        source = plan.result
+        identity, again = source.identity, call.recheck
+
+        async def recheck() -> Verdict:
+            verdict, found = await again()
+            if verdict is None and found is not None and found.identity != identity:
+                return CHANGED
+            return verdict
+
+        def take() -> StreamPlace:
+            return live.places.take(subjects(scope), scope)
+
+        def hold(holder: Holder, place: StreamPlace) -> None:
+            asked = again.remembered
+            name = (id(self), identity, asked.name)
+            callers, ends = subjects(scope), expiry(scope)
+            live.rights.hold(holder, name, recheck, callers, rechecks, place, ends, asked)
+
+        asked = _Asked(live, call, source, paging, plan.dependency_headers, take, hold)
+        with refused_values(scope):
+            await self.answer(asked)
+        if plan.background is not None:
+            await plan.background()
+
+    @abstractmethod
+    async def answer(self, asked: _Asked) -> None:
+        """Send the answer. Errors before anything was sent are raised."""
+
+    async def _locate(self, source: Source, token: str) -> tuple[Place, str]:
+        """The place of a token, and its epoch."""
+        position = self.declaration.feed.parse(token)
+        return await source.locate(position.epoch, position.place), position.epoch
+
+
+class PageHalf(FeedHalf):
+    """The REST half: ``GET /api/{resource}/{action}``."""
+
+    def __init__(self, declaration: FeedDeclaration, settings: Settings) -> None:
+        super().__init__(declaration, settings)
+        self._tags: dict[Hashable, tuple[Hashable, str]] = {}
+
+    async def answer(self, asked: _Asked) -> None:
+        """Send the page. Raises PositionError and SourceUnavailableError before anything is sent.
+
+        A request that waits is held to its right like a stream: it ends when that is lost.
+        """
+        source, paging = asked.source, asked.paging
+        held = _if_none_match(asked.call.scope)
+        body, tag = b"", ""
+        revision: Hashable | None = None
+        if held is not None and not paging.wait:
+            # A client that polls has the answer already, most of the time.
+            revision = await source.revision()
+        name = (source.identity, paging.limit, paging.after, paging.before)
+        if revision is not None:
+            then, tag = self._tags.get(name, (None, ""))
+            if then != revision or not _matches(held, tag):
+                tag = ""
+        if not tag:
+            answer = await self._read(asked)
+            if answer is None:
+                return
+            body, tag = answer
+            if revision is not None:
+                self._remember(name, revision, tag)
+        headers = [(b"etag", tag.encode()), *asked.headers]
+        if all(name != b"cache-control" for name, _ in headers):
+            # What a user may see is not for shared caches, and is out of date at once.
+            headers.append((b"cache-control", b"private, no-cache"))
+        head = asked.call.scope["method"] == "HEAD"
+        if _matches(held, tag):
+            await send_response(asked.call.send, 304, headers)
+        else:
+            headers.insert(0, (b"content-type", b"application/json"))
+            await send_response(asked.call.send, 200, headers, body, head=head)
+
+    async def _read(self, asked: _Asked) -> _Answer | None:
+        """The page that is asked for; None when the client has left."""
+        source, paging, token = asked.source, asked.paging, None
+        read: Read
+        if paging.before is not None:
+            before, epoch = await self._locate(source, token := paging.before)
+            read = partial(self._page, asked, token, epoch, before=before)
+        elif paging.after is not None:
+            after, epoch = await self._locate(source, token := paging.after)
+            read = partial(self._page, asked, token, epoch, after=after)
+        else:
+            read = partial(self._page, asked)
+        if not paging.wait or paging.before is not None:
+            return (await read())[0]
+        if token is None:
+            answer, holds = await read()
+            if holds:
+                return answer
+        waiting = WaitingRequest(asked.live, asked.call.receive, asked.take, asked.hold)
+        name = (self, source.identity, token, paging.limit)
+        found: _Answer | None = await waiting.wait(name, source, read, paging.wait)
+        return found
+
+    async def _page(
+        self,
+        asked: _Asked,
+        token: str = "",
+        epoch: str | None = None,
+        *,
+        after: Place | None = None,
+        before: Place | None = None,
+    ) -> tuple[_Answer, bool]:
+        """A page as it is sent, and whether it has changes."""
+        feed, source, limit = self.declaration.feed, asked.source, asked.paging.limit
+        hub = asked.live.hub
+        removals = source.keyed and after is not None
+        if after is None and before is None:
+            after = feed.nothing(source)
+        page = await read_page(feed, source, limit, hub.page_bytes, after=after, before=before)
+        if epoch not in (None, page.epoch):
+            # The storage was replaced meanwhile.
+            raise PositionError(token, "unknown")
+        shown, left_out = feed.shown_page(page, removals=removals)
+        hub.streams.counters.invalid_skipped += left_out
+        body = feed.body(shown, removals=removals)
+        # One position is that of different bodies: what callers may see differs, and may change.
+        digest = hashlib.blake2s(body, digest_size=8).hexdigest()
+        tag = f'"{feed.position(page.epoch, page.end)}.{digest}.{limit}"'
+        return (body, tag), bool(page.changes)
+
+    def _remember(self, name: Hashable, revision: Hashable, tag: str) -> None:
+        known = self._tags
+        known.pop(name, None)
+        known[name] = (revision, tag)
+        if len(known) > _REMEMBERED:
+            del known[next(iter(known))]
+
+
+class StreamHalf(FeedHalf):
+    """The SSE half: ``GET /api/{resource}/{action}/stream``."""
+
+    streams = True
+
+    async def answer(self, asked: _Asked) -> None:
+        """Open the stream and stay until it has ended or has taken its connection over."""
+        live, call = asked.live, asked.call
+        head = call.scope["method"] == "HEAD"
+        retry = live.drain_retry()
+        if retry is not None:
+            live.counters.refused += 1
+            await refuse_stream(call.send, "the server is shutting down", retry, head=head)
+        elif head:
+            await send_response(call.send, 200, (*EVENT_STREAM_HEADERS, *asked.headers), head=True)
+        else:
+            try:
+                connection, stream = await self._open(asked)
+            except LimitReachedError as error:
+                live.counters.limited += 1
+                await refuse_stream(call.send, str(error), limit_retry())
+                return
+            except SourceUnavailableError as error:
+                await refuse_stream(asked.call.send, error.for_clients, _STORAGE_RETRY)
+                return
+            except errors.UnfitItemError as error:
+                live.counters.invalid_held += 1
+                await refuse_stream(call.send, "an item cannot be shown", error.retry, status=500)
+                return
+            except errors.FeedTooLargeError as error:
+                detail = str(error)
+                await refuse_stream(
+                    call.send, detail, TOO_LARGE_RETRY, status=TOO_LARGE, detail=detail
+                )
+                return
+            await connection.hold(stream)
+
+    async def _open(self, asked: _Asked) -> tuple[Connection, FeedStream]:
+        """Open the stream. Raises LimitReachedError and SourceUnavailableError."""
+        place = asked.take()
+        try:
+            connection, stream = await self._begin(asked)
+        except BaseException:
+            place.give_back()
+            raise
+        asked.hold(stream, place)
+        return connection, stream
+
+    async def _begin(self, asked: _Asked) -> tuple[Connection, FeedStream]:
+        source, paging = asked.source, asked.paging
+        resume = last_event_id(asked.call.scope) or paging.after
+        before: Place | None = None
+        if resume is None and paging.before is not None:
+            try:
+                before, _ = await self._locate(source, paging.before)
+            except PositionError:
+                # What cannot be resumed is answered in the stream, as for every other position.
+                resume = paging.before
+        hub, call = asked.live.hub, asked.call
+        channel = await hub.hold(self.declaration.feed, source)
+        try:
+            opening = await open_feed(channel, limit=paging.limit, resume=resume, before=before)
+            call.send.begun = True
+            connection = Connection(call.scope, call.receive, call.send.direct, held=True)
+            stream = FeedStream(
+                connection.sender,
+                hub.streams,
+                channel,
+                limit=paging.limit,
+                heartbeat=asked.live.heartbeat,
+            )
+            if paging.events:
+                feed, interval = self.declaration.feed, asked.live.heartbeat
+                stream.pulse = heartbeat_event(feed.event, interval, feed.member)
+            stream.headers = asked.headers
+            stream.begin(opening)
+        finally:
+            hub.release(channel)
+        return connection, stream
+
+
+def _if_none_match(scope: Scope) -> str | None:
+    found = [value for name, value in scope["headers"] if name == b"if-none-match"]
+    return b",".join(found).decode("latin-1") if found else None
+
+
+def _matches(header: str | None, tag: str) -> bool:
+    """RFC 9110, 13.1.2: weak comparison, a list or ``*``."""
+    if header is None:
+        return False
+    known = [part.strip().removeprefix("W/") for part in header.split(",")]
+    return tag in known or "*" in known

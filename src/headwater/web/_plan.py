@@ -1,0 +1,40 @@
+"""A plan: what an endpoint of ours returns, while its answer is made after FastAPI has finished.
+
+A plan is a response that sends nothing. FastAPI takes it for the answer, closes the dependencies of
+the request and returns; the route then answers by itself. So no database session is open while a
+stream waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import Response
+
+__all__ = ["PLAN", "Plan"]
+
+PLAN = "headwater.plan"
+
+
+class Plan(Response):
+    """Sends nothing, and leaves itself in the scope.
+
+    Arguments:
+        result: what the endpoint came to.
+        dependencies: the response that dependencies have written to. FastAPI drops it when an
+            endpoint returns a response of its own.
+    """
+
+    def __init__(self, result: Any, dependencies: Response) -> None:
+        super().__init__()
+        self.result = result
+        self._dependencies = dependencies
+
+    @property
+    def dependency_headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """The headers and cookies that dependencies have set."""
+        return [pair for pair in self._dependencies.raw_headers if pair[0] != b"content-length"]
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        scope[PLAN] = self

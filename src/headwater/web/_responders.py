@@ -1,0 +1,245 @@
+"""What answers the requests of a route, whichever framework found it: feeds, and ``sse=``.
+
+A framework hands over a ``Call``: the request, and a way to run the guards and the user's function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, Protocol
+
+from headwater.delivery._event_stream import EventStream
+from headwater.delivery._heartbeat import heartbeat_event
+from headwater.delivery._stream import EVENT_STREAM_HEADERS
+from headwater.web._identity import expiry, subjects
+from headwater.web._live import Live, Settings
+from headwater.web._negotiation import (
+    accept_of,
+    accepts_event_stream,
+    asks_for_event_stream,
+    not_acceptable,
+)
+from headwater.web._remembered_request import RememberedRequest
+from headwater.web._rights import Verdict
+from headwater.web._stream_limits import LimitReachedError, limit_retry
+from headwater.web._whole_responses import refuse_stream, retry_after, send_response
+from headwater.web.asgi import (
+    SSE,
+    Connection,
+    Receive,
+    Scope,
+    Send,
+    Sending,
+    asks_for_heartbeat_events,
+    last_event_id,
+    run_handler,
+)
+
+# Keys of the scope by which a responder and its endpoint understand each other.
+STREAM = "headwater.stream"
+# Called when the guards have let the caller pass and the handler begins.
+BEGIN = "headwater.begin"
+# The handler is not wanted, only what its dependencies say.
+ONLY_PLAN = "headwater.only_plan"
+
+
+class Planned(Protocol):
+    """What the user's function came to, once all that it depended on is closed.
+
+    Attributes:
+        result: the source of a feed.
+        dependency_headers: headers and cookies that dependencies have set.
+        background: runs once, after the response.
+    """
+
+    @property
+    def result(self) -> Any: ...
+
+    @property
+    def background(self) -> Callable[[], Awaitable[None]] | None: ...
+
+    @property
+    def dependency_headers(self) -> Sequence[tuple[bytes, bytes]]: ...
+
+
+class Rechecking(Protocol):
+    """Checks the right of a request again, for as long as its stream lives."""
+
+    @property
+    def remembered(self) -> RememberedRequest: ...
+
+    async def __call__(self) -> tuple[Verdict, Any]:
+        """The verdict, and what the user's function would come to now."""
+        ...
+
+
+class Call(Protocol):
+    """One request on its way through a route.
+
+    Attributes:
+        recheck: checks its right again.
+    """
+
+    scope: Scope
+    receive: Receive
+    send: Sending
+
+    @property
+    def recheck(self) -> Rechecking: ...
+
+    async def plan(
+        self,
+        receive: Receive | None = None,
+        send: Send | None = None,
+        *,
+        errors: Sequence[dict[str, Any]] = (),
+    ) -> Planned | None:
+        """Run the guards and the function; None when the framework has answered by itself.
+
+        Arguments:
+            errors: what else is wrong with the request, in pydantic's form. Raised when the guards
+                have let the caller pass, together with what the framework finds.
+        """
+        ...
+
+
+class Responder(Protocol):
+    """What answers the requests of a route.
+
+    Attributes:
+        common: kept for ``RememberedRequest``.
+    """
+
+    common: dict[str, Any]
+
+    def opens_stream(self, scope: Scope, /) -> bool:
+        """Whether the request is one that an EventSource may have made.
+
+        Any status but 200 ends it for good, so what is only temporary is answered as a stream.
+        """
+        ...
+
+    async def serve(self, call: Call) -> None:
+        """Answer the request. Errors before anything was sent are raised."""
+        ...
+
+
+class EventResponder:
+    """Answers the requests of a route with ``sse=``.
+
+    Attributes:
+        sse: how it streams.
+    """
+
+    def __init__(self, sse: SSE, settings: Settings) -> None:
+        self.sse = sse
+        self.common: dict[str, Any] = {}
+        self._settings = settings
+
+    def opens_stream(self, scope: Scope, /) -> bool:
+        """As Responder. A protocol with a farewell of its own has other clients."""
+        return self.sse.kind != "manual" and self.sse.farewell is None and self._accepted(scope)
+
+    def _accepted(self, scope: Scope) -> bool:
+        accept = accept_of(scope)
+        asked = self.sse.kind == "dual"
+        return asks_for_event_stream(accept) if asked else accepts_event_stream(accept)
+
+    async def serve(self, call: Call) -> None:
+        """Let the handler stream, or answer as a normal route where that is asked for."""
+        live = self._settings.live()
+        scope, kind = call.scope, self.sse.kind
+        streams = kind == "manual" or self._accepted(scope)
+        is_head = scope["method"] == "HEAD" and kind != "manual"
+        retry = live.drain_retry() if streams else None
+        if kind == "dual":
+            call.send.direct = _varying(call.send.direct)
+        if streams and not is_head and retry is None:
+            await self._stream(live, call)
+            return
+        scope[ONLY_PLAN] = streams or kind == "only"
+        plan = await call.plan()
+        if plan is None:
+            return
+        if not streams:
+            raise not_acceptable(scope["path"])
+        headers = (*EVENT_STREAM_HEADERS, *plan.dependency_headers)
+        if retry is not None:
+            live.counters.refused += 1
+            await self._refuse(call.send, "the server is shutting down", retry, head=is_head)
+        else:
+            await send_response(call.send, 200, headers, head=True)
+
+    async def _refuse(self, send: Send, reason: str, retry: int, *, head: bool = False) -> None:
+        if self.sse.farewell is None:
+            await refuse_stream(send, reason, retry, head=head)
+            return
+        headers = ((b"content-type", b"text/plain"), retry_after(retry))
+        await send_response(send, 503, headers, reason.encode(), head=head)
+
+    async def _stream(self, live: Live, call: Call) -> None:
+        scope = call.scope
+        rechecks = live.rights.rechecks
+        connection = Connection(scope, call.receive, call.send.direct)
+        sse = self.sse
+        stream = EventStream(
+            connection.sender,
+            live.hub.streams,
+            heartbeat=live.heartbeat if sse.heartbeat == "default" else sse.heartbeat,
+            serializer=sse.serializer,
+            last_event_id=last_event_id(scope),
+            max_pending=sse.max_pending,
+            farewell=sse.farewell,
+        )
+        if asks_for_heartbeat_events(scope):
+            stream.pulse = heartbeat_event(None, stream.heartbeat)
+        scope[STREAM] = stream
+
+        again = call.recheck
+
+        async def check() -> Verdict:
+            return (await again())[0]
+
+        def permitted() -> None:
+            asked = again.remembered
+            callers, ends = subjects(scope), expiry(scope)
+            place = live.places.take(callers, scope)
+            name = (id(self), asked.name)
+            live.rights.hold(stream, name, check, callers, rechecks, place, ends, asked)
+
+        scope[BEGIN] = permitted
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            # FastAPI's own answer, unless the handler has begun to stream.
+            if not stream.committed:
+                await call.send(message)
+
+        async def handle() -> Planned | None:
+            return await call.plan(connection.incoming.receive, send)
+
+        try:
+            plan = await run_handler(connection, stream, handle, sse)
+        except LimitReachedError as error:
+            live.counters.limited += 1
+            await self._refuse(call.send, str(error), limit_retry())
+            return
+        if stream.committed or not (plan is None or stream.ended):
+            if not stream.committed:
+                stream.close()
+            await connection.hold(stream)
+        else:
+            # It was answered as a normal route, or its client has gone.
+            stream.release()
+        if plan is not None and plan.background is not None:
+            await plan.background()
+
+
+def _varying(send: Send) -> Send:
+    """Adds ``Vary: Accept``: a dual route answers differently by it."""
+
+    async def sending(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), (b"vary", b"Accept")]
+        await send(message)
+
+    return sending

@@ -1,0 +1,311 @@
+"""The routes of runs in FastAPI: their declaration, and their endpoints as FastAPI sees them."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Literal, get_args
+
+from fastapi import Depends, Query, Response, params
+from fastapi.concurrency import run_in_threadpool
+
+from headwater.errors import DeclarationError, SourceUnavailableError
+from headwater.runs import Busy, Run, Runs, State, SyncRun
+from headwater.web._guards import Guard, guard
+from headwater.web._live import Settings
+from headwater.web._live_route import set_responder
+from headwater.web._plan import Plan
+from headwater.web._run_openapi import (
+    HIDDEN,
+    RunItem,
+    cancel_options,
+    delete_options,
+    start_options,
+    state_options,
+    stream_options,
+)
+from headwater.web._run_routes import (
+    Asked,
+    CancelRoute,
+    DeleteRoute,
+    RunDeclaration,
+    StartRoute,
+    StateRoute,
+    StreamRoute,
+)
+from headwater.web._signatures import asked_for, parameters_of
+from headwater.web.problems import Problem
+
+__all__ = ["OnDisconnect", "declare_runs", "lifespan_of_runs"]
+
+logger = logging.getLogger("headwater.web")
+
+OnDisconnect = Literal["continue", "cancel"]
+
+
+class RunEndpoints:
+    """The endpoints of one kind of runs.
+
+    Arguments:
+        owner: a dependency that gives the owner's id.
+    """
+
+    def __init__(self, declaration: RunDeclaration, settings: Settings, owner: Any) -> None:
+        self._declaration = declaration
+        self._settings = settings
+        where = f"run {declaration.kind!r}"
+        self.guard = _guard_of(owner, where)
+        self._parameters = parameters_of(declaration.call, where)
+        self._run = self._run_parameter(where)
+
+    def _run_parameter(self, where: str) -> str | None:
+        kinds = {Run: True, SyncRun: False}
+        found = [name for name, each in self._parameters.items() if each.annotation in kinds]
+        call = self._declaration.call
+        if self._declaration.start is not None:
+            if found:
+                raise DeclarationError(
+                    f"{where}: with start= its function gives what the run is started with; the "
+                    "worker gets the run, by `runs.attempt(run_id)`"
+                )
+            return None
+        if not found:
+            raise DeclarationError(f"{where}: its function needs a parameter `run: Run`")
+        (name,) = found
+        is_async = inspect.iscoroutinefunction(call)
+        if kinds[self._parameters[name].annotation] != is_async:
+            wanted = "Run" if is_async else "SyncRun"
+            raise DeclarationError(
+                f"{where}: {'an `async def`' if is_async else 'a `def`'} function needs "
+                f"`{name}: {wanted}`"
+            )
+        return name
+
+    def start(self) -> Callable[..., Any]:
+        """``POST {path}``."""
+        call, run = self._declaration.call, self._run
+        own = {name: each for name, each in self._parameters.items() if name != run}
+        is_async = inspect.iscoroutinefunction(call)
+
+        async def plan(owner: str, values: dict[str, Any]) -> Asked:
+            if run is None:
+                given = await (call(**values) if is_async else run_in_threadpool(call, **values))
+                dump = getattr(given, "model_dump", None)
+                return Asked(owner, input=given if dump is None else dump(mode="json"))
+
+            async def begin(it: Run) -> Any:
+                return await call(**values, **{run: it})
+
+            def begin_sync(it: SyncRun) -> Any:
+                return call(**values, **{run: it})
+
+            return Asked(owner, begin=begin if is_async else begin_sync)
+
+        return self._endpoint(own, plan, StartRoute, call.__name__)
+
+    def state(self) -> Callable[..., Any]:
+        """``GET {path}/{id}``."""
+        return self._of_run(StateRoute, "state", fold=_FOLD)
+
+    def cancel(self) -> Callable[..., Any]:
+        """``POST {path}/{id}/cancel``."""
+        return self._of_run(CancelRoute, "cancel")
+
+    def delete(self) -> Callable[..., Any]:
+        """``DELETE {path}/{id}``."""
+        return self._of_run(DeleteRoute, "delete")
+
+    def stream(self) -> Callable[..., Any]:
+        """``GET {path}/{id}/stream``."""
+        return self._of_run(StreamRoute, "stream", fold=_FOLD)
+
+    def list(self) -> Callable[..., Any]:
+        """The function of the feed of runs."""
+        runs, kind = self._declaration.runs, self._declaration.kind
+
+        async def listed(
+            headwater_owner: Any, state: State | None = None, group: str | None = None
+        ) -> Any:
+            owner = _checked_owner(headwater_owner)
+            await runs.start()  # so that a producer that has died is noticed
+            return runs.runs_of(kind, owner).where(state=state, group=group)
+
+        _sign(
+            listed,
+            [
+                self._owner_parameter(),
+                inspect.Parameter("state", _KEYWORD, annotation=State | None, default=None),
+                inspect.Parameter("group", _KEYWORD, annotation=str | None, default=None),
+            ],
+            f"{self._declaration.call.__name__}_list",
+        )
+        return listed
+
+    def _of_run(
+        self, route: Callable[[RunDeclaration, Settings], Any], what: str, **more: inspect.Parameter
+    ) -> Callable[..., Any]:
+        run_id = inspect.Parameter("run_id", _KEYWORD, annotation=str)
+
+        async def plan(owner: str, values: dict[str, Any]) -> Asked:
+            return Asked(owner, **values)
+
+        name = f"{self._declaration.call.__name__}_{what}"
+        return self._endpoint({"run_id": run_id, **more}, plan, route, name)
+
+    def _endpoint(
+        self,
+        own: dict[str, inspect.Parameter],
+        plan: Callable[[str, dict[str, Any]], Any],
+        route: Callable[[RunDeclaration, Settings], Any],
+        name: str,
+    ) -> Callable[..., Any]:
+        wanted = set(own)
+        shown = dict(own)
+        response = asked_for(shown, Response)
+        owner = self._owner_parameter()
+        shown[owner.name] = owner
+
+        async def endpoint(**values: Any) -> Any:
+            whose = _checked_owner(values[owner.name])
+            found = await plan(whose, {name: values[name] for name in wanted})
+            return Plan(found, values[response])
+
+        _sign(endpoint, list(shown.values()), name)
+        set_responder(endpoint, route(self._declaration, self._settings))
+        return endpoint
+
+    def _owner_parameter(self) -> inspect.Parameter:
+        given = Depends(self.guard.dependency)
+        return inspect.Parameter("headwater_owner", _KEYWORD, annotation=Any, default=given)
+
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_FOLD = inspect.Parameter(
+    "fold",
+    _KEYWORD,
+    annotation=Annotated[bool, Query(description="The output so far as one text.")],
+    default=False,
+)
+
+
+def _sign(call: Any, parameters: Sequence[inspect.Parameter], name: str) -> None:
+    call.__name__ = name
+    call.__annotations__ = {}
+    call.__signature__ = inspect.Signature(list(parameters), return_annotation=Response)
+
+
+def _guard_of(owner: Any, where: str) -> Guard:
+    if isinstance(owner, params.Depends):
+        owner = owner.dependency
+    if not callable(owner):
+        raise DeclarationError(
+            f"{where}: owner={owner!r}: a dependency is needed that gives the id of the caller"
+        )
+    made: Guard = guard(owner)
+    return made
+
+
+def _checked_owner(owner: Any) -> str:
+    if owner is None:
+        raise Problem(401, "Sign in first.")
+    return str(owner)
+
+
+def check_declaration(where: str, runs: object, busy: object, on_disconnect: object) -> None:
+    """Raises DeclarationError for options that cannot work."""
+    if not isinstance(runs, Runs):
+        raise DeclarationError(f"{where}: {runs!r}: the second argument is a Runs(...)")
+    if busy not in get_args(Busy):
+        raise DeclarationError(
+            f"{where}: busy={busy!r}: 'reject', 'cancel', 'queue' or 'allow' is needed"
+        )
+    if on_disconnect not in get_args(OnDisconnect):
+        raise DeclarationError(
+            f"{where}: on_disconnect={on_disconnect!r}: 'continue' or 'cancel' is needed"
+        )
+
+
+def declare_runs(
+    router: Any,
+    path: str,
+    runs: Runs,
+    settings: Settings,
+    *,
+    owner: Any,
+    group: str | None,
+    busy: Busy,
+    start: Callable[[str], Any] | None,
+    on_disconnect: OnDisconnect,
+    max_body: int,
+    guards: Sequence[params.Depends],
+    name: str | None,
+    options: Any,
+) -> Callable[[Any], Any]:
+    """Add the routes of runs to a LiveRouter. Returns the decorator of their function."""
+    kind = name or router.prefix + path
+    where = f"run {kind!r}"
+    check_declaration(where, runs, busy, on_disconnect)
+    if (path and not path.startswith("/")) or path.endswith("/") or not router.prefix + path:
+        raise DeclarationError(f"{where}: a path such as '/answers' is needed")
+    if runs not in router.runs:
+        router.runs.append(runs)
+
+    def declare(call: Any) -> Any:
+        declaration = RunDeclaration(runs, kind, group, busy, max_body, on_disconnect, start, call)
+        endpoints = RunEndpoints(declaration, settings, owner)
+        own = [endpoints.guard, *guards]
+        label = call.__name__
+        router.feed(
+            path,
+            item=RunItem,
+            collection="runs",
+            event="run",
+            keyed=True,
+            name=kind,
+            dependencies=own,
+            **options,
+        )(endpoints.list())
+        one = path + "/{run_id}"
+        add = router.add_api_route
+        for suffix, methods, endpoint, made in (
+            (path, ["POST"], endpoints.start(), start_options(label)),
+            (one, ["GET"], endpoints.state(), state_options(label)),
+            (one, ["HEAD"], endpoints.state(), HIDDEN),
+            (one + "/stream", ["GET"], endpoints.stream(), stream_options(label)),
+            (one + "/stream", ["HEAD"], endpoints.stream(), HIDDEN),
+            (one + "/cancel", ["POST"], endpoints.cancel(), cancel_options(label)),
+            (one, ["DELETE"], endpoints.delete(), delete_options(label)),
+        ):
+            add(suffix, endpoint, methods=methods, dependencies=own, **{**options, **made})
+        return call
+
+    return declare
+
+
+@asynccontextmanager
+async def lifespan_of_runs(runs: Sequence[Runs], settings: Settings) -> AsyncIterator[None]:
+    """Watch runs while an application runs, and end those of this process when it ends."""
+    if not runs:
+        yield
+        return
+    streams = settings.live().hub.streams
+    for each in runs:
+        try:
+            await each.start()
+        except SourceUnavailableError as error:
+            logger.warning("runs are not watched yet: %s", error)
+
+    def stop() -> None:
+        # At once: whoever follows a run here is to hear of its end before the streams close.
+        for each in runs:
+            streams.run(each.stop(), "ending the runs of this process")
+
+    streams.on_drain.add(stop)
+    try:
+        yield
+    finally:
+        streams.on_drain.discard(stop)
+        for each in runs:
+            await each.leave()

@@ -1,0 +1,149 @@
+"""What OpenAPI says of runs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
+
+from headwater.runs import State
+from headwater.web._feed_models import ErrorData, ResetData, as_text
+from headwater.web._openapi import EventsDescribed, problem_responses
+
+__all__ = [
+    "HIDDEN", "RunItem", "cancel_options", "delete_options", "start_options", "state_options",
+    "stream_options",
+]  # fmt: skip
+
+HIDDEN: dict[str, Any] = {"include_in_schema": False}
+
+
+class RunItem(BaseModel):
+    """A run in a list."""
+
+    id: str
+    state: State
+    error: str | None = Field(None, description="One sentence, where it failed or was lost.")
+    group: str | None = None
+    attempt: int = Field(0, description="How often a producer began it.")
+    created_at: datetime
+    ended_at: datetime | None = None
+
+
+class RunModel(RunItem):
+    """A run."""
+
+    result: Any = Field(None, description="What it came to; any JSON.")
+    text: str | None = Field(None, description="The output so far, with `fold`.")
+
+
+class DeltaData(BaseModel):
+    """A piece of the output."""
+
+    text: str
+
+
+class RestartData(BaseModel):
+    """A queue tries again: what was shown is void."""
+
+    attempt: int
+
+
+class EndData(BaseModel):
+    """How the run ended."""
+
+    state: Literal["done", "failed", "cancelled", "lost"]
+
+
+def _event(name: str, data: Any, *, with_id: bool = True) -> Any:
+    kind: Any = Literal[name] if name else str
+    fields: dict[str, Any] = {"event": (kind, ...), "data": (data, ...)}
+    if with_id:
+        fields["id"] = (str, Field(description="A position to resume from."))
+    title = f"Run{name.title() or 'Own'}Event"
+    return create_model(title, __config__=ConfigDict(json_schema_extra=as_text), **fields)
+
+
+_STATE = _event("run", RunModel, with_id=False)
+_DELTA = _event("delta", DeltaData)
+_RESTART = _event("restart", RestartData)
+_END = _event("end", EndData)
+_RESET = _event("reset", ResetData, with_id=False)
+_ERROR = _event("error", ErrorData, with_id=False)
+_OWN = _event("", Any)
+
+
+class RunEvents(RootModel[_STATE | _DELTA | _RESTART | _END | _RESET | _ERROR | _OWN]):  # type: ignore[valid-type]
+    """One event of the stream of a run; those of the application have names of their own."""
+
+
+_STREAM = (
+    "The stream: `run`, then the events of the run from its start, or after `Last-Event-ID`, up to "
+    "one `end`."
+)
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Chosen by the caller, such as a UUID. For as long as the run is kept, the same "
+    "key with the same body is answered with the same run.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
+}
+
+
+def start_options(label: str) -> dict[str, Any]:
+    """FastAPI's options of ``POST {path}``."""
+    return {
+        "name": label,
+        "status_code": 202,
+        "response_model": RunModel,
+        "response_description": "The run, which has begun or waits; `Location` is its address. Its "
+        "stream, where an event stream is accepted.",
+        "responses": problem_responses([409, 413, 422, 503]),
+        "openapi_extra": {"parameters": [_KEY]},
+    }
+
+
+def state_options(label: str) -> dict[str, Any]:
+    """FastAPI's options of ``GET {path}/{run_id}``."""
+    return {
+        "name": f"{label}_state",
+        "response_model": RunModel,
+        "responses": problem_responses([404, 422, 503]),
+    }
+
+
+def stream_options(label: str) -> dict[str, Any]:
+    """FastAPI's options of ``GET {path}/{run_id}/stream``."""
+    done = {"description": "The client has had the end already."}
+    return {
+        "name": f"{label}_stream",
+        "response_model": RunEvents,
+        "response_class": EventsDescribed,
+        "response_description": _STREAM,
+        "responses": {204: done, **problem_responses([404, 406])},
+    }
+
+
+def cancel_options(label: str) -> dict[str, Any]:
+    """FastAPI's options of ``POST {path}/{run_id}/cancel``."""
+    over = {"model": RunModel, "description": "It had ended."}
+    return {
+        "name": f"{label}_cancel",
+        "status_code": 202,
+        "response_model": RunModel,
+        "response_description": "It is cancelled, and ends soon.",
+        "responses": {200: over, **problem_responses([404, 503])},
+    }
+
+
+def delete_options(label: str) -> dict[str, Any]:
+    """FastAPI's options of ``DELETE {path}/{run_id}``."""
+    return {
+        "name": f"{label}_delete",
+        "status_code": 204,
+        "response_model": None,
+        "response_description": "It is removed, with its output.",
+        "responses": problem_responses([404, 409, 503]),
+    }

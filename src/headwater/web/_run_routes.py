@@ -1,0 +1,375 @@
+"""What the routes of runs answer, once a framework has found out whose they are."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from headwater.delivery._stream import EVENT_STREAM_HEADERS
+from headwater.errors import PositionError, ResetReason, SourceUnavailableError
+from headwater.runs import (
+    Busy,
+    BusyError,
+    KeyConflictError,
+    RunReader,
+    Runs,
+    RunState,
+)
+from headwater.web._identity import expiry, subjects
+from headwater.web._live import Live, Settings
+from headwater.web._negotiation import (
+    accept_of,
+    accepts_event_stream,
+    asks_for_event_stream,
+    not_acceptable,
+)
+from headwater.web._responders import Call, Planned
+from headwater.web._rights import Verdict
+from headwater.web._run_requests import RunBody, key_of, parsed_json
+from headwater.web._run_stream import MOST_FOLDED, RETRY, RunStream, text_so_far, to_bytes
+from headwater.web._stream_limits import LimitReachedError, limit_retry
+from headwater.web._whole_responses import Headers, refuse_stream, send_response
+from headwater.web.asgi import Connection, Scope, last_event_id
+from headwater.web.problems import Problem
+
+__all__ = [
+    "CancelRoute",
+    "DeleteRoute",
+    "RunDeclaration",
+    "StartRoute",
+    "StateRoute",
+    "StreamRoute",
+]
+
+logger = logging.getLogger("headwater.web")
+
+_JSON = ((b"content-type", b"application/json"), (b"cache-control", b"private, no-cache"))
+
+
+@dataclass(eq=False, slots=True)
+class RunDeclaration:
+    """What the routes of one kind of runs have in common.
+
+    Attributes:
+        runs: where they are.
+        kind: what they are kept under.
+        group: the field of the body that names a run's group, or None.
+        busy: what becomes of a start in a group with an active run.
+        max_body: bytes of a request's body.
+        on_disconnect: what becomes of a run whose last client here has left.
+        start: gives a run's id to a queue; None: the function itself runs in this process.
+        call: the user's function.
+        open: streams by run.
+    """
+
+    runs: Runs
+    kind: str
+    group: str | None
+    busy: Busy
+    max_body: int
+    on_disconnect: Literal["continue", "cancel"]
+    start: Callable[[str], Any] | None
+    call: Callable[..., Any]
+    open: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a route's endpoint found out.
+
+    Attributes:
+        owner: whose request it is.
+        run_id: the run of the path.
+        fold: whether the output so far is to be one text.
+        begin: for a start: makes what the run executes, given the run.
+        input: for a start by a queue: what its function returned.
+    """
+
+    owner: str
+    run_id: str = ""
+    fold: bool = False
+    begin: Callable[[Any], Any] | None = None
+    input: Any = None
+
+
+class _RunRoute:
+    """What the routes of runs share."""
+
+    def __init__(self, declaration: RunDeclaration, settings: Settings) -> None:
+        self.declaration = declaration
+        self.common: dict[str, Any] = {}
+        self._settings = settings
+
+    def opens_stream(self, _: Scope, /) -> bool:
+        """As Responder."""
+        return False
+
+    async def _find(self, asked: Asked) -> RunState:
+        """The run of the path. Raises 404 for one that is unknown, forgotten or another's."""
+        found = await self.declaration.runs.state(asked.run_id)
+        if found is None or (found.kind, found.owner) != (self.declaration.kind, asked.owner):
+            raise Problem(404, f"There is no run {asked.run_id[:80]!a}, or it is another's.")
+        return found
+
+    async def _stream(
+        self,
+        live: Live,
+        call: Call,
+        plan: Planned,
+        rechecks: int,
+        state: RunState,
+        reader: RunReader,
+        *,
+        reset: ResetReason | None = None,
+        resumed: bool = False,
+        headers: Headers = (),
+    ) -> None:
+        """Open a stream and stay until it has ended or has taken its connection over."""
+        scope, asked = call.scope, plan.result
+        try:
+            place = live.places.take(subjects(scope), scope)
+        except LimitReachedError as error:
+            live.counters.limited += 1
+            await refuse_stream(call.send, str(error), limit_retry())
+            return
+        call.send.begun = True
+        connection = Connection(scope, call.receive, call.send.direct, held=True)
+        stream = RunStream(connection.sender, live.hub.streams, heartbeat=live.heartbeat)
+        stream.headers = (*plan.dependency_headers, *headers)
+        again = call.recheck
+        owner = asked.owner
+
+        async def check() -> Verdict:
+            verdict, found = await again()
+            if verdict is None and found is not None and found.owner != owner:
+                return 403
+            return verdict
+
+        async def restart() -> tuple[RunState, RunReader] | None:
+            found = await self.declaration.runs.state(state.id)
+            if found is None:
+                return None
+            return found, await self.declaration.runs.reader(state.id)
+
+        name = (id(self), again.remembered.name, state.id)
+        stream.begin(None if resumed else state, reset)
+        live.rights.hold(stream, name, check, subjects(scope), rechecks, place, expiry(scope))
+        if not stream.ended:
+            self._count(live, stream, state.id)
+            work = stream.follow(reader, state, fold=asked.fold, again=restart)
+            pump = live.hub.streams.run(work, f"the stream of run {state.id}")
+            stream.on_close(lambda: _leave(pump))
+        await connection.hold(stream)
+
+    def _count(self, live: Live, stream: RunStream, run_id: str) -> None:
+        open_here = self.declaration.open
+        open_here[run_id] = open_here.get(run_id, 0) + 1
+
+        def closed() -> None:
+            left = open_here[run_id] - 1
+            if left:
+                open_here[run_id] = left
+                return
+            del open_here[run_id]
+            if stream.left and self.declaration.on_disconnect == "cancel":
+                live.hub.streams.run(
+                    self.declaration.runs.cancel(run_id), "cancelling a run whose client left"
+                )
+
+        stream.on_close(closed)
+
+
+def _leave(pump: Any) -> None:
+    pump.cancel()
+
+
+class StartRoute(_RunRoute):
+    """``POST {path}``."""
+
+    async def serve(self, call: Call) -> None:
+        """As ``responders.Responder``."""
+        live = self._settings.live()
+        rechecks = live.rights.rechecks
+        body = RunBody(call.receive, self.declaration.max_body)
+        key = key_of(call.scope)
+        plan = await call.plan(body.receive, errors=key.errors)
+        if plan is None:
+            return
+        if live.drain_retry() is not None:
+            raise SourceUnavailableError("runs", "this server is being stopped", public=True)
+        state = await self._create(call, plan, await body.whole(), key.value)
+        headers = [(b"location", f"{call.scope['path'].rstrip('/')}/{state.id}".encode())]
+        if asks_for_event_stream(accept_of(call.scope)):
+            reader = await self.declaration.runs.reader(state.id)
+            await self._stream(live, call, plan, rechecks, state, reader, headers=headers)
+        else:
+            headers += [*_JSON, *plan.dependency_headers]
+            await send_response(call.send, 202, headers, to_bytes(state.public()))
+        if plan.background is not None:
+            await plan.background()
+
+    async def _create(self, call: Call, plan: Planned, body: bytes, key: str | None) -> RunState:
+        own, asked = self.declaration, plan.result
+        parsed = parsed_json(body)
+        group = self._group_in(parsed)
+        query = call.scope.get("query_string", b"")
+        hashed = hashlib.sha256(query + b"\0" + body).hexdigest()
+        try:
+            created = await own.runs.create(
+                own.kind,
+                asked.owner,
+                input=parsed if asked.input is None else asked.input,
+                group=group,
+                busy=own.busy,
+                key=key,
+                hashed=hashed,
+                handler=asked.begin,
+                start=own.start,
+            )
+        except KeyConflictError:
+            raise Problem(
+                422,
+                "This Idempotency-Key was used for another body: choose a new key for a new "
+                "request.",
+            ) from None
+        except BusyError as error:
+            active = await own.runs.state(error.active)
+            raise Problem(
+                409,
+                f"The {own.group} {group!r} has an active run: wait for its end, or cancel it.",
+                title="An active run",
+                run={"id": error.active} if active is None else active.public(),
+            ) from None
+        return created.state
+
+    def _group_in(self, parsed: Any) -> str | None:
+        name = self.declaration.group
+        if name is None or not isinstance(parsed, dict):
+            return None
+        value = parsed.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, (str, int)) or isinstance(value, bool) or len(str(value)) > 200:
+            raise Problem(422, f"{name}: a text of at most 200 characters, or a number, is needed")
+        return str(value)
+
+
+class _KnownRoute(_RunRoute, ABC):
+    """A route of a run that is there. As ``responders.Responder``."""
+
+    async def serve(self, call: Call) -> None:
+        """Find out whose request it is, then answer."""
+        live = self._settings.live()
+        rechecks = live.rights.rechecks
+        plan = await call.plan()
+        if plan is not None:
+            await self.answer(live, call, plan, rechecks)
+            if plan.background is not None:
+                await plan.background()
+
+    @abstractmethod
+    async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
+        """Send the answer. Errors before anything was sent are raised."""
+
+
+class StateRoute(_KnownRoute):
+    """``GET {path}/{id}``."""
+
+    async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
+        found = await self._find(plan.result)
+        shown = found.public()
+        if plan.result.fold:
+            shown["text"] = await self._text(found)
+        head = call.scope["method"] == "HEAD"
+        headers = [*_JSON, *plan.dependency_headers]
+        await send_response(call.send, 200, headers, to_bytes(shown), head=head)
+
+    async def _text(self, found: RunState) -> str:
+        """The output so far. Raises Problem where it is too long for one answer."""
+        text = await text_so_far(await self.declaration.runs.reader(found.id))
+        if text is None:
+            raise Problem(
+                422,
+                f"fold=true: the output has more than {MOST_FOLDED} characters: follow its stream.",
+            )
+        return text
+
+
+class CancelRoute(_KnownRoute):
+    """``POST {path}/{id}/cancel``."""
+
+    async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
+        found = await self._find(plan.result)
+        was_over = found.ended
+        if not was_over:
+            await self.declaration.runs.cancel(found.id)
+            found = await self.declaration.runs.state(found.id) or found
+        headers = [*_JSON, *plan.dependency_headers]
+        status = 200 if was_over else 202
+        await send_response(call.send, status, headers, to_bytes(found.public()))
+
+
+class DeleteRoute(_KnownRoute):
+    """``DELETE {path}/{id}``."""
+
+    async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
+        found = await self._find(plan.result)
+        if not await self.declaration.runs.forget(found.id):
+            raise Problem(409, "The run has not ended: cancel it first.", run=found.public())
+        await _send_empty(call, plan.dependency_headers)
+
+
+class StreamRoute(_KnownRoute):
+    """``GET {path}/{id}/stream``."""
+
+    def opens_stream(self, scope: Scope, /) -> bool:
+        """As Responder."""
+        return accepts_event_stream(accept_of(scope))
+
+    async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
+        scope = call.scope
+        if not accepts_event_stream(accept_of(scope)):
+            raise not_acceptable(scope["path"])
+        head = scope["method"] == "HEAD"
+        retry = live.drain_retry()
+        if retry is not None:
+            live.counters.refused += 1
+            await refuse_stream(call.send, "the server is shutting down", retry, head=head)
+            return
+        try:
+            state = await self._find(plan.result)
+            resume = last_event_id(scope)
+            reader, reset = await self._reader(state, resume)
+        except SourceUnavailableError as error:
+            await refuse_stream(call.send, error.for_clients, RETRY, head=head)
+            return
+        if reader.has_ended:
+            # A browser's EventSource comes back after the end, and stops at this.
+            await _send_empty(call, plan.dependency_headers)
+        elif head:
+            headers = (*EVENT_STREAM_HEADERS, *plan.dependency_headers)
+            await send_response(call.send, 200, headers, head=True)
+        else:
+            resumed = resume is not None and reset is None
+            await self._stream(
+                live, call, plan, rechecks, state, reader, reset=reset, resumed=resumed
+            )
+
+    async def _reader(
+        self, state: RunState, resume: str | None
+    ) -> tuple[RunReader, ResetReason | None]:
+        runs = self.declaration.runs
+        try:
+            return await runs.reader(state.id, after=resume), None
+        except PositionError as error:
+            return await runs.reader(state.id), error.reason
+
+
+async def _send_empty(call: Call, headers: Headers) -> None:
+    # RFC 9110, 15.3.5: no body, and no Content-Length.
+    await call.send({"type": "http.response.start", "status": 204, "headers": list(headers)})
+    await call.send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,207 @@
+"""The stream of a run, for one client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterable, Callable, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from headwater.delivery._open_streams import OpenStreams
+from headwater.delivery._sender import Sender
+from headwater.delivery._stream import Stream
+from headwater.errors import PositionError, ResetReason, SourceUnavailableError
+from headwater.protocol import frame
+from headwater.runs import RunEvent, RunReader, RunState
+
+__all__ = ["MOST_FOLDED", "RETRY", "RunStream", "text_so_far", "to_bytes"]
+
+# Milliseconds after which a client comes back.
+RETRY = 2000
+# Characters of the output so far that are sent as one event with ``?fold=true``.
+MOST_FOLDED = 1024 * 1024
+
+
+class RunStream(Stream):
+    """One open stream of a run.
+
+    Attributes:
+        left: the client went away by itself.
+    """
+
+    __slots__ = ("_room", "left")
+
+    def __init__(
+        self, sender: Sender, streams: OpenStreams, *, heartbeat: float | None = None
+    ) -> None:
+        super().__init__(sender, streams, heartbeat=heartbeat)
+        self.left = False
+        self._room = asyncio.Event()
+
+    def begin(self, state: RunState | None, reset: ResetReason | None) -> None:
+        """Send the head and what comes first."""
+        self.commit()
+        first = [b"retry: %d\n\n" % RETRY]
+        if reset is not None:
+            first.append(reset_frame(reset))
+        if state is not None:
+            first.append(state_frame(state))
+        self.write(b"".join(first))
+
+    async def follow(
+        self,
+        reader: RunReader,
+        state: RunState,
+        *,
+        fold: bool,
+        again: Callable[[], Any],
+    ) -> None:
+        """Send what the reader gives, to the end.
+
+        Arguments:
+            state: as it was sent.
+            fold: send the output so far as one event.
+            again: gives the run's present state and a new reader of it, or None if it is gone.
+        """
+        while not self.ended:
+            try:
+                async with aclosing(reader.events()) as groups:
+                    await self._follow(groups, reader, state, fold=fold)
+            except PositionError as error:
+                found = await again()
+                if found is None:
+                    self.dismiss(RETRY)
+                    return
+                state, reader = found
+                self.write(reset_frame(error.reason) + state_frame(state))
+            except SourceUnavailableError:
+                self.dismiss(RETRY)
+            else:
+                self.close()
+
+    async def _follow(
+        self,
+        groups: AsyncIterable[Sequence[RunEvent]],
+        reader: RunReader,
+        state: RunState,
+        *,
+        fold: bool,
+    ) -> None:
+        queued = state.state == "queued"
+        past = Folded() if fold else None
+        async for group in groups:
+            events = group
+            if self.ended:
+                return
+            if queued and reader.is_claimed:
+                queued = False
+                state.state = "running"
+                self.write(state_frame(state))
+            if past is not None:
+                over = not events or events[-1].name == "end"
+                events = past.take(events, over=over)
+                past = None if over else past
+            if events:
+                self._streams.counters.frames += len(events)
+                self.write(b"".join([event_frame(event) for event in events]))
+            while self.sender.full and not self.ended:
+                self._room.clear()
+                await self._room.wait()
+
+    def idle(self) -> None:
+        self._room.set()
+
+    def lost(self) -> None:
+        self.left = self.left or not self.ended
+        super().lost()
+
+    def abort(self, why: str) -> None:
+        self.left = self.left or not (self.ended or self._streams.draining)
+        super().abort(why)
+
+    def _end(self) -> None:
+        super()._end()
+        self._room.set()
+
+
+class Folded:
+    """The output so far as one text. The user's own events of the past are left out."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._size = 0
+        self._last: RunEvent | None = None
+
+    def take(self, events: Any, *, over: bool) -> list[RunEvent]:
+        """What to send of the next past events; with ``over`` they are the last of the past."""
+        made: list[RunEvent] = []
+        for event in events:
+            if event.name == "end":
+                made += self._whole()
+                made.append(event)
+                return made
+            self._last = event
+            if event.name == "delta":
+                self._texts.append(event.data["text"])
+                self._size += len(event.data["text"])
+            elif event.name == "restart":
+                made.append(event)
+                self._texts.clear()
+                self._size = 0
+            if self._size > MOST_FOLDED:
+                made += self._whole()
+        if over:
+            made += self._whole()
+        return made
+
+    def _whole(self) -> list[RunEvent]:
+        last, self._last = self._last, None
+        if last is None:
+            return []
+        data = {"text": "".join(self._texts)}
+        self._texts.clear()
+        self._size = 0
+        return [RunEvent("delta", data, last.number, last.id)]
+
+
+async def text_so_far(reader: RunReader) -> str | None:
+    """The output so far as one text; None where it is longer than ``MOST_FOLDED``."""
+    texts: list[str] = []
+    size = 0
+    async with aclosing(reader.events()) as groups:
+        async for events in groups:
+            for event in events:
+                if event.name == "restart":
+                    texts, size = [], 0
+                elif event.name == "delta":
+                    texts.append(event.data["text"])
+                    size += len(event.data["text"])
+            if size > MOST_FOLDED:
+                return None
+            if not events:
+                break
+    return "".join(texts)
+
+
+def event_frame(event: RunEvent) -> bytes:
+    """An event's bytes, made once for all streams."""
+    made = event.encoded.get("sse")
+    if made is None:
+        made = event.encoded["sse"] = frame(event.name, event.id, to_bytes(event.data))
+    return made
+
+
+def state_frame(state: RunState) -> bytes:
+    """The ``run`` event. It has no id: a client that resumes gets what comes after its last one."""
+    return frame("run", None, to_bytes(state.public()))
+
+
+def reset_frame(reason: ResetReason) -> bytes:
+    """The ``reset`` event: what follows begins at the start."""
+    return frame("reset", None, b'{"reason":"%b"}' % reason.encode())
+
+
+def to_bytes(value: Any) -> bytes:
+    """A JSON value in UTF-8."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,0 +1,209 @@
+"""From bytes to requests: one connection's parser, with bounds for heads and bodies."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+import httptools
+
+from headwater.web.asgi import TRANSPORT
+from headwater.web.uvicorn._exchange import Exchange
+from headwater.web.uvicorn._limits import Limits
+from headwater.web.uvicorn._offer import Offer, Owned
+from headwater.web.uvicorn._setup import Setup
+
+__all__ = ["Receiver", "RequestReader"]
+
+# The parser cannot stop where a request ends, so heads are given to it in pieces: few requests fit
+# into one, and no more are parsed before the first is answered.
+_PIECE = 1024
+_BODY_PIECE = 64 * 1024
+# Bytes of a chunked body that are not its data (sizes, extensions, trailers), beside 8 for each
+# byte of it: a client may send chunks of one byte.
+_FRAMING, _FRAMING_FACTOR = 64 * 1024, 8
+# A client may close its half after its last request; what it sends then is ignored.
+_LENIENT = hasattr(httptools.HttpRequestParser, "set_dangerous_leniencies")
+
+
+class Receiver(Owned, Protocol):
+    """A connection that is given the requests that come on it."""
+
+    def request(self, exchange: Exchange) -> None:
+        """The head of a request is whole."""
+        ...
+
+
+class RequestReader:
+    """Parses the requests of one connection.
+
+    Arguments:
+        protocol: gets each request as soon as its head is whole.
+        ends: the connection's members of an ASGI scope.
+
+    Attributes:
+        exchange: the request whose body is read, or the latest.
+        in_body: that body is not whole yet.
+        begun: bytes of a head came, which is not whole yet.
+        received: bytes of the body.
+        dropped: bytes of it that came after the answer.
+        websocket: the connection becomes a WebSocket.
+    """
+
+    __slots__ = (
+        *("_ends", "_fed", "_headers", "_left", "_limits", "_lines", "_parser", "_protocol"),
+        *("_scope", "_setup", "_size", "_url"),
+        *("dropped", "exchange", "in_body", "received", "websocket"),
+    )
+
+    def __init__(self, protocol: Receiver, setup: Setup, limits: Limits, ends: Any) -> None:
+        self._protocol = protocol
+        self._setup = setup
+        self._limits = limits
+        self._ends: dict[str, Any] = ends
+        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
+        if _LENIENT:
+            self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.exchange: Exchange | None = None
+        self._scope: dict[str, Any] = {}
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._url = b""
+        self._left: int | None = None
+        self._fed = self._lines = self._size = 0
+        self.received = self.dropped = 0
+        self.in_body = self.websocket = False
+
+    @property
+    def begun(self) -> bool:
+        return self._fed > 0 and not self.in_body
+
+    @property
+    def step(self) -> int:
+        """How many bytes to feed at once."""
+        if self.in_body and self._left is not None:
+            return min(max(self._left, _PIECE), _BODY_PIECE)
+        return _PIECE
+
+    def feed(self, piece: memoryview) -> tuple[int, str] | None:
+        """Parse some bytes. Returns the status and the reason if they cannot be a request."""
+        parser = self._parser
+        if parser is None:
+            return None
+        self._fed += len(piece)
+        try:
+            parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as upgrade:
+            # Anything but a WebSocket is ignored, as RFC 9110, 7.8 allows: what follows is the next
+            # request.
+            rest = piece[upgrade.args[0] :]
+            return self.feed(rest) if rest and not self.websocket else None
+        except httptools.HttpParserError:
+            return 400, "malformed"
+        if self._head_is_too_large():
+            return 431, "head_size"
+        if self.in_body and self._fed > _FRAMING + _FRAMING_FACTOR * self.received:
+            return 400, "malformed"
+        return None
+
+    def close(self) -> None:
+        """Read no more. The parser refers to this: only the cyclic collector would free both."""
+        self._parser = self.exchange = None
+        self._scope = {}
+
+    def request_again(self) -> bytes:
+        """The head of the request as it came, for another protocol."""
+        lines = [self._scope["method"].encode(), b" ", self._url, b" HTTP/1.1\r\n"]
+        for name, value in self._headers:
+            lines += (name, b": ", value, b"\r\n")
+        return b"".join((*lines, b"\r\n"))
+
+    def _head_is_too_large(self) -> bool:
+        most = self._limits.head_bytes
+        # What is no whole line yet is counted as it comes.
+        return (
+            self._lines > self._limits.head_lines
+            or self._size > most
+            or (not self.in_body and self._fed > most + _PIECE)
+        )
+
+    # What the parser calls
+
+    def on_message_begin(self) -> None:
+        self._url = b""
+        self._headers = []
+        self.exchange = None
+        self._lines = self._size = self.received = self.dropped = 0
+        # At least one byte of a head is here, and is not counted otherwise.
+        self._fed = 1
+        self._left = None
+        self.in_body = self.websocket = False
+
+    def on_url(self, url: bytes) -> None:
+        self._size += len(url)
+        if self._size <= self._limits.head_bytes:
+            self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._lines += 1
+        # ": " and the line's end count too.
+        self._size += len(name) + len(value) + 4
+        # What comes after a body in chunks is no part of the request's head.
+        if not self.in_body and self._lines <= self._limits.head_lines:
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        if self._head_is_too_large():
+            return
+        parser, setup = self._parser, self._setup
+        assert parser is not None
+        self.in_body = True
+        self._fed = 0
+        url = httptools.parse_url(self._url)
+        raw_path = url.path
+        path = raw_path.decode("ascii")
+        version = parser.get_http_version()
+        expects, upgrade = False, b""
+        for name, value in self._headers:
+            if name == b"content-length":
+                self._left = int(value)
+            elif name == b"expect":
+                expects = value.lower() == b"100-continue"
+            elif name == b"upgrade":
+                upgrade = value.lower()
+        offer = Offer(self._protocol)
+        self._scope = scope = {
+            "type": "http",
+            "asgi": setup.asgi,
+            "http_version": version,
+            **self._ends,
+            "method": parser.get_method().decode("ascii"),
+            "root_path": setup.root_path,
+            "path": setup.root_path + (unquote(path) if "%" in path else path),
+            "raw_path": setup.root_path.encode("ascii") + raw_path,
+            "query_string": url.query or b"",
+            "headers": self._headers,
+            "state": setup.state.copy(),
+            "extensions": {TRANSPORT: offer},
+        }
+        if parser.should_upgrade() and upgrade == b"websocket" and setup.websocket is not None:
+            self.websocket = True
+            return
+        keep_alive = version != "1.0" and parser.should_keep_alive()
+        self.exchange = offer.exchange = Exchange(self._protocol, scope, expects, keep_alive)
+        self._protocol.request(self.exchange)
+
+    def on_body(self, data: bytes) -> None:
+        exchange = self.exchange
+        self.received += len(data)
+        if self._left is not None:
+            self._left -= len(data)
+        if exchange is None or exchange.complete or exchange.disconnected:
+            self.dropped += len(data)
+        else:
+            exchange.add_body(data)
+
+    def on_message_complete(self) -> None:
+        self.in_body = False
+        self._fed = 0
+        if self.exchange is not None:
+            self.exchange.end_body()

@@ -1,0 +1,91 @@
+"""Answers that the server gives itself: to what is no request, and above its limits."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
+
+from headwater.web.uvicorn._exchange import status_line
+from headwater.web.uvicorn._limits import Limits
+
+__all__ = ["Refusal", "refusal", "too_many"]
+
+_PROBLEM = b"application/problem+json"
+# Milliseconds after which a client may try again, at random: many are refused in one moment.
+_AGAIN = (2000, 8000)
+
+
+def _problem(status: int, detail: str) -> bytes:
+    title = HTTPStatus(status).phrase
+    return json.dumps(
+        {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    ).encode()
+
+
+def refusal(
+    status: int, reason: str, headers: Iterable[tuple[bytes, bytes]], limits: Limits
+) -> bytes:
+    """The whole answer to what is no request; the connection is closed after it."""
+    detail = {
+        "head_time": f"The request's head was not whole after {limits.head_seconds:g} s.",
+        "head_size": f"The request's head is too large: at most {limits.head_bytes} bytes and "
+        f"{limits.head_lines} header lines are allowed.",
+        "body_time": f"The request's body was not whole after {limits.body_seconds:g} s, and came "
+        f"slower than {limits.body_rate} bytes a second.",
+        "malformed": "This is not an HTTP/1.1 request.",
+    }[reason]
+    body = _problem(status, detail)
+    lines = [b"%b: %b\r\n" % pair for pair in headers]
+    return b"%b%bcontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
+        status_line(status),
+        b"".join(lines),
+        _PROBLEM,
+        len(body),
+        body,
+    )
+
+
+class Refusal:
+    """An ASGI application that answers every request with one problem.
+
+    A client that asks for a stream gets an empty one instead, which tells it when to come back: any
+    status but 200 ends a browser's EventSource for good (WHATWG HTML, 9.2.3).
+    """
+
+    def __init__(self, status: int, detail: str) -> None:
+        self._status = status
+        self._detail = detail
+
+    async def __call__(self, scope: dict[str, Any], _receive: Any, send: Any) -> None:
+        again = random.randint(*_AGAIN)
+        if _asks_for_a_stream(scope):
+            status, kind = 200, b"text/event-stream; charset=utf-8"
+            body = f"retry: {again}\n: {self._detail}\n\n".encode()
+        else:
+            status, kind, body = self._status, _PROBLEM, _problem(self._status, self._detail)
+        headers = [
+            (b"content-type", kind),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", b"no-store"),
+            (b"retry-after", b"%d" % -(-again // 1000)),
+            (b"connection", b"close"),
+        ]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _asks_for_a_stream(scope: dict[str, Any]) -> bool:
+    return any(
+        name == b"accept" and b"text/event-stream" in value.lower()
+        for name, value in scope["headers"]
+    )
+
+
+def too_many(why: str) -> Refusal:
+    """For a connection above the limits."""
+    if why == "address":
+        return Refusal(429, "Too many connections from this address; close some, or try later.")
+    return Refusal(503, "This server has as many connections as it may; try again later.")
