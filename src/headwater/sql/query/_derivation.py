@@ -14,7 +14,7 @@ from headwater.errors import DeclarationError
 from headwater.sql._tracking import CHANGE, ORDER, SINCE
 from headwater.sql.query._equality import is_blind
 from headwater.sql.query._functions import has_aggregate
-from headwater.sql.query._limits import difference, limit_of
+from headwater.sql.query._limits import check_distinct, difference, limit_of
 from headwater.sql.query._pieces import renamed
 from headwater.sql.query._scopes import Condition, Occurrence, Scope, Scopes
 from headwater.sql.query._uniqueness import Column, closure, determined
@@ -23,7 +23,6 @@ __all__ = ["Derivation", "Ordered", "Way"]
 
 # Types whose values Python and both databases put in the same order.
 _ORDERED = (sa.Integer, sa.String, sa.Uuid, sa.Date, sa.DateTime)
-_UNORDERED = (sa.Enum, CITEXT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +106,7 @@ class Derivation:
             )
         if not key:
             raise DeclarationError("key= must name at least one column of the query")
+        check_distinct(select)
         self.limit = limit_of(select)
         ordered = difference(select, select.order_by(None)) if self.limit is not None else []
         self.select = select.order_by(None).limit(None)
@@ -370,13 +370,14 @@ def _check_key(name: str, column: Column) -> None:
     found = column_of(occurrence.table, real)
     if found.nullable:
         raise DeclarationError(
-            f"key= names {name!r}, a column that may be NULL: a key has a value in every row"
+            f"key= names {name!r}, a column that may be NULL: use one that is not, such as the "
+            "primary key of the table that it refers to, which is joined"
         )
     kind = _implemented(found.type)
-    if not isinstance(kind, _ORDERED) or isinstance(kind, _UNORDERED):
+    if not isinstance(kind, _ORDERED) or isinstance(kind, CITEXT):
         raise DeclarationError(
-            f"key= names {name!r} of type {found.type!r}: a key is of integers, texts, UUIDs, "
-            "dates or date-times"
+            f"key= names {name!r} of type {found.type!r}: a key is of integers, texts, enums, "
+            "UUIDs, dates or date-times; store it as one of these too, such as a text"
         )
 
 
