@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from headwater.errors import ResetReason, SourceUnavailableError
-from headwater.eventlog import START, Bounds, EventLog, Record
+from headwater.errors import SourceUnavailableError
+from headwater.eventlog import START, Record
 from headwater.feeds._clock import utc_now
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunState, worker_of
 from headwater.runs._store import PAGE, Store
+from headwater.runs._topic_reader import TopicReader
 
 __all__ = ["Watch"]
 
@@ -97,8 +98,8 @@ class Watch:
         self._counted, self._looked = 0.0, time.monotonic()
         # When the next run may be lost, as ``Watch`` counts.
         self._due = 0.0
-        self._news = _Reader(store.log, store.news, self._take_news, self._lost_place)
-        self._beats = _Reader(store.log, store.beats, self._take_beats, self._lost_place)
+        self._news = TopicReader(store.log, store.news, self._take_news, self._lost_place)
+        self._beats = TopicReader(store.log, store.beats, self._take_beats, self._lost_place)
         self._read_all = False
         # News that came while those before them were read; noted again afterwards, in their order.
         self._meanwhile: list[Record] | None = None
@@ -371,55 +372,3 @@ class Watch:
 
 def _is_cancelled(run: _Active | None) -> bool:
     return run is not None and run.cancelled
-
-
-class _Reader:
-    """A follower of one of the two topics. As ``Follower``.
-
-    Each record is taken once: as it is delivered, or by ``catch_up``, whichever comes first.
-
-    Arguments:
-        take: receives the records.
-        lose: called when some of them were lost.
-    """
-
-    def __init__(
-        self,
-        log: EventLog,
-        topic: str,
-        take: Callable[[Sequence[Record]], None],
-        lose: Callable[[], None],
-    ) -> None:
-        self._log = log
-        self._topic = topic
-        self._take = take
-        self._lose = lose
-        self._last = START
-
-    async def start(self) -> None:
-        """Begin to follow. Raises SourceUnavailableError."""
-        self._last = (await self._log.follow(self._topic, self)).latest
-
-    async def stop(self) -> None:
-        """Follow no more."""
-        await self._log.unfollow(self._topic, self)
-
-    async def catch_up(self) -> None:
-        """Take what is stored by now. Raises SourceUnavailableError."""
-        full = True
-        while full:
-            run = await self._log.read(self._topic, self._last, PAGE)
-            self.deliver(run.records)
-            full = len(run.records) == PAGE
-
-    def deliver(self, records: Sequence[Record]) -> None:
-        """As Follower."""
-        news = [record for record in records if record.offset > self._last]
-        if news:
-            self._last = news[-1].offset
-            self._take(news)
-
-    def reset(self, reason: ResetReason, bounds: Bounds) -> None:  # noqa: ARG002
-        """As Follower."""
-        self._last = bounds.latest
-        self._lose()
