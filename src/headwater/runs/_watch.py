@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from headwater.errors import ResetReason, SourceUnavailableError
-from headwater.eventlog import START, Bounds, EventLog, Record
+from headwater.errors import SourceUnavailableError
+from headwater.eventlog import START, Record
 from headwater.feeds._clock import utc_now
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunState, worker_of
 from headwater.runs._store import PAGE, Store
+from headwater.runs._topic_reader import TopicReader
 
 __all__ = ["Watch"]
 
@@ -97,8 +98,8 @@ class Watch:
         self._counted, self._looked = 0.0, time.monotonic()
         # When the next run may be lost, as ``Watch`` counts.
         self._due = 0.0
-        self._news = _Reader(store.log, store.news, self._take_news, self._lost_place)
-        self._beats = _Reader(store.log, store.beats, self._take_beats, self._lost_place)
+        self._news = TopicReader(store.log, store.news, self._take_news, self._lost_place)
+        self._beats = TopicReader(store.log, store.beats, self._take_beats, self._lost_place)
         self._read_all = False
         # News that came while those before them were read; noted again afterwards, in their order.
         self._meanwhile: list[Record] | None = None
@@ -371,6 +372,7 @@ class Watch:
 
 def _is_cancelled(run: _Active | None) -> bool:
     return run is not None and run.cancelled
+<<<<<<< HEAD
 
 
 class _Reader:
@@ -423,3 +425,5 @@ class _Reader:
         """As Follower."""
         self._last = bounds.latest
         self._lose()
+=======
+>>>>>>> runs
