@@ -12,7 +12,7 @@ from sqlalchemy.sql import visitors
 
 from headwater.errors import DeclarationError
 from headwater.sql._tracking import CHANGE, ORDER, SINCE
-from headwater.sql.query._equality import is_blind
+from headwater.sql.query._equality import check_exact
 from headwater.sql.query._functions import has_aggregate
 from headwater.sql.query._limits import check_distinct, difference, limit_of
 from headwater.sql.query._pieces import renamed
@@ -106,13 +106,13 @@ class Derivation:
             )
         if not key:
             raise DeclarationError("key= must name at least one column of the query")
-        check_distinct(select)
         self.limit = limit_of(select)
         ordered = difference(select, select.order_by(None)) if self.limit is not None else []
         self.select = select.order_by(None).limit(None)
         self._grouped = difference(self.select, self.select.group_by(None))
         self.names = _names_of(self.select)
         self._scopes = Scopes(self.select)
+        check_distinct(self.select)
         self.key = {name: self._plain(name, "key") for name in dict.fromkeys(key)}
         self.filters = {name: self._plain(name, "where") for name in dict.fromkeys(where)}
         for name, column in self.key.items():
@@ -305,12 +305,7 @@ class Derivation:
                 "sub-query for each aggregate"
             )
         for name, (occurrence, real) in self.filters.items():
-            if is_blind(column := column_of(occurrence.table, real)):
-                raise DeclarationError(
-                    f"where= names {name!r} of type {column.type!r}, for which different texts are "
-                    "equal: with LIMIT each value has rows of its own, so use a column whose texts "
-                    "are equal when they are the same, such as one of the text in small letters"
-                )
+            check_exact(name, column_of(occurrence.table, real))
         for condition in self._scopes.root.conditions:
             if condition.expression is None or not self._usable(condition, self._scopes.root):
                 raise DeclarationError(

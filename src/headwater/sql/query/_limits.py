@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from headwater.errors import DeclarationError
 
@@ -29,7 +28,8 @@ def difference(select: sa.Select[Any], less: sa.Select[Any]) -> list[Any]:
 
 def check_distinct(select: sa.Select[Any]) -> None:
     """Raises DeclarationError for DISTINCT ON."""
-    if str(select.compile(dialect=postgresql.dialect())).startswith("SELECT DISTINCT ON"):
+    dialect = sa.make_url("postgresql+psycopg://").get_dialect()()
+    if str(select.compile(dialect=dialect)).startswith("SELECT DISTINCT ON"):
         raise DeclarationError(
             "DISTINCT ON cannot be derived: for the first row of each, select from the table that "
             "has one row for each, with a correlated scalar sub-query with order_by() and limit(1)"
