@@ -12,8 +12,8 @@ import pytest
 
 from headwater.errors import PositionError, SourceUnavailableError
 from headwater.eventlog import EventLog, Topic, open_log
-from headwater.testing.eventlog import Recorder
-from headwater.testing.eventlog._harness import numbers, read_all
+from headwater.testing._eventlog import Recorder
+from headwater.testing._eventlog._harness import numbers, read_all
 from support.postgres import Postgres
 from support.until import succeeds
 
