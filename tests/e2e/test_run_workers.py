@@ -189,10 +189,10 @@ async def test_races_of_the_end_and_cancelling_at_the_other_worker(
     states: list[str] = []
 
     async def race() -> None:
-        begun = await workers.start({"seconds": 0.15})
+        begun = await workers.start({"seconds": 0.4})
         location = begun.headers["location"]
         both = [asyncio.create_task(workers.follow(location, one)) for one in (0, 1)]
-        await asyncio.sleep(random.uniform(0, 0.2))  # about when it ends
+        await asyncio.sleep(random.uniform(0, 0.4))  # about when it ends
         answer = await workers.http.post(workers.at(location, 1) + "/cancel")
         assert answer.status_code in (200, 202)
         found = [[each.json() for each in await one if each.event == "end"] for one in both]
