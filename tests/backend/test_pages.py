@@ -22,6 +22,7 @@ async def test_a_page_and_its_files(world: World, path: str):
     assert kind in answer.headers["content-type"]
     head = await world.anyone.head(path)
     assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(answer.content))
     again = await world.anyone.get(path, headers={"If-None-Match": answer.headers["etag"]})
     assert again.status_code == 304
 

@@ -5,11 +5,14 @@ Everything they load comes from here: no CDN, nothing inline.
 
 from __future__ import annotations
 
+import hashlib
+import mimetypes
 from collections.abc import Mapping
 from pathlib import Path
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
-from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from headwater.web.problems import Problem
@@ -17,6 +20,8 @@ from headwater.web.problems import Problem
 __all__ = ["Pages", "console_pages", "reference_pages"]
 
 _HERE = Path(__file__).parent
+# `mimetypes` asks the system, which may say otherwise; browsers run no module of another type.
+_TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html"}
 
 
 class Pages(BaseRoute):
@@ -28,14 +33,11 @@ class Pages(BaseRoute):
     """
 
     def __init__(self, folder: Path, prefix: str = "") -> None:
-        # In a checkout the browser client is a link into clients/js; only files of this folder
-        # are asked for.
-        self._static = StaticFiles(directory=folder, follow_symlink=True)
-        self._files: Mapping[str, str] = {
-            f"{prefix}/{file.relative_to(folder).as_posix()}": str(file.relative_to(folder))
+        self._files: Mapping[str, _File] = {
+            f"{prefix}/{file.relative_to(folder).as_posix()}": _File(file)
             for file in sorted(folder.rglob("*"))
             if file.is_file() and not any(part.startswith(".") for part in file.parts)
-        } | {prefix or "/": "index.html"}
+        } | {prefix or "/": _File(folder / "index.html")}
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] != "http" or scope["path"] not in self._files:
@@ -45,10 +47,36 @@ class Pages(BaseRoute):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in {"GET", "HEAD"}:
             raise Problem(405, "This is a file: GET and HEAD.", headers={"Allow": "GET, HEAD"})
-        response = await self._static.get_response(self._files[scope["path"]], scope)
-        # Browsers ask again each time and get 304, so that they show a new version at once.
-        response.headers["cache-control"] = "no-cache"
+        response = self._files[scope["path"]].response(Request(scope))
         await response(scope, receive, send)
+
+
+class _File:
+    """One file, kept in memory: a page asks for some forty, and each of a thread took longer."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._type = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0]
+        self._read_at = 0
+        self._content = b""
+        self._etag = ""
+
+    def response(self, request: Request) -> Response:
+        """The file, read again where it has changed: in a checkout somebody writes it."""
+        changed = self._path.stat().st_mtime_ns
+        if changed != self._read_at:
+            self._content = self._path.read_bytes()
+            self._etag = f'"{hashlib.sha256(self._content).hexdigest()[:32]}"'
+            self._read_at = changed
+        # Browsers ask again each time and get 304, so that they show a new version at once.
+        headers = {"etag": self._etag, "cache-control": "no-cache"}
+        asked = request.headers.get("if-none-match", "").split(",")
+        if self._etag in {each.strip().removeprefix("W/") for each in asked}:
+            return Response(status_code=304, headers=headers)
+        if request.method == "HEAD":
+            headers["content-length"] = str(len(self._content))
+            return Response(headers=headers, media_type=self._type)
+        return Response(self._content, headers=headers, media_type=self._type)
 
 
 def console_pages() -> Pages:

@@ -14,19 +14,19 @@ from headwater.delivery._heartbeat import Heartbeats
 from headwater.delivery._sender import Sender
 from headwater.delivery._unread import UNREAD_BYTES, Unread
 
-__all__ = ["Counters", "OpenStream", "OpenStreams", "retry_after_end"]
+__all__ = ["Counters", "OpenStream", "OpenStreams"]
 
 logger = logging.getLogger("headwater.delivery")
 
-# Milliseconds after which a client reconnects whose stream was ended, at random: after a restart
-# they do not all come at once. A browser that finds nobody waits the same time again, so those
-# with short times would come in greater numbers once the server is back.
-_RETRY = (1000, 5000)
-
-
-def retry_after_end() -> int:
-    """Milliseconds after which a client comes back whose stream the server ended, at random."""
-    return random.randint(*_RETRY)
+# Milliseconds after which the first client reconnects whose stream was ended, and in which all do.
+# A browser that finds nobody waits the same time again, so those with short times would come in
+# greater numbers once the server is back.
+_FIRST_RETURN = 1000
+_RETURNS_WITHIN = (4000, 14_000)
+# Milliseconds for each of them: a server opens some 500 streams a second beside its other work.
+_RETURN = 4.0
+# Multiples of it, modulo 1, are even over 0 to 1 however many there are (Weyl, 1916).
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 class OpenStream(Protocol):
@@ -97,6 +97,11 @@ class OpenStreams:
         self.on_drain: set[Callable[[], None]] = set()
         self._streams: set[OpenStream] = set()
         self._last = 0
+        # Processes that end together begin at different numbers.
+        self._returns = random.randrange(1_000_000)
+        self._to_return = 0
+        self._ending: asyncio.Task[None] | None = None
+        self._ends_at = 0.0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event = asyncio.Event()
@@ -116,7 +121,7 @@ class OpenStreams:
             self._set_timer()
         if self.draining:
             # It was admitted just before draining began, so drain() does not know it.
-            asyncio.get_running_loop().call_soon(stream.dismiss, retry_after_end())
+            asyncio.get_running_loop().call_soon(stream.dismiss, self.retry())
 
     def discard(self, stream: OpenStream) -> None:
         """A stream has ended. Idempotent."""
@@ -153,17 +158,45 @@ class OpenStreams:
         """End the stream of this number; False if there is none."""
         for stream in self._streams:
             if str(stream.number) == number:
-                stream.dismiss(retry_after_end())
+                stream.dismiss(self.retry())
                 return True
         return False
+
+    def retry(self) -> int:
+        """Milliseconds after which a client comes back whose stream the server ends or refuses.
+
+        They follow each other evenly over at least 4 s, from 1 s on: random ones would meet by
+        chance. While the process ends it is 4 ms for each stream that it had, 14 s at most, and
+        after the end for a stream that is refused.
+        """
+        self._returns += 1
+        shortest, longest = _RETURNS_WITHIN
+        within = min(max(shortest, _RETURN * self._to_return), longest)
+        return round(_FIRST_RETURN + within * (self._returns * _GOLDEN % 1))
+
+    def refusal(self) -> int | None:
+        """Milliseconds after which a client asks again that is refused while draining, else None.
+
+        They end after the drain, when this server is no longer asked.
+        """
+        if not self.draining:
+            return None
+        left = max(self._ends_at - asyncio.get_running_loop().time(), 0.0)
+        return round(left * 1000) + self.retry()
 
     async def drain(self, *, spread: float = 5.0) -> None:
         """End all streams in an orderly way, and refuse new ones from now on.
 
-        Each stream is sent a random reconnection time and ended at a random moment within
+        Each stream is sent another reconnection time and ended at another moment within
         ``spread`` seconds, so that a restart does not make all clients reconnect at once. The
-        spread is at most 2 ms for each stream, so that a few streams end soon.
+        spread is at most 2 ms for each stream, so that a few streams end soon. A call while
+        another one ends the streams waits for that one.
         """
+        if self._ending is None or self._ending.done():
+            self._ending = asyncio.create_task(self._end(spread))
+        await asyncio.shield(self._ending)
+
+    async def _end(self, spread: float) -> None:
         self.draining = True
         for call in tuple(self.on_drain):
             call()
@@ -171,11 +204,12 @@ class OpenStreams:
         streams = list(self._streams)
         if streams:
             logger.info("closing %d open streams", len(streams))
+        self._to_return = len(streams)
         spread = min(spread, 0.002 * len(streams))
+        self._ends_at = loop.time() + spread
         random.shuffle(streams)
         for number, stream in enumerate(streams):
-            wait = spread * number / len(streams)
-            loop.call_later(wait, stream.dismiss, retry_after_end())
+            loop.call_later(spread * number / len(streams), stream.dismiss, self.retry())
         try:
             async with asyncio.timeout(spread + 2.0):
                 await self._empty.wait()

@@ -77,7 +77,7 @@ class Runs:
         kind: str,
         owner: str,
         *,
-        input: Any = None,  # noqa: A002 - what the run is given
+        input: Any = None,
         group: str | None = None,
         busy: Busy = "allow",
         key: str | None = None,

@@ -133,7 +133,7 @@ class Store:
         owner: str,
         worker: str,
         hashed: str = "",
-        input: Any = None,  # noqa: A002 - the word of the public face
+        input: Any = None,
         group: str | None = None,
         busy: Busy = "allow",
         claimed: bool = False,

@@ -57,7 +57,7 @@ class TopicReader:
             self._last = news[-1].offset
             self._take(news)
 
-    def reset(self, reason: ResetReason, bounds: Bounds) -> None:  # noqa: ARG002
+    def reset(self, reason: ResetReason, bounds: Bounds) -> None:
         """As Follower."""
         self._last = bounds.latest
         self._lose()

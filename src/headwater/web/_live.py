@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 from headwater.delivery._hub import Hub
-from headwater.delivery._open_streams import Counters, retry_after_end
+from headwater.delivery._open_streams import Counters
 from headwater.errors import DeclarationError
 from headwater.feeds._source import Source
 from headwater.web._recheck_log import FollowedRechecks, RecheckLog, SubjectOf
@@ -136,7 +136,6 @@ class Live:
         self._places: StreamPlaces | None = None
         self._recheck_log: RecheckLog | None = None
         self._undo_signals: Callable[[], None] = lambda: None
-        self._drained_at = 0.0
         self._warned = False
 
     def agree(self, settings: Settings) -> None:
@@ -212,18 +211,11 @@ class Live:
         return value
 
     def drain_retry(self) -> int | None:
-        """Milliseconds after which a client is to come back while the process ends, else None.
-
-        They end after the drain, and at random, so that a restart is no stampede.
-        """
-        if self._hub is None or not self._hub.streams.draining:
-            return None
-        left = max(self._drained_at - asyncio.get_running_loop().time(), 0.0)
-        return int(left * 1000) + retry_after_end()
+        """Milliseconds after which a client is to come back while the process ends, else None."""
+        return None if self._hub is None else self._hub.streams.refusal()
 
     async def drain(self, spread: float = 5.0) -> None:
         """Refuse new streams and end the open ones over ``spread`` seconds at most."""
-        self._drained_at = asyncio.get_running_loop().time() + spread
         await self.hub.streams.drain(spread=spread)
 
     async def close(self) -> None:

@@ -285,6 +285,7 @@ def test_streams_that_do_not_get_through_are_polled_for(
     page.go(served.address)
     sign_in_to(page, served)
     page.until("document.querySelectorAll('.panel .light[data-state=polling]').length === 5", 40)
+    assert page.evaluate("document.querySelector('#overall').innerText.trim()") == "Live by polling"
     served.log(*MANY)
     served.use("inspector")
     page.until(f"{KEPT} === '150 lines'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -61,6 +62,9 @@ def test_the_page_lives(browser: Any, demo: Any) -> None:
     for part, entry in PARTS.items():
         page.until(f"document.querySelector('{part} .light').dataset.state === 'live'")
         page.until(f"document.querySelector('{entry}')")
+    # Six feeds by HTTP/1.1: one of them is polled, and all are live.
+    page.until("document.querySelector('#overall').textContent.trim() === 'All 6 live'")
+    assert page.evaluate("document.querySelectorAll('.light[data-state=polling]').length") == 1
     newest = "document.querySelector('[data-kept]').textContent"
     seen = page.evaluate(newest)
     page.until(f"{newest} !== '{seen}'")
@@ -126,14 +130,20 @@ def test_an_answer_outlives_a_reload_and_says_when_its_server_died(browser: Any,
 
 
 @pytest.mark.soak
-def test_the_first_live_line_comes_soon(browser: Any, demo: Any) -> None:
+def test_the_first_live_line_comes_within_a_second(browser: Any, demo: Any) -> None:
     """From the moment at which the page is asked for, the sign-in included. ``-s`` prints it."""
-    began = time.monotonic()
-    page = browser.open(demo.address)
-    page.until("document.querySelector('.accounts button')")
-    page.evaluate("void document.querySelector('.accounts button').click()")
     kept = "document.querySelector('[data-kept]').textContent"
-    page.until(f"{kept} && {kept} !== (globalThis.first ??= {kept})")
-    seconds = time.monotonic() - began
-    print(f"the first live line after {seconds:.2f} s")
-    assert page.faults == []
+    found = []
+    for _ in range(7):
+        browser.renew()
+        page = browser.open()
+        began = time.monotonic()
+        page.go(demo.address)
+        page.until("document.querySelector('.accounts button')")
+        page.evaluate("void document.querySelector('.accounts button').click()")
+        page.until(f"{kept} && {kept} !== (globalThis.first ??= {kept})")
+        found.append(time.monotonic() - began)
+        assert page.faults == []
+    shown = ", ".join(f"{seconds:.2f}" for seconds in found)
+    print(f"the first live line after {statistics.median(found):.2f} s; each: {shown}")
+    assert statistics.median(found) < 1

@@ -83,7 +83,10 @@ export async function copy(words, button) {
 export function command(words) {
   const button = el("button", { type: "button", class: "small" }, "Copy");
   button.addEventListener("click", () => copy(words, button));
-  return el("span", { class: "command" }, el("code", {}, words), button);
+  // A line ends between words, and not within the hyphens of an option.
+  const parts = words.split(/(?<= )(?=--)|(?<=--\S+)(?= )/);
+  const shown = parts.map((part) => (part.startsWith("--") ? el("span", { class: "option" }, part) : part));
+  return el("span", { class: "command" }, el("code", {}, ...shown), button);
 }
 
 /** Whether a list is scrolled to where its newest entry is. */

@@ -6,7 +6,7 @@ const WORDS = {
   live: "Live",
   stale: "No word",
   reconnecting: "Reconnecting",
-  polling: "Polling",
+  polling: "Live by polling",
   refused: "No access",
 };
 const MEANINGS = {
@@ -15,7 +15,8 @@ const MEANINGS = {
   live: "New entries come over an open stream.",
   stale: "Three heartbeats are missing. A new connection is on its way.",
   reconnecting: "The connection was lost. What is missed will be caught up.",
-  polling: "No stream is open just now; the feed is asked for news instead.",
+  polling:
+    "The feed is asked for news: all connections of the browser are in use, or no stream comes through.",
   refused: "You have no right to see this feed.",
 };
 
@@ -43,11 +44,14 @@ export class Light {
 /** What the overall light says about the feeds' states: a state and words. */
 export function summary(states) {
   const followed = states.filter((state) => state !== "idle");
-  const live = followed.filter((state) => state === "live").length;
+  const live = followed.filter((state) => ["live", "polling"].includes(state)).length;
   const count = `${live} of ${followed.length} live`;
   if (followed.length === 0) return ["idle", "Idle"];
-  if (live === followed.length) return ["live", followed.length > 1 ? `All ${live} live` : "Live"];
-  for (const state of ["stale", "reconnecting", "connecting", "polling"]) {
+  if (live === followed.length) {
+    if (!followed.includes("live")) return ["polling", WORDS.polling];
+    return ["live", followed.length > 1 ? `All ${live} live` : "Live"];
+  }
+  for (const state of ["stale", "reconnecting", "connecting"]) {
     if (followed.includes(state)) return [state, live ? count : WORDS[state]];
   }
   return ["refused", count];

@@ -14,8 +14,8 @@ from headwater.web.uvicorn._limits import Limits
 __all__ = ["Refusal", "refusal", "too_many"]
 
 _PROBLEM = b"application/problem+json"
-# Seconds after which a client may try again, at random: many are refused in one moment.
-_AGAIN = (2, 8)
+# Milliseconds after which a client may try again, at random: many are refused in one moment.
+_AGAIN = (2000, 8000)
 
 
 def _problem(status: int, detail: str) -> bytes:
@@ -63,14 +63,14 @@ class Refusal:
         again = random.randint(*_AGAIN)
         if _asks_for_a_stream(scope):
             status, kind = 200, b"text/event-stream; charset=utf-8"
-            body = f"retry: {again * 1000}\n: {self._detail}\n\n".encode()
+            body = f"retry: {again}\n: {self._detail}\n\n".encode()
         else:
             status, kind, body = self._status, _PROBLEM, _problem(self._status, self._detail)
         headers = [
             (b"content-type", kind),
             (b"content-length", b"%d" % len(body)),
             (b"cache-control", b"no-store"),
-            (b"retry-after", b"%d" % again),
+            (b"retry-after", b"%d" % -(-again // 1000)),
             (b"connection", b"close"),
         ]
         await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -161,6 +161,8 @@ function fill(select, choices) {
 
 function cellElement(content, place, kind) {
   const properties = place ? { class: kind } : { class: kind, scope: "row" };
+  // The whole text where there is no room for it.
+  if (!place && typeof content === "string") properties.title = content;
   return el(place ? "td" : "th", properties, ...[content || ""].flat());
 }
 
