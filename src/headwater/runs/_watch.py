@@ -177,6 +177,7 @@ class Watch:
         self._read_all = True
         sweep = time.monotonic() + random.uniform(0.1, 1.0) * self._sweep_every
         while True:
+            pause = self._every
             try:
                 if not self._active and not self._read_all and time.monotonic() < sweep:
                     self._count()
@@ -193,11 +194,12 @@ class Watch:
                 if time.monotonic() > sweep:
                     await self.sweep()
                     sweep = time.monotonic() + random.uniform(0.8, 1.2) * self._sweep_every
+                pause = max(min(pause, self._due - self._now()), SOONEST)
             except SourceUnavailableError as error:
                 logger.info("runs are not watched just now: %s", error)
             except Exception:
                 logger.exception("watching runs failed")
-            await asyncio.sleep(min(self._every, max(self._due - self._now(), SOONEST)))
+            await asyncio.sleep(pause)
 
     def _now(self) -> float:
         """The seconds that this process has watched, by its monotonic clock.
@@ -249,12 +251,17 @@ class Watch:
         suspects = self._lost()
         lost: list[RunState] = []
         for start in range(0, len(suspects), ABREAST):
-            part = suspects[start : start + ABREAST]
-            lost += filter(None, await asyncio.gather(*(self._lose(one) for one in part)))
+            abreast = suspects[start : start + ABREAST]
+            lost += filter(None, await asyncio.gather(*(self._lose(one) for one in abreast)))
         # All followers have their end before anything else is done.
         for start in range(0, len(lost), ABREAST):
-            await self._store.announce(lost[start : start + ABREAST])
-            await self._store.remove_remains(lost[start : start + ABREAST])
+            part = lost[start : start + ABREAST]
+            await self._store.announce(part)
+            await self._store.remove_remains(part)
+            for state in part:
+                known = self._active.get(state.id)
+                if known is not None and known.read is state:
+                    del self._active[state.id]
 
     async def _read_silent(self) -> None:
         """Read the runs whose workers have been silent for long, before they count as lost."""
@@ -306,7 +313,7 @@ class Watch:
             return None
         found = known.read
         if found is None or found.state != "running" or worker_of(found.claim) != known.worker:
-            found = await self._store.state(run_id)
+            found = known.read = await self._store.state(run_id)
         if found is None:
             # Its creation was not finished, or it was forgotten.
             self._active.pop(run_id, None)
@@ -318,6 +325,8 @@ class Watch:
         cancelled = found.cancelled or known.cancelled
         if found.retry and found.state == "running" and found.claim and not cancelled:
             await self._store.release(found, found.claim)
+            if self._active.get(run_id) is known:
+                self._active[run_id] = _Active(None, self._now())
             return None
         if cancelled:
             await self._store.decide(found, "cancelled")

@@ -33,7 +33,7 @@ from headwater.web._run_routes import (
     StateRoute,
     StreamRoute,
 )
-from headwater.web._run_setup import OnDisconnect, check_declaration, checked_owner
+from headwater.web._run_setup import OnDisconnect, check_declaration, checked_owner, declare_kind
 from headwater.web._signatures import asked_for, parameters_of
 
 __all__ = ["declare_runs"]
@@ -229,6 +229,7 @@ def declare_runs(
     def declare(call: Any) -> Any:
         declaration = RunDeclaration(runs, kind, group, busy, max_body, on_disconnect, start, call)
         endpoints = RunEndpoints(declaration, settings, owner)
+        declare_kind(where, runs, kind, call)
         own = [endpoints.guard, *guards]
         label = call.__name__
         router.feed(

@@ -6,17 +6,37 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, get_args
+from weakref import WeakKeyDictionary
 
 from headwater.errors import DeclarationError, SourceUnavailableError
 from headwater.runs import Busy, Runs
 from headwater.web._live import Settings
 from headwater.web.problems import Problem
 
-__all__ = ["OnDisconnect", "check_declaration", "checked_owner", "lifespan_of_runs"]
+__all__ = [
+    "OnDisconnect", "check_declaration", "checked_owner", "declare_kind", "lifespan_of_runs",
+]  # fmt: skip
 
 logger = logging.getLogger("headwater.web")
 
 OnDisconnect = Literal["continue", "cancel"]
+
+# By kind, the function that produces the runs.
+_declared: WeakKeyDictionary[Runs, dict[str, str]] = WeakKeyDictionary()
+
+
+def declare_kind(where: str, runs: Runs, kind: str, call: Any) -> None:
+    """Note which function produces the runs of a kind. Raises DeclarationError for a second one.
+
+    An application that is made twice, as by tests, declares the same function again.
+    """
+    name = f"{call.__module__}.{call.__qualname__}"
+    known = _declared.setdefault(runs, {}).setdefault(kind, name)
+    if known != name:
+        raise DeclarationError(
+            f"{where}: {known} and {name} would share runs and keys: give one of them "
+            "a name= of its own"
+        )
 
 
 def checked_owner(owner: Any) -> str:

@@ -16,6 +16,7 @@ from headwater.runs import Run, State, SyncRun
 from headwater.web._live import Settings
 from headwater.web._remembered_request import RECHECK
 from headwater.web._responders import Responder
+from headwater.web._run_item import RunItem
 from headwater.web._run_routes import (
     Asked,
     CancelRoute,
@@ -28,10 +29,13 @@ from headwater.web._run_routes import (
 from headwater.web._run_setup import checked_owner
 from headwater.web.problems import Problem, validation_error
 
-__all__ = ["RunCalls"]
+__all__ = ["FEED", "RunCalls"]
 
 Called = Callable[[Callable[[Request], Any], Request], Awaitable[Any]]
 Plan = Callable[[Request], Awaitable[Asked]]
+
+# The feed of runs, as it is declared.
+FEED: dict[str, Any] = {"item": RunItem, "collection": "runs", "event": "run", "keyed": True}
 
 _STATES: tuple[str, ...] = get_args(State)
 

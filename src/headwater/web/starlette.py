@@ -42,7 +42,12 @@ from headwater.web._responders import (
 )
 from headwater.web._rights import Verdict, verdict_of
 from headwater.web._run_routes import RunDeclaration
-from headwater.web._run_setup import OnDisconnect, check_declaration, lifespan_of_runs
+from headwater.web._run_setup import (
+    OnDisconnect,
+    check_declaration,
+    declare_kind,
+    lifespan_of_runs,
+)
 from headwater.web._stream_info import StreamInfo, TailInfo
 from headwater.web._stream_limits import StreamLimits
 from headwater.web.asgi import SSE, Receive, Scope, Send, Sending
@@ -214,11 +219,11 @@ class LiveRoutes(HubFace):
 
         The others are as for ``LiveRouter.run``.
         """
-        from headwater.web._run_item import RunItem
-        from headwater.web._starlette_runs import RunCalls
+        from headwater.web._starlette_runs import FEED, RunCalls
 
         kind = name or path
-        check_declaration(f"run {kind!r}", runs, busy, on_disconnect)
+        where = f"run {kind!r}"
+        check_declaration(where, runs, busy, on_disconnect)
         if runs not in self.runs:
             self.runs.append(runs)
 
@@ -227,15 +232,8 @@ class LiveRoutes(HubFace):
                 runs, kind, group, busy, max_body, on_disconnect, start, call
             )
             calls = RunCalls(declaration, owner, body, _called)
-            self.feed(
-                path,
-                item=RunItem,
-                collection="runs",
-                event="run",
-                guards=guards,
-                keyed=True,
-                name=kind,
-            )(calls.listed)
+            declare_kind(where, runs, kind, call)
+            self.feed(path, guards=guards, name=kind, **FEED)(calls.listed)
             for suffix, method, responder, plan in calls.routes(self._settings):
                 endpoint = _Endpoint(responder, guards, plan)
                 self.routes.append(Route(path + suffix, endpoint, methods=[method]))
