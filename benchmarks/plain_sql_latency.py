@@ -44,7 +44,12 @@ async def serving(folder: Path) -> AsyncIterator[tuple[str, Path]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     database = folder / "headwater.db"
-    environment = {**os.environ, "HEADWATER_DATABASE": f"sqlite:///{database}"}
+    environment = {
+        **os.environ,
+        "HEADWATER_DATABASE": f"sqlite:///{database}",
+        # One user has all streams.
+        "HEADWATER_STREAMS_PER_USER": "1000000",
+    }
     for command, given in (("migrate", ""), (f"users add {EMAIL} --password-stdin", PASSWORD)):
         subprocess.run(
             [*HEADWATER, *command.split()],

@@ -9,8 +9,8 @@ Takes Headwater of an earlier commit out of Git, and measures it and this one in
   one row in each statement and 100 statements in each transaction, on SQLite (``sqlite3``) and
   PostgreSQL (psycopg, a server from the wheel in the temporary folder, with ``fsync`` off). The
   best of the rounds;
-- statements per second of a process on PostgreSQL that follows one table while nobody writes: it
-  looks for commits that no notification tells of, and for drift.
+- statements per second of a process on PostgreSQL that follows one table, and ten tables, while
+  nobody writes: it looks for commits that no notification reports, and for drift.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ ROOT = Path(__file__).resolve().parents[1]
 BEFORE = "cf9ba9e"
 
 
-def table() -> sa.Table:
+# How many tables are followed while nobody writes.
+FOLLOWED = (1, 10)
+
+
+def table(metadata: sa.MetaData, name: str = "notes") -> sa.Table:
     from headwater.sql import track_table
 
     columns = [
@@ -47,16 +51,17 @@ def table() -> sa.Table:
         sa.Column("user_id", sa.Integer),
         sa.Column("message", sa.Text),
     ]
-    made = sa.Table("notes", sa.MetaData(), *columns)
+    made = sa.Table(name, metadata, *columns)
     track_table(made, keyed=True, filters=("user_id",))
     return made
 
 
 def measure(url: str, rows: int, idle: float) -> dict[str, float]:
     """Runs in a process of its own, with one of the two Headwaters."""
-    notes, engine = table(), sa.create_engine(url)
-    notes.metadata.drop_all(engine)
-    notes.metadata.create_all(engine)
+    metadata, engine = sa.MetaData(), sa.create_engine(url)
+    tables = [table(metadata), *(table(metadata, f"notes_{n}") for n in range(1, max(FOLLOWED)))]
+    metadata.drop_all(engine)
+    metadata.create_all(engine)
     engine.dispose()
     connection: Any
     if url.startswith("sqlite"):
@@ -76,7 +81,8 @@ def measure(url: str, rows: int, idle: float) -> dict[str, float]:
     }
     connection.close()
     if idle and not url.startswith("sqlite"):
-        found["idle"] = asyncio.run(statements(url, notes, idle))
+        for count in FOLLOWED:
+            found[f"idle {count}"] = asyncio.run(statements(url, tables[:count], idle))
     return found
 
 
@@ -90,8 +96,8 @@ def timed(connection: Any, rows: int, write: Callable[[int], object]) -> float:
     return rows / (time.perf_counter() - began)
 
 
-async def statements(url: str, notes: sa.Table, seconds: float) -> float:
-    """Statements per second of a process that follows the table while nobody writes."""
+async def statements(url: str, tables: Sequence[sa.Table], seconds: float) -> float:
+    """Statements per second of a process that follows the tables while nobody writes."""
     from headwater import Hub
     from headwater.sql import Table
 
@@ -102,8 +108,9 @@ async def statements(url: str, notes: sa.Table, seconds: float) -> float:
         nonlocal count
         count += 1
 
-    await hub.subscribe(Table(engine, notes).where(), lambda _: None)
-    await asyncio.sleep(2.0)  # it polls often until it finds nothing
+    for each in tables:
+        await hub.subscribe(Table(engine, each).where(), lambda _: None)
+    await asyncio.sleep(5.0)  # it polls often until it finds nothing
     count = 0
     await asyncio.sleep(seconds)
     found = count / seconds
@@ -112,8 +119,10 @@ async def statements(url: str, notes: sa.Table, seconds: float) -> float:
     return found
 
 
-def measured(source: Path, url: str, options: argparse.Namespace) -> dict[str, float]:
-    rest = ["--child", url, "--rows", str(options.rows), "--idle", str(options.idle)]
+def measured(source: Path, url: str, options: argparse.Namespace, turn: int) -> dict[str, float]:
+    # Idle statements are the same in each turn.
+    idle = 0.0 if turn else options.idle
+    rest = ["--child", url, "--rows", str(options.rows), "--idle", str(idle)]
     done = subprocess.run(
         [sys.executable, __file__, *rest],
         env={**os.environ, "PYTHONPATH": str(source)},
@@ -155,11 +164,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             server.start()
             for database in ("sqlite", "postgresql"):
                 best: dict[str, dict[str, float]] = {name: {} for name in sources}
-                for _ in range(options.rounds):
+                for turn in range(options.rounds):
                     for name, source in sources.items():
                         at = f"sqlite:///{folder}/{name}.db"
                         url = at if database == "sqlite" else server.url("postgres")
-                        for what, figure in measured(source, url, options).items():
+                        for what, figure in measured(source, url, options, turn).items():
                             best[name][what] = max(best[name].get(what, 0.0), figure)
                 show(database, best)
         finally:
@@ -170,7 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def show(database: str, best: dict[str, dict[str, float]]) -> None:
     print(f"{database:<26}" + "".join(f"{name:>12}" for name in best))
     for what in next(iter(best.values())):
-        name = "statements/s when idle" if what == "idle" else f"{what}, rows/s"
+        kind, _, count = what.partition(" ")
+        name = f"statements/s, {count} idle" if kind == "idle" else f"{what}, rows/s"
         figures = [each[what] for each in best.values()]
         print(f"  {name:<24}" + "".join(f"{one:>12,.1f}" for one in figures), flush=True)
 

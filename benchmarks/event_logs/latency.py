@@ -2,6 +2,8 @@
 
     uv run python -m benchmarks.event_logs.latency
     uv run python -m benchmarks.event_logs.latency --engine redis --topics 1 --events 100
+    git worktree add ../before COMMIT
+    uv run python -m benchmarks.event_logs.latency --before ../before/src --rounds 3
 
 Three processes: a writer that appends to the log, one event at a time and at random moments;
 ``headwater serve`` with one worker, which follows the log; and this one, with ``--streams`` open
@@ -10,7 +12,9 @@ folder (``TMPDIR``), with the durability that is their default: Valkey flushes i
 NATS every two minutes, PostgreSQL and SQLite at each commit.
 
 Prints for each engine milliseconds from before the append, in the writer, until a client has the
-event: the median and the 99th of 100 over all deliveries, and of the append alone in the writer.
+event: the median and the 99th of 100 over all deliveries, and of the append alone in the writer;
+and the server's processor time for each delivery. With ``--before`` another version is measured
+too, round by round in turn; each row is the round with the lowest median.
 All processes share the machine's processors, so the clients' own work is in the figures; as root
 they come before other programs. A log in memory has one process only, so it cannot be measured so.
 """
@@ -20,6 +24,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import re
 import statistics
@@ -27,13 +32,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks.event_logs.engines import DURABLE, ROOT, engine
 from benchmarks.event_logs.proof import satellites
-from benchmarks.fanout.machine import described, raise_file_limit, raise_priority
+from benchmarks.fanout.machine import cpu_seconds, described, raise_file_limit, raise_priority
 from running import Running
 from serving import Server
 
@@ -117,11 +123,25 @@ async def write(url: str, topics: Sequence[str], events: int, rate: float) -> No
     print(json.dumps(appends))
 
 
-async def run(name: str, seeded: Server, options: argparse.Namespace) -> str:
-    """The figures of one engine, as a row."""
+@contextmanager
+def version(source: Path | None) -> Iterator[None]:
+    """Processes that begin within the block run the version in this folder ``src``."""
+    kept = os.environ.get("PYTHONPATH")
+    if source is not None:
+        os.environ["PYTHONPATH"] = str(source.resolve())
+    try:
+        yield
+    finally:
+        os.environ.pop("PYTHONPATH", None)
+        if kept is not None:
+            os.environ["PYTHONPATH"] = kept
+
+
+async def run(name: str, seeded: Path, options: argparse.Namespace) -> list[float]:
+    """The figures of one engine; the last one is how many deliveries were missing."""
     with tempfile.TemporaryDirectory() as folder:
         async with engine(name, Path(folder)) as made:
-            server = Running(seeded.folder, Path(folder), event_log=made.url)
+            server = Running(seeded, Path(folder), event_log=made.url)
             try:
                 await asyncio.to_thread(server.start)
                 topics = await asyncio.to_thread(satellites, server, options.topics)
@@ -129,6 +149,7 @@ async def run(name: str, seeded: Server, options: argparse.Namespace) -> str:
                 taken: list[float] = []
                 streams = await opened(server.port, key, topics, options.streams, taken)
                 each = options.streams / options.topics
+                used = cpu_seconds([server.process.pid])
                 writer = await asyncio.create_subprocess_exec(
                     sys.executable, "-m", "benchmarks.event_logs.latency", "--write", made.url,
                     "--events", str(options.events), "--rate", str(options.deliveries / each),
@@ -138,13 +159,32 @@ async def run(name: str, seeded: Server, options: argparse.Namespace) -> str:
                 end, wanted = time.monotonic() + 30, int(options.events * each)
                 while len(taken) < wanted and time.monotonic() < end:
                     await asyncio.sleep(0.05)
+                used = cpu_seconds([server.process.pid]) - used
                 for one in streams:
                     one.close()
             finally:
                 server.close()
-    missing = f" ({wanted - len(taken)} missing)" if len(taken) < wanted else ""
-    row = [*cuts(taken), *cuts(json.loads(out))]
-    return f"| {name}{missing} | " + " | ".join(f"{figure:,.1f}" for figure in row) + " |"
+    appends = cuts(json.loads(out))
+    return [*cuts(taken), *appends, 1e6 * used / len(taken), wanted - len(taken)]
+
+
+def row(name: str, rounds: Sequence[Sequence[float]]) -> str:
+    """The best of the rounds, and what was missing in any."""
+    *figures, _ = min(rounds)
+    missing = sum(one[-1] for one in rounds)
+    note = f" ({missing:.0f} missing)" if missing else ""
+    return f"| {name}{note} | " + " | ".join(f"{figure:,.1f}" for figure in figures) + " |"
+
+
+def seed(folder: Path) -> None:
+    """A database with a user, for every server."""
+    server = Server(folder)
+    try:
+        server.seed()
+        server.stop()
+        server.save()
+    finally:
+        server.close()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -154,6 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--topics", type=int, default=50)
     parser.add_argument("--events", type=int, default=500)
     parser.add_argument("--deliveries", type=float, default=1000.0, help="a second, about")
+    parser.add_argument("--before", type=Path, help="the folder src of another version")
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--write", help=argparse.SUPPRESS)
     parser.add_argument("--rate", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -166,18 +208,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     raise_priority()
     print(described())
     print(f"{options.streams} streams, {options.topics} topics\n")
-    print("| engine | to a client: p50 ms | p99 ms | append alone: p50 ms | p99 ms |")
-    print("| --- | ---: | ---: | ---: | ---: |", flush=True)
+    print("| engine | to a client: p50 ms | p99 ms | append alone: p50 ms | p99 ms | CPU us |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    versions: dict[str, Path | None] = {"": None}
+    if options.before is not None:
+        versions = {", before": options.before, "": None}
     with tempfile.TemporaryDirectory() as folder:
-        seeded = Server(Path(folder))
-        try:
-            seeded.seed()
-            seeded.stop()
-            seeded.save()
-            for name in options.engine or DURABLE:
-                print(asyncio.run(run(name, seeded, options)), flush=True)
-        finally:
-            seeded.close()
+        for which, source in versions.items():
+            with version(source):
+                (Path(folder) / f"seeded{which}").mkdir()
+                seed(Path(folder) / f"seeded{which}")
+        for name in options.engine or DURABLE:
+            found: dict[str, list[list[float]]] = {which: [] for which in versions}
+            for turn in range(options.rounds):
+                for which in sorted(versions, reverse=turn % 2 == 0):
+                    with version(versions[which]):
+                        seeded = Path(folder) / f"seeded{which}"
+                        found[which].append(asyncio.run(run(name, seeded, options)))
+            for which, rounds in found.items():
+                print(row(name + which, rounds), flush=True)
     print("\nmemory is one process only")
     return 0
 

@@ -36,7 +36,7 @@ class Running(Server):
     """One process on a copy of another server's database.
 
     Arguments:
-        seeded: the folder of a database that another server has left.
+        seeded: the folder of a database that another server has left, if there is one.
         folder: of the database. Two servers with one folder share it.
         settings: further settings by their name, in lower case.
 
@@ -44,7 +44,7 @@ class Running(Server):
         database: the file.
     """
 
-    def __init__(self, seeded: Path, folder: Path, **settings: object) -> None:
+    def __init__(self, seeded: Path | None, folder: Path, **settings: object) -> None:
         super().__init__(folder)
         self.database = self._database
         self.command = [HEADWATER, "serve"]
@@ -52,7 +52,8 @@ class Running(Server):
         self.log_file = folder / f"server-{self.port}.log"
         self._clients: list[httpx.Client] = []
         self._environment |= {f"HEADWATER_{k.upper()}": str(v) for k, v in settings.items()}
-        self.load(seeded)
+        if seeded is not None:
+            self.load(seeded)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -112,7 +113,7 @@ class Running(Server):
             except ValueError:
                 # What is no JSON was printed: by the command, or by a traceback. A line that a full
                 # disk cut off begins as JSON.
-                if not line.startswith(("Headwater is at ", "{")):
+                if not line.startswith(("Headwater is at ", "Warning: other machines reach ", "{")):
                     found.append(line)
                 continue
             if entry.get("level") in ("error", "critical") or "exception" in entry:

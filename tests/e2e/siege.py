@@ -1,48 +1,21 @@
-"""Clients that mean no good, and clients as the standard has them, each counted."""
+"""A client as the standard has it, counted, and the process of those that mean no good."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-import random
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
+from attackers import BROKEN, connection
 from running import Running
 
 from headwater.protocol import Decoder
 
-__all__ = ["KINDS", "EventSource", "Siege", "connection"]
-
-BROKEN = (OSError, EOFError, asyncio.IncompleteReadError)
-# The attackers' addresses. The good ones come from 127.0.0.1, as through a proxy.
-ADDRESSES = [f"127.0.1.{number}" for number in range(1, 13)]
-
-
-@contextlib.asynccontextmanager
-async def connection(
-    port: int, address: str | None = None, *, buffer: int | None = None
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection from an address of this machine; its end is a reset."""
-    sock = socket.socket()
-    sock.setblocking(False)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    if buffer is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-    try:
-        if address is not None:
-            sock.bind((address, 0))
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
-    except BaseException:
-        sock.close()
-        raise
-    reader, writer = await asyncio.open_connection(sock=sock, limit=2**16 if not buffer else 1024)
-    try:
-        yield reader, writer
-    finally:
-        writer.transport.abort()
+__all__ = ["EventSource", "Siege"]
 
 
 class EventSource:
@@ -106,87 +79,48 @@ async def _chunk(reader: asyncio.StreamReader) -> bytes:
 
 
 class Siege:
-    """So many attackers, of seven kinds, that come again and again.
+    """So many attackers, of seven kinds, that come again and again, in a process of their own.
+
+    What the good clients wait for is then the server, and not the attackers' own work.
 
     Arguments:
         pause: seconds between two visits of one attacker, at most; a hundredth of it at least.
-
-    Attributes:
-        visits: by kind.
     """
 
     def __init__(self, server: Running, number: int, pause: float) -> None:
-        self._port = server.port
-        self._rng = random.Random(number)
-        self._pause = pause
-        credentials = "\r\n".join(f"{k}: {v}" for k, v in server.headers.items())
-        self._known = f"Host: 127.0.0.1\r\n{credentials}\r\n\r\n".encode()
-        self._position = server.api.get("/api/logs?limit=1").json()["position"]
-        self.visits = dict.fromkeys(KINDS, 0)
-        names = list(KINDS)
-        self._tasks = [
-            asyncio.create_task(self._attack(names[n % len(names)], ADDRESSES[n % len(ADDRESSES)]))
-            for n in range(number)
-        ]
+        self._plan = {
+            "port": server.port,
+            "number": number,
+            "pause": pause,
+            "headers": server.headers,
+            "position": server.api.get("/api/logs?limit=1").json()["position"],
+        }
+        self._process: subprocess.Popen[str] | None = None
 
-    async def end(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _attack(self, kind: str, address: str) -> None:
-        while True:
-            await asyncio.sleep(
-                self._rng.uniform(self._pause / 100, self._pause)
-            )  # an attacker's pause
-            with contextlib.suppress(*BROKEN):
-                buffer = 4096 if kind == "unread" else None
-                async with connection(self._port, address, buffer=buffer) as (reader, writer):
-                    self.visits[kind] += 1
-                    await KINDS[kind](self, reader, writer)
-
-    async def silent(self, reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-        await reader.read()
-
-    async def half_head(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"GET /api/logs HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Half: ")
-        await reader.read()
-
-    async def trickle(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n")
-        while not writer.is_closing():
-            writer.write(b"{")
-            await asyncio.sleep(1.0)  # the attack itself
-
-    async def huge_head(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX-Huge: " + b"x" * 500_000)
-        await writer.drain()
-        await reader.read()
-
-    async def unread(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write((b"GET /api/logs?limit=100 HTTP/1.1\r\n" + self._known) * 10)
-        await asyncio.sleep(60.0)  # it reads nothing
-
-    async def left_poll(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        path = f"/api/logs?wait=60&after={self._position}&level=critical"
-        writer.write(f"GET {path} HTTP/1.1\r\n".encode() + self._known)
-        await asyncio.sleep(self._rng.uniform(0.05, 1.0))  # then it leaves
-
-    async def flood(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        body = b'{"email": "admin@example.org", "password": "guessed"}'
-        writer.write(
-            b"POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    async def begin(self) -> None:
+        """Until attackers of each kind have come."""
+        self._process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("attackers.py"), json.dumps(self._plan)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        await reader.readuntil(b"\r\n\r\n")
+        assert await self._line() == "all have come\n"
 
+    async def end(self) -> dict[str, int]:
+        """The visits, by kind."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            return json.loads(await self._line())
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self._process.stdout.close()
 
-KINDS: dict[str, Callable[[Siege, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]] = {
-    "silent": Siege.silent,
-    "half a head": Siege.half_head,
-    "trickled body": Siege.trickle,
-    "huge head": Siege.huge_head,
-    "unread": Siege.unread,
-    "left poll": Siege.left_poll,
-    "wrong passwords": Siege.flood,
-}
+    async def _line(self) -> str:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        return await asyncio.wait_for(asyncio.to_thread(self._process.stdout.readline), 120)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import Server
+from right_trials import lose_rights
+from running import Running
 
 from headwater.protocol import Decoder
 from support.http import Answer
@@ -27,21 +28,21 @@ from support.valkey import Valkey
 pytestmark = pytest.mark.long
 
 
-class HostedServer(Server):
-    """``headwater serve`` on a host; its clients in this process are on the host as well."""
+class HostedServer(Running):
+    """``headwater serve`` on a host, which the hub reaches too."""
 
-    def __init__(self, host: Host, folder: Path, database: str, event_log: str) -> None:
+    def __init__(
+        self, host: Host, folder: Path, database: str, event_log: str, **settings: object
+    ) -> None:
         folder.mkdir()
-        super().__init__(folder)
+        super().__init__(
+            *(None, folder), database=database, event_log=event_log, host="0.0.0.0", **settings
+        )
         self.host = host
-        self._environment |= {
-            "HEADWATER_DATABASE": database,
-            "HEADWATER_EVENT_LOG": event_log,
-            "HEADWATER_HOST": "0.0.0.0",
-        }
-        self.port = int(self._environment["HEADWATER_PORT"])
+        self.address = f"http://{host.address}:{self.port}"
+        self.api.base_url = self._satellite.base_url = self.address
 
-    def know(self, other: Server) -> None:
+    def know(self, other: HostedServer) -> None:
         """What another server on the same database was set up with."""
         self.api.headers.update(other.api.headers)
         self._satellite.headers.update(other._satellite.headers)
@@ -171,19 +172,20 @@ def engine(request: Any, hosts: tuple[Host, list[Host]], tmp_path: Path) -> Iter
         made.kill()
 
 
-@pytest.fixture
+@pytest.fixture(params=[{}], ids=[""])
 def servers(
+    request: Any,
     hosts: tuple[Host, list[Host]],
     seeded_database: tuple[Postgres, str, HostedServer],
     engine: str,
     tmp_path: Path,
 ) -> Iterator[list[HostedServer]]:
-    """One on each host."""
+    """One on each host, with the settings of the parameter."""
     hub, both = hosts
     postgres, template, seeded = seeded_database
     database = f"postgresql://postgres@{hub.address}/{postgres.database(template=template)}"
     made = [
-        HostedServer(host, tmp_path / f"host-{number}", database, engine)
+        HostedServer(host, tmp_path / f"host-{number}", database, engine, **request.param)
         for number, host in enumerate(both)
     ]
     try:
@@ -237,3 +239,16 @@ async def test_what_one_host_takes_the_other_tells_and_its_clients_outlive_it(
         done, _ = await asyncio.wait(tasks)
     for task in done:
         assert task.cancelled() or task.exception() is None
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("servers", [{"recheck_seconds": 30}], indirect=True)
+def test_a_right_that_is_lost_at_one_host_ends_what_stands_on_it_at_the_other(
+    hosts: tuple[Host, list[Host]], servers: list[HostedServer]
+) -> None:
+    """Their own looks at the rights come too late to matter."""
+    hub, _ = hosts
+    took = hub.run(asyncio.run, lose_rights(servers, 160))
+    assert max(took) < 1.0
+    assert [server.complaints() for server in servers] == [[], []]

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from attackers import KINDS, connection
 from running import Running
 from serving import Server
-from siege import KINDS, EventSource, Siege, connection
+from siege import EventSource, Siege
 
 from support.postgres import Postgres
 from support.until import until
@@ -113,13 +114,13 @@ async def besiege(
         siege = Siege(server, hostile, pause)
         peak = before
         try:
-            await until(lambda: all(siege.visits.values()), 120.0)
+            await siege.begin()
             for _ in range(10):
                 await load.run("besieged", seconds / 10)
                 peak = max(peak, resident(server))
             await all_told(clients, load)
         finally:
-            await siege.end()
+            visits = await siege.end()
         await load.run("after", seconds / 5)
         await all_told(clients, load)
         assert sum(client.opened for client in clients) == good, "a stream was cut off"
@@ -130,7 +131,7 @@ async def besiege(
                 for phase, took in load.took.items()
             ),
             f"memory {before:.0f} MB before, {peak:.0f} MB at most",
-            f"visits {siege.visits}",
+            f"visits {visits}",
             sep="\n  ",
         )
     assert peak < before + 300, f"{before:.0f} MB became {peak:.0f} MB"

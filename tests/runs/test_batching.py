@@ -123,6 +123,30 @@ async def test_a_slow_log_slows_the_producer_at_a_bound(runs: Runs, log: Watched
     assert len(text(events)) == 1000 * 1024
 
 
+async def test_few_events_wait_for_the_log(runs: Runs, log: WatchedLog) -> None:
+    """Whoever cancels a run that floods waits until they are stored."""
+    given = 0
+
+    async def export(run: Run) -> None:
+        nonlocal given
+        log.gate.clear()
+        for n in range(10_000):
+            await run.send("progress", {"row": n})
+            given += 1
+
+    run_id = (await runs.create("/exports", "ann", handler=export)).state.id
+    await until(lambda: given > 200)
+    for _ in range(200):
+        await asyncio.sleep(0)
+    await runs.cancel(run_id)
+    log.gate.set()
+    async with asyncio.timeout(30):
+        events = [event async for event in runs.follow(run_id)]
+    assert events[-1].data == {"state": "cancelled"}
+    assert [event.data["row"] for event in events[:-1]] == list(range(len(events) - 1))
+    assert len(log.appends) <= 20, f"{len(log.appends)} appends"
+
+
 @pytest.mark.parametrize("stored", [True, False])
 async def test_what_may_have_been_stored_counts_once(
     runs: Runs, log: WatchedLog, stored: bool

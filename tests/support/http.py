@@ -94,6 +94,7 @@ async def request(
     port: int,
     path: str,
     *,
+    host: str = "127.0.0.1",
     method: str = "GET",
     headers: dict[str, str | bytes] | None = None,
     body: bytes = b"",
@@ -105,7 +106,7 @@ async def request(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     sock.setblocking(False)
     try:
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        await asyncio.get_running_loop().sock_connect(sock, (host, port))
     except BaseException:
         sock.close()
         raise

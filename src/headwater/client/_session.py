@@ -135,7 +135,7 @@ class Session(Generic[V]):
         self,
         token: str | None = None,
         *,
-        now: float = 0.0,  # noqa: ARG002 - a feed's session decides by it
+        now: float = 0.0,  # a feed's session decides by it
     ) -> Request:
         """What to ask for on the next connection. ``now`` is a clock that never goes back."""
         position = self._reconnect.last_event_id.encode()

@@ -46,13 +46,13 @@ class Target(ABC):
     def flush(self, now: float) -> None:
         """Pass on what was delivered since the last flush, at this time of the loop."""
 
-    def fail(self, error: Exception) -> None:  # noqa: B027 - a callback has no streams to end
+    def fail(self, error: Exception) -> None:  # a callback has no streams to end
         """``deliver`` raised this error."""
 
-    def interrupt(self, why: SourceUnavailableError) -> None:  # noqa: B027 - as above
+    def interrupt(self, why: SourceUnavailableError) -> None:  # as above
         """As of a sink: end the streams where they are."""
 
-    def retire(self, before: Place) -> None:  # noqa: B027 - a callback has no position
+    def retire(self, before: Place) -> None:  # a callback has no position
         """Positions that do not include ``before`` expire soon."""
 
     @abstractmethod
@@ -62,7 +62,7 @@ class Target(ABC):
         None: its whole state was replaced.
         """
 
-    def close(self) -> None:  # noqa: B027 - a callback has nothing to free
+    def close(self) -> None:  # a callback has nothing to free
         """The reader delivers nothing any more."""
 
 
@@ -80,7 +80,7 @@ class Subscription(Target):
 
     def __init__(
         self,
-        filter: Filter,  # noqa: A002 - as every target names it
+        filter: Filter,
         call: Callable[[Sequence[Change]], None],
         on_restart: Callable[[], None] = lambda: None,
     ) -> None:

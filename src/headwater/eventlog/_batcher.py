@@ -53,20 +53,21 @@ class Asked(Generic[J, R]):
 
 
 def next_group(
-    waiting: deque[Asked[J, R]], weigh: Callable[[J], Sequence[int]], most: Sequence[int]
+    waiting: deque[Asked[J, R]], weigh: Callable[[J], tuple[int, int]], most: tuple[int, int]
 ) -> list[Asked[J, R]]:
     """Remove and return the next jobs that together weigh at most ``most``; at least one job.
 
     Jobs whose callers have left are dropped.
     """
     group: list[Asked[J, R]] = []
-    left = list(most)
+    first, second = most
     while waiting:
         one = waiting[0]
         if not one.done.done():
-            for at, weight in enumerate(weigh(one.job)):
-                left[at] -= weight
-            if group and min(left) < 0:
+            weight, other = weigh(one.job)
+            first -= weight
+            second -= other
+            if group and (first < 0 or second < 0):
                 break
             group.append(one)
         waiting.popleft()
@@ -80,7 +81,7 @@ class Batcher(Generic[J, R]):
         name: of the log, for errors and for the names of tasks.
         work: does a group. It answers or refuses each job; when it raises, each job that has no
             answer yet is refused with that error.
-        weigh: the weights of a job, such as its events and its bytes.
+        weigh: the two weights of a job: its events and its bytes.
         most: the most that the jobs of one group weigh together. A job above it is done alone.
         lanes: groups that are done at the same time.
         room: jobs that may wait. One more is refused with SourceUnavailableError.
@@ -93,8 +94,8 @@ class Batcher(Generic[J, R]):
         self,
         name: str,
         work: Callable[[Sequence[Asked[J, R]]], Awaitable[None]],
-        weigh: Callable[[J], Sequence[int]],
-        most: Sequence[int],
+        weigh: Callable[[J], tuple[int, int]],
+        most: tuple[int, int],
         *,
         lanes: int = 1,
         room: int = ROOM,

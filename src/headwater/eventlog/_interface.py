@@ -70,7 +70,7 @@ class EventLog(ABC):
     capabilities: Capabilities
     max_event_bytes: int = MAX_EVENT_BYTES
 
-    async def start(self) -> None:  # noqa: B027 - an engine without I/O has nothing to open
+    async def start(self) -> None:  # an engine without I/O has nothing to open
         """Open the engine and create what is missing. The other methods do so at first use."""
 
     @abstractmethod

@@ -117,7 +117,7 @@ class MemoryLog(CheckedLog):
         topic: str,
         events: Sequence[Event],
         key: str | None,
-        connection: Any,  # noqa: ARG002
+        connection: Any,
     ) -> list[Record]:
         kept = self._topics.get(topic)
         if kept is None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from headwater.errors import ResetReason, UsageError
 
@@ -26,6 +26,9 @@ MAX_EVENT_BYTES = 1024 * 1024
 _TOPIC = re.compile(r"[0-9A-Za-z._:/@-]{1,200}")
 # Printable ASCII: a key travels in a header on some engines.
 _KEY = re.compile(r"[!-~]{1,200}")
+# As ``json.dumps`` and ``json.loads`` do it, which make an encoder anew at each call.
+_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+_decode = json.JSONDecoder().decode
 # Topics with such a name begin with what makes sense of the rest, so no general limit trims them.
 WHOLE = "run:"
 # At most 20 digits: engines count in 64 bits.
@@ -194,8 +197,7 @@ class Capabilities:
     keys_kept: timedelta | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """An event that passed the checks.
 
     Attributes:
@@ -241,31 +243,37 @@ def encode_all(
     for index, one in enumerate(data):
         if index >= max_batch:
             raise UsageError(f"one append takes at most {max_batch} events")
-        events.append(encode(one, max_bytes, f"event {index}"))
+        events.append(encode(one, max_bytes, index))
     return events
 
 
-def encode(data: Mapping[str, Any], max_bytes: int = MAX_EVENT_BYTES, what: str = "event") -> Event:
-    """Check one event and write it as JSON. Raises UsageError, in which ``what`` names it."""
+def encode(
+    data: Mapping[str, Any], max_bytes: int = MAX_EVENT_BYTES, index: int | None = None
+) -> Event:
+    """Check one event, at ``index`` of many, and write it as JSON. Raises UsageError."""
     if not isinstance(data, Mapping):
-        raise UsageError(f"{what}: an event is a JSON object, not {type(data).__name__}")
+        raise _not_an_event(index, f"an event is a JSON object, not {type(data).__name__}")
     plain = data if isinstance(data, dict) else dict(data)
     try:
-        text = json.dumps(plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-        size = len(text.encode())
-        copy = json.loads(text)
+        text = _encode(plain)
+        size = len(text) if text.isascii() else len(text.encode())
+        copy = _decode(text)
     except UnicodeEncodeError as error:
-        raise UsageError(f"{what}: a lone surrogate cannot be stored as UTF-8") from error
+        raise _not_an_event(index, "a lone surrogate cannot be stored as UTF-8") from error
     except RecursionError as error:
-        raise UsageError(f"{what}: it is nested too deeply") from error
+        raise _not_an_event(index, "it is nested too deeply") from error
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{what}: not JSON: {error}") from error
+        raise _not_an_event(index, f"not JSON: {error}") from error
     if size > max_bytes:
-        raise UsageError(f"{what}: {size} bytes of JSON, and at most {max_bytes} are allowed")
+        raise _not_an_event(index, f"{size} bytes of JSON, and at most {max_bytes} are allowed")
     # json.dumps turns the key 1 into "1" silently; what is read must be what was appended.
     if copy != plain and (name := _odd_name(plain)) is not None:
-        raise UsageError(f"{what}: the names of a JSON object are strings, not {name!r}")
+        raise _not_an_event(index, f"the names of a JSON object are strings, not {name!r}")
     return Event(text, size, copy)
+
+
+def _not_an_event(index: int | None, why: str) -> UsageError:
+    return UsageError(f"event: {why}" if index is None else f"event {index}: {why}")
 
 
 def ticks(at: datetime) -> int:
@@ -277,9 +285,6 @@ def mark_of(at: int | None, size: int | None) -> str:
     """The mark of an event with this ``at`` and ``size``; empty for none."""
     return "" if at is None else f"{at:x}x{size:x}"
 
-
-# What ``json.loads`` does with a str, without its questions.
-_decode = json.JSONDecoder().decode
 
 _foreign = 0
 

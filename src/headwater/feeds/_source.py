@@ -94,11 +94,11 @@ class OrderedPlace(ABC):
         """As Place."""
         return self.includes(other)
 
-    def since(self, base: Self, /) -> Self:  # noqa: ARG002 - it makes no difference here
+    def since(self, base: Self, /) -> Self:  # it makes no difference here
         """As Place."""
         return self
 
-    def at(self, moment: datetime | None, /) -> Self:  # noqa: ARG002 - for origins without windows
+    def at(self, moment: datetime | None, /) -> Self:  # for origins without windows
         """As Place."""
         return self
 
@@ -227,7 +227,7 @@ class Origin(ABC):
     linger: float = 15.0
     wakes: Sequence[Source] = ()
 
-    def woken(self) -> None:  # noqa: B027 - few origins have any
+    def woken(self) -> None:  # few origins have any
         """One of ``wakes`` has changed."""
 
     @abstractmethod
@@ -246,7 +246,7 @@ class Origin(ABC):
     async def epoch(self) -> str:
         """The storage's present epoch, from memory while attached."""
 
-    async def ready(self, wanted: Filter) -> None:  # noqa: B027 - few origins ask their storage
+    async def ready(self, wanted: Filter) -> None:  # few origins ask their storage
         """Wait until the changes that are delivered next say whether this filter takes them.
 
         The hub calls it once a stream with the filter is there, before the stream reads a page.
@@ -305,11 +305,11 @@ class Source(ABC):
         """
         return None
 
-    async def exceeds(self, count: int) -> bool:  # noqa: ARG002 - for sources with nothing()
+    async def exceeds(self, count: int) -> bool:  # for sources with nothing()
         """Whether there are more than ``count`` items now."""
         return False
 
-    def check_fields(self, names: Iterable[str]) -> None:  # noqa: B027 - few sources know
+    def check_fields(self, names: Iterable[str]) -> None:  # few sources know
         """Check the fields that a feed's item model takes from an item, once it is declared.
 
         Raises DeclarationError for a field that no item of this source has.

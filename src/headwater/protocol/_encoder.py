@@ -135,7 +135,7 @@ def _block(lines: str, data: Any) -> bytes:
         raise FramingError("data", data, "its serialized text holds a lone surrogate") from None
 
 
-def frame(event: str | None, id: str | None, data: bytes) -> bytes:  # noqa: A002 - as in the standard
+def frame(event: str | None, id: str | None, data: bytes) -> bytes:
     """The block for data that is one line of UTF-8 already, such as encoded JSON.
 
     The data is not decoded again. Raises FramingError when it holds CR or LF, or when ``event`` or

@@ -41,7 +41,7 @@ def check_event(name: str) -> None:
     _check_unicode("event", name)
 
 
-def check_id(id: str) -> None:  # noqa: A002 - the field's name in the standard
+def check_id(id: str) -> None:
     """Refuse an id that cannot be framed. Raises FramingError."""
     if not isinstance(id, str):
         raise FramingError("id", id, "an id is a str or an int")
@@ -90,7 +90,7 @@ class Event:
         self,
         data: Any = None,
         event: str | None = None,
-        id: str | int | None = None,  # noqa: A002 - the field's name in the standard
+        id: str | int | None = None,
         retry: int | None = None,
     ) -> None:
         if isinstance(data, (bytes, bytearray, memoryview)):

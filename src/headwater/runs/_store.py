@@ -133,7 +133,7 @@ class Store:
         owner: str,
         worker: str,
         hashed: str = "",
-        input: Any = None,  # noqa: A002 - the word of the public face
+        input: Any = None,
         group: str | None = None,
         busy: Busy = "allow",
         claimed: bool = False,
@@ -286,6 +286,20 @@ class Store:
         await self._unlist(
             [one for one, its in zip(found, bounds, strict=True) if its.latest == START]
         )
+
+    async def remove_remains(self, found: Sequence[RunState]) -> None:
+        """Remove what was appended to runs that somebody had forgotten meanwhile."""
+        first = await asyncio.gather(
+            *(self.log.read(self.topic(one.id), START, 1) for one in found)
+        )
+        gone = [
+            one
+            for one, its in zip(found, first, strict=True)
+            if its.records and its.records[0].data.get("t") != "run"
+        ]
+        if gone:
+            await self.log.forget(*(self.topic(one.id) for one in gone))
+            await self._unlist(gone)
 
     async def first(self, topic: str, data: Mapping[str, Any], key: str) -> Record:
         """Append with a key, and return the first record that came with it."""

@@ -57,7 +57,7 @@ class Tail:
             self.floor = old.offset
         self._ring()
 
-    def reset(self, reason: ResetReason, bounds: Bounds) -> None:  # noqa: ARG002
+    def reset(self, reason: ResetReason, bounds: Bounds) -> None:
         """As Follower."""
         self.gone = reason
         self._ring()

@@ -21,11 +21,21 @@ from headwater.sql._model import tracking_of
 from headwater.sql._tracking import SINCE, Tracking, add_own_tables, new_epoch, quote
 from headwater.sql.postgresql import _links as postgresql
 from headwater.sql.postgresql import _schema as postgresql_schema
+from headwater.sql.postgresql._catalogue import read_registered
 from headwater.sql.postgresql._types import XID8
 from headwater.sql.sqlite import _links as sqlite
 from headwater.sql.sqlite import _schema as sqlite_schema
 
-__all__ = ["FORMER", "LINKS", "add_links", "declare_links", "drop_links", "links_of", "renew_links"]
+__all__ = [
+    "FORMER",
+    "LINKS",
+    "add_links",
+    "declare_links",
+    "drop_links",
+    "links_drift",
+    "links_of",
+    "renew_links",
+]
 
 _INFO = "headwater_links"
 
@@ -112,6 +122,8 @@ def add_links(
     mine = LINKS.c.name == tracking.name
     found = connection.execute(sa.select(LINKS.c.links).where(mine)).scalar()
     known = set(json.loads(found)) if found is not None and has_column else set()
+    # Without these triggers, or with others, links may have changed unseen.
+    missed = bool(known and _schema(connection).links_drift(connection, tracking, sorted(known)))
     every = sorted({*known, *links})
     _dialect(connection).install(connection, tracking, every, has_column=has_column)
     if found is None or not has_column:
@@ -121,10 +133,24 @@ def add_links(
                 name=tracking.name, epoch=new_epoch(), links=json.dumps(every), floor=0
             )
         )
-    elif set(every) != known:
+    elif missed or set(every) != known:
         connection.execute(
             LINKS.update().where(mine).values(epoch=new_epoch(), links=json.dumps(every))
         )
+
+
+def links_drift(connection: sa.Connection, tracking: Tracking) -> list[str]:
+    """A sentence for each difference between the triggers of links and what they should be.
+
+    ``tracking``: with the name of its registration. Empty for a table without links.
+    """
+    if not sa.inspect(connection).has_table(LINKS.name):
+        return []
+    found = connection.scalar(sa.select(LINKS.c.links).where(LINKS.c.name == tracking.name))
+    if found is None:
+        return []
+    wrong: list[str] = _schema(connection).links_drift(connection, tracking, json.loads(found))
+    return wrong
 
 
 def drop_links(connection: sa.Connection, tracking: Tracking) -> None:
@@ -145,9 +171,10 @@ def renew_links(connection: sa.Connection, tables: Iterable[str] | None) -> None
     if not sa.inspect(connection).has_table(LINKS.name):
         return
     found = connection.scalars(sa.select(LINKS.c.name)).all()
+    there = dict(read_registered(connection))
     for name in found if tables is None else set(found) & set(tables):
-        schema, _, table = name.rpartition(".")
-        postgresql.renew(connection, Tracking(table, (), schema=schema or None))
+        if name in there:
+            postgresql.renew(connection, there[name])
         mine = LINKS.c.name == name
         connection.execute(
             LINKS.update().where(mine).values(epoch=new_epoch(), floor=0, retiring=None)
@@ -160,9 +187,12 @@ def _dialect(connection: sa.Connection) -> Any:
 
 
 def _registered(connection: sa.Connection, tracking: Tracking) -> Tracking:
-    if connection.dialect.name == "postgresql":
-        return postgresql_schema.registered(connection, tracking)
-    return sqlite_schema.registered(connection, tracking)
+    found: Tracking = _schema(connection).registered(connection, tracking)
+    return found
+
+
+def _schema(connection: sa.Connection) -> Any:
+    return postgresql_schema if connection.dialect.name == "postgresql" else sqlite_schema
 
 
 def _forget(connection: sa.Connection, name: str) -> None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from headwater.errors import DeclarationError
 from headwater.sql._declaration import tracking_as
-from headwater.sql._links import add_links, drop_links, renew_links
+from headwater.sql._links import add_links, drop_links, links_drift, renew_links
 from headwater.sql._model import attributes_of, tracking_of
 from headwater.sql._progress import on_terminal
 from headwater.sql._reflection import reflected
@@ -39,8 +39,10 @@ def add_tracking(
     AUTOCOMMIT each step commits by itself; use ``op.get_context().autocommit_block()`` for a large
     table that others write to meanwhile. Existing rows come in the order of the primary key: SQLite
     numbers them, 1,000 at a time, and PostgreSQL leaves them as they are. On PostgreSQL no step
-    holds a lock on the table for more than some milliseconds, or waits for one for more than 5 s.
-    In AUTOCOMMIT it builds the indexes while others write. Each step is logged before it starts.
+    holds a lock on the table for more than some milliseconds. Where a long transaction has the
+    table, a step tries for its lock for 0.1 s, lets others pass and tries again, for 5 s at last;
+    then it raises the driver's error. In AUTOCOMMIT it builds the indexes while others write. Each
+    step is logged before it starts.
 
     Arguments:
         op: Alembic's ``op``, or a connection.
@@ -134,6 +136,7 @@ def drift_of(connection: sa.Connection, table: sa.Table) -> Drift | None:
     schema = _schema(connection)
     columns = [column.name for column in attributes_of(table)[1].values()]
     found, wrong = schema.drift(connection, tracking, columns)
+    wrong = wrong or links_drift(connection, found)
     if not wrong:
         mine = sa.select(TABLES.c.declared).where(TABLES.c.name == found.name)
         registered = sa.inspect(connection).has_table(TABLES.name)

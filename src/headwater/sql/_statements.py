@@ -196,7 +196,7 @@ class Statements(ABC):
     def since_began(self) -> Condition:
         """Rows that changed since a client, which is sent all items, had none."""
 
-    def of_running(self, lack: Lack) -> Callable[[Query], Sequence[Query]]:  # noqa: ARG002
+    def of_running(self, lack: Lack) -> Callable[[Query], Sequence[Query]]:
         """Makes a subquery of rows into those that find further rows after the place."""
         return lambda _: ()
 

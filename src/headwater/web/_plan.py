@@ -36,5 +36,5 @@ class Plan(Response):
         """The headers and cookies that dependencies have set."""
         return [pair for pair in self._dependencies.raw_headers if pair[0] != b"content-length"]
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         scope[PLAN] = self

@@ -279,7 +279,7 @@ class _KnownRoute(_RunRoute, ABC):
 class StateRoute(_KnownRoute):
     """``GET {path}/{id}``."""
 
-    async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:  # noqa: ARG002
+    async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
         found = await self._find(plan.result)
         shown = found.public()
         if plan.result.fold:
@@ -302,7 +302,7 @@ class StateRoute(_KnownRoute):
 class CancelRoute(_KnownRoute):
     """``POST {path}/{id}/cancel``."""
 
-    async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:  # noqa: ARG002
+    async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
         found = await self._find(plan.result)
         was_over = found.ended
         if not was_over:
@@ -316,7 +316,7 @@ class CancelRoute(_KnownRoute):
 class DeleteRoute(_KnownRoute):
     """``DELETE {path}/{id}``."""
 
-    async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:  # noqa: ARG002
+    async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
         found = await self._find(plan.result)
         if not await self.declaration.runs.forget(found.id):
             raise Problem(409, "The run has not ended: cancel it first.", run=found.public())

@@ -69,12 +69,13 @@ class LimitReachedError(Exception):
 class StreamPlace:
     """A place of a caller in a network. It is the same for all that the caller takes there."""
 
-    __slots__ = ("_places", "network", "subjects")
+    __slots__ = ("_places", "network", "subjects", "taken")
 
     def __init__(self, places: StreamPlaces, subjects: tuple[str, ...], network: str) -> None:
         self._places = places
         self.subjects = subjects
         self.network = network
+        self.taken = 0
 
     def give_back(self) -> None:
         """Let another have it."""
@@ -87,6 +88,7 @@ class StreamPlaces:
     def __init__(self, limits: StreamLimits) -> None:
         self._limits = limits
         self._proxies = Proxies(limits.proxies)
+        self._places: dict[tuple[tuple[str, ...], str], StreamPlace] = {}
         self._by_caller: dict[tuple[str, ...], int] = {}
         self._by_network: dict[str, int] = {}
         self._total = 0
@@ -113,11 +115,18 @@ class StreamPlaces:
             self._by_caller[subjects] = self._by_caller.get(subjects, 0) + 1
         if network:
             self._by_network[network] = self._by_network.get(network, 0) + 1
-        return StreamPlace(self, subjects, network)
+        place = self._places.get((subjects, network))
+        if place is None:
+            place = self._places[subjects, network] = StreamPlace(self, subjects, network)
+        place.taken += 1
+        return place
 
     def give_back(self, place: StreamPlace) -> None:
         """Give a place back."""
         self._total -= 1
+        place.taken -= 1
+        if not place.taken:
+            del self._places[place.subjects, place.network]
         _one_less(self._by_caller, place.subjects)
         _one_less(self._by_network, place.network)
 

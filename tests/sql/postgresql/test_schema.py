@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -16,6 +17,7 @@ from headwater.errors import DeclarationError
 from headwater.sql import Table, track
 from headwater.sql.alembic import add_tracking, drop_tracking, include_object
 from support.tables import Base, Recorder
+from support.until import waited
 
 pytestmark = pytest.mark.long
 
@@ -105,7 +107,7 @@ async def test_no_lock_is_held_while_indexes_are_built(postgres, database, conne
 
 
 def test_it_gives_up_rather_than_make_all_others_wait(postgres, database, connection, monkeypatch):
-    monkeypatch.setattr("headwater.sql.postgresql._schema.LOCK_TIMEOUT", "50ms")
+    monkeypatch.setattr("headwater.sql.postgresql._locks.PATIENCE", (0.02, 0.05))
     with psycopg.connect(postgres.conninfo(database)) as reader:
         reader.execute("SELECT count(*) FROM big")
         with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
@@ -115,10 +117,36 @@ def test_it_gives_up_rather_than_make_all_others_wait(postgres, database, connec
     assert told_apart(connection) == (5000, 5000)
 
 
+@pytest.mark.parametrize("links", [(), ("user_id",)])
+def test_others_write_on_while_it_waits_for_a_long_transaction(
+    postgres, database, connection, monkeypatch, links
+):
+    monkeypatch.setattr("headwater.sql.postgresql._locks.PATIENCE", (0.05,) * 200)
+    options = {"keyed": True, "filters": ["user_id"]}
+    if links:
+        add_tracking(connection, "big", **options)
+    conninfo = postgres.conninfo(database)
+    with (
+        psycopg.connect(conninfo) as reader,
+        psycopg.connect(conninfo, autocommit=True) as writer,
+        ThreadPoolExecutor() as pool,
+    ):
+        reader.execute("SELECT count(*) FROM big")
+        adding = pool.submit(add_tracking, connection, "big", **options, links=links)
+        waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'big'::regclass AND NOT granted"
+        for _ in range(3):
+            waited(lambda: writer.execute(waiting).fetchone()[0])
+            writer.execute("INSERT INTO big (user_id) VALUES (3)")
+        assert not adding.done()
+        reader.rollback()
+        adding.result(20)
+    assert told_apart(connection)[1] == 5003
+
+
 def test_in_the_callers_transaction_too_and_leaves_it_its_own_patience(
     postgres, database, connection, monkeypatch
 ):
-    monkeypatch.setattr("headwater.sql.postgresql._schema.LOCK_TIMEOUT", "50ms")
+    monkeypatch.setattr("headwater.sql.postgresql._locks.PATIENCE", (0.02, 0.05))
     engine = sa.create_engine(postgres.url(database))
     with psycopg.connect(postgres.conninfo(database)) as reader:
         reader.execute("SELECT count(*) FROM big")

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from headwater.sql import Table, track
+from headwater.sql.postgresql import _looks as looks
 from headwater.sql.postgresql import _watch as watch
 from support.tables import Client, Log, Recorder
 from support.until import outside, until
@@ -73,7 +74,6 @@ async def test_a_commit_in_this_process_is_sent_at_once(engine, monkeypatch):
 async def test_plain_sql_of_another_program_is_told_at_once(session, sink, monkeypatch):
     writer = await session()
     await listening(writer)
-    monkeypatch.setattr(watch, "POLL_LISTENING", 60)
     delays = []
     for number in range(1, 30):
         await writer.execute("INSERT INTO logs (user_id) VALUES (1)")
@@ -202,3 +202,35 @@ async def test_what_is_committed_while_attaching_is_not_lost(engine):
             told.append(last)
         await table.origin.detach()
     assert told == list(range(1, 11))
+
+
+async def test_idle_tables_cost_one_statement_for_all(engine, session, monkeypatch):
+    """Whatever their number; and a commit that nothing notified wakes them."""
+    monkeypatch.setattr(looks, "EVERY", 0.05)
+    async with engine.begin() as connection:
+        await connection.run_sync(Quiet.metadata.create_all)
+    sinks = [Recorder() for _ in range(2)]
+    tables = [Table(engine, each) for each in (Log, Client)]
+    for table, sink in zip(tables, sinks, strict=True):
+        await table.origin.attach(sink)
+    writer = await session()
+    await listening(writer)
+    statements = []
+    event.listen(
+        engine.sync_engine, "before_cursor_execute", lambda c, cur, sql, *_: statements.append(sql)
+    )
+
+    async def idle():
+        """Ten looks, and nothing else."""
+        statements.clear()
+        await until(lambda: len(statements) == 10, pause=0.01)
+        return len({*statements}) == 1 and "pg_trigger" in statements[0]
+
+    await until(idle, 20)
+    async with writer.transaction():
+        await writer.execute("ALTER TABLE logs DISABLE TRIGGER headwater_logs_wake_insert")
+        await writer.execute("INSERT INTO logs (user_id) VALUES (1)")
+        await writer.execute("ALTER TABLE logs ENABLE ALWAYS TRIGGER headwater_logs_wake_insert")
+    await sinks[0].count(1)
+    for table in tables:
+        await table.origin.detach()

@@ -1,13 +1,16 @@
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from headwater.sql import sqlite_engine
 from sql.query import shop
 
+LONG = [pytest.param(each, marks=pytest.mark.long) for each in ("psycopg", "asyncpg")]
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
+
+@pytest.fixture(params=["sqlite", *LONG])
 async def engine(request, tmp_path):
-    """The shop on each database."""
+    """The shop on each database, by each driver."""
     if request.param == "sqlite":
         engine = sqlite_engine(f"sqlite:///{tmp_path / 'data.db'}")
         shop.orders(engine)
@@ -17,7 +20,8 @@ async def engine(request, tmp_path):
         return
     postgres = request.getfixturevalue("postgres")
     name = postgres.database()
-    engine = create_async_engine(postgres.url(name), pool_size=10)
+    url = sa.make_url(postgres.url(name)).set(drivername=f"postgresql+{request.param}")
+    engine = create_async_engine(url, pool_size=10)
     shop.orders(engine)
     await shop.made(engine)
     yield engine

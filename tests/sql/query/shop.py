@@ -71,6 +71,12 @@ async def made(engine: AsyncEngine) -> None:
     )
 
 
+def plain(engine: AsyncEngine) -> sa.Engine:
+    """An engine for the same database that is not async, as of another process."""
+    name = "sqlite" if engine.dialect.name == "sqlite" else "postgresql+psycopg"
+    return sa.create_engine(engine.url.set(drivername=name))
+
+
 async def write(engine: AsyncEngine, *statements: Any) -> None:
     async with engine.begin() as connection:
         for statement in statements:

@@ -10,7 +10,7 @@ from sqlalchemy import event, select
 
 from headwater.errors import PositionError, SourceUnavailableError
 from headwater.sql.query._live import LiveQuery
-from sql.query.shop import Customer, Line, Order, orders, write
+from sql.query.shop import Customer, Line, Order, orders, plain, write
 from sql.query.test_live import shown
 from support.tables import Recorder
 from support.until import until
@@ -41,7 +41,7 @@ async def test_all_statements_of_a_read_see_one_snapshot(engine, tmp_path):
     query = orders(engine)
     page = await query.where().page(9)
     await write(engine, sa.update(Line).where(Line.id == 1).values(total=11))
-    other = sa.create_engine(str(engine.url).replace("+aiosqlite", ""))
+    other = plain(engine)
 
     def move() -> None:
         with other.begin() as connection:
@@ -162,6 +162,32 @@ async def test_a_page_that_fails_harms_neither_the_tail_nor_other_pages(postgres
         assert not sink.resets
     finally:
         await query.origin.detach()
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+async def test_a_page_has_what_was_committed_before_it_was_asked_for(engine, resumed):
+    """Also while the tail is in a transaction that began before."""
+    query, sink = orders(engine), Recorder()
+    other = plain(engine)
+    await query.origin.attach(sink)
+    place = (await query.where().page(9)).end
+    asked = []
+
+    def rename() -> None:
+        with other.begin() as connection:
+            connection.execute(sa.update(Customer).where(Customer.id == 1).values(name="Eve"))
+        after = place if resumed else None
+        asked.append(asyncio.ensure_future(query.where(tenant=1).page(9, after=after)))
+
+    try:
+        before_statement(engine, "sum(lines.total)", rename)
+        await write(engine, sa.update(Line).where(Line.id == 1).values(total=11))
+        await until(lambda: asked)
+        page = await asked[0]
+        assert shown(page.changes) == [(1, "Eve", 11), (2, "Eve", 20), (3, "Eve", 30)]
+    finally:
+        await query.origin.detach()
+        other.dispose()
 
 
 async def test_rows_that_a_replace_deletes_are_removed(engine):

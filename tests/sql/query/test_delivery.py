@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from headwater.delivery._hub import Hub
 from headwater.feeds._feed import Feed
 from headwater.protocol import Decoder
-from sql.query.shop import Customer, Line, Order, orders, write
+from sql.query.shop import Customer, Line, Order, orders, plain, write
 from support.streams import MemorySender, StreamClient
 from support.until import until
 
@@ -199,7 +199,7 @@ async def test_what_comes_and_goes_between_two_reads_of_the_tail(engine):
     query, hub = orders(engine), Hub()
     feed = Feed("orders", collection="orders", event="order")
     first, second = (TenantClient(feed, 1) for _ in range(2))
-    other = sa.create_engine(str(engine.url).replace("+aiosqlite", ""))
+    other = plain(engine)
     armed, came, left = [], [], []
 
     def before(_connection, _cursor, statement, *_):

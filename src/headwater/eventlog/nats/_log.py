@@ -175,7 +175,7 @@ class NatsLog(PushedLog):
         topic: str,
         events: Sequence[Event],
         key: str | None,
-        connection: Any,  # noqa: ARG002
+        connection: Any,
     ) -> list[Record]:
         # The memory of a key is a message of its own.
         if key is not None and len(events) == MAX_BATCH:

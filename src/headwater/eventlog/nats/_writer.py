@@ -78,30 +78,20 @@ class NatsWriter:
         at = datetime.now(UTC)
         stamp = microseconds(at)
         headers = {AT: stamp}
+        subject = self._stream.subject("t", topic)
+        messages: list[Message] = [(subject, one.text.encode(), headers) for one in events]
         answer: Mapping[str, Any]
         try:
             if key is None and len(events) == 1:
-                answer = await self._send([self._event(topic, events[0], headers)], again=False)
+                answer = await self._send(messages, again=False)
             elif key is None:
-                messages = [self._event(topic, one, headers) for one in events]
                 answer = {"seq": await self._batcher.ask(messages)}
             elif len(events) == 1:
-                # A restarted server knows only the keys of what it still keeps, and the notes of
-                # the others.
-                once = {
-                    KEY: key,
-                    ONCE: self._stream.key_name(topic, key),
-                    "Nats-Expected-Last-Subject-Sequence": "0",
-                    "Nats-Expected-Last-Subject-Sequence-Subject": self._stream.key_subject(
-                        topic, key
-                    ),
-                }
-                message = self._event(topic, events[0], headers | once)
-                answer = await self._patiently([message], again=True)
+                answer = await self._patiently([self._keyed(messages[0], topic, key)], again=True)
                 if answer.get("duplicate"):
                     return await self._brought(topic, key, int(answer["seq"]))
             else:
-                answer = await self._keyed_batch(topic, events, headers, key)
+                answer = await self._keyed_batch(topic, messages, key)
         except ApiError as error:
             if error.code not in {WRONG_SEQUENCE, KNOWN} or key is None:
                 raise
@@ -110,24 +100,27 @@ class NatsWriter:
         if key is not None and len(events) > 1:
             first -= 1  # the last of the batch is the memory of its key
         return [
-            Record(
-                topic,
-                Offset.of(first + place),
-                at,
-                event.data,
-                key,
-                mark(stamp, event.text.encode()),
+            Record(topic, Offset((number,)), at, event.data, key, mark(stamp, payload))
+            for number, (event, (_, payload, _)) in enumerate(
+                zip(events, messages, strict=True), first
             )
-            for place, event in enumerate(events)
         ]
 
-    def _event(self, topic: str, event: Event, headers: Mapping[str, str]) -> Message:
-        return self._stream.subject("t", topic), event.text.encode(), headers
+    def _keyed(self, message: Message, topic: str, key: str) -> Message:
+        """One event with a key. A restarted server knows only the keys of what it still keeps."""
+        to, payload, headers = message
+        once = {
+            KEY: key,
+            ONCE: self._stream.key_name(topic, key),
+            "Nats-Expected-Last-Subject-Sequence": "0",
+            "Nats-Expected-Last-Subject-Sequence-Subject": self._stream.key_subject(topic, key),
+        }
+        return to, payload, {**headers, **once}
 
     async def _keyed_batch(
-        self, topic: str, events: Sequence[Event], headers: Mapping[str, str], key: str
+        self, topic: str, events: Sequence[Message], key: str
     ) -> Mapping[str, Any]:
-        messages = [self._event(topic, event, {**headers, KEY: key}) for event in events]
+        messages = [(to, payload, {**own, KEY: key}) for to, payload, own in events]
         kept = self._stream.key_headers()
         messages.append((self._stream.key_subject(topic, key), str(len(events)).encode(), kept))
         if not self._plain_batches:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from functools import cache
 from hashlib import sha1
@@ -85,11 +85,12 @@ class _BrokenError(SourceUnavailableError):
 
 def _packed(parts: Sequence[str | int | float]) -> bytes:
     """A command as it is sent; the driver's own packing takes several times as long."""
-    packed = [f"*{len(parts)}\r\n".encode()]
+    packed = [f"*{len(parts)}\r\n"]
     for part in parts:
-        data = str(part).encode()
-        packed += (b"$%d\r\n" % len(data), data, b"\r\n")
-    return b"".join(packed)
+        text = str(part)
+        size = len(text) if text.isascii() else len(text.encode())
+        packed.append(f"${size}\r\n{text}\r\n")
+    return "".join(packed).encode()
 
 
 class Commands:
@@ -118,30 +119,14 @@ class Commands:
         With ``again`` it is sent a second time when the connection broke: only for what may be
         done twice.
         """
-
-        async def once() -> Any:
-            try:
-                return await self._ask("EVALSHA", _name_of(script), len(keys), *keys, *arguments)
-            except NoScriptError:
-                # Nothing was run: a restarted server, or one that took over, does not know it.
-                return await self._ask("EVAL", script, len(keys), *keys, *arguments)
-
-        return await self._translated(once, again=again)
-
-    async def start(self) -> None:
-        """Connect."""
-        await self._translated(lambda: self._ask("PING"), again=False)
-
-    async def close(self) -> None:
-        """Wait for what was asked for, then disconnect."""
-        self.closed = True
-        await self._batcher.close()
-        await self._disconnect()
-
-    async def _translated(self, once: Callable[[], Awaitable[Any]], *, again: bool) -> Any:
+        command = _packed(("EVALSHA", _name_of(script), len(keys), *keys, *arguments))
         while True:
             try:
-                return await once()
+                try:
+                    return await self._ask(command)
+                except NoScriptError:
+                    # Nothing was run: a restarted server, or one that took over, does not know it.
+                    return await self._ask(_packed(("EVAL", script, len(keys), *keys, *arguments)))
             except _BrokenError as error:
                 # What hung once is not tried again: the caller has waited long enough.
                 if not again or isinstance(error.__cause__, (TimeoutError, RedisTimeoutError)):
@@ -150,10 +135,25 @@ class Commands:
             except RedisError as error:
                 raise unavailable(error) from error
 
-    async def _ask(self, *parts: Any) -> Any:
+    async def start(self) -> None:
+        """Connect."""
+        try:
+            await self._ask(_packed(["PING"]))
+        except _BrokenError as error:
+            raise SourceUnavailableError(NAME, error.detail) from error.__cause__
+        except RedisError as error:
+            raise unavailable(error) from error
+
+    async def close(self) -> None:
+        """Wait for what was asked for, then disconnect."""
+        self.closed = True
+        await self._batcher.close()
+        await self._disconnect()
+
+    def _ask(self, command: bytes) -> Coroutine[Any, Any, Any]:
         if self.closed:
             raise UsageError(f"{NAME} is closed")
-        return await self._batcher.ask(_packed(parts))
+        return self._batcher.ask(command)
 
     async def _send_all(self, group: Sequence[Asked[bytes, Any]]) -> None:
         try:

@@ -90,6 +90,10 @@ class RedisLog(PushedLog):
         self._prefix = prefix
         self._log, self._topics = f"{prefix}:log", f"{prefix}:topics"
         self._channels = f"{prefix}:{given.get('db') or 0}:c:"
+        # Begins the epochs of lives that an append of this log begins.
+        self._own = secrets.token_hex(12)
+        # Milliseconds.
+        self._keys_kept = keys_kept // timedelta(milliseconds=1)
         self._silent = False
         self._commands = Commands(pool)
 
@@ -101,19 +105,18 @@ class RedisLog(PushedLog):
         topic: str,
         events: Sequence[Event],
         key: str | None,
-        connection: Any,  # noqa: ARG002
+        connection: Any,
     ) -> list[Record]:
-        kept = self.capabilities.keys_kept or timedelta()
-        mark = secrets.token_hex(4) + "x"
+        mark = secrets.token_hex(4)
         is_new, answer, *silent = await self._commands.run(
             scripts.APPEND,
             [*self._keys(topic), f"{self._prefix}:k:{topic} {key or ''}"],
             [
-                _epoch(),
+                self._own + mark,
                 topic,
                 self._channels + topic,
                 key or "",
-                kept // timedelta(milliseconds=1),
+                self._keys_kept,
                 PUSH_BYTES,
                 mark,
                 *(event.text for event in events),
@@ -130,8 +133,8 @@ class RedisLog(PushedLog):
             )  # fmt: skip
         ids = [name.decode() for name in answer]
         return [
-            Record(topic, offset_of(text), moment_of(text), event.data, key, f"{mark}{place}")
-            for place, (text, event) in enumerate(zip(ids, events, strict=True), 1)
+            Record(topic, offset_of(text), moment_of(text), event.data, key, mark)
+            for text, event in zip(ids, events, strict=True)
         ]
 
     async def _read(self, topic: str, after: Offset, limit: int) -> Run:
@@ -170,7 +173,7 @@ class RedisLog(PushedLog):
         )
         return entries, bounds_of(*bounds)
 
-    async def _topics_to_trim(self, keep: Retention) -> Sequence[str]:  # noqa: ARG002 - all of them
+    async def _topics_to_trim(self, keep: Retention) -> Sequence[str]:  # all of them
         names = await self._commands.run(scripts.NAMES, [self._topics], [])
         return [name.decode() for name in names if not name.startswith(WHOLE.encode())]
 

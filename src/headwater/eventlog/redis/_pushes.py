@@ -201,15 +201,8 @@ class RedisSubscriptions:
         records: list[Record] | None = None
         if parts:
             records = [
-                Record(
-                    topic,
-                    offset_of(text),
-                    moment_of(text),
-                    json.loads(data),
-                    key or None,
-                    f"{own}{place}",
-                )
-                for place, (text, data) in enumerate(zip(parts[::2], parts[1::2], strict=True), 1)
+                Record(topic, offset_of(text), moment_of(text), json.loads(data), key or None, own)
+                for text, data in zip(parts[::2], parts[1::2], strict=True)
             ]
         push = Push(topic, offset_of(before), offset_of(last), records, int(appends), epoch, mark)
         self._reader.receive(push)

@@ -24,8 +24,8 @@ local function epoch()
   return found
 end
 
-local function facts(stream)
-  local info, found = redis.call('XINFO', 'STREAM', stream), {}
+local function facts(info)
+  local found = {}
   for i = 1, #info, 2 do found[info[i]] = info[i + 1] end
   return found
 end
@@ -52,28 +52,31 @@ local function higher(one, other)
   return other
 end
 
--- The latest id ever given out, the highest id ever removed ('0-0' for none), the latest's mark.
+-- The latest id ever given out, the highest id ever removed ('0-0' for none), the latest's mark,
+-- and whether the topic is known.
 local function bounds(stream, topic)
   local known = redis.call('HGET', KEYS[2], topic)
-  if redis.call('EXISTS', stream) == 0 then
-    if known then
-      -- Deleted or evicted. Its last id is lost, so positions in it cannot be checked.
-      redis.call('HDEL', KEYS[2], topic)
-      redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
-    end
-    return '0-0', '0-0', ''
+  if not known and redis.call('EXISTS', stream) == 0 then return '0-0', '0-0', '', false end
+  local info = redis.pcall('XINFO', 'STREAM', stream)
+  if info.err then
+    -- Here and not before, as it is so rare.
+    if redis.call('EXISTS', stream) == 1 then redis.call('XINFO', 'STREAM', stream) end
+    -- Deleted or evicted. Its last id is lost, so positions in it cannot be checked.
+    redis.call('HDEL', KEYS[2], topic)
+    redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
+    return '0-0', '0-0', '', false
   end
-  local found, last = facts(stream), ''
+  local found, last = facts(info), ''
   local latest, gone = found['last-generated-id'], found['entries-added'] - found['length']
   if found['length'] > 0 and found['last-entry'][1] == latest then
     last = mark(found['last-entry'])
   end
-  if gone == 0 then return latest, '0-0', last end
+  if gone == 0 then return latest, '0-0', last, known end
   local id, counted = string.match(known or '', '(%S+) (%d+)')
-  if id and tonumber(counted) == gone then return latest, id, last end
+  if id and tonumber(counted) == gone then return latest, id, last, known end
   -- Removed by another program: only what follows that is certain.
-  if found['length'] == 0 then return latest, latest, last end
-  return latest, higher(below(found['first-entry'][1]), found['max-deleted-entry-id']), last
+  if found['length'] == 0 then return latest, latest, last, known end
+  return latest, higher(below(found['first-entry'][1]), found['max-deleted-entry-id']), last, known
 end
 """
 
@@ -100,8 +103,8 @@ READ = _LOG + _RUN % ("XRANGE", "ARGV[3], '+'")
 LATEST = _LOG + _RUN % ("XREVRANGE", "ARGV[3], '-'")
 
 # KEYS: log, topics, stream, key; ARGV: new epoch, topic, channel, key, its milliseconds, the bytes
-# that are pushed at most, what marks begin with, events. -> 1, ids, and why nothing was pushed; or
-# 0 and the entries that the key brought before. What may be refused comes before the events.
+# that are pushed at most, the mark of these events, events. -> 1, ids, and why nothing was pushed;
+# or 0 and the entries that the key brought before. What may be refused comes before the events.
 APPEND = (
     _LOG
     + """
@@ -114,17 +117,20 @@ if key ~= '' then
   end
   redis.call('SET', KEYS[4], '', 'PX', ARGV[5])
 end
-local before, _, last = bounds(stream, topic)
+local before, _, last, known = bounds(stream, topic)
 local own = epoch()
 local appends = redis.call('HINCRBY', KEYS[1], 'appends', 1)
-local is_new = redis.call('HSETNX', KEYS[2], topic, '')
+if not known then redis.call('HSET', KEYS[2], topic, '') end
 local ids, size = {}, 0
 for i = 8, #ARGV do
-  local entry = {'d', ARGV[i], 'm', ARGV[7] .. (i - 7)}
-  if key ~= '' then entry[5], entry[6] = 'k', key end
-  local id = redis.pcall('XADD', stream, '*', unpack(entry))
+  local id
+  if key == '' then
+    id = redis.pcall('XADD', stream, '*', 'd', ARGV[i], 'm', ARGV[7])
+  else
+    id = redis.pcall('XADD', stream, '*', 'd', ARGV[i], 'm', ARGV[7], 'k', key)
+  end
   if type(id) == 'table' then
-    if is_new == 1 and #ids == 0 then redis.call('HDEL', KEYS[2], topic) end
+    if not known and i == 8 then redis.call('HDEL', KEYS[2], topic) end
     return id
   end
   ids[i - 7] = id
@@ -173,7 +179,7 @@ if ARGV[4] ~= '' then
 end
 if ARGV[5] ~= '' then cut(ARGV[5]) end
 if last then
-  local found = facts(stream)
+  local found = facts(redis.call('XINFO', 'STREAM', stream))
   local gone = string.format('%.0f', found['entries-added'] - found['length'])
   redis.call('HSET', KEYS[2], ARGV[2], last .. ' ' .. gone)
 end

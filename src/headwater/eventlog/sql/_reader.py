@@ -49,7 +49,7 @@ class SqlReader(LogReader[FollowedTopic]):
     async def _read(self) -> bool:
         """Deliver what is new. Returns True if there is more to read at once."""
 
-    def _left(self, topic: str) -> None:  # noqa: ARG002 - all names are asked for again
+    def _left(self, topic: str) -> None:  # all names are asked for again
         self._names = None
         if not self._topics:
             self._wake.set()

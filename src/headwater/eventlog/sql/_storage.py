@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headwater.errors import SourceUnavailableError, UsageError
@@ -26,6 +26,12 @@ Row = Mapping[str, Any]
 _BEGIN_LIFE = sa.text(
     "INSERT INTO headwater_log (id, epoch, trims) VALUES (1, :epoch, 0) ON CONFLICT (id) DO NOTHING"
 )
+# Of topics that another program set back, as by restoring their table alone.
+_RAISE_LATEST = sa.text(
+    "UPDATE headwater_topics SET latest = (SELECT max(e.number) FROM headwater_events AS e"
+    " WHERE e.topic_id = headwater_topics.id) WHERE latest < (SELECT max(e.number)"
+    " FROM headwater_events AS e WHERE e.topic_id = headwater_topics.id)"
+)
 
 
 class Dialect(ABC):
@@ -34,7 +40,8 @@ class Dialect(ABC):
     Attributes:
         name: for error messages; holds no address, which might hold a password.
         reading: execution options of statements that only read.
-        writing: those of transactions that write.
+        writing: those of transactions that write, where the server refused one (40001) because
+            of what its usual isolation is. To set them takes time for each transaction.
         patience: seconds after which a caller gets an error because there is no answer; None: the
             database is no server that could be silent.
         bounds: of one ``:topic``: epoch, latest, trimmed. Each statement that reads starts at the
@@ -45,6 +52,8 @@ class Dialect(ABC):
             unless another transaction holds it.
         reserving: for ``reserve``; ``:topics`` is a JSON list of names and counts.
         finding_keys: for ``find_keys``; ``:keys`` is a JSON list of topics and keys.
+        clearing: removes the events of topics ``:ids``, a JSON list.
+        healing: lets no number and no topic's id be given out again that is in use.
     """
 
     name: str
@@ -57,6 +66,8 @@ class Dialect(ABC):
     lock_free: sa.TextClause
     reserving: sa.TextClause
     finding_keys: sa.TextClause
+    clearing: sa.TextClause
+    healing: Sequence[sa.TextClause] = (_RAISE_LATEST,)
 
     def unavailable(self, error: BaseException) -> str | None:
         """One sentence when the error will pass by itself; None when it is a program's fault."""
@@ -65,6 +76,13 @@ class Dialect(ABC):
     @abstractmethod
     async def exists(self, connection: AsyncConnection) -> bool:
         """Whether the log has its row. Raises the driver's error if its tables do not exist."""
+
+    async def clear(self, connection: AsyncConnection, topics: Sequence[int]) -> None:
+        """Remove the events of new topics: those of earlier ones that had these ids.
+
+        Another program removed those topics, and left their events.
+        """
+        await connection.execute(self.clearing, {"ids": json.dumps(topics)})
 
     async def create(self, connection: AsyncConnection) -> None:
         """Create what is missing. The caller commits."""
@@ -109,6 +127,14 @@ class _NotThereError(Exception):
     """The log's tables, or its one row, do not exist (any more)."""
 
 
+class _StrictError(Exception):
+    """The server rolled back, as its usual isolation is too strict; the cause says how."""
+
+
+class _TakenError(Exception):
+    """A number that was given out is in use; the cause says which."""
+
+
 class _StaleError(Exception):
     """The connection was lost before anything was committed; the cause says how."""
 
@@ -136,7 +162,7 @@ class Storage:
 
     def __init__(self, engine: AsyncEngine, dialect: Dialect) -> None:
         self.engine = engine
-        self._writing = engine.execution_options(**dialect.writing)
+        self._writing = engine
         self.dialect = dialect
         self.name = dialect.name
         self.closed = False
@@ -207,9 +233,16 @@ class Storage:
         """Run ``work`` in a transaction of its own; once this returns it is committed."""
 
         async def once() -> T:
-            async with self._writing.begin() as connection:
-                with _uncommitted():
-                    return await work(connection)
+            try:
+                async with self._writing.begin() as connection:
+                    with _uncommitted():
+                        return await work(connection)
+            except IntegrityError as error:
+                raise _TakenError from error
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) == "40001" and self.dialect.writing:
+                    raise _StrictError from error
+                raise
 
         return await self._attempt(once, "; whether it was done is not known")
 
@@ -249,10 +282,11 @@ class Storage:
             task.exception()  # the caller has it, if there still is one
 
     async def _twice(self, once: Callable[[], Awaitable[T]]) -> T:
-        """Try once more in two cases.
+        """Try once more in four cases.
 
-        The tables are gone: a database that was wiped begins anew. Or the pool's connection was
-        lost while it was idle: another one may do.
+        The tables are gone: a database that was wiped begins anew. The pool's connection was lost
+        while it was idle: another one may do. The usual isolation refuses what the log does. Or
+        another program set the counters of topics back.
         """
         cause: BaseException | None = None
         for _ in range(2):
@@ -264,6 +298,15 @@ class Storage:
                 self._ready, cause = False, None
             except _StaleError as error:
                 cause = error.__cause__
+            except _StrictError as error:
+                self._writing = self.engine.execution_options(**self.dialect.writing)
+                cause = error.__cause__
+            except _TakenError as error:
+                cause = error.__cause__
+                with self._translated():
+                    async with self._writing.begin() as connection:
+                        for statement in self.dialect.healing:
+                            await connection.execute(statement)
         if cause is not None:
             with self._translated():
                 raise cause

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,14 +20,13 @@ from headwater.eventlog._record import Event, Offset, Record, Retention, mark_of
 from headwater.eventlog.sql._storage import Dialect, Storage
 from headwater.eventlog.sql._tables import moment, records_of
 
-# Of one transaction, so that a crowd of appenders does not hold the file's lock for seconds.
-MAX_EVENTS = 10_000
+# Events of one transaction, so that a crowd of appenders does not hold the file's lock for seconds.
+MOST = (10_000, 0)
 
 Reserve = Callable[[AsyncConnection, Mapping[str, int]], Awaitable[Mapping[str, sa.Row[Any]]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(NamedTuple):
     """One append that passed the checks. It has at least one event."""
 
     topic: str
@@ -39,9 +37,9 @@ class Append:
 AskedAppend = Asked[Append, list[Record]]
 
 
-def weigh(append: Append) -> tuple[int]:
-    """The events of an append, for ``MAX_EVENTS``."""
-    return (len(append.events),)
+def weigh(append: Append) -> tuple[int, int]:
+    """The weights of an append, for ``MOST``: only its events count."""
+    return len(append.events), 0
 
 
 async def append_all(
@@ -75,6 +73,9 @@ async def append_all(
             if one.key is not None:
                 seen.add((one.topic, one.key))
     topics = await reserve(connection, counts) if counts else {}
+    new = [row.id for topic, row in topics.items() if row.latest == counts[topic]]
+    if new:
+        await dialect.clear(connection, new)
     held |= counts.keys() - topics.keys()
     used = {topic: row.latest - counts[topic] for topic, row in topics.items()}
     at_ticks = ticks(at)
@@ -87,20 +88,21 @@ async def append_all(
         elif is_new:
             number = used[one.topic]
             used[one.topic] += len(one.events)
+            topic_id = topics[one.topic].id
             records = [
                 Record(
                     one.topic,
-                    Offset.of(number + place),
+                    Offset((place,)),
                     at,
                     event.data,
                     one.key,
                     mark_of(at_ticks, event.size),
                 )
-                for place, event in enumerate(one.events, 1)
+                for place, event in enumerate(one.events, number + 1)
             ]
             rows += [
                 {
-                    "topic_id": topics[one.topic].id,
+                    "topic_id": topic_id,
                     "number": number + part + 1,
                     "at": at_ticks,
                     "size": event.size,
@@ -131,7 +133,7 @@ class SqlWriter:
         self._storage = storage
         self._clock = clock
         self._batcher: Batcher[Append, list[Record]] = Batcher(
-            storage.name, self._commit, weigh, (MAX_EVENTS,)
+            storage.name, self._commit, weigh, MOST
         )
         self._closed = False
 

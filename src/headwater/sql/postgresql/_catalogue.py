@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
 from headwater.errors import DeclarationError
 from headwater.sql._tracking import CHANGE, ORDER, Tracking, a_view, new_epoch
-from headwater.sql.postgresql._triggers import qualified, triggers
+from headwater.sql.postgresql import _links as links
+from headwater.sql.postgresql._triggers import Function, Trigger, functions, qualified, triggers
 
 CHILDREN = (
     "tables inherit from it (INHERITS), and its triggers do not see how their rows change; "
@@ -24,10 +25,11 @@ WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attn
 ARRAY(SELECT a.attname::text FROM pg_index AS i JOIN pg_attribute AS a
 ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
 WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY a.attnum),
-ARRAY(SELECT ARRAY[t.tgname::text, t.tgenabled::text, p.proname::text, encode(t.tgargs, 'hex')]
+ARRAY(SELECT ARRAY[t.tgname::text, t.tgenabled::text, p.proname::text, encode(t.tgargs, 'hex'),
+t.tgtype::text, (t.tgqual IS NOT NULL)::text, p.prosrc, quote_ident(n.nspname)]
 FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
-WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
-AND p.proname LIKE 'headwater\_%' AND t.tgname LIKE 'headwater\_%' ORDER BY 1),
+JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
+AND p.proname LIKE 'headwater\_%' AND t.tgname ~ '^~?headwater_' ORDER BY 1),
 c.oid::bigint, c.relkind IN ('v', 'm') FROM pg_class AS c WHERE c.oid = to_regclass(:table)""")
 
 # Whether another table's triggers use a registration.
@@ -42,22 +44,46 @@ WHERE p.proname = 'headwater_truncated' AND NOT c.relispartition""")
 
 
 @dataclass(frozen=True, slots=True)
+class CatalogueTrigger:
+    """A trigger as the catalogue has it.
+
+    Attributes:
+        enabled: "A" is always.
+        shape: as in ``Trigger``.
+        source: the text of its function.
+        own: the quoted schema of its function.
+    """
+
+    name: str
+    enabled: str
+    shape: tuple[str, int, bool]
+    arguments: Sequence[str]
+    source: str
+    own: str
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogueTable:
     """What the catalogue says of a table.
 
     Attributes:
         tracking: as it is declared, with the registration that its triggers use.
-        triggers: how each of its triggers is enabled, by name; "A" is always.
+        triggers: of the tracking.
+        links: the triggers of its links.
     """
 
     tracking: Tracking
     children: int
     columns: Sequence[str]
     key: Sequence[str]
-    triggers: Mapping[str, str]
+    triggers: Sequence[CatalogueTrigger]
+    links: Sequence[CatalogueTrigger]
 
-    def drift(self, wanted: Tracking) -> list[str]:
-        """A sentence for each difference to what the tracking should be."""
+    def drift(self, wanted: Tracking, made_for: Tracking | None = None) -> list[str]:
+        """A sentence for each difference to what the tracking should be.
+
+        ``made_for``: what the triggers were made for, if that is not ``wanted``.
+        """
         if self.children and not self.tracking.partitioned:
             return [CHILDREN]
         missing = [name for name in (CHANGE, ORDER) if name not in self.columns]
@@ -66,12 +92,41 @@ class CatalogueTable:
         found = []
         if sorted(self.key) != sorted(wanted.key):
             found.append(f"its primary key is {', '.join(self.key) or 'gone'}")
-        off = [name for name, enabled in self.triggers.items() if enabled != "A"]
-        if off:
-            found.append(f"its trigger {off[0]!r} is not enabled for all writers")
-        if len(self.triggers) < len(triggers(wanted, "")):
-            found.append("some of its triggers are gone")
-        return found
+        # The catalogue has the name of the registration, and whether there are partitions.
+        wanted, made_for = (
+            replace(each, registered=self.tracking.name, partitioned=self.tracking.partitioned)
+            for each in (wanted, made_for or wanted)
+        )
+        return found + drifted(
+            self.triggers, triggers(wanted), lambda own: functions(made_for, own)
+        )
+
+    def links_drift(self, columns: Sequence[str]) -> list[str]:
+        """The same for what live queries need, given the columns that are tracked as links."""
+        return drifted(
+            self.links,
+            links.triggers(self.tracking, columns),
+            lambda own: links.functions(self.tracking, columns, own),
+        )
+
+
+def drifted(
+    there: Sequence[CatalogueTrigger],
+    wanted: Mapping[str, Trigger],
+    calls: Callable[[str], Sequence[Function]],
+) -> list[str]:
+    """A sentence for each difference between triggers and what they should be.
+
+    ``calls``: makes the functions that they call, given the schema of Headwater's tables.
+    """
+    off = [each.name for each in there if each.enabled != "A"]
+    found = [f"its trigger {off[0]!r} is not enabled for all writers"] if off else []
+    shapes = {each.shape for each in there}
+    gone = [kind for kind, trigger in wanted.items() if trigger.shape not in shapes]
+    found += [f"its trigger {kind!r} is gone" for kind in gone]
+    sources = {each.name: each.source for each in (calls(there[0].own) if there else ())}
+    edited = [each.shape[0] for each in there if sources.get(each.shape[0]) != each.source]
+    return found + [f"the function {name!r} is another one" for name in dict.fromkeys(edited)]
 
 
 def read_table(connection: sa.Connection, tracking: Tracking) -> CatalogueTable | None:
@@ -83,18 +138,26 @@ def read_table(connection: sa.Connection, tracking: Tracking) -> CatalogueTable 
     if view:
         raise DeclarationError(a_view(tracking))
     tracking = replace(tracking, partitioned=partitioned)
-    for _, _, function, arguments in found:
-        if function == "headwater_truncated":
-            known = bytes.fromhex(arguments).partition(b"\0")[0].decode()
-            tracking = replace(tracking, registered=known)
-            break
+    every = [_trigger(*each) for each in found]
+    own = [each for each in every if not each.name.startswith("~")]
+    known = [each.arguments[0] for each in own if each.shape[0] == "headwater_truncated"]
+    if known:
+        tracking = replace(tracking, registered=known[0])
     else:
         wanted = tracking.full_name.encode().hex()
         given = {"oid": oid, "wanted": f"{wanted}00%"}
         if connection.scalar(_TAKEN, given):
             tracking = replace(tracking, registered=f"{tracking.full_name} {new_epoch()}")
-    enabled = {name: how for name, how, *_ in found}
-    return CatalogueTable(tracking, children, columns, key, enabled)
+    linked = [each for each in every if each.name.startswith("~")]
+    return CatalogueTable(tracking, children, columns, key, own, linked)
+
+
+def _trigger(
+    name: str, enabled: str, function: str, given: str, bits: str, when: str, source: str, own: str
+) -> CatalogueTrigger:
+    shape = (function, int(bits), when == "true")
+    arguments = [each.decode() for each in bytes.fromhex(given).split(b"\0")[:-1]]
+    return CatalogueTrigger(name, enabled, shape, arguments, source, own)
 
 
 def read_registered(connection: sa.Connection) -> Iterator[tuple[str, Tracking]]:

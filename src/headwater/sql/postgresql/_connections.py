@@ -112,6 +112,17 @@ def separate_pool(engine: AsyncEngine) -> AsyncEngine:
     return AsyncEngine(sa.Engine(like.pool.recreate(), like.dialect, like.url))
 
 
+def single_reads(engine: AsyncEngine) -> AsyncEngine:
+    """The engine for reads that are one statement each.
+
+    A single statement needs no BEGIN and no ROLLBACK around it, unless the driver prepares it first
+    and a pooler stands in between.
+    """
+    if engine.dialect.driver == "asyncpg":
+        return engine
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
 _first: WeakKeyDictionary[sa.Engine, asyncio.Lock] = WeakKeyDictionary()
 
 

@@ -131,7 +131,7 @@ def check_driver(engine: AsyncEngine) -> None:
     if engine.dialect.driver not in DRIVERS:
         raise DeclarationError(
             f"tables on PostgreSQL are read by psycopg or asyncpg, not by {engine.dialect.driver}: "
-            "give Table an engine of postgresql+psycopg://… or postgresql+asyncpg://…; the "
+            "give an engine of postgresql+psycopg://… or postgresql+asyncpg://…; the "
             "application may write by another one, which listen= names"
         )
 

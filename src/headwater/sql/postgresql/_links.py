@@ -16,26 +16,58 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from headwater.sql._tracking import SINCE, Tracking, quote, text
-from headwater.sql.postgresql._triggers import qualified, run
+from headwater.sql.postgresql._locks import lock_table
+from headwater.sql.postgresql._triggers import DEFINER, Function, Trigger, make, qualified, run
 
-__all__ = ["drop", "install"]
+__all__ = ["drop", "functions", "install", "renew", "triggers"]
 
 _NOW = "pg_catalog.pg_current_xact_id()"
 # PostgreSQL fires triggers in the order of their names: after those that a user may have, which
 # may still change the row.
 _PREFIX = "~headwater_"
-_KINDS = ("link_insert", "link_update", "link_moved", "link_deleted")
+_OWN = sa.text(
+    "SELECT tgname::text FROM pg_trigger WHERE tgrelid = to_regclass(:table) "
+    "AND NOT tgisinternal AND tgname ~ '^~headwater_'"
+)
+
+
+def triggers(tracking: Tracking, links: Sequence[str]) -> dict[str, Trigger]:
+    """The triggers of a table's links, by kind."""
+    since = f"NEW.{SINCE} IS DISTINCT FROM OLD.{SINCE}"
+    moved = " OR ".join(f"OLD.{quote(c)} IS DISTINCT FROM NEW.{quote(c)}" for c in links)
+    linked = f"({moved} OR OLD.{SINCE} > {_NOW}) OR {since}"
+    mark, keep = "headwater_link", _former(tracking)
+    new = f"NEW.{SINCE} IS DISTINCT FROM {_NOW}"
+    # A change of the column by others counts as a change of the links, too.
+    after, gone = f"{since} AND OLD.{SINCE} <> {_NOW}", f"OLD.{SINCE} <> {_NOW}"
+    return {
+        "link_insert": Trigger("BEFORE INSERT", "ROW", mark, condition=new),
+        "link_update": Trigger("BEFORE UPDATE", "ROW", mark, condition=linked),
+        "link_moved": Trigger("AFTER UPDATE", "ROW", keep, condition=after),
+        "link_deleted": Trigger("AFTER DELETE", "ROW", keep, condition=gone),
+    }
+
+
+def functions(tracking: Tracking, links: Sequence[str], own: str) -> list[Function]:
+    """The functions that these triggers call. ``own``: the quoted schema of Headwater's tables."""
+    pairs = ", ".join(f"{text(column)}, OLD.{quote(column)}" for column in links)
+    former = (
+        f"INSERT INTO {own}.headwater_former_links (table_name, change, since, links, at)\n"
+        f"  VALUES ({text(tracking.name)}, {_NOW}, OLD.{SINCE}, "
+        f"pg_catalog.jsonb_build_object({pairs}), pg_catalog.clock_timestamp());\n"
+        "  RETURN NULL;"
+    )
+    return [
+        Function("headwater_link", f"NEW.{SINCE} := {_NOW};\n  RETURN NEW;"),
+        Function(_former(tracking), former, DEFINER),
+    ]
 
 
 def install(
     connection: sa.Connection, tracking: Tracking, links: Sequence[str], *, has_column: bool
 ) -> None:
     """Add the column, and make the triggers in place of those of another declaration."""
-    target, name, table = qualified(tracking), tracking.name, tracking.table
-    if not has_column:
-        # Rows that are there have had their links for ever.
-        run(connection, f"ALTER TABLE {target} ADD COLUMN {SINCE} xid8 NOT NULL DEFAULT '0'")
-    run(connection, f"ALTER TABLE {target} ALTER COLUMN {SINCE} SET DEFAULT {_NOW}")
+    target = qualified(tracking)
     own = str(
         run(
             connection,
@@ -43,64 +75,51 @@ def install(
             "FROM pg_class WHERE oid = 'headwater_former_links'::regclass)",
         ).scalar_one()
     )
-    drop(connection, tracking)
-    function = f"{own}.{quote(_short(f'headwater_{name}_former'))}"
-    pairs = ", ".join(f"{text(column)}, OLD.{quote(column)}" for column in links)
-    options = "SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
-    run(
-        connection,
-        f"CREATE OR REPLACE FUNCTION {own}.headwater_link() RETURNS trigger LANGUAGE plpgsql AS\n"
-        f"$headwater$ BEGIN NEW.{SINCE} := {_NOW}; RETURN NEW; END $headwater$",
-    )
-    run(
-        connection,
-        f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql {options} AS\n"
-        f"$headwater$ BEGIN\n  INSERT INTO {own}.headwater_former_links "
-        f"(table_name, change, since, links, at)\n  VALUES ({text(name)}, {_NOW}, OLD.{SINCE}, "
-        f"pg_catalog.jsonb_build_object({pairs}), pg_catalog.clock_timestamp());\n"
-        "  RETURN NULL;\nEND $headwater$",
-    )
-    moved = " OR ".join(f"OLD.{quote(c)} IS DISTINCT FROM NEW.{quote(c)}" for c in links)
-    linked = f"({moved} OR OLD.{SINCE} > {_NOW})"
-    mark = f"EXECUTE FUNCTION {own}.headwater_link()"
-    keep = f"EXECUTE FUNCTION {function}()"
-    bodies = {
-        "link_insert": f"BEFORE INSERT ON {target} FOR EACH ROW\n"
-        f"WHEN (NEW.{SINCE} IS DISTINCT FROM {_NOW}) {mark}",
-        "link_update": f"BEFORE UPDATE ON {target} FOR EACH ROW\n"
-        f"WHEN ({linked} OR NEW.{SINCE} IS DISTINCT FROM OLD.{SINCE}) {mark}",
-        # A change of the column by others counts as a change of the links, too.
-        "link_moved": f"AFTER UPDATE ON {target} FOR EACH ROW\n"
-        f"WHEN (NEW.{SINCE} IS DISTINCT FROM OLD.{SINCE} AND OLD.{SINCE} <> {_NOW}) {keep}",
-        "link_deleted": f"AFTER DELETE ON {target} FOR EACH ROW\n"
-        f"WHEN (OLD.{SINCE} <> {_NOW}) {keep}",
+    for function in functions(tracking, links, own):
+        run(connection, function.ddl(own))
+    lock_table(connection, tracking)
+    if not has_column:
+        # Rows that are there have had their links for ever.
+        run(connection, f"ALTER TABLE {target} ADD COLUMN {SINCE} xid8 NOT NULL DEFAULT '0'")
+    run(connection, f"ALTER TABLE {target} ALTER COLUMN {SINCE} SET DEFAULT {_NOW}")
+    _drop_triggers(connection, tracking)
+    named = {
+        _trigger(tracking.table, kind): each for kind, each in triggers(tracking, links).items()
     }
-    for kind, body in bodies.items():
-        trigger = quote(_trigger(table, kind))
-        run(connection, f"CREATE TRIGGER {trigger} {body}")
-        run(connection, f"ALTER TABLE {target} ENABLE ALWAYS TRIGGER {trigger}")
+    make(connection, tracking, own, named)
 
 
 def drop(connection: sa.Connection, tracking: Tracking) -> None:
     """Drop the triggers."""
-    for kind in _KINDS:
-        trigger = quote(_trigger(tracking.table, kind))
-        run(connection, f"DROP TRIGGER IF EXISTS {trigger} ON {qualified(tracking)}")
+    lock_table(connection, tracking)
+    _drop_triggers(connection, tracking)
+
+
+def _drop_triggers(connection: sa.Connection, tracking: Tracking) -> None:
+    """Drop those of whatever declaration: a renamed table keeps the names of its triggers."""
+    table = qualified(tracking)
+    found = connection.execute(_OWN, {"table": table}).scalars()
+    for name in found.all():
+        run(connection, f"DROP TRIGGER {quote(name)} ON {table}")
 
 
 def renew(connection: sa.Connection, tracking: Tracking) -> None:
     """Rows whose links are of transactions of another server have had them for ever."""
     target = qualified(tracking)
-    kinds = [quote(_trigger(tracking.table, kind)) for kind in ("link_update", "link_moved")]
-    for trigger in kinds:
+    names = [quote(name) for name in connection.execute(_OWN, {"table": target}).scalars()]
+    for trigger in names:
         run(connection, f"ALTER TABLE {target} DISABLE TRIGGER {trigger}")
     run(
         connection,
         f"UPDATE {target} SET {SINCE} = '0' "
         f"WHERE {SINCE} >= pg_snapshot_xmax(pg_current_snapshot())",
     )
-    for trigger in kinds:
+    for trigger in names:
         run(connection, f"ALTER TABLE {target} ENABLE ALWAYS TRIGGER {trigger}")
+
+
+def _former(tracking: Tracking) -> str:
+    return _short(f"headwater_{tracking.name}_former")
 
 
 def _trigger(table: str, kind: str) -> str:

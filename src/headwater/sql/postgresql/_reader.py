@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -31,21 +30,23 @@ from headwater.sql._statements import GONE, LEFT
 from headwater.sql._trim import Trim
 from headwater.sql._unreadable import cannot_be_read, read_rows
 from headwater.sql.postgresql._conditions import DECLARED, FACTS, Facts
-from headwater.sql.postgresql._connections import describe_server, ensure_first_connection
+from headwater.sql.postgresql._connections import (
+    describe_server,
+    ensure_first_connection,
+    single_reads,
+)
 from headwater.sql.postgresql._drivers import check_driver
+from headwater.sql.postgresql._looks import CatalogueWatch
 from headwater.sql.postgresql._place import MAX_SNAPSHOT, NEWEST, At, SnapshotPlace, Walk
 from headwater.sql.postgresql._revision import Revision, revision_of
 from headwater.sql.postgresql._schema import drift
 from headwater.sql.postgresql._snapshot import NOTHING, TransactionSnapshot
 from headwater.sql.postgresql._statements import PICKED, PostgreSQLStatements
-from headwater.sql.postgresql._triggers import channel
+from headwater.sql.postgresql._triggers import channel, qualified
 from headwater.sql.postgresql._watch import ChannelWatch
 
 # Columns of what was picked, behind the facts.
 _XID, _KIND, _NUMBER, _MOMENT, _OLDER, _FIRST = range(FACTS, FACTS + PICKED + 1)
-
-# Seconds between two comparisons of the tracking with what it should be.
-COMPARE_EVERY = 1.0
 
 # Connections whose prepared statements are of other types of columns: tried one after the other.
 _STALE_PLANS = 50
@@ -71,14 +72,10 @@ class PostgreSQLReader(TableReader):
     ) -> None:
         check_driver(engine)
         super().__init__(engine, model, listen)
-        self._reading = engine
-        if engine.dialect.driver != "asyncpg":
-            # A single statement needs no BEGIN and no ROLLBACK around it, unless the driver
-            # prepares it first and a pooler stands in between.
-            self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._reading = single_reads(engine)
         self._total = total
         self._statements: PostgreSQLStatements | None = None
-        self._compare_at = 0.0
+        self._catalogue = CatalogueWatch()
         self._attributes = tuple(model.columns)
         # While the tail is attached.
         self._revision: Revision | None = None
@@ -254,15 +251,17 @@ class PostgreSQLReader(TableReader):
         self,
         wake: Callable[[], None],
         known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,  # noqa: ARG002 - a watch knows no place
+        reach: Callable[[Place], None] | None = None,  # a watch knows no place
     ) -> CommitWatch:
         tracking = self.model.tracking
         name = channel(tracking) if tracking.notify else None
         watch = ChannelWatch(self.engine, name, tracking.table, wake, known, writers=self._writers)
         revision = self._revision = revision_of(self.engine)
+        self._catalogue.follow(self.engine, [qualified(tracking)], wake)
 
         async def close() -> None:
             self._revision = None
+            await self._catalogue.stop()
             await revision.release()
 
         return ClosingWatch(watch, close)
@@ -302,12 +301,9 @@ class PostgreSQLReader(TableReader):
         return await read_rows(connection, self.model, ask_for(statements))
 
     async def _compared(self, connection: AsyncConnection) -> PostgreSQLStatements:
-        """The statements, once the table was compared with its model and its tracking.
-
-        This is done once a second at most: the catalogue does not report its changes.
-        """
-        now, statements = asyncio.get_running_loop().time(), self._statements
-        if statements is not None and now < self._compare_at:
+        """The statements, once the table was compared with its model and its tracking."""
+        statements, due = self._statements, self._catalogue.is_due()
+        if statements is not None and not due:
             return statements
         columns = [column.name for column in self.model.columns.values()]
         with self.comparing():
@@ -320,7 +316,8 @@ class PostgreSQLReader(TableReader):
             statements = PostgreSQLStatements(
                 self.model, judged, total=self._total, control=control
             )
-        self._statements, self._compare_at = statements, now + COMPARE_EVERY
+        self._statements = statements
+        self._catalogue.note()
         return statements
 
     def _facts(self, rows: Sequence[Row]) -> Facts:

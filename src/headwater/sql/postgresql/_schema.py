@@ -11,8 +11,7 @@ built while others write; in a transaction writers wait until they are built.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import sqlalchemy as sa
 
@@ -39,13 +38,17 @@ from headwater.sql.postgresql._catalogue import (
     read_table,
 )
 from headwater.sql.postgresql._connections import OLDEST
-from headwater.sql.postgresql._triggers import functions, qualified, run, trigger_name, triggers
+from headwater.sql.postgresql._locks import is_alone, lock_table, step
+from headwater.sql.postgresql._triggers import (
+    functions,
+    make,
+    qualified,
+    run,
+    trigger_name,
+    triggers,
+)
 
 logger = logging.getLogger("headwater.sql")
-
-# How long a step waits for its lock. Everybody else waits behind it meanwhile, so it gives up soon;
-# try again when the long transaction that locks the table is over.
-LOCK_TIMEOUT = "5s"
 
 
 def start(connection: sa.Connection, tracking: Tracking) -> None:
@@ -56,12 +59,12 @@ def start(connection: sa.Connection, tracking: Tracking) -> None:
             f"table {tracking.full_name!r} is not where its model says, as with "
             "schema_translate_map=: give the table its schema, or the connection a search_path"
         )
-    _register(connection, table.tracking, anew=True)
+    _create_own_tables(connection)
+    forget(connection, table.tracking)
     added = f"ADD COLUMN {ORDER} bigint NOT NULL DEFAULT 0"
     run(connection, f"ALTER TABLE {qualified(tracking)} {added}")
-    _set_defaults(connection, tracking)
     _build_indexes(connection, table, beside=False)
-    _install(connection, table)
+    _install(connection, tracking)
 
 
 def add(connection: sa.Connection, tracking: Tracking) -> None:
@@ -71,35 +74,39 @@ def add(connection: sa.Connection, tracking: Tracking) -> None:
         raise DeclarationError(
             f"PostgreSQL {version} is too old: tables can be tracked on 13 and later"
         )
-    alone = _is_alone(connection)
     name = qualified(tracking)
     with step(connection):
         table = read_table(connection, tracking)
         assert table is not None, "it was found before"
         if table.children and not table.tracking.partitioned:
             raise DeclarationError(f"table {tracking.full_name!r} cannot be tracked: {CHILDREN}")
-        logger.info("%s: register it in headwater_tables", name)
-        tracked = CHANGE in table.columns
-        create_own_tables(connection)
-        before = declared_before(connection, table.tracking)
-        missed = before is not None and bool(table.drift(before))
-        _register(connection, table.tracking, anew=not tracked, missed=missed)
-        new = [
-            f"ADD COLUMN {column} {kind}"
-            for column, kind in (
-                (CHANGE, "xid8 DEFAULT '0'"),
-                (ORDER, "bigint NOT NULL DEFAULT 0"),
-            )
-            if column not in table.columns
-        ]
-        if new:
-            logger.info("%s: %s; a moment's lock, nothing is rewritten", name, ", ".join(new))
+        _create_own_tables(connection)
+        if CHANGE not in table.columns:
+            forget(connection, table.tracking)
+    new = [
+        f"ADD COLUMN {column} {kind}"
+        for column, kind in (
+            (CHANGE, "xid8 DEFAULT '0'"),
+            (ORDER, "bigint NOT NULL DEFAULT 0"),
+        )
+        if column not in table.columns
+    ]
+    if new:
+        logger.info("%s: %s; a moment's lock, nothing is rewritten", name, ", ".join(new))
+        with step(connection):
+            lock_table(connection, tracking)
             run(connection, f"ALTER TABLE {name} {', '.join(new)}")
-        logger.info("%s: set defaults and triggers; a moment's lock", name)
-        _set_defaults(connection, tracking)
-        _install(connection, table)
     # PostgreSQL builds no index of a partitioned table concurrently.
-    _build_indexes(connection, table, beside=alone and not table.tracking.partitioned)
+    beside = is_alone(connection) and not table.tracking.partitioned
+    first = beside and not table.triggers
+    if first:
+        # Writers do not pay for the triggers yet.
+        _build_indexes(connection, table, beside=True)
+    logger.info("%s: register it, set defaults and triggers; a moment's lock", name)
+    with step(connection):
+        _install(connection, tracking)
+    if not first:
+        _build_indexes(connection, table, beside=beside)
 
 
 def drop(connection: sa.Connection, tracking: Tracking) -> None:
@@ -108,6 +115,7 @@ def drop(connection: sa.Connection, tracking: Tracking) -> None:
         table = read_table(connection, tracking)
         if table is None:
             raise DeclarationError(f"there is no table {tracking.full_name!r} to track no more")
+        lock_table(connection, tracking)
         _drop_triggers(connection, table)
         run(
             connection,
@@ -130,7 +138,14 @@ def drift(
     if table is None:
         return tracking, ["a table is missing; is the database migrated?"]
     found = [f"it has no column {name!r}" for name in columns if name not in table.columns]
-    return table.tracking, found + table.drift(tracking)
+    made_for = declared_before(connection, table.tracking) if table.triggers else None
+    return table.tracking, found + table.drift(tracking, made_for)
+
+
+def links_drift(connection: sa.Connection, tracking: Tracking, links: Iterable[str]) -> list[str]:
+    """As on SQLite."""
+    table = read_table(connection, tracking)
+    return [] if table is None else table.links_drift(list(links))
 
 
 def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None) -> None:
@@ -150,25 +165,21 @@ def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None)
         if table is None:
             continue
         for trigger in table.triggers:
-            _switch(connection, table.tracking, trigger, "DISABLE")
+            _switch(connection, table.tracking, trigger.name, "DISABLE")
         run(
             connection,
             f"UPDATE {qualified(table.tracking)} SET {CHANGE} = '0', {ORDER} = 0 "
             f"WHERE {CHANGE} >= pg_snapshot_xmax(pg_current_snapshot())",
         )
         for trigger in table.triggers:
-            _switch(connection, table.tracking, trigger, "ENABLE ALWAYS")
+            _switch(connection, table.tracking, trigger.name, "ENABLE ALWAYS")
 
 
-def _register(
-    connection: sa.Connection, tracking: Tracking, *, anew: bool, missed: bool = False
-) -> None:
-    """Register the table in Headwater's own. Unless ``anew`` it keeps its epoch."""
+def _create_own_tables(connection: sa.Connection) -> None:
     create_own_tables(connection)
     # Whoever may insert into the table must get numbers, as with an identity column.
     own = _own_schema(connection)
     run(connection, f"GRANT USAGE ON SEQUENCE {own}.{NUMBERS.name} TO PUBLIC")
-    register(connection, tracking, anew=anew, missed=missed)
 
 
 def _set_defaults(connection: sa.Connection, tracking: Tracking) -> None:
@@ -184,22 +195,30 @@ def _set_defaults(connection: sa.Connection, tracking: Tracking) -> None:
     )
 
 
-def _install(connection: sa.Connection, table: CatalogueTable) -> None:
-    """Create the table's triggers, instead of those of another declaration."""
+def _install(connection: sa.Connection, tracking: Tracking) -> None:
+    """Register the table with its defaults and triggers, instead of those it has."""
+    own, found = _own_schema(connection), read_table(connection, tracking)
+    assert found is not None, "it was found before"
+    wanted = found.tracking
+    for function in functions(wanted, own):
+        run(connection, function.ddl(own))
+    lock_table(connection, wanted)
+    table = read_table(connection, wanted)
+    assert table is not None, "it is locked"
+    # Without its triggers, or with others, it may have changed unseen.
+    before = declared_before(connection, wanted)
+    missed = before is not None and bool(table.drift(before))
+    register(connection, wanted, anew=False, missed=missed)
+    _set_defaults(connection, wanted)
     _drop_triggers(connection, table)
-    own, tracking = _own_schema(connection), table.tracking
-    made = triggers(tracking, own)
-    for statement in (*functions(tracking, own), *made.values()):
-        run(connection, statement)
-    # ALWAYS: also for what logical replication applies, and while ordinary triggers are disabled.
-    for kind in made:
-        _switch(connection, tracking, trigger_name(tracking, kind), "ENABLE ALWAYS")
+    named = {trigger_name(wanted, kind): each for kind, each in triggers(wanted).items()}
+    make(connection, wanted, own, named)
 
 
 def _drop_triggers(connection: sa.Connection, table: CatalogueTable) -> None:
     """Drop a table's triggers, of whatever declaration."""
-    for name in table.triggers:
-        run(connection, f"DROP TRIGGER {quote(name)} ON {qualified(table.tracking)}")
+    for each in table.triggers:
+        run(connection, f"DROP TRIGGER {quote(each.name)} ON {qualified(table.tracking)}")
 
 
 def _switch(connection: sa.Connection, tracking: Tracking, trigger: str, how: str) -> None:
@@ -250,39 +269,6 @@ def _own_schema(connection: sa.Connection) -> str:
     return str(found)
 
 
-def _is_alone(connection: sa.Connection) -> bool:
-    """Whether each statement is a transaction of its own."""
-    driver = connection.connection.dbapi_connection
-    return driver is not None and bool(getattr(driver, "autocommit", False))
-
-
 def _in_schema(tracking: Tracking, name: str) -> str:
     prefix = "" if tracking.schema is None else quote(tracking.schema) + "."
     return prefix + quote(name)
-
-
-@contextmanager
-def step(connection: sa.Connection) -> Iterator[None]:
-    """A short transaction of its own on a connection in AUTOCOMMIT; else the caller's."""
-    if not _is_alone(connection):
-        # The rest of the caller's transaction keeps its own time-out.
-        before = connection.scalar(sa.text("SELECT current_setting('lock_timeout')"))
-        _wait_for_locks(connection, LOCK_TIMEOUT)
-        yield
-        _wait_for_locks(connection, before)
-        return
-    run(connection, "BEGIN")
-    try:
-        _wait_for_locks(connection, LOCK_TIMEOUT)
-        yield
-    except BaseException:
-        run(connection, "ROLLBACK")
-        raise
-    run(connection, "COMMIT")
-
-
-def _wait_for_locks(connection: sa.Connection, longest: str) -> None:
-    """Set the time-out until the end of the transaction."""
-    connection.execute(
-        sa.text("SELECT set_config('lock_timeout', :longest, true)"), {"longest": longest}
-    )

@@ -16,7 +16,8 @@ over the removals of its key by younger transactions: they become its own transa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,70 +30,126 @@ _LONGEST = 63
 _CHANGED = "EXCEPTION WHEN undefined_column OR datatype_mismatch THEN"
 
 
-def triggers(tracking: Tracking, own: str) -> dict[str, str]:
-    """The DDL of a table's triggers by kind.
+# Whoever writes the tracked table may write Headwater's own tables through such functions.
+DEFINER = "SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
+
+# The bits of a trigger in the catalogue, by the words of its definition.
+_BITS = {"ROW": 1, "STATEMENT": 0, "BEFORE": 2, "AFTER": 0}
+_BITS |= {"INSERT": 4, "DELETE": 8, "UPDATE": 16, "TRUNCATE": 32}
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """One trigger of a table.
+
+    Attributes:
+        at: such as ``"BEFORE INSERT"``.
+        each: ``"ROW"`` or ``"STATEMENT"``.
+        function: that it calls, in the schema of Headwater's tables.
+        arguments: of the call, as SQL.
+        condition: as SQL; always if empty.
+    """
+
+    at: str
+    each: str
+    function: str
+    arguments: str = ""
+    condition: str = ""
+
+    @property
+    def shape(self) -> tuple[str, int, bool]:
+        """The same as the catalogue has it, but for the condition's text."""
+        bits = sum(_BITS[word] for word in (*self.at.split(), self.each))
+        return self.function, bits, bool(self.condition)
+
+    def ddl(self, name: str, table: str, own: str) -> str:
+        """The statement that makes it. ``own``: the quoted schema of Headwater's tables."""
+        when = f"WHEN ({self.condition}) " if self.condition else ""
+        return (
+            f"CREATE TRIGGER {quote(name)} {self.at} ON {table} FOR EACH {self.each}\n"
+            f"{when}EXECUTE FUNCTION {own}.{quote(self.function)}({self.arguments})"
+        )
+
+
+def triggers(tracking: Tracking) -> dict[str, Trigger]:
+    """A table's triggers by kind.
 
     They find the table by its identity, so they go with it when it is renamed. No condition names a
     column of the application: PostgreSQL would not let it be dropped or get another type.
+    """
+    new, old = f"NEW.{CHANGE}", f"OLD.{CHANGE}"
+    touched = f"NEW.{ORDER} IS DISTINCT FROM OLD.{ORDER}"
+    mark, mine = "headwater_mark", f"{new} IS DISTINCT FROM pg_current_xact_id()"
+    waking = text(channel(tracking))
+    unmarked = f"{mine} OR NEW.{ORDER} IS NULL OR NEW.{ORDER} <= 0"
+    found = {
+        "insert": Trigger("BEFORE INSERT", "ROW", mark, condition=unmarked),
+        "truncated": Trigger(
+            "AFTER TRUNCATE", "STATEMENT", "headwater_truncated", f"{text(tracking.name)}, {waking}"
+        ),
+    }
+    woken = ["insert"]
+    if tracking.keyed:
+        again = function_name(tracking, "told")
+        found |= {
+            "update": Trigger("BEFORE UPDATE", "ROW", mark, condition=f"{mine} OR {touched}"),
+            "insert_told": Trigger("AFTER INSERT", "ROW", again),
+            "update_told": Trigger("AFTER UPDATE", "ROW", again),
+            "deleted": Trigger("AFTER DELETE", "ROW", function_name(tracking, "gone")),
+        }
+        woken += ["update", "delete"]
+    elif tracking.partitioned:
+        # A row moves between partitions by a delete and an insert.
+        found["update"] = Trigger("BEFORE UPDATE", "ROW", "headwater_moving")
+    else:
+        condition = f"{new} IS DISTINCT FROM {old} OR {touched}"
+        found["update"] = Trigger("BEFORE UPDATE", "ROW", "headwater_keep", condition=condition)
+    if tracking.notify:
+        for event in woken:
+            at = f"AFTER {event.upper()}"
+            found[f"wake_{event}"] = Trigger(at, "STATEMENT", "headwater_wake", waking)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One function that triggers call.
+
+    Attributes:
+        body: its statements.
+        options: such as SECURITY DEFINER.
+        declared: the declarations before the body.
+    """
+
+    name: str
+    body: str
+    options: str = ""
+    declared: str = ""
+
+    @property
+    def source(self) -> str:
+        """Its text, as the catalogue has it."""
+        return f"\n{self.declared}\nBEGIN\n  {self.body}\nEND\n"
+
+    def ddl(self, own: str) -> str:
+        """The statement that makes it. ``own``: the quoted schema of Headwater's tables."""
+        return (
+            f"CREATE OR REPLACE FUNCTION {own}.{quote(self.name)}() RETURNS trigger "
+            f"LANGUAGE plpgsql {self.options} AS\n$headwater${self.source}$headwater$"
+        )
+
+
+def functions(tracking: Tracking, own: str) -> list[Function]:
+    """The functions that a table's triggers call.
 
     ``own``: the quoted schema of Headwater's tables.
     """
-    table = qualified(tracking)
-    new, old = f"NEW.{CHANGE}", f"OLD.{CHANGE}"
-    touched = f"NEW.{ORDER} IS DISTINCT FROM OLD.{ORDER}"
-    mark, keep = f"{own}.headwater_mark()", f"{own}.headwater_keep()"
-    mine = f"{new} IS DISTINCT FROM pg_current_xact_id()"
-    name = text(tracking.name)
-    bodies = {
-        "insert": f"BEFORE INSERT ON {table} FOR EACH ROW\n"
-        f"WHEN ({mine} OR NEW.{ORDER} IS NULL OR NEW.{ORDER} <= 0) EXECUTE FUNCTION {mark}",
-        "truncated": f"AFTER TRUNCATE ON {table} FOR EACH STATEMENT\n"
-        f"EXECUTE FUNCTION {own}.headwater_truncated({name}, {text(channel(tracking))})",
-    }
-    told = ["insert"]
-    if tracking.keyed:
-        gone = f"EXECUTE FUNCTION {own}.{quote(_function(tracking, 'gone'))}()"
-        again = f"EXECUTE FUNCTION {own}.{quote(_function(tracking, 'told'))}()"
-        bodies |= {
-            "update": f"BEFORE UPDATE ON {table} FOR EACH ROW\n"
-            f"WHEN ({mine} OR {touched}) EXECUTE FUNCTION {mark}",
-            "insert_told": f"AFTER INSERT ON {table} FOR EACH ROW {again}",
-            "update_told": f"AFTER UPDATE ON {table} FOR EACH ROW {again}",
-            "deleted": f"AFTER DELETE ON {table} FOR EACH ROW {gone}",
-        }
-        told += ["update", "delete"]
-    elif tracking.partitioned:
-        # A row moves between partitions by a delete and an insert.
-        bodies["update"] = (
-            f"BEFORE UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION {own}.headwater_moving()"
-        )
-    else:
-        bodies["update"] = (
-            f"BEFORE UPDATE ON {table} FOR EACH ROW\n"
-            f"WHEN ({new} IS DISTINCT FROM {old} OR {touched}) EXECUTE FUNCTION {keep}"
-        )
-    if tracking.notify:
-        for event in told:
-            bodies[f"wake_{event}"] = (
-                f"AFTER {event.upper()} ON {table} FOR EACH STATEMENT\n"
-                f"EXECUTE FUNCTION {own}.headwater_wake({text(channel(tracking))})"
-            )
-    return {
-        kind: f"CREATE TRIGGER {quote(trigger_name(tracking, kind))} {body}"
-        for kind, body in bodies.items()
-    }
-
-
-def functions(tracking: Tracking, own: str) -> list[str]:
-    """The DDL of the functions that a table's triggers call."""
     number = f"pg_catalog.nextval('{own}.{NUMBERS.name}'::pg_catalog.regclass)"
     removals, name = f"{own}.{REMOVALS.name}", text(tracking.name)
-    # Whoever writes the tracked table may write Headwater's own tables through these.
-    definer = "SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
     found = [
         # A row that moves to another partition is inserted there, and keeps what it had.
-        _trigger(
-            f"{own}.headwater_mark",
+        Function(
+            "headwater_mark",
             f"IF TG_OP = 'INSERT' AND NEW.{CHANGE}::text || ' ' || NEW.{ORDER}\n"
             "      = pg_catalog.current_setting('headwater.moving', true) THEN\n"
             "    PERFORM pg_catalog.set_config('headwater.moving', '', true);\n"
@@ -100,33 +157,31 @@ def functions(tracking: Tracking, own: str) -> list[str]:
             f"  NEW.{CHANGE} := pg_catalog.pg_current_xact_id();\n  NEW.{ORDER} := {number};\n"
             "  RETURN NEW;",
         ),
-        _trigger(
-            f"{own}.headwater_moving",
+        Function(
+            "headwater_moving",
             f"NEW.{CHANGE} := OLD.{CHANGE};\n  NEW.{ORDER} := OLD.{ORDER};\n"
             "  PERFORM pg_catalog.set_config('headwater.moving',\n"
             f"    NEW.{CHANGE}::text || ' ' || NEW.{ORDER}, true);\n  RETURN NEW;",
         ),
-        _trigger(
-            f"{own}.headwater_keep",
+        Function(
+            "headwater_keep",
             f"NEW.{CHANGE} := OLD.{CHANGE};\n  NEW.{ORDER} := OLD.{ORDER};\n  RETURN NEW;",
         ),
-        _trigger(
-            f"{own}.headwater_wake", "PERFORM pg_catalog.pg_notify(TG_ARGV[0], '');\n  RETURN NULL;"
-        ),
-        _trigger(
-            f"{own}.headwater_truncated",
+        Function("headwater_wake", "PERFORM pg_catalog.pg_notify(TG_ARGV[0], '');\n  RETURN NULL;"),
+        Function(
+            "headwater_truncated",
             f"UPDATE {own}.{TABLES.name} SET floor = 0, retiring = NULL,\n"
             "    epoch = pg_catalog.substr(pg_catalog.replace("
             "pg_catalog.gen_random_uuid()::text, '-', ''), 1, 12)\n"
             "    WHERE name = TG_ARGV[0];\n"
             f"  DELETE FROM {removals} WHERE table_name = TG_ARGV[0];\n"
             "  PERFORM pg_catalog.pg_notify(TG_ARGV[1], '');\n  RETURN NULL;",
-            definer,
+            DEFINER,
         ),
     ]
     # The text of a value, and so a key, must not depend on the settings of a writer's session.
     canonical = (
-        f"{definer} SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'postgres' "
+        f"{DEFINER} SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'postgres' "
         "SET extra_float_digits = 1 SET bytea_output = 'hex'"
     )
     if tracking.keyed:
@@ -155,15 +210,15 @@ def functions(tracking: Tracking, own: str) -> list[str]:
             "WHERE pg_catalog.to_jsonb(OLD) -> c IS DISTINCT FROM pg_catalog.to_jsonb(NEW) -> c)"
         )
         found += [
-            _trigger(
-                f"{own}.{quote(_function(tracking, 'gone'))}",
+            Function(
+                function_name(tracking, "gone"),
                 f"{record}\n  RETURN NULL;",
                 canonical,
                 "DECLARE keys jsonb; olds jsonb;",
             ),
             # A younger transaction that is over is rare; only then the first statement runs.
-            _trigger(
-                f"{own}.{quote(_function(tracking, 'told'))}",
+            Function(
+                function_name(tracking, "told"),
                 "IF pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())\n"
                 "      > pg_catalog.pg_current_xact_id() THEN\n"
                 f"    BEGIN\n      keys := {_object(tracking.key, 'NEW')};\n"
@@ -192,6 +247,18 @@ def trigger_name(tracking: Tracking, kind: str) -> str:
     return _short(f"headwater_{tracking.table}_{kind}")
 
 
+def make(
+    connection: sa.Connection, tracking: Tracking, own: str, made: Mapping[str, Trigger]
+) -> None:
+    """Make triggers, by the names that they get."""
+    table = qualified(tracking)
+    for name, trigger in made.items():
+        run(connection, trigger.ddl(name, table, own))
+        # ALWAYS: also for what logical replication applies, and while ordinary triggers are
+        # disabled.
+        run(connection, f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {quote(name)}")
+
+
 def run(connection: sa.Connection, statement: str) -> sa.CursorResult[Any]:
     """Run SQL without parameters: a percent sign in a name stands for itself."""
     if connection.dialect.paramstyle in ("format", "pyformat"):
@@ -203,13 +270,6 @@ def qualified(tracking: Tracking) -> str:
     """The table as SQL."""
     table = quote(tracking.table)
     return table if tracking.schema is None else f"{quote(tracking.schema)}.{table}"
-
-
-def _trigger(name: str, body: str, options: str = "", declared: str = "") -> str:
-    return (
-        f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql {options} AS\n"
-        f"$headwater$\n{declared}\nBEGIN\n  {body}\nEND\n$headwater$"
-    )
 
 
 def _object(columns: Iterable[str], row: str) -> str:
@@ -226,7 +286,8 @@ def _present(columns: Iterable[str], row: str) -> str:
     )
 
 
-def _function(tracking: Tracking, kind: str) -> str:
+def function_name(tracking: Tracking, kind: str) -> str:
+    """The name of a function that only one table's triggers call."""
     return _short(f"headwater_{tracking.name}_{kind}")
 
 

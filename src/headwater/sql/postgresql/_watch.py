@@ -5,8 +5,8 @@ and event loop listens for all tables and event logs. A notification says at mos
 reader then reads what was committed.
 
 A hot standby has no NOTIFY, ``track(notify=False)`` uses none, and the connection may be lost. Then
-the tail polls every 50 ms, and less often, down to once a second, while it finds nothing. It also
-polls now and then while the connection listens: a pooler in between may drop notifications.
+the tail polls every 50 ms, and less often, down to once a second, while it finds nothing. What goes
+unnoticed while the connection listens is found by a look at the database for all tables together.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ logger = logging.getLogger("headwater.sql")
 # Seconds between two polls without notifications: the first pause, and the longest.
 POLL_FIRST = 0.05
 POLL_LONGEST = 1.0
-# The same while the connection listens.
-POLL_LISTENING = 1.0
 
 # Seconds until the next try to listen: the first pause after a loss, and the longest.
 _RETRY_FIRST = 0.1
@@ -56,7 +54,7 @@ class ChannelWatch(CommitWatch):
         known: returns what the reader has; polls become rarer while it stays the same.
         writers: the engines of this process that write, if not ``engine`` alone.
         sender: ignore notifications that carry this: this process sent them.
-        anyway: seconds between polls while the connection listens.
+        anyway: seconds between polls while the connection listens; without it there are none.
     """
 
     def __init__(
@@ -100,9 +98,10 @@ class ChannelWatch(CommitWatch):
     def _schedule(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if not self._stopped:
-            anyway = POLL_LISTENING if self._anyway is None else self._anyway
-            wait = anyway if self.channel in self._listener.listening else self._wait
+            self._timer = None
+        listening = self.channel in self._listener.listening
+        wait = self._anyway if listening else self._wait
+        if not self._stopped and wait is not None:
             self._timer = asyncio.get_running_loop().call_later(wait, self._poll)
 
     def _poll(self) -> None:

@@ -196,10 +196,16 @@ class PostgreSQLLooker(Looker):
         # any parameters would read whole tables.
         preparer = connection.dialect.identifier_preparer
         tables = ", ".join(map(preparer.format_table, self.tables))
-        connection.exec_driver_sql(
-            "SET LOCAL lock_timeout = '500ms'; SET LOCAL plan_cache_mode = force_custom_plan; "
-            f"LOCK TABLE {tables} IN ACCESS SHARE MODE".replace("%", "%%")
-        )
+        statements = [
+            "SET LOCAL lock_timeout = '500ms'",
+            "SET LOCAL plan_cache_mode = force_custom_plan",
+            f"LOCK TABLE {tables} IN ACCESS SHARE MODE".replace("%", "%%"),
+        ]
+        if connection.dialect.driver == "psycopg":
+            # One round trip; asyncpg prepares what it executes, one statement at a time.
+            statements = ["; ".join(statements)]
+        for statement in statements:
+            connection.exec_driver_sql(statement)
 
     def look(self, connection: sa.Connection, place: QueryPlace | None) -> Look:
         query = self._query(place is not None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 import sqlalchemy as sa
@@ -17,10 +18,34 @@ from headwater.sql.query._look import Look
 from headwater.sql.query._place import QueryPlace
 from headwater.sql.query._poll import Affected, Poll
 
-__all__ = ["OpenPoll", "PollReader", "ReadPage", "answer_with"]
+__all__ = ["OpenPoll", "PollReader", "ReadPage", "WaitingPage"]
 
 # Reads a page in a transaction that saw this.
 ReadPage = Callable[[sa.Connection, Look], Page]
+
+
+@dataclass(slots=True)
+class WaitingPage:
+    """A page that waits for a transaction of the tail.
+
+    Attributes:
+        patient: it waits however long the tail's present one takes.
+    """
+
+    read: ReadPage
+    answer: asyncio.Future[Page | None]
+    patient: bool
+
+    def answer_with(self, answer: Page | BaseException | None) -> None:
+        """Give it what was read, or an error; None: it reads by itself."""
+        if self.answer.done():
+            return
+        if isinstance(answer, Exception):
+            self.answer.set_exception(answer)
+        elif isinstance(answer, BaseException):
+            self.answer.cancel()
+        else:
+            self.answer.set_result(answer)
 
 
 class PollReader(Protocol):
@@ -46,13 +71,20 @@ class PollReader(Protocol):
 
 
 class OpenPoll:
-    """A poll of the tail, with the transaction that it reads in."""
+    """A poll of the tail, with the transaction that it reads in.
+
+    Attributes:
+        pages: those that were asked for before the transaction began, and are read in it.
+        long: its first batch was not the last.
+    """
 
     def __init__(
         self, reader: PollReader, place: QueryPlace, chunk: int, questions: Questions
     ) -> None:
         self.place = place
         self.done = False
+        self.long = False
+        self.pages: list[WaitingPage] = []
         self.end = place
         # A page was read in it.
         self.served = False
@@ -73,6 +105,7 @@ class OpenPoll:
                 found = await self._connection.run_sync(lambda _: next(self._affected, None))
         assert self._poll is not None
         self.done = found is None or self._poll.done
+        self.long = self.long or not self.done
         return found or ()
 
     def _begin(self, connection: sa.Connection, epoch: str) -> Sequence[Affected] | None:
@@ -101,13 +134,3 @@ class OpenPoll:
         if connection is not None:
             async with self._reader.translated():
                 await connection.close()
-
-
-def answer_with(future: asyncio.Future[Page | None], answer: Page | BaseException | None) -> None:
-    """Give a page that waits what was read, or an error; None: it reads by itself."""
-    if isinstance(answer, Exception):
-        future.set_exception(answer)
-    elif isinstance(answer, BaseException):
-        future.cancel()
-    else:
-        future.set_result(answer)

@@ -112,7 +112,7 @@ class QueryPlace:
             segments.append(Segment(key, one if one.covers(two) else two))
         return QueryPlace(_merged(segments), self.last)
 
-    def at(self, told: datetime | None, /) -> QueryPlace:  # noqa: ARG002 - there are no windows
+    def at(self, told: datetime | None, /) -> QueryPlace:  # there are no windows
         return self
 
     def after(self, key: Key, seen: Any) -> QueryPlace:

@@ -19,6 +19,7 @@ from headwater.sql._judging import NO_QUESTIONS, Questions
 from headwater.sql._model import tracking_of
 from headwater.sql._reader import ChangeBatch, CommitWatch, Head
 from headwater.sql.postgresql._connections import describe_server, ensure_first_connection
+from headwater.sql.postgresql._drivers import check_driver
 from headwater.sql.query._changes import changes_of
 from headwater.sql.query._derivation import Derivation
 from headwater.sql.query._first_rows import FirstRows
@@ -29,7 +30,7 @@ from headwater.sql.query._look import (
     SQLiteLooker,
     fingerprint_of,
 )
-from headwater.sql.query._open_poll import OpenPoll, ReadPage, answer_with
+from headwater.sql.query._open_poll import OpenPoll, ReadPage, WaitingPage
 from headwater.sql.query._pages import Pages
 from headwater.sql.query._place import QueryPlace
 from headwater.sql.query._poll import CHUNK, Poll, Queries
@@ -79,11 +80,7 @@ class QueryReader:
             guard(engine.sync_engine)
             looker = SQLiteLooker
         elif engine.dialect.name == "postgresql":
-            if engine.dialect.driver != "psycopg":
-                raise DeclarationError(
-                    f"{name}: a live query on PostgreSQL needs the driver psycopg: "
-                    f"postgresql+psycopg://…, not {engine.dialect.driver}"
-                )
+            check_driver(engine)
             self._reading = engine.execution_options(isolation_level="REPEATABLE READ")
             looker = PostgreSQLLooker
         else:
@@ -101,9 +98,10 @@ class QueryReader:
         self._kinds = tuple(self._kind(*column) for column in derivation.key.values())
         self._pages = Pages(self._queries)
         self._open: OpenPoll | None = None
-        # While the tail is attached: wakes it. The pages that wait for its next transaction.
+        # While the tail is attached: wakes it. The pages that wait for its next transaction: one
+        # that has begun may lack what was committed before the page was asked for.
         self._wake: Callable[[], None] | None = None
-        self._waiting: list[tuple[ReadPage, asyncio.Future[Page | None]]] = []
+        self._waiting: list[WaitingPage] = []
         self._broken = False
         # The snapshots that the tail was at lately.
         self._snapshots: dict[str, None] = {}
@@ -157,12 +155,14 @@ class QueryReader:
         if poll is None or poll.place is not place:
             await self.close()
             poll = self._open = OpenPoll(self, place, min(limit, CHUNK), questions)
+            poll.pages, self._waiting = self._waiting[:SERVED], self._waiting[SERVED:]
         try:
             found = await poll.read(epoch)
             await self._serve(poll)
         except BaseException as error:
             self._broken = poll.served and not poll.done
             await self.close()
+            self._waiting = [*poll.pages, *self._waiting]
             if not isinstance(error, PositionError):
                 self._answer_all(error)
             raise
@@ -215,7 +215,7 @@ class QueryReader:
             return replace(page, has_more=True)
         reached = _own(page.end)
         rest = await self._read(
-            lambda sync, look: self._pages.after(sync, look, wanted, left, reached)
+            lambda sync, look: self._pages.after(sync, look, wanted, left, reached), patient=True
         )
         return replace(rest, changes=[*page.changes, *rest.changes], start=page.start)
 
@@ -233,12 +233,15 @@ class QueryReader:
         async with self._connected() as connection:
             return await connection.run_sync(self._queries.exceeds, wanted, count)
 
-    async def _read(self, read: ReadPage) -> Page:
-        """Read in the tail's next transaction, or alone if there is no tail."""
-        if self._wake is None:
+    async def _read(self, read: ReadPage, *, patient: bool = False) -> Page:
+        """Read in the tail's next transaction, or alone if there is no tail.
+
+        While the tail reads a poll of many batches, only a ``patient`` page waits for the next one.
+        """
+        if self._wake is None or (self._open is not None and self._open.long and not patient):
             return await self._alone(read)
         answer: asyncio.Future[Page | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((read, answer))
+        self._waiting.append(WaitingPage(read, answer, patient))
         self._wake()
         page = await answer
         return await self._alone(read) if page is None else page
@@ -250,47 +253,47 @@ class QueryReader:
         return replace(page, end=replace(_own(page.end), aligned=False))
 
     async def _serve(self, poll: OpenPoll) -> None:
-        """Read the pages that wait, in the transaction of a poll: some, so that it goes on."""
-        waiting, self._waiting = self._waiting[:SERVED], self._waiting[SERVED:]
-        try:
-            while waiting:
-                read, answer = waiting[0]
-                if not answer.done():
-                    found: Page | Exception
-                    try:
-                        found = await poll.page(read)
-                    except Exception as error:
-                        # It is this page's own. If the connection is lost, the tail finds out.
-                        found = error
-                    if not answer.done():
-                        answer_with(answer, found)
-                waiting.pop(0)
-        except BaseException:
-            self._waiting = [*waiting, *self._waiting]
-            raise
+        """Read the pages that waited for the transaction of a poll: some, so that it goes on."""
+        while poll.pages:
+            waiting = poll.pages[0]
+            if not waiting.answer.done():
+                found: Page | Exception
+                try:
+                    found = await poll.page(waiting.read)
+                except Exception as error:
+                    # It is this page's own. If the connection is lost, the tail finds out.
+                    found = error
+                waiting.answer_with(found)
+            poll.pages.pop(0)
+        if poll.long:
+            for waiting in self._waiting:
+                if not waiting.patient:
+                    waiting.answer_with(None)
+            self._waiting = [waiting for waiting in self._waiting if waiting.patient]
         if self._waiting and self._wake is not None:
             self._wake()
 
     def _answer_all(self, answer: BaseException | None) -> None:
         """Answer those that wait with an error; with None they read by themselves."""
         waiting, self._waiting = self._waiting, []
-        for _, future in waiting:
-            if not future.done():
-                answer_with(future, answer)
+        for each in waiting:
+            each.answer_with(answer)
 
     async def _detached(self) -> None:
         self._wake = None
         self._answer_all(None)
+        await self._check.stop()
         await self.close()
 
     def watch_commits(
         self,
         wake: Callable[[], None],
         known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,  # noqa: ARG002 - a commit is of one table
+        reach: Callable[[Place], None] | None = None,  # a commit is of one table
     ) -> CommitWatch:
         """As ``TableReader.watch_commits``, for all tables of the query."""
         self._wake = wake
+        self._check.follow(self.engine, wake)
         watches = [
             watch_of(self.engine, self._writers, each, at, wake, known, self._check.soon)
             for at, each in enumerate(self._tracking.values())

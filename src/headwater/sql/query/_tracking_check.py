@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headwater.errors import DeclarationError, SourceUnavailableError
+from headwater.sql._links import links_drift
 from headwater.sql._tracking import Tracking
 from headwater.sql.postgresql import _schema as postgresql_schema
+from headwater.sql.postgresql._looks import CatalogueWatch
+from headwater.sql.postgresql._triggers import qualified
 from headwater.sql.sqlite import _schema as sqlite_schema
 
 __all__ = ["TrackingCheck"]
-
-# Seconds between two comparisons: the catalogue does not report its changes.
-EVERY = 1.0
 
 
 class TrackingCheck:
@@ -28,21 +27,30 @@ class TrackingCheck:
     def __init__(self, name: str, tables: Collection[Tracking]) -> None:
         self._name = name
         self._tables = tables
-        self._next = 0.0
+        self._catalogue = CatalogueWatch()
 
     def soon(self) -> None:
         """Compare at the next read: the schema is another one."""
-        self._next = 0.0
+        self._catalogue.soon()
+
+    def follow(self, engine: AsyncEngine, wake: Callable[[], None]) -> None:
+        """Notice on PostgreSQL when the catalogue changes, until ``stop``."""
+        if engine.dialect.name == "postgresql":
+            self._catalogue.follow(engine, [qualified(each) for each in self._tables], wake)
+
+    async def stop(self) -> None:
+        """Undo ``follow``."""
+        await self._catalogue.stop()
 
     async def run(self, connection: AsyncConnection) -> None:
-        """Compare once a second at most. Raises SourceUnavailableError with what mends it."""
-        now = asyncio.get_running_loop().time()
-        if now < self._next:
+        """Compare if it is due. Raises SourceUnavailableError with what mends it."""
+        if not self._catalogue.is_due():
             return
         schema = sqlite_schema if connection.dialect.name == "sqlite" else postgresql_schema
         for tracking in self._tables:
             try:
-                _, wrong = await connection.run_sync(schema.drift, tracking, ())
+                found, wrong = await connection.run_sync(schema.drift, tracking, ())
+                wrong = wrong or await connection.run_sync(links_drift, found)
             except DeclarationError as error:
                 wrong = [str(error)]
             if wrong:
@@ -50,4 +58,4 @@ class TrackingCheck:
                 raise SourceUnavailableError(self._name, said, public=True, lasting=True)
         # The read takes a snapshot of its own.
         await connection.rollback()
-        self._next = now + EVERY
+        self._catalogue.note()

@@ -74,7 +74,7 @@ class CountersWatch(Watched):
         self._seen = self
         return self.wake
 
-    def on_state(self, state: State, before: object) -> Callable[[], None] | None:  # noqa: ARG002
+    def on_state(self, state: State, before: object) -> Callable[[], None] | None:
         if state == self._seen:
             return None
         first = self._seen is self

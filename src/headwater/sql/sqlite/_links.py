@@ -18,7 +18,7 @@ from headwater.sql._tracking import CHANGE, SINCE, Tracking, quote, text
 from headwater.sql.sqlite._triggers import label, trigger_name
 from headwater.sql.sqlite._uniques import Unique, uniques_of
 
-__all__ = ["drop", "install"]
+__all__ = ["drop", "install", "triggers"]
 
 _KINDS = ("link_insert", "link_update", "link_delete", "link_note", "link_note_update")
 
@@ -33,10 +33,16 @@ def install(
             f"ALTER TABLE {quote(table)} ADD COLUMN {SINCE} BIGINT NOT NULL DEFAULT 0"
         )
     drop(connection, tracking)
-    uniques = uniques_of(connection, tracking)
-    for kind, body in _bodies(tracking, links, uniques).items():
-        name = quote(trigger_name(tracking.name, kind))
-        connection.exec_driver_sql(f"CREATE TRIGGER {name} {body}")
+    for statement in triggers(tracking, links, uniques_of(connection, tracking)).values():
+        connection.exec_driver_sql(statement)
+
+
+def triggers(tracking: Tracking, links: Sequence[str], uniques: Sequence[Unique]) -> dict[str, str]:
+    """The DDL of the triggers by kind."""
+    return {
+        kind: f"CREATE TRIGGER {quote(trigger_name(tracking.name, kind))} {body}"
+        for kind, body in _bodies(tracking, links, uniques).items()
+    }
 
 
 def drop(connection: sa.Connection, tracking: Tracking) -> None:
@@ -50,8 +56,7 @@ def _bodies(tracking: Tracking, links: Sequence[str], uniques: Sequence[Unique])
     key, own, name = tracking.key, quote(tracking.table), text(tracking.name)
     last = f"(SELECT last FROM headwater_tables WHERE name = {name})"
     step = f"UPDATE headwater_tables SET last = last + 1 WHERE name = {name};"
-    same = " AND ".join(f"{quote(c)} IS NEW.{quote(c)}" for c in key)
-    number = f"UPDATE {own} SET {CHANGE} = {last}, {SINCE} = {last} WHERE {same};"
+    number = f"UPDATE {own} SET {CHANGE} = {last}, {SINCE} = {last} WHERE {uniques[0].row};"
     columns = list(dict.fromkeys(column for unique in uniques for column in unique.columns or ()))
     moved, replaced = _differs(links), _differs(columns)
     of, of_uniques = f"OF {_list((*links, *columns))} ", f"OF {_list(columns)} "

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -26,8 +26,9 @@ from headwater.sql._tracking import (
     quote,
     register,
 )
+from headwater.sql.sqlite import _links
 from headwater.sql.sqlite._triggers import KINDS, trigger_name, triggers
-from headwater.sql.sqlite._uniques import uniques_of
+from headwater.sql.sqlite._uniques import rowid_of, uniques_of
 
 # Rows that ``add`` numbers in one transaction.
 STEP = 1000
@@ -126,12 +127,24 @@ def drift(
     return tracking, found + _drifted(connection, tracking)
 
 
+def links_drift(connection: sa.Connection, tracking: Tracking, links: Sequence[str]) -> list[str]:
+    """A sentence for each difference between the triggers of links and what they should be."""
+    wanted = _links.triggers(tracking, links, uniques_of(connection, tracking))
+    return _compared(connection, tracking, wanted)
+
+
 def _drifted(connection: sa.Connection, tracking: Tracking) -> list[str]:
+    return _compared(connection, tracking, triggers(tracking, uniques_of(connection, tracking)))
+
+
+def _compared(
+    connection: sa.Connection, tracking: Tracking, wanted: Mapping[str, str]
+) -> list[str]:
     query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = ?"
     rows = connection.exec_driver_sql(query, (tracking.table.lower(),)).all()
     actual = {name: _bare(sql) for name, sql in rows}
     gone, other = [], []
-    for name, sql in triggers(tracking, uniques_of(connection, tracking)).items():
+    for name, sql in wanted.items():
         full = trigger_name(tracking.name, name)
         if full not in actual:
             gone.append(name)
@@ -223,7 +236,15 @@ def _number(
     table, keys = quote(tracking.table), [quote(name) for name in tracking.key]
     columns, marks = ", ".join(keys), ", ".join("?" for _ in keys)
     last_key: Sequence[Any] | None = None
-    own = TABLES.c.name == tracking.name
+    rowid = rowid_of(connection, tracking)
+    if rowid is not None:
+        unknown = " OR ".join(f"{key} IS NULL" for key in keys)
+        query = f"SELECT {rowid} FROM {table} WHERE {CHANGE} IS NULL AND ({unknown})"
+        with step(connection):
+            rows = connection.exec_driver_sql(query).all()
+            if rows:
+                _give_numbers(connection, tracking, rows, f"{rowid} = ?")
+        done += len(rows)
     while True:
         with step(connection):
             after = "" if last_key is None else f"AND ({columns}) > ({marks})"
@@ -233,19 +254,26 @@ def _number(
                 tuple(last_key or ()),
             ).all()
             if rows:
-                last: int = connection.execute(sa.select(TABLES.c.last).where(own)).scalar_one()
-                equal = " AND ".join(f"{key} = ?" for key in keys)
-                connection.execute(TABLES.update().where(own).values(last=last + len(rows)))
-                connection.exec_driver_sql(
-                    f"UPDATE {table} SET {CHANGE} = ? WHERE {equal}",
-                    [(last + at, *row) for at, row in enumerate(rows, 1)],
-                )
+                _give_numbers(connection, tracking, rows, " AND ".join(f"{k} = ?" for k in keys))
         if progress is not None:
             done += len(rows)
             progress(done, total)
         if len(rows) < STEP:
             return
         last_key = rows[-1]
+
+
+def _give_numbers(
+    connection: sa.Connection, tracking: Tracking, rows: Sequence[Any], found: str
+) -> None:
+    """Number rows. ``found``: the condition that finds one by its values."""
+    own = TABLES.c.name == tracking.name
+    last: int = connection.execute(sa.select(TABLES.c.last).where(own)).scalar_one()
+    connection.execute(TABLES.update().where(own).values(last=last + len(rows)))
+    connection.exec_driver_sql(
+        f"UPDATE {quote(tracking.table)} SET {CHANGE} = ? WHERE {found}",
+        [(last + at, *row) for at, row in enumerate(rows, 1)],
+    )
 
 
 @contextmanager

@@ -69,13 +69,13 @@ class SQLiteStatements(Statements):
         as_of = place.as_of is not None
         return Lack(left=True, among=among, as_of=as_of, walks=walks), values
 
-    def above(self, lack: Lack) -> Condition:  # noqa: ARG002 - all are above one number
+    def above(self, lack: Lack) -> Condition:  # all are above one number
         return self.model.number > _NUMBER
 
     def since_began(self) -> Condition:
         return self.model.number > sa.bindparam("began", type_=sa.BigInteger)
 
-    def removals(self, base: Query, lack: Lack) -> list[Query]:  # noqa: ARG002
+    def removals(self, base: Query, lack: Lack) -> list[Query]:
         lacked = base.where(REMOVALS.c.number > _GONE_NUMBER)
         return [lacked.order_by(*self.removal_order).limit(COUNT)]
 
@@ -84,9 +84,9 @@ class SQLiteStatements(Statements):
 
     def beyond(
         self,
-        among: str,  # noqa: ARG002 - numbers alone
+        among: str,  # numbers alone
         order: Sequence[Column],
-        keys: Sequence[Column],  # noqa: ARG002
+        keys: Sequence[Column],
     ) -> Condition:
         return order[0] > _AMONG
 
@@ -159,7 +159,7 @@ class SQLiteStatements(Statements):
     def old_key(self, name: str) -> Column:
         return self._field(REMOVALS.c.key, name)
 
-    def parameter(self, name: str, column: str) -> sa.BindParameter[str]:  # noqa: ARG002
+    def parameter(self, name: str, column: str) -> sa.BindParameter[str]:
         return sa.bindparam(name, type_=sa.Text)
 
     def age(self, column: str | None) -> Column:
@@ -168,7 +168,7 @@ class SQLiteStatements(Statements):
             REMOVALS.c.at if column is None else sa.type_coerce(self.model.columns[column], sa.Text)
         )
 
-    def stored(self, column: str | None, moment: datetime) -> str:  # noqa: ARG002
+    def stored(self, column: str | None, moment: datetime) -> str:
         return text_of(moment)
 
     def old_is(self, name: str, slot: Any) -> Condition:

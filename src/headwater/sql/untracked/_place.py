@@ -81,7 +81,7 @@ class KeysetPlace:
         both = {**base.seen, **self.seen}
         return KeysetPlace(until, _later(both, until), last=self.last)
 
-    def at(self, told: datetime | None, /) -> KeysetPlace:  # noqa: ARG002 - no windows
+    def at(self, told: datetime | None, /) -> KeysetPlace:  # no windows
         return self
 
     def __str__(self) -> str:

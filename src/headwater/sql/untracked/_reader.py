@@ -92,11 +92,11 @@ class UntrackedReader(TableReader):
 
     async def batch(
         self,
-        epoch: str,  # noqa: ARG002 - it has only one
+        epoch: str,  # it has only one
         after: Place,
         limit: int,
         *,
-        trimmed: int = 0,  # noqa: ARG002 - nothing is trimmed
+        trimmed: int = 0,  # nothing is trimmed
         questions: Questions = NO_QUESTIONS,
     ) -> ChangeBatch:
         page = await self._after(EVERYTHING, limit, after, questions)
@@ -187,7 +187,7 @@ class UntrackedReader(TableReader):
         self,
         wake: Callable[[], None],
         known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,  # noqa: ARG002 - a watch knows no place
+        reach: Callable[[Place], None] | None = None,  # a watch knows no place
     ) -> CommitWatch:
         watch = ChannelWatch(
             self.engine, None, self.model.table.name, wake, known, writers=self._writers

@@ -31,34 +31,34 @@ class FaultContract(Harness):
     rounds = int(os.environ.get("HEADWATER_FAULT_ROUNDS", "2"))
     gives_up = 30.0
 
-    async def keep_copy(self, log: EventLog) -> Any:  # noqa: ARG002
+    async def keep_copy(self, log: EventLog) -> Any:
         """A copy of the storage as it is, for ``go_back``."""
         self.skip("the engine gives no way to go back")
 
     async def go_back(self, log: EventLog, copy: Any) -> None:
         """Put the copy in the place of the storage, behind the log's back."""
 
-    async def purge(self, log: EventLog, topic: str, last: Offset) -> None:  # noqa: ARG002
+    async def purge(self, log: EventLog, topic: str, last: Offset) -> None:
         """Remove a topic's records up to an offset, as another program does."""
         self.skip("the engine gives no way to purge")
 
-    async def remove(self, log: EventLog, record: Record) -> bool:  # noqa: ARG002
+    async def remove(self, log: EventLog, record: Record) -> bool:
         """Remove one record, as another program does. False: the engine refuses that."""
         self.skip("the engine gives no way to remove a record")
 
-    async def lose_topic(self, log: EventLog, topic: str) -> None:  # noqa: ARG002
+    async def lose_topic(self, log: EventLog, topic: str) -> None:
         """Remove all that the engine keeps of a topic, and of no other."""
         self.skip("the engine gives no way to lose a topic")
 
-    async def intrude(self, log: EventLog, topic: str) -> None:  # noqa: ARG002
+    async def intrude(self, log: EventLog, topic: str) -> None:
         """Store something in a topic that is no event of the log."""
         self.skip("the engine gives no way to store something else")
 
-    def refuse(self, log: EventLog) -> AbstractAsyncContextManager[None]:  # noqa: ARG002
+    def refuse(self, log: EventLog) -> AbstractAsyncContextManager[None]:
         """Within the block the engine answers appends with a refusal: no right, no room, no."""
         self.skip("the engine gives no way to refuse")
 
-    def stall(self, log: EventLog) -> AbstractAsyncContextManager[None]:  # noqa: ARG002
+    def stall(self, log: EventLog) -> AbstractAsyncContextManager[None]:
         """Within the block the engine keeps its connections, and answers nothing."""
         self.skip("the engine gives no way to stall")
 

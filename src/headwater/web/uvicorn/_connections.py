@@ -30,8 +30,8 @@ _SPARE = 32
 _LINGER = 2.0
 _LOG_EVERY = 60.0
 _LOOK_EVERY = 1.0
-# Streams that have ended are looked for this often, in seconds.
-_STREAMS_EVERY = 5.0
+# Connections of streams that have ended are looked for this often, in seconds.
+_CLOSED_EVERY = 5.0
 
 
 class Held(Protocol):
@@ -120,8 +120,7 @@ class Connections:
         self._networks: dict[asyncio.BaseTransport, str] = {}
         self._by_network: dict[str, int] = {}
         self._spare: dict[Held, None] = {}
-        self._streams: set[asyncio.BaseTransport] = set()
-        self._streams_at = 0.0
+        self._look_for_closed_at = 0.0
         # Answers that wait for their client.
         self._unread: Unread[Held] = Unread(
             limits.unread_bytes, lambda one: one.unread, loop.time, self._drop
@@ -150,11 +149,11 @@ class Connections:
         if network:
             self._by_network[network] = self._by_network.get(network, 0) + 1
             if self._is_over(network):
-                self._forget_streams()
+                self._forget_closed()
                 if self._is_over(network):
                     return self._spare_place(protocol, "address")
         if self._is_full(number):
-            self._forget_streams()
+            self._forget_closed()
             # Of connections that wait, the one that waits longest makes room: whoever has a
             # request sends it at once.
             if self._is_full(number) and not self._close_one():
@@ -197,7 +196,6 @@ class Connections:
         self.wait(protocol, None)
         self.read(protocol)
         self._spare.pop(protocol, None)
-        self._streams.add(protocol.transport)
         self._arm()
 
     def leave(self, protocol: Held) -> None:
@@ -219,10 +217,9 @@ class Connections:
             else:
                 del self._by_network[network]
 
-    def _forget_streams(self) -> None:
+    def _forget_closed(self) -> None:
         # Nobody reports a stream's end here: its connection has another owner since.
-        for transport in [each for each in self._streams if each.is_closing()]:
-            self._streams.discard(transport)
+        for transport in [each for each in self._networks if each.is_closing()]:
             self._release(transport)
 
     # Deadlines
@@ -253,15 +250,15 @@ class Connections:
                 else:
                     protocol.overdue()
         self._unread.look(self.limits.unread_seconds)
-        if self._streams and now >= self._streams_at:
-            self._streams_at = now + _STREAMS_EVERY
-            self._forget_streams()
+        if now >= self._look_for_closed_at:
+            self._look_for_closed_at = now + _CLOSED_EVERY
+            self._forget_closed()
         self._log(now)
         self._arm()
 
     def _arm(self) -> None:
         if self._timer is None and (
-            any(self._queues) or self._unread or self._streams or self._unlogged
+            any(self._queues) or self._unread or self._networks or self._unlogged
         ):
             self._timer = self._loop.call_later(self._every, self._look)
 

@@ -23,7 +23,7 @@ from headwater.errors import SourceUnavailableError
 from headwater.eventlog._batcher import Asked, next_group
 from headwater.eventlog._record import Record
 from headwater.eventlog.sql._storage import Storage
-from headwater.eventlog.sql._writer import MAX_EVENTS, Append, AskedAppend, SqlWriter, weigh
+from headwater.eventlog.sql._writer import MOST, Append, AskedAppend, SqlWriter, weigh
 from headwater.eventlog.sql.postgresql._dialect import MISSING, RESERVE_FREE
 
 # Seconds that an append waits for its topic.
@@ -100,7 +100,7 @@ class PostgresWriter(SqlWriter):
             while free := [item for item in self._held.items() if not item[1].served]:
                 topic, held = min(free, key=lambda item: item[1].turns)
                 held.served = True
-                group = next_group(held.waiting, weigh, (MAX_EVENTS,))
+                group = next_group(held.waiting, weigh, MOST)
                 if group:
                     await self._wait_for(topic, held, group)
                 held.served = False
