@@ -14,6 +14,7 @@ from headwater.eventlog.redis._pushes import from_id, until_id
 from headwater.testing import EventLogContract
 from headwater.testing.eventlog import Recorder
 from headwater.testing.eventlog._harness import numbers, read_all
+from support.log_rounds import rounds
 from support.until import outside
 from support.valkey import Valkey
 
@@ -72,6 +73,15 @@ class TestContract(EventLogContract):
             yield
         finally:
             self.valkey.resume()
+
+    @pytest.mark.soak
+    @pytest.mark.parametrize("writers", [1, 20])
+    @pytest.mark.parametrize("streams", [True, False], ids=["streams", "away"])
+    async def test_rounds_with_followers_in_two_processes(
+        self, writers: int, streams: bool
+    ) -> None:
+        """And with clients that are away. It prints its figures."""
+        print(await rounds(self, self.valkey.url, writers, streams=streams))
 
     async def purge(self, log: EventLog, topic: str, last: Offset) -> None:
         async with self.valkey.client() as client:
