@@ -113,6 +113,22 @@ async def seen(log: EventLog, topic: str = "t") -> list[object]:
     return numbers(await read_all(log, topic))
 
 
+async def test_a_count_that_another_program_overwrote_is_one_sentence(
+    valkey: Valkey, log: EventLog
+) -> None:
+    """For whoever opens a stream too; and it goes on once that is undone."""
+    await log.append("t", {"n": 0})
+    async with valkey.client() as client:
+        appends = await client.hget("headwater:log", "appends")
+        await client.hset("headwater:log", "appends", "many")
+        for call in (log.append("t", {"n": 1}), log.bounds("t"), log.follow("t", Recorder())):
+            with pytest.raises(SourceUnavailableError, match=r"headwater:log|integer"):
+                await call
+        await client.hset("headwater:log", "appends", appends)
+    await log.append("t", {"n": 2})
+    assert await seen(log) == [0, 2]
+
+
 async def test_full_memory_is_an_error_and_a_retry_doubles_nothing(tmp_path: Path) -> None:
     """With ``noeviction`` nothing is dropped to make room: the caller gets an error."""
     server = Valkey(tmp_path, "--maxmemory", "8mb", "--maxmemory-policy", "noeviction")
