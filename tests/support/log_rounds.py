@@ -14,6 +14,7 @@ from headwater.errors import PositionError, SourceUnavailableError
 from headwater.eventlog import EventLog, Offset, Topic
 from headwater.testing.eventlog._faults import FaultContract
 from headwater.testing.eventlog._harness import read_all
+from support.until import succeeds
 
 ROUNDS = int(os.environ.get("HEADWATER_FAULT_ROUNDS", "10"))
 
@@ -132,14 +133,18 @@ async def rounds(kit: FaultContract, url: str, writers: int, *, streams: bool) -
 
         async def insist() -> int:
             number = next(count)
-            while True:
-                try:
-                    await other.append("t", {"n": number}, key=f"round-{number}")
-                except SourceUnavailableError:
-                    await asyncio.sleep(0.01)
-                else:
-                    appended.set()
-                    return number
+            await succeeds(
+                lambda: other.append("t", {"n": number}, key=f"round-{number}"),
+                SourceUnavailableError,
+                patience=60,
+            )
+            appended.set()
+            return number
+
+        async def leave() -> None:
+            """A client leaves, with a position."""
+            page = await succeeds(lambda: Topic(log, "t").page(1), SourceUnavailableError)
+            away.append((page.epoch, str(page.end)))
 
         async def write() -> None:
             while not stopped:
@@ -151,21 +156,21 @@ async def rounds(kit: FaultContract, url: str, writers: int, *, streams: bool) -
         away: list[tuple[str, str]] = []
         for _ in range(ROUNDS):
             async with asyncio.timeout(60):
+                await leave()
                 copy = await kit.keep_copy(log)
                 for one in following:
                     await one.more(5)
                 for _ in range(5):
                     appended.clear()
                     await appended.wait()
-                page = await Topic(log, "t").page(1)
-                away.append((page.epoch, str(page.end)))
+                await leave()
                 await kit.go_back(log, copy)
         stopped = True
         await asyncio.gather(*writing)
         async with asyncio.timeout(60):
             while True:  # an event that a reset covers is not delivered
                 last = await insist()
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.2)  # if it is not there by then, the next one will be
                 if all(one.records and one.records[-1][1] == last for one in following):
                     break
         there = [(one.offset, one.data["n"]) for one in await read_all(log, "t")]
