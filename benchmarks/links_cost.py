@@ -83,7 +83,7 @@ def compare(urls: list[str], rows: int, rounds: int, *, sqlite: bool) -> None:
         for engine, rates in zip(engines, best, strict=True):
             with engine.begin() as connection:
                 for table in ("client_activity", "satellites", "teams", "users"):
-                    connection.exec_driver_sql(f"DELETE FROM {table}")  # noqa: S608
+                    connection.exec_driver_sql(f"DELETE FROM {table}")
             for name, rate in measure(engine, rows).items():
                 before = rates.get(name, (0.0, 0.0))
                 rates[name] = max(before[0], rate[0]), max(before[1], rate[1])
