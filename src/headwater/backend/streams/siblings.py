@@ -55,8 +55,8 @@ class Siblings:
         self._log = log
         self._answer = answer
         self._name = secrets.token_hex(8)
-        # Those that said something lately. They say hello when they start; the first question
-        # waits for those that did so before this process.
+        # Those that asked or answered lately. A question waits for these, and the first one for
+        # any. A process that is new answers too: the next question waits for it.
         self._known: set[str] = set()
         self._has_asked = False
         self._questions: dict[str, _Question] = {}
@@ -122,7 +122,6 @@ class Siblings:
         while True:
             try:
                 await self._log.follow(_TOPIC, self)
-                await self._log.append(_TOPIC, {"by": self._name})
             except HeadwaterError:
                 await asyncio.sleep(_RETRY)
             else:
