@@ -223,7 +223,8 @@ class Writer:
                 await self._log.append(self._topic, records)
             except SourceUnavailableError as error:
                 if delay == SHORTEST:
-                    logger.warning("run %s waits: %s", self._run_id, error)
+                    # Each run of the process says so; the log and the signs of life warn once.
+                    logger.info("run %s waits: %s", self._run_id, error)
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))
                 delay = min(delay * 2, LONGEST)
             else:
