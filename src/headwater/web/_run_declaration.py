@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from fastapi import Depends, Query, Response, params
+from fastapi import Depends, Query, Request, Response, params
 from fastapi.concurrency import run_in_threadpool
 
 from headwater.errors import DeclarationError
@@ -117,19 +117,24 @@ class RunEndpoints:
 
     def list(self) -> Callable[..., Any]:
         """The function of the feed of runs."""
-        runs, kind = self._declaration.runs, self._declaration.kind
+        runs = self._declaration.runs
 
         async def listed(
-            headwater_owner: Any, state: State | None = None, group: str | None = None
+            headwater_owner: Any,
+            headwater_request: Request,
+            state: State | None = None,
+            group: str | None = None,
         ) -> Any:
             owner = checked_owner(headwater_owner)
             await runs.start()  # so that a producer that has died is noticed
+            kind = self._declaration.kind_in(headwater_request.scope)
             return runs.runs_of(kind, owner).where(state=state, group=group)
 
         _sign(
             listed,
             [
                 self._owner_parameter(),
+                inspect.Parameter("headwater_request", _KEYWORD, annotation=Request),
                 inspect.Parameter("state", _KEYWORD, annotation=State | None, default=None),
                 inspect.Parameter("group", _KEYWORD, annotation=str | None, default=None),
             ],
