@@ -270,6 +270,11 @@ class NatsLog(PushedLog):
         """As PushedLog."""
         await self._stream.begin_anew(epoch)
 
+    async def is_reused(self, offset: Offset) -> bool:
+        """As PushedLog."""
+        messages = await self._pages.after(f"{self._stream.name}.>", offset[0] - 1, 1)
+        return bool(messages) and sequence_of(messages[0]) == offset[0]
+
 
 def open_nats(url: str) -> NatsLog:
     """The log at ``nats://[user:password@]host[:port][,host…]``; ``tls://`` for TLS.
