@@ -74,7 +74,7 @@ class TestContract(EventLogContract):
         self, writers: int, streams: bool
     ) -> None:
         """And with clients that are away. It prints its figures."""
-        print(await rounds(self, self.url, writers, streams=streams, exact=False))
+        print(await rounds(self, self.url, writers, streams=streams))
 
     async def purge(self, log: EventLog, topic: str, last: Offset) -> None:
         await self.run(f"DELETE FROM headwater_events WHERE {OF} AND number <= {last}", topic=topic)

@@ -71,7 +71,7 @@ class TestContract(EventLogContract):
         self, writers: int, streams: bool
     ) -> None:
         """And with clients that are away. It prints its figures."""
-        print(await rounds(self, self.url, writers, streams=streams, exact=False))
+        print(await rounds(self, self.url, writers, streams=streams))
 
     async def purge(self, log: EventLog, topic: str, last: Offset) -> None:
         await self.run(f"DELETE FROM headwater_events WHERE {OF % topic} AND number <= {last}")
@@ -126,4 +126,6 @@ class TestContractWithoutNotices(TestContract):
                 await self.engine.dispose()
 
         url = self.url.replace("postgresql:", "postgresql+psycopg:")
-        return Owned(create_async_engine(url), notify=False)
+        log = Owned(create_async_engine(url), notify=False)
+        await log.start()
+        return log
