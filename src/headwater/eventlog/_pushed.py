@@ -287,7 +287,7 @@ class PushReader(LogReader[_PushedTopic]):
         if run.bounds.loss(followed.last, followed.mark, run.place) != "unknown":
             return False
         with suppress(SourceUnavailableError):  # a user who may only read
-            if await self._pushing.is_reused(followed.last):
+            if await self._pushing.went_back(followed.name, followed.last):
                 await self._pushing.begin_anew(run.bounds.epoch)
                 return True
         return False
@@ -366,8 +366,8 @@ class PushedLog(CheckedLog):
         """Replace this epoch by another one, unless another process has done so already."""
 
     @abstractmethod
-    async def is_reused(self, offset: Offset) -> bool:
-        """Whether an offset, at which another record stood, was given out again."""
+    async def went_back(self, topic: str, last: Offset) -> bool:
+        """Whether the log went back, and not the topic alone: its record at ``last`` is gone."""
 
     @abstractmethod
     async def _states(self, topics: Sequence[str]) -> States:

@@ -257,9 +257,9 @@ class RedisLog(PushedLog):
         """As PushedLog."""
         await self._commands.run(scripts.BEGIN_ANEW, [self._log], [_epoch(), epoch])
 
-    async def is_reused(self, offset: Offset) -> bool:  # noqa: ARG002
-        """As PushedLog. A stream's ids go back with the whole of it only; the rest is expired."""
-        return True
+    async def went_back(self, topic: str, last: Offset) -> bool:
+        """As PushedLog. A topic that was forgotten has nothing from before."""
+        return bool((await self._latest(topic, 1, last)).records)
 
     def _keys(self, topic: str) -> list[str]:
         return [self._log, self._topics, f"{self._prefix}:t:{topic}"]

@@ -114,7 +114,7 @@ class SqliteDialect(Dialect):
         self, topics: Mapping[str, sa.Row[Any]], counts: Mapping[str, int]
     ) -> Mapping[object, tuple[int, int]]:
         # The log's own, as the ids of topics can be given out again.
-        head = max((row.head or 0 for row in topics.values()), default=0)
+        head = max(row.head or 0 for row in topics.values())
         return {"": (head, head + sum(counts[topic] for topic in topics))}
 
     def unavailable(self, error: BaseException) -> str | None:

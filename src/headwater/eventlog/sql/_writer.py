@@ -105,7 +105,7 @@ async def append_all(
     new = [row.id for topic, row in topics.items() if row.latest == counts[topic]]
     if new:
         await dialect.clear(connection, new)
-    if is_behind is not None and is_behind(dialect.heads(topics, counts)):
+    if topics and is_behind is not None and is_behind(dialect.heads(topics, counts)):
         await connection.execute(_BEGIN_ANEW, {"epoch": secrets.token_hex(16)})
     held |= counts.keys() - topics.keys()
     used = {topic: row.latest - counts[topic] for topic, row in topics.items()}
