@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,27 @@ class Counted:
         log.append = counted
 
 
-async def measure(url: str, runs: int, rate: float, seconds: float) -> str:
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What was measured.
+
+    Attributes:
+        p50: milliseconds from a delta until the follower had it, the middle one; so is ``p99``.
+        cpu: microseconds of this process for each delta.
+        appends: to each run in a second.
+        late: the part of their time by which the producers were behind their pace.
+        took: seconds.
+    """
+
+    p50: float
+    p99: float
+    cpu: float
+    appends: float
+    late: float
+    took: float
+
+
+async def measure(url: str, runs: int, rate: float, seconds: float) -> Figures:
     delays: list[float] = []
     late: list[float] = []
     deltas = int(rate * seconds)
@@ -89,11 +110,23 @@ async def measure(url: str, runs: int, rate: float, seconds: float) -> str:
         used, took = time.process_time() - used, time.monotonic() - began
     assert counts == [deltas] * runs, "a delta is missing"
     cuts = statistics.quantiles(delays, n=100)
+    return Figures(
+        p50=cuts[49] * 1000,
+        p99=cuts[98] * 1000,
+        cpu=used / sum(counts) * 1e6,
+        appends=counted.count / runs / seconds,
+        late=statistics.mean(late) / seconds,
+        took=took,
+    )
+
+
+async def line(url: str, runs: int, rate: float, seconds: float) -> str:
+    found = await measure(url, runs, rate, seconds)
     return (
-        f"{runs:5} runs at {rate:g}/s  {counted.count / runs / seconds:5.1f} appends/s each  "
-        f"delay p50 {cuts[49] * 1000:6.1f} ms  p99 {cuts[98] * 1000:7.1f} ms  "
-        f"producers {statistics.mean(late) / seconds:6.2%} late  "
-        f"{used / sum(counts) * 1e6:6.0f} us of processor a delta  took {took:.1f} s"
+        f"{runs:5} runs at {rate:g}/s  {found.appends:5.1f} appends/s each  "
+        f"delay p50 {found.p50:6.1f} ms  p99 {found.p99:7.1f} ms  "
+        f"producers {found.late:6.2%} late  "
+        f"{found.cpu:6.0f} us of processor a delta  took {found.took:.1f} s"
     )
 
 
@@ -119,8 +152,8 @@ async def _on(name: str, folder: Path, options: argparse.Namespace) -> None:
 
 
 async def _both(url: str, options: argparse.Namespace) -> None:
-    print(" ", await measure(url, 1, 100.0, options.seconds))
-    print(" ", await measure(url, options.runs, options.rate, options.seconds))
+    print(" ", await line(url, 1, 100.0, options.seconds))
+    print(" ", await line(url, options.runs, options.rate, options.seconds))
 
 
 if __name__ == "__main__":

@@ -102,8 +102,36 @@ def test_a_line_that_is_no_object_is_named_and_nothing_of_it_is_sent(scripted_se
     done = run(f"{scripted_server.url}/logs", input=f'{{"a": 1}}\n{line}\n')
     assert done.exit_code == 1
     assert "line 2" in done.stderr
+    assert line[:7] in done.stderr
     assert "0 published" in done.stderr
     assert scripted_server.seen == []
+
+
+def test_where_in_a_line_json_ends_is_said(scripted_server):
+    done = run(f"{scripted_server.url}/logs", input='{"a": 1}\n{"a" 1}\n')
+    assert done.stderr == (
+        "headwater: line 2 is not JSON: Expecting ':' delimiter at character 6 of '{\"a\" 1}' "
+        "(0 published before that)\n"
+    )
+
+
+def test_bytes_of_other_programs(scripted_server):
+    """A file from Windows begins with a byte order mark and has other line ends."""
+    done = run(f"{scripted_server.url}/logs", input=b'\xef\xbb\xbf{"a": 1}\r\n\r\n{"a": 2}\r\n')
+    assert done.exit_code == 0, done.output
+    assert bodies(scripted_server) == [{"entries": [{"a": 1}, {"a": 2}]}]
+    done = run(f"{scripted_server.url}/logs", input='{"a": 1}\n'.encode("utf-16"))
+    assert done.stderr.startswith("headwater: line 1 is not UTF-8 text: ")
+
+
+def test_an_object_that_is_refused_late_is_found(scripted_server):
+    scripted_server.json(201, "")
+    scripted_server.json(422, '{"detail": "entries.1.level: no level"}')
+    done = run(f"{scripted_server.url}/logs", "--batch", 2, "--data", "[{}, {}, {}, {}]")
+    assert done.stderr == (
+        "headwater: HTTP 422: entries.1.level: no level "
+        "(2 published before that, so entries.0 is object 3 of the input)\n"
+    )
 
 
 def test_a_refusal_names_the_field_and_what_was_published_before(scripted_server):

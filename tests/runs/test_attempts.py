@@ -15,8 +15,8 @@ from headwater.errors import (
     SourceUnavailableError,
     UsageError,
 )
-from headwater.eventlog import EventLog
-from headwater.runs import Runs
+from headwater.eventlog import EventLog, MemoryLog, Record, open_log
+from headwater.runs import Run, Runs
 from support.until import until
 
 
@@ -239,6 +239,82 @@ async def test_workers_without_an_event_loop(log: EventLog, runs: Runs) -> None:
         raise AssertionError
 
 
+@pytest.mark.parametrize("queue", [False, True])
+async def test_cancelling_while_the_claim_is_on_its_way(queue: bool) -> None:
+    """The log has it, and the process that made it does not know that yet."""
+    log = SlowAnswers()
+    begun: list[str] = []
+
+    async def answer(run: Run) -> None:
+        begun.append(run.id)
+        await asyncio.Event().wait()
+
+    async with Runs(log) as runs, Runs(log) as other:
+        run_id = await queued(runs) if queue else ""
+
+        async def begin() -> None:
+            if not queue:
+                await runs.create("/a", "ann", key="k", handler=answer)
+                return
+            async with runs.attempt(run_id) as run:
+                await answer(run)
+
+        log.answers.clear()
+        beginning = asyncio.create_task(begin())
+        await log.stored.wait()
+        run_id = run_id or (await runs.create("/a", "ann", key="k", handler=answer)).state.id
+        assert await state_of(other, run_id) == "running"
+        await other.cancel(run_id)
+        assert await state_of(other, run_id) == "running", "its process is to end it"
+        log.answers.set()
+        await beginning
+        await until(lambda: _has(other, run_id, "cancelled"))
+        assert not begun or queue
+
+
+class SlowAnswers(MemoryLog):
+    """Its answer to whoever claims a run waits, while it has stored the claim.
+
+    Attributes:
+        answers: set: no answer waits.
+        stored: an answer waits.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers, self.stored = asyncio.Event(), asyncio.Event()
+        self.answers.set()
+
+    async def append(self, topic: str, data: Any, **options: Any) -> list[Record]:
+        found = await super().append(topic, data, **options)
+        if ":r:" in topic and isinstance(data, dict) and data["t"] in ("run", "claim"):
+            if not self.answers.is_set():
+                self.stored.set()
+            await self.answers.wait()
+        return found
+
+
+async def test_a_worker_without_an_event_loop_beside_one(url: str) -> None:
+    """The log is in use in the process's event loop, for feeds or by tasks that are `async`."""
+    async with open_log(url) as log:
+        await log.append("orders", {"n": 1})
+        async with Runs(log) as others:
+            run_id = await queued(others)
+        runs = Runs(log)
+
+        def work() -> None:
+            with runs.attempt(run_id) as run:
+                run.delta("a")
+
+        await asyncio.to_thread(work)
+        await log.append("orders", {"n": 2})
+        assert await names(runs, run_id) == [
+            ("delta", {"text": "a"}),
+            ("end", {"state": "done"}),
+        ]
+        await runs.close()
+
+
 async def _has(runs: Runs, run_id: str, wanted: str) -> bool:
     return await state_of(runs, run_id) == wanted
 
@@ -308,6 +384,9 @@ async def test_a_run_whose_worker_died_waits_for_the_next_attempt(
         assert await state_of(runs, run_id) == "running"
         if cancelled:
             await runs.cancel(run_id)
+            # What waited for the log then is stored after it.
+            waited = [{**event, "s": place} for place in range(2, 102)]
+            await log.append(topic, waited)
             await until(lambda: _has(runs, run_id, "cancelled"))
             return
         await until(lambda: _has(runs, run_id, "queued"))

@@ -52,6 +52,9 @@ def application() -> typer.Typer:
 
 def main() -> None:
     """Run the command line. An expected error is one sentence and exit code 1."""
+    from headwater.cli.output import open_standard_streams
+
+    open_standard_streams()
     try:
         application()()
     except HeadwaterError as error:

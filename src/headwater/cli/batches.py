@@ -28,6 +28,9 @@ __all__ = [
 MAX_ITEMS = 1000
 _MAX_BYTES = 500_000
 _READ_SIZE = 65_536
+# Characters of a line that an error shows.
+_SHOWN = 60
+_EXAMPLE = """'{"message": "Hello"}'"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ def from_options(texts: list[str], collection: str | None) -> Iterator[Lines]:
     """The items of ``--data``. Raises UsageError."""
     items: list[bytes] = []
     for text in texts:
-        items += _parsed(text, f"--data {text[:40]!r}", collection)
+        items += _parsed(text, "--data", collection)
     yield Lines(items, len(texts))
 
 
@@ -133,16 +136,38 @@ def _ready_lines() -> Iterator[list[bytes]]:
 def _parsed(text: str | bytes, name: str, collection: str | None) -> list[bytes]:
     from headwater.protocol import to_json
 
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{name} is not JSON: {error}") from None
+    value = _value(text, name)
     if collection is not None and isinstance(value, dict) and list(value) == [collection]:
         value = value[collection]  # somebody wrapped it already
     items: list[Any] = value if isinstance(value, list) else [value]
     if not all(isinstance(item, dict) for item in items):
-        raise UsageError(f"{name} is not a JSON object")
+        raise UsageError(f"{name} is no JSON object, such as {_EXAMPLE}: {_short(text)}")
     try:
         return [to_json(item).encode() for item in items]
     except EncodingError as error:
-        raise UsageError(f"{name} is not JSON: {error}") from None
+        raise UsageError(f"{name} is not JSON: {error}: {_short(text)}") from None
+
+
+def _value(text: str | bytes, name: str) -> Any:
+    try:
+        # A byte order mark begins a file that Windows wrote.
+        read = text if isinstance(text, str) else text.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError:
+        raise UsageError(f"{name} is not UTF-8 text: {_short(text)}") from None
+    try:
+        return json.loads(read, parse_constant=_no_number)
+    except json.JSONDecodeError as error:
+        where = f"{error.msg} at character {error.pos + 1}"
+        raise UsageError(f"{name} is not JSON: {where} of {_short(read)}") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{name} is not JSON: {error}: {_short(read)}") from None
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"it has no {name}")
+
+
+def _short(text: str | bytes) -> str:
+    shown = text if isinstance(text, str) else text.decode(errors="backslashreplace")
+    shown = shown.strip()
+    return repr(shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -17,6 +18,7 @@ from headwater.cli.batches import (
     in_full_batches,
     size_of_stdin,
 )
+from headwater.cli.output import put
 from headwater.cli.posting import Poster
 from headwater.cli.progress import progress
 from headwater.cli.remote import (
@@ -28,7 +30,7 @@ from headwater.cli.remote import (
     say,
     with_hint,
 )
-from headwater.errors import HeadwaterError
+from headwater.errors import HeadwaterError, ResponseError
 
 if TYPE_CHECKING:
     import httpx
@@ -42,6 +44,7 @@ _KNOW_KEYS = {"logs", "metrics", "notifications"}
 
 _RUN = re.compile(r"[!-~]{1,150}")
 _INTERRUPTED = 130
+_UNFIT = 422
 
 
 def publish(
@@ -128,14 +131,20 @@ def publish(
                     # By what was sent before, which is the same for the same input in full batches.
                     answer = poster.send(body.data, f"{name}/{published}")
                     published += body.count
-                    for each in _ids(answer):
-                        print(each, flush=True)
+                    # Whoever reads them may leave; what is sent is sent all the same.
+                    with suppress(BrokenPipeError):
+                        for each in _ids(answer):
+                            put(each)
                     bar.at(group.read, total=total, says=f"{published} sent")
     except KeyboardInterrupt:
         say(f"{published} published")
         raise typer.Exit(_INTERRUPTED) from None
     except HeadwaterError as error:
-        say(f"{with_hint(error, token)} ({published} published before that)")
+        where = f"{published} published before that"
+        unfit = isinstance(error, ResponseError) and error.status == _UNFIT
+        if unfit and published and collection is not None:
+            where += f", so {collection}.0 is object {published + 1} of the input"
+        say(f"{with_hint(error, token)} ({where})")
         raise typer.Exit(1) from None
     say(f"{published} published")
 

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from headwater.cli.lines import json_line, plain_text, text_line
+from headwater.cli.output import put
 from headwater.cli.remote import say
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ class RunOutput:
         if event.name == "end":
             self.state = str(data["state"])
         if self._as_json:
-            print(json_line({"event": event.name, "data": data}), flush=True)
+            put(json_line({"event": event.name, "data": data}))
         elif event.name == "delta":
             text = plain_text(str(data["text"]))
-            print(text, end="", flush=True)
+            put(text, end="")
             self._in_line = not text.endswith("\n") if text else self._in_line
         elif event.name in ("run", "end"):
             self._line(None)
@@ -49,7 +50,7 @@ class RunOutput:
 
     def _line(self, text: str | None) -> None:
         if self._in_line:
-            print(flush=True)
+            put("")
         self._in_line = False
         if text is not None:
-            print(text, flush=True)
+            put(text)

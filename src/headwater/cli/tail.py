@@ -16,6 +16,7 @@ import typer
 
 from headwater.cli.filters import Filter, parse_filter, parse_since
 from headwater.cli.lines import in_colour, json_line, text_line
+from headwater.cli.output import put
 from headwater.cli.remote import (
     TokenOption,
     UrlArgument,
@@ -125,8 +126,7 @@ def tail(
         say(with_hint(error, token))
         raise typer.Exit(1) from None
     except BrokenPipeError:
-        # `| head` has what it wanted. The interpreter's own last flush must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        pass  # `| head` has what it wanted
     else:
         _exit_as(ended)
 
@@ -266,7 +266,7 @@ class _Shown:
         self.position = value.position
 
     def _print(self, line: str) -> None:
-        print(line, flush=True)
+        put(line)
         if self._left is not None:
             self._left -= 1
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
-from headwater.errors import ResetReason, SourceUnavailableError
+from headwater.errors import HeadwaterError, ResetReason
 from headwater.eventlog._interface import Follower
 from headwater.eventlog._record import Bounds, Offset, Record
 
@@ -206,7 +206,7 @@ class LogReader(ABC, Generic[_Topic]):
 
     def _away(self, error: Exception) -> None:
         """Log that the engine is away. Followers wait; those that want to join get the error."""
-        if not isinstance(error, SourceUnavailableError):
+        if not isinstance(error, HeadwaterError):
             _log.error("%s: reading failed", self._name, exc_info=error)
         elif self._delay == SHORTEST and self._topics:
             _log.warning("%s; followers wait", error)

@@ -93,7 +93,7 @@ class Attempt:
             self._store.topic(self.state.id),
             self.state.id,
             claim,
-            lambda: self._pulse.alive(self.worker),
+            self._may_write,
         )
 
     @property
@@ -110,6 +110,9 @@ class Attempt:
         if self.cancelled and self.sync:
             raise RunCancelled(self.state.id, "cancelled")
         return self._writer
+
+    async def _may_write(self) -> bool:
+        return await self._pulse.may_write(self.worker, self._store.log)
 
     def cancel(self) -> None:
         """Cancel its code, which has a time to clean up."""
@@ -258,7 +261,7 @@ class Attempt:
     async def _insist(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Do it as soon as the log can, for as long as this process may write."""
         delay = 0.05
-        while self._pulse.alive(self.worker):
+        while await self._may_write():
             try:
                 return await work()
             except SourceUnavailableError as error:

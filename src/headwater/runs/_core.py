@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -60,10 +60,14 @@ class Core:
 
     Arguments:
         log: for this event loop.
+        owns_log: nobody else uses it.
     """
 
-    def __init__(self, log: EventLog, name: str, pulse: Pulse, timing: Timing) -> None:
+    def __init__(
+        self, log: EventLog, name: str, pulse: Pulse, timing: Timing, *, owns_log: bool
+    ) -> None:
         self.log = log
+        self._owns_log = owns_log
         self.store = Store(log, name)
         self.tails = Tails(self.store)
         self.pulse = pulse
@@ -73,6 +77,8 @@ class Core:
         self.stopped = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads = Threads(THREADS)
+        # Attempts whose claims are on their way, by run.
+        self._claiming: dict[str, list[Attempt]] = {}
         self.watch = Watch(
             self.store,
             pulse,
@@ -109,24 +115,43 @@ class Core:
             await self.pulse.look_for_silence(self.log)
 
     def _on_news(self, news: Mapping[str, Any]) -> None:
-        attempt = self.attempts.get(news["id"])
-        if attempt is None:
-            return
-        kind = news["t"]
-        if kind == "cancel":
-            attempt.cancel()
-        elif kind == "end" or (kind == "release" and news.get("c") == attempt.state.claim):
-            attempt.lose()
+        run_id, kind = news["id"], news["t"]
+        concerned = self._claiming.get(run_id, [])
+        if (known := self.attempts.get(run_id)) is not None:
+            concerned = [known, *concerned]
+        for attempt in concerned:
+            if kind == "cancel":
+                attempt.cancel()
+            elif kind == "end" or (
+                kind == "release" and attempt.begun and news.get("c") == attempt.state.claim
+            ):
+                attempt.lose()
 
     # Producing
 
-    def prepare(self, state: RunState) -> Attempt:
-        """An attempt of this process, which beats from now on."""
-        return Attempt(
+    @contextmanager
+    def _prepared(self, state: RunState) -> Iterator[Attempt]:
+        """An attempt of this process, which beats from now on.
+
+        News of its run reach it while it claims the run: somebody may cancel it before the answer
+        of the log is here.
+        """
+        attempt = Attempt(
             self.store, self.pulse, state, grace=self.timing.grace, background=self.background
         )
+        claiming = self._claiming.setdefault(state.id, [])
+        claiming.append(attempt)
+        try:
+            yield attempt
+        except BaseException:
+            attempt.over()
+            raise
+        finally:
+            claiming.remove(attempt)
+            if not claiming:
+                del self._claiming[state.id]
 
-    def register(self, attempt: Attempt) -> None:
+    def _register(self, attempt: Attempt) -> None:
         """Let news of its run reach an attempt."""
         self.attempts[attempt.state.id] = attempt
         self.background(self._forget_attempt(attempt))
@@ -144,8 +169,8 @@ class Core:
         return task
 
     async def _create(self, wanted: Wanted) -> Created:
-        attempt = self.prepare(RunState.planned(wanted.run_id, wanted.kind, wanted.owner))
-        try:
+        planned = RunState.planned(wanted.run_id, wanted.kind, wanted.owner)
+        with self._prepared(planned) as attempt:
             created = await self.store.create(
                 run_id=wanted.run_id,
                 kind=wanted.kind,
@@ -157,14 +182,11 @@ class Core:
                 busy=wanted.busy,
                 claimed=wanted.handler is not None,
             )
-        except BaseException:
-            attempt.over()
-            raise
-        if not created.is_new:
-            attempt.over()
-            return created
-        attempt.state = created.state
-        self.register(attempt)
+            if not created.is_new:
+                attempt.over()
+                return created
+            attempt.state = created.state
+            self._register(attempt)
         if created.after is not None and wanted.busy == "cancel":
             self.background(self._cancel(created.after))
         handing: Awaitable[object] | None = None
@@ -207,6 +229,8 @@ class Core:
             attempt.begin(created.state.claim)
         attempt.task = self.background(self._produce(created, attempt, handler))
         attempt.task.add_done_callback(lambda _: self._conclude(attempt))
+        if attempt.cancelled or attempt.lost:
+            attempt.task.cancel()
 
     def _conclude(self, attempt: Attempt) -> None:
         """End a run whose task was cancelled before its first step."""
@@ -263,9 +287,10 @@ class Core:
             error = cancelled
         except (RunCancelled, RunFailed) as stopped:
             error = stopped
-        except Exception as fault:
+        except (Exception, SystemExit) as fault:
             logger.exception("run %s failed", attempt.state.id)
-            error = fault
+            # One run must not end the process with all others.
+            error = fault if isinstance(fault, Exception) else RuntimeError(repr(fault))
         await attempt.conclude(error, value)
 
     async def wait_for(self, run_id: str | None) -> None:
@@ -300,19 +325,15 @@ class Core:
         known = self.attempts.get(run_id)
         if found.state != "queued" or (known is not None and not known.done.is_set()):
             raise RunClaimError(run_id, "running")
-        attempt = self.prepare(found)
-        try:
+        with self._prepared(found) as attempt:
             claim = await self.store.claim(found, attempt.worker, retry=retry)
             if claim is None:
                 raise RunClaimError(run_id, "running")
-            if await self.is_over(run_id):
+            if attempt.lost or await self.is_over(run_id):
                 raise RunClaimError(run_id, "ended")
-        except BaseException:
-            attempt.over()
-            raise
-        attempt.retry = retry
-        self.register(attempt)
-        attempt.begin(claim)
+            attempt.retry = retry
+            attempt.begin(claim)
+            self._register(attempt)
         self.background(self.store.list(found))
         if found.cancelled:
             attempt.cancel()
@@ -335,16 +356,13 @@ class Core:
                 if not attempt.done.is_set():
                     await attempt.conclude(asyncio.CancelledError())
 
-    async def close_with_log(self) -> None:
-        """The same for an event loop whose log is its own."""
-        await self.close()
-        await self.log.close()
-
     async def close(self) -> None:
-        """Stop, and watch no more."""
+        """Stop, and watch no more. Closes a log of its own."""
         await self.stop()
         await self.watch.close()
         for task in tuple(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
+        if self._owns_log:
+            await self.log.close()

@@ -66,7 +66,8 @@ class RunState:
 
     Attributes:
         id: the run's id.
-        kind: which runs it is of: the path that it was declared with.
+        kind: which runs it is of: the path that it was declared with, such as ``/answers``, where
+            values stand for parameters: ``/rooms/7/answers``.
         owner: whose it is.
         state: ``queued``, ``running``, then ``done``, ``failed``, ``cancelled`` or ``lost``.
         result: what ``result()`` was given, or the handler returned; a JSON value.

@@ -214,7 +214,7 @@ class Runs:
         await self.leave()
         for loop, core in tuple(self._cores.items()):
             if loop.is_running():
-                future = asyncio.run_coroutine_threadsafe(core.close_with_log(), loop)
+                future = asyncio.run_coroutine_threadsafe(core.close(), loop)
                 await asyncio.wrap_future(future)
         self._cores.clear()
         if self._pulse is not None:
@@ -227,8 +227,11 @@ class Runs:
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
-    def _core(self) -> Core:
-        """What the running event loop has of these runs."""
+    def _core(self, *, own: bool = False) -> Core:
+        """What the running event loop has of these runs.
+
+        With ``own`` it gets a log of its own: the given one may be in use in another event loop.
+        """
         loop = asyncio.get_running_loop()
         core = self._cores.get(loop)
         if core is None:
@@ -236,8 +239,11 @@ class Runs:
                 raise UsageError(f"runs {self.name!r} are closed")
             for old in [one for one in self._cores if one.is_closed()]:
                 del self._cores[old]
-            log = self.log if not self._cores else self.log.another()
-            core = self._cores[loop] = Core(log, self.name, self._beating(), self._timing)
+            own = own and self.log.capabilities.multi_process
+            own = own or any(core.log is self.log for core in self._cores.values())
+            log = self.log.another() if own else self.log
+            core = Core(log, self.name, self._beating(), self._timing, owns_log=own)
+            self._cores[loop] = core
         return core
 
     def _beating(self) -> Pulse:
@@ -267,7 +273,7 @@ class Runs:
         return self._beating().run(self._with_core(work)).result()
 
     async def _with_core(self, work: Callable[[Core], Any]) -> Any:
-        return await work(self._core())
+        return await work(self._core(own=True))
 
 
 class AttemptContext:

@@ -287,6 +287,20 @@ class Store:
             [one for one, its in zip(found, bounds, strict=True) if its.latest == START]
         )
 
+    async def remove_remains(self, found: Sequence[RunState]) -> None:
+        """Remove what was appended to runs that somebody had forgotten meanwhile."""
+        first = await asyncio.gather(
+            *(self.log.read(self.topic(one.id), START, 1) for one in found)
+        )
+        gone = [
+            one
+            for one, its in zip(found, first, strict=True)
+            if its.records and its.records[0].data.get("t") != "run"
+        ]
+        if gone:
+            await self.log.forget(*(self.topic(one.id) for one in gone))
+            await self._unlist(gone)
+
     async def first(self, topic: str, data: Mapping[str, Any], key: str) -> Record:
         """Append with a key, and return the first record that came with it."""
         records = await self.log.append(topic, data, key=key)

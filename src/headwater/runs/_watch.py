@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from headwater.errors import ResetReason, SourceUnavailableError
-from headwater.eventlog import START, Bounds, Offset, Record
+from headwater.errors import SourceUnavailableError
+from headwater.eventlog import START, Record
 from headwater.feeds._clock import utc_now
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunState, worker_of
 from headwater.runs._store import PAGE, Store
+from headwater.runs._topic_reader import TopicReader
 
 __all__ = ["Watch"]
 
@@ -33,6 +34,11 @@ ABREAST = 50
 # Looks in a lease, and the part of it that the time between two of them counts as, at most: with a
 # beat before and one after it that are as late as they may be, it is still less than a lease.
 LOOKS, MOST = 10, 0.5
+# Seconds between two looks, at least.
+SOONEST = 0.02
+# The part of a lease after which the runs of a silent worker are read, so that little is left to do
+# when it is over.
+READ_AFTER = 0.5
 # Seconds between two sweeps, at most.
 SWEEP = 60.0
 
@@ -48,11 +54,15 @@ class _Active:
         worker: that has it, or None where it waits for one.
         since: when that was heard of, as ``Watch`` counts.
         contested: several wanted it, and which one got it is to be read.
+        cancelled: somebody cancelled it.
+        read: the run, read when its worker had been silent for half a lease.
     """
 
     worker: str | None
     since: float
     contested: bool = False
+    cancelled: bool = False
+    read: RunState | None = None
 
 
 class Watch:
@@ -86,8 +96,10 @@ class Watch:
         self._every = min(lease / LOOKS, 1.0)
         # What this process has seen, in seconds: see ``_now``.
         self._counted, self._looked = 0.0, time.monotonic()
-        self._news = _Reader(self._take_news, self._lost_place)
-        self._beats = _Reader(self._take_beats, self._lost_place)
+        # When the next run may be lost, as ``Watch`` counts.
+        self._due = 0.0
+        self._news = TopicReader(store.log, store.news, self._take_news, self._lost_place)
+        self._beats = TopicReader(store.log, store.beats, self._take_beats, self._lost_place)
         self._read_all = False
         # News that came while those before them were read; noted again afterwards, in their order.
         self._meanwhile: list[Record] | None = None
@@ -103,12 +115,11 @@ class Watch:
         """Begin to watch. Idempotent. Raises SourceUnavailableError."""
         async with self._started:
             if self._task is None:
-                log = self._store.log
-                await log.follow(self._store.beats, self._beats)
+                await self._beats.start()
                 try:
-                    await log.follow(self._store.news, self._news)
+                    await self._news.start()
                 except BaseException:
-                    await log.unfollow(self._store.beats, self._beats)
+                    await self._beats.stop()
                     raise
                 self._looked = time.monotonic()
                 self._task = asyncio.create_task(self._run(), name="runs: watch")
@@ -119,8 +130,8 @@ class Watch:
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
-            await self._store.log.unfollow(self._store.news, self._news)
-            await self._store.log.unfollow(self._store.beats, self._beats)
+            await self._news.stop()
+            await self._beats.stop()
 
     # News of runs
 
@@ -128,8 +139,11 @@ class Watch:
         if self._meanwhile is not None:
             self._meanwhile += records
         for record in records:
-            if self._note(record.data):
-                self._on_news(record.data)
+            self._heed(record)
+
+    def _heed(self, record: Record) -> None:
+        if self._note(record.data):
+            self._on_news(record.data)
 
     def _note(self, news: Mapping[str, Any]) -> bool:
         """Note one piece of news of a run. Returns whether this version knows its kind."""
@@ -142,9 +156,11 @@ class Watch:
         elif kind in ("new", "claim"):
             worker = news.get("w")
             contested = known is not None and known.worker not in (None, worker)
-            self._active[run_id] = _Active(worker, self._now(), contested)
+            self._active[run_id] = _Active(worker, self._now(), contested, _is_cancelled(known))
         elif kind in ("handed", "release") and (known is None or known.worker == news.get("by")):
-            self._active[run_id] = _Active(None, self._now())
+            self._active[run_id] = _Active(None, self._now(), cancelled=_is_cancelled(known))
+        elif kind == "cancel" and known is not None:
+            known.cancelled = True
         return True
 
     def _take_beats(self, records: Sequence[Record]) -> None:
@@ -161,13 +177,15 @@ class Watch:
         self._read_all = True
         sweep = time.monotonic() + random.uniform(0.1, 1.0) * self._sweep_every
         while True:
+            pause = self._every
             try:
                 if not self._active and not self._read_all and time.monotonic() < sweep:
                     self._count()
                     await asyncio.sleep(self._every)
                     continue
-                # The beats up to here are delivered before the log counts as answering.
-                await self._store.log.bounds(self._store.beats)
+                # The beats up to here are heard before the log counts as answering. A process
+                # whose followers are behind would hear them late.
+                await self._beats.catch_up()
                 self._count()
                 if self._read_all:
                     await self._read_news()
@@ -176,11 +194,12 @@ class Watch:
                 if time.monotonic() > sweep:
                     await self.sweep()
                     sweep = time.monotonic() + random.uniform(0.8, 1.2) * self._sweep_every
+                pause = max(min(pause, self._due - self._now()), SOONEST)
             except SourceUnavailableError as error:
                 logger.info("runs are not watched just now: %s", error)
             except Exception:
                 logger.exception("watching runs failed")
-            await asyncio.sleep(self._every)
+            await asyncio.sleep(pause)
 
     def _now(self) -> float:
         """The seconds that this process has watched, by its monotonic clock.
@@ -207,7 +226,7 @@ class Watch:
             while True:
                 page = await self._store.log.read(self._store.news, after, PAGE)
                 for record in page.records:
-                    self._note(record.data)
+                    self._heed(record)
                     after = record.offset
                 if len(page.records) < PAGE:
                     return
@@ -223,27 +242,49 @@ class Watch:
         for run_id, contested in tuple(self._active.items()):
             if contested.contested:
                 await self._settle(run_id, contested)
-        suspects = [
-            (run_id, why)
-            for run_id, run in self._active.items()
-            if (why := self._suspicion(run_id, run)) is not None
-        ]
-        if not suspects:
+        await self._read_silent()
+        if not self._lost():
             return
-        await self._hear_last_beats()
-        still = [
-            (run_id, why)
-            for run_id, _ in suspects
-            if (run := self._active.get(run_id)) is not None
-            and (why := self._suspicion(run_id, run)) is not None
-        ]
+        # A beat may be on its way, and another worker may have a run by now.
+        await self._beats.catch_up()
+        await self._news.catch_up()
+        suspects = self._lost()
         lost: list[RunState] = []
-        for start in range(0, len(still), ABREAST):
-            part = still[start : start + ABREAST]
-            lost += filter(None, await asyncio.gather(*(self._lose(*each) for each in part)))
+        for start in range(0, len(suspects), ABREAST):
+            abreast = suspects[start : start + ABREAST]
+            lost += filter(None, await asyncio.gather(*(self._lose(one) for one in abreast)))
         # All followers have their end before anything else is done.
         for start in range(0, len(lost), ABREAST):
-            await self._store.announce(lost[start : start + ABREAST])
+            part = lost[start : start + ABREAST]
+            await self._store.announce(part)
+            await self._store.remove_remains(part)
+            for state in part:
+                known = self._active.get(state.id)
+                if known is not None and known.read is state:
+                    del self._active[state.id]
+
+    async def _read_silent(self) -> None:
+        """Read the runs whose workers have been silent for long, before they count as lost."""
+        silent: list[str] = []
+        soonest = self._every
+        for run_id, run in self._active.items():
+            left = self._left(run_id, run)
+            soonest = min(soonest, left)
+            if run.worker is None or left > (1 - READ_AFTER) * self._lease:
+                run.read = None
+            elif run.read is None:
+                silent.append(run_id)
+        self._due = self._now() + soonest
+        for start in range(0, len(silent), ABREAST):
+            part = silent[start : start + ABREAST]
+            found = await asyncio.gather(*(self._store.state(one) for one in part))
+            for run_id, state in zip(part, found, strict=True):
+                if (known := self._active.get(run_id)) is not None:
+                    known.read = state
+
+    def _lost(self) -> list[str]:
+        """The runs that count as lost."""
+        return [run_id for run_id, run in self._active.items() if self._left(run_id, run) < 0]
 
     async def _settle(self, run_id: str, run: _Active) -> None:
         """Read who got a run."""
@@ -251,51 +292,49 @@ class Watch:
         if found is not None and found.state == "running" and self._active.get(run_id) is run:
             self._active[run_id] = _Active(worker_of(found.claim), run.since)
 
-    def _suspicion(self, run_id: str, run: _Active) -> str | None:
-        """Why a run seems to be lost."""
+    def _left(self, run_id: str, run: _Active) -> float:
+        """Seconds until a run counts as lost; below 0: it does."""
         now = self._now()
         if run.worker is None:
-            return NEVER if now - run.since > self._start_within else None
+            return run.since + self._start_within - now
         if run.worker in self._pulse.dead:
-            return LOST
+            return -1.0
         if run.worker == self._pulse.worker and self._pulse.alive(run.worker):
             # It may be nobody's: its creation was stored, and the log said that it was not.
             heard = now if self._pulse.holds(run_id) else run.since
         else:
             heard = max(self._seen.get(run.worker, 0.0), run.since)
-        return LOST if now - heard > self._lease else None
+        return heard + self._lease - now
 
-    async def _hear_last_beats(self) -> None:
-        """Read the beats again: some may be on their way."""
-        last = self._beats.last
-        latest = await self._store.log.latest(self._store.beats, PAGE)
-        self._take_beats([one for one in latest.records if last is None or one.offset > last])
-        if latest.records:
-            self._beats.last = latest.records[-1].offset
-
-    async def _lose(self, run_id: str, why: str) -> RunState | None:
+    async def _lose(self, run_id: str) -> RunState | None:
         """End a run whose producer is lost. Returns it if that is to be announced."""
         known = self._active.get(run_id)
-        found = await self._store.state(run_id)
         if known is None:
             return None
+        found = known.read
+        if found is None or found.state != "running" or worker_of(found.claim) != known.worker:
+            found = known.read = await self._store.state(run_id)
         if found is None:
             # Its creation was not finished, or it was forgotten.
             self._active.pop(run_id, None)
             return None
         worker = worker_of(found.claim) if found.state == "running" else known.worker
         if not found.ended and worker != known.worker:
-            self._active[run_id] = _Active(worker, known.since)
+            self._active[run_id] = _Active(worker, known.since, cancelled=known.cancelled)
             return None
-        if found.retry and found.state == "running" and found.claim and not found.cancelled:
+        cancelled = found.cancelled or known.cancelled
+        if found.retry and found.state == "running" and found.claim and not cancelled:
             await self._store.release(found, found.claim)
+            if self._active.get(run_id) is known:
+                self._active[run_id] = _Active(None, self._now())
             return None
-        if found.cancelled:
+        if cancelled:
             await self._store.decide(found, "cancelled")
         else:
+            why = NEVER if known.worker is None else LOST
             await self._store.decide(found, "lost", error=why)
-        if found.state == "lost":
-            logger.warning("run %s is lost: %s", run_id, why)
+            if found.state == "lost":
+                logger.warning("run %s is lost: %s", run_id, why)
         return found
 
     # Sweeping
@@ -326,6 +365,8 @@ class Watch:
                     if run.worker is None:
                         news = {"t": "handed", "by": None}
                     await self._store.tell({**news, "id": run_id})
+                    if run.cancelled:
+                        await self._store.tell({"t": "cancel", "id": run_id})
             if old:
                 oldest = old[-1]
             if len(old) < PAGE:
@@ -338,20 +379,5 @@ class Watch:
         return forgotten
 
 
-class _Reader:
-    """A follower of one of the two topics. As ``Follower``."""
-
-    def __init__(self, take: Callable[[Sequence[Record]], None], lose: Callable[[], None]) -> None:
-        self._take = take
-        self._lose = lose
-        self.last: Offset | None = None
-
-    def deliver(self, records: Sequence[Record]) -> None:
-        """As Follower."""
-        self.last = records[-1].offset
-        self._take(records)
-
-    def reset(self, reason: ResetReason, bounds: Bounds) -> None:
-        """As Follower."""
-        self.last = None
-        self._lose()
+def _is_cancelled(run: _Active | None) -> bool:
+    return run is not None and run.cancelled

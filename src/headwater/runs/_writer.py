@@ -12,7 +12,7 @@ import json
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +27,9 @@ logger = logging.getLogger("headwater.runs")
 EVERY = 0.05
 SOON = 4096
 # Characters that may wait for the log, and what an event beside its data counts. Then ``delta``
-# waits. Whoever cancels a run waits until all of it is stored.
+# waits. Whoever cancels a run waits until all of it is stored: 16 appends of small events.
 BUFFER = 256 * 1024
-EACH = 128
+EACH = 1024
 # Characters of one delta as it is stored; a longer text becomes several.
 PIECE = 64 * 1024
 # Events of one append. A reader looks for the end of a run among the last few records.
@@ -54,11 +54,16 @@ class Writer:
 
     Arguments:
         claim: the attempt's claim.
-        allowed: whether this process may still write; False ends the writer for good.
+        allowed: asks whether this process may still write; False ends the writer for good.
     """
 
     def __init__(
-        self, log: EventLog, topic: str, run_id: str, claim: str, allowed: Callable[[], bool]
+        self,
+        log: EventLog,
+        topic: str,
+        run_id: str,
+        claim: str,
+        allowed: Callable[[], Awaitable[bool]],
     ) -> None:
         self._log = log
         self._topic = topic
@@ -180,11 +185,10 @@ class Writer:
                 and self._closed is None
             ):
                 self._wake.clear()
-                try:
-                    async with asyncio.timeout(left):
-                        await self._wake.wait()
-                except TimeoutError:
-                    break
+                # Cheaper than a time-out, for each append of each run.
+                timer = loop.call_later(left, self._wake.set)
+                await self._wake.wait()
+                timer.cancel()
             self._flushed_at = loop.time()
             await self._store()
 
@@ -211,14 +215,15 @@ class Writer:
         """Append as soon as the log can. What is stored twice counts once, by its ``s``."""
         delay = SHORTEST
         while self._closed is None:
-            if not self._allowed():
+            if not await self._allowed():
                 self.close("lost")
                 return
             try:
                 await self._log.append(self._topic, records)
             except SourceUnavailableError as error:
                 if delay == SHORTEST:
-                    logger.warning("run %s waits: %s", self._run_id, error)
+                    # Each run of the process says so; the log and the signs of life warn once.
+                    logger.info("run %s waits: %s", self._run_id, error)
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))
                 delay = min(delay * 2, LONGEST)
             else:

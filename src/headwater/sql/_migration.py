@@ -12,6 +12,7 @@ from headwater.errors import DeclarationError
 from headwater.sql._declaration import tracking_as
 from headwater.sql._links import add_links, drop_links, links_drift, renew_links
 from headwater.sql._model import attributes_of, tracking_of
+from headwater.sql._progress import on_terminal
 from headwater.sql._reflection import reflected
 from headwater.sql._tracking import CHANGE, SINCE, TABLES, Tracking
 from headwater.sql.postgresql import _schema as postgresql_schema
@@ -53,7 +54,8 @@ def add_tracking(
             their key or are filtered by. Those of earlier calls stay. The error of a live query
             whose tables lack links names them.
         progress: called with the rows that are numbered and all that are to be, after each 1,000.
-            Only on SQLite: PostgreSQL rewrites no row.
+            Only on SQLite: PostgreSQL rewrites no row. Without one, a call with ``op`` shows a bar
+            on a terminal.
 
     Raises DeclarationError.
     """
@@ -83,6 +85,8 @@ def add_tracking(
     if connection.dialect.name == "postgresql":
         postgresql_schema.add(connection, tracking)
     else:
+        if progress is None and op is not connection:
+            progress = on_terminal(table)
         sqlite_schema.add(
             connection, tracking, has_column=CHANGE in target.columns, progress=progress
         )

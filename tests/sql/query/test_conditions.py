@@ -8,12 +8,14 @@ import random
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import func, or_, select
+from sqlalchemy.dialects.postgresql import CITEXT
 
 from headwater.delivery._hub import Hub
 from headwater.errors import DeclarationError
 from headwater.feeds._feed import Feed
+from headwater.sql import sqlite_engine, track_table
 from headwater.sql.query._live import LiveQuery
-from sql.query.shop import Customer, Line, Order, write
+from sql.query.shop import Base, Customer, Line, Order, write
 from sql.query.test_delivery import Writer
 from support.streams import StreamClient
 from support.until import until
@@ -106,6 +108,89 @@ async def test_a_row_that_leaves_a_condition_is_removed_for_its_clients_alone(en
         assert removals == [{"id": 2}]
     finally:
         await hub.close()
+
+
+async def test_the_first_rows_of_empty_tables_are_judged_too(tmp_path):
+    engine = sqlite_engine(f"sqlite:///{tmp_path / 'data.db'}")
+    query, hub, client = filtered(engine), Hub(), StreamClient(FEED)
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    await client.connect(hub, query.where(Customer.tenant > 1))
+    try:
+        customers = [{"id": n, "tenant": n, "name": "Ada"} for n in (1, 2)]
+        await write(
+            engine,
+            sa.insert(Customer).values(customers),
+            sa.insert(Order).values([{"id": n, "customer_id": n} for n in (1, 2)]),
+        )
+
+        def came():
+            client.read()
+            return client.items
+
+        await until(came)
+        assert [*client.items] == [2]
+    finally:
+        await hub.close()
+        await engine.dispose()
+
+
+async def test_texts_that_a_collation_takes_for_equal(engine):
+    """Such a column may be joined by and filtered by: the database compares, now and then."""
+    sqlite = engine.dialect.name == "sqlite"
+    text = sa.String(9, collation="NOCASE") if sqlite else CITEXT()
+    metadata = sa.MetaData()
+    people = sa.Table(
+        "people",
+        metadata,
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("name", text, unique=True),
+    )
+    notes = sa.Table(
+        "notes",
+        metadata,
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("author", text),
+    )
+    for table in (people, notes):
+        track_table(table, keyed=True)
+    query = LiveQuery(
+        engine,
+        select(notes.c.id, people.c.name)
+        .join(people, notes.c.author == people.c.name)
+        .where(notes.c.author != "nobody"),
+        key=["id"],
+        where=["name"],
+    )
+    async with engine.begin() as connection:
+        if not sqlite:
+            await connection.exec_driver_sql("CREATE EXTENSION citext")
+        await connection.run_sync(metadata.create_all)
+        await connection.execute(sa.insert(people).values(id=1, name="Ada"))
+        await connection.execute(sa.insert(people).values(id=2, name="Bob"))
+        await connection.execute(sa.insert(notes).values(id=1, author="ADA"))
+    hub, client = Hub(), StreamClient(FEED)
+    await client.connect(hub, query.where(name=["aDA", "nobody"]))
+    place = (await query.where(name="ada").page(9)).end
+
+    async def shows(*keys):
+        await until(lambda: client.read() or sorted(client.items) == [*keys])
+
+    try:
+        await shows(1)
+        await write(engine, sa.insert(notes).values(id=2, author="ada"))
+        await shows(1, 2)
+        await write(engine, sa.update(notes).where(notes.c.id == 1).values(author="BOB"))
+        await shows(2)
+        await write(engine, sa.update(people).where(people.c.id == 1).values(name="ADA"))
+        await until(lambda: client.read() or client.items[2]["name"] == "ADA")
+        await write(engine, sa.update(people).where(people.c.id == 1).values(name="Eve"))
+        await shows()
+        missed = (await query.where(name="ADa").page(9, after=place)).changes
+        assert [(change.key["id"], change.removed) for change in missed] == [(1, True)]
+    finally:
+        await hub.close()
+        await write(engine, sa.text("DROP TABLE people"), sa.text("DROP TABLE notes"))
 
 
 async def test_what_the_query_is_not_filtered_by_is_refused(engine):

@@ -26,10 +26,15 @@ class World:
     tables: list[sa.Table] = field(default_factory=list)
     queries: list[Derivation] = field(default_factory=list)
     tried: int = 0
+    # Of the labels.
+    text: Any = sa.String(20)
 
     @classmethod
-    def of(cls, seed: int, queries: int) -> World:
+    def of(cls, seed: int, queries: int, blind: Any) -> World:
+        """One with as many queries. In some worlds labels in large and small letters are equal."""
         world = cls(random.Random(seed))
+        if world.random.random() < 0.4:
+            world.text = blind
         world.make_tables()
         while len(world.queries) < queries:
             world.tried += 1
@@ -61,7 +66,7 @@ class World:
             columns += [
                 sa.Column("a", sa.Integer, nullable=False),
                 sa.Column("b", sa.Integer, nullable=True),
-                sa.Column("label", sa.String(20), nullable=True),
+                sa.Column("label", self.text, nullable=True),
             ]
             unique = pick.random() < 0.2
             extra = [sa.UniqueConstraint("a", "label", name=f"uq_{name}")] if unique else []
@@ -124,6 +129,9 @@ class World:
             return self.derived(select.select_from(joined).where(*wheres), ["k0", "k1"], ["k1"])
         for at in range(pick.choice([0, 0, 1])):
             columns.append(self.scalar(core if how != "plain" else [*core, *outer]).label(f"s{at}"))
+        where = ["tenant"]
+        if how == "plain":
+            columns += self.filters(core, where)
         if how in ("plain", "first"):
             for at, one in enumerate([*core, *outer]):
                 columns += [one.c.b.label(f"b{at}"), one.c.label.label(f"l{at}")]
@@ -139,27 +147,64 @@ class World:
                 made = self.derived(limited, [k.name for k in keys], ["tenant"])
                 if made is not None:
                     return made
-            return self.derived(select, [k.name for k in keys], ["tenant"])
+            return self.derived(select, [k.name for k in keys], where)
         some = pick.sample(core, pick.randint(1, len(core)))
         keys = self.keys(some)
         tenant = pick.choice(some).c.a.label("tenant")
         first = pick.choice([*core, *outer])
+        more = self.filters(some, where)
         columns = [
             *keys,
             tenant,
+            *more,
             sa.func.count(first.c.b).label("n"),
             sa.func.sum(first.c.a).label("sum"),
         ]
-        group = (
-            [column for one in some for column in list(one.primary_key)]
-            if pick.random() < 0.5
-            else []
-        )
-        group = [k.element for k in keys] + [tenant.element]
+        group = [each.element for each in (*keys, tenant, *more)]
         select = sa.select(*columns).select_from(joined).where(*wheres).group_by(*group)
         if how == "having":
             select = select.having(sa.func.count(first.c.id) > pick.randint(0, 2))
-        return self.derived(select, [k.name for k in keys], ["tenant"])
+        return self.derived(select, [k.name for k in keys], where)
+
+    def filters(self, occurrences: list[Any], where: list[str]) -> list[Any]:
+        """Columns that may be NULL, to filter by; their names are added."""
+        found = []
+        for name in self.random.choice([[], ["b"], ["label"], ["b", "label"]]):
+            found.append(self.random.choice(occurrences).c[name].label(f"by_{name}"))
+            where.append(f"by_{name}")
+        return found
+
+    def conditions(self, derivation: Derivation) -> list[Any]:
+        """One or two random conditions over the columns that a query is filtered by."""
+        selected = derivation.select.selected_columns
+        columns = [selected[derivation.names[name]].element for name in derivation.filters]
+        return [self.condition(columns, 2) for _ in range(self.random.choice([1, 1, 2]))]
+
+    def condition(self, columns: list[Any], depth: int) -> Any:
+        pick = self.random
+        column = pick.choice(columns)
+        text = isinstance(column.type, sa.String)
+        one, two = ("x", pick.choice(["xy", "Y", "é"])) if text else (pick.randrange(DOMAIN), 1)
+        if depth and pick.random() < 0.3:
+            some = [self.condition(columns, depth - 1) for _ in range(2)]
+            return pick.choice([sa.or_(*some), sa.and_(*some), sa.not_(sa.or_(*some))])
+        made = [
+            column == one,
+            column != one,
+            column > one,
+            column <= one,
+            column.between(min(one, two), max(one, two)),
+            column.in_([one, two]),
+            column.not_in([one, two]),
+            column.is_(None),
+            column.is_not(None),
+            column.is_distinct_from(one),
+            sa.func.coalesce(column, two) >= one,
+            sa.func.nullif(column, one).is_(None),
+        ]
+        if text:
+            made += [sa.func.lower(column) == one, column.like("x%"), ~column.startswith("X")]
+        return pick.choice(made)
 
     def derived(self, select: Any, key: list[str], where: list[str]) -> Derivation | None:
         try:
@@ -179,6 +224,7 @@ class World:
         pick = self.random
         other = pick.choice(others)
         pairs = [(new.c.a, other.c.a), (new.c.a, other.c.b), (new.c.b, other.c.a)]
+        pairs.append((new.c.label, other.c.label))
         for one, two in ((new, other), (other, new)):
             for column in one.c:
                 if column.name.endswith("_id") and type(column.type) is type(two.c.id.type):
@@ -209,7 +255,10 @@ class World:
                 lambda: one.c.b > value,
                 lambda: one.c.b.is_(None),
                 lambda: one.c.id.is_(None),
+                lambda: one.c.label == "x",
                 lambda: one.c.label.like("x%"),
+                lambda: one.c.label.in_(["xy", "y"]),
+                lambda: sa.func.coalesce(one.c.label, "x") != "y",
                 lambda: one.c.a.in_([value, 0]),
                 lambda: sa.or_(one.c.b.is_(None), one.c.a < value),
                 lambda: sa.or_(one.c.a == value, self.exists(occurrences)),
@@ -253,7 +302,7 @@ class World:
             return None
         if isinstance(column.type, sa.String):
             if column.name == "label":
-                return pick.choice(["x", "xy", "y", "é"])
+                return pick.choice(["x", "X", "xy", "y", "é", "É"])
             return pick.choice(["A", "a", "b", "é", "Z", "ß"])
         return pick.randrange(7 if column.name == "id" or column.name.endswith("_id") else DOMAIN)
 

@@ -53,6 +53,10 @@ class ApiError(SourceUnavailableError):
         self.code = code
 
 
+class _ElsewhereError(UsageError):
+    """The stream stores events where no reader looks for them."""
+
+
 class Stream:
     """The stream of one log. Raises SourceUnavailableError.
 
@@ -68,6 +72,8 @@ class Stream:
         self.keys_kept = keys_kept
         self._ready = False
         self._warned = ""
+        # The epoch in which events may have been stored elsewhere.
+        self._doubtful: str | None = None
 
     def subject(self, kind: str, topic: str) -> str:
         """The subject of a topic. A dot would end the token, and ``=`` is in no topic's name."""
@@ -97,6 +103,9 @@ class Stream:
         if not self._ready:
             await self._open()
             self._ready = True
+            if self._doubtful is not None:
+                await self.begin_anew(self._doubtful)
+                self._doubtful = None
 
     def forget(self) -> None:
         """The stream was not there: look for it before the next use."""
@@ -187,15 +196,7 @@ class Stream:
         config = info["config"]
         self.replicas = int(config["num_replicas"])
         self._check(config)
-        wanted = nanoseconds(self.keys_kept)
-        if config["duplicate_window"] < wanted or not config.get("deny_delete"):
-            # An event that is deleted alone would leave a hole that nobody could see.
-            window = max(config["duplicate_window"], wanted)
-            changed = {"duplicate_window": window, "deny_delete": True}
-            config = (await self.call("UPDATE", {**config, **changed}))["config"]
-        self.keys_kept = max(
-            self.keys_kept, timedelta(microseconds=config["duplicate_window"] // 1000)
-        )
+        await self._keep(config)
         try:
             await self.publish(
                 f"{self.name}.epoch",
@@ -209,14 +210,25 @@ class Stream:
         except nats.errors.NoRespondersError as error:
             raise SourceUnavailableError(NAME, "its stream has no leader yet") from error
 
+    async def _keep(self, config: Mapping[str, Any]) -> None:
+        """Let the server keep keys for long enough, and single events as long as their topics."""
+        wanted = nanoseconds(self.keys_kept)
+        if config["duplicate_window"] < wanted or not config.get("deny_delete"):
+            # An event that is deleted alone would leave a hole that nobody could see.
+            window = max(config["duplicate_window"], wanted)
+            changed = {"duplicate_window": window, "deny_delete": True}
+            config = (await self.call("UPDATE", {**config, **changed}))["config"]
+        self.keys_kept = max(
+            self.keys_kept, timedelta(microseconds=config["duplicate_window"] // 1000)
+        )
+
     async def _create(self) -> dict[str, Any]:
-        name = self.name
         try:
             return await self.call(
                 "CREATE",
                 {
-                    "name": name,
-                    "subjects": [f"{name}.t.*", f"{name}.s.*", f"{name}.k.*", f"{name}.epoch"],
+                    "name": self.name,
+                    "subjects": self._subjects(),
                     "retention": "limits",
                     "storage": "file",
                     "num_replicas": self.replicas,
@@ -238,6 +250,9 @@ class Stream:
             if error.code != NAME_TAKEN:  # another process was first
                 raise
             return await self.call("INFO")
+
+    def _subjects(self) -> list[str]:
+        return [f"{self.name}.{kind}" for kind in ("t.*", "s.*", "k.*", "epoch")]
 
     def _republish(self) -> dict[str, str]:
         return {"src": f"{self.name}.t.*", "dest": f"{self.name}.n.{{{{wildcard(1)}}}}"}
@@ -269,11 +284,20 @@ class Stream:
         return datetime.fromisoformat(f"{seconds}.{fraction[:6]:0<6}+00:00")
 
     async def inspect(self) -> None:
-        """Log it, once, when the stream's settings were edited so that events are lost or late."""
+        """Log it, once, when the stream's settings were edited so that events are lost or late.
+
+        Where they are stored elsewhere, the log raises until that is undone, and then begins anew.
+        """
         try:
-            self._check((await self.call("INFO"))["config"])
+            config = (await self.call("INFO"))["config"]
+            self._check(config)
+            await self._keep(config)
             self._warned = ""
         except UsageError as error:
+            if isinstance(error, _ElsewhereError):
+                stored = await self.last(f"{self.name}.epoch")
+                self._doubtful = None if stored is None else stored.data.decode()
+                self.forget()
             if str(error) != self._warned:
                 self._warned = str(error)
                 _log.error("%s", error)
@@ -284,6 +308,21 @@ class Stream:
             raise UsageError(
                 f"{NAME}: the stream {self.name} is a mirror, or has sources: the server fills it, "
                 "and a log writes its own; name the stream that it copies"
+            )
+        if config.get("subject_transform"):
+            raise _ElsewhereError(
+                f"{NAME}: the stream {self.name} has a subject_transform: it stores events at "
+                "other subjects than those that the log reads"
+            )
+        taken = set(config.get("subjects") or ())
+        if not taken & {">", f"{self.name}.>"} and not taken.issuperset(self._subjects()):
+            raise UsageError(
+                f"{NAME}: the stream {self.name} needs the subjects {', '.join(self._subjects())}"
+            )
+        if config["retention"] != "limits":
+            raise UsageError(
+                f"{NAME}: the stream {self.name} needs retention limits: with "
+                f"{config['retention']} the server removes events"
             )
         for setting in ("allow_direct", "allow_atomic", "allow_msg_ttl", "allow_rollup_hdrs"):
             if not config.get(setting):

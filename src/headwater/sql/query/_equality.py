@@ -1,27 +1,48 @@
-"""Which columns a live query can be filtered by: those whose equality is that of Python."""
+"""Equality of columns for which different texts are equal: the database judges it."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CITEXT
 
 from headwater.errors import DeclarationError
+from headwater.sql._expressions import Expression
 
-__all__ = ["check_equality"]
+__all__ = ["check_exact", "is_blind", "judged_equality"]
 
 
-def check_equality(name: str, column: sa.Column[Any]) -> None:
-    """Raises DeclarationError for a column whose different texts are equal to the database.
-
-    Pages select by the equality of the database, and streams by that of Python.
-    """
-    kind = column.type
+def is_blind(column: sa.Column[Any]) -> bool:
+    """Whether different texts may be equal in a column, so that Python cannot compare them."""
+    kind: Any = column.type
+    while isinstance(kind, sa.types.TypeDecorator):
+        kind = kind.impl_instance
     collated = isinstance(kind, sa.String) and kind.collation is not None
-    if collated or isinstance(kind, (sa.CHAR, sa.NCHAR, CITEXT)):
+    return collated or isinstance(kind, (sa.CHAR, sa.NCHAR, CITEXT))
+
+
+def check_exact(name: str, column: sa.Column[Any]) -> None:
+    """Raises DeclarationError for a filter of a query with LIMIT whose texts may be equal."""
+    if is_blind(column):
         raise DeclarationError(
-            f"where= names {name!r} of type {kind!r}, for which different texts are equal: a live "
-            "query's streams could not compare it; use a column whose texts are equal when they "
-            "are the same, such as one of the same text in small letters"
+            f"where= names {name!r} of type {column.type!r}, for which different texts are equal: "
+            "with LIMIT each value has rows of its own, so use a column whose texts are equal when "
+            "they are the same, such as one of the text in small letters"
         )
+
+
+def judged_equality(
+    columns: Mapping[str, sa.Column[Any]],
+    wanted: Mapping[str, Iterable[Hashable]],
+    dialect: sa.Dialect,
+) -> Expression | None:
+    """The condition that each of these columns has one of its values; None for no column."""
+    every = []
+    for name, values in wanted.items():
+        kind = columns[name].type
+        column: sa.ColumnElement[Any] = sa.column(name, kind)
+        same = [column == sa.bindparam(None, value, type_=kind) for value in values]
+        every.append(sa.or_(sa.false(), *same))
+    return Expression(sa.and_(*every), dialect) if every else None

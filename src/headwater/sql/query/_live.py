@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.errors import DeclarationError, FilterValueError
 from headwater.feeds._source import EVERYTHING, JUDGED, Filter, Page, Place, Source
+from headwater.sql._databases import check_one_database, follow, shown
 from headwater.sql._expressions import split
 from headwater.sql._links import declare_links
 from headwater.sql._model import attributes_of
@@ -19,6 +20,7 @@ from headwater.sql._table import GRACE, reading_engine
 from headwater.sql._tail import TableOrigin
 from headwater.sql._values import fit_values, given
 from headwater.sql.query._derivation import Derivation, column_of
+from headwater.sql.query._equality import is_blind, judged_equality
 from headwater.sql.query._reader import QueryReader
 
 __all__ = ["DECLARED", "LiveQuery", "QuerySource"]
@@ -51,7 +53,8 @@ class LiveQuery:
         engine: the same.
         origin: what the hub reads from.
 
-    Raises DeclarationError for what cannot be derived, with what to write instead.
+    Raises DeclarationError for what cannot be derived, with what to write instead, and for tables
+    that are known to be in two databases.
     """
 
     def __init__(
@@ -68,6 +71,8 @@ class LiveQuery:
         tables = [attributes_of(model)[0] for model in affects]
         derivation = Derivation(select, key, where, tables)
         name = f"live query of {', '.join(table.name for table in derivation.tables)}"
+        check_one_database(name, engine, derivation.tables)
+        follow(engine, derivation.tables)
         for table, links in derivation.links.items():
             declare_links(table, links)
         self.engine = engine
@@ -118,7 +123,10 @@ class LiveQuery:
                 raise FilterValueError(
                     name, None, f"the {self.name} cannot be filtered by {name}=NULL: name a value"
                 )
-        return Filter.of(**fit)
+        blind = {name: fit.pop(name) for name in list(fit) if is_blind(columns[name])}
+        judged = judged_equality(columns, blind, self.engine.dialect)
+        wanted = Filter.of(**fit)
+        return wanted if judged is None else wanted & Filter((((JUDGED, judged),),))
 
     def optional(self, **equalities: Any) -> QuerySource:
         """As ``where``, for the query parameters of a request: a value of None selects all."""
@@ -188,8 +196,9 @@ class QuerySource(Source):
             return NotImplemented
         if other.query is not self.query:
             raise DeclarationError(
-                f"a union takes selections of one live query, not of the {self.query.name} and the "
-                f"{other.query.name}"
+                f"a union takes selections of one live query, not of the {self.query.name} of "
+                f"{shown(self.query.engine)} and the {other.query.name} of "
+                f"{shown(other.query.engine)}"
             )
         return QuerySource(self.query, self.filter | other.filter)
 

@@ -97,10 +97,7 @@ class Queries:
         form, values = form_of(wanted)
         values |= questions.parameters | {"keys": self._listed(keys)}
         result = connection.execute(self.statements.rows(form, questions.form), values)
-        found: dict[Key, tuple[Values, Values]] = {}
-        for row, key, shown in self._rows_of(result):
-            found[key] = shown, questions.answered(row[: len(row) - self.width], shown)
-        return found
+        return {key: (row, compared) for key, row, compared in self._answered(result, questions)}
 
     def among(
         self, connection: sa.Connection, look: Look, seen: Any, keys: Sequence[Key]
@@ -159,12 +156,15 @@ class Queries:
         count: int,
         low: Key | None,
         high: Key | None,
-    ) -> list[tuple[Key, Values]]:
-        """The first rows by key, ascending, above ``low`` and up to ``high``."""
+        questions: Questions = NO_QUESTIONS,
+    ) -> list[tuple[Key, Values, Values]]:
+        """The first rows by key, ascending, above ``low`` and up to ``high``, as ``rows``."""
         form, values = form_of(wanted)
-        query = self.statements.oldest(form, low is not None, high is not None)
-        values |= {"count": count} | _numbered("low", low) | _numbered("high", high)
-        return list(self._read(connection.execute(query, values)))
+        asked = questions.form
+        query = self.statements.oldest(form, low is not None, high is not None, asked)
+        values |= questions.parameters | {"count": count}
+        values |= _numbered("low", low) | _numbered("high", high)
+        return list(self._answered(connection.execute(query, values), questions))
 
     def exceeds(self, connection: sa.Connection, wanted: Filter, count: int) -> bool:
         """Whether there are more rows than this."""
@@ -195,6 +195,12 @@ class Queries:
 
     def _read(self, result: sa.CursorResult[Any]) -> Iterator[tuple[Key, Values]]:
         return ((key, values) for _, key, values in self._rows_of(result))
+
+    def _answered(
+        self, result: sa.CursorResult[Any], questions: Questions
+    ) -> Iterator[tuple[Key, Values, Values]]:
+        for row, key, shown in self._rows_of(result):
+            yield key, shown, questions.answered(row[: len(row) - self.width], shown)
 
     def _rows_of(self, result: sa.CursorResult[Any]) -> Iterator[tuple[Sequence[Any], Key, Values]]:
         names = list(self.derivation.names)
@@ -264,12 +270,17 @@ class Poll:
         """The keys of which the client has seen nothing: those of the rows there are."""
         size = self._chunk
         while size == self._chunk:
-            rows = self._queries.oldest(self._connection, self._wanted, size, low, high)
+            rows = self._queries.oldest(
+                self._connection, self._wanted, size, low, high, self._questions
+            )
             size = len(rows)
             if rows:
                 low = rows[-1][0]
                 now = self.look.now
-                yield [Affected(key, self._place.after(key, now), row, ()) for key, row in rows]
+                yield [
+                    Affected(key, self._place.after(key, now), row, (), compared)
+                    for key, row, compared in rows
+                ]
 
     def _segment(
         self, seen: Any, low: Key | None, high: Key | None

@@ -143,7 +143,7 @@ class Statements:
         self, way: Way, columns: Columns, *, form: Form, low: bool, high: bool, among: bool
     ) -> Query:
         keys = [columns[one].c[name] for one, name in self._key]
-        raw = [self._raw(key, at).label(f"key_{at}") for at, key in enumerate(keys)]
+        raw = [self._apart(key, at).label(f"key_{at}") for at, key in enumerate(keys)]
         query = self._joined(way, columns).with_only_columns(*raw)
         conditions = [self._matches(form, columns)]
         if low:
@@ -183,7 +183,8 @@ class Statements:
         self, way: Way, columns: Columns, *, among: bool = True, asked: Questioned = ()
     ) -> Query:
         keys = [columns[one].c[name] for one, name in self._key]
-        raw = [self._raw(key, at).label(f"key_{at}") for at, key in enumerate(keys)]
+        own = self._apart if among else self._raw
+        raw = [own(key, at).label(f"key_{at}") for at, key in enumerate(keys)]
         filters = [
             columns[one].c[column].label(f"filter_{at}")
             for at, (one, column) in enumerate(self._derivation.filters.values())
@@ -217,10 +218,10 @@ class Statements:
             sa.bindparam("count", type_=sa.Integer)
         )
 
-    def _oldest(self, form: Form = ((),), low: bool = False, high: bool = False) -> Query:
+    def _oldest(self, form: Form, low: bool, high: bool, asked: Questioned = ()) -> Query:
         """The first rows by key, ascending, above ``low_0``… and up to ``high_0``…."""
         keys = self._own_keys()
-        query = self._own(form)
+        query = self._own(form, asked)
         if low:
             query = query.where(self._compared(keys, "low", above=True))
         if high:
@@ -360,7 +361,11 @@ class Statements:
         return self._moments.raw(kind)
 
     def _raw(self, column: sa.ColumnElement[Any], at: int) -> sa.ColumnElement[Any]:
-        return sa.type_coerce(column, self._kinds[at])
+        return self._moments.plain(column, self._kinds[at])
+
+    def _apart(self, column: sa.ColumnElement[Any], at: int) -> sa.ColumnElement[Any]:
+        """A key's column for a UNION: a collation may take two keys for equal."""
+        return self._sorted(self._raw(column, at))
 
     def _sorted(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         return self._moments.ordered(column) if isinstance(column.type, sa.String) else column

@@ -1,0 +1,47 @@
+"""Standard output: lines as they come, and what to do when it takes no more."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from headwater.errors import UsageError
+
+__all__ = ["abandon_output", "open_standard_streams", "put"]
+
+
+def open_standard_streams() -> None:
+    """Give a process a standard stream that nobody gave it (``>&-``).
+
+    Otherwise Python has none, and the first socket or database takes its number: what a library
+    prints would go there.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            # It takes the lowest number that is free, which is this one.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - until the end
+
+
+def put(text: str, *, end: str = "\n") -> None:
+    """Print, and do not wait for more.
+
+    Raises BrokenPipeError when the reader of a pipe has left, and UsageError when standard output
+    takes no more for another reason, such as a full disk.
+    """
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        abandon_output()
+        raise
+    except OSError as error:
+        abandon_output()
+        raise UsageError(f"standard output cannot be written: {error.strerror}") from None
+
+
+def abandon_output() -> None:
+    """Send what is still to be printed nowhere: the interpreter's last flush would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
