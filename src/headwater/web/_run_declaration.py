@@ -49,7 +49,7 @@ class RunEndpoints:
     """The endpoints of one kind of runs.
 
     Arguments:
-        owner: a dependency that gives the owner's id.
+        owner: a dependency that returns the owner's id.
     """
 
     def __init__(self, declaration: RunDeclaration, settings: Settings, owner: Any) -> None:
@@ -67,8 +67,8 @@ class RunEndpoints:
         if self._declaration.start is not None:
             if found:
                 raise DeclarationError(
-                    f"{where}: with start= its function gives what the run is started with; the "
-                    "worker gets the run, by `runs.attempt(run_id)`"
+                    f"{where}: with start=, its function returns the run's input and has no "
+                    "parameter of type Run; the worker gets the run by `runs.attempt(run_id)`"
                 )
             return None
         if not found:
@@ -201,7 +201,7 @@ def _guard_of(owner: Any, where: str) -> Guard:
         owner = owner.dependency
     if not callable(owner):
         raise DeclarationError(
-            f"{where}: owner={owner!r}: a dependency is needed that gives the id of the caller"
+            f"{where}: owner={owner!r}: it must be a dependency that returns the id of the caller"
         )
     made: Guard = guard(owner)
     return made
@@ -216,7 +216,7 @@ def _checked_owner(owner: Any) -> str:
 def check_declaration(where: str, runs: object, busy: object, on_disconnect: object) -> None:
     """Raises DeclarationError for options that cannot work."""
     if not isinstance(runs, Runs):
-        raise DeclarationError(f"{where}: {runs!r}: the second argument is a Runs(...)")
+        raise DeclarationError(f"{where}: {runs!r}: the second argument must be a Runs(...)")
     if busy not in get_args(Busy):
         raise DeclarationError(
             f"{where}: busy={busy!r}: 'reject', 'cancel', 'queue' or 'allow' is needed"
@@ -295,10 +295,10 @@ async def lifespan_of_runs(runs: Sequence[Runs], settings: Settings) -> AsyncIte
         try:
             await each.start()
         except SourceUnavailableError as error:
-            logger.warning("runs are not watched yet: %s", error)
+            logger.warning("runs cannot be watched yet: %s", error)
 
     def stop() -> None:
-        # At once: whoever follows a run here is to hear of its end before the streams close.
+        # At once, so that followers in this process get the `end` before their streams close.
         for each in runs:
             streams.run(each.stop(), "ending the runs of this process")
 

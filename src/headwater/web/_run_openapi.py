@@ -1,4 +1,4 @@
-"""What OpenAPI says of runs."""
+"""The routes of runs in the OpenAPI document: models, descriptions and responses."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class RunItem(BaseModel):
 
     id: str
     state: State
-    error: str | None = Field(None, description="One sentence, where it failed or was lost.")
+    error: str | None = Field(None, description="One sentence, if the run failed or was lost.")
     group: str | None = None
-    attempt: int = Field(0, description="How often a producer began it.")
+    attempt: int = Field(0, description="How often an attempt began it.")
     created_at: datetime
     ended_at: datetime | None = None
 
@@ -34,7 +34,7 @@ class RunItem(BaseModel):
 class RunModel(RunItem):
     """A run."""
 
-    result: Any = Field(None, description="What it came to; any JSON.")
+    result: Any = Field(None, description="The result, any JSON value.")
     text: str | None = Field(None, description="The output so far, with `fold`.")
 
 
@@ -45,7 +45,7 @@ class DeltaData(BaseModel):
 
 
 class RestartData(BaseModel):
-    """A queue tries again: what was shown is void."""
+    """A queue tries again. Discard the output so far."""
 
     attempt: int
 
@@ -75,7 +75,7 @@ _OWN = _event("", Any)
 
 
 class RunEvents(RootModel[_STATE | _DELTA | _RESTART | _END | _RESET | _ERROR | _OWN]):  # type: ignore[valid-type]
-    """One event of the stream of a run; those of the application have names of their own."""
+    """One event of the stream of a run. The application's own events have other names."""
 
 
 _STREAM = (
@@ -98,8 +98,8 @@ def start_options(label: str) -> dict[str, Any]:
         "name": label,
         "status_code": 202,
         "response_model": RunModel,
-        "response_description": "The run, which has begun or waits; `Location` is its address. Its "
-        "stream, where an event stream is accepted.",
+        "response_description": "The run, which has begun or waits. `Location` is its address. A "
+        "client that accepts an event stream gets the run's stream.",
         "responses": problem_responses([409, 413, 422, 503]),
         "openapi_extra": {"parameters": [_KEY]},
     }
@@ -116,7 +116,7 @@ def state_options(label: str) -> dict[str, Any]:
 
 def stream_options(label: str) -> dict[str, Any]:
     """FastAPI's options of ``GET {path}/{run_id}/stream``."""
-    done = {"description": "The client has had the end already."}
+    done = {"description": "The client has the `end` already."}
     return {
         "name": f"{label}_stream",
         "response_model": RunEvents,
@@ -128,12 +128,12 @@ def stream_options(label: str) -> dict[str, Any]:
 
 def cancel_options(label: str) -> dict[str, Any]:
     """FastAPI's options of ``POST {path}/{run_id}/cancel``."""
-    over = {"model": RunModel, "description": "It had ended."}
+    over = {"model": RunModel, "description": "The run had ended before."}
     return {
         "name": f"{label}_cancel",
         "status_code": 202,
         "response_model": RunModel,
-        "response_description": "It is cancelled, and ends soon.",
+        "response_description": "The run is cancelled, and ends soon.",
         "responses": {200: over, **problem_responses([404, 503])},
     }
 
@@ -144,6 +144,6 @@ def delete_options(label: str) -> dict[str, Any]:
         "name": f"{label}_delete",
         "status_code": 204,
         "response_model": None,
-        "response_description": "It is removed, with its output.",
+        "response_description": "The run and its output were removed.",
         "responses": problem_responses([404, 409, 503]),
     }
