@@ -79,7 +79,7 @@ def compare(urls: list[str], rows: int, rounds: int, *, sqlite: bool) -> None:
     if sqlite:
         engines = [configure_sqlite(engine) for engine in engines]
     best: list[Rates] = [{}, {}]
-    for number in range(rounds):
+    for _ in range(rounds):
         for engine, rates in zip(engines, best, strict=True):
             with engine.begin() as connection:
                 for table in ("client_activity", "satellites", "teams", "users"):

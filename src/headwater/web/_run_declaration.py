@@ -43,7 +43,7 @@ class RunEndpoints:
     """The endpoints of one kind of runs.
 
     Arguments:
-        owner: a dependency that gives the owner's id.
+        owner: a dependency that returns the owner's id.
     """
 
     def __init__(self, declaration: RunDeclaration, settings: Settings, owner: Any) -> None:
@@ -61,8 +61,8 @@ class RunEndpoints:
         if self._declaration.start is not None:
             if found:
                 raise DeclarationError(
-                    f"{where}: with start= its function gives what the run is started with; the "
-                    "worker gets the run, by `runs.attempt(run_id)`"
+                    f"{where}: with start=, its function returns the run's input and has no "
+                    "parameter of type Run; the worker gets the run by `runs.attempt(run_id)`"
                 )
             return None
         if not found:
@@ -200,7 +200,7 @@ def _guard_of(owner: Any, where: str) -> Guard:
         owner = owner.dependency
     if not callable(owner):
         raise DeclarationError(
-            f"{where}: owner={owner!r}: a dependency is needed that gives the id of the caller"
+            f"{where}: owner={owner!r}: it must be a dependency that returns the id of the caller"
         )
     made: Guard = guard(owner)
     return made
