@@ -125,7 +125,7 @@ class EventStore(SdkEventStore):
             self._begun += 1
             if self._begun == 2:
                 _log.error(
-                    "an MCP event store cannot tell its sessions apart, and resumes none: "
+                    "an MCP event store cannot see which session calls it, so it resumes none: "
                     "app.add_middleware(SessionScope)"
                 )
         session.count += 1
