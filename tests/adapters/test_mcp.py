@@ -223,7 +223,7 @@ async def test_a_store_that_cannot_tell_its_sessions_apart_resumes_none(caplog: 
         for session in sessions:
             headers = session | {"Last-Event-ID": first.removeprefix("id: ")}
             assert (await http.get(url, headers=headers)).text == ""
-    assert "cannot tell its sessions apart" in caplog.text
+    assert "cannot see which session calls it" in caplog.text
 
 
 async def stored(store: EventStore, *texts: str | None, stream: str = "1") -> list[str]:
@@ -321,7 +321,7 @@ async def test_what_memory_cannot_hold_while_the_log_is_away_is_an_error_for_the
     log.away = True
     await stored(store, *(str(n) for n in range(1_001)))
     log.away = False
-    lost = ["messages were lost; ask again"]
+    lost = ["some messages of this request are no longer kept; send it again"]
     await until(lambda: complete(store, primed, lost + [str(n) for n in range(1, 1_001)]))
 
 
@@ -332,7 +332,7 @@ async def test_a_session_keeps_its_newest_messages() -> None:
     ids = await stored(store, *(str(n) for n in range(300)))
     stream, _, texts = await replayed(store, ids[0])
     assert stream == "1"
-    assert texts[0] == "messages were lost; ask again"
+    assert texts[0] == "some messages of this request are no longer kept; send it again"
     assert texts[1:] == [str(n) for n in range(300 - len(texts) + 1, 300)]
     assert 100 <= len(texts) <= 120
     assert (await replayed(store, ids[-2]))[2] == ["299"]
@@ -344,7 +344,7 @@ async def test_server_messages_that_are_lost_are_left_out() -> None:
     first, *_ = await stored(store, *(str(n) for n in range(300)), stream="_GET_stream")
     stream, _, texts = await replayed(store, first)
     assert (stream, texts[-1]) == ("_GET_stream", "299")
-    assert "messages were lost; ask again" not in texts
+    assert "some messages of this request are no longer kept; send it again" not in texts
 
 
 async def test_what_comes_between_replay_and_live_is_sent_before_the_next_place() -> None:

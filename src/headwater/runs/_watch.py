@@ -1,9 +1,9 @@
-"""Watching all runs: which are active, whether their producers live, and which are to be forgotten.
+"""Watches all runs: ends those whose worker is dead, and forgets those that ended long ago.
 
-A producer is lost when this process has seen no beat of it for a lease, by its own monotonic clock.
-Of a time in which the log is away, or this process is held up, at most half a lease counts. So a
-log that is away, a loop that is blocked, a process that is stopped and a clock that is set invent
-no death.
+A worker is dead when this process has seen no beat of it for a lease, by its own monotonic clock.
+While the log is away or this process is held up, at most half a lease of that time counts. So no
+run is lost because the log was away, an event loop was blocked, a process was stopped for less than
+a lease, or somebody set a clock.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ __all__ = ["Watch"]
 
 logger = logging.getLogger("headwater.runs")
 
-# Runs that are ended, or forgotten, at the same time.
+# How many runs are ended or forgotten at the same time.
 ABREAST = 50
-# Looks in a lease, and the part of it that the time between two of them counts as, at most: with a
-# beat before and one after it that are as late as they may be, it is still less than a lease.
+# Checks in each lease, and the most that the time between two checks counts, as a part of a lease.
+# With the latest possible beats before and after it, this is still less than a lease.
 LOOKS, MOST = 10, 0.5
-# Seconds between two looks, at least.
+# Seconds between two checks, at least.
 SOONEST = 0.02
-# The part of a lease after which the runs of a silent worker are read, so that little is left to do
-# when it is over.
+# The runs of a worker that is silent for this part of a lease are read in advance, so that they can
+# be ended soon after the lease.
 READ_AFTER = 0.5
 # Seconds between two sweeps, at most.
 SWEEP = 60.0
 
 LOST = "the process that produced this run died or was cut off"
-NEVER = "no worker has taken this run in time"
+NEVER = "no worker took this run in time"
 
 
 @dataclass(slots=True)
@@ -51,11 +51,11 @@ class _Active:
     """An active run.
 
     Attributes:
-        worker: that has it, or None where it waits for one.
-        since: when that was heard of, as ``Watch`` counts.
-        contested: several wanted it, and which one got it is to be read.
-        cancelled: somebody cancelled it.
-        read: the run, read when its worker had been silent for half a lease.
+        worker: the worker that has it; None while it waits for one.
+        since: when this process learned that, by ``Watch._now``.
+        contested: whether several workers tried to claim it; the log must be read to find the one.
+        cancelled: whether somebody cancelled it.
+        read: its state, read when its worker had been silent for half a lease.
     """
 
     worker: str | None
@@ -69,8 +69,8 @@ class Watch:
     """The watcher of one event loop. Follows ``news`` and ``beats``.
 
     Arguments:
-        on_news: called with each news, in the event loop.
-        on_look: called after each look while runs are active.
+        on_news: called in the event loop with each record of ``news``.
+        on_look: called after each check while runs are active.
     """
 
     def __init__(
@@ -94,14 +94,14 @@ class Watch:
         self._active: dict[str, _Active] = {}
         self._seen: dict[str, float] = {}
         self._every = min(lease / LOOKS, 1.0)
-        # What this process has seen, in seconds: see ``_now``.
+        # How long this process has watched, in seconds, and when it looked last: see ``_now``.
         self._counted, self._looked = 0.0, time.monotonic()
-        # When the next run may be lost, as ``Watch`` counts.
+        # When the next run may be lost, by ``_now``.
         self._due = 0.0
         self._news = TopicReader(store.log, store.news, self._take_news, self._lost_place)
         self._beats = TopicReader(store.log, store.beats, self._take_beats, self._lost_place)
         self._read_all = False
-        # News that came while those before them were read; noted again afterwards, in their order.
+        # News that arrived while older news were read. They are noted again afterwards, in order.
         self._meanwhile: list[Record] | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = asyncio.Lock()
@@ -125,7 +125,7 @@ class Watch:
                 self._task = asyncio.create_task(self._run(), name="runs: watch")
 
     async def close(self) -> None:
-        """Watch no more."""
+        """End watching."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -146,7 +146,7 @@ class Watch:
             self._on_news(record.data)
 
     def _note(self, news: Mapping[str, Any]) -> bool:
-        """Note one piece of news of a run. Returns whether this version knows its kind."""
+        """Note one record of ``news``. Returns False for a kind that this version does not know."""
         kind, run_id = news.get("t"), news.get("id")
         if not isinstance(kind, str) or not isinstance(run_id, str):
             return False
@@ -183,8 +183,8 @@ class Watch:
                     self._count()
                     await asyncio.sleep(self._every)
                     continue
-                # The beats up to here are heard before the log counts as answering. A process
-                # whose followers are behind would hear them late.
+                # Read all beats first, and only then count the log as answering: a process that
+                # is behind in following would see the beats too late.
                 await self._beats.catch_up()
                 self._count()
                 if self._read_all:
@@ -196,7 +196,7 @@ class Watch:
                     sweep = time.monotonic() + random.uniform(0.8, 1.2) * self._sweep_every
                 pause = max(min(pause, self._due - self._now()), SOONEST)
             except SourceUnavailableError as error:
-                logger.info("runs are not watched just now: %s", error)
+                logger.info("runs cannot be watched now: %s", error)
             except Exception:
                 logger.exception("watching runs failed")
             await asyncio.sleep(pause)
@@ -204,13 +204,13 @@ class Watch:
     def _now(self) -> float:
         """The seconds that this process has watched, by its monotonic clock.
 
-        It stands still when the log is away, or this process held up, for more than half a lease.
+        While the log is away, or this process is held up, it counts half a lease at most.
         """
         passed = time.monotonic() - self._looked
         return self._counted + min(passed, MOST * self._lease)
 
     def _count(self) -> None:
-        """The log has answered just now."""
+        """Note that the log has just answered."""
         self._counted, self._looked = self._now(), time.monotonic()
 
     @property
@@ -218,7 +218,7 @@ class Watch:
         return min(SWEEP, max(self._keep.total_seconds() / 4, 0.05))
 
     async def _read_news(self) -> None:
-        """Read which runs are active, from the beginning of what is kept."""
+        """Find all active runs: read ``news`` from its beginning."""
         self._read_all = False
         self._meanwhile = []
         after = START
@@ -264,7 +264,7 @@ class Watch:
                     del self._active[state.id]
 
     async def _read_silent(self) -> None:
-        """Read the runs whose workers have been silent for long, before they count as lost."""
+        """Read the runs of silent workers in advance, before they count as lost."""
         silent: list[str] = []
         soonest = self._every
         for run_id, run in self._active.items():
@@ -287,7 +287,7 @@ class Watch:
         return [run_id for run_id, run in self._active.items() if self._left(run_id, run) < 0]
 
     async def _settle(self, run_id: str, run: _Active) -> None:
-        """Read who got a run."""
+        """Read which worker has a contested run."""
         found = await self._store.state(run_id)
         if found is not None and found.state == "running" and self._active.get(run_id) is run:
             self._active[run_id] = _Active(worker_of(found.claim), run.since)
@@ -300,7 +300,7 @@ class Watch:
         if run.worker in self._pulse.dead:
             return -1.0
         if run.worker == self._pulse.worker and self._pulse.alive(run.worker):
-            # It may be nobody's: its creation was stored, and the log said that it was not.
+            # No attempt may hold it: the log reported an error although it stored the creation.
             heard = now if self._pulse.holds(run_id) else run.since
         else:
             heard = max(self._seen.get(run.worker, 0.0), run.since)
@@ -360,13 +360,13 @@ class Watch:
                 forgotten += len(gone)
             for run_id in dict.fromkeys(str(one.data.get("id")) for one in old):
                 if (run := self._active.get(run_id)) is not None:
-                    # An active run must be found by processes that start later.
+                    # Processes that start later must find an active run in ``news``.
                     news = {"t": "claim", "w": run.worker}
                     if run.worker is None:
                         news = {"t": "handed", "by": None}
-                    await self._store.tell({**news, "id": run_id})
+                    await self._store.notify({**news, "id": run_id})
                     if run.cancelled:
-                        await self._store.tell({"t": "cancel", "id": run_id})
+                        await self._store.notify({"t": "cancel", "id": run_id})
             if old:
                 oldest = old[-1]
             if len(old) < PAGE:

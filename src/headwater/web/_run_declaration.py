@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request, Response, params
-from fastapi.concurrency import run_in_threadpool
 
 from headwater.errors import DeclarationError
 from headwater.runs import Busy, Run, Runs, State, SyncRun
@@ -35,6 +34,7 @@ from headwater.web._run_routes import (
 )
 from headwater.web._run_setup import OnDisconnect, check_declaration, checked_owner, declare_kind
 from headwater.web._signatures import asked_for, parameters_of
+from headwater.web._user_functions import called, is_coroutine_function
 
 __all__ = ["declare_runs"]
 
@@ -43,7 +43,7 @@ class RunEndpoints:
     """The endpoints of one kind of runs.
 
     Arguments:
-        owner: a dependency that gives the owner's id.
+        owner: a dependency that returns the owner's id.
     """
 
     def __init__(self, declaration: RunDeclaration, settings: Settings, owner: Any) -> None:
@@ -61,14 +61,14 @@ class RunEndpoints:
         if self._declaration.start is not None:
             if found:
                 raise DeclarationError(
-                    f"{where}: with start= its function gives what the run is started with; the "
-                    "worker gets the run, by `runs.attempt(run_id)`"
+                    f"{where}: with start=, its function returns the run's input and has no "
+                    "parameter of type Run; the worker gets the run by `runs.attempt(run_id)`"
                 )
             return None
         if not found:
             raise DeclarationError(f"{where}: its function needs a parameter `run: Run`")
         (name,) = found
-        is_async = inspect.iscoroutinefunction(call)
+        is_async = is_coroutine_function(call)
         if kinds[self._parameters[name].annotation] != is_async:
             wanted = "Run" if is_async else "SyncRun"
             raise DeclarationError(
@@ -81,11 +81,11 @@ class RunEndpoints:
         """``POST {path}``."""
         call, run = self._declaration.call, self._run
         own = {name: each for name, each in self._parameters.items() if name != run}
-        is_async = inspect.iscoroutinefunction(call)
+        is_async = is_coroutine_function(call)
 
         async def plan(owner: str, values: dict[str, Any]) -> Asked:
             if run is None:
-                given = await (call(**values) if is_async else run_in_threadpool(call, **values))
+                given = await called(call, is_async, **values)
                 dump = getattr(given, "model_dump", None)
                 return Asked(owner, input=given if dump is None else dump(mode="json"))
 
@@ -97,7 +97,7 @@ class RunEndpoints:
 
             return Asked(owner, begin=begin if is_async else begin_sync)
 
-        return self._endpoint(own, plan, StartRoute, call.__name__)
+        return self._endpoint(own, plan, StartRoute, getattr(call, "__name__", "start"))
 
     def state(self) -> Callable[..., Any]:
         """``GET {path}/{id}``."""
@@ -200,7 +200,7 @@ def _guard_of(owner: Any, where: str) -> Guard:
         owner = owner.dependency
     if not callable(owner):
         raise DeclarationError(
-            f"{where}: owner={owner!r}: a dependency is needed that gives the id of the caller"
+            f"{where}: owner={owner!r}: it must be a dependency that returns the id of the caller"
         )
     made: Guard = guard(owner)
     return made

@@ -1,4 +1,7 @@
-"""What the routes of runs answer, once a framework has found out whose they are."""
+"""The answers of the routes of runs. They do not depend on the framework.
+
+A framework finds the caller, the run's id and the parameters first, and passes them as ``Asked``.
+"""
 
 from __future__ import annotations
 
@@ -56,18 +59,18 @@ _JSON = ((b"content-type", b"application/json"), (b"cache-control", b"private, n
 
 @dataclass(eq=False, slots=True)
 class RunDeclaration:
-    """What the routes of one kind of runs have in common.
+    """The declaration of one kind of runs, which its routes share.
 
     Attributes:
         runs: where they are.
         kind: what they are kept under, with parameters as in the path.
         group: the field of the body that names a run's group, or None.
-        busy: what becomes of a start in a group with an active run.
-        max_body: bytes of a request's body.
-        on_disconnect: what becomes of a run whose last client here has left.
-        start: gives a run's id to a queue; None: the function itself runs in this process.
+        busy: what happens to a new run while its group has an active one: see ``Runs.create``.
+        max_body: bytes of a request's body, at most.
+        on_disconnect: whether a run goes on when its last client in this process has left.
+        start: puts a run's id into a queue. None: the function runs in this process.
         call: the user's function.
-        open: streams by run.
+        open: how many streams each run has in this process.
     """
 
     runs: Runs
@@ -93,14 +96,15 @@ class RunDeclaration:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a route's endpoint found out.
+    """The values that an endpoint has found in the request.
 
     Attributes:
-        owner: whose request it is.
-        run_id: the run of the path.
-        fold: whether the output so far is to be one text.
-        begin: for a start: makes what the run executes, given the run.
-        input: for a start by a queue: what its function returned.
+        owner: the id of the caller.
+        run_id: the run in the path.
+        fold: whether the client wants the output so far as one text.
+        begin: to start a run in this process: the user's function with its parameters bound. It
+            takes the run.
+        input: to start a run by a queue: the value that the user's function returned.
     """
 
     owner: str
@@ -111,7 +115,7 @@ class Asked:
 
 
 class _RunRoute:
-    """What the routes of runs share."""
+    """The part that all routes of runs share."""
 
     def __init__(self, declaration: RunDeclaration, settings: Settings) -> None:
         self.declaration = declaration
@@ -143,7 +147,7 @@ class _RunRoute:
         resumed: bool = False,
         headers: Headers = (),
     ) -> None:
-        """Open a stream and stay until it has ended or has taken its connection over."""
+        """Open a stream. Returns when it has ended, or has taken its connection over."""
         scope, asked = call.scope, plan.result
         try:
             place = live.places.take(subjects(scope), scope)
@@ -269,15 +273,17 @@ class StartRoute(_RunRoute):
         if value is None:
             return None
         if not isinstance(value, (str, int)) or isinstance(value, bool) or len(str(value)) > 200:
-            raise Problem(422, f"{name}: a text of at most 200 characters, or a number, is needed")
+            raise Problem(
+                422, f"{name}: this field must be a text of at most 200 characters, or a number."
+            )
         return str(value)
 
 
 class _KnownRoute(_RunRoute, ABC):
-    """A route of a run that is there. As ``responders.Responder``."""
+    """A route of an existing run. Implements ``Responder``."""
 
     async def serve(self, call: Call) -> None:
-        """Find out whose request it is, then answer."""
+        """Let the framework run the guards and the endpoint, then answer."""
         live = self._settings.live()
         rechecks = live.rights.rechecks
         plan = await call.plan()
@@ -304,7 +310,7 @@ class StateRoute(_KnownRoute):
         await send_response(call.send, 200, headers, to_bytes(shown), head=head)
 
     async def _text(self, found: RunState) -> str:
-        """The output so far. Raises Problem where it is too long for one answer."""
+        """The output so far. Raises Problem if it is too long for one answer."""
         text = await text_so_far(await self.declaration.runs.reader(found.id))
         if text is None:
             raise Problem(
@@ -363,7 +369,7 @@ class StreamRoute(_KnownRoute):
             await refuse_stream(call.send, error.for_clients, RETRY, head=head)
             return
         if reader.has_ended:
-            # A browser's EventSource comes back after the end, and stops at this.
+            # A browser's EventSource reconnects after the end. A 204 stops it.
             await _send_empty(call, plan.dependency_headers)
         elif head:
             headers = (*EVENT_STREAM_HEADERS, *plan.dependency_headers)

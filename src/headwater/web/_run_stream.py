@@ -17,7 +17,7 @@ from headwater.runs import RunEvent, RunReader, RunState
 
 __all__ = ["MOST_FOLDED", "RETRY", "RunStream", "text_so_far", "to_bytes"]
 
-# Milliseconds after which a client comes back.
+# Milliseconds after which a client reconnects.
 RETRY = 2000
 # Bytes after which one write ends, so that little waits for a client that reads slowly.
 MOST_WRITTEN = 64 * 1024
@@ -29,7 +29,7 @@ class RunStream(Stream):
     """One open stream of a run.
 
     Attributes:
-        left: the client went away by itself.
+        left: whether the client ended the connection, and not the server.
     """
 
     __slots__ = ("_room", "left")
@@ -42,7 +42,7 @@ class RunStream(Stream):
         self._room = asyncio.Event()
 
     def begin(self, state: RunState | None, reset: ResetReason | None) -> None:
-        """Send the head and what comes first."""
+        """Send the response's head, ``retry``, ``reset`` if there is one, and the run's state."""
         self.commit()
         first = [b"retry: %d\n\n" % RETRY]
         if reset is not None:
@@ -59,12 +59,12 @@ class RunStream(Stream):
         fold: bool,
         again: Callable[[], Any],
     ) -> None:
-        """Send what the reader gives, to the end.
+        """Send the events of the reader up to ``end``.
 
         Arguments:
-            state: as it was sent.
-            fold: send the output so far as one event.
-            again: gives the run's present state and a new reader of it, or None if it is gone.
+            state: the state that ``begin`` has sent.
+            fold: whether to send the output so far as one event.
+            again: returns the run's present state and a new reader, or None if it was forgotten.
         """
         while not self.ended:
             try:
@@ -149,7 +149,7 @@ class Folded:
         self._last: RunEvent | None = None
 
     def take(self, events: Any, *, over: bool) -> list[RunEvent]:
-        """What to send of the next past events; with ``over`` they are the last of the past."""
+        """Take the next past events. Returns the events to send; ``over`` marks the last call."""
         made: list[RunEvent] = []
         for event in events:
             if event.name == "end":
@@ -181,7 +181,7 @@ class Folded:
 
 
 async def text_so_far(reader: RunReader) -> str | None:
-    """The output so far as one text; None where it is longer than ``MOST_FOLDED``."""
+    """The output so far as one text; None if it is longer than ``MOST_FOLDED``."""
     texts: list[str] = []
     size = 0
     async with aclosing(reader.events()) as groups:
@@ -208,12 +208,12 @@ def event_frame(event: RunEvent) -> bytes:
 
 
 def state_frame(state: RunState) -> bytes:
-    """The ``run`` event. It has no id: a client that resumes gets what comes after its last one."""
+    """The ``run`` event. It has no id, because it is not a position to resume from."""
     return frame("run", None, to_bytes(state.public()))
 
 
 def reset_frame(reason: ResetReason) -> bytes:
-    """The ``reset`` event: what follows begins at the start."""
+    """The ``reset`` event. After it, the events follow from the start of the run."""
     return frame("reset", None, b'{"reason":"%b"}' % reason.encode())
 
 

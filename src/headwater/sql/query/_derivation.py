@@ -1,4 +1,4 @@
-"""What a live query needs to know of its SELECT: tables, links, ways, a key that is unique."""
+"""Derives from a SELECT what a live query needs: tables, links, ways, and a proof of the key."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Way:
     """How a changed row of one table leads to the keys of the query.
 
     Attributes:
-        start: the mention of the table that the row is of.
-        occurrences: what is inner-joined, the start among it.
-        conditions: by what.
+        start: the occurrence of the changed row's table; None for the core.
+        occurrences: the occurrences that are inner-joined, with the start.
+        conditions: the conditions that join them.
     """
 
     start: Occurrence | None
@@ -45,8 +45,8 @@ class Ordered:
     """One element of ORDER BY: a column, perhaps descending.
 
     Attributes:
-        element: the whole of it over the column of the occurrence's alias.
-        original: as the query has it.
+        element: the element, over the column of the occurrence's alias.
+        original: the element as the query has it.
     """
 
     occurrence: Occurrence
@@ -65,27 +65,27 @@ class Ordered:
 
 
 class Derivation:
-    """What follows from a SELECT.
+    """The properties that are derived from a SELECT.
 
     Arguments:
         select: the query.
-        key: names of its columns that tell its rows apart.
-        where: names of its columns that it may be filtered by.
-        affects: tables of which any change may affect every row, where no condition leads from
-            their rows to those of the query.
+        key: names of its columns that identify a row.
+        where: names of its columns that ``where()`` may use.
+        affects: tables without a condition that leads from their rows to rows of the query. Any
+            change of one of them may affect every row.
 
     Attributes:
-        select: the query, without its order.
-        names: its columns.
-        key, filters: the columns of these names, as occurrence and column name.
-        core: what a row of the query surely has, without a start.
-        ways: one for each mention of a table.
+        select: the query without its order and limit.
+        names: the names of its columns.
+        key, filters: the columns with these names, as occurrence and column name.
+        core: the way without a start: the inner-joined tables, which every row of the query has.
+        ways: one way for each occurrence of a table.
         tables: each table once.
-        links: by table, its columns whose change may move a row of the query.
-        certain: the links alone say which rows there are. Otherwise, as with NOT EXISTS or HAVING,
-            a client may be sent a removal of a row that it never had.
-        limit: only the first so many rows, for each value of the filters; None for all.
-        order: by these columns of the core; rows that are equal in them by the key.
+        links: for each table the columns whose change may add, remove or move rows of the query.
+        certain: whether the links alone decide which rows exist. If not, as with NOT EXISTS or
+            HAVING, a client may be sent a removal of a row that it never had.
+        limit: how many first rows the query keeps for each value of the filters; None for all.
+        order: the columns of the core that order these rows. The key orders rows that are equal.
 
     Raises DeclarationError.
     """
@@ -158,7 +158,7 @@ class Derivation:
         return found
 
     def filter_of(self, column: Any) -> str:
-        """The name in ``where=`` of a column. Raises DeclarationError for one that has none."""
+        """The name of a column in ``where=``. Raises DeclarationError if it is not there."""
         found = self._scopes.column(column)
         for name, known in self.filters.items():
             if known == found:
