@@ -126,7 +126,7 @@ class EventStore(SdkEventStore):
             if self._begun == 2:
                 _log.error(
                     "an MCP event store cannot see which session calls it, so it resumes none: "
-                    "app.add_middleware(SessionScope)"
+                    "call app.add_middleware(SessionScope)"
                 )
         session.count += 1
         # As the SDK writes it to the wire, so that a replay is equal byte for byte.

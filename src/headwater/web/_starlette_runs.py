@@ -61,6 +61,8 @@ class RunCalls:
         self._declaration = declaration
         self._owner = owner
         self._body = body
+        self._owner_is_coroutine = is_coroutine_function(owner)
+        self._is_coroutine = is_coroutine_function(declaration.call)
 
     def routes(self, settings: Settings) -> Sequence[tuple[str, str, Responder, Plan]]:
         """The end of each route's path, its method, its responder and its plan."""
@@ -100,10 +102,10 @@ class RunCalls:
         own = self._declaration
         given = await self._input(request)
         if own.start is not None:
-            made = await called(own.call, is_coroutine_function(own.call), request)
+            made = await called(own.call, self._is_coroutine, request)
             return Asked(owner, input=given if made is None else made)
         call = own.call
-        if is_coroutine_function(call):
+        if self._is_coroutine:
 
             async def begin(run: Run) -> Any:
                 return await call(run, request)
@@ -131,4 +133,4 @@ class RunCalls:
             raise Problem(422, f"The body is no JSON: {error}") from None
 
     async def _owner_of(self, request: Request) -> str:
-        return checked_owner(await called(self._owner, is_coroutine_function(self._owner), request))
+        return checked_owner(await called(self._owner, self._owner_is_coroutine, request))
