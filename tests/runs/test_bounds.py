@@ -21,6 +21,7 @@ from support.application import Application
 from support.http import request
 from support.server import serving
 from support.until import until
+from support.valkey import Valkey
 
 
 @pytest.mark.parametrize("megabytes", [4, pytest.param(100, marks=pytest.mark.soak)])
@@ -146,6 +147,31 @@ async def test_forgotten_runs_leave_nothing_in_a_database(tmp_path: Path, count:
                 await until(lambda one=one: _is_over(runs, one.state.id))
         await until(lambda: _swept(runs, file), 120)
         assert await _topics(file) <= {"run:runs:news", "run:runs:beats"}
+
+
+@pytest.mark.long
+async def test_forgotten_runs_leave_no_keys(tmp_path: Path) -> None:
+    """Of a Redis, whose memory they were in."""
+    server = Valkey(tmp_path)
+    await server.start()
+
+    async def quick(run: Run) -> None:
+        await run.delta("x" * 100)
+
+    async def gone(runs: Runs) -> bool:
+        await runs.sweep()
+        async with server.client() as client:
+            return await client.dbsize() <= 4
+
+    try:
+        async with open_log(server.url) as log:
+            async with Runs(log, keep=timedelta(milliseconds=1)) as runs:
+                for n in range(50):
+                    options = {"key": f"k{n}", "group": f"g{n}", "busy": "reject"}
+                    await runs.create("/a", f"user {n}", handler=quick, **options)
+                await until(lambda: gone(runs), 60)
+    finally:
+        server.stop()
 
 
 async def _swept(runs: Runs, file: Path) -> bool:

@@ -356,3 +356,12 @@ async def test_a_thread_that_exits_fails_its_run_only(runs: Runs, error: type) -
         raise error
 
     assert (await ended(runs, await start(runs, script))).state == "failed"
+
+
+async def test_a_handler_that_exits_fails_its_run_only(runs: Runs) -> None:
+    """So must one in the event loop not, which a library calls sys.exit() in."""
+
+    async def script(run: Run) -> None:
+        raise SystemExit(3)
+
+    assert (await ended(runs, await start(runs, script))).state == "failed"

@@ -468,6 +468,20 @@ def test_declarations_that_cannot_work():
             live.run(path, given, **{"owner": owner, **options})(call)
 
 
+def test_two_functions_do_not_share_runs():
+    """Versions of an API, with a router each: a key of one must not give a run of the other."""
+    runs = Runs(MemoryLog())
+
+    async def first(run: Run) -> None: ...
+    async def second(run: Run) -> None: ...
+
+    for _ in range(2):  # as an application that is made twice
+        LiveRouter().run("/answers", runs, owner=lambda: "me")(first)
+    with pytest.raises(DeclarationError, match=r"first and .*second would share.*name="):
+        LiveRouter().run("/answers", runs, owner=lambda: "me")(second)
+    LiveRouter().run("/answers", runs, owner=lambda: "me", name="v2")(second)
+
+
 def test_openapi_describes_the_routes():
     _, app = made()
     paths = app.openapi()["paths"]

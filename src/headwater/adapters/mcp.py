@@ -5,17 +5,16 @@ can send them if it has an event store, but it has none for production. ``EventS
 an event log.
 
 The SDK gives one store to all sessions, and each session uses the same stream ids: "1", "2",
-"_GET_stream". The SDK does not name the session in a call. A store that trusts stream ids sends
-the messages of one user to another. So this store looks at its caller: the session is the
-``StreamableHTTPServerTransport`` whose method awaits it. Calls from elsewhere share one session of
-the store; once two MCP sessions share it, nothing is resumed. So a wrapper around the store must
-await it in the task that called the wrapper, or make an ``EventStore`` for each session.
+"_GET_stream". The SDK does not name the session in a call. A store that trusts stream ids sends the
+messages of one user to another. So ``SessionScope``, an ASGI middleware, gives this store the
+session of each request. Without it, the session is the ``StreamableHTTPServerTransport`` whose
+method awaits the store. Calls from elsewhere share one session of the store; once two MCP sessions
+share it, nothing is resumed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import secrets
 from collections.abc import AsyncIterator
@@ -30,7 +29,6 @@ from headwater.feeds._clock import utc_now
 try:
     from mcp.server.streamable_http import GET_STREAM_KEY, EventCallback, EventMessage
     from mcp.server.streamable_http import EventStore as SdkEventStore
-    from mcp.server.streamable_http import StreamableHTTPServerTransport as Transport
     from mcp.types import (
         INTERNAL_ERROR,
         ErrorData,
@@ -42,9 +40,10 @@ try:
 except ImportError as error:  # pragma: no cover - only without the extra
     raise MissingExtraError("mcp", "mcp") from error
 
+from headwater.adapters._mcp_scope import SessionScope, session_key
 from headwater.adapters._mcp_session import Cursor, Event, Resumed, Session
 
-__all__ = ["EventStore"]
+__all__ = ["EventStore", "SessionScope"]
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +99,7 @@ class EventStore(SdkEventStore):
         self._sweep_at = 0.0
         self._sweeping: asyncio.Task[None] | None = None
         self._away_until = 0.0
-        self._sessions: WeakKeyDictionary[Transport, Session] = WeakKeyDictionary()
+        self._sessions: WeakKeyDictionary[object, Session] = WeakKeyDictionary()
         self._own = self._new_session()
         # How many MCP sessions have begun in it.
         self._begun = 0
@@ -110,13 +109,13 @@ class EventStore(SdkEventStore):
         return Session(f"{self._prefix}:{name}", name)
 
     def _session(self) -> Session:
-        """The session of the transport that awaits this store."""
-        transport = _calling_transport()
-        if transport is None:
+        """The session that calls."""
+        key = session_key()
+        if key is None:
             return self._own
-        session = self._sessions.get(transport)
+        session = self._sessions.get(key)
         if session is None:
-            session = self._sessions[transport] = self._new_session()
+            session = self._sessions[key] = self._new_session()
         return session
 
     async def store_event(self, stream_id: str, message: JSONRPCMessage | None) -> str:
@@ -126,8 +125,8 @@ class EventStore(SdkEventStore):
             self._begun += 1
             if self._begun == 2:
                 _log.error(
-                    "an MCP event store cannot see which session calls it, so it resumes none: "
-                    "await it in the task that called your own store"
+                    "an MCP event store cannot see which session calls it, and resumes none: call "
+                    "app.add_middleware(SessionScope)"
                 )
         session.count += 1
         # As the SDK writes it to the wire, so that a replay is equal byte for byte.
@@ -309,14 +308,3 @@ class EventStore(SdkEventStore):
 def _begins_session(message: JSONRPCMessage | None) -> bool:
     """Whether this is the answer to ``initialize``, which a session has once."""
     return isinstance(message, JSONRPCResponse) and "protocolVersion" in message.result
-
-
-def _calling_transport() -> Transport | None:
-    """The transport among the callers whose method awaits the store, or None."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        caller = frame.f_locals.get("self")
-        if isinstance(caller, Transport):
-            return caller
-        frame = frame.f_back
-    return None

@@ -290,9 +290,10 @@ class Core:
             error = cancelled
         except (RunCancelled, RunFailed) as stopped:
             error = stopped
-        except Exception as fault:
+        except (Exception, SystemExit) as fault:
             logger.exception("run %s failed", attempt.state.id)
-            error = fault
+            # One run must not end the process with all others.
+            error = fault if isinstance(fault, Exception) else RuntimeError(repr(fault))
         await attempt.conclude(error, value)
 
     async def wait_for(self, run_id: str | None) -> None:

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from headwater.errors import ResetReason, SourceUnavailableError
-from headwater.eventlog import START, Bounds, EventLog, Record
+from headwater.errors import SourceUnavailableError
+from headwater.eventlog import START, Record
 from headwater.feeds._clock import utc_now
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunState, worker_of
 from headwater.runs._store import PAGE, Store
+from headwater.runs._topic_reader import TopicReader
 
 __all__ = ["Watch"]
 
@@ -97,8 +98,8 @@ class Watch:
         self._counted, self._looked = 0.0, time.monotonic()
         # When the next run may be lost, by ``_now``.
         self._due = 0.0
-        self._news = _Reader(store.log, store.news, self._take_news, self._lost_place)
-        self._beats = _Reader(store.log, store.beats, self._take_beats, self._lost_place)
+        self._news = TopicReader(store.log, store.news, self._take_news, self._lost_place)
+        self._beats = TopicReader(store.log, store.beats, self._take_beats, self._lost_place)
         self._read_all = False
         # News that arrived while older news were read. They are noted again afterwards, in order.
         self._meanwhile: list[Record] | None = None
@@ -176,6 +177,7 @@ class Watch:
         self._read_all = True
         sweep = time.monotonic() + random.uniform(0.1, 1.0) * self._sweep_every
         while True:
+            pause = self._every
             try:
                 if not self._active and not self._read_all and time.monotonic() < sweep:
                     self._count()
@@ -192,11 +194,12 @@ class Watch:
                 if time.monotonic() > sweep:
                     await self.sweep()
                     sweep = time.monotonic() + random.uniform(0.8, 1.2) * self._sweep_every
+                pause = max(min(pause, self._due - self._now()), SOONEST)
             except SourceUnavailableError as error:
                 logger.info("runs cannot be watched now: %s", error)
             except Exception:
                 logger.exception("watching runs failed")
-            await asyncio.sleep(min(self._every, max(self._due - self._now(), SOONEST)))
+            await asyncio.sleep(pause)
 
     def _now(self) -> float:
         """The seconds that this process has watched, by its monotonic clock.
@@ -248,12 +251,17 @@ class Watch:
         suspects = self._lost()
         lost: list[RunState] = []
         for start in range(0, len(suspects), ABREAST):
-            part = suspects[start : start + ABREAST]
-            lost += filter(None, await asyncio.gather(*(self._lose(one) for one in part)))
+            abreast = suspects[start : start + ABREAST]
+            lost += filter(None, await asyncio.gather(*(self._lose(one) for one in abreast)))
         # First announce the ends to all followers, then remove remains.
         for start in range(0, len(lost), ABREAST):
-            await self._store.announce(lost[start : start + ABREAST])
-            await self._store.remove_remains(lost[start : start + ABREAST])
+            part = lost[start : start + ABREAST]
+            await self._store.announce(part)
+            await self._store.remove_remains(part)
+            for state in part:
+                known = self._active.get(state.id)
+                if known is not None and known.read is state:
+                    del self._active[state.id]
 
     async def _read_silent(self) -> None:
         """Read the runs of silent workers in advance, before they count as lost."""
@@ -305,7 +313,7 @@ class Watch:
             return None
         found = known.read
         if found is None or found.state != "running" or worker_of(found.claim) != known.worker:
-            found = await self._store.state(run_id)
+            found = known.read = await self._store.state(run_id)
         if found is None:
             # Its creation was not finished, or it was forgotten.
             self._active.pop(run_id, None)
@@ -317,6 +325,8 @@ class Watch:
         cancelled = found.cancelled or known.cancelled
         if found.retry and found.state == "running" and found.claim and not cancelled:
             await self._store.release(found, found.claim)
+            if self._active.get(run_id) is known:
+                self._active[run_id] = _Active(None, self._now())
             return None
         if cancelled:
             await self._store.decide(found, "cancelled")
@@ -371,55 +381,3 @@ class Watch:
 
 def _is_cancelled(run: _Active | None) -> bool:
     return run is not None and run.cancelled
-
-
-class _Reader:
-    """Follows ``news`` or ``beats``. Implements ``Follower``.
-
-    It passes each record on once: when the log delivers it, or in ``catch_up`` if that is earlier.
-
-    Arguments:
-        take: receives the records.
-        lose: called when records may have been lost.
-    """
-
-    def __init__(
-        self,
-        log: EventLog,
-        topic: str,
-        take: Callable[[Sequence[Record]], None],
-        lose: Callable[[], None],
-    ) -> None:
-        self._log = log
-        self._topic = topic
-        self._take = take
-        self._lose = lose
-        self._last = START
-
-    async def start(self) -> None:
-        """Begin to follow. Raises SourceUnavailableError."""
-        self._last = (await self._log.follow(self._topic, self)).latest
-
-    async def stop(self) -> None:
-        """End following."""
-        await self._log.unfollow(self._topic, self)
-
-    async def catch_up(self) -> None:
-        """Read the records that are stored by now. Raises SourceUnavailableError."""
-        full = True
-        while full:
-            run = await self._log.read(self._topic, self._last, PAGE)
-            self.deliver(run.records)
-            full = len(run.records) == PAGE
-
-    def deliver(self, records: Sequence[Record]) -> None:
-        """As Follower."""
-        news = [record for record in records if record.offset > self._last]
-        if news:
-            self._last = news[-1].offset
-            self._take(news)
-
-    def reset(self, reason: ResetReason, bounds: Bounds) -> None:
-        """As Follower."""
-        self._last = bounds.latest
-        self._lose()

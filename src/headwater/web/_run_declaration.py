@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import inspect
-import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 from fastapi import Depends, Query, Response, params
 from fastapi.concurrency import run_in_threadpool
 
-from headwater.errors import DeclarationError, SourceUnavailableError
+from headwater.errors import DeclarationError
 from headwater.runs import Busy, Run, Runs, State, SyncRun
 from headwater.web._guards import Guard, guard
 from headwater.web._live import Settings
 from headwater.web._live_route import set_responder
 from headwater.web._plan import Plan
+from headwater.web._run_item import RunItem
 from headwater.web._run_openapi import (
     HIDDEN,
-    RunItem,
     cancel_options,
     delete_options,
     start_options,
@@ -35,14 +33,10 @@ from headwater.web._run_routes import (
     StateRoute,
     StreamRoute,
 )
+from headwater.web._run_setup import OnDisconnect, check_declaration, checked_owner, declare_kind
 from headwater.web._signatures import asked_for, parameters_of
-from headwater.web.problems import Problem
 
-__all__ = ["OnDisconnect", "declare_runs", "lifespan_of_runs"]
-
-logger = logging.getLogger("headwater.web")
-
-OnDisconnect = Literal["continue", "cancel"]
+__all__ = ["declare_runs"]
 
 
 class RunEndpoints:
@@ -128,7 +122,7 @@ class RunEndpoints:
         async def listed(
             headwater_owner: Any, state: State | None = None, group: str | None = None
         ) -> Any:
-            owner = _checked_owner(headwater_owner)
+            owner = checked_owner(headwater_owner)
             await runs.start()  # so that a producer that has died is noticed
             return runs.runs_of(kind, owner).where(state=state, group=group)
 
@@ -168,7 +162,7 @@ class RunEndpoints:
         shown[owner.name] = owner
 
         async def endpoint(**values: Any) -> Any:
-            whose = _checked_owner(values[owner.name])
+            whose = checked_owner(values[owner.name])
             found = await plan(whose, {name: values[name] for name in wanted})
             return Plan(found, values[response])
 
@@ -207,26 +201,6 @@ def _guard_of(owner: Any, where: str) -> Guard:
     return made
 
 
-def _checked_owner(owner: Any) -> str:
-    if owner is None:
-        raise Problem(401, "Sign in first.")
-    return str(owner)
-
-
-def check_declaration(where: str, runs: object, busy: object, on_disconnect: object) -> None:
-    """Raises DeclarationError for options that cannot work."""
-    if not isinstance(runs, Runs):
-        raise DeclarationError(f"{where}: {runs!r}: the second argument must be a Runs(...)")
-    if busy not in get_args(Busy):
-        raise DeclarationError(
-            f"{where}: busy={busy!r}: 'reject', 'cancel', 'queue' or 'allow' is needed"
-        )
-    if on_disconnect not in get_args(OnDisconnect):
-        raise DeclarationError(
-            f"{where}: on_disconnect={on_disconnect!r}: 'continue' or 'cancel' is needed"
-        )
-
-
 def declare_runs(
     router: Any,
     path: str,
@@ -255,6 +229,7 @@ def declare_runs(
     def declare(call: Any) -> Any:
         declaration = RunDeclaration(runs, kind, group, busy, max_body, on_disconnect, start, call)
         endpoints = RunEndpoints(declaration, settings, owner)
+        declare_kind(where, runs, kind, call)
         own = [endpoints.guard, *guards]
         label = call.__name__
         router.feed(
@@ -282,30 +257,3 @@ def declare_runs(
         return call
 
     return declare
-
-
-@asynccontextmanager
-async def lifespan_of_runs(runs: Sequence[Runs], settings: Settings) -> AsyncIterator[None]:
-    """Watch runs while an application runs, and end those of this process when it ends."""
-    if not runs:
-        yield
-        return
-    streams = settings.live().hub.streams
-    for each in runs:
-        try:
-            await each.start()
-        except SourceUnavailableError as error:
-            logger.warning("runs cannot be watched yet: %s", error)
-
-    def stop() -> None:
-        # At once, so that followers in this process get the `end` before their streams close.
-        for each in runs:
-            streams.run(each.stop(), "ending the runs of this process")
-
-    streams.on_drain.add(stop)
-    try:
-        yield
-    finally:
-        streams.on_drain.discard(stop)
-        for each in runs:
-            await each.leave()

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 
-from headwater.runs import State
 from headwater.web._feed_models import ErrorData, ResetData, as_text
 from headwater.web._openapi import EventsDescribed, problem_responses
+from headwater.web._run_item import RunItem
 
 __all__ = [
-    "HIDDEN", "RunItem", "cancel_options", "delete_options", "start_options", "state_options",
+    "HIDDEN", "cancel_options", "delete_options", "start_options", "state_options",
     "stream_options",
 ]  # fmt: skip
 
 HIDDEN: dict[str, Any] = {"include_in_schema": False}
-
-
-class RunItem(BaseModel):
-    """A run in a list."""
-
-    id: str
-    state: State
-    error: str | None = Field(None, description="One sentence, if the run failed or was lost.")
-    group: str | None = None
-    attempt: int = Field(0, description="How often an attempt began it.")
-    created_at: datetime
-    ended_at: datetime | None = None
 
 
 class RunModel(RunItem):

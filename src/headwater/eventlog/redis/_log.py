@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from redis.asyncio.connection import ConnectionPool
 
-from headwater.errors import UsageError
+from headwater.errors import SourceUnavailableError, UsageError
 from headwater.eventlog._interface import EventLog
 from headwater.eventlog._pushed import PushedLog, PushReader
 from headwater.eventlog._pushes import States, Subscriptions
@@ -239,6 +239,8 @@ class RedisLog(PushedLog):
             topic: bounds_of(epoch, *bounds[place * 3 : place * 3 + 3])
             for place, topic in enumerate(topics)
         }
+        if not head.isdigit():
+            raise SourceUnavailableError(self.name, f"another program wrote to the key {self._log}")
         return States(epoch.decode(), int(head), found)
 
     async def begin_anew(self, epoch: str) -> None:

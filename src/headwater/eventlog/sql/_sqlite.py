@@ -6,11 +6,13 @@ ids holds what is new for all topics.
 
 from __future__ import annotations
 
+import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -54,7 +56,11 @@ class Watch(Watched):
         return None if state == self._known() else self.wake
 
 
-_EPOCH = sa.text("SELECT epoch FROM headwater_log WHERE id = 1")
+# Of all three tables, so that one that is missing is found.
+_EPOCH = sa.text(
+    "SELECT epoch, (SELECT 1 FROM headwater_topics LIMIT 1),"
+    " (SELECT 1 FROM headwater_events LIMIT 1) FROM headwater_log WHERE id = 1"
+)
 # One statement, so that records and bounds are of one moment.
 _BOUNDS = (
     f"SELECT l.epoch, t.id, {END} FROM headwater_log AS l"  # noqa: S608 - all are constants
@@ -98,6 +104,16 @@ class SqliteDialect(Dialect):
         " ON e.topic_id = t.id AND e.key = json_extract(k.value, '$[1]')"
         " ORDER BY e.number"
     )
+
+    clearing = sa.text(
+        "DELETE FROM headwater_events WHERE topic_id IN (SELECT value FROM json_each(:ids))"
+    )
+
+    def unavailable(self, error: BaseException) -> str | None:
+        said = super().unavailable(error)
+        if said is None and isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.Error):
+            return f"SQLite says: {error.orig}"
+        return said
 
     async def exists(self, connection: AsyncConnection) -> bool:
         return (await connection.execute(_EPOCH)).first() is not None

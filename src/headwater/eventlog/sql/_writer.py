@@ -73,6 +73,9 @@ async def append_all(
             if one.key is not None:
                 seen.add((one.topic, one.key))
     topics = await reserve(connection, counts) if counts else {}
+    new = [row.id for topic, row in topics.items() if row.latest == counts[topic]]
+    if new:
+        await dialect.clear(connection, new)
     held |= counts.keys() - topics.keys()
     used = {topic: row.latest - counts[topic] for topic, row in topics.items()}
     at_ticks = ticks(at)

@@ -12,9 +12,9 @@ from sqlalchemy.sql import visitors
 
 from headwater.errors import DeclarationError
 from headwater.sql._tracking import CHANGE, ORDER, SINCE
-from headwater.sql.query._equality import is_blind
+from headwater.sql.query._equality import check_exact
 from headwater.sql.query._functions import has_aggregate
-from headwater.sql.query._limits import difference, limit_of
+from headwater.sql.query._limits import check_distinct, difference, limit_of
 from headwater.sql.query._pieces import renamed
 from headwater.sql.query._scopes import Condition, Occurrence, Scope, Scopes
 from headwater.sql.query._uniqueness import Column, closure, determined
@@ -23,7 +23,6 @@ __all__ = ["Derivation", "Ordered", "Way"]
 
 # Types whose values Python and both databases put in the same order.
 _ORDERED = (sa.Integer, sa.String, sa.Uuid, sa.Date, sa.DateTime)
-_UNORDERED = (sa.Enum, CITEXT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +112,7 @@ class Derivation:
         self._grouped = difference(self.select, self.select.group_by(None))
         self.names = _names_of(self.select)
         self._scopes = Scopes(self.select)
+        check_distinct(self.select)
         self.key = {name: self._plain(name, "key") for name in dict.fromkeys(key)}
         self.filters = {name: self._plain(name, "where") for name in dict.fromkeys(where)}
         for name, column in self.key.items():
@@ -305,12 +305,7 @@ class Derivation:
                 "sub-query for each aggregate"
             )
         for name, (occurrence, real) in self.filters.items():
-            if is_blind(column := column_of(occurrence.table, real)):
-                raise DeclarationError(
-                    f"where= names {name!r} of type {column.type!r}, for which different texts are "
-                    "equal: with LIMIT each value has rows of its own, so use a column whose texts "
-                    "are equal when they are the same, such as one of the text in small letters"
-                )
+            check_exact(name, column_of(occurrence.table, real))
         for condition in self._scopes.root.conditions:
             if condition.expression is None or not self._usable(condition, self._scopes.root):
                 raise DeclarationError(
@@ -370,13 +365,14 @@ def _check_key(name: str, column: Column) -> None:
     found = column_of(occurrence.table, real)
     if found.nullable:
         raise DeclarationError(
-            f"key= names {name!r}, a column that may be NULL: a key has a value in every row"
+            f"key= names {name!r}, a column that may be NULL: use one that is not, such as the "
+            "primary key of the table that it refers to, which is joined"
         )
     kind = _implemented(found.type)
-    if not isinstance(kind, _ORDERED) or isinstance(kind, _UNORDERED):
+    if not isinstance(kind, _ORDERED) or isinstance(kind, CITEXT):
         raise DeclarationError(
-            f"key= names {name!r} of type {found.type!r}: a key is of integers, texts, UUIDs, "
-            "dates or date-times"
+            f"key= names {name!r} of type {found.type!r}: a key is of integers, texts, enums, "
+            "UUIDs, dates or date-times; store it as one of these too, such as a text"
         )
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.errors import DeclarationError, FilterValueError
 from headwater.feeds._source import EVERYTHING, JUDGED, Filter, Page, Place, Source
+from headwater.sql._databases import check_one_database, follow, shown
 from headwater.sql._expressions import split
 from headwater.sql._links import declare_links
 from headwater.sql._model import attributes_of
@@ -52,7 +53,8 @@ class LiveQuery:
         engine: the async engine that reads the query.
         origin: the tail of the query, from which the hub reads.
 
-    Raises DeclarationError for a clause that cannot be derived, and says what to write instead.
+    Raises DeclarationError for a clause that cannot be derived, and says what to write instead. It
+    is also raised if the tables are known to be in two databases.
     """
 
     def __init__(
@@ -69,6 +71,8 @@ class LiveQuery:
         tables = [attributes_of(model)[0] for model in affects]
         derivation = Derivation(select, key, where, tables)
         name = f"live query of {', '.join(table.name for table in derivation.tables)}"
+        check_one_database(name, engine, derivation.tables)
+        follow(engine, derivation.tables)
         for table, links in derivation.links.items():
             declare_links(table, links)
         self.engine = engine
@@ -192,8 +196,9 @@ class QuerySource(Source):
             return NotImplemented
         if other.query is not self.query:
             raise DeclarationError(
-                f"a union takes selections of one live query, not of the {self.query.name} and the "
-                f"{other.query.name}"
+                f"a union takes selections of one live query, not of the {self.query.name} of "
+                f"{shown(self.query.engine)} and the {other.query.name} of "
+                f"{shown(other.query.engine)}"
             )
         return QuerySource(self.query, self.filter | other.filter)
 

@@ -265,7 +265,10 @@ def _refused_from(element: Any) -> str:
             "a sub-query in FROM cannot be derived: join its tables in the query itself, or use a "
             "correlated scalar sub-query"
         )
-    return f"{_shown(element)} in FROM cannot be derived: a live query reads tables"
+    return (
+        f"{_shown(element)} in FROM cannot be derived: join tables, or use a correlated scalar "
+        "sub-query"
+    )
 
 
 def _shown(element: Any) -> str:
