@@ -115,9 +115,10 @@ WAYS = {
     "scope": lambda: running(EventStore(MemoryLog()), scope=True),
     "wrapped": lambda: running(Hopping(EventStore(MemoryLog())), scope=True),
 }
+BOTH = ["bare", "scope", pytest.param("wrapped", marks=pytest.mark.long)]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", BOTH)
 async def test_a_client_that_is_cut_after_any_frame_gets_each_message_once(way: str) -> None:
     """All sessions run at once, with the same stream ids: none sees a message of another."""
     async with WAYS[way]() as (cuts, url):

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from headwater.protocol import Decoder
 
-__all__ = ["Flock", "Returning"]
+__all__ = ["Flock", "Returning", "by_second"]
 
 # Milliseconds, until a stream names another time: Chromium's.
 _RETRY = 3000
@@ -28,6 +28,7 @@ class Returning:
     Attributes:
         messages: the lines that it was sent.
         returns: ``time.monotonic()`` of each stream that began with items or a snapshot.
+        due: the same, of when it was to ask again after each stream that was live.
         refused: the status that ended it; None while it lives.
     """
 
@@ -42,6 +43,7 @@ class Returning:
         self._retry = _RETRY
         self.messages: list[str] = []
         self.returns: list[float] = []
+        self.due: list[float] = []
         self.snapshots = 0
         self.live = False
         self.refused: int | None = None
@@ -52,6 +54,8 @@ class Returning:
                 await self._stream()
             except _BROKEN:
                 pass
+            if self.live:
+                self.due.append(time.monotonic() + self._retry / 1000)
             self.live = False
             await asyncio.sleep(self._retry / 1000)  # what the server asks clients to wait
 
@@ -124,5 +128,24 @@ class Flock:
 
     def histogram(self, since: float) -> Counter[int]:
         """How many came back first in each tenth of a second after ``since``."""
-        returns = [[moment for moment in each.returns if moment > since] for each in self.clients]
-        return Counter(int((min(moments) - since) * 10) for moments in returns if moments)
+        return _tenths([each.returns for each in self.clients], since)
+
+    def planned(self, since: float) -> Counter[int]:
+        """How many were to ask again first in each tenth: as the servers spread them.
+
+        Where this machine is busy, its stalls bring those together that come.
+        """
+        return _tenths([each.due for each in self.clients], since)
+
+
+def _tenths(moments: list[list[float]], since: float) -> Counter[int]:
+    later = [[moment for moment in each if moment > since] for each in moments]
+    return Counter(int((min(each) - since) * 10) for each in later if each)
+
+
+def by_second(found: Counter[int]) -> str:
+    """How many came in each second, for people."""
+    seconds: Counter[int] = Counter()
+    for tenth, count in found.items():
+        seconds[tenth // 10] += count
+    return " ".join(str(seconds[second]) for second in range(max(seconds, default=-1) + 1))

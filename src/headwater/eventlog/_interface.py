@@ -61,10 +61,10 @@ class EventLog(ABC):
     """One event log. A process has one reader for all topics, however many are followed.
 
     A topic begins with its first append. Names have 1 to 200 characters of ``0-9 A-Z a-z . _ : /
-    @ -``. A topic whose name begins with ``run:`` is kept whole: a trim of all topics does not touch
-    it, and the engine removes none of its records by itself. Every method but ``close`` raises
-    SourceUnavailableError while the engine is away. It raises UsageError for a call that can never
-    work; nothing was appended then.
+    @ -``. A topic whose name begins with ``run:`` is kept whole: a trim of all topics does not
+    touch it, and the engine removes none of its records by itself. Every method but ``close``
+    raises SourceUnavailableError while the engine is away. It raises UsageError for a call that can
+    never work; nothing was appended then.
     """
 
     name: str
@@ -127,8 +127,8 @@ class EventLog(ABC):
         """Remove the oldest records beyond any of the limits, of one topic or of all.
 
         Without a topic it leaves out topics that are kept whole (``run:``). ``before`` needs a
-        topic, and removes the records below an offset. Returns how many were removed. ``max_bytes`` counts the
-        events' JSON and needs ``capabilities.trim_by_size``.
+        topic, and removes the records below an offset. Returns how many were removed.
+        ``max_bytes`` counts the events' JSON and needs ``capabilities.trim_by_size``.
         """
 
     @abstractmethod

@@ -90,7 +90,7 @@ class Pulse:
         self._end_silent = end_silent
         self._beaten_at = time.monotonic()
         self._every = lease / BEATS
-        self._standing_in = False
+        self._stand_in_at = 0.0
         self._holders: set[Holder] = set()
         # How many holders each run has. For a moment a repeated start makes a second one.
         self._held: Counter[str] = Counter()
@@ -153,14 +153,13 @@ class Pulse:
         return False
 
     async def may_write(self, worker: str, log: EventLog) -> bool:
-        """As ``alive``, for a writer. It sends a beat first if the thread is late."""
-        late = time.monotonic() - self._beaten_at > LATE * self._lease
-        if late and self.multi and worker == self.worker and not self._standing_in:
-            self._standing_in = True
-            try:
-                await self._beat(log)
-            finally:
-                self._standing_in = False
+        """As ``alive``, for a writer, which sends a beat where the thread is late with it."""
+        now = time.monotonic()
+        late = now - self._beaten_at > LATE * self._lease and now > self._stand_in_at
+        if late and self.multi and worker == self.worker:
+            # One of many writers, once in the time of a beat.
+            self._stand_in_at = now + self._every
+            await self._beat(log)
         return self.alive(worker)
 
     def run(self, work: Coroutine[Any, Any, T]) -> Future[T]:

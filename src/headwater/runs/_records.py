@@ -66,8 +66,9 @@ class RunState:
 
     Attributes:
         id: the run's id.
-        kind: the name for runs of its kind; of a route, the path that it was declared with.
-        owner: the id of its owner.
+        kind: which runs it is of: the path that it was declared with, such as ``/answers``, where
+            values stand for parameters: ``/rooms/7/answers``.
+        owner: whose it is.
         state: ``queued``, ``running``, then ``done``, ``failed``, ``cancelled`` or ``lost``.
         result: the argument of ``result()``, or the value that the function returned; a JSON value.
         error: one sentence for clients, if the run failed or was lost.

@@ -36,7 +36,8 @@ class TopicReader:
 
     async def start(self) -> None:
         """Begin to follow. Raises SourceUnavailableError."""
-        self._last = (await self._log.follow(self._topic, self)).latest
+        bounds = await self._log.follow(self._topic, self)
+        self._last = max(self._last, bounds.latest)
 
     async def stop(self) -> None:
         """End following."""

@@ -187,11 +187,10 @@ class Writer:
                 and self._closed is None
             ):
                 self._wake.clear()
-                try:
-                    async with asyncio.timeout(left):
-                        await self._wake.wait()
-                except TimeoutError:
-                    break
+                # Cheaper than a time-out, for each append of each run.
+                timer = loop.call_later(left, self._wake.set)
+                await self._wake.wait()
+                timer.cancel()
             self._flushed_at = loop.time()
             await self._store()
 
@@ -225,7 +224,8 @@ class Writer:
                 await self._log.append(self._topic, records)
             except SourceUnavailableError as error:
                 if delay == SHORTEST:
-                    logger.warning("the events of run %s wait for the log: %s", self._run_id, error)
+                    # Each run of the process says so; the log and the signs of life warn once.
+                    logger.info("run %s waits: %s", self._run_id, error)
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))
                 delay = min(delay * 2, LONGEST)
             else:

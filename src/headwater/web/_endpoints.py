@@ -11,8 +11,8 @@ import typing
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import Depends, Request, Response
-from fastapi.concurrency import run_in_threadpool
+from fastapi import Depends, Request, Response, params
+from pydantic import BaseModel
 
 from headwater.delivery._event_stream import EventStream
 from headwater.errors import DeclarationError
@@ -24,7 +24,8 @@ from headwater.web._plan import Plan
 from headwater.web._refused_values import naming_parameter
 from headwater.web._remembered_request import RECHECK
 from headwater.web._responders import BEGIN, ONLY_PLAN, STREAM, EventResponder
-from headwater.web._signatures import asked_for, parameters_of
+from headwater.web._signatures import asked_for, parameters_of, returned_by
+from headwater.web._user_functions import called, is_coroutine_function
 from headwater.web.asgi import SSE
 
 __all__ = ["event_endpoint", "feed_endpoint"]
@@ -35,13 +36,9 @@ def feed_endpoint(call: Callable[..., Any], half: FeedHalf) -> Callable[..., Any
     declaration = half.declaration
     name = declaration.feed.name
     own = parameters_of(call, f"feed {name!r}")
-    for taken in NAMES:
-        if taken in own:
-            raise DeclarationError(
-                f"feed {name!r}: its handler may not have a parameter {taken!r}; every feed "
-                f"has {', '.join(NAMES)} by itself"
-            )
-    is_coroutine = inspect.iscoroutinefunction(call)
+    for parameter in own.values():
+        _check_paging(name, parameter)
+    is_coroutine = is_coroutine_function(call)
     wanted = set(own)
     response = asked_for(own, Response)
 
@@ -50,7 +47,7 @@ def feed_endpoint(call: Callable[..., Any], half: FeedHalf) -> Callable[..., Any
         given = values[response]
         values = {name: values[name] for name in wanted}
         with naming_parameter(values):
-            found = await (call(**values) if is_coroutine else run_in_threadpool(call, **values))
+            found = await called(call, is_coroutine, **values)
         return Plan(declaration.accept(found), given)
 
     del endpoint.__wrapped__
@@ -62,11 +59,33 @@ def feed_endpoint(call: Callable[..., Any], half: FeedHalf) -> Callable[..., Any
     return endpoint
 
 
+def _check_paging(feed: str, parameter: inspect.Parameter) -> None:
+    """Raise DeclarationError for a parameter that keeps paging from the query."""
+    annotation, *notes = typing.get_args(parameter.annotation) or [parameter.annotation]
+    query = [each for each in (parameter.default, *notes) if isinstance(each, params.Query)]
+    names = {parameter.name, *(each.alias for each in query)}
+    if query and isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        fields = annotation.model_fields.items()
+        names |= {each.alias or name for name, each in fields}
+        if annotation.model_config.get("extra") == "forbid":
+            raise DeclarationError(
+                f"feed {feed!r}: {annotation.__name__}, the model of its parameter "
+                f"{parameter.name!r}, forbids further query parameters, and every feed has "
+                f"{', '.join(NAMES)} by itself: leave extra='forbid' out"
+            )
+    for taken in NAMES:
+        if taken in names:
+            raise DeclarationError(
+                f"feed {feed!r}: its handler may not have a parameter {taken!r}; every feed "
+                f"has {', '.join(NAMES)} by itself"
+            )
+
+
 def event_endpoint(
     endpoint: Callable[..., Any], path: str, sse: SSE, settings: Settings
 ) -> Callable[..., Any]:
     """The handler as FastAPI shall see it: its ``EventStream`` parameter is provided by us."""
-    if not inspect.iscoroutinefunction(endpoint):
+    if not is_coroutine_function(endpoint):
         raise DeclarationError(f"{path}: a handler with sse= must be an `async def` function")
     parameters = parameters_of(endpoint, path)
     taken = [name for name, each in parameters.items() if _is_stream(each.annotation)]
@@ -98,17 +117,10 @@ def event_endpoint(
     del handler.__wrapped__
     handler.__annotations__ = {}
     handler.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        list(parameters.values()), return_annotation=_returned(endpoint)
+        list(parameters.values()), return_annotation=returned_by(endpoint, path)
     )
     set_responder(handler, EventResponder(sse, settings))
     return handler
-
-
-def _returned(endpoint: Callable[..., Any]) -> Any:
-    try:
-        return typing.get_type_hints(endpoint).get("return", inspect.Signature.empty)
-    except NameError:
-        return inspect.Signature.empty
 
 
 def _is_stream(annotation: Any) -> bool:

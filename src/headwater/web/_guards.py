@@ -14,13 +14,13 @@ from typing import Any
 
 import fastapi.routing
 from fastapi import Request, params
-from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from headwater.errors import DeclarationError
 from headwater.web._plan import Plan
 from headwater.web._signatures import parameters_of
+from headwater.web._user_functions import called, is_coroutine_function, is_generator_function
 
 __all__ = [
     "Guard", "GuardedRoute", "Requirement", "guard", "guards_of", "included_routes",
@@ -102,8 +102,7 @@ class _Once:
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self._call = call
-        called = call if inspect.isroutine(call) else type(call).__call__
-        self._is_coroutine = inspect.iscoroutinefunction(called)
+        self._is_coroutine = is_coroutine_function(call)
         own = parameters_of(call, getattr(call, "__qualname__", repr(call)))
         self._request = next((name for name, each in own.items() if each.annotation is Request), "")
         shown = list(own.values())
@@ -116,16 +115,13 @@ class _Once:
     @classmethod
     def of(cls, call: Callable[..., Any]) -> Callable[..., Any]:
         """The function so wrapped; itself where it is a class, or holds something open by yield."""
-        called = call if inspect.isroutine(call) else type(call).__call__
-        holds = inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called)
-        return call if holds or inspect.isclass(call) else cls(call)
+        return call if is_generator_function(call) or inspect.isclass(call) else cls(call)
 
     async def __call__(self, **values: Any) -> Any:
         request = values[self._request] if self._request else values.pop("headwater_request")
         decided: dict[int, Any] = request.scope.setdefault(_DECIDED, {})
         if id(self) not in decided:
-            run = self._call(**values) if self._is_coroutine else None
-            decided[id(self)] = await (run or run_in_threadpool(self._call, **values))
+            decided[id(self)] = await called(self._call, self._is_coroutine, **values)
         return decided[id(self)]
 
     def __eq__(self, other: object) -> bool:

@@ -84,7 +84,7 @@ class _Asked:
     """One request for a feed, once its source is known and its dependencies are closed.
 
     Attributes:
-        headers: what guards and dependencies have set, lower-case names.
+        headers, status: what guards and dependencies have set; lower-case names.
         take: takes a place for a stream or a poll. Raises LimitReachedError.
         hold: lets a response go on only while the right of the request holds, with a place.
     """
@@ -94,6 +94,7 @@ class _Asked:
     source: Source
     paging: Paging
     headers: Headers
+    status: int | None
     take: Callable[[], StreamPlace]
     hold: Callable[[Holder, StreamPlace], None]
 
@@ -148,7 +149,8 @@ class FeedHalf(ABC):
             callers, ends = subjects(scope), expiry(scope)
             live.rights.hold(holder, name, recheck, callers, rechecks, place, ends, asked)
 
-        asked = _Asked(live, call, source, paging, plan.dependency_headers, take, hold)
+        headers, status = plan.dependency_headers, plan.dependency_status
+        asked = _Asked(live, call, source, paging, headers, status, take, hold)
         with refused_values(scope):
             await self.answer(asked)
         if plan.background is not None:
@@ -204,7 +206,7 @@ class PageHalf(FeedHalf):
             await send_response(asked.call.send, 304, headers)
         else:
             headers.insert(0, (b"content-type", b"application/json"))
-            await send_response(asked.call.send, 200, headers, body, head=head)
+            await send_response(asked.call.send, asked.status or 200, headers, body, head=head)
 
     async def _read(self, asked: _Asked) -> _Answer | None:
         """The page that is asked for; None when the client has left."""

@@ -8,7 +8,7 @@ stream waits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from fastapi import Response
 
@@ -33,8 +33,19 @@ class Plan(Response):
 
     @property
     def dependency_headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """The headers and cookies that dependencies have set."""
-        return [pair for pair in self._dependencies.raw_headers if pair[0] != b"content-length"]
+        """The headers and cookies that dependencies have set, and a route class of the user's."""
+        given = self._dependencies.raw_headers
+        if len(self.raw_headers) > 1:
+            # A route's `get_route_handler` may set headers on what it takes for the answer.
+            names = {name for name, _ in self.raw_headers if name != b"set-cookie"}
+            given = [pair for pair in given if pair[0] not in names] + self.raw_headers
+        return [pair for pair in given if pair[0] != b"content-length"]
+
+    @property
+    def dependency_status(self) -> int | None:
+        """The status that a dependency has set."""
+        # FastAPI gives dependencies a response without one.
+        return cast("int | None", self._dependencies.status_code)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         scope[PLAN] = self

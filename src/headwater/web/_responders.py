@@ -49,6 +49,7 @@ class Planned(Protocol):
     Attributes:
         result: the source of a feed.
         dependency_headers: headers and cookies that dependencies have set.
+        dependency_status: the status that one has set, for a page.
         background: runs once, after the response.
     """
 
@@ -57,6 +58,9 @@ class Planned(Protocol):
 
     @property
     def background(self) -> Callable[[], Awaitable[None]] | None: ...
+
+    @property
+    def dependency_status(self) -> int | None: ...
 
     @property
     def dependency_headers(self) -> Sequence[tuple[bytes, bytes]]: ...

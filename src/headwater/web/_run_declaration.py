@@ -6,8 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from fastapi import Depends, Query, Response, params
-from fastapi.concurrency import run_in_threadpool
+from fastapi import Depends, Query, Request, Response, params
 
 from headwater.errors import DeclarationError
 from headwater.runs import Busy, Run, Runs, State, SyncRun
@@ -35,6 +34,7 @@ from headwater.web._run_routes import (
 )
 from headwater.web._run_setup import OnDisconnect, check_declaration, checked_owner, declare_kind
 from headwater.web._signatures import asked_for, parameters_of
+from headwater.web._user_functions import called, is_coroutine_function
 
 __all__ = ["declare_runs"]
 
@@ -68,7 +68,7 @@ class RunEndpoints:
         if not found:
             raise DeclarationError(f"{where}: its function needs a parameter `run: Run`")
         (name,) = found
-        is_async = inspect.iscoroutinefunction(call)
+        is_async = is_coroutine_function(call)
         if kinds[self._parameters[name].annotation] != is_async:
             wanted = "Run" if is_async else "SyncRun"
             raise DeclarationError(
@@ -81,11 +81,11 @@ class RunEndpoints:
         """``POST {path}``."""
         call, run = self._declaration.call, self._run
         own = {name: each for name, each in self._parameters.items() if name != run}
-        is_async = inspect.iscoroutinefunction(call)
+        is_async = is_coroutine_function(call)
 
         async def plan(owner: str, values: dict[str, Any]) -> Asked:
             if run is None:
-                given = await (call(**values) if is_async else run_in_threadpool(call, **values))
+                given = await called(call, is_async, **values)
                 dump = getattr(given, "model_dump", None)
                 return Asked(owner, input=given if dump is None else dump(mode="json"))
 
@@ -97,7 +97,7 @@ class RunEndpoints:
 
             return Asked(owner, begin=begin if is_async else begin_sync)
 
-        return self._endpoint(own, plan, StartRoute, call.__name__)
+        return self._endpoint(own, plan, StartRoute, getattr(call, "__name__", "start"))
 
     def state(self) -> Callable[..., Any]:
         """``GET {path}/{id}``."""
@@ -117,19 +117,24 @@ class RunEndpoints:
 
     def list(self) -> Callable[..., Any]:
         """The function of the feed of runs."""
-        runs, kind = self._declaration.runs, self._declaration.kind
+        runs = self._declaration.runs
 
         async def listed(
-            headwater_owner: Any, state: State | None = None, group: str | None = None
+            headwater_owner: Any,
+            headwater_request: Request,
+            state: State | None = None,
+            group: str | None = None,
         ) -> Any:
             owner = checked_owner(headwater_owner)
             await runs.start()  # so that a producer that has died is noticed
+            kind = self._declaration.kind_in(headwater_request.scope)
             return runs.runs_of(kind, owner).where(state=state, group=group)
 
         _sign(
             listed,
             [
                 self._owner_parameter(),
+                inspect.Parameter("headwater_request", _KEYWORD, annotation=Request),
                 inspect.Parameter("state", _KEYWORD, annotation=State | None, default=None),
                 inspect.Parameter("group", _KEYWORD, annotation=str | None, default=None),
             ],

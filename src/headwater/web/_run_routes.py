@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 from headwater.delivery._stream import EVENT_STREAM_HEADERS
 from headwater.errors import PositionError, ResetReason, SourceUnavailableError
@@ -50,6 +52,8 @@ __all__ = [
 
 logger = logging.getLogger("headwater.web")
 
+# In a path: its name, and what it may be.
+_PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _JSON = ((b"content-type", b"application/json"), (b"cache-control", b"private, no-cache"))
 
 
@@ -58,8 +62,8 @@ class RunDeclaration:
     """The declaration of one kind of runs, which its routes share.
 
     Attributes:
-        runs: the ``Runs`` that keep them.
-        kind: the name under which ``runs`` keeps them.
+        runs: where they are.
+        kind: what they are kept under, with parameters as in the path.
         group: the field of the body that names a run's group, or None.
         busy: what happens to a new run while its group has an active one: see ``Runs.create``.
         max_body: bytes of a request's body, at most.
@@ -78,6 +82,16 @@ class RunDeclaration:
     start: Callable[[str], Any] | None
     call: Callable[..., Any]
     open: dict[str, int] = field(default_factory=dict)
+
+    def kind_in(self, scope: Scope) -> str:
+        """What the runs of a request are kept under: ``kind`` with the values of its path.
+
+        A guard decides about those values, so they must not lead to the runs of others.
+        """
+        given = {name: str(value) for name, value in scope.get("path_params", {}).items()}
+        given.pop("run_id", None)
+        kind = _PARAMETER.sub(lambda found: given.pop(found[1], found[0]), self.kind)
+        return f"{kind}?{urlencode(sorted(given.items()))}" if given else kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +126,12 @@ class _RunRoute:
         """As Responder."""
         return False
 
-    async def _find(self, asked: Asked) -> RunState:
-        """The run of the path. Raises 404 if it is unknown, forgotten or of another owner."""
+    async def _find(self, call: Call, asked: Asked) -> RunState:
+        """The run of the path. Raises 404 for one that is unknown, forgotten or another's."""
         found = await self.declaration.runs.state(asked.run_id)
-        if found is None or (found.kind, found.owner) != (self.declaration.kind, asked.owner):
-            raise Problem(404, f"There is no run {asked.run_id[:80]!a}, or it has another owner.")
+        wanted = (self.declaration.kind_in(call.scope), asked.owner)
+        if found is None or (found.kind, found.owner) != wanted:
+            raise Problem(404, f"There is no run {asked.run_id[:80]!a}, or it is another's.")
         return found
 
     async def _stream(
@@ -224,7 +239,7 @@ class StartRoute(_RunRoute):
         hashed = hashlib.sha256(query + b"\0" + body).hexdigest()
         try:
             created = await own.runs.create(
-                own.kind,
+                own.kind_in(call.scope),
                 asked.owner,
                 input=parsed if asked.input is None else asked.input,
                 group=group,
@@ -286,7 +301,7 @@ class StateRoute(_KnownRoute):
     """``GET {path}/{id}``."""
 
     async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
-        found = await self._find(plan.result)
+        found = await self._find(call, plan.result)
         shown = found.public()
         if plan.result.fold:
             shown["text"] = await self._text(found)
@@ -309,7 +324,7 @@ class CancelRoute(_KnownRoute):
     """``POST {path}/{id}/cancel``."""
 
     async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
-        found = await self._find(plan.result)
+        found = await self._find(call, plan.result)
         was_over = found.ended
         if not was_over:
             await self.declaration.runs.cancel(found.id)
@@ -323,7 +338,7 @@ class DeleteRoute(_KnownRoute):
     """``DELETE {path}/{id}``."""
 
     async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
-        found = await self._find(plan.result)
+        found = await self._find(call, plan.result)
         if not await self.declaration.runs.forget(found.id):
             raise Problem(409, "The run has not ended: cancel it first.", run=found.public())
         await _send_empty(call, plan.dependency_headers)
@@ -347,7 +362,7 @@ class StreamRoute(_KnownRoute):
             await refuse_stream(call.send, "the server is shutting down", retry, head=head)
             return
         try:
-            state = await self._find(plan.result)
+            state = await self._find(call, plan.result)
             resume = last_event_id(scope)
             reader, reset = await self._reader(state, resume)
         except SourceUnavailableError as error:

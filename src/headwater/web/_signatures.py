@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
 from headwater.errors import DeclarationError
 
-__all__ = ["asked_for", "parameters_of"]
+__all__ = ["asked_for", "parameters_of", "returned_by"]
 
 
 def parameters_of(call: Callable[..., Any], where: str) -> dict[str, inspect.Parameter]:
@@ -22,6 +23,11 @@ def parameters_of(call: Callable[..., Any], where: str) -> dict[str, inspect.Par
     for parameter in inspect.signature(call).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise DeclarationError(f"{where}: a handler may not have a parameter *{parameter.name}")
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise DeclarationError(
+                f"{where}: {parameter.name!r} is positional only, and a request's values are given "
+                "by name: take the `/` out of the handler's parameters"
+            )
         annotation = parameter.annotation
         if isinstance(annotation, str):
             annotation = _evaluated(call, parameter.name, annotation, where)
@@ -31,8 +37,21 @@ def parameters_of(call: Callable[..., Any], where: str) -> dict[str, inspect.Par
     return found
 
 
+def returned_by(call: Callable[..., Any], where: str) -> Any:
+    """What a handler is annotated to return; ``Signature.empty`` where that is not known."""
+    found = inspect.signature(call).return_annotation
+    if isinstance(found, str):
+        try:
+            return _evaluated(call, "return", found, where)
+        except DeclarationError:
+            return inspect.Signature.empty
+    return found
+
+
 def _evaluated(call: Callable[..., Any], name: str, text: str, where: str) -> Any:
     inner = inspect.unwrap(call)
+    while isinstance(inner, functools.partial):
+        inner = inspect.unwrap(inner.func)
     if not hasattr(inner, "__globals__"):
         # An object that is called.
         inner = getattr(type(inner).__call__, "__func__", type(inner).__call__)

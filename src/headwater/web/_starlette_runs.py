@@ -80,7 +80,7 @@ class RunCalls:
 
     async def listed(self, request: Request) -> Source:
         """The function of the feed of runs."""
-        runs, kind = self._declaration.runs, self._declaration.kind
+        runs, kind = self._declaration.runs, self._declaration.kind_in(request.scope)
         owner = await self._owner_of(request)
         state = request.query_params.get("state")
         if state is not None and state not in _STATES:

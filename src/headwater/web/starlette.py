@@ -6,7 +6,6 @@ app = Starlette(routes=[Mount("/api", routes=live.routes)], lifespan=live.lifesp
 
 from __future__ import annotations
 
-import inspect
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +14,6 @@ from typing import Any, TypeVar
 from headwater.errors import DeclarationError, MissingExtraError
 
 try:
-    from starlette.concurrency import run_in_threadpool
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
     from starlette.responses import Response
@@ -50,6 +48,7 @@ from headwater.web._run_setup import (
 )
 from headwater.web._stream_info import StreamInfo, TailInfo
 from headwater.web._stream_limits import StreamLimits
+from headwater.web._user_functions import called, is_coroutine_function
 from headwater.web.asgi import SSE, Receive, Scope, Send, Sending
 from headwater.web.problems import (
     Problem,
@@ -179,8 +178,10 @@ class LiveRoutes(HubFace):
         declaration = FeedDeclaration(feed, model, keyed)
 
         def declare(call: FeedFunction) -> FeedFunction:
+            is_coroutine = is_coroutine_function(call)
+
             async def source(request: Request) -> Source:
-                return declaration.accept(await _called(call, request))
+                return declaration.accept(await called(call, is_coroutine, request))
 
             for half, suffix in ((PageHalf, ""), (StreamHalf, "/stream")):
                 endpoint = _Endpoint(half(declaration, self._settings), guards, source)
@@ -258,7 +259,7 @@ class LiveRoutes(HubFace):
 
         def declare(call: StreamFunction) -> StreamFunction:
             handler: Callable[[Request, Any], Awaitable[Any]] = call
-            if not inspect.iscoroutinefunction(handler):
+            if not is_coroutine_function(handler):
                 raise DeclarationError(f"{path}: a function that streams must be `async def`")
 
             async def run(request: Request) -> Any:
@@ -292,6 +293,7 @@ class _Result:
     """What a function came to. As ``responders.Planned``."""
 
     dependency_headers: Sequence[tuple[bytes, bytes]] = ()
+    dependency_status: int | None = None
     background = None
 
     def __init__(self, result: Any) -> None:
@@ -308,7 +310,7 @@ class _Endpoint:
         call: Callable[[Request], Awaitable[Any]],
     ) -> None:
         self.responder = responder
-        self._guards = tuple(guards)
+        self._guards = tuple((each, is_coroutine_function(each)) for each in guards)
         self._call = call
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -320,8 +322,13 @@ class _Endpoint:
 
     async def run(self, request: Request, errors: Sequence[dict[str, Any]] = ()) -> Any:
         """The guards, then the function."""
-        for each in self._guards:
-            await _called(each, request)
+        for each, is_coroutine in self._guards:
+            if isinstance(await called(each, is_coroutine, request), Response):
+                raise DeclarationError(
+                    f"guard {getattr(each, '__qualname__', each)!r} returned a response, which "
+                    "would not be sent: raise HTTPException or Problem for a caller that may not "
+                    "pass"
+                )
         if errors:
             raise _InvalidRequestError(errors)
         if request.scope.get(ONLY_PLAN) or (
@@ -391,7 +398,5 @@ def _own_problem(error: Exception, app: Any) -> Response | None:
     return problem_of(error) or unexpected_problem(app)
 
 
-async def _called(call: Callable[[Request], Any], request: Request) -> Any:
-    if inspect.iscoroutinefunction(call):
-        return await call(request)
-    return await run_in_threadpool(call, request)
+async def _called(call: Callable[..., Any], request: Request) -> Any:
+    return await called(call, is_coroutine_function(call), request)

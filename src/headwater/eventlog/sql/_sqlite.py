@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -95,7 +95,8 @@ class SqliteDialect(Dialect):
         " SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), 0"
         " FROM json_each(:topics) WHERE true"
         " ON CONFLICT (name) DO UPDATE SET latest = latest + excluded.latest"
-        " RETURNING id, name, latest"
+        " RETURNING id, name, latest, (SELECT seq FROM sqlite_sequence"
+        " WHERE name = 'headwater_events') AS head"
     )
     finding_keys = sa.text(
         "SELECT t.name, e.number, e.at, e.size, e.key, e.data FROM json_each(:keys) AS k"
@@ -108,6 +109,13 @@ class SqliteDialect(Dialect):
     clearing = sa.text(
         "DELETE FROM headwater_events WHERE topic_id IN (SELECT value FROM json_each(:ids))"
     )
+
+    def heads(
+        self, topics: Mapping[str, sa.Row[Any]], counts: Mapping[str, int]
+    ) -> Mapping[object, tuple[int, int]]:
+        # The log's own, as the ids of topics can be given out again.
+        head = max(row.head or 0 for row in topics.values())
+        return {"": (head, head + sum(counts[topic] for topic in topics))}
 
     def unavailable(self, error: BaseException) -> str | None:
         said = super().unavailable(error)

@@ -102,6 +102,12 @@ class Dialect(ABC):
         rows = (await connection.execute(self.reserving, {"topics": topics})).all()
         return {row.name: row for row in rows}
 
+    def heads(
+        self, topics: Mapping[str, sa.Row[Any]], counts: Mapping[str, int]
+    ) -> Mapping[object, tuple[int, int]]:
+        """What only ever rises, before and after numbers were reserved; ``topics`` as reserved."""
+        return {row.id: (row.latest - counts[topic], row.latest) for topic, row in topics.items()}
+
     async def find_keys(
         self, connection: AsyncConnection, keys: Sequence[tuple[str, str]]
     ) -> Sequence[sa.Row[Any]]:
@@ -158,6 +164,7 @@ class Storage:
         name: for error messages; holds no address, which might hold a password.
         closed: further use raises UsageError.
         opened: called each time the tables were found or made.
+        openings: how often they were.
     """
 
     def __init__(self, engine: AsyncEngine, dialect: Dialect) -> None:
@@ -167,6 +174,7 @@ class Storage:
         self.name = dialect.name
         self.closed = False
         self.opened: Callable[[], None] | None = None
+        self.openings = 0
         self._ready = False
         self._creating = asyncio.Lock()
         self._running: set[asyncio.Future[Any]] = set()
@@ -206,6 +214,7 @@ class Storage:
             async with self.engine.begin() as connection:
                 await self.dialect.create(connection)
             self._ready = True
+        self.openings += 1
         if self.opened is not None:
             self.opened()
 

@@ -126,4 +126,6 @@ class TestContractWithoutNotices(TestContract):
                 await self.engine.dispose()
 
         url = self.url.replace("postgresql:", "postgresql+psycopg:")
-        return Owned(create_async_engine(url), notify=False)
+        log = Owned(create_async_engine(url), notify=False)
+        await log.start()
+        return log
