@@ -1,4 +1,4 @@
-"""The routes of runs in Starlette alone: what each finds out of a request, and where it leads."""
+"""The routes of runs in Starlette without FastAPI: they read the request for the responders."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _STATES: tuple[str, ...] = get_args(State)
 
 
 class RunCalls:
-    """What the routes of one kind of runs ask of a request.
+    """Reads the requests for one kind of runs.
 
     Arguments:
         owner: gives the caller's id of a request.
@@ -65,7 +65,7 @@ class RunCalls:
         self._is_coroutine = is_coroutine_function(declaration.call)
 
     def routes(self, settings: Settings) -> Sequence[tuple[str, str, Responder, Plan]]:
-        """The end of each route's path, its method, its responder and its plan."""
+        """For each route the end of its path, its method, its responder and its plan."""
         one = "/{run_id}"
         own = self._declaration
         return [
@@ -87,7 +87,7 @@ class RunCalls:
         return runs.runs_of(kind, owner).where(state=state, group=request.query_params.get("group"))
 
     async def known(self, request: Request) -> Asked:
-        """Of a request for a run that is there."""
+        """Reads a request for an existing run."""
         owner = await self._owner_of(request)
         fold = request.query_params.get("fold", "false").lower()
         if fold not in ("true", "false", "1", "0"):
@@ -95,7 +95,7 @@ class RunCalls:
         return Asked(owner, request.path_params["run_id"], fold in ("true", "1"))
 
     async def start(self, request: Request) -> Asked:
-        """Of a request that starts a run."""
+        """Reads a request that starts a run."""
         owner = await self._owner_of(request)
         if RECHECK in request.scope:  # its body is gone
             return Asked(owner)
@@ -118,7 +118,7 @@ class RunCalls:
         return Asked(owner, begin=begin_sync, input=given)
 
     async def _input(self, request: Request) -> Any:
-        """What the run is to be started with, JSON. Raises 422."""
+        """Returns the run's input, a JSON value. Raises 422."""
         body = await request.body()
         if self._body is not None:
             try:
