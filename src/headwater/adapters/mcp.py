@@ -4,12 +4,12 @@ After a lost connection, a client asks for the messages after the last one that 
 can send them if it has an event store, but it has none for production. ``EventStore`` keeps them in
 an event log.
 
-The SDK gives one store to all sessions, and its stream ids repeat in every session: "1", "2",
-"_GET_stream". It does not say which session calls. A store that trusts stream ids sends the
-messages of one user to another. ``SessionScope``, an ASGI middleware, says it to this store.
-Without it the session is the ``StreamableHTTPServerTransport`` whose method awaits the store. Calls
-from elsewhere share a session of the instance, and no message is sent again once two sessions share
-it.
+The SDK gives one store to all sessions, and each session uses the same stream ids: "1", "2",
+"_GET_stream". The SDK does not name the session in a call. A store that trusts stream ids sends the
+messages of one user to another. So ``SessionScope``, an ASGI middleware, gives this store the
+session of each request. Without it, the session is the ``StreamableHTTPServerTransport`` whose
+method awaits the store. Calls from elsewhere share one session of the store; once two MCP sessions
+share it, nothing is resumed.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ class EventStore(SdkEventStore):
             self._begun += 1
             if self._begun == 2:
                 _log.error(
-                    "an MCP event store cannot tell its sessions apart, and resumes none: "
-                    "app.add_middleware(SessionScope)"
+                    "an MCP event store cannot see which session calls it, so it resumes none: "
+                    "call app.add_middleware(SessionScope)"
                 )
         session.count += 1
         # As the SDK writes it to the wire, so that a replay is equal byte for byte.

@@ -1,4 +1,4 @@
-"""Reading a topic without waiting for what its other followers are sent."""
+"""Follows one topic, and can read it directly when the log's delivery would be too late."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["TopicReader"]
 
 
 class TopicReader:
-    """A follower of one topic of a log. As ``Follower``.
+    """A follower of one topic of a log. Implements ``Follower``.
 
-    Each record is taken once: as it is delivered, or by ``catch_up``, whichever comes first.
+    It passes each record on once: when the log delivers it, or in ``catch_up`` if that is earlier.
 
     Arguments:
         take: receives the records.
-        lose: called when some of them were lost.
+        lose: called when records may have been lost.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class TopicReader:
         self._last = max(self._last, bounds.latest)
 
     async def stop(self) -> None:
-        """Follow no more."""
+        """End following."""
         await self._log.unfollow(self._topic, self)
 
     async def catch_up(self) -> None:
-        """Take what is stored by now. Raises SourceUnavailableError."""
+        """Read the records that are stored by now. Raises SourceUnavailableError."""
         full = True
         while full:
             run = await self._log.read(self._topic, self._last, PAGE)

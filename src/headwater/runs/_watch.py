@@ -253,7 +253,7 @@ class Watch:
         for start in range(0, len(suspects), ABREAST):
             abreast = suspects[start : start + ABREAST]
             lost += filter(None, await asyncio.gather(*(self._lose(one) for one in abreast)))
-        # All followers have their end before anything else is done.
+        # First announce the ends to all followers, then remove remains.
         for start in range(0, len(lost), ABREAST):
             part = lost[start : start + ABREAST]
             await self._store.announce(part)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from fastapi import Depends, Query, Response, params
+from fastapi import Depends, Query, Request, Response, params
 
 from headwater.errors import DeclarationError
 from headwater.runs import Busy, Run, Runs, State, SyncRun

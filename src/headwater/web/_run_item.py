@@ -16,8 +16,8 @@ class RunItem(BaseModel):
 
     id: str
     state: State
-    error: str | None = Field(None, description="One sentence, where it failed or was lost.")
+    error: str | None = Field(None, description="One sentence, if the run failed or was lost.")
     group: str | None = None
-    attempt: int = Field(0, description="How often a producer began it.")
+    attempt: int = Field(0, description="How often an attempt began it.")
     created_at: datetime
     ended_at: datetime | None = None

@@ -1,4 +1,4 @@
-"""What declarations of runs have in common in all frameworks: their checks, and their lifespan."""
+"""Declarations of runs in every framework: their checks, and their lifespan."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger("headwater.web")
 
 OnDisconnect = Literal["continue", "cancel"]
 
-# By kind, the function that produces the runs.
+# For each kind of runs, the name of the function that produces them.
 _declared: WeakKeyDictionary[Runs, dict[str, str]] = WeakKeyDictionary()
 
 
@@ -30,7 +30,8 @@ def declare_kind(where: str, runs: Runs, kind: str, call: Any) -> None:
 
     An application that is made twice, as by tests, declares the same function again.
     """
-    name = f"{call.__module__}.{call.__qualname__}"
+    named = call if hasattr(call, "__qualname__") else type(call)
+    name = f"{named.__module__}.{named.__qualname__}"
     known = _declared.setdefault(runs, {}).setdefault(kind, name)
     if known != name:
         raise DeclarationError(
@@ -40,7 +41,7 @@ def declare_kind(where: str, runs: Runs, kind: str, call: Any) -> None:
 
 
 def checked_owner(owner: Any) -> str:
-    """The owner's id. Raises 401 where there is none."""
+    """The owner's id as a text. Raises 401 for None."""
     if owner is None:
         raise Problem(401, "Sign in first.")
     return str(owner)
@@ -49,7 +50,7 @@ def checked_owner(owner: Any) -> str:
 def check_declaration(where: str, runs: object, busy: object, on_disconnect: object) -> None:
     """Raises DeclarationError for options that cannot work."""
     if not isinstance(runs, Runs):
-        raise DeclarationError(f"{where}: {runs!r}: the second argument is a Runs(...)")
+        raise DeclarationError(f"{where}: {runs!r}: the second argument must be a Runs(...)")
     if busy not in get_args(Busy):
         raise DeclarationError(
             f"{where}: busy={busy!r}: 'reject', 'cancel', 'queue' or 'allow' is needed"
@@ -71,10 +72,10 @@ async def lifespan_of_runs(runs: Sequence[Runs], settings: Settings) -> AsyncIte
         try:
             await each.start()
         except SourceUnavailableError as error:
-            logger.warning("runs are not watched yet: %s", error)
+            logger.warning("runs cannot be watched yet: %s", error)
 
     def stop() -> None:
-        # At once: whoever follows a run here is to hear of its end before the streams close.
+        # At once, so that followers in this process get the `end` before their streams close.
         for each in runs:
             streams.run(each.stop(), "ending the runs of this process")
 

@@ -1,8 +1,7 @@
-"""The routes of runs in Starlette alone: what each finds out of a request, and where it leads."""
+"""The routes of runs in Starlette without FastAPI: they read the request for the responders."""
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, get_args
@@ -27,11 +26,11 @@ from headwater.web._run_routes import (
     StreamRoute,
 )
 from headwater.web._run_setup import checked_owner
+from headwater.web._user_functions import called, is_coroutine_function
 from headwater.web.problems import Problem, validation_error
 
 __all__ = ["FEED", "RunCalls"]
 
-Called = Callable[[Callable[[Request], Any], Request], Awaitable[Any]]
 Plan = Callable[[Request], Awaitable[Asked]]
 
 # The feed of runs, as it is declared.
@@ -41,12 +40,11 @@ _STATES: tuple[str, ...] = get_args(State)
 
 
 class RunCalls:
-    """What the routes of one kind of runs ask of a request.
+    """Reads the requests for one kind of runs.
 
     Arguments:
         owner: gives the caller's id of a request.
         body: the model of a start's body, or None for any JSON.
-        called: calls a function of a request, which may be a coroutine or a plain one.
     """
 
     def __init__(
@@ -54,7 +52,6 @@ class RunCalls:
         declaration: RunDeclaration,
         owner: Callable[[Request], Any],
         body: type[BaseModel] | None,
-        called: Called,
     ) -> None:
         if not callable(owner):
             raise DeclarationError(
@@ -64,10 +61,11 @@ class RunCalls:
         self._declaration = declaration
         self._owner = owner
         self._body = body
-        self._called = called
+        self._owner_is_coroutine = is_coroutine_function(owner)
+        self._is_coroutine = is_coroutine_function(declaration.call)
 
     def routes(self, settings: Settings) -> Sequence[tuple[str, str, Responder, Plan]]:
-        """The end of each route's path, its method, its responder and its plan."""
+        """For each route the end of its path, its method, its responder and its plan."""
         one = "/{run_id}"
         own = self._declaration
         return [
@@ -89,7 +87,7 @@ class RunCalls:
         return runs.runs_of(kind, owner).where(state=state, group=request.query_params.get("group"))
 
     async def known(self, request: Request) -> Asked:
-        """Of a request for a run that is there."""
+        """Reads a request for an existing run."""
         owner = await self._owner_of(request)
         fold = request.query_params.get("fold", "false").lower()
         if fold not in ("true", "false", "1", "0"):
@@ -97,17 +95,17 @@ class RunCalls:
         return Asked(owner, request.path_params["run_id"], fold in ("true", "1"))
 
     async def start(self, request: Request) -> Asked:
-        """Of a request that starts a run."""
+        """Reads a request that starts a run."""
         owner = await self._owner_of(request)
         if RECHECK in request.scope:  # its body is gone
             return Asked(owner)
         own = self._declaration
         given = await self._input(request)
         if own.start is not None:
-            made = await self._called(own.call, request)
+            made = await called(own.call, self._is_coroutine, request)
             return Asked(owner, input=given if made is None else made)
         call = own.call
-        if inspect.iscoroutinefunction(call):
+        if self._is_coroutine:
 
             async def begin(run: Run) -> Any:
                 return await call(run, request)
@@ -120,7 +118,7 @@ class RunCalls:
         return Asked(owner, begin=begin_sync, input=given)
 
     async def _input(self, request: Request) -> Any:
-        """What the run is to be started with, JSON. Raises 422."""
+        """Returns the run's input, a JSON value. Raises 422."""
         body = await request.body()
         if self._body is not None:
             try:
@@ -135,4 +133,4 @@ class RunCalls:
             raise Problem(422, f"The body is no JSON: {error}") from None
 
     async def _owner_of(self, request: Request) -> str:
-        return checked_owner(await self._called(self._owner, request))
+        return checked_owner(await called(self._owner, self._owner_is_coroutine, request))

@@ -232,7 +232,7 @@ class LiveRoutes(HubFace):
             declaration = RunDeclaration(
                 runs, kind, group, busy, max_body, on_disconnect, start, call
             )
-            calls = RunCalls(declaration, owner, body, _called)
+            calls = RunCalls(declaration, owner, body)
             declare_kind(where, runs, kind, call)
             self.feed(path, guards=guards, name=kind, **FEED)(calls.listed)
             for suffix, method, responder, plan in calls.routes(self._settings):
@@ -396,3 +396,7 @@ def _own_problem(error: Exception, app: Any) -> Response | None:
     if isinstance(error, _InvalidRequestError):
         return validation_problem(error.errors)
     return problem_of(error) or unexpected_problem(app)
+
+
+async def _called(call: Callable[..., Any], request: Request) -> Any:
+    return await called(call, is_coroutine_function(call), request)

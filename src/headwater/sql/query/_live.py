@@ -53,8 +53,8 @@ class LiveQuery:
         engine: the async engine that reads the query.
         origin: the tail of the query, from which the hub reads.
 
-    Raises DeclarationError for a clause that cannot be derived, and says what to write instead, and
-    for tables that are known to be in two databases.
+    Raises DeclarationError for a clause that cannot be derived, and says what to write instead. It
+    is also raised if the tables are known to be in two databases.
     """
 
     def __init__(
