@@ -43,13 +43,11 @@ class Run:
             self.tails.append(Tail(made, self.pick, clients[-1:] if alone else clients))
 
     def conditions(self, derivation: Any) -> list[list[Any]]:
-        """Of the clients of one query: all rows, a tenant's, random conditions."""
-        name = next(iter(derivation.filters))
-        tenant = derivation.select.selected_columns[derivation.names[name]].element
-        some = [[tenant == each] for each in self.pick.sample(range(DOMAIN), 2)]
-        if derivation.limit is not None:
-            return some  # it has a window for each tenant
-        return [[], some[0], *(self.world.conditions(derivation) for _ in range(2))]
+        """Of the clients of one query: all rows, random conditions; of first rows two tenants."""
+        if derivation.limit is not None:  # it has a window for each tenant
+            tenant = derivation.select.selected_columns["tenant"].element
+            return [[tenant == each] for each in self.pick.sample(range(DOMAIN), 2)]
+        return [[], *(self.world.conditions(derivation) for _ in range(2))]
 
     def go(self, steps: int) -> None:
         for _ in range(FILL):
@@ -58,7 +56,7 @@ class Run:
             tail.step(self.reader)
         for _ in range(steps):
             self.write()
-            if self.pick.random() < 0.2:
+            if self.pick.random() < 0.15:
                 self.pick.choice(self.tails).step(self.reader)
         for at, connection in enumerate(self.writers):
             if connection is not None:
