@@ -16,6 +16,8 @@ __all__ = ["Flock", "Returning", "by_second"]
 
 # Milliseconds, until a stream names another time: Chromium's.
 _RETRY = 3000
+# Seconds between two looks at whether this process gets the processor.
+_LOOK = 0.02
 # What a connection raises when its server, or the proxy's server, is away.
 _BROKEN = (OSError, EOFError)
 
@@ -110,9 +112,11 @@ class Flock:
     def __init__(self, clients: Iterable[Returning]) -> None:
         self.clients = list(clients)
         self._tasks: list[asyncio.Task[None]] = []
+        self._lags: list[tuple[float, float]] = []
 
     async def __aenter__(self) -> Flock:
         self._tasks = [asyncio.create_task(client.run()) for client in self.clients]
+        self._tasks.append(asyncio.create_task(self._watch()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -129,6 +133,16 @@ class Flock:
     def histogram(self, since: float) -> Counter[int]:
         """How many came back first in each tenth of a second after ``since``."""
         return _tenths([each.returns for each in self.clients], since)
+
+    def stalled(self, since: float) -> float:
+        """The longest time, in seconds, in which this process did nothing after ``since``."""
+        return max((lag for moment, lag in self._lags if moment > since), default=0.0)
+
+    async def _watch(self) -> None:
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(_LOOK)  # how late it wakes is what is measured
+            self._lags.append((began, time.monotonic() - began - _LOOK))
 
     def planned(self, since: float) -> Counter[int]:
         """How many were to ask again first in each tenth: as the servers spread them.

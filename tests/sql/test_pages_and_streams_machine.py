@@ -208,5 +208,5 @@ def test_pages_and_streams_agree_whatever_comes_between(typed):
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_pages_and_streams_agree_whatever_comes_between_for_long(typed):
-    counted = check(typed, 150, 40)
+    counted = check(typed, 100, 30)
     print(dict(counted))

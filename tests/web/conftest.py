@@ -21,13 +21,15 @@ SENDERS = {"asgi": "httptools", "direct": "headwater.web.uvicorn:Protocol"}
 
 def pytest_generate_tests(metafunc):
     if metafunc.module.__name__.rpartition(".")[2] in STREAMING:
-        metafunc.fixturenames.append("sender")
         senders = ["direct", pytest.param("asgi", marks=pytest.mark.long)]
         metafunc.parametrize("sender", senders, indirect=True)
 
 
-@pytest.fixture
+# Not every test that is to use it names it, and pytest gives no fixture that no test names.
+@pytest.fixture(autouse=True)
 def sender(request, monkeypatch):
-    """Which sender the test's server uses."""
-    monkeypatch.setattr(server, "HTTP", SENDERS[request.param])
-    return request.param
+    """Which sender the test's server uses; None where it does not matter."""
+    which = getattr(request, "param", None)
+    if which is not None:
+        monkeypatch.setattr(server, "HTTP", SENDERS[which])
+    return which

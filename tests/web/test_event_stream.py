@@ -335,13 +335,14 @@ async def test_a_send_to_a_client_that_stalls_and_leaves_returns_false():
 
 async def test_what_waits_for_one_stalled_client_is_bounded():
     """Un-awaited sends cannot queue 30 MB: the client is disconnected, and can resume."""
-    dropped = asyncio.Event()
+    opened, dropped = asyncio.Event(), asyncio.Event()
     highest = 0
 
     async def handler(stream: EventStream):
         nonlocal highest
         stream.on_close(dropped.set)
         stream.keep_alive()
+        await opened.wait()
         block = "x" * 10_000
         for _ in range(3_000):
             stream.send(block)
@@ -351,6 +352,7 @@ async def test_what_waits_for_one_stalled_client_is_bounded():
 
     rig = Rig().route(handler)
     async with serving(rig.app) as port, request(port, "/x", receive_buffer=4096):
+        opened.set()
         await asyncio.wait_for(dropped.wait(), 10)
         assert highest < 300_000
         assert rig.live.stats.overrun == 1

@@ -7,12 +7,14 @@ import asyncio
 from fastapi import BackgroundTasks, Depends, HTTPException, Request
 
 from headwater.delivery._direct_sender import DirectSender
+from headwater.eventlog import MemoryLog
 from headwater.web.fastapi import (
     SSE,
     Event,
     EventStream,
     LiveRouter,
     Problem,
+    Source,
     guard,
     identify,
 )
@@ -333,3 +335,38 @@ async def test_a_client_that_pipelined_while_the_handler_ran_is_seen_to_leave(se
         await until(lambda: isinstance(streams[0].sender, DirectSender))
         writer.close()
         await rig.all_closed()
+
+
+async def test_background_tasks_run_once_and_after_the_stream_has_ended():
+    """The server would have its connection taken over, and the request end, while it is open."""
+    ran, log = [], MemoryLog()
+
+    def later(tasks: BackgroundTasks, request: Request) -> None:
+        tasks.add_task(ran.append, "page" if "x-page" in request.headers else "background")
+
+    async def handler(stream: EventStream):
+        await stream.send("first")
+        stream.keep_alive()
+
+    rig = Rig(handler, dependencies=[Depends(later)])
+
+    @rig.live.feed("/notes", item=dict, dependencies=[Depends(later)])
+    def notes() -> Source:
+        return log.topic("notes")
+
+    async with serving(rig.app) as port:
+        for path in ("/x", "/notes/stream"):
+            async with request(port, path) as answer:
+                await answer.next()
+                stream = rig.live.streams()[0]
+                # A request that was taken over would have ended long before this one.
+                async with request(port, "/notes", headers={"X-Page": "1"}) as page:
+                    await page.body()
+                await until(lambda: "page" in ran)
+                ran.remove("page")
+                assert ran == []
+                assert rig.live.close_stream(stream.id)
+                await answer.rest()
+            await rig.all_closed()
+            await until(lambda: ran == ["background"])
+            ran.clear()

@@ -125,8 +125,8 @@ class EventStore(SdkEventStore):
             self._begun += 1
             if self._begun == 2:
                 _log.error(
-                    "an MCP event store cannot see which session calls it, and resumes none: call "
-                    "app.add_middleware(SessionScope)"
+                    "an MCP event store cannot see which session calls it, so it resumes none: "
+                    "call app.add_middleware(SessionScope)"
                 )
         session.count += 1
         # As the SDK writes it to the wire, so that a replay is equal byte for byte.

@@ -298,7 +298,7 @@ def event_in(topic: str, offset: object, text: bytes | str | None) -> dict[str, 
     """The event that an entry of a topic holds; None, a count and a log line if it holds none."""
     global _foreign
     try:
-        data = _decode(text) if isinstance(text, str) else text and json.loads(text)
+        data = _decode(text.decode() if isinstance(text, bytes) else text) if text else None
     except ValueError:
         data = None
     if isinstance(data, dict):

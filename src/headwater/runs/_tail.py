@@ -21,8 +21,10 @@ __all__ = ["PIECE", "RunReader", "Tails"]
 
 # How many records of a run are kept in memory for its followers, and how many characters of text.
 RECORDS, CHARACTERS = 1000, 512 * 1024
-# Records per read: each may have 64 KB of text.
-PAGE = 100
+# Records of a read of the past, at first and at most; and the characters that one is to have. Each
+# record may have 64 KB of text, or a few bytes.
+FIRST, PAGE = 16, 500
+PAGE_CHARACTERS = 256 * 1024
 # Characters of one combined delta of the past.
 PIECE = 64 * 1024
 
@@ -72,9 +74,24 @@ class Tail:
 
 
 def _size(record: Record) -> int:
-    data: Any = record.data.get("d")
-    text = data.get("text") if isinstance(data, dict) else None
-    return len(text) if isinstance(text, str) else 200
+    """About the characters of a record."""
+    return 200 + _characters(record.data.get("d"))
+
+
+def _characters(value: Any) -> int:
+    found, left = 0, [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            found += len(one)
+        elif isinstance(one, dict):
+            left += one
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
+        else:
+            found += 8
+    return found
 
 
 class Tails:
@@ -127,6 +144,7 @@ class RunReader:
         self._feed = fingerprint(run_id)
         self._epoch = ""
         self._offset = START
+        self._limit = FIRST
         self.fold = Fold()
 
     @property
@@ -166,14 +184,17 @@ class RunReader:
                 if tail.gone is not None:
                     raise PositionError(str(self._offset), tail.gone)
                 if self._offset < tail.floor:
+                    limit = self._limit
                     page = await self._store.log.read(
-                        self._store.topic(self._run_id), self._offset, PAGE
+                        self._store.topic(self._run_id), self._offset, limit
                     )
                     if self._offset < page.bounds.earliest:
                         raise PositionError(str(self._offset), "expired")
                     yield self._merged(page.records)
-                    if len(page.records) < PAGE:
+                    if len(page.records) < limit:
                         self._offset = max(self._offset, page.bounds.latest)
+                    else:
+                        self._adjust(page.records)
                     continue
                 fresh = self._fresh(tail)
                 if fresh:
@@ -184,6 +205,11 @@ class RunReader:
                         await tail.wait()
         finally:
             await self._tails.leave(self._run_id, tail)
+
+    def _adjust(self, records: Sequence[Record]) -> None:
+        """Read so many records next as have ``PAGE_CHARACTERS``, if they go on like these."""
+        each = max(sum(map(_size, records)) / len(records), 1.0)
+        self._limit = max(4, min(int(PAGE_CHARACTERS / each), PAGE, 4 * self._limit))
 
     def _is_behind(self, tail: Tail) -> bool:
         return self._offset < tail.floor or (

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import fastapi.routing
 from fastapi import Request, params
 from fastapi.routing import APIRoute
 from starlette.responses import Response
+from starlette.routing import Match
 
 from headwater.errors import DeclarationError
 from headwater.web._plan import Plan
@@ -23,8 +24,8 @@ from headwater.web._signatures import parameters_of
 from headwater.web._user_functions import called, is_coroutine_function, is_generator_function
 
 __all__ = [
-    "Guard", "GuardedRoute", "Requirement", "guard", "guards_of", "included_routes",
-    "required_guards", "takes_body",
+    "Guard", "GuardedRoute", "Requirement", "declared_dependencies", "guard", "guards_of",
+    "included_routes", "takes_body",
 ]  # fmt: skip
 
 # A permission, a guard, or several of these.
@@ -58,17 +59,38 @@ def guard(call: Callable[..., Any], permission: str | None = None) -> Any:
     return made
 
 
-def required_guards(
-    requires: Requirement, make: Callable[[str], Any] | None, path: str
+def declared_dependencies(
+    requires: Requirement,
+    dependencies: Sequence[params.Depends],
+    make: Callable[[str], Any] | None,
+    path: str,
 ) -> list[params.Depends]:
-    """The guards that ``requires=`` asks for. Raises DeclarationError.
+    """The guards that ``requires=`` asks for, then ``dependencies=``. Raises DeclarationError.
 
     Arguments:
         make: makes the guard of a permission.
     """
+    given: Any = dependencies
+    if not isinstance(given, (list, tuple)) or not all(
+        isinstance(each, params.Depends) for each in given
+    ):
+        raise DeclarationError(
+            f"feed {path!r}: dependencies={given!r}: a list of Depends(...) or guard(...) is needed"
+        )
+    return [*_required(requires, make, path), *given]
+
+
+def _required(
+    requires: Requirement, make: Callable[[str], Any] | None, path: str
+) -> list[params.Depends]:
     if requires is None:
         return []
-    wanted = [requires] if isinstance(requires, (str, params.Depends)) else list(requires)
+    wanted = [requires] if isinstance(requires, (str, params.Depends)) else requires
+    if not isinstance(wanted, Collection) or not wanted or "" in wanted:
+        raise DeclarationError(
+            f"feed {path!r}: requires={requires!r}: a permission, a guard or a list of these is "
+            "needed; leave requires= out for a feed that everybody may see"
+        )
     made: list[params.Depends] = []
     for each in wanted:
         if isinstance(each, str):
@@ -77,7 +99,7 @@ def required_guards(
                     f"feed {path!r}: requires={each!r} needs LiveRouter(requires=...), which "
                     "makes a guard of a permission"
                 )
-            made.append(make(each))
+            made.append(_made(make, each, path))
         elif isinstance(each, params.Depends):
             made.append(each if isinstance(each, Guard) else _guard_of(each, path))
         else:
@@ -85,6 +107,16 @@ def required_guards(
                 f"feed {path!r}: requires={each!r}: a permission, a guard or a list is needed"
             )
     return made
+
+
+def _made(make: Callable[[str], Any], permission: str, path: str) -> params.Depends:
+    found = make(permission)
+    if not isinstance(found, params.Depends):
+        raise DeclarationError(
+            f"feed {path!r}: LiveRouter(requires=...) made {found!r} of {permission!r}: return "
+            "guard(function) or Depends(function)"
+        )
+    return found
 
 
 def _guard_of(depends: params.Depends, path: str) -> params.Depends:
@@ -164,10 +196,15 @@ def takes_body(route: APIRoute) -> bool:
     return getattr(route, BODY_FIELD, True) is not None
 
 
-# By application: the route of the guards of each route and path.
-_decisions: weakref.WeakKeyDictionary[Any, dict[tuple[int, tuple[str, ...]], APIRoute | None]] = (
-    weakref.WeakKeyDictionary()
-)
+# By application: for each route, the route of its guards at each place where it was included.
+_decisions: weakref.WeakKeyDictionary[Any, dict[int, list[_Decision]]] = weakref.WeakKeyDictionary()
+
+
+class _Decision(NamedTuple):
+    """A place where a route was included, as a route that has its guards and nothing else."""
+
+    place: APIRoute
+    guarded: bool
 
 
 async def _passed(response: Response) -> Plan:
@@ -175,34 +212,43 @@ async def _passed(response: Response) -> Plan:
 
 
 def guards_of(route: APIRoute, request: Request) -> APIRoute | None:
-    """A route that has the guards of this one and nothing else; None without guards."""
+    """A route that has the guards of this one and nothing else; None without guards.
+
+    A router that is included twice may have other guards at each place; those of the place that
+    the request has come by count.
+    """
     app = request.app
     known = _decisions.setdefault(app, {})
-    names = tuple(request.path_params)
-    if (id(route), names) not in known:
-        guards = [each for each in _dependencies(route, request) if isinstance(each, Guard)]
-        known[id(route), names] = (
-            APIRoute(
-                "/" + "/".join(f"{{{name}}}" for name in names),
-                _passed,
-                methods=list(route.methods or ["GET"]),
-                dependencies=guards,
-                dependency_overrides_provider=app,
-                response_model=None,
-            )
-            if guards
-            else None
-        )
-    return known[id(route), names]
+    if id(route) not in known:
+        known[id(route)] = [
+            _decision(each, app)
+            for each in included_routes(app)
+            if getattr(each, "original_route", each) is route
+        ]
+    found = known[id(route)]
+    if not found:
+        return None
+    taken = found[0]
+    if len(found) > 1:
+        matching = (each for each in found if each.place.matches(request.scope)[0] is Match.FULL)
+        taken = next(matching, taken)
+    return taken.place if taken.guarded else None
 
 
-def _dependencies(route: APIRoute, request: Request) -> Sequence[Any]:
-    """The dependencies of a route, with those of the routers that it was included by."""
-    found: list[Any] = []
-    for each in included_routes(request.app):
-        if getattr(each, "original_route", each) is route:
-            found += [one for one in each.dependencies if one not in found]
-    return found
+def _decision(included: Any, app: Any) -> _Decision:
+    guards: list[Any] = []
+    for each in included.dependencies:
+        if isinstance(each, Guard) and each not in guards:
+            guards.append(each)
+    place = APIRoute(
+        included.path,
+        _passed,
+        methods=list(included.methods or ["GET"]),
+        dependencies=guards,
+        dependency_overrides_provider=app,
+        response_model=None,
+    )
+    return _Decision(place, bool(guards))
 
 
 def included_routes(app: Any) -> Iterator[Any]:

@@ -85,6 +85,7 @@ class _Asked:
 
     Attributes:
         headers, status: what guards and dependencies have set; lower-case names.
+        background: there is something to do after the response.
         take: takes a place for a stream or a poll. Raises LimitReachedError.
         hold: lets a response go on only while the right of the request holds, with a place.
     """
@@ -95,6 +96,7 @@ class _Asked:
     paging: Paging
     headers: Headers
     status: int | None
+    background: bool
     take: Callable[[], StreamPlace]
     hold: Callable[[Holder, StreamPlace], None]
 
@@ -149,8 +151,17 @@ class FeedHalf(ABC):
             callers, ends = subjects(scope), expiry(scope)
             live.rights.hold(holder, name, recheck, callers, rechecks, place, ends, asked)
 
-        headers, status = plan.dependency_headers, plan.dependency_status
-        asked = _Asked(live, call, source, paging, headers, status, take, hold)
+        asked = _Asked(
+            live,
+            call,
+            source,
+            paging,
+            plan.dependency_headers,
+            plan.dependency_status,
+            plan.background is not None,
+            take,
+            hold,
+        )
         with refused_values(scope):
             await self.answer(asked)
         if plan.background is not None:
@@ -301,7 +312,7 @@ class StreamHalf(FeedHalf):
                     call.send, detail, TOO_LARGE_RETRY, status=TOO_LARGE, detail=detail
                 )
                 return
-            await connection.hold(stream)
+            await connection.hold(stream, stays=asked.background)
 
     async def _open(self, asked: _Asked) -> tuple[Connection, FeedStream]:
         """Open the stream. Raises LimitReachedError and SourceUnavailableError."""

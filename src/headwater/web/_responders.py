@@ -230,7 +230,7 @@ class EventResponder:
         if stream.committed or not (plan is None or stream.ended):
             if not stream.committed:
                 stream.close()
-            await connection.hold(stream)
+            await connection.hold(stream, stays=plan is not None and plan.background is not None)
         else:
             # It was answered as a normal route, or its client has gone.
             stream.release()

@@ -30,7 +30,8 @@ def declare_kind(where: str, runs: Runs, kind: str, call: Any) -> None:
 
     An application that is made twice, as by tests, declares the same function again.
     """
-    name = f"{call.__module__}.{call.__qualname__}"
+    named = call if hasattr(call, "__qualname__") else type(call)
+    name = f"{named.__module__}.{named.__qualname__}"
     known = _declared.setdefault(runs, {}).setdefault(kind, name)
     if known != name:
         raise DeclarationError(

@@ -19,6 +19,8 @@ __all__ = ["MOST_FOLDED", "RETRY", "RunStream", "text_so_far", "to_bytes"]
 
 # Milliseconds after which a client reconnects.
 RETRY = 2000
+# Bytes after which one write ends, so that little waits for a client that reads slowly.
+MOST_WRITTEN = 64 * 1024
 # Characters of the output so far that are sent as one event with ``?fold=true``.
 MOST_FOLDED = 1024 * 1024
 
@@ -102,12 +104,25 @@ class RunStream(Stream):
                 over = not events or events[-1].name == "end"
                 events = past.take(events, over=over)
                 past = None if over else past
-            if events:
-                self._streams.counters.frames += len(events)
-                self.write(b"".join([event_frame(event) for event in events]))
+            await self._send(events)
+
+    async def _send(self, events: Sequence[RunEvent]) -> None:
+        """Write events. Waits while so much is unread that the sender is full."""
+        self._streams.counters.frames += len(events)
+        frames: list[bytes] = []
+        size = 0
+        for place, event in enumerate(events, 1):
+            frames.append(event_frame(event))
+            size += len(frames[-1])
+            if size < MOST_WRITTEN and place < len(events):
+                continue
+            self.write(b"".join(frames))
+            frames, size = [], 0
             while self.sender.full and not self.ended:
                 self._room.clear()
                 await self._room.wait()
+            if self.ended:
+                return
 
     def idle(self) -> None:
         self._room.set()

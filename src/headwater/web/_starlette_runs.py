@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, get_args
@@ -27,11 +26,11 @@ from headwater.web._run_routes import (
     StreamRoute,
 )
 from headwater.web._run_setup import checked_owner
+from headwater.web._user_functions import called, is_coroutine_function
 from headwater.web.problems import Problem, validation_error
 
 __all__ = ["FEED", "RunCalls"]
 
-Called = Callable[[Callable[[Request], Any], Request], Awaitable[Any]]
 Plan = Callable[[Request], Awaitable[Asked]]
 
 # The feed of runs, as it is declared.
@@ -46,7 +45,6 @@ class RunCalls:
     Arguments:
         owner: gives the caller's id of a request.
         body: the model of a start's body, or None for any JSON.
-        called: calls a function of a request, which may be a coroutine or a plain one.
     """
 
     def __init__(
@@ -54,7 +52,6 @@ class RunCalls:
         declaration: RunDeclaration,
         owner: Callable[[Request], Any],
         body: type[BaseModel] | None,
-        called: Called,
     ) -> None:
         if not callable(owner):
             raise DeclarationError(
@@ -64,7 +61,8 @@ class RunCalls:
         self._declaration = declaration
         self._owner = owner
         self._body = body
-        self._called = called
+        self._owner_is_coroutine = is_coroutine_function(owner)
+        self._is_coroutine = is_coroutine_function(declaration.call)
 
     def routes(self, settings: Settings) -> Sequence[tuple[str, str, Responder, Plan]]:
         """For each route the end of its path, its method, its responder and its plan."""
@@ -104,10 +102,10 @@ class RunCalls:
         own = self._declaration
         given = await self._input(request)
         if own.start is not None:
-            made = await self._called(own.call, request)
+            made = await called(own.call, self._is_coroutine, request)
             return Asked(owner, input=given if made is None else made)
         call = own.call
-        if inspect.iscoroutinefunction(call):
+        if self._is_coroutine:
 
             async def begin(run: Run) -> Any:
                 return await call(run, request)
@@ -135,4 +133,4 @@ class RunCalls:
             raise Problem(422, f"The body is not JSON: {error}") from None
 
     async def _owner_of(self, request: Request) -> str:
-        return checked_owner(await self._called(self._owner, request))
+        return checked_owner(await called(self._owner, self._owner_is_coroutine, request))

@@ -162,8 +162,12 @@ class Connection:
             self._incoming = Incoming(self._receive)
         return self._incoming
 
-    async def hold(self, stream: Stream) -> None:
-        """Stay until the response has ended, the client has gone or the stream took it over."""
+    async def hold(self, stream: Stream, *, stays: bool = False) -> None:
+        """Stay until the response has ended, the client has gone or the stream took it over.
+
+        Arguments:
+            stays: the request has something to do after the stream, so it is not taken over.
+        """
         task = asyncio.current_task()
         assert task is not None
         self._stream = stream
@@ -171,11 +175,12 @@ class Connection:
             if self._offer is None:
                 _say_once("the server offers no connection to take over")
             elif not self._over:
-                self.sender.on_flushed = self._take_over
+                if not stays:
+                    self.sender.on_flushed = self._take_over
                 if self._held:
                     self._offer.join()
                     await self.sender.flush()
-                else:
+                elif not stays:
                     self._take_over()
             if not self._over and self._stream is not None:
                 self._task = task

@@ -29,7 +29,7 @@ from headwater.web._declared_sources import check_declared_source
 from headwater.web._endpoints import event_endpoint, feed_endpoint
 from headwater.web._fastapi_problems import install_problems
 from headwater.web._feed_models import page_model
-from headwater.web._guards import GuardedRoute, Requirement, guard, required_guards
+from headwater.web._guards import GuardedRoute, Requirement, declared_dependencies, guard
 from headwater.web._identity import expires, identify
 from headwater.web._items import encoder_of, key_encoder_of, model_of
 from headwater.web._live import SHARED, HubFace, Settings, Shared
@@ -288,7 +288,7 @@ class LiveRouter(HubFace, APIRouter):
             envelope=envelope,
         )
         declaration = FeedDeclaration(feed, model, keyed)
-        guards = [*self._guards(requires, path), *dependencies]
+        guards = declared_dependencies(requires, dependencies, self._requires, path)
 
         def declare(call: FeedHandler) -> FeedHandler:
             check_declared_source(declaration, call)
@@ -364,13 +364,10 @@ class LiveRouter(HubFace, APIRouter):
             start=start,
             on_disconnect=on_disconnect,
             max_body=max_body,
-            guards=[*self._guards(requires, path), *dependencies],
+            guards=declared_dependencies(requires, dependencies, self._requires, path),
             name=name,
             options=options,
         )
-
-    def _guards(self, requires: Requirement, path: str) -> list[params.Depends]:
-        return required_guards(requires, self._requires, path)
 
     def _lifespan(self, own: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
         @asynccontextmanager

@@ -232,7 +232,7 @@ class LiveRoutes(HubFace):
             declaration = RunDeclaration(
                 runs, kind, group, busy, max_body, on_disconnect, start, call
             )
-            calls = RunCalls(declaration, owner, body, _called)
+            calls = RunCalls(declaration, owner, body)
             declare_kind(where, runs, kind, call)
             self.feed(path, guards=guards, name=kind, **FEED)(calls.listed)
             for suffix, method, responder, plan in calls.routes(self._settings):

@@ -22,6 +22,8 @@ CLIENTS = 2_000
 PAGES = 3
 # Seconds between two lines: some while each server is away. Each is 2,000 events for this process.
 PACE = 2.0
+# Seconds that this process may stand still where returns are judged by when they came.
+STALL = 0.25
 
 
 @pytest.fixture
@@ -78,9 +80,12 @@ async def test_nobody_loses_a_line_and_nobody_ends(
                 most = max(found.values()) / count
                 print(
                     f"| {request.node.callspec.id} | {count} of {CLIENTS} {kind} | at most "
-                    f"{most:.1%} in a tenth of a second | by second: {by_second(found)} |"
+                    f"{most:.1%} in a tenth of a second | by second: {by_second(found)} | "
+                    f"this process stood still for {flock.stalled(began):.2f} s |"
                 )
-                shares.append(most)
+                # Whoever stands still finds all together that came meanwhile.
+                if kind == "due" or flock.stalled(began) < STALL:
+                    shares.append(most)
         done.set()
         await writing
         await asyncio.to_thread(two[0].insert, "the end")

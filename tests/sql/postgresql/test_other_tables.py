@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from headwater.errors import DeclarationError, PositionError
@@ -119,6 +120,18 @@ async def test_a_schema_that_has_another_name_for_a_while(engine):
     await run(engine, "DELETE FROM things WHERE id = 3")
     gone = await things.where(word=7).page(9, after=after.end)
     assert [(change.key["id"], change.removed) for change in gone.changes] == [(3, True)]
+
+
+async def test_json_of_every_kind_in_what_a_removal_keeps(engine):
+    ddl = "CREATE TABLE things (id int PRIMARY KEY, word jsonb)"
+    things = await tracked(engine, ddl, word=JSONB)
+    before = await things.where().page(1)
+    values = ['"x"', '{"a": 1}', "[1]", "7", "true"]
+    rows = ", ".join(f"({at}, '{each}')" for at, each in enumerate(values))
+    await run(engine, f"INSERT INTO things VALUES {rows}, (9, NULL)", "DELETE FROM things")
+    gone = (await things.where().page(9, after=before.end)).changes
+    kept = {change.key["id"]: change.values["word"] for change in gone if change.removed}
+    assert kept == {0: "x", 1: {"a": 1}, 2: [1], 3: 7, 4: True, 9: None}
 
 
 async def test_a_length_of_time_is_no_moment(engine):

@@ -119,6 +119,7 @@ async def test_engines_that_are_gone_say_nothing(tmp_path):
     for number in range(3):
         engine = sqlite_engine(f"sqlite:///{tmp_path}/customer-{number}.db")
         kept += [Table(engine, Person), LiveQuery(engine, JOINED, key=["id"])]
+    assert len(kept) == 6, "an engine was refused"
 
 
 async def test_listen_takes_no_engine_of_another_database(engines):
