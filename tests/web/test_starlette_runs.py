@@ -200,7 +200,7 @@ async def test_code_without_an_event_loop_and_a_queue() -> None:
     [
         ("POST", "/api/answers", b'{"text": 7}', 422, "text"),
         ("POST", "/api/answers", b"{", 422, "JSON"),
-        ("POST", "/api/rooms/7/plain", b"{", 422, "no JSON"),
+        ("POST", "/api/rooms/7/plain", b"{", 422, "not JSON"),
         ("POST", "/api/rooms/7/plain", b"[" + b"1," * 60 + b"1]", 413, "100 bytes"),
         ("GET", "/api/answers?state=odd", b"", 422, "queued, running"),
         ("GET", "/api/answers/unknown?fold=maybe", b"", 422, "fold"),

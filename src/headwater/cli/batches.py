@@ -141,7 +141,7 @@ def _parsed(text: str | bytes, name: str, collection: str | None) -> list[bytes]
         value = value[collection]  # somebody wrapped it already
     items: list[Any] = value if isinstance(value, list) else [value]
     if not all(isinstance(item, dict) for item in items):
-        raise UsageError(f"{name} is no JSON object, such as {_EXAMPLE}: {_short(text)}")
+        raise UsageError(f"{name} is not a JSON object, such as {_EXAMPLE}: {_short(text)}")
     try:
         return [to_json(item).encode() for item in items]
     except EncodingError as error:

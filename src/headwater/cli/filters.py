@@ -62,7 +62,7 @@ def parse_filter(text: str) -> Filter:
     found = _FILTER.fullmatch(text)
     if found is None:
         raise typer.BadParameter(
-            f"{text!r} is no filter: write level=error, level!=debug, message~disk, or "
+            f"{text!r} is not a filter: write level=error, level!=debug, message~disk, or "
             "cpu_percent>90; a member of a member is fields.host"
         )
     return Filter(found["name"], found["operator"], found["value"])
@@ -79,7 +79,7 @@ def parse_since(text: str, now: datetime) -> datetime:
         return moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise typer.BadParameter(
-            f"{text!r} is no time: write 90s, 10m, 2h, 1d, or 2026-01-31T12:00"
+            f"{text!r} is not a time: write 90s, 10m, 2h, 1d, or 2026-01-31T12:00"
         ) from None
 
 

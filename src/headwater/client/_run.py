@@ -64,9 +64,9 @@ class RunSession(Session[RunEvent]):
         try:
             data = json.loads(found.data)
         except (ValueError, RecursionError):
-            raise ResponseError(_OK, f"the data of a {found.event!r} event is no JSON") from None
+            raise ResponseError(_OK, f"the data of a {found.event!r} event is not JSON") from None
         if found.event in ("error", "run", "end") and not isinstance(data, dict):
-            raise ResponseError(_OK, f"the data of {found.event!r} is no JSON object")
+            raise ResponseError(_OK, f"the data of {found.event!r} is not a JSON object")
         if found.event == "error":
             self._check_right(data)
             return None

@@ -130,7 +130,7 @@ class RunCalls:
         try:
             return json.loads(body) if body else None
         except ValueError as error:
-            raise Problem(422, f"The body is no JSON: {error}") from None
+            raise Problem(422, f"The body is not JSON: {error}") from None
 
     async def _owner_of(self, request: Request) -> str:
         return checked_owner(await called(self._owner, self._owner_is_coroutine, request))

@@ -37,7 +37,7 @@ async def _has_a_try(request: Request) -> None:
 
 @router.get("/session")
 async def session(request: Request, backend: BackendState) -> Session:
-    """Who is signed in with the session cookie; nobody is no error."""
+    """The user of the session cookie. Without a valid one, `user` is null."""
     cookie = request.cookies.get(COOKIE)
     found = await backend.credentials.of_session(cookie) if cookie else None
     user = None

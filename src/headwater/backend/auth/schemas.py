@@ -25,5 +25,5 @@ class Account(Result):
 
 
 class Session(Result):
-    user: Me | None = Field(description="Who is signed in; null for nobody.")
+    user: Me | None = Field(description="The signed-in user, or null.")
     accounts: list[Account] = Field(description="The demo's accounts; none anywhere else.")

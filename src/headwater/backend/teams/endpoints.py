@@ -69,7 +69,7 @@ async def remove_team(team_id: PathId, teams: TeamService) -> None:
 async def list_members(
     team_id: PathId, teams: TeamService, limit: Limit = 100, after: After = None
 ) -> MemberList:
-    """Who belongs to a team. Its administrators may know."""
+    """The members of a team, for its administrators."""
     rows, has_more = await teams.members(team_id, limit, after)
     return MemberList(members=[Member.model_validate(row) for row in rows], has_more=has_more)
 

@@ -66,7 +66,7 @@ class Teams:
     async def members(
         self, team_id: str, limit: int, after: str | None
     ) -> tuple[Sequence[Any], bool]:
-        """Who belongs to a team, the oldest users first."""
+        """The members of a team, the oldest users first."""
         members = (
             select(User.id, User.email, Membership.role, User.created_at)
             .join(Membership, Membership.user_id == User.id)
