@@ -18,7 +18,7 @@ sys.path[:0] = [str(DOCS.parent / "tests"), str(DOCS.parent / "tests" / "e2e" / 
 from chromium import Chromium, Page, find  # noqa: E402 - found as said above
 
 PICTURES = DOCS / "pictures"
-READY = "document.querySelectorAll('.panel .light[data-state=live]').length === 5"
+READY = "document.querySelector('#overall').textContent.trim() === 'All 6 live'"
 # Milliseconds in which new lines and reports come.
 AWHILE = 12_000
 

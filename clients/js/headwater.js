@@ -809,7 +809,7 @@ function follow(url, options) {
 }
 function specOf(url, options, fetches) {
   const { credentials = "same-origin", method, body } = options;
-  const given = new URL(url, globalThis.document?.baseURI);
+  const given = addressed(url);
   const [path, stream] = given.pathname.split(/(\/stream)$/);
   const isFeed = options.rest !== false;
   const half = (pathname, parameters) => {
@@ -848,6 +848,14 @@ function specOf(url, options, fetches) {
     }
   };
   return spec;
+}
+function addressed(url) {
+  try {
+    const given = new URL(url, globalThis.document?.baseURI);
+    if (url && /^(string|object)$/.test(typeof url) && /^https?:$/.test(given.protocol)) return given;
+  } catch {
+  }
+  throw new TypeError(`${url} is no address of a feed, such as "/api/logs"`);
 }
 function stored(resume) {
   if (typeof resume !== "string") return resume;

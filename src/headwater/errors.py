@@ -5,18 +5,18 @@
     │   ├── FramingError             a value that would break the event stream's framing
     │   ├── DeclarationError         a feed, source or route that cannot work as declared
     │   │   └── FilterValueError     a value of where() that its column cannot have
-    │   └── EncodingError            an item that is not of the shape its feed promises
-    │       └── UnfitItemError       one that a feed cannot show: it waits there
+    │   └── EncodingError            an item without the shape that its feed promises
+    │       └── UnfitItemError       an item that stops its feed, because it does not fit the model
     ├── PeerError                    the other side's fault; the code is correct
     │   ├── PositionError            a position that cannot be resumed: answer with a reset
     │   ├── EventTooLargeError       an incoming event over the decoder's bound
     │   └── ResponseError            an HTTP answer that a client cannot follow
-    ├── FeedTooLargeError            a feed with limit="all" that has more items than it may
-    ├── RunError                     what became of a run
+    ├── FeedTooLargeError            a feed with limit="all" that has more than max_items items
+    ├── RunError                     the root of errors of runs
     │   ├── RunCancelled             the producer must stop: it was cancelled, or the run was lost
-    │   ├── RunFailed                a producer raises it: its sentence is for clients
-    │   └── RunClaimError            a run that this attempt may not have
-    ├── SourceUnavailableError       a database or engine that is away just now; try again later
+    │   ├── RunFailed                a producer raises it, with a sentence for clients
+    │   └── RunClaimError            a run that cannot be claimed
+    ├── SourceUnavailableError       a database or engine that does not answer now; try again later
     ├── RelayStoppedError            a relay that cannot continue at its place; a person must decide
     └── MissingExtraError (ImportError)   an optional dependency that is not installed
 
@@ -110,16 +110,16 @@ class FilterValueError(DeclarationError):
 
 
 class EncodingError(UsageError):
-    """An item does not have the shape that its feed promises."""
+    """An item without the shape that its feed promises."""
 
 
 class UnfitItemError(EncodingError):
-    """An item that does not fit the model of its feed. The feed waits there until it is mended.
+    """An item that does not fit the model of its feed. The feed waits until it is corrected.
 
     Attributes:
         item: the item by its key or place, never by its values.
         problem: what is wrong, without its values.
-        retry: milliseconds after which a client may ask again; they grow with the trouble's age.
+        retry: milliseconds after which a client may ask again. They grow while the item stays.
     """
 
     def __init__(self, item: str, problem: str, retry: int) -> None:
@@ -199,8 +199,8 @@ class FeedTooLargeError(HeadwaterError):
     """A feed that is declared with ``limit="all"`` has more items than it may send.
 
     Attributes:
-        feed: its name.
-        most: how many it may have.
+        feed: the feed's name.
+        most: how many items it may have.
     """
 
     def __init__(self, feed: str, most: int) -> None:
@@ -216,16 +216,16 @@ class FeedTooLargeError(HeadwaterError):
 
 
 class RunError(HeadwaterError):
-    """What became of a run."""
+    """The root of the errors of runs."""
 
 
-class RunCancelled(RunError):  # noqa: N818 - it is no error of anybody's
-    """The producer of a run must stop: nothing that it sends is stored any more.
+class RunCancelled(RunError):  # noqa: N818 - nobody made an error
+    """The producer of a run must stop: nothing more that it sends is stored.
 
     Attributes:
         run_id: the run.
-        reason: ``"cancelled"``: somebody cancelled it. ``"lost"``: this process could not reach the
-            event log for a lease, or is being stopped, or the run has ended elsewhere.
+        reason: ``"cancelled"`` if somebody cancelled it. ``"lost"`` if this process could not reach
+            the event log for a lease, is being stopped, or the run was ended by another process.
     """
 
     def __init__(self, run_id: str, reason: Literal["cancelled", "lost"]) -> None:
@@ -234,7 +234,9 @@ class RunCancelled(RunError):  # noqa: N818 - it is no error of anybody's
         self.reason: Literal["cancelled", "lost"] = reason
 
     def __str__(self) -> str:
-        why = {"cancelled": "was cancelled", "lost": "belongs to this process no more"}[self.reason]
+        why = {"cancelled": "was cancelled", "lost": "no longer belongs to this process"}[
+            self.reason
+        ]
         return f"run {self.run_id} {why}"
 
 
@@ -243,12 +245,12 @@ class RunFailed(RunError):  # noqa: N818 - a producer raises it on purpose
 
 
 class RunClaimError(RunError):
-    """A run that this attempt may not have.
+    """A run that cannot be claimed.
 
     Attributes:
         run_id: the run.
-        reason: ``"unknown"``: there is no such run, or it was forgotten. ``"running"``: another
-            attempt has it. ``"ended"``: it is over.
+        reason: ``"unknown"`` if there is no such run, or it was forgotten. ``"running"`` if another
+            attempt has it. ``"ended"`` if it has ended.
     """
 
     def __init__(self, run_id: str, reason: Literal["unknown", "running", "ended"]) -> None:
@@ -259,19 +261,20 @@ class RunClaimError(RunError):
     def __str__(self) -> str:
         why = {
             "unknown": "does not exist, or was forgotten",
-            "running": "is another attempt's just now",
+            "running": "already has an active attempt",
             "ended": "has ended",
         }[self.reason]
         return f"run {self.run_id[:80]!a} {why}"
 
 
 class SourceUnavailableError(HeadwaterError):
-    """A source cannot be read just now. Streams stay open, and continue when it is back.
+    """A source cannot be read at the moment. Streams stay open, and continue when it is back.
 
     Attributes:
         source: the name of the table, log or function.
         public: clients may read the detail too. Otherwise it may name a server or a user.
-        lasting: it lasts until somebody mends it, so streams end; their clients come back.
+        lasting: whether it lasts until somebody corrects something. Then streams end, and their
+            clients come back later.
     """
 
     def __init__(
@@ -296,8 +299,8 @@ class RelayStoppedError(HeadwaterError):
     """A relay cannot continue at its place, and ``on_reset=`` is ``"stop"``.
 
     Attributes:
-        relay: its name.
-        detail: why: the table or the event log is not what it was.
+        relay: the relay's name.
+        detail: the reason: how the table or the event log has changed.
     """
 
     def __init__(self, relay: str, detail: str) -> None:
@@ -307,8 +310,8 @@ class RelayStoppedError(HeadwaterError):
 
     def __str__(self) -> str:
         return (
-            f"relay {self.relay!r} stopped: {self.detail}; start it with on_reset='repeat', after "
-            "which events may be there twice, or with 'skip', after which some may be missing"
+            f"relay {self.relay!r} stopped: {self.detail}; start it with on_reset='repeat' (some "
+            "events may then be in the log twice) or on_reset='skip' (some may then be missing)"
         )
 
 

@@ -19,7 +19,7 @@ from mcp.server.streamable_http import EventMessage
 from mcp.server.streamable_http import EventStore as SdkEventStore
 from mcp.types import JSONRPCError, JSONRPCMessage, JSONRPCNotification
 
-from headwater.adapters.mcp import EventStore
+from headwater.adapters.mcp import EventStore, SessionScope
 from headwater.errors import SourceUnavailableError, UsageError
 from headwater.eventlog import START, EventLog, MemoryLog, Record, Run, open_log
 from support.cutting import Cutter
@@ -74,9 +74,13 @@ def server() -> MCPServer:
 
 
 @asynccontextmanager
-async def running(store: SdkEventStore) -> AsyncIterator[tuple[dict[str, list[int]], str]]:
+async def running(
+    store: SdkEventStore, *, scope: bool = False
+) -> AsyncIterator[tuple[dict[str, list[int]], str]]:
     cuts = Cuts()
     app = server().streamable_http_app(event_store=store, retry_interval=10)
+    if scope:
+        app.add_middleware(SessionScope)
     # uvicorn logs each cut.
     async with serving(
         Cutter(app, cuts.limit), log_level="critical", timeout_graceful_shutdown=1
@@ -105,9 +109,19 @@ def expected(name: str) -> tuple[str, list[str]]:
     return name, [f"{name} {step}" for step in range(STEPS)]
 
 
-async def test_a_client_that_is_cut_after_any_frame_gets_each_message_once() -> None:
+# The store as it is, with the middleware, and in a wrapper of somebody's with the middleware.
+WAYS = {
+    "bare": lambda: running(EventStore(MemoryLog())),
+    "scope": lambda: running(EventStore(MemoryLog()), scope=True),
+    "wrapped": lambda: running(Hopping(EventStore(MemoryLog())), scope=True),
+}
+BOTH = ["bare", "scope", pytest.param("wrapped", marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("way", BOTH)
+async def test_a_client_that_is_cut_after_any_frame_gets_each_message_once(way: str) -> None:
     """All sessions run at once, with the same stream ids: none sees a message of another."""
-    async with running(EventStore(MemoryLog())) as (cuts, url):
+    async with WAYS[way]() as (cuts, url):
         for first in range(1, FRAMES + 1):
             cuts[f"once-{first}"] = [first]
             cuts[f"twice-{first}"] = [first, 1]
@@ -128,9 +142,10 @@ async def test_a_client_that_got_nothing_shows_an_error() -> None:
         assert await call(url, "early") == ("error: SSE stream ended without a response", [])
 
 
-async def test_a_tool_may_end_the_connection_and_the_client_polls() -> None:
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_tool_may_end_the_connection_and_the_client_polls(way: str) -> None:
     """SEP-1699: what is sent while the client is away comes with its next request."""
-    async with running(EventStore(MemoryLog())) as (_, url):
+    async with WAYS[way]() as (_, url):
         names = [f"p{number}" for number in range(10)]
         results = await asyncio.gather(*(call(url, name, "slow") for name in names))
     assert results == [(name, [f"{name} began", f"{name} ends"]) for name in names]
@@ -158,9 +173,10 @@ async def open_session(http: httpx.AsyncClient, url: str) -> dict[str, str]:
     return session
 
 
-async def test_an_id_of_another_session_is_answered_with_nothing() -> None:
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_id_of_another_session_is_answered_with_nothing(way: str) -> None:
     """Ids may be seen in a log or guessed; a session is known by its own id alone."""
-    async with running(EventStore(MemoryLog())) as (_, url), httpx.AsyncClient() as http:
+    async with WAYS[way]() as (_, url), httpx.AsyncClient() as http:
         alice, bob = [await open_session(http, url) for _ in range(2)]
         request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
         answers = {}
@@ -207,7 +223,7 @@ async def test_a_store_that_cannot_tell_its_sessions_apart_resumes_none(caplog: 
         for session in sessions:
             headers = session | {"Last-Event-ID": first.removeprefix("id: ")}
             assert (await http.get(url, headers=headers)).text == ""
-    assert "cannot tell its sessions apart" in caplog.text
+    assert "cannot see which session calls it" in caplog.text
 
 
 async def stored(store: EventStore, *texts: str | None, stream: str = "1") -> list[str]:
@@ -305,7 +321,7 @@ async def test_what_memory_cannot_hold_while_the_log_is_away_is_an_error_for_the
     log.away = True
     await stored(store, *(str(n) for n in range(1_001)))
     log.away = False
-    lost = ["messages were lost; ask again"]
+    lost = ["some messages of this request are no longer kept; send it again"]
     await until(lambda: complete(store, primed, lost + [str(n) for n in range(1, 1_001)]))
 
 
@@ -316,7 +332,7 @@ async def test_a_session_keeps_its_newest_messages() -> None:
     ids = await stored(store, *(str(n) for n in range(300)))
     stream, _, texts = await replayed(store, ids[0])
     assert stream == "1"
-    assert texts[0] == "messages were lost; ask again"
+    assert texts[0] == "some messages of this request are no longer kept; send it again"
     assert texts[1:] == [str(n) for n in range(300 - len(texts) + 1, 300)]
     assert 100 <= len(texts) <= 120
     assert (await replayed(store, ids[-2]))[2] == ["299"]
@@ -328,7 +344,7 @@ async def test_server_messages_that_are_lost_are_left_out() -> None:
     first, *_ = await stored(store, *(str(n) for n in range(300)), stream="_GET_stream")
     stream, _, texts = await replayed(store, first)
     assert (stream, texts[-1]) == ("_GET_stream", "299")
-    assert "messages were lost; ask again" not in texts
+    assert "some messages of this request are no longer kept; send it again" not in texts
 
 
 async def test_what_comes_between_replay_and_live_is_sent_before_the_next_place() -> None:

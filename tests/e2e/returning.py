@@ -12,10 +12,12 @@ from collections.abc import Iterable
 
 from headwater.protocol import Decoder
 
-__all__ = ["Flock", "Returning"]
+__all__ = ["Flock", "Returning", "by_second"]
 
 # Milliseconds, until a stream names another time: Chromium's.
 _RETRY = 3000
+# Seconds between two looks at whether this process gets the processor.
+_LOOK = 0.02
 # What a connection raises when its server, or the proxy's server, is away.
 _BROKEN = (OSError, EOFError)
 
@@ -28,6 +30,7 @@ class Returning:
     Attributes:
         messages: the lines that it was sent.
         returns: ``time.monotonic()`` of each stream that began with items or a snapshot.
+        due: the same, of when it was to ask again after each stream that was live.
         refused: the status that ended it; None while it lives.
     """
 
@@ -42,6 +45,7 @@ class Returning:
         self._retry = _RETRY
         self.messages: list[str] = []
         self.returns: list[float] = []
+        self.due: list[float] = []
         self.snapshots = 0
         self.live = False
         self.refused: int | None = None
@@ -52,6 +56,8 @@ class Returning:
                 await self._stream()
             except _BROKEN:
                 pass
+            if self.live:
+                self.due.append(time.monotonic() + self._retry / 1000)
             self.live = False
             await asyncio.sleep(self._retry / 1000)  # what the server asks clients to wait
 
@@ -106,9 +112,11 @@ class Flock:
     def __init__(self, clients: Iterable[Returning]) -> None:
         self.clients = list(clients)
         self._tasks: list[asyncio.Task[None]] = []
+        self._lags: list[tuple[float, float]] = []
 
     async def __aenter__(self) -> Flock:
         self._tasks = [asyncio.create_task(client.run()) for client in self.clients]
+        self._tasks.append(asyncio.create_task(self._watch()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -124,5 +132,34 @@ class Flock:
 
     def histogram(self, since: float) -> Counter[int]:
         """How many came back first in each tenth of a second after ``since``."""
-        returns = [[moment for moment in each.returns if moment > since] for each in self.clients]
-        return Counter(int((min(moments) - since) * 10) for moments in returns if moments)
+        return _tenths([each.returns for each in self.clients], since)
+
+    def stalled(self, since: float) -> float:
+        """The longest time, in seconds, in which this process did nothing after ``since``."""
+        return max((lag for moment, lag in self._lags if moment > since), default=0.0)
+
+    async def _watch(self) -> None:
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(_LOOK)  # how late it wakes is what is measured
+            self._lags.append((began, time.monotonic() - began - _LOOK))
+
+    def planned(self, since: float) -> Counter[int]:
+        """How many were to ask again first in each tenth: as the servers spread them.
+
+        Where this machine is busy, its stalls bring those together that come.
+        """
+        return _tenths([each.due for each in self.clients], since)
+
+
+def _tenths(moments: list[list[float]], since: float) -> Counter[int]:
+    later = [[moment for moment in each if moment > since] for each in moments]
+    return Counter(int((min(each) - since) * 10) for each in later if each)
+
+
+def by_second(found: Counter[int]) -> str:
+    """How many came in each second, for people."""
+    seconds: Counter[int] = Counter()
+    for tenth, count in found.items():
+        seconds[tenth // 10] += count
+    return " ".join(str(seconds[second]) for second in range(max(seconds, default=-1) + 1))

@@ -159,6 +159,24 @@ async def test_a_session_that_ends_at_one_worker_ends_its_streams_at_all(two: Ru
             assert [(m.event, json.loads(m.data)) for m in told] == [("error", {"status": 401})]
 
 
+async def test_each_worker_lists_and_closes_the_streams_of_all(two: Running):
+    async with lines_to_each(two, 2) as (stream_a, ask_a, stream_b, ask_b):
+        streams = [await line.ask("/api/logs/stream", two.headers) for line in (stream_a, stream_b)]
+        for stream in streams:
+            await stream.next()
+        for line in (ask_a, ask_b):
+            answer = await line.ask("/api/streams", two.headers)
+            found = json.loads(await answer.body())
+            assert len(set(found["workers"])) == 2
+            assert {each["worker"] for each in found["streams"]} == set(found["workers"])
+        for each in found["streams"]:
+            answer = await ask_a.ask(f"/api/streams/{each['id']}", two.headers, method="DELETE")
+            assert answer.status == 204, await answer.body()
+        for stream in streams:
+            assert await stream.rest() == []
+    assert two.complaints() == []
+
+
 async def test_workers_end_in_order(two: Running):
     """Last, because nothing runs after it."""
     async with lines_to_each(two, 2) as (stream_a, _, stream_b, _):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.js.api import SubjectTransform
 from redis.asyncio import ConnectionPool, Redis
 
 from headwater.errors import HeadwaterError, SourceUnavailableError, UsageError
@@ -18,7 +19,7 @@ from headwater.testing._eventlog import Recorder
 from headwater.testing._eventlog._harness import numbers, read_all
 from support.nats import Nats
 from support.refusals import SOON, refused, running
-from support.until import until
+from support.until import outside, succeeds, until
 from support.valkey import Valkey
 
 
@@ -89,7 +90,7 @@ async def test_a_redis_user_without_channels(tmp_path: Path) -> None:
                 await follower.count(1)
 
 
-@pytest.mark.parametrize("command", ["xadd", "hincrby", "set", "hsetnx"])
+@pytest.mark.parametrize("command", ["xadd", "hincrby", "set", "hset"])
 async def test_a_redis_user_without_a_command_stores_nothing(tmp_path: Path, command: str) -> None:
     server = Valkey(tmp_path, "--appendonly", "no")
     async with running(server):
@@ -97,8 +98,9 @@ async def test_a_redis_user_without_a_command_stores_nothing(tmp_path: Path, com
             await client.execute_command(
                 *("ACL", "SETUSER", "u", "on", ">p", "~*", "&*", "+@all", f"-{command}")
             )
+        async with open_log(server.url) as other:
+            before = (await other.bounds("t")).epoch
         async with open_log(server.url.replace("redis://", "redis://u:p@")) as log:
-            before = (await log.bounds("t")).epoch
             for _ in range(2):
                 with pytest.raises(SourceUnavailableError, match=command):
                     await log.append("t", {"n": 1}, key="k")
@@ -250,4 +252,72 @@ async def test_settings_that_are_edited_while_it_runs(
         await follower.count(6)
         with pytest.raises(HeadwaterError):
             await topic.locate(page.epoch, str(page.end))
+    await nats.wipe()
+
+
+@pytest.mark.long
+async def test_events_that_the_stream_stores_elsewhere_are_refused_and_then_reset(
+    nats: Nats,
+) -> None:
+    """Within 10 s; once that is undone, streams are reset, as events are missing."""
+    await nats.wipe()
+    async with open_log(nats.url) as log:
+        follower = Recorder(15.0)
+        await log.follow("t", follower)
+        await log.append("t", {"n": 0})
+        await follower.count(1)
+        page = await log.topic("t").page(1)
+        transform = SubjectTransform("headwater.t.*", "headwater.x.{{wildcard(1)}}")
+        await edit(nats, subject_transform=transform)
+
+        async def refused() -> bool:
+            try:
+                await log.append("t", {"n": 1})
+            except UsageError as error:
+                return "subject_transform" in str(error)
+            return False
+
+        await outside(refused, 10)
+        await edit(nats, subject_transform=None)
+        await succeeds(lambda: log.append("t", {"n": 2}), HeadwaterError)
+        await follower.until(lambda one: bool(one.resets), "a reset")
+        with pytest.raises(HeadwaterError):
+            await log.topic("t").locate(page.epoch, str(page.end))
+    await nats.wipe()
+
+
+@pytest.mark.long
+async def test_a_stream_whose_subjects_were_removed_says_which_it_needs(nats: Nats) -> None:
+    """Nothing is stored then, so nothing is missing once they are back."""
+    await nats.wipe()
+    async with open_log(nats.url) as log:
+        follower = Recorder()
+        await log.follow("t", follower)
+        await log.append("t", {"n": 0})
+        async with nats.streams() as streams:
+            subjects = (await streams.stream_info("headwater")).config.subjects
+        await edit(nats, subjects=["headwater.s.*", "headwater.k.*", "headwater.epoch"])
+        with pytest.raises(UsageError, match=r"needs the subjects headwater\.t"):
+            await log.append("t", {"n": 1})
+        await edit(nats, subjects=subjects)
+        await log.append("t", {"n": 2})
+        await follower.count(2)
+        assert numbers(follower.records) == [0, 2]
+        assert not follower.resets
+    await nats.wipe()
+
+
+@pytest.mark.long
+async def test_the_time_for_which_keys_are_kept_is_kept(nats: Nats) -> None:
+    """Somebody shortens it while a process follows: a retry would append again."""
+    await nats.wipe()
+    async with open_log(nats.url) as log, nats.streams() as streams:
+        await log.follow("t", Recorder())
+        usual = (await streams.stream_info("headwater")).config.duplicate_window
+        await edit(nats, duplicate_window=1.0)
+
+        async def mended() -> bool:
+            return (await streams.stream_info("headwater")).config.duplicate_window == usual
+
+        await outside(mended, 10)
     await nats.wipe()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import statistics
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -177,15 +179,40 @@ async def test_a_text_of_any_length_is_stored_in_pieces(runs: Runs, log: Watched
     assert all(len(event.data["text"]) <= 64 * 1024 for event in events if event.name == "delta")
 
 
+async def at_pace(take: Callable[[str], Awaitable[None]]) -> float:
+    """A thousand tokens at a hundred a second. Returns the seconds that it took."""
+    began = time.monotonic()
+    for n in range(1000):
+        await take(f"{time.monotonic():.6f} ")
+        await asyncio.sleep(max(began + (n + 1) / 100 - time.monotonic(), 0))  # a model's pace
+    return time.monotonic() - began
+
+
 @pytest.mark.soak
 async def test_a_thousand_tokens_at_a_hundred_a_second(runs: Runs, log: WatchedLog) -> None:
-    """At most 220 appends, and each token half a batch late at the middle."""
+    """At most 220 appends, each token half a batch late at the middle, and no slower producer.
+
+    A twin that only keeps the pace says how much of a delay is the machine's.
+    """
+    delays: list[float] = []
+    took: list[float] = []
 
     async def answer(run: Run) -> None:
-        for n in range(1000):
-            await run.delta(f"{n} ")
-            await asyncio.sleep(0.01)  # the pace of a model
+        took.append(await at_pace(run.delta))
 
-    events = await produce(runs, answer)
-    assert text(events) == "".join(f"{n} " for n in range(1000))
+    async def alone(_: str) -> None: ...
+
+    run_id = (await runs.create("/answers", "ann", handler=answer)).state.id
+    twin = asyncio.create_task(at_pace(alone))
+    async for event in runs.follow(run_id):
+        if event.name == "delta":
+            delays += [time.monotonic() - float(one) for one in event.data["text"].split()]
+    slower = took[0] / await twin - 1
+    print(
+        f"{len(log.appends)} appends, p50 {statistics.median(delays) * 1000:.1f} ms, "
+        f"{slower:.2%} slower"
+    )
+    assert len(delays) == 1000
     assert len(log.appends) <= 220, f"{len(log.appends)} appends"
+    assert statistics.median(delays) < 0.06
+    assert slower < 0.02

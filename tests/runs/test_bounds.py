@@ -7,6 +7,7 @@ import gc
 import resource
 import sys
 import time
+import tracemalloc
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from support.application import Application
 from support.http import request
 from support.server import serving
 from support.until import until
+from support.valkey import Valkey
 
 
 @pytest.mark.parametrize("megabytes", [4, pytest.param(100, marks=pytest.mark.soak)])
@@ -58,10 +60,48 @@ async def test_a_stalled_reader_of_a_large_output_costs_little(
                     most = max(most, *(each.sender.pending for each in live.hub.streams))
                 grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
                 assert total > megabytes * 1024 * 1024, "the other reader has all of it"
+                async with request(port, f"{location}/stream", receive_buffer=4096) as late:
+                    await late.next()
+
+                    def stalled_too() -> bool:
+                        nonlocal most
+                        waiting = [each.sender.pending for each in live.hub.streams]
+                        most = max(most, *waiting)
+                        return len(waiting) > 1 and min(waiting) > 0
+
+                    await until(stalled_too)
                 assert most < 1024 * 1024, f"{most} bytes wait for one client"
                 if megabytes == 100:
                     print(f"100 MB of output: the process grew by {grown} MB")
                     assert grown < 64
+
+
+async def test_large_events_are_not_kept_for_followers(tmp_path: Path) -> None:
+    """Images, or pages of a table: a follower that has them makes nobody keep them."""
+    sent, done = asyncio.Event(), asyncio.Event()
+
+    async def export(run: Run) -> None:
+        for n in range(40):
+            await run.send("page", {"rows": [str(n) * 250_000, {"more": "x" * 250_000}]})
+        await run.flush()
+        sent.set()
+        await done.wait()
+
+    async with open_log(f"sqlite:///{tmp_path}/log.db") as log, Runs(log) as runs:
+        tracemalloc.start()
+        try:
+            run_id = (await runs.create("/a", "ann", handler=export)).state.id
+            following = runs.follow(run_id)
+            for _ in range(40):
+                await anext(following)
+            await sent.wait()
+            gc.collect()
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        done.set()
+        assert (await anext(following)).name == "end"
+        assert kept < 8 * 1024 * 1024, f"{kept} bytes are kept of 20 MB"
 
 
 @pytest.mark.parametrize("count", [50, pytest.param(100_000, marks=pytest.mark.soak)])
@@ -146,6 +186,31 @@ async def test_forgotten_runs_leave_nothing_in_a_database(tmp_path: Path, count:
                 await until(lambda one=one: _is_over(runs, one.state.id))
         await until(lambda: _swept(runs, file), 120)
         assert await _topics(file) <= {"run:runs:news", "run:runs:beats"}
+
+
+@pytest.mark.long
+async def test_forgotten_runs_leave_no_keys(tmp_path: Path) -> None:
+    """Of a Redis, whose memory they were in."""
+    server = Valkey(tmp_path)
+    await server.start()
+
+    async def quick(run: Run) -> None:
+        await run.delta("x" * 100)
+
+    async def gone(runs: Runs) -> bool:
+        await runs.sweep()
+        async with server.client() as client:
+            return await client.dbsize() <= 4
+
+    try:
+        async with open_log(server.url) as log:
+            async with Runs(log, keep=timedelta(milliseconds=1)) as runs:
+                for n in range(50):
+                    options = {"key": f"k{n}", "group": f"g{n}", "busy": "reject"}
+                    await runs.create("/a", f"user {n}", handler=quick, **options)
+                await until(lambda: gone(runs), 60)
+    finally:
+        server.stop()
 
 
 async def _swept(runs: Runs, file: Path) -> bool:

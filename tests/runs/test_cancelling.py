@@ -51,7 +51,7 @@ async def test_a_handler_that_swallows_it_ends_after_its_grace(log: EventLog, ca
     """Its events count no more, and everybody gets the end."""
     async with Runs(log, grace=0.2) as runs:
         await _swallow(runs)
-    assert "let CancelledError" in caplog.text
+    assert "must not catch CancelledError" in caplog.text
 
 
 async def _swallow(runs: Runs) -> None:

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from headwater.errors import RunCancelled, SourceUnavailableError
-from headwater.eventlog import EventLog, open_log
+from headwater.eventlog import EventLog, MemoryLog, open_log
+from headwater.eventlog import Run as Batch
 from headwater.feeds._clock import set_ahead
 from headwater.runs import Run, Runs
 from support.until import until
@@ -339,6 +340,31 @@ async def test_a_process_that_writes_is_not_dead(url: str) -> None:
             held.cut = True
             run_id = (await runs.create("/a", "ann", handler=answer)).state.id
             assert (await follow(watcher, run_id))[-1].data == {"state": "done"}
+
+
+class AwayLog(MemoryLog):
+    """May be away, and counts how often it is read then."""
+
+    away = False
+    reads = 0
+
+    async def read(self, *args: Any, **options: Any) -> Batch:
+        if self.away:
+            self.reads += 1
+            raise SourceUnavailableError("log", "away")
+        return await super().read(*args, **options)
+
+
+async def test_a_log_that_is_away_is_not_asked_all_the_time() -> None:
+    """A run is about to count as lost, and all processes that watch it want to know."""
+    log = AwayLog()
+    async with Runs(log, lease=0.5) as runs:
+        await runs.start()
+        await log.append("run:runs:news", {"t": "new", "id": "x", "w": "dead"})
+        log.away = True
+        await asyncio.sleep(1.2)  # the outage
+        log.away = False
+    assert 1 <= log.reads <= 28, "once in a tenth of the lease"
 
 
 async def test_a_process_that_ends_says_so_at_once(log: EventLog) -> None:

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from contextlib import suppress
 
-import psycopg
 import pytest
-import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from headwater import Hub
-from headwater.sql import NULL, Table, sqlite_engine
-from support.typed_rows import VALUES, typed_table
+from headwater.sql import NULL
+from support.typed_rows import VALUES
 
-BLIND = (
-    "CREATE COLLATION blind (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
-    "CREATE EXTENSION citext",
-)
 _names = itertools.count()
 
 rows = st.fixed_dictionaries({}, optional={n: st.sampled_from(v[0]) for n, v in VALUES.items()})
@@ -38,34 +30,6 @@ def filters(draw):
         one = st.sampled_from([*VALUES[name][0], *VALUES[name][1], NULL])
         wanted[name] = draw(st.one_of(one, st.lists(one, max_size=3)))
     return wanted
-
-
-@pytest.fixture(
-    scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)]
-)
-def typed(request, tmp_path_factory):
-    """A table, and what runs coroutines with it."""
-    if request.param == "sqlite":
-        path = tmp_path_factory.mktemp("typed") / "data.db"
-        url, collation = f"sqlite:///{path}", "NOCASE"
-    else:
-        postgres = request.getfixturevalue("postgres")
-        url = postgres.url(name := postgres.database())
-        with psycopg.connect(postgres.conninfo(name), autocommit=True) as connection:
-            for statement in BLIND:
-                # Not every server is built with both.
-                with suppress(psycopg.errors.FeatureNotSupported):
-                    connection.execute(statement)
-            blind = connection.execute("SELECT 1 FROM pg_collation WHERE collname = 'blind'")
-            collation = "blind" if blind.fetchone() else "C"
-    table, metadata = typed_table(request.param, collation)
-    engine = sa.create_engine(url)
-    metadata.create_all(engine)
-    engine.dispose()
-    with asyncio.Runner() as runner:
-        made = sqlite_engine(url) if request.param == "sqlite" else create_async_engine(url)
-        yield runner, Table(made, table)
-        runner.run(made.dispose())
 
 
 async def run(source, before, wanted, after) -> None:

@@ -5,6 +5,7 @@ Writers go on meanwhile and none of their statements fails. A client gets each c
 
 import asyncio
 import random
+import time
 
 import pytest
 import sqlalchemy as sa
@@ -20,12 +21,34 @@ class Base(DeclarativeBase):
     pass
 
 
-@track(keyed=True, filters=("owner",))
-class Thing(Base):
-    __tablename__ = "things"
+class Columns:
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     owner: Mapped[int]
     version: Mapped[int]
+
+
+@track(keyed=True, filters=("owner",))
+class Thing(Columns, Base):
+    __tablename__ = "things"
+
+
+class Apart(DeclarativeBase):
+    pass
+
+
+@track(keyed=True, filters=("owner",))
+class Part(Columns, Apart):
+    """The same with partitions."""
+
+    __tablename__ = "things"
+    __table_args__ = {"postgresql_partition_by": "RANGE (id)"}
+
+
+RANGE = "FOR VALUES FROM ({0}) TO ({0} + 10)"
+PARTS = (
+    *(f"CREATE TABLE part_{n} PARTITION OF things {RANGE.format(n)}" for n in (0, 10, 20)),
+    "CREATE TABLE part_rest PARTITION OF things DEFAULT",
+)
 
 
 WRITES = (
@@ -61,6 +84,19 @@ POSTGRESQL = (
     ("ALTER TABLE things RENAME TO others; ALTER TABLE others RENAME TO things",),
 )
 
+PARTITIONS = (
+    *BOTH[:3],
+    *((f"ALTER TABLE things DETACH PARTITION part_{n}",) for n in (0, 10)),
+    # Refused while the rest has rows of the range.
+    *((f"ALTER TABLE things ATTACH PARTITION part_{n} {RANGE.format(n)}",) for n in (0, 10)),
+    ("TRUNCATE part_20",),
+    ("DELETE FROM part_rest", *(f"ALTER TABLE things ATTACH PARTITION part_{n} {RANGE.format(n)}"
+                                for n in (0, 10))),
+    ("ALTER TABLE things ALTER COLUMN version TYPE bigint",),
+    ("ALTER TABLE things ALTER COLUMN version TYPE integer",),
+    ("DROP TRIGGER headwater_things_deleted ON things",),
+)  # fmt: skip
+
 
 class Client:
     """Reads pages after its position, as a client that resumes does."""
@@ -70,6 +106,17 @@ class Client:
         self.rows = {}
         self.place = None
         self.resets = -1
+        self.refused = 0
+
+    async def recovers(self):
+        """Seconds until a page can be read again."""
+        began = time.perf_counter()
+        async with asyncio.timeout(5):
+            while True:
+                refused = self.refused
+                await self.read()
+                if refused == self.refused:
+                    return time.perf_counter() - began
 
     async def read(self):
         """One page. Returns whether there may be more."""
@@ -86,6 +133,7 @@ class Client:
             self.place = None
             return True
         except SourceUnavailableError:
+            self.refused += 1
             await asyncio.sleep(0.02)  # the pace of the changes
             return True
         for change in page.changes:
@@ -96,8 +144,15 @@ class Client:
         return page.has_more and bool(page.changes)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
-async def engine(request, tmp_path):
+LONG = [pytest.param(each, marks=pytest.mark.long) for each in ("postgresql", "partitions")]
+
+
+@pytest.fixture(params=["sqlite", *LONG])
+async def world(request, tmp_path):
+    """An engine, the model and the changes of its schema."""
+    model, changes = Thing, SQLITE if request.param == "sqlite" else POSTGRESQL
+    if request.param == "partitions":
+        model, changes = Part, PARTITIONS
     if request.param == "sqlite":
         engine = sqlite_engine(f"sqlite:///{tmp_path}/data.db")
         drop = None
@@ -107,8 +162,10 @@ async def engine(request, tmp_path):
         engine = postgresql_engine(postgres.url(name), pool_size=8)
         drop = postgres.drop
     async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
-    yield engine
+        await connection.run_sync(model.metadata.create_all)
+        for each in PARTS if model is Part else ():
+            await connection.exec_driver_sql(each)
+    yield engine, model, changes
     await engine.dispose()
     if drop is not None:
         drop(name)
@@ -125,9 +182,8 @@ async def write(engine, choose, stopping):
     return count
 
 
-async def change_schema(engine, choose):
-    changes = choose.choice(SQLITE if engine.dialect.name == "sqlite" else POSTGRESQL)
-    for sql in changes:
+async def change_schema(engine, change):
+    for sql in change:
         try:
             async with engine.begin() as connection:
                 await connection.execute(sa.text(sql))
@@ -140,17 +196,20 @@ async def mend(engine):
         await connection.run_sync(add_tracking, "things", keyed=True, filters=["owner"])
 
 
-async def law(engine, seed, rounds):
+async def law(world, seed, rounds):
+    """Returns the seconds until a page could be read again, of each mending."""
+    engine, model, changes = world
     choose, stopping = random.Random(seed), asyncio.Event()
-    table, sink = Table(engine, Thing), Recorder()
+    table, sink = Table(engine, model), Recorder()
     await table.origin.attach(sink)
     writers = [asyncio.create_task(write(engine, random.Random(n), stopping)) for n in (1, 2)]
-    client = Client(table)
+    client, recovered = Client(table), []
     for _ in range(rounds):
         if choose.random() < 0.7:
-            await change_schema(engine, choose)
+            await change_schema(engine, choose.choice(changes))
         else:
             await mend(engine)
+            recovered.append(await client.recovers())
         for _ in range(choose.randrange(6)):
             await client.read()
     await mend(engine)
@@ -175,14 +234,16 @@ async def law(engine, seed, rounds):
         )
     )
     await table.origin.detach()
+    return recovered
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_a_client_ends_with_the_rows_of_the_table(engine, seed):
-    await law(engine, seed, 12)
+async def test_a_client_ends_with_the_rows_of_the_table(world, seed):
+    await law(world, seed, 12)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(10, 40))
-async def test_a_client_ends_with_the_rows_of_the_table_for_long(engine, seed):
-    await law(engine, seed, 60)
+async def test_a_client_ends_with_the_rows_of_the_table_for_long(world, seed):
+    recovered = await law(world, seed, 60)
+    print(f"mended {len(recovered)} times, read again after {max(recovered):.2f} s at most")

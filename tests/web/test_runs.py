@@ -468,6 +468,51 @@ def test_declarations_that_cannot_work():
             live.run(path, given, **{"owner": owner, **options})(call)
 
 
+async def test_runs_belong_to_the_values_of_their_path():
+    """A guard asks for the right to a room: it must not lead to what another room answered."""
+    live, runs = LiveRouter(), Runs(MemoryLog())
+    app = Application(live, prefix="/teams/{team}")
+
+    @live.run("/rooms/{room:int}/answers", runs, owner=lambda: "ann")
+    async def answer(run: Run, room: int) -> int:
+        return room
+
+    async with serving(app) as port:
+        seven, eight, other = (
+            f"/teams/{name}/answers" for name in ("a/rooms/7", "a/rooms/8", "b/rooms/7")
+        )
+
+        async def ask(path: str) -> str:
+            async with request(port, path, method="POST", headers={"Idempotency-Key": "k"}) as sent:
+                return str(json.loads(await sent.body())["id"])
+
+        async def get(path: str) -> tuple[int, Any]:
+            async with request(port, path) as sent:
+                return sent.status, json.loads(await sent.body())
+
+        ids = [await ask(path) for path in (seven, eight, other)]
+        assert len(set(ids)) == 3 and await ask(seven) == ids[0]
+        for path, run_id in zip((seven, eight, other), ids, strict=True):
+            assert [run["id"] for run in (await get(path))[1]["runs"]] == [run_id]
+            for each in ids:
+                assert (await get(f"{path}/{each}"))[0] == (200 if each == run_id else 404)
+        assert (await runs.state(ids[1])).kind == "/rooms/8/answers?team=a"
+
+
+def test_two_functions_do_not_share_runs():
+    """Versions of an API, with a router each: a key of one must not give a run of the other."""
+    runs = Runs(MemoryLog())
+
+    async def first(run: Run) -> None: ...
+    async def second(run: Run) -> None: ...
+
+    for _ in range(2):  # as an application that is made twice
+        LiveRouter().run("/answers", runs, owner=lambda: "me")(first)
+    with pytest.raises(DeclarationError, match=r"first and .*second would share.*name="):
+        LiveRouter().run("/answers", runs, owner=lambda: "me")(second)
+    LiveRouter().run("/answers", runs, owner=lambda: "me", name="v2")(second)
+
+
 def test_openapi_describes_the_routes():
     _, app = made()
     paths = app.openapi()["paths"]

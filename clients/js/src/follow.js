@@ -300,7 +300,7 @@ export function follow(url, options) {
 /** How a feed is asked: the addresses of its halves, and the names of its events. */
 function specOf(url, options, fetches) {
   const { credentials = "same-origin", method, body } = options;
-  const given = new URL(url, globalThis.document?.baseURI);
+  const given = addressed(url);
   const [path, stream] = given.pathname.split(/(\/stream)$/);
   const isFeed = options.rest !== false;
   const half = (pathname, parameters) => {
@@ -340,6 +340,18 @@ function specOf(url, options, fetches) {
     },
   };
   return spec;
+}
+
+/** A relative address becomes a whole one; TypeError for what is none. */
+function addressed(url) {
+  try {
+    const given = new URL(url, globalThis.document?.baseURI);
+    // `undefined` would be the page "undefined" beside this one.
+    if (url && /^(string|object)$/.test(typeof url) && /^https?:$/.test(given.protocol)) return given;
+  } catch {
+    // As it is said below.
+  }
+  throw new TypeError(`${url} is no address of a feed, such as "/api/logs"`);
 }
 
 /** Where a position is kept: the name of an entry of sessionStorage, or {get, set}. */

@@ -377,3 +377,10 @@ test.concurrent("frames show what came, heartbeats included", async ({ server, o
   expect(seen.frames.map(({ name }) => name)).toEqual(["heartbeat", "snapshot"]);
   expect(seen.frames[1].id).toBe("p1");
 });
+
+test.each([undefined, null, "", 7, "ftp://localhost/api/logs", "http://", "javascript:alert(1)"])(
+  "what is no address is refused at once: %s",
+  (url) => {
+    expect(() => follow(url, { onItem() {} })).toThrow(`${url} is no address of a feed`);
+  },
+);

@@ -1,4 +1,4 @@
-"""Joins the many small chunks of a language model, so that they are not an append each."""
+"""Joins small chunks of a language model, so that not each of them costs an append to the log."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _END = object()
 async def joined(
     chunks: AsyncIterable[Any], kinds: Mapping[str, str]
 ) -> AsyncIterator[dict[str, Any]]:
-    """The chunks as JSON, in which small ones of one part that come within 50 ms are one.
+    """The chunks as JSON. Text chunks of one part that come within 50 ms are joined into one.
 
     Arguments:
-        kinds: the member with the text, by the type of those that are joined.
+        kinds: the types of chunks that are joined, and for each the member that has its text.
 
-    Raises UsageError for what is no chunk.
+    Raises UsageError for a value that is not a chunk.
     """
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[Any] = asyncio.Queue(_WAITING)
@@ -65,7 +65,7 @@ async def joined(
 
 
 async def _pump(chunks: AsyncIterable[Any], queue: asyncio.Queue[Any]) -> None:
-    """Read all chunks in one task, which libraries ask for that hold cancel scopes open."""
+    """Read all chunks in one task, because some libraries keep a cancel scope open meanwhile."""
     try:
         async for chunk in chunks:
             await queue.put(chunk)
@@ -78,7 +78,7 @@ async def _pump(chunks: AsyncIterable[Any], queue: asyncio.Queue[Any]) -> None:
 
 
 def _join(held: dict[str, Any], chunk: dict[str, Any], text: str) -> bool:
-    """Add a chunk's text to the one that waits, if they differ in nothing else."""
+    """Add a chunk's text to the chunk that waits. False if they differ in anything else."""
     if len(held[text]) > _LONGEST or {**held, text: ""} != {**chunk, text: ""}:
         return False
     held[text] += chunk[text]

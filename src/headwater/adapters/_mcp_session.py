@@ -1,4 +1,4 @@
-"""One MCP session as an event store keeps it: its numbered events, and the ids that name them."""
+"""One MCP session in an event store: its numbered events, and the ids that name them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headwater.eventlog import START, Offset
 
 __all__ = ["Cursor", "Event", "Resumed", "Session"]
 
-# Characters of a message in one record: below an event's 1 MiB, whatever they are in UTF-8.
+# Characters of a message in one record. Also in UTF-8 they are below an event's limit of 1 MiB.
 _PIECE = 200_000
 
 # What a session may hold in memory while the log is away.
@@ -30,7 +30,7 @@ class Event:
     """One message of a stream.
 
     Attributes:
-        text: None for a priming event, which is only a place.
+        text: None for a priming event, which only marks a place to resume at.
         stored: its offset in the log; None while it is pending.
     """
 
@@ -52,11 +52,11 @@ class Event:
 
 @dataclass(slots=True)
 class Cursor:
-    """What an event's id says: all events up to ``number`` were received.
+    """A place in a session: the client has all events up to ``number``. An event's id encodes it.
 
     Attributes:
-        number: of the event in its session; no number is left out.
-        stored: an offset in the session's topic at which no later event is stored.
+        number: the event's number in its session: 1, 2, 3 …
+        stored: an offset in the session's topic. All later events are stored after it.
     """
 
     number: int
@@ -66,7 +66,7 @@ class Cursor:
 
 @dataclass(slots=True)
 class Resumed:
-    """A stream whose replay ended, and which the SDK has not registered yet."""
+    """A stream that was replayed, but that the SDK has not registered yet."""
 
     cursor: Cursor
     send: EventCallback
@@ -82,9 +82,10 @@ class Session:
         stored: the offset of the latest event in the log.
         pending: the events that are not in the log yet.
         resumed: streams between their replay and their priming event.
-        resumed_at: when the latest was primed, by the loop's clock; None: long ago.
-        untrimmed: records since the topic was trimmed.
-        announced: when this session was written to the log, by the loop's clock.
+        resumed_at: when the latest resumed stream got its priming event, by the loop's clock; None
+            if the next message need not wait for it.
+        untrimmed: records that were appended since the topic was trimmed.
+        announced: when the log was last notified of this session, by the loop's clock.
     """
 
     topic: str
@@ -99,12 +100,12 @@ class Session:
     announced: float | None = None
 
     def id_of(self, cursor: Cursor) -> str:
-        # A stream's id is the client's request id, in which any character may be.
+        # A stream's id is the client's request id, which may have any character.
         stream = cursor.stream.encode().hex()
         return f"{self.name}.{cursor.number}.{cursor.stored}.{stream}"
 
     def cursor_of(self, event_id: str) -> Cursor | None:
-        """None for an id of another session, and for one that this session never gave out."""
+        """The cursor of an id. None if the id is of another session, or was never given out."""
         match = _ID.fullmatch(event_id)
         if match is None or match[1] != self.name or int(match[2]) > self.count:
             return None
@@ -115,7 +116,7 @@ class Session:
             return None
 
     def bound(self) -> None:
-        """Drop the oldest pending events over the bound: a client that needs them is told."""
+        """Drop the oldest pending events over the bound. A client that needs them gets an error."""
         size = sum(len(event.text or "") for event in self.pending)
         while self.pending and (
             len(self.pending) > _MAX_PENDING_EVENTS or size > _MAX_PENDING_CHARACTERS

@@ -1,4 +1,4 @@
-"""A run as the stream of another protocol: what the adapters for clients have in common."""
+"""A run as the stream of another protocol: the common part of the adapters for clients."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ["INTERRUPTED", "Translation", "is_over", "respond", "translated"]
 
 _log = logging.getLogger(__name__)
 
-INTERRUPTED = "The stream was interrupted. What is shown may not be complete."
-_RESTARTED = "The work began again. What is shown does not count: load it again."
+INTERRUPTED = "The stream was interrupted. The answer may not be complete."
+_RESTARTED = "The work began again. Load the answer again."
 
 # Seconds between tries while the event log is away.
 _SHORTEST, _LONGEST = 0.1, 2.0
@@ -31,19 +31,19 @@ class Translation(Protocol):
     """Makes frames of a protocol from the events of a run, from its start."""
 
     def begin(self) -> Iterable[Frame]:
-        """What comes first."""
+        """The frames at the beginning of the stream."""
         ...
 
     def take(self, event: RunEvent) -> Iterable[Frame]:
-        """An event that is neither ``restart`` nor ``end``."""
+        """The frames for an event that is neither ``restart`` nor ``end``."""
         ...
 
     def end(self, state: RunState) -> Iterable[Frame]:
-        """The run has ended."""
+        """The frames for the end of the run."""
         ...
 
     def interrupt(self, reason: str) -> Iterable[Frame]:
-        """The stream ends before the run does. The client is to show that."""
+        """The frames for a stream that ends before its run, so that the client can show that."""
         ...
 
 
@@ -91,7 +91,7 @@ async def _followed(runs: Runs, run_id: str) -> AsyncIterator[RunEvent]:
                 after, delay = event.id, _SHORTEST
                 yield event
         except SourceUnavailableError as error:
-            _log.info("the stream of run %s waits: %s", run_id, error)
+            _log.info("the stream of run %s waits for the log: %s", run_id, error)
             await asyncio.sleep(delay)
             delay = min(delay * 2, _LONGEST)
         else:
@@ -99,7 +99,7 @@ async def _followed(runs: Runs, run_id: str) -> AsyncIterator[RunEvent]:
 
 
 async def _ended(runs: Runs, run_id: str, known: RunState, event: RunEvent) -> RunState:
-    """The run with its result and error; without them if it was forgotten meanwhile."""
+    """The run's last state, with its result and error unless it was forgotten meanwhile."""
     while True:
         try:
             found = await runs.state(run_id)

@@ -1,11 +1,11 @@
 """Runs for clients of AG-UI, such as ``HttpAgent`` of npm's ``@ag-ui/client``.
 
-``respond`` sends a run as the events of AG-UI, from ``RUN_STARTED``: the protocol has no cursor.
-``resume`` does so for a client that comes back. ``send`` puts the events of a producer that speaks
-AG-UI, such as pydantic-ai, into a run.
+``respond`` sends a run as events of AG-UI, always from ``RUN_STARTED``, because the protocol has no
+cursor. ``resume`` does so for a client that comes back. ``send`` puts the events of a producer that
+speaks AG-UI, such as pydantic-ai, into a run.
 
-The client takes the end of a body for the end of a run. So every stream here ends with an event
-that says how: ``RUN_FINISHED`` or ``RUN_ERROR``.
+A client treats the end of the body as the end of the run. So every stream here ends with an event
+that says how the run ended: ``RUN_FINISHED`` or ``RUN_ERROR``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _error(message: str, code: str) -> dict[str, Any]:
 STREAM = SSE(kind="manual", farewell=Event(data=_error(INTERRUPTED, "interrupted")))
 """For ``sse=`` of the routes that stream."""
 
-# What opens a part, with the member that names it and what closes it.
+# Events that open a part, with the member that names the part and the event that closes it.
 _PARTS = {
     "TEXT_MESSAGE_START": ("messageId", "TEXT_MESSAGE_END"),
     "REASONING_START": ("messageId", "REASONING_END"),
@@ -53,12 +53,12 @@ _PARTS = {
 }
 _CLOSES = {end: member for member, end in _PARTS.values()}
 
-# Events of which a producer sends many, and their text. Text messages go by ``run.delta``.
+# Events that a producer sends often, with their text member. Text messages go by ``run.delta``.
 _JOINED = {"REASONING_MESSAGE_CONTENT": "delta", "TOOL_CALL_ARGS": "delta"}
 
 
 class Request(Protocol):
-    """What is needed of a request: AG-UI's ``RunAgentInput`` has it."""
+    """The members of a request that are used here. AG-UI's ``RunAgentInput`` has them."""
 
     @property
     def thread_id(self) -> str: ...
@@ -97,21 +97,21 @@ async def resume(
 ) -> Response:
     """Answer a client that comes back: the whole run while it is active, else 204.
 
-    The route's handler returns what this returns. Before the run's events the client gets the
-    messages and the state that the run was started with, so that none of its parts is shown twice.
-    For that, create the run with the request as its input:
+    Return its result from the route's handler. Before the run's events the client gets the messages
+    and the state that the run was started with, so that it shows no part twice. For that, create
+    the run with the request as its input:
     ``input=request.model_dump(mode="json", by_alias=True, exclude_none=True)``.
 
     Arguments:
-        run: of the conversation, as ``runs.latest`` gives it.
-        replay_for: seconds after its end for which a run is sent too: a client that was cut just
-            before the end does not say what it has.
+        run: the run of the conversation, from ``runs.latest``.
+        replay_for: seconds after its end in which a run is still sent, because a client that lost
+            its connection just before the end cannot name what it has.
     """
     if run is not None and not is_over(run, replay_for):
         translation = _Events(run.id, request.thread_id, request.run_id)
         translation.before = [*_start_of(run.input, request)]
         await _respond(stream, runs, run.id, translation)
-    # Of a handler that has streamed, what it returns is not used.
+    # If the handler has streamed, this response is not used.
     return Response(status_code=204)
 
 
@@ -122,7 +122,7 @@ async def send(run: Run, events: AsyncIterable[Any]) -> None:
         events: mappings, or pydantic models such as those of ``ag-ui-protocol`` and pydantic-ai.
             Its ``AGUIAdapter`` makes them: ``await send(run, adapter.run_stream())``.
 
-    Text goes by ``run.delta``, so that every other client of the run sees it. Raises RunFailed for
+    Text becomes ``run.delta``, so that every other client of the run gets it. Raises RunFailed for
     ``RUN_ERROR``, so that the run fails, and UsageError.
     """
     text: str | None = None
@@ -145,11 +145,11 @@ async def send(run: Run, events: AsyncIterable[Any]) -> None:
 
 
 def _start_of(given: Any, request: Request) -> Iterator[Frame]:
-    """Events that bring a client back to where the run began."""
+    """Events that reset a client to the state in which the run began."""
     if not isinstance(given, Mapping):
         return
     if isinstance(given.get("messages"), list):
-        # The client keeps the reasoning that a snapshot does not name, and adds to it.
+        # The client keeps reasoning that a snapshot does not name, and would append to it.
         old = {message.get("id") for message in given["messages"]}
         reasoning = [
             {"id": message.id, "role": "reasoning", "content": ""}
@@ -162,10 +162,10 @@ def _start_of(given: Any, request: Request) -> Iterator[Frame]:
 
 
 class _Events:
-    """Makes events of AG-UI from those of a run. As ``Translation``.
+    """Makes events of AG-UI from those of a run. Implements ``Translation``.
 
     Attributes:
-        before: what comes after ``RUN_STARTED``.
+        before: events to send right after ``RUN_STARTED``.
     """
 
     def __init__(self, own_id: str, thread_id: str, run_id: str) -> None:

@@ -1,11 +1,11 @@
 """Runs for ``useChat`` of Vercel's AI SDK, versions 6 and 7.
 
-``respond`` sends a run as the stream that the SDK expects, from its start: the SDK has no cursor.
-``resume`` answers its request after a reload. ``send`` puts the chunks of a producer that speaks
-the SDK's protocol, such as pydantic-ai, into a run.
+``respond`` sends a run as the stream that the SDK expects, always from its start, because the SDK
+has no cursor. ``resume`` answers its request after a reload. ``send`` puts the chunks of a producer
+that speaks the SDK's protocol, such as pydantic-ai, into a run.
 
-The SDK takes the end of a body for the end of the answer. So every stream here ends with a chunk
-that says how: ``finish``, ``abort`` or ``error``.
+The SDK treats the end of the body as the end of the answer. So every stream here ends with a chunk
+that says how the answer ended: ``finish``, ``abort`` or ``error``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _error(text: str) -> dict[str, Any]:
 STREAM = SSE(kind="manual", farewell=Event(data=_error(INTERRUPTED)))
 """For ``sse=`` of the routes that stream."""
 
-# Chunks of which a producer sends many, and their text.
+# Chunks that a producer sends often, with their text member.
 _JOINED = {"reasoning-delta": "delta", "tool-input-delta": "inputTextDelta"}
 
 
@@ -66,17 +66,17 @@ async def resume(
 ) -> Response:
     """Answer ``GET {api}/{chat}/stream``: the whole run while it is active, else 204.
 
-    The route's handler returns what this returns.
+    Return its result from the route's handler.
 
     Arguments:
-        run: of the conversation, as ``runs.latest`` gives it.
-        replay_for: seconds after its end for which a run is sent too. The client does not say what
-            it has: to one that was cut just before the end, 204 would make its half the answer.
-            A message that it has is replaced by the same one, by its id, which is the run's id.
+        run: the run of the conversation, from ``runs.latest``.
+        replay_for: seconds after its end in which a run is still sent. A client that lost its
+            connection just before the end cannot name what it has, and after a 204 it would keep
+            half an answer. The client replaces a message that it has, by the run's id.
     """
     if run is not None and not is_over(run, replay_for):
         await respond(stream, runs, run.id)
-    # Of a handler that has streamed, what it returns is not used.
+    # If the handler has streamed, this response is not used.
     return Response(status_code=204)
 
 
@@ -87,7 +87,7 @@ async def send(run: Run, chunks: AsyncIterable[Any]) -> None:
         chunks: mappings, or pydantic models such as pydantic-ai's. Its ``VercelAIAdapter`` makes
             them: ``await send(run, adapter.run_stream())``.
 
-    Text goes by ``run.delta``, so that it is batched, and every other client of the run sees it.
+    Text becomes ``run.delta``, so that it is batched and every other client of the run gets it.
     Raises RunFailed for ``error`` and ``abort``, so that the run fails, and UsageError.
     """
     text: str | None = None
@@ -109,7 +109,7 @@ async def send(run: Run, chunks: AsyncIterable[Any]) -> None:
 
 
 class _Message:
-    """Makes chunks of one message from the events of a run. As ``Translation``."""
+    """Makes chunks of one message from the events of a run. Implements ``Translation``."""
 
     def __init__(self, run_id: str) -> None:
         self._id = run_id
@@ -142,7 +142,7 @@ class _Message:
     def _take_chunk(self, chunk: dict[str, Any]) -> Iterator[Frame]:
         kind, part = chunk.get("type"), chunk.get("id")
         if kind == "finish":
-            # It is sent when the run has ended so.
+            # It is sent when the run has ended as `done`.
             self._finish = chunk
             return
         if kind == "start":

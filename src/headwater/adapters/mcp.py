@@ -1,20 +1,20 @@
 """An event store for servers of the official MCP SDK, on any event log.
 
-A client whose connection is cut asks for the messages after the last one that it had. The SDK can
-send them if it has an event store, and brings none. ``EventStore`` keeps them in an event log.
+After a lost connection, a client asks for the messages after the last one that it has. The SDK
+can send them if it has an event store, but it has none for production. ``EventStore`` keeps them in
+an event log.
 
-The SDK gives one store to all sessions, and its stream ids repeat in every session: "1", "2",
-"_GET_stream". It does not say which session calls. A store that trusts stream ids sends the
-messages of one user to another. This store looks at its caller: the session is the
-``StreamableHTTPServerTransport`` whose method awaits it. Calls from elsewhere share a session of
-the instance, and no message is sent again once two sessions share it. So a wrapper around the
-store must await it in the task that called the wrapper, or take an ``EventStore`` for each session.
+The SDK gives one store to all sessions, and each session uses the same stream ids: "1", "2",
+"_GET_stream". The SDK does not name the session in a call. A store that trusts stream ids sends the
+messages of one user to another. So ``SessionScope``, an ASGI middleware, gives this store the
+session of each request. Without it, the session is the ``StreamableHTTPServerTransport`` whose
+method awaits the store. Calls from elsewhere share one session of the store; once two MCP sessions
+share it, nothing is resumed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import secrets
 from collections.abc import AsyncIterator
@@ -29,7 +29,6 @@ from headwater.feeds._clock import utc_now
 try:
     from mcp.server.streamable_http import GET_STREAM_KEY, EventCallback, EventMessage
     from mcp.server.streamable_http import EventStore as SdkEventStore
-    from mcp.server.streamable_http import StreamableHTTPServerTransport as Transport
     from mcp.types import (
         INTERNAL_ERROR,
         ErrorData,
@@ -41,37 +40,40 @@ try:
 except ImportError as error:  # pragma: no cover - only without the extra
     raise MissingExtraError("mcp", "mcp") from error
 
+from headwater.adapters._mcp_scope import SessionScope, session_key
 from headwater.adapters._mcp_session import Cursor, Event, Resumed, Session
 
-__all__ = ["EventStore"]
+__all__ = ["EventStore", "SessionScope"]
 
 _log = logging.getLogger(__name__)
 
-# How long the log is left alone after a failure.
+# Seconds without a request to the log after a failure.
 _PAUSE = 1.0
 
 # The SDK registers a resumed stream just after its priming event. A message that is stored in
 # between would be sent to nobody, so a session's next message waits this long.
 _RESUMING = 0.05
 
-# Streams that are being resumed at the same moment in one session.
+# How many streams of one session may be resumed at the same time.
 _MAX_RESUMED = 100
 
 
 class EventStore(SdkEventStore):
     """Keeps the messages of MCP sessions in an event log, so that cut clients lose none.
 
-    A message that the log cannot take now is kept in memory, and stored with the next one: the
-    session goes on while the log is away. A client whose next message is not kept any more gets
-    an error for its request. An id of another session is answered with nothing.
+    While the log is away, messages are kept in memory and stored later, so the session goes on. If
+    a client's next message is no longer kept, the client gets an error for its request. For an id
+    of another session the store sends nothing.
 
     Arguments:
-        log: any engine.
-        topic: each session's topic has a name that begins with this.
+        log: an event log on any engine.
+        topic: the beginning of the name of each session's topic.
         max_events: how many messages a session keeps, at least 100.
-        keep: how long messages are kept at least. All of a session is removed some time after its
-            last one, also where its process has died.
-        timeout: seconds that one message waits for the log.
+        keep: the shortest time for which messages are kept. A session is removed some time after
+            its last message, also if its process has died.
+        timeout: seconds that one message waits for the log, at most.
+
+    Raises UsageError for a value out of range.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class EventStore(SdkEventStore):
         if max_events < 100:
             raise UsageError(f"max_events={max_events}: a session keeps at least 100")
         if not keep > timedelta():
-            raise UsageError(f"keep={keep}: it must be above 0")
+            raise UsageError(f"keep={keep}: it must be a time above 0")
         if not timeout > 0:
             raise UsageError(f"timeout={timeout}: it must be above 0 s")
         self._log = log
@@ -97,9 +99,9 @@ class EventStore(SdkEventStore):
         self._sweep_at = 0.0
         self._sweeping: asyncio.Task[None] | None = None
         self._away_until = 0.0
-        self._sessions: WeakKeyDictionary[Transport, Session] = WeakKeyDictionary()
+        self._sessions: WeakKeyDictionary[object, Session] = WeakKeyDictionary()
         self._own = self._new_session()
-        # Sessions that began in the one above.
+        # How many MCP sessions have begun in it.
         self._begun = 0
 
     def _new_session(self) -> Session:
@@ -107,22 +109,25 @@ class EventStore(SdkEventStore):
         return Session(f"{self._prefix}:{name}", name)
 
     def _session(self) -> Session:
-        """The session of the transport that awaits this store."""
-        transport = _calling_transport()
-        if transport is None:
+        """The session that calls."""
+        key = session_key()
+        if key is None:
             return self._own
-        session = self._sessions.get(transport)
+        session = self._sessions.get(key)
         if session is None:
-            session = self._sessions[transport] = self._new_session()
+            session = self._sessions[key] = self._new_session()
         return session
 
     async def store_event(self, stream_id: str, message: JSONRPCMessage | None) -> str:
-        """Keep a message, or None for a place to resume at, and return its id."""
+        """Keep a message, or with None only a place to resume at. Returns its id."""
         session = self._session()
         if session is self._own and _begins_session(message):
             self._begun += 1
             if self._begun == 2:
-                _log.error("an MCP event store cannot tell its sessions apart: it resumes none")
+                _log.error(
+                    "an MCP event store cannot see which session calls it, so it resumes none: "
+                    "call app.add_middleware(SessionScope)"
+                )
         session.count += 1
         # As the SDK writes it to the wire, so that a replay is equal byte for byte.
         text = (
@@ -145,7 +150,7 @@ class EventStore(SdkEventStore):
     async def replay_events_after(
         self, last_event_id: str, send_callback: EventCallback
     ) -> str | None:
-        """Send the later messages of the id's stream, and return the stream; None if unknown."""
+        """Send the later messages of the id's stream. Returns the stream, or None if unknown."""
         session = self._session()
         cursor = session.cursor_of(last_event_id)
         if cursor is None or (session is self._own and self._begun > 1):
@@ -153,7 +158,7 @@ class EventStore(SdkEventStore):
         try:
             await self._replay(session, cursor, send_callback)
         except (TimeoutError, SourceUnavailableError) as error:
-            _log.warning("an MCP stream was not resumed, its client will try again: %s", error)
+            _log.warning("an MCP stream could not be resumed; its client may try again: %s", error)
             return None
         session.resumed[cursor.stream] = Resumed(cursor, send_callback)
         while len(session.resumed) > _MAX_RESUMED:
@@ -161,7 +166,7 @@ class EventStore(SdkEventStore):
         return cursor.stream
 
     async def _replay(self, session: Session, cursor: Cursor, send: EventCallback) -> None:
-        """Send what is after the cursor, and move it, until nothing new comes."""
+        """Send all events after the cursor, and move the cursor to the last one."""
         while cursor.number < session.count:
             await self._flush(session)
             upto, pending = session.count, list(session.pending)
@@ -206,7 +211,7 @@ class EventStore(SdkEventStore):
             await send(EventMessage(message, session.id_of(cursor)))
 
     async def _first_kept(self, session: Session, cursor: Cursor) -> int:
-        """The number of the first event after the cursor that is kept."""
+        """The number of the first event after the cursor that is still kept."""
         async with asyncio.timeout(self._timeout):
             run = await self._log.read(session.topic, cursor.stored, 1)
         if run.records:
@@ -214,14 +219,17 @@ class EventStore(SdkEventStore):
         return session.pending[0].number if session.pending else session.count + 1
 
     async def _report_loss(self, cursor: Cursor, send: EventCallback) -> None:
-        """Answer a request with an error, since some of its messages are not kept any more."""
-        _log.warning("messages of an MCP stream are not kept any more: a client was away too long")
+        """Answer a request with an error, because some of its messages are no longer kept."""
+        _log.warning("an MCP client was away too long: messages of its stream are no longer kept")
         if cursor.stream != GET_STREAM_KEY:
-            data = ErrorData(code=INTERNAL_ERROR, message="messages were lost; ask again")
+            data = ErrorData(
+                code=INTERNAL_ERROR,
+                message="some messages of this request are no longer kept; send it again",
+            )
             await send(EventMessage(JSONRPCError(jsonrpc="2.0", id=cursor.stream, error=data)))
 
     async def _flush(self, session: Session) -> None:
-        """Move the pending events into the log, if it answers in time. Never raises for it."""
+        """Move the pending events into the log if it answers in time. Raises nothing if not."""
         now = asyncio.get_running_loop().time
         if now() < self._away_until:
             session.bound()
@@ -273,10 +281,10 @@ class EventStore(SdkEventStore):
             self._sweeping = asyncio.create_task(self._sweep())
 
     async def _sweep(self) -> None:
-        """Remove the sessions that stored nothing for as long as messages are kept.
+        """Remove the sessions that have stored nothing for ``keep``.
 
-        A session with messages is announced every half of that time. So one whose last
-        announcement is older than one and a half has none that is younger.
+        A session that stores messages is announced each half of ``keep``. So a session whose last
+        announcement is older than 1.5 times ``keep`` has no younger messages.
         """
         before = utc_now() - 1.5 * self._keep
         names: dict[str, bool] = {}
@@ -294,20 +302,9 @@ class EventStore(SdkEventStore):
                 await self._log.forget(*old[begin : begin + 100])
             await self._log.trim(self._prefix, max_age=1.5 * self._keep)
         except SourceUnavailableError as error:
-            _log.info("old MCP sessions are removed later: %s", error)
+            _log.info("old MCP sessions cannot be removed now: %s", error)
 
 
 def _begins_session(message: JSONRPCMessage | None) -> bool:
     """Whether this is the answer to ``initialize``, which a session has once."""
     return isinstance(message, JSONRPCResponse) and "protocolVersion" in message.result
-
-
-def _calling_transport() -> Transport | None:
-    """The transport among the callers whose method awaits the store, or None."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        caller = frame.f_locals.get("self")
-        if isinstance(caller, Transport):
-            return caller
-        frame = frame.f_back
-    return None

@@ -41,6 +41,7 @@ from headwater.backend.satellites.service import Satellites
 from headwater.backend.settings import Settings
 from headwater.backend.state import Backend, Tables
 from headwater.backend.streams import endpoints as streams
+from headwater.backend.streams.service import Streams
 from headwater.backend.teams import endpoints as teams
 from headwater.backend.teams.service import Teams
 from headwater.backend.throttle import Writes
@@ -97,6 +98,8 @@ def create_app(
             app.state.backend = backend
             app.state.probes = probes = Probes(backend.database, backend.log)
             unfollow = live.follow_rechecks(backend.tables.access_changes.where(), subject_of)
+            app.state.streams = open_streams = Streams(live, backend.log)
+            open_streams.siblings.start()
             cleanup = Cleanup(backend)
             cleanup.start()
             beside = asyncio.ensure_future(companion(backend)) if companion else None
@@ -106,6 +109,7 @@ def create_app(
                 if beside is not None:
                     beside.cancel()
                     await asyncio.wait([beside])
+                await open_streams.siblings.stop()
                 probes.close()
                 await cleanup.stop()
                 unfollow()

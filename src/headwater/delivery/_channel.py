@@ -1,10 +1,12 @@
 """A channel: one feed with one filter, and all the streams that show it.
 
-A stream of a channel is in one of four states. An *up-to-date* one was sent everything: each new
-frame is written to it, and that is all the work there is. One that is *behind* met a full
-connection: it goes on from the ring when the connection has drained. One that is *reading* needs
-changes that the ring does not hold any more: it reads pages of the source. One that is *ahead*
-read a page newer than what the origin has delivered so far: it leaves out what it was sent.
+A stream of a channel is in one of four states:
+
+- *up to date*: it was sent everything, and each new frame is written to it at once;
+- *behind*: its connection was full. It continues from the ring when the connection has drained;
+- *reading*: it needs changes that the ring no longer has, and reads pages of the source;
+- *ahead*: it read a page that is newer than the origin's last delivery. It leaves out the changes
+  that the page had.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ __all__ = ["Channel", "ChannelStream"]
 
 
 class ChannelStream(Stream, ABC):
-    """What a channel needs of its streams.
+    """The members of a stream that a channel uses.
 
     Attributes:
         holds: the place that the client resumed from, until an event moves it on.
@@ -45,7 +47,7 @@ class ChannelStream(Stream, ABC):
 
     @abstractmethod
     def fall_behind(self, number: int) -> None:
-        """The connection is full: go on with this frame of the ring when it has drained."""
+        """Continue with this frame of the ring when the full connection has drained."""
 
     @abstractmethod
     def go_on(self) -> None:
@@ -53,22 +55,22 @@ class ChannelStream(Stream, ABC):
 
     @abstractmethod
     def restart(self, reason: ResetReason | None) -> None:
-        """Begin anew, with a reset and a snapshot; without a reason with a snapshot alone."""
+        """Begin anew with a reset and a snapshot. Without a reason, only with a snapshot."""
 
 
 class Channel(Target):
     """One feed with one filter.
 
     Attributes:
-        feed, source: what is shown, and where its items come from.
-        reader: delivers the changes.
-        ring: the frames that may still have to be sent.
-        streams: all streams of the channel, in whatever state.
-        holds: the number of requests that are about to add a stream; they keep the channel.
-        life: how often the channel began anew. Pages that were read in an earlier life are void.
+        feed, source: the feed that is shown, and the source of its items.
+        reader: the reader that delivers the changes.
+        ring: the frames that streams may still need.
+        streams: all streams of the channel, in every state.
+        holds: how many requests are about to add a stream. The channel is kept for them.
+        life: how often the channel began anew. Pages that were read in an earlier life are dropped.
         reason: why it last began anew; None if the whole state was replaced.
-        interrupted: why streams cannot go on; nothing is delivered to this channel any more.
-        held_by: the item that the feed waits at; nothing is delivered to this channel any more.
+        interrupted: why streams cannot go on. The channel then gets no more changes.
+        held_by: the item that the feed waits at. The channel then gets no more changes.
     """
 
     __slots__ = (

@@ -24,9 +24,9 @@ logger = logging.getLogger("headwater.delivery")
 # Bytes that may wait for one slow client. Common kernels buffer a quarter of it at first, so only a
 # client that cannot keep up reaches it.
 MAX_PENDING = 256 * 1024
-# Up to this number of bytes that wait an awaited send goes on at once.
+# An awaited send returns at once while at most so many bytes wait.
 _SEND_AHEAD = 64 * 1024
-# Ids of replayed events that are kept, to leave these events out of what was held meanwhile.
+# How many ids of replayed events are kept, to leave the same events out of those held meanwhile.
 _MAX_REPLAYED_IDS = 65_536
 
 _replaying: contextvars.ContextVar[object] = contextvars.ContextVar("headwater_replaying")
@@ -35,7 +35,7 @@ Serializer = Callable[[Any], str]
 
 
 class _Sent:
-    """The result of ``send``. Awaiting it waits while the client is slow; it may be ignored."""
+    """The result of ``send``. To await it means to wait while the client is slow."""
 
     __slots__ = ("_stream",)
 
@@ -47,7 +47,7 @@ class _Sent:
 
 
 class EventStream(Stream):
-    """One open stream, for a handler to send events on.
+    """One open stream, on which a handler sends events.
 
     Attributes:
         last_event_id: the position that the client resumes from: the ``Last-Event-ID`` header,
@@ -120,8 +120,8 @@ class EventStream(Stream):
             task.add_done_callback(_log_error)
             return task
         raise UsageError(
-            f"send({value!r}): a str, bytes, mapping, Event, Comment, pydantic model, dataclass or "
-            "an iterable of these is needed"
+            f"send({value!r}): it takes a str, bytes, mapping, Event, Comment, pydantic model, "
+            "dataclass, or an iterable of these"
         )
 
     def push(self, value: object) -> bool:
@@ -132,7 +132,7 @@ class EventStream(Stream):
         is left out.
         """
         if not _is_single(value):
-            raise UsageError(f"push({value!r}): one event is needed; send() takes iterables")
+            raise UsageError(f"push({value!r}): it takes one event; send() takes iterables")
         event_id, data = self._encode(value)
         try:
             here = asyncio.get_running_loop() is self._loop
@@ -184,7 +184,9 @@ class EventStream(Stream):
         if self.last_event_id is None or self.ended:
             return
         if self._held is not None:
-            raise UsageError("replay() is under way on this stream already")
+            raise UsageError(
+                "replay() is already running on this stream: await it before you call it again"
+            )
         self._held = []
         token = _replaying.set(self)
         try:

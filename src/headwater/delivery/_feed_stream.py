@@ -32,8 +32,8 @@ logger = logging.getLogger("headwater.delivery")
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 2.0
 
-# The status of the error on a stream whose feed has too many items to send all, and milliseconds
-# until an EventSource asks again.
+# If a feed with limit="all" has too many items, its stream ends with an error of this status. An
+# EventSource reconnects after so many milliseconds.
 TOO_LARGE = 413
 TOO_LARGE_RETRY = 60_000
 
@@ -45,13 +45,13 @@ async def open_feed(
     resume: str | None = None,
     before: Place | None = None,
 ) -> Reading:
-    """Read what a stream begins with: what the client missed, or a snapshot.
+    """Read the beginning of a stream: the changes that the client missed, or a snapshot.
 
     Arguments:
         limit: items of a snapshot.
-        resume: the position that the client sent; None on a first visit. One that cannot be
-            resumed is answered with a ``reset`` and a snapshot.
-        before: the snapshot is the page that ends before this place.
+        resume: the position that the client sent; None on a first visit. A position that cannot be
+            resumed leads to a ``reset`` and a snapshot.
+        before: if given, the snapshot is the page that ends before this place.
 
     Raises SourceUnavailableError and FeedTooLargeError.
     """
@@ -82,7 +82,7 @@ class FeedStream(ChannelStream):
         limit: items of the snapshot after a reset.
 
     Attributes:
-        channel: what it shows.
+        channel: the channel that it shows.
     """
 
     __slots__ = (
@@ -103,7 +103,7 @@ class FeedStream(ChannelStream):
         self.channel = channel
         self.holds: Place | None = None
         self._limit = limit
-        # The number of the ring's frame that is sent next; meaningless while up to date.
+        # The number of the ring's frame that is sent next. Not used while the stream is up to date.
         self._cursor = 0
         self._behind = False
         self._reading = False
@@ -127,7 +127,7 @@ class FeedStream(ChannelStream):
 
     @property
     def progress(self) -> tuple[Place | None, int | None]:
-        """Where its client is, and how many events it lacks; None while the source is read."""
+        """The client's place, and how many events it lacks. None while the source is read."""
         ring = self.channel.ring
         if self._reading:
             return self._place, None

@@ -23,8 +23,8 @@ __all__ = ["Hub"]
 
 logger = logging.getLogger("headwater.delivery")
 
-# Seconds that a reader without targets is kept at least: a target is added in a later tick than
-# the one in which its reader is asked for.
+# Seconds that a reader without targets is kept, at least. The caller that got the reader adds its
+# target only in a later turn of the event loop.
 _SHORTEST_LINGER = 0.5
 
 
@@ -33,16 +33,16 @@ class Hub:
 
     Arguments:
         write_timeout: seconds after which a peer that takes no bytes is dropped.
-        io_uring: write to many connections in one system call where the kernel offers that.
-        page_bytes: of JSON in a page, a snapshot or a read of a stream that catches up, if it has
-            more than one item.
-        unread_bytes: of all streams that clients have not taken. Above it the stream whose client
-            took nothing for the longest time is dropped.
+        io_uring: whether to write to many connections in one system call, if the kernel can.
+        page_bytes: the most bytes of JSON in a page, a snapshot or one read of a stream that is
+            behind. A single item may be longer.
+        unread_bytes: the most bytes that may wait for the clients of all streams. Above it the
+            stream whose client took nothing for the longest time is dropped.
 
     Attributes:
         streams: all open streams, of feeds and others.
         polls: requests that wait for an item.
-        page_bytes: the same.
+        page_bytes: the argument.
     """
 
     def __init__(

@@ -18,9 +18,9 @@ __all__ = ["Counters", "OpenStream", "OpenStreams"]
 
 logger = logging.getLogger("headwater.delivery")
 
-# Milliseconds after which the first client reconnects whose stream was ended, and in which all do.
-# A browser that finds nobody waits the same time again, so those with short times would come in
-# greater numbers once the server is back.
+# After a drain the first client reconnects after so many milliseconds, and all of them within the
+# others. A browser that finds no server waits the same time again. So with shorter times more of
+# them would return at once when the server is back.
 _FIRST_RETURN = 1000
 _RETURNS_WITHIN = (4000, 14_000)
 # Milliseconds for each of them: a server opens some 500 streams a second beside its other work.
@@ -30,7 +30,7 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 
 class OpenStream(Protocol):
-    """What the list of open streams needs of a stream.
+    """The members of a stream that the list of open streams uses.
 
     Attributes:
         sender: shows since when the peer takes no bytes.
@@ -51,7 +51,7 @@ class OpenStream(Protocol):
 
 @dataclass(slots=True)
 class Counters:
-    """What delivery counts since it began. All but ``open`` and ``waiting`` only grow."""
+    """The counters of delivery. All but ``open`` and ``waiting`` only grow."""
 
     open: int = 0
     waiting: int = 0

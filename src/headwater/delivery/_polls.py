@@ -1,4 +1,4 @@
-"""Requests that wait for an item: those that wait for the same thing share all of the work.
+"""REST requests that wait for an item (``wait=``). Requests that wait for the same share the work.
 
 Ten thousand polls of one feed at one place have one subscription, and one read when an item comes.
 """
@@ -18,15 +18,15 @@ from headwater.feeds._source import Source
 
 __all__ = ["Polls", "Read"]
 
-# The answer of a poll, and whether it holds something.
+# Reads the answer of a poll. The second value says whether the answer has items.
 Read = Callable[[], Coroutine[Any, Any, tuple[Any, bool]]]
 
-# Polls that are answered before other work of the loop has its turn.
+# How many polls are answered before the event loop does other work.
 _AT_ONCE = 50
 
 
 class Following(Protocol):
-    """What polls need of a hub."""
+    """The members of a hub that polls use."""
 
     streams: OpenStreams
 
@@ -36,20 +36,21 @@ class Following(Protocol):
 
 
 class Polls:
-    """The polls of one event loop that wait, by what they wait for."""
+    """The waiting polls of one event loop. Polls with equal names share one ``SharedPoll``."""
 
     def __init__(self, hub: Following) -> None:
         self._hub = hub
         self._shared: dict[Hashable, SharedPoll] = {}
 
     def join(self, name: Hashable, source: Source, read: Read) -> tuple[SharedPoll, Answer]:
-        """Wait for the answer of ``read``, from when it holds something or the process drains.
+        """Wait until the answer of ``read`` has items, or the process drains.
 
-        The caller calls ``leave`` of what is returned, with the future, once it waits no more.
+        Returns the shared poll, and a future with the answer. When the caller stops waiting, it
+        must call ``leave`` of the shared poll with the future.
 
         Arguments:
             name: equal for polls that wait for the same and want the same answer.
-            source: is read again when one of its changes comes.
+            source: the source whose changes lead to a new read.
         """
         shared = self._shared.get(name)
         if shared is None:

@@ -1,9 +1,9 @@
-"""What a feed with an async ``item=`` function makes of changes, before its channels get them.
+"""Runs the async ``item=`` function of a feed on changes, before the feed's channels get them.
 
 The function is awaited once for each batch of an origin's changes, for all channels of the feed.
-Batches are prepared one after another, so the order stays. Meanwhile the origin is read on, and
-other feeds are not held up. When too many changes wait, they are dropped here, and the feed's
-streams read them from the source at their own pace.
+Batches are prepared one after another, so that their order stays. Reading the origin and other
+feeds do not wait for it. When too many changes wait, they are dropped here, and the feed's streams
+read them from the source instead.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["MOST_WAITING", "Prepared", "Preparation"]
 
 logger = logging.getLogger("headwater.delivery")
 
-# Changes of one feed that wait for its function.
+# How many changes of one feed may wait for its function.
 MOST_WAITING = 5_000
 
 
 class Prepared(Protocol):
-    """A channel of such a feed."""
+    """A channel of a feed with an async item function."""
 
     def deliver_prepared(self, change: Change) -> bool:
         """Take one change; False if the channel is gone or cannot go on."""
@@ -44,14 +44,14 @@ class Preparation:
     """The batches of one feed and origin.
 
     Arguments:
-        feed: has the function.
-        head: where the origin is.
-        flush: is called with the feed's channels after each batch.
-        most: changes that may wait.
+        feed: the feed with the function.
+        head: the present head of the origin.
+        flush: called with the feed's channels after each batch.
+        most: how many changes may wait.
 
     Attributes:
         head: every change up to here was delivered to the channels.
-        channels: those of the feed.
+        channels: the channels of the feed.
     """
 
     def __init__(

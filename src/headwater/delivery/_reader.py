@@ -1,4 +1,4 @@
-"""The one reader of an origin in this process: delivers each change to the targets it is for."""
+"""The reader of an origin in this process. It delivers each change to the targets that match it."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ _LONGEST_DELAY = 5.0
 class OriginReader:
     """Reads one origin for as long as it has targets. It is the origin's sink.
 
-    What is delivered in one tick of the loop is flushed in the next, so that it leaves in one
-    write to each stream.
+    The changes of one turn of the loop are flushed in the next one, so that each stream gets them
+    in one write.
 
     Arguments:
-        on_unused: is called when the last target was removed.
+        on_unused: called when the last target was removed.
 
     Attributes:
-        origin: what is read.
-        batch: collects what is written in one tick.
-        counters: what delivery counts.
-        bound: of all rings of the targets.
-        targets: by name.
-        on_stop: ends the subscriptions to what the origin depends on.
-        calls: reads of pages that are under way.
+        origin: the origin that is read.
+        batch: collects the writes of one turn.
+        counters: the counters of delivery.
+        bound: the common bound of all rings of the targets.
+        targets: the targets by name.
+        on_stop: ends the subscriptions to the origins that this one depends on.
+        calls: the reads of pages that are running.
         head: every change up to here was delivered to the targets.
         epoch: the storage's epoch, as positions carry it.
         delivered: the number of changes that were read.
@@ -126,7 +126,7 @@ class OriginReader:
                 self._on_unused(self)
 
     def preparation(self, feed: Feed) -> Preparation:
-        """Where the changes of a feed with an item function are prepared."""
+        """The preparation of a feed with an async item function."""
         found = self._preparations.get(feed)
         if found is None:
             found = self._preparations[feed] = Preparation(feed, self.head, self._flush_channels)

@@ -14,13 +14,13 @@ from headwater.feeds._source import Page, Place, Source
 
 __all__ = ["READ_LIMIT", "ReadChannel", "Reading", "read_after", "read_newest"]
 
-# Rows of one read while a stream catches up: few enough that memory stays flat and the first ones
-# leave soon, enough that a gap of thousands is not thousands of statements.
+# Rows of one read while a stream catches up. It is small, so that memory stays low and the first
+# rows are sent soon. It is large enough that a gap of thousands of rows needs few statements.
 READ_LIMIT = 500
 
 
 class ReadChannel(Protocol):
-    """What a read needs of a channel."""
+    """The members of a channel that a read uses."""
 
     feed: Feed
     source: Source
@@ -32,16 +32,16 @@ class ReadChannel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was read of the source, as the bytes that a client is sent.
+    """The result of one read of the source, as bytes for a client.
 
     Attributes:
-        data: events.
+        data: the framed events.
         end: the place of a client that was sent them.
-        life: that of the channel when the read began.
-        epoch: that of the storage.
+        life: the channel's life when the read began.
+        epoch: the storage's epoch.
         frames: the number of items and removals.
-        holds: the place that the client's last id names then, if it is not ``end``.
-        removed_until: up to this moment the removals of what left the time window were sent.
+        holds: the place that the client's last id then names, if it is not ``end``.
+        removed_until: the data has the removals of items that left the time window up to this time.
     """
 
     data: bytes
@@ -61,7 +61,7 @@ async def read_newest(channel: ReadChannel, limit: int, before: Place | None) ->
     if nothing is not None and page.has_more:
         await feed.check_size(source)
     page = _shown(channel, page, removals=False)
-    # A walk through all items gets removals from the window where it comes to them.
+    # If all items are sent in several pages, removals from the window follow with later pages.
     until = None if nothing is not None and page.has_more else page.as_of
     return Reading(feed.snapshot(page), page.end, life, page.epoch, removed_until=until)
 

@@ -11,8 +11,9 @@ from headwater.feeds._source import Place
 
 __all__ = ["Ring", "RingBound", "pieces", "with_places"]
 
-# Bounds of what is kept of one origin for streams that are behind or return soon. Frames of a few
-# hundred bytes reach the number first. A stream that needs older ones reads the source again.
+# How many frames and bytes of one origin are kept for streams that are behind or return soon.
+# Frames of a few hundred bytes reach the number first. A stream that needs older frames reads the
+# source again.
 RING_FRAMES = 32_768
 RING_BYTES = 16 * 1024 * 1024
 
@@ -63,13 +64,13 @@ class RingBound:
             ring.drop_first()
 
     def clear(self) -> None:
-        """All rings are about to be cleared."""
+        """Forget all frames, before all rings are cleared."""
         self._order.clear()
         self._bytes = 0
 
 
 class Ring:
-    """A run of frames, numbered on from 0. The oldest are dropped from the front.
+    """A row of frames, numbered from 0. The oldest are dropped from the front.
 
     Attributes:
         first: the number of the oldest frame that is still here.

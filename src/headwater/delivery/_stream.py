@@ -1,4 +1,4 @@
-"""One open ``text/event-stream`` response: what every kind of stream has in common."""
+"""One open ``text/event-stream`` response: the common part of every kind of stream."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EVENT_STREAM_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 )
-# Milliseconds after which the clients of interrupted streams come back, not all at once.
+# Clients of interrupted streams reconnect after a random time between these milliseconds.
 _INTERRUPTED = (2000, 5000)
 _OWN = frozenset(name for name, _ in EVENT_STREAM_HEADERS) | {b"content-length"}
 
@@ -45,18 +45,18 @@ class Stream:
     """One open response.
 
     Attributes:
-        sender: where bytes go.
-        written_at: the loop's time of the last write to this stream alone.
-        committed: the response's head was sent; from now on errors are events.
-        ended: the response is over, or the peer has gone.
+        sender: the sender of the connection.
+        written_at: the loop's time of the last write to only this stream.
+        committed: whether the response's head was sent. From then on errors are events.
+        ended: whether the response is over, or the peer has gone.
         headers: further headers of the response, with lower-case names; they may be added to until
             it is committed.
-        pulse: what a heartbeat is: a comment, or an event for a client that asked for it.
-        number: says which of the open streams it is, once committed: the time in microseconds, or
-            a little more where streams were opened in one moment.
-        lease: the right to go on; its ``release`` is called when the stream ends.
-        farewell: what is sent when the server ends the stream, in place of ``retry:`` or an
-            ``error`` event, to clients of another protocol.
+        pulse: the bytes of a heartbeat: a comment, or an event if the client asked for events.
+        number: identifies the stream once it is committed. It is the time in microseconds, or a
+            little more if streams were opened at the same time.
+        lease: the right to go on. Its ``release`` is called when the stream ends.
+        farewell: bytes for clients of another protocol. They are sent when the server ends the
+            stream, in place of ``retry:`` or an ``error`` event.
     """
 
     __slots__ = (

@@ -1,4 +1,4 @@
-"""What a reader of an origin delivers changes to."""
+"""Targets: a reader of an origin delivers changes to them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ logger = logging.getLogger("headwater.delivery")
 
 
 class Target(ABC):
-    """What a reader delivers changes to: a channel, or a callback in this process.
+    """Gets changes from a reader: a channel, or a subscription of this process.
 
     Attributes:
-        reads_pages: after ``restart`` it reads all that was delivered between reset and restart.
+        reads_pages: whether it reads pages after ``restart``, and so needs no changes that were
+            delivered between reset and restart.
     """
 
     __slots__ = ()
@@ -31,12 +32,12 @@ class Target(ABC):
     @property
     @abstractmethod
     def name(self) -> Hashable:
-        """Equal for targets that are the same to a reader."""
+        """A name. A reader has one target for each name."""
 
     @property
     @abstractmethod
     def filter(self) -> Filter:
-        """The changes that it is for."""
+        """The filter of the changes that it gets."""
 
     @abstractmethod
     def deliver(self, change: Change) -> None:
@@ -44,7 +45,7 @@ class Target(ABC):
 
     @abstractmethod
     def flush(self, now: float) -> None:
-        """Pass on what was delivered since the last flush, at this time of the loop."""
+        """Pass on the changes since the last flush. ``now`` is the loop's time."""
 
     def fail(self, error: Exception) -> None:  # a callback has no streams to end
         """``deliver`` raised this error."""
@@ -57,23 +58,23 @@ class Target(ABC):
 
     @abstractmethod
     def restart(self, reason: ResetReason | None, head: Place) -> None:
-        """The storage is another one, or was trimmed past the reader. It goes on from ``head``.
+        """The storage is another one, or was trimmed past the reader. Continue from ``head``.
 
-        None: its whole state was replaced.
+        ``reason`` is None if the whole state was replaced.
         """
 
     def close(self) -> None:  # a callback has nothing to free
-        """The reader delivers nothing any more."""
+        """The reader delivers no more changes."""
 
 
 class Subscription(Target):
     """A callback in this process for the live changes of a filter.
 
     Arguments:
-        filter: the changes that it is called with.
-        call: is called with those of one tick of the loop. An error is logged.
-        on_restart: is called when the storage is another one, was trimmed past the reader, or
-            cannot be read until somebody mends it.
+        filter: selects the changes.
+        call: called with the changes of one turn of the loop. An error in it is logged.
+        on_restart: called when the storage is another one, was trimmed past the reader, or cannot
+            be read until somebody corrects something.
     """
 
     reads_pages = False

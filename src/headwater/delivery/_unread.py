@@ -1,4 +1,7 @@
-"""What clients have not taken, in all: above a bound the one that took nothing for longest goes."""
+"""A common bound of the bytes that wait for slow clients.
+
+Above the bound, the client that took nothing for the longest time is dropped.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,25 @@ __all__ = ["UNREAD_BYTES", "Unread"]
 
 T = TypeVar("T")
 
-# A thousand clients that are slow, or a hundred that take nothing of a long page.
+# Enough for a thousand slow clients, or for a hundred that take nothing of a long page.
 UNREAD_BYTES = 128 * 1024 * 1024
 
 
 class Unread(Generic[T]):
-    """Bytes that wait for their clients, in all.
+    """The writers with bytes that wait for their clients, and the sum of these bytes.
 
-    Sizes are looked at when something begins to wait, above the bound, and at ``look``: a client
-    that reads makes its own smaller meanwhile.
+    A client that reads makes its size smaller. So the sizes are measured again in ``look``, which
+    also runs whenever the sum is above the bound.
 
     Arguments:
-        most: bytes of all.
-        size_of: the bytes of one.
-        time: the present, in seconds.
-        drop: ends one.
+        most: the bound of the sum, in bytes.
+        size_of: returns the bytes that wait in one writer.
+        time: returns the present, in seconds.
+        drop: ends one writer.
 
     Attributes:
-        waiting: by each that waits, its bytes at the last look, and since when its client takes
-            nothing.
+        waiting: for each writer its bytes at the last look, and the time since when its client has
+            taken nothing.
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class Unread(Generic[T]):
         self._bytes = 0
 
     def add(self, one: T) -> None:
-        """It waits for its client from now on, or with more bytes than before."""
+        """Add a writer that begins to wait, or update one that has more bytes than before."""
         now = self._time()
         size, (before, since) = self._size_of(one), self.waiting.get(one, (0, now))
         self.waiting[one] = (size, since)
@@ -54,12 +57,12 @@ class Unread(Generic[T]):
             self.look()
 
     def discard(self, one: T) -> None:
-        """Its client took all of it, or is gone. Idempotent."""
+        """Remove a writer whose client took everything, or is gone. Idempotent."""
         size, _ = self.waiting.pop(one, (0, 0.0))
         self._bytes -= size
 
     def look(self, longest: float | None = None) -> None:
-        """Drop those whose clients took nothing for ``longest`` seconds, and enforce the bound."""
+        """Drop writers whose clients took nothing for ``longest`` seconds. Enforce the bound."""
         now = self._time()
         for one, (before, last) in tuple(self.waiting.items()):
             size = self._size_of(one)

@@ -1,4 +1,4 @@
-"""One batcher for all engines: what waits for the same connection or disk is done together."""
+"""The batcher of all engines: calls that wait for the same connection or disk run together."""
 
 from __future__ import annotations
 

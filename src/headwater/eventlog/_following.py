@@ -1,7 +1,7 @@
 """Following a log: followers join and leave topics, and one task reads for all of them.
 
-The readers of all engines share this, whether they read what was committed (SQL) or are pushed what
-was appended (Redis, NATS).
+The readers of all engines share this. On SQL they read committed records; on Redis and NATS the
+server pushes new records.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from headwater.eventlog._record import Bounds, Offset, Record
 
 _log = logging.getLogger(__name__)
 
-# Back-off while the engine is away, in seconds: a restart takes less than the first few.
+# Back-off in seconds while the engine is away. It begins short, because a restart is short.
 SHORTEST, LONGEST = 0.1, 5.0
 
 
@@ -38,9 +38,9 @@ class FollowedTopic:
 
     Attributes:
         name: the topic's name.
-        last: every follower has the records up to here, and none beyond.
-        mark: of the record at ``last``; empty if none stands there.
-        followers: who gets the records.
+        last: every follower has the records up to this offset, and none after it.
+        mark: the mark of the record at ``last``; empty if there is none.
+        followers: the followers that get the records.
     """
 
     name: str
@@ -57,7 +57,7 @@ class FollowedTopic:
                 notify(self.name, follower.deliver, news)
 
     def advance(self, last: Offset, mark: str) -> None:
-        """There is nothing more to deliver up to ``last``, where what has this mark stands."""
+        """Note that nothing is left to deliver up to ``last``, whose record has this mark."""
         if last > self.last:
             self.last, self.mark = last, mark
 

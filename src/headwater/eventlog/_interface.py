@@ -1,8 +1,8 @@
 """The event log: an append-only, ordered store of events by topic, on an existing engine.
 
-How a reader joins history to live, on every engine: ``follow`` first, which returns bounds; then
-``read`` up to ``bounds.latest``. Every later record is delivered to the follower. Nothing is
-missing in between and nothing comes twice.
+A reader joins history to live events in the same way on every engine. It calls ``follow``, which
+returns bounds, and then ``read`` up to ``bounds.latest``. The log delivers every later record to
+the follower. So no record is missing, and none comes twice.
 
 A topic of a log is a source of feeds: ``Topic``.
 """
@@ -51,19 +51,20 @@ class Follower(Protocol):
     def reset(self, reason: ResetReason, bounds: Bounds) -> None:
         """This follower lost records; the next record comes after ``bounds.latest``.
 
-        ``expired``: they were trimmed before it had them. ``unknown``: the storage is another one.
+        ``expired``: the records were trimmed before they were delivered. ``unknown``: the storage
+        is another one.
         """
         ...
 
 
 class EventLog(ABC):
-    """One log. A process has one reader for all its topics, however many are followed.
+    """One event log. A process has one reader for all topics, however many are followed.
 
     A topic begins with its first append. Names have 1 to 200 characters of ``0-9 A-Z a-z . _ : /
-    @ -``. A topic whose name begins with ``run:`` is kept whole: a trim of all topics, and what an
-    engine removes by itself, pass over it. Every method but ``close`` raises SourceUnavailableError
-    while the engine is away. For what can never work it raises UsageError, and nothing was
-    appended.
+    @ -``. A topic whose name begins with ``run:`` is kept whole: a trim of all topics does not
+    touch it, and the engine removes none of its records by itself. Every method but ``close``
+    raises SourceUnavailableError while the engine is away. It raises UsageError for a call that can
+    never work; nothing was appended then.
     """
 
     name: str
@@ -71,7 +72,7 @@ class EventLog(ABC):
     max_event_bytes: int = MAX_EVENT_BYTES
 
     async def start(self) -> None:  # an engine without I/O has nothing to open
-        """Open the engine and create what is missing. The other methods do so at first use."""
+        """Open the engine, and create its tables or streams. Other methods do so at first use."""
 
     @abstractmethod
     async def append(
@@ -82,11 +83,11 @@ class EventLog(ABC):
         key: str | None = None,
         connection: Any = None,
     ) -> list[Record]:
-        """Append one event or many, all or none, next to each other, and return their records.
+        """Append one event or several, all or none, next to each other. Returns their records.
 
-        A retry with a ``key`` that the topic knows appends nothing. It returns the first records,
-        as far as they are kept. With ``connection`` (``capabilities.transactional``) the append
-        joins the caller's transaction: it is published if, and only if, that commits.
+        A retry with a ``key`` that the topic knows appends nothing. It returns the records of the
+        first append, if they are still kept. With ``connection`` (``capabilities.transactional``)
+        the append joins the caller's transaction: it is published only if that commits.
         """
 
     @abstractmethod
@@ -99,7 +100,7 @@ class EventLog(ABC):
 
     @abstractmethod
     async def bounds(self, topic: str) -> Bounds:
-        """The epoch and the offsets that can be resumed at."""
+        """The epoch, and the range of offsets that can be resumed at."""
 
     @abstractmethod
     async def follow(self, topic: str, follower: Follower) -> Bounds:
@@ -111,7 +112,7 @@ class EventLog(ABC):
 
     @abstractmethod
     async def unfollow(self, topic: str, follower: Follower) -> None:
-        """Stop. Nothing is delivered once this returns. An unknown follower is no error."""
+        """End following. After it returns, nothing is delivered. An unknown follower is ignored."""
 
     @abstractmethod
     async def trim(
@@ -123,11 +124,11 @@ class EventLog(ABC):
         max_bytes: int | None = None,
         before: Offset | None = None,
     ) -> int:
-        """Remove the oldest records of a topic, or of each, beyond any of the limits.
+        """Remove the oldest records beyond any of the limits, of one topic or of all.
 
-        Without a topic it passes over those that are kept whole (``run:``). With one, ``before``
-        removes what is below an offset. Returns how many were removed. ``max_bytes`` counts the
-        events' JSON and needs ``capabilities.trim_by_size``.
+        Without a topic it leaves out topics that are kept whole (``run:``). ``before`` needs a
+        topic, and removes the records below an offset. Returns how many were removed.
+        ``max_bytes`` counts the events' JSON and needs ``capabilities.trim_by_size``.
         """
 
     @abstractmethod

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -24,6 +25,7 @@ from headwater.eventlog._record import (
     Capabilities,
     Offset,
     Retention,
+    Run,
     check_topic,
 )
 
@@ -254,6 +256,11 @@ class PushReader(LogReader[_PushedTopic]):
                 self._wake.set()
                 return
             if followed.last == after:
+                if await self._went_back(followed, run):
+                    self._behind.add(name)
+                    self._doubt = True
+                    self._wake.set()
+                    return
                 if followed.lost(run.bounds, run.place):
                     self._behind.add(name)  # a push that came meanwhile was not delivered
                     self._wake.set()
@@ -271,6 +278,19 @@ class PushReader(LogReader[_PushedTopic]):
                     self._doubt = True
                     return
                 await asyncio.sleep(BEHIND)
+
+    async def _went_back(self, followed: _PushedTopic, run: Run) -> bool:
+        """Whether a new epoch was begun, as the log went back and was written to again since.
+
+        Clients that are away may hold positions from before what was lost, which still stand.
+        """
+        if run.bounds.loss(followed.last, followed.mark, run.place) != "unknown":
+            return False
+        with suppress(SourceUnavailableError):  # a user who may only read
+            if await self._pushing.went_back(followed.name, followed.last):
+                await self._pushing.begin_anew(run.bounds.epoch)
+                return True
+        return False
 
 
 class PushedLog(CheckedLog):
@@ -344,6 +364,10 @@ class PushedLog(CheckedLog):
     @abstractmethod
     async def begin_anew(self, epoch: str) -> None:
         """Replace this epoch by another one, unless another process has done so already."""
+
+    @abstractmethod
+    async def went_back(self, topic: str, last: Offset) -> bool:
+        """Whether the log went back, and not the topic alone: its record at ``last`` is gone."""
 
     @abstractmethod
     async def _states(self, topics: Sequence[str]) -> States:

@@ -1,4 +1,4 @@
-"""What an engine that pushes gives to the reader: pushes, states and subscriptions."""
+"""The interface of engines that push (Redis, NATS): pushes, states and subscriptions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ class Push:
 
     Attributes:
         topic: the topic's name.
-        before: the topic's latest offset before. A reader that is not there has missed something.
-        mark: of the record at ``before``, where the engine sends it.
+        before: the topic's latest offset before the append. A reader at another offset has missed
+            records.
+        mark: the mark of the record at ``before``, if the engine sends it.
         last: the latest offset after it.
         records: all records between the two; None when the reader must read them.
         head: how far the whole log had come, as in ``States``.
-        epoch: the log's epoch, where the engine sends it.
+        epoch: the log's epoch, if the engine sends it.
     """
 
     topic: str
@@ -49,14 +50,14 @@ class States:
 
 
 class Subscriptions(Protocol):
-    """One connection that pushes come on, until it breaks. Raises SourceUnavailableError."""
+    """One connection that receives pushes until it breaks. Raises SourceUnavailableError."""
 
     async def subscribe(self, topics: Sequence[str]) -> None:
-        """Ask for pushes. What is appended after this returns is pushed."""
+        """Subscribe to topics. The server pushes every append after this call has returned."""
         ...
 
     async def unsubscribe(self, topics: Sequence[str]) -> None:
-        """Ask for no more pushes. A few may still come."""
+        """Unsubscribe from topics. A few more pushes may still come."""
         ...
 
     async def ping(self) -> None:

@@ -80,17 +80,17 @@ START = Offset.of(0)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One event as the log keeps it.
+    """One stored event.
 
     Attributes:
         topic: the topic's name.
         offset: its place in the topic.
-        at: when it was appended, UTC, by the clock of the process that appended it; on Redis, to
-            the millisecond, by the server's.
+        at: when it was appended, in UTC, by the clock of the process that appended it. On Redis it
+            is the server's clock, to the millisecond.
         data: the event, a JSON object.
-        key: the idempotency key of the append that brought it, or None.
-        mark: differs from that of any other record that ever stood at this offset, as after a
-            restore; letters and digits.
+        key: the idempotency key of its append, or None.
+        mark: letters and digits. They differ from the mark of any other record that ever had this
+            offset, as before a restore.
     """
 
     topic: str
@@ -103,16 +103,16 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a topic holds.
+    """The range of records that a topic keeps.
 
     An offset can be resumed at if, and only if, ``earliest <= offset <= latest``.
 
     Attributes:
-        epoch: one life of the log's storage, 1 to 40 letters and digits.
-        earliest: reading after it gives all that is kept: the highest offset ever trimmed, or
-            ``START``.
-        latest: the highest offset ever given out, whether or not it is still kept, or ``START``.
-        mark: of the record at ``latest``; empty if none is kept there.
+        epoch: the epoch of the log's storage, 1 to 40 letters and digits.
+        earliest: the highest offset ever trimmed, or ``START``. A read after it gives all records
+            that are kept.
+        latest: the highest offset ever given out, also if it is no longer kept, or ``START``.
+        mark: the mark of the record at ``latest``; empty if none is kept there.
     """
 
     epoch: str
@@ -121,12 +121,12 @@ class Bounds:
     mark: str = ""
 
     def loss(self, last: Offset, mark: str, found: str | None) -> ResetReason | None:
-        """Why a reader that has all up to ``last`` cannot go on there; None if it can.
+        """Why a reader that has all records up to ``last`` cannot continue; None if it can.
 
         Arguments:
-            last: the place where it stopped.
-            mark: of the record that stood there then; empty if none did.
-            found: of the record that stands there; None if none does.
+            last: the offset at which it stopped.
+            mark: the mark of the record that was there; empty if there was none.
+            found: the mark of the record that is there now; None if there is none.
         """
         if last > self.latest:
             return "unknown"
@@ -137,13 +137,13 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Records of one topic that follow each other, oldest first, and its bounds at that moment.
+    """Consecutive records of one topic, oldest first, with the topic's bounds at that moment.
 
     Attributes:
-        records: fewer than asked for only where the topic ends.
-        bounds: of the topic.
-        place: the mark of the record at the offset that ``read`` began after; None if none stands
-            there, and after ``latest``.
+        records: the records. There are fewer than the limit only if the topic ends.
+        bounds: the topic's bounds.
+        place: for ``read``, the mark of the record at the offset ``after``; None if there is none.
+            For ``latest`` it is None.
     """
 
     records: Sequence[Record]
@@ -156,10 +156,10 @@ class Retention:
     """How much of a topic is kept; None: no limit of that kind. Raises UsageError below 0.
 
     Attributes:
-        max_age: by the records' ``at``.
-        max_count: records.
-        max_bytes: of the events' JSON in UTF-8.
-        before: records below this offset go.
+        max_age: the greatest age, by the records' ``at``.
+        max_count: the greatest number of records.
+        max_bytes: the most bytes of the events' JSON in UTF-8.
+        before: records below this offset are removed.
     """
 
     max_age: timedelta | None = None
@@ -178,10 +178,10 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an engine can do beyond what all of them do.
+    """The abilities that not every engine has.
 
     Attributes:
-        durable: what was appended outlives the process, also after ``kill -9``.
+        durable: records outlive the process that appended them, also after ``kill -9``.
         multi_process: several processes may append to and follow the same log.
         transactional: ``append`` can join the caller's own SQL transaction.
         trim_by_size: ``trim`` takes ``max_bytes``.
@@ -203,7 +203,7 @@ class Event(NamedTuple):
     Attributes:
         text: its JSON, without needless spaces.
         size: bytes of ``text`` in UTF-8.
-        data: what ``text`` says: a copy that the caller cannot change any more.
+        data: the decoded ``text``, a copy that the caller cannot change.
     """
 
     text: str
@@ -298,7 +298,7 @@ def event_in(topic: str, offset: object, text: bytes | str | None) -> dict[str, 
     """The event that an entry of a topic holds; None, a count and a log line if it holds none."""
     global _foreign
     try:
-        data = _decode(text) if isinstance(text, str) else text and json.loads(text)
+        data = _decode(text.decode() if isinstance(text, bytes) else text) if text else None
     except ValueError:
         data = None
     if isinstance(data, dict):

@@ -76,8 +76,9 @@ class Poll(Generic[P]):
         key: the field that identifies an item. Without one a changed state is sent whole, as a new
             ``snapshot``.
         name: for logs and errors; the function's own by default.
-        wake: tables, live queries, or selections of them: the function is called again when these
-            change while streams follow, and so soon that ``interval`` may be long.
+        wake: tables, live queries, or selections of them, also of several databases: the function
+            is called again when these change while streams follow, and so soon that ``interval``
+            may be long.
     """
 
     def __init__(

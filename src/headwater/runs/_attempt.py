@@ -1,4 +1,7 @@
-"""One attempt to produce a run, and the two faces that its code is given."""
+"""One attempt to produce a run, and the objects through which a function writes to it.
+
+A coroutine gets a ``Run``, a plain function in a thread a ``SyncRun``.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ logger = logging.getLogger("headwater.runs")
 
 T = TypeVar("T")
 
-# Names that have a meaning of their own in the stream of a run.
+# Names of events that Headwater itself sends in the stream of a run, or that browsers reserve.
 RESERVED = frozenset(
     {"run", "delta", "restart", "reset", "end", "error", "message", "open", "snapshot"}
 )
@@ -32,18 +35,18 @@ STOPPED = "the process that produced this run was stopped"
 
 
 class Attempt:
-    """What produces a run, in one event loop.
+    """One try to produce a run, in one event loop.
 
     Arguments:
-        grace: seconds that its code has to clean up after it was cancelled.
-        background: runs something beside, and keeps it.
+        grace: seconds that the function has to clean up after it was cancelled.
+        background: starts a coroutine as a task, and keeps a reference to it.
 
     Attributes:
         state: the run as it was when it was claimed.
-        cancelled: somebody cancelled the run.
-        lost: the run is this process's no more.
-        done: set once nothing more comes of this attempt.
-        touched_at: when its code sent something last, by the monotonic clock.
+        cancelled: whether somebody cancelled the run.
+        lost: whether this process has lost the run, so that it may store nothing more.
+        done: set once this attempt stores nothing more.
+        touched_at: when the function sent something last, by the monotonic clock.
     """
 
     def __init__(
@@ -79,13 +82,13 @@ class Attempt:
         return self.state.id
 
     def silence(self) -> float:
-        """Seconds since its code sent something; 0 before it began and while it ends."""
+        """Seconds since the function sent something; 0 before it began and while it ends."""
         if not self.begun or self._finishing:
             return 0.0
         return time.monotonic() - self.touched_at
 
     def begin(self, claim: str) -> None:
-        """The claim was made: events may be stored."""
+        """Note that the run was claimed. From now on events may be stored."""
         self.state.claim, self.state.state = claim, "running"
         self.touched_at = time.monotonic()
         self._writer = Writer(
@@ -103,7 +106,7 @@ class Attempt:
 
     @property
     def writer(self) -> Writer:
-        """Where events go. Raises RunCancelled where its code must stop."""
+        """The writer of the events. Raises RunCancelled if the function must stop."""
         self.touched_at = time.monotonic()
         if self._writer is None or self.lost:
             raise RunCancelled(self.state.id, "lost")
@@ -115,7 +118,7 @@ class Attempt:
         return await self._pulse.may_write(self.worker, self._store.log)
 
     def cancel(self) -> None:
-        """Cancel its code, which has a time to clean up."""
+        """Cancel the function. It has ``grace`` seconds to clean up."""
         if self.cancelled or self._finishing:
             return
         self.cancelled = True
@@ -124,7 +127,7 @@ class Attempt:
         self._overdue = self.loop.call_later(self._grace, self._cut)
 
     def lose(self) -> None:
-        """Stop at once: nothing more is stored. May be called in any thread."""
+        """Stop at once, and store nothing more. May be called in any thread."""
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self._lose)
 
@@ -139,13 +142,16 @@ class Attempt:
             self.over()
 
     def stop(self) -> None:
-        """The process ends: cancel its code; the run is lost, unless another attempt may come."""
+        """Cancel the function because the process ends.
+
+        The run ends as lost, or is queued again if another attempt may come.
+        """
         self.stopping = True
         if self.task is not None:
             self.task.cancel()
 
     async def finish(self, state: State, *, result: Any = None, error: str | None = None) -> None:
-        """Store what waits, and end the run. Waits for a log that is away."""
+        """Store the events that wait, and end the run. Waits while the log is away."""
         if self._finishing or self.lost:
             return
         if self.cancelled:
@@ -163,7 +169,7 @@ class Attempt:
             self.over()
 
     async def give_up(self) -> None:
-        """Let another attempt have the run."""
+        """Release the run, so that another attempt can claim it."""
         claim = self.state.claim
         if self.lost or self._finishing or claim is None:
             return
@@ -177,7 +183,7 @@ class Attempt:
             self.over()
 
     async def conclude(self, error: BaseException | None, value: Any = None) -> None:
-        """End the run as its code has ended: by an error, or with a value."""
+        """End the run after its function has raised ``error`` or returned ``value``."""
         if self.lost:
             self.over()
         elif self.cancelled:
@@ -194,7 +200,7 @@ class Attempt:
         elif isinstance(error, RunFailed):
             await self.finish("failed", error=str(error))
         elif error is not None:
-            # What it says may not be for clients; the log has it.
+            # Its text may not be meant for clients. It is in the process's log.
             await self.finish("failed", error=f"the run failed: {type(error).__name__}")
         else:
             try:
@@ -206,14 +212,14 @@ class Attempt:
             await self.finish("done", result=value)
 
     def checked(self, value: Any) -> Any:
-        """A result as it can be stored. Raises UsageError."""
+        """Returns a result as plain JSON data. Raises UsageError."""
         dump = getattr(value, "model_dump", None)
         try:
             plain = value if dump is None else dump(mode="json")
             text = json.dumps(plain, allow_nan=False, ensure_ascii=False)
             size = len(text.encode())
         except (TypeError, ValueError, RecursionError) as error:
-            raise UsageError(f"its result is no JSON: {error}") from error
+            raise UsageError(f"its result is not JSON: {error}") from error
         most = self._store.log.max_event_bytes - ENVELOPE
         if size > most:
             raise UsageError(
@@ -223,7 +229,7 @@ class Attempt:
         return json.loads(text)
 
     def over(self) -> None:
-        """Nothing more comes."""
+        """End this attempt: it stores nothing more, and this process no longer beats for it."""
         self._pulse.release(self)
         if self._overdue is not None:
             self._overdue.cancel()
@@ -235,12 +241,12 @@ class Attempt:
             self._writer.close(reason)
 
     def _cut(self) -> None:
-        """Its code has not ended in time after it was cancelled."""
+        """End the run, because its function has not ended in time after it was cancelled."""
         if self._finishing or self.done.is_set():
             return
         logger.error(
-            "run %s goes on %g s after it was cancelled, and nothing that it sends is stored any "
-            "more: its code must let CancelledError and RunCancelled pass",
+            "the function of run %s still runs %g s after the run was cancelled; nothing that it "
+            "sends is stored any more. It must not catch CancelledError and RunCancelled",
             self.state.id,
             self._grace,
         )
@@ -259,20 +265,20 @@ class Attempt:
             self.over()
 
     async def _insist(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Do it as soon as the log can, for as long as this process may write."""
+        """Retry ``work`` while the log is away, for as long as this process may write."""
         delay = 0.05
         while await self._may_write():
             try:
                 return await work()
             except SourceUnavailableError as error:
-                logger.warning("the end of run %s waits: %s", self.state.id, error)
+                logger.warning("the end of run %s is not stored yet: %s", self.state.id, error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 1.0)
         raise RunCancelled(self.state.id, "lost")
 
 
 class _Face:
-    """What both faces of a run have in common.
+    """The members that ``Run`` and ``SyncRun`` have in common.
 
     Attributes:
         id: the run's id.
@@ -284,59 +290,70 @@ class _Face:
 
     @property
     def owner(self) -> str:
-        """Whose run it is."""
+        """The id of the run's owner."""
         return self._attempt.state.owner
 
     @property
     def group(self) -> str | None:
-        """The value of the group's field."""
+        """The run's group, such as a conversation; None without one."""
         return self._attempt.state.group
 
     @property
     def input(self) -> Any:
-        """What the run was started with: the request's body, or what its function returned."""
+        """The JSON value that the run was started with.
+
+        It is the request's body, or with ``start=`` the value that the function returned.
+        """
         return self._attempt.state.input
 
     @property
     def attempt(self) -> int:
-        """1, and one more each time that a queue tries again."""
+        """The number of this attempt: 1, and one more each time that a queue tries again."""
         return self._attempt.state.attempt
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether its code must stop."""
+        """Whether the function must stop."""
         return self._attempt.cancelled or self._attempt.lost
 
 
 class Run(_Face):
-    """A run, for the code that produces it. Its methods raise RunCancelled once that must stop."""
+    """A run, as the coroutine that produces it sees it.
+
+    Its methods raise RunCancelled once the coroutine must stop.
+    """
 
     async def delta(self, text: str) -> None:
-        """Add text to the output. Texts that follow each other within 50 ms are stored together.
+        """Add text to the output. Texts within 50 ms are stored together.
 
-        Waits only while the event log is so slow that 256 KB wait for it.
+        Waits while more than 256 KB of this run wait for a slow event log.
         """
         await self._attempt.writer.delta(text)
 
     async def send(self, name: str, data: Any = None) -> None:
         """Send an event of your own, such as ``send("progress", {"percent": 7})``.
 
-        ``data`` is a JSON value of at most a megabyte. Raises UsageError.
+        ``data`` is a JSON value of at most ``log.max_event_bytes`` less 512 bytes, which is about
+        a megabyte. Raises UsageError.
         """
         await self._attempt.writer.send(_checked_name(name), data)
 
     async def result(self, value: Any) -> None:
-        """Set the result, a JSON value. The run ends when its code does."""
+        """Set the result, a JSON value. The run goes on until its function returns."""
         self._attempt.result = self._attempt.checked(value)
         _ = self._attempt.writer
 
     async def flush(self) -> None:
-        """Wait until all that was sent is stored."""
+        """Wait until everything that was sent is stored."""
         await self._attempt.writer.flush()
 
 
 class SyncRun(_Face):
-    """A run, for code without an event loop: the same methods, which wait."""
+    """A run, as a plain function in a thread sees it.
+
+    It has the methods of ``Run``, without ``await``. They raise RunCancelled once the function must
+    stop.
+    """
 
     def delta(self, text: str) -> None:
         """As ``Run.delta``."""
@@ -361,8 +378,8 @@ class SyncRun(_Face):
 def _checked_name(name: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UsageError(
-            f"send({name!r}): the name of an event begins with a letter and has up to 100 of "
-            "0-9 A-Z a-z _ . : -"
+            f"send({name!r}): the name of an event begins with a letter and has at most 100 "
+            "characters of 0-9 A-Z a-z _ . : -"
         )
     if name in RESERVED:
         hint = "call delta()" if name == "delta" else "choose another one"

@@ -1,4 +1,7 @@
-"""The runs of one event loop: what it produces, follows and watches."""
+"""The part of ``Runs`` that belongs to one event loop: it produces, follows and watches runs.
+
+A process may use the same ``Runs`` in several event loops, and each of them needs its own tasks.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ __all__ = ["Core", "Timing", "Wanted"]
 
 logger = logging.getLogger("headwater.runs")
 
-# Handlers without an event loop that run at once; more wait for a thread.
+# How many plain functions run at the same time. Further ones wait for a thread.
 THREADS = 64
 
 
@@ -42,7 +45,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A run that is to be created. As ``Runs.create`` has it."""
+    """The arguments of ``Runs.create``: a run that is to be created."""
 
     run_id: str
     kind: str
@@ -56,11 +59,11 @@ class Wanted:
 
 
 class Core:
-    """All that runs need of one event loop.
+    """The runs of one event loop.
 
     Arguments:
-        log: for this event loop.
-        owns_log: nobody else uses it.
+        log: the event log as this event loop uses it.
+        owns_log: whether ``close`` closes the log, because nobody else uses it.
     """
 
     def __init__(
@@ -94,11 +97,11 @@ class Core:
         await self.watch.start()
 
     def reader(self, run_id: str) -> RunReader:
-        """A reader of a run, which is to ``seek`` first."""
+        """Returns a reader of a run. Its caller must ``seek`` first."""
         return RunReader(self.store, self.tails, run_id)
 
     def background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run something to its end, and log its error."""
+        """Run a coroutine as a task of its own, and log its error."""
         task = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
@@ -111,7 +114,7 @@ class Core:
 
     async def _look(self) -> None:
         if not self.pulse.multi:
-            # Without beats there is no thread for it.
+            # A log of one process needs no beats, so no thread looks for silent runs.
             await self.pulse.look_for_silence(self.log)
 
     def _on_news(self, news: Mapping[str, Any]) -> None:
@@ -131,10 +134,10 @@ class Core:
 
     @contextmanager
     def _prepared(self, state: RunState) -> Iterator[Attempt]:
-        """An attempt of this process, which beats from now on.
+        """Make an attempt, for which this process beats from now on.
 
-        News of its run reach it while it claims the run: somebody may cancel it before the answer
-        of the log is here.
+        The attempt already gets the news of its run while it claims the run, because somebody may
+        cancel the run before the log has answered.
         """
         attempt = Attempt(
             self.store, self.pulse, state, grace=self.timing.grace, background=self.background
@@ -152,7 +155,7 @@ class Core:
                 del self._claiming[state.id]
 
     def _register(self, attempt: Attempt) -> None:
-        """Let news of its run reach an attempt."""
+        """Deliver the news of its run to an attempt until that is done."""
         self.attempts[attempt.state.id] = attempt
         self.background(self._forget_attempt(attempt))
 
@@ -213,7 +216,7 @@ class Core:
                 return
 
     async def cancel(self, run_id: str) -> RunState | None:
-        """Cancel a run. Returns it as it was."""
+        """Cancel a run. Returns its state before that; None if it is unknown."""
         found = await self.store.state(run_id)
         if found is None or found.ended:
             return found
@@ -257,7 +260,7 @@ class Core:
             await self.store.end(run_id, "failed", error="its queue did not take the run")
             raise SourceUnavailableError("the queue of runs", repr(error)) from error
         else:
-            await self.store.tell({"t": "handed", "id": run_id, "by": attempt.worker})
+            await self.store.notify({"t": "handed", "id": run_id, "by": attempt.worker})
         finally:
             attempt.over()
 
@@ -287,13 +290,14 @@ class Core:
             error = cancelled
         except (RunCancelled, RunFailed) as stopped:
             error = stopped
-        except Exception as fault:
+        except (Exception, SystemExit) as fault:
             logger.exception("run %s failed", attempt.state.id)
-            error = fault
+            # One run must not end the process with all others.
+            error = fault if isinstance(fault, Exception) else RuntimeError(repr(fault))
         await attempt.conclude(error, value)
 
     async def wait_for(self, run_id: str | None) -> None:
-        """Wait until a run has ended, and those that it waited for itself."""
+        """Wait until a run has ended, and the runs that it waited for itself."""
         while run_id is not None:
             found = await self.store.state(run_id)
             if found is None:
@@ -305,7 +309,7 @@ class Core:
                     async for _ in groups:
                         pass
                 found = await self.store.state(run_id) or found
-            # One that was claimed had waited for its own.
+            # A run that was claimed has waited for the one before it.
             run_id = found.first.get("after") if found.claim is None else None
 
     async def is_over(self, run_id: str) -> bool:
@@ -341,7 +345,7 @@ class Core:
     # Ending
 
     async def stop(self) -> None:
-        """Cancel what this loop produces, and say that it is lost."""
+        """Cancel the runs that this loop produces, and end them as lost."""
         self.stopped = True
         attempts = tuple(self.attempts.values())
         for attempt in attempts:
@@ -356,7 +360,7 @@ class Core:
                     await attempt.conclude(asyncio.CancelledError())
 
     async def close(self) -> None:
-        """Stop, and watch no more. Closes a log of its own."""
+        """Stop, and watch no more. Closes the log if this core owns it."""
         await self.stop()
         await self.watch.close()
         for task in tuple(self._tasks):

@@ -1,9 +1,9 @@
-"""The signs of life of this process, and what it does when it cannot give them.
+"""Beats: the signs of life that this process appends to the log while it produces runs.
 
-Beats come from a thread with an event loop and a connection of its own, so that a handler that
-blocks the loop is not taken for dead. A process that is busy may keep the thread from running: then
-whoever writes sends the beat, as a process that can write is not dead. Time is counted by the
-monotonic clock only.
+A thread with its own event loop and connection sends the beats. So a process whose main event loop
+is blocked does not count as dead. A busy process may keep that thread from running in time. Then
+the next write of a run sends the beat first, because a process that can write is alive. If the
+process cannot beat for a lease, it gives up its runs. All times are of the monotonic clock.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ logger = logging.getLogger("headwater.runs")
 
 T = TypeVar("T")
 
-# Beats of a lease: a few may be late or lost.
+# Beats in each lease, so that a few may be late or lost.
 BEATS = 6
-# The part of a lease after which a writer sends the beat: the thread missed at least one.
+# A writer sends the beat when the last one is older than this part of a lease: then the thread has
+# missed at least one.
 LATE = 1 / 3
-# Beats between two trims of their topic.
+# The topic of beats is trimmed after every so many of them.
 TRIM_EVERY = 50
 
 
 class Holder(Protocol):
-    """What is being produced here."""
+    """An attempt that this process beats for."""
 
     @property
     def run_id(self) -> str:
@@ -45,29 +46,30 @@ class Holder(Protocol):
         ...
 
     def silence(self) -> float:
-        """Seconds since it sent something; 0 while that is no sign of anything."""
+        """Seconds since it sent something; 0 while its silence has no meaning."""
         ...
 
     def lose(self) -> None:
-        """It is this process's no more. Called in any thread."""
+        """Stop it, because this process has lost its run. May be called in any thread."""
         ...
 
 
 class Pulse:
-    """One process as a producer of runs.
+    """Beats for the runs that one process produces.
 
     Arguments:
-        log: its beats go to another log on the same storage; a log that one event loop alone can
-            use has no need of beats, as nobody outlives this process.
-        lease: seconds.
+        log: the log of the runs. Beats are sent through a second log on the same storage
+            (``log.another()``). A log of one process gets no beats, because no other process could
+            read them.
+        lease: seconds without a beat after which this process loses its runs.
         silence: seconds without an event after which a run is lost, or None.
-        end_silent: ends such a run, in the log that it is given.
+        end_silent: ends such a run in the given log.
 
     Attributes:
-        worker: the name under which this process claims runs. It is another one after it could not
-            beat for a lease.
-        dead: its earlier names.
-        multi: whether other processes can see this one.
+        worker: the name under which this process claims runs. It changes whenever the process could
+            not beat for a lease.
+        dead: the earlier names.
+        multi: whether other processes can use the log.
     """
 
     def __init__(
@@ -88,9 +90,9 @@ class Pulse:
         self._end_silent = end_silent
         self._beaten_at = time.monotonic()
         self._every = lease / BEATS
-        self._standing_in = False
+        self._stand_in_at = 0.0
         self._holders: set[Holder] = set()
-        # How many of them produce each run: a repeated start makes a second one for a moment.
+        # How many holders each run has. For a moment a repeated start makes a second one.
         self._held: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -99,9 +101,9 @@ class Pulse:
         self._closed = False
 
     def hold(self, holder: Holder) -> str:
-        """Beat for a producer until ``release``. Returns the worker that it claims for.
+        """Beat for an attempt until ``release``. Returns the worker that it claims for.
 
-        It is lost when this process could not beat for a lease.
+        If this process cannot beat for a lease, it calls ``lose`` of the attempt.
         """
         with self._lock:
             is_first = not self._holders
@@ -152,17 +154,16 @@ class Pulse:
 
     async def may_write(self, worker: str, log: EventLog) -> bool:
         """As ``alive``, for a writer, which sends a beat where the thread is late with it."""
-        late = time.monotonic() - self._beaten_at > LATE * self._lease
-        if late and self.multi and worker == self.worker and not self._standing_in:
-            self._standing_in = True
-            try:
-                await self._beat(log)
-            finally:
-                self._standing_in = False
+        now = time.monotonic()
+        late = now - self._beaten_at > LATE * self._lease and now > self._stand_in_at
+        if late and self.multi and worker == self.worker:
+            # One of many writers, once in the time of a beat.
+            self._stand_in_at = now + self._every
+            await self._beat(log)
         return self.alive(worker)
 
     def run(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run something in the thread's event loop, for a caller that has none."""
+        """Run a coroutine in the thread's event loop, for a caller without one."""
         self._start()
         assert self._loop is not None
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -181,7 +182,7 @@ class Pulse:
             loop.call_soon_threadsafe(wake.set)
 
     def _lose(self) -> None:
-        """All that this process holds is lost; what it claims from now on has another name."""
+        """Lose all runs of this process, and use a new worker's name for the next ones."""
         with self._lock:
             if time.monotonic() - self._beaten_at <= self._lease:
                 return
@@ -192,7 +193,7 @@ class Pulse:
             self._beaten_at = time.monotonic()
         if holders:
             logger.error(
-                "the event log was away for %g s: %d runs of this process are lost",
+                "no beat could be stored for %g s: %d runs of this process are lost",
                 self._lease, len(holders),
             )  # fmt: skip
         for holder in holders:
@@ -201,7 +202,7 @@ class Pulse:
     def _start(self) -> None:
         with self._lock:
             if self._closed:
-                raise UsageError("these runs are closed")
+                raise UsageError("these runs are closed: make new ones with Runs(log)")
             if self._thread is not None:
                 return
             ready = threading.Event()
@@ -223,7 +224,7 @@ class Pulse:
         try:
             log = self._log.another()
         except UsageError:
-            logger.warning("%s gives no second log: beats cannot be sent", self._log.name)
+            logger.warning("beats cannot be sent: %s has no another()", self._log.name)
             raise
         every = self._every
         if self._silence is not None:
@@ -254,7 +255,7 @@ class Pulse:
             self.alive(worker)
             return
         with self._lock:
-            # A beat that came too late is none: its runs may be lost by now.
+            # A beat after the lease does not count: other processes may have ended the runs by now.
             if worker == self.worker and time.monotonic() - self._beaten_at <= self._lease:
                 self._beaten_at = began
         self.alive(worker)

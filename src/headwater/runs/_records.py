@@ -1,17 +1,17 @@
-"""What stands in a run's topic, and what it means to a reader.
+"""The records in a run's topic, and how a reader makes states and events of them.
 
-A topic has these records, by their ``t``:
+A topic has these records, by their field ``t``:
 
-- ``run``      the run itself, always first; with ``c`` it is claimed by that attempt at once
-- ``claim``    an attempt ``c`` has it; ``c`` is ``<number>-<worker>``
-- ``event``    an event ``e`` with data ``d`` of attempt ``c``, the ``s``-th of it, from 1
-- ``release``  attempt ``c`` gave up, and another one may come
-- ``cancel``   somebody cancelled it
-- ``end``      the state in which it ended
+- ``run``      the run, always the first record. With ``c``, attempt ``c`` claims it at once
+- ``claim``    attempt ``c`` claims the run; ``c`` is ``<number>-<worker>``
+- ``event``    attempt ``c`` sent event ``e`` with data ``d``, as its ``s``-th event, from 1
+- ``release``  attempt ``c`` gave up, and another attempt may claim the run
+- ``cancel``   somebody cancelled the run
+- ``end``      the run ended in this state
 
-A reader skips what an attempt without the claim wrote, what was stored twice, and all that comes
-after the first ``end``. So a producer that lost its claim cannot do harm, and the log needs no
-fence of its own.
+A reader skips records of an attempt without the claim, records that were stored twice, and all
+records after the first ``end``. So a producer that lost its claim does no harm, and the log needs
+no fence.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class RunEvent:
     """One event of a run, as followers get it.
 
     Attributes:
-        name: ``delta``, a name of yours, ``restart`` or ``end``.
+        name: ``delta``, ``restart``, ``end``, or a name that the producer chose.
         data: a JSON value.
-        number: 1, 2, 3 … within the run. A large ``delta`` that stands for several has the number
-            of the last one.
+        number: 1, 2, 3 … within the run. A ``delta`` that combines several has the number of the
+            last one.
         id: the position after it, for ``follow(after=...)``.
     """
 
@@ -62,21 +62,22 @@ class RunEvent:
 
 @dataclass(slots=True)
 class RunState:
-    """A run as it is.
+    """The state of a run.
 
     Attributes:
         id: the run's id.
-        kind: which runs it is of: the path that it was declared with.
+        kind: which runs it is of: the path that it was declared with, such as ``/answers``, where
+            values stand for parameters: ``/rooms/7/answers``.
         owner: whose it is.
         state: ``queued``, ``running``, then ``done``, ``failed``, ``cancelled`` or ``lost``.
-        result: what ``result()`` was given, or the handler returned; a JSON value.
-        error: one sentence for clients, where it failed or was lost.
-        group: the value of the group's field, or None.
-        input: what it was started with; a JSON value.
+        result: the argument of ``result()``, or the value that the function returned; a JSON value.
+        error: one sentence for clients, if the run failed or was lost.
+        group: its group, such as a conversation, or None.
+        input: the JSON value that it was started with.
         attempt: how often it was claimed.
-        cancelled: somebody cancelled it; it ends soon.
-        claim: which attempt has it, and of which process.
-        retry: another attempt may come once this one is dead.
+        cancelled: whether somebody cancelled it. It then ends soon.
+        claim: the attempt that has it: ``<number>-<worker>``. None before it was claimed.
+        retry: whether another attempt may claim it once this one is dead.
         created_at: UTC, as are the others.
         ended_at: None before it has ended.
     """
@@ -107,7 +108,7 @@ class RunState:
 
     @classmethod
     def of(cls, record: Record) -> RunState:
-        """The run that a topic's first record began."""
+        """Make the state of a run from the first record of its topic."""
         data = record.data
         claim = data.get("c")
         return cls(
@@ -124,11 +125,11 @@ class RunState:
 
     @classmethod
     def planned(cls, run_id: str, kind: str, owner: str) -> RunState:
-        """A run that is not created yet."""
+        """The state of a run that is to be created."""
         return cls(run_id, kind, owner, "queued", utc_now())
 
     def apply(self, record: Record) -> None:
-        """Take the next record, or a later one."""
+        """Update the state with the next record, or a later one. Records may be left out."""
         data = record.data
         if self.ended:
             return
@@ -147,7 +148,7 @@ class RunState:
             self.result, self.error = data.get("result"), data.get("error")
 
     def public(self) -> dict[str, Any]:
-        """The state as the routes give it, JSON."""
+        """The members that the routes send, as JSON data."""
         return {
             "id": self.id,
             "state": self.state,
@@ -166,13 +167,13 @@ def _text(at: datetime) -> str:
 
 @dataclass(slots=True)
 class Fold:
-    """A reader of one run: it says which records are events, and numbers them.
+    """Decides which records of a run are events, and numbers these.
 
     Attributes:
-        number: of the last event.
+        number: the number of the last event.
         claim: the attempt whose events count.
         stored: how many events of this attempt were taken.
-        ended: the first ``end`` was taken.
+        ended: whether the first ``end`` was taken.
     """
 
     number: int = 0
@@ -181,7 +182,7 @@ class Fold:
     ended: bool = False
 
     def take(self, record: Record) -> tuple[str, Any] | None:
-        """The name and data of the event that a record is; None if it is none."""
+        """Take the next record. Returns its event's name and data; None if it is no event."""
         if self.ended:
             return None
         data = record.data
@@ -206,7 +207,7 @@ class Fold:
         return None
 
     def __str__(self) -> str:
-        """Where it is, for a position."""
+        """The state of the fold as a part of a position."""
         return f"{self.number}_{self.stored}_{self.claim or ''}{'_e' if self.ended else ''}"
 
     @classmethod

@@ -1,4 +1,4 @@
-"""``Runs``: the public face."""
+"""``Runs``: creates, follows, cancels and claims runs. Applications use this class."""
 
 from __future__ import annotations
 
@@ -30,13 +30,17 @@ class Runs:
     """Pieces of work whose output is a stream that outlives request, connection and worker.
 
     Arguments:
-        log: where they are kept. Every process that starts, follows or produces them opens it.
-        lease: seconds without a sign of life after which a producer counts as dead.
+        log: the event log that keeps the runs. Every process that starts, follows or produces them
+            opens it.
+        lease: seconds without a sign of life after which a process counts as dead, and its runs as
+            lost.
         keep: how long a run is kept after its end.
-        name: of these runs, where one log holds several.
-        grace: seconds that a producer has to clean up after it was cancelled.
-        start_within: how long a run may wait for a worker of a queue.
-        silence: seconds without an event after which a run counts as lost; None: any time.
+        name: separates several ``Runs`` in one log: 1 to 40 characters of ``0-9 A-Z a-z _ -``.
+        grace: seconds that a function has to clean up after its run was cancelled.
+        start_within: how long a run may wait for a worker of a queue. Then it is lost.
+        silence: seconds without an event after which a run counts as lost. None: no limit.
+
+    Raises UsageError for a value out of range.
     """
 
     def __init__(
@@ -69,7 +73,7 @@ class Runs:
     # Starting and following
 
     async def start(self) -> None:
-        """Begin to watch the runs. The other methods do so at first use."""
+        """Begin to watch for dead processes. The other methods do so at first use."""
         await self._core().start()
 
     async def create(
@@ -85,17 +89,20 @@ class Runs:
         handler: Callable[[Any], Any] | None = None,
         start: Callable[[str], Any] | None = None,
     ) -> Created:
-        """Create a run, and start it here if there is a handler; else an attempt claims it.
+        """Create a run. With a handler it starts in this process, else a worker claims it.
 
         Arguments:
-            kind: which runs it is of; a route's path.
-            owner: whose it is.
-            input: a JSON value that the producer reads as ``run.input``.
-            group: at most one run of a group is active, by ``busy``.
-            key: a key of idempotency of this owner and kind: the same one gives the same run.
-            hashed: of what the run is asked to do: with the same key it must be the same.
-            handler: ``async def`` or ``def``, called with the run.
-            start: called with the run's id, to give it to a queue; ``async def`` or ``def``.
+            kind: a name for runs of one kind, such as the path of a route.
+            owner: the id of the run's owner.
+            input: a JSON value that the handler reads as ``run.input``.
+            group: a name for runs that belong together, such as a conversation.
+            busy: what happens while a run of the group is active. ``"reject"`` raises BusyError,
+                ``"cancel"`` cancels the active run and begins after it, ``"queue"`` begins after
+                it, ``"allow"`` begins at once.
+            key: an idempotency key. The same key, kind and owner give the same run.
+            hashed: a hash of the request. With the same key it must be the same.
+            handler: ``async def`` or ``def``. It gets the run as its argument.
+            start: ``async def`` or ``def``. It gets the run's id, and puts it into a queue.
 
         Raises BusyError, KeyConflictError, UsageError and SourceUnavailableError.
         """
@@ -113,27 +120,27 @@ class Runs:
         return await asyncio.shield(core.create(wanted))
 
     async def state(self, run_id: str) -> RunState | None:
-        """A run as it is; None for one that does not exist or was forgotten.
+        """The present state of a run; None if it does not exist or was forgotten.
 
-        Watching begins with it, so that a producer that has died is noticed.
+        This process watches all runs from then on, so it notices when their process dies.
         """
         core = self._core()
         await core.start()
         return await core.store.state(run_id) if _ID.fullmatch(run_id) else None
 
     async def latest(self, kind: str, owner: str, group: str) -> RunState | None:
-        """The run of a group that began last, whether or not it has ended; None for none.
+        """The latest run of a group, active or not; None if the group has no run.
 
-        For clients that know their conversation only: is something active in it?
+        It serves clients that know only the id of their conversation.
         """
         core = self._core()
         await core.start()
         return await core.store.latest(kind, owner, group)
 
     async def cancel(self, run_id: str) -> RunState | None:
-        """Cancel a run, in whichever process it is. Returns it as it was; None if it is unknown.
+        """Cancel a run of any process. Returns its state before that; None if it is unknown.
 
-        A queued run ends at once. A running one ends once its code has cleaned up.
+        A queued run ends at once. A running one ends once its function has cleaned up.
         """
         core = self._core()
         await core.start()
@@ -148,7 +155,10 @@ class Runs:
         return True
 
     async def sweep(self) -> int:
-        """Forget what ended longer ago than ``keep``; every process does so by itself."""
+        """Forget the runs that ended longer ago than ``keep``. Returns how many.
+
+        Each process does this regularly by itself.
+        """
         return await self._core().watch.sweep()
 
     def runs_of(self, kind: str, owner: str) -> KeyedTopic:
@@ -161,9 +171,11 @@ class Runs:
     ) -> AsyncGenerator[RunEvent, None]:
         """The events of a run, from its start or after a position, up to its ``end``.
 
-        Past output comes in few large pieces, new output as it is made. Nothing comes after the
-        position of the ``end``. Raises RunClaimError for an unknown run, PositionError for a
-        position that cannot be resumed, and SourceUnavailableError.
+        Past output comes in a few large pieces, new output as it is made. After the position of
+        the ``end`` there are no events.
+
+        Raises RunClaimError for an unknown run, PositionError for a position that cannot be
+        resumed, and SourceUnavailableError.
         """
         if await self.state(run_id) is None:
             raise RunClaimError(run_id, "unknown")
@@ -174,7 +186,10 @@ class Runs:
                     yield event
 
     async def reader(self, run_id: str, *, after: str | None = None) -> RunReader:
-        """What ``follow`` reads by: events in groups, for those that frame them themselves."""
+        """Returns the reader that ``follow`` uses. It gives events in groups.
+
+        Raises as ``follow``.
+        """
         reader = self._core().reader(run_id)
         await reader.seek(after)
         return reader
@@ -184,32 +199,37 @@ class Runs:
     def attempt(self, run_id: str, *, retry: bool = False) -> AttemptContext:
         """Claim a queued run, for a worker of a queue.
 
-        ``with`` gives a ``SyncRun``, ``async with`` a ``Run``. The run ends with the block: as
-        ``done``, or as ``failed`` by an exception, which goes on. Raises RunClaimError: a second
-        delivery is refused.
+        ``with`` gives a ``SyncRun``, ``async with`` a ``Run``. The run ends with the block, as
+        ``done``. After an exception it is ``failed``, and the exception is raised again.
 
         Arguments:
-            retry: the queue tries again after an exception, and after this process has died. The
-                run is then ``queued`` again rather than over.
+            retry: set it if the queue tries again after an exception, and after this process has
+                died. The run is then ``queued`` again, and does not end.
+
+        Raises RunClaimError if the run is unknown, has ended, or another attempt has it, as after
+        a second delivery of the queue.
         """
         return AttemptContext(self, run_id, retry=retry)
 
     # Ending
 
     async def stop(self) -> None:
-        """End what this event loop produces, as ``lost``, after its grace. It takes no new runs."""
+        """End the runs that this event loop produces, as ``lost``, and take no new ones.
+
+        Their functions have ``grace`` seconds to clean up.
+        """
         core = self._cores.get(asyncio.get_running_loop())
         if core is not None:
             await core.stop()
 
     async def leave(self) -> None:
-        """Stop, and watch and follow no more in this event loop. The log stays open. Idempotent."""
+        """Call ``stop``, and end watching in this event loop. The log stays open. Idempotent."""
         core = self._cores.pop(asyncio.get_running_loop(), None)
         if core is not None:
             await core.close()
 
     async def close(self) -> None:
-        """The same for all threads of this process. Idempotent."""
+        """Call ``leave`` for all event loops of this process. Idempotent."""
         self._closed = True
         await self.leave()
         for loop, core in tuple(self._cores.items()):
@@ -228,15 +248,15 @@ class Runs:
         await self.close()
 
     def _core(self, *, own: bool = False) -> Core:
-        """What the running event loop has of these runs.
+        """The core of the running event loop, made at first use.
 
-        With ``own`` it gets a log of its own: the given one may be in use in another event loop.
+        With ``own`` it gets its own log, because another event loop may use the given one.
         """
         loop = asyncio.get_running_loop()
         core = self._cores.get(loop)
         if core is None:
             if self._closed:
-                raise UsageError(f"runs {self.name!r} are closed")
+                raise UsageError(f"runs {self.name!r} are closed: make new ones with Runs(log)")
             for old in [one for one in self._cores if one.is_closed()]:
                 del self._cores[old]
             own = own and self.log.capabilities.multi_process
@@ -251,7 +271,7 @@ class Runs:
             silence = self._timing.silence
 
             async def end(log: EventLog, run_id: str) -> None:
-                why = f"it sent nothing for {silence:g} s"
+                why = f"the run sent nothing for {silence:g} s"
                 await Store(log, self.name).end(run_id, "lost", error=why)
 
             beats = Store(self.log, self.name).beats
@@ -259,7 +279,7 @@ class Runs:
         return self._pulse
 
     def run_elsewhere(self, work: Callable[[Core], Any]) -> Any:
-        """Run something in an event loop of another thread, for code that has none."""
+        """Run a coroutine in the event loop of another thread, and wait for its result."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -268,7 +288,7 @@ class Runs:
             raise UsageError("an event loop runs in this thread: use `async with`")
         home = next((loop for loop in self._cores if loop.is_running()), None)
         if home is not None and not self.log.capabilities.multi_process:
-            # Nobody else may touch this log.
+            # Only that event loop may use this log.
             return asyncio.run_coroutine_threadsafe(self._with_core(work), home).result()
         return self._beating().run(self._with_core(work)).result()
 
@@ -330,7 +350,7 @@ class AttemptContext:
         return self._is_settled(attempt, error)
 
     def _is_settled(self, attempt: Attempt, error: BaseException | None) -> bool:
-        """Whether the block's error is what cancelling it came to. Raises RunCancelled if lost."""
+        """Whether the block's error only comes from the cancelling. Raises RunCancelled if lost."""
         if attempt.lost and not attempt.cancelled:
             raise RunCancelled(self._run_id, "lost") from error
         return attempt.cancelled and isinstance(error, (asyncio.CancelledError, RunCancelled))

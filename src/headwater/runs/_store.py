@@ -1,15 +1,15 @@
-"""Runs in an event log: which topics there are, and the appends that decide.
+"""Runs in an event log: the topics, and the appends that decide between processes.
 
-Under ``run:NAME:`` there are these topics, none of which a general trim touches:
+The names of all topics begin with ``run:NAME:``. ``trim`` without a topic does not touch them.
 
-- ``r:ID``    the run; see ``_records``
-- ``o:HASH``  the runs of one owner and kind as a keyed topic: what lists and their streams show
-- ``g:HASH``  the runs of one group, one record each; a run follows the one before it
+- ``r:ID``    one run; see ``_records``
+- ``o:HASH``  a keyed topic: the runs of one owner and kind, for lists and their streams
+- ``g:HASH``  one record for each run of a group; a run waits for the one before it
 - ``news``    what happened to any run, for the processes that watch and produce
 - ``beats``   signs of life of the processes that produce
 
-The appends to ``r:`` and ``g:`` decide, by keys: the first writer wins. The others are told
-afterwards. Where a process dies in between, whoever watches tells them again.
+Appends to ``r:`` and ``g:`` have keys, so the first writer wins. Then ``news`` notifies the other
+processes. If a process dies between the two, a process that watches notifies them instead.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ __all__ = ["Busy", "BusyError", "Created", "KeyConflictError", "Store", "digest"
 
 Busy = Literal["reject", "cancel", "queue", "allow"]
 
-# Records at the end of a run's topic among which an `end` is: after it come at most the last
-# batches of attempts that were cut off.
+# An `end` is among so many last records of a run's topic: only the last batches of attempts that
+# lost the run can come after it.
 TAIL = 40
-# Runs of one group that wait for each other.
+# How many runs of one group may wait for each other.
 MAX_WAITING = 20
 # Records per read.
 PAGE = 500
@@ -55,12 +55,12 @@ class KeyConflictError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """What ``create`` came to.
+    """The result of ``create``.
 
     Attributes:
         state: the run.
-        is_new: this call created it, and is to start it.
-        after: the run of the group that must end first, or None.
+        is_new: whether this call created the run. If not, another call with the same key did.
+        after: the id of the run of the group that must end first, or None.
     """
 
     state: RunState
@@ -69,14 +69,14 @@ class Created:
 
     @classmethod
     def known(cls, state: RunState, hashed: str) -> Created:
-        """A run that is there already. Raises KeyConflictError."""
+        """The result for a run that exists already. Raises KeyConflictError for another hash."""
         if state.first.get("hash") != hashed:
             raise KeyConflictError
         return cls(state, is_new=False)
 
 
 def digest(*names: str) -> str:
-    """A name made of names, for a topic or an id: 32 hexadecimal digits."""
+    """A hash of names, for a topic or an id: 32 hexadecimal digits."""
     text = "\0".join(f"{len(name)}:{name}" for name in names)
     return hashlib.blake2s(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
@@ -85,7 +85,7 @@ class Store:
     """The runs in one log. Its methods raise SourceUnavailableError.
 
     Arguments:
-        name: of the runs, so that one log may hold several.
+        name: the name of the ``Runs``. One log may hold several.
     """
 
     def __init__(self, log: EventLog, name: str) -> None:
@@ -108,7 +108,7 @@ class Store:
     # Reading
 
     async def state(self, run_id: str) -> RunState | None:
-        """The run as it is; None for one that does not exist or was forgotten."""
+        """The present state of a run; None if it does not exist or was forgotten."""
         topic = self.topic(run_id)
         run = await self.log.read(topic, START, 3)
         if not run.records or run.records[0].data.get("t") != "run":
@@ -141,9 +141,9 @@ class Store:
         """Create a run, or find the one that has this id already.
 
         Arguments:
-            worker: that starts it.
-            hashed: of the request's body: another one with the same id is a conflict.
-            claimed: ``worker`` has it at once, unless it must wait for its group.
+            worker: the worker that starts the run.
+            hashed: a hash of the request's body. Another hash with the same id is a conflict.
+            claimed: whether ``worker`` claims the run at once, unless it waits for its group.
 
         Raises BusyError and KeyConflictError.
         """
@@ -155,12 +155,12 @@ class Store:
         grouped = group is not None and busy != "allow"
         if grouped:
             await self._refuse_busy(kind, owner, str(group), run_id, busy)
-        await self.tell({"t": "new", "id": run_id, "w": worker})
+        await self.notify({"t": "new", "id": run_id, "w": worker})
         if grouped:
             try:
                 data = await self._enter_group(data, busy, claimed)
             except BusyError:
-                await self.tell({"t": "end", "id": run_id})
+                await self.notify({"t": "end", "id": run_id})
                 raise
         elif claimed:
             data["c"] = f"1-{worker}"
@@ -186,8 +186,8 @@ class Store:
     async def _enter_group(self, data: dict[str, Any], busy: Busy, claimed: bool) -> dict[str, Any]:
         """Put the run behind the last one of its group.
 
-        The record holds the whole run, so that another process that finds it can finish what this
-        one began. Returns the run's first record.
+        The record holds the whole run. If this process dies now, another one can create the run
+        from it. Returns the run's first record.
         """
         topic = self._groups_topic(data["kind"], data["owner"], data["group"])
         while True:
@@ -226,7 +226,7 @@ class Store:
         run_id = entry.data["id"]
         found = await self.state(run_id)
         if found is None:
-            # Its process has not come that far, or died before it did.
+            # Its process has not created it yet, or died before that.
             await self.first(self.topic(run_id), entry.data["run"], "new")
             found = await self.state(run_id)
         return found
@@ -236,10 +236,10 @@ class Store:
     async def claim(self, found: RunState, worker: str, *, retry: bool = False) -> str | None:
         """Claim a queued run for a worker. Returns the claim; None if another attempt has it.
 
-        With ``retry`` another attempt may come once this one is dead.
+        With ``retry`` another attempt may claim the run once this one is dead.
         """
         claim = f"{found.attempt + 1}-{worker}"
-        await self.tell({"t": "claim", "id": found.id, "w": worker})
+        await self.notify({"t": "claim", "id": found.id, "w": worker})
         # Two deliveries to one process make the same claim.
         nonce = secrets.token_hex(8)
         data = {"t": "claim", "c": claim, "retry": retry, "nonce": nonce}
@@ -247,21 +247,21 @@ class Store:
         return claim if record.data["nonce"] == nonce else None
 
     async def cancel(self, run_id: str) -> None:
-        """Record that a run is to be cancelled, and tell its producer."""
+        """Record that a run is to be cancelled, and notify its producer."""
         await self.first(self.topic(run_id), {"t": "cancel"}, "cancel")
-        await self.tell({"t": "cancel", "id": run_id})
+        await self.notify({"t": "cancel", "id": run_id})
 
     async def release(self, found: RunState, claim: str) -> None:
-        """Let another attempt have it."""
+        """Release a run, so that another attempt can claim it."""
         key = f"release:{attempt_of(claim)}"
         await self.first(self.topic(found.id), {"t": "release", "c": claim}, key)
-        await self.tell({"t": "release", "id": found.id, "c": claim, "by": worker_of(claim)})
+        await self.notify({"t": "release", "id": found.id, "c": claim, "by": worker_of(claim)})
         await self.list(await self.state(found.id) or found)
 
     async def end(
         self, run_id: str, state: State, *, result: Any = None, error: str | None = None
     ) -> RunState | None:
-        """End a run, unless it has ended. Returns it as it then is; None if it was forgotten."""
+        """End a run, unless it has ended. Returns its new state; None if it was forgotten."""
         found = await self.state(run_id)
         if found is None:
             return None
@@ -278,17 +278,17 @@ class Store:
             found.apply(await self.first(self.topic(found.id), data, "end"))
 
     async def announce(self, found: Sequence[RunState]) -> None:
-        """Tell all processes that runs have ended, and show it in their owners' lists."""
+        """Notify all processes that runs have ended, and update their owners' lists."""
         await self.log.append(self.news, [{"t": "end", "id": one.id} for one in found])
         await self._append_to_lists(found, [_shown(one) for one in found])
         bounds = await asyncio.gather(*(self.log.bounds(self.topic(one.id)) for one in found))
-        # What was forgotten meanwhile must not be listed again.
+        # A run that was forgotten meanwhile must not appear in the list again.
         await self._unlist(
             [one for one, its in zip(found, bounds, strict=True) if its.latest == START]
         )
 
     async def remove_remains(self, found: Sequence[RunState]) -> None:
-        """Remove what was appended to runs that somebody had forgotten meanwhile."""
+        """Remove records that were appended to a run after another process had forgotten it."""
         first = await asyncio.gather(
             *(self.log.read(self.topic(one.id), START, 1) for one in found)
         )
@@ -302,7 +302,7 @@ class Store:
             await self._unlist(gone)
 
     async def first(self, topic: str, data: Mapping[str, Any], key: str) -> Record:
-        """Append with a key, and return the first record that came with it."""
+        """Append with a key. Returns the first record that was ever appended with this key."""
         records = await self.log.append(topic, data, key=key)
         while not records:
             # The engine remembers the key of a topic that was forgotten since.
@@ -310,18 +310,18 @@ class Store:
             records = await self.log.append(topic, data, key=key)
         return records[0]
 
-    # Telling
+    # Notifying
 
-    async def tell(self, news: Mapping[str, Any]) -> None:
-        """Announce something to all processes.
+    async def notify(self, news: Mapping[str, Any]) -> None:
+        """Append one record to ``news``, which each process follows.
 
-        ``new``, ``claim``: ``w`` may have the run ``id``. ``handed``, ``release``: ``by`` has it no
-        more. ``cancel`` and ``end`` say what they mean.
+        Its field ``t`` is ``new`` or ``claim`` (worker ``w`` may have the run ``id``), ``handed``
+        or ``release`` (worker ``by`` no longer has it), ``cancel`` or ``end``.
         """
         await self.log.append(self.news, news)
 
     async def list(self, found: RunState) -> None:
-        """Show a run in its owner's list as it is now."""
+        """Update a run in its owner's list."""
         await self.log.append(self.owners_topic(found.kind, found.owner), _shown(found))
 
     async def _append_to_lists(
@@ -344,7 +344,7 @@ class Store:
                 if last.records and last.records[0].data["id"] == one.id:
                     topics.append(topic)
         await self.log.forget(*topics)
-        # Afterwards: who ends a run lists it once more, and looks then whether it is still there.
+        # Last: a process that ends a run lists it once more, and then checks that it still exists.
         await self._unlist(found)
 
     async def _unlist(self, found: Sequence[RunState]) -> None:
@@ -354,7 +354,7 @@ class Store:
         await self._append_to_lists(found, gone)
 
     async def trim_owner(self, kind: str, owner: str) -> None:
-        """Remove from an owner's list what no page shows, and the list itself once it is empty."""
+        """Remove old records of an owner's list that no page shows, or the list if it is empty."""
         topic = self.owners_topic(kind, owner)
         page = await KeyedTopic(self.log, topic, key="id").page(1_000_000)
         if page.changes:
@@ -365,5 +365,5 @@ class Store:
 
 
 def _shown(found: RunState) -> dict[str, Any]:
-    """A run as a list has it: without its result, which may be large."""
+    """A run as an item of a list: without its result, which may be large."""
     return {**found.public(), "result": None}

@@ -1,7 +1,7 @@
-"""Following runs: one reader of each run in a process, however many follow it.
+"""Following runs: a process reads each run once, however many followers the run has.
 
-Followers that are up to date share the latest records in memory. One that is behind, or comes late,
-reads the log, and is given what it missed in few large pieces.
+Followers that are up to date share the latest records in memory. A follower that is behind, or
+connects late, reads the log. It gets the events that it missed in a few large pieces.
 """
 
 from __future__ import annotations
@@ -19,21 +19,23 @@ from headwater.runs._store import Store
 
 __all__ = ["PIECE", "RunReader", "Tails"]
 
-# Records that a run's followers find in memory, and characters of their text.
+# How many records of a run are kept in memory for its followers, and how many characters of text.
 RECORDS, CHARACTERS = 1000, 512 * 1024
-# Records per read: each may have 64 KB of text.
-PAGE = 100
-# Characters of a piece of the past.
+# Records of a read of the past, at first and at most; and the characters that one is to have. Each
+# record may have 64 KB of text, or a few bytes.
+FIRST, PAGE = 16, 500
+PAGE_CHARACTERS = 256 * 1024
+# Characters of one combined delta of the past.
 PIECE = 64 * 1024
 
 
 class Tail:
-    """The latest records of one run. As ``Follower``.
+    """The latest records of one run. Implements ``Follower``.
 
     Attributes:
-        floor: every later record is here.
-        followers: how many use it.
-        gone: why followers cannot go on.
+        floor: an offset; all later records are in memory.
+        followers: how many followers use this tail.
+        gone: why followers cannot continue; None while they can.
     """
 
     def __init__(self) -> None:
@@ -72,9 +74,24 @@ class Tail:
 
 
 def _size(record: Record) -> int:
-    data: Any = record.data.get("d")
-    text = data.get("text") if isinstance(data, dict) else None
-    return len(text) if isinstance(text, str) else 200
+    """About the characters of a record."""
+    return 200 + _characters(record.data.get("d"))
+
+
+def _characters(value: Any) -> int:
+    found, left = 0, [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            found += len(one)
+        elif isinstance(one, dict):
+            left += one
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
+        else:
+            found += 8
+    return found
 
 
 class Tails:
@@ -86,7 +103,7 @@ class Tails:
         self._joining: dict[str, asyncio.Lock] = {}
 
     async def join(self, run_id: str) -> Tail:
-        """The tail of a run. Every call needs a ``leave``. Raises SourceUnavailableError."""
+        """Returns the tail of a run. Each call needs a ``leave``. Raises SourceUnavailableError."""
         lock = self._joining.setdefault(run_id, asyncio.Lock())
         try:
             async with lock:
@@ -113,10 +130,10 @@ class Tails:
 
 
 class RunReader:
-    """One reader of a run: what comes after a position, and then what is new.
+    """Reads one run for one follower: the events after a position, and then new ones.
 
     Attributes:
-        fold: how far it is.
+        fold: how far it has read.
     """
 
     def __init__(self, store: Store, tails: Tails, run_id: str) -> None:
@@ -127,16 +144,17 @@ class RunReader:
         self._feed = fingerprint(run_id)
         self._epoch = ""
         self._offset = START
+        self._limit = FIRST
         self.fold = Fold()
 
     @property
     def has_ended(self) -> bool:
-        """Whether the run's end was given: nothing more comes."""
+        """Whether it has given the run's ``end``, after which there are no events."""
         return self.fold.ended
 
     @property
     def is_claimed(self) -> bool:
-        """Whether an attempt has the run, as far as it was read."""
+        """Whether an attempt has claimed the run, as far as it was read."""
         return self.fold.claim is not None
 
     async def seek(self, after: str | None) -> None:
@@ -156,9 +174,9 @@ class RunReader:
         self._epoch, self._offset = position.epoch, found.offset
 
     async def events(self) -> AsyncGenerator[Sequence[RunEvent], None]:
-        """The events that there are, in groups, up to the end. An empty group: all were given.
+        """The events up to ``end``, in groups. An empty group says that it waits for new events.
 
-        Raises PositionError when the log cannot go on, and SourceUnavailableError.
+        Raises PositionError if the log no longer has the next events, and SourceUnavailableError.
         """
         tail = await self._tails.join(self._run_id)
         try:
@@ -166,14 +184,17 @@ class RunReader:
                 if tail.gone is not None:
                     raise PositionError(str(self._offset), tail.gone)
                 if self._offset < tail.floor:
+                    limit = self._limit
                     page = await self._store.log.read(
-                        self._store.topic(self._run_id), self._offset, PAGE
+                        self._store.topic(self._run_id), self._offset, limit
                     )
                     if self._offset < page.bounds.earliest:
                         raise PositionError(str(self._offset), "expired")
                     yield self._merged(page.records)
-                    if len(page.records) < PAGE:
+                    if len(page.records) < limit:
                         self._offset = max(self._offset, page.bounds.latest)
+                    else:
+                        self._adjust(page.records)
                     continue
                 fresh = self._fresh(tail)
                 if fresh:
@@ -184,6 +205,11 @@ class RunReader:
                         await tail.wait()
         finally:
             await self._tails.leave(self._run_id, tail)
+
+    def _adjust(self, records: Sequence[Record]) -> None:
+        """Read so many records next as have ``PAGE_CHARACTERS``, if they go on like these."""
+        each = max(sum(map(_size, records)) / len(records), 1.0)
+        self._limit = max(4, min(int(PAGE_CHARACTERS / each), PAGE, 4 * self._limit))
 
     def _is_behind(self, tail: Tail) -> bool:
         return self._offset < tail.floor or (
@@ -211,7 +237,7 @@ class RunReader:
         return found
 
     def _merged(self, records: Sequence[Record]) -> list[RunEvent]:
-        """The events of the past, with deltas that follow each other made one."""
+        """The events of past records. Adjacent deltas are combined into one."""
         found: list[RunEvent] = []
         texts: list[str] = []
         size = 0

@@ -1,4 +1,4 @@
-"""Threads for handlers that have no event loop."""
+"""Threads for the plain functions that produce runs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["Threads"]
 
 
 class Threads:
-    """Runs functions in threads, so many at once; more wait.
+    """Runs functions in threads, at most ``most`` at the same time. Further ones wait.
 
-    They are not the event loop's own: work of minutes would keep others from these. They do not
-    keep the process from ending either, as those of an executor do.
+    It does not use the executor of the event loop, because runs take minutes and would block other
+    work there. Threads of an executor would also keep the process from ending; these do not.
     """
 
     def __init__(self, most: int) -> None:
         self._seats = asyncio.Semaphore(most)
 
     async def run(self, call: Callable[[], Any]) -> Any:
-        """The function's result. A caller that is cancelled leaves the function running."""
+        """Returns the function's result. If the caller is cancelled, the function goes on."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Any] = loop.create_future()
         await self._seats.acquire()

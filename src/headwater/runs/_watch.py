@@ -1,9 +1,9 @@
-"""Watching all runs: which are active, whether their producers live, and which are to be forgotten.
+"""Watches all runs: ends those whose worker is dead, and forgets those that ended long ago.
 
-A producer is lost when this process has seen no beat of it for a lease, by its own monotonic clock.
-Of a time in which the log is away, or this process is held up, at most half a lease counts. So a
-log that is away, a loop that is blocked, a process that is stopped and a clock that is set invent
-no death.
+A worker is dead when this process has seen no beat of it for a lease, by its own monotonic clock.
+While the log is away or this process is held up, at most half a lease of that time counts. So no
+run is lost because the log was away, an event loop was blocked, a process was stopped for less than
+a lease, or somebody set a clock.
 """
 
 from __future__ import annotations
@@ -17,32 +17,33 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from headwater.errors import ResetReason, SourceUnavailableError
-from headwater.eventlog import START, Bounds, EventLog, Record
+from headwater.errors import SourceUnavailableError
+from headwater.eventlog import START, Record
 from headwater.feeds._clock import utc_now
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunState, worker_of
 from headwater.runs._store import PAGE, Store
+from headwater.runs._topic_reader import TopicReader
 
 __all__ = ["Watch"]
 
 logger = logging.getLogger("headwater.runs")
 
-# Runs that are ended, or forgotten, at the same time.
+# How many runs are ended or forgotten at the same time.
 ABREAST = 50
-# Looks in a lease, and the part of it that the time between two of them counts as, at most: with a
-# beat before and one after it that are as late as they may be, it is still less than a lease.
+# Checks in each lease, and the most that the time between two checks counts, as a part of a lease.
+# With the latest possible beats before and after it, this is still less than a lease.
 LOOKS, MOST = 10, 0.5
-# Seconds between two looks, at least.
+# Seconds between two checks, at least.
 SOONEST = 0.02
-# The part of a lease after which the runs of a silent worker are read, so that little is left to do
-# when it is over.
+# The runs of a worker that is silent for this part of a lease are read in advance, so that they can
+# be ended soon after the lease.
 READ_AFTER = 0.5
 # Seconds between two sweeps, at most.
 SWEEP = 60.0
 
 LOST = "the process that produced this run died or was cut off"
-NEVER = "no worker has taken this run in time"
+NEVER = "no worker took this run in time"
 
 
 @dataclass(slots=True)
@@ -50,11 +51,11 @@ class _Active:
     """An active run.
 
     Attributes:
-        worker: that has it, or None where it waits for one.
-        since: when that was heard of, as ``Watch`` counts.
-        contested: several wanted it, and which one got it is to be read.
-        cancelled: somebody cancelled it.
-        read: the run, read when its worker had been silent for half a lease.
+        worker: the worker that has it; None while it waits for one.
+        since: when this process learned that, by ``Watch._now``.
+        contested: whether several workers tried to claim it; the log must be read to find the one.
+        cancelled: whether somebody cancelled it.
+        read: its state, read when its worker had been silent for half a lease.
     """
 
     worker: str | None
@@ -68,8 +69,8 @@ class Watch:
     """The watcher of one event loop. Follows ``news`` and ``beats``.
 
     Arguments:
-        on_news: called with each news, in the event loop.
-        on_look: called after each look while runs are active.
+        on_news: called in the event loop with each record of ``news``.
+        on_look: called after each check while runs are active.
     """
 
     def __init__(
@@ -93,14 +94,14 @@ class Watch:
         self._active: dict[str, _Active] = {}
         self._seen: dict[str, float] = {}
         self._every = min(lease / LOOKS, 1.0)
-        # What this process has seen, in seconds: see ``_now``.
+        # How long this process has watched, in seconds, and when it looked last: see ``_now``.
         self._counted, self._looked = 0.0, time.monotonic()
-        # When the next run may be lost, as ``Watch`` counts.
+        # When the next run may be lost, by ``_now``.
         self._due = 0.0
-        self._news = _Reader(store.log, store.news, self._take_news, self._lost_place)
-        self._beats = _Reader(store.log, store.beats, self._take_beats, self._lost_place)
+        self._news = TopicReader(store.log, store.news, self._take_news, self._lost_place)
+        self._beats = TopicReader(store.log, store.beats, self._take_beats, self._lost_place)
         self._read_all = False
-        # News that came while those before them were read; noted again afterwards, in their order.
+        # News that arrived while older news were read. They are noted again afterwards, in order.
         self._meanwhile: list[Record] | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = asyncio.Lock()
@@ -124,7 +125,7 @@ class Watch:
                 self._task = asyncio.create_task(self._run(), name="runs: watch")
 
     async def close(self) -> None:
-        """Watch no more."""
+        """End watching."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -145,7 +146,7 @@ class Watch:
             self._on_news(record.data)
 
     def _note(self, news: Mapping[str, Any]) -> bool:
-        """Note one piece of news of a run. Returns whether this version knows its kind."""
+        """Note one record of ``news``. Returns False for a kind that this version does not know."""
         kind, run_id = news.get("t"), news.get("id")
         if not isinstance(kind, str) or not isinstance(run_id, str):
             return False
@@ -176,13 +177,14 @@ class Watch:
         self._read_all = True
         sweep = time.monotonic() + random.uniform(0.1, 1.0) * self._sweep_every
         while True:
+            pause = self._every
             try:
                 if not self._active and not self._read_all and time.monotonic() < sweep:
                     self._count()
                     await asyncio.sleep(self._every)
                     continue
-                # The beats up to here are heard before the log counts as answering. A process
-                # whose followers are behind would hear them late.
+                # Read all beats first, and only then count the log as answering: a process that
+                # is behind in following would see the beats too late.
                 await self._beats.catch_up()
                 self._count()
                 if self._read_all:
@@ -192,22 +194,23 @@ class Watch:
                 if time.monotonic() > sweep:
                     await self.sweep()
                     sweep = time.monotonic() + random.uniform(0.8, 1.2) * self._sweep_every
+                pause = max(min(pause, self._due - self._now()), SOONEST)
             except SourceUnavailableError as error:
-                logger.info("runs are not watched just now: %s", error)
+                logger.info("runs cannot be watched now: %s", error)
             except Exception:
                 logger.exception("watching runs failed")
-            await asyncio.sleep(min(self._every, max(self._due - self._now(), SOONEST)))
+            await asyncio.sleep(pause)
 
     def _now(self) -> float:
         """The seconds that this process has watched, by its monotonic clock.
 
-        It stands still when the log is away, or this process held up, for more than half a lease.
+        While the log is away, or this process is held up, it counts half a lease at most.
         """
         passed = time.monotonic() - self._looked
         return self._counted + min(passed, MOST * self._lease)
 
     def _count(self) -> None:
-        """The log has answered just now."""
+        """Note that the log has just answered."""
         self._counted, self._looked = self._now(), time.monotonic()
 
     @property
@@ -215,7 +218,7 @@ class Watch:
         return min(SWEEP, max(self._keep.total_seconds() / 4, 0.05))
 
     async def _read_news(self) -> None:
-        """Read which runs are active, from the beginning of what is kept."""
+        """Find all active runs: read ``news`` from its beginning."""
         self._read_all = False
         self._meanwhile = []
         after = START
@@ -248,15 +251,20 @@ class Watch:
         suspects = self._lost()
         lost: list[RunState] = []
         for start in range(0, len(suspects), ABREAST):
-            part = suspects[start : start + ABREAST]
-            lost += filter(None, await asyncio.gather(*(self._lose(one) for one in part)))
-        # All followers have their end before anything else is done.
+            abreast = suspects[start : start + ABREAST]
+            lost += filter(None, await asyncio.gather(*(self._lose(one) for one in abreast)))
+        # First announce the ends to all followers, then remove remains.
         for start in range(0, len(lost), ABREAST):
-            await self._store.announce(lost[start : start + ABREAST])
-            await self._store.remove_remains(lost[start : start + ABREAST])
+            part = lost[start : start + ABREAST]
+            await self._store.announce(part)
+            await self._store.remove_remains(part)
+            for state in part:
+                known = self._active.get(state.id)
+                if known is not None and known.read is state:
+                    del self._active[state.id]
 
     async def _read_silent(self) -> None:
-        """Read the runs whose workers have been silent for long, before they count as lost."""
+        """Read the runs of silent workers in advance, before they count as lost."""
         silent: list[str] = []
         soonest = self._every
         for run_id, run in self._active.items():
@@ -279,7 +287,7 @@ class Watch:
         return [run_id for run_id, run in self._active.items() if self._left(run_id, run) < 0]
 
     async def _settle(self, run_id: str, run: _Active) -> None:
-        """Read who got a run."""
+        """Read which worker has a contested run."""
         found = await self._store.state(run_id)
         if found is not None and found.state == "running" and self._active.get(run_id) is run:
             self._active[run_id] = _Active(worker_of(found.claim), run.since)
@@ -292,7 +300,7 @@ class Watch:
         if run.worker in self._pulse.dead:
             return -1.0
         if run.worker == self._pulse.worker and self._pulse.alive(run.worker):
-            # It may be nobody's: its creation was stored, and the log said that it was not.
+            # No attempt may hold it: the log reported an error although it stored the creation.
             heard = now if self._pulse.holds(run_id) else run.since
         else:
             heard = max(self._seen.get(run.worker, 0.0), run.since)
@@ -305,7 +313,7 @@ class Watch:
             return None
         found = known.read
         if found is None or found.state != "running" or worker_of(found.claim) != known.worker:
-            found = await self._store.state(run_id)
+            found = known.read = await self._store.state(run_id)
         if found is None:
             # Its creation was not finished, or it was forgotten.
             self._active.pop(run_id, None)
@@ -317,6 +325,8 @@ class Watch:
         cancelled = found.cancelled or known.cancelled
         if found.retry and found.state == "running" and found.claim and not cancelled:
             await self._store.release(found, found.claim)
+            if self._active.get(run_id) is known:
+                self._active[run_id] = _Active(None, self._now())
             return None
         if cancelled:
             await self._store.decide(found, "cancelled")
@@ -350,13 +360,13 @@ class Watch:
                 forgotten += len(gone)
             for run_id in dict.fromkeys(str(one.data.get("id")) for one in old):
                 if (run := self._active.get(run_id)) is not None:
-                    # An active run must be found by processes that start later.
+                    # Processes that start later must find an active run in ``news``.
                     news = {"t": "claim", "w": run.worker}
                     if run.worker is None:
                         news = {"t": "handed", "by": None}
-                    await self._store.tell({**news, "id": run_id})
+                    await self._store.notify({**news, "id": run_id})
                     if run.cancelled:
-                        await self._store.tell({"t": "cancel", "id": run_id})
+                        await self._store.notify({"t": "cancel", "id": run_id})
             if old:
                 oldest = old[-1]
             if len(old) < PAGE:
@@ -371,55 +381,3 @@ class Watch:
 
 def _is_cancelled(run: _Active | None) -> bool:
     return run is not None and run.cancelled
-
-
-class _Reader:
-    """A follower of one of the two topics. As ``Follower``.
-
-    Each record is taken once: as it is delivered, or by ``catch_up``, whichever comes first.
-
-    Arguments:
-        take: receives the records.
-        lose: called when some of them were lost.
-    """
-
-    def __init__(
-        self,
-        log: EventLog,
-        topic: str,
-        take: Callable[[Sequence[Record]], None],
-        lose: Callable[[], None],
-    ) -> None:
-        self._log = log
-        self._topic = topic
-        self._take = take
-        self._lose = lose
-        self._last = START
-
-    async def start(self) -> None:
-        """Begin to follow. Raises SourceUnavailableError."""
-        self._last = (await self._log.follow(self._topic, self)).latest
-
-    async def stop(self) -> None:
-        """Follow no more."""
-        await self._log.unfollow(self._topic, self)
-
-    async def catch_up(self) -> None:
-        """Take what is stored by now. Raises SourceUnavailableError."""
-        full = True
-        while full:
-            run = await self._log.read(self._topic, self._last, PAGE)
-            self.deliver(run.records)
-            full = len(run.records) == PAGE
-
-    def deliver(self, records: Sequence[Record]) -> None:
-        """As Follower."""
-        news = [record for record in records if record.offset > self._last]
-        if news:
-            self._last = news[-1].offset
-            self._take(news)
-
-    def reset(self, reason: ResetReason, bounds: Bounds) -> None:
-        """As Follower."""
-        self._last = bounds.latest
-        self._lose()

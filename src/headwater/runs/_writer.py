@@ -1,8 +1,8 @@
-"""The events of one attempt on their way into the log: batched, numbered, in order.
+"""Appends the events of one attempt to the log: batched, numbered and in order.
 
-Single appends cost a commit each, so a token is not worth one. The first delta is stored at once;
-those that follow within 50 ms are stored together, and at once as soon as there are 4 KB of them
-or any other event comes.
+Each append costs a commit, which is too much for one token. So the first delta is stored at once,
+and the deltas of the next 50 ms are stored together. They are stored earlier when there are 4 KB of
+them, or when another event comes.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ __all__ = ["BUFFER", "EVERY", "SOON", "Writer"]
 
 logger = logging.getLogger("headwater.runs")
 
-# Seconds between two appends of deltas, and characters of deltas that do not wait so long.
+# Seconds between two appends of deltas. So many characters of deltas are stored earlier.
 EVERY = 0.05
 SOON = 4096
-# Characters that may wait for the log, and what an event beside its data counts. Then ``delta``
-# waits. Whoever cancels a run waits until all of it is stored: 16 appends of small events.
+# ``delta`` waits while more than BUFFER characters wait for the log. Each event counts EACH beside
+# its data. To cancel a run means to store all of this first: 16 appends of small events.
 BUFFER = 256 * 1024
 EACH = 1024
 # Characters of one delta as it is stored; a longer text becomes several.
 PIECE = 64 * 1024
-# Events of one append. A reader looks for the end of a run among the last few records.
+# Events of one append. The limit keeps the ``end`` of a run among its last records.
 BATCH = 16
 # Bytes of an event's record beside its data.
 ENVELOPE = 512
@@ -42,7 +42,7 @@ SHORTEST, LONGEST = 0.05, 1.0
 
 @dataclass(slots=True)
 class _Event:
-    """An event that waits: a delta's data is its text so far."""
+    """An event that waits. The data of a delta is its text so far."""
 
     name: str
     data: Any
@@ -54,7 +54,7 @@ class Writer:
 
     Arguments:
         claim: the attempt's claim.
-        allowed: asks whether this process may still write; False ends the writer for good.
+        allowed: returns whether this process may still write. After False the writer is closed.
     """
 
     def __init__(
@@ -82,10 +82,12 @@ class Writer:
         self._flushed_at = -EVERY
 
     async def delta(self, text: str) -> None:
-        """Add text. Waits while the log is so slow that the buffer is full."""
+        """Add text. Waits while the buffer is full because the log is slow."""
         self._check()
         if not isinstance(text, str):
-            raise UsageError(f"delta({type(text).__name__}): text is needed; send() takes JSON")
+            raise UsageError(
+                f"delta() takes a str, not {type(text).__name__}; send() takes other JSON values"
+            )
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -95,13 +97,13 @@ class Writer:
             self._add_text(text[start : start + PIECE])
 
     async def send(self, name: str, data: Any) -> None:
-        """Add an event, and store it at once with all that waits. Raises UsageError."""
+        """Add an event, and store it at once with all events that wait. Raises UsageError."""
         self._check()
         try:
             text = json.dumps(data, allow_nan=False, ensure_ascii=False)
             size = len(text.encode())
         except (TypeError, ValueError, RecursionError) as error:
-            raise UsageError(f"send({name!r}): its data is no JSON: {error}") from error
+            raise UsageError(f"send({name!r}): its data is not JSON: {error}") from error
         most = self._log.max_event_bytes - ENVELOPE
         if size > most:
             raise UsageError(
@@ -116,7 +118,7 @@ class Writer:
         self._begin()
 
     async def flush(self) -> None:
-        """Wait until all is stored. Raises RunCancelled if it cannot be."""
+        """Wait until all events are stored. Raises RunCancelled if they cannot be stored."""
         self._flushing = True
         self._begin()
         while self._task is not None:
@@ -173,7 +175,7 @@ class Writer:
         self._begin()
 
     async def _run(self) -> None:
-        """Store what waits, until nothing does."""
+        """Store the events that wait, until there are none."""
         loop = asyncio.get_running_loop()
         while self._waiting:
             due = self._flushed_at + EVERY
@@ -185,11 +187,10 @@ class Writer:
                 and self._closed is None
             ):
                 self._wake.clear()
-                try:
-                    async with asyncio.timeout(left):
-                        await self._wake.wait()
-                except TimeoutError:
-                    break
+                # Cheaper than a time-out, for each append of each run.
+                timer = loop.call_later(left, self._wake.set)
+                await self._wake.wait()
+                timer.cancel()
             self._flushed_at = loop.time()
             await self._store()
 
@@ -213,7 +214,7 @@ class Writer:
         self._moved.set()
 
     async def _append(self, records: list[dict[str, Any]]) -> None:
-        """Append as soon as the log can. What is stored twice counts once, by its ``s``."""
+        """Append, and retry while the log is away. Readers skip a record stored twice, by ``s``."""
         delay = SHORTEST
         while self._closed is None:
             if not await self._allowed():
@@ -223,7 +224,8 @@ class Writer:
                 await self._log.append(self._topic, records)
             except SourceUnavailableError as error:
                 if delay == SHORTEST:
-                    logger.warning("run %s waits: %s", self._run_id, error)
+                    # Each run of the process says so; the log and the signs of life warn once.
+                    logger.info("run %s waits: %s", self._run_id, error)
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))
                 delay = min(delay * 2, LONGEST)
             else:

@@ -247,7 +247,8 @@ def dated(table: sa.Table) -> list[str]:
 def date_time_type(column: sa.Column[Any]) -> sa.DateTime | None:
     """The date-time type of a column, below a TypeDecorator too; None for another type."""
     kind: Any = column.type
-    if isinstance(kind, sa.types.TypeDecorator):
+    # SQLAlchemy stores a length of time as a date-time where a database has no type for it.
+    if isinstance(kind, sa.types.TypeDecorator) and not isinstance(kind, sa.Interval):
         kind = kind.impl_instance
     return kind if isinstance(kind, sa.DateTime) else None
 

@@ -33,6 +33,7 @@ from headwater.sql._faults import LASTING, unavailable
 from headwater.sql._judging import NO_QUESTIONS, Questions, judged_by_type
 from headwater.sql._model import TableModel, as_utc
 from headwater.sql._trim import STEP, Trim
+from headwater.sql._unreadable import with_key
 
 Row = Sequence[Any]
 # The key and the moment of an item in a window.
@@ -335,7 +336,7 @@ class TableReader(ABC):
         key = None
         if self.model.tracking.keyed:
             key = {name: values[name] for name in self.model.key}
-        item = None if removed else values
+        item = None if removed else with_key(values, key)
         compared = values if compared is None else compared
         named = self.model.key
         return Change(place, compared, item, removed=removed, key=key, moment=moment, named=named)

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from headwater.errors import DeclarationError
 from headwater.feeds._source import EVERYTHING, JUDGED, Filter, Page, Place, Source, Window
+from headwater.sql._databases import check_listen, follow, shown
 from headwater.sql._expressions import split
 from headwater.sql._model import TableModel
 from headwater.sql._reader import TableReader
@@ -107,6 +108,7 @@ class Table:
 
     def _read_by(self, reader: TableReader) -> None:
         self.engine = reader.engine
+        follow(reader.engine, [reader.model.table])
         self.reader = reader
         self.origin = TableOrigin(reader, f"table {reader.model.name}")
 
@@ -245,8 +247,8 @@ class TableSource(Source):
         if other.table is not self.table or other.window != self.window:
             raise DeclarationError(
                 f"a union takes selections of one Table with the same window, not of "
-                f"{self.table.name!r} {_shown(self.window)} and "
-                f"{other.table.name!r} {_shown(other.window)}"
+                f"{self.table.name!r} of {shown(self.table.engine)} {_shown(self.window)} and "
+                f"{other.table.name!r} of {shown(other.table.engine)} {_shown(other.window)}"
             )
         either = self.filter | other.filter
         check_size(len(either.any_of))
@@ -296,8 +298,12 @@ _async_engines: WeakKeyDictionary[sa.Engine, AsyncEngine] = WeakKeyDictionary()
 def reading_engine(
     engine: AsyncEngine | sa.Engine, listen: Sequence[AsyncEngine | sa.Engine]
 ) -> tuple[AsyncEngine, Sequence[AsyncEngine | sa.Engine]]:
-    """An async engine for the same database, and the engines whose commits wake the tail."""
+    """An async engine for the same database, and the engines whose commits wake the tail.
+
+    Raises DeclarationError.
+    """
     if isinstance(engine, AsyncEngine):
+        check_listen(engine, listen)
         return engine, listen
     name, driver = engine.dialect.name, engine.dialect.driver
     if name == "sqlite" and engine.url.database in (None, "", ":memory:"):
@@ -316,6 +322,7 @@ def reading_engine(
     made = _async_engines.get(engine)
     if made is None:
         made = _async_engines[engine] = create_async_engine(url)
+    check_listen(made, listen)
     return made, (engine, *listen)
 
 

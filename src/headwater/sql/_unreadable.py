@@ -17,7 +17,7 @@ from headwater.errors import HeadwaterError
 from headwater.sql._filters import Asked
 from headwater.sql._model import TableModel
 
-__all__ = ["Unreadable", "cannot_be_read", "read_rows"]
+__all__ = ["Unreadable", "cannot_be_read", "read_rows", "with_key"]
 
 Row = Sequence[Any]
 
@@ -32,6 +32,16 @@ class Unreadable:
 
     def __repr__(self) -> str:
         return "a value that cannot be read"
+
+
+def with_key(values: Mapping[str, Any], key: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The values of an item, which cannot be shown if its key holds NULL.
+
+    SQLite lets NULL into a key, in as many rows as there are. To a client they are all one item.
+    """
+    if key is None or None not in key.values():
+        return values
+    return {**values, **{name: Unreadable() for name in key if key[name] is None}}
 
 
 def cannot_be_read(error: Exception) -> bool:

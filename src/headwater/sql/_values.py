@@ -64,7 +64,7 @@ def column_value(
         )
     kind = column.type
     try:
-        if isinstance(kind, sa.types.TypeDecorator):
+        if isinstance(kind, sa.types.TypeDecorator) and not isinstance(kind, sa.Interval):
             found = _decorated(kind, value, dialect)
         else:
             found = _plain_value(kind, value, dialect)

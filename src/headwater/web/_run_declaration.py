@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import inspect
-import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
-from fastapi import Depends, Query, Response, params
+from fastapi import Depends, Query, Request, Response, params
 
-from headwater.errors import DeclarationError, SourceUnavailableError
+from headwater.errors import DeclarationError
 from headwater.runs import Busy, Run, Runs, State, SyncRun
 from headwater.web._guards import Guard, guard
 from headwater.web._live import Settings
 from headwater.web._live_route import set_responder
 from headwater.web._plan import Plan
+from headwater.web._run_item import RunItem
 from headwater.web._run_openapi import (
     HIDDEN,
-    RunItem,
     cancel_options,
     delete_options,
     start_options,
@@ -34,22 +32,18 @@ from headwater.web._run_routes import (
     StateRoute,
     StreamRoute,
 )
+from headwater.web._run_setup import OnDisconnect, check_declaration, checked_owner, declare_kind
 from headwater.web._signatures import asked_for, parameters_of
 from headwater.web._user_functions import called, is_coroutine_function
-from headwater.web.problems import Problem
 
-__all__ = ["OnDisconnect", "declare_runs", "lifespan_of_runs"]
-
-logger = logging.getLogger("headwater.web")
-
-OnDisconnect = Literal["continue", "cancel"]
+__all__ = ["declare_runs"]
 
 
 class RunEndpoints:
     """The endpoints of one kind of runs.
 
     Arguments:
-        owner: a dependency that gives the owner's id.
+        owner: a dependency that returns the owner's id.
     """
 
     def __init__(self, declaration: RunDeclaration, settings: Settings, owner: Any) -> None:
@@ -67,8 +61,8 @@ class RunEndpoints:
         if self._declaration.start is not None:
             if found:
                 raise DeclarationError(
-                    f"{where}: with start= its function gives what the run is started with; the "
-                    "worker gets the run, by `runs.attempt(run_id)`"
+                    f"{where}: with start=, its function returns the run's input and has no "
+                    "parameter of type Run; the worker gets the run by `runs.attempt(run_id)`"
                 )
             return None
         if not found:
@@ -123,19 +117,24 @@ class RunEndpoints:
 
     def list(self) -> Callable[..., Any]:
         """The function of the feed of runs."""
-        runs, kind = self._declaration.runs, self._declaration.kind
+        runs = self._declaration.runs
 
         async def listed(
-            headwater_owner: Any, state: State | None = None, group: str | None = None
+            headwater_owner: Any,
+            headwater_request: Request,
+            state: State | None = None,
+            group: str | None = None,
         ) -> Any:
-            owner = _checked_owner(headwater_owner)
+            owner = checked_owner(headwater_owner)
             await runs.start()  # so that a producer that has died is noticed
+            kind = self._declaration.kind_in(headwater_request.scope)
             return runs.runs_of(kind, owner).where(state=state, group=group)
 
         _sign(
             listed,
             [
                 self._owner_parameter(),
+                inspect.Parameter("headwater_request", _KEYWORD, annotation=Request),
                 inspect.Parameter("state", _KEYWORD, annotation=State | None, default=None),
                 inspect.Parameter("group", _KEYWORD, annotation=str | None, default=None),
             ],
@@ -168,7 +167,7 @@ class RunEndpoints:
         shown[owner.name] = owner
 
         async def endpoint(**values: Any) -> Any:
-            whose = _checked_owner(values[owner.name])
+            whose = checked_owner(values[owner.name])
             found = await plan(whose, {name: values[name] for name in wanted})
             return Plan(found, values[response])
 
@@ -201,30 +200,10 @@ def _guard_of(owner: Any, where: str) -> Guard:
         owner = owner.dependency
     if not callable(owner):
         raise DeclarationError(
-            f"{where}: owner={owner!r}: a dependency is needed that gives the id of the caller"
+            f"{where}: owner={owner!r}: it must be a dependency that returns the id of the caller"
         )
     made: Guard = guard(owner)
     return made
-
-
-def _checked_owner(owner: Any) -> str:
-    if owner is None:
-        raise Problem(401, "Sign in first.")
-    return str(owner)
-
-
-def check_declaration(where: str, runs: object, busy: object, on_disconnect: object) -> None:
-    """Raises DeclarationError for options that cannot work."""
-    if not isinstance(runs, Runs):
-        raise DeclarationError(f"{where}: {runs!r}: the second argument is a Runs(...)")
-    if busy not in get_args(Busy):
-        raise DeclarationError(
-            f"{where}: busy={busy!r}: 'reject', 'cancel', 'queue' or 'allow' is needed"
-        )
-    if on_disconnect not in get_args(OnDisconnect):
-        raise DeclarationError(
-            f"{where}: on_disconnect={on_disconnect!r}: 'continue' or 'cancel' is needed"
-        )
 
 
 def declare_runs(
@@ -255,6 +234,7 @@ def declare_runs(
     def declare(call: Any) -> Any:
         declaration = RunDeclaration(runs, kind, group, busy, max_body, on_disconnect, start, call)
         endpoints = RunEndpoints(declaration, settings, owner)
+        declare_kind(where, runs, kind, call)
         own = [endpoints.guard, *guards]
         label = call.__name__
         router.feed(
@@ -282,30 +262,3 @@ def declare_runs(
         return call
 
     return declare
-
-
-@asynccontextmanager
-async def lifespan_of_runs(runs: Sequence[Runs], settings: Settings) -> AsyncIterator[None]:
-    """Watch runs while an application runs, and end those of this process when it ends."""
-    if not runs:
-        yield
-        return
-    streams = settings.live().hub.streams
-    for each in runs:
-        try:
-            await each.start()
-        except SourceUnavailableError as error:
-            logger.warning("runs are not watched yet: %s", error)
-
-    def stop() -> None:
-        # At once: whoever follows a run here is to hear of its end before the streams close.
-        for each in runs:
-            streams.run(each.stop(), "ending the runs of this process")
-
-    streams.on_drain.add(stop)
-    try:
-        yield
-    finally:
-        streams.on_drain.discard(stop)
-        for each in runs:
-            await each.leave()

@@ -1,40 +1,27 @@
-"""What OpenAPI says of runs."""
+"""The routes of runs in the OpenAPI document: models, descriptions and responses."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 
-from headwater.runs import State
 from headwater.web._feed_models import ErrorData, ResetData, as_text
 from headwater.web._openapi import EventsDescribed, problem_responses
+from headwater.web._run_item import RunItem
 
 __all__ = [
-    "HIDDEN", "RunItem", "cancel_options", "delete_options", "start_options", "state_options",
+    "HIDDEN", "cancel_options", "delete_options", "start_options", "state_options",
     "stream_options",
 ]  # fmt: skip
 
 HIDDEN: dict[str, Any] = {"include_in_schema": False}
 
 
-class RunItem(BaseModel):
-    """A run in a list."""
-
-    id: str
-    state: State
-    error: str | None = Field(None, description="One sentence, where it failed or was lost.")
-    group: str | None = None
-    attempt: int = Field(0, description="How often a producer began it.")
-    created_at: datetime
-    ended_at: datetime | None = None
-
-
 class RunModel(RunItem):
     """A run."""
 
-    result: Any = Field(None, description="What it came to; any JSON.")
+    result: Any = Field(None, description="The result, any JSON value.")
     text: str | None = Field(None, description="The output so far, with `fold`.")
 
 
@@ -45,7 +32,7 @@ class DeltaData(BaseModel):
 
 
 class RestartData(BaseModel):
-    """A queue tries again: what was shown is void."""
+    """A queue tries again. Discard the output so far."""
 
     attempt: int
 
@@ -75,7 +62,7 @@ _OWN = _event("", Any)
 
 
 class RunEvents(RootModel[_STATE | _DELTA | _RESTART | _END | _RESET | _ERROR | _OWN]):  # type: ignore[valid-type]
-    """One event of the stream of a run; those of the application have names of their own."""
+    """One event of the stream of a run. The application's own events have other names."""
 
 
 _STREAM = (
@@ -98,8 +85,8 @@ def start_options(label: str) -> dict[str, Any]:
         "name": label,
         "status_code": 202,
         "response_model": RunModel,
-        "response_description": "The run, which has begun or waits; `Location` is its address. Its "
-        "stream, where an event stream is accepted.",
+        "response_description": "The run, which has begun or waits. `Location` is its address. A "
+        "client that accepts an event stream gets the run's stream.",
         "responses": problem_responses([409, 413, 422, 503]),
         "openapi_extra": {"parameters": [_KEY]},
     }
@@ -116,7 +103,7 @@ def state_options(label: str) -> dict[str, Any]:
 
 def stream_options(label: str) -> dict[str, Any]:
     """FastAPI's options of ``GET {path}/{run_id}/stream``."""
-    done = {"description": "The client has had the end already."}
+    done = {"description": "The client has the `end` already."}
     return {
         "name": f"{label}_stream",
         "response_model": RunEvents,
@@ -128,12 +115,12 @@ def stream_options(label: str) -> dict[str, Any]:
 
 def cancel_options(label: str) -> dict[str, Any]:
     """FastAPI's options of ``POST {path}/{run_id}/cancel``."""
-    over = {"model": RunModel, "description": "It had ended."}
+    over = {"model": RunModel, "description": "The run had ended before."}
     return {
         "name": f"{label}_cancel",
         "status_code": 202,
         "response_model": RunModel,
-        "response_description": "It is cancelled, and ends soon.",
+        "response_description": "The run is cancelled, and ends soon.",
         "responses": {200: over, **problem_responses([404, 503])},
     }
 
@@ -144,6 +131,6 @@ def delete_options(label: str) -> dict[str, Any]:
         "name": f"{label}_delete",
         "status_code": 204,
         "response_model": None,
-        "response_description": "It is removed, with its output.",
+        "response_description": "The run and its output were removed.",
         "responses": problem_responses([404, 409, 503]),
     }

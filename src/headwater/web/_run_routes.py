@@ -1,13 +1,18 @@
-"""What the routes of runs answer, once a framework has found out whose they are."""
+"""The answers of the routes of runs. They do not depend on the framework.
+
+A framework finds the caller, the run's id and the parameters first, and passes them as ``Asked``.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 from headwater.delivery._stream import EVENT_STREAM_HEADERS
 from headwater.errors import PositionError, ResetReason, SourceUnavailableError
@@ -47,23 +52,25 @@ __all__ = [
 
 logger = logging.getLogger("headwater.web")
 
+# In a path: its name, and what it may be.
+_PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _JSON = ((b"content-type", b"application/json"), (b"cache-control", b"private, no-cache"))
 
 
 @dataclass(eq=False, slots=True)
 class RunDeclaration:
-    """What the routes of one kind of runs have in common.
+    """The declaration of one kind of runs, which its routes share.
 
     Attributes:
         runs: where they are.
-        kind: what they are kept under.
+        kind: what they are kept under, with parameters as in the path.
         group: the field of the body that names a run's group, or None.
-        busy: what becomes of a start in a group with an active run.
-        max_body: bytes of a request's body.
-        on_disconnect: what becomes of a run whose last client here has left.
-        start: gives a run's id to a queue; None: the function itself runs in this process.
+        busy: what happens to a new run while its group has an active one: see ``Runs.create``.
+        max_body: bytes of a request's body, at most.
+        on_disconnect: whether a run goes on when its last client in this process has left.
+        start: puts a run's id into a queue. None: the function runs in this process.
         call: the user's function.
-        open: streams by run.
+        open: how many streams each run has in this process.
     """
 
     runs: Runs
@@ -76,17 +83,28 @@ class RunDeclaration:
     call: Callable[..., Any]
     open: dict[str, int] = field(default_factory=dict)
 
+    def kind_in(self, scope: Scope) -> str:
+        """What the runs of a request are kept under: ``kind`` with the values of its path.
+
+        A guard decides about those values, so they must not lead to the runs of others.
+        """
+        given = {name: str(value) for name, value in scope.get("path_params", {}).items()}
+        given.pop("run_id", None)
+        kind = _PARAMETER.sub(lambda found: given.pop(found[1], found[0]), self.kind)
+        return f"{kind}?{urlencode(sorted(given.items()))}" if given else kind
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a route's endpoint found out.
+    """The values that an endpoint has found in the request.
 
     Attributes:
-        owner: whose request it is.
-        run_id: the run of the path.
-        fold: whether the output so far is to be one text.
-        begin: for a start: makes what the run executes, given the run.
-        input: for a start by a queue: what its function returned.
+        owner: the id of the caller.
+        run_id: the run in the path.
+        fold: whether the client wants the output so far as one text.
+        begin: to start a run in this process: the user's function with its parameters bound. It
+            takes the run.
+        input: to start a run by a queue: the value that the user's function returned.
     """
 
     owner: str
@@ -97,7 +115,7 @@ class Asked:
 
 
 class _RunRoute:
-    """What the routes of runs share."""
+    """The part that all routes of runs share."""
 
     def __init__(self, declaration: RunDeclaration, settings: Settings) -> None:
         self.declaration = declaration
@@ -108,10 +126,11 @@ class _RunRoute:
         """As Responder."""
         return False
 
-    async def _find(self, asked: Asked) -> RunState:
+    async def _find(self, call: Call, asked: Asked) -> RunState:
         """The run of the path. Raises 404 for one that is unknown, forgotten or another's."""
         found = await self.declaration.runs.state(asked.run_id)
-        if found is None or (found.kind, found.owner) != (self.declaration.kind, asked.owner):
+        wanted = (self.declaration.kind_in(call.scope), asked.owner)
+        if found is None or (found.kind, found.owner) != wanted:
             raise Problem(404, f"There is no run {asked.run_id[:80]!a}, or it is another's.")
         return found
 
@@ -128,7 +147,7 @@ class _RunRoute:
         resumed: bool = False,
         headers: Headers = (),
     ) -> None:
-        """Open a stream and stay until it has ended or has taken its connection over."""
+        """Open a stream. Returns when it has ended, or has taken its connection over."""
         scope, asked = call.scope, plan.result
         try:
             place = live.places.take(subjects(scope), scope)
@@ -220,7 +239,7 @@ class StartRoute(_RunRoute):
         hashed = hashlib.sha256(query + b"\0" + body).hexdigest()
         try:
             created = await own.runs.create(
-                own.kind,
+                own.kind_in(call.scope),
                 asked.owner,
                 input=parsed if asked.input is None else asked.input,
                 group=group,
@@ -254,15 +273,17 @@ class StartRoute(_RunRoute):
         if value is None:
             return None
         if not isinstance(value, (str, int)) or isinstance(value, bool) or len(str(value)) > 200:
-            raise Problem(422, f"{name}: a text of at most 200 characters, or a number, is needed")
+            raise Problem(
+                422, f"{name}: this field must be a text of at most 200 characters, or a number."
+            )
         return str(value)
 
 
 class _KnownRoute(_RunRoute, ABC):
-    """A route of a run that is there. As ``responders.Responder``."""
+    """A route of an existing run. Implements ``Responder``."""
 
     async def serve(self, call: Call) -> None:
-        """Find out whose request it is, then answer."""
+        """Let the framework run the guards and the endpoint, then answer."""
         live = self._settings.live()
         rechecks = live.rights.rechecks
         plan = await call.plan()
@@ -280,7 +301,7 @@ class StateRoute(_KnownRoute):
     """``GET {path}/{id}``."""
 
     async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
-        found = await self._find(plan.result)
+        found = await self._find(call, plan.result)
         shown = found.public()
         if plan.result.fold:
             shown["text"] = await self._text(found)
@@ -289,7 +310,7 @@ class StateRoute(_KnownRoute):
         await send_response(call.send, 200, headers, to_bytes(shown), head=head)
 
     async def _text(self, found: RunState) -> str:
-        """The output so far. Raises Problem where it is too long for one answer."""
+        """The output so far. Raises Problem if it is too long for one answer."""
         text = await text_so_far(await self.declaration.runs.reader(found.id))
         if text is None:
             raise Problem(
@@ -303,7 +324,7 @@ class CancelRoute(_KnownRoute):
     """``POST {path}/{id}/cancel``."""
 
     async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
-        found = await self._find(plan.result)
+        found = await self._find(call, plan.result)
         was_over = found.ended
         if not was_over:
             await self.declaration.runs.cancel(found.id)
@@ -317,7 +338,7 @@ class DeleteRoute(_KnownRoute):
     """``DELETE {path}/{id}``."""
 
     async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
-        found = await self._find(plan.result)
+        found = await self._find(call, plan.result)
         if not await self.declaration.runs.forget(found.id):
             raise Problem(409, "The run has not ended: cancel it first.", run=found.public())
         await _send_empty(call, plan.dependency_headers)
@@ -341,14 +362,14 @@ class StreamRoute(_KnownRoute):
             await refuse_stream(call.send, "the server is shutting down", retry, head=head)
             return
         try:
-            state = await self._find(plan.result)
+            state = await self._find(call, plan.result)
             resume = last_event_id(scope)
             reader, reset = await self._reader(state, resume)
         except SourceUnavailableError as error:
             await refuse_stream(call.send, error.for_clients, RETRY, head=head)
             return
         if reader.has_ended:
-            # A browser's EventSource comes back after the end, and stops at this.
+            # A browser's EventSource reconnects after the end. A 204 stops it.
             await _send_empty(call, plan.dependency_headers)
         elif head:
             headers = (*EVENT_STREAM_HEADERS, *plan.dependency_headers)

@@ -17,8 +17,10 @@ from headwater.runs import RunEvent, RunReader, RunState
 
 __all__ = ["MOST_FOLDED", "RETRY", "RunStream", "text_so_far", "to_bytes"]
 
-# Milliseconds after which a client comes back.
+# Milliseconds after which a client reconnects.
 RETRY = 2000
+# Bytes after which one write ends, so that little waits for a client that reads slowly.
+MOST_WRITTEN = 64 * 1024
 # Characters of the output so far that are sent as one event with ``?fold=true``.
 MOST_FOLDED = 1024 * 1024
 
@@ -27,7 +29,7 @@ class RunStream(Stream):
     """One open stream of a run.
 
     Attributes:
-        left: the client went away by itself.
+        left: whether the client ended the connection, and not the server.
     """
 
     __slots__ = ("_room", "left")
@@ -40,7 +42,7 @@ class RunStream(Stream):
         self._room = asyncio.Event()
 
     def begin(self, state: RunState | None, reset: ResetReason | None) -> None:
-        """Send the head and what comes first."""
+        """Send the response's head, ``retry``, ``reset`` if there is one, and the run's state."""
         self.commit()
         first = [b"retry: %d\n\n" % RETRY]
         if reset is not None:
@@ -57,12 +59,12 @@ class RunStream(Stream):
         fold: bool,
         again: Callable[[], Any],
     ) -> None:
-        """Send what the reader gives, to the end.
+        """Send the events of the reader up to ``end``.
 
         Arguments:
-            state: as it was sent.
-            fold: send the output so far as one event.
-            again: gives the run's present state and a new reader of it, or None if it is gone.
+            state: the state that ``begin`` has sent.
+            fold: whether to send the output so far as one event.
+            again: returns the run's present state and a new reader, or None if it was forgotten.
         """
         while not self.ended:
             try:
@@ -102,12 +104,25 @@ class RunStream(Stream):
                 over = not events or events[-1].name == "end"
                 events = past.take(events, over=over)
                 past = None if over else past
-            if events:
-                self._streams.counters.frames += len(events)
-                self.write(b"".join([event_frame(event) for event in events]))
+            await self._send(events)
+
+    async def _send(self, events: Sequence[RunEvent]) -> None:
+        """Write events. Waits while so much is unread that the sender is full."""
+        self._streams.counters.frames += len(events)
+        frames: list[bytes] = []
+        size = 0
+        for place, event in enumerate(events, 1):
+            frames.append(event_frame(event))
+            size += len(frames[-1])
+            if size < MOST_WRITTEN and place < len(events):
+                continue
+            self.write(b"".join(frames))
+            frames, size = [], 0
             while self.sender.full and not self.ended:
                 self._room.clear()
                 await self._room.wait()
+            if self.ended:
+                return
 
     def idle(self) -> None:
         self._room.set()
@@ -134,7 +149,7 @@ class Folded:
         self._last: RunEvent | None = None
 
     def take(self, events: Any, *, over: bool) -> list[RunEvent]:
-        """What to send of the next past events; with ``over`` they are the last of the past."""
+        """Take the next past events. Returns the events to send; ``over`` marks the last call."""
         made: list[RunEvent] = []
         for event in events:
             if event.name == "end":
@@ -166,7 +181,7 @@ class Folded:
 
 
 async def text_so_far(reader: RunReader) -> str | None:
-    """The output so far as one text; None where it is longer than ``MOST_FOLDED``."""
+    """The output so far as one text; None if it is longer than ``MOST_FOLDED``."""
     texts: list[str] = []
     size = 0
     async with aclosing(reader.events()) as groups:
@@ -193,12 +208,12 @@ def event_frame(event: RunEvent) -> bytes:
 
 
 def state_frame(state: RunState) -> bytes:
-    """The ``run`` event. It has no id: a client that resumes gets what comes after its last one."""
+    """The ``run`` event. It has no id, because it is not a position to resume from."""
     return frame("run", None, to_bytes(state.public()))
 
 
 def reset_frame(reason: ResetReason) -> bytes:
-    """The ``reset`` event: what follows begins at the start."""
+    """The ``reset`` event. After it, the events follow from the start of the run."""
     return frame("reset", None, b'{"reason":"%b"}' % reason.encode())
 
 

@@ -37,7 +37,8 @@ from headwater.web._live_route import LiveRoute
 from headwater.web._openapi import event_options, feed_options, install_openapi
 from headwater.web._pair import FeedDeclaration, PageHalf, StreamHalf
 from headwater.web._route_options import FeedOptions, RouteOptions
-from headwater.web._run_declaration import OnDisconnect, declare_runs, lifespan_of_runs
+from headwater.web._run_declaration import declare_runs
+from headwater.web._run_setup import OnDisconnect, lifespan_of_runs
 from headwater.web._stream_info import StreamInfo, TailInfo
 from headwater.web._stream_limits import StreamLimits
 from headwater.web.asgi import SSE

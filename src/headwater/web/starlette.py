@@ -7,8 +7,8 @@ app = Starlette(routes=[Mount("/api", routes=live.routes)], lifespan=live.lifesp
 from __future__ import annotations
 
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from headwater.errors import DeclarationError, MissingExtraError
@@ -26,6 +26,7 @@ from headwater.eventlog import EventLog
 from headwater.feeds._feed import DEFAULT_LIMIT, MAX_ITEMS, Feed, Limit, OnInvalid
 from headwater.feeds._source import Source
 from headwater.protocol import Comment, Event
+from headwater.runs import Busy, Run, Runs, SyncRun
 from headwater.web._identity import expires, identify
 from headwater.web._live import SHARED, HubFace, Settings, Shared
 from headwater.web._pair import FeedDeclaration, PageHalf, StreamHalf
@@ -38,6 +39,13 @@ from headwater.web._responders import (
     Responder,
 )
 from headwater.web._rights import Verdict, verdict_of
+from headwater.web._run_routes import RunDeclaration
+from headwater.web._run_setup import (
+    OnDisconnect,
+    check_declaration,
+    declare_kind,
+    lifespan_of_runs,
+)
 from headwater.web._stream_info import StreamInfo, TailInfo
 from headwater.web._stream_limits import StreamLimits
 from headwater.web._user_functions import called, is_coroutine_function
@@ -58,9 +66,12 @@ __all__ = [
     "EventStream",
     "LiveRoutes",
     "Problem",
+    "Run",
+    "Runs",
     "Source",
     "StreamInfo",
     "StreamLimits",
+    "SyncRun",
     "TailInfo",
     "expires",
     "identify",
@@ -71,6 +82,7 @@ FeedFunction = TypeVar(
     "FeedFunction",
     bound=Callable[[Request], Source] | Callable[[Request], Awaitable[Source]],
 )
+RunFunction = TypeVar("RunFunction", bound=Callable[..., Any])
 StreamFunction = TypeVar("StreamFunction", bound=Callable[[Request, Any], Awaitable[Any]])
 
 _RESULT = "headwater.result"
@@ -83,6 +95,7 @@ class LiveRoutes(HubFace):
 
     Attributes:
         routes: for ``Starlette(routes=...)`` or ``Mount(routes=...)``.
+        runs: those that its routes serve.
     """
 
     def __init__(
@@ -106,10 +119,13 @@ class LiveRoutes(HubFace):
             limits=limits,
         )
         self.routes: list[Route] = []
+        self.runs: list[Runs] = []
 
-    def lifespan(self, app: object) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def lifespan(self, app: object) -> AsyncIterator[None]:
         """For ``Starlette(lifespan=...)``, or to be entered in a lifespan of yours."""
-        return self._settings.lifespan(app)
+        async with self._settings.lifespan(app), lifespan_of_runs(self.runs, self._settings):
+            yield
 
     def feed(
         self,
@@ -170,6 +186,58 @@ class LiveRoutes(HubFace):
             for half, suffix in ((PageHalf, ""), (StreamHalf, "/stream")):
                 endpoint = _Endpoint(half(declaration, self._settings), guards, source)
                 self.routes.append(Route(path + suffix, endpoint, methods=["GET"]))
+            return call
+
+        return declare
+
+    def run(
+        self,
+        path: str,
+        runs: Runs,
+        *,
+        owner: Callable[[Request], Any],
+        body: type[Any] | None = None,
+        guards: Sequence[Guard] = (),
+        group: str | None = None,
+        busy: Busy = "allow",
+        start: Callable[[str], Any] | None = None,
+        on_disconnect: OnDisconnect = "continue",
+        max_body: int = 256 * 1024,
+        name: str | None = None,
+    ) -> Callable[[RunFunction], RunFunction]:
+        """Declare runs: the routes to start, follow, cancel, list and delete them.
+
+        The decorated function produces a run: ``async def f(run: Run, request)`` in the event loop,
+        or ``def f(run: SyncRun, request)`` in a thread. It begins after the request is answered.
+        ``run.input`` is the body. With ``start=`` the function is given the request alone and
+        returns what the worker finds in ``run.input``; None for the body.
+
+        Arguments:
+            owner: a function of the request that gives the id of the caller. It may be a coroutine,
+                and raises HTTPException or Problem for one who may not pass.
+            body: the pydantic model of the body. Others get 422. By default it is any JSON.
+            guards: as for ``feed``.
+
+        The others are as for ``LiveRouter.run``.
+        """
+        from headwater.web._starlette_runs import FEED, RunCalls
+
+        kind = name or path
+        where = f"run {kind!r}"
+        check_declaration(where, runs, busy, on_disconnect)
+        if runs not in self.runs:
+            self.runs.append(runs)
+
+        def declare(call: RunFunction) -> RunFunction:
+            declaration = RunDeclaration(
+                runs, kind, group, busy, max_body, on_disconnect, start, call
+            )
+            calls = RunCalls(declaration, owner, body)
+            declare_kind(where, runs, kind, call)
+            self.feed(path, guards=guards, name=kind, **FEED)(calls.listed)
+            for suffix, method, responder, plan in calls.routes(self._settings):
+                endpoint = _Endpoint(responder, guards, plan)
+                self.routes.append(Route(path + suffix, endpoint, methods=[method]))
             return call
 
         return declare
@@ -328,3 +396,7 @@ def _own_problem(error: Exception, app: Any) -> Response | None:
     if isinstance(error, _InvalidRequestError):
         return validation_problem(error.errors)
     return problem_of(error) or unexpected_problem(app)
+
+
+async def _called(call: Callable[..., Any], request: Request) -> Any:
+    return await called(call, is_coroutine_function(call), request)

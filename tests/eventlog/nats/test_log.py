@@ -20,6 +20,7 @@ from headwater.eventlog.nats import NatsLog
 from headwater.testing import EventLogContract
 from headwater.testing._eventlog import Recorder
 from headwater.testing._eventlog._harness import numbers, read_all
+from support.log_rounds import rounds
 from support.nats import Nats
 from support.until import outside, succeeds
 
@@ -75,6 +76,15 @@ class TestContract(EventLogContract):
             yield
         finally:
             self.nats.resume()
+
+    @pytest.mark.soak
+    @pytest.mark.parametrize("writers", [1, 20])
+    @pytest.mark.parametrize("streams", [True, False], ids=["streams", "away"])
+    async def test_rounds_with_followers_in_two_processes(
+        self, writers: int, streams: bool
+    ) -> None:
+        """And with clients that are away. It prints its figures."""
+        print(await rounds(self, self.nats.url, writers, streams=streams))
 
     async def purge(self, log: EventLog, topic: str, last: Offset) -> None:
         async with self.nats.streams() as streams:

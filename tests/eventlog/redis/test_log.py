@@ -14,6 +14,7 @@ from headwater.eventlog.redis._pushes import from_id, until_id
 from headwater.testing import EventLogContract
 from headwater.testing._eventlog import Recorder
 from headwater.testing._eventlog._harness import numbers, read_all
+from support.log_rounds import rounds
 from support.until import outside
 from support.valkey import Valkey
 
@@ -73,6 +74,15 @@ class TestContract(EventLogContract):
         finally:
             self.valkey.resume()
 
+    @pytest.mark.soak
+    @pytest.mark.parametrize("writers", [1, 20])
+    @pytest.mark.parametrize("streams", [True, False], ids=["streams", "away"])
+    async def test_rounds_with_followers_in_two_processes(
+        self, writers: int, streams: bool
+    ) -> None:
+        """And with clients that are away. It prints its figures."""
+        print(await rounds(self, self.valkey.url, writers, streams=streams))
+
     async def purge(self, log: EventLog, topic: str, last: Offset) -> None:
         async with self.valkey.client() as client:
             await client.xtrim(f"headwater:t:{topic}", minid=str(last.next()), approximate=False)
@@ -101,6 +111,22 @@ async def log(valkey: Valkey) -> AsyncIterator[EventLog]:
 
 async def seen(log: EventLog, topic: str = "t") -> list[object]:
     return numbers(await read_all(log, topic))
+
+
+async def test_a_count_that_another_program_overwrote_is_one_sentence(
+    valkey: Valkey, log: EventLog
+) -> None:
+    """For whoever opens a stream too; and it goes on once that is undone."""
+    await log.append("t", {"n": 0})
+    async with valkey.client() as client:
+        appends = await client.hget("headwater:log", "appends")
+        await client.hset("headwater:log", "appends", "many")
+        for call in (log.append("t", {"n": 1}), log.bounds("t"), log.follow("t", Recorder())):
+            with pytest.raises(SourceUnavailableError, match=r"headwater:log|integer"):
+                await call
+        await client.hset("headwater:log", "appends", appends)
+    await log.append("t", {"n": 2})
+    assert await seen(log) == [0, 2]
 
 
 async def test_full_memory_is_an_error_and_a_retry_doubles_nothing(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from headwater.eventlog.sql import METADATA, SqlLog
 from headwater.sql import configure_sqlite, sqlite_engine
 from headwater.testing import EventLogContract
 from headwater.testing._eventlog import Recorder
+from support.log_rounds import rounds
 
 
 def _copy(path: str, to: str) -> None:
@@ -65,6 +66,15 @@ class TestContract(EventLogContract):
 
     async def go_back(self, log: EventLog, copy: str) -> None:
         await asyncio.to_thread(_copy, copy, self.url.removeprefix("sqlite:///"))
+
+    @pytest.mark.soak
+    @pytest.mark.parametrize("writers", [1, 20])
+    @pytest.mark.parametrize("streams", [True, False], ids=["streams", "away"])
+    async def test_rounds_with_followers_in_two_processes(
+        self, writers: int, streams: bool
+    ) -> None:
+        """And with clients that are away. It prints its figures."""
+        print(await rounds(self, self.url, writers, streams=streams))
 
     async def purge(self, log: EventLog, topic: str, last: Offset) -> None:
         await self.run(f"DELETE FROM headwater_events WHERE {OF} AND number <= {last}", topic=topic)

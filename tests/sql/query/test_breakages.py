@@ -145,6 +145,21 @@ async def test_a_place_in_mid_batch_is_never_taken_for_an_older_one(engine):
     assert shown(rest.changes) == [("gone", 1, 2), (2, "A", 20), (3, "A", 30)]
 
 
+async def test_what_only_the_later_part_of_a_place_has_is_removed_too(engine):
+    """The oldest snapshot of the place does not have the row that is gone."""
+    query = orders(engine)
+    page = await query.where().page(9)
+    await write(
+        engine, sa.insert(Order).values(id=0, customer_id=1), sa.update(Line).values(total=1)
+    )
+    first = await query.where().page(1, after=page.end)
+    assert shown(first.changes) == [(0, "Ada", None)]
+    assert first.has_more
+    await write(engine, sa.delete(Order).where(Order.id == 0))
+    rest = await query.where().page(9, after=first.end)
+    assert shown(rest.changes) == [("gone", 0, 1), (1, "Ada", 1), (2, "Ada", 1), (3, "Ada", 1)]
+
+
 async def test_a_page_that_fails_harms_neither_the_tail_nor_other_pages(postgresql):
     """PostgreSQL runs no further statement of a transaction with one that failed."""
     query, sink = orders(postgresql), Recorder()
@@ -198,6 +213,32 @@ async def test_rows_that_a_replace_deletes_are_removed(engine):
     replace = sa.insert(Order).prefix_with("OR REPLACE").values(id=1, customer_id=2)
     await write(engine, replace)
     assert shown((await query.where(tenant=1).page(9, after=page.end)).changes) == [("gone", 1, 1)]
+
+
+async def test_a_small_change_reads_no_whole_table(engine):
+    """SQLite takes a quarter of all rows to be newer than any number, unless it is told."""
+    if engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL plans with the value itself")
+    query, seen = orders(engine), []
+    async with engine.begin() as connection:
+        for model, rows in (
+            (Customer, [{"id": n, "tenant": n % 9, "name": "x"} for n in range(10, 600)]),
+            (Order, [{"id": n, "customer_id": 10 + n % 590} for n in range(10, 6_000)]),
+            (Line, [{"id": n, "order_id": 10 + n % 5_900, "total": 1} for n in range(10, 18_000)]),
+        ):
+            await connection.execute(sa.insert(model), rows)
+        await connection.execute(sa.text("ANALYZE"))
+    source = query.where(tenant=1)
+    page = await source.page(9)
+    event.listen(
+        engine.sync_engine, "before_cursor_execute", lambda *given: seen.append(given[2:4])
+    )
+    await write(engine, sa.update(Line).where(Line.id == 17).values(total=5))
+    await source.page(9, after=page.end)
+    (affected,) = [one for one in seen if "affected" in one[0]]
+    async with engine.connect() as connection:
+        plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {affected[0]}", affected[1])
+        assert not [row for row in plan.scalars("detail") if row.startswith("SCAN t")]
 
 
 async def test_pages_of_one_come_to_few_segments(engine):

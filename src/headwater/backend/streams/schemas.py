@@ -14,6 +14,7 @@ __all__ = ["OpenStream", "StreamList", "Tail", "TailList"]
 
 class OpenStream(Result):
     id: str
+    worker: int = Field(description="The process that has it.")
     opened_at: datetime
     user_id: str | None = Field(description="Whose it is; null for a satellite's.")
     email: str | None
@@ -29,19 +30,23 @@ class OpenStream(Result):
 
 
 class StreamList(Result):
-    worker: int = Field(description="The process that answered; its streams are these.")
+    workers: list[int] = Field(
+        description="The processes whose streams these are: the one that was asked, and those that "
+        "share its event log and answered within a second."
+    )
     open: int
-    dropped: int = Field(description="Streams of peers that took no bytes, since it began.")
+    dropped: int = Field(description="Streams of peers that took no bytes, since they began.")
     streams: list[OpenStream]
     has_more: bool
 
 
 class Tail(Result):
+    worker: int = Field(description="The process that reads.")
     name: str = Field(description="The table, topic or function that is read.")
     changes: int = Field(description="Read since it began to.")
     streams: Mapping[str, int] = Field(description="Open streams that show it, by their feed.")
 
 
 class TailList(Result):
-    worker: int
+    workers: list[int]
     tails: list[Tail]

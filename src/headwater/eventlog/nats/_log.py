@@ -270,6 +270,11 @@ class NatsLog(PushedLog):
         """As PushedLog."""
         await self._stream.begin_anew(epoch)
 
+    async def went_back(self, topic: str, last: Offset) -> bool:
+        """As PushedLog. Its sequence was given out again."""
+        messages = await self._pages.after(f"{self._stream.name}.>", last[0] - 1, 1)
+        return bool(messages) and sequence_of(messages[0]) == last[0]
+
 
 def open_nats(url: str) -> NatsLog:
     """The log at ``nats://[user:password@]host[:port][,host…]``; ``tls://`` for TLS.

@@ -316,7 +316,7 @@ class Stream:
             )
         taken = set(config.get("subjects") or ())
         if not taken & {">", f"{self.name}.>"} and not taken.issuperset(self._subjects()):
-            raise _ElsewhereError(
+            raise UsageError(
                 f"{NAME}: the stream {self.name} needs the subjects {', '.join(self._subjects())}"
             )
         if config["retention"] != "limits":

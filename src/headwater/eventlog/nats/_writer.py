@@ -11,6 +11,7 @@ import random
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -68,6 +69,8 @@ class NatsWriter:
         self._stream = stream
         self._pages = pages
         self._plain_batches = False
+        # The highest sequence that was acknowledged, and how often the log was seen to go back.
+        self._head = self._lives = 0
         self._abreast = asyncio.Semaphore(ABREAST)
         self._batcher: Batcher[Sequence[Message], int] = Batcher(
             NAME, self._store_all, _weigh, (MAX_BATCH, BATCH_BYTES), lanes=LANES
@@ -81,6 +84,7 @@ class NatsWriter:
         subject = self._stream.subject("t", topic)
         messages: list[Message] = [(subject, one.text.encode(), headers) for one in events]
         answer: Mapping[str, Any]
+        head, lives = self._head, self._lives
         try:
             if key is None and len(events) == 1:
                 answer = await self._send(messages, again=False)
@@ -96,6 +100,9 @@ class NatsWriter:
             if error.code not in {WRONG_SEQUENCE, KNOWN} or key is None:
                 raise
             return await self._brought(topic, key, None)
+        if int(answer["seq"]) <= head and lives == self._lives:
+            await self._begin_anew()
+        self._head = max(self._head, int(answer["seq"]))
         first = int(answer["seq"]) - len(events) + 1
         if key is not None and len(events) > 1:
             first -= 1  # the last of the batch is the memory of its key
@@ -105,6 +112,13 @@ class NatsWriter:
                 zip(events, messages, strict=True), first
             )
         ]
+
+    async def _begin_anew(self) -> None:
+        """Begin a new epoch: the stream is an older copy, or lost its last writes."""
+        self._lives += 1
+        self._head = 0
+        with suppress(SourceUnavailableError):  # what was appended is stored all the same
+            await self._stream.begin_anew((await self._stream.states([])).epoch)
 
     def _keyed(self, message: Message, topic: str, key: str) -> Message:
         """One event with a key. A restarted server knows only the keys of what it still keeps."""

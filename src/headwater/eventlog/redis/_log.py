@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from redis.asyncio.connection import ConnectionPool
 
-from headwater.errors import UsageError
+from headwater.errors import SourceUnavailableError, UsageError
 from headwater.eventlog._interface import EventLog
 from headwater.eventlog._pushed import PushedLog, PushReader
 from headwater.eventlog._pushes import States, Subscriptions
@@ -92,6 +92,8 @@ class RedisLog(PushedLog):
         self._channels = f"{prefix}:{given.get('db') or 0}:c:"
         # Begins the epochs of lives that an append of this log begins.
         self._own = secrets.token_hex(12)
+        # The log's epoch and its appends, as far as this process knows.
+        self._known = ("", 0)
         # Milliseconds.
         self._keys_kept = keys_kept // timedelta(milliseconds=1)
         self._silent = False
@@ -108,7 +110,7 @@ class RedisLog(PushedLog):
         connection: Any,
     ) -> list[Record]:
         mark = secrets.token_hex(4)
-        is_new, answer, *silent = await self._commands.run(
+        is_new, answer, *more = await self._commands.run(
             scripts.APPEND,
             [*self._keys(topic), f"{self._prefix}:k:{topic} {key or ''}"],
             [
@@ -119,17 +121,20 @@ class RedisLog(PushedLog):
                 self._keys_kept,
                 PUSH_BYTES,
                 mark,
+                *self._known,
                 *(event.text for event in events),
             ],
             again=key is not None,
         )
         if not is_new:
             return records_of(topic, answer)
-        if silent[0] and not self._silent:
+        silent, epoch, appends = more
+        self._note(epoch.decode(), appends)
+        if silent and not self._silent:
             self._silent = True
             logger.warning(
                 "%s: events are stored, and followers get them seconds late, as this user may not "
-                "publish to %s*: %s", self.name, self._channels, silent[0].decode()
+                "publish to %s*: %s", self.name, self._channels, silent.decode()
             )  # fmt: skip
         ids = [name.decode() for name in answer]
         return [
@@ -239,11 +244,22 @@ class RedisLog(PushedLog):
             topic: bounds_of(epoch, *bounds[place * 3 : place * 3 + 3])
             for place, topic in enumerate(topics)
         }
+        if not head.isdigit():
+            raise SourceUnavailableError(self.name, f"another program wrote to the key {self._log}")
+        self._note(epoch.decode(), int(head))
         return States(epoch.decode(), int(head), found)
+
+    def _note(self, epoch: str, appends: int) -> None:
+        known, most = self._known
+        self._known = (epoch, max(appends, most) if epoch == known else appends)
 
     async def begin_anew(self, epoch: str) -> None:
         """As PushedLog."""
         await self._commands.run(scripts.BEGIN_ANEW, [self._log], [_epoch(), epoch])
+
+    async def went_back(self, topic: str, last: Offset) -> bool:
+        """As PushedLog. A topic that was forgotten has nothing from before."""
+        return bool((await self._latest(topic, 1, last)).records)
 
     def _keys(self, topic: str) -> list[str]:
         return [self._log, self._topics, f"{self._prefix}:t:{topic}"]

@@ -78,8 +78,8 @@ def records_of(topic: str, entries: Sequence[Any]) -> list[Record]:
         data = event_in(topic, text, found.get(b"d"))
         if data is not None:
             key = found[b"k"].decode() if b"k" in found else None
-            offset, mark = offset_of(text), mark_of(fields)
-            records.append(Record(topic, offset, moment_of(text), data, key, mark))
+            mark = found.get(b"m", b"").decode()
+            records.append(Record(topic, offset_of(text), moment_of(text), data, key, mark))
     return records
 
 

@@ -103,8 +103,9 @@ READ = _LOG + _RUN % ("XRANGE", "ARGV[3], '+'")
 LATEST = _LOG + _RUN % ("XREVRANGE", "ARGV[3], '-'")
 
 # KEYS: log, topics, stream, key; ARGV: new epoch, topic, channel, key, its milliseconds, the bytes
-# that are pushed at most, the mark of these events, events. -> 1, ids, and why nothing was pushed;
-# or 0 and the entries that the key brought before. What may be refused comes before the events.
+# that are pushed at most, the mark of these events, the epoch and count of appends that the caller
+# knows, events. -> 1, ids, why nothing was pushed, epoch and appends; or 0 and the entries that the
+# key brought before. What may be refused comes before the events.
 APPEND = (
     _LOG
     + """
@@ -120,9 +121,14 @@ end
 local before, _, last, known = bounds(stream, topic)
 local own = epoch()
 local appends = redis.call('HINCRBY', KEYS[1], 'appends', 1)
+if own == ARGV[8] and appends <= tonumber(ARGV[9]) then
+  -- The same log, and younger: an older copy, or one without the last writes.
+  own = ARGV[1]
+  redis.call('HSET', KEYS[1], 'epoch', own)
+end
 if not known then redis.call('HSET', KEYS[2], topic, '') end
 local ids, size = {}, 0
-for i = 8, #ARGV do
+for i = 10, #ARGV do
   local id
   if key == '' then
     id = redis.pcall('XADD', stream, '*', 'd', ARGV[i], 'm', ARGV[7])
@@ -130,10 +136,10 @@ for i = 8, #ARGV do
     id = redis.pcall('XADD', stream, '*', 'd', ARGV[i], 'm', ARGV[7], 'k', key)
   end
   if type(id) == 'table' then
-    if not known and i == 8 then redis.call('HDEL', KEYS[2], topic) end
+    if not known and i == 10 then redis.call('HDEL', KEYS[2], topic) end
     return id
   end
-  ids[i - 7] = id
+  ids[i - 9] = id
   size = size + #ARGV[i]
 end
 if key ~= '' then
@@ -143,11 +149,11 @@ local push = {own, tostring(appends), before, last, ids[#ids], ARGV[7], key}
 if size <= tonumber(ARGV[6]) then
   for i = 1, #ids do
     push[6 + i * 2] = ids[i]
-    push[7 + i * 2] = ARGV[i + 7]
+    push[7 + i * 2] = ARGV[i + 9]
   end
 end
 local pushed = redis.pcall('PUBLISH', ARGV[3], table.concat(push, '\\n'))
-return {1, ids, type(pushed) == 'table' and pushed.err or ''}
+return {1, ids, type(pushed) == 'table' and pushed.err or '', own, appends}
 """
 )
 

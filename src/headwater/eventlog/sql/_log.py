@@ -102,13 +102,16 @@ class SqlLog(CheckedLog):
         bounds, place, last = bounds_of(rows[0]), None, max(after[0], rows[0].trimmed or 0)
         if rows[0].number == after[0]:
             place, rows = mark_of(rows[0].at, rows[0].size), rows[1:]
-        found = [row for row in rows[:limit] if row.number is not None]
+        found = [] if not rows or rows[0].number is None else rows[:limit]
         # Numbers have no gaps. What is missing was removed by another program.
-        ends = [row.number for row in found] + [bounds.latest[0] + 1] * (len(found) < limit)
-        holes = [high - 1 for low, high in pairwise([last, *ends]) if high - low > 1]
-        if holes:
-            bounds = replace(bounds, earliest=Offset.of(holes[-1]))
-            found = [row for row in found if row.number > holes[-1]]
+        first = found[0].number if found else last + 1
+        end = found[-1].number if len(found) == limit else bounds.latest[0]
+        if first != last + 1 or end > last + len(found):
+            ends = [last, *(row.number for row in found), end + 1]
+            holes = [high - 1 for low, high in pairwise(ends) if high - low > 1]
+            if holes:
+                bounds = replace(bounds, earliest=Offset.of(holes[-1]))
+                found = [row for row in found if row.number > holes[-1]]
         records = records_of(topic, found)
         if len(records) == len(found) or len(found) < limit:
             return Run(records, bounds, place)

@@ -6,11 +6,13 @@ ids holds what is new for all topics.
 
 from __future__ import annotations
 
+import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -54,7 +56,11 @@ class Watch(Watched):
         return None if state == self._known() else self.wake
 
 
-_EPOCH = sa.text("SELECT epoch FROM headwater_log WHERE id = 1")
+# Of all three tables, so that one that is missing is found.
+_EPOCH = sa.text(
+    "SELECT epoch, (SELECT 1 FROM headwater_topics LIMIT 1),"
+    " (SELECT 1 FROM headwater_events LIMIT 1) FROM headwater_log WHERE id = 1"
+)
 # One statement, so that records and bounds are of one moment.
 _BOUNDS = (
     f"SELECT l.epoch, t.id, {END} FROM headwater_log AS l"  # noqa: S608 - all are constants
@@ -89,7 +95,8 @@ class SqliteDialect(Dialect):
         " SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), 0"
         " FROM json_each(:topics) WHERE true"
         " ON CONFLICT (name) DO UPDATE SET latest = latest + excluded.latest"
-        " RETURNING id, name, latest"
+        " RETURNING id, name, latest, (SELECT seq FROM sqlite_sequence"
+        " WHERE name = 'headwater_events') AS head"
     )
     finding_keys = sa.text(
         "SELECT t.name, e.number, e.at, e.size, e.key, e.data FROM json_each(:keys) AS k"
@@ -98,6 +105,23 @@ class SqliteDialect(Dialect):
         " ON e.topic_id = t.id AND e.key = json_extract(k.value, '$[1]')"
         " ORDER BY e.number"
     )
+
+    clearing = sa.text(
+        "DELETE FROM headwater_events WHERE topic_id IN (SELECT value FROM json_each(:ids))"
+    )
+
+    def heads(
+        self, topics: Mapping[str, sa.Row[Any]], counts: Mapping[str, int]
+    ) -> Mapping[object, tuple[int, int]]:
+        # The log's own, as the ids of topics can be given out again.
+        head = max(row.head or 0 for row in topics.values())
+        return {"": (head, head + sum(counts[topic] for topic in topics))}
+
+    def unavailable(self, error: BaseException) -> str | None:
+        said = super().unavailable(error)
+        if said is None and isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.Error):
+            return f"SQLite says: {error.orig}"
+        return said
 
     async def exists(self, connection: AsyncConnection) -> bool:
         return (await connection.execute(_EPOCH)).first() is not None

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headwater.errors import SourceUnavailableError, UsageError
@@ -25,6 +25,12 @@ Row = Mapping[str, Any]
 
 _BEGIN_LIFE = sa.text(
     "INSERT INTO headwater_log (id, epoch, trims) VALUES (1, :epoch, 0) ON CONFLICT (id) DO NOTHING"
+)
+# Of topics that another program set back, as by restoring their table alone.
+_RAISE_LATEST = sa.text(
+    "UPDATE headwater_topics SET latest = (SELECT max(e.number) FROM headwater_events AS e"
+    " WHERE e.topic_id = headwater_topics.id) WHERE latest < (SELECT max(e.number)"
+    " FROM headwater_events AS e WHERE e.topic_id = headwater_topics.id)"
 )
 
 
@@ -46,6 +52,8 @@ class Dialect(ABC):
             unless another transaction holds it.
         reserving: for ``reserve``; ``:topics`` is a JSON list of names and counts.
         finding_keys: for ``find_keys``; ``:keys`` is a JSON list of topics and keys.
+        clearing: removes the events of topics ``:ids``, a JSON list.
+        healing: lets no number and no topic's id be given out again that is in use.
     """
 
     name: str
@@ -58,6 +66,8 @@ class Dialect(ABC):
     lock_free: sa.TextClause
     reserving: sa.TextClause
     finding_keys: sa.TextClause
+    clearing: sa.TextClause
+    healing: Sequence[sa.TextClause] = (_RAISE_LATEST,)
 
     def unavailable(self, error: BaseException) -> str | None:
         """One sentence when the error will pass by itself; None when it is a program's fault."""
@@ -66,6 +76,13 @@ class Dialect(ABC):
     @abstractmethod
     async def exists(self, connection: AsyncConnection) -> bool:
         """Whether the log has its row. Raises the driver's error if its tables do not exist."""
+
+    async def clear(self, connection: AsyncConnection, topics: Sequence[int]) -> None:
+        """Remove the events of new topics: those of earlier ones that had these ids.
+
+        Another program removed those topics, and left their events.
+        """
+        await connection.execute(self.clearing, {"ids": json.dumps(topics)})
 
     async def create(self, connection: AsyncConnection) -> None:
         """Create what is missing. The caller commits."""
@@ -84,6 +101,12 @@ class Dialect(ABC):
         topics = json.dumps(sorted(counts.items()))
         rows = (await connection.execute(self.reserving, {"topics": topics})).all()
         return {row.name: row for row in rows}
+
+    def heads(
+        self, topics: Mapping[str, sa.Row[Any]], counts: Mapping[str, int]
+    ) -> Mapping[object, tuple[int, int]]:
+        """What only ever rises, before and after numbers were reserved; ``topics`` as reserved."""
+        return {row.id: (row.latest - counts[topic], row.latest) for topic, row in topics.items()}
 
     async def find_keys(
         self, connection: AsyncConnection, keys: Sequence[tuple[str, str]]
@@ -114,6 +137,10 @@ class _StrictError(Exception):
     """The server rolled back, as its usual isolation is too strict; the cause says how."""
 
 
+class _TakenError(Exception):
+    """A number that was given out is in use; the cause says which."""
+
+
 class _StaleError(Exception):
     """The connection was lost before anything was committed; the cause says how."""
 
@@ -137,6 +164,7 @@ class Storage:
         name: for error messages; holds no address, which might hold a password.
         closed: further use raises UsageError.
         opened: called each time the tables were found or made.
+        openings: how often they were.
     """
 
     def __init__(self, engine: AsyncEngine, dialect: Dialect) -> None:
@@ -146,6 +174,7 @@ class Storage:
         self.name = dialect.name
         self.closed = False
         self.opened: Callable[[], None] | None = None
+        self.openings = 0
         self._ready = False
         self._creating = asyncio.Lock()
         self._running: set[asyncio.Future[Any]] = set()
@@ -185,6 +214,7 @@ class Storage:
             async with self.engine.begin() as connection:
                 await self.dialect.create(connection)
             self._ready = True
+        self.openings += 1
         if self.opened is not None:
             self.opened()
 
@@ -216,6 +246,8 @@ class Storage:
                 async with self._writing.begin() as connection:
                     with _uncommitted():
                         return await work(connection)
+            except IntegrityError as error:
+                raise _TakenError from error
             except DBAPIError as error:
                 if getattr(error.orig, "sqlstate", None) == "40001" and self.dialect.writing:
                     raise _StrictError from error
@@ -259,10 +291,11 @@ class Storage:
             task.exception()  # the caller has it, if there still is one
 
     async def _twice(self, once: Callable[[], Awaitable[T]]) -> T:
-        """Try once more in three cases.
+        """Try once more in four cases.
 
         The tables are gone: a database that was wiped begins anew. The pool's connection was lost
-        while it was idle: another one may do. Or the usual isolation refuses what the log does.
+        while it was idle: another one may do. The usual isolation refuses what the log does. Or
+        another program set the counters of topics back.
         """
         cause: BaseException | None = None
         for _ in range(2):
@@ -277,6 +310,12 @@ class Storage:
             except _StrictError as error:
                 self._writing = self.engine.execution_options(**self.dialect.writing)
                 cause = error.__cause__
+            except _TakenError as error:
+                cause = error.__cause__
+                with self._translated():
+                    async with self._writing.begin() as connection:
+                        for statement in self.dialect.healing:
+                            await connection.execute(statement)
         if cause is not None:
             with self._translated():
                 raise cause

@@ -99,15 +99,14 @@ def records_of(topic: str, rows: Iterable[sa.Row[Any]]) -> list[Record]:
     Rows that another program wrote, and that hold no event, are skipped.
     """
     found: list[Record] = []
-    before, when = 0, DAWN
+    before, when, mark = (0, 0), DAWN, ""
     for row in rows:
-        number, at = row.number, row.at
+        number, at, size = row.number, row.at, row.size
         data = event_in(topic, number, row.data)
         if data is None:
             continue
-        if at != before:  # events of one append have one time
-            before, when = at, moment(at)
-        mark = mark_of(at, row.size)
+        if (at, size) != before:  # events of one append have one time, and often one size
+            before, when, mark = (at, size), moment(at), mark_of(at, size)
         found.append(Record(topic, Offset((number,)), when, data, row.key, mark))
     return found
 

@@ -6,6 +6,7 @@ transaction. A trim removes the oldest records of a topic and leaves no hole.
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
@@ -22,7 +23,11 @@ from headwater.eventlog.sql._tables import moment, records_of
 
 # Events of one transaction, so that a crowd of appenders does not hold the file's lock for seconds.
 MOST = (10_000, 0)
+# Topics of which a writer knows how far they were.
+SEEN = 10_000
 
+# As of ``Dialect.heads``.
+Heads = Mapping[object, tuple[int, int]]
 Reserve = Callable[[AsyncConnection, Mapping[str, int]], Awaitable[Mapping[str, sa.Row[Any]]]]
 
 
@@ -42,15 +47,39 @@ def weigh(append: Append) -> tuple[int, int]:
     return len(append.events), 0
 
 
+_BEGIN_ANEW = sa.text("UPDATE headwater_log SET epoch = :epoch WHERE id = 1")
+
+
+class Seen:
+    """How far the log was when this process appended to it, for topics of late."""
+
+    def __init__(self) -> None:
+        self._heads: dict[object, int] = {}
+
+    def is_ahead(self, heads: Heads) -> bool:
+        """Whether the log, of which these are the heads before and after, is behind."""
+        return any(before < self._heads.get(key, before) for key, (before, _) in heads.items())
+
+    def note(self, heads: Heads) -> None:
+        """This was committed."""
+        for key, (_, after) in heads.items():
+            self._heads.pop(key, None)
+            self._heads[key] = after
+        while len(self._heads) > SEEN:
+            del self._heads[next(iter(self._heads))]
+
+
 async def append_all(
     connection: AsyncConnection,
     appends: Sequence[Append],
     at: datetime,
     dialect: Dialect,
     reserve: Reserve | None = None,
+    is_behind: Callable[[Heads], bool] | None = None,
 ) -> list[list[Record] | None]:
     """Do appends in their order, and return the records of each. The caller commits.
 
+    A log that is behind what was ``seen`` went back, and gets a new epoch.
     ``reserve`` is used instead of the dialect's own. What it leaves out is not appended: the
     appends to those topics give None.
     """
@@ -73,6 +102,11 @@ async def append_all(
             if one.key is not None:
                 seen.add((one.topic, one.key))
     topics = await reserve(connection, counts) if counts else {}
+    new = [row.id for topic, row in topics.items() if row.latest == counts[topic]]
+    if new:
+        await dialect.clear(connection, new)
+    if topics and is_behind is not None and is_behind(dialect.heads(topics, counts)):
+        await connection.execute(_BEGIN_ANEW, {"epoch": secrets.token_hex(16)})
     held |= counts.keys() - topics.keys()
     used = {topic: row.latest - counts[topic] for topic, row in topics.items()}
     at_ticks = ticks(at)
@@ -133,6 +167,8 @@ class SqlWriter:
             storage.name, self._commit, weigh, MOST
         )
         self._closed = False
+        self._seen = Seen()
+        self._openings = 0
 
     def append(self, append: Append) -> Coroutine[Any, Any, list[Record]]:
         """Returns once it is committed. A caller that is cancelled may still have appended."""
@@ -156,9 +192,22 @@ class SqlWriter:
     ) -> list[list[Record] | None]:
         appends = [one.job for one in group]
         dialect = self._storage.dialect
-        return await self._storage.write(
-            lambda connection: append_all(connection, appends, self._clock(), dialect, reserve)
+        now: Heads = {}
+
+        def is_behind(heads: Heads) -> bool:
+            nonlocal now
+            now = heads
+            if self._openings != self._storage.openings:  # perhaps other tables
+                self._openings, self._seen = self._storage.openings, Seen()
+            return self._seen.is_ahead(heads)
+
+        results = await self._storage.write(
+            lambda connection: append_all(
+                connection, appends, self._clock(), dialect, reserve, is_behind
+            )
         )
+        self._seen.note(now)
+        return results
 
     def _answer(
         self, group: Sequence[AskedAppend], results: Sequence[list[Record] | None]

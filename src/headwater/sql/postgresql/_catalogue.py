@@ -30,7 +30,13 @@ t.tgtype::text, (t.tgqual IS NOT NULL)::text, p.prosrc, quote_ident(n.nspname)]
 FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
 JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
 AND p.proname LIKE 'headwater\_%' AND t.tgname ~ '^~?headwater_' ORDER BY 1),
-c.oid::bigint, c.relkind IN ('v', 'm') FROM pg_class AS c WHERE c.oid = to_regclass(:table)""")
+c.oid::bigint, c.relkind IN ('v', 'm'), c.relpersistence = 'u', row_security_active(c.oid),
+ARRAY(SELECT a.attname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
+LEFT JOIN pg_type AS b ON b.oid = t.typbasetype AND t.typtype = 'd'
+WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+AND (coalesce(b.typcategory, t.typcategory) = 'A' OR coalesce(b.typtype, t.typtype) = 'c'
+OR coalesce(b.typname, t.typname) = 'hstore'))
+FROM pg_class AS c WHERE c.oid = to_regclass(:table)""")
 
 # Whether another table's triggers use a registration.
 _TAKEN = sa.text("""SELECT count(*) FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
@@ -70,6 +76,9 @@ class CatalogueTable:
         tracking: as it is declared, with the registration that its triggers use.
         triggers: of the tracking.
         links: the triggers of its links.
+        unlogged: PostgreSQL empties it after a crash.
+        hidden: policies (row-level security) may hide rows from this role.
+        nested: columns whose values are arrays, records or hstores.
     """
 
     tracking: Tracking
@@ -78,14 +87,41 @@ class CatalogueTable:
     key: Sequence[str]
     triggers: Sequence[CatalogueTrigger]
     links: Sequence[CatalogueTrigger]
+    unlogged: bool
+    hidden: bool
+    nested: Sequence[str]
+
+    def check(self, wanted: Tracking) -> None:
+        """Raises DeclarationError for a table that cannot be followed exactly."""
+        name = self.tracking.full_name
+        if self.children and not self.tracking.partitioned:
+            raise DeclarationError(f"table {name!r} cannot be tracked: {CHILDREN}")
+        if self.unlogged:
+            raise DeclarationError(
+                f"table {name!r} cannot be tracked: it is unlogged, so PostgreSQL empties it after "
+                "a crash, which no trigger sees; ALTER TABLE ... SET LOGGED"
+            )
+        nested = [each for each in (*wanted.key, *wanted.filters) if each in self.nested]
+        if wanted.keyed and nested:
+            raise DeclarationError(
+                f"table {name!r} cannot be keyed or filtered by {nested[0]!r}: a removal cannot "
+                "keep arrays, records and hstores; use a column for the part that is wanted"
+            )
+
+    def check_visible(self, wanted: Tracking) -> None:
+        """Raises DeclarationError for a role that policies may hide rows from."""
+        if self.hidden and wanted.keyed:
+            raise DeclarationError(
+                f"table {self.tracking.full_name!r} cannot be followed by this role: its policies "
+                "(row-level security) hide rows, and nothing reports that a row becomes hidden. "
+                "Read with a role that bypasses them, and select by where()"
+            )
 
     def drift(self, wanted: Tracking, made_for: Tracking | None = None) -> list[str]:
         """A sentence for each difference to what the tracking should be.
 
         ``made_for``: what the triggers were made for, if that is not ``wanted``.
         """
-        if self.children and not self.tracking.partitioned:
-            return [CHILDREN]
         missing = [name for name in (CHANGE, ORDER) if name not in self.columns]
         if missing:
             return ["the database does not track it; is the database migrated?"]
@@ -134,7 +170,7 @@ def read_table(connection: sa.Connection, tracking: Tracking) -> CatalogueTable 
     row = connection.execute(_TABLE, {"table": qualified(tracking)}).first()
     if row is None:
         return None
-    partitioned, children, columns, key, found, oid, view = row
+    partitioned, children, columns, key, found, oid, view, *facts = row
     if view:
         raise DeclarationError(a_view(tracking))
     tracking = replace(tracking, partitioned=partitioned)
@@ -149,7 +185,7 @@ def read_table(connection: sa.Connection, tracking: Tracking) -> CatalogueTable 
         if connection.scalar(_TAKEN, given):
             tracking = replace(tracking, registered=f"{tracking.full_name} {new_epoch()}")
     linked = [each for each in every if each.name.startswith("~")]
-    return CatalogueTable(tracking, children, columns, key, own, linked)
+    return CatalogueTable(tracking, children, columns, key, own, linked, *facts)
 
 
 def _trigger(

@@ -52,7 +52,9 @@ def functions(tracking: Tracking, links: Sequence[str], own: str) -> list[Functi
     """The functions that these triggers call. ``own``: the quoted schema of Headwater's tables."""
     pairs = ", ".join(f"{text(column)}, OLD.{quote(column)}" for column in links)
     former = (
-        f"INSERT INTO {own}.headwater_former_links (table_name, change, since, links, at)\n"
+        f"IF pg_catalog.to_regclass({text(f'{own}.headwater_former_links')}) IS NULL THEN\n"
+        "    RETURN NULL;\n  END IF;\n"
+        f"  INSERT INTO {own}.headwater_former_links (table_name, change, since, links, at)\n"
         f"  VALUES ({text(tracking.name)}, {_NOW}, OLD.{SINCE}, "
         f"pg_catalog.jsonb_build_object({pairs}), pg_catalog.clock_timestamp());\n"
         "  RETURN NULL;"

@@ -32,7 +32,6 @@ from headwater.sql._tracking import (
     register,
 )
 from headwater.sql.postgresql._catalogue import (
-    CHILDREN,
     CatalogueTable,
     read_registered,
     read_table,
@@ -59,6 +58,7 @@ def start(connection: sa.Connection, tracking: Tracking) -> None:
             f"table {tracking.full_name!r} is not where its model says, as with "
             "schema_translate_map=: give the table its schema, or the connection a search_path"
         )
+    table.check(tracking)
     _create_own_tables(connection)
     forget(connection, table.tracking)
     added = f"ADD COLUMN {ORDER} bigint NOT NULL DEFAULT 0"
@@ -78,8 +78,7 @@ def add(connection: sa.Connection, tracking: Tracking) -> None:
     with step(connection):
         table = read_table(connection, tracking)
         assert table is not None, "it was found before"
-        if table.children and not table.tracking.partitioned:
-            raise DeclarationError(f"table {tracking.full_name!r} cannot be tracked: {CHILDREN}")
+        table.check(tracking)
         _create_own_tables(connection)
         if CHANGE not in table.columns:
             forget(connection, table.tracking)
@@ -137,6 +136,8 @@ def drift(
     table = read_table(connection, tracking)
     if table is None:
         return tracking, ["a table is missing; is the database migrated?"]
+    table.check(tracking)
+    table.check_visible(tracking)
     found = [f"it has no column {name!r}" for name in columns if name not in table.columns]
     made_for = declared_before(connection, table.tracking) if table.triggers else None
     return table.tracking, found + table.drift(tracking, made_for)

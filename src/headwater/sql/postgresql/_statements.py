@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
 from headwater.feeds._source import Window
 from headwater.sql._filters import Condition, Query
@@ -282,16 +283,14 @@ class PostgreSQLStatements(Statements):
         return sa.cast(sa.func.json_build_array(*parts), sa.Text)
 
     def old(self, name: str) -> Column:
-        column = self.model.columns[name]
-        return sa.cast(_field(REMOVALS.c.old, column.name), column.type)
+        return _kept(REMOVALS.c.old, self.model.columns[name])
 
     def old_moment(self, name: str) -> Column:
         field = _field(REMOVALS.c.old, self.model.columns[name].name)
         return sa.cast(field, self._moment_type(name))
 
     def old_key(self, name: str) -> Column:
-        column = self.model.columns[name]
-        return sa.cast(_field(REMOVALS.c.key, column.name), column.type)
+        return _kept(REMOVALS.c.key, self.model.columns[name])
 
     def parameter(self, name: str, column: str) -> sa.BindParameter[datetime]:
         return sa.bindparam(name, type_=self._moment_type(column))
@@ -329,6 +328,16 @@ def _latest(order: Sequence[Column]) -> Query:
 
 def _field(json: Column, name: str) -> sa.ColumnElement[str]:
     return sa.func.jsonb_extract_path_text(json, name, type_=sa.Text)
+
+
+def _kept(json: Column, column: Column) -> Column:
+    """A column's value in what a removal keeps."""
+    if isinstance(column.type, sa.JSON):
+        found = sa.func.jsonb_extract_path(json, column.name, type_=JSONB)
+        # A row without a value has NULL, which is no JSON.
+        null = sa.literal_column("'null'::jsonb", JSONB)
+        return sa.cast(sa.func.nullif(found, null, type_=JSONB), column.type)
+    return sa.cast(_field(json, column.name), column.type)
 
 
 def _least(part: At | None) -> tuple[int, int]:

@@ -26,6 +26,9 @@ from headwater.sql._tracking import CHANGE, NUMBERS, ORDER, REMOVALS, TABLES, Tr
 
 _LONGEST = 63
 
+# A name for another life of a table.
+_EPOCH = "pg_catalog.substr(pg_catalog.replace(pg_catalog.gen_random_uuid()::text, '-', ''), 1, 12)"
+
 # A function knows the columns and their types as they were when its session called it first.
 _CHANGED = "EXCEPTION WHEN undefined_column OR datatype_mismatch THEN"
 
@@ -147,14 +150,17 @@ def functions(tracking: Tracking, own: str) -> list[Function]:
     number = f"pg_catalog.nextval('{own}.{NUMBERS.name}'::pg_catalog.regclass)"
     removals, name = f"{own}.{REMOVALS.name}", text(tracking.name)
     found = [
-        # A row that moves to another partition is inserted there, and keeps what it had.
+        # A row that moves to another partition is inserted there, and keeps what it had. Where the
+        # sequence is gone, as with a schema that was renamed, writes go on; that is drift.
         Function(
             "headwater_mark",
             f"IF TG_OP = 'INSERT' AND NEW.{CHANGE}::text || ' ' || NEW.{ORDER}\n"
             "      = pg_catalog.current_setting('headwater.moving', true) THEN\n"
             "    PERFORM pg_catalog.set_config('headwater.moving', '', true);\n"
             "    RETURN NEW;\n  END IF;\n"
-            f"  NEW.{CHANGE} := pg_catalog.pg_current_xact_id();\n  NEW.{ORDER} := {number};\n"
+            f"  NEW.{CHANGE} := pg_catalog.pg_current_xact_id();\n"
+            f"  IF pg_catalog.to_regclass({text(f'{own}.{NUMBERS.name}')}) IS NULL THEN\n"
+            f"    NEW.{ORDER} := 1;\n  ELSE\n    NEW.{ORDER} := {number};\n  END IF;\n"
             "  RETURN NEW;",
         ),
         Function(
@@ -170,10 +176,9 @@ def functions(tracking: Tracking, own: str) -> list[Function]:
         Function("headwater_wake", "PERFORM pg_catalog.pg_notify(TG_ARGV[0], '');\n  RETURN NULL;"),
         Function(
             "headwater_truncated",
+            f"{_guard(removals, 'TG_ARGV[0]')}"
             f"UPDATE {own}.{TABLES.name} SET floor = 0, retiring = NULL,\n"
-            "    epoch = pg_catalog.substr(pg_catalog.replace("
-            "pg_catalog.gen_random_uuid()::text, '-', ''), 1, 12)\n"
-            "    WHERE name = TG_ARGV[0];\n"
+            f"    epoch = {_EPOCH}\n    WHERE name = TG_ARGV[0];\n"
             f"  DELETE FROM {removals} WHERE table_name = TG_ARGV[0];\n"
             "  PERFORM pg_catalog.pg_notify(TG_ARGV[1], '');\n  RETURN NULL;",
             DEFINER,
@@ -197,11 +202,17 @@ def functions(tracking: Tracking, own: str) -> list[Function]:
             f"      {name}, {number}, pg_catalog.pg_current_xact_id(), keys, olds,\n"
             "      pg_catalog.clock_timestamp());"
         )
-        # Columns that were dropped, renamed or retyped since must not make a write fail.
+        # Columns that were dropped, renamed or retyped since must not make a write fail. A removal
+        # without its key or the columns of its filters says too little: clients need a reset.
+        lacking = (
+            f"IF NOT pg_catalog.to_jsonb(OLD) ?& ARRAY[{', '.join(map(text, known))}] THEN\n"
+            f"      UPDATE {own}.{TABLES.name} SET epoch = {_EPOCH} WHERE name = {name};\n"
+            "    END IF;"
+        )
         record = (
             f"  BEGIN\n    keys := {_object(tracking.key, 'OLD')};\n"
             f"    olds := {_object((*tracking.kept, CHANGE, ORDER), 'OLD')};\n"
-            f"  {_CHANGED}\n    keys := {_present(tracking.key, 'OLD')};\n"
+            f"  {_CHANGED}\n    {lacking}\n    keys := {_present(tracking.key, 'OLD')};\n"
             f"    olds := {_present((*tracking.kept, CHANGE, ORDER), 'OLD')};\n  END;\n  {removal}"
         )
         also_moved = (
@@ -212,13 +223,14 @@ def functions(tracking: Tracking, own: str) -> list[Function]:
         found += [
             Function(
                 function_name(tracking, "gone"),
-                f"{record}\n  RETURN NULL;",
+                f"{_guard(removals, name)}{record}\n  RETURN NULL;",
                 canonical,
                 "DECLARE keys jsonb; olds jsonb;",
             ),
             # A younger transaction that is over is rare; only then the first statement runs.
             Function(
                 function_name(tracking, "told"),
+                f"{_guard(removals, name)}"
                 "IF pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())\n"
                 "      > pg_catalog.pg_current_xact_id() THEN\n"
                 f"    BEGIN\n      keys := {_object(tracking.key, 'NEW')};\n"
@@ -228,7 +240,7 @@ def functions(tracking: Tracking, own: str) -> list[Function]:
                 "      AND change > pg_catalog.pg_current_xact_id();\n"
                 "  END IF;\n  IF TG_OP = 'UPDATE' THEN\n"
                 f"    BEGIN\n      moved := {moved};\n"
-                f"    {_CHANGED}\n      moved := {also_moved};\n    END;\n"
+                f"    {_CHANGED}\n    {lacking}\n      moved := {also_moved};\n    END;\n"
                 f"    IF moved THEN\n{record}\n    END IF;\n  END IF;\n  RETURN NULL;",
                 canonical,
                 "DECLARE keys jsonb; olds jsonb; moved boolean;",
@@ -270,6 +282,24 @@ def qualified(tracking: Tracking) -> str:
     """The table as SQL."""
     table = quote(tracking.table)
     return table if tracking.schema is None else f"{quote(tracking.schema)}.{table}"
+
+
+def _guard(removals: str, name: str) -> str:
+    """What comes before a write of Headwater's own tables, whose schema may have another name.
+
+    The application's write goes on, and the table begins another life, wherever its schema is now.
+    """
+    update = f"UPDATE %I.{TABLES.name} SET epoch = {_EPOCH} WHERE name = %L"
+    return (
+        f"IF pg_catalog.to_regclass({text(removals)}) IS NULL THEN\n"
+        f"    EXECUTE coalesce((SELECT pg_catalog.format({text(update)}, n.nspname, {name})\n"
+        "      FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid\n"
+        "      JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace\n"
+        "      JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid\n"
+        f"      WHERE t.tgrelid = TG_RELID AND t.tgname = TG_NAME\n"
+        f"      AND c.relname = '{TABLES.name}'),\n"
+        "      'SELECT');\n    RETURN NULL;\n  END IF;\n  "
+    )
 
 
 def _object(columns: Iterable[str], row: str) -> str:

@@ -1,4 +1,4 @@
-"""From an affected key to what clients are sent of it."""
+"""Makes the changes that clients are sent of an affected key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def item_of(
 
 
 def change_for(derivation: Derivation, one: Affected, wanted: Filter) -> Change | None:
-    """What a client with this filter is sent of a key; the row was read with the filter too."""
+    """The change for a client with this filter. The row was read with the filter too."""
     place = _given(one)
     if one.row is not None:
         return item_of(derivation, place, one.row)
@@ -33,7 +33,7 @@ def change_for(derivation: Derivation, one: Affected, wanted: Filter) -> Change 
 
 
 def changes_of(derivation: Derivation, one: Affected) -> Iterator[Change]:
-    """What clients of any filter may be sent of a key."""
+    """The changes that clients with any filter may be sent of a key."""
     place, row = _given(one), one.row
     for held in one.held:
         if row is None or any(held[name] != row[name] for name in derivation.filters):

@@ -1,4 +1,4 @@
-"""What a live query needs to know of its SELECT: tables, links, ways, a key that is unique."""
+"""Derives from a SELECT what a live query needs: tables, links, ways, and a proof of the key."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sqlalchemy.sql import visitors
 
 from headwater.errors import DeclarationError
 from headwater.sql._tracking import CHANGE, ORDER, SINCE
-from headwater.sql.query._equality import is_blind
+from headwater.sql.query._equality import check_exact
 from headwater.sql.query._functions import has_aggregate
-from headwater.sql.query._limits import difference, limit_of
+from headwater.sql.query._limits import check_distinct, difference, limit_of
 from headwater.sql.query._pieces import renamed
 from headwater.sql.query._scopes import Condition, Occurrence, Scope, Scopes
 from headwater.sql.query._uniqueness import Column, closure, determined
@@ -23,7 +23,6 @@ __all__ = ["Derivation", "Ordered", "Way"]
 
 # Types whose values Python and both databases put in the same order.
 _ORDERED = (sa.Integer, sa.String, sa.Uuid, sa.Date, sa.DateTime)
-_UNORDERED = (sa.Enum, CITEXT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +30,9 @@ class Way:
     """How a changed row of one table leads to the keys of the query.
 
     Attributes:
-        start: the mention of the table that the row is of.
-        occurrences: what is inner-joined, the start among it.
-        conditions: by what.
+        start: the occurrence of the changed row's table; None for the core.
+        occurrences: the occurrences that are inner-joined, with the start.
+        conditions: the conditions that join them.
     """
 
     start: Occurrence | None
@@ -46,8 +45,8 @@ class Ordered:
     """One element of ORDER BY: a column, perhaps descending.
 
     Attributes:
-        element: the whole of it over the column of the occurrence's alias.
-        original: as the query has it.
+        element: the element, over the column of the occurrence's alias.
+        original: the element as the query has it.
     """
 
     occurrence: Occurrence
@@ -66,27 +65,27 @@ class Ordered:
 
 
 class Derivation:
-    """What follows from a SELECT.
+    """The properties that are derived from a SELECT.
 
     Arguments:
         select: the query.
-        key: names of its columns that tell its rows apart.
-        where: names of its columns that it may be filtered by.
-        affects: tables of which any change may affect every row, where no condition leads from
-            their rows to those of the query.
+        key: names of its columns that identify a row.
+        where: names of its columns that ``where()`` may use.
+        affects: tables without a condition that leads from their rows to rows of the query. Any
+            change of one of them may affect every row.
 
     Attributes:
-        select: the query, without its order.
-        names: its columns.
-        key, filters: the columns of these names, as occurrence and column name.
-        core: what a row of the query surely has, without a start.
-        ways: one for each mention of a table.
+        select: the query without its order and limit.
+        names: the names of its columns.
+        key, filters: the columns with these names, as occurrence and column name.
+        core: the way without a start: the inner-joined tables, which every row of the query has.
+        ways: one way for each occurrence of a table.
         tables: each table once.
-        links: by table, its columns whose change may move a row of the query.
-        certain: the links alone say which rows there are. Otherwise, as with NOT EXISTS or HAVING,
-            a client may be sent a removal of a row that it never had.
-        limit: only the first so many rows, for each value of the filters; None for all.
-        order: by these columns of the core; rows that are equal in them by the key.
+        links: for each table the columns whose change may add, remove or move rows of the query.
+        certain: whether the links alone decide which rows exist. If not, as with NOT EXISTS or
+            HAVING, a client may be sent a removal of a row that it never had.
+        limit: how many first rows the query keeps for each value of the filters; None for all.
+        order: the columns of the core that order these rows. The key orders rows that are equal.
 
     Raises DeclarationError.
     """
@@ -113,6 +112,7 @@ class Derivation:
         self._grouped = difference(self.select, self.select.group_by(None))
         self.names = _names_of(self.select)
         self._scopes = Scopes(self.select)
+        check_distinct(self.select)
         self.key = {name: self._plain(name, "key") for name in dict.fromkeys(key)}
         self.filters = {name: self._plain(name, "where") for name in dict.fromkeys(where)}
         for name, column in self.key.items():
@@ -158,7 +158,7 @@ class Derivation:
         return found
 
     def filter_of(self, column: Any) -> str:
-        """The name in ``where=`` of a column. Raises DeclarationError for one that has none."""
+        """The name of a column in ``where=``. Raises DeclarationError if it is not there."""
         found = self._scopes.column(column)
         for name, known in self.filters.items():
             if known == found:
@@ -305,12 +305,7 @@ class Derivation:
                 "sub-query for each aggregate"
             )
         for name, (occurrence, real) in self.filters.items():
-            if is_blind(column := column_of(occurrence.table, real)):
-                raise DeclarationError(
-                    f"where= names {name!r} of type {column.type!r}, for which different texts are "
-                    "equal: with LIMIT each value has rows of its own, so use a column whose texts "
-                    "are equal when they are the same, such as one of the text in small letters"
-                )
+            check_exact(name, column_of(occurrence.table, real))
         for condition in self._scopes.root.conditions:
             if condition.expression is None or not self._usable(condition, self._scopes.root):
                 raise DeclarationError(
@@ -370,13 +365,14 @@ def _check_key(name: str, column: Column) -> None:
     found = column_of(occurrence.table, real)
     if found.nullable:
         raise DeclarationError(
-            f"key= names {name!r}, a column that may be NULL: a key has a value in every row"
+            f"key= names {name!r}, a column that may be NULL: use one that is not, such as the "
+            "primary key of the table that it refers to, which is joined"
         )
     kind = _implemented(found.type)
-    if not isinstance(kind, _ORDERED) or isinstance(kind, _UNORDERED):
+    if not isinstance(kind, _ORDERED) or isinstance(kind, CITEXT):
         raise DeclarationError(
-            f"key= names {name!r} of type {found.type!r}: a key is of integers, texts, UUIDs, "
-            "dates or date-times"
+            f"key= names {name!r} of type {found.type!r}: a key is of integers, texts, enums, "
+            "UUIDs, dates or date-times; store it as one of these too, such as a text"
         )
 
 

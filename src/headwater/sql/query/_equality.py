@@ -8,9 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CITEXT
 
+from headwater.errors import DeclarationError
 from headwater.sql._expressions import Expression
 
-__all__ = ["is_blind", "judged_equality"]
+__all__ = ["check_exact", "is_blind", "judged_equality"]
 
 
 def is_blind(column: sa.Column[Any]) -> bool:
@@ -20,6 +21,16 @@ def is_blind(column: sa.Column[Any]) -> bool:
         kind = kind.impl_instance
     collated = isinstance(kind, sa.String) and kind.collation is not None
     return collated or isinstance(kind, (sa.CHAR, sa.NCHAR, CITEXT))
+
+
+def check_exact(name: str, column: sa.Column[Any]) -> None:
+    """Raises DeclarationError for a filter of a query with LIMIT whose texts may be equal."""
+    if is_blind(column):
+        raise DeclarationError(
+            f"where= names {name!r} of type {column.type!r}, for which different texts are equal: "
+            "with LIMIT each value has rows of its own, so use a column whose texts are equal when "
+            "they are the same, such as one of the text in small letters"
+        )
 
 
 def judged_equality(

@@ -39,6 +39,10 @@ def check_element(element: Any) -> None:
             f"the window function {element} cannot be derived, because one row changes others: "
             "use a correlated scalar sub-query, such as a count of the rows before"
         )
+    if isinstance(element, sa.sql.selectable.ForUpdateArg):
+        raise DeclarationError(
+            "with_for_update() cannot be derived, because it locks rows: leave it out"
+        )
     if isinstance(element, sa.TextClause):
         raise DeclarationError(
             f"text({str(element)!r}) cannot be derived: write it with SQLAlchemy's expressions"

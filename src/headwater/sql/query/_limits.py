@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from headwater.errors import DeclarationError
 
-__all__ = ["MOST_LIMITED", "difference", "limit_of"]
+__all__ = ["MOST_LIMITED", "check_distinct", "difference", "limit_of"]
 
 # Rows that a query with LIMIT may keep for each value of its filters. They are read at each change.
 MOST_LIMITED = 1000
@@ -26,6 +26,16 @@ def difference(select: sa.Select[Any], less: sa.Select[Any]) -> list[Any]:
     return found
 
 
+def check_distinct(select: sa.Select[Any]) -> None:
+    """Raises DeclarationError for DISTINCT ON."""
+    dialect = sa.make_url("postgresql+psycopg://").get_dialect()()
+    if str(select.compile(dialect=dialect)).startswith("SELECT DISTINCT ON"):
+        raise DeclarationError(
+            "DISTINCT ON cannot be derived: for the first row of each, select from the table that "
+            "has one row for each, with a correlated scalar sub-query with order_by() and limit(1)"
+        )
+
+
 def limit_of(select: sa.Select[Any]) -> int | None:
     """The LIMIT of a SELECT. Raises DeclarationError for one that cannot be derived."""
     if difference(select, select.offset(None)):
@@ -40,4 +50,6 @@ def limit_of(select: sa.Select[Any]) -> int | None:
         raise DeclarationError(
             "LIMIT without order_by() cannot be derived: say which rows are the first ones"
         )
+    if not select.compare(select.limit(limit)):
+        raise DeclarationError(f"FETCH FIRST cannot be derived: write limit({limit})")
     return limit

@@ -1,4 +1,4 @@
-"""A live query as the source of feeds."""
+"""``LiveQuery``: a SELECT as the source of feeds."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.errors import DeclarationError, FilterValueError
 from headwater.feeds._source import EVERYTHING, JUDGED, Filter, Page, Place, Source
+from headwater.sql._databases import check_one_database, follow, shown
 from headwater.sql._expressions import split
 from headwater.sql._links import declare_links
 from headwater.sql._model import attributes_of
@@ -24,35 +25,36 @@ from headwater.sql.query._reader import QueryReader
 
 __all__ = ["DECLARED", "LiveQuery", "QuerySource"]
 
-# Those of this process, for ``headwater check``.
+# The live queries of this process, for ``headwater check``.
 DECLARED: WeakSet[LiveQuery] = WeakSet()
 
 
 class LiveQuery:
     """A SELECT as an exact, resumable, keyed source. Make one per query and process.
 
-    What follows from the SELECT is derived: its tables, how a change of each leads to the rows of
-    the query, and which columns of each are *links*. Each of its tables is tracked with
-    ``keyed=True``. A live query that is declared before ``metadata.create_all`` gives its tables
-    the links that it needs; for tables that exist, ``headwater.sql.alembic.add_tracking(links=)``
-    does.
+    Headwater derives from the SELECT: the tables, how a changed row of each leads to rows of the
+    query, and the *links* of each table, the columns that this needs. Each table must be tracked
+    with ``keyed=True``. If the live query is declared before ``metadata.create_all``, its tables
+    get their links there. For existing tables, call
+    ``headwater.sql.alembic.add_tracking(links=)`` in a migration.
 
     Arguments:
-        engine: reads the query, as that of a ``Table``: on SQLite, and on PostgreSQL by psycopg or
-            asyncpg.
-        select: the query. Its rows are the items; its order is the key's.
-        key: names of its columns that tell the rows apart: plain columns of inner-joined tables.
-        where: names of its columns that ``where()`` may use: such columns too.
-        affects: models or tables of which any change may affect every row, where no condition
-            leads from them to the query, such as a table of settings.
+        engine: reads the query: SQLite, or PostgreSQL by psycopg or asyncpg, as for a ``Table``.
+        select: the query. Its rows are the items, in the order of the key.
+        key: names of selected columns that identify a row: plain columns of inner-joined tables.
+        where: names of selected columns that ``where()`` may use: also plain columns of
+            inner-joined tables.
+        affects: models or tables without a condition that leads to the query, such as a table of
+            settings. After a change of one of them every row is read again.
         listen: further engines of this process that write to the database. Their commits wake the
             tail at once too.
 
     Attributes:
-        engine: the same.
-        origin: what the hub reads from.
+        engine: the async engine that reads the query.
+        origin: the tail of the query, from which the hub reads.
 
-    Raises DeclarationError for what cannot be derived, with what to write instead.
+    Raises DeclarationError for a clause that cannot be derived, and says what to write instead. It
+    is also raised if the tables are known to be in two databases.
     """
 
     def __init__(
@@ -69,6 +71,8 @@ class LiveQuery:
         tables = [attributes_of(model)[0] for model in affects]
         derivation = Derivation(select, key, where, tables)
         name = f"live query of {', '.join(table.name for table in derivation.tables)}"
+        check_one_database(name, engine, derivation.tables)
+        follow(engine, derivation.tables)
         for table, links in derivation.links.items():
             declare_links(table, links)
         self.engine = engine
@@ -81,14 +85,14 @@ class LiveQuery:
         return self.reader.name
 
     def where(self, *conditions: Any, **equalities: Any) -> QuerySource:
-        """The rows with these values, by name, of which these conditions are true.
+        """Select the rows that have these values and for which these conditions are true.
 
-        Conditions are SQLAlchemy expressions over the columns that ``where=`` names, as those of
-        ``Table.where``.
+        Conditions are SQLAlchemy expressions over the columns that ``where=`` names, as in
+        ``Table.where``. A list, tuple or set as a value means any of its values. Values are
+        converted to the column's type.
 
-        As a value a list, tuple or set means any of its values; they are brought to the column's
-        type. Raises DeclarationError for what the query cannot be filtered by, and FilterValueError
-        for None, NULL and a value that the column cannot have.
+        Raises DeclarationError for a column or condition that the query cannot be filtered by, and
+        FilterValueError for None, NULL and a value that the column cannot have.
         """
         allowed = self.reader.derivation.filters
         dialect = self.engine.dialect
@@ -97,7 +101,7 @@ class LiveQuery:
         if expression is not None and self.reader.derivation.limit is not None:
             raise DeclarationError(
                 f"the {self.name} keeps its first rows for each value of {', '.join(allowed)}: "
-                "where() takes values alone, no conditions"
+                "where() takes values only, no conditions"
             )
         wanted = self._equal(equalities) & self._equal(found)
         if expression is not None:
@@ -109,8 +113,8 @@ class LiveQuery:
         for name in equalities:
             if name not in allowed:
                 raise DeclarationError(
-                    f"the {self.name} cannot be filtered by {name!r}: name it in where=; there is "
-                    f"{', '.join(allowed) or 'none'}"
+                    f"the {self.name} cannot be filtered by {name!r}: name it in where=, which now "
+                    f"has {', '.join(allowed) or 'no columns'}"
                 )
         columns = {n: column_of(each.table, c) for n, (each, c) in allowed.items()}
         fit = fit_values(columns, equalities, self.engine.dialect)
@@ -125,7 +129,7 @@ class LiveQuery:
         return wanted if judged is None else wanted & Filter((((JUDGED, judged),),))
 
     def optional(self, **equalities: Any) -> QuerySource:
-        """As ``where``, for the query parameters of a request: a value of None selects all."""
+        """As ``where``, but leaves out values that are None, such as absent query parameters."""
         return self.where(**given(equalities))
 
     def check_window(self, wanted: Filter) -> None:
@@ -142,9 +146,9 @@ class LiveQuery:
     async def trim(self, *, max_age: timedelta, grace: float = GRACE) -> int:
         """Remove the former links of the query's tables that are older than ``max_age``.
 
-        Positions from before that expire, in all live queries over these tables. Every process
-        hears of that ``grace`` seconds before, and gives its open streams a later position. Works
-        in small transactions, and returns how many were removed.
+        Older positions expire then, in all live queries over these tables. So it first announces
+        the removal in the database and waits ``grace`` seconds, in which every process gives its
+        open streams a later position. It removes rows in small transactions. Returns how many.
         """
         if max_age < timedelta(0):
             raise DeclarationError(f"max_age={max_age} must not be negative")
@@ -152,7 +156,7 @@ class LiveQuery:
 
 
 class QuerySource(Source):
-    """A selection of a live query, as a feed's handler returns it."""
+    """A selection of a live query. A feed's function returns it."""
 
     # There may be one for each of thousands of streams.
     __slots__ = ("filter", "origin", "query")
@@ -178,22 +182,23 @@ class QuerySource(Source):
         return self
 
     def where(self, *conditions: Any, **equalities: Any) -> QuerySource:
-        """The rows of this selection that have these values too, as ``LiveQuery.where``."""
+        """The rows of this selection that also match, as ``LiveQuery.where``."""
         narrower = self.query.where(*conditions, **equalities)
         return QuerySource(self.query, self.filter & narrower.filter)
 
     def optional(self, **equalities: Any) -> QuerySource:
-        """The same, without those that are None."""
+        """As ``where``, but leaves out values that are None."""
         return self.where(**given(equalities))
 
     def __or__(self, other: QuerySource) -> QuerySource:
-        """The rows of both. They must be of one live query."""
+        """The rows of either selection. Both must be of the same live query."""
         if not isinstance(other, QuerySource):
             return NotImplemented
         if other.query is not self.query:
             raise DeclarationError(
-                f"a union takes selections of one live query, not of the {self.query.name} and the "
-                f"{other.query.name}"
+                f"a union takes selections of one live query, not of the {self.query.name} of "
+                f"{shown(self.query.engine)} and the {other.query.name} of "
+                f"{shown(other.query.engine)}"
             )
         return QuerySource(self.query, self.filter | other.filter)
 

@@ -1,4 +1,4 @@
-"""What a poll looks at first: the snapshot, the tables' registration, and which of them moved."""
+"""The first statement of a poll: the snapshot, the tables' registration, and the changed tables."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = ["Look", "Looker", "PostgreSQLLooker", "SQLiteLooker", "fingerprint_of
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was seen.
+    """The result of a look.
 
     Attributes:
         now: the snapshot.
-        epoch: one life of the query's tables and their links.
+        epoch: the epoch of the query's tables and their links.
         changed: tables with rows that changed since the place.
-        gone: tables with rows whose links of then are gone.
-        retiring: positions that do not include this place expire soon; None if none do.
+        gone: tables with former links since the place.
+        retiring: positions that do not include this place expire soon. None: no position does.
     """
 
     now: Any
@@ -44,13 +44,13 @@ class Look:
 
 
 class Looker(ABC):
-    """Looks, at the beginning of a transaction.
+    """Begins the transaction of a poll, and looks for changes.
 
     Arguments:
-        name: of the query, for error messages.
-        tables: what Headwater's own tables call each.
-        links: the link columns that the query needs.
-        fingerprint: tells the query's positions from those of another.
+        name: the query's name, for error messages.
+        tables: the tables of the query, with their registered names.
+        links: the link columns that the query needs of each table.
+        fingerprint: differs between queries, so that a position fits only its own query.
 
     Attributes:
         nothing: a snapshot from before all changes.
@@ -77,10 +77,14 @@ class Looker(ABC):
 
     @abstractmethod
     def look(self, connection: sa.Connection, place: QueryPlace | None) -> Look:
-        """Look. Raises PositionError, and SourceUnavailableError for tables without links."""
+        """Look for changes since a place; with None only for the snapshot.
+
+        Raises PositionError, SourceUnavailableError for a table without links, and
+        DeclarationError for a table that lacks some of its links.
+        """
 
     def oldest(self, place: QueryPlace) -> Any:
-        """The snapshot that all of a place covers."""
+        """The oldest snapshot in a place."""
         found = place.segments[0].seen
         for segment in place.segments:
             if found.covers(segment.seen):
@@ -88,7 +92,7 @@ class Looker(ABC):
         return found
 
     def _epoch(self, rows: list[tuple[str, str, str]], extra: str = "") -> str:
-        """Of each table's epoch, that of its links, and the links."""
+        """The epoch of the query: a hash of the epochs of its tables and of their links."""
         for (table, name), row in zip(self.tables.items(), rows, strict=True):
             epoch, own, links = row
             if epoch is None or own is None:
@@ -106,7 +110,7 @@ class Looker(ABC):
         return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
 
     def call(self, table: sa.Table) -> str:
-        """What adds the links of a table."""
+        """The call that adds the links of a table, for error messages."""
         return (
             f"call headwater.sql.alembic.add_tracking(op, {self.tables[table]!r}, keyed=True, "
             f"links={list(self.links[table])!r}) in a migration"
@@ -122,15 +126,15 @@ class Looker(ABC):
         ]
 
     def _gone(self, name: str) -> sa.ColumnElement[bool]:
-        # Whether the client had them is not asked: later parts of its place may have, of which the
-        # oldest knows nothing.
+        # It does not check whether the client had these rows: the oldest snapshot of its place may
+        # lack rows that a later one has.
         return sa.exists().where(
             FORMER.c.table_name == name, self.moments.lacks(FORMER.c.change, name)
         )
 
 
 class SQLiteLooker(Looker):
-    """Each table counts for itself."""
+    """On SQLite: each table has its own counter."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
@@ -174,10 +178,10 @@ class SQLiteLooker(Looker):
 
 
 class PostgreSQLLooker(Looker):
-    """One snapshot for all tables.
+    """On PostgreSQL: one snapshot of the server for all tables.
 
     Attributes:
-        control: the server tells about its control file.
+        control: whether this user may read the server's control file.
     """
 
     control = True
@@ -280,13 +284,13 @@ def _check(place: QueryPlace, now: Any, floor: Any, nothing: Any) -> None:
     for segment in place.segments:
         if not now.covers(segment.seen):
             raise PositionError(str(place), "unknown", "it lies in the future")
-        # A client that has seen nothing of some keys lacks no removal of them.
+        # A client that has seen nothing of some keys needs no removal of them.
         if not segment.seen.covers(floor) and segment.seen != nothing:
             raise PositionError(str(place), "expired")
 
 
 def fingerprint_of(derivation: Derivation, dialect: sa.Dialect) -> str:
-    """Tells the positions of a query from those of another."""
+    """A hash of the query, so that a position fits only its own query."""
     compiled = derivation.select.compile(dialect=dialect)
     values = sorted((name, repr(value)) for name, value in compiled.params.items())
     said = repr((str(compiled), values, list(derivation.key), list(derivation.filters)))

@@ -51,7 +51,15 @@ class Moments(ABC):
 
     def raw(self, kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
         """How a key's column is read, to be compared and written into a position."""
+        if isinstance(kind, sa.Enum):
+            return sa.Text()
         return sa.Uuid(as_uuid=False) if isinstance(kind, sa.Uuid) else kind
+
+    def plain(
+        self, column: sa.ColumnElement[Any], kind: sa.types.TypeEngine[Any]
+    ) -> sa.ColumnElement[Any]:
+        """A key's column as what ``raw`` says."""
+        return sa.type_coerce(column, kind)
 
     def former(self, name: str, columns: dict[str, sa.types.TypeEngine[Any]]) -> sa.Select[Any]:
         """The rows of a table that the client had with these links, and that are gone."""
@@ -84,6 +92,13 @@ class PostgreSQLMoments(Moments):
     def ordered(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         return sa.collate(column, "C")
 
+    def plain(
+        self, column: sa.ColumnElement[Any], kind: sa.types.TypeEngine[Any]
+    ) -> sa.ColumnElement[Any]:
+        # An enum of the database is no text: it has an order of its own.
+        enum = isinstance(column.type, sa.Enum)
+        return sa.cast(column, kind) if enum else super().plain(column, kind)
+
     def field(self, name: str, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
         return sa.cast(sa.func.jsonb_extract_path_text(FORMER.c.links, name, type_=sa.Text), kind)
 
@@ -111,7 +126,8 @@ class SQLiteMoments(Moments):
 
     def raw(self, kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
         # Dates and UUIDs are texts, as they are stored.
-        return kind if isinstance(kind, (sa.Integer, sa.String)) else sa.String()
+        text = isinstance(kind, sa.String) and not isinstance(kind, sa.Enum)
+        return kind if text or isinstance(kind, sa.Integer) else sa.String()
 
     def _counter(self, name: str) -> sa.BindParameter[int]:
         return sa.bindparam(f"seen_{self.names.index(name)}", type_=sa.BigInteger)

@@ -42,9 +42,8 @@ class Occurrence:
     Attributes:
         label: its alias in the statements that are derived, such as ``t0``.
         table: the table.
-        columns: by name, the columns of the alias, also those that tracking adds.
-        alias: the alias to select from.
-        scope: where it stands.
+        alias: the alias to select from. It also has the columns that tracking adds.
+        scope: the scope that the occurrence belongs to.
     """
 
     label: str
@@ -70,13 +69,13 @@ class Occurrence:
 
 @dataclass(eq=False, slots=True)
 class Condition:
-    """One condition of those that AND joins.
+    """One condition of a conjunction (AND).
 
     Attributes:
-        expression: over the columns of the occurrences' aliases; None if it holds a sub-query.
+        expression: the condition over the aliases' columns; None if it has a sub-query.
         columns: the columns that it names.
-        strict: the occurrences without a row of which it is never true.
-        original: as the query has it.
+        strict: occurrences whose columns, if all NULL, keep it from being true.
+        original: the condition as the query has it.
     """
 
     expression: sa.ColumnElement[bool] | None
@@ -94,9 +93,9 @@ class Scope:
     """Tables whose rows exist together.
 
     Attributes:
-        clause: what the query calls it, for error messages.
-        outer: it is the right side of an outer join.
-        needs: the scopes without rows of which it has none.
+        clause: its description for error messages, such as ``the query's FROM``.
+        outer: whether it is the right side of an outer join.
+        needs: the scopes that must have rows for this scope to have any.
     """
 
     clause: str
@@ -142,7 +141,7 @@ class Names:
 
 
 def clauses_of(expression: Any) -> Iterator[Any]:
-    """What AND joins, one by one."""
+    """The conditions that AND joins, one by one."""
     while isinstance(expression, sa.sql.elements.Grouping):
         expression = expression.element
     if (

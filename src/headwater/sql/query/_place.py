@@ -1,4 +1,4 @@
-"""A place in a live query: by range of keys, what the client has seen.
+"""A place in a live query: for each range of keys, the snapshot that the client has seen.
 
 Events go out in ascending order of the key. A client that stopped in the middle of a batch has the
 keys up to one as they are in the later snapshot, and the others as they were in the earlier one. So

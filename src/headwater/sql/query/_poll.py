@@ -1,13 +1,14 @@
 """The algorithm of a live query: what changed between a place and now, in one snapshot.
 
-1. Look: the snapshot, and which tables have rows that changed or are gone since the place.
-2. Affected keys: those that such rows lead to, by the links of now and by those of then.
-3. The query with these keys, some hundred at a time: the rows as they are.
-4. Who may have held a key: the values that its filters had then.
+1. Look: take the snapshot, and find the tables with rows that changed or are gone since the place.
+2. Affected keys: find the keys that these rows lead to, by the present and by the former links.
+3. Rows: run the query for these keys, some hundred at a time.
+4. Holders: find the values that a key's filters had at the place, and so the clients that had it.
 
-Why it is exact: rows that were joined then or are now, but not both, include one that changed; so
-does an outer join that found no match and finds one now. Each way leads from there to the key, at
-one of the two moments. docs/live-queries.md has the whole of it.
+Why it is exact: a result that exists at only one of the two moments was joined from at least one
+row that changed in between. This also holds for an outer join that found no match and now finds
+one. A way leads from that row to the key, by the links of one of the two moments.
+docs/live-queries.md has the complete argument.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ class Affected:
 
     Attributes:
         key: its raw values.
-        place: of a client that was sent all keys up to this one.
-        row: the row as it is; None if there is none.
-        compared: what filters compare of it: its values, with what the database judged.
-        held: key and filters, by name, under which clients may have had it.
+        place: the place of a client that was sent all keys up to this one.
+        row: the present row; None if the query has none with this key.
+        held: the values of key and filters, by name, with which clients may have had the row.
+        compared: the values that filters compare, with the answers of the database.
     """
 
     key: Key
@@ -55,7 +56,7 @@ class Affected:
 
 
 class Queries:
-    """Runs the statements of one query on a connection that is in one snapshot."""
+    """Runs the statements of one query. The connection's transaction is in one snapshot."""
 
     def __init__(self, name: str, derivation: Derivation, looker: Looker) -> None:
         self.name = name
@@ -93,7 +94,7 @@ class Queries:
         wanted: Filter,
         questions: Questions = NO_QUESTIONS,
     ) -> dict[Key, tuple[Values, Values]]:
-        """The rows with these keys that are there, each with what filters compare."""
+        """The present rows with these keys, each with the values that filters compare."""
         form, values = form_of(wanted)
         values |= questions.parameters | {"keys": self._listed(keys)}
         result = connection.execute(self.statements.rows(form, questions.form), values)
@@ -102,7 +103,7 @@ class Queries:
     def among(
         self, connection: sa.Connection, look: Look, seen: Any, keys: Sequence[Key]
     ) -> set[Key]:
-        """Which of these keys are affected."""
+        """The affected keys among these."""
         if not keys or not (look.changed or look.gone):
             return set()
         query = self.statements.affected(look.changed, look.gone, among=True)
@@ -110,7 +111,7 @@ class Queries:
         return {tuple(row) for row in connection.execute(query, values)}
 
     def touched(self, connection: sa.Connection, look: Look, seen: Any) -> list[Filter]:
-        """The filters, of a query with LIMIT, whose first rows may have changed."""
+        """For a query with LIMIT: the filters whose first rows may have changed."""
         if not self.derivation.filters:
             return [EVERYTHING]
         query = self.statements.touched(look.changed, look.gone)
@@ -130,7 +131,7 @@ class Queries:
     def first_held(
         self, connection: sa.Connection, look: Look, seen: Any, wanted: Filter
     ) -> dict[Key, Values]:
-        """The keys of those in the snapshot, with their values by name and those of the filters."""
+        """The first rows at the place: their keys, with the values of key and filters by name."""
         form, values = form_of(wanted)
         among = frozenset(one.table for one in self.derivation.core.occurrences)
         query = self.statements.first_held(look.gone & among, form)
@@ -180,7 +181,7 @@ class Queries:
         keys: Sequence[Key],
         questions: Questions = NO_QUESTIONS,
     ) -> dict[Key, list[Values]]:
-        """By key, its values by name and those of its filters in the snapshot."""
+        """For each key, the values that key and filters had at the place, by name."""
         among = frozenset(one.table for one in self.derivation.core.occurrences)
         query = self.statements.holders(look.gone & among, questions.form)
         values = self.looker.moments.values(seen) | {"keys": self._listed(keys)}
@@ -211,7 +212,8 @@ class Queries:
             key = tuple(row[len(row) - self.width :])
             if key == before or key in seen:
                 raise UsageError(
-                    f"{self.name} has two rows with the key {key!r}: a key tells rows apart"
+                    f"{self.name} has two rows with the key {key!r}: the columns of key= must "
+                    "identify a row"
                 )
             seen.add(key)
             yield row, key, dict(zip(names, (row[n] for n in at), strict=True))
@@ -221,13 +223,13 @@ class Poll:
     """What changed between a place and now, on a connection whose transaction begins here.
 
     Arguments:
-        now: what was seen, if the transaction has begun.
-        questions: what the database shall judge of rows, for filters.
+        now: the look, if the transaction has begun already.
+        questions: the conditions of filters that the database evaluates for each row.
 
     Attributes:
-        look: what was seen.
+        look: the look at the beginning of the transaction.
         end: the place of a client that was sent everything.
-        done: the last keys were read.
+        done: whether the last keys were read.
     """
 
     def __init__(
@@ -267,7 +269,7 @@ class Poll:
         self.done = True
 
     def _rows_of(self, low: Key | None, high: Key | None) -> Iterator[Sequence[Affected]]:
-        """The keys of which the client has seen nothing: those of the rows there are."""
+        """All rows of a range of keys of which the client has seen nothing yet."""
         size = self._chunk
         while size == self._chunk:
             rows = self._queries.oldest(

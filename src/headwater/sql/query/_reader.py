@@ -41,17 +41,17 @@ from headwater.sql.sqlite._connections import file_of, guard
 
 __all__ = ["QueryReader"]
 
-# Pages that are read between two batches of the tail, which goes on meanwhile for nobody.
+# How many pages are read between two batches of the tail. The tail stands still meanwhile.
 SERVED = 50
-# Snapshots of the tail that are remembered, for clients that return.
+# How many snapshots of the tail are remembered for clients that return.
 KEPT_SNAPSHOTS = 4096
 
 
 class QueryReader:
     """One live query over one database.
 
-    Each read is one transaction in one snapshot, and holds no connection once it returns. Only a
-    tail's batch that is not the last of its poll keeps the transaction for the next one.
+    Each read is one transaction in one snapshot, and returns its connection at the end. Only if a
+    poll of the tail has several batches, the transaction stays open until the last one.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class QueryReader:
         if engine.dialect.name == "sqlite":
             if file_of(engine.sync_engine) is None:
                 raise DeclarationError(
-                    f"{name}: a live query reads in a transaction of its own, and a database in "
-                    "memory has one connection for everybody: use a file"
+                    f"{name}: a live query needs a connection of its own, and a database in memory "
+                    "has only one connection: use a file"
                 )
             guard(engine.sync_engine)
             looker = SQLiteLooker
@@ -98,12 +98,12 @@ class QueryReader:
         self._kinds = tuple(self._kind(*column) for column in derivation.key.values())
         self._pages = Pages(self._queries)
         self._open: OpenPoll | None = None
-        # While the tail is attached: wakes it. The pages that wait for its next transaction: one
-        # that has begun may lack what was committed before the page was asked for.
+        # `_wake` wakes the tail while it is attached. `_waiting` has the pages that wait for its
+        # next transaction: the present one may lack rows that were committed before the request.
         self._wake: Callable[[], None] | None = None
         self._waiting: list[WaitingPage] = []
         self._broken = False
-        # The snapshots that the tail was at lately.
+        # The latest snapshots of the tail.
         self._snapshots: dict[str, None] = {}
 
     def parse(self, text: str) -> QueryPlace:
@@ -113,13 +113,13 @@ class QueryReader:
         return QueryPlace.parse(text, self._kinds, tables).align(self._snapshots)
 
     def note(self, look: Look) -> None:
-        """The tail is at this snapshot."""
+        """Remember that the tail is at this snapshot."""
         self._snapshots[str(look.now)] = None
         if len(self._snapshots) > KEPT_SNAPSHOTS:
             del self._snapshots[next(iter(self._snapshots))]
 
     async def head(self) -> Head:
-        """Where the query is now."""
+        """The present place and epoch of the query."""
         async with self._connected() as connection:
             look = await connection.run_sync(self._look, None)
         self.note(look)
@@ -189,9 +189,9 @@ class QueryReader:
     ) -> Page:
         """As ``Source.page``.
 
-        While the tail is attached, a page is read in a transaction of the tail: then the client
-        and the tail are at the same snapshot, and what comes and goes between two snapshots of the
-        tail is nothing that a client has.
+        While the tail is attached, a page is read in a transaction of the tail. So the client and
+        the tail are at the same snapshot. A client never has a row that came and went between two
+        snapshots of the tail, and of which the tail would never send the removal.
         """
         if limit < 1:
             raise UsageError(f"limit={limit} must be at least 1")
@@ -206,7 +206,7 @@ class QueryReader:
             return await self._read(
                 lambda sync, look: self._pages.after(sync, look, wanted, limit, place)
             )
-        # It may be far behind: the tail must not wait for that.
+        # The client may be far behind, and the tail must not wait for such a long read.
         page = await self._alone(
             lambda sync, look: self._pages.after(sync, look, wanted, limit, place)
         )
@@ -253,7 +253,7 @@ class QueryReader:
         return replace(page, end=replace(_own(page.end), aligned=False))
 
     async def _serve(self, poll: OpenPoll) -> None:
-        """Read the pages that waited for the transaction of a poll: some, so that it goes on."""
+        """Read some of the pages that waited for the transaction of a poll."""
         while poll.pages:
             waiting = poll.pages[0]
             if not waiting.answer.done():
@@ -274,7 +274,7 @@ class QueryReader:
             self._wake()
 
     def _answer_all(self, answer: BaseException | None) -> None:
-        """Answer those that wait with an error; with None they read by themselves."""
+        """Answer all waiting pages with an error. With None they are read without the tail."""
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.answer_with(answer)

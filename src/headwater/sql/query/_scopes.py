@@ -1,7 +1,7 @@
-"""The scopes of a SELECT: which tables it reads, where each stands, and what joins them.
+"""The scopes of a SELECT: the tables that it reads, their scopes, and the conditions between them.
 
-A scope is a part of the query whose rows exist together: what is inner-joined at the top, the
-right side of an outer join, a sub-query. A row of a table reaches the rows of the query through
+A scope is a part of the query whose rows exist together: the inner-joined tables at the top, the
+right side of an outer join, or a sub-query. A row of a table reaches the rows of the query through
 the conditions of its own scope and of those that the scope needs.
 """
 
@@ -34,7 +34,7 @@ class Scopes:
     """Reads a SELECT.
 
     Attributes:
-        root: the scope of what is inner-joined at the top.
+        root: the scope of the inner-joined tables at the top.
         every: all scopes, the root first.
         names: the FROM elements at the top.
 
@@ -46,7 +46,7 @@ class Scopes:
         self.every = [self.root]
         self._labels = 0
         self._seen: set[int] = set()
-        # What is compared by identity has to live on.
+        # Keeps objects alive whose ids are in `_seen`.
         self._kept: list[Any] = []
         self.names = Names(None)
         self._select(select, self.root, self.names)
@@ -82,7 +82,7 @@ class Scopes:
             for clause in clauses_of(where):
                 self._condition(clause, scope, names)
         for child in select.get_children():
-            # What the ORM was given to join by is among them, and its columns may have no alias.
+            # The children include the ORM's join targets, whose columns may have no alias.
             if isinstance(child, sa.ColumnElement) or not isinstance(child, sa.FromClause):
                 self._expression(child, scope, names, named=False)
 
@@ -265,7 +265,10 @@ def _refused_from(element: Any) -> str:
             "a sub-query in FROM cannot be derived: join its tables in the query itself, or use a "
             "correlated scalar sub-query"
         )
-    return f"{_shown(element)} in FROM cannot be derived: a live query reads tables"
+    return (
+        f"{_shown(element)} in FROM cannot be derived: join tables, or use a correlated scalar "
+        "sub-query"
+    )
 
 
 def _shown(element: Any) -> str:

@@ -361,7 +361,7 @@ class Statements:
         return self._moments.raw(kind)
 
     def _raw(self, column: sa.ColumnElement[Any], at: int) -> sa.ColumnElement[Any]:
-        return sa.type_coerce(column, self._kinds[at])
+        return self._moments.plain(column, self._kinds[at])
 
     def _apart(self, column: sa.ColumnElement[Any], at: int) -> sa.ColumnElement[Any]:
         """A key's column for a UNION: a collation may take two keys for equal."""

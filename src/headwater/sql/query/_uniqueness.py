@@ -1,4 +1,4 @@
-"""Which columns follow from others: whether a key tells the rows of a query apart."""
+"""Proves by functional dependencies that a key identifies each row of a query."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def closure(scopes: Scopes, columns: Iterable[Column]) -> set[Column]:
             if determined(occurrence, known):
                 known |= {(occurrence, column.name) for column in occurrence.table.columns}
         for scope, (one, other) in equal:
-            # In an outer join it tells of its own tables alone.
+            # The condition of an outer join holds only for the tables of that join.
             for this, that in ((one, other), (other, one)):
                 if this in known and that[0].scope is scope and that[0] in top:
                     known.add(that)

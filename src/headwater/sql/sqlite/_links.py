@@ -56,8 +56,7 @@ def _bodies(tracking: Tracking, links: Sequence[str], uniques: Sequence[Unique])
     key, own, name = tracking.key, quote(tracking.table), text(tracking.name)
     last = f"(SELECT last FROM headwater_tables WHERE name = {name})"
     step = f"UPDATE headwater_tables SET last = last + 1 WHERE name = {name};"
-    same = " AND ".join(f"{quote(c)} IS NEW.{quote(c)}" for c in key)
-    number = f"UPDATE {own} SET {CHANGE} = {last}, {SINCE} = {last} WHERE {same};"
+    number = f"UPDATE {own} SET {CHANGE} = {last}, {SINCE} = {last} WHERE {uniques[0].row};"
     columns = list(dict.fromkeys(column for unique in uniques for column in unique.columns or ()))
     moved, replaced = _differs(links), _differs(columns)
     of, of_uniques = f"OF {_list((*links, *columns))} ", f"OF {_list(columns)} "

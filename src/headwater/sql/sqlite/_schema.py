@@ -28,7 +28,7 @@ from headwater.sql._tracking import (
 )
 from headwater.sql.sqlite import _links
 from headwater.sql.sqlite._triggers import KINDS, trigger_name, triggers
-from headwater.sql.sqlite._uniques import uniques_of
+from headwater.sql.sqlite._uniques import rowid_of, uniques_of
 
 # Rows that ``add`` numbers in one transaction.
 STEP = 1000
@@ -236,7 +236,15 @@ def _number(
     table, keys = quote(tracking.table), [quote(name) for name in tracking.key]
     columns, marks = ", ".join(keys), ", ".join("?" for _ in keys)
     last_key: Sequence[Any] | None = None
-    own = TABLES.c.name == tracking.name
+    rowid = rowid_of(connection, tracking)
+    if rowid is not None:
+        unknown = " OR ".join(f"{key} IS NULL" for key in keys)
+        query = f"SELECT {rowid} FROM {table} WHERE {CHANGE} IS NULL AND ({unknown})"
+        with step(connection):
+            rows = connection.exec_driver_sql(query).all()
+            if rows:
+                _give_numbers(connection, tracking, rows, f"{rowid} = ?")
+        done += len(rows)
     while True:
         with step(connection):
             after = "" if last_key is None else f"AND ({columns}) > ({marks})"
@@ -246,19 +254,26 @@ def _number(
                 tuple(last_key or ()),
             ).all()
             if rows:
-                last: int = connection.execute(sa.select(TABLES.c.last).where(own)).scalar_one()
-                equal = " AND ".join(f"{key} = ?" for key in keys)
-                connection.execute(TABLES.update().where(own).values(last=last + len(rows)))
-                connection.exec_driver_sql(
-                    f"UPDATE {table} SET {CHANGE} = ? WHERE {equal}",
-                    [(last + at, *row) for at, row in enumerate(rows, 1)],
-                )
+                _give_numbers(connection, tracking, rows, " AND ".join(f"{k} = ?" for k in keys))
         if progress is not None:
             done += len(rows)
             progress(done, total)
         if len(rows) < STEP:
             return
         last_key = rows[-1]
+
+
+def _give_numbers(
+    connection: sa.Connection, tracking: Tracking, rows: Sequence[Any], found: str
+) -> None:
+    """Number rows. ``found``: the condition that finds one by its values."""
+    own = TABLES.c.name == tracking.name
+    last: int = connection.execute(sa.select(TABLES.c.last).where(own)).scalar_one()
+    connection.execute(TABLES.update().where(own).values(last=last + len(rows)))
+    connection.exec_driver_sql(
+        f"UPDATE {quote(tracking.table)} SET {CHANGE} = ? WHERE {found}",
+        [(last + at, *row) for at, row in enumerate(rows, 1)],
+    )
 
 
 @contextmanager

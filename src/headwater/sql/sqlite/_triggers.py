@@ -32,7 +32,7 @@ def label(column: str) -> str:
 
 def triggers(tracking: Tracking, uniques: Sequence[Unique]) -> dict[str, str]:
     """The DDL of a table's triggers by kind."""
-    names = _Names(tracking)
+    names = _Names(tracking, uniques[0].row)
     bodies = {
         "insert": f"AFTER INSERT ON {names.table} BEGIN\n  {names.step}\n  {names.number}\nEND",
         # The number is written once when the row has none, and then only by these triggers.
@@ -54,16 +54,13 @@ def triggers(tracking: Tracking, uniques: Sequence[Unique]) -> dict[str, str]:
 class _Names:
     """Pieces of SQL that the triggers of one table share."""
 
-    def __init__(self, tracking: Tracking) -> None:
+    def __init__(self, tracking: Tracking, row: str) -> None:
         self.table = quote(tracking.table)
         self.text = text(tracking.name)
         self.change = quote(CHANGE)
         self.last = f"(SELECT last FROM headwater_tables WHERE name = {self.text})"
         self.step = f"UPDATE headwater_tables SET last = last + 1 WHERE name = {self.text};"
-        self.number = (
-            f"UPDATE {self.table} SET {self.change} = {self.last} "
-            f"WHERE {_same(tracking.key, 'NEW')};"
-        )
+        self.number = f"UPDATE {self.table} SET {self.change} = {self.last} WHERE {row};"
 
 
 def _keyed(tracking: Tracking, names: _Names, uniques: Sequence[Unique]) -> dict[str, str]:
@@ -169,10 +166,6 @@ def _as_json(value: str) -> str:
 def stored(value: Any) -> Any:
     """A value of the JSON as SQLite stores it."""
     return bytes.fromhex(value[0]) if isinstance(value, list) else value
-
-
-def _same(columns: Iterable[str], row: str) -> str:
-    return " AND ".join(f"{quote(c)} IS {row}.{quote(c)}" for c in columns)
 
 
 def _moved(tracking: Tracking, one: str, other: str) -> str:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 
@@ -14,6 +14,7 @@ from headwater.sql._tracking import Tracking, quote
 _INDEXES = """SELECT i.name, i.origin, i.partial, x.name, x.coll
 FROM pragma_index_list(?) AS i, pragma_index_xinfo(i.name) AS x
 WHERE i."unique" AND x.key ORDER BY i.name, x.seqno"""
+_KEY = 'SELECT name, type, "notnull", pk FROM pragma_table_xinfo(?)'
 # Comments, strings and quoted names, and any other character.
 _PIECES = re.compile(r"""--[^\n]*|/\*.*?\*/|'[^']*'|"[^"]*"|`[^`]*`|\[[^\]]*\]|.""", re.DOTALL)
 
@@ -25,10 +26,12 @@ class Unique:
     Attributes:
         columns: those that it names; None if it names an expression or has a condition.
         same: the condition that a row of the table equals NEW in it.
+        row: of the key, the condition that a row of the table is NEW.
     """
 
     columns: tuple[str, ...] | None
     same: str
+    row: str = field(default="", compare=False)
 
 
 def uniques_of(connection: sa.Connection, tracking: Tracking) -> list[Unique]:
@@ -60,7 +63,30 @@ def uniques_of(connection: sa.Connection, tracking: Tracking) -> list[Unique]:
             terms += [f"({condition})", f"(SELECT {condition} FROM {new})"]
         found[Unique(None, " AND ".join(terms))] = None
     found.pop(key, None)
+    key = replace(key, row=_row(connection, tracking))
     return [key, *sorted(found, key=lambda one: (one.columns is None, one.columns or (), one.same))]
+
+
+def rowid_of(connection: sa.Connection, tracking: Tracking) -> str | None:
+    """The name of the rowid, where the key does not say which row one is: it may hold NULL.
+
+    SQLite lets NULL into a key without NOT NULL, in as many rows as there are. None if the key
+    says it, and where columns have the rowid's names.
+    """
+    rows = connection.exec_driver_sql(_KEY, (tracking.table,)).all()
+    key = [(kind, bool(filled)) for _, kind, filled, nth in rows if nth]
+    by_rowid = len(key) == 1 and key[0][0].upper() == "INTEGER"
+    if by_rowid or all(filled for _, filled in key):
+        return None
+    taken = {name.lower() for name, *_ in rows}
+    return next((name for name in ("rowid", "_rowid_", "oid") if name not in taken), None)
+
+
+def _row(connection: sa.Connection, tracking: Tracking) -> str:
+    rowid = rowid_of(connection, tracking)
+    if rowid is not None:
+        return f"{rowid} = NEW.{rowid}"
+    return " AND ".join(f"{quote(name)} IS NEW.{quote(name)}" for name in tracking.key)
 
 
 def terms_of(sql: str) -> tuple[list[str], str | None]:

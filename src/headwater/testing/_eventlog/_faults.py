@@ -86,6 +86,21 @@ class FaultContract(Harness):
                 resumed = await self._after(log, kept)
                 assert resumed in (None, [one.data["n"] for one in new]), f"{kept} gave {resumed}"
 
+    async def test_a_writer_begins_a_log_anew_that_went_back(self) -> None:
+        """Clients that were away for all of it would miss what was lost, and get what is newer."""
+        async with self.opened() as log:
+            await log.append("t", [{"n": n} for n in range(3)])
+            kept = await _end(log, 3)
+            copy = await self.keep_copy(log)
+            await self._insist(log, 3)
+            await self._insist(log, 4)
+            await self.go_back(log, copy)
+            await self._insist(log, 5)
+            assert await self._after(log, kept) is None, "a client was not reset"
+            new = await _end(log, 4)
+            await self._insist(log, 6)
+            assert await self._after(log, new) == [6], "it begins anew again and again"
+
     @pytest.mark.parametrize("writers", [1, 20])
     async def test_rounds_of_going_back_while_writers_write(self, writers: int) -> None:
         """Whatever the moment: after its last reset a stream has just what the log has."""

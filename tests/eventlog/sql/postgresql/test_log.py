@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from headwater.eventlog import EventLog, Offset, Record, open_log
 from headwater.eventlog.sql import SqlLog, drop_tables
 from headwater.testing import EventLogContract
+from support.log_rounds import rounds
 from support.postgres import Postgres
 
 pytestmark = pytest.mark.long
@@ -62,6 +63,15 @@ class TestContract(EventLogContract):
             *(f"DELETE FROM headwater_{name}" for name in TABLES),
             *(f"INSERT INTO headwater_{name} SELECT * FROM {copy}_{name}" for name in TABLES),
         )
+
+    @pytest.mark.soak
+    @pytest.mark.parametrize("writers", [1, 20])
+    @pytest.mark.parametrize("streams", [True, False], ids=["streams", "away"])
+    async def test_rounds_with_followers_in_two_processes(
+        self, writers: int, streams: bool
+    ) -> None:
+        """And with clients that are away. It prints its figures."""
+        print(await rounds(self, self.url, writers, streams=streams))
 
     async def purge(self, log: EventLog, topic: str, last: Offset) -> None:
         await self.run(f"DELETE FROM headwater_events WHERE {OF % topic} AND number <= {last}")
@@ -116,4 +126,6 @@ class TestContractWithoutNotices(TestContract):
                 await self.engine.dispose()
 
         url = self.url.replace("postgresql:", "postgresql+psycopg:")
-        return Owned(create_async_engine(url), notify=False)
+        log = Owned(create_async_engine(url), notify=False)
+        await log.start()
+        return log

@@ -149,9 +149,11 @@ async def test_a_backup_that_was_put_back_resets_followers(log: SqlLog, path: Pa
     )
     await follower.until(lambda one: bool(one.resets), "a reset")
     assert follower.resets[0][0] == "unknown"
-    await log.append("t", {"n": "anew"})
+    await log.append("t", {"n": "anew"})  # which begins a new epoch, and a reset that covers it
+    await follower.until(lambda one: len(one.resets) == 2, "another reset")
+    await log.append("t", {"n": "later"})
     await follower.count(3)
-    assert follower.records[-1].data == {"n": "anew"}
+    assert follower.records[-1].data == {"n": "later"}
 
 
 async def test_a_file_that_is_away_for_a_while_costs_nothing(

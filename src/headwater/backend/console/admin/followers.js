@@ -5,13 +5,14 @@ import { agoTime, bytes, el, number } from "../dom.js";
 import { Section, button } from "./section.js";
 
 export function streamsSection(may) {
+  let several = false; // processes
   const section = new Section({
     title: "Streams",
     live: true,
     wide: true,
     empty: "Nobody follows anything.",
     columns: [
-      ["Who", ({ email, client }) => [email ?? "a program", el("small", {}, client)]],
+      ["Who", ({ email, client, worker }) => [email ?? "a program", el("small", {}, from(client, worker))]],
       ["Follows", ({ address }) => el("code", {}, address)],
       ["Since", ({ opened_at: at }) => agoTime(at)],
       ["Position", ({ position }) => position && el("code", { title: position }, short(position))],
@@ -21,6 +22,7 @@ export function streamsSection(may) {
       ["", (stream) => may && closing(stream)],
     ],
   });
+  const from = (client, worker) => (several ? `${client}, process ${worker}` : client);
   const closing = ({ id, email, address }) => {
     const close = () => request(`/api/streams/${id}`, { method: "DELETE" });
     const done = "It is closed. Its client comes back in some seconds, and misses nothing.";
@@ -29,9 +31,11 @@ export function streamsSection(may) {
   };
   section.load = async () => {
     try {
-      const { open, dropped, worker } = await request("/api/streams?limit=1");
+      const { open, dropped, workers } = await request("/api/streams?limit=1");
+      several = workers.length > 1;
       section.rows = await everything("/api/streams", "streams");
-      section.count(`${number(open)} open, ${number(dropped)} dropped, process ${worker}`);
+      const whose = several ? `${workers.length} processes` : `process ${workers[0]}`;
+      section.count(`${number(open)} open, ${number(dropped)} dropped, ${whose}`);
     } catch (problem) {
       return section.say(problem.message, true);
     }
@@ -42,12 +46,13 @@ export function streamsSection(may) {
 
 export function tailsSection() {
   let before = null;
+  let several = false; // processes
   const section = new Section({
     title: "Tails",
     live: true,
     empty: "Nothing is read: nobody follows a feed.",
     columns: [
-      ["Reads", ({ name }) => name],
+      ["Reads", ({ name, worker }) => (several ? [name, el("small", {}, `process ${worker}`)] : name)],
       ["Changes", ({ changes }) => number(changes), "figure"],
       ["Per second", ({ rate }) => (rate === null ? "" : number(Math.round(rate * 10) / 10)), "figure"],
       ["Streams", ({ streams }) => number(sum(Object.values(streams))), "figure"],
@@ -56,14 +61,17 @@ export function tailsSection() {
   section.load = async () => {
     let tails;
     try {
-      ({ tails } = await request("/api/tails"));
+      const answer = await request("/api/tails");
+      tails = answer.tails;
+      several = answer.workers.length > 1;
     } catch (problem) {
       return section.say(problem.message, true);
     }
     const now = performance.now();
-    const then = new Map(before?.tails.map(({ name, changes }) => [name, changes]));
+    const key = ({ name, worker }) => `${worker} ${name}`;
+    const then = new Map(before?.tails.map((tail) => [key(tail), tail.changes]));
     section.rows = tails.map((tail) => {
-      const known = then.get(tail.name);
+      const known = then.get(key(tail));
       const grown = tail.changes - known;
       // A tail that began anew counts from 0.
       return { ...tail, rate: grown >= 0 ? grown / ((now - before.at) / 1_000) : null };

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from headwater.errors import SourceUnavailableError
 from headwater.eventlog.sql._storage import Dialect, Row
 from headwater.eventlog.sql._tables import END, add_log, event_columns, topic_columns
 from headwater.sql._faults import unavailable
@@ -49,7 +50,14 @@ sa.Table(
 
 EXISTS = sa.text(
     "SELECT epoch, (SELECT xid FROM headwater_events ORDER BY xid DESC LIMIT 1)"
-    " >= pg_snapshot_xmax(pg_current_snapshot()) AS ahead FROM headwater_log WHERE id = 1"
+    " >= pg_snapshot_xmax(pg_current_snapshot()) AS ahead, (SELECT quote_ident(n.nspname)"
+    " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+    " WHERE c.oid = headwater_log.tableoid) AS schema, (SELECT 1 FROM headwater_topics LIMIT 1)"
+    " FROM headwater_log WHERE id = 1"
+)
+# The tables are where they were, and this connection does not see them.
+ELSEWHERE = sa.text(
+    "SELECT to_regclass('headwater_log') IS NULL AND to_regclass(:table) IS NOT NULL"
 )
 # Events from a backup of another server may carry ids of transactions that this server has not
 # given out yet. They would count as new for ever.
@@ -175,7 +183,20 @@ class PostgresDialect(Dialect):
         " ORDER BY e.number"
     )
 
+    clearing = sa.text(
+        "DELETE FROM headwater_events WHERE topic_id IN (SELECT CAST(value AS bigint)"
+        " FROM json_array_elements_text(CAST(:ids AS json)))"
+    )
+    healing = (
+        *Dialect.healing,
+        sa.text(
+            "SELECT setval(pg_get_serial_sequence('headwater_topics', 'id'), max(id))"
+            " FROM headwater_topics HAVING max(id) IS NOT NULL"
+        ),
+    )
+
     def __init__(self) -> None:
+        self._schema: str | None = None
         self._use(LIFE)
 
     def _use(self, life: str) -> None:
@@ -206,7 +227,22 @@ class PostgresDialect(Dialect):
         if row is not None and row.ahead:
             await connection.execute(HEAL)
         await connection.commit()
+        if row is not None:
+            self._schema = row.schema
         return row is not None
+
+    async def create(self, connection: AsyncConnection) -> None:
+        if self._schema is not None:
+            table = {"table": f"{self._schema}.headwater_log"}
+            if (await connection.execute(ELSEWHERE, table)).scalar():
+                # A second log would begin, which other connections do not see.
+                raise SourceUnavailableError(
+                    self.name,
+                    f"its tables are in the schema {self._schema}, and this connection's "
+                    "search_path leads elsewhere",
+                )
+        await super().create(connection)
+        self._schema = (await connection.execute(EXISTS)).one().schema
 
     async def create_tables(self, connection: AsyncConnection) -> None:
         await connection.execute(CREATING)

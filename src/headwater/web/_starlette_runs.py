@@ -1,0 +1,136 @@
+"""The routes of runs in Starlette without FastAPI: they read the request for the responders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from headwater.errors import DeclarationError
+from headwater.feeds import Source
+from headwater.runs import Run, State, SyncRun
+from headwater.web._live import Settings
+from headwater.web._remembered_request import RECHECK
+from headwater.web._responders import Responder
+from headwater.web._run_item import RunItem
+from headwater.web._run_routes import (
+    Asked,
+    CancelRoute,
+    DeleteRoute,
+    RunDeclaration,
+    StartRoute,
+    StateRoute,
+    StreamRoute,
+)
+from headwater.web._run_setup import checked_owner
+from headwater.web._user_functions import called, is_coroutine_function
+from headwater.web.problems import Problem, validation_error
+
+__all__ = ["FEED", "RunCalls"]
+
+Plan = Callable[[Request], Awaitable[Asked]]
+
+# The feed of runs, as it is declared.
+FEED: dict[str, Any] = {"item": RunItem, "collection": "runs", "event": "run", "keyed": True}
+
+_STATES: tuple[str, ...] = get_args(State)
+
+
+class RunCalls:
+    """Reads the requests for one kind of runs.
+
+    Arguments:
+        owner: gives the caller's id of a request.
+        body: the model of a start's body, or None for any JSON.
+    """
+
+    def __init__(
+        self,
+        declaration: RunDeclaration,
+        owner: Callable[[Request], Any],
+        body: type[BaseModel] | None,
+    ) -> None:
+        if not callable(owner):
+            raise DeclarationError(
+                f"run {declaration.kind!r}: owner={owner!r}: a function of the request is needed "
+                "that gives the id of the caller"
+            )
+        self._declaration = declaration
+        self._owner = owner
+        self._body = body
+        self._owner_is_coroutine = is_coroutine_function(owner)
+        self._is_coroutine = is_coroutine_function(declaration.call)
+
+    def routes(self, settings: Settings) -> Sequence[tuple[str, str, Responder, Plan]]:
+        """For each route the end of its path, its method, its responder and its plan."""
+        one = "/{run_id}"
+        own = self._declaration
+        return [
+            ("", "POST", StartRoute(own, settings), self.start),
+            (one, "GET", StateRoute(own, settings), self.known),
+            (one + "/stream", "GET", StreamRoute(own, settings), self.known),
+            (one + "/cancel", "POST", CancelRoute(own, settings), self.known),
+            (one, "DELETE", DeleteRoute(own, settings), self.known),
+        ]
+
+    async def listed(self, request: Request) -> Source:
+        """The function of the feed of runs."""
+        runs, kind = self._declaration.runs, self._declaration.kind_in(request.scope)
+        owner = await self._owner_of(request)
+        state = request.query_params.get("state")
+        if state is not None and state not in _STATES:
+            raise Problem(422, f"state={state[:40]!a}: one of {', '.join(_STATES)} is needed")
+        await runs.start()  # so that a producer that has died is noticed
+        return runs.runs_of(kind, owner).where(state=state, group=request.query_params.get("group"))
+
+    async def known(self, request: Request) -> Asked:
+        """Reads a request for an existing run."""
+        owner = await self._owner_of(request)
+        fold = request.query_params.get("fold", "false").lower()
+        if fold not in ("true", "false", "1", "0"):
+            raise Problem(422, f"fold={fold[:40]!a}: true or false is needed")
+        return Asked(owner, request.path_params["run_id"], fold in ("true", "1"))
+
+    async def start(self, request: Request) -> Asked:
+        """Reads a request that starts a run."""
+        owner = await self._owner_of(request)
+        if RECHECK in request.scope:  # its body is gone
+            return Asked(owner)
+        own = self._declaration
+        given = await self._input(request)
+        if own.start is not None:
+            made = await called(own.call, self._is_coroutine, request)
+            return Asked(owner, input=given if made is None else made)
+        call = own.call
+        if self._is_coroutine:
+
+            async def begin(run: Run) -> Any:
+                return await call(run, request)
+
+            return Asked(owner, begin=begin, input=given)
+
+        def begin_sync(run: SyncRun) -> Any:
+            return call(run, request)
+
+        return Asked(owner, begin=begin_sync, input=given)
+
+    async def _input(self, request: Request) -> Any:
+        """Returns the run's input, a JSON value. Raises 422."""
+        body = await request.body()
+        if self._body is not None:
+            try:
+                return self._body.model_validate_json(body or b"{}").model_dump(mode="json")
+            except ValidationError as error:
+                raise validation_error(
+                    [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+                ) from None
+        try:
+            return json.loads(body) if body else None
+        except ValueError as error:
+            raise Problem(422, f"The body is no JSON: {error}") from None
+
+    async def _owner_of(self, request: Request) -> str:
+        return checked_owner(await called(self._owner, self._owner_is_coroutine, request))

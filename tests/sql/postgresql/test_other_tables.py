@@ -1,0 +1,150 @@
+"""Tables as other people have them on PostgreSQL: exact, a reset, or a sentence at declaration."""
+
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from headwater.errors import DeclarationError, PositionError
+from headwater.sql import Table, track_table
+from headwater.sql.alembic import add_tracking
+from support.until import until
+
+pytestmark = pytest.mark.long
+
+
+async def run(engine, *statements):
+    async with engine.begin() as connection:
+        for sql in statements:
+            await connection.exec_driver_sql(sql)
+
+
+async def tracked(engine, *ddl, key=sa.Integer, word=sa.Integer):
+    """A keyed table ``things``, filtered by ``word``."""
+    await run(engine, *ddl)
+    async with engine.begin() as connection:
+        await connection.run_sync(add_tracking, "things", keyed=True, filters=["word"])
+    columns = sa.Column("id", key, primary_key=True), sa.Column("word", word)
+    table = sa.Table("things", sa.MetaData(), *columns)
+    track_table(table, keyed=True, filters=["word"])
+    return Table(engine, table)
+
+
+PLAIN = "CREATE TABLE things (id int PRIMARY KEY, word int)"
+
+
+@pytest.mark.parametrize(
+    ("ddl", "said"),
+    [
+        (["CREATE UNLOGGED TABLE things (id int PRIMARY KEY, word int)"], "SET LOGGED"),
+        (["CREATE TABLE things (id int PRIMARY KEY, word int[])"], "'word'.*arrays"),
+        (["CREATE TABLE things (id int[] PRIMARY KEY, word int)"], "'id'.*arrays"),
+        (
+            [
+                "CREATE TYPE pair AS (one int, other text)",
+                "CREATE DOMAIN couple AS pair",
+                "CREATE TABLE things (id int PRIMARY KEY, word couple)",
+            ],
+            "'word'.*records",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Did not recognize type")
+async def test_what_cannot_be_exact_is_refused(engine, ddl, said):
+    with pytest.raises(DeclarationError, match=said):
+        await tracked(engine, *ddl)
+
+
+async def test_a_table_that_becomes_unlogged_is_found(engine):
+    things = await tracked(engine, PLAIN)
+    await run(engine, "ALTER TABLE things SET UNLOGGED")
+    with pytest.raises(DeclarationError, match="SET LOGGED"):
+        await things.where().page(1)
+
+
+async def test_a_role_that_policies_hide_rows_from_is_refused(engine, postgres, database):
+    things = await tracked(engine, PLAIN)
+    role = f"reader_of_{database}"
+    await run(
+        engine,
+        f"CREATE ROLE {role} LOGIN",
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
+    )
+    url = postgres.url(database).replace("postgres@", f"{role}@")
+    other = create_async_engine(url)
+    reads = Table(other, things.reader.model.table)
+    assert (await reads.where().page(1)).changes == []
+    await run(
+        engine,
+        "ALTER TABLE things ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY seen ON things USING (word > 0)",
+    )
+
+    async def refused():
+        try:
+            await reads.where().page(1)
+        except Exception as error:
+            return "row-level security" in str(error)
+        return False
+
+    await until(refused, 5, pause=0.05)
+    assert (await things.where().page(1)).changes == []
+    await other.dispose()
+    await run(engine, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+async def test_a_column_that_has_another_name_for_a_while(engine):
+    """A removal of that time cannot name the value of a filter: its clients get a reset."""
+    things = await tracked(engine, PLAIN, "INSERT INTO things VALUES (1, 7), (2, 7)")
+    before = await things.where(word=7).page(9)
+    await run(engine, "ALTER TABLE things RENAME COLUMN word TO words", "DELETE FROM things "
+              "WHERE id = 1", "ALTER TABLE things RENAME COLUMN words TO word")  # fmt: skip
+    with pytest.raises(PositionError):
+        await things.where(word=7).locate(before.epoch, str(before.end))
+
+
+async def test_a_schema_that_has_another_name_for_a_while(engine):
+    """No write of the application fails, and what was missed is a reset."""
+    things = await tracked(engine, PLAIN, "INSERT INTO things VALUES (1, 7), (2, 7), (3, 7)")
+    before = await things.where(word=7).page(9)
+    await run(engine, "ALTER SCHEMA public RENAME TO old", "CREATE SCHEMA public")
+    await run(engine, "DELETE FROM old.things WHERE id = 1", "UPDATE old.things SET word = 8 "
+              "WHERE id = 2", "INSERT INTO old.things VALUES (4, 7)")  # fmt: skip
+    await run(engine, "DROP SCHEMA public", "ALTER SCHEMA old RENAME TO public")
+    with pytest.raises(PositionError):
+        await things.where(word=7).locate(before.epoch, str(before.end))
+    after = await things.where(word=7).page(9)
+    assert [change.key["id"] for change in after.changes] == [3, 4]
+    await run(engine, "DELETE FROM things WHERE id = 3")
+    gone = await things.where(word=7).page(9, after=after.end)
+    assert [(change.key["id"], change.removed) for change in gone.changes] == [(3, True)]
+
+
+async def test_json_of_every_kind_in_what_a_removal_keeps(engine):
+    ddl = "CREATE TABLE things (id int PRIMARY KEY, word jsonb)"
+    things = await tracked(engine, ddl, word=JSONB)
+    before = await things.where().page(1)
+    values = ['"x"', '{"a": 1}', "[1]", "7", "true"]
+    rows = ", ".join(f"({at}, '{each}')" for at, each in enumerate(values))
+    await run(engine, f"INSERT INTO things VALUES {rows}, (9, NULL)", "DELETE FROM things")
+    gone = (await things.where().page(9, after=before.end)).changes
+    kept = {change.key["id"]: change.values["word"] for change in gone if change.removed}
+    assert kept == {0: "x", 1: {"a": 1}, 2: [1], 3: 7, 4: True, 9: None}
+
+
+async def test_a_length_of_time_is_no_moment(engine):
+    things = await tracked(
+        engine, "CREATE TABLE things (id interval PRIMARY KEY, word interval)",
+        key=sa.Interval, word=sa.Interval,
+    )  # fmt: skip
+    day = timedelta(days=1)
+    await run(engine, "INSERT INTO things VALUES ('1 day', '24 hours')")
+    page = await things.where(word=day).page(9)
+    assert [change.key["id"] for change in page.changes] == [day]
+    await run(engine, "DELETE FROM things")
+    gone = await things.where(word=day).page(9, after=page.end)
+    assert [(change.key["id"], change.removed) for change in gone.changes] == [(day, True)]
+    with pytest.raises(DeclarationError, match="date-time"):
+        things.where().within("word", day)
