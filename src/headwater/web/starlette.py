@@ -396,7 +396,3 @@ def _own_problem(error: Exception, app: Any) -> Response | None:
     if isinstance(error, _InvalidRequestError):
         return validation_problem(error.errors)
     return problem_of(error) or unexpected_problem(app)
-
-
-async def _called(call: Callable[..., Any], request: Request) -> Any:
-    return await called(call, is_coroutine_function(call), request)

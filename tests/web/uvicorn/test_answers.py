@@ -178,3 +178,23 @@ async def test_a_server_that_ends_lets_an_answer_finish():
             rig.app.go_on.set()
             assert (await client.answer())[2] == b"/wait"
             assert await client.ended() == b""
+
+
+async def test_a_client_of_http_1_0_is_sent_no_chunks():
+    """nginx speaks it to the server behind it unless it is told otherwise."""
+
+    async def streaming(scope, receive, send):
+        if scope["type"] != "http":
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for part in (b"data: 1\n\n", b"data: 2\n\n"):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with rigged(streaming) as rig, rig.client() as client:
+        client.send(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        async with asyncio.timeout(10):
+            head, _, body = (await client.reader.read(-1)).partition(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head.lower()
+        assert b"connection: close" in head.lower()
+        assert body == b"data: 1\n\ndata: 2\n\n"

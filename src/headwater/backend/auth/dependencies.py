@@ -69,18 +69,21 @@ bearer_key = _Bearer(
 )
 
 
-async def authenticate(
-    request: Request,
-    cookie: Annotated[str | None, Security(session_cookie)],
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(bearer_key)],
-) -> Principal:
+async def authenticate(request: Request) -> Principal:
     """The caller. Raises 401, and 403 when a cookie's request comes from another site.
 
-    It is looked up once for a request, however many guards and handlers need it.
+    It is looked up once for a request, however many guards and handlers need it. It has no
+    dependencies: FastAPI would walk through them for each guard and handler.
     """
     known = request.scope.get("state", {}).get("principal")
     if isinstance(known, Principal):
         return known
+    return await _look_up(request, await session_cookie(request), await bearer_key(request))
+
+
+async def _look_up(
+    request: Request, cookie: str | None, bearer: HTTPAuthorizationCredentials | None
+) -> Principal:
     backend = backend_of(request)
     found: Principal | None = None
     # A program sends a key on purpose, and a browser sends a cookie always. So the key counts.
@@ -101,11 +104,21 @@ async def authenticate(
     return found
 
 
-Authenticated = Annotated[Principal, Depends(authenticate)]
+async def _authenticate_as_documented(
+    request: Request,
+    _cookie: Annotated[str | None, Security(session_cookie)],
+    _bearer: Annotated[HTTPAuthorizationCredentials | None, Security(bearer_key)],
+) -> Principal:
+    """The same for guards: an operation that has one shows in OpenAPI how to sign in."""
+    return await authenticate(request)
 
 
-async def current_user(principal: Authenticated) -> Principal:
+Authenticated = Annotated[Principal, Depends(_authenticate_as_documented)]
+
+
+async def current_user(request: Request) -> Principal:
     """The calling user. Raises 403 for a satellite."""
+    principal = await authenticate(request)
     if principal.kind != "user":
         raise forbidden("This is for users; a satellite's key cannot be used here.")
     return principal
@@ -114,8 +127,9 @@ async def current_user(principal: Authenticated) -> Principal:
 CurrentUser = Annotated[Principal, Depends(current_user)]
 
 
-async def current_satellite(principal: Authenticated, satellite_id: str) -> Principal:
+async def current_satellite(request: Request, satellite_id: str) -> Principal:
     """The satellite of the path, if it is the caller."""
+    principal = await authenticate(request)
     if principal.kind != "satellite":
         raise forbidden("Only a satellite reports about itself: send its own key.")
     if principal.id != satellite_id:
@@ -129,12 +143,12 @@ CurrentSatellite = Annotated[Principal, Depends(current_satellite)]
 # A guard and a handler must not depend on one function, so each has its own.
 
 
-async def _must_be_user(_: CurrentUser) -> None:
-    pass
+async def _must_be_user(request: Request, _: Authenticated) -> None:
+    await current_user(request)
 
 
-async def _must_be_satellite(_: CurrentSatellite) -> None:
-    pass
+async def _must_be_satellite(request: Request, _: Authenticated, satellite_id: str) -> None:
+    await current_satellite(request, satellite_id)
 
 
 signed_in: Any = guard(_must_be_user)

@@ -146,7 +146,8 @@ class Exchange:
         self._waiting = bytearray()
         self._wake = asyncio.Event()
         self._head = b""
-        self._left = 0
+        # Bytes of the body that are to come; None for one that ends with its connection.
+        self._left: int | None = 0
 
     async def run(self, app: Any) -> None:
         """Let the application answer."""
@@ -287,7 +288,10 @@ class Exchange:
             self.keep_alive = False
         elif not self.keep_alive:
             head.append(b"connection: close\r\n")
-        if self.chunked is None and not bodiless:
+        if self.chunked is None and not bodiless and self.scope["http_version"] == "1.0":
+            # RFC 9112, 6.1: a client of HTTP/1.0 knows no chunks.
+            self._left = None
+        elif self.chunked is None and not bodiless:
             self.chunked = True
             head.append(b"transfer-encoding: chunked\r\n")
         head.append(b"\r\n")
@@ -298,6 +302,8 @@ class Exchange:
         head, self._head = self._head, b""
         if self.scope["method"] == "HEAD":
             self._left = 0
+        elif self._left is None:
+            await self._write(b"", body, b"")
         elif not self.chunked:
             if len(body) > self._left:
                 raise RuntimeError("Response content longer than Content-Length")

@@ -167,7 +167,8 @@ class RequestReader:
             if name == b"content-length":
                 self._left = int(value)
             elif name == b"expect":
-                expects = value.lower() == b"100-continue"
+                # RFC 9110, 10.1.1: one of HTTP/1.0 is ignored.
+                expects = version != "1.0" and value.lower() == b"100-continue"
             elif name == b"upgrade":
                 upgrade = value.lower()
         offer = Offer(self._protocol)
