@@ -69,6 +69,7 @@ def test_json_and_arrays_cannot_be_filtered_by():
             table.where(**{name: "x"})
 
 
+@pytest.mark.long
 def test_a_filter_of_more_values_than_a_statement_takes_is_refused(table):
     with pytest.raises(DeclarationError, match="5001 combinations"):
         table.where(whole=range_of(5001))

@@ -166,8 +166,11 @@ async def test_links_that_a_database_lacks_are_named(engine):
 
 async def test_another_query_may_need_more_links(engine):
     query = LiveQuery(engine, select(Line.id).where(Line.total > 15), key=["id"])
-    old = '["order_id"]'
-    await write(engine, sa.text(f"UPDATE headwater_links SET links = '{old}' WHERE name = 'lines'"))
+    async with engine.begin() as connection:
+        await connection.run_sync(lambda sync: drop_tracking(sync, "lines"))
+        await connection.run_sync(
+            lambda sync: add_tracking(sync, "lines", keyed=True, links=["order_id"])
+        )
     with pytest.raises(DeclarationError, match="'lines' lack id, total"):
         await query.where().page(1)
     async with engine.begin() as connection:
