@@ -62,6 +62,7 @@ class Note(Base):
 """
 
 
+@pytest.mark.long
 def test_it_lists_tables_whose_tracking_drifted(tmp_path):
     """An operator sees before a deployment what would answer 503, and what mends it."""
     (tmp_path / "good.py").write_text(APP + TWIN + MODEL)

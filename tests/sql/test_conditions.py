@@ -124,7 +124,7 @@ async def expected(engine, conditions):
         return set(await connection.scalars(select(Job.id).where(*conditions)))
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 async def test_streams_that_come_and_go_show_what_the_database_selects(engine, seed):
     await follow(engine, seed, 25)
 

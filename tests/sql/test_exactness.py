@@ -292,7 +292,7 @@ class LongExactness(Exactness):
 
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink]
 Exactness.TestCase.settings = settings(
-    max_examples=20, stateful_step_count=15, deadline=None, phases=PHASES
+    max_examples=14, stateful_step_count=15, deadline=None, phases=PHASES
 )
 LongExactness.TestCase.settings = settings(
     max_examples=400, stateful_step_count=25, deadline=None, phases=PHASES

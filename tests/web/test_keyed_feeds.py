@@ -7,6 +7,7 @@ import json
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
+import pytest
 import sqlalchemy as sa
 from pydantic import BaseModel
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -149,6 +150,7 @@ async def test_an_item_leaves_when_its_time_passes_and_a_returning_client_is_tol
             assert seen == ["client", "client_removed", "client_removed"]
 
 
+@pytest.mark.long
 async def test_activity_keeps_an_item_in_the_window(tmp_path):
     # Long enough for a busy machine to come round once.
     async with rig(tmp_path, timedelta(seconds=2)) as (port, run, _):

@@ -65,7 +65,7 @@ async def read(client: socket.socket, until: bytes) -> list[int]:
 @pytest.mark.skipif(
     not Path("/proc/self/fd").exists(), reason="it counts descriptors in Linux's /proc"
 )
-@pytest.mark.parametrize("io_uring", [True, False])
+@pytest.mark.parametrize("io_uring", [True, pytest.param(False, marks=pytest.mark.long)])
 async def test_each_item_once_also_beside_those_who_stop_reading_or_leave(io_uring):
     held = rings()
     log = MemoryLog()

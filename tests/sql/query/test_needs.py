@@ -53,6 +53,7 @@ def check(folder):
     )
 
 
+@pytest.mark.long
 def test_check_prints_what_each_query_needs_and_what_is_missing(tmp_path):
     (tmp_path / "books.py").write_text(APP)
     engine = sa.create_engine(f"sqlite:///{tmp_path / 'data.db'}")

@@ -28,7 +28,7 @@ class LongSqliteAgainstMemory(SqliteAgainstMemory):
 
 
 SqliteAgainstMemory.TestCase.settings = settings(
-    max_examples=8, stateful_step_count=25, deadline=None, print_blob=True
+    max_examples=5, stateful_step_count=25, deadline=None, print_blob=True
 )
 LongSqliteAgainstMemory.TestCase.settings = settings(
     max_examples=150, stateful_step_count=30, deadline=None, print_blob=True
