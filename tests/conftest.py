@@ -1,5 +1,6 @@
 """What tests of several parts share."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -32,3 +33,13 @@ def postgres():
         yield server
     finally:
         server.remove()
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector what stays to the end: the tests' modules and those that they import.
+
+    To traverse these again and again took a fifth of the suite's processor time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
