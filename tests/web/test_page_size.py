@@ -146,6 +146,42 @@ async def test_a_snapshot_is_bounded_and_a_stream_that_comes_back_gets_all(rig):
             assert json.loads((await answer.next()).data)["n"] == 1000
 
 
+class CountedLog(MemoryLog):
+    """Remembers how many records were read at most, by each read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limits: list[int] = []
+
+    async def read(self, topic, after, limit):
+        self.limits.append(limit)
+        return await super().read(topic, after, limit)
+
+    async def latest(self, topic, limit, before=None):
+        self.limits.append(limit)
+        return await super().latest(topic, limit, before)
+
+
+async def test_reads_of_long_items_ask_for_few_and_of_short_ones_for_all():
+    """Otherwise each page costs the memory and the time of a hundred long items."""
+    log = CountedLog()
+    rig = Rig(log.topic("t"), None)
+    await log.append("t", [{"n": 0}])
+    async with serving(rig.app) as port:
+        page, _ = await read(port, "/things")
+        for length, fit in [(1000, 4), (1, 100), (1000, 4)]:
+            after = page["position"]
+            await log.append("t", [{"n": n, "text": "x" * length} for n in range(100)])
+            for path in ("/things?limit=100", f"/things?limit=100&after={after}"):
+                await read(port, path)  # it learns the length
+                log.limits.clear()
+                _, numbers = await read(port, path)
+                assert len(numbers) == fit
+                # The engine reads one more, to know whether there are more.
+                assert log.limits[0] <= 2 * fit, log.limits
+            page, _ = await read(port, "/things?limit=1")
+
+
 async def test_a_poll_s_newest_items_alone_are_in_a_page_and_its_changes_stay_together():
     """A state has no older pages, and a client has either all changes of a state or none."""
     state = [thing(number) for number in range(9)]

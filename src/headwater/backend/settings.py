@@ -127,7 +127,7 @@ class Settings(BaseSettings):
         description="File descriptors that connections leave free; an eighth of all, 32 to 1,024.",
     )
     max_page_bytes: int = Field(
-        default=1024 * 1024,
+        default=256 * 1024,
         ge=1024,
         description="Bytes of items in a page or a snapshot; one of longer items has fewer.",
     )

@@ -20,7 +20,7 @@ from typing import Any
 
 from headwater.delivery._batch import Recipients
 from headwater.delivery._reader import OriginReader
-from headwater.delivery._reading import READ_LIMIT, Reading, read_after, read_newest
+from headwater.delivery._reading import Reading, read_after, read_newest
 from headwater.delivery._ring import Ring, pieces
 from headwater.delivery._sender import ROOM
 from headwater.delivery._small_set import EMPTY, SmallSet, with_one, without
@@ -75,14 +75,13 @@ class Channel(Target):
 
     __slots__ = (
         "_ahead", "_lingering", "_members", "_prepared", "_up_to_date", "_written", "feed",
-        "held_by", "holds", "interrupted", "life", "page_bytes", "preparation", "read_limit",
+        "held_by", "holds", "interrupted", "life", "page_bytes", "preparation",
         "reader", "reason", "ring", "source", "streams",
     )  # fmt: skip
 
     def __init__(self, feed: Feed, source: Source, reader: OriginReader, page_bytes: int) -> None:
         self.feed = feed
         self.page_bytes = page_bytes
-        self.read_limit = READ_LIMIT
         self.source = source
         self.reader = reader
         self.ring = Ring(reader.head, reader.bound)

@@ -14,8 +14,9 @@ from headwater.feeds._source import Page, Place, Source
 
 __all__ = ["READ_LIMIT", "ReadChannel", "Reading", "read_after", "read_newest"]
 
-# Rows of one read while a stream catches up. It is small, so that memory stays low and the first
-# rows are sent soon. It is large enough that a gap of thousands of rows needs few statements.
+# Rows of one read while a stream catches up, or fewer if they are long. It is small, so that memory
+# stays low and the first rows are sent soon. It is large enough that a gap of thousands of rows
+# needs few statements.
 READ_LIMIT = 500
 
 
@@ -27,7 +28,6 @@ class ReadChannel(Protocol):
     reader: OriginReader
     life: int
     page_bytes: int
-    read_limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +68,16 @@ async def read_newest(channel: ReadChannel, limit: int, before: Place | None) ->
 
 async def read_after(channel: ReadChannel, place: Place, holds: Place) -> Reading:
     """As ``Channel.read_after``."""
-    life, limit, most = channel.life, channel.read_limit, channel.page_bytes
-    page = await read_page(channel.feed, channel.source, limit, most, after=place)
-    if page.has_more:
-        # Of long items a page takes few: read only a few more of them than that.
-        channel.read_limit = min(READ_LIMIT, 2 * max(len(page.changes), 10))
+    life, feed = channel.life, channel.feed
+    page = await read_page(feed, channel.source, READ_LIMIT, channel.page_bytes, after=place)
     page = _shown_after(channel, page)
-    data, retired = channel.feed.page_frames(page), channel.reader.retired
+    data, retired = feed.page_frames(page), channel.reader.retired
     places = (each.place for each in reversed(page.changes) if each.place is not None)
     last = next(places, holds)
     moved = retired is not None and not last.includes(retired)
     if moved:
         # The position that the client would hold is about to expire.
-        data += channel.feed.moved(page.epoch, page.end)
+        data += feed.moved(page.epoch, page.end)
     return Reading(
         data,
         page.end,

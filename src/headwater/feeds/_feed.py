@@ -20,6 +20,7 @@ from headwater.errors import (
 )
 from headwater.feeds._envelope import around, member_of
 from headwater.feeds._position import Position, fingerprint
+from headwater.feeds._read_size import ReadSize
 from headwater.feeds._source import Change, Page, Place, Source
 from headwater.feeds._trouble import LONGEST_RETRY, Troubles
 from headwater.protocol import frame, to_json
@@ -103,6 +104,7 @@ class Feed:
         on_invalid: what becomes of an item that does not fit its model: the feed waits there
             (``"hold"``), or leaves it out (``"skip"``).
         troubles: the items that could not be shown.
+        read_size: how many items a read asks for.
     """
 
     name: str
@@ -117,6 +119,7 @@ class Feed:
     function: ItemFunction | None = None
     envelope: Mapping[str, Any] | None = None
     troubles: Troubles = field(init=False)
+    read_size: ReadSize = field(init=False, default_factory=ReadSize)
     tag: str = field(init=False)
     # What stands before and after the JSON in the envelope.
     _around: tuple[bytes, bytes] = field(init=False, repr=False)
