@@ -10,7 +10,6 @@ import sqlalchemy as sa
 
 from headwater.feeds._source import EVERYTHING, JUDGED, Conjunction, Filter
 from headwater.sql._expressions import Expression, Shape
-from headwater.sql._model import TableModel
 
 # A statement whose rows are read by position, and one with its parameters.
 Query: TypeAlias = "sa.Select[*tuple[Any, ...]]"
@@ -83,10 +82,10 @@ def form_of(wanted: Filter) -> tuple[Filter, dict[str, Any]]:
 
 
 class Filters:
-    """The conditions of filters' forms on one table."""
+    """The conditions of filters' forms on columns, by attribute."""
 
-    def __init__(self, model: TableModel) -> None:
-        self._columns = model.columns
+    def __init__(self, columns: Mapping[str, Any]) -> None:
+        self._columns = columns
 
     def matches(self, form: Filter) -> Condition:
         """The condition for rows that a filter lets through."""

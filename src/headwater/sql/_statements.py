@@ -107,7 +107,7 @@ class Statements(ABC):
         ]
         self.kept = () if keys_only else model.kept
         self._judged = judged
-        self.filters = Filters(model)
+        self.filters = Filters(model.columns)
         self.keys = [model.columns[name] for name in model.key]
         # Filters of one form share their statements, whatever their values.
         self._newest = lru_cache(CACHED)(self._build_newest)

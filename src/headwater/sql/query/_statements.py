@@ -10,11 +10,12 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 from sqlalchemy.sql import visitors
 
+from headwater.feeds._source import EVERYTHING, Filter
 from headwater.sql._expressions import Shape
+from headwater.sql._filters import Filters
 from headwater.sql._judging import Asked, shape_column
 from headwater.sql._tracking import CHANGE, SINCE
 from headwater.sql.query._derivation import Derivation, Way
-from headwater.sql.query._forms import Form, condition_of
 from headwater.sql.query._moments import Moments
 from headwater.sql.query._pieces import bare
 from headwater.sql.query._scopes import Occurrence
@@ -61,7 +62,7 @@ class Statements:
         self,
         changed: frozenset[sa.Table],
         gone: frozenset[sa.Table],
-        form: Form = ((),),
+        form: Filter = EVERYTHING,
         low: bool = False,
         high: bool = False,
         among: bool = False,
@@ -140,7 +141,7 @@ class Statements:
         return self._joined(way, columns).with_only_columns(*filters)
 
     def _keys(
-        self, way: Way, columns: Columns, *, form: Form, low: bool, high: bool, among: bool
+        self, way: Way, columns: Columns, *, form: Filter, low: bool, high: bool, among: bool
     ) -> Query:
         keys = [columns[one].c[name] for one, name in self._key]
         raw = [self._apart(key, at).label(f"key_{at}") for at, key in enumerate(keys)]
@@ -199,7 +200,7 @@ class Statements:
 
     # The rows as they are
 
-    def _rows(self, form: Form = ((),), asked: Questioned = ()) -> Query:
+    def _rows(self, form: Filter = EVERYTHING, asked: Questioned = ()) -> Query:
         """The query's rows with keys of ``keys``, each before its raw key.
 
         ``asked``: what the database shall judge of each; the answers stand before the key.
@@ -207,7 +208,7 @@ class Statements:
         keys = self._own_keys()
         return self._own(form, asked).where(self._among(keys))
 
-    def _newest(self, form: Form = ((),), below: bool = False) -> Query:
+    def _newest(self, form: Filter = EVERYTHING, below: bool = False) -> Query:
         """The last rows by key, descending, or those below ``low_0``…."""
         keys = self._own_keys()
         query = self._own(form)
@@ -218,7 +219,7 @@ class Statements:
             sa.bindparam("count", type_=sa.Integer)
         )
 
-    def _oldest(self, form: Form, low: bool, high: bool, asked: Questioned = ()) -> Query:
+    def _oldest(self, form: Filter, low: bool, high: bool, asked: Questioned = ()) -> Query:
         """The first rows by key, ascending, above ``low_0``… and up to ``high_0``…."""
         keys = self._own_keys()
         query = self._own(form, asked)
@@ -229,7 +230,7 @@ class Statements:
         count = sa.bindparam("count", type_=sa.Integer)
         return query.order_by(*map(self._sorted, keys)).limit(count)
 
-    def _beyond_count(self, form: Form) -> Query:
+    def _beyond_count(self, form: Filter) -> Query:
         """A row if there are more than ``count``."""
         # Of a SELECT with DISTINCT or groups, the rows are what it selects.
         rows = self._own(form).offset(sa.bindparam("count", type_=sa.Integer)).limit(1)
@@ -237,13 +238,13 @@ class Statements:
 
     # The first rows of a query with LIMIT
 
-    def _first(self, form: Form) -> Query:
+    def _first(self, form: Filter) -> Query:
         """The first rows, in order."""
         order = [one.original for one in self._derivation.order]
         query = self._own(form).order_by(*order, *self._own_keys())
         return query.limit(self._derivation.limit)
 
-    def _first_held(self, gone: frozenset[sa.Table], form: Form) -> Query:
+    def _first_held(self, gone: frozenset[sa.Table], form: Filter) -> Query:
         """The keys of the first rows in the snapshot, with their values by name and filters."""
         derivation, way = self._derivation, self._derivation.core
         among = [one for one in way.occurrences if one.table in gone]
@@ -274,14 +275,14 @@ class Statements:
         shown = [column for column in every.c if not column.name.startswith("order_")]
         return sa.select(*shown).order_by(*order, *keys).limit(derivation.limit)
 
-    def _own(self, form: Form, asked: Questioned = ()) -> Query:
+    def _own(self, form: Filter, asked: Questioned = ()) -> Query:
         derivation = self._derivation
         selected = derivation.select.selected_columns
         filters = {name: bare(selected[derivation.names[name]]) for name in derivation.filters}
         raw = [key.label(f"headwater_key_{at}") for at, key in enumerate(self._own_keys())]
         answers = self._answers(asked, filters)
         own = derivation.select.add_columns(*answers, *raw)
-        return own.where(condition_of(form, filters))
+        return own.where(Filters(filters).matches(form))
 
     def _answers(self, asked: Questioned, columns: Mapping[str, Any]) -> list[Any]:
         """What the database judges of these values of the filters."""
@@ -347,11 +348,11 @@ class Statements:
         kinds = {column.name: column.type for column in table.columns}
         return {name: kinds[name] for name in self._derivation.links[table]}
 
-    def _matches(self, form: Form, columns: Columns) -> sa.ColumnElement[bool]:
+    def _matches(self, form: Filter, columns: Columns) -> sa.ColumnElement[bool]:
         filters = {
             name: columns[one].c[column] for name, (one, column) in self._derivation.filters.items()
         }
-        return condition_of(form, filters)
+        return Filters(filters).matches(form)
 
     def _kind(self, column: tuple[Occurrence, str]) -> sa.types.TypeEngine[Any]:
         occurrence, name = column

@@ -71,7 +71,7 @@ class UntrackedReader(TableReader):
             else sa.type_coerce(stored, sa.DateTime(timezone=self._zone))
         )
         self._keys = [model.columns[name] for name in model.key]
-        self._filters = Filters(model)
+        self._filters = Filters(model.columns)
         self._learned = False
         self._recent: dict[str, datetime | None] = {}
         # While the tail is attached.
