@@ -113,7 +113,7 @@ class Filters:
         """The condition that an attribute of a row has one value."""
         if isinstance(slot, ShapeSlot):
             return slot.over(self._columns)
-        column = self._columns[name]
+        column: sa.ColumnElement[Any] = self._columns[name]
         return column.is_(None) if slot is None else column == self.value(name, slot)
 
     def _same(self, name: str, slots: Sequence[Any]) -> Condition:

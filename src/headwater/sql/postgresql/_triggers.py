@@ -254,6 +254,11 @@ def channel(tracking: Tracking) -> str:
     return _short(f"headwater_{tracking.name}")
 
 
+def notification(tracking: Tracking) -> sa.Executable | None:
+    """The statement that wakes the tails of other processes; None without NOTIFY."""
+    return sa.select(sa.func.pg_notify(channel(tracking), "")) if tracking.notify else None
+
+
 def trigger_name(tracking: Tracking, kind: str) -> str:
     """The full name of one of a table's triggers."""
     return _short(f"headwater_{tracking.table}_{kind}")

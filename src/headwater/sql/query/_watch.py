@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -14,7 +14,7 @@ from headwater.sql.postgresql._watch import ChannelWatch
 from headwater.sql.query._place import Counters, QueryPlace
 from headwater.sql.sqlite._watch import State, Watched
 
-__all__ = ["CountersWatch", "WatchGroup", "watch_of"]
+__all__ = ["watch_of"]
 
 
 def watch_of(
@@ -33,12 +33,12 @@ def watch_of(
         changed: is called when the schema of a SQLite database is another one.
     """
     if engine.dialect.name == "sqlite":
-        return CountersWatch(writers, tracking.table, wake, known, at, changed=changed)
+        return _CountersWatch(writers, tracking.table, wake, known, at, changed=changed)
     name = channel(tracking) if tracking.notify else None
     return ChannelWatch(engine, name, tracking.table, wake, known, writers=writers)
 
 
-class CountersWatch(Watched):
+class _CountersWatch(Watched):
     """On SQLite: wakes a live query when one of its tables moved.
 
     Arguments:
@@ -93,24 +93,3 @@ class CountersWatch(Watched):
             if not isinstance(found, Counters) or found.numbers[self._at] < state[1]:
                 return self.wake
         return None
-
-
-class WatchGroup(CommitWatch):
-    """The watches of several tables.
-
-    Arguments:
-        close: called once they have stopped.
-    """
-
-    def __init__(
-        self, watches: Sequence[CommitWatch], close: Callable[[], Awaitable[None]]
-    ) -> None:
-        self._watches = watches
-        self._close = close
-
-    async def stop(self) -> None:
-        try:
-            for watch in self._watches:
-                await watch.stop()
-        finally:
-            await self._close()

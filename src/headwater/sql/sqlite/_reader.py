@@ -18,18 +18,18 @@ from headwater.sql._judging import NO_QUESTIONS, Questions, judged_columns
 from headwater.sql._model import TableModel
 from headwater.sql._reader import (
     ChangeBatch,
-    ClosingWatch,
     CommitWatch,
     Head,
     Member,
     Row,
     TableReader,
+    WatchGroup,
     in_window,
     latest_of,
     left_at,
 )
 from headwater.sql._statements import GONE, LEFT, Lack, Selection
-from headwater.sql._trim import Trim
+from headwater.sql._trim import Trim, table_trim
 from headwater.sql._unreadable import Unreadable, cannot_be_read, read_rows
 from headwater.sql.sqlite._connections import ReadConnection, file_of, guard
 from headwater.sql.sqlite._place import NEWEST, RowPlace, moment_of
@@ -203,7 +203,8 @@ class SQLiteReader(TableReader):
         return bool(rows)
 
     def trimming(self, cutoff: datetime | None, column: str | None, max_count: int | None) -> Trim:
-        return Trim(SQLiteStatements(self.model, self.judged), cutoff, column, max_count)
+        statements = SQLiteStatements(self.model, self.judged)
+        return table_trim(statements, cutoff, column, max_count)
 
     def watch_commits(
         self,
@@ -223,7 +224,7 @@ class SQLiteReader(TableReader):
             await tail.close()
             await pages.close()
 
-        return ClosingWatch(watch, close)
+        return WatchGroup(close, watch.stop)
 
     async def _read(
         self,

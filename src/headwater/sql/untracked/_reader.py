@@ -21,7 +21,7 @@ from headwater.feeds._source import EVERYTHING, Change, Filter, Page, Place, Win
 from headwater.sql._filters import Filters, form_of
 from headwater.sql._judging import NO_QUESTIONS, Questions, judged_columns, question_columns
 from headwater.sql._model import TableModel, as_utc, date_time_type
-from headwater.sql._reader import ChangeBatch, ClosingWatch, CommitWatch, Head, Row, TableReader
+from headwater.sql._reader import ChangeBatch, CommitWatch, Head, Row, TableReader, WatchGroup
 from headwater.sql.postgresql._revision import revision_of
 from headwater.sql.postgresql._watch import ChannelWatch
 from headwater.sql.sqlite._connections import ReadConnection, file_of
@@ -179,7 +179,7 @@ class UntrackedReader(TableReader):
 
     def trimming(self, *_: object) -> NoReturn:
         raise DeclarationError(
-            f"{self._name} is not tracked: Headwater removes nothing from it. Delete its rows "
+            f"{self.name} is not tracked: Headwater removes nothing from it. Delete its rows "
             "yourself; positions before them do not expire"
         )
 
@@ -205,7 +205,7 @@ class UntrackedReader(TableReader):
             self._ask_revision = None
             await free()
 
-        return ClosingWatch(watch, close)
+        return WatchGroup(close, watch.stop)
 
     async def revision(self) -> Hashable | None:
         ask = self._ask_revision
