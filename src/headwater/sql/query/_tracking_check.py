@@ -8,11 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headwater.errors import DeclarationError, SourceUnavailableError
 from headwater.sql._links import links_drift
+from headwater.sql._schemas import SCHEMAS
 from headwater.sql._tracking import Tracking
-from headwater.sql.postgresql import _schema as postgresql_schema
 from headwater.sql.postgresql._looks import CatalogueWatch
 from headwater.sql.postgresql._triggers import qualified
-from headwater.sql.sqlite import _schema as sqlite_schema
 
 __all__ = ["TrackingCheck"]
 
@@ -46,7 +45,7 @@ class TrackingCheck:
         """Compare if it is due. Raises SourceUnavailableError with what mends it."""
         if not self._catalogue.is_due():
             return
-        schema = sqlite_schema if connection.dialect.name == "sqlite" else postgresql_schema
+        schema = SCHEMAS[connection.dialect.name]
         for tracking in self._tables:
             try:
                 found, wrong = await connection.run_sync(schema.drift, tracking, ())
