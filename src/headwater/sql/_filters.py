@@ -49,10 +49,11 @@ class ShapeSlot:
 
     def over(self, columns: Mapping[str, Any]) -> Condition:
         """The condition over these columns, by attribute."""
-        kinds = self.shape.kinds
-        return self.shape.over(
-            columns, lambda at: sa.bindparam(f"{self.name}_{at}", type_=kinds[at])
-        )
+        return self.shape.over(columns, self.value)
+
+    def value(self, at: int) -> sa.ColumnElement[Any]:
+        """One of the values."""
+        return sa.bindparam(f"{self.name}_{at}", type_=self.shape.kinds[at])
 
 
 def form_of(wanted: Filter) -> tuple[Filter, dict[str, Any]]:

@@ -23,17 +23,6 @@ FACTS = 11
 # Which of them is the declaration.
 DECLARED = 3
 
-# One life of a server's data: a copy that was promoted or restored to a point in time goes on with
-# another timeline, a new server has another identifier, and a database that was
-# loaded from a dump another oid.
-LIFE = """(SELECT concat_ws(':', (SELECT system_identifier FROM pg_control_system()),
-CASE WHEN pg_is_in_recovery()
-THEN (SELECT upper(lpad(to_hex(timeline_id), 8, '0')) FROM pg_control_checkpoint())
-ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END,
-(SELECT oid FROM pg_database WHERE datname = current_database())))"""
-# Where the user may not read that, as with some providers.
-SHORT_LIFE = "(SELECT oid::text FROM pg_database WHERE datname = current_database())"
-
 # The partitions of a table, and the files that they are in: a TRUNCATE gives them another.
 PARTITIONS = """SELECT string_agg(c.oid || '.' || c.relfilenode, ',' ORDER BY c.oid)
 FROM pg_partition_tree('{}'::regclass) AS p JOIN pg_class AS c ON c.oid = p.relid WHERE p.isleaf"""

@@ -31,8 +31,8 @@ from headwater.sql._trim import Trim, table_trim
 from headwater.sql._unreadable import cannot_be_read, read_rows
 from headwater.sql.postgresql._conditions import DECLARED, FACTS, Facts
 from headwater.sql.postgresql._connections import (
-    describe_server,
     ensure_first_connection,
+    life_of,
     single_reads,
 )
 from headwater.sql.postgresql._drivers import check_driver
@@ -293,9 +293,9 @@ class PostgreSQLReader(TableReader):
         connection: AsyncConnection,
         ask_for: Callable[[PostgreSQLStatements], Asked],
     ) -> Sequence[Row]:
-        control = (await describe_server(connection)).control
+        life = await life_of(connection)
         statements = PostgreSQLStatements(
-            self.model, self.judged, total=self._total, control=control, keys_only=True
+            self.model, self.judged, total=self._total, life=life, keys_only=True
         )
         return await read_rows(connection, self.model, ask_for(statements))
 
@@ -311,10 +311,8 @@ class PostgreSQLReader(TableReader):
         judged = await judged_columns(connection, self.model)
         if statements is None or (tracking, judged) != (self.model.tracking, self.judged):
             self.model.tracking, self.judged = tracking, judged
-            control = (await describe_server(connection)).control
-            statements = PostgreSQLStatements(
-                self.model, judged, total=self._total, control=control
-            )
+            life = await life_of(connection)
+            statements = PostgreSQLStatements(self.model, judged, total=self._total, life=life)
         self._statements = statements
         self._catalogue.note()
         return statements

@@ -13,16 +13,20 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from headwater.errors import DeclarationError, PositionError, UsageError
+from headwater.errors import DeclarationError, PositionError, SourceUnavailableError, UsageError
 from headwater.feeds._clock import utc_now
 from headwater.feeds._source import Filter, Page, Place
 from headwater.sql._faults import COLUMN_MISSING, unavailable
 from headwater.sql._judging import NO_QUESTIONS, Questions
+from headwater.sql._links import links_drift
 from headwater.sql._model import tracking_of
 from headwater.sql._reader import ChangeBatch, CommitWatch, Head, TailReader, WatchGroup
+from headwater.sql._schemas import SCHEMAS
 from headwater.sql._trim import remove
-from headwater.sql.postgresql._connections import describe_server, ensure_first_connection
+from headwater.sql.postgresql._connections import ensure_first_connection, life_of
 from headwater.sql.postgresql._drivers import check_driver
+from headwater.sql.postgresql._looks import CatalogueWatch
+from headwater.sql.postgresql._triggers import qualified
 from headwater.sql.query._changes import changes_of
 from headwater.sql.query._derivation import Derivation
 from headwater.sql.query._first_rows import FirstRows
@@ -37,7 +41,6 @@ from headwater.sql.query._open_poll import OpenPoll, ReadPage, WaitingPage
 from headwater.sql.query._pages import Pages
 from headwater.sql.query._place import QueryPlace
 from headwater.sql.query._poll import CHUNK, Poll, Queries
-from headwater.sql.query._tracking_check import TrackingCheck
 from headwater.sql.query._trim import link_trim
 from headwater.sql.query._watch import watch_of
 from headwater.sql.sqlite._connections import file_of, guard
@@ -94,7 +97,7 @@ class QueryReader(TailReader):
         )
         self._queries = Queries(name, derivation, self._looker)
         self._described = engine.dialect.name == "sqlite"
-        self._check = TrackingCheck(name, self._tracking.values())
+        self._catalogue = CatalogueWatch()
         self._kinds = tuple(self._kind(*column) for column in derivation.key.values())
         self._pages = Pages(self._queries)
         self._open: OpenPoll | None = None
@@ -287,7 +290,7 @@ class QueryReader(TailReader):
     async def _detached(self) -> None:
         self._wake = None
         self._answer_all(None)
-        await self._check.stop()
+        await self._catalogue.stop()
         await self.close()
 
     def watch_commits(
@@ -297,10 +300,13 @@ class QueryReader(TailReader):
         reach: Callable[[Place], None] | None = None,  # a commit is of one table
     ) -> CommitWatch:
         self._wake = wake
-        self._check.follow(self.engine, wake)
+        tables = list(self._tracking.values())
+        if isinstance(self._looker, PostgreSQLLooker):
+            self._catalogue.follow(self.engine, [qualified(each) for each in tables], wake)
+        changed = self._catalogue.soon
         watches = [
-            watch_of(self.engine, self._writers, each, at, wake, known, self._check.soon)
-            for at, each in enumerate(self._tracking.values())
+            watch_of(self.engine, self._writers, each, at, wake, known, changed)
+            for at, each in enumerate(tables)
         ]
         return WatchGroup(*(watch.stop for watch in watches), self._detached)
 
@@ -326,12 +332,31 @@ class QueryReader(TailReader):
                 yield connection
 
     async def _describe(self, connection: AsyncConnection) -> None:
-        await self._check.run(connection)
+        if self._catalogue.is_due():
+            await self._compare(connection)
         if not self._described and isinstance(self._looker, PostgreSQLLooker):
-            server = await describe_server(connection)
-            self._looker.control = server.control
+            self._looker.life = await life_of(connection)
             self._described = True
             await connection.rollback()
+
+    async def _compare(self, connection: AsyncConnection) -> None:
+        """Compare the tables with what their tracking should be.
+
+        Raises SourceUnavailableError with what mends it.
+        """
+        for tracking in self._tracking.values():
+            try:
+                schema = SCHEMAS[connection.dialect.name]
+                found, wrong = await connection.run_sync(schema.drift, tracking, ())
+                wrong = wrong or await connection.run_sync(links_drift, found)
+            except DeclarationError as error:
+                wrong = [str(error)]
+            if wrong:
+                said = f"table {tracking.full_name}: {'; '.join(wrong)}. {tracking.call} mends it"
+                raise SourceUnavailableError(self.name, said, public=True, lasting=True)
+        # The read takes a snapshot of its own.
+        await connection.rollback()
+        self._catalogue.note()
 
     def _unavailable(self, error: Exception) -> str | None:
         said = unavailable(error)

@@ -13,7 +13,7 @@ from sqlalchemy.sql import visitors
 from headwater.feeds._source import EVERYTHING, Filter
 from headwater.sql._expressions import Shape
 from headwater.sql._filters import Filters
-from headwater.sql._judging import Asked, shape_column
+from headwater.sql._judging import Question, shape_column
 from headwater.sql._tracking import CHANGE, SINCE
 from headwater.sql.query._derivation import Derivation, Way
 from headwater.sql.query._moments import Moments
@@ -24,7 +24,7 @@ __all__ = ["KEYS", "Statements"]
 
 Query: TypeAlias = "sa.Select[Any]"
 Columns: TypeAlias = "Mapping[Occurrence, Any]"
-Questioned: TypeAlias = "tuple[Asked, ...]"
+Questioned: TypeAlias = "tuple[Question, ...]"
 # What is selected of a way over these columns.
 Pick: TypeAlias = "Callable[[Way, Columns], Query]"
 
@@ -287,9 +287,7 @@ class Statements:
     def _answers(self, asked: Questioned, columns: Mapping[str, Any]) -> list[Any]:
         """What the database judges of these values of the filters."""
         return [
-            shape_column(at, shape, lambda one, value: one.over(columns, value)).label(
-                f"asked_{at}"
-            )
+            shape_column(at, shape, Filters(columns).is_value).label(f"asked_{at}")
             for at, (_, shape) in enumerate(asked)
             if isinstance(shape, Shape)
         ]

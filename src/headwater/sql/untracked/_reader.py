@@ -268,9 +268,8 @@ class UntrackedReader(TableReader):
                 *question_columns(
                     questions.form,
                     self.model.columns,
-                    self._json_array,
                     self._filters.is_value,
-                    lambda shape, value: shape.over(self.model.columns, value),
+                    self.engine.dialect.name,
                 ),
             )
             .where(self._moment.is_not(None), self._filters.matches(form), *conditions)
@@ -289,11 +288,6 @@ class UntrackedReader(TableReader):
         width = 2 + len(self._keys)
         values = dict(zip(self.model.columns, row[width:], strict=False))
         return RowAt(moment, json.dumps(list(row[2:width]))), values
-
-    def _json_array(self, *parts: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        if self._lite:
-            return sa.func.json_array(*parts)
-        return sa.cast(sa.func.json_build_array(*parts), sa.Text)
 
     async def _learn(self) -> None:
         """Ask the database how it compares the columns, once."""
