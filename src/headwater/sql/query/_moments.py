@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from headwater.sql._links import FORMER
+from headwater.sql._values import stored_type
 from headwater.sql.postgresql._types import XID8, as_xid
 from headwater.sql.query._place import Counters
 from headwater.sql.sqlite._triggers import label
@@ -135,8 +136,6 @@ class SQLiteMoments(Moments):
 
 def _collated(field: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     """A former link compared as its column: JSON knows no collation."""
-    kind: Any = field.type
-    while isinstance(kind, sa.types.TypeDecorator):
-        kind = kind.impl_instance
+    kind = stored_type(field.type)
     collation = kind.collation if isinstance(kind, sa.String) else None
     return field if collation is None else sa.collate(field, collation)

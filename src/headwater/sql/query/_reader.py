@@ -23,12 +23,13 @@ from headwater.sql._model import tracking_of
 from headwater.sql._reader import ChangeBatch, CommitWatch, Head, TailReader, WatchGroup
 from headwater.sql._schemas import SCHEMAS
 from headwater.sql._trim import remove
+from headwater.sql._values import stored_type
 from headwater.sql.postgresql._connections import ensure_first_connection, life_of
 from headwater.sql.postgresql._drivers import check_driver
 from headwater.sql.postgresql._looks import CatalogueWatch
 from headwater.sql.postgresql._triggers import qualified
 from headwater.sql.query._changes import changes_of
-from headwater.sql.query._derivation import Derivation
+from headwater.sql.query._derivation import Derivation, column_of
 from headwater.sql.query._first_rows import FirstRows
 from headwater.sql.query._look import (
     Look,
@@ -39,6 +40,7 @@ from headwater.sql.query._look import (
 )
 from headwater.sql.query._open_poll import OpenPoll, ReadPage, WaitingPage
 from headwater.sql.query._pages import Pages
+from headwater.sql.query._pieces import Occurrence
 from headwater.sql.query._place import QueryPlace
 from headwater.sql.query._poll import CHUNK, Poll, Queries
 from headwater.sql.query._trim import link_trim
@@ -383,10 +385,8 @@ class QueryReader(TailReader):
         self._note(poll.look)
         return poll
 
-    def _kind(self, occurrence: Any, name: str) -> type[Any]:
-        kind: Any = next(c.type for c in occurrence.table.columns if c.name == name)
-        while isinstance(kind, sa.types.TypeDecorator):
-            kind = kind.impl_instance
+    def _kind(self, occurrence: Occurrence, name: str) -> type[Any]:
+        kind = stored_type(column_of(occurrence.table, name).type)
         if isinstance(kind, sa.Integer):
             return int
         if isinstance(self._looker, PostgreSQLLooker):

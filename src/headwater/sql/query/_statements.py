@@ -11,14 +11,14 @@ import sqlalchemy as sa
 from sqlalchemy.sql import visitors
 
 from headwater.feeds._source import EVERYTHING, Filter
-from headwater.sql._expressions import Shape
+from headwater.sql._expressions import Shape, bare
 from headwater.sql._filters import Filters
 from headwater.sql._judging import Question, shape_column
 from headwater.sql._tracking import CHANGE, SINCE
-from headwater.sql.query._derivation import Derivation, Way
+from headwater.sql._values import stored_type
+from headwater.sql.query._derivation import Derivation, Way, column_of
 from headwater.sql.query._moments import Moments
-from headwater.sql.query._pieces import bare
-from headwater.sql.query._scopes import Occurrence
+from headwater.sql.query._pieces import Occurrence
 
 __all__ = ["KEYS", "Statements"]
 
@@ -45,7 +45,9 @@ class Statements:
         self._moments = moments
         self._names = names
         self._key = list(derivation.key.values())
-        self._kinds = [self._kind(column) for column in self._key]
+        self._kinds = [
+            moments.raw(stored_type(column_of(one.table, name).type)) for one, name in self._key
+        ]
         self.affected = lru_cache(_KEPT)(self._affected)
         self.holders = lru_cache(_KEPT)(self._holders)
         self.rows = lru_cache(_KEPT)(self._rows)
@@ -343,21 +345,13 @@ class Statements:
         return sa.union_all(here, self._moments.former(name, links)).subquery(f"p{one.label}")
 
     def _links(self, table: sa.Table) -> dict[str, sa.types.TypeEngine[Any]]:
-        kinds = {column.name: column.type for column in table.columns}
-        return {name: kinds[name] for name in self._derivation.links[table]}
+        return {name: column_of(table, name).type for name in self._derivation.links[table]}
 
     def _matches(self, form: Filter, columns: Columns) -> sa.ColumnElement[bool]:
         filters = {
             name: columns[one].c[column] for name, (one, column) in self._derivation.filters.items()
         }
         return Filters(filters).matches(form)
-
-    def _kind(self, column: tuple[Occurrence, str]) -> sa.types.TypeEngine[Any]:
-        occurrence, name = column
-        kind: Any = next(c.type for c in occurrence.table.columns if c.name == name)
-        while isinstance(kind, sa.types.TypeDecorator):
-            kind = kind.impl_instance
-        return self._moments.raw(kind)
 
     def _raw(self, column: sa.ColumnElement[Any], at: int) -> sa.ColumnElement[Any]:
         return self._moments.plain(column, self._kinds[at])

@@ -12,9 +12,8 @@ from headwater.sql._tracking import Tracking
 from headwater.sql.postgresql._triggers import channel
 from headwater.sql.postgresql._watch import ChannelWatch
 from headwater.sql.query._place import Counters, QueryPlace
-from headwater.sql.sqlite._watch import State, Watched
-
-__all__ = ["watch_of"]
+from headwater.sql.sqlite._file_reader import State
+from headwater.sql.sqlite._watch import RegistrationWatch
 
 
 def watch_of(
@@ -38,18 +37,13 @@ def watch_of(
     return ChannelWatch(engine, name, tracking.table, wake, known, writers=writers)
 
 
-class _CountersWatch(Watched):
+class _CountersWatch(RegistrationWatch):
     """On SQLite: wakes a live query when one of its tables moved.
 
     Arguments:
         at: which of the query's tables it is.
         changed: is called when the schema of the database is another one.
     """
-
-    query = (
-        "SELECT name, epoch, last, floor, retiring, schema_version "
-        "FROM headwater_tables, pragma_schema_version"
-    )
 
     def __init__(
         self,
@@ -64,22 +58,13 @@ class _CountersWatch(Watched):
         self._changed = changed
         self._known = known
         self._at = at
-        self._seen: State | object = self  # no state yet
         super().__init__(engines, table, wake, table)
 
     def position(self) -> None:
         return None
 
-    def on_opened(self) -> Callable[[], None]:
-        self._seen = self
-        return self.wake
-
-    def on_state(self, state: State, before: object) -> Callable[[], None] | None:
-        if state == self._seen:
-            return None
-        first = self._seen is self
-        seen, self._seen = self._seen, state
-        if first or state is None or not isinstance(seen, tuple) or seen[-1] != state[-1]:
+    def on_news(self, seen: State, state: State, before: object) -> Callable[[], None] | None:
+        if seen is None or state is None or seen[-1] != state[-1]:
             self._changed()
             return self.wake
         if seen[0] != state[0]:
