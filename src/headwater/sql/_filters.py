@@ -9,12 +9,11 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 
 from headwater.feeds._source import EVERYTHING, JUDGED, Conjunction, Filter
-from headwater.sql._expressions import Expression, Shape
+from headwater.sql._expressions import Column, Condition, Expression, Shape
 
 # A statement whose rows are read by position, and one with its parameters.
 Query: TypeAlias = "sa.Select[*tuple[Any, ...]]"
 Asked: TypeAlias = "tuple[Query, dict[str, Any]]"
-Condition: TypeAlias = "sa.ColumnElement[bool]"
 
 # Statements in the cache of a table: building one takes longer than running it.
 CACHED = 512
@@ -51,7 +50,7 @@ class ShapeSlot:
         """The condition over these columns, by attribute."""
         return self.shape.over(columns, self.value)
 
-    def value(self, at: int) -> sa.ColumnElement[Any]:
+    def value(self, at: int) -> Column:
         """One of the values."""
         return sa.bindparam(f"{self.name}_{at}", type_=self.shape.kinds[at])
 
@@ -114,7 +113,7 @@ class Filters:
         """The condition that an attribute of a row has one value."""
         if isinstance(slot, ShapeSlot):
             return slot.over(self._columns)
-        column: sa.ColumnElement[Any] = self._columns[name]
+        column: Column = self._columns[name]
         return column.is_(None) if slot is None else column == self.value(name, slot)
 
     def _same(self, name: str, slots: Sequence[Any]) -> Condition:

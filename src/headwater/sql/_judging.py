@@ -17,8 +17,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headwater.feeds._source import JUDGED, Compared, Filter, OneOf
-from headwater.sql._expressions import Expression, Shape
-from headwater.sql._filters import Condition, ShapeSlot
+from headwater.sql._expressions import Column, Condition, Expression, Shape
+from headwater.sql._filters import ShapeSlot
 from headwater.sql._model import TableModel
 from headwater.sql._tracking import quote
 from headwater.sql._values import is_plain
@@ -145,7 +145,7 @@ class _ListedShape(ShapeSlot):
 
     listed: sa.FromClause
 
-    def value(self, at: int) -> sa.ColumnElement[Any]:
+    def value(self, at: int) -> Column:
         return list(self.listed.c)[1 + at]
 
 
@@ -154,9 +154,9 @@ def question_columns(
     columns: Mapping[str, Any],
     is_value: IsValue,
     dialect: str,
-) -> list[sa.ColumnElement[Any]]:
+) -> list[Column]:
     """The columns of the answers about a row with these columns, by attribute."""
-    found: list[sa.ColumnElement[Any]] = []
+    found: list[Column] = []
     for number, (name, size) in enumerate(form):
         if isinstance(size, Shape):
             found.append(shape_column(number, size, is_value))
@@ -216,7 +216,7 @@ def _affinity(declared: str) -> str:
     return "TEXT" if any(each in words for each in ("CHAR", "CLOB", "TEXT")) else "OTHER"
 
 
-def shape_column(number: int, shape: Shape, is_value: IsValue) -> sa.ColumnElement[Any]:
+def shape_column(number: int, shape: Shape, is_value: IsValue) -> Column:
     """The numbers, as JSON, of the expressions of a shape that are true of a row."""
     asked = _asked_lite(number, shape) if shape.lite else _asked_array(number, shape)
     true = is_value(JUDGED, _ListedShape("", shape, asked))

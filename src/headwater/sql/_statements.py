@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from headwater.feeds._source import EVERYTHING, Filter, Window
+from headwater.sql._expressions import Column, Condition
 from headwater.sql._filters import (
     CACHED,
     Asked,
-    Condition,
     Filters,
     Query,
     ShapeSlot,
@@ -28,8 +28,6 @@ from headwater.sql._filters import (
 from headwater.sql._judging import NO_QUESTIONS, Question, Questions, question_columns
 from headwater.sql._model import TableModel
 from headwater.sql._tracking import REMOVALS
-
-Column = sa.ColumnElement[Any]
 
 # The kinds of changes: a row that left the window by time, a removal, a row.
 LEFT, GONE, ROW = -1, 0, 1

@@ -11,8 +11,8 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headwater.sql._filters import Condition
-from headwater.sql._statements import Column, Statements
+from headwater.sql._expressions import Column, Condition
+from headwater.sql._statements import Statements
 from headwater.sql._tracking import REMOVALS, TABLES
 
 # Rows that one transaction of a trim removes: few enough that writers wait some milliseconds.

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from headwater.sql._filters import Condition
+from headwater.sql._expressions import Column, Condition
 from headwater.sql.postgresql._snapshot import TransactionSnapshot
 from headwater.sql.postgresql._types import XID8, PgSnapshot, as_xid
 
@@ -69,17 +69,17 @@ def bound(total: bool) -> sa.ColumnElement[int]:
 
 
 def above(
-    columns: Sequence[sa.ColumnElement[Any]],
+    columns: Sequence[Column],
     xid: str,
     number: str,
-    keys: Sequence[sa.ColumnElement[Any]] = (),
+    keys: Sequence[Column] = (),
     key: str = "",
 ) -> tuple[sa.Tuple, sa.Tuple]:
     """Two tuples to compare: the columns, and the parameters of these names.
 
     ``keys`` are further columns, for rows that are older than the tracking.
     """
-    wanted: list[sa.ColumnElement[Any]] = [
+    wanted: list[Column] = [
         as_xid(sa.bindparam(xid, type_=sa.Text)),
         sa.bindparam(number, type_=sa.BigInteger),
     ]

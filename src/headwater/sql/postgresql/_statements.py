@@ -14,9 +14,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from headwater.feeds._source import Window
-from headwater.sql._filters import Condition, Query
+from headwater.sql._expressions import Column, Condition
+from headwater.sql._filters import Query
 from headwater.sql._model import TableModel, date_time_type
-from headwater.sql._statements import COUNT, GONE, LEFT, ROW, Column, Lack, Selection, Statements
+from headwater.sql._statements import COUNT, GONE, LEFT, ROW, Lack, Selection, Statements
 from headwater.sql._tracking import CHANGE, ORDER, REMOVALS, TABLES
 from headwater.sql.postgresql._conditions import (
     PARTITIONS,

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
+from headwater.sql._expressions import Column, Condition
 from headwater.sql._links import FORMER, LINKS
 from headwater.sql._tracking import CHANGE, TABLES
 from headwater.sql.postgresql._connections import LIFE
@@ -116,14 +117,14 @@ class Looker(ABC):
             f"links={list(self.links[table])!r}) in a migration"
         )
 
-    def _registered(self, name: str) -> list[sa.ColumnElement[Any]]:
+    def _registered(self, name: str) -> list[Column]:
         own = LINKS.c
         return [
             sa.select(column).where(column.table.c.name == name).scalar_subquery()
             for column in (TABLES.c.epoch, own.epoch, own.links, own.floor, own.retiring)
         ]
 
-    def _gone(self, name: str) -> sa.ColumnElement[bool]:
+    def _gone(self, name: str) -> Condition:
         # It does not check whether the client had these rows: the oldest snapshot of its place may
         # lack rows that a later one has.
         return sa.exists().where(
@@ -138,7 +139,7 @@ class SQLiteLooker(Looker):
         super().__init__(*given)
         self.moments = SQLiteMoments(list(self.tables.values()))
         self.nothing = Counters((0,) * len(self.tables))
-        columns: list[sa.ColumnElement[Any]] = []
+        columns: list[Column] = []
         for name in self.tables.values():
             last = sa.select(TABLES.c.last).where(TABLES.c.name == name).scalar_subquery()
             columns += [*self._registered(name), last]
@@ -253,7 +254,7 @@ class PostgreSQLLooker(Looker):
         known = self._made.get((since, self.life))
         if known is not None:
             return known
-        columns: list[sa.ColumnElement[Any]] = [
+        columns: list[Column] = [
             sa.literal_column("pg_current_snapshot()::text", sa.Text),
             sa.literal_column(self.life, sa.Text),
             sa.func.pg_is_in_recovery(),

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql import visitors
 
 from headwater.feeds._source import EVERYTHING, Filter
-from headwater.sql._expressions import Shape, bare
+from headwater.sql._expressions import Column, Condition, Shape, bare
 from headwater.sql._filters import Filters
 from headwater.sql._judging import Question, shape_column
 from headwater.sql._tracking import CHANGE, SINCE
@@ -294,7 +294,7 @@ class Statements:
             if isinstance(shape, Shape)
         ]
 
-    def _own_keys(self) -> list[sa.ColumnElement[Any]]:
+    def _own_keys(self) -> list[Column]:
         selected, names = self._derivation.select.selected_columns, self._derivation.names
         return [
             self._raw(bare(selected[names[name]]), at)
@@ -322,7 +322,7 @@ class Statements:
         """The occurrences, of these the rows that are gone."""
         return {one: self._gone(one) if one in gone else one.alias for one in way.occurrences}
 
-    def _had(self, way: Way, gone: Any) -> list[sa.ColumnElement[bool]]:
+    def _had(self, way: Way, gone: Any) -> list[Condition]:
         """Of the others the rows with the links of now."""
         return [
             self._moments.had(one.column(SINCE), self._names[one.table])
@@ -347,33 +347,31 @@ class Statements:
     def _links(self, table: sa.Table) -> dict[str, sa.types.TypeEngine[Any]]:
         return {name: column_of(table, name).type for name in self._derivation.links[table]}
 
-    def _matches(self, form: Filter, columns: Columns) -> sa.ColumnElement[bool]:
+    def _matches(self, form: Filter, columns: Columns) -> Condition:
         filters = {
             name: columns[one].c[column] for name, (one, column) in self._derivation.filters.items()
         }
         return Filters(filters).matches(form)
 
-    def _raw(self, column: sa.ColumnElement[Any], at: int) -> sa.ColumnElement[Any]:
+    def _raw(self, column: Column, at: int) -> Column:
         return self._moments.plain(column, self._kinds[at])
 
-    def _apart(self, column: sa.ColumnElement[Any], at: int) -> sa.ColumnElement[Any]:
+    def _apart(self, column: Column, at: int) -> Column:
         """A key's column for a UNION: a collation may take two keys for equal."""
         return self._sorted(self._raw(column, at))
 
-    def _sorted(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    def _sorted(self, column: Column) -> Column:
         return self._moments.ordered(column) if isinstance(column.type, sa.String) else column
 
-    def _compared(
-        self, keys: Sequence[sa.ColumnElement[Any]], name: str, *, above: bool
-    ) -> sa.ColumnElement[bool]:
+    def _compared(self, keys: Sequence[Column], name: str, *, above: bool) -> Condition:
         mine = sa.tuple_(*(self._sorted(self._raw(key, at)) for at, key in enumerate(keys)))
         other = sa.tuple_(
             *(sa.bindparam(f"{name}_{at}", type_=kind) for at, kind in enumerate(self._kinds))
         )
-        compared: sa.ColumnElement[bool] = mine > other if above else mine <= other
+        compared: Condition = mine > other if above else mine <= other
         return compared
 
-    def _among(self, keys: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[bool]:
+    def _among(self, keys: Sequence[Column]) -> Condition:
         if len(keys) == 1:
             return keys[0].in_(sa.bindparam("keys", expanding=True, type_=self._kinds[0]))
         return sa.tuple_(*keys, types=self._kinds).in_(sa.bindparam("keys", expanding=True))

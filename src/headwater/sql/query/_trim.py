@@ -6,6 +6,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from headwater.sql._expressions import Condition
 from headwater.sql._links import FORMER, LINKS
 from headwater.sql._tracking import TABLES, Tracking
 from headwater.sql._trim import Trim
@@ -16,9 +17,9 @@ from headwater.sql.sqlite._place import text_of
 
 def link_trim(tracking: Tracking, cutoff: datetime, dialect: sa.Dialect) -> Trim:
     """A run over the former links of one table that are older than ``cutoff``."""
-    older: sa.ColumnElement[bool] = FORMER.c.at < cutoff
+    older: Condition = FORMER.c.at < cutoff
     # A transaction that still runs may add former links below those of younger ones.
-    settled: sa.ColumnElement[bool] = FORMER.c.change < bound(total=True)
+    settled: Condition = FORMER.c.change < bound(total=True)
     wake = notification(tracking)
     if dialect.name == "sqlite":
         older, settled = FORMER.c.at < text_of(cutoff), FORMER.c.change > 0

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.errors import DeclarationError, PositionError
 from headwater.feeds._source import EVERYTHING, Change, Filter, Page, Place, Window
+from headwater.sql._expressions import Column, Condition
 from headwater.sql._filters import Filters, form_of
 from headwater.sql._judging import NO_QUESTIONS, Questions, judged_columns, question_columns
 from headwater.sql._model import TableModel, as_utc, date_time_type
@@ -65,7 +66,7 @@ class UntrackedReader(TableReader):
         stored = model.check_moment(column)
         kind = date_time_type(stored)
         self._zone = kind is not None and bool(kind.timezone)
-        self._moment: sa.ColumnElement[Any] = (
+        self._moment: Column = (
             moment_text(sa.type_coerce(stored, sa.Text))
             if self._lite
             else sa.type_coerce(stored, sa.DateTime(timezone=self._zone))
@@ -239,8 +240,8 @@ class UntrackedReader(TableReader):
 
     async def _read(
         self,
-        conditions: Sequence[sa.ColumnElement[bool]],
-        order: Sequence[sa.ColumnElement[Any]],
+        conditions: Sequence[Condition],
+        order: Sequence[Column],
         count: int,
         wanted: Filter = EVERYTHING,
         *,
@@ -300,7 +301,7 @@ class UntrackedReader(TableReader):
         first = self.own_place(changes[0].place, KeysetPlace).last if changes else None
         return _past(place) if first is None else KeysetPlace(place.until, after=first)
 
-    def _below(self, place: KeysetPlace) -> sa.ColumnElement[bool]:
+    def _below(self, place: KeysetPlace) -> Condition:
         if place.after is None:
             return sa.true()
         one, other = self._tuples(place.after)
