@@ -210,11 +210,9 @@ class Relay:
                 alive.result()
             self._wake.clear()
             place = self._reader.parse(state.place)
-            self._head = Head(state.epoch, place)
+            head = self._head = Head(state.epoch, place, state.trimmed)
             try:
-                batch = await self._reader.batch(
-                    state.epoch, place, self._most, trimmed=state.trimmed
-                )
+                batch = await self._reader.batch(head, self._most)
             except PositionError as error:
                 state = await self._other_table(state, error)
                 continue

@@ -31,6 +31,7 @@ from headwater.feeds._source import JUDGED, Change, Filter, Page, Place, Window
 from headwater.sql._faults import LASTING, unavailable
 from headwater.sql._judging import NO_QUESTIONS, Questions, judged_by_type
 from headwater.sql._model import TableModel, as_utc
+from headwater.sql._statements import Wanted
 from headwater.sql._trim import Trim, remove
 from headwater.sql._unreadable import with_key
 
@@ -132,18 +133,12 @@ class TailReader(ABC):
 
     @abstractmethod
     async def batch(
-        self,
-        epoch: str,
-        after: Place,
-        limit: int,
-        *,
-        trimmed: int = 0,
-        questions: Questions = NO_QUESTIONS,
+        self, head: Head, limit: int, questions: Questions = NO_QUESTIONS, /
     ) -> ChangeBatch:
         """At most ``limit`` changes after a place, with the answers to ``questions``.
 
-        A place before what was trimmed is expired. A caller that knows of a trim passes its
-        ``trimmed``, and reads what is left.
+        Raises PositionError for a place of another epoch, and for one before a trim that the head
+        does not know: after the trims that it knows, what is left is read.
         """
 
     @abstractmethod
@@ -244,8 +239,8 @@ class TableReader(TailReader):
             raise UsageError(f"limit={limit} must be at least 1")
         try:
             if after is not None:
-                return await self.page_after(wanted, window, limit, after)
-            return await self.page_before(wanted, window, limit, before)
+                return await self.page_after(self._wanted(wanted, window), limit, after)
+            return await self.page_before(self._wanted(wanted, window), limit, before)
         except sa.exc.DBAPIError as error:
             self._check_refused(error, wanted)
             raise
@@ -269,16 +264,15 @@ class TableReader(TailReader):
                 name, value, f"column {name!r} is of type {kind!r}: the database refuses the value"
             ) from error
 
+    def _wanted(self, wanted: Filter, window: Window | None = None) -> Wanted:
+        return Wanted(wanted, window, self.clock())
+
     @abstractmethod
-    async def page_after(
-        self, wanted: Filter, window: Window | None, limit: int, after: Place, /
-    ) -> Page:
+    async def page_after(self, wanted: Wanted, limit: int, after: Place, /) -> Page:
         """The changes just after a place."""
 
     @abstractmethod
-    async def page_before(
-        self, wanted: Filter, window: Window | None, limit: int, before: Place | None, /
-    ) -> Page:
+    async def page_before(self, wanted: Wanted, limit: int, before: Place | None, /) -> Page:
         """The newest rows, or those just before a place."""
 
     async def revision(self) -> Hashable | None:

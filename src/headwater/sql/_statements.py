@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from headwater.feeds._source import EVERYTHING, Filter, Window
+from headwater.feeds._source import Filter, Window
 from headwater.sql._expressions import Column, Condition
 from headwater.sql._filters import (
     CACHED,
@@ -53,6 +53,19 @@ class Lack(NamedTuple):
     among: str = ""
     as_of: bool = False
     walks: bool = False
+
+
+class Wanted(NamedTuple):
+    """What is wanted of a table: the rows of a filter, and of a window as of a moment."""
+
+    filter: Filter
+    window: Window | None
+    now: datetime
+
+    @property
+    def column(self) -> str | None:
+        """Of the window."""
+        return None if self.window is None else self.window.column
 
 
 class Selection(NamedTuple):
@@ -115,50 +128,38 @@ class Statements(ABC):
         self._newest = lru_cache(CACHED)(self._build_newest)
         self._after = lru_cache(CACHED)(self.build_after)
 
-    def newest(
-        self, wanted: Filter, window: Window | None, now: datetime, count: int, before: Any
-    ) -> Asked:
+    def newest(self, wanted: Wanted, count: int, before: Any) -> Asked:
         """The newest rows, or the newest before a place."""
-        form, known = form_of(wanted)
+        form, known = self._form_of(wanted)
         kind, values = self.before(before)
-        query = self._newest(self._selection(form, window), kind)
-        return query, {"count": count, **known, **self._cutoff(window, now), **values}
+        selected = Selection(form, wanted.column, self.model.window)
+        return self._newest(selected, kind), {"count": count, **known, **values}
 
     def after(
-        self,
-        wanted: Filter,
-        window: Window | None,
-        now: datetime,
-        count: int,
-        place: Any,
-        questions: Questions = NO_QUESTIONS,
+        self, wanted: Wanted, count: int, place: Any, questions: Questions = NO_QUESTIONS
     ) -> Asked:
         """What a client at a place lacks, in the order in which it is sent."""
-        # The tail's own reads need no form.
-        form, known = (wanted, {}) if wanted == EVERYTHING else form_of(wanted)
-        lack, values = self.lacking(place, window)
-        query = self._after(self._selection(form, window, questions), lack)
-        known = {"count": count, **known, **self._cutoff(window, now), **questions.parameters}
-        return query, {**known, **values}
+        form, known = self._form_of(wanted)
+        lack, values = self.lacking(place, wanted.window)
+        selected = Selection(form, wanted.column, self.model.window, questions.form)
+        known |= {"count": count, **questions.parameters}
+        return self._after(selected, lack), {**known, **values}
 
-    def members(self, wanted: Filter, window: Window, now: datetime) -> Asked:
-        """The key columns and the moment of each row in the window."""
-        form, known = form_of(wanted)
-        query = sa.select(*self.keys, self.moment(window.column)).where(
-            self.filters.matches(form), self.complete, *self._inside(window.column)
+    def members(self, wanted: Wanted, column: str) -> Asked:
+        """The key columns and the moment of each row in the window over this column."""
+        form, known = self._form_of(wanted)
+        query = sa.select(*self.keys, self.moment(column)).where(
+            self.filters.matches(form), self.complete, *self._inside(column)
         )
-        return query, {**known, **self._cutoff(window, now)}
+        return query, known
 
-    def beyond_count(
-        self, wanted: Filter, window: Window | None, now: datetime, count: int
-    ) -> Asked:
+    def beyond_count(self, wanted: Wanted, count: int) -> Asked:
         """A row if there are more than so many."""
-        form, known = form_of(wanted)
-        inside = self._inside(None if window is None else window.column)
+        form, known = self._form_of(wanted)
         query = sa.select(sa.literal(1)).select_from(self.model.table)
+        inside = self._inside(wanted.column)
         query = query.where(self.filters.matches(form), self.complete, *inside)
-        known |= {"count": count, **self._cutoff(window, now)}
-        return query.offset(COUNT).limit(1), known
+        return query.offset(COUNT).limit(1), {"count": count, **known}
 
     def build_after(self, selected: Selection, lack: Lack) -> Query:
         """As ``after``, without its parameters."""
@@ -321,12 +322,6 @@ class Statements(ABC):
             found = found.where(later)
         return found.order_by(moment, *self.order).limit(COUNT)
 
-    def _selection(
-        self, form: Filter, window: Window | None, questions: Questions = NO_QUESTIONS
-    ) -> Selection:
-        column = None if window is None else window.column
-        return Selection(form, column, self.model.window, questions.form)
-
     def answers(self, selected: Selection, *, old: bool = False) -> list[Column]:
         """What the database compared with a row, or with the ``old`` row of a removal."""
         is_value = self.old_is if old else self.filters.is_value
@@ -367,7 +362,10 @@ class Statements(ABC):
             return []
         return [self.moment(column) > self.parameter("cutoff", column)]
 
-    def _cutoff(self, window: Window | None, now: datetime) -> dict[str, Any]:
-        if window is None:
-            return {}
-        return {"cutoff": self.stored(window.column, now - window.length)}
+    def _form_of(self, wanted: Wanted) -> tuple[Filter, dict[str, Any]]:
+        """The form of a filter, and the parameters of the filter and the window."""
+        form, values = form_of(wanted.filter)
+        window = wanted.window
+        if window is not None:
+            values["cutoff"] = self.stored(window.column, wanted.now - window.length)
+        return form, values

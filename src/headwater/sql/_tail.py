@@ -221,7 +221,7 @@ class TableOrigin(Origin):
         try:
             questions = self._questions(sink)
             try:
-                batch = await self._reader.batch(head.epoch, head.place, BATCH, questions=questions)
+                batch = await self._reader.batch(head, BATCH, questions)
             except (PositionError, SourceUnavailableError):
                 raise
             except Exception:

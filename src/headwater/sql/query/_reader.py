@@ -136,7 +136,7 @@ class QueryReader(TailReader):
 
     async def try_filter(self, wanted: Filter, /) -> None:
         try:
-            await self._alone(lambda sync, look: self._pages.before(sync, look, wanted, 1, None))
+            await self._alone(lambda look: self._pages.before(look, wanted, 1, None))
         except (sa.exc.DataError, sa.exc.ProgrammingError) as error:
             raise DeclarationError(
                 f"the {self.name} cannot be filtered by {wanted.any_of!r}: the database refuses "
@@ -144,15 +144,9 @@ class QueryReader(TailReader):
             ) from error
 
     async def batch(
-        self,
-        epoch: str,
-        after: Place,
-        limit: int,
-        *,
-        trimmed: int = 0,  # only a relay knows of a trim, and it reads tables
-        questions: Questions = NO_QUESTIONS,
+        self, head: Head, limit: int, questions: Questions = NO_QUESTIONS, /
     ) -> ChangeBatch:
-        place = self.own_place(after, QueryPlace)
+        place = self.own_place(head.place, QueryPlace)
         if self._broken:
             # A page may have been read at a snapshot that the tail did not come to.
             self._broken = False
@@ -160,7 +154,7 @@ class QueryReader(TailReader):
         poll = self._open
         if poll is None or poll.place is not place:
             await self.close()
-            begin = partial(self._begin, place, epoch, min(limit, CHUNK), questions)
+            begin = partial(self._begin, place, head.epoch, min(limit, CHUNK), questions)
             poll = self._open = OpenPoll(place, self._connected, begin)
             poll.pages, self._waiting = self._waiting[:SERVED], self._waiting[SERVED:]
         try:
@@ -206,25 +200,19 @@ class QueryReader(TailReader):
             raise UsageError(f"limit={limit} must be at least 1")
         if after is None:
             below = None if before is None else self.own_place(before, QueryPlace).start
-            return await self._read(
-                lambda sync, look: self._pages.before(sync, look, wanted, limit, below)
-            )
+            return await self._read(lambda look: self._pages.before(look, wanted, limit, below))
         place = self.own_place(after, QueryPlace)
         nothing = any(one.seen == self._queries.nothing for one in place.segments)
         if (place.aligned and not nothing) or self._wake is None:
-            return await self._read(
-                lambda sync, look: self._pages.after(sync, look, wanted, limit, place)
-            )
+            return await self._read(lambda look: self._pages.after(look, wanted, limit, place))
         # The client may be far behind, and the tail must not wait for such a long read.
-        page = await self._alone(
-            lambda sync, look: self._pages.after(sync, look, wanted, limit, place)
-        )
+        page = await self._alone(lambda look: self._pages.after(look, wanted, limit, place))
         left = limit - len(page.changes)
         if page.has_more or not left:
             return replace(page, has_more=True)
         reached = self.own_place(page.end, QueryPlace)
         rest = await self._read(
-            lambda sync, look: self._pages.after(sync, look, wanted, left, reached), patient=True
+            lambda look: self._pages.after(look, wanted, left, reached), patient=True
         )
         return replace(rest, changes=[*page.changes, *rest.changes], start=page.start)
 
@@ -257,8 +245,7 @@ class QueryReader(TailReader):
 
     async def _alone(self, read: ReadPage) -> Page:
         async with self._connected() as connection:
-            look = await connection.run_sync(self._look, None)
-            page: Page = await connection.run_sync(read, look)
+            page = await connection.run_sync(lambda sync: read(self._look(sync, None)))
         return replace(page, end=replace(self.own_place(page.end, QueryPlace), aligned=False))
 
     async def _serve(self, poll: OpenPoll) -> None:

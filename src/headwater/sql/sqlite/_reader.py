@@ -28,7 +28,7 @@ from headwater.sql._reader import (
     latest_of,
     left_at,
 )
-from headwater.sql._statements import GONE, LEFT, Lack, Selection
+from headwater.sql._statements import GONE, LEFT, Lack, Selection, Wanted
 from headwater.sql._trim import Trim, table_trim
 from headwater.sql._unreadable import Unreadable, cannot_be_read, read_rows
 from headwater.sql.sqlite._connections import ReadConnection, file_of, guard
@@ -87,15 +87,9 @@ class SQLiteReader(TableReader):
         self._check(self.own_place(place, RowPlace), last, floor)
 
     async def batch(
-        self,
-        epoch: str,
-        after: Place,
-        limit: int,
-        *,
-        trimmed: int = 0,
-        questions: Questions = NO_QUESTIONS,
+        self, head: Head, limit: int, questions: Questions = NO_QUESTIONS, /
     ) -> ChangeBatch:
-        place = self.own_place(after, RowPlace)
+        place = self.own_place(head.place, RowPlace)
         selected = Selection(EVERYTHING, None, self.model.window, questions.form)
 
         def ask(statements: SQLiteStatements) -> Asked:
@@ -111,9 +105,9 @@ class SQLiteReader(TableReader):
 
         rows = await self._read(ask, self._tail)
         last, floor = self._registered(rows)
-        if rows[0][0] != epoch:
+        if rows[0][0] != head.epoch:
             raise PositionError(str(place), "unknown", "the database is another one")
-        self._check(place, last, floor if floor > trimmed else 0)
+        self._check(place, last, floor if floor > head.trimmed else 0)
         found = _picked(rows)
         has_more = len(found) > limit
         if has_more:
@@ -126,14 +120,11 @@ class SQLiteReader(TableReader):
         retiring = None if rows[0][10] is None else RowPlace(rows[0][10])
         return ChangeBatch(changes, end, has_more, retiring)
 
-    async def page_before(
-        self, wanted: Filter, window: Window | None, limit: int, before: Place | None, /
-    ) -> Page:
-        now = self.clock()
+    async def page_before(self, wanted: Wanted, limit: int, before: Place | None, /) -> Page:
+        window, now = wanted.window, wanted.now
         place = None if before is None else self.own_place(before, RowPlace)
         rows = await self._read(
-            lambda statements: statements.newest(wanted, window, now, limit + 1, place),
-            self._pages,
+            lambda statements: statements.newest(wanted, limit + 1, place), self._pages
         )
         last, _ = self._registered(rows)
         until = left_at(moment_of(rows[0][9]), window)
@@ -145,13 +136,10 @@ class SQLiteReader(TableReader):
         start = RowPlace(shown[0][4]) if shown else RowPlace(end.number, past=True)
         return Page(changes, start, end, has_more, rows[0][0], None if window is None else now)
 
-    async def page_after(
-        self, wanted: Filter, window: Window | None, limit: int, after: Place, /
-    ) -> Page:
-        now, place = self.clock(), self.own_place(after, RowPlace)
+    async def page_after(self, wanted: Wanted, limit: int, after: Place, /) -> Page:
+        (_, window, now), place = wanted, self.own_place(after, RowPlace)
         rows = await self._read(
-            lambda statements: statements.after(wanted, window, now, limit + 1, place),
-            self._pages,
+            lambda statements: statements.after(wanted, limit + 1, place), self._pages
         )
         last, floor = self._registered(rows)
         self._check(place, last, floor)
@@ -187,8 +175,9 @@ class SQLiteReader(TableReader):
             return await pages.version()
 
     async def members(self, wanted: Filter, window: Window, /) -> Sequence[Member]:
+        selected = self._wanted(wanted, window)
         rows = await self._read(
-            lambda statements: statements.members(wanted, window, self.clock()), at=None
+            lambda statements: statements.members(selected, window.column), at=None
         )
         found: list[Member] = []
         for row in rows:
@@ -198,8 +187,9 @@ class SQLiteReader(TableReader):
         return found
 
     async def exceeds(self, wanted: Filter, window: Window | None, count: int, /) -> bool:
+        selected = self._wanted(wanted, window)
         rows = await self._read(
-            lambda statements: statements.beyond_count(wanted, window, self.clock(), count), at=None
+            lambda statements: statements.beyond_count(selected, count), at=None
         )
         return bool(rows)
 
