@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
-from types import TracebackType
 from typing import Self
 
 from headwater.errors import UsageError
@@ -53,12 +52,7 @@ class Clock:
         self._loop = loop
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         set_ahead(timedelta())
         # The loop's time stays ahead: to set it back would hold up the timers that are waiting.
 

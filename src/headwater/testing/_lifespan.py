@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from types import TracebackType
 from typing import Any, Self
 
 __all__ = ["Lifespan"]
@@ -33,12 +32,7 @@ class Lifespan:
             raise AssertionError(f"the application did not start: {said.get('message', '')}")
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         self._ends.set()
         said = await self._answer()
         if said is not None and said["type"] == "lifespan.shutdown.failed":
