@@ -95,7 +95,7 @@ class Holder:
     async def beat(self) -> None:
         """Renew the lease once. Raises LostError."""
         now = time.monotonic()
-        await self._ledger.beat(self._fence)
+        await self._ledger.write(self._fence, {})
         self._confirmed = now
 
     async def confirm(self) -> None:
@@ -109,7 +109,7 @@ class Holder:
     async def save(self, state: State) -> State:
         """Write the relay's place and the next append. Raises LostError."""
         now = time.monotonic()
-        await self._ledger.save(state)
+        await self._ledger.write(state.fence, state.values())
         self._confirmed, self.stored = now, state
         return state
 
@@ -120,4 +120,4 @@ class Holder:
             # Without this write the lease runs out. A cancelled task still has this time.
             with suppress(Exception):
                 async with asyncio.timeout(_PATIENCE):
-                    await asyncio.shield(self._ledger.release(fence))
+                    await asyncio.shield(self._ledger.write(fence, {"holder": None}))

@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import sqlalchemy as sa
@@ -156,38 +156,21 @@ class Ledger:
 
     async def register(self, state: State) -> None:
         """Write the first row, unless another process did meanwhile."""
-        given = {"name": state.name, "id": state.id, "source": state.source, "topic": state.topic}
-        try:
+        with suppress(sa.exc.IntegrityError):
             async with self._connected() as connection:
-                values = state.values() | given | {"fence": 0, "beat": 0}
-                await connection.execute(RELAYS.insert().values(values))
-        except sa.exc.IntegrityError:
-            return
+                await connection.execute(RELAYS.insert().values(asdict(state)))
 
     async def take(self, seen: State, holder: str) -> State | None:
         """Become the holder, if the row is still as it was seen; the row then."""
         taken = {"holder": holder, "fence": seen.fence + 1, "beat": seen.beat + 1}
         unchanged = (self._mine, _COLUMNS.fence == seen.fence, _COLUMNS.beat == seen.beat)
         async with self._connected() as connection:
-            done = await connection.execute(RELAYS.update().where(*unchanged).values(taken))
-            if done.rowcount == 0:
-                return None
-            row = (await connection.execute(sa.select(RELAYS).where(self._mine))).one()
-        return State(**row._mapping)
+            update = RELAYS.update().where(*unchanged).values(taken).returning(RELAYS)
+            row = (await connection.execute(update)).first()
+        return None if row is None else State(**row._mapping)
 
-    async def save(self, state: State) -> None:
-        """Write the relay's place and the next append. Raises LostError."""
-        await self._write(state.fence, state.values())
-
-    async def beat(self, fence: int) -> None:
-        """Renew the lease. Raises LostError."""
-        await self._write(fence, {})
-
-    async def release(self, fence: int) -> None:
-        """Release the relay for the next process. Raises LostError."""
-        await self._write(fence, {"holder": None})
-
-    async def _write(self, fence: int, values: Mapping[str, Any]) -> None:
+    async def write(self, fence: int, values: Mapping[str, Any]) -> None:
+        """Change the row and renew the lease, as the holder with this fence. Raises LostError."""
         async with self._connected() as connection:
             done = await connection.execute(
                 RELAYS.update()
@@ -227,8 +210,6 @@ def create_tables(connection: sa.Connection) -> None:
 
     A relay does so by itself where it may.
     """
-    if sa.inspect(connection).has_table(RELAYS.name):
-        return
     try:
         with connection.begin_nested():
             _METADATA.create_all(connection)

@@ -19,6 +19,7 @@ import asyncio
 import logging
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -301,14 +302,11 @@ class Relay:
 
     async def _pause(self, seconds: float) -> bool:
         """Wait for this time, or until something may have been committed. Returns True then."""
-        if self._stopping:
-            return True
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return False
-        return True
+        if not self._stopping:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._wake.wait()
+        return self._stopping or self._wake.is_set()
 
     def _recovered(self) -> None:
         """Log that the database and the log can be used again."""
