@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from headwater.client._transport import httpx
 from headwater.protocol import Decoder, Message
-from headwater.testing._lifespan import Lifespan
+from headwater.testing._lifespan import lifespan
 from headwater.testing._transport import StreamingTransport
 
 __all__ = ["LiveClient", "LiveStream"]
@@ -191,8 +191,8 @@ class LiveClient:
             if isinstance(self._target, str):
                 client = httpx.AsyncClient(base_url=self._target, **options)
             else:
-                lifespan = await stack.enter_async_context(Lifespan(self._target))
-                transport = StreamingTransport(self._target, state=lifespan.state)
+                state = await stack.enter_async_context(lifespan(self._target))
+                transport = StreamingTransport(self._target, state=state)
                 client = httpx.AsyncClient(
                     base_url="http://testserver", transport=transport, **options
                 )

@@ -94,7 +94,7 @@ class _Exchange:
     async def leave(self) -> None:
         """The client goes away."""
         self._left.set()
-        while not self._pieces.empty():
+        while not self._pieces.empty():  # a `send` that waits for room goes on
             self._pieces.get_nowait()
         done, _ = await asyncio.wait([self._task], timeout=LEAVES_WITHIN)
         if not done:
@@ -124,19 +124,9 @@ class _Exchange:
                 self._head.set_result((message["status"], list(message.get("headers", []))))
         elif message["type"] == "http.response.body":
             if message.get("body"):
-                await self._put(bytes(message["body"]))
+                await self._pieces.put(bytes(message["body"]))
             if not message.get("more_body", False):
-                await self._put(_END)
-
-    async def _put(self, piece: bytes) -> None:
-        """Wait for room, and no longer than there is a client."""
-        putting = asyncio.ensure_future(self._pieces.put(piece))
-        leaving = asyncio.ensure_future(self._left.wait())
-        try:
-            await asyncio.wait({putting, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            putting.cancel()
-            leaving.cancel()
+                await self._pieces.put(_END)
 
 
 class _Body(httpx.AsyncByteStream):

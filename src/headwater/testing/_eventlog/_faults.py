@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import os
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -121,7 +121,7 @@ class FaultContract(Harness):
                 copy = await self.keep_copy(log)
                 await recorders[0].count(len(recorders[0].records) + 5)
                 page = await Topic(log, "t").page(1)
-                kept.append(_Kept(page.epoch, page.end, START))
+                kept.append(_Kept(page.epoch, str(page.end), START))
                 await self.go_back(log, copy)
             stopped = True
             await asyncio.gather(*writing)
@@ -270,19 +270,18 @@ class FaultContract(Harness):
         new.append(last)
 
 
-class _Kept:
+class _Kept(NamedTuple):
     """A position that a client holds."""
 
-    def __init__(self, epoch: str, place: Place, offset: Offset) -> None:
-        self.epoch = epoch
-        self.text = str(place)
-        self.offset = offset
+    epoch: str
+    text: str
+    offset: Offset
 
 
 async def _end(log: EventLog, count: int) -> _Kept:
     page = await Topic(log, "t").page(100)
     assert len(page.changes) == count, f"{len(page.changes)} of {count} events are there"
-    return _Kept(page.epoch, page.end, (await log.bounds("t")).latest)
+    return _Kept(page.epoch, str(page.end), (await log.bounds("t")).latest)
 
 
 async def _six(log: EventLog) -> list[_Kept]:

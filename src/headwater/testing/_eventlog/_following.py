@@ -217,7 +217,7 @@ class StorageContract(Harness):
 
         writing = [asyncio.create_task(write()) for _ in range(3)]
         try:
-            await self._some(log)
+            await (await self.following(log)).count(5)
             await asyncio.wait_for(log.close(), self.patience)
         finally:
             for task in writing:
@@ -225,11 +225,6 @@ class StorageContract(Harness):
             ends = await asyncio.gather(*writing, return_exceptions=True)
         odd = [one for one in ends if not isinstance(one, HeadwaterError | CancelledError)]
         assert not odd, f"appending to a closed log raised {odd[0]!r}"
-
-    async def _some(self, log: EventLog) -> None:
-        """Wait until the topic has some events."""
-        follower = await self.following(log)
-        await follower.count(5)
 
     async def test_closing_twice_is_no_error(self, log: EventLog) -> None:
         """Shut-down code may run more than once."""

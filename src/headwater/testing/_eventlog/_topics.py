@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from headwater.errors import PositionError, ResetReason, SourceUnavailableError, UsageError
+from headwater.errors import PositionError, ResetReason, UsageError
 from headwater.eventlog import START, EventLog
 from headwater.feeds._source import Change, Page, Place
 from headwater.testing._eventlog._harness import Harness, Waiting, numbers, read_all
@@ -147,17 +147,10 @@ class _Sink(Waiting):
         self.head = head
         self.news.set()
 
-    def failed(self) -> None:
+    def _ignore(self, *what: object) -> None:
         pass
 
-    def interrupt(self, why: SourceUnavailableError) -> None:
-        pass
-
-    def retire(self, before: Place) -> None:
-        pass
-
-    def replace(self, head: Place) -> None:
-        pass
+    failed = interrupt = retire = replace = _ignore
 
     def wanted(self, names: Collection[str]) -> Mapping[str, frozenset[Hashable]]:
         return {name: frozenset() for name in names}
