@@ -26,8 +26,8 @@ class Clock:
                 await clock.advance(31)
                 assert await stream.comment() == "heartbeat"
 
-    What was due in between happens in its order. Time goes on by itself too. The database's own
-    clock is not moved, nor are other processes and threads.
+    What is due in between happens in its order. Time also goes on by itself. The clocks of the
+    database, of other processes and of other threads are not moved.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Clock:
         # The loop's time stays ahead: to set it back would hold up the timers that are waiting.
 
     async def advance(self, seconds: float, *, step: float = 1.0) -> None:
-        """Let so many seconds pass, ``step`` by ``step``; timers that are due run after each."""
+        """Let this time pass in steps. After each step the timers that are due run."""
         if seconds < 0 or step <= 0:
             raise UsageError("a clock goes forward: seconds is 0 or more, step more than 0")
         if self._loop is not asyncio.get_running_loop():

@@ -1,6 +1,6 @@
-"""The contract of what others do to a log: it goes back, is purged, or gets foreign entries.
+"""The contract of a log that others harm: it goes back, is purged, or gets foreign entries.
 
-An engine gives its own ways to do this. A test whose way is missing is skipped.
+An engine's test class overrides the methods that do this. The tests of the others are skipped.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ class FaultContract(Harness):
     """Every acknowledged event once, or a reset before anything newer.
 
     Attributes:
-        rounds: how often a log goes back in the test under load. ``HEADWATER_FAULT_ROUNDS`` says
-            otherwise for a long run.
-        gives_up: seconds after which an append to an engine that stalls has raised.
+        rounds: how often a log goes back in the test under load: 2, or ``HEADWATER_FAULT_ROUNDS``.
+        gives_up: an append to an engine that stalls raises within this many seconds.
     """
 
     rounds = int(os.environ.get("HEADWATER_FAULT_ROUNDS", "2"))
@@ -55,11 +54,11 @@ class FaultContract(Harness):
         self.skip("the engine gives no way to store something else")
 
     def refuse(self, log: EventLog) -> AbstractAsyncContextManager[None]:
-        """Within the block the engine answers appends with a refusal: no right, no room, no."""
+        """Within the block the engine refuses appends, as without a permission or room."""
         self.skip("the engine gives no way to refuse")
 
     def stall(self, log: EventLog) -> AbstractAsyncContextManager[None]:
-        """Within the block the engine keeps its connections, and answers nothing."""
+        """Within the block the engine keeps its connections, but does not answer."""
         self.skip("the engine gives no way to stall")
 
     @pytest.mark.parametrize("more", [1, 2, 7])

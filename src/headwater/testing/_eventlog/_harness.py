@@ -1,4 +1,4 @@
-"""What the parts of the contract share: the hooks of an engine, and a follower that remembers."""
+"""What the parts of the contract share: an engine's hooks, and a follower that records."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Harness(ABC):
 
     @abstractmethod
     async def wipe(self, log: EventLog) -> None:
-        """Destroy all that ``log`` has stored, behind its back, and let it begin anew."""
+        """Destroy all that ``log`` has stored, without using ``log``, and let it begin anew."""
 
     @pytest_asyncio.fixture
     async def log(self) -> AsyncIterator[EventLog]:
@@ -52,7 +52,7 @@ class Harness(ABC):
             await second.close()
 
     def skip(self, why: str) -> NoReturn:
-        """For what the engine does not declare."""
+        """Skip this test, for what the engine does not declare."""
         pytest.skip(why)
 
     def recorder(self) -> Recorder:
