@@ -176,7 +176,7 @@ class LiveRouter(HubFace, APIRouter):
         self,
         path: str,
         endpoint: Callable[..., Any],
-        methods: Sequence[str],
+        methods: list[str],
         options: Mapping[str, Any],
         *,
         head: bool = True,
