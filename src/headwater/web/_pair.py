@@ -351,8 +351,7 @@ class StreamHalf(FeedHalf):
             if paging.events:
                 feed, interval = self.declaration.feed, asked.live.heartbeat
                 stream.pulse = heartbeat_event(feed.event, interval, feed.member)
-            stream.headers = asked.headers
-            stream.begin(opening)
+            stream.begin(opening, asked.headers)
         finally:
             hub.release(channel)
         return connection, stream

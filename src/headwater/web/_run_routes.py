@@ -158,7 +158,6 @@ class _RunRoute:
         call.send.begun = True
         connection = Connection(scope, call.receive, call.send.direct, held=True)
         stream = RunStream(connection.sender, live.hub.streams, heartbeat=live.heartbeat)
-        stream.headers = (*plan.dependency_headers, *headers)
         again = call.recheck
         owner = asked.owner
 
@@ -175,7 +174,8 @@ class _RunRoute:
             return found, await self.declaration.runs.reader(state.id)
 
         name = (id(self), again.remembered.name, state.id)
-        stream.begin(None if resumed else state, reset)
+        head = (*plan.dependency_headers, *headers)
+        stream.begin(None if resumed else state, reset, head)
         live.rights.hold(stream, name, check, subjects(scope), rechecks, place, expiry(scope))
         if not stream.ended:
             self._count(live, stream, state.id)
