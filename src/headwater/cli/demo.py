@@ -92,10 +92,10 @@ def _run(settings: Settings, folder: Path, *, again: bool) -> None:
 
 
 async def _prepare(settings: Settings, *, again: bool) -> tuple[Cast, dict[str, Walk]]:
-    from headwater.backend.app import open_backend
     from headwater.backend.demo.cast import assemble, find
     from headwater.backend.demo.history import tell_history
     from headwater.backend.demo.walk import Walk
+    from headwater.backend.state import open_backend
 
     draw = random.Random()
     async with open_backend(settings) as backend:

@@ -50,7 +50,7 @@ def add(
 async def _add(settings: Settings, email: str, password: str, role: str) -> None:
     from pydantic import ValidationError
 
-    from headwater.backend.app import open_backend
+    from headwater.backend.state import open_backend
     from headwater.backend.users.schemas import UserCreate
 
     try:
