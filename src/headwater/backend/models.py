@@ -24,11 +24,10 @@ from sqlalchemy import (
     false,
     text,
 )
-from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
+from headwater.backend.columns import NAMES, RandomId, postgresql_check, sqlite_check
 from headwater.backend.times import Moment, Now, moment_check, sorted_moment_check
 from headwater.sql import track
 
@@ -74,42 +73,7 @@ class JsonObject(TypeDecorator[dict[str, Any]]):
 
 
 class Base(DeclarativeBase):
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-
-
-class RandomId(FunctionElement[str]):
-    """32 random hexadecimal digits, as a server default."""
-
-    inherit_cache = True
-    type = String(32)
-
-
-@compiles(RandomId)
-def _random_id(_element: RandomId, _compiler: Any, **_: Any) -> str:
-    return "replace(gen_random_uuid()::text, '-', '')"
-
-
-@compiles(RandomId, "sqlite")
-def _random_id_in_sqlite(_element: RandomId, _compiler: Any, **_: Any) -> str:
-    return "lower(hex(randomblob(16)))"
-
-
-def sqlite_check(condition: str, name: str) -> Any:
-    """A CHECK that SQLite needs, since it takes any type in any column."""
-    return CheckConstraint(condition, name=name).ddl_if(dialect="sqlite")
-
-
-def postgresql_check(condition: str, name: str) -> Any:
-    """A CHECK in PostgreSQL's own words."""
-    return CheckConstraint(condition, name=name).ddl_if(dialect="postgresql")
+    metadata = MetaData(naming_convention=NAMES)
 
 
 def new_id() -> Any:
