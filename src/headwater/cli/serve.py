@@ -57,10 +57,10 @@ def serve(
     settings = settings_with(
         host=host, port=port, workers=workers, database=database, event_log=event_log
     )
-    from headwater.backend.schema import check_schema, migrate
+    from headwater.backend.schema import check_schema, has_users, migrate
     from headwater.backend.server import Supervisor, bind, is_loopback, run_worker
     from headwater.backend.server import address_of as shown
-    from headwater.backend.startup import check_event_log, has_users
+    from headwater.backend.startup import check_event_log
 
     address = address_of(settings)
     check_event_log(settings, address)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headwater.cli.options import DatabaseOption, SettingsError, address_of, settings_with
+from headwater.cli.options import DatabaseOption, address_of, settings_with
+from headwater.errors import UsageError
 
 if TYPE_CHECKING:
     from headwater.backend.settings import Settings
@@ -35,7 +36,7 @@ def add(
     from headwater.web.problems import Problem
 
     if role not in GLOBAL_ROLES:
-        raise SettingsError(f"--role {role}: it is one of {', '.join(sorted(GLOBAL_ROLES))}.")
+        raise UsageError(f"--role {role}: it is one of {', '.join(sorted(GLOBAL_ROLES))}.")
     address = address_of(settings)
     if check_schema(address) == "empty":
         migrate(address)
@@ -43,7 +44,7 @@ def add(
     try:
         asyncio.run(_add(settings, normal_email(email), password, role))
     except Problem as problem:
-        raise SettingsError(f"{str(problem.detail).rstrip('.')}.") from problem
+        raise UsageError(f"{str(problem.detail).rstrip('.')}.") from problem
     print(f"{normal_email(email)} was added as {role}.")
 
 
@@ -58,7 +59,7 @@ async def _add(settings: Settings, email: str, password: str, role: str) -> None
     except ValidationError as error:
         first = error.errors()[0]
         reason = str(first["msg"]).removeprefix("Value error, ")
-        raise SettingsError(f"{first['loc'][0]}: {reason}.") from error
+        raise UsageError(f"{first['loc'][0]}: {reason}.") from error
     async with open_backend(settings) as backend:
         await backend.users.create(wanted.email, wanted.password, wanted.role)
 
@@ -66,12 +67,12 @@ async def _add(settings: Settings, email: str, password: str, role: str) -> None
 def _first_line() -> str:
     password = sys.stdin.readline().rstrip("\r\n")
     if not password:
-        raise SettingsError("--password-stdin: standard input has no password in its first line.")
+        raise UsageError("--password-stdin: standard input has no password in its first line.")
     return password
 
 
 def _ask() -> str:
     if not sys.stdin.isatty():
-        raise SettingsError("There is no terminal to ask for the password: use --password-stdin.")
+        raise UsageError("There is no terminal to ask for the password: use --password-stdin.")
     answer: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     return answer

@@ -20,8 +20,7 @@ from headwater.backend.auth.dependencies import (
     team_of_query,
 )
 from headwater.backend.state import BackendState
-from headwater.feeds._source import Source
-from headwater.web.fastapi import GuardedRoute, LiveRouter
+from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
 __all__ = ["declare", "router"]
 

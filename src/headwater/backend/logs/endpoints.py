@@ -11,8 +11,7 @@ from headwater.backend.idempotency.dependencies import IdempotencyKey
 from headwater.backend.logs.schemas import LogEntry, LogIds, LogLevel, LogsCreate
 from headwater.backend.schemas import Line
 from headwater.backend.state import BackendState
-from headwater.feeds._source import Source
-from headwater.web.fastapi import GuardedRoute, LiveRouter
+from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
 __all__ = ["declare", "router"]
 

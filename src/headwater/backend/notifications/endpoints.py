@@ -13,8 +13,7 @@ from headwater.backend.auth.dependencies import (
 from headwater.backend.idempotency.dependencies import IdempotencyKey
 from headwater.backend.notifications.schemas import Notification, NotificationCreate
 from headwater.backend.state import BackendState
-from headwater.feeds._source import Source
-from headwater.web.fastapi import GuardedRoute, LiveRouter
+from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
 __all__ = ["declare", "router"]
 

@@ -31,8 +31,7 @@ from headwater.backend.satellites.schemas import (
 from headwater.backend.satellites.service import topic_of
 from headwater.backend.schemas import NO_CONTENT, PathId
 from headwater.backend.state import BackendState
-from headwater.feeds._source import Source
-from headwater.web.fastapi import GuardedRoute, LiveRouter
+from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
 __all__ = ["declare", "router"]
 

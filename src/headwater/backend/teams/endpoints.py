@@ -24,8 +24,7 @@ from headwater.backend.teams.schemas import (
     TeamList,
     TeamOverview,
 )
-from headwater.feeds._source import Source
-from headwater.web.fastapi import GuardedRoute, LiveRouter
+from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
 __all__ = ["declare", "router"]
 
