@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
+from contextlib import AsyncExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +24,6 @@ from headwater.errors import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from headwater.eventlog import EventLog
     from headwater.relay import Relay
 
 __all__ = ["relay"]
@@ -143,10 +143,11 @@ def relay(
     logging.getLogger("headwater").setLevel(logging.INFO)
 
     async def run() -> None:
-        engine = engine_of(database)
-        log: EventLog | None = None
-        try:
+        async with AsyncExitStack() as stack:
+            engine = engine_of(database)
+            stack.push_async_callback(engine.dispose)
             log = open_log(event_log)
+            stack.push_async_callback(log.close)
             ending = _Ending()
             found = await _table(engine, table, order.value, ending)
             if found is None:
@@ -164,10 +165,6 @@ def relay(
             print(f"Relays table {table} into topic {topic} (Ctrl-C ends it)", flush=True)
             await _run(moving, ending, bar)
             print(f"{moving.relayed} relayed", flush=True)
-        finally:
-            if log is not None:
-                await log.close()
-            await engine.dispose()
 
     try:
         with progress("relaying") as bar:

@@ -13,6 +13,7 @@ from headwater.errors import UsageError
 
 if TYPE_CHECKING:
     from headwater.backend.settings import Settings
+    from headwater.backend.users.schemas import UserCreate
 
 __all__ = ["add"]
 
@@ -30,9 +31,11 @@ def add(
 ) -> None:
     """Add a user. Asks for the password; an empty database is given its schema first."""
     settings = settings_with(database=database)
+    from pydantic import ValidationError
+
     from headwater.backend.roles import GLOBAL_ROLES
     from headwater.backend.schema import check_schema, migrate
-    from headwater.backend.schemas import normal_email
+    from headwater.backend.users.schemas import UserCreate
     from headwater.web.problems import Problem
 
     if role not in GLOBAL_ROLES:
@@ -42,24 +45,20 @@ def add(
         migrate(address)
     password = _first_line() if password_stdin else _ask()
     try:
-        asyncio.run(_add(settings, normal_email(email), password, role))
-    except Problem as problem:
-        raise UsageError(f"{str(problem.detail).rstrip('.')}.") from problem
-    print(f"{normal_email(email)} was added as {role}.")
-
-
-async def _add(settings: Settings, email: str, password: str, role: str) -> None:
-    from pydantic import ValidationError
-
-    from headwater.backend.state import open_backend
-    from headwater.backend.users.schemas import UserCreate
-
-    try:
         wanted = UserCreate.model_validate({"email": email, "password": password, "role": role})
+        asyncio.run(_add(settings, wanted))
     except ValidationError as error:
         first = error.errors()[0]
         reason = str(first["msg"]).removeprefix("Value error, ")
         raise UsageError(f"{first['loc'][0]}: {reason}.") from error
+    except Problem as problem:
+        raise UsageError(f"{str(problem.detail).rstrip('.')}.") from problem
+    print(f"{wanted.email} was added as {role}.")
+
+
+async def _add(settings: Settings, wanted: UserCreate) -> None:
+    from headwater.backend.state import open_backend
+
     async with open_backend(settings) as backend:
         await backend.users.create(wanted.email, wanted.password, wanted.role)
 
