@@ -81,6 +81,11 @@ def new_id() -> Any:
     return mapped_column(String(64), primary_key=True, server_default=RandomId())
 
 
+def belongs_to(table: str, **options: Any) -> Any:
+    """The id of a row of another table. This row goes when that one goes."""
+    return mapped_column(ForeignKey(f"{table}.id", ondelete="CASCADE"), **options)
+
+
 def created() -> Any:
     """When the row was written."""
     return mapped_column(Moment, server_default=Now(), nullable=False)
@@ -113,7 +118,7 @@ class Session(Base):
     __tablename__ = "sessions"
 
     token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    user_id: Mapped[str] = belongs_to("users", index=True)
     created_at: Mapped[datetime] = created()
     expires_at: Mapped[datetime] = mapped_column(Moment, index=True)
 
@@ -123,9 +128,7 @@ class SignInPlace(Base):
 
     __tablename__ = "sign_in_places"
 
-    user_id: Mapped[str] = mapped_column(
-        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
-    )
+    user_id: Mapped[str] = belongs_to("users", primary_key=True)
     place: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
     last_at: Mapped[datetime] = mapped_column(Moment, index=True)
 
@@ -145,7 +148,7 @@ class ApiKey(Base):
     __tablename__ = "api_keys"
 
     id: Mapped[str] = new_id()
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    user_id: Mapped[str] = belongs_to("users", index=True)
     name: Mapped[str] = mapped_column(Text)
     key_hash: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime] = created()
@@ -164,12 +167,8 @@ class Team(Base):
 class Membership(Base):
     __tablename__ = "team_members"
 
-    team_id: Mapped[str] = mapped_column(
-        ForeignKey("teams.id", ondelete="CASCADE"), primary_key=True
-    )
-    user_id: Mapped[str] = mapped_column(
-        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True
-    )
+    team_id: Mapped[str] = belongs_to("teams", primary_key=True)
+    user_id: Mapped[str] = belongs_to("users", primary_key=True, index=True)
     role: Mapped[str] = mapped_column(String(32), server_default="team_user")
     created_at: Mapped[datetime] = created()
 
@@ -188,8 +187,8 @@ class Notification(Base):
     )
 
     id: Mapped[str] = new_id()
-    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
-    team_id: Mapped[str | None] = mapped_column(ForeignKey("teams.id", ondelete="CASCADE"))
+    user_id: Mapped[str | None] = belongs_to("users")
+    team_id: Mapped[str | None] = belongs_to("teams")
     level: Mapped[str] = mapped_column(String(32), server_default="info")
     title: Mapped[str] = mapped_column(Text)
     body: Mapped[str] = mapped_column(Text, server_default="")
@@ -213,7 +212,7 @@ class LogEntry(Base):
     )
 
     id: Mapped[str] = new_id()
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    user_id: Mapped[str] = belongs_to("users")
     level: Mapped[str] = mapped_column(String(32), server_default="info")
     source: Mapped[str] = mapped_column(Text, server_default="")
     message: Mapped[str] = mapped_column(Text)
@@ -229,9 +228,7 @@ class Satellite(Base):
 
     id: Mapped[str] = new_id()
     name: Mapped[str] = mapped_column(Text)
-    team_id: Mapped[str | None] = mapped_column(
-        ForeignKey("teams.id", ondelete="CASCADE"), index=True
-    )
+    team_id: Mapped[str | None] = belongs_to("teams", index=True)
     key_hash: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime] = created()
 
@@ -242,9 +239,7 @@ class RetiredSatelliteKey(Base):
     __tablename__ = "retired_satellite_keys"
 
     key_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
-    satellite_id: Mapped[str] = mapped_column(
-        ForeignKey("satellites.id", ondelete="CASCADE"), index=True
-    )
+    satellite_id: Mapped[str] = belongs_to("satellites", index=True)
     expires_at: Mapped[datetime] = mapped_column(Moment, index=True)
 
 
@@ -264,9 +259,9 @@ class ClientActivity(Base):
     )
 
     id: Mapped[str] = new_id()
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
-    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id", ondelete="CASCADE"))
-    satellite_id: Mapped[str] = mapped_column(ForeignKey("satellites.id", ondelete="CASCADE"))
+    user_id: Mapped[str] = belongs_to("users")
+    team_id: Mapped[str] = belongs_to("teams")
+    satellite_id: Mapped[str] = belongs_to("satellites")
     # Copied, so that an item names its satellite; satellites are not renamed.
     satellite_name: Mapped[str] = mapped_column(Text, server_default="")
     client_name: Mapped[str] = mapped_column(Text)

@@ -79,18 +79,12 @@ async def authenticate(request: Request) -> Principal:
     known = request.scope.get("state", {}).get("principal")
     if isinstance(known, Principal):
         return known
-    return await _look_up(request, await session_cookie(request), await bearer_key(request))
-
-
-async def _look_up(
-    request: Request, cookie: str | None, bearer: HTTPAuthorizationCredentials | None
-) -> Principal:
     backend = backend_of(request)
     found: Principal | None = None
     # A program sends a key on purpose, and a browser sends a cookie always. So the key counts.
-    if bearer:
+    if bearer := await bearer_key(request):
         found = await backend.credentials.of_key(bearer.credentials)
-    elif cookie:
+    elif cookie := await session_cookie(request):
         found = await backend.credentials.of_session(cookie)
     if found is None:
         raise unauthorized()

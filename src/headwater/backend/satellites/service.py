@@ -72,9 +72,9 @@ class Satellites:
             raise Problem(
                 403, "You may register satellites of a team that you administer: name it."
             )
-        if team_id is not None and not user.knows_team(team_id):
+        if not user.knows_satellite_of(team_id):
             raise invalid("team_id", "there is no such team", value=team_id)
-        if team_id is not None and not user.may_in("satellites.manage", team_id):
+        if not user.may_in("satellites.manage", team_id):
             raise Problem(403, "You do not administer this team.")
         satellite_id, key = uuid4().hex, new_token(SATELLITE_KEY)
         async with self._database.write() as session:
