@@ -150,7 +150,6 @@ async def _follow(
     """Follow a feed or a run. Returns how the run ended; None for a feed."""
     from headwater.cli.run_session import RunOrFeedSession
     from headwater.client import AsyncFeed
-    from headwater.client._transport import IDLE_TIMEOUT
 
     reports = _Reports()
     session = RunOrFeedSession(
@@ -162,7 +161,7 @@ async def _follow(
         on_wait=reports.waits,
         on_open=reports.opened,
     )
-    feed: AsyncFeed[Any] = AsyncFeed(session, None, None, IDLE_TIMEOUT)
+    feed: AsyncFeed[Any] = AsyncFeed(session)
     _end_on_sigterm()
     try:
         async with feed:
