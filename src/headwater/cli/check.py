@@ -34,13 +34,13 @@ def check(
     call of add_tracking() that mends it in a migration. Of each live query it prints which links
     it needs and which of their columns no index begins with; links that are missing are breaches.
     """
-    from fastapi import FastAPI
+    from starlette.applications import Starlette
 
     from headwater.web.convention import breaches, pairs
 
     loaded = _load(app)
-    if not isinstance(loaded, FastAPI):
-        _refuse(f"{app} is {type(loaded).__name__}, not a FastAPI application")
+    if not isinstance(loaded, Starlette):
+        _refuse(f"{app} is {type(loaded).__name__}, not a FastAPI or Starlette application")
     found = breaches(loaded)
     if database is not None:
         drifted, needed = _compared(database)
