@@ -150,9 +150,8 @@ async def _follow(
 ) -> bool:
     """Follow a feed or a run. Returns whether it has ended, and not only what is shown of it."""
     from headwater.client import AsyncFeed
-    from headwater.client._transport import IDLE_TIMEOUT
 
-    feed: AsyncFeed[Any] = AsyncFeed(session, None, None, IDLE_TIMEOUT)
+    feed: AsyncFeed[Any] = AsyncFeed(session)
     _end_on_sigterm()
     try:
         async with feed:
