@@ -14,7 +14,7 @@ from headwater.web._guards import Guard, guard
 from headwater.web._live import Settings
 from headwater.web._live_route import set_responder
 from headwater.web._plan import Plan
-from headwater.web._run_item import RunItem
+from headwater.web._run_item import HeadwaterRunItem
 from headwater.web._run_openapi import (
     cancel_options,
     delete_options,
@@ -239,7 +239,7 @@ def declare_runs(
         label = call.__name__
         router.feed(
             path,
-            item=RunItem,
+            item=HeadwaterRunItem,
             collection="runs",
             event="run",
             keyed=True,
