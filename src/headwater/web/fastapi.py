@@ -33,7 +33,7 @@ from headwater.web._guards import GuardedRoute, Requirement, declared_dependenci
 from headwater.web._identity import expires, identify
 from headwater.web._items import encoder_of, key_encoder_of, model_of
 from headwater.web._live import SHARED, HubFace, Settings, Shared
-from headwater.web._live_route import LiveRoute
+from headwater.web._live_route import LiveRoute, set_allowed
 from headwater.web._openapi import event_options, feed_options, install_openapi
 from headwater.web._pair import FeedDeclaration, PageHalf, StreamHalf
 from headwater.web._route_options import FeedOptions, RouteOptions
@@ -119,6 +119,8 @@ class LiveRouter(HubFace, APIRouter):
         self.feeds: list[FeedDeclaration] = []
         self.runs: list[Runs] = []
         self._requires = requires
+        # By path.
+        self._allowed: dict[str, set[str]] = {}
 
     def install(
         self,
@@ -158,19 +160,36 @@ class LiveRouter(HubFace, APIRouter):
         **options: Any,
     ) -> None:
         """As APIRouter's, and ``sse=True`` or ``sse=SSE(...)`` for a handler that streams."""
+        methods = options.pop("methods", None) or ["GET"]
         if not sse:
-            super().add_api_route(path, endpoint, **options)
+            self._allowed.setdefault(path, set()).update(methods)
+            super().add_api_route(path, endpoint, methods=methods, **options)
             return
         settings = SSE() if sse is True else sse
         if not isinstance(settings, SSE):
             raise DeclarationError(f"{path}: sse={sse!r}: True or SSE(...) is needed")
         handler = event_endpoint(endpoint, path, settings, self._settings)
         options = event_options(settings, options)
-        super().add_api_route(path, handler, **options)
-        methods = options.get("methods") or ["GET"]
-        if "GET" in methods and settings.kind != "manual":
-            hidden = {**options, "methods": ["HEAD"], "include_in_schema": False}
-            super().add_api_route(path, handler, **hidden)
+        self._add(path, handler, methods, options, head=settings.kind != "manual")
+
+    def _add(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        methods: list[str],
+        options: Mapping[str, Any],
+        *,
+        head: bool = True,
+    ) -> None:
+        """Add a route that a responder answers, and one for HEAD beside GET, not in OpenAPI."""
+        allowed = self._allowed.setdefault(path, set())
+        allowed.update(methods)
+        set_allowed(endpoint, allowed)
+        super().add_api_route(path, endpoint, methods=methods, **options)
+        if head and "GET" in methods:
+            allowed.add("HEAD")
+            hidden = {**options, "include_in_schema": False}
+            super().add_api_route(path, endpoint, methods=["HEAD"], **hidden)
 
     def api_route(  # type: ignore[override]
         self,
@@ -302,15 +321,7 @@ class LiveRouter(HubFace, APIRouter):
                 made = feed_options(
                     declaration, answer, {**options}, label, guarded=bool(guards), suffix=suffix
                 )
-                made["dependencies"] = guards
-                add = super(LiveRouter, self).add_api_route
-                add(path + suffix, endpoint, methods=["GET"], **made)
-                add(
-                    path + suffix,
-                    endpoint,
-                    methods=["HEAD"],
-                    **{**made, "include_in_schema": False},
-                )
+                self._add(path + suffix, endpoint, ["GET"], {**made, "dependencies": guards})
             return call
 
         return declare
@@ -355,6 +366,7 @@ class LiveRouter(HubFace, APIRouter):
         """
         return declare_runs(
             self,
+            self._add,
             path,
             runs,
             self._settings,

@@ -149,7 +149,6 @@ class PostgresDialect(Dialect):
     Attributes:
         find: topics with something new: id, name, latest.
         next: the next ``:rows`` events of topics ``:ids`` after their numbers ``:last``.
-        states: as ``SqlReader._states``.
     """
 
     name = "event log (postgresql)"
