@@ -39,6 +39,8 @@ Row = Sequence[Any]
 # The key and the moment of an item in a window.
 Member = tuple[Mapping[str, Any], datetime]
 P = TypeVar("P", bound=Place)
+# PostgreSQL's state for an operator that does not exist.
+_NO_OPERATOR = "42883"
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +248,7 @@ class TableReader(TailReader):
             raise
 
     def _check_refused(self, error: sa.exc.DBAPIError, wanted: Filter) -> None:
-        """Raises FilterValueError if the database refuses a value of a type that it alone knows."""
+        """Raises FilterValueError for a value, DeclarationError for what no value would mend."""
         state = getattr(error.orig, "sqlstate", None) or ""
         conditions = [value for each in wanted.any_of for n, value in each if n == JUDGED]
         if conditions and isinstance(error, (sa.exc.DataError, sa.exc.ProgrammingError)):
@@ -254,10 +256,14 @@ class TableReader(TailReader):
                 f"{self.name} cannot be filtered by {conditions[0]!r}: the database refuses it: "
                 f"{error.orig}"
             ) from error
-        if not isinstance(error, sa.exc.DataError) and not state.startswith("22"):
-            return
         pairs = [(n, v) for each in wanted.any_of for n, v in each if n in self.judged]
-        if pairs:
+        if pairs and state == _NO_OPERATOR:
+            names = " and ".join(dict.fromkeys(repr(name) for name, _ in pairs))
+            raise DeclarationError(
+                f"{self.name} cannot be filtered by {names}: PostgreSQL has no equality for such a "
+                "type, as for json, xml and point; filter by a column with the part that you want"
+            ) from error
+        if pairs and (isinstance(error, sa.exc.DataError) or state.startswith("22")):
             name, value = pairs[0]
             kind = self.model.columns[name].type
             raise FilterValueError(

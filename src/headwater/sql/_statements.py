@@ -116,7 +116,7 @@ class Statements(ABC):
         self, model: TableModel, judged: Collection[str], *, keys_only: bool = False
     ) -> None:
         self.model = model
-        self.values = [
+        self.values: list[Column] = [
             sa.null() if keys_only and name not in model.key else column
             for name, column in model.columns.items()
         ]
