@@ -266,7 +266,10 @@ async def test_a_column_without_equality_is_named(engine):
     if engine.dialect.name == "sqlite":
         pytest.skip("SQLite compares values of all types")
     kinds = {"a": "json", "b": "xml", "c": "point"}
-    columns = [sa.Column("id", sa.Integer, primary_key=True), *(sa.Column(n, sa.Text) for n in kinds)]
+    columns = [
+        sa.Column("id", sa.Integer, primary_key=True),
+        *(sa.Column(n, sa.Text) for n in kinds),
+    ]
     places = sa.Table("places", sa.MetaData(), *columns)
     track_table(places)
     ddl = ", ".join(f"{name} {kind}" for name, kind in kinds.items())

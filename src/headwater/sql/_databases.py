@@ -14,8 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from headwater.errors import DeclarationError
 from headwater.sql.sqlite._connections import file_of
 
-__all__ = ["are_apart", "check_listen", "check_one_database", "follow", "shown"]
-
 # By MetaData, the engines by which its tables are followed.
 _followed: WeakKeyDictionary[sa.MetaData, WeakSet[sa.Engine]] = WeakKeyDictionary()
 

@@ -17,8 +17,6 @@ from sqlalchemy.sql import operators, visitors
 from headwater.errors import DeclarationError, FilterValueError
 from headwater.feeds._source import Judged
 
-__all__ = ["Expression", "Shape", "split"]
-
 Condition: TypeAlias = "sa.ColumnElement[bool]"
 Column: TypeAlias = "sa.ColumnElement[Any]"
 

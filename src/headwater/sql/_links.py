@@ -23,17 +23,6 @@ from headwater.sql._tracking import SINCE, Tracking, add_own_tables, new_epoch
 from headwater.sql.postgresql._catalogue import read_registered
 from headwater.sql.postgresql._types import XID8
 
-__all__ = [
-    "FORMER",
-    "LINKS",
-    "add_links",
-    "declare_links",
-    "drop_links",
-    "links_drift",
-    "links_of",
-    "renew_links",
-]
-
 _INFO = "headwater_links"
 
 _own = sa.MetaData()

@@ -6,8 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 
-__all__ = ["on_terminal"]
-
 # Rows: fewer are numbered in a moment.
 _WORTH_A_BAR = 20_000
 # Seconds between two drawings.

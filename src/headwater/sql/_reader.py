@@ -15,7 +15,7 @@ from collections.abc import (
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -93,6 +93,22 @@ class WatchGroup(CommitWatch):
         await self._stops.aclose()
 
 
+class Tail(Protocol):
+    """What a watch asks of the tail that it wakes.
+
+    Attributes:
+        head: where the tail is, so that it is not woken for what it has. Read in any thread.
+    """
+
+    head: Head | None
+
+    def read_on(self) -> None:
+        """Read whatever there is."""
+
+    def reach(self, place: Place) -> None:
+        """Read on, unless the tail has come to this place."""
+
+
 class TailReader(ABC):
     """Reads a table or live query. A tail needs no more of its reader than this.
 
@@ -144,19 +160,8 @@ class TailReader(ABC):
         """
 
     @abstractmethod
-    def watch_commits(
-        self,
-        wake: Callable[[], None],
-        known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,
-    ) -> CommitWatch:
-        """Call ``wake`` in the event loop when something may have been committed.
-
-        Arguments:
-            known: returns where the tail is, so that it is not woken for what it has. May be
-                called in any thread.
-            reach: called instead of ``wake``, where the watch knows the place of the change.
-        """
+    def watch_commits(self, tail: Tail, /) -> CommitWatch:
+        """Wake a tail, in its event loop, when something may have been committed."""
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
@@ -179,6 +184,10 @@ class TailReader(ABC):
 
     def _unavailable(self, error: Exception) -> str | None:
         return unavailable(error)
+
+    def broken(self, sentence: str) -> SourceUnavailableError:
+        """The error while something is wrong that somebody must mend."""
+        return SourceUnavailableError(self.name, sentence, public=True, lasting=True)
 
     def own_place(self, place: Place | None, kind: type[P]) -> P:
         """The place itself. Raises UsageError for one of another kind of source."""
@@ -334,8 +343,7 @@ class TableReader(TailReader):
         """Raises SourceUnavailableError if the tracking is not what it should be."""
         if wrong:
             tracking = replace(self.model.tracking, registered=None)
-            sentence = f"{'; '.join(wrong)}. A migration with {tracking.call} mends it"
-            raise SourceUnavailableError(self.name, sentence, public=True, lasting=True)
+            raise self.broken(f"{'; '.join(wrong)}. A migration with {tracking.call} mends it")
 
     @contextmanager
     def comparing(self) -> Iterator[None]:
@@ -348,9 +356,7 @@ class TableReader(TailReader):
         except DeclarationError as error:
             if not self._declared:
                 raise
-            raise SourceUnavailableError(
-                self.name, str(error), public=True, lasting=True
-            ) from error
+            raise self.broken(str(error)) from error
 
     def check_declared(self, declared: str | None) -> None:
         """Check what the database keeps of the tracking; None if it keeps nothing."""
@@ -358,8 +364,7 @@ class TableReader(TailReader):
             return
         tracking = self.model.tracking
         if declared is None:
-            said = "the database does not track it; is the database migrated?"
-            raise SourceUnavailableError(self.name, said, public=True, lasting=True)
+            raise self.broken("the database does not track it; is the database migrated?")
         if not tracking.served_by(declared):
             self.check_drift([f"its triggers were made for {declared}, not {tracking.declared()}"])
         self._declared = declared

@@ -97,7 +97,7 @@ class TableOrigin(Origin):
                 return self.head.place
             wake = self._wake = asyncio.Event()
             # Watch first: a commit from now on is either in the head or wakes the tail.
-            watch = self._reader.watch_commits(self.read_on, lambda: self.head, self.reach)
+            watch = self._reader.watch_commits(self)
             try:
                 head = await self._reader.head()
             except BaseException:

@@ -17,8 +17,6 @@ from headwater.errors import HeadwaterError
 from headwater.sql._filters import Asked
 from headwater.sql._model import TableModel
 
-__all__ = ["Unreadable", "cannot_be_read", "read_rows", "with_key"]
-
 Row = Sequence[Any]
 
 # Rows may go between two reads; then both are repeated.

@@ -111,6 +111,12 @@ def separate_pool(engine: AsyncEngine) -> AsyncEngine:
     return AsyncEngine(sa.Engine(like.pool.recreate(), like.dialect, like.url))
 
 
+def shared_by(engine: AsyncEngine) -> tuple[int, str]:
+    """A key for what all engines of one database and event loop share."""
+    loop = asyncio.get_running_loop()
+    return id(loop), engine.url.render_as_string(hide_password=False)
+
+
 def single_reads(engine: AsyncEngine) -> AsyncEngine:
     """The engine for reads that are one statement each.
 

@@ -19,8 +19,6 @@ from headwater.errors import DeclarationError
 from headwater.sql._tracking import quote
 from headwater.sql.postgresql._connections import separate_pool
 
-__all__ = ["DRIVERS", "Notification", "OwnConnection", "check_driver", "open_connection"]
-
 # The channel, and what the sender added.
 Notification = tuple[str, str]
 

@@ -28,8 +28,6 @@ from headwater.sql.postgresql._triggers import (
     short_name,
 )
 
-__all__ = ["drop", "functions", "install", "renew", "triggers"]
-
 _NOW = "pg_catalog.pg_current_xact_id()"
 # PostgreSQL fires triggers in the order of their names: after those that a user may have, which
 # may still change the row.

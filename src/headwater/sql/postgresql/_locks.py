@@ -17,8 +17,6 @@ import sqlalchemy as sa
 from headwater.sql._tracking import Tracking
 from headwater.sql.postgresql._triggers import qualified, run
 
-__all__ = ["is_alone", "lock_table", "step"]
-
 logger = logging.getLogger("headwater.sql")
 
 # Seconds for which one try waits for the lock of the table, and then lets others pass.

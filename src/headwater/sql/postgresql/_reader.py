@@ -21,6 +21,7 @@ from headwater.sql._reader import (
     Member,
     Row,
     TableReader,
+    Tail,
     WatchGroup,
     in_window,
     latest_of,
@@ -42,8 +43,8 @@ from headwater.sql.postgresql._revision import Revision, revision_of
 from headwater.sql.postgresql._schema import drift
 from headwater.sql.postgresql._snapshot import NOTHING, TransactionSnapshot
 from headwater.sql.postgresql._statements import PICKED, PostgreSQLStatements
-from headwater.sql.postgresql._triggers import channel, notification, qualified
-from headwater.sql.postgresql._watch import ChannelWatch
+from headwater.sql.postgresql._triggers import notification, qualified
+from headwater.sql.postgresql._watch import table_watch
 
 # Columns of what was picked, behind the facts.
 _XID, _KIND, _NUMBER, _MOMENT, _OLDER, _FIRST = range(FACTS, FACTS + PICKED + 1)
@@ -227,17 +228,11 @@ class PostgreSQLReader(TableReader):
         wake = notification(self.model.tracking)
         return table_trim(statements, cutoff, column, max_count, wake)
 
-    def watch_commits(
-        self,
-        wake: Callable[[], None],
-        known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,  # a watch knows no place
-    ) -> CommitWatch:
+    def watch_commits(self, tail: Tail, /) -> CommitWatch:
         tracking = self.model.tracking
-        name = channel(tracking) if tracking.notify else None
-        watch = ChannelWatch(self.engine, name, tracking.table, wake, known, writers=self._writers)
+        watch = table_watch(self.engine, self._writers, tracking, tail)
         revision = self._revision = revision_of(self.engine)
-        self._catalogue.follow(self.engine, [qualified(tracking)], wake)
+        self._catalogue.follow(self.engine, [qualified(tracking)], tail.read_on)
 
         async def close() -> None:
             self._revision = None

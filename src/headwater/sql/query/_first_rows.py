@@ -16,8 +16,6 @@ from headwater.sql.query._look import Look
 from headwater.sql.query._place import Key, QueryPlace
 from headwater.sql.query._poll import Affected, Poll, Queries, Values
 
-__all__ = ["FirstRows"]
-
 
 class FirstRows(Poll):
     """A poll of a query with LIMIT. A place is one in the window of the client's own filter.

@@ -22,8 +22,6 @@ from headwater.sql.query._derivation import Derivation
 from headwater.sql.query._moments import Moments, PostgreSQLMoments, SQLiteMoments
 from headwater.sql.query._place import Counters, QueryPlace
 
-__all__ = ["Look", "Looker", "PostgreSQLLooker", "SQLiteLooker", "fingerprint_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class Look:

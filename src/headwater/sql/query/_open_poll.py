@@ -15,8 +15,6 @@ from headwater.sql.query._look import Look
 from headwater.sql.query._place import QueryPlace
 from headwater.sql.query._poll import Affected, Poll
 
-__all__ = ["OpenPoll", "ReadPage", "WaitingPage"]
-
 # Reads a page in a transaction that saw this.
 ReadPage = Callable[[Look], Page]
 

@@ -11,8 +11,6 @@ from headwater.sql.query._look import Look
 from headwater.sql.query._place import Key, QueryPlace, Segment
 from headwater.sql.query._poll import CHUNK, Poll, Queries
 
-__all__ = ["Pages"]
-
 
 class Pages:
     """Reads pages."""

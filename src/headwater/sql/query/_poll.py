@@ -28,8 +28,6 @@ from headwater.sql.query._look import Look, Looker
 from headwater.sql.query._place import Key, QueryPlace
 from headwater.sql.query._statements import KEYS, Statements
 
-__all__ = ["CHUNK", "Affected", "Poll", "Queries"]
-
 # Keys whose rows are read by one statement.
 CHUNK = 500
 

@@ -13,14 +13,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from headwater.errors import DeclarationError, PositionError, SourceUnavailableError, UsageError
+from headwater.errors import DeclarationError, PositionError, UsageError
 from headwater.feeds._clock import utc_now
 from headwater.feeds._source import Filter, Page, Place
 from headwater.sql._faults import COLUMN_MISSING, unavailable
 from headwater.sql._judging import NO_QUESTIONS, Questions
 from headwater.sql._links import links_drift
 from headwater.sql._model import tracking_of
-from headwater.sql._reader import ChangeBatch, CommitWatch, Head, TailReader, WatchGroup
+from headwater.sql._reader import ChangeBatch, CommitWatch, Head, Tail, TailReader, WatchGroup
 from headwater.sql._schemas import SCHEMAS
 from headwater.sql._trim import remove
 from headwater.sql._values import stored_type
@@ -46,8 +46,6 @@ from headwater.sql.query._poll import CHUNK, Poll, Queries
 from headwater.sql.query._trim import link_trim
 from headwater.sql.query._watch import watch_of
 from headwater.sql.sqlite._connections import file_of, guard
-
-__all__ = ["QueryReader"]
 
 # How many pages are read between two batches of the tail. The tail stands still meanwhile.
 SERVED = 50
@@ -282,19 +280,14 @@ class QueryReader(TailReader):
         await self._catalogue.stop()
         await self.close()
 
-    def watch_commits(
-        self,
-        wake: Callable[[], None],
-        known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,  # a commit is of one table
-    ) -> CommitWatch:
-        self._wake = wake
+    def watch_commits(self, tail: Tail, /) -> CommitWatch:
+        self._wake = tail.read_on
         tables = list(self._tracking.values())
         if isinstance(self._looker, PostgreSQLLooker):
-            self._catalogue.follow(self.engine, [qualified(each) for each in tables], wake)
+            self._catalogue.follow(self.engine, [qualified(each) for each in tables], tail.read_on)
         changed = self._catalogue.soon
         watches = [
-            watch_of(self.engine, self._writers, each, at, wake, known, changed)
+            watch_of(self.engine, self._writers, each, tail, at, changed)
             for at, each in enumerate(tables)
         ]
         return WatchGroup(*(watch.stop for watch in watches), self._detached)
@@ -342,7 +335,7 @@ class QueryReader(TailReader):
                 wrong = [str(error)]
             if wrong:
                 said = f"table {tracking.full_name}: {'; '.join(wrong)}. {tracking.call} mends it"
-                raise SourceUnavailableError(self.name, said, public=True, lasting=True)
+                raise self.broken(said)
         # The read takes a snapshot of its own.
         await connection.rollback()
         self._catalogue.note()

@@ -20,8 +20,6 @@ from headwater.sql.query._derivation import Derivation, Way, column_of
 from headwater.sql.query._moments import Moments
 from headwater.sql.query._pieces import Occurrence
 
-__all__ = ["KEYS", "Statements"]
-
 Query: TypeAlias = "sa.Select[Any]"
 Columns: TypeAlias = "Mapping[Occurrence, Any]"
 Questioned: TypeAlias = "tuple[Question, ...]"

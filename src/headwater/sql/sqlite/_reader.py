@@ -23,6 +23,7 @@ from headwater.sql._reader import (
     Member,
     Row,
     TableReader,
+    Tail,
     WatchGroup,
     in_window,
     latest_of,
@@ -60,7 +61,7 @@ class SQLiteReader(TableReader):
         # The tail's own statements.
         self._batches: dict[Selection, Query] = {}
         # While the tail is attached: one for it, and one for pages, so that neither waits.
-        self._tail: ReadConnection | None = None
+        self._changes: ReadConnection | None = None
         self._pages: ReadConnection | None = None
 
     def parse(self, text: str) -> RowPlace:
@@ -103,7 +104,7 @@ class SQLiteReader(TableReader):
             numbers = {"number": place.number, "gone_number": place.number}
             return query, {**numbers, "count": limit + 1, **questions.parameters}
 
-        rows = await self._read(ask, self._tail)
+        rows = await self._read(ask, self._changes)
         last, floor = self._registered(rows)
         if rows[0][0] != head.epoch:
             raise PositionError(str(place), "unknown", "the database is another one")
@@ -197,22 +198,17 @@ class SQLiteReader(TableReader):
         statements = SQLiteStatements(self.model, self.judged)
         return table_trim(statements, cutoff, column, max_count)
 
-    def watch_commits(
-        self,
-        wake: Callable[[], None],
-        known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,
-    ) -> CommitWatch:
-        watch = _TailWatch(self._writers, self.model, wake, known, reach)
+    def watch_commits(self, tail: Tail, /) -> CommitWatch:
+        watch = _TailWatch(self._writers, self.model, tail)
         if file_of(self.engine.sync_engine) is None:
             return watch
-        tail, pages = ReadConnection(self.engine), ReadConnection(self.engine)
-        self._tail, self._pages = tail, pages
+        changes, pages = ReadConnection(self.engine), ReadConnection(self.engine)
+        self._changes, self._pages = changes, pages
 
         async def close() -> None:
-            if self._tail is tail:
-                self._tail = self._pages = None
-            await tail.close()
+            if self._changes is changes:
+                self._changes = self._pages = None
+            await changes.close()
             await pages.close()
 
         return WatchGroup(close, watch.stop)
@@ -321,23 +317,15 @@ class SQLiteReader(TableReader):
 class _TailWatch(RegistrationWatch):
     """Wakes a tail, unless it has read what was committed."""
 
-    def __init__(
-        self,
-        engines: Sequence[sa.Engine],
-        model: TableModel,
-        wake: Callable[[], None],
-        known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None,
-    ) -> None:
+    def __init__(self, engines: Sequence[sa.Engine], model: TableModel, tail: Tail) -> None:
         self._model = model
-        self._known = known
-        self._reach = reach
-        super().__init__(engines, model.name, wake, model.tracking.name)
+        self._tail = tail
+        super().__init__(engines, model.name, tail.read_on, model.tracking.name)
 
     def position(self) -> RowPlace | None:
         # The reader may have found another registration since.
         self.name = self._model.tracking.name
-        head = self._known()
+        head = self._tail.head
         return head.place if head is not None and isinstance(head.place, RowPlace) else None
 
     def on_news(
@@ -345,7 +333,7 @@ class _TailWatch(RegistrationWatch):
     ) -> Callable[[], None] | None:
         if state is not None and seen is not None and state[-1] != seen[-1]:
             return self.wake  # without its triggers a table changes unseen
-        head, now = self._known(), self.position()
+        head, now = self._tail.head, self.position()
         if state is None or head is None or now is None:
             return self.wake
         epoch, last, _, retiring, _ = state
@@ -354,9 +342,7 @@ class _TailWatch(RegistrationWatch):
             return self.wake
         if before is not None and not place.includes(before):
             return self.wake  # numbers went back: another database
-        if now.includes(place):
-            return None
-        return self.wake if self._reach is None else partial(self._reach, place)
+        return None if now.includes(place) else partial(self._tail.reach, place)
 
 
 def _picked(rows: Sequence[Row]) -> Sequence[Row]:

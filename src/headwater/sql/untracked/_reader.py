@@ -22,7 +22,7 @@ from headwater.sql._expressions import Column, Condition
 from headwater.sql._filters import Filters, form_of
 from headwater.sql._judging import NO_QUESTIONS, Questions, judged_columns, question_columns
 from headwater.sql._model import TableModel, as_utc, date_time_type
-from headwater.sql._reader import ChangeBatch, CommitWatch, Head, Row, TableReader, WatchGroup
+from headwater.sql._reader import ChangeBatch, CommitWatch, Head, Row, TableReader, Tail, WatchGroup
 from headwater.sql._statements import Wanted
 from headwater.sql.postgresql._revision import revision_of
 from headwater.sql.postgresql._watch import ChannelWatch
@@ -175,14 +175,10 @@ class UntrackedReader(TableReader):
             "yourself; positions before them do not expire"
         )
 
-    def watch_commits(
-        self,
-        wake: Callable[[], None],
-        known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,  # a watch knows no place
-    ) -> CommitWatch:
+    def watch_commits(self, tail: Tail, /) -> CommitWatch:
+        name, wake = self.model.name, tail.read_on
         watch = ChannelWatch(
-            self.engine, None, self.model.table.name, wake, known, writers=self._writers
+            self.engine, None, name, wake, lambda: tail.head, writers=self._writers
         )
         if not self._lite:
             revision = revision_of(self.engine)
