@@ -145,7 +145,9 @@ async def serve_with_problems(
             raise
         if stream and answer.status_code in _TEMPORARY:
             retry = 1000 * _seconds(answer.headers.get("retry-after"))
-            await refuse_stream(sending.direct, StreamRefusedError(_reason(error), retry), head=head)
+            await refuse_stream(
+                sending.direct, StreamRefusedError(_reason(error), retry), head=head
+            )
             return
         await answer(scope, receive, send)
         expected = isinstance(error, (HTTPException, UnfitItemError))
