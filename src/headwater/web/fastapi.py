@@ -31,7 +31,7 @@ from headwater.web._fastapi_problems import install_problems
 from headwater.web._feed_models import page_model
 from headwater.web._guards import GuardedRoute, Requirement, declared_dependencies, guard
 from headwater.web._identity import expires, identify
-from headwater.web._items import encoder_of, key_encoder_of, model_of
+from headwater.web._items import item_encoding
 from headwater.web._live import SHARED, HubFace, Settings, Shared
 from headwater.web._live_route import LiveRoute, set_allowed
 from headwater.web._openapi import event_options, feed_options, install_openapi
@@ -149,8 +149,6 @@ class LiveRouter(HubFace, APIRouter):
         if problems == "application" or openapi == "3.2":
             install_openapi(app, item_schemas=openapi == "3.2", problems=problems == "application")
 
-    # Low level: sse= on a route
-
     def add_api_route(
         self,
         path: str,
@@ -235,8 +233,6 @@ class LiveRouter(HubFace, APIRouter):
             )
         return super().websocket(path, name, dependencies=dependencies)
 
-    # High level: feeds
-
     def feed(
         self,
         path: str,
@@ -285,26 +281,24 @@ class LiveRouter(HubFace, APIRouter):
         whole = self.prefix + path
         if (path and not path.startswith("/")) or whole.endswith(("/", "/stream")) or not whole:
             raise DeclarationError(
-                f"feed {path!r}: a path such as '/logs' is needed; '/stream' is added by itself"
-                + ("" if path else "; '' goes with LiveRouter(prefix='/notes')")
+                f"feed {path!r}: write a path such as '/logs', or '' on "
+                "LiveRouter(prefix='/notes'); '/stream' is added by itself"
             )
         if any(getattr(route, "path", None) == whole + "/stream" for route in self.routes):
             raise DeclarationError(
                 f"feed {whole!r} is declared twice on this router: give the second another path"
             )
-        model, function = model_of(item)
+        model, encoding = item_encoding(item)
         feed = Feed(
             name or whole,
             collection=collection,
             event=event,
-            encode=encoder_of(model),
             limit=limit,
             max_items=max_items,
             retry=retry,
             on_invalid=on_invalid,
-            encode_key=key_encoder_of(model),
-            function=function,
             envelope=envelope,
+            **encoding,
         )
         declaration = FeedDeclaration(feed, model, keyed)
         guards = declared_dependencies(requires, dependencies, self._requires, path)
@@ -312,12 +306,10 @@ class LiveRouter(HubFace, APIRouter):
         def declare(call: FeedHandler) -> FeedHandler:
             check_declared_source(declaration, call)
             self.feeds.append(declaration)
-            page = PageHalf(declaration, self._settings)
-            stream = StreamHalf(declaration, self._settings)
             answer = page_model(declaration)
             label = getattr(call, "__name__", "feed")
-            for half, suffix in ((page, ""), (stream, "/stream")):
-                endpoint = feed_endpoint(call, half)
+            for half, suffix in ((PageHalf, ""), (StreamHalf, "/stream")):
+                endpoint = feed_endpoint(call, half(declaration, self._settings))
                 made = feed_options(
                     declaration, answer, {**options}, label, guarded=bool(guards), suffix=suffix
                 )
