@@ -150,7 +150,7 @@ def drop_links(connection: sa.Connection, tracking: Tracking) -> None:
 
 
 def renew_links(connection: sa.Connection, tables: Iterable[str] | None) -> None:
-    """On PostgreSQL: take transactions of another server out of the links, as for new epochs."""
+    """On PostgreSQL: begin new epochs, and forget former links and transactions of a server."""
     if not sa.inspect(connection).has_table(LINKS.name):
         return
     found = connection.scalars(sa.select(LINKS.c.name)).all()

@@ -39,11 +39,11 @@ class Lack(NamedTuple):
     """What decides how the changes after a place are found.
 
     Attributes:
-        ran: transactions ran that the client has not.
-        older: it is among the rows that are older than the tracking.
-        left: it was sent the removals of what left the window up to a moment.
-        among: it was sent some of that very moment, up to a ``"number"`` or a ``"key"``.
-        as_of: what left was read when there were changes that it does not have.
+        ran: transactions were running, and the client lacks their changes.
+        older: the place is among the rows that are older than the tracking.
+        left: the client was sent the removals of what left the window up to a moment.
+        among: of that very moment, it was sent those up to a ``"number"`` or a ``"key"``.
+        as_of: when the rows that left were read, there were changes that it lacks.
         walks: it is sent all items from the oldest on, and lacks no removal from before.
     """
 
@@ -72,9 +72,9 @@ class Selection(NamedTuple):
     """What is read of a table.
 
     Attributes:
-        form: of its filter.
-        column: of its window.
-        shown: of the table's windows: changes carry this moment.
+        form: the form of the filter.
+        column: the column of the window.
+        shown: the column of all windows of the table: changes carry its value.
         questions: the form of what the database shall compare.
     """
 
@@ -94,7 +94,7 @@ class Statements(ABC):
         removal_order, removal_complete: the same of removals.
         since_began: the condition for rows that changed since a client, which is sent all items,
             had none.
-        removed_later: whether a removal came after what left the window was read.
+        removed_later: the condition for removals from after the read of what left the window.
         values: what is shown of a row.
         kept: the attributes that are shown of a removal, beside its key.
 
@@ -176,11 +176,11 @@ class Statements(ABC):
 
     @abstractmethod
     def before(self, place: Any) -> tuple[str, dict[str, Any]]:
-        """How a page ends before a place, "" for the newest page, and the parameters."""
+        """The kind of a page that ends before a place, "" for the newest page; its parameters."""
 
     @abstractmethod
     def below(self, kind: str) -> Condition:
-        """The condition for rows of such a page, of what ``before`` said."""
+        """The condition for the rows of a page of this kind."""
 
     @abstractmethod
     def lacking(self, place: Any, window: Window | None) -> tuple[Lack, dict[str, Any]]:
@@ -191,12 +191,12 @@ class Statements(ABC):
         """The condition for the rows after the place, in one range."""
 
     def of_running(self, lack: Lack) -> Callable[[Query], Sequence[Query]]:
-        """Makes a subquery of rows into those that find further rows after the place."""
+        """Returns a function from a subquery of rows to those that find further rows."""
         return lambda _: ()
 
     @abstractmethod
     def removals(self, base: Query, lack: Lack) -> list[Query]:
-        """Makes the subquery of all removals into those that find the ones after the place."""
+        """The subqueries of the removals after the place, made from that of all removals."""
 
     @abstractmethod
     def has(self, order: Sequence[Column]) -> Condition:
@@ -204,7 +204,7 @@ class Statements(ABC):
 
     @abstractmethod
     def beyond(self, among: str, order: Sequence[Column], keys: Sequence[Column]) -> Condition:
-        """Whether a row is after those of the very moment that the client was sent."""
+        """Whether a row comes after those of the same moment that the client was sent."""
 
     @abstractmethod
     def row(self, kind: int, left: Column | None = None) -> Query:

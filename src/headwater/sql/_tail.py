@@ -172,8 +172,8 @@ class TableOrigin(Origin):
         trouble: str | None = None
         more = False
         while not self._stopping:
-            # What wakes it while it reads on in pieces stays for afterwards: a live query's pieces
-            # are all of one moment.
+            # A wake-up during a read of several pieces waits for the last piece: a live query's
+            # pieces are all of one moment.
             if not more:
                 await wake.wait()
                 wake.clear()
@@ -249,10 +249,10 @@ class TableOrigin(Origin):
         return self._reader.judged | {JUDGED}
 
     def _compare_anew(self, sink: Sink) -> None:
-        """A column compares otherwise: streams come back, and say again what they wait for."""
+        """End the streams: they come back, and what they wait for is compared in the new way."""
         self._compared = self._reader.judged
         self._accepted.clear()
-        said = "its columns compare otherwise since a migration"
+        said = "its columns compare differently since a migration"
         sink.interrupt(SourceUnavailableError(self.name, said, public=True))
 
     def _questions(self, sink: Sink) -> Questions:

@@ -223,7 +223,7 @@ def _text(_: Any, value: Any, __: sa.Dialect) -> str:
     if not isinstance(value, str):
         raise _RefusedError(f"{_said(value)} is not a text")
     if "\0" in value:
-        raise _RefusedError("a text with a NUL character is not stored")
+        raise _RefusedError("a text cannot hold a NUL character")
     try:
         value.encode()
     except UnicodeEncodeError:

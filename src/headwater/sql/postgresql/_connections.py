@@ -13,9 +13,9 @@ from headwater.errors import DeclarationError, MissingExtraError
 
 SCHEMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 
-# What an address does not say itself. Seconds, but for the last two. libpq would wait for a
-# connection for as long as the network does, which is minutes; the system would keep a connection
-# to a host that is gone for hours. On a Unix socket none of it counts.
+# Options for an address that does not set them. libpq would wait for a connection for as long as
+# the network does, which is minutes. The system would keep a connection to a lost host for hours.
+# They have no effect on a Unix socket. All but the last two are in seconds.
 _DEFAULTS = {
     "connect_timeout": "10",
     "keepalives_idle": "10",

@@ -82,7 +82,7 @@ def install(
         run(connection, function.ddl(own))
     lock_table(connection, tracking)
     if not has_column:
-        # Rows that are there have had their links for ever.
+        # Existing rows count as linked from the beginning.
         run(connection, f"ALTER TABLE {target} ADD COLUMN {SINCE} xid8 NOT NULL DEFAULT '0'")
     run(connection, f"ALTER TABLE {target} ALTER COLUMN {SINCE} SET DEFAULT {_NOW}")
     _drop_triggers(connection, tracking)
@@ -108,7 +108,7 @@ def _drop_triggers(connection: sa.Connection, tracking: Tracking) -> None:
 
 
 def renew(connection: sa.Connection, tracking: Tracking) -> None:
-    """Rows whose links are of transactions of another server have had them for ever."""
+    """Rows that transactions of another server linked count as linked from the beginning."""
     target = qualified(tracking)
     names = connection.execute(_OWN, {"table": target}).scalars().all()
     with disabled(connection, tracking, names):

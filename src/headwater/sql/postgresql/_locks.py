@@ -68,7 +68,7 @@ def lock_table(connection: sa.Connection, tracking: Tracking) -> None:
             if _state(error) != _NOT_AVAILABLE or tried == len(PATIENCE):
                 raise
             run(connection, "ROLLBACK TO SAVEPOINT headwater_lock")
-            logger.info("%s: a transaction has it; tried for its lock for %g s", table, patience)
+            logger.info("%s: another transaction has it; waited %g s for its lock", table, patience)
             time.sleep(patience)
         else:
             _wait_for_locks(connection, LOCK_TIMEOUT)

@@ -27,7 +27,7 @@ OFTEN = 1.0
 # Seconds between two comparisons of tables that nobody follows.
 COMPARE_EVERY = 1.0
 
-# Looks that may be due before what the last one saw is taken for unknown.
+# After so many looks that failed, what the last one saw does not count any more.
 _PATIENCE = 3
 
 # What the tracking of a table depends on: each row of the catalogue names the transaction that
@@ -84,7 +84,7 @@ class CatalogueWatch:
         return now >= self._next if self._state is None else self._state != self._compared
 
     def note(self) -> None:
-        """They were compared, and nothing was wrong."""
+        """Note that they were compared, and that nothing was wrong."""
         self._next = asyncio.get_running_loop().time() + COMPARE_EVERY
         self._compared = self._state
 

@@ -100,8 +100,7 @@ class PostgreSQLReader(TableReader):
         if rows[0][FACTS] and not facts.standby:
             raise DeclarationError(
                 f"{self.name} has rows of transactions that this server has not made yet, as "
-                "from a dump of another one; call "
-                "headwater.sql.renew_epochs() once"
+                "from a dump of another server; call headwater.sql.renew_epochs() once"
             )
         return Head(facts.epoch, SnapshotPlace(self._bounded(facts)), facts.floor)
 

@@ -40,7 +40,7 @@ from headwater.sql.sqlite._statements import HEAD_VERSION, PREFIX, VERSION, SQLi
 from headwater.sql.sqlite._triggers import label, stored
 from headwater.sql.sqlite._watch import RegistrationWatch
 
-# A read is repeated when the schema changed before it; after so many times the tracking may be old.
+# A read is repeated if the schema changed before it. After so many times an old tracking will do.
 _SCHEMA_CHANGES = 5
 
 
