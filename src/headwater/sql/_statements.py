@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from headwater.feeds._source import Filter, Window
+from headwater.feeds._source import EVERYTHING, Filter, Window
 from headwater.sql._expressions import Column, Condition
 from headwater.sql._filters import (
     CACHED,
@@ -364,7 +364,9 @@ class Statements(ABC):
 
     def _form_of(self, wanted: Wanted) -> tuple[Filter, dict[str, Any]]:
         """The form of a filter, and the parameters of the filter and the window."""
-        form, values = form_of(wanted.filter)
+        # The tail's own reads need no form.
+        everything = wanted.filter == EVERYTHING
+        form, values = (EVERYTHING, {}) if everything else form_of(wanted.filter)
         window = wanted.window
         if window is not None:
             values["cutoff"] = self.stored(window.column, wanted.now - window.length)

@@ -12,7 +12,7 @@ from headwater.sql._tracking import Tracking
 from headwater.sql.postgresql._watch import table_watch
 from headwater.sql.query._place import Counters, QueryPlace
 from headwater.sql.sqlite._file_reader import State
-from headwater.sql.sqlite._watch import RegistrationWatch
+from headwater.sql.sqlite._reader import RegistrationWatch
 
 
 def watch_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime
 from functools import partial
@@ -38,7 +39,7 @@ from headwater.sql.sqlite._place import NEWEST, RowPlace, moment_of
 from headwater.sql.sqlite._schema import check_schema, drift
 from headwater.sql.sqlite._statements import HEAD_VERSION, PREFIX, VERSION, SQLiteStatements
 from headwater.sql.sqlite._triggers import label, stored
-from headwater.sql.sqlite._watch import RegistrationWatch
+from headwater.sql.sqlite._watch import Watched
 
 # A read is repeated if the schema changed before it. After so many times an old tracking will do.
 _SCHEMA_CHANGES = 5
@@ -312,6 +313,28 @@ class SQLiteReader(TableReader):
             return self._converters[name](value)
         except Exception:
             return Unreadable()
+
+
+class RegistrationWatch(Watched):
+    """A watch for changes of a table's row in Headwater's own table, or of the schema."""
+
+    query = (
+        "SELECT name, epoch, last, floor, retiring, schema_version "
+        "FROM headwater_tables, pragma_schema_version"
+    )
+    _seen: State = ()  # no state yet
+
+    def on_opened(self) -> Callable[[], None]:
+        self._seen = ()
+        return self.wake
+
+    def on_state(self, state: State, before: Any) -> Callable[[], None] | None:
+        seen, self._seen = self._seen, state
+        return None if state == seen else self.on_news(seen or None, state, before)
+
+    @abstractmethod
+    def on_news(self, seen: State, state: State, before: Any) -> Callable[[], None] | None:
+        """As ``on_state``, for a state that is not as it was ``seen`` before."""
 
 
 class _TailWatch(RegistrationWatch):
