@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
@@ -71,6 +71,10 @@ class Tracking:
     @property
     def call(self) -> str:
         """The call of ``add_tracking`` that makes this, as it stands in a migration."""
+        return self.call_with(())
+
+    def call_with(self, links: Sequence[str]) -> str:
+        """The same call with these link columns."""
         options: dict[str, object] = {}
         if self.keyed:
             options["keyed"] = True
@@ -83,6 +87,8 @@ class Tracking:
             options["notify"] = False
         if self.schema is not None:
             options["schema"] = self.schema
+        if links:
+            options["links"] = list(links)
         shown = "".join(f", {name}={value!r}" for name, value in options.items())
         return f"add_tracking(op, {self.table!r}{shown})"
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
 from headwater.sql._expressions import Column, Condition
 from headwater.sql._links import FORMER, LINKS
-from headwater.sql._tracking import CHANGE, TABLES
+from headwater.sql._tracking import CHANGE, TABLES, Tracking
 from headwater.sql.postgresql._connections import LIFE
 from headwater.sql.postgresql._snapshot import NOTHING, TransactionSnapshot
 from headwater.sql.postgresql._types import XID8
@@ -49,11 +49,12 @@ class Looker(ABC):
 
     Arguments:
         name: the query's name, for error messages.
-        tables: the tables of the query, with their registered names.
+        tables: the tables of the query, and how they are tracked.
         links: the link columns that the query needs of each table.
         fingerprint: differs between queries, so that a position fits only its own query.
 
     Attributes:
+        tables: the tables of the query, with their registered names.
         nothing: a snapshot from before all changes.
     """
 
@@ -63,12 +64,13 @@ class Looker(ABC):
     def __init__(
         self,
         name: str,
-        tables: Mapping[sa.Table, str],
+        tables: Mapping[sa.Table, Tracking],
         links: Mapping[sa.Table, tuple[str, ...]],
         fingerprint: str,
     ) -> None:
         self.name = name
-        self.tables = dict(tables)
+        self._tracking = tables
+        self.tables = {table: tracking.name for table, tracking in tables.items()}
         self.links = links
         self.fingerprint = fingerprint
 
@@ -112,10 +114,8 @@ class Looker(ABC):
 
     def call(self, table: sa.Table) -> str:
         """The call that adds the links of a table, for error messages."""
-        return (
-            f"call headwater.sql.alembic.add_tracking(op, {self.tables[table]!r}, keyed=True, "
-            f"links={list(self.links[table])!r}) in a migration"
-        )
+        call = self._tracking[table].call_with(self.links[table])
+        return f"call headwater.sql.alembic.{call} in a migration"
 
     def _registered(self, name: str) -> list[Column]:
         own = LINKS.c
