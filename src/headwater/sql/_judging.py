@@ -150,10 +150,7 @@ class _ListedShape(ShapeSlot):
 
 
 def question_columns(
-    form: Iterable[Question],
-    columns: Mapping[str, Any],
-    is_value: IsValue,
-    dialect: str,
+    form: Iterable[Question], columns: Mapping[str, Any], is_value: IsValue, dialect: str
 ) -> list[Column]:
     """The columns of the answers about a row with these columns, by attribute."""
     found: list[Column] = []
