@@ -86,14 +86,6 @@ class Looker(ABC):
         DeclarationError for a table that lacks some of its links.
         """
 
-    def oldest(self, place: QueryPlace) -> Any:
-        """The oldest snapshot in a place."""
-        found = place.segments[0].seen
-        for segment in place.segments:
-            if found.covers(segment.seen):
-                found = segment.seen
-        return found
-
     def _epoch(self, rows: list[tuple[str, str, str]], extra: str = "") -> str:
         """The epoch of the query: a hash of the epochs of its tables and of their links."""
         for (table, name), row in zip(self.tables.items(), rows, strict=True):
@@ -154,7 +146,7 @@ class SQLiteLooker(Looker):
         if place is None:
             row = connection.execute(self._place).one()
         else:
-            row = connection.execute(self._since, self.moments.values(self.oldest(place))).one()
+            row = connection.execute(self._since, self.moments.values(place.oldest)).one()
         each = [tuple(row[6 * at : 6 * at + 6]) for at in range(count)]
         epoch = self._epoch([one[:3] for one in each])
         now = Counters(tuple(one[5] for one in each))
@@ -162,7 +154,7 @@ class SQLiteLooker(Looker):
             return Look(connection, now, epoch, frozenset(), frozenset())
         floor = Counters(tuple(one[3] for one in each))
         _check(place, now, floor, self.nothing)
-        then = self.oldest(place).numbers
+        then = place.oldest.numbers
         changed = [a > b for a, b in zip(now.numbers, then, strict=True)]
         gone = [
             moved and bool(found) for moved, found in zip(changed, row[6 * count :], strict=True)
@@ -212,7 +204,7 @@ class PostgreSQLLooker(Looker):
 
     def look(self, connection: sa.Connection, place: QueryPlace | None) -> Look:
         query = self._query(place is not None)
-        values = {} if place is None else self.moments.values(self.oldest(place))
+        values = {} if place is None else self.moments.values(place.oldest)
         row = connection.execute(query, values).one()
         count, width = len(self.tables), 7 if place is None else 9
         text, life, standby = row[:3]

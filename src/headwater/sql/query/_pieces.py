@@ -99,12 +99,12 @@ class Scope:
         return found
 
 
+@dataclass(eq=False, slots=True)
 class Names:
     """The FROM elements of one SELECT, and of those around it."""
 
-    def __init__(self, outer: Names | None) -> None:
-        self.outer = outer
-        self.found: dict[Any, Occurrence] = {}
+    outer: Names | None
+    found: dict[Any, Occurrence] = field(default_factory=dict)
 
     def enclosing(self) -> Iterator[Any]:
         """All elements that a sub-query may refer to."""
