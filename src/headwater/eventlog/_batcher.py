@@ -1,4 +1,4 @@
-"""The batcher of all engines: calls that wait for the same connection or disk run together."""
+"""The batcher of all engines: it does jobs together that wait for the same connection or disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headwater.errors import HeadwaterError, SourceUnavailableError
 J = TypeVar("J")
 R = TypeVar("R")
 
-# Jobs that may wait at once. A caller waits for each of them, so this many is a fault.
+# Jobs that may wait at once. A caller waits for each of them, so more are a fault.
 ROOM = 100_000
 
 
@@ -26,7 +26,7 @@ class Asked(Generic[J, R]):
     Attributes:
         job: what is to be done.
         done: the future that the caller waits for.
-        by: the loop's time at which a writer gives it up, where a writer does that.
+        by: the time of the loop at which a writer gives up the job, if it does that.
     """
 
     job: J
@@ -75,7 +75,7 @@ def next_group(
 
 
 class Batcher(Generic[J, R]):
-    """Does jobs in groups: jobs that are asked for while a group is done wait for the next group.
+    """Does jobs in groups. Jobs that arrive while a group is done are the next group.
 
     Arguments:
         name: of the log, for errors and for the names of tasks.
@@ -135,7 +135,7 @@ class Batcher(Generic[J, R]):
                         one.refuse(error)
         finally:
             self._tasks -= {asyncio.current_task()}
-            # Nothing but the end of the loop leaves any.
+            # Only the end of the loop leaves any.
             for one in group:
                 one.done.cancel()
             if not self._tasks:

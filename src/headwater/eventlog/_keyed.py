@@ -1,7 +1,7 @@
 """A topic as a keyed source: the last event of a key is the item, and ``gone`` removes it.
 
-The log has no index by key. The newest page reads what changed last. A filter that few items match,
-and the first stream, read all of a topic: it is for thousands of events.
+The log has no index by key. The newest page reads the last events. The first stream reads the whole
+topic, and so does a page whose filter few items match. So use it for thousands of events.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _RETRY = 0.5
 class KeyedTopicOrigin(TopicOrigin):
     """A topic whose events replace earlier ones with the same key.
 
-    While it is attached it knows the last event of each key, so that a filter which an item does
-    not match any more gets a removal.
+    While it is attached it keeps the last event of each key. So a feed whose filter an item no
+    longer matches gets a removal.
     """
 
     def __init__(self, log: EventLog, topic: str, key: str) -> None:

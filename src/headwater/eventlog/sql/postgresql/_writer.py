@@ -1,8 +1,7 @@
-"""Appends on PostgreSQL: many topics in one transaction, and no topic holds up another.
+"""Appends on PostgreSQL: many topics in one transaction, and no topic delays another.
 
-Another program's transaction may hold a topic for as long as it likes. So appends that are
-committed together reserve numbers only of topics that are free. The appends to a held topic wait
-for it in a queue of their own.
+Another program's transaction may hold a topic for any time. So appends that are committed together
+reserve numbers only of topics that are free. Appends to a held topic wait in a queue of their own.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from headwater.eventlog.sql.postgresql._dialect import MISSING, RESERVE_FREE
 
 # Seconds that an append waits for its topic.
 PATIENCE = 10.0
-# Topics that are waited for at the same time, each with a connection; they take turns.
+# Held topics that are waited for at the same time, each on one connection. They take turns.
 LANES = 3
 _TURN = sa.text("SET LOCAL lock_timeout = '300ms'")
-# For a topic that another transaction is just creating.
+# For a topic that another transaction is creating.
 _SHORT = sa.text("SET LOCAL lock_timeout = '30ms'")
 _USUAL = sa.text("SET LOCAL lock_timeout TO DEFAULT")
 
@@ -44,7 +43,7 @@ class _HeldError(Exception):
 class _HeldTopic:
     """Appends to a topic that another transaction holds.
 
-    ``turns`` counts how often it was waited for in vain; ``served``: a lane waits for it just now.
+    ``turns`` counts how often a lane waited for it in vain; ``served``: a lane waits for it now.
     """
 
     waiting: deque[AskedAppend] = field(default_factory=deque)
@@ -69,7 +68,7 @@ class PostgresWriter(SqlWriter):
         return await asked.done
 
     async def close(self) -> None:
-        """Wait for what was asked for; at most ``PATIENCE`` for held topics."""
+        """Refuse further appends, and wait for the others; ``PATIENCE`` at most for held topics."""
         await super().close()
         while self._lanes:
             await asyncio.wait(self._lanes)
@@ -77,7 +76,7 @@ class PostgresWriter(SqlWriter):
     async def _commit(self, group: Sequence[AskedAppend]) -> None:
         held = self._answer(group, await self._write(group, self._reserve_free))
         if held:
-            # What was asked for later must not be appended before them.
+            # Later appends to the same topics must not be done before them.
             topics = {one.job.topic for one in held}
             waiting = tuple(self._batcher.waiting)
             self._batcher.waiting.clear()
@@ -94,7 +93,7 @@ class PostgresWriter(SqlWriter):
             self._lanes.add(lane)
 
     async def _serve(self) -> None:
-        """Wait for one held topic after the other, beginning with the fewest turns."""
+        """Wait for one held topic after the other, the one with the fewest turns first."""
         group: list[AskedAppend] = []
         try:
             while free := [item for item in self._held.items() if not item[1].served]:
@@ -111,7 +110,7 @@ class PostgresWriter(SqlWriter):
                 one.done.cancel()  # the end of the loop
             raise
         finally:
-            # At once: a topic that is held from now on needs another lane.
+            # Before anything else runs: a topic that is held from now on needs another lane.
             self._lanes -= {asyncio.current_task()}
 
     async def _wait_for(self, topic: str, held: _HeldTopic, group: Sequence[AskedAppend]) -> None:
@@ -120,7 +119,7 @@ class PostgresWriter(SqlWriter):
         except _HeldError:
             held.turns += 1
             now = asyncio.get_running_loop().time()
-            said = f"a transaction that is still open holds topic {topic}"
+            said = f"another transaction, which is still open, holds topic {topic}"
             for one in reversed(group):
                 if one.by > now:
                     held.waiting.appendleft(one)
@@ -133,7 +132,7 @@ class PostgresWriter(SqlWriter):
     async def _reserve_in_turn(
         self, connection: AsyncConnection, counts: Mapping[str, int]
     ) -> Mapping[str, sa.Row[Any]]:
-        """Wait for a held topic for the time of a turn."""
+        """Wait for a held topic for one turn."""
         await connection.execute(_TURN)
         try:
             return await self._storage.dialect.reserve(connection, counts)
