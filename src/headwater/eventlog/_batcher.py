@@ -26,7 +26,7 @@ class Asked(Generic[J, R]):
     Attributes:
         job: what is to be done.
         done: the future that the caller waits for.
-        by: the time of the loop at which a writer gives up the job, if it does that.
+        by: the time of the loop at which the work gives up the job, if it does that.
     """
 
     job: J
@@ -85,6 +85,7 @@ class Batcher(Generic[J, R]):
         most: the most that the jobs of one group weigh together. A job above it is done alone.
         lanes: groups that are done at the same time.
         room: jobs that may wait. One more is refused with SourceUnavailableError.
+        patience: seconds from the arrival of a job until ``by``.
 
     Attributes:
         waiting: the jobs that are in no group yet, oldest first.
@@ -99,6 +100,7 @@ class Batcher(Generic[J, R]):
         *,
         lanes: int = 1,
         room: int = ROOM,
+        patience: float = math.inf,
     ) -> None:
         self.waiting: deque[Asked[J, R]] = deque()
         self._name = name
@@ -107,6 +109,7 @@ class Batcher(Generic[J, R]):
         self._most = most
         self._lanes = lanes
         self._room = room
+        self._patience = patience
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def ask(self, job: J) -> R:
@@ -114,10 +117,15 @@ class Batcher(Generic[J, R]):
         if len(self.waiting) >= self._room:
             raise SourceUnavailableError(self._name, f"{self._room} requests wait for it already")
         asked: Asked[J, R] = Asked(job, asyncio.get_running_loop().create_future())
+        self.put(asked)
+        return await asked.done
+
+    def put(self, asked: Asked[J, R]) -> None:
+        """Take a job whose caller waits already."""
+        asked.by = asyncio.get_running_loop().time() + self._patience
         self.waiting.append(asked)
         if len(self._tasks) < self._lanes:
             self._tasks.add(asyncio.create_task(self._run(), name=f"{self._name}: batches"))
-        return await asked.done
 
     async def close(self) -> None:
         """Wait until every job is done."""

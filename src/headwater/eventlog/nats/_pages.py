@@ -74,7 +74,7 @@ class Pages:
         ``at_end``: a moment ago there was no message from ``below`` on. It saves a request.
         """
         found: list[Msg] = []
-        # Messages that are appended meanwhile count as if they were below: then search further back.
+        # Messages that arrive meanwhile count as if they were below: then search further back.
         for more in (0, SLACK, 200 * SLACK):
             beyond = 0 if at_end else (await self._first_from(subject, below))[1]
             first, behind = await self._first_from(subject, 1)
