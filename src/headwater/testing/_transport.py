@@ -34,17 +34,16 @@ class StreamingTransport(httpx.AsyncBaseTransport):
         self._state = state or {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        exchange = _Exchange(await request.aread())
         scope = {**_scope(request), "state": dict(self._state)}
-        exchange.start(self._app, scope)
+        exchange = _Exchange(self._app, scope, await request.aread())
         status, headers = await exchange.head()
-        return httpx.Response(status, headers=headers, stream=_Body(exchange))
+        return httpx.Response(status, headers=headers, stream=exchange)
 
 
-class _Exchange:
-    """One request and its answer, between the application's task and the client's."""
+class _Exchange(httpx.AsyncByteStream):
+    """One request and its response, between the application's task and the client's."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, app: Any, scope: dict[str, Any], body: bytes) -> None:
         self._request: bytes | None = body
         self._left = asyncio.Event()
         self._head: asyncio.Future[tuple[int, list[tuple[bytes, bytes]]]] = (
@@ -52,10 +51,7 @@ class _Exchange:
         )
         self._pieces: asyncio.Queue[bytes] = asyncio.Queue(_AHEAD)
         self._raised = False
-        self._task: asyncio.Task[None]
-
-    def start(self, app: Any, scope: dict[str, Any]) -> None:
-        self._task = asyncio.create_task(app(scope, self._receive, self._send))
+        self._task: asyncio.Task[None] = asyncio.create_task(app(scope, self._receive, self._send))
 
     async def head(self) -> tuple[int, list[tuple[bytes, bytes]]]:
         """The status and headers. Raises what the application raised before them."""
@@ -74,7 +70,7 @@ class _Exchange:
             raise AssertionError("the application returned without an answer")
         return self._head.result()
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         """The body. Raises what the application raised."""
         while True:
             waiting = asyncio.ensure_future(self._pieces.get())
@@ -91,7 +87,7 @@ class _Exchange:
                 return
             yield piece
 
-    async def leave(self) -> None:
+    async def aclose(self) -> None:
         """Disconnect: the application's next ``receive`` says so, and its ``send`` fails."""
         self._left.set()
         while not self._pieces.empty():  # a `send` that waits for room goes on
@@ -127,18 +123,6 @@ class _Exchange:
                 await self._pieces.put(bytes(message["body"]))
             if not message.get("more_body", False):
                 await self._pieces.put(_END)
-
-
-class _Body(httpx.AsyncByteStream):
-    def __init__(self, exchange: _Exchange) -> None:
-        self._exchange = exchange
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._exchange.pieces():
-            yield piece
-
-    async def aclose(self) -> None:
-        await self._exchange.leave()
 
 
 def _scope(request: httpx.Request) -> dict[str, Any]:
