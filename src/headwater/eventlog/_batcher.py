@@ -10,7 +10,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from headwater.errors import HeadwaterError, SourceUnavailableError
+from headwater.errors import HeadwaterError, SourceUnavailableError, UsageError
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -52,28 +52,6 @@ class Asked(Generic[J, R]):
         self.done.set_exception(own)
 
 
-def next_group(
-    waiting: deque[Asked[J, R]], weigh: Callable[[J], tuple[int, int]], most: tuple[int, int]
-) -> list[Asked[J, R]]:
-    """Remove and return the next jobs that together weigh at most ``most``; at least one job.
-
-    Jobs whose callers have left are dropped.
-    """
-    group: list[Asked[J, R]] = []
-    first, second = most
-    while waiting:
-        one = waiting[0]
-        if not one.done.done():
-            weight, other = weigh(one.job)
-            first -= weight
-            second -= other
-            if group and (first < 0 or second < 0):
-                break
-            group.append(one)
-        waiting.popleft()
-    return group
-
-
 class Batcher(Generic[J, R]):
     """Does jobs in groups. Jobs that arrive while a group is done are the next group.
 
@@ -110,10 +88,13 @@ class Batcher(Generic[J, R]):
         self._lanes = lanes
         self._room = room
         self._patience = patience
+        self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def ask(self, job: J) -> R:
         """The job's result. A caller that is cancelled leaves a job that has begun running."""
+        if self._closed:
+            raise UsageError(f"{self._name} is closed")
         if len(self.waiting) >= self._room:
             raise SourceUnavailableError(self._name, f"{self._room} requests wait for it already")
         asked: Asked[J, R] = Asked(job, asyncio.get_running_loop().create_future())
@@ -128,14 +109,34 @@ class Batcher(Generic[J, R]):
             self._tasks.add(asyncio.create_task(self._run(), name=f"{self._name}: batches"))
 
     async def close(self) -> None:
-        """Wait until every job is done."""
+        """Refuse further jobs with UsageError, and wait until the others are done."""
+        self._closed = True
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+    def _next_group(self) -> list[Asked[J, R]]:
+        """The next jobs that together weigh at most ``most``; at least one job, if any waits.
+
+        Jobs whose callers have left are dropped.
+        """
+        group: list[Asked[J, R]] = []
+        first, second = self._most
+        while self.waiting:
+            one = self.waiting[0]
+            if not one.done.done():
+                weight, other = self._weigh(one.job)
+                first -= weight
+                second -= other
+                if group and (first < 0 or second < 0):
+                    break
+                group.append(one)
+            self.waiting.popleft()
+        return group
 
     async def _run(self) -> None:
         group: list[Asked[J, R]] = []
         try:
-            while group := next_group(self.waiting, self._weigh, self._most):
+            while group := self._next_group():
                 try:
                     await self._work(group)
                 except Exception as error:

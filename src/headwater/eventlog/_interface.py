@@ -12,11 +12,11 @@ from __future__ import annotations
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import blake2s
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from headwater.errors import PositionError, ResetReason, UsageError
@@ -280,15 +280,16 @@ class TopicOrigin(Origin):
             self._sink.reset(reason, _end_of(bounds))
 
 
-_origins: WeakKeyDictionary[EventLog, WeakValueDictionary[str, TopicOrigin]] = WeakKeyDictionary()
+_origins: WeakKeyDictionary[EventLog, WeakValueDictionary[Hashable, Any]] = WeakKeyDictionary()
+_O = TypeVar("_O", bound=TopicOrigin)
 
 
-def _origin(log: EventLog, name: str) -> TopicOrigin:
-    """The topic's one origin. It is forgotten once nothing uses it."""
-    topics = _origins.setdefault(log, WeakValueDictionary())
-    origin = topics.get(name)
+def shared_origin(log: EventLog, name: Hashable, make: Callable[[], _O]) -> _O:
+    """The log's one origin with this name. It is forgotten once nothing uses it."""
+    origins = _origins.setdefault(log, WeakValueDictionary())
+    origin: _O | None = origins.get(name)
     if origin is None:
-        origin = topics[name] = TopicOrigin(log, name)
+        origin = origins[name] = make()
     return origin
 
 
@@ -298,7 +299,8 @@ class Topic(Source):
     origin: TopicOrigin
 
     def __init__(self, log: EventLog, name: str) -> None:
-        self.origin = _origin(log, check_topic(name))
+        check_topic(name)
+        self.origin = shared_origin(log, name, lambda: TopicOrigin(log, name))
 
     async def page(
         self, limit: int, *, after: Place | None = None, before: Place | None = None

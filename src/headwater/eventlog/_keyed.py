@@ -10,10 +10,16 @@ import asyncio
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from headwater.errors import ResetReason, SourceUnavailableError
-from headwater.eventlog._interface import EventLog, Topic, TopicOrigin, TopicPlace, place_of
+from headwater.eventlog._interface import (
+    EventLog,
+    Topic,
+    TopicOrigin,
+    TopicPlace,
+    place_of,
+    shared_origin,
+)
 from headwater.eventlog._record import START, Bounds, Offset, Record, Run, check_topic
 from headwater.feeds._source import Change, Filter, Sink
 
@@ -131,11 +137,6 @@ class KeyedTopicOrigin(TopicOrigin):
         return {self.key: record.data.get(self.key)}
 
 
-_origins: WeakKeyDictionary[EventLog, WeakValueDictionary[tuple[str, str], KeyedTopicOrigin]] = (
-    WeakKeyDictionary()
-)
-
-
 class KeyedTopic(Topic):
     """The items of a topic by key, for a feed that is declared with ``keyed=True``.
 
@@ -148,11 +149,8 @@ class KeyedTopic(Topic):
     keyed = True
 
     def __init__(self, log: EventLog, name: str, *, key: str = "id") -> None:
-        topics = _origins.setdefault(log, WeakValueDictionary())
-        found = topics.get((check_topic(name), key))
-        if found is None:
-            found = topics[name, key] = KeyedTopicOrigin(log, name, key)
-        self.origin = found
+        check_topic(name)
+        self.origin = shared_origin(log, (name, key), lambda: KeyedTopicOrigin(log, name, key))
         self.filter = Filter()
 
     def where(self, **equalities: Any) -> KeyedTopic:

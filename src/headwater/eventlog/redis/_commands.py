@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from hashlib import sha1
@@ -110,7 +110,6 @@ class Commands:
         self._used = 0.0
         self._known_version = False
         self._sent = False
-        self.closed = False
 
     async def run(
         self, script: str, keys: Sequence[str], arguments: Sequence[Any], *, again: bool = True
@@ -124,10 +123,11 @@ class Commands:
         while True:
             try:
                 try:
-                    return await self._ask(command)
+                    return await self._batcher.ask(command)
                 except NoScriptError:
                     # Nothing was run: a restarted server, or one that took over, does not know it.
-                    return await self._ask(_packed(("EVAL", script, len(keys), *keys, *arguments)))
+                    whole = _packed(("EVAL", script, len(keys), *keys, *arguments))
+                    return await self._batcher.ask(whole)
             except _BrokenError as error:
                 # Not after a time-out: the caller has waited long enough.
                 if not again or isinstance(error.__cause__, (TimeoutError, RedisTimeoutError)):
@@ -138,14 +138,8 @@ class Commands:
 
     async def close(self) -> None:
         """Wait for what was asked for, then disconnect."""
-        self.closed = True
         await self._batcher.close()
         await self._disconnect()
-
-    def _ask(self, command: bytes) -> Coroutine[Any, Any, Any]:
-        if self.closed:
-            raise UsageError(f"{NAME} is closed")
-        return self._batcher.ask(command)
 
     async def _send_all(self, group: Sequence[Asked[bytes, Any]]) -> None:
         try:

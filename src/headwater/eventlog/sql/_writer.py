@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headwater.errors import UsageError
 from headwater.eventlog._batcher import Asked, Batcher
 from headwater.eventlog._record import Event, Offset, Record, Retention, mark_of, moment, ticks
 from headwater.eventlog.sql._storage import Dialect, Storage
@@ -162,23 +161,16 @@ class SqlWriter:
         self._batcher: Batcher[Append, list[Record]] = Batcher(
             storage.name, self._commit, weigh, MOST
         )
-        self._closed = False
         self._seen = Seen()
         self._openings = 0
 
     def append(self, append: Append) -> Coroutine[Any, Any, list[Record]]:
         """The records, once they are committed. A cancelled caller may still have appended."""
-        self._must_be_open()
         return self._batcher.ask(append)
 
     async def close(self) -> None:
         """Refuse further appends, and wait for those that were asked for."""
-        self._closed = True
         await self._batcher.close()
-
-    def _must_be_open(self) -> None:
-        if self._closed:
-            raise UsageError(f"{self._storage.name} is closed")
 
     async def _commit(self, group: Sequence[AskedAppend]) -> None:
         self._answer(group, await self._write(group))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -46,18 +46,13 @@ class PostgresWriter(SqlWriter):
         self._held: dict[str, Batcher[Append, list[Record]]] = {}
         self._lanes = asyncio.Semaphore(LANES)
 
-    async def append(self, append: Append) -> list[Record]:
-        held = self._held.get(append.topic)
-        if held is None:
-            return await super().append(append)
-        self._must_be_open()
-        return await held.ask(append)
+    def append(self, append: Append) -> Coroutine[Any, Any, list[Record]]:
+        return self._held.get(append.topic, self._batcher).ask(append)
 
     async def close(self) -> None:
         """Refuse further appends, and wait for the others; ``PATIENCE`` at most for held topics."""
         await super().close()
-        for held in tuple(self._held.values()):
-            await held.close()
+        await asyncio.gather(*(held.close() for held in self._held.values()))
 
     async def _commit(self, group: Sequence[AskedAppend]) -> None:
         held = self._answer(group, await self._write(group, self._reserve_free))
