@@ -20,7 +20,8 @@ from headwater.eventlog.sql._reader import ROWS, SqlReader
 from headwater.eventlog.sql._storage import Dialect, Row, Storage
 from headwater.eventlog.sql._tables import END, METADATA
 from headwater.eventlog.sql._writer import LOCK
-from headwater.sql.sqlite._watch import State, Watched
+from headwater.sql.sqlite._file_reader import State
+from headwater.sql.sqlite._watch import Watched
 
 # Epoch, count of trims, highest id ever given out: what changes with every commit to the log.
 Head = tuple[str, int, int]
