@@ -1,4 +1,4 @@
-"""An httpx transport to an ASGI application in this process, for responses that have no end.
+"""An ASGI application in this process: its lifespan, and an httpx transport for endless responses.
 
 httpx's own ``ASGITransport`` returns a response once it is complete, so it never returns a stream.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from headwater.client._transport import httpx
 
-__all__ = ["StreamingTransport"]
+__all__ = ["StreamingTransport", "lifespan"]
 
 # Pieces that wait for the reader. At more, the application's `send` waits, as on a socket.
 _AHEAD = 64
@@ -19,6 +20,9 @@ _AHEAD = 64
 LEAVES_WITHIN = 5.0
 
 _END = b""
+
+# Seconds in which an application must start, or end.
+_WITHIN = 30.0
 
 
 class StreamingTransport(httpx.AsyncBaseTransport):
@@ -141,3 +145,38 @@ def _scope(request: httpx.Request) -> dict[str, Any]:
         "server": (url.host, url.port or (443 if url.scheme == "https" else 80)),
         "client": ("127.0.0.1", 123),
     }
+
+
+@asynccontextmanager
+async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
+    """Start the application as a server does, and end it with the block.
+
+    Gives the state that the application filled for its requests. Raises AssertionError when the
+    application reports a failure, or answers nothing for 30 s.
+    """
+    state: dict[str, Any] = {}
+    events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": state}
+    task = asyncio.create_task(app(scope, events.get, answers.put))
+
+    async def send(event: str, failure: str) -> None:
+        events.put_nowait({"type": f"lifespan.{event}"})
+        answer = asyncio.ensure_future(answers.get())
+        try:
+            await asyncio.wait({answer, task}, timeout=_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                if answer.result()["type"].endswith(".failed"):
+                    raise AssertionError(f"{failure}: {answer.result().get('message', '')}")
+            # By the ASGI specification an application that raises at the start has no lifespan.
+            elif not task.done():
+                task.cancel()
+                raise AssertionError(f"the application answers no {event} for {_WITHIN:g} s")
+        finally:
+            answer.cancel()
+
+    await send("startup", "the application did not start")
+    try:
+        yield state
+    finally:
+        await send("shutdown", "the application failed while it ended")

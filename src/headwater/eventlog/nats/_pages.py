@@ -147,26 +147,21 @@ class Trimmer:
 
     async def topics(self, keep: Retention) -> Sequence[str]:
         """The topics that may have something to remove."""
-        only_count = keep.max_age is None and keep.max_bytes is None
-        return [
-            name
-            for name, count in (await self._counts()).items()
-            if not name.startswith(WHOLE)
-            and (not only_count or keep.max_count is None or count > keep.max_count)
-        ]
-
-    async def _counts(self) -> dict[str, int]:
-        """How many events each topic has."""
         await self._stream.ready()
         counts: dict[str, int] = {}
-        while True:
+        more = True
+        while more:
             info = await self._stream.call(
                 "INFO", {"subjects_filter": f"{self._stream.name}.t.*", "offset": len(counts)}
             )
             subjects = info["state"].get("subjects") or {}
             counts |= {self._stream.topic(one): count for one, count in subjects.items()}
-            if not subjects or len(counts) >= info.get("total", 0):
-                return counts
+            more = bool(subjects) and len(counts) < info.get("total", 0)
+        only_count = keep.max_age is None and keep.max_bytes is None
+        fewest = (keep.max_count or 0) if only_count else 0
+        return [
+            name for name, count in counts.items() if count > fewest and not name.startswith(WHOLE)
+        ]
 
     async def trim(self, topic: str, keep: Retention) -> int:
         """Trim a topic. Returns how many events were removed."""

@@ -50,11 +50,8 @@ def until_id(before: Offset | None) -> str:
     """The end of a range that ends just before an offset."""
     if before is None or before[0] > _MOST:
         return "+"
-    if len(before) == 1:
-        return "-" if before[0] == 0 else f"({before[0]}-0"
-    if before == (0, 0):
-        return "-"
-    return f"({before[0]}-{min(before[1], _MOST)}"
+    number = before[1] if len(before) > 1 else 0
+    return f"({before[0]}-{min(number, _MOST)}" if before[0] or number else "-"
 
 
 def bounds_of(epoch: bytes, latest: bytes, earliest: bytes, mark: bytes) -> Bounds:
