@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
 
@@ -206,27 +206,21 @@ def address_of(listener: socket.socket) -> str:
 
 
 def run_worker(
-    settings: Settings,
-    listener: socket.socket,
-    *,
-    greeting: str | None = None,
-    starts: Connection | None = None,
+    settings: Settings, listener: socket.socket, on_started: Callable[[], object]
 ) -> None:
-    """Serve in this process until a signal ends it.
-
-    Arguments:
-        greeting: printed once it serves.
-        starts: of a supervisor, which is sent a message once this worker serves.
-    """
+    """Serve in this process until a signal ends it, or its supervisor has ended in any way."""
     set_up_logging(settings.log_level, settings.log_format)
-    if starts is not None:
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
     server = build_server(settings, create_app(settings))
-    if greeting is not None:
-        server.on_started = partial(greet, greeting)
-    elif starts is not None:
-        server.on_started = partial(starts.send, None)
+    server.on_started = on_started
     server.run(sockets=[listener])
+
+
+def _end_after(supervisor: int) -> None:
+    wait([supervisor])
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Supervisor:
@@ -271,8 +265,7 @@ class Supervisor:
     def _start(self) -> None:
         worker = multiprocessing.get_context("spawn").Process(
             target=run_worker,
-            args=(self._settings, self._listener),
-            kwargs={"starts": self._starts},
+            args=(self._settings, self._listener, partial(self._starts.send, None)),
         )
         worker.start()
         self._workers[worker] = time.monotonic()
@@ -304,11 +297,3 @@ class Supervisor:
                 logger.error("worker %s does not end; killing it", worker.pid)
                 worker.kill()
                 worker.join()
-
-
-def _end_with_parent() -> None:
-    """End this worker when its supervisor has ended in any way."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
