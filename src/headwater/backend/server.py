@@ -120,7 +120,17 @@ def build_server(settings: Settings, app: FastAPI) -> Server:
     """The server of one process, for sockets from ``bind``."""
 
     class Bounded(Protocol):
-        limits = limits_of(settings)
+        limits = Limits(
+            head_bytes=settings.max_head_bytes,
+            head_lines=settings.max_head_lines,
+            head_seconds=settings.head_seconds,
+            body_seconds=settings.body_seconds,
+            body_rate=settings.body_rate,
+            connections=settings.max_connections,
+            connections_per_address=settings.max_connections_per_address,
+            reserve=settings.reserved_descriptors,
+            unread_bytes=settings.max_unread_bytes,
+        )
         counters = app.state.measures.connections
 
     return Server(
@@ -138,21 +148,6 @@ def build_server(settings: Settings, app: FastAPI) -> Server:
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=settings.shutdown_seconds,
         ),
-    )
-
-
-def limits_of(settings: Settings) -> Limits:
-    """What connections may take of one process."""
-    return Limits(
-        head_bytes=settings.max_head_bytes,
-        head_lines=settings.max_head_lines,
-        head_seconds=settings.head_seconds,
-        body_seconds=settings.body_seconds,
-        body_rate=settings.body_rate,
-        connections=settings.max_connections,
-        connections_per_address=settings.max_connections_per_address,
-        reserve=settings.reserved_descriptors,
-        unread_bytes=settings.max_unread_bytes,
     )
 
 
@@ -240,7 +235,7 @@ class Supervisor:
         reader, writer = socket.socketpair()
         writer.setblocking(False)
         signal.set_wakeup_fd(writer.fileno())
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _ENDS:
             signal.signal(number, self._end)
         for _ in range(self._settings.workers):
             self._start()
