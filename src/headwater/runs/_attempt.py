@@ -6,25 +6,22 @@ A coroutine gets a ``Run``, a plain function in a thread a ``SyncRun``.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from headwater.errors import RunCancelled, RunFailed, SourceUnavailableError, UsageError
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunState, State
 from headwater.runs._store import Store
-from headwater.runs._writer import ENVELOPE, Writer
+from headwater.runs._writer import Writer, plain_json
 
 __all__ = ["Attempt", "Run", "SyncRun"]
 
 logger = logging.getLogger("headwater.runs")
-
-T = TypeVar("T")
 
 # Names of events that Headwater itself sends in the stream of a run, or that browsers reserve.
 RESERVED = frozenset(
@@ -155,47 +152,27 @@ class Attempt:
             return
         if self.cancelled:
             state, result, error = "cancelled", None, None
-        self._finishing = True
-        try:
-            if self._writer is not None:
-                await self._writer.flush()
-            await self._insist(
-                lambda: self._store.end(self.state.id, state, result=result, error=error)
-            )
-        except RunCancelled:
-            self.lost = True
-        finally:
-            self.over()
+        await self._settle(
+            partial(self._store.end, self.state.id, state, result=result, error=error)
+        )
 
     async def give_up(self) -> None:
         """Release the run, so that another attempt can claim it."""
         claim = self.state.claim
         if self.lost or self._finishing or claim is None:
             return
-        self._finishing = True
-        try:
-            await self.writer.flush()
-            await self._insist(lambda: self._store.release(self.state, claim))
-        except RunCancelled:
-            self.lost = True
-        finally:
-            self.over()
+        await self._settle(partial(self._store.release, self.state, claim))
 
     async def conclude(self, error: BaseException | None, value: Any = None) -> None:
         """End the run after its function has raised ``error`` or returned ``value``."""
         if self.lost:
             self.over()
-        elif self.cancelled:
-            await self.finish("cancelled")
-        elif error is not None and not isinstance(error, Exception):
-            if self.retry:
-                await self.give_up()
-            else:
-                await self.finish("lost", error=STOPPED)
-        elif isinstance(error, RunCancelled):
+        elif self.cancelled or isinstance(error, RunCancelled):
             await self.finish("cancelled")
         elif error is not None and self.retry:
             await self.give_up()
+        elif error is not None and not isinstance(error, Exception):
+            await self.finish("lost", error=STOPPED)
         elif isinstance(error, RunFailed):
             await self.finish("failed", error=str(error))
         elif error is not None:
@@ -212,20 +189,8 @@ class Attempt:
 
     def checked(self, value: Any) -> Any:
         """Returns a result as plain JSON data. Raises UsageError."""
-        dump = getattr(value, "model_dump", None)
-        try:
-            plain = value if dump is None else dump(mode="json")
-            text = json.dumps(plain, allow_nan=False, ensure_ascii=False)
-            size = len(text.encode())
-        except (TypeError, ValueError, RecursionError) as error:
-            raise UsageError(f"its result is not JSON: {error}") from error
-        most = self._store.log.max_event_bytes - ENVELOPE
-        if size > most:
-            raise UsageError(
-                f"its result has {size} bytes of JSON, and at most {most} are allowed: store it "
-                "elsewhere and give its address"
-            )
-        return json.loads(text)
+        instead = "store it elsewhere and give its address"
+        return plain_json(value, self._store.log, "its result", instead)[0]
 
     def over(self) -> None:
         """End this attempt: it stores nothing more, and this process no longer beats for it."""
@@ -251,29 +216,37 @@ class Attempt:
         )
         self._close("cancelled")
         self._finishing = True
-        self._background(self._end_cut())
+        end = partial(self._store.end, self.state.id, "cancelled")
+        self._background(self._settle(end, flush=False))
         if self.task is not None:
             self.task.cancel()
 
-    async def _end_cut(self) -> None:
+    async def _settle(
+        self, store: Callable[[], Coroutine[Any, Any, object]], *, flush: bool = True
+    ) -> None:
+        """Store the events that wait, then the end of this attempt. Retries while the log is away.
+
+        The attempt is lost if this process may no longer write.
+        """
+        self._finishing = True
+        delay = 0.05
         try:
-            await self._insist(lambda: self._store.end(self.state.id, "cancelled"))
+            if flush and self._writer is not None:
+                await self._writer.flush()
+            while await self._may_write():
+                try:
+                    await store()
+                except SourceUnavailableError as error:
+                    logger.warning("the end of run %s is not stored yet: %s", self.state.id, error)
+                    await asyncio.sleep(delay)
+                    delay = min(delay * 2, 1.0)
+                else:
+                    return
+            self.lost = True
         except RunCancelled:
             self.lost = True
         finally:
             self.over()
-
-    async def _insist(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Retry ``work`` while the log is away, for as long as this process may write."""
-        delay = 0.05
-        while await self._may_write():
-            try:
-                return await work()
-            except SourceUnavailableError as error:
-                logger.warning("the end of run %s is not stored yet: %s", self.state.id, error)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 1.0)
-        raise RunCancelled(self.state.id, "lost")
 
 
 class _Face:

@@ -10,8 +10,6 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from headwater.errors import RunCancelled, RunClaimError, RunFailed, SourceUnavailableError
@@ -19,43 +17,17 @@ from headwater.eventlog import EventLog
 from headwater.runs._attempt import Attempt, Run, SyncRun
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunState
-from headwater.runs._store import Busy, Created, Store
+from headwater.runs._store import Created, Store, Wanted
 from headwater.runs._tail import RunReader, Tails
 from headwater.runs._threads import Threads
-from headwater.runs._watch import Watch
+from headwater.runs._watch import Timing, Watch
 
-__all__ = ["Core", "Timing", "Wanted"]
+__all__ = ["Core"]
 
 logger = logging.getLogger("headwater.runs")
 
 # How many plain functions run at the same time. Further ones wait for a thread.
 THREADS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """The times of runs: ``lease``, ``grace`` and ``silence`` in seconds."""
-
-    lease: float
-    grace: float
-    keep: timedelta
-    start_within: timedelta
-    silence: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The arguments of ``Runs.create``: a run that is to be created."""
-
-    run_id: str
-    kind: str
-    owner: str
-    input: Any
-    group: str | None
-    busy: Busy
-    hashed: str
-    handler: Callable[[Any], Any] | None
-    start: Callable[[str], Any] | None
 
 
 class Core:
@@ -82,19 +54,7 @@ class Core:
         self._threads = Threads(THREADS)
         # Attempts whose claims are on their way, by run.
         self._claiming: dict[str, list[Attempt]] = {}
-        self.watch = Watch(
-            self.store,
-            pulse,
-            lease=timing.lease,
-            keep=timing.keep,
-            start_within=timing.start_within,
-            on_news=self._on_news,
-            on_look=self._look,
-        )
-
-    async def start(self) -> None:
-        """Begin to watch. Idempotent."""
-        await self.watch.start()
+        self.watch = Watch(self.store, pulse, timing, self._on_news, self._look)
 
     def reader(self, run_id: str) -> RunReader:
         """Returns a reader of a run. Its caller must ``seek`` first."""
@@ -164,27 +124,28 @@ class Core:
         if self.attempts.get(attempt.state.id) is attempt:
             del self.attempts[attempt.state.id]
 
-    def create(self, wanted: Wanted) -> asyncio.Task[Created]:
+    def create(
+        self,
+        wanted: Wanted,
+        handler: Callable[[Any], Any] | None,
+        start: Callable[[str], Any] | None,
+    ) -> asyncio.Task[Created]:
         """Create a run, and produce it here or give it to its queue."""
-        task = self.loop.create_task(self._create(wanted))
+        task = self.loop.create_task(self._create(wanted, handler, start))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _create(self, wanted: Wanted) -> Created:
-        planned = RunState.planned(wanted.run_id, wanted.kind, wanted.owner)
+    async def _create(
+        self,
+        wanted: Wanted,
+        handler: Callable[[Any], Any] | None,
+        start: Callable[[str], Any] | None,
+    ) -> Created:
+        planned = RunState.planned(wanted.id, wanted.kind, wanted.owner)
         with self._prepared(planned) as attempt:
-            created = await self.store.create(
-                run_id=wanted.run_id,
-                kind=wanted.kind,
-                owner=wanted.owner,
-                worker=attempt.worker,
-                hashed=wanted.hashed,
-                input=wanted.input,
-                group=wanted.group,
-                busy=wanted.busy,
-                claimed=wanted.handler is not None,
-            )
+            claimed = handler is not None
+            created = await self.store.create(wanted, attempt.worker, claimed=claimed)
             if not created.is_new:
                 attempt.over()
                 return created
@@ -193,14 +154,14 @@ class Core:
         if created.after is not None and wanted.busy == "cancel":
             self.background(self._cancel(created.after))
         handing: Awaitable[object] | None = None
-        if wanted.handler is not None:
-            self.launch(created, attempt, wanted.handler)
+        if handler is not None:
+            self.launch(created, attempt, handler)
         else:
-            handing = self.background(self.hand_over(created, attempt, wanted.start))
+            handing = self.background(self.hand_over(created, attempt, start))
         try:
             await self.store.list(created.state)
         except SourceUnavailableError as error:
-            logger.warning("run %s is not listed yet: %s", wanted.run_id, error)
+            logger.warning("run %s is not listed yet: %s", wanted.id, error)
         if handing is not None and created.after is None:
             await handing
         return created
@@ -319,7 +280,7 @@ class Core:
 
     async def claim(self, run_id: str, *, retry: bool) -> Attempt:
         """Claim a queued run. Raises RunClaimError."""
-        await self.start()
+        await self.watch.start()
         found = await self.store.state(run_id)
         if found is None:
             raise RunClaimError(run_id, "unknown")

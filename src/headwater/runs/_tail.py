@@ -7,6 +7,7 @@ connects late, reads the log. It gets the events that it missed in a few large p
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -81,23 +82,7 @@ def _size(record: Record) -> int:
     """About the characters of a record."""
     if record.data.get("e") == "delta":
         return 200 + len(record.data["d"]["text"])
-    return 200 + _characters(record.data.get("d"))
-
-
-def _characters(value: Any) -> int:
-    found, left = 0, [value]
-    while left:
-        one = left.pop()
-        if isinstance(one, str):
-            found += len(one)
-        elif isinstance(one, dict):
-            left += one
-            left += one.values()
-        elif isinstance(one, list):
-            left += one
-        else:
-            found += 8
-    return found
+    return 200 + len(json.dumps(record.data.get("d"), ensure_ascii=False))
 
 
 class Tails:

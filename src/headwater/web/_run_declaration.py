@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request, Response, params
@@ -15,14 +16,7 @@ from headwater.web._live import Settings
 from headwater.web._live_route import set_responder
 from headwater.web._plan import Plan
 from headwater.web._run_item import RunItem
-from headwater.web._run_openapi import (
-    HIDDEN,
-    cancel_options,
-    delete_options,
-    start_options,
-    state_options,
-    stream_options,
-)
+from headwater.web._run_openapi import route_options
 from headwater.web._run_routes import (
     Asked,
     CancelRoute,
@@ -99,22 +93,6 @@ class RunEndpoints:
 
         return self._endpoint(own, plan, StartRoute, getattr(call, "__name__", "start"))
 
-    def state(self) -> Callable[..., Any]:
-        """``GET {path}/{id}``."""
-        return self._of_run(StateRoute, "state", fold=_FOLD)
-
-    def cancel(self) -> Callable[..., Any]:
-        """``POST {path}/{id}/cancel``."""
-        return self._of_run(CancelRoute, "cancel")
-
-    def delete(self) -> Callable[..., Any]:
-        """``DELETE {path}/{id}``."""
-        return self._of_run(DeleteRoute, "delete")
-
-    def stream(self) -> Callable[..., Any]:
-        """``GET {path}/{id}/stream``."""
-        return self._of_run(StreamRoute, "stream", fold=_FOLD)
-
     def list(self) -> Callable[..., Any]:
         """The function of the feed of runs."""
         runs = self._declaration.runs
@@ -142,9 +120,10 @@ class RunEndpoints:
         )
         return listed
 
-    def _of_run(
+    def of_run(
         self, route: Callable[[RunDeclaration, Settings], Any], what: str, **more: inspect.Parameter
     ) -> Callable[..., Any]:
+        """A route of one run, whose id is in the path."""
         run_id = inspect.Parameter("run_id", _KEYWORD, annotation=str)
 
         async def plan(owner: str, values: dict[str, Any]) -> Asked:
@@ -236,7 +215,6 @@ def declare_runs(
         endpoints = RunEndpoints(declaration, settings, owner)
         declare_kind(where, runs, kind, call)
         own = [endpoints.guard, *guards]
-        label = call.__name__
         router.feed(
             path,
             item=RunItem,
@@ -248,17 +226,20 @@ def declare_runs(
             **options,
         )(endpoints.list())
         one = path + "/{run_id}"
-        add = router.add_api_route
-        for suffix, methods, endpoint, made in (
-            (path, ["POST"], endpoints.start(), start_options(label)),
-            (one, ["GET"], endpoints.state(), state_options(label)),
-            (one, ["HEAD"], endpoints.state(), HIDDEN),
-            (one + "/stream", ["GET"], endpoints.stream(), stream_options(label)),
-            (one + "/stream", ["HEAD"], endpoints.stream(), HIDDEN),
-            (one + "/cancel", ["POST"], endpoints.cancel(), cancel_options(label)),
-            (one, ["DELETE"], endpoints.delete(), delete_options(label)),
-        ):
-            add(suffix, endpoint, methods=methods, dependencies=own, **{**options, **made})
+        routes = (
+            ("start", "POST", path, endpoints.start()),
+            ("state", "GET", one, endpoints.of_run(StateRoute, "state", fold=_FOLD)),
+            ("stream", "GET", one + "/stream", endpoints.of_run(StreamRoute, "stream", fold=_FOLD)),
+            ("cancel", "POST", one + "/cancel", endpoints.of_run(CancelRoute, "cancel")),
+            ("delete", "DELETE", one, endpoints.of_run(DeleteRoute, "delete")),
+        )
+        for what, method, suffix, endpoint in routes:
+            described = {**options, **route_options(call.__name__)[what]}
+            hidden = {**options, "include_in_schema": False}
+            add = partial(router.add_api_route, suffix, endpoint, dependencies=own)
+            add(methods=[method], **described)
+            if method == "GET":
+                add(methods=["HEAD"], **hidden)
         return call
 
     return declare
