@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from headwater.client._address import rest_url, stream_url, with_query
 from headwater.client._feed import opened, read_feed, read_page, read_snapshot, with_items
+from headwater.client._headers import merged
 from headwater.client._items import converter
 from headwater.client._options import StreamOptions
 from headwater.client._session import Request, Session, problem_detail
@@ -194,9 +195,8 @@ class FeedSession(Session[FeedValue[Any]]):
                 limit=str(_PAGE),
                 wait=str(_POLL_SECONDS),
             )
-        own = [pair for pair in self._own_headers(token) if pair[0] != "Accept"]
-        own.append(("Accept", "application/json"))
-        return Request("GET", url, self._merged(own), polls=True)
+        own = [*self._own_headers(token), ("Accept", "application/json")]
+        return Request("GET", url, merged(own, self._headers), polls=True)
 
     def _not_polled(
         self, status: int, headers: Mapping[str, str], body: bytes, wall: float

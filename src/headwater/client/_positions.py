@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 from headwater.errors import UsageError
@@ -57,10 +56,8 @@ class PositionFile:
                 with os.fdopen(handle, "wb") as file:
                     file.write(f"{position}\n".encode())
                 written.replace(self._path)
-            except BaseException:
-                with suppress(OSError):
-                    written.unlink()
-                raise
+            finally:
+                written.unlink(missing_ok=True)
         except OSError as error:
             raise self._refused(error.strerror or str(error)) from error
 

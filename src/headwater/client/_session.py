@@ -45,7 +45,7 @@ class Request:
 
     method: str
     url: str
-    headers: list[tuple[bytes, bytes]]
+    headers: dict[bytes, bytes]
     content: bytes | None = None
     polls: bool = False
     first_byte_within: float | None = None
@@ -105,17 +105,18 @@ class Session(Generic[V]):
             bearer(token)
         self.token, self.auth, self.cookies = token, auth, cookies
         self.idle_timeout, self.timeout = idle_timeout, timeouts(idle_timeout)
-        given = merged(headers or {})
+        given = [*(headers.items() if isinstance(headers, Mapping) else headers or ())]
+        merged(given)
         # As a header it would pin every connection to one position.
-        position = next((v for k, v in given.items() if k.lower() == b"last-event-id"), b"")
-        self._headers = {k: v for k, v in given.items() if k.lower() != b"last-event-id"}
+        position = [value for name, value in given if name.lower() == "last-event-id"]
+        self._headers = [pair for pair in given if pair[0].lower() != "last-event-id"]
         self._file = None if position_file is None else PositionFile(position_file)
         self.on_position = on_position
         self.on_open = on_open
         self._on_wait = on_wait
         self._loaded = ""
         if last_event_id is None:
-            last_event_id = position.decode("utf-8", "replace")
+            last_event_id = position[-1] if position else ""
             if self._file is not None and not last_event_id:
                 last_event_id = self._loaded = self._file.load()
         check_position(last_event_id)
@@ -152,7 +153,7 @@ class Session(Generic[V]):
         elif position:
             # An id may hold characters that no header can. Servers read the query for such clients.
             url = with_query(url, lastEventId=position.decode())
-        return Request(self._method, url, self._merged(own), self._content)
+        return Request(self._method, url, merged(own, self._headers), self._content)
 
     def _own_headers(self, token: str | None) -> list[tuple[str, str]]:
         own = [
@@ -166,12 +167,6 @@ class Session(Generic[V]):
         if token is not None:
             own.append(("Authorization", bearer(token)))
         return own
-
-    def _merged(self, own: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-        """Our headers, and over them the caller's."""
-        names = {name.lower() for name in self._headers}
-        kept = {k: v for k, v in merged(own).items() if k.lower() not in names}
-        return [*kept.items(), *self._headers.items()]
 
     def opened(self, status: int, headers: Mapping[str, str]) -> bool:
         """Whether the answer is a stream to ``feed``; if not, ask ``refused``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -93,23 +93,15 @@ def unknown_encoding(response: httpx.Response, client: httpx.Client | httpx.Asyn
 
 def cause_of(error: BaseException) -> str:
     """Why a connection was lost, for people. Raises UsageError for what cannot be sent at all."""
-    for leaf in _leaves(error):
-        if isinstance(leaf, httpx.ReadTimeout):
-            return "nothing came for too long"
-        if isinstance(leaf, httpx.ConnectTimeout):
-            return "the connection could not be made in time"
-        if isinstance(leaf, _UNSENDABLE) and not isinstance(leaf, OSError):
-            raise UsageError(f"the request cannot be sent: {leaf}") from error
-        return str(leaf) or type(leaf).__name__
-    return type(error).__name__
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            yield from _leaves(each)
-    else:
-        yield error
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, httpx.ReadTimeout):
+        return "nothing came for too long"
+    if isinstance(error, httpx.ConnectTimeout):
+        return "the connection could not be made in time"
+    if isinstance(error, _UNSENDABLE) and not isinstance(error, OSError):
+        raise UsageError(f"the request cannot be sent: {error}") from error
+    return str(error) or type(error).__name__
 
 
 class Wire:

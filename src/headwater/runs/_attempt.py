@@ -38,8 +38,10 @@ class Attempt:
     Arguments:
         grace: seconds that the function has to clean up after it was cancelled.
         background: starts a coroutine as a task, and keeps a reference to it.
+        on_over: called once this attempt is over.
 
     Attributes:
+        claiming: whether the log has not answered yet if this attempt has the run.
         state: the run as it was when it was claimed.
         cancelled: whether somebody cancelled the run.
         lost: whether this process has lost the run, so that it may store nothing more.
@@ -55,10 +57,12 @@ class Attempt:
         *,
         grace: float,
         background: Callable[[Coroutine[Any, Any, None]], object],
+        on_over: Callable[[Attempt], None],
     ) -> None:
         self.state = state
         self.loop = asyncio.get_running_loop()
-        self.cancelled = self.lost = self.stopping = False
+        self.claiming = True
+        self.cancelled = self.lost = False
         self.done = asyncio.Event()
         self.task: asyncio.Task[Any] | None = None
         self.sync = False
@@ -69,6 +73,7 @@ class Attempt:
         self._pulse = pulse
         self._grace = grace
         self._background = background
+        self._on_over = on_over
         self._writer: Writer | None = None
         self._finishing = False
         self._overdue: asyncio.TimerHandle | None = None
@@ -142,7 +147,6 @@ class Attempt:
 
         The run ends as lost, or is queued again if another attempt may come.
         """
-        self.stopping = True
         if self.task is not None:
             self.task.cancel()
 
@@ -194,11 +198,14 @@ class Attempt:
 
     def over(self) -> None:
         """End this attempt: it stores nothing more, and this process no longer beats for it."""
+        if self.done.is_set():
+            return
+        self.done.set()
         self._pulse.release(self)
         if self._overdue is not None:
             self._overdue.cancel()
         self._close("lost")
-        self.done.set()
+        self._on_over(self)
 
     def _close(self, reason: str) -> None:
         if self._writer is not None:
@@ -305,7 +312,7 @@ class Run(_Face):
     async def send(self, name: str, data: Any = None) -> None:
         """Send an event of your own, such as ``send("progress", {"percent": 7})``.
 
-        ``data`` is a JSON value of at most ``log.max_event_bytes`` less 512 bytes, which is about
+        ``data`` is a JSON value, or a pydantic model, of at most ``log.max_event_bytes`` less 512 bytes, which is about
         a megabyte. Raises UsageError.
         """
         await self._attempt.writer.send(_checked_name(name), data)

@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 
 from headwater.errors import RunCancelled, RunClaimError, RunFailed, SourceUnavailableError
@@ -48,12 +48,11 @@ class Core:
         self.pulse = pulse
         self.timing = timing
         self.loop = asyncio.get_running_loop()
-        self.attempts: dict[str, Attempt] = {}
+        # The attempts of this loop that are not over, by run.
+        self._attempts: dict[str, list[Attempt]] = {}
         self.stopped = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads = Threads(THREADS)
-        # Attempts whose claims are on their way, by run.
-        self._claiming: dict[str, list[Attempt]] = {}
         self.watch = Watch(self.store, pulse, timing, self._on_news, self._look)
 
     def reader(self, run_id: str) -> RunReader:
@@ -79,10 +78,7 @@ class Core:
 
     def _on_news(self, news: Mapping[str, Any]) -> None:
         run_id, kind = news["id"], news["t"]
-        concerned = self._claiming.get(run_id, [])
-        if (known := self.attempts.get(run_id)) is not None:
-            concerned = [known, *concerned]
-        for attempt in concerned:
+        for attempt in tuple(self._attempts.get(run_id, ())):
             if kind == "cancel":
                 attempt.cancel()
             elif kind == "end" or (
@@ -100,29 +96,31 @@ class Core:
         cancel the run before the log has answered.
         """
         attempt = Attempt(
-            self.store, self.pulse, state, grace=self.timing.grace, background=self.background
+            self.store,
+            self.pulse,
+            state,
+            grace=self.timing.grace,
+            background=self.background,
+            on_over=self._remove,
         )
-        claiming = self._claiming.setdefault(state.id, [])
-        claiming.append(attempt)
+        self._attempts.setdefault(state.id, []).append(attempt)
         try:
             yield attempt
         except BaseException:
             attempt.over()
             raise
-        finally:
-            claiming.remove(attempt)
-            if not claiming:
-                del self._claiming[state.id]
+        attempt.claiming = False
 
-    def _register(self, attempt: Attempt) -> None:
-        """Deliver the news of its run to an attempt until that is done."""
-        self.attempts[attempt.state.id] = attempt
-        self.background(self._forget_attempt(attempt))
+    def _remove(self, attempt: Attempt) -> None:
+        """Deliver no more news to an attempt, because it is over."""
+        others = self._attempts[attempt.run_id]
+        others.remove(attempt)
+        if not others:
+            del self._attempts[attempt.run_id]
 
-    async def _forget_attempt(self, attempt: Attempt) -> None:
-        await attempt.done.wait()
-        if self.attempts.get(attempt.state.id) is attempt:
-            del self.attempts[attempt.state.id]
+    def _produced(self, run_id: str) -> list[Attempt]:
+        """The attempt of this loop that has the run, if there is one."""
+        return [one for one in self._attempts.get(run_id, ()) if not one.claiming]
 
     def create(
         self,
@@ -150,7 +148,6 @@ class Core:
                 attempt.over()
                 return created
             attempt.state = created.state
-            self._register(attempt)
         if created.after is not None and wanted.busy == "cancel":
             self.background(self._cancel(created.after))
         handing: Awaitable[object] | None = None
@@ -286,8 +283,7 @@ class Core:
             raise RunClaimError(run_id, "unknown")
         if found.ended:
             raise RunClaimError(run_id, "ended")
-        known = self.attempts.get(run_id)
-        if found.state != "queued" or (known is not None and not known.done.is_set()):
+        if found.state != "queued" or self._produced(run_id):
             raise RunClaimError(run_id, "running")
         with self._prepared(found) as attempt:
             claim = await self.store.claim(found, attempt.worker, retry=retry)
@@ -297,7 +293,6 @@ class Core:
                 raise RunClaimError(run_id, "ended")
             attempt.retry = retry
             attempt.begin(claim)
-            self._register(attempt)
         self.background(self.store.list(found))
         if found.cancelled:
             attempt.cancel()
@@ -308,17 +303,16 @@ class Core:
     async def stop(self) -> None:
         """Cancel the runs that this loop produces, and end them as lost."""
         self.stopped = True
-        attempts = tuple(self.attempts.values())
+        attempts = [one for run_id in self._attempts for one in self._produced(run_id)]
         for attempt in attempts:
             attempt.stop()
-        waiting = [asyncio.ensure_future(attempt.done.wait()) for attempt in attempts]
-        if waiting:
-            _, late = await asyncio.wait(waiting, timeout=self.timing.grace)
-            for one in late:
-                one.cancel()
-            for attempt in attempts:
-                if not attempt.done.is_set():
-                    await attempt.conclude(asyncio.CancelledError())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.timing.grace):
+                for attempt in attempts:
+                    await attempt.done.wait()
+        for attempt in attempts:
+            if not attempt.done.is_set():
+                await attempt.conclude(asyncio.CancelledError())
 
     async def close(self) -> None:
         """Stop, and watch no more. Closes the log if this core owns it."""

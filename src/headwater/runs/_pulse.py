@@ -234,10 +234,11 @@ class Pulse:
             while not self._closed:
                 if self._holders:
                     await self._beat(log)
-                    await self._listen(log)
+                    await _warned(self.look_for_silence(log), "a silent run could not be ended")
                     beats += 1
                     if beats % TRIM_EVERY == 0:
-                        await self._trim(log)
+                        old = log.trim(self._topic, max_age=timedelta(seconds=10 * self._lease))
+                        await _warned(old, "old signs of life could not be removed")
                 await self._pause(every)
         finally:
             await log.close()
@@ -258,18 +259,6 @@ class Pulse:
                 self._beaten_at = began
         self.alive(worker)
 
-    async def _listen(self, log: EventLog) -> None:
-        try:
-            await self.look_for_silence(log)
-        except Exception as error:
-            logger.warning("a silent run could not be ended: %s", error)
-
-    async def _trim(self, log: EventLog) -> None:
-        try:
-            await log.trim(self._topic, max_age=timedelta(seconds=10 * self._lease))
-        except Exception as error:
-            logger.warning("old signs of life could not be removed: %s", error)
-
     async def _pause(self, seconds: float | None) -> None:
         """Wait so long, or until somebody calls ``_nudge``."""
         assert self._wake is not None
@@ -277,3 +266,11 @@ class Pulse:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
         self._wake.clear()
+
+
+async def _warned(work: Awaitable[object], failed: str) -> None:
+    """Wait for work that is done again later. Logs its error."""
+    try:
+        await work
+    except Exception as error:
+        logger.warning("%s: %s", failed, error)
