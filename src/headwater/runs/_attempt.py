@@ -312,8 +312,8 @@ class Run(_Face):
     async def send(self, name: str, data: Any = None) -> None:
         """Send an event of your own, such as ``send("progress", {"percent": 7})``.
 
-        ``data`` is a JSON value, or a pydantic model, of at most ``log.max_event_bytes`` less 512 bytes, which is about
-        a megabyte. Raises UsageError.
+        ``data`` is a JSON value or a pydantic model. It has at most ``log.max_event_bytes`` less
+        512 bytes, which is about a megabyte. Raises UsageError.
         """
         await self._attempt.writer.send(_checked_name(name), data)
 
