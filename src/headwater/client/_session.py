@@ -1,4 +1,4 @@
-"""One followed stream across its connections, without I/O: what to request, and what responses mean.
+"""One followed stream across its connections, without I/O: its requests, and its next values.
 
 ``_connections`` moves the bytes and waits. Every decision is made here.
 """

@@ -39,8 +39,8 @@ class _Live(Held):
     def changed(self, version: int = 0, timeout: float | None = None) -> int:
         """Wait until the content has another version than this one, and return that.
 
-        After ``timeout`` seconds it returns the same version. Raises what ended the following, such as
-        ResponseError.
+        After ``timeout`` seconds it returns the same version. Raises the error that ended the
+        following, such as ResponseError.
         """
         with self._news:
             self._news.wait_for(lambda: self._version != version or self._failure, timeout)

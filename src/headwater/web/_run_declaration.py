@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request, Response, params
@@ -15,7 +14,7 @@ from headwater.web._guards import Guard, guard
 from headwater.web._live import Settings
 from headwater.web._live_route import set_responder
 from headwater.web._plan import Plan
-from headwater.web._run_item import RunItem
+from headwater.web._run_item import HeadwaterRunItem
 from headwater.web._run_openapi import route_options
 from headwater.web._run_routes import (
     Asked,
@@ -123,7 +122,6 @@ class RunEndpoints:
     def of_run(
         self, route: Callable[[RunDeclaration, Settings], Any], what: str, **more: inspect.Parameter
     ) -> Callable[..., Any]:
-        """A route of one run, whose id is in the path."""
         run_id = inspect.Parameter("run_id", _KEYWORD, annotation=str)
 
         async def plan(owner: str, values: dict[str, Any]) -> Asked:
@@ -187,6 +185,7 @@ def _guard_of(owner: Any, where: str) -> Guard:
 
 def declare_runs(
     router: Any,
+    add: Callable[..., None],
     path: str,
     runs: Runs,
     settings: Settings,
@@ -217,7 +216,7 @@ def declare_runs(
         own = [endpoints.guard, *guards]
         router.feed(
             path,
-            item=RunItem,
+            item=HeadwaterRunItem,
             collection="runs",
             event="run",
             keyed=True,
@@ -233,13 +232,9 @@ def declare_runs(
             ("cancel", "POST", one + "/cancel", endpoints.of_run(CancelRoute, "cancel")),
             ("delete", "DELETE", one, endpoints.of_run(DeleteRoute, "delete")),
         )
-        for what, method, suffix, endpoint in routes:
-            described = {**options, **route_options(call.__name__)[what]}
-            hidden = {**options, "include_in_schema": False}
-            add = partial(router.add_api_route, suffix, endpoint, dependencies=own)
-            add(methods=[method], **described)
-            if method == "GET":
-                add(methods=["HEAD"], **hidden)
+        described = route_options(call.__name__)
+        for what, method, address, endpoint in routes:
+            add(address, endpoint, [method], {**options, **described[what], "dependencies": own})
         return call
 
     return declare
