@@ -156,7 +156,10 @@ class Satellites:
         """The hash of a satellite's key, for a user who may manage it. Raises 403 and 404."""
         found = (
             await session.execute(
-                select(Satellite.team_id, Satellite.key_hash).where(Satellite.id == satellite_id)
+                select(Satellite.team_id, Satellite.key_hash)
+                .where(Satellite.id == satellite_id)
+                # On PostgreSQL two renewals would else retire the same key, and lose one of theirs.
+                .with_for_update()
             )
         ).first()
         if found is None or not user.knows_satellite_of(found.team_id):
