@@ -104,6 +104,11 @@ class Right:
     expires: float | None = None
     request: RememberedRequest | None = None
 
+    @property
+    def caller(self) -> Hashable:
+        """On whose behalf: the subjects, or the client's network where there are none."""
+        return self.subjects or (self.place and self.place.network)
+
     def release(self, stream: Holder) -> None:
         """Forget a stream that has ended."""
         self.rights.forget(self, stream)
