@@ -31,9 +31,9 @@ from headwater.web._fastapi_problems import install_problems
 from headwater.web._feed_models import page_model
 from headwater.web._guards import GuardedRoute, Requirement, declared_dependencies, guard
 from headwater.web._identity import expires, identify
-from headwater.web._items import encoder_of, key_encoder_of, model_of
+from headwater.web._items import item_encoding
 from headwater.web._live import SHARED, HubFace, Settings, Shared
-from headwater.web._live_route import LiveRoute
+from headwater.web._live_route import LiveRoute, set_allowed
 from headwater.web._openapi import event_options, feed_options, install_openapi
 from headwater.web._pair import FeedDeclaration, PageHalf, StreamHalf
 from headwater.web._route_options import FeedOptions, RouteOptions
@@ -119,6 +119,8 @@ class LiveRouter(HubFace, APIRouter):
         self.feeds: list[FeedDeclaration] = []
         self.runs: list[Runs] = []
         self._requires = requires
+        # By path.
+        self._allowed: dict[str, set[str]] = {}
 
     def install(
         self,
@@ -147,8 +149,6 @@ class LiveRouter(HubFace, APIRouter):
         if problems == "application" or openapi == "3.2":
             install_openapi(app, item_schemas=openapi == "3.2", problems=problems == "application")
 
-    # Low level: sse= on a route
-
     def add_api_route(
         self,
         path: str,
@@ -158,19 +158,36 @@ class LiveRouter(HubFace, APIRouter):
         **options: Any,
     ) -> None:
         """As APIRouter's, and ``sse=True`` or ``sse=SSE(...)`` for a handler that streams."""
+        methods = options.pop("methods", None) or ["GET"]
         if not sse:
-            super().add_api_route(path, endpoint, **options)
+            self._allowed.setdefault(path, set()).update(methods)
+            super().add_api_route(path, endpoint, methods=methods, **options)
             return
         settings = SSE() if sse is True else sse
         if not isinstance(settings, SSE):
             raise DeclarationError(f"{path}: sse={sse!r}: True or SSE(...) is needed")
         handler = event_endpoint(endpoint, path, settings, self._settings)
         options = event_options(settings, options)
-        super().add_api_route(path, handler, **options)
-        methods = options.get("methods") or ["GET"]
-        if "GET" in methods and settings.kind != "manual":
-            hidden = {**options, "methods": ["HEAD"], "include_in_schema": False}
-            super().add_api_route(path, handler, **hidden)
+        self._add(path, handler, methods, options, head=settings.kind != "manual")
+
+    def _add(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        methods: list[str],
+        options: Mapping[str, Any],
+        *,
+        head: bool = True,
+    ) -> None:
+        """Add a route that a responder answers, and one for HEAD beside GET, not in OpenAPI."""
+        allowed = self._allowed.setdefault(path, set())
+        allowed.update(methods)
+        set_allowed(endpoint, allowed)
+        super().add_api_route(path, endpoint, methods=methods, **options)
+        if head and "GET" in methods:
+            allowed.add("HEAD")
+            hidden = {**options, "include_in_schema": False}
+            super().add_api_route(path, endpoint, methods=["HEAD"], **hidden)
 
     def api_route(  # type: ignore[override]
         self,
@@ -215,8 +232,6 @@ class LiveRouter(HubFace, APIRouter):
                 f"@live.get({path!r}, sse=True)"
             )
         return super().websocket(path, name, dependencies=dependencies)
-
-    # High level: feeds
 
     def feed(
         self,
@@ -266,26 +281,24 @@ class LiveRouter(HubFace, APIRouter):
         whole = self.prefix + path
         if (path and not path.startswith("/")) or whole.endswith(("/", "/stream")) or not whole:
             raise DeclarationError(
-                f"feed {path!r}: a path such as '/logs' is needed; '/stream' is added by itself"
-                + ("" if path else "; '' goes with LiveRouter(prefix='/notes')")
+                f"feed {path!r}: write a path such as '/logs', or '' on "
+                "LiveRouter(prefix='/notes'); '/stream' is added by itself"
             )
         if any(getattr(route, "path", None) == whole + "/stream" for route in self.routes):
             raise DeclarationError(
                 f"feed {whole!r} is declared twice on this router: give the second another path"
             )
-        model, function = model_of(item)
+        model, encoding = item_encoding(item)
         feed = Feed(
             name or whole,
             collection=collection,
             event=event,
-            encode=encoder_of(model),
             limit=limit,
             max_items=max_items,
             retry=retry,
             on_invalid=on_invalid,
-            encode_key=key_encoder_of(model),
-            function=function,
             envelope=envelope,
+            **encoding,
         )
         declaration = FeedDeclaration(feed, model, keyed)
         guards = declared_dependencies(requires, dependencies, self._requires, path)
@@ -293,24 +306,14 @@ class LiveRouter(HubFace, APIRouter):
         def declare(call: FeedHandler) -> FeedHandler:
             check_declared_source(declaration, call)
             self.feeds.append(declaration)
-            page = PageHalf(declaration, self._settings)
-            stream = StreamHalf(declaration, self._settings)
             answer = page_model(declaration)
             label = getattr(call, "__name__", "feed")
-            for half, suffix in ((page, ""), (stream, "/stream")):
-                endpoint = feed_endpoint(call, half)
+            for half, suffix in ((PageHalf, ""), (StreamHalf, "/stream")):
+                endpoint = feed_endpoint(call, half(declaration, self._settings))
                 made = feed_options(
                     declaration, answer, {**options}, label, guarded=bool(guards), suffix=suffix
                 )
-                made["dependencies"] = guards
-                add = super(LiveRouter, self).add_api_route
-                add(path + suffix, endpoint, methods=["GET"], **made)
-                add(
-                    path + suffix,
-                    endpoint,
-                    methods=["HEAD"],
-                    **{**made, "include_in_schema": False},
-                )
+                self._add(path + suffix, endpoint, ["GET"], {**made, "dependencies": guards})
             return call
 
         return declare
@@ -355,6 +358,7 @@ class LiveRouter(HubFace, APIRouter):
         """
         return declare_runs(
             self,
+            self._add,
             path,
             runs,
             self._settings,
