@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog
+from headwater.runs import Run, Runs
 from headwater.web.fastapi import SSE, EventStream, GuardedRoute, LiveRouter, Source, guard
 from support.http import request
 from support.server import serving
@@ -96,15 +97,23 @@ async def test_a_requirement_keeps_its_scopes():
         if not set(scopes.scopes) <= set(held):
             raise HTTPException(403, f"needed: {scopes.scope_str}")
 
+    def owner(scopes: SecurityScopes, request: Request) -> str:
+        allowed(scopes, request)
+        return "ann"
+
     @live.feed("/notes", item=Item, requires=Security(allowed, scopes=["notes", "read"]))
     async def notes() -> Source:
         return log.topic("notes")
 
+    @live.run("/runs", Runs(log), owner=Security(owner, scopes=["notes", "read"]))
+    async def run(run: Run) -> None: ...
+
     app.include_router(live)
     async with serving(app) as port:
-        for held, status in (("notes", 403), ("notes read", 200)):
-            async with request(port, "/notes", headers={"X-Scopes": held}) as answer:
-                assert answer.status == status
+        for path in ("/notes", "/runs"):
+            for held, status in (("notes", 403), ("notes read", 200)):
+                async with request(port, path, headers={"X-Scopes": held}) as answer:
+                    assert (path, answer.status) == (path, status)
 
 
 @pytest.mark.parametrize("requires", [Depends(HTTPBearer()), guard(HTTPBearer())])
