@@ -50,6 +50,35 @@ def test_it_passes_and_fails_with_a_line_for_each_breach(tmp_path):
     assert (good.returncode, good.stdout) == (0, "good:app: 1 pair, no breach\n")
 
 
+STARLETTE = """
+import sys
+sys.modules["fastapi"] = None
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from headwater.eventlog import MemoryLog
+from headwater.web.starlette import LiveRoutes
+live = LiveRoutes()
+
+@live.feed("/{name}")
+async def items(request):
+    return MemoryLog().topic("t")
+
+app = Starlette(routes=[Mount(PREFIX, routes=live.routes)])
+"""
+
+
+def test_an_application_of_starlette_without_fastapi(tmp_path):
+    (tmp_path / "good.py").write_text(STARLETTE.replace("PREFIX", "'/api'"))
+    (tmp_path / "bad.py").write_text(STARLETTE.replace("PREFIX", "'/v1'"))
+    assert run(tmp_path, "good:app").stdout == "good:app: 1 pair, no breach\n"
+    bad = run(tmp_path, "bad:app")
+    assert (bad.returncode, bad.stdout, bad.stderr) == (
+        1,
+        "/v1/{name}/stream: a stream's path is /api/{resource}/{action}/stream\n",
+        "",
+    )
+
+
 MODEL = """
 from headwater.sql import track
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -92,7 +121,7 @@ def test_it_lists_tables_whose_tracking_drifted(tmp_path):
 def test_what_is_no_application_gets_one_sentence(tmp_path):
     (tmp_path / "thing.py").write_text("app = 7\n")
     for name, sentence in (
-        ("thing:app", "thing:app is int, not a FastAPI application\n"),
+        ("thing:app", "thing:app is int, not a FastAPI or Starlette application\n"),
         ("thing:other", "thing has no 'other'\n"),
         ("missing:app", "there is no module 'missing' here\n"),
         ("thing", "'thing': MODULE:APP is needed, such as main:app\n"),

@@ -15,7 +15,16 @@ from starlette.routing import Mount
 
 from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog, Topic
-from headwater.web.fastapi import SSE, EventStream, LiveRouter, Problem, Source, guard
+from headwater.web.fastapi import (
+    SSE,
+    EventStream,
+    LiveRouter,
+    Problem,
+    Run,
+    Runs,
+    Source,
+    guard,
+)
 from support.http import request
 from support.server import serving
 from support.until import until
@@ -162,6 +171,47 @@ async def test_a_feeds_own_errors_are_problems_unless_the_application_has_a_hand
 
 
 DEPENDENCIES = ("coroutine", "function", "yielding", "header", "overridden")
+
+
+@pytest.mark.parametrize("prefix", ["", "/deep"])
+async def test_a_405_names_all_methods_of_its_path(prefix):
+    """RFC 9110, 15.5.6: HEAD too, where it is answered."""
+    app, live = FastAPI(), LiveRouter(prefix=prefix)
+
+    @live.feed("/things", item=Item, event="thing")
+    def things() -> Source:
+        return MemoryLog().topic("things")
+
+    @live.delete("/things")
+    async def clear() -> None: ...
+
+    @live.get("/ticks", sse=True)
+    async def ticks(stream: EventStream) -> None: ...
+
+    @live.post("/ticks", sse=True)
+    async def tick(stream: EventStream) -> None: ...
+
+    @live.get("/by-hand", sse=SSE(kind="manual"))
+    async def by_hand(stream: EventStream) -> None: ...
+
+    @live.run("/answers", Runs(MemoryLog()), owner=lambda: "ann")
+    async def answer(run: Run) -> None: ...
+
+    app.include_router(live, prefix="/api")
+    async with serving(app) as port:
+        for path, allowed in {
+            "/things": "DELETE, GET, HEAD",
+            "/things/stream": "GET, HEAD",
+            "/ticks": "GET, HEAD, POST",
+            "/by-hand": "GET",
+            "/answers": "GET, HEAD, POST",
+            "/answers/stream": "GET, HEAD",
+            "/answers/1": "DELETE, GET, HEAD",
+            "/answers/1/stream": "GET, HEAD",
+            "/answers/1/cancel": "POST",
+        }.items():
+            async with request(port, f"/api{prefix}{path}", method="PATCH") as answered:
+                assert (answered.status, answered.headers["allow"]) == (405, allowed), path
 
 
 def setting(kind: str, ends: list[str]):

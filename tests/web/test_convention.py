@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.routing import Mount, Route
 
 from headwater.eventlog import MemoryLog
 from headwater.web.convention import breaches, pairs
 from headwater.web.fastapi import EventStream, LiveRouter, Source, guard
+from headwater.web.starlette import LiveRoutes
 
 
 class Item(BaseModel):
@@ -114,3 +118,43 @@ def test_a_wrong_path():
 
     (line,) = breaches(app_with(feed, prefix="/v1"))
     assert line.startswith("/v1/logs/stream: a stream's path is")
+
+
+def starlette_routes(path: str, *guards) -> list[Route]:
+    live = LiveRoutes()
+
+    @live.feed(path, guards=guards)
+    async def items(request) -> Source:
+        return MemoryLog().topic("t")
+
+    return live.routes
+
+
+@pytest.mark.parametrize("outer", [FastAPI, Starlette])
+def test_what_is_mounted_is_part_of_the_application(outer):
+    """Its streams have the same clients as those of the application around it."""
+
+    def declare(live):
+        @live.feed("/logs", item=Item)
+        async def logs() -> Source:
+            return MemoryLog().topic("t")
+
+    def may_pass(request): ...
+
+    inner = Starlette(routes=[Mount("/shop", routes=starlette_routes("/orders", may_pass))])
+    app = outer(routes=[Mount("/api", inner), Mount("/team", app_with(declare))])
+    assert breaches(app) == [
+        "/team/api/logs/stream: a stream's path is /api/{resource}/{action}/stream"
+    ]
+    assert {p.stream for p in pairs(app)} == {"/api/shop/orders/stream", "/team/api/logs/stream"}
+
+
+def test_halves_of_starlette_with_other_guards():
+    def may_pass(request): ...
+
+    rest, _ = starlette_routes("/orders")
+    _, stream = starlette_routes("/orders", may_pass)
+    app = Starlette(routes=[Mount("/api", routes=[rest, stream])])
+    (line,) = breaches(app)
+    assert line.startswith("/api/orders/stream: it asks for ")
+    assert line.endswith("may_pass, GET /api/orders for nothing")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from headwater.errors import (
-    DeclarationError,
-    HeadwaterError,
-    MissingExtraError,
-    SourceUnavailableError,
-)
+from headwater.errors import HeadwaterError, SourceUnavailableError
 from headwater.sql import configure_sqlite
 from headwater.sql.postgresql._connections import SCHEMES, address_of, engine_at, with_defaults
 from headwater.sql.sqlite._connections import ReadConnection, identity_of
@@ -83,10 +78,10 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """Read ``sqlite:///path`` or ``postgresql://…``. Raises StartupError."""
+        """Read ``sqlite:///path`` or ``postgresql://…``. Raises StartupError, DeclarationError."""
         scheme = url.partition("://")[0].lower() if "://" in url else ""
         if scheme in SCHEMES:
-            return cls(server=_server(url))
+            return cls(server=address_of(url))
         if scheme not in {"sqlite", "sqlite+aiosqlite"}:
             # The rest of an address may hold a password, so it is not shown.
             named = f"{scheme}://" if scheme else "This"
@@ -129,18 +124,6 @@ class Address:
         return URL.create("sqlite", database=str(self.path))
 
 
-def _server(url: str) -> URL:
-    try:
-        return address_of(url)
-    except MissingExtraError as error:
-        raise StartupError(f"{error}.") from error
-    except DeclarationError as error:
-        raise StartupError(
-            "The address of a PostgreSQL database is postgresql://user@host:port/name, or "
-            "postgresql:///name?host=/folder for a Unix socket."
-        ) from error
-
-
 class Database:
     """The one engine of a process.
 
@@ -152,34 +135,25 @@ class Database:
     def __init__(self, address: Address) -> None:
         self.address = address
         self.statements = 0
+        # A log with a statement's values would hold password hashes.
+        options = {"hide_parameters": True, "max_overflow": 8, "pool_timeout": 10.0}
         self.engine: AsyncEngine
         if address.server is not None:
-            self.engine = engine_at(
-                # A log with a statement's values would hold password hashes.
-                address.server,
-                hide_parameters=True,
-                pool_size=8,
-                max_overflow=8,
-                pool_timeout=10.0,
-            )
+            self.engine = engine_at(address.server, pool_size=8, **options)
         else:
-            engine = create_async_engine(
-                f"sqlite+aiosqlite:///{address.path}",
-                hide_parameters=True,
-                pool_size=4,
-                max_overflow=8,
-                pool_timeout=10.0,
+            self.engine = create_async_engine(
+                f"sqlite+aiosqlite:///{address.path}", pool_size=4, **options
             )
             # FULL, because a commit that a power cut takes back would give change numbers out
             # twice, and clients resume by them.
-            self.engine = configure_sqlite(engine, synchronous="FULL", foreign_keys=True)
+            configure_sqlite(self.engine, synchronous="FULL", foreign_keys=True)
         self.direct = ReadConnection(self.engine) if self.is_sqlite else None
         # One statement needs no transaction around it. That saves two round trips to the server.
         self._plain = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         event.listen(self.engine.sync_engine, "before_cursor_execute", self._count)
         # Writers of one process take turns here, first come first served; SQLite itself would
         # let them try again at random.
-        self._turn = asyncio.Lock()
+        self._turn = asyncio.Lock() if self.is_sqlite else nullcontext()
         self._opened = self._identity()
 
     @property
@@ -240,28 +214,16 @@ class Database:
         PostgreSQL writers run side by side, and ``alone`` is for those that decide by what they
         read: one of them at a time. Raises SourceUnavailableError.
         """
-        if not self.is_sqlite:
-            async with self._write_on_server(alone) as session:
-                yield session
-            return
         with _translated():
             async with (
                 self._turn,
                 AsyncSession(self.engine, expire_on_commit=False) as session,
                 session.begin(),
             ):
-                connection = await session.connection()
-                await connection.exec_driver_sql("BEGIN IMMEDIATE")
-                yield session
-
-    @asynccontextmanager
-    async def _write_on_server(self, alone: bool) -> AsyncIterator[AsyncSession]:
-        with _translated():
-            async with (
-                AsyncSession(self.engine, expire_on_commit=False) as session,
-                session.begin(),
-            ):
-                if alone:
+                if self.is_sqlite:
+                    connection = await session.connection()
+                    await connection.exec_driver_sql("BEGIN IMMEDIATE")
+                elif alone:
                     await session.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
                 yield session
 

@@ -112,18 +112,36 @@ class _Counted(Collector):
 
     def collect(self) -> Iterator[Metric]:
         stats: Any = self._live.stats
+        backend = self._backend()
         yield InfoMetricFamily("headwater", "This process.", value={"worker": str(os.getpid())})
-        yield GaugeMetricFamily("headwater_streams_open", "Open streams.", value=stats.open)
-        yield GaugeMetricFamily(
-            "headwater_streams_waiting", "REST requests that wait for an item.", value=stats.waiting
-        )
+        for name, text, value in (
+            ("streams_open", "Open streams.", stats.open),
+            ("streams_waiting", "REST requests that wait for an item.", stats.waiting),
+            ("connections_open", "Open connections.", self._connections.open),
+        ):
+            yield GaugeMetricFamily(f"headwater_{name}", text, value=value)
         for name, text in _DELIVERY.items():
-            yield CounterMetricFamily(
-                f"headwater_streams_{name}", text, value=getattr(stats, name, 0)
-            )
-        yield GaugeMetricFamily(
-            "headwater_connections_open", "Open connections.", value=self._connections.open
-        )
+            yield CounterMetricFamily(f"headwater_streams_{name}", text, value=getattr(stats, name))
+        for name, text, value in (
+            (
+                "event_log_foreign_entries",
+                "Entries of the event log that another program wrote. They are skipped.",
+                foreign_entries(),
+            ),
+            ("database_statements", "Statements run on the database.", backend.database.statements),
+            (
+                "writes_throttled",
+                "Requests that change something, refused as there were too many.",
+                backend.writes.refused,
+            ),
+            ("sign_in_failures", "Sign-ins with a wrong pair.", backend.sign_ins.failures),
+            (
+                "sign_ins_throttled",
+                "Sign-ins refused after too many wrong ones.",
+                backend.sign_ins.throttled,
+            ),
+        ):
+            yield CounterMetricFamily(f"headwater_{name}", text, value=value)
         refused = CounterMetricFamily(
             "headwater_connections_refused",
             "Connections refused or closed, by the reason.",
@@ -132,29 +150,3 @@ class _Counted(Collector):
         for reason, number in self._connections.by_reason.items():
             refused.add_metric([reason], number)
         yield refused
-        yield CounterMetricFamily(
-            "headwater_event_log_foreign_entries",
-            "Entries of the event log that are no events: another program's. They are skipped.",
-            value=foreign_entries(),
-        )
-        backend = self._backend()
-        yield CounterMetricFamily(
-            "headwater_database_statements",
-            "Statements run on the database.",
-            value=backend.database.statements,
-        )
-        yield CounterMetricFamily(
-            "headwater_writes_throttled",
-            "Requests that change something, refused as there were too many.",
-            value=backend.writes.refused,
-        )
-        yield CounterMetricFamily(
-            "headwater_sign_in_failures",
-            "Sign-ins with a wrong pair.",
-            value=backend.sign_ins.failures,
-        )
-        yield CounterMetricFamily(
-            "headwater_sign_ins_throttled",
-            "Sign-ins refused after too many wrong ones.",
-            value=backend.sign_ins.throttled,
-        )

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from importlib.util import find_spec
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
@@ -128,7 +127,6 @@ def build_server(settings: Settings, app: FastAPI) -> Server:
         app.state.live,
         uvicorn.Config(
             app,
-            loop="uvloop" if _has_uvloop() else "asyncio",
             http=Bounded,
             ws="none",
             lifespan="on",
@@ -314,7 +312,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         wait([parent.sentinel])
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _has_uvloop() -> bool:
-    return find_spec("uvloop") is not None

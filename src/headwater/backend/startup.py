@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
-
 from headwater.backend.database import Address, StartupError
 from headwater.backend.schema import check_reachable
 from headwater.backend.settings import Settings
@@ -11,7 +9,7 @@ from headwater.errors import HeadwaterError
 from headwater.eventlog import open_log
 from headwater.eventlog.sql import SqlLog
 
-__all__ = ["check_event_log", "has_users"]
+__all__ = ["check_event_log"]
 
 
 def check_event_log(settings: Settings, database: Address) -> None:
@@ -35,13 +33,3 @@ def check_event_log(settings: Settings, database: Address) -> None:
     address = Address.parse(url)
     if address != database:
         check_reachable(address)
-
-
-def has_users(address: Address) -> bool:
-    """Whether anyone could sign in."""
-    engine = sa.create_engine(address.sync_url, poolclass=sa.NullPool)
-    try:
-        with engine.connect() as connection:
-            return connection.execute(sa.text("SELECT 1 FROM users LIMIT 1")).first() is not None
-    finally:
-        engine.dispose()

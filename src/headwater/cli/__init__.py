@@ -36,17 +36,11 @@ def application() -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    app.command()(demo)
-    app.command()(serve)
-    app.command()(migrate)
+    for command in (demo, serve, migrate, tail, publish, relay, check, bench):
+        app.command()(command)
     users = typer.Typer(help="The backend's users.", no_args_is_help=True)
     users.command()(add)
     app.add_typer(users, name="users")
-    app.command()(tail)
-    app.command()(publish)
-    app.command()(relay)
-    app.command()(check)
-    app.command()(bench)
     return app
 
 

@@ -12,15 +12,11 @@ from headwater.client._values import FeedValue, Item, Removed, Reset, Snapshot
 from headwater.errors import ResponseError
 from headwater.protocol import Message
 
-__all__ = ["RightLostError", "opened", "read_feed", "read_page", "read_snapshot", "with_items"]
+__all__ = ["opened", "read_feed", "read_page", "read_snapshot", "with_items"]
 
 _OK = 200
 _TOO_LARGE = 413
 _REMOVED = "_removed"
-
-
-class RightLostError(ResponseError):
-    """The server ended the stream since the right to it was lost."""
 
 
 def read_feed(message: Message, envelope: str | None = None) -> FeedValue[Mapping[str, Any]] | None:
@@ -28,9 +24,8 @@ def read_feed(message: Message, envelope: str | None = None) -> FeedValue[Mappin
 
     ``envelope`` names the member that has the page or item, if there is an envelope.
 
-    Raises RightLostError when the server ended the stream for good (``event: error`` with 401 or
-    403), and ResponseError when a message is not what a feed sends, and when the feed has too many
-    items to send them all (413).
+    Raises ResponseError for an error that ends the stream for good: the right to it was lost (401,
+    403), or the feed has too many items to send them all (413). Also for what no feed sends (200).
     """
     body = _object(message)
     if message.event == "reset":
@@ -39,7 +34,7 @@ def read_feed(message: Message, envelope: str | None = None) -> FeedValue[Mappin
         status = body.get("status")
         if status in (401, 403):
             detail = body.get("detail") or "the right to read this feed has ended"
-            raise RightLostError(status, str(detail))
+            raise ResponseError(status, str(detail))
         if status == _TOO_LARGE:
             raise ResponseError(status, str(body.get("detail") or "the feed has too many items"))
         return None

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Unpack
 from urllib.parse import parse_qsl, urlsplit
 
 from headwater.client._address import rest_url, stream_url, with_query
-from headwater.client._feed import (
-    RightLostError,
-    opened,
-    read_feed,
-    read_page,
-    read_snapshot,
-    with_items,
-)
+from headwater.client._feed import opened, read_feed, read_page, read_snapshot, with_items
 from headwater.client._items import converter
 from headwater.client._options import StreamOptions
 from headwater.client._session import Request, Session, problem_detail
@@ -23,11 +17,11 @@ from headwater.client._values import FeedValue, Item, Reset
 from headwater.errors import ResponseError, UsageError
 from headwater.protocol import Message, Stop, Wait
 
-__all__ = ["FALLBACK", "FeedSession"]
+__all__ = ["FeedSession"]
 
 # A stream says something at once: a feed's first block is on its way before the page is read. A
 # proxy that holds it back for so long collects the whole answer, and never gets one.
-FALLBACK = 5.0
+_FALLBACK = 5.0
 # Attempts in a row that brought no byte, for whatever reason, before the REST half is asked.
 _ATTEMPTS = 3
 # Below the time-outs of proxies, of which 30 s is the shortest in use.
@@ -62,7 +56,7 @@ class FeedSession(Session[FeedValue[Any]]):
         url: str,
         *,
         item: Any = None,
-        fallback: float | None = FALLBACK,
+        fallback: float | None = _FALLBACK,
         envelope: str | None = None,
         **options: Unpack[StreamOptions],
     ) -> None:
@@ -100,14 +94,7 @@ class FeedSession(Session[FeedValue[Any]]):
             # One attempt decides.
             self._silent = _ATTEMPTS - 1
         self._heard = False
-        request = super().request(token)
-        return Request(
-            request.method,
-            request.url,
-            request.headers,
-            request.content,
-            first_byte_within=self._fallback,
-        )
+        return replace(super().request(token), first_byte_within=self._fallback)
 
     def feed(self, chunk: bytes) -> None:
         if chunk and not self._heard:
@@ -180,7 +167,7 @@ class FeedSession(Session[FeedValue[Any]]):
         if isinstance(found, Message):
             try:
                 value = read_feed(found, self._envelope)
-            except RightLostError as error:
+            except ResponseError as error:
                 if error.status == _UNAUTHORIZED and callable(self.token):
                     # The stream ends now; the next connection brings another token.
                     return None

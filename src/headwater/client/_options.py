@@ -49,6 +49,10 @@ class StreamOptions(TypedDict, total=False):
         on_open: called with the ``httpx.Response`` of each stream that opens, before its messages.
             For asyncio it may be a coroutine function.
         on_wait: called with the ``Wait`` before each reconnect, for people. A plain function.
+        cookies: sent to the address's host alone.
+        idle_timeout: the longest silence in seconds, heartbeats included, after which the
+            connection is taken for dead, and the longest time until an answer begins; 90. None
+            waits for ever.
         random: floats of 0 to 1, for the jitter.
     """
 
@@ -68,6 +72,8 @@ class StreamOptions(TypedDict, total=False):
     max_event_bytes: int
     on_open: Callable[[httpx.Response], object] | None
     on_wait: Callable[[Wait], object] | None
+    cookies: Mapping[str, str] | None
+    idle_timeout: float | None
     random: Callable[[], float]
 
 
@@ -75,16 +81,16 @@ class FollowOptions(StreamOptions, total=False):
     """What every way to follow a feed takes, beside what a stream takes.
 
     Attributes:
-        fallback: seconds in which a stream must bring its first byte, as ``follow`` has it.
-        envelope: the member of each answer that has the page or the item, as ``follow`` has it.
-        cookies: sent to the address's host alone.
-        idle_timeout: the longest silence in seconds, as ``stream`` has it.
+        fallback: seconds in which a stream must bring its first byte; 5. A stream that brings none
+            is in the hands of a proxy that collects answers: the REST half is then asked by
+            long-polls, and now and then the stream is tried again. A page has one position, so a
+            program that is ended within one gets its items again. None never polls.
+        envelope: the member of each answer that has the page or the item, such as ``"data"`` in
+            ``{"success": true, "data": …}``, where the feed was declared with ``envelope=``.
     """
 
     fallback: float | None
     envelope: str | None
-    cookies: Mapping[str, str] | None
-    idle_timeout: float | None
 
 
 def check_position(position: object) -> None:

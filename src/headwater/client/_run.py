@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Unpack
 
 from headwater.client._address import stream_url
-from headwater.client._feed import RightLostError
 from headwater.client._options import StreamOptions
 from headwater.client._session import Session
 from headwater.errors import ResponseError
@@ -59,7 +58,7 @@ class RunSession(Session[RunEvent]):
         return Stop(None) if self._has_end else super().lost(cause)
 
     def read(self, found: Any) -> RunEvent | None:
-        """As in Session. Raises RightLostError, and ResponseError for what no run sends."""
+        """As in Session. Raises ResponseError for a lost right, and for what no run sends."""
         assert isinstance(found, Message)
         try:
             data = json.loads(found.data)
@@ -78,5 +77,5 @@ class RunSession(Session[RunEvent]):
         status = data.get("status")
         if status in (401, 403) and not (status == _UNAUTHORIZED and callable(self.token)):
             detail = data.get("detail") or "the right to follow this run has ended"
-            raise RightLostError(status, str(detail))
+            raise ResponseError(status, str(detail))
         # The stream ends now; a reconnect may mend it, with another token perhaps.

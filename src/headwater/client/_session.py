@@ -1,6 +1,6 @@
 """One followed stream across its connections, without I/O: what to ask, and what answers mean.
 
-The two shells (``aio`` and ``sync``) only move bytes and wait; every decision is made here.
+``_connections`` moves the bytes and waits. Every decision is made here.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from headwater.client._address import Params, checked_url, shown, with_query
 from headwater.client._headers import Headers, bearer, is_field_value, merged
 from headwater.client._options import Token, body_of, check_position, method_of
 from headwater.client._positions import PositionFile
+from headwater.client._transport import IDLE_TIMEOUT, timeouts
 from headwater.errors import EventTooLargeError, ResponseError, SourceUnavailableError, UsageError
 from headwater.protocol import MAX_EVENT_BYTES, Decoder, Reconnect, Stop, Wait
 
@@ -59,6 +60,9 @@ class Session(Generic[V]):
         url: the stream's address.
         auth: for httpx; only where ``signs_in``, else what the httpx client has by itself.
         token: the caller's key, or the function that gives it.
+        cookies: as in the options.
+        idle_timeout: as in the options.
+        timeout: the time-outs of one request, for httpx.
         on_position: as in the options.
         on_open: as in the options.
         max_event_bytes: as in the options.
@@ -85,6 +89,8 @@ class Session(Generic[V]):
         max_event_bytes: int = MAX_EVENT_BYTES,
         on_open: Callable[[httpx.Response], object] | None = None,
         on_wait: Callable[[Wait], object] | None = None,
+        cookies: Mapping[str, str] | None = None,
+        idle_timeout: float | None = IDLE_TIMEOUT,
         random: Callable[[], float] = random_module.random,
     ) -> None:
         self.url = checked_url(url, params)
@@ -97,7 +103,8 @@ class Session(Generic[V]):
         self._reconnects = self._method == "GET" if reconnect is None else reconnect
         if isinstance(token, str):
             bearer(token)
-        self.token, self.auth = token, auth
+        self.token, self.auth, self.cookies = token, auth, cookies
+        self.idle_timeout, self.timeout = idle_timeout, timeouts(idle_timeout)
         given = merged(headers or {})
         # As a header it would pin every connection to one position.
         position = next((v for k, v in given.items() if k.lower() == b"last-event-id"), b"")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from headwater.errors import MissingExtraError, ResponseError, UsageError
+from headwater.errors import MissingExtraError, UsageError
 
 try:
     import httpx
@@ -19,13 +19,13 @@ except ImportError as error:
 __all__ = [
     "CONNECT_FAULTS",
     "IDLE_TIMEOUT",
+    "MAX_REDIRECTS",
     "LostError",
     "Wire",
     "cause_of",
     "cookie_jar",
     "httpx",
     "least",
-    "redirected",
     "timeouts",
     "unknown_encoding",
 ]
@@ -72,22 +72,6 @@ def cookie_jar(url: str, cookies: Mapping[str, str] | None) -> httpx.Cookies:
     for name, value in (cookies or {}).items():
         jar.set(name, value, domain=domain)
     return jar
-
-
-def redirected(response: httpx.Response, followed: int) -> None:
-    """Raise ResponseError unless a redirect can be followed, after ``followed`` others."""
-    target = response.next_request
-    assert target is not None
-    shown = str(target.url)[:200]
-    if target.url.scheme not in ("http", "https"):
-        raise ResponseError(
-            response.status_code, f"it redirects to {shown!r}, which is no http address"
-        )
-    if followed >= MAX_REDIRECTS:
-        raise ResponseError(
-            response.status_code,
-            f"the address redirects in a circle: after {followed} redirects, again to {shown!r}",
-        )
 
 
 def least(*seconds: float | None) -> float | None:

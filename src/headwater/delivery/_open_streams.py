@@ -112,7 +112,7 @@ class OpenStreams:
 
         Its number is the time in microseconds, or the next one that no other stream has.
         """
-        self._last = stream.number = max(self._last + 1, time.time_ns() // 1000)
+        self._last = stream.number = max(self._last + 1, int(time.time() * 1e6))
         self._streams.add(stream)
         self._empty.clear()
         self.counters.open += 1

@@ -55,10 +55,20 @@ class CheckedLog(EventLog):
         return await self._append(topic, events, key, connection)
 
     async def read(self, topic: str, after: Offset, limit: int) -> Run:
-        return await self._read(check_topic(topic), after, max(limit, 1))
+        limit = max(limit, 1)
+        run, last = await self._read(check_topic(topic), after, limit)
+        while last is not None and len(run.records) < limit:
+            more, last = await self._read(topic, last, limit - len(run.records))
+            run = Run([*run.records, *more.records], more.bounds, run.place)
+        return run
 
     async def latest(self, topic: str, limit: int, before: Offset | None = None) -> Run:
-        return await self._latest(check_topic(topic), max(limit, 1), before)
+        limit = max(limit, 1)
+        run, first = await self._latest(check_topic(topic), limit, before)
+        while first is not None and len(run.records) < limit:
+            more, first = await self._latest(topic, limit - len(run.records), first)
+            run = Run([*more.records, *run.records], run.bounds)
+        return run
 
     async def bounds(self, topic: str) -> Bounds:
         return await self._bounds(check_topic(topic))
@@ -90,10 +100,17 @@ class CheckedLog(EventLog):
     ) -> list[Record]: ...
 
     @abstractmethod
-    async def _read(self, topic: str, after: Offset, limit: int) -> Run: ...
+    async def _read(self, topic: str, after: Offset, limit: int) -> tuple[Run, Offset | None]:
+        """One read of at most ``limit`` entries, without those that other programs wrote.
+
+        Also returns the last entry's offset if there may be more after it.
+        """
 
     @abstractmethod
-    async def _latest(self, topic: str, limit: int, before: Offset | None) -> Run: ...
+    async def _latest(
+        self, topic: str, limit: int, before: Offset | None
+    ) -> tuple[Run, Offset | None]:
+        """The same backwards; also returns the first entry's offset if there may be more."""
 
     @abstractmethod
     async def _bounds(self, topic: str) -> Bounds: ...

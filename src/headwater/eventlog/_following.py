@@ -11,6 +11,7 @@ import logging
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
@@ -198,11 +199,9 @@ class LogReader(ABC, Generic[_Topic]):
 
     async def _pause(self, seconds: float) -> None:
         """Wait for news, at most so long."""
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(max(seconds, 0)):
                 await self._wake.wait()
-        except TimeoutError:
-            pass
 
     def _away(self, error: Exception) -> None:
         """Log that the engine is away. Followers wait; those that want to join get the error."""
@@ -222,11 +221,6 @@ class LogReader(ABC, Generic[_Topic]):
         for one in self._joining:
             one.bounds.cancel()
         self._joining.clear()
-
-    def _deliver(self, topic: str, records: Sequence[Record]) -> None:
-        followed = self._topics.get(topic)
-        if followed is not None:
-            followed.deliver(records)
 
     def _drop_unused(self, topic: str) -> None:
         followed = self._topics.get(topic)

@@ -215,12 +215,17 @@ def event_item(record: Record) -> dict[str, Any]:
     return item
 
 
-def _place(record: Record) -> TopicPlace:
+def place_of(record: Record) -> TopicPlace:
+    """The place just after a record."""
     return TopicPlace.of(record.offset, record.mark)
 
 
+def _end_of(bounds: Bounds) -> TopicPlace:
+    return TopicPlace.of(bounds.latest, bounds.mark)
+
+
 def _change(record: Record) -> Change:
-    return Change(_place(record), values=record.data, item=event_item(record))
+    return Change(place_of(record), values=record.data, item=event_item(record))
 
 
 class TopicOrigin(Origin):
@@ -243,7 +248,7 @@ class TopicOrigin(Origin):
             raise
         self._epoch = self.epoch_in(bounds)
         self._bounds = CoalescedCall(lambda: self.log.bounds(self.topic))
-        return TopicPlace.of(bounds.latest, bounds.mark)
+        return _end_of(bounds)
 
     async def detach(self) -> None:
         self._sink = self._epoch = self._bounds = None
@@ -265,14 +270,14 @@ class TopicOrigin(Origin):
         """As Follower."""
         if self._sink is not None:
             changes = [_change(record) for record in records]
-            self._sink.deliver(changes, _place(records[-1]))
+            self._sink.deliver(changes, place_of(records[-1]))
 
     def reset(self, reason: ResetReason, bounds: Bounds) -> None:
         """As Follower."""
         self._epoch = self.epoch_in(bounds)
         _log.warning("%s starts anew: %s", self.name, reason)
         if self._sink is not None:
-            self._sink.reset(reason, TopicPlace.of(bounds.latest, bounds.mark))
+            self._sink.reset(reason, _end_of(bounds))
 
 
 _origins: WeakKeyDictionary[EventLog, WeakValueDictionary[str, TopicOrigin]] = WeakKeyDictionary()
@@ -298,38 +303,45 @@ class Topic(Source):
     async def page(
         self, limit: int, *, after: Place | None = None, before: Place | None = None
     ) -> Page:
-        log, topic = self.origin.log, self.origin.topic
         if after is not None:
             since = _topic_place(after)
-            run = await log.read(topic, since.offset, limit + 1)
-            self._check(since, run)
-            records, has_more = run.records[:limit], len(run.records) > limit
+            records, bounds = await self._newer(since, limit + 1)
+            shown, has_more = records[:limit], len(records) > limit
             start = TopicPlace(since.offset, since.tag, past=True)
-            end = _place(records[-1]) if has_more else self._end(run.bounds)
+            end = place_of(shown[-1]) if has_more else _end_of(bounds)
+        elif before is not None:
+            start = _topic_place(before)
+            below = start.offset.next() if start.past else start.offset
+            records, bounds = await self._newest(limit + 1, below)
+            _check_bounds(start, bounds)
+            shown, has_more = records[-limit:], len(records) > limit
+            end = place_of(shown[-1]) if shown else TopicPlace.of(bounds.earliest, "")
         else:
-            ceiling = None if before is None else _topic_place(before)
-            if ceiling is None:
-                run = await log.latest(topic, limit + 1)
-                start = end = self._end(run.bounds)
-            else:
-                below = ceiling.offset.next() if ceiling.past else ceiling.offset
-                run = await log.latest(topic, limit + 1, below)
-                _check_bounds(ceiling, run.bounds)
-                start, end = ceiling, TopicPlace.of(run.bounds.earliest, "")
-            records, has_more = run.records[-limit:], len(run.records) > limit
-            if records and ceiling is not None:
-                end = _place(records[-1])
-        if records:
-            start = _place(records[0])
-        epoch = self.origin.epoch_in(run.bounds)
-        return Page([_change(one) for one in records], start, end, has_more, epoch)
+            records, bounds = await self._newest(limit + 1, None)
+            shown, has_more = records[-limit:], len(records) > limit
+            start = end = _end_of(bounds)
+        if shown:
+            start = place_of(shown[0])
+        epoch = self.origin.epoch_in(bounds)
+        return Page([self._change(one) for one in shown], start, end, has_more, epoch)
+
+    async def _newer(self, since: TopicPlace, limit: int) -> tuple[Sequence[Record], Bounds]:
+        """The next items after a place, at least ``limit`` if there are; and the bounds."""
+        run = await self.origin.log.read(self.origin.topic, since.offset, limit)
+        self._check(since, run)
+        return run.records, run.bounds
+
+    async def _newest(self, limit: int, below: Offset | None) -> tuple[Sequence[Record], Bounds]:
+        """The newest items, below an offset, oldest first; and the bounds."""
+        run = await self.origin.log.latest(self.origin.topic, limit, below)
+        return run.records, run.bounds
+
+    def _change(self, record: Record) -> Change:
+        return _change(record)
 
     def place(self, record: Record) -> TopicPlace:
         """The place just after a record of this topic. Its text is for ``locate``."""
-        return _place(record)
-
-    def _end(self, bounds: Bounds) -> TopicPlace:
-        return TopicPlace.of(bounds.latest, bounds.mark)
+        return place_of(record)
 
     def _check(self, place: TopicPlace, run: Run) -> None:
         """Raises PositionError unless a read after the place goes on just there."""

@@ -113,11 +113,7 @@ class MemoryLog(CheckedLog):
         self._followers: dict[str, list[Follower]] = {}
 
     async def _append(
-        self,
-        topic: str,
-        events: Sequence[Event],
-        key: str | None,
-        connection: Any,
+        self, topic: str, events: Sequence[Event], key: str | None, connection: Any
     ) -> list[Record]:
         kept = self._topics.get(topic)
         if kept is None:
@@ -128,17 +124,10 @@ class MemoryLog(CheckedLog):
             first, last = kept.keys[key]
             return kept.records[kept.index_after(first - 1) : kept.index_after(last)]
         now, number = self._clock(), kept.latest
-        records = [
-            Record(
-                topic,
-                Offset.of(number + place),
-                now,
-                event.data,
-                key,
-                mark_of(ticks(now), event.size),
-            )
-            for place, event in enumerate(events, 1)
-        ]
+        records = []
+        for place, event in enumerate(events, number + 1):
+            mark = mark_of(ticks(now), event.size)
+            records.append(Record(topic, Offset.of(place), now, event.data, key, mark))
         if key is not None:
             kept.keys[key] = (number + 1, number + len(records))
         sizes = [event.size for event in events]
@@ -151,17 +140,17 @@ class MemoryLog(CheckedLog):
             notify(topic, follower.deliver, records)
         return list(records)
 
-    async def _read(self, topic: str, after: Offset, limit: int) -> Run:
+    async def _read(self, topic: str, after: Offset, limit: int) -> tuple[Run, None]:
         kept = self._kept(topic)
         first = kept.index_after(after[0])
         stands = kept.records[first - 1 : first]
         place = stands[0].mark if stands and stands[0].offset == after else None
-        return Run(kept.records[first : first + limit], self._bounds_of(kept), place)
+        return Run(kept.records[first : first + limit], self._bounds_of(kept), place), None
 
-    async def _latest(self, topic: str, limit: int, before: Offset | None) -> Run:
+    async def _latest(self, topic: str, limit: int, before: Offset | None) -> tuple[Run, None]:
         kept = self._kept(topic)
         end = kept.index_after(kept.latest if before is None else before[0] - 1)
-        return Run(kept.records[max(end - limit, 0) : end], self._bounds_of(kept))
+        return Run(kept.records[max(end - limit, 0) : end], self._bounds_of(kept)), None
 
     async def _bounds(self, topic: str) -> Bounds:
         return self._bounds_of(self._kept(topic))

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
+from typing import Any, TypeVar
 
 from headwater.errors import ResetReason, SourceUnavailableError, UsageError
 from headwater.eventlog._checked import CheckedLog
@@ -28,6 +30,8 @@ from headwater.eventlog._record import (
     Run,
     check_topic,
 )
+
+_T = TypeVar("_T")
 
 # Records per read of what was missed; each may have a megabyte.
 ROWS = 100
@@ -299,12 +303,12 @@ class PushedLog(CheckedLog):
     Attributes:
         closed: further use raises UsageError.
         topics_per_request: topics whose state one request asks for.
-        trims_at_once: topics that are trimmed at the same time.
+        at_once: topics that are trimmed or forgotten at the same time.
     """
 
     closed = False
     topics_per_request: int
-    trims_at_once: int
+    at_once: int
 
     def __init__(self, keys_kept: timedelta, max_batch: int) -> None:
         if keys_kept < timedelta(seconds=1):
@@ -350,12 +354,20 @@ class PushedLog(CheckedLog):
     async def _trim(self, topic: str | None, keep: Retention) -> int:
         if topic is not None:
             return await self._trim_topic(topic, keep)
-        names = await self._topics_to_trim(keep)
-        removed = 0
-        for start in range(0, len(names), self.trims_at_once):
-            part = names[start : start + self.trims_at_once]
-            removed += sum(await asyncio.gather(*(self._trim_topic(name, keep) for name in part)))
-        return removed
+        trim = partial(self._trim_topic, keep=keep)
+        return sum(await self._each(trim, await self._topics_to_trim(keep)))
+
+    async def _forget(self, topics: Sequence[str]) -> None:
+        await self._each(self._forget_topic, topics)
+
+    async def _each(
+        self, do: Callable[[str], Coroutine[Any, Any, _T]], topics: Sequence[str]
+    ) -> list[_T]:
+        """What ``do`` returned for each topic; ``at_once`` of them run at the same time."""
+        done: list[_T] = []
+        for start in range(0, len(topics), self.at_once):
+            done += await asyncio.gather(*map(do, topics[start : start + self.at_once]))
+        return done
 
     @abstractmethod
     async def listen(self, reader: PushReader) -> Subscriptions:
@@ -379,3 +391,6 @@ class PushedLog(CheckedLog):
 
     @abstractmethod
     async def _trim_topic(self, topic: str, keep: Retention) -> int: ...
+
+    @abstractmethod
+    async def _forget_topic(self, topic: str) -> None: ...

@@ -281,6 +281,11 @@ def ticks(at: datetime) -> int:
     return (at - DAWN) // timedelta(microseconds=1)
 
 
+def moment(count: int) -> datetime:
+    """The moment of ``ticks``."""
+    return DAWN + timedelta(microseconds=count)
+
+
 def mark_of(at: int | None, size: int | None) -> str:
     """The mark of an event with this ``at`` and ``size``; empty for none."""
     return "" if at is None else f"{at:x}x{size:x}"

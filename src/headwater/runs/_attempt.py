@@ -11,6 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from headwater.errors import RunCancelled, RunFailed, SourceUnavailableError, UsageError
@@ -75,6 +76,7 @@ class Attempt:
         self._finishing = False
         self._overdue: asyncio.TimerHandle | None = None
         self.worker = pulse.hold(self)
+        self._may_write = partial(pulse.may_write, self.worker, store.log)
 
     @property
     def run_id(self) -> str:
@@ -113,9 +115,6 @@ class Attempt:
         if self.cancelled and self.sync:
             raise RunCancelled(self.state.id, "cancelled")
         return self._writer
-
-    async def _may_write(self) -> bool:
-        return await self._pulse.may_write(self.worker, self._store.log)
 
     def cancel(self) -> None:
         """Cancel the function. It has ``grace`` seconds to clean up."""
@@ -324,7 +323,7 @@ class Run(_Face):
     """
 
     async def delta(self, text: str) -> None:
-        """Add text to the output. Texts within 50 ms are stored together.
+        """Add text to the output. It is stored at once, or 20 times a second with what came since.
 
         Waits while more than 256 KB of this run wait for a slow event log.
         """

@@ -45,7 +45,7 @@ class Tail:
         self.followers = 0
         self.gone: ResetReason | None = None
         self._size = 0
-        self._news = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
 
     def deliver(self, records: Sequence[Record]) -> None:
         """As Follower."""
@@ -66,15 +66,21 @@ class Tail:
 
     async def wait(self) -> None:
         """Wait for something new."""
-        await self._news.wait()
+        news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(news)
+        await news
 
     def _ring(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+        waiting, self._waiting = self._waiting, []
+        for news in waiting:
+            if not news.done():  # a follower that has left
+                news.set_result(None)
 
 
 def _size(record: Record) -> int:
     """About the characters of a record."""
+    if record.data.get("e") == "delta":
+        return 200 + len(record.data["d"]["text"])
     return 200 + _characters(record.data.get("d"))
 
 

@@ -181,7 +181,7 @@ def split(
                 f"where() of {where} was given {given!r}, which Python has made of a comparison: "
                 "write column.is_(None), or sa.and_ and sa.or_ for `and` and `or`"
             )
-        for clause in _clauses(_element(where, given)):
+        for clause in clauses_of(_element(where, given)):
             pair = _equality(clause, attribute_of)
             if pair is not None and pair[0] not in equalities:
                 equalities[pair[0]] = pair[1]
@@ -203,14 +203,21 @@ def _element(where: str, given: Any) -> Any:
     return element
 
 
-def _clauses(element: Any) -> list[Any]:
-    while isinstance(element, sa.sql.elements.Grouping):
+def bare(element: Any) -> Any:
+    """An element without its label and its parentheses."""
+    while isinstance(element, (sa.Label, sa.sql.elements.Grouping)):
         element = element.element
+    return element
+
+
+def clauses_of(element: Any) -> list[Any]:
+    """The conditions that AND joins, one by one."""
+    element = bare(element)
     if (
         isinstance(element, sa.sql.elements.BooleanClauseList)
         and element.operator is operators.and_
     ):
-        return [one for clause in element.clauses for one in _clauses(clause)]
+        return [one for clause in element.clauses for one in clauses_of(clause)]
     return [element]
 
 
@@ -240,7 +247,7 @@ def _checked(where: str, clause: Any, attribute_of: Callable[[Any], str]) -> Con
         values = getattr(element.right, "effective_value", None)
         if not isinstance(element.right, sa.BindParameter) or isinstance(element.left, sa.Tuple):
             raise DeclarationError(
-                f"where() of {where} was given {_shown(element)}: IN takes one column and a list "
+                f"where() of {where} was given {shown(element)}: IN takes one column and a list "
                 "of values; a sub-query may change without the row, so write a live query that "
                 "joins the other table"
             )
@@ -252,12 +259,12 @@ def _checked(where: str, clause: Any, attribute_of: Callable[[Any], str]) -> Con
     def named(element: Any, **_: Any) -> Any:
         if isinstance(element, (sa.Select, sa.CompoundSelect, sa.Subquery, sa.Exists)):
             raise DeclarationError(
-                f"where() of {where} was given the sub-query {_shown(element)}, which may change "
+                f"where() of {where} was given the sub-query {shown(element)}, which may change "
                 "without the row: write a live query that joins the other table"
             )
         if isinstance(element, (sa.TextClause, sa.Over)):
             raise DeclarationError(
-                f"where() of {where} was given {_shown(element)}: write it with SQLAlchemy's "
+                f"where() of {where} was given {shown(element)}: write it with SQLAlchemy's "
                 "expressions over the row's columns"
             )
         if isinstance(element, sa.sql.functions.FunctionElement):
@@ -266,13 +273,13 @@ def _checked(where: str, clause: Any, attribute_of: Callable[[Any], str]) -> Con
             _check_operator(where, element)
         if isinstance(element, (sa.Cast, sa.TypeCoerce, sa.Case)):
             raise DeclarationError(
-                f"where() of {where} was given {_shown(element)}: compare columns and values as "
+                f"where() of {where} was given {shown(element)}: compare columns and values as "
                 "they are"
             )
         if isinstance(element, sa.ColumnClause):
             if element.is_literal or element.table is None:
                 raise DeclarationError(
-                    f"where() of {where} was given {_shown(element)}, which is no column of a "
+                    f"where() of {where} was given {shown(element)}, which is no column of a "
                     "table: write an attribute of the model"
                 )
             return sa.column(attribute_of(element), element.type)
@@ -302,7 +309,7 @@ def _check_operator(where: str, element: Any) -> None:
         pass
     elif operator not in _OPERATORS:
         raise DeclarationError(
-            f"where() of {where} was given {_shown(element)}: compare columns and values as they "
+            f"where() of {where} was given {shown(element)}: compare columns and values as they "
             "are, because arithmetic and other operators may be an error for a row; store the "
             "result in a column"
         )
@@ -318,7 +325,7 @@ def _check_pattern(where: str, like: Any) -> None:
     end = parts[-1]
     if any(isinstance(one, sa.ColumnClause) and not one.is_literal for one in parts):
         raise DeclarationError(
-            f"where() of {where} was given {_shown(like)}: the pattern of LIKE is a value"
+            f"where() of {where} was given {shown(like)}: the pattern of LIKE is a value"
         )
     text = getattr(end, "effective_value", None)
     escape = like.modifiers.get("escape") or "\\"
@@ -346,6 +353,7 @@ def _stored(value: Any, kind: Any, dialect: sa.Dialect) -> Any:
     return found
 
 
-def _shown(element: Any) -> str:
+def shown(element: Any) -> str:
+    """The SQL of an element, in one line for a message."""
     text = " ".join(str(element).split())
     return text if len(text) <= 80 else text[:77] + "..."

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 # These last until a migration was run.
 _TABLE = "a table is missing; is the database migrated?"
-_COLUMN = "a column is missing; is the database migrated?"
-LASTING = frozenset({_TABLE, _COLUMN})
+COLUMN_MISSING = "a column is missing; is the database migrated?"
+LASTING = frozenset({_TABLE, COLUMN_MISSING})
 
 # SQLite's messages: it reports these as OperationalError, and a mistake in the SQL too.
 _SENTENCES = {
@@ -33,7 +33,7 @@ _SENTENCES = {
 _STATES = {
     "08": "the connection failed",
     "42P01": _TABLE,
-    "42703": _COLUMN,
+    "42703": COLUMN_MISSING,
     "3D000": "there is no such database",
     "28": "it refuses this user",
     "53": "the server is short of resources or connections",

@@ -27,7 +27,7 @@ class TableModel:
         tracked: whether the table must be tracked.
 
     Attributes:
-        table: the Core table.
+        table, name: the Core table, and its name.
         tracking: how it is tracked.
         columns: its columns by attribute name, without those of the tracking.
         key: the attributes of the primary key.
@@ -41,6 +41,7 @@ class TableModel:
     def __init__(self, model: sa.Table | type[Any], *, tracked: bool = True) -> None:
         self._model = model
         self.table, self.columns = attributes_of(model)
+        self.name = self.table.name
         self.tracking: Tracking = tracking_of(self.table) if tracked else _no_tracking(self.table)
         self._attributes = {column.name: name for name, column in self.columns.items()}
         missing = [name for name in self.tracking.key if name not in self._attributes]
@@ -61,10 +62,6 @@ class TableModel:
         self.order = sa.column(ORDER, sa.BigInteger)
         self.order.table = self.table
         self.window: str | None = None
-
-    @property
-    def name(self) -> str:
-        return self.table.name
 
     @property
     def own_rows(self) -> dict[str, list[Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import (
     AsyncIterator,
@@ -13,10 +12,10 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -32,7 +31,7 @@ from headwater.feeds._source import JUDGED, Change, Filter, Page, Place, Window
 from headwater.sql._faults import LASTING, unavailable
 from headwater.sql._judging import NO_QUESTIONS, Questions, judged_by_type
 from headwater.sql._model import TableModel, as_utc
-from headwater.sql._trim import STEP, Trim
+from headwater.sql._trim import Trim, remove
 from headwater.sql._unreadable import with_key
 
 Row = Sequence[Any]
@@ -79,66 +78,126 @@ class CommitWatch(ABC):
         """Stop watching and free what it took. Idempotent."""
 
 
-class ClosingWatch(CommitWatch):
-    """A watch that frees something else too when it stops.
+class WatchGroup(CommitWatch):
+    """Stops several things, in this order, even if one of them raises an error."""
 
-    Arguments:
-        close: called once, before the watch stops.
-    """
-
-    def __init__(self, watch: CommitWatch, close: Callable[[], Awaitable[None]]) -> None:
-        self._watch = watch
-        self._close = close
+    def __init__(self, *stops: Callable[[], Awaitable[None]]) -> None:
+        self._stops = AsyncExitStack()
+        for stop in reversed(stops):
+            self._stops.push_async_callback(stop)
 
     async def stop(self) -> None:
-        try:
-            await self._close()
-        finally:
-            await self._watch.stop()
+        await self._stops.aclose()
 
 
-class TailReader(Protocol):
-    """What a tail needs of a reader.
+class TailReader(ABC):
+    """Reads a table or live query. A tail needs no more of its reader than this.
+
+    Arguments:
+        engine: reads with it.
+        name: for error messages, such as ``"table logs"``.
+        listen: further engines of this process that write.
 
     Attributes:
+        engine, name: the same.
         judged: the names that only the database can compare.
     """
 
     judged: frozenset[str]
 
+    def __init__(
+        self, engine: AsyncEngine, name: str, listen: Sequence[AsyncEngine | sa.Engine]
+    ) -> None:
+        self.engine = engine
+        self.name = name
+        self._writers = [
+            one.sync_engine if isinstance(one, AsyncEngine) else one for one in (engine, *listen)
+        ]
+
+    @abstractmethod
+    def parse(self, text: str) -> Place:
+        """Read the text of a place. Raises PositionError."""
+
+    @abstractmethod
     async def head(self) -> Head:
-        """Where the table or query is now."""
+        """The present place and epoch of the table or query."""
 
+    @abstractmethod
+    async def locate(self, epoch: str, place: Any) -> None:
+        """Raises PositionError unless the place can be resumed now."""
+
+    @abstractmethod
     async def try_filter(self, wanted: Filter, /) -> None:
-        """Raises FilterValueError for a value that the database refuses."""
+        """Raises FilterValueError or DeclarationError for what the database refuses."""
 
+    @abstractmethod
     async def batch(
-        self, epoch: str, after: Any, limit: int, /, *, questions: Questions = NO_QUESTIONS
+        self,
+        epoch: str,
+        after: Place,
+        limit: int,
+        *,
+        trimmed: int = 0,
+        questions: Questions = NO_QUESTIONS,
     ) -> ChangeBatch:
-        """At most ``limit`` changes after a place, with the answers to questions."""
+        """At most ``limit`` changes after a place, with the answers to ``questions``.
 
+        A place before what was trimmed is expired. A caller that knows of a trim passes its
+        ``trimmed``, and reads what is left.
+        """
+
+    @abstractmethod
     def watch_commits(
         self,
         wake: Callable[[], None],
         known: Callable[[], Head | None],
         reach: Callable[[Place], None] | None = None,
     ) -> CommitWatch:
-        """As ``TableReader.watch_commits``."""
+        """Call ``wake`` in the event loop when something may have been committed.
+
+        Arguments:
+            known: returns where the tail is, so that it is not woken for what it has. May be
+                called in any thread.
+            reach: called instead of ``wake``, where the watch knows the place of the change.
+        """
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that is committed at the end."""
+        with self.translated():
+            async with self.engine.begin() as connection:
+                yield connection
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Raise SourceUnavailableError for an error of the database that will pass by itself."""
+        try:
+            yield
+        except Exception as error:
+            said = self._unavailable(error)
+            if said is None:
+                raise
+            lasts = said in LASTING
+            raise SourceUnavailableError(self.name, said, public=lasts, lasting=lasts) from error
+
+    def _unavailable(self, error: Exception) -> str | None:
+        return unavailable(error)
+
+    def own_place(self, place: Place | None, kind: type[P]) -> P:
+        """The place itself. Raises UsageError for one of another kind of source."""
+        if not isinstance(place, kind):
+            raise UsageError(f"{place!r} is not a place in {self.name}")
+        return place
 
 
-class TableReader(ABC):
+class TableReader(TailReader):
     """Reads one table. One subclass for each kind of database, and one for untracked tables.
 
     Each read is one statement, and holds no connection once it returns. Reads raise
     SourceUnavailableError while the database is away, and PositionError for a place that cannot
     be resumed.
 
-    Arguments:
-        engine: reads with it.
-        listen: further engines of this process that write.
-
     Attributes:
-        engine: the same.
         model: the table's model.
         clock: returns the present time.
         judged: the attributes that the database compares in its own way. The table itself decides
@@ -148,20 +207,12 @@ class TableReader(ABC):
     def __init__(
         self, engine: AsyncEngine, model: TableModel, listen: Sequence[AsyncEngine | sa.Engine] = ()
     ) -> None:
-        self.engine = engine
+        super().__init__(engine, f"table {model.name}", listen)
         self.model = model
         self.clock: Callable[[], datetime] = utc_now
-        self._writers = [
-            one.sync_engine if isinstance(one, AsyncEngine) else one for one in (engine, *listen)
-        ]
-        self._name = f"table {model.name}"
         # The declaration that was checked last; it seldom changes.
         self._declared: str | None = ""
         self.judged = judged_by_type(model.columns, engine.dialect)
-
-    @abstractmethod
-    def parse(self, text: str) -> Place:
-        """Read the text of a place."""
 
     @abstractmethod
     def beginning(self) -> Place:
@@ -175,33 +226,9 @@ class TableReader(ABC):
         """As ``Source.exceeds``, for keyed tables."""
         return False
 
-    @abstractmethod
-    async def head(self) -> Head:
-        """Where the table is now."""
-
-    @abstractmethod
-    async def locate(self, epoch: str, place: Place) -> None:
-        """Raises PositionError unless the place can be resumed now."""
-
     async def try_filter(self, wanted: Filter, /) -> None:
         """As TailReader."""
         await self.page(wanted, None, 1)
-
-    @abstractmethod
-    async def batch(
-        self,
-        epoch: str,
-        after: Place,
-        limit: int,
-        *,
-        trimmed: int = 0,
-        questions: Questions = NO_QUESTIONS,
-    ) -> ChangeBatch:
-        """All changes after a place, for the tail.
-
-        A place before what was trimmed is expired. A caller that knows of a trim passes its
-        ``trimmed``, and reads what is left. The changes' values have the answers to ``questions``.
-        """
 
     async def page(
         self,
@@ -229,7 +256,7 @@ class TableReader(ABC):
         conditions = [value for each in wanted.any_of for n, value in each if n == JUDGED]
         if conditions and isinstance(error, (sa.exc.DataError, sa.exc.ProgrammingError)):
             raise DeclarationError(
-                f"{self._name} cannot be filtered by {conditions[0]!r}: the database refuses it: "
+                f"{self.name} cannot be filtered by {conditions[0]!r}: the database refuses it: "
                 f"{error.orig}"
             ) from error
         if not isinstance(error, sa.exc.DataError) and not state.startswith("22"):
@@ -274,33 +301,7 @@ class TableReader(ABC):
         It is announced ``grace`` seconds before, so that tails send their streams a later position.
         """
         run = self.trimming(None if max_age is None else self.clock() - max_age, column, max_count)
-        async with self.connected() as connection:
-            expires = await run.announce(connection)
-            await connection.commit()
-        if expires:
-            await asyncio.sleep(grace)
-        removed, more = 0, True
-        while more:
-            async with self.connected() as connection:
-                step = await run.step(connection)
-                await connection.commit()
-            removed, more = removed + step, step == STEP
-        return removed
-
-    @abstractmethod
-    def watch_commits(
-        self,
-        wake: Callable[[], None],
-        known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,
-    ) -> CommitWatch:
-        """Call ``wake`` in the event loop when something may have been committed.
-
-        Arguments:
-            known: returns where the tail is, so that it is not woken for what it has. May be
-                called in any thread.
-            reach: called instead of ``wake``, where the watch knows the place of the change.
-        """
+        return await remove([run], self.writing, grace)
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[AsyncConnection]:
@@ -308,18 +309,6 @@ class TableReader(ABC):
         with self.translated():
             async with self.engine.connect() as connection:
                 yield connection
-
-    @contextmanager
-    def translated(self) -> Iterator[None]:
-        """Raise SourceUnavailableError for an error of the database that will pass by itself."""
-        try:
-            yield
-        except Exception as error:
-            said = unavailable(error)
-            if said is None:
-                raise
-            lasts = said in LASTING
-            raise SourceUnavailableError(self._name, said, public=lasts, lasting=lasts) from error
 
     def change(
         self,
@@ -346,7 +335,7 @@ class TableReader(ABC):
         if wrong:
             tracking = replace(self.model.tracking, registered=None)
             sentence = f"{'; '.join(wrong)}. A migration with {tracking.call} mends it"
-            raise SourceUnavailableError(self._name, sentence, public=True, lasting=True)
+            raise SourceUnavailableError(self.name, sentence, public=True, lasting=True)
 
     @contextmanager
     def comparing(self) -> Iterator[None]:
@@ -360,7 +349,7 @@ class TableReader(ABC):
             if not self._declared:
                 raise
             raise SourceUnavailableError(
-                self._name, str(error), public=True, lasting=True
+                self.name, str(error), public=True, lasting=True
             ) from error
 
     def check_declared(self, declared: str | None) -> None:
@@ -370,16 +359,10 @@ class TableReader(ABC):
         tracking = self.model.tracking
         if declared is None:
             said = "the database does not track it; is the database migrated?"
-            raise SourceUnavailableError(self._name, said, public=True, lasting=True)
+            raise SourceUnavailableError(self.name, said, public=True, lasting=True)
         if not tracking.served_by(declared):
             self.check_drift([f"its triggers were made for {declared}, not {tracking.declared()}"])
         self._declared = declared
-
-    def own_place(self, place: Place | None, kind: type[P]) -> P:
-        """The place itself. Raises UsageError for one of another kind of table."""
-        if not isinstance(place, kind):
-            raise UsageError(f"{place!r} is not a place in {self._name}")
-        return place
 
 
 def latest_of(one: datetime | None, other: datetime | None) -> datetime | None:

@@ -16,22 +16,18 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from headwater.feeds._source import EVERYTHING, Filter, Window
-from headwater.sql._expressions import Shape
+from headwater.sql._expressions import Column, Condition
 from headwater.sql._filters import (
     CACHED,
     Asked,
-    Condition,
     Filters,
     Query,
     ShapeSlot,
     form_of,
 )
-from headwater.sql._judging import NO_QUESTIONS, Judge, Questions, question_columns
-from headwater.sql._judging import Asked as Question
+from headwater.sql._judging import NO_QUESTIONS, Question, Questions, question_columns
 from headwater.sql._model import TableModel
 from headwater.sql._tracking import REMOVALS
-
-Column = sa.ColumnElement[Any]
 
 # The kinds of changes: a row that left the window by time, a removal, a row.
 LEFT, GONE, ROW = -1, 0, 1
@@ -83,6 +79,9 @@ class Statements(ABC):
         old_order: those of the change of the row that a removal removed.
         complete: the condition for rows whose changes are sent.
         removal_order, removal_complete: the same of removals.
+        since_began: the condition for rows that changed since a client, which is sent all items,
+            had none.
+        removed_later: whether a removal came after what left the window was read.
         values: what is shown of a row.
         kept: the attributes that are shown of a removal, beside its key.
 
@@ -91,11 +90,14 @@ class Statements(ABC):
         keys_only: leave out all other values of a row: one of them cannot be read.
     """
 
+    dialect: str
     order: Sequence[Column]
     old_order: Sequence[Column]
     complete: Condition
     removal_order: Sequence[Column]
     removal_complete: Condition
+    since_began: Condition
+    removed_later: Condition
 
     def __init__(
         self, model: TableModel, judged: Collection[str], *, keys_only: bool = False
@@ -107,7 +109,7 @@ class Statements(ABC):
         ]
         self.kept = () if keys_only else model.kept
         self._judged = judged
-        self.filters = Filters(model)
+        self.filters = Filters(model.columns)
         self.keys = [model.columns[name] for name in model.key]
         # Filters of one form share their statements, whatever their values.
         self._newest = lru_cache(CACHED)(self._build_newest)
@@ -142,11 +144,8 @@ class Statements(ABC):
     def members(self, wanted: Filter, window: Window, now: datetime) -> Asked:
         """The key columns and the moment of each row in the window."""
         form, known = form_of(wanted)
-        moment = self.moment(window.column)
-        query = sa.select(*self.keys, moment).where(
-            self.filters.matches(form),
-            self.complete,
-            moment > self.parameter("cutoff", window.column),
+        query = sa.select(*self.keys, self.moment(window.column)).where(
+            self.filters.matches(form), self.complete, *self._inside(window.column)
         )
         return query, {**known, **self._cutoff(window, now)}
 
@@ -155,10 +154,9 @@ class Statements(ABC):
     ) -> Asked:
         """A row if there are more than so many."""
         form, known = form_of(wanted)
-        conditions = [self.filters.matches(form), self.complete]
-        if window is not None:
-            conditions.append(self.moment(window.column) > self.parameter("cutoff", window.column))
-        query = sa.select(sa.literal(1)).select_from(self.model.table).where(*conditions)
+        inside = self._inside(None if window is None else window.column)
+        query = sa.select(sa.literal(1)).select_from(self.model.table)
+        query = query.where(self.filters.matches(form), self.complete, *inside)
         known |= {"count": count, **self._cutoff(window, now)}
         return query.offset(COUNT).limit(1), known
 
@@ -167,8 +165,7 @@ class Statements(ABC):
         above, column = self.above(lack), selected.column
         if lack.walks and column is not None:
             # Of what left the window before, such a client has nothing.
-            inside = self.moment(column) > self.parameter("cutoff", column)
-            above = sa.and_(above, sa.or_(inside, self.since_began()))
+            above = sa.and_(above, sa.or_(*self._inside(column), self.since_began))
         parts = [self._rows(selected.form, above, more=self.of_running(lack))]
         if self.model.tracking.keyed:
             parts += self.removals(self._removal(selected, lack), lack)
@@ -192,10 +189,6 @@ class Statements(ABC):
     def above(self, lack: Lack) -> Condition:
         """The condition for the rows after the place, in one range."""
 
-    @abstractmethod
-    def since_began(self) -> Condition:
-        """Rows that changed since a client, which is sent all items, had none."""
-
     def of_running(self, lack: Lack) -> Callable[[Query], Sequence[Query]]:
         """Makes a subquery of rows into those that find further rows after the place."""
         return lambda _: ()
@@ -213,10 +206,6 @@ class Statements(ABC):
         """Whether a row is after those of the very moment that the client was sent."""
 
     @abstractmethod
-    def removed_later(self) -> Condition:
-        """Whether a removal came after what left the window was read."""
-
-    @abstractmethod
     def row(self, kind: int, left: Column | None = None) -> Query:
         """The columns of each subquery: of a row, or of a removal."""
 
@@ -231,10 +220,6 @@ class Statements(ABC):
     @abstractmethod
     def moment(self, name: str) -> Column:
         """A date-time column as it is stored, whatever the model makes of it."""
-
-    @abstractmethod
-    def json_array(self, *parts: Column) -> Column:
-        """A JSON array."""
 
     @abstractmethod
     def old(self, name: str) -> Column:
@@ -270,10 +255,8 @@ class Statements(ABC):
         return query.scalar_subquery()
 
     def _build_newest(self, selected: Selection, kind: str) -> Query:
-        conditions, column = [self.complete, self.below(kind)], selected.column
-        if column is not None:
-            conditions.append(self.moment(column) > self.parameter("cutoff", column))
-        rows = self._rows(selected.form, sa.and_(*conditions), descending=True)
+        complete = sa.and_(self.complete, self.below(kind), *self._inside(selected.column))
+        rows = self._rows(selected.form, complete, descending=True)
         return self.whole(rows.subquery("picked"), selected, False)
 
     def _rows(
@@ -319,7 +302,7 @@ class Statements(ABC):
         left = sa.and_(self.has(self.old_order), sa.or_(moment < edge, same))
         if lack.as_of:
             # One that was removed before what left was read was not among it.
-            left = sa.and_(left, self.removed_later())
+            left = sa.and_(left, self.removed_later)
         return found.where(sa.not_(sa.func.coalesce(left, sa.false())))
 
     def _leavers(self, form: Filter, column: str, lack: Lack) -> Query:
@@ -344,23 +327,10 @@ class Statements(ABC):
         column = None if window is None else window.column
         return Selection(form, column, self.model.window, questions.form)
 
-    def answers(self, selected: Selection) -> list[Column]:
-        """What the database compared with a row."""
-        columns = self.model.columns
-        return self._answers(
-            selected, self.filters.is_value, lambda shape, value: shape.over(columns, value)
-        )
-
-    def old_answers(self, selected: Selection) -> list[Column]:
-        """What it compared with a row that was removed."""
-        return self._answers(selected, self.old_is, self._old_judge)
-
-    def _answers(
-        self, selected: Selection, is_value: Callable[[str, Any], Condition], judge: Judge
-    ) -> list[Column]:
-        return question_columns(
-            selected.questions, self.model.columns, self.json_array, is_value, judge
-        )
+    def answers(self, selected: Selection, *, old: bool = False) -> list[Column]:
+        """What the database compared with a row, or with the ``old`` row of a removal."""
+        is_value = self.old_is if old else self.filters.is_value
+        return question_columns(selected.questions, self.model.columns, is_value, self.dialect)
 
     def old_is(self, name: str, slot: Any) -> Condition:
         """The condition that a row that was removed had a value."""
@@ -372,9 +342,6 @@ class Statements(ABC):
         if name not in self._judged:
             return sa.and_(old == value)
         return self._over_old([name], lambda columns: columns[name] == value)
-
-    def _old_judge(self, shape: Shape, value: Callable[[int], Column]) -> Condition:
-        return self._over_old(shape.names, lambda columns: shape.over(columns, value))
 
     def _over_old(
         self, names: Collection[str], condition: Callable[[Mapping[str, Column]], Condition]
@@ -393,6 +360,12 @@ class Statements(ABC):
         columns = {each: as_stored.c[f"old_{each}"] for each in names}
         found = sa.select(1).select_from(as_stored).where(condition(columns))
         return sa.exists(found.correlate_except(as_stored))
+
+    def _inside(self, column: str | None) -> list[Condition]:
+        """The condition for rows in the window over this column; none without a window."""
+        if column is None:
+            return []
+        return [self.moment(column) > self.parameter("cutoff", column)]
 
     def _cutoff(self, window: Window | None, now: datetime) -> dict[str, Any]:
         if window is None:

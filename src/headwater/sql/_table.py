@@ -11,12 +11,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from headwater.errors import DeclarationError
-from headwater.feeds._source import EVERYTHING, JUDGED, Filter, Page, Place, Source, Window
+from headwater.feeds._source import EVERYTHING, JUDGED, Filter, Page, Place, Window
 from headwater.sql._databases import check_listen, follow, shown
 from headwater.sql._expressions import split
 from headwater.sql._model import TableModel
 from headwater.sql._reader import TableReader
-from headwater.sql._tail import TableOrigin
+from headwater.sql._tail import TableOrigin, TailSource
 from headwater.sql._values import check_size, fit_values, given
 from headwater.sql.postgresql._reader import PostgreSQLReader
 from headwater.sql.sqlite._reader import SQLiteReader
@@ -107,14 +107,10 @@ class Table:
         return table
 
     def _read_by(self, reader: TableReader) -> None:
-        self.engine = reader.engine
+        self.engine, self.name = reader.engine, reader.model.name
         follow(reader.engine, [reader.model.table])
         self.reader = reader
-        self.origin = TableOrigin(reader, f"table {reader.model.name}")
-
-    @property
-    def name(self) -> str:
-        return self.reader.model.name
+        self.origin = TableOrigin(reader, reader.name)
 
     def where(self, *conditions: Any, **equalities: Any) -> TableSource:
         """The rows with these values, by attribute, of which these conditions are true.
@@ -185,38 +181,18 @@ class Table:
         )
 
 
-class TableSource(Source):
+class TableSource(TailSource):
     """A selection of a table, as a feed's handler returns it."""
 
-    # There may be one for each of thousands of streams.
-    __slots__ = ("filter", "keyed", "origin", "table", "window")
-
-    origin: TableOrigin
+    __slots__ = ("keyed", "table", "window")
 
     def __init__(
         self, table: Table, wanted: Filter = EVERYTHING, window: Window | None = None
     ) -> None:
+        super().__init__(table.origin, wanted)
         self.table = table
-        self.origin = table.origin
-        self.filter = wanted
         self.window = window
         self.keyed = table.reader.model.tracking.keyed
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, TableSource):
-            return NotImplemented
-        return (
-            self.origin is other.origin
-            and self.filter == other.filter
-            and self.window == other.window
-        )
-
-    def __hash__(self) -> int:
-        return hash((self.filter, self.window))
-
-    @property
-    def identity(self) -> Hashable:
-        return self
 
     def where(self, *conditions: Any, **equalities: Any) -> TableSource:
         """The rows of this selection that have these values too, as ``Table.where``."""
@@ -266,15 +242,6 @@ class TableSource(Source):
     async def revision(self) -> Hashable | None:
         # Rows leave a window by the clock alone.
         return None if self.window is not None else await self.table.reader.revision()
-
-    async def locate(self, epoch: str, place: str) -> Place:
-        found = self.table.reader.parse(place)
-        head = self.origin.head
-        # While the tail is attached, its head saves a statement; a page checks again.
-        if head is None or head.epoch != epoch or not head.place.includes(found):
-            await self.table.reader.locate(epoch, found)
-            self.origin.reach(found)
-        return found
 
     def nothing(self) -> Place | None:
         return self.table.reader.nothing() if self.keyed else None

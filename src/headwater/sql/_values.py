@@ -41,7 +41,7 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 def check_comparable(name: str, column: sa.Column[Any]) -> None:
     """Raises DeclarationError for a column whose type has no equality that a feed could use."""
-    kind = _stored_type(column.type)
+    kind = stored_type(column.type)
     if isinstance(kind, (sa.JSON, sa.ARRAY, sa.PickleType)):
         raise DeclarationError(
             f"column {name!r} cannot be filtered by: values of type {kind!r} cannot be compared; "
@@ -135,7 +135,8 @@ class _RefusedError(ValueError):
     pass
 
 
-def _stored_type(kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+def stored_type(kind: Any) -> Any:
+    """The type below an application's own one, as the database stores it."""
     while isinstance(kind, sa.types.TypeDecorator):
         kind = kind.impl_instance
     return kind
@@ -145,7 +146,7 @@ def _decorated(kind: sa.types.TypeDecorator[Any], value: Any, dialect: sa.Dialec
     """A value of an application's own type. Its own conversion decides."""
     implemented = kind.dialect_impl(dialect)
     stored = kind.process_bind_param(value, dialect) if _converts(kind) else value
-    impl = _stored_type(implemented if implemented is not kind else kind.impl_instance)
+    impl = stored_type(implemented if implemented is not kind else kind.impl_instance)
     if stored is None:
         raise _RefusedError(f"{_said(value)} becomes NULL; ask for NULL by its name")
     fit = _plain_value(impl, stored, dialect)

@@ -3,67 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
-__all__ = ["Lifespan"]
+__all__ = ["lifespan"]
 
 _WITHIN = 30.0
 
 
-class Lifespan:
-    """Starts the application as a server does, and ends it with the block.
+@asynccontextmanager
+async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
+    """Start the application as a server does, and end it with the block.
 
-    Attributes:
-        state: what the application put there for its requests.
+    Gives the state that the application filled for its requests. Raises AssertionError when the
+    application reports a failure, or answers nothing for 30 s.
     """
+    state: dict[str, Any] = {}
+    events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": state}
+    task = asyncio.create_task(app(scope, events.get, answers.put))
 
-    def __init__(self, app: Any) -> None:
-        self.state: dict[str, Any] = {}
-        self._app = app
-        self._ends = asyncio.Event()
-        self._said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._began = False
-
-    async def __aenter__(self) -> Self:
-        scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self.state}
-        self._task = asyncio.create_task(self._app(scope, self._receive, self._said.put))
-        said = await self._answer()
-        if said is not None and said["type"] == "lifespan.startup.failed":
-            raise AssertionError(f"the application did not start: {said.get('message', '')}")
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._ends.set()
-        said = await self._answer()
-        if said is not None and said["type"] == "lifespan.shutdown.failed":
-            raise AssertionError(f"the application did not end well: {said.get('message', '')}")
-
-    async def _answer(self) -> dict[str, Any] | None:
-        """What the application says next; None from one that has no lifespan, or no more."""
-        said = asyncio.ensure_future(self._said.get())
+    async def send(event: str, failure: str) -> None:
+        events.put_nowait({"type": f"lifespan.{event}"})
+        answer = asyncio.ensure_future(answers.get())
         try:
-            await asyncio.wait(
-                {said, self._task}, timeout=_WITHIN, return_when=asyncio.FIRST_COMPLETED
-            )
-            if said.done():
-                return said.result()
+            await asyncio.wait({answer, task}, timeout=_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                if answer.result()["type"].endswith(".failed"):
+                    raise AssertionError(f"{failure}: {answer.result().get('message', '')}")
+            # By the ASGI specification an application that raises at the start has no lifespan.
+            elif not task.done():
+                task.cancel()
+                raise AssertionError(f"the application answers no {event} for {_WITHIN:g} s")
         finally:
-            said.cancel()
-        if not self._task.done():
-            self._task.cancel()
-            raise AssertionError(f"the application's lifespan says nothing for {_WITHIN:g} s")
-        # By the ASGI specification an application that raises at the start has no lifespan.
-        return None
+            answer.cancel()
 
-    async def _receive(self) -> dict[str, Any]:
-        if not self._began:
-            self._began = True
-            return {"type": "lifespan.startup"}
-        await self._ends.wait()
-        return {"type": "lifespan.shutdown"}
+    await send("startup", "the application did not start")
+    try:
+        yield state
+    finally:
+        await send("shutdown", "the application failed while it ended")

@@ -1,6 +1,6 @@
-"""An httpx transport to an ASGI application in this process, for answers that have no end.
+"""An httpx transport to an ASGI application in this process, for responses that have no end.
 
-httpx's own ``ASGITransport`` gives an answer when it is complete, and so never gives a stream.
+httpx's own ``ASGITransport`` returns a response once it is complete, so it never returns a stream.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from headwater.client._transport import httpx
 
 __all__ = ["StreamingTransport"]
 
-# Pieces that an application may be ahead of its reader; then its `send` waits, as on a socket.
+# Pieces that wait for the reader. At more, the application's `send` waits, as on a socket.
 _AHEAD = 64
 # Seconds in which an application must notice that its client has left.
 LEAVES_WITHIN = 5.0
@@ -24,9 +24,9 @@ _END = b""
 class StreamingTransport(httpx.AsyncBaseTransport):
     """Runs requests on an application; use it as ``httpx.AsyncClient(transport=...)``.
 
-    Closing a response is a disconnect for the application. An application that goes on for five
-    seconds after it is cancelled, and AssertionError raised. What the application raises, the
-    client raises.
+    When the client closes a response, the application gets a disconnect. If the application runs on
+    for five seconds after it, the transport cancels it and raises AssertionError. An exception of
+    the application is raised at the client.
     """
 
     def __init__(self, app: Any, *, state: dict[str, Any] | None = None) -> None:
@@ -92,9 +92,9 @@ class _Exchange:
             yield piece
 
     async def leave(self) -> None:
-        """The client goes away."""
+        """Disconnect: the application's next ``receive`` says so, and its ``send`` fails."""
         self._left.set()
-        while not self._pieces.empty():
+        while not self._pieces.empty():  # a `send` that waits for room goes on
             self._pieces.get_nowait()
         done, _ = await asyncio.wait([self._task], timeout=LEAVES_WITHIN)
         if not done:
@@ -124,19 +124,9 @@ class _Exchange:
                 self._head.set_result((message["status"], list(message.get("headers", []))))
         elif message["type"] == "http.response.body":
             if message.get("body"):
-                await self._put(bytes(message["body"]))
+                await self._pieces.put(bytes(message["body"]))
             if not message.get("more_body", False):
-                await self._put(_END)
-
-    async def _put(self, piece: bytes) -> None:
-        """Wait for room, and no longer than there is a client."""
-        putting = asyncio.ensure_future(self._pieces.put(piece))
-        leaving = asyncio.ensure_future(self._left.wait())
-        try:
-            await asyncio.wait({putting, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            putting.cancel()
-            leaving.cancel()
+                await self._pieces.put(_END)
 
 
 class _Body(httpx.AsyncByteStream):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, Unpack
 
 from fastapi import APIRouter, params
@@ -11,6 +11,7 @@ from headwater.errors import DeclarationError
 from headwater.web._endpoints import event_endpoint
 from headwater.web._guards import check_dependencies
 from headwater.web._live import Settings
+from headwater.web._live_route import set_allowed
 from headwater.web._openapi import event_options
 from headwater.web._route_options import RouteOptions
 from headwater.web.asgi import SSE
@@ -21,9 +22,17 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
 class EventRouter(APIRouter):
-    """Its routes can stream: each method takes ``sse=``."""
+    """Its routes can stream: each method takes ``sse=``.
 
-    _settings: Settings
+    Arguments:
+        options: as APIRouter takes them.
+    """
+
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        super().__init__(**options)
+        self._settings = settings
+        # By path.
+        self._allowed: dict[str, set[str]] = {}
 
     def add_api_route(
         self,
@@ -34,8 +43,10 @@ class EventRouter(APIRouter):
         **options: Any,
     ) -> None:
         """As APIRouter's, and ``sse=True`` or ``sse=SSE(...)`` for a handler that streams."""
+        methods = options.pop("methods", None) or ["GET"]
         if not sse:
-            super().add_api_route(path, endpoint, **options)
+            self._allowed.setdefault(path, set()).update(methods)
+            super().add_api_route(path, endpoint, methods=methods, **options)
             return
         settings = SSE() if sse is True else sse
         if not isinstance(settings, SSE):
@@ -43,11 +54,26 @@ class EventRouter(APIRouter):
         check_dependencies(path, options.get("dependencies") or ())
         handler = event_endpoint(endpoint, path, settings, self._settings)
         options = event_options(settings, options)
-        super().add_api_route(path, handler, **options)
-        methods = options.get("methods") or ["GET"]
-        if "GET" in methods and settings.kind != "manual":
-            hidden = {**options, "methods": ["HEAD"], "include_in_schema": False}
-            super().add_api_route(path, handler, **hidden)
+        self._add(path, handler, methods, options, head=settings.kind != "manual")
+
+    def _add(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        methods: list[str],
+        options: Mapping[str, Any],
+        *,
+        head: bool = True,
+    ) -> None:
+        """Add a route that a responder answers, and one for HEAD beside GET, not in OpenAPI."""
+        allowed = self._allowed.setdefault(path, set())
+        allowed.update(methods)
+        set_allowed(endpoint, allowed)
+        super().add_api_route(path, endpoint, methods=methods, **options)
+        if head and "GET" in methods:
+            allowed.add("HEAD")
+            hidden = {**options, "include_in_schema": False}
+            super().add_api_route(path, endpoint, methods=["HEAD"], **hidden)
 
     def api_route(  # type: ignore[override]
         self,

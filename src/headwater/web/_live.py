@@ -26,6 +26,7 @@ from headwater.web._recheck_log import FollowedRechecks, RecheckLog, SubjectOf
 from headwater.web._rights import Rights
 from headwater.web._stream_info import StreamInfo, TailInfo, stream_infos, tail_infos
 from headwater.web._stream_limits import StreamLimits, StreamPlaces
+from headwater.web._whole_responses import StreamRefusedError
 
 __all__ = ["SHARED", "HubFace", "Live", "Settings", "Shared"]
 
@@ -215,9 +216,17 @@ class Live:
         value: float | None = self.setting("heartbeat")
         return value
 
-    def drain_retry(self) -> int | None:
-        """Milliseconds after which a client is to come back while the process ends, else None."""
-        return None if self._hub is None else self._hub.streams.refusal()
+    @property
+    def draining(self) -> bool:
+        """Whether the process ends, so that new streams are to be refused."""
+        return self.hub.streams.draining
+
+    def refuse_while_draining(self) -> None:
+        """Raise StreamRefusedError if the process ends."""
+        retry = self.hub.streams.refusal()
+        if retry is not None:
+            self.counters.refused += 1
+            raise StreamRefusedError("the server is shutting down", retry)
 
     async def drain(self, spread: float = 5.0) -> None:
         """Refuse new streams and end the open ones over ``spread`` seconds at most."""

@@ -16,7 +16,6 @@ from headwater.web._live_route import set_responder
 from headwater.web._plan import Plan
 from headwater.web._run_item import HeadwaterRunItem
 from headwater.web._run_openapi import (
-    HIDDEN,
     cancel_options,
     delete_options,
     start_options,
@@ -205,6 +204,7 @@ def _guard_of(owner: Any, where: str) -> Guard:
 
 def declare_runs(
     router: Any,
+    add: Callable[..., None],
     path: str,
     runs: Runs,
     settings: Settings,
@@ -245,17 +245,14 @@ def declare_runs(
             **options,
         )(endpoints.list())
         one = path + "/{run_id}"
-        add = router.add_api_route
-        for suffix, methods, endpoint, made in (
-            (path, ["POST"], endpoints.start(), start_options(label)),
-            (one, ["GET"], endpoints.state(), state_options(label)),
-            (one, ["HEAD"], endpoints.state(), HIDDEN),
-            (one + "/stream", ["GET"], endpoints.stream(), stream_options(label)),
-            (one + "/stream", ["HEAD"], endpoints.stream(), HIDDEN),
-            (one + "/cancel", ["POST"], endpoints.cancel(), cancel_options(label)),
-            (one, ["DELETE"], endpoints.delete(), delete_options(label)),
+        for address, method, endpoint, made in (
+            (path, "POST", endpoints.start(), start_options(label)),
+            (one, "GET", endpoints.state(), state_options(label)),
+            (one + "/stream", "GET", endpoints.stream(), stream_options(label)),
+            (one + "/cancel", "POST", endpoints.cancel(), cancel_options(label)),
+            (one, "DELETE", endpoints.delete(), delete_options(label)),
         ):
-            add(suffix, endpoint, methods=methods, dependencies=own, **{**options, **made})
+            add(address, endpoint, [method], {**options, **made, "dependencies": own})
         return call
 
     return declare

@@ -10,12 +10,7 @@ from headwater.web._feed_models import HeadwaterError, HeadwaterReset, as_text
 from headwater.web._openapi import EventsDescribed, problem_responses
 from headwater.web._run_item import HeadwaterRunItem
 
-__all__ = [
-    "HIDDEN", "cancel_options", "delete_options", "start_options", "state_options",
-    "stream_options",
-]  # fmt: skip
-
-HIDDEN: dict[str, Any] = {"include_in_schema": False}
+__all__ = ["cancel_options", "delete_options", "start_options", "state_options", "stream_options"]
 
 
 class HeadwaterRun(HeadwaterRunItem):

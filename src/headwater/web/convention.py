@@ -1,5 +1,7 @@
 """The pair convention, checked on any application that uses the library.
 
+An application is one of FastAPI or Starlette, with those that are mounted in it.
+
 Every ``…/stream`` has a REST twin with the same parameters and the same permission, and its path
 is ``/api/{resource}/{action}/stream``.
 """
@@ -8,17 +10,17 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI, params
-from fastapi.openapi.utils import get_openapi
+from starlette.applications import Starlette
+from starlette.routing import Host, Mount, Route
 
-from headwater.web._guards import Guard, included_routes
-from headwater.web._live_route import responder_of
 from headwater.web._pair import FeedHalf
 from headwater.web._responders import EventResponder
+from headwater.web._starlette_endpoint import StarletteEndpoint
 
 __all__ = ["Pair", "breaches", "pairs"]
 
@@ -38,7 +40,11 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """One GET route. Its parameters are None where the route is left out of the document."""
+    """One GET route.
+
+    Its parameters are None where no document names them: in Starlette, and where FastAPI's document
+    leaves the route out.
+    """
 
     path: str
     parameters: dict[str, str] | None
@@ -46,7 +52,7 @@ class _Route:
     streams: bool
 
 
-def pairs(app: FastAPI) -> list[Pair]:
+def pairs(app: Starlette) -> list[Pair]:
     """The pairs of an application, by path."""
     routes = _routes(app)
     return [
@@ -56,7 +62,7 @@ def pairs(app: FastAPI) -> list[Pair]:
     ]
 
 
-def breaches(app: FastAPI) -> list[str]:
+def breaches(app: Starlette) -> list[str]:
     """One line for each breach of the convention; empty when there is none."""
     routes = _routes(app)
     found = []
@@ -96,27 +102,50 @@ def _permissions(stream: _Route, rest: _Route) -> Iterable[str]:
         yield f"{stream.path}: it asks for {ours}, GET {rest.path} for {theirs}"
 
 
-def _routes(app: FastAPI) -> dict[str, _Route]:
+def _routes(app: Starlette | Mount | Host, prefix: str = "") -> dict[str, _Route]:
+    """The GET routes of an application, and of those that are mounted in it, by path."""
+    found: dict[str, _Route] = {}
+    for route in app.routes:
+        if isinstance(route, (Mount, Host)):
+            found |= _routes(route, prefix + getattr(route, "path", ""))
+        elif isinstance(route, Route) and isinstance(route.endpoint, StarletteEndpoint):
+            if "GET" not in (route.methods or ()):
+                continue
+            path, endpoint = prefix + route.path, route.endpoint
+            guards = frozenset(map(_named, endpoint.guards))
+            found[path] = _Route(path, None, guards, _streams(endpoint.responder))
+    if sys.modules.get("fastapi") is not None:
+        found |= _api_routes(app, prefix)
+    return found
+
+
+def _api_routes(app: Starlette | Mount | Host, prefix: str) -> dict[str, _Route]:
+    """As ``_routes``, those that FastAPI made."""
+    from fastapi.openapi.utils import get_openapi
+
+    from headwater.web._guards import included_routes
+    from headwater.web._live_route import responder_of
+
     document = get_openapi(title="pairs", version="1", routes=app.routes)
     found: dict[str, _Route] = {}
     for route in included_routes(app):
         if route.path_format is None or "GET" not in (route.methods or ()):
             continue
-        operation = document["paths"].get(route.path_format, {}).get("get")
+        operation = document.get("paths", {}).get(route.path_format, {}).get("get")
         security = [] if operation is None else operation.get("security", [])
-        found[route.path_format] = _Route(
-            route.path_format,
+        path = prefix + route.path_format
+        found[path] = _Route(
+            path,
             None if operation is None else _described(operation),
             frozenset(
                 [*_permissions_of(route.dependencies), *(name for s in security for name in s)]
             ),
-            _streams(route.endpoint, operation),
+            _streams(responder_of(route.endpoint), operation),
         )
     return found
 
 
-def _streams(endpoint: Any, operation: dict[str, Any] | None) -> bool:
-    responder = responder_of(endpoint)
+def _streams(responder: Any, operation: dict[str, Any] | None = None) -> bool:
     if isinstance(responder, FeedHalf):
         return responder.streams
     if isinstance(responder, EventResponder):
@@ -135,7 +164,9 @@ def _described(operation: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def _permissions_of(declared: Iterable[params.Depends]) -> Iterable[str]:
+def _permissions_of(declared: Iterable[Any]) -> Iterable[str]:
+    from headwater.web._guards import Guard
+
     for each in declared:
         if isinstance(each, Guard) and each.permission is not None:
             yield each.permission

@@ -42,7 +42,7 @@ from headwater.web._guards import (
 )
 from headwater.web._identity import expires, identify
 from headwater.web._inclusions import check_inclusions
-from headwater.web._items import encoder_of, key_encoder_of, model_of
+from headwater.web._items import item_encoding
 from headwater.web._live import SHARED, HubFace, Settings, Shared
 from headwater.web._live_route import LiveRoute
 from headwater.web._openapi import feed_options, install_openapi
@@ -121,7 +121,7 @@ class LiveRouter(HubFace, EventRouter):
                 "is needed"
             )
         check_dependencies(where, options.get("dependencies") or ())
-        self._settings = Settings(
+        settings = Settings(
             where,
             heartbeat=heartbeat,
             recheck=recheck,
@@ -133,7 +133,7 @@ class LiveRouter(HubFace, EventRouter):
         # FastAPI copies a route by its class when it includes it.
         options["route_class"] = _route_class(options.get("route_class", LiveRoute), where)
         own = options.pop("lifespan", None)
-        super().__init__(lifespan=self._lifespan(own), **options)
+        super().__init__(settings, lifespan=self._lifespan(own), **options)
         self.feeds: list[FeedDeclaration] = []
         self.runs: list[Runs] = []
         self._requires = requires
@@ -218,26 +218,24 @@ class LiveRouter(HubFace, EventRouter):
         whole = self.prefix + path
         if (path and not path.startswith("/")) or whole.endswith(("/", "/stream")) or not whole:
             raise DeclarationError(
-                f"feed {path!r}: a path such as '/logs' is needed; '/stream' is added by itself"
-                + ("" if path else "; '' goes with LiveRouter(prefix='/notes')")
+                f"feed {path!r}: write a path such as '/logs', or '' on "
+                "LiveRouter(prefix='/notes'); '/stream' is added by itself"
             )
         if any(getattr(route, "path", None) == whole + "/stream" for route in self.routes):
             raise DeclarationError(
                 f"feed {whole!r} is declared twice on this router: give the second another path"
             )
-        model, function = model_of(item)
+        model, encoding = item_encoding(item)
         feed = Feed(
             name or whole,
             collection=collection,
             event=event,
-            encode=encoder_of(model),
             limit=limit,
             max_items=max_items,
             retry=retry,
             on_invalid=on_invalid,
-            encode_key=key_encoder_of(model),
-            function=function,
             envelope=envelope,
+            **encoding,
         )
         declaration = FeedDeclaration(feed, model, keyed)
         guards = declared_dependencies(requires, dependencies, self._requires, path)
@@ -247,28 +245,18 @@ class LiveRouter(HubFace, EventRouter):
             check_paging_parameters(feed.name, whole, call, own)
             check_declared_source(declaration, call)
             self.feeds.append(declaration)
-            page = PageHalf(declaration, self._settings)
-            stream = StreamHalf(declaration, self._settings)
             answer = page_model(declaration)
             label = getattr(call, "__name__", "feed")
-            halves: list[tuple[FeedHalf, str]] = [(page, ""), (stream, "/stream")]
+            halves: list[tuple[type[FeedHalf], str]] = [(PageHalf, ""), (StreamHalf, "/stream")]
             if path.endswith(":path}"):
                 # Such a parameter would take the end of the stream's path, too.
                 halves.reverse()
             for half, suffix in halves:
-                endpoint = feed_endpoint(call, half)
+                endpoint = feed_endpoint(call, half(declaration, self._settings))
                 made = feed_options(
                     declaration, answer, {**options}, label, guarded=bool(guards), suffix=suffix
                 )
-                made["dependencies"] = guards
-                add = super(LiveRouter, self).add_api_route
-                add(path + suffix, endpoint, methods=["GET"], **made)
-                add(
-                    path + suffix,
-                    endpoint,
-                    methods=["HEAD"],
-                    **{**made, "include_in_schema": False},
-                )
+                self._add(path + suffix, endpoint, ["GET"], {**made, "dependencies": guards})
             if getattr(self.routes[-1], BODY_FIELD, None) is not None:
                 raise DeclarationError(
                     f"feed {feed.name!r}: its routes are GET and have no body: declare a model of "
@@ -318,6 +306,7 @@ class LiveRouter(HubFace, EventRouter):
         """
         return declare_runs(
             self,
+            self._add,
             path,
             runs,
             self._settings,

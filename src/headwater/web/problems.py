@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from headwater.errors import PositionError, SourceUnavailableError, UnfitItemError
 from headwater.web._user_functions import called, is_coroutine_function
-from headwater.web._whole_responses import refuse_stream
+from headwater.web._whole_responses import StreamRefusedError, refuse_stream
 from headwater.web.asgi import Receive, Scope, Send, Sending
 
 __all__ = ["Problem", "problem_response"]
@@ -130,8 +130,11 @@ async def serve_with_problems(
         stream: a client that is a browser's EventSource must not be lost to what is temporary.
     """
     sending = Sending(send)
+    head = scope["method"] == "HEAD"
     try:
         await serve(sending)
+    except StreamRefusedError as refused:
+        await refuse_stream(sending.direct, refused, head=head)
     except Exception as error:
         app = scope.get("app")
         answer = None if sending.begun else problem(error, app)
@@ -141,8 +144,9 @@ async def serve_with_problems(
             raise
         if stream and answer.status_code in _TEMPORARY:
             retry = 1000 * _seconds(answer.headers.get("retry-after"))
-            head = scope["method"] == "HEAD"
-            await refuse_stream(sending.direct, _reason(error), retry, head=head)
+            await refuse_stream(
+                sending.direct, StreamRefusedError(_reason(error), retry), head=head
+            )
             return
         await answer(scope, receive, send)
         expected = isinstance(error, (HTTPException, UnfitItemError))

@@ -14,9 +14,7 @@ from typing import Any, TypeVar
 from headwater.errors import DeclarationError, MissingExtraError
 
 try:
-    from starlette.exceptions import HTTPException
     from starlette.requests import Request
-    from starlette.responses import Response
     from starlette.routing import Route
 except ImportError as error:  # pragma: no cover - only without the extra
     raise MissingExtraError("fastapi", "starlette") from error
@@ -30,15 +28,11 @@ from headwater.runs import Busy, Run, Runs, SyncRun
 from headwater.web._identity import expires, identify
 from headwater.web._live import SHARED, HubFace, Settings, Shared
 from headwater.web._pair import FeedDeclaration, PageHalf, StreamHalf
-from headwater.web._remembered_request import RECHECK, RememberedRequest
 from headwater.web._responders import (
     BEGIN,
-    ONLY_PLAN,
     STREAM,
     EventResponder,
-    Responder,
 )
-from headwater.web._rights import Verdict, verdict_of
 from headwater.web._run_routes import RunDeclaration
 from headwater.web._run_setup import (
     OnDisconnect,
@@ -46,17 +40,13 @@ from headwater.web._run_setup import (
     declare_kind,
     lifespan_of_runs,
 )
+from headwater.web._starlette_endpoint import Guard, StarletteEndpoint
 from headwater.web._stream_info import StreamInfo, TailInfo
 from headwater.web._stream_limits import StreamLimits
 from headwater.web._user_functions import called, is_coroutine_function
-from headwater.web.asgi import SSE, Receive, Scope, Send, Sending
+from headwater.web.asgi import SSE
 from headwater.web.problems import (
     Problem,
-    decided_by_application,
-    problem_of,
-    serve_with_problems,
-    unexpected_problem,
-    validation_problem,
 )
 
 __all__ = [
@@ -77,15 +67,12 @@ __all__ = [
     "identify",
 ]
 
-Guard = Callable[[Request], Awaitable[object] | object]
 FeedFunction = TypeVar(
     "FeedFunction",
     bound=Callable[[Request], Source] | Callable[[Request], Awaitable[Source]],
 )
 RunFunction = TypeVar("RunFunction", bound=Callable[..., Any])
 StreamFunction = TypeVar("StreamFunction", bound=Callable[[Request, Any], Awaitable[Any]])
-
-_RESULT = "headwater.result"
 
 
 class LiveRoutes(HubFace):
@@ -159,11 +146,16 @@ class LiveRoutes(HubFace):
         """
         if not path.startswith("/") or path.endswith(("/", "/stream")):
             raise DeclarationError(
-                f"feed {path!r}: a path such as '/logs' is needed; '/stream' is added by itself"
+                f"feed {path!r}: write a path such as '/logs'; '/stream' is added by itself"
             )
         if any(route.path == path for route in self.routes):
             raise DeclarationError(f"feed {path!r} is declared twice: give one another path")
-        model, encoders = _encoders(item)
+        model: Any = None
+        encoding: dict[str, Any] = {}
+        if item is not None:
+            from headwater.web._items import item_encoding
+
+            model, encoding = item_encoding(item)
         feed = Feed(
             name or path,
             collection=collection,
@@ -173,7 +165,7 @@ class LiveRoutes(HubFace):
             retry=retry,
             on_invalid=on_invalid,
             envelope=envelope,
-            **encoders,
+            **encoding,
         )
         declaration = FeedDeclaration(feed, model, keyed)
 
@@ -184,7 +176,7 @@ class LiveRoutes(HubFace):
                 return declaration.accept(await called(call, is_coroutine, request))
 
             for half, suffix in ((PageHalf, ""), (StreamHalf, "/stream")):
-                endpoint = _Endpoint(half(declaration, self._settings), guards, source)
+                endpoint = StarletteEndpoint(half(declaration, self._settings), guards, source)
                 self.routes.append(Route(path + suffix, endpoint, methods=["GET"]))
             return call
 
@@ -236,7 +228,7 @@ class LiveRoutes(HubFace):
             declare_kind(where, runs, kind, call)
             self.feed(path, guards=guards, name=kind, **FEED)(calls.listed)
             for suffix, method, responder, plan in calls.routes(self._settings):
-                endpoint = _Endpoint(responder, guards, plan)
+                endpoint = StarletteEndpoint(responder, guards, plan)
                 self.routes.append(Route(path + suffix, endpoint, methods=[method]))
             return call
 
@@ -268,131 +260,8 @@ class LiveRoutes(HubFace):
                     request.scope[BEGIN]()
                 return await handler(request, stream)
 
-            endpoint = _Endpoint(EventResponder(options, self._settings), guards, run)
+            endpoint = StarletteEndpoint(EventResponder(options, self._settings), guards, run)
             self.routes.append(Route(path, endpoint, methods=list(methods)))
             return call
 
         return declare
-
-
-def _encoders(item: Any) -> tuple[Any, dict[str, Any]]:
-    """The model of one item, and how a feed makes and encodes items."""
-    if item is None:
-        return None, {}
-    from headwater.web._items import encoder_of, key_encoder_of, model_of
-
-    model, function = model_of(item)
-    return model, {
-        "encode": encoder_of(model),
-        "encode_key": key_encoder_of(model),
-        "function": function,
-    }
-
-
-class _Result:
-    """What a function came to. As ``responders.Planned``."""
-
-    dependency_headers: Sequence[tuple[bytes, bytes]] = ()
-    dependency_status: int | None = None
-    background = None
-
-    def __init__(self, result: Any) -> None:
-        self.result = result
-
-
-class _Endpoint:
-    """An ASGI application: guards, then a function, then its responder."""
-
-    def __init__(
-        self,
-        responder: Responder,
-        guards: Sequence[Guard],
-        call: Callable[[Request], Awaitable[Any]],
-    ) -> None:
-        self.responder = responder
-        self._guards = tuple((each, is_coroutine_function(each)) for each in guards)
-        self._call = call
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def serve(send: Sending) -> None:
-            await self.responder.serve(_Call(self, scope, receive, send))
-
-        stream = self.responder.opens_stream(scope)
-        await serve_with_problems(serve, _own_problem, scope, receive, send, stream=stream)
-
-    async def run(self, request: Request, errors: Sequence[dict[str, Any]] = ()) -> Any:
-        """The guards, then the function."""
-        for each, is_coroutine in self._guards:
-            if isinstance(await called(each, is_coroutine, request), Response):
-                raise DeclarationError(
-                    f"guard {getattr(each, '__qualname__', each)!r} returned a response, which "
-                    "would not be sent: raise HTTPException or Problem for a caller that may not "
-                    "pass"
-                )
-        if errors:
-            raise _InvalidRequestError(errors)
-        if request.scope.get(ONLY_PLAN) or (
-            RECHECK in request.scope and isinstance(self.responder, EventResponder)
-        ):
-            return None
-        return await self._call(request)
-
-
-class _Call:
-    """One request on its way. As ``responders.Call``."""
-
-    def __init__(self, endpoint: _Endpoint, scope: Scope, receive: Receive, send: Sending) -> None:
-        self.scope = scope
-        self.receive = receive
-        self.send = send
-        self.recheck = _Recheck(endpoint, scope)
-        self._endpoint = endpoint
-
-    async def plan(
-        self,
-        receive: Receive | None = None,
-        send: Send | None = None,
-        *,
-        errors: Sequence[dict[str, Any]] = (),
-    ) -> _Result | None:
-        """Run the guards and the function; a response that it returns is sent."""
-        receive, send = receive or self.receive, send or self.send
-        result = await self._endpoint.run(Request(self.scope, receive, send), errors)
-        if isinstance(result, Response):
-            await result(self.scope, receive, send)
-            return None
-        return _Result(result)
-
-
-class _Recheck:
-    """Runs the guards, and a feed's function, again. As ``responders.Rechecking``."""
-
-    __slots__ = ("_endpoint", "remembered")
-
-    def __init__(self, endpoint: _Endpoint, scope: Scope) -> None:
-        self.remembered = RememberedRequest(scope, endpoint.responder.common)
-        self._endpoint = endpoint
-
-    async def __call__(self) -> tuple[Verdict, Any]:
-        async def run(scope: Scope, receive: Receive, _: Send) -> None:
-            scope[_RESULT] = await self._endpoint.run(Request(scope, receive))
-
-        try:
-            _, scope = await self.remembered.run(run)
-        except HTTPException as error:
-            return verdict_of(error.status_code), None
-        return None, scope[_RESULT]
-
-
-class _InvalidRequestError(Exception):
-    def __init__(self, errors: Sequence[dict[str, Any]]) -> None:
-        super().__init__(errors)
-        self.errors = errors
-
-
-def _own_problem(error: Exception, app: Any) -> Response | None:
-    if decided_by_application(error, app):
-        return None
-    if isinstance(error, _InvalidRequestError):
-        return validation_problem(error.errors)
-    return problem_of(error) or unexpected_problem(app)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -17,8 +17,6 @@ from headwater.backend.problems import invalid, not_found
 from headwater.backend.times import utc_now
 
 __all__ = ["Activities"]
-
-_CHUNK = 500
 
 
 @dataclass(slots=True)
@@ -42,11 +40,7 @@ class Activities:
         satellite of another team does not work for.
         """
         async with self._database.write() as session:
-            satellite = (
-                await session.execute(
-                    select(Satellite.name, Satellite.team_id).where(Satellite.id == satellite_id)
-                )
-            ).first()
+            satellite = await session.get(Satellite, satellite_id)
             if satellite is None:
                 raise not_found("satellite", satellite_id)
             await self._check(session, reports, satellite.team_id)
@@ -77,13 +71,10 @@ class Activities:
         self, session: AsyncSession, reports: Sequence[ActivityReport], own_team: str | None
     ) -> None:
         """Raise 422 for the first report that cannot be counted."""
-        users = sorted({report.user_id for report in reports})
-        belongs: set[tuple[str, str]] = set()
-        for chunk in _chunks(users):
-            statement = select(Membership.user_id, Membership.team_id).where(
-                Membership.user_id.in_(chunk)
-            )
-            belongs |= {(user_id, team_id) for user_id, team_id in await session.execute(statement)}
+        statement = select(Membership.user_id, Membership.team_id).where(
+            Membership.user_id.in_({report.user_id for report in reports})
+        )
+        belongs = {(user_id, team_id) for user_id, team_id in await session.execute(statement)}
         for index, report in enumerate(reports):
             place = f"activities.{index}"
             if own_team is not None and report.team_id != own_team:
@@ -94,9 +85,9 @@ class Activities:
                 )
             if (report.user_id, report.team_id) in belongs:
                 continue
-            if await session.scalar(select(User.id).where(User.id == report.user_id)) is None:
+            if await session.get(User, report.user_id) is None:
                 raise invalid(f"{place}.user_id", "there is no such user", value=report.user_id)
-            if await session.scalar(select(Team.id).where(Team.id == report.team_id)) is None:
+            if await session.get(Team, report.team_id) is None:
                 raise invalid(f"{place}.team_id", "there is no such team", value=report.team_id)
             raise invalid(
                 f"{place}.user_id",
@@ -109,23 +100,16 @@ async def _ids(
     session: AsyncSession, satellite_id: str, users: set[str]
 ) -> dict[tuple[str, str, str], str]:
     """The rows that a satellite's clients of these users have already."""
-    found: dict[tuple[str, str, str], str] = {}
-    for chunk in _chunks(sorted(users)):
-        statement = select(
-            ClientActivity.user_id,
-            ClientActivity.team_id,
-            ClientActivity.client_name,
-            ClientActivity.id,
-        ).where(ClientActivity.satellite_id == satellite_id, ClientActivity.user_id.in_(chunk))
-        for user_id, team_id, client_name, row_id in await session.execute(statement):
-            found[user_id, team_id, client_name] = row_id
-    return found
-
-
-def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
-    # A statement may have 999 parameters in SQLite's oldest builds.
-    for start in range(0, len(values), _CHUNK):
-        yield values[start : start + _CHUNK]
+    statement = select(
+        ClientActivity.user_id,
+        ClientActivity.team_id,
+        ClientActivity.client_name,
+        ClientActivity.id,
+    ).where(ClientActivity.satellite_id == satellite_id, ClientActivity.user_id.in_(users))
+    return {
+        (user_id, team_id, client_name): row_id
+        for user_id, team_id, client_name, row_id in await session.execute(statement)
+    }
 
 
 def _sums(reports: Sequence[ActivityReport]) -> dict[tuple[str, str, str], _Sum]:

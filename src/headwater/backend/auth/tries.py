@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from headwater.backend.auth.tokens import hash_token
 from headwater.backend.database import Database
 from headwater.backend.models import SignInBucket
 
@@ -37,7 +37,7 @@ class Bucket:
 
     @property
     def key(self) -> str:
-        return hashlib.sha256(self.name.encode("utf-8", "surrogatepass")).hexdigest()
+        return hash_token(self.name)
 
     @property
     def each(self) -> float:

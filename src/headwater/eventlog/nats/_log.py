@@ -24,7 +24,7 @@ from headwater.eventlog._pushed import PushedLog, PushReader
 from headwater.eventlog._pushes import Push, States, Subscriptions
 from headwater.eventlog._record import Event, Offset, Record, Retention, Run
 from headwater.eventlog.nats._connection import NAME, PATIENCE, Life, Link, Tap, unavailable
-from headwater.eventlog.nats._pages import Pages, Trimmer
+from headwater.eventlog.nats._pages import LAST, Pages, Trimmer
 from headwater.eventlog.nats._stream import (
     LAG,
     RETRY,
@@ -114,8 +114,6 @@ class NatsSubscriptions:
 
 # A server's default bound is 1 MiB for a message with its headers.
 HEADERS_BYTES = 4096
-# The server's largest sequence.
-_LAST = 2**64 - 1
 
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,50}")
 
@@ -140,7 +138,7 @@ class NatsLog(PushedLog):
     max_append_bytes = BATCH_BYTES
     # The answer about a topic has its last event.
     topics_per_request = 100
-    trims_at_once = 20
+    at_once = 20
 
     def __init__(
         self,
@@ -171,68 +169,54 @@ class NatsLog(PushedLog):
         self.max_event_bytes = min(self.max_event_bytes, life.client.max_payload - HEADERS_BYTES)
 
     async def _append(
-        self,
-        topic: str,
-        events: Sequence[Event],
-        key: str | None,
-        connection: Any,
+        self, topic: str, events: Sequence[Event], key: str | None, connection: Any
     ) -> list[Record]:
         # The memory of a key is a message of its own.
         if key is not None and len(events) == MAX_BATCH:
             raise UsageError(f"one append with a key takes at most {MAX_BATCH - 1} events")
         return await self._writer.append(topic, events, key)
 
-    async def _read(self, topic: str, after: Offset, limit: int) -> Run:
+    async def _read(self, topic: str, after: Offset, limit: int) -> tuple[Run, Offset | None]:
         deadline = time.monotonic() + LAG
         while True:
-            run = await self._read_once(topic, after, limit)
+            run, last = await self._read_once(topic, after, limit)
             there = run.place is not None or not run.bounds.earliest < after <= run.bounds.latest
             if there or self._stream.replicas == 1 or time.monotonic() > deadline:
-                return run
+                return run, last
             await asyncio.sleep(RETRY)  # a replica that has not yet got what stands there
 
-    async def _read_once(self, topic: str, after: Offset, limit: int) -> Run:
-        subject = self._stream.subject("t", topic)
-        records: list[Record] = []
-        place, number = None, min(after[0], _LAST)
-        while True:
-            count = limit - len(records)
-            # One more: what stands at the offset itself.
-            messages = await self._pages.after(subject, max(number - 1, 0), count + 1)
-            full = len(messages) > count
-            if messages and sequence_of(messages[0]) == number:
-                first = messages.pop(0)
-                place = mark_of(first) if number == after[0] else place
-            messages = messages[:count]
-            records += records_of(topic, messages)
-            number = sequence_of(messages[-1]) if messages else number
-            # Others' messages leave room for more.
-            if not full or len(records) == limit:
-                break
+    async def _read_once(self, topic: str, after: Offset, limit: int) -> tuple[Run, Offset | None]:
+        number = min(after[0], LAST)
+        # One more: what stands at the offset itself.
+        messages = await self._pages.after(
+            self._stream.subject("t", topic), max(number - 1, 0), limit + 1
+        )
+        full, place = len(messages) > limit, None
+        if messages and sequence_of(messages[0]) == number:
+            place = mark_of(messages.pop(0))
+        messages = messages[:limit]
+        seen = Offset.of(sequence_of(messages[-1]) if messages else number)
         # The bounds are read afterwards, so that a trim in between is noticed. Events that were
         # appended in between are not in the records, so the bounds leave them out too.
         bounds = await self._bounds(topic)
-        seen = Offset.of(number)
-        if len(records) < limit and seen < bounds.latest:
+        last = seen if full else None
+        if last is None and seen < bounds.latest:
             mark = mark_of(messages[-1]) if messages else place or ""
             if seen <= bounds.earliest:
                 seen, mark = bounds.earliest, ""
             bounds = replace(bounds, latest=seen, mark=mark)
-        return Run(records, bounds, place)
+        return Run(records_of(topic, messages), bounds, place), last
 
-    async def _latest(self, topic: str, limit: int, before: Offset | None) -> Run:
+    async def _latest(
+        self, topic: str, limit: int, before: Offset | None
+    ) -> tuple[Run, Offset | None]:
         bounds = await self._bounds(topic)
         head = bounds.latest[0] + 1
         below = head if before is None else min(head, before[0])
         subject = self._stream.subject("t", topic)
-        records: list[Record] = []
-        while True:
-            count = limit - len(records)
-            messages = await self._pages.newest(subject, below, count, at_end=below == head)
-            records = records_of(topic, messages) + records
-            if len(messages) < count or len(records) == limit:
-                return Run(records, bounds)
-            below = sequence_of(messages[0])
+        messages = await self._pages.newest(subject, below, limit, at_end=below == head)
+        first = Offset.of(sequence_of(messages[0])) if len(messages) == limit else None
+        return Run(records_of(topic, messages), bounds), first
 
     async def _topics_to_trim(self, keep: Retention) -> Sequence[str]:
         return await self._trimmer.topics(keep)
@@ -240,10 +224,8 @@ class NatsLog(PushedLog):
     async def _trim_topic(self, topic: str, keep: Retention) -> int:
         return await self._trimmer.trim(topic, keep)
 
-    async def _forget(self, topics: Sequence[str]) -> None:
-        for start in range(0, len(topics), self.trims_at_once):
-            part = topics[start : start + self.trims_at_once]
-            await asyncio.gather(*(self._trimmer.forget(topic) for topic in part))
+    async def _forget_topic(self, topic: str) -> None:
+        await self._trimmer.forget(topic)
 
     def another(self) -> EventLog:
         return NatsLog(

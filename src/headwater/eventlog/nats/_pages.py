@@ -10,18 +10,19 @@ finds a gap finds the reason too. After an interruption in between a later trim 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from nats.aio.msg import Msg
 
-from headwater.eventlog._record import WHOLE, Retention
-from headwater.eventlog.nats._stream import KEY, WRONG_SEQUENCE, ApiError, Stream, sequence_of
+from headwater.eventlog._record import DAWN, WHOLE, Retention
+from headwater.eventlog.nats._stream import KEY, ApiError, Stream, sequence_of
 
 # So many records too many are read rather than searching on for where they begin.
 SLACK = 20
 # Records per request.
 MOST = 500
-_LAST = 2**64 - 1
+# The server's largest sequence.
+LAST = 2**64 - 1
 
 
 class Pages:
@@ -33,7 +34,7 @@ class Pages:
     async def after(self, subject: str, sequence: int, count: int) -> list[Msg]:
         """The first messages of a subject after a sequence, as many as there are up to count."""
         found: list[Msg] = []
-        while len(found) < count and sequence < _LAST:
+        while len(found) < count and sequence < LAST:
             request = {
                 "seq": sequence + 1,
                 "next_by_subj": subject,
@@ -48,7 +49,7 @@ class Pages:
         return found
 
     async def between(
-        self, subject: str, sequence: int, below: int, likely: int = MOST
+        self, subject: str, sequence: int, below: int = LAST, likely: int = MOST
     ) -> AsyncIterator[Msg]:
         """Every message of a subject after a sequence and below another one, oldest first."""
         while messages := await self.after(subject, sequence, min(likely, MOST)):
@@ -132,9 +133,6 @@ def _behind(message: Msg) -> int:
     return int((message.headers or {}).get("Nats-Num-Pending", 0))
 
 
-_DAWN = datetime(1970, 1, 1, tzinfo=UTC)
-
-
 # The server's errors of a stream that is full: of bytes, of messages, of resources.
 FULL = {10077, 10122, 10047, 10023}
 
@@ -182,6 +180,7 @@ class Trimmer:
             return 0
         highest = sequence_of(going[0])
         purge = {"filter": subject, "seq": highest + 1}
+        is_full = False
         try:
             await self._keep_keys(topic, subject, highest)
             await self._remember(topic, highest)
@@ -190,10 +189,10 @@ class Trimmer:
                 raise
             # Without room for a note, room is made first. Positions that this removes are then
             # unknown rather than expired.
-            answer = await self._stream.call("PURGE", purge)
+            is_full = True
+        answer = await self._stream.call("PURGE", purge)
+        if is_full:
             await self._remember(topic, highest)
-        else:
-            answer = await self._stream.call("PURGE", purge)
         return int(answer.get("purged", 0))
 
     async def forget(self, topic: str) -> None:
@@ -214,7 +213,8 @@ class Trimmer:
             if (key := (one.headers or {}).get(KEY)) is not None
         }
         for key in keys:
-            await self._stream.note_key(topic, key)
+            name = self._stream.key_subject(topic, key)
+            await self._stream.replace(name, b"0", headers=self._stream.key_headers())
 
     async def _cut_of(self, subject: str, below: int, keep: Retention) -> int:
         """The sequence from which everything stays, by the strictest of the limits."""
@@ -228,9 +228,9 @@ class Trimmer:
             cut = max(cut, min(keep.before[0], below))
         if keep.max_age is not None:
             try:
-                oldest = max(await self._stream.server_time() - keep.max_age, _DAWN)
+                oldest = max(await self._stream.server_time() - keep.max_age, DAWN)
             except OverflowError:
-                oldest = _DAWN
+                oldest = DAWN
             first = await self._pages.since(subject, oldest)
             cut = max(cut, below if first is None else min(first, below))
         if keep.max_bytes is not None:
@@ -249,20 +249,10 @@ class Trimmer:
     async def _remember(self, topic: str, highest: int) -> None:
         """Store the highest sequence trimmed, unless a higher one is stored."""
         subject = self._stream.subject("s", topic)
-        while True:
+        is_stored = False
+        while not is_stored:
             stored = await self._stream.last(subject)
             if stored is not None and int(stored.data) >= highest:
                 return
-            headers = {
-                "Nats-Rollup": "sub",
-                "Nats-Expected-Last-Subject-Sequence": str(
-                    0 if stored is None else sequence_of(stored)
-                ),
-            }
-            try:
-                await self._stream.publish(subject, str(highest).encode(), headers)
-            except ApiError as error:
-                if error.code != WRONG_SEQUENCE:
-                    raise
-            else:
-                return
+            sequence = 0 if stored is None else sequence_of(stored)
+            is_stored = await self._stream.replace(subject, str(highest).encode(), sequence)

@@ -18,9 +18,9 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
 from zlib import crc32
 
 import nats.errors
@@ -28,8 +28,8 @@ from nats.aio.msg import Msg
 
 from headwater.errors import SourceUnavailableError, UsageError
 from headwater.eventlog._pushes import States
-from headwater.eventlog._record import Bounds, Offset, Record, event_in
-from headwater.eventlog.nats._connection import NAME, Link
+from headwater.eventlog._record import Bounds, Offset, Record, event_in, moment
+from headwater.eventlog.nats._connection import NAME, Life, Link
 
 AT, KEY = "Headwater-At", "Headwater-Key"
 
@@ -38,7 +38,7 @@ NO_STREAM, NAME_TAKEN, WRONG_SEQUENCE = 10059, 10058, 10071
 LAG, RETRY = 3.0, 0.02
 
 _log = logging.getLogger(__name__)
-_DAWN = datetime(1970, 1, 1, tzinfo=UTC)
+_T = TypeVar("_T")
 
 
 class ApiError(SourceUnavailableError):
@@ -93,10 +93,41 @@ class Stream:
             raise SourceUnavailableError(NAME, "JetStream is not enabled, or away") from error
         return answer_of(answer)
 
-    async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> int:
-        """Store one message that may be stored twice. Returns its sequence."""
-        (answer,) = await self.link.run(lambda life: life.ask(subject, payload, headers))
-        return int(answer_of(answer)["seq"])
+    async def replace(
+        self,
+        subject: str,
+        payload: bytes,
+        sequence: int = 0,
+        headers: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Replace the last message of a subject; with sequence 0 store its first one.
+
+        Returns False, and stores nothing, if the last message has another sequence.
+        """
+        sent = {"Nats-Expected-Last-Subject-Sequence": str(sequence), **(headers or {})}
+        if sequence:
+            sent["Nats-Rollup"] = "sub"
+        try:
+            (answer,) = await self.link.run(lambda life: life.ask(subject, payload, sent))
+            answer_of(answer)
+        except nats.errors.NoRespondersError as error:
+            raise SourceUnavailableError(NAME, "its stream has no leader yet") from error
+        except ApiError as error:
+            if error.code != WRONG_SEQUENCE:
+                raise
+            return False
+        return True
+
+    async def run(self, work: Callable[[Life], Awaitable[_T]], *, again: bool = True) -> _T:
+        """As ``Link.run``. Creates the stream where nobody has answered for it."""
+        for _ in range(2):
+            await self.ready()
+            try:
+                return await self.link.run(work, again=again)
+            except nats.errors.NoRespondersError as error:
+                self.forget()
+                away = error
+        raise SourceUnavailableError(NAME, "its stream is not there, or has no leader") from away
 
     async def ready(self) -> None:
         """Create what is missing."""
@@ -115,15 +146,7 @@ class Stream:
         """Read stored messages; the last one of the answer has the status and no message."""
         payload = json.dumps(request).encode()
         subject = f"$JS.API.DIRECT.GET.{self.name}"
-        for attempt in (1, 2):
-            await self.ready()
-            try:
-                return await self.link.run(lambda life: life.ask(subject, payload, many=True))
-            except nats.errors.NoRespondersError as error:
-                self.forget()
-                if attempt == 2:
-                    raise SourceUnavailableError(NAME, "its stream is not there") from error
-        raise AssertionError
+        return await self.run(lambda life: life.ask(subject, payload, many=True))
 
     async def states(self, topics: Sequence[str]) -> States:
         """The state of the log and of a few topics, at one moment."""
@@ -147,17 +170,8 @@ class Stream:
         """Replace this epoch by another one, unless another process has done so already."""
         own = f"{self.name}.epoch"
         stored = await self.last(own)
-        if stored is None or stored.data.decode() != epoch:
-            return
-        headers = {
-            "Nats-Rollup": "sub",
-            "Nats-Expected-Last-Subject-Sequence": str(sequence_of(stored)),
-        }
-        try:
-            await self.publish(own, secrets.token_hex(16).encode(), headers)
-        except ApiError as error:
-            if error.code != WRONG_SEQUENCE:
-                raise
+        if stored is not None and stored.data.decode() == epoch:
+            await self.replace(own, _new_epoch(), sequence_of(stored))
 
     async def _last_of(self, topics: Sequence[str]) -> tuple[str, int, dict[str, Msg]]:
         """The epoch, the stream's last sequence, and the last messages by subject."""
@@ -197,18 +211,7 @@ class Stream:
         self.replicas = int(config["num_replicas"])
         self._check(config)
         await self._keep(config)
-        try:
-            await self.publish(
-                f"{self.name}.epoch",
-                # Letters and digits only, as a position carries it.
-                secrets.token_hex(16).encode(),
-                {"Nats-Expected-Last-Subject-Sequence": "0"},
-            )
-        except ApiError as error:
-            if error.code != WRONG_SEQUENCE:  # another process was first
-                raise
-        except nats.errors.NoRespondersError as error:
-            raise SourceUnavailableError(NAME, "its stream has no leader yet") from error
+        await self.replace(f"{self.name}.epoch", _new_epoch())
 
     async def _keep(self, config: Mapping[str, Any]) -> None:
         """Let the server keep keys for long enough, and single events as long as their topics."""
@@ -269,14 +272,6 @@ class Stream:
         """Of the note of a key, which is stored unless it is there."""
         seconds = self.keys_kept // timedelta(seconds=1)
         return {"Nats-Expected-Last-Subject-Sequence": "0", "Nats-TTL": f"{seconds}s"}
-
-    async def note_key(self, topic: str, key: str) -> None:
-        """Keep a key whose events are trimmed, unless there is a note of it."""
-        try:
-            await self.publish(self.key_subject(topic, key), b"0", self.key_headers())
-        except ApiError as error:
-            if error.code != WRONG_SEQUENCE:
-                raise
 
     async def server_time(self) -> datetime:
         """The present moment, by the server's clock."""
@@ -362,8 +357,7 @@ def record_of(topic: str, message: Msg) -> Record | None:
     data = event_in(topic, headers["Nats-Sequence"], message.data if AT in headers else None)
     if data is None:
         return None
-    at = _DAWN + timedelta(microseconds=int(headers[AT]))
-    offset = Offset.of(int(headers["Nats-Sequence"]))
+    offset, at = Offset.of(sequence_of(message)), moment(int(headers[AT]))
     return Record(topic, offset, at, data, headers.get(KEY), mark_of(message))
 
 
@@ -387,6 +381,6 @@ def nanoseconds(length: timedelta) -> int:
     return length // timedelta(microseconds=1) * 1000
 
 
-def microseconds(at: datetime) -> str:
-    """The text of a moment in a header."""
-    return str((at - _DAWN) // timedelta(microseconds=1))
+def _new_epoch() -> bytes:
+    """Letters and digits only, as a position carries it."""
+    return secrets.token_hex(16).encode()

@@ -15,11 +15,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-import nats.errors
-
 from headwater.errors import SourceUnavailableError
 from headwater.eventlog._batcher import Asked, Batcher
-from headwater.eventlog._record import Event, Offset, Record
+from headwater.eventlog._record import Event, Offset, Record, ticks
 from headwater.eventlog.nats._connection import NAME, PATIENCE, Life
 from headwater.eventlog.nats._pages import Pages
 from headwater.eventlog.nats._stream import (
@@ -30,7 +28,6 @@ from headwater.eventlog.nats._stream import (
     Stream,
     answer_of,
     mark,
-    microseconds,
     records_of,
     sequence_of,
 )
@@ -51,9 +48,6 @@ KNOWN = 10201
 BUSY = ("too many inflight", "in process")
 # Batches of this process on their way: the server takes 50 for a stream, of all processes.
 ABREAST = 10
-# The server's largest sequence.
-LAST = 2**64 - 1
-
 # Subject, payload, headers.
 Message = tuple[str, bytes, Mapping[str, str]]
 
@@ -79,7 +73,7 @@ class NatsWriter:
     async def append(self, topic: str, events: Sequence[Event], key: str | None) -> list[Record]:
         """The records, or those that the key brought before."""
         at = datetime.now(UTC)
-        stamp = microseconds(at)
+        stamp = str(ticks(at))
         headers = {AT: stamp}
         subject = self._stream.subject("t", topic)
         messages: list[Message] = [(subject, one.text.encode(), headers) for one in events]
@@ -207,17 +201,7 @@ class NatsWriter:
             (acknowledged,) = await life.ask(*messages[-1])
             return answer_of(acknowledged)
 
-        await self._stream.ready()
-        try:
-            return await self._stream.link.run(once, again=again)
-        except nats.errors.NoRespondersError:
-            # No stream listens at the subject: nothing was stored, and the stream must be created.
-            self._stream.forget()
-            await self._stream.ready()
-        try:
-            return await self._stream.link.run(once, again=again)
-        except nats.errors.NoRespondersError as error:
-            raise SourceUnavailableError(NAME, "its stream has no leader") from error
+        return await self._stream.run(once, again=again)
 
     async def _brought(self, topic: str, key: str, sequence: int | None) -> list[Record]:
         """The records that a key brought before, as far as they are kept.
@@ -236,7 +220,7 @@ class NatsWriter:
         # A batch with the key of one event. Nothing says where that is stored, so all are read.
         found = [
             one
-            async for one in self._pages.between(subject, 0, LAST)
+            async for one in self._pages.between(subject, 0)
             if (one.headers or {}).get(KEY) == key
         ]
         return records_of(topic, found)

@@ -135,15 +135,6 @@ class Commands:
             except RedisError as error:
                 raise unavailable(error) from error
 
-    async def start(self) -> None:
-        """Connect."""
-        try:
-            await self._ask(_packed(["PING"]))
-        except _BrokenError as error:
-            raise SourceUnavailableError(NAME, error.detail) from error.__cause__
-        except RedisError as error:
-            raise unavailable(error) from error
-
     async def close(self) -> None:
         """Wait for what was asked for, then disconnect."""
         self.closed = True

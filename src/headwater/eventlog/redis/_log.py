@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import secrets
@@ -64,7 +63,7 @@ class RedisLog(PushedLog):
     name = NAME
     # Far below the gigabyte at which the server drops a connection.
     max_append_bytes = 64 * 1024 * 1024
-    topics_per_request = trims_at_once = CHUNK
+    topics_per_request = at_once = CHUNK
 
     def __init__(
         self,
@@ -100,14 +99,10 @@ class RedisLog(PushedLog):
         self._commands = Commands(pool)
 
     async def start(self) -> None:
-        await self._commands.start()
+        await self._states([])
 
     async def _append(
-        self,
-        topic: str,
-        events: Sequence[Event],
-        key: str | None,
-        connection: Any,
+        self, topic: str, events: Sequence[Event], key: str | None, connection: Any
     ) -> list[Record]:
         mark = secrets.token_hex(4)
         is_new, answer, *more = await self._commands.run(
@@ -142,33 +137,22 @@ class RedisLog(PushedLog):
             for text, event in zip(ids, events, strict=True)
         ]
 
-    async def _read(self, topic: str, after: Offset, limit: int) -> Run:
-        records: list[Record] = []
-        begin, place = after, None
-        while True:
-            # One more: what stands at the offset itself.
-            count = limit - len(records) + 1
-            entries, bounds = await self._entries(scripts.READ, topic, from_id(begin), count)
-            full = len(entries) == count
-            if entries and offset_of(entries[0][0].decode()) == begin:
-                fields = entries.pop(0)[1]
-                place = mark_of(fields) if begin == after else place
-            entries = entries[: count - 1]
-            records += records_of(topic, entries)
-            # Others' entries leave room for more.
-            if not full or len(records) == limit:
-                return Run(records, bounds, place)
-            begin = offset_of(entries[-1][0].decode())
+    async def _read(self, topic: str, after: Offset, limit: int) -> tuple[Run, Offset | None]:
+        # One more: what stands at the offset itself.
+        entries, bounds = await self._entries(scripts.READ, topic, from_id(after), limit + 1)
+        full, place = len(entries) > limit, None
+        if entries and offset_of(entries[0][0].decode()) == after:
+            place = mark_of(entries.pop(0)[1])
+        entries = entries[:limit]
+        last = offset_of(entries[-1][0].decode()) if full else None
+        return Run(records_of(topic, entries), bounds, place), last
 
-    async def _latest(self, topic: str, limit: int, before: Offset | None) -> Run:
-        records: list[Record] = []
-        while True:
-            count = limit - len(records)
-            entries, bounds = await self._entries(scripts.LATEST, topic, until_id(before), count)
-            records = records_of(topic, entries[::-1]) + records
-            if len(entries) < count or len(records) >= limit:
-                return Run(records, bounds)
-            before = offset_of(entries[-1][0].decode())
+    async def _latest(
+        self, topic: str, limit: int, before: Offset | None
+    ) -> tuple[Run, Offset | None]:
+        entries, bounds = await self._entries(scripts.LATEST, topic, until_id(before), limit)
+        first = offset_of(entries[-1][0].decode()) if len(entries) == limit else None
+        return Run(records_of(topic, entries[::-1]), bounds), first
 
     async def _entries(
         self, script: str, topic: str, start: str, limit: int
@@ -195,11 +179,7 @@ class RedisLog(PushedLog):
         arguments = [_epoch(), topic, "" if count is None else count, age, lowest]
         return int(await self._commands.run(scripts.TRIM, self._keys(topic), arguments))
 
-    async def _forget(self, topics: Sequence[str]) -> None:
-        for start in range(0, len(topics), CHUNK):
-            await asyncio.gather(*(self._forget_one(one) for one in topics[start : start + CHUNK]))
-
-    async def _forget_one(self, topic: str) -> None:
+    async def _forget_topic(self, topic: str) -> None:
         arguments = [topic, f"{self._prefix}:k:{topic} ", CHUNK]
         while not await self._commands.run(scripts.FORGET, self._keys(topic), arguments):
             pass
@@ -259,7 +239,7 @@ class RedisLog(PushedLog):
 
     async def went_back(self, topic: str, last: Offset) -> bool:
         """As PushedLog. A topic that was forgotten has nothing from before."""
-        return bool((await self._latest(topic, 1, last)).records)
+        return bool((await self.latest(topic, 1, last)).records)
 
     def _keys(self, topic: str) -> list[str]:
         return [self._log, self._topics, f"{self._prefix}:t:{topic}"]

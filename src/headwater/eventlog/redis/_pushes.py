@@ -10,7 +10,7 @@ import json
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from redis.asyncio.connection import ConnectionPool
@@ -18,10 +18,9 @@ from redis.exceptions import RedisError, ResponseError
 
 from headwater.eventlog._pushed import PushReader
 from headwater.eventlog._pushes import Push
-from headwater.eventlog._record import START, Bounds, Offset, Record, event_in
+from headwater.eventlog._record import START, Bounds, Offset, Record, event_in, moment
 from headwater.eventlog.redis._commands import NAME, PATIENCE, connect, connection_of, unavailable
 
-_DAWN = datetime(1970, 1, 1, tzinfo=UTC)
 # Both halves of an id have 64 bits.
 _MOST = 2**64 - 1
 _LAST = f"{_MOST}-{_MOST}"
@@ -36,7 +35,7 @@ def offset_of(text: str) -> Offset:
 
 def moment_of(text: str) -> datetime:
     """The moment when the server gave out the id, UTC, to the millisecond, by its clock."""
-    return _DAWN + timedelta(milliseconds=int(text.partition("-")[0]))
+    return moment(int(text.partition("-")[0]) * 1000)
 
 
 def from_id(after: Offset) -> str:

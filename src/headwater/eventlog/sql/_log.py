@@ -95,7 +95,7 @@ class SqlLog(CheckedLog):
         )
         return results[0] or []
 
-    async def _read(self, topic: str, after: Offset, limit: int) -> Run:
+    async def _read(self, topic: str, after: Offset, limit: int) -> tuple[Run, Offset | None]:
         await self._storage.ready()
         # One more: what stands at the offset itself.
         rows = await self._rows(self._storage.dialect.after, topic, after, limit + 1)
@@ -112,22 +112,17 @@ class SqlLog(CheckedLog):
             if holes:
                 bounds = replace(bounds, earliest=Offset.of(holes[-1]))
                 found = [row for row in found if row.number > holes[-1]]
-        records = records_of(topic, found)
-        if len(records) == len(found) or len(found) < limit:
-            return Run(records, bounds, place)
-        # Others' rows leave room for more.
-        more = await self._read(topic, Offset.of(found[-1].number), limit - len(records))
-        return Run([*records, *more.records], more.bounds, place)
+        more = Offset.of(found[-1].number) if len(found) == limit else None
+        return Run(records_of(topic, found), bounds, place), more
 
-    async def _latest(self, topic: str, limit: int, before: Offset | None) -> Run:
+    async def _latest(
+        self, topic: str, limit: int, before: Offset | None
+    ) -> tuple[Run, Offset | None]:
         await self._storage.ready()
         rows = await self._rows(self._storage.dialect.before, topic, before or (_LAST,), limit)
         found = [row for row in rows[::-1] if row.number is not None]
-        records = records_of(topic, found)
-        if len(records) == len(found) or len(found) < limit:
-            return Run(records, bounds_of(rows[0]))
-        more = await self._latest(topic, limit - len(records), Offset.of(found[0].number))
-        return Run([*more.records, *records], more.bounds)
+        more = Offset.of(found[0].number) if len(found) == limit else None
+        return Run(records_of(topic, found), bounds_of(rows[0])), more
 
     async def _rows(
         self, statement: sa.TextClause, topic: str, beyond: tuple[int, ...], limit: int

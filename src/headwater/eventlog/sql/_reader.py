@@ -37,13 +37,9 @@ class SqlReader(LogReader[FollowedTopic]):
     def _watch(self) -> CommitWatch:
         """Start what sets ``self._wake`` when something was committed."""
 
-    @abstractmethod
-    async def _states(self, places: str) -> Sequence[sa.Row[Any]]:
-        """Epoch, trims, head, and of each existing topic its name, ``END`` and place.
-
-        ``places`` is a JSON list of names and numbers; what stands there is ``place_at`` and
-        ``place_size``.
-        """
+    async def _states(self, places: Sequence[tuple[str, int]]) -> Sequence[sa.Row[Any]]:
+        values = {"places": json.dumps(places)}
+        return await self._storage.read(self._storage.dialect.states, values)
 
     @abstractmethod
     async def _read(self) -> bool:
@@ -75,7 +71,7 @@ class SqlReader(LogReader[FollowedTopic]):
                     await asyncio.sleep(begun + PACE - time())
 
     async def _enter(self, names: Sequence[str]) -> Mapping[str, Bounds]:
-        rows = await self._states(json.dumps([[name, 0] for name in sorted(names)]))
+        rows = await self._states([(name, 0) for name in sorted(names)])
         if not self._topics:
             self._read_from(rows[0])
         bounds = _bounds_by_name(rows, names)
@@ -143,9 +139,9 @@ class SqlReader(LogReader[FollowedTopic]):
         if holes:
             await self._find_losses(holes)
 
-    def _places(self) -> str:
-        """All followed topics and where their followers are, as a JSON list."""
-        return json.dumps([[topic.name, topic.last[0]] for topic in self._topics.values()])
+    def _places(self) -> list[tuple[str, int]]:
+        """All followed topics and where their followers are."""
+        return [(topic.name, topic.last[0]) for topic in self._topics.values()]
 
 
 def _bounds_by_name(rows: Sequence[sa.Row[Any]], names: Sequence[str]) -> Mapping[str, Bounds]:

@@ -48,6 +48,9 @@ class Dialect(ABC):
             log's own row, so that it gives at least one row.
         after: the records of ``:topic`` after ``:number``, at most ``:rows``, beside its bounds.
         before: those below ``:number``, newest first.
+        states: epoch, trims, head, and of each existing topic its name, ``END`` and place.
+            ``:places`` is a JSON list of names and numbers; what stands there is ``place_at`` and
+            ``place_size``.
         lock_free: locks the row of ``:topic`` for trimming, and gives its id, latest and trimmed,
             unless another transaction holds it.
         reserving: for ``reserve``; ``:topics`` is a JSON list of names and counts.
@@ -63,6 +66,7 @@ class Dialect(ABC):
     bounds: sa.TextClause
     after: sa.TextClause
     before: sa.TextClause
+    states: sa.TextClause
     lock_free: sa.TextClause
     reserving: sa.TextClause
     finding_keys: sa.TextClause
@@ -181,10 +185,8 @@ class Storage:
 
     async def ready(self) -> None:
         """Create what is missing. Needs no right to write if nothing is."""
-        if self.closed:
-            raise UsageError(f"{self.name} is closed")
-        if not self._ready:
-            # ``_twice`` prepares; there is nothing else to do.
+        if self.closed or not self._ready:
+            # ``_twice`` prepares, or raises; there is nothing else to do.
             await self._attempt(partial(asyncio.sleep, 0))
 
     async def _prepare(self) -> None:

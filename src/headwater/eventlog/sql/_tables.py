@@ -8,12 +8,11 @@ the one row of ``headwater_log``.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from headwater.eventlog._record import DAWN, Bounds, Offset, Record, event_in, mark_of
+from headwater.eventlog._record import DAWN, Bounds, Offset, Record, event_in, mark_of, moment
 
 # SQLite numbers rows by itself only in a column whose type is INTEGER to the letter.
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -76,11 +75,6 @@ sa.Table(
     ),
     sqlite_autoincrement=True,
 )  # fmt: skip
-
-
-def moment(count: int) -> datetime:
-    """The moment of ``ticks``."""
-    return DAWN + timedelta(microseconds=count)
 
 
 # A topic's columns in a statement about ``t``: its bounds and what stands at its end.

@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headwater.errors import UsageError
 from headwater.eventlog._batcher import Asked, Batcher
-from headwater.eventlog._record import Event, Offset, Record, Retention, mark_of, ticks
+from headwater.eventlog._record import Event, Offset, Record, Retention, mark_of, moment, ticks
 from headwater.eventlog.sql._storage import Dialect, Storage
-from headwater.eventlog.sql._tables import moment, records_of
+from headwater.eventlog.sql._tables import records_of
 
 # Events of one transaction, so that a crowd of appenders does not hold the file's lock for seconds.
 MOST = (10_000, 0)
@@ -92,15 +92,14 @@ async def append_all(
         held = {topic for topic, _ in keys} - locked.keys()
         for row in await dialect.find_keys(connection, keys):
             known[row.name, row.key] += records_of(row.name, [row])
-    seen = set(known)
     fresh: list[bool] = []
     counts: Counter[str] = Counter()
     for one in appends:
-        fresh.append(one.key is None or (one.topic, one.key) not in seen)
+        fresh.append(one.key is None or (one.topic, one.key) not in known)
+        if one.key is not None:
+            known.setdefault((one.topic, one.key), [])
         if fresh[-1] and one.topic not in held:
             counts[one.topic] += len(one.events)
-            if one.key is not None:
-                seen.add((one.topic, one.key))
     topics = await reserve(connection, counts) if counts else {}
     new = [row.id for topic, row in topics.items() if row.latest == counts[topic]]
     if new:
@@ -117,32 +116,24 @@ async def append_all(
         if one.topic in held:
             results.append(None)
         elif is_new:
-            number = used[one.topic]
+            number, topic_id = used[one.topic], topics[one.topic].id
             used[one.topic] += len(one.events)
-            topic_id = topics[one.topic].id
-            records = [
-                Record(
-                    one.topic,
-                    Offset((place,)),
-                    at,
-                    event.data,
-                    one.key,
-                    mark_of(at_ticks, event.size),
+            records = []
+            for part, event in enumerate(one.events):
+                number += 1
+                mark = mark_of(at_ticks, event.size)
+                records.append(Record(one.topic, Offset((number,)), at, event.data, one.key, mark))
+                rows.append(
+                    {
+                        "topic_id": topic_id,
+                        "number": number,
+                        "at": at_ticks,
+                        "size": event.size,
+                        "key": one.key,
+                        "part": part,
+                        "data": event.text,
+                    }
                 )
-                for place, event in enumerate(one.events, number + 1)
-            ]
-            rows += [
-                {
-                    "topic_id": topic_id,
-                    "number": number + part + 1,
-                    "at": at_ticks,
-                    "size": event.size,
-                    "key": one.key,
-                    "part": part,
-                    "data": event.text,
-                }
-                for part, event in enumerate(one.events)
-            ]
             if one.key is not None:
                 known[one.topic, one.key] = records
             results.append(records)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -150,18 +149,16 @@ def _knows_server(engine: AsyncEngine) -> bool:
     return getattr(engine.dialect, "default_isolation_level", None) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """What a server says about itself.
-
-    Attributes:
-        version: such as 180006.
-        control: whether this user may read the server's identifier and timeline.
-    """
-
-    version: int
-    control: bool
-
+# One life of a server's data: a copy that was promoted or restored to a point in time goes on with
+# another timeline, a new server has another identifier, and a database that was loaded from a dump
+# another oid.
+LIFE = """(SELECT concat_ws(':', (SELECT system_identifier FROM pg_control_system()),
+CASE WHEN pg_is_in_recovery()
+THEN (SELECT upper(lpad(to_hex(timeline_id), 8, '0')) FROM pg_control_checkpoint())
+ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END,
+(SELECT oid FROM pg_database WHERE datname = current_database())))"""
+# Where the user may not read that, as with some providers.
+SHORT_LIFE = "(SELECT oid::text FROM pg_database WHERE datname = current_database())"
 
 _DESCRIBE = sa.text(
     "SELECT current_setting('server_version_num')::int, current_setting('server_version'), "
@@ -171,12 +168,15 @@ _DESCRIBE = sa.text(
 )
 
 
-async def describe_server(connection: AsyncConnection) -> Server:
-    """Raises DeclarationError for a server that is too old."""
+async def life_of(connection: AsyncConnection) -> str:
+    """The SQL that names the life of the server's data, as far as this user may read it.
+
+    Raises DeclarationError for a server that is too old.
+    """
     version, name, control = (await connection.execute(_DESCRIBE)).one()
     if version < OLDEST:
         raise DeclarationError(
             f"PostgreSQL {name} is too old: tables and event logs need PostgreSQL 13 or later, "
             "which has 64-bit transaction ids"
         )
-    return Server(version, bool(control))
+    return LIFE if control else SHORT_LIFE

@@ -16,23 +16,23 @@ from headwater.sql._judging import NO_QUESTIONS, Questions, judged_columns
 from headwater.sql._model import TableModel, as_utc
 from headwater.sql._reader import (
     ChangeBatch,
-    ClosingWatch,
     CommitWatch,
     Head,
     Member,
     Row,
     TableReader,
+    WatchGroup,
     in_window,
     latest_of,
     left_at,
 )
 from headwater.sql._statements import GONE, LEFT
-from headwater.sql._trim import Trim
+from headwater.sql._trim import Trim, table_trim
 from headwater.sql._unreadable import cannot_be_read, read_rows
 from headwater.sql.postgresql._conditions import DECLARED, FACTS, Facts
 from headwater.sql.postgresql._connections import (
-    describe_server,
     ensure_first_connection,
+    life_of,
     single_reads,
 )
 from headwater.sql.postgresql._drivers import check_driver
@@ -42,7 +42,7 @@ from headwater.sql.postgresql._revision import Revision, revision_of
 from headwater.sql.postgresql._schema import drift
 from headwater.sql.postgresql._snapshot import NOTHING, TransactionSnapshot
 from headwater.sql.postgresql._statements import PICKED, PostgreSQLStatements
-from headwater.sql.postgresql._triggers import channel, qualified
+from headwater.sql.postgresql._triggers import channel, notification, qualified
 from headwater.sql.postgresql._watch import ChannelWatch
 
 # Columns of what was picked, behind the facts.
@@ -98,7 +98,7 @@ class PostgreSQLReader(TableReader):
         facts = self._facts(rows)
         if rows[0][FACTS] and not facts.standby:
             raise DeclarationError(
-                f"{self._name} has rows of transactions that this server has not made yet, as "
+                f"{self.name} has rows of transactions that this server has not made yet, as "
                 "from a dump of another one; call "
                 "headwater.sql.renew_epochs() once"
             )
@@ -241,11 +241,10 @@ class PostgreSQLReader(TableReader):
         return bool(rows)
 
     def trimming(self, cutoff: datetime | None, column: str | None, max_count: int | None) -> Trim:
-        tracking = self.model.tracking
         # A transaction that still runs may add changes below those of younger ones.
         statements = PostgreSQLStatements(self.model, self.judged, total=True)
-        notified = channel(tracking) if tracking.notify else None
-        return Trim(statements, cutoff, column, max_count, notified)
+        wake = notification(self.model.tracking)
+        return table_trim(statements, cutoff, column, max_count, wake)
 
     def watch_commits(
         self,
@@ -264,7 +263,7 @@ class PostgreSQLReader(TableReader):
             await self._catalogue.stop()
             await revision.release()
 
-        return ClosingWatch(watch, close)
+        return WatchGroup(close, watch.stop)
 
     async def revision(self) -> Hashable | None:
         return None if self._revision is None else await self._revision.ask()
@@ -287,16 +286,16 @@ class PostgreSQLReader(TableReader):
                         await connection.invalidate()
                     else:
                         return rows
-        raise SourceUnavailableError(self._name, "the types of its columns are being changed")
+        raise SourceUnavailableError(self.name, "the types of its columns are being changed")
 
     async def _read_one_by_one(
         self,
         connection: AsyncConnection,
         ask_for: Callable[[PostgreSQLStatements], Asked],
     ) -> Sequence[Row]:
-        control = (await describe_server(connection)).control
+        life = await life_of(connection)
         statements = PostgreSQLStatements(
-            self.model, self.judged, total=self._total, control=control, keys_only=True
+            self.model, self.judged, total=self._total, life=life, keys_only=True
         )
         return await read_rows(connection, self.model, ask_for(statements))
 
@@ -312,10 +311,8 @@ class PostgreSQLReader(TableReader):
         judged = await judged_columns(connection, self.model)
         if statements is None or (tracking, judged) != (self.model.tracking, self.judged):
             self.model.tracking, self.judged = tracking, judged
-            control = (await describe_server(connection)).control
-            statements = PostgreSQLStatements(
-                self.model, judged, total=self._total, control=control
-            )
+            life = await life_of(connection)
+            statements = PostgreSQLStatements(self.model, judged, total=self._total, life=life)
         self._statements = statements
         self._catalogue.note()
         return statements

@@ -51,10 +51,6 @@ def check_element(element: Any) -> None:
         raise DeclarationError(
             "UNION, INTERSECT and EXCEPT cannot be derived: declare one live query for each SELECT"
         )
-    if isinstance(element, sa.CTE):
-        raise DeclarationError(
-            f"the CTE {element.name!r} cannot be derived: join its tables in the query itself"
-        )
     if isinstance(element, sa.ColumnClause):
         if element.is_literal and element.name not in ("*", "1"):  # as in EXISTS (SELECT 1 …)
             raise DeclarationError(

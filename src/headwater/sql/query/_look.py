@@ -12,9 +12,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
+from headwater.sql._expressions import Column, Condition
 from headwater.sql._links import FORMER, LINKS
 from headwater.sql._tracking import CHANGE, TABLES
-from headwater.sql.postgresql._conditions import LIFE, SHORT_LIFE
+from headwater.sql.postgresql._connections import LIFE
 from headwater.sql.postgresql._snapshot import NOTHING, TransactionSnapshot
 from headwater.sql.postgresql._types import XID8
 from headwater.sql.query._derivation import Derivation
@@ -116,16 +117,14 @@ class Looker(ABC):
             f"links={list(self.links[table])!r}) in a migration"
         )
 
-    def _registered(self, name: str) -> list[sa.ColumnElement[Any]]:
+    def _registered(self, name: str) -> list[Column]:
+        own = LINKS.c
         return [
-            sa.select(TABLES.c.epoch).where(TABLES.c.name == name).scalar_subquery(),
-            sa.select(LINKS.c.epoch).where(LINKS.c.name == name).scalar_subquery(),
-            sa.select(LINKS.c.links).where(LINKS.c.name == name).scalar_subquery(),
-            sa.select(LINKS.c.floor).where(LINKS.c.name == name).scalar_subquery(),
-            sa.select(LINKS.c.retiring).where(LINKS.c.name == name).scalar_subquery(),
+            sa.select(column).where(column.table.c.name == name).scalar_subquery()
+            for column in (TABLES.c.epoch, own.epoch, own.links, own.floor, own.retiring)
         ]
 
-    def _gone(self, name: str) -> sa.ColumnElement[bool]:
+    def _gone(self, name: str) -> Condition:
         # It does not check whether the client had these rows: the oldest snapshot of its place may
         # lack rows that a later one has.
         return sa.exists().where(
@@ -140,7 +139,7 @@ class SQLiteLooker(Looker):
         super().__init__(*given)
         self.moments = SQLiteMoments(list(self.tables.values()))
         self.nothing = Counters((0,) * len(self.tables))
-        columns: list[sa.ColumnElement[Any]] = []
+        columns: list[Column] = []
         for name in self.tables.values():
             last = sa.select(TABLES.c.last).where(TABLES.c.name == name).scalar_subquery()
             columns += [*self._registered(name), last]
@@ -181,17 +180,17 @@ class PostgreSQLLooker(Looker):
     """On PostgreSQL: one snapshot of the server for all tables.
 
     Attributes:
-        control: whether this user may read the server's control file.
+        life: the SQL that names the life of the server's data.
     """
 
-    control = True
+    life = LIFE
     nothing = NOTHING
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self.moments = PostgreSQLMoments(list(self.tables.values()))
         self._known: tuple[str, int] = ("", 0)
-        self._made: dict[tuple[bool, bool], sa.Select[Any]] = {}
+        self._made: dict[tuple[bool, str], sa.Select[Any]] = {}
 
     def begin(self, connection: sa.Connection) -> None:
         # TRUNCATE is not MVCC-safe: a snapshot from before one that is committed when a table is
@@ -252,12 +251,12 @@ class PostgreSQLLooker(Looker):
         return Look(now, epoch, changed, gone, retiring)
 
     def _query(self, since: bool) -> sa.Select[Any]:
-        known = self._made.get((since, self.control))
+        known = self._made.get((since, self.life))
         if known is not None:
             return known
-        columns: list[sa.ColumnElement[Any]] = [
+        columns: list[Column] = [
             sa.literal_column("pg_current_snapshot()::text", sa.Text),
-            sa.literal_column(LIFE if self.control else SHORT_LIFE, sa.Text),
+            sa.literal_column(self.life, sa.Text),
             sa.func.pg_is_in_recovery(),
         ]
         for table, name in self.tables.items():
@@ -274,7 +273,7 @@ class PostgreSQLLooker(Looker):
             if since:
                 lacks = self.moments.lacks(change, name)
                 columns += [sa.exists().where(lacks), self._gone(name)]
-        made = self._made[since, self.control] = sa.select(
+        made = self._made[since, self.life] = sa.select(
             *(column.label(f"look_{at}") for at, column in enumerate(columns))
         )
         return made

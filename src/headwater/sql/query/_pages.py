@@ -26,30 +26,24 @@ class Pages:
     def before(
         self, connection: sa.Connection, look: Look, wanted: Filter, limit: int, below: Key | None
     ) -> Page:
-        """The last rows by key, or those below one."""
-        if self._derivation.limit is not None:
-            return self._first(connection, look, wanted, limit, below)
-        rows = self._queries.newest(connection, wanted, limit + 1, below)
+        """The last rows by key, or those below one.
+
+        Of a query with LIMIT they are its first rows in its order; the first one is shown last.
+        """
+        limited = self._derivation.limit is not None
+        if not limited:
+            rows = self._queries.newest(connection, wanted, limit + 1, below)
+        else:
+            rows = self._queries.first(connection, wanted)
+            if below is not None:
+                keys = [key for key, _ in rows]
+                # A page whose beginning has left the window has nothing before it.
+                rows = rows[keys.index(below) + 1 :] if below in keys else []
         shown = rows[:limit][::-1]
         end = QueryPlace.at_once(look.now)
-        if below is not None:
+        if below is not None and not limited:
             upper = (Segment(None, self._queries.nothing),)
             end = QueryPlace((Segment(shown[-1][0], look.now), *upper) if shown else upper)
-        changes = [item_of(self._derivation, end, row) for _, row in shown]
-        start = QueryPlace.at_once(look.now, shown[0][0] if shown else below)
-        return Page(changes, start, end, len(rows) > limit, look.epoch)
-
-    def _first(
-        self, connection: sa.Connection, look: Look, wanted: Filter, limit: int, below: Key | None
-    ) -> Page:
-        """A page of the first rows of a query with LIMIT; the first one is shown last."""
-        rows = self._queries.first(connection, wanted)
-        if below is not None:
-            keys = [key for key, _ in rows]
-            # A page whose beginning has left the window has nothing before it.
-            rows = rows[keys.index(below) + 1 :] if below in keys else []
-        shown = rows[:limit][::-1]
-        end = QueryPlace.at_once(look.now)
         changes = [item_of(self._derivation, end, row) for _, row in shown]
         start = QueryPlace.at_once(look.now, shown[0][0] if shown else below)
         return Page(changes, start, end, len(rows) > limit, look.epoch)

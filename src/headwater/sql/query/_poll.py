@@ -21,9 +21,9 @@ import sqlalchemy as sa
 
 from headwater.errors import UsageError
 from headwater.feeds._source import EVERYTHING, Filter
+from headwater.sql._filters import form_of
 from headwater.sql._judging import NO_QUESTIONS, Questions
 from headwater.sql.query._derivation import Derivation
-from headwater.sql.query._forms import form_of
 from headwater.sql.query._look import Look, Looker
 from headwater.sql.query._place import Key, QueryPlace
 from headwater.sql.query._statements import KEYS, Statements
@@ -78,7 +78,7 @@ class Queries:
     ) -> Sequence[Key]:
         """At most ``KEYS`` affected keys above ``low`` and up to ``high``, ascending."""
         form, values = form_of(wanted)
-        if not form or not (look.changed or look.gone):
+        if not form.any_of or not (look.changed or look.gone):
             return ()
         query = self.statements.affected(
             look.changed, look.gone, form, low is not None, high is not None

@@ -10,20 +10,21 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 from sqlalchemy.sql import visitors
 
-from headwater.sql._expressions import Shape
-from headwater.sql._judging import Asked, shape_column
+from headwater.feeds._source import EVERYTHING, Filter
+from headwater.sql._expressions import Column, Condition, Shape, bare
+from headwater.sql._filters import Filters
+from headwater.sql._judging import Question, shape_column
 from headwater.sql._tracking import CHANGE, SINCE
-from headwater.sql.query._derivation import Derivation, Way
-from headwater.sql.query._forms import Form, condition_of
+from headwater.sql._values import stored_type
+from headwater.sql.query._derivation import Derivation, Way, column_of
 from headwater.sql.query._moments import Moments
-from headwater.sql.query._pieces import bare
-from headwater.sql.query._scopes import Occurrence
+from headwater.sql.query._pieces import Occurrence
 
 __all__ = ["KEYS", "Statements"]
 
 Query: TypeAlias = "sa.Select[Any]"
 Columns: TypeAlias = "Mapping[Occurrence, Any]"
-Questioned: TypeAlias = "tuple[Asked, ...]"
+Questioned: TypeAlias = "tuple[Question, ...]"
 # What is selected of a way over these columns.
 Pick: TypeAlias = "Callable[[Way, Columns], Query]"
 
@@ -44,7 +45,9 @@ class Statements:
         self._moments = moments
         self._names = names
         self._key = list(derivation.key.values())
-        self._kinds = [self._kind(column) for column in self._key]
+        self._kinds = [
+            moments.raw(stored_type(column_of(one.table, name).type)) for one, name in self._key
+        ]
         self.affected = lru_cache(_KEPT)(self._affected)
         self.holders = lru_cache(_KEPT)(self._holders)
         self.rows = lru_cache(_KEPT)(self._rows)
@@ -61,7 +64,7 @@ class Statements:
         self,
         changed: frozenset[sa.Table],
         gone: frozenset[sa.Table],
-        form: Form = ((),),
+        form: Filter = EVERYTHING,
         low: bool = False,
         high: bool = False,
         among: bool = False,
@@ -140,7 +143,7 @@ class Statements:
         return self._joined(way, columns).with_only_columns(*filters)
 
     def _keys(
-        self, way: Way, columns: Columns, *, form: Form, low: bool, high: bool, among: bool
+        self, way: Way, columns: Columns, *, form: Filter, low: bool, high: bool, among: bool
     ) -> Query:
         keys = [columns[one].c[name] for one, name in self._key]
         raw = [self._apart(key, at).label(f"key_{at}") for at, key in enumerate(keys)]
@@ -199,7 +202,7 @@ class Statements:
 
     # The rows as they are
 
-    def _rows(self, form: Form = ((),), asked: Questioned = ()) -> Query:
+    def _rows(self, form: Filter = EVERYTHING, asked: Questioned = ()) -> Query:
         """The query's rows with keys of ``keys``, each before its raw key.
 
         ``asked``: what the database shall judge of each; the answers stand before the key.
@@ -207,7 +210,7 @@ class Statements:
         keys = self._own_keys()
         return self._own(form, asked).where(self._among(keys))
 
-    def _newest(self, form: Form = ((),), below: bool = False) -> Query:
+    def _newest(self, form: Filter = EVERYTHING, below: bool = False) -> Query:
         """The last rows by key, descending, or those below ``low_0``…."""
         keys = self._own_keys()
         query = self._own(form)
@@ -218,7 +221,7 @@ class Statements:
             sa.bindparam("count", type_=sa.Integer)
         )
 
-    def _oldest(self, form: Form, low: bool, high: bool, asked: Questioned = ()) -> Query:
+    def _oldest(self, form: Filter, low: bool, high: bool, asked: Questioned = ()) -> Query:
         """The first rows by key, ascending, above ``low_0``… and up to ``high_0``…."""
         keys = self._own_keys()
         query = self._own(form, asked)
@@ -229,7 +232,7 @@ class Statements:
         count = sa.bindparam("count", type_=sa.Integer)
         return query.order_by(*map(self._sorted, keys)).limit(count)
 
-    def _beyond_count(self, form: Form) -> Query:
+    def _beyond_count(self, form: Filter) -> Query:
         """A row if there are more than ``count``."""
         # Of a SELECT with DISTINCT or groups, the rows are what it selects.
         rows = self._own(form).offset(sa.bindparam("count", type_=sa.Integer)).limit(1)
@@ -237,13 +240,13 @@ class Statements:
 
     # The first rows of a query with LIMIT
 
-    def _first(self, form: Form) -> Query:
+    def _first(self, form: Filter) -> Query:
         """The first rows, in order."""
         order = [one.original for one in self._derivation.order]
         query = self._own(form).order_by(*order, *self._own_keys())
         return query.limit(self._derivation.limit)
 
-    def _first_held(self, gone: frozenset[sa.Table], form: Form) -> Query:
+    def _first_held(self, gone: frozenset[sa.Table], form: Filter) -> Query:
         """The keys of the first rows in the snapshot, with their values by name and filters."""
         derivation, way = self._derivation, self._derivation.core
         among = [one for one in way.occurrences if one.table in gone]
@@ -274,26 +277,24 @@ class Statements:
         shown = [column for column in every.c if not column.name.startswith("order_")]
         return sa.select(*shown).order_by(*order, *keys).limit(derivation.limit)
 
-    def _own(self, form: Form, asked: Questioned = ()) -> Query:
+    def _own(self, form: Filter, asked: Questioned = ()) -> Query:
         derivation = self._derivation
         selected = derivation.select.selected_columns
         filters = {name: bare(selected[derivation.names[name]]) for name in derivation.filters}
         raw = [key.label(f"headwater_key_{at}") for at, key in enumerate(self._own_keys())]
         answers = self._answers(asked, filters)
         own = derivation.select.add_columns(*answers, *raw)
-        return own.where(condition_of(form, filters))
+        return own.where(Filters(filters).matches(form))
 
     def _answers(self, asked: Questioned, columns: Mapping[str, Any]) -> list[Any]:
         """What the database judges of these values of the filters."""
         return [
-            shape_column(at, shape, lambda one, value: one.over(columns, value)).label(
-                f"asked_{at}"
-            )
+            shape_column(at, shape, Filters(columns).is_value).label(f"asked_{at}")
             for at, (_, shape) in enumerate(asked)
             if isinstance(shape, Shape)
         ]
 
-    def _own_keys(self) -> list[sa.ColumnElement[Any]]:
+    def _own_keys(self) -> list[Column]:
         selected, names = self._derivation.select.selected_columns, self._derivation.names
         return [
             self._raw(bare(selected[names[name]]), at)
@@ -321,7 +322,7 @@ class Statements:
         """The occurrences, of these the rows that are gone."""
         return {one: self._gone(one) if one in gone else one.alias for one in way.occurrences}
 
-    def _had(self, way: Way, gone: Any) -> list[sa.ColumnElement[bool]]:
+    def _had(self, way: Way, gone: Any) -> list[Condition]:
         """Of the others the rows with the links of now."""
         return [
             self._moments.had(one.column(SINCE), self._names[one.table])
@@ -344,43 +345,33 @@ class Statements:
         return sa.union_all(here, self._moments.former(name, links)).subquery(f"p{one.label}")
 
     def _links(self, table: sa.Table) -> dict[str, sa.types.TypeEngine[Any]]:
-        kinds = {column.name: column.type for column in table.columns}
-        return {name: kinds[name] for name in self._derivation.links[table]}
+        return {name: column_of(table, name).type for name in self._derivation.links[table]}
 
-    def _matches(self, form: Form, columns: Columns) -> sa.ColumnElement[bool]:
+    def _matches(self, form: Filter, columns: Columns) -> Condition:
         filters = {
             name: columns[one].c[column] for name, (one, column) in self._derivation.filters.items()
         }
-        return condition_of(form, filters)
+        return Filters(filters).matches(form)
 
-    def _kind(self, column: tuple[Occurrence, str]) -> sa.types.TypeEngine[Any]:
-        occurrence, name = column
-        kind: Any = next(c.type for c in occurrence.table.columns if c.name == name)
-        while isinstance(kind, sa.types.TypeDecorator):
-            kind = kind.impl_instance
-        return self._moments.raw(kind)
-
-    def _raw(self, column: sa.ColumnElement[Any], at: int) -> sa.ColumnElement[Any]:
+    def _raw(self, column: Column, at: int) -> Column:
         return self._moments.plain(column, self._kinds[at])
 
-    def _apart(self, column: sa.ColumnElement[Any], at: int) -> sa.ColumnElement[Any]:
+    def _apart(self, column: Column, at: int) -> Column:
         """A key's column for a UNION: a collation may take two keys for equal."""
         return self._sorted(self._raw(column, at))
 
-    def _sorted(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    def _sorted(self, column: Column) -> Column:
         return self._moments.ordered(column) if isinstance(column.type, sa.String) else column
 
-    def _compared(
-        self, keys: Sequence[sa.ColumnElement[Any]], name: str, *, above: bool
-    ) -> sa.ColumnElement[bool]:
+    def _compared(self, keys: Sequence[Column], name: str, *, above: bool) -> Condition:
         mine = sa.tuple_(*(self._sorted(self._raw(key, at)) for at, key in enumerate(keys)))
         other = sa.tuple_(
             *(sa.bindparam(f"{name}_{at}", type_=kind) for at, kind in enumerate(self._kinds))
         )
-        compared: sa.ColumnElement[bool] = mine > other if above else mine <= other
+        compared: Condition = mine > other if above else mine <= other
         return compared
 
-    def _among(self, keys: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[bool]:
+    def _among(self, keys: Sequence[Column]) -> Condition:
         if len(keys) == 1:
             return keys[0].in_(sa.bindparam("keys", expanding=True, type_=self._kinds[0]))
         return sa.tuple_(*keys, types=self._kinds).in_(sa.bindparam("keys", expanding=True))

@@ -18,25 +18,26 @@ from headwater.sql._judging import NO_QUESTIONS, Questions, judged_columns
 from headwater.sql._model import TableModel
 from headwater.sql._reader import (
     ChangeBatch,
-    ClosingWatch,
     CommitWatch,
     Head,
     Member,
     Row,
     TableReader,
+    WatchGroup,
     in_window,
     latest_of,
     left_at,
 )
 from headwater.sql._statements import GONE, LEFT, Lack, Selection
-from headwater.sql._trim import Trim
+from headwater.sql._trim import Trim, table_trim
 from headwater.sql._unreadable import Unreadable, cannot_be_read, read_rows
 from headwater.sql.sqlite._connections import ReadConnection, file_of, guard
+from headwater.sql.sqlite._file_reader import State
 from headwater.sql.sqlite._place import NEWEST, RowPlace, moment_of
 from headwater.sql.sqlite._schema import check_schema, drift
 from headwater.sql.sqlite._statements import HEAD_VERSION, PREFIX, VERSION, SQLiteStatements
 from headwater.sql.sqlite._triggers import label, stored
-from headwater.sql.sqlite._watch import State, Watched
+from headwater.sql.sqlite._watch import RegistrationWatch
 
 # A read is repeated when the schema changed before it; after so many times the tracking may be old.
 _SCHEMA_CHANGES = 5
@@ -203,7 +204,8 @@ class SQLiteReader(TableReader):
         return bool(rows)
 
     def trimming(self, cutoff: datetime | None, column: str | None, max_count: int | None) -> Trim:
-        return Trim(SQLiteStatements(self.model, self.judged), cutoff, column, max_count)
+        statements = SQLiteStatements(self.model, self.judged)
+        return table_trim(statements, cutoff, column, max_count)
 
     def watch_commits(
         self,
@@ -223,7 +225,7 @@ class SQLiteReader(TableReader):
             await tail.close()
             await pages.close()
 
-        return ClosingWatch(watch, close)
+        return WatchGroup(close, watch.stop)
 
     async def _read(
         self,
@@ -326,13 +328,8 @@ class SQLiteReader(TableReader):
             return Unreadable()
 
 
-class _TailWatch(Watched):
+class _TailWatch(RegistrationWatch):
     """Wakes a tail, unless it has read what was committed."""
-
-    query = (
-        "SELECT name, epoch, last, floor, retiring, schema_version "
-        "FROM headwater_tables, pragma_schema_version"
-    )
 
     def __init__(
         self,
@@ -345,7 +342,6 @@ class _TailWatch(Watched):
         self._model = model
         self._known = known
         self._reach = reach
-        self._seen: State | object = self  # no state yet
         super().__init__(engines, model.name, wake, model.tracking.name)
 
     def position(self) -> RowPlace | None:
@@ -354,15 +350,10 @@ class _TailWatch(Watched):
         head = self._known()
         return head.place if head is not None and isinstance(head.place, RowPlace) else None
 
-    def on_opened(self) -> Callable[[], None]:
-        self._seen = self
-        return self.wake
-
-    def on_state(self, state: State, before: RowPlace | None) -> Callable[[], None] | None:
-        seen, self._seen = self._seen, state
-        if state == seen:
-            return None
-        if state is not None and isinstance(seen, tuple) and state[-1] != seen[-1]:
+    def on_news(
+        self, seen: State, state: State, before: RowPlace | None
+    ) -> Callable[[], None] | None:
+        if state is not None and seen is not None and state[-1] != seen[-1]:
             return self.wake  # without its triggers a table changes unseen
         head, now = self._known(), self.position()
         if state is None or head is None or now is None:

@@ -8,35 +8,25 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import sqlalchemy as sa
 
 from headwater.sql._commits import commits_of
 from headwater.sql._reader import CommitWatch
 from headwater.sql.sqlite._connections import file_of
-from headwater.sql.sqlite._file_reader import State
+from headwater.sql.sqlite._file_reader import FileReader, State
 from headwater.sql.sqlite._file_watch import FileWatch
 
-__all__ = ["State", "Watched"]
 
-
-class Watched(CommitWatch):
+class Watched(FileReader, CommitWatch):
     """One reader of a table or an event log, which the watch of its file wakes.
 
     Arguments:
         engines: those of this process that write. The first one reads, and names the file.
         table: commits of this process wake it when their statements name this table.
-        wake: called in the event loop when there may be something new.
-
-    Attributes:
-        query: SQL whose rows are names with their states.
-        name: which of the rows is this reader's.
-        wake_on_failure: wake it too when the file cannot be read.
+        wake, name: as FileReader.
     """
-
-    query: ClassVar[str]
-    wake_on_failure: ClassVar[bool] = False
 
     def __init__(
         self, engines: Sequence[sa.Engine], table: str, wake: Callable[[], None], name: str
@@ -53,18 +43,6 @@ class Watched(CommitWatch):
         if self._path is not None:
             _join(self._path, self)
 
-    @abstractmethod
-    def position(self) -> Any:
-        """As FileReader."""
-
-    @abstractmethod
-    def on_state(self, state: State, before: Any) -> Callable[[], None] | None:
-        """As FileReader."""
-
-    def on_opened(self) -> Callable[[], None] | None:
-        """As FileReader."""
-        return None
-
     async def stop(self) -> None:
         if self._stopped:
             return
@@ -76,6 +54,28 @@ class Watched(CommitWatch):
             with suppress(TimeoutError):
                 async with asyncio.timeout(2.0):
                     await ended
+
+
+class RegistrationWatch(Watched):
+    """A watch for changes of a table's row in Headwater's own table, or of the schema."""
+
+    query = (
+        "SELECT name, epoch, last, floor, retiring, schema_version "
+        "FROM headwater_tables, pragma_schema_version"
+    )
+    _seen: State = ()  # no state yet
+
+    def on_opened(self) -> Callable[[], None]:
+        self._seen = ()
+        return self.wake
+
+    def on_state(self, state: State, before: Any) -> Callable[[], None] | None:
+        seen, self._seen = self._seen, state
+        return None if state == seen else self.on_news(seen or None, state, before)
+
+    @abstractmethod
+    def on_news(self, seen: State, state: State, before: Any) -> Callable[[], None] | None:
+        """As ``on_state``, for a state that is not as it was ``seen`` before."""
 
 
 _lock = threading.Lock()

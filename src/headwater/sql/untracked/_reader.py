@@ -18,10 +18,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.errors import DeclarationError, PositionError
 from headwater.feeds._source import EVERYTHING, Change, Filter, Page, Place, Window
+from headwater.sql._expressions import Column, Condition
 from headwater.sql._filters import Filters, form_of
 from headwater.sql._judging import NO_QUESTIONS, Questions, judged_columns, question_columns
 from headwater.sql._model import TableModel, as_utc, date_time_type
-from headwater.sql._reader import ChangeBatch, ClosingWatch, CommitWatch, Head, Row, TableReader
+from headwater.sql._reader import ChangeBatch, CommitWatch, Head, Row, TableReader, WatchGroup
 from headwater.sql.postgresql._revision import revision_of
 from headwater.sql.postgresql._watch import ChannelWatch
 from headwater.sql.sqlite._connections import ReadConnection, file_of
@@ -65,13 +66,13 @@ class UntrackedReader(TableReader):
         stored = model.check_moment(column)
         kind = date_time_type(stored)
         self._zone = kind is not None and bool(kind.timezone)
-        self._moment: sa.ColumnElement[Any] = (
+        self._moment: Column = (
             moment_text(sa.type_coerce(stored, sa.Text))
             if self._lite
             else sa.type_coerce(stored, sa.DateTime(timezone=self._zone))
         )
         self._keys = [model.columns[name] for name in model.key]
-        self._filters = Filters(model)
+        self._filters = Filters(model.columns)
         self._learned = False
         self._recent: dict[str, datetime | None] = {}
         # While the tail is attached.
@@ -179,7 +180,7 @@ class UntrackedReader(TableReader):
 
     def trimming(self, *_: object) -> NoReturn:
         raise DeclarationError(
-            f"{self._name} is not tracked: Headwater removes nothing from it. Delete its rows "
+            f"{self.name} is not tracked: Headwater removes nothing from it. Delete its rows "
             "yourself; positions before them do not expire"
         )
 
@@ -205,7 +206,7 @@ class UntrackedReader(TableReader):
             self._ask_revision = None
             await free()
 
-        return ClosingWatch(watch, close)
+        return WatchGroup(close, watch.stop)
 
     async def revision(self) -> Hashable | None:
         ask = self._ask_revision
@@ -239,8 +240,8 @@ class UntrackedReader(TableReader):
 
     async def _read(
         self,
-        conditions: Sequence[sa.ColumnElement[bool]],
-        order: Sequence[sa.ColumnElement[Any]],
+        conditions: Sequence[Condition],
+        order: Sequence[Column],
         count: int,
         wanted: Filter = EVERYTHING,
         *,
@@ -268,9 +269,8 @@ class UntrackedReader(TableReader):
                 *question_columns(
                     questions.form,
                     self.model.columns,
-                    self._json_array,
                     self._filters.is_value,
-                    lambda shape, value: shape.over(self.model.columns, value),
+                    self.engine.dialect.name,
                 ),
             )
             .where(self._moment.is_not(None), self._filters.matches(form), *conditions)
@@ -290,11 +290,6 @@ class UntrackedReader(TableReader):
         values = dict(zip(self.model.columns, row[width:], strict=False))
         return RowAt(moment, json.dumps(list(row[2:width]))), values
 
-    def _json_array(self, *parts: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        if self._lite:
-            return sa.func.json_array(*parts)
-        return sa.cast(sa.func.json_build_array(*parts), sa.Text)
-
     async def _learn(self) -> None:
         """Ask the database how it compares the columns, once."""
         if not self._learned:
@@ -306,7 +301,7 @@ class UntrackedReader(TableReader):
         first = self.own_place(changes[0].place, KeysetPlace).last if changes else None
         return _past(place) if first is None else KeysetPlace(place.until, after=first)
 
-    def _below(self, place: KeysetPlace) -> sa.ColumnElement[bool]:
+    def _below(self, place: KeysetPlace) -> Condition:
         if place.after is None:
             return sa.true()
         one, other = self._tuples(place.after)

@@ -18,7 +18,7 @@ from headwater.web.uvicorn._connections import Connections, Waiting
 from headwater.web.uvicorn._exchange import Exchange
 from headwater.web.uvicorn._limits import ConnectionCounters, Limits
 from headwater.web.uvicorn._reader import RequestReader
-from headwater.web.uvicorn._refusals import refusal
+from headwater.web.uvicorn._refusals import Refused, late_body, late_head, refusal
 from headwater.web.uvicorn._setup import Setup
 
 __all__ = ["Protocol"]
@@ -105,7 +105,7 @@ class Protocol(asyncio.Protocol):
         self._ahead: bytearray | None = None
         self._paused = self._answered = self._had_one = False
         self._spare: str | None = None
-        self._refused: tuple[int, str] | None = None
+        self._refused: Refused | None = None
 
     # What the transport calls
 
@@ -203,9 +203,9 @@ class Protocol(asyncio.Protocol):
         connections, waits = self.connections, self.waits
         reader = self._reader
         if waits is connections.heads and reader is not None and reader.begun:
-            self._refuse(408, "head_time")
+            self._refuse(late_head(self.limits))
         elif waits is connections.bodies:
-            self._refuse(408, "body_time")
+            self._refuse(late_body(self.limits))
         elif waits is connections.idle and not self.unread:
             connections.wait(self, None)
             self.transport.close()
@@ -302,7 +302,7 @@ class Protocol(asyncio.Protocol):
             piece = view[at : at + reader.step]
             refused = reader.feed(piece)
             if refused is not None:
-                self._refuse(*refused)
+                self._refuse(refused)
                 return
             if reader.websocket and self._spare is None:
                 self._hand_over(reader)
@@ -357,11 +357,11 @@ class Protocol(asyncio.Protocol):
         self._running = exchange
         self.setup.run(exchange, self._spare)
 
-    def _refuse(self, status: int, reason: str) -> None:
+    def _refuse(self, refused: Refused) -> None:
         """Answer what cannot be a request, after the answers that are under way, and close."""
-        self.connections.count(reason)
+        self.connections.count(refused.reason)
         self.connections.wait(self, None)
-        self._refused = (status, reason)
+        self._refused = refused
         self._ahead = None
         reader = self._reader
         exchange = reader.exchange if reader is not None and reader.in_body else None
@@ -380,7 +380,7 @@ class Protocol(asyncio.Protocol):
 
     def _write_refusal(self) -> None:
         assert self._refused is not None
-        self.transport.write(refusal(*self._refused, self.setup.default_headers, self.limits))
+        self.transport.write(refusal(self._refused, self.setup.default_headers))
         self.connections.wait(self, self.connections.lingering)
         if self.transport.can_write_eof():
             self.resume_reading()

@@ -16,8 +16,7 @@ from headwater.errors import SourceUnavailableError
 from headwater.eventlog.sql._storage import Dialect, Row
 from headwater.eventlog.sql._tables import END, add_log, event_columns, topic_columns
 from headwater.sql._faults import unavailable
-from headwater.sql.postgresql._conditions import LIFE, SHORT_LIFE
-from headwater.sql.postgresql._connections import describe_server
+from headwater.sql.postgresql._connections import LIFE, life_of
 from headwater.sql.postgresql._types import XID8
 
 METADATA = sa.MetaData()
@@ -150,7 +149,6 @@ class PostgresDialect(Dialect):
     Attributes:
         find: topics with something new: id, name, latest.
         next: the next ``:rows`` events of topics ``:ids`` after their numbers ``:last``.
-        states: as ``SqlReader._states``.
     """
 
     name = "event log (postgresql)"
@@ -221,8 +219,7 @@ class PostgresDialect(Dialect):
         return unavailable(error)
 
     async def exists(self, connection: AsyncConnection) -> bool:
-        server = await describe_server(connection)
-        self._use(LIFE if server.control else SHORT_LIFE)
+        self._use(await life_of(connection))
         row = (await connection.execute(EXISTS)).first()
         if row is not None and row.ahead:
             await connection.execute(HEAL)

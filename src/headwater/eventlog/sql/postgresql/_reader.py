@@ -17,7 +17,7 @@ import asyncio
 import logging
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -137,9 +137,6 @@ class PostgresReader(SqlReader):
             sender=None if notices is None else notices.sender,
             anyway=POLL_ANYWAY,
         )
-
-    async def _states(self, places: str) -> Sequence[sa.Row[Any]]:
-        return await self._storage.read(self._dialect.states, {"places": places})
 
     def _read_from(self, row: sa.Row[Any]) -> None:
         super()._read_from(row)

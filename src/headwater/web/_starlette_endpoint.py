@@ -1,0 +1,147 @@
+"""One route of Headwater in Starlette without FastAPI: its guards, its function, its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from headwater.errors import DeclarationError
+from headwater.web._remembered_request import RECHECK, RememberedRequest
+from headwater.web._responders import ONLY_PLAN, EventResponder, Responder
+from headwater.web._rights import Verdict, verdict_of
+from headwater.web._user_functions import called, is_coroutine_function
+from headwater.web.asgi import Receive, Scope, Send, Sending
+from headwater.web.problems import (
+    decided_by_application,
+    problem_of,
+    serve_with_problems,
+    unexpected_problem,
+    validation_problem,
+)
+
+__all__ = ["Guard", "StarletteEndpoint"]
+
+Guard = Callable[[Request], Awaitable[object] | object]
+
+_RESULT = "headwater.result"
+
+
+class _Result:
+    """What a function came to. As ``responders.Planned``."""
+
+    dependency_headers: Sequence[tuple[bytes, bytes]] = ()
+    dependency_status: int | None = None
+    background = None
+
+    def __init__(self, result: Any) -> None:
+        self.result = result
+
+
+class StarletteEndpoint:
+    """An ASGI application: guards, then a function, then its responder.
+
+    Attributes:
+        responder: it answers the request.
+        guards: functions of the request.
+    """
+
+    def __init__(
+        self,
+        responder: Responder,
+        guards: Sequence[Guard],
+        call: Callable[[Request], Awaitable[Any]],
+    ) -> None:
+        self.responder = responder
+        self.guards = tuple(guards)
+        self._guards = tuple((each, is_coroutine_function(each)) for each in guards)
+        self._call = call
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def serve(send: Sending) -> None:
+            await self.responder.serve(_Call(self, scope, receive, send))
+
+        stream = self.responder.opens_stream(scope)
+        await serve_with_problems(serve, _own_problem, scope, receive, send, stream=stream)
+
+    async def run(self, request: Request, errors: Sequence[dict[str, Any]] = ()) -> Any:
+        """The guards, then the function."""
+        for each, is_coroutine in self._guards:
+            if isinstance(await called(each, is_coroutine, request), Response):
+                raise DeclarationError(
+                    f"guard {getattr(each, '__qualname__', each)!r} returned a response, which "
+                    "would not be sent: raise HTTPException or Problem for a caller that may not "
+                    "pass"
+                )
+        if errors:
+            raise _InvalidRequestError(errors)
+        if request.scope.get(ONLY_PLAN) or (
+            RECHECK in request.scope and isinstance(self.responder, EventResponder)
+        ):
+            return None
+        return await self._call(request)
+
+
+class _Call:
+    """One request on its way. As ``responders.Call``."""
+
+    def __init__(
+        self, endpoint: StarletteEndpoint, scope: Scope, receive: Receive, send: Sending
+    ) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.recheck = _Recheck(endpoint, scope)
+        self._endpoint = endpoint
+
+    async def plan(
+        self,
+        receive: Receive | None = None,
+        send: Send | None = None,
+        *,
+        errors: Sequence[dict[str, Any]] = (),
+    ) -> _Result | None:
+        """Run the guards and the function; a response that it returns is sent."""
+        receive, send = receive or self.receive, send or self.send
+        result = await self._endpoint.run(Request(self.scope, receive, send), errors)
+        if isinstance(result, Response):
+            await result(self.scope, receive, send)
+            return None
+        return _Result(result)
+
+
+class _Recheck:
+    """Runs the guards, and a feed's function, again. As ``responders.Rechecking``."""
+
+    __slots__ = ("_endpoint", "remembered")
+
+    def __init__(self, endpoint: StarletteEndpoint, scope: Scope) -> None:
+        self.remembered = RememberedRequest(scope, endpoint.responder.common)
+        self._endpoint = endpoint
+
+    async def __call__(self) -> tuple[Verdict, Any]:
+        async def run(scope: Scope, receive: Receive, _: Send) -> None:
+            scope[_RESULT] = await self._endpoint.run(Request(scope, receive))
+
+        try:
+            _, scope = await self.remembered.run(run)
+        except HTTPException as error:
+            return verdict_of(error.status_code), None
+        return None, scope[_RESULT]
+
+
+class _InvalidRequestError(Exception):
+    def __init__(self, errors: Sequence[dict[str, Any]]) -> None:
+        super().__init__(errors)
+        self.errors = errors
+
+
+def _own_problem(error: Exception, app: Any) -> Response | None:
+    if decided_by_application(error, app):
+        return None
+    if isinstance(error, _InvalidRequestError):
+        return validation_problem(error.errors)
+    return problem_of(error) or unexpected_problem(app)
