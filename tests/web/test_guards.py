@@ -12,9 +12,12 @@ from fastapi import (
     Request,
     Response,
     Security,
+    WebSocket,
+    WebSocketException,
 )
 from fastapi.security import HTTPBearer, SecurityScopes
 from pydantic import BaseModel
+from starlette.requests import HTTPConnection
 
 from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog
@@ -162,3 +165,31 @@ async def test_what_a_guard_sets_reaches_the_client_of_a_route_with_a_body(path)
             assert cookies == ["visits=1; Path=/; SameSite=lax"]
         await until(lambda: bool(ran))
     assert (calls, ran) == (["guard"], ["background"])
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_the_guards_of_an_application_hold_for_its_websockets(allowed):
+    sent = []
+
+    def who(connection: HTTPConnection) -> None:
+        if not allowed:
+            raise WebSocketException(1008, "who are you?")
+
+    def also() -> None: ...
+
+    app, live = FastAPI(dependencies=[guard(who)]), LiveRouter(dependencies=[guard(also)])
+
+    @live.websocket("/socket")
+    async def socket(socket: WebSocket) -> None:
+        await socket.accept()
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(message) -> None:
+        sent.append(message["type"])
+
+    app.include_router(live)
+    scope = {"type": "websocket", "path": "/socket", "headers": [], "query_string": b""}
+    await app(scope, receive, send)
+    assert sent == ["websocket.accept" if allowed else "websocket.close"]

@@ -25,6 +25,7 @@ from fastapi.security import (
     OAuth2,
     OpenIdConnect,
 )
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.routing import Match
 
@@ -162,13 +163,14 @@ class _Once:
         self._call = call
         self._is_coroutine = is_coroutine_function(call)
         own = parameters_of(call, getattr(call, "__qualname__", repr(call)))
-        self._request = next((name for name, each in own.items() if each.annotation is Request), "")
+        # FastAPI fills in only one of a kind. This kind is a WebSocket's, too.
+        self._request = _taking(HTTPConnection, own)
         self._response = _taking(Response, own)
         self._tasks = _taking(BackgroundTasks, own)
         shown = list(own.values())
         if not self._request:
             keyword = inspect.Parameter.KEYWORD_ONLY
-            shown.append(inspect.Parameter("headwater_request", keyword, annotation=Request))
+            shown.append(inspect.Parameter("headwater_request", keyword, annotation=HTTPConnection))
         self.__signature__ = inspect.Signature(shown)
         self.__name__ = getattr(call, "__name__", type(call).__name__)
 
