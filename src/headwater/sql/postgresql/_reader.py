@@ -246,7 +246,8 @@ class PostgreSQLReader(TableReader):
                         rows = (await connection.execute(*ask_for(statements))).all()
                     except Exception as error:
                         if cannot_be_read(error):
-                            return await self._read_one_by_one(connection, ask_for)
+                            statements = await self._make(connection, keys_only=True)
+                            return await read_rows(connection, self.model, ask_for(statements))
                         if not isinstance(error, sa.exc.NotSupportedError):
                             raise
                         # "Cached plan must not change result type": a column has another type
@@ -256,28 +257,25 @@ class PostgreSQLReader(TableReader):
                         return rows
         raise SourceUnavailableError(self.name, "the types of its columns are being changed")
 
-    async def _read_one_by_one(
-        self,
-        connection: AsyncConnection,
-        ask_for: Callable[[PostgreSQLStatements], Asked],
-    ) -> Sequence[Row]:
+    async def _make(
+        self, connection: AsyncConnection, *, keys_only: bool = False
+    ) -> PostgreSQLStatements:
         life = await life_of(connection)
-        statements = PostgreSQLStatements(
-            self.model, self.judged, total=self._total, life=life, keys_only=True
+        return PostgreSQLStatements(
+            self.model, self.judged, total=self._total, life=life, keys_only=keys_only
         )
-        return await read_rows(connection, self.model, ask_for(statements))
 
     async def _compared(self, connection: AsyncConnection) -> PostgreSQLStatements:
         """The statements, once the table was compared with its model and its tracking."""
-        statements, due = self._statements, self._catalogue.is_due()
-        if statements is not None and not due:
-            return statements
-        if await self.compare(connection) or statements is None:
-            life = await life_of(connection)
-            statements = PostgreSQLStatements(self.model, self.judged, total=self._total, life=life)
-        self._statements = statements
+        due = self._catalogue.is_due()
+        if self._statements is not None and not due:
+            return self._statements
+        if await self.compare(connection):
+            self._statements = None
+        if self._statements is None:
+            self._statements = await self._make(connection)
         self._catalogue.note()
-        return statements
+        return self._statements
 
     def _facts(self, rows: Sequence[Row]) -> Facts:
         self.check_declared(rows[0][DECLARED] if rows else None)
