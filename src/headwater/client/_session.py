@@ -98,7 +98,7 @@ class Session(Generic[V]):
             raise UsageError("give token= or auth=, not both")
         if inspect.iscoroutinefunction(on_wait):
             raise UsageError(
-                "on_wait= is a coroutine function, which nobody awaits: give a plain function"
+                "on_wait= is a coroutine function, and nobody awaits it: give a plain one"
             )
         self._content, self._body_headers = body_of(json, content)
         self._method = method_of(method, self._content)
