@@ -59,10 +59,10 @@ class Runs:
             raise UsageError(f"Runs(name={name[:60]!a}): 1 to 40 characters of 0-9 A-Z a-z _ -")
         for field, value in (("lease", lease), ("grace", grace), ("silence", silence)):
             if value is not None and not value > 0:
-                raise UsageError(f"Runs({field}={value!r}): seconds above 0 are needed")
+                raise UsageError(f"Runs({field}={value!r}): write seconds above 0")
         for field, span in (("keep", keep), ("start_within", start_within)):
             if not span > timedelta():
-                raise UsageError(f"Runs({field}={span!r}): a time above 0 is needed")
+                raise UsageError(f"Runs({field}={span!r}): write a time above 0")
         self.log = log
         self.name = name
         self._timing = Timing(lease, grace, keep, start_within, silence)

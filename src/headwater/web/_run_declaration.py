@@ -202,7 +202,7 @@ def declare_runs(
     where = f"run {kind!r}"
     check_declaration(where, runs, busy, on_disconnect)
     if (path and not path.startswith("/")) or path.endswith("/") or not router.prefix + path:
-        raise DeclarationError(f"{where}: a path such as '/answers' is needed")
+        raise DeclarationError(f"{where}: write a path such as '/answers'")
     if runs not in router.runs:
         router.runs.append(runs)
 

@@ -53,11 +53,11 @@ def check_declaration(where: str, runs: object, busy: object, on_disconnect: obj
         raise DeclarationError(f"{where}: {runs!r}: the second argument must be a Runs(...)")
     if busy not in get_args(Busy):
         raise DeclarationError(
-            f"{where}: busy={busy!r}: 'reject', 'cancel', 'queue' or 'allow' is needed"
+            f"{where}: busy={busy!r}: write 'reject', 'cancel', 'queue' or 'allow'"
         )
     if on_disconnect not in get_args(OnDisconnect):
         raise DeclarationError(
-            f"{where}: on_disconnect={on_disconnect!r}: 'continue' or 'cancel' is needed"
+            f"{where}: on_disconnect={on_disconnect!r}: write 'continue' or 'cancel'"
         )
 
 
