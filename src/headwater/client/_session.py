@@ -254,7 +254,12 @@ class Session(Generic[V]):
         """
         while self._queue:
             found, position = self._queue.popleft()
-            value = self.read(found)
+            try:
+                value = self.read(found)
+            except ResponseError as error:
+                if error.status != _UNAUTHORIZED or not callable(self.token):
+                    raise
+                value = None  # The stream ends now. The next connection brings another token.
             self.last_event_id = position
             if value is not None:
                 return value

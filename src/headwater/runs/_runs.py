@@ -8,7 +8,6 @@ import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import timedelta
-from types import TracebackType
 from typing import Any, Self
 
 from headwater.errors import RunCancelled, RunClaimError, SourceUnavailableError, UsageError
@@ -318,12 +317,7 @@ class AttemptContext:
             attempt.task.cancel()
         return Run(attempt)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> bool:
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> bool:
         attempt = self._attempt
         assert attempt is not None
         task, attempt.task = attempt.task, None
@@ -342,12 +336,7 @@ class AttemptContext:
         self._attempt = attempt
         return SyncRun(attempt)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> bool:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
         attempt = self._attempt
         assert attempt is not None
         asyncio.run_coroutine_threadsafe(attempt.conclude(error), attempt.loop).result()
