@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from headwater.errors import RunCancelled, RunFailed, SourceUnavailableError, UsageError
 from headwater.runs._pulse import Pulse
@@ -207,7 +207,7 @@ class Attempt:
         self._close("lost")
         self._on_over(self)
 
-    def _close(self, reason: str) -> None:
+    def _close(self, reason: Literal["cancelled", "lost"]) -> None:
         if self._writer is not None:
             self._writer.close(reason)
 
