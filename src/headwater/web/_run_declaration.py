@@ -14,24 +14,10 @@ from headwater.web._guards import Guard, guard
 from headwater.web._live import Settings
 from headwater.web._live_route import set_responder
 from headwater.web._plan import Plan
-from headwater.web._run_item import RunItem
-from headwater.web._run_openapi import (
-    cancel_options,
-    delete_options,
-    start_options,
-    state_options,
-    stream_options,
-)
-from headwater.web._run_routes import (
-    Asked,
-    CancelRoute,
-    DeleteRoute,
-    RunDeclaration,
-    StartRoute,
-    StateRoute,
-    StreamRoute,
-)
-from headwater.web._run_setup import OnDisconnect, check_declaration, checked_owner, declare_kind
+from headwater.web._run_item import FEED
+from headwater.web._run_openapi import OPTIONS
+from headwater.web._run_routes import ROUTES, Asked, RunRoute, StartRoute
+from headwater.web._run_setup import OnDisconnect, RunDeclaration, checked_owner
 from headwater.web._signatures import asked_for, parameters_of
 from headwater.web._user_functions import called, is_coroutine_function
 
@@ -98,21 +84,15 @@ class RunEndpoints:
 
         return self._endpoint(own, plan, StartRoute, getattr(call, "__name__", "start"))
 
-    def state(self) -> Callable[..., Any]:
-        """``GET {path}/{id}``."""
-        return self._of_run(StateRoute, "state", fold=_FOLD)
+    def known(self, route: type[RunRoute]) -> Callable[..., Any]:
+        """A route of an existing run."""
+        run_id = inspect.Parameter("run_id", _KEYWORD, annotation=str)
+        own = {"run_id": run_id, **({"fold": _FOLD} if route.name in ("state", "stream") else {})}
 
-    def cancel(self) -> Callable[..., Any]:
-        """``POST {path}/{id}/cancel``."""
-        return self._of_run(CancelRoute, "cancel")
+        async def plan(owner: str, values: dict[str, Any]) -> Asked:
+            return Asked(owner, **values)
 
-    def delete(self) -> Callable[..., Any]:
-        """``DELETE {path}/{id}``."""
-        return self._of_run(DeleteRoute, "delete")
-
-    def stream(self) -> Callable[..., Any]:
-        """``GET {path}/{id}/stream``."""
-        return self._of_run(StreamRoute, "stream", fold=_FOLD)
+        return self._endpoint(own, plan, route, f"{self._declaration.call.__name__}_{route.name}")
 
     def list(self) -> Callable[..., Any]:
         """The function of the feed of runs."""
@@ -141,22 +121,11 @@ class RunEndpoints:
         )
         return listed
 
-    def _of_run(
-        self, route: Callable[[RunDeclaration, Settings], Any], what: str, **more: inspect.Parameter
-    ) -> Callable[..., Any]:
-        run_id = inspect.Parameter("run_id", _KEYWORD, annotation=str)
-
-        async def plan(owner: str, values: dict[str, Any]) -> Asked:
-            return Asked(owner, **values)
-
-        name = f"{self._declaration.call.__name__}_{what}"
-        return self._endpoint({"run_id": run_id, **more}, plan, route, name)
-
     def _endpoint(
         self,
         own: dict[str, inspect.Parameter],
         plan: Callable[[str, dict[str, Any]], Any],
-        route: Callable[[RunDeclaration, Settings], Any],
+        route: type[RunRoute],
         name: str,
     ) -> Callable[..., Any]:
         wanted = set(own)
@@ -225,37 +194,29 @@ def declare_runs(
     """Add the routes of runs to a LiveRouter. Returns the decorator of their function."""
     kind = name or router.prefix + path
     where = f"run {kind!r}"
-    check_declaration(where, runs, busy, on_disconnect)
     if (path and not path.startswith("/")) or path.endswith("/") or not router.prefix + path:
         raise DeclarationError(f"{where}: a path such as '/answers' is needed")
-    if runs not in router.runs:
-        router.runs.append(runs)
 
     def declare(call: Any) -> Any:
         declaration = RunDeclaration(runs, kind, group, busy, max_body, on_disconnect, start, call)
+        if runs not in router.runs:
+            router.runs.append(runs)
         endpoints = RunEndpoints(declaration, settings, owner)
-        declare_kind(where, runs, kind, call)
+        declaration.claim()
         own = [endpoints.guard, *guards]
         label = call.__name__
         router.feed(
             path,
-            item=RunItem,
-            collection="runs",
-            event="run",
-            keyed=True,
             name=kind,
             dependencies=own,
+            **FEED,
             **options,
         )(endpoints.list())
-        one = path + "/{run_id}"
-        for address, method, endpoint, made in (
-            (path, "POST", endpoints.start(), start_options(label)),
-            (one, "GET", endpoints.state(), state_options(label)),
-            (one + "/stream", "GET", endpoints.stream(), stream_options(label)),
-            (one + "/cancel", "POST", endpoints.cancel(), cancel_options(label)),
-            (one, "DELETE", endpoints.delete(), delete_options(label)),
-        ):
-            add(address, endpoint, [method], {**options, **made, "dependencies": own})
+        for route in ROUTES:
+            endpoint = endpoints.start() if route is StartRoute else endpoints.known(route)
+            name = label if route is StartRoute else f"{label}_{route.name}"
+            made = {**options, **OPTIONS[route.name], "name": name, "dependencies": own}
+            add(path + route.suffix, endpoint, [route.method], made)
         return call
 
     return declare

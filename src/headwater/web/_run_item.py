@@ -1,14 +1,15 @@
-"""The model of a run in a list."""
+"""The list of runs, which is a feed."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import BaseModel, Field
 
 from headwater.runs import State
 
-__all__ = ["RunItem"]
+__all__ = ["FEED", "RunItem"]
 
 
 class RunItem(BaseModel):
@@ -21,3 +22,7 @@ class RunItem(BaseModel):
     attempt: int = Field(0, description="How often an attempt began it.")
     created_at: datetime
     ended_at: datetime | None = None
+
+
+# As the feed is declared.
+FEED: dict[str, Any] = {"item": RunItem, "collection": "runs", "event": "run", "keyed": True}

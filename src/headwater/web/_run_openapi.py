@@ -10,7 +10,7 @@ from headwater.web._feed_models import ErrorData, ResetData, as_text
 from headwater.web._openapi import EventsDescribed, problem_responses
 from headwater.web._run_item import RunItem
 
-__all__ = ["cancel_options", "delete_options", "start_options", "state_options", "stream_options"]
+__all__ = ["OPTIONS"]
 
 
 class RunModel(RunItem):
@@ -74,58 +74,42 @@ _KEY = {
 }
 
 
-def start_options(label: str) -> dict[str, Any]:
-    """FastAPI's options of ``POST {path}``."""
-    return {
-        "name": label,
+# FastAPI's options of the routes, by their names.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "start": {
         "status_code": 202,
         "response_model": RunModel,
         "response_description": "The run, which has begun or waits. `Location` is its address. A "
         "client that accepts an event stream gets the run's stream.",
         "responses": problem_responses([409, 413, 422, 503]),
         "openapi_extra": {"parameters": [_KEY]},
-    }
-
-
-def state_options(label: str) -> dict[str, Any]:
-    """FastAPI's options of ``GET {path}/{run_id}``."""
-    return {
-        "name": f"{label}_state",
+    },
+    "state": {
         "response_model": RunModel,
         "responses": problem_responses([404, 422, 503]),
-    }
-
-
-def stream_options(label: str) -> dict[str, Any]:
-    """FastAPI's options of ``GET {path}/{run_id}/stream``."""
-    done = {"description": "The client has the `end` already."}
-    return {
-        "name": f"{label}_stream",
+    },
+    "stream": {
         "response_model": RunEvents,
         "response_class": EventsDescribed,
         "response_description": _STREAM,
-        "responses": {204: done, **problem_responses([404, 406])},
-    }
-
-
-def cancel_options(label: str) -> dict[str, Any]:
-    """FastAPI's options of ``POST {path}/{run_id}/cancel``."""
-    over = {"model": RunModel, "description": "The run had ended before."}
-    return {
-        "name": f"{label}_cancel",
+        "responses": {
+            204: {"description": "The client has the `end` already."},
+            **problem_responses([404, 406]),
+        },
+    },
+    "cancel": {
         "status_code": 202,
         "response_model": RunModel,
         "response_description": "The run is cancelled, and ends soon.",
-        "responses": {200: over, **problem_responses([404, 503])},
-    }
-
-
-def delete_options(label: str) -> dict[str, Any]:
-    """FastAPI's options of ``DELETE {path}/{run_id}``."""
-    return {
-        "name": f"{label}_delete",
+        "responses": {
+            200: {"model": RunModel, "description": "The run had ended before."},
+            **problem_responses([404, 503]),
+        },
+    },
+    "delete": {
         "status_code": 204,
         "response_model": None,
         "response_description": "The run and its output were removed.",
         "responses": problem_responses([404, 409, 503]),
-    }
+    },
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -12,29 +12,13 @@ from starlette.requests import Request
 from headwater.errors import DeclarationError
 from headwater.feeds import Source
 from headwater.runs import Run, State, SyncRun
-from headwater.web._live import Settings
 from headwater.web._remembered_request import RECHECK
-from headwater.web._responders import Responder
-from headwater.web._run_item import RunItem
-from headwater.web._run_routes import (
-    Asked,
-    CancelRoute,
-    DeleteRoute,
-    RunDeclaration,
-    StartRoute,
-    StateRoute,
-    StreamRoute,
-)
-from headwater.web._run_setup import checked_owner
+from headwater.web._run_routes import Asked
+from headwater.web._run_setup import RunDeclaration, checked_owner
 from headwater.web._user_functions import called, is_coroutine_function
 from headwater.web.problems import Problem, validation_error
 
-__all__ = ["FEED", "RunCalls"]
-
-Plan = Callable[[Request], Awaitable[Asked]]
-
-# The feed of runs, as it is declared.
-FEED: dict[str, Any] = {"item": RunItem, "collection": "runs", "event": "run", "keyed": True}
+__all__ = ["RunCalls"]
 
 _STATES: tuple[str, ...] = get_args(State)
 
@@ -63,18 +47,6 @@ class RunCalls:
         self._body = body
         self._owner_is_coroutine = is_coroutine_function(owner)
         self._is_coroutine = is_coroutine_function(declaration.call)
-
-    def routes(self, settings: Settings) -> Sequence[tuple[str, str, Responder, Plan]]:
-        """For each route the end of its path, its method, its responder and its plan."""
-        one = "/{run_id}"
-        own = self._declaration
-        return [
-            ("", "POST", StartRoute(own, settings), self.start),
-            (one, "GET", StateRoute(own, settings), self.known),
-            (one + "/stream", "GET", StreamRoute(own, settings), self.known),
-            (one + "/cancel", "POST", CancelRoute(own, settings), self.known),
-            (one, "DELETE", DeleteRoute(own, settings), self.known),
-        ]
 
     async def listed(self, request: Request) -> Source:
         """The function of the feed of runs."""

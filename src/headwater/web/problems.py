@@ -145,7 +145,8 @@ async def serve_with_problems(
             raise
         if stream and answer.status_code in _TEMPORARY:
             retry = 1000 * _seconds(answer.headers.get("retry-after"))
-            await refuse_stream(sending.direct, StreamRefusedError(_reason(error), retry), head=head)
+            refusal = StreamRefusedError(_reason(error), retry)
+            await refuse_stream(sending.direct, refusal, head=head)
             return
         await answer(scope, receive, send)
         expected = isinstance(error, (HTTPException, UnfitItemError))

@@ -32,14 +32,9 @@ from headwater.web._responders import (
     BEGIN,
     STREAM,
     EventResponder,
+    Responder,
 )
-from headwater.web._run_routes import RunDeclaration
-from headwater.web._run_setup import (
-    OnDisconnect,
-    check_declaration,
-    declare_kind,
-    lifespan_of_runs,
-)
+from headwater.web._run_setup import OnDisconnect, RunDeclaration, lifespan_of_runs
 from headwater.web._starlette_endpoint import Guard, StarletteEndpoint
 from headwater.web._stream_info import StreamInfo, TailInfo
 from headwater.web._stream_limits import StreamLimits
@@ -171,8 +166,8 @@ class LiveRoutes(HubFace):
                 return declaration.accept(await called(call, is_coroutine, request))
 
             for half, suffix in ((PageHalf, ""), (StreamHalf, "/stream")):
-                endpoint = StarletteEndpoint(half(declaration, self._settings), guards, source)
-                self.routes.append(Route(path + suffix, endpoint, methods=["GET"]))
+                responder = half(declaration, self._settings)
+                self._add(path + suffix, ["GET"], responder, guards, source)
             return call
 
         return declare
@@ -207,24 +202,25 @@ class LiveRoutes(HubFace):
 
         The others are as for ``LiveRouter.run``.
         """
-        from headwater.web._starlette_runs import FEED, RunCalls
+        from headwater.web._run_item import FEED
+        from headwater.web._run_routes import ROUTES, StartRoute
+        from headwater.web._starlette_runs import RunCalls
 
         kind = name or path
-        where = f"run {kind!r}"
-        check_declaration(where, runs, busy, on_disconnect)
-        if runs not in self.runs:
-            self.runs.append(runs)
 
         def declare(call: RunFunction) -> RunFunction:
             declaration = RunDeclaration(
                 runs, kind, group, busy, max_body, on_disconnect, start, call
             )
+            if runs not in self.runs:
+                self.runs.append(runs)
             calls = RunCalls(declaration, owner, body)
-            declare_kind(where, runs, kind, call)
+            declaration.claim()
             self.feed(path, guards=guards, name=kind, **FEED)(calls.listed)
-            for suffix, method, responder, plan in calls.routes(self._settings):
-                endpoint = StarletteEndpoint(responder, guards, plan)
-                self.routes.append(Route(path + suffix, endpoint, methods=[method]))
+            for route in ROUTES:
+                plan = calls.start if route is StartRoute else calls.known
+                responder = route(declaration, self._settings)
+                self._add(path + route.suffix, [route.method], responder, guards, plan)
             return call
 
         return declare
@@ -255,11 +251,21 @@ class LiveRoutes(HubFace):
                     request.scope[BEGIN]()
                 return await handler(request, stream)
 
-            endpoint = StarletteEndpoint(EventResponder(options, self._settings), guards, run)
-            self.routes.append(Route(path, endpoint, methods=list(methods)))
+            self._add(path, methods, EventResponder(options, self._settings), guards, run)
             return call
 
         return declare
+
+    def _add(
+        self,
+        path: str,
+        methods: Sequence[str],
+        responder: Responder,
+        guards: Sequence[Guard],
+        call: Callable[[Request], Awaitable[Any]],
+    ) -> None:
+        endpoint = StarletteEndpoint(responder, guards, call)
+        self.routes.append(Route(path, endpoint, methods=list(methods)))
 
 
 def _encoders(item: Any) -> tuple[Any, dict[str, Any]]:
