@@ -22,7 +22,7 @@ from headwater.web.problems import (
     internal_problem,
     problem_of,
     unexpected_problem,
-    validation_problem,
+    validation_error,
 )
 
 __all__ = ["install_problems", "own_problem"]
@@ -35,9 +35,7 @@ def own_problem(error: Exception, app: Any) -> Response | None:
     """What a route of Headwater answers for an error; None where the application decides."""
     if decided_by_application(error, app, _DEFAULTS):
         return None
-    if isinstance(error, RequestValidationError):
-        return validation_problem(error.errors())
-    return problem_of(error) or unexpected_problem(app)
+    return _problem_of(error) or unexpected_problem(app)
 
 
 def install_problems(app: FastAPI) -> None:
@@ -56,6 +54,10 @@ def install_problems(app: FastAPI) -> None:
 
 
 async def _answer(_: Request, error: Exception) -> Response:
+    return _problem_of(error) or internal_problem()
+
+
+def _problem_of(error: Exception) -> Response | None:
     if isinstance(error, RequestValidationError):
-        return validation_problem(error.errors())
-    return problem_of(error) or internal_problem()
+        error = validation_error(error.errors())
+    return problem_of(error)

@@ -12,9 +12,9 @@ from typing import Any, cast
 
 from fastapi import Response
 
-__all__ = ["PLAN", "Plan"]
+from headwater.web._responders import PLAN
 
-PLAN = "headwater.plan"
+__all__ = ["Plan"]
 
 
 class Plan(Response):

@@ -29,6 +29,7 @@ __all__ = [
     "Connection",
     "Sending",
     "last_event_id",
+    "made_stream",
     "run_handler",
     "serve_events",
 ]
@@ -118,12 +119,6 @@ def last_event_id(scope: Mapping[str, Any]) -> str | None:
     query = parse_qs(text.decode("latin-1"), keep_blank_values=False)
     found = query.get("lastEventId")
     return found[-1] if found else None
-
-
-def asks_for_heartbeat_events(scope: Mapping[str, Any]) -> bool:
-    """Whether heartbeats are to be events, which a page can see: ``?heartbeat=event``."""
-    text = scope.get("query_string", b"")
-    return b"heartbeat=event" in text.split(b"&")
 
 
 class Connection:
@@ -243,6 +238,25 @@ def _say_once(why: str) -> None:
         )
 
 
+def made_stream(
+    connection: Connection, hub: Hub, options: SSE, scope: Scope, heartbeat: float | None
+) -> EventStream:
+    """The stream of a request, for its handler. ``heartbeat`` is the router's."""
+    stream = EventStream(
+        connection.sender,
+        hub.streams,
+        heartbeat=heartbeat if options.heartbeat == "default" else options.heartbeat,
+        serializer=options.serializer,
+        last_event_id=last_event_id(scope),
+        max_pending=options.max_pending,
+        farewell=options.farewell,
+    )
+    if b"heartbeat=event" in scope.get("query_string", b"").split(b"&"):
+        # Heartbeats are to be events, which a page can see.
+        stream.pulse = heartbeat_event(None, stream.heartbeat)
+    return stream
+
+
 async def run_handler(
     connection: Connection,
     stream: EventStream,
@@ -332,18 +346,8 @@ async def serve_events(
         )
         await send({"type": "http.response.body", "body": b""})
         return
-    stream = EventStream(
-        connection.sender,
-        hub.streams,
-        heartbeat=heartbeat if options.heartbeat == "default" else options.heartbeat,
-        serializer=options.serializer,
-        last_event_id=last_event_id(scope),
-        max_pending=options.max_pending,
-        farewell=options.farewell,
-    )
+    stream = made_stream(connection, hub, options, scope, heartbeat)
     stream.headers = headers
-    if asks_for_heartbeat_events(scope):
-        stream.pulse = heartbeat_event(None, stream.heartbeat)
     await run_handler(connection, stream, lambda: handler(stream), options)
     if not stream.committed:
         stream.close()

@@ -210,18 +210,12 @@ def internal_problem() -> Response:
     return problem_response(500, "Something went wrong on this side; it has been logged.")
 
 
-def validation_problem(errors: Sequence[Mapping[str, Any]]) -> Response:
-    """The problem for values of a request that are not valid.
+def validation_error(errors: Sequence[Mapping[str, Any]]) -> Problem:
+    """The problem for values of a request that are not valid, as an error.
 
     Arguments:
         errors: in pydantic's form: ``loc``, ``msg``, ``type`` and ``input``. At most 20 are listed.
     """
-    error = validation_error(errors)
-    return problem_response(error.status_code, error.detail, **error.members)
-
-
-def validation_error(errors: Sequence[Mapping[str, Any]]) -> Problem:
-    """The same as an error to raise."""
     shown = [_shown(each) for each in errors[:_MOST_ERRORS]]
     first = shown[0] if shown else {"field": "request", "detail": "it is not valid"}
     value = f"={json.dumps(first['value'], default=repr)}" if "value" in first else ""
