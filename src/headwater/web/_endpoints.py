@@ -24,7 +24,7 @@ from headwater.web._plan import Plan
 from headwater.web._refused_values import naming_parameter
 from headwater.web._remembered_request import RECHECK
 from headwater.web._responders import BEGIN, ONLY_PLAN, STREAM, EventResponder
-from headwater.web._signatures import asked_for, parameters_of, returned_by
+from headwater.web._signatures import asked_for, parameters_of, returned_by, sign
 from headwater.web._user_functions import called, is_coroutine_function
 from headwater.web.asgi import SSE
 
@@ -50,11 +50,7 @@ def feed_endpoint(call: Callable[..., Any], half: FeedHalf) -> Callable[..., Any
             found = await called(call, is_coroutine, **values)
         return Plan(declaration.accept(found), given)
 
-    del endpoint.__wrapped__
-    endpoint.__annotations__ = {}
-    endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        list(own.values()), return_annotation=Response
-    )
+    sign(endpoint, own.values(), Response)
     set_responder(endpoint, half)
     return endpoint
 
@@ -114,11 +110,7 @@ def event_endpoint(
             return result
         return Plan(None, given)
 
-    del handler.__wrapped__
-    handler.__annotations__ = {}
-    handler.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        list(parameters.values()), return_annotation=returned_by(endpoint, path)
-    )
+    sign(handler, parameters.values(), returned_by(endpoint, path))
     set_responder(handler, EventResponder(sse, settings))
     return handler
 

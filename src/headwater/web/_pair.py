@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -75,6 +75,43 @@ class FeedDeclaration:
                 "give a number"
             )
         return source
+
+
+def declared_feed(
+    path: str,
+    name: str | None,
+    item: Any,
+    keyed: bool,
+    paths: Collection[str],
+    prefix: str = "",
+    **options: Any,
+) -> FeedDeclaration:
+    """The declaration of a feed. Raises DeclarationError for what cannot work.
+
+    Arguments:
+        name: what positions are bound to; the whole path if it is None.
+        item: as ``LiveRouter.feed`` takes it; None for items as the source has them.
+        paths: those of the routes so far.
+        options: the arguments of ``Feed`` that have the same names.
+    """
+    whole = prefix + path
+    if (path and not path.startswith("/")) or whole.endswith(("/", "/stream")) or not whole:
+        raise DeclarationError(
+            f"feed {path!r}: write a path such as '/logs'; '/stream' is added by itself"
+            + ("" if path else "; '' goes with LiveRouter(prefix='/notes')")
+        )
+    if whole + "/stream" in paths:
+        raise DeclarationError(
+            f"feed {whole!r} is declared twice on this router: give the second another path"
+        )
+    if item is None:
+        return FeedDeclaration(Feed(name or whole, **options), None, keyed)
+    # Without item models pydantic is not needed.
+    from headwater.web._items import encoder_of, key_encoder_of, model_of
+
+    model, function = model_of(item)
+    options |= {"encode": encoder_of(model), "encode_key": key_encoder_of(model)}
+    return FeedDeclaration(Feed(name or whole, function=function, **options), model, keyed)
 
 
 class _Asked(NamedTuple):

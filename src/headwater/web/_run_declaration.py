@@ -18,7 +18,7 @@ from headwater.web._run_item import FEED
 from headwater.web._run_openapi import OPTIONS
 from headwater.web._run_routes import ROUTES, Asked, RunRoute, StartRoute
 from headwater.web._run_setup import OnDisconnect, RunDeclaration, checked_owner
-from headwater.web._signatures import asked_for, parameters_of
+from headwater.web._signatures import asked_for, parameters_of, sign
 from headwater.web._user_functions import called, is_coroutine_function
 
 __all__ = ["declare_runs"]
@@ -109,16 +109,14 @@ class RunEndpoints:
             kind = self._declaration.kind_in(headwater_request.scope)
             return runs.runs_of(kind, owner).where(state=state, group=group)
 
-        _sign(
-            listed,
-            [
-                self._owner_parameter(),
-                inspect.Parameter("headwater_request", _KEYWORD, annotation=Request),
-                inspect.Parameter("state", _KEYWORD, annotation=State | None, default=None),
-                inspect.Parameter("group", _KEYWORD, annotation=str | None, default=None),
-            ],
-            f"{self._declaration.call.__name__}_list",
-        )
+        own = [
+            self._owner_parameter(),
+            inspect.Parameter("headwater_request", _KEYWORD, annotation=Request),
+            inspect.Parameter("state", _KEYWORD, annotation=State | None, default=None),
+            inspect.Parameter("group", _KEYWORD, annotation=str | None, default=None),
+        ]
+        sign(listed, own, Response)
+        listed.__name__ = f"{self._declaration.call.__name__}_list"
         return listed
 
     def _endpoint(
@@ -139,7 +137,8 @@ class RunEndpoints:
             found = await plan(whose, {name: values[name] for name in wanted})
             return Plan(found, values[response])
 
-        _sign(endpoint, list(shown.values()), name)
+        sign(endpoint, shown.values(), Response)
+        endpoint.__name__ = name
         set_responder(endpoint, route(self._declaration, self._settings))
         return endpoint
 
@@ -155,12 +154,6 @@ _FOLD = inspect.Parameter(
     annotation=Annotated[bool, Query(description="The output so far as one text.")],
     default=False,
 )
-
-
-def _sign(call: Any, parameters: Sequence[inspect.Parameter], name: str) -> None:
-    call.__name__ = name
-    call.__annotations__ = {}
-    call.__signature__ = inspect.Signature(list(parameters), return_annotation=Response)
 
 
 def _guard_of(owner: Any, where: str) -> Guard:

@@ -80,8 +80,8 @@ class RunDeclaration:
         known = _declared.setdefault(self.runs, {}).setdefault(self.kind, name)
         if known != name:
             raise DeclarationError(
-                f"run {self.kind!r}: {known} and {name} would share runs and keys: give one of them "
-                "a name= of its own"
+                f"run {self.kind!r}: {known} and {name} would share runs and keys: give one of "
+                "them a name= of its own"
             )
 
     def kind_in(self, scope: Scope) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, get_type_hints
 
 from headwater.errors import DeclarationError
 
-__all__ = ["asked_for", "parameters_of", "returned_by"]
+__all__ = ["asked_for", "parameters_of", "returned_by", "sign"]
 
 
 def parameters_of(call: Callable[..., Any], where: str) -> dict[str, inspect.Parameter]:
@@ -85,3 +85,10 @@ def asked_for(parameters: dict[str, inspect.Parameter], kind: type[Any]) -> str:
     name = f"headwater_{kind.__name__.lower()}"
     parameters[name] = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind)
     return name
+
+
+def sign(call: Any, parameters: Iterable[inspect.Parameter], returns: Any) -> None:
+    """Show FastAPI another signature of a function."""
+    vars(call).pop("__wrapped__", None)
+    call.__annotations__ = {}
+    call.__signature__ = inspect.Signature(list(parameters), return_annotation=returns)

@@ -21,7 +21,7 @@ except ImportError as error:  # pragma: no cover - only without the extra
 
 from headwater.delivery._event_stream import EventStream
 from headwater.eventlog import EventLog
-from headwater.feeds._feed import DEFAULT_LIMIT, MAX_ITEMS, Feed, Limit, OnInvalid
+from headwater.feeds._feed import DEFAULT_LIMIT, MAX_ITEMS, Limit, OnInvalid
 from headwater.feeds._source import Source
 from headwater.protocol import Comment, Event
 from headwater.runs import Busy, Run, Runs, SyncRun
@@ -31,11 +31,10 @@ from headwater.web._fastapi_problems import install_problems
 from headwater.web._feed_models import page_model
 from headwater.web._guards import GuardedRoute, Requirement, declared_dependencies, guard
 from headwater.web._identity import expires, identify
-from headwater.web._items import encoder_of, key_encoder_of, model_of
 from headwater.web._live import SHARED, HubFace, Settings, Shared
 from headwater.web._live_route import LiveRoute, set_allowed
 from headwater.web._openapi import event_options, feed_options, install_openapi
-from headwater.web._pair import FeedDeclaration, PageHalf, StreamHalf
+from headwater.web._pair import FeedDeclaration, PageHalf, StreamHalf, declared_feed
 from headwater.web._route_options import FeedOptions, RouteOptions
 from headwater.web._run_declaration import declare_runs
 from headwater.web._run_setup import OnDisconnect, lifespan_of_runs
@@ -282,42 +281,30 @@ class LiveRouter(HubFace, APIRouter):
             name: what positions are bound to; the path by default.
             options: as ``get`` takes them: tags, summary, deprecated and so on.
         """
-        whole = self.prefix + path
-        if (path and not path.startswith("/")) or whole.endswith(("/", "/stream")) or not whole:
-            raise DeclarationError(
-                f"feed {path!r}: a path such as '/logs' is needed; '/stream' is added by itself"
-                + ("" if path else "; '' goes with LiveRouter(prefix='/notes')")
-            )
-        if any(getattr(route, "path", None) == whole + "/stream" for route in self.routes):
-            raise DeclarationError(
-                f"feed {whole!r} is declared twice on this router: give the second another path"
-            )
-        model, function = model_of(item)
-        feed = Feed(
-            name or whole,
+        declaration = declared_feed(
+            path,
+            name,
+            item,
+            keyed,
+            [getattr(route, "path", "") for route in self.routes],
+            self.prefix,
             collection=collection,
             event=event,
-            encode=encoder_of(model),
             limit=limit,
             max_items=max_items,
             retry=retry,
             on_invalid=on_invalid,
-            encode_key=key_encoder_of(model),
-            function=function,
             envelope=envelope,
         )
-        declaration = FeedDeclaration(feed, model, keyed)
         guards = declared_dependencies(requires, dependencies, self._requires, path)
 
         def declare(call: FeedHandler) -> FeedHandler:
             check_declared_source(declaration, call)
             self.feeds.append(declaration)
-            page = PageHalf(declaration, self._settings)
-            stream = StreamHalf(declaration, self._settings)
             answer = page_model(declaration)
             label = getattr(call, "__name__", "feed")
-            for half, suffix in ((page, ""), (stream, "/stream")):
-                endpoint = feed_endpoint(call, half)
+            for half, suffix in ((PageHalf, ""), (StreamHalf, "/stream")):
+                endpoint = feed_endpoint(call, half(declaration, self._settings))
                 made = feed_options(
                     declaration, answer, {**options}, label, guarded=bool(guards), suffix=suffix
                 )

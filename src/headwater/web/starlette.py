@@ -21,13 +21,13 @@ except ImportError as error:  # pragma: no cover - only without the extra
 
 from headwater.delivery._event_stream import EventStream
 from headwater.eventlog import EventLog
-from headwater.feeds._feed import DEFAULT_LIMIT, MAX_ITEMS, Feed, Limit, OnInvalid
+from headwater.feeds._feed import DEFAULT_LIMIT, MAX_ITEMS, Limit, OnInvalid
 from headwater.feeds._source import Source
 from headwater.protocol import Comment, Event
 from headwater.runs import Busy, Run, Runs, SyncRun
 from headwater.web._identity import expires, identify
 from headwater.web._live import SHARED, HubFace, Settings, Shared
-from headwater.web._pair import FeedDeclaration, PageHalf, StreamHalf
+from headwater.web._pair import PageHalf, StreamHalf, declared_feed
 from headwater.web._responders import (
     BEGIN,
     STREAM,
@@ -139,15 +139,12 @@ class LiveRoutes(HubFace):
 
         The others are as for ``LiveRouter.feed``.
         """
-        if not path.startswith("/") or path.endswith(("/", "/stream")):
-            raise DeclarationError(
-                f"feed {path!r}: a path such as '/logs' is needed; '/stream' is added by itself"
-            )
-        if any(route.path == path for route in self.routes):
-            raise DeclarationError(f"feed {path!r} is declared twice: give one another path")
-        model, encoders = _encoders(item)
-        feed = Feed(
-            name or path,
+        declaration = declared_feed(
+            path,
+            name,
+            item,
+            keyed,
+            [route.path for route in self.routes],
             collection=collection,
             event=event,
             limit=limit,
@@ -155,9 +152,7 @@ class LiveRoutes(HubFace):
             retry=retry,
             on_invalid=on_invalid,
             envelope=envelope,
-            **encoders,
         )
-        declaration = FeedDeclaration(feed, model, keyed)
 
         def declare(call: FeedFunction) -> FeedFunction:
             is_coroutine = is_coroutine_function(call)
@@ -266,17 +261,3 @@ class LiveRoutes(HubFace):
     ) -> None:
         endpoint = StarletteEndpoint(responder, guards, call)
         self.routes.append(Route(path, endpoint, methods=list(methods)))
-
-
-def _encoders(item: Any) -> tuple[Any, dict[str, Any]]:
-    """The model of one item, and how a feed makes and encodes items."""
-    if item is None:
-        return None, {}
-    from headwater.web._items import encoder_of, key_encoder_of, model_of
-
-    model, function = model_of(item)
-    return model, {
-        "encode": encoder_of(model),
-        "encode_key": key_encoder_of(model),
-        "function": function,
-    }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from typing import Protocol
 
 from headwater.delivery._unread import Unread
@@ -118,7 +119,7 @@ class Connections:
         self._last_number = _last_number(limits)
         self._most: float | None = None
         self._networks: dict[asyncio.BaseTransport, str] = {}
-        self._by_network: dict[str, int] = {}
+        self._by_network: Counter[str] = Counter()
         self._spare: dict[Held, None] = {}
         self._look_for_closed_at = 0.0
         # Answers that wait for their client.
@@ -127,7 +128,7 @@ class Connections:
         )
         self._every = min(_LOOK_EVERY, *(queue.seconds / 4 for queue in self._queues))
         self._timer: asyncio.TimerHandle | None = None
-        self._unlogged: dict[str, int] = {}
+        self._unlogged: Counter[str] = Counter()
         self._logged_at = -_LOG_EVERY
 
     # Places
@@ -147,7 +148,7 @@ class Connections:
         self._networks[transport] = network
         self._counters.open += 1
         if network:
-            self._by_network[network] = self._by_network.get(network, 0) + 1
+            self._by_network[network] += 1
             if self._is_over(network):
                 self._forget_closed()
                 if self._is_over(network):
@@ -161,7 +162,7 @@ class Connections:
         return None
 
     def _is_over(self, network: str) -> bool:
-        return self._by_network.get(network, 0) > self.limits.connections_per_address
+        return self._by_network[network] > self.limits.connections_per_address
 
     def _is_full(self, number: int) -> bool:
         if self._most is None:
@@ -193,17 +194,18 @@ class Connections:
 
     def stream(self, protocol: Held) -> None:
         """A stream has taken a connection over: it keeps its place until it is closed."""
-        self.wait(protocol, None)
-        self.read(protocol)
-        self._spare.pop(protocol, None)
+        self._forget(protocol)
         self._arm()
 
     def leave(self, protocol: Held) -> None:
         """A connection is closed."""
+        self._forget(protocol)
+        self._release(protocol.transport)
+
+    def _forget(self, protocol: Held) -> None:
         self.wait(protocol, None)
         self.read(protocol)
         self._spare.pop(protocol, None)
-        self._release(protocol.transport)
 
     def _release(self, transport: asyncio.BaseTransport) -> None:
         network = self._networks.pop(transport, None)
@@ -211,10 +213,8 @@ class Connections:
             return
         self._counters.open -= 1
         if network:
-            left = self._by_network[network] - 1
-            if left:
-                self._by_network[network] = left
-            else:
+            self._by_network[network] -= 1
+            if not self._by_network[network]:
                 del self._by_network[network]
 
     def _forget_closed(self) -> None:
@@ -282,7 +282,7 @@ class Connections:
     def count(self, reason: str) -> None:
         """A connection was refused or closed."""
         self._counters.by_reason[reason] += 1
-        self._unlogged[reason] = self._unlogged.get(reason, 0) + 1
+        self._unlogged[reason] += 1
         self._log(self._loop.time())
         self._arm()
 
@@ -291,7 +291,7 @@ class Connections:
         if not self._unlogged or now - self._logged_at < _LOG_EVERY:
             return
         self._logged_at = now
-        counted, self._unlogged = self._unlogged, {}
+        counted, self._unlogged = self._unlogged, Counter()
         found = ", ".join(f"{number} {REASONS[reason]}" for reason, number in counted.items())
         logger.warning("connections refused or closed: %s; %d are open", found, self._counters.open)
 

@@ -59,23 +59,25 @@ def _rendered(headers: tuple[tuple[bytes, bytes], ...]) -> bytes | None:
 
 
 class Connection(Protocol):
-    """The connection of an exchange.
+    """What the parts of a connection need of it.
 
     Attributes:
         room: set while the client takes nothing; an event for when it does again.
+        default_headers: headers of every answer, such as the date.
+        access_log: the logger for requests, or None.
     """
 
     transport: asyncio.Transport
     room: asyncio.Event | None
 
     @property
-    def default_headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """Headers of every answer."""
-        ...
+    def default_headers(self) -> Sequence[tuple[bytes, bytes]]: ...
 
     @property
-    def access_log(self) -> logging.Logger | None:
-        """The logger for requests."""
+    def access_log(self) -> logging.Logger | None: ...
+
+    def request(self, exchange: Exchange) -> None:
+        """The head of a request is whole."""
         ...
 
     def abort(self) -> None:
@@ -87,7 +89,7 @@ class Connection(Protocol):
         ...
 
     def resume_reading(self) -> None:
-        """Read again."""
+        """Read again, unless what was sent ahead is too much already."""
         ...
 
     async def drain(self) -> None:
@@ -95,7 +97,11 @@ class Connection(Protocol):
         ...
 
     def answered(self) -> None:
-        """The application's answer is complete."""
+        """The application's answer is complete. The next request waits until it is sent."""
+        ...
+
+    def release(self) -> asyncio.Transport:
+        """The connection, for another owner. What was sent ahead is dropped."""
         ...
 
 

@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
 
 from headwater.web.uvicorn._exchange import Connection, Exchange
 
-__all__ = ["Offer", "Owned"]
-
-
-class Owned(Connection, Protocol):
-    """A connection that its owner can give away."""
-
-    def release(self) -> asyncio.Transport:
-        """The connection, for another owner."""
-        ...
+__all__ = ["Offer"]
 
 
 class Offer:
@@ -23,8 +14,8 @@ class Offer:
 
     __slots__ = ("_protocol", "exchange")
 
-    def __init__(self, protocol: Owned) -> None:
-        self._protocol: Owned | None = protocol
+    def __init__(self, protocol: Connection) -> None:
+        self._protocol: Connection | None = protocol
         self.exchange: Exchange | None = None
 
     def abort(self) -> None:

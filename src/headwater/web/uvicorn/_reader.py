@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import unquote
 
 import httptools
 
 from headwater.web.asgi import TRANSPORT
-from headwater.web.uvicorn._exchange import Exchange
+from headwater.web.uvicorn._exchange import Connection, Exchange
 from headwater.web.uvicorn._limits import Limits
-from headwater.web.uvicorn._offer import Offer, Owned
+from headwater.web.uvicorn._offer import Offer
 from headwater.web.uvicorn._refusals import MALFORMED, Refused, too_large
 from headwater.web.uvicorn._setup import Setup
 
-__all__ = ["Receiver", "RequestReader"]
+__all__ = ["RequestReader"]
 
 # The parser cannot stop where a request ends, so heads are given to it in pieces: few requests fit
 # into one, and no more are parsed before the first is answered.
@@ -33,14 +33,6 @@ class _RefusedError(Exception):
 
     def __init__(self, refused: Refused) -> None:
         self.refused = refused
-
-
-class Receiver(Owned, Protocol):
-    """A connection that is given the requests that come on it."""
-
-    def request(self, exchange: Exchange) -> None:
-        """The head of a request is whole."""
-        ...
 
 
 class RequestReader:
@@ -65,7 +57,7 @@ class RequestReader:
         *("dropped", "exchange", "in_body", "received", "websocket"),
     )
 
-    def __init__(self, protocol: Receiver, setup: Setup, limits: Limits, ends: Any) -> None:
+    def __init__(self, protocol: Connection, setup: Setup, limits: Limits, ends: Any) -> None:
         self._protocol = protocol
         self._setup = setup
         self._limits = limits
