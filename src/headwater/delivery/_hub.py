@@ -54,7 +54,7 @@ class Hub:
         unread_bytes: int = UNREAD_BYTES,
     ) -> None:
         self.streams = OpenStreams(write_timeout=write_timeout, unread_bytes=unread_bytes)
-        self.polls = Polls(self)
+        self.polls = Polls(self.streams, self.subscribe)
         self.page_bytes = page_bytes
         self._batch = WriteBatch(uring=io_uring)
         # These are by the origin's id().
@@ -98,19 +98,21 @@ class Hub:
         channel.linger()
 
     async def subscribe(
-        self, source: Source, call: Callable[[Sequence[Change]], None]
+        self,
+        source: Source,
+        call: Callable[[Sequence[Change]], None],
+        on_restart: Callable[[], None] = lambda: None,
     ) -> Callable[[], None]:
         """Call ``call`` with the live changes of a source in this process.
 
         Returns a function that ends the subscription. The source's time window is not applied.
         Raises SourceUnavailableError when the storage is away now; later outages are bridged.
-        """
-        return await self.add_subscription(source, Subscription(source.filter, call))
 
-    async def add_subscription(
-        self, source: Source, subscription: Subscription
-    ) -> Callable[[], None]:
-        """As ``subscribe``, for a subscription that is called at a restart too."""
+        Arguments:
+            on_restart: called when changes may be missing: the storage is another one, was trimmed
+                past the reader, or cannot be read until somebody corrects something.
+        """
+        subscription = Subscription(source.filter, call, on_restart)
         reader = await self._reader_of(source.origin)
         reader.add(subscription)
         try:
@@ -171,8 +173,8 @@ class Hub:
         try:
             for source in origin.wakes:
                 # Before it is read, so that no change after that goes unnoticed.
-                waker = Subscription(source.filter, lambda _: origin.woken(), origin.woken)
-                reader.on_stop.append(await self.add_subscription(source, waker))
+                end = await self.subscribe(source, lambda _: origin.woken(), origin.woken)
+                reader.on_stop.append(end)
             await reader.start()
         except SourceUnavailableError:
             reader.end_wakes()

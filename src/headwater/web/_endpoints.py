@@ -24,8 +24,14 @@ from headwater.web._plan import Plan
 from headwater.web._refused_values import naming_parameter
 from headwater.web._remembered_request import RECHECK
 from headwater.web._responders import BEGIN, ONLY_PLAN, STREAM, EventResponder
-from headwater.web._signatures import asked_for, parameters_of, returned_by, sign
-from headwater.web._user_functions import called, is_coroutine_function
+from headwater.web._user_functions import (
+    asked_for,
+    called,
+    is_coroutine_function,
+    parameters_of,
+    returned_by,
+    sign,
+)
 from headwater.web.asgi import SSE
 
 __all__ = ["event_endpoint", "feed_endpoint"]

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 from headwater.feeds._feed import Feed
 from headwater.web._pair import FeedDeclaration
 
-__all__ = ["ErrorData", "ResetData", "as_text", "events_model", "page_model"]
+__all__ = ["ErrorData", "ResetData", "event_model", "events_model", "page_model"]
 
 
 class ResetData(BaseModel):
@@ -95,14 +95,19 @@ def events_model(declaration: FeedDeclaration, page: Any) -> Any:
 
 
 def _event(feed: Feed, name: str, data: Any, *, with_id: bool = True) -> type[BaseModel]:
-    fields: dict[str, Any] = {"event": (Literal[name], ...), "data": (data, ...)}
+    title = _title(feed.event) + ("" if name == feed.event else _title(name)) + "Event"
+    return event_model(title, Literal[name], data, with_id=with_id)
+
+
+def event_model(title: str, name: Any, data: Any, *, with_id: bool) -> type[BaseModel]:
+    """The model of one event; ``name`` is the type of its name."""
+    fields: dict[str, Any] = {"event": (name, ...), "data": (data, ...)}
     if with_id:
         fields["id"] = (str, Field(description="A position to resume from."))
-    title = _title(feed.event) + ("" if name == feed.event else _title(name)) + "Event"
-    return create_model(title, __config__=ConfigDict(json_schema_extra=as_text), **fields)
+    return create_model(title, __config__=ConfigDict(json_schema_extra=_as_text), **fields)
 
 
-def as_text(schema: dict[str, Any]) -> None:
+def _as_text(schema: dict[str, Any]) -> None:
     """On the wire ``data`` is text that holds JSON (OpenAPI 3.2, 4.14.3)."""
     schema["properties"]["data"] = {
         "type": "string",

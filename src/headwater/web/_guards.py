@@ -20,8 +20,12 @@ from starlette.routing import Match
 
 from headwater.errors import DeclarationError
 from headwater.web._plan import Plan
-from headwater.web._signatures import parameters_of
-from headwater.web._user_functions import called, is_coroutine_function, is_generator_function
+from headwater.web._user_functions import (
+    called,
+    is_coroutine_function,
+    is_generator_function,
+    parameters_of,
+)
 
 __all__ = [
     "Guard", "GuardedRoute", "Requirement", "declared_dependencies", "guard", "guards_of",

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request, Response, params
 
 from headwater.errors import DeclarationError
-from headwater.runs import Busy, Run, Runs, State, SyncRun
+from headwater.runs import Run, State, SyncRun
 from headwater.web._guards import Guard, guard
 from headwater.web._live import Settings
 from headwater.web._live_route import set_responder
 from headwater.web._plan import Plan
-from headwater.web._run_item import FEED
 from headwater.web._run_openapi import OPTIONS
 from headwater.web._run_routes import ROUTES, Asked, RunRoute, StartRoute
-from headwater.web._run_setup import OnDisconnect, RunDeclaration, checked_owner
-from headwater.web._signatures import asked_for, parameters_of, sign
-from headwater.web._user_functions import called, is_coroutine_function
+from headwater.web._run_setup import RunDeclaration, checked_owner
+from headwater.web._user_functions import (
+    asked_for,
+    called,
+    is_coroutine_function,
+    parameters_of,
+    sign,
+)
 
-__all__ = ["declare_runs"]
+__all__ = ["RunEndpoints"]
 
 
 class RunEndpoints:
@@ -31,18 +35,25 @@ class RunEndpoints:
         owner: a dependency that returns the owner's id.
     """
 
-    def __init__(self, declaration: RunDeclaration, settings: Settings, owner: Any) -> None:
+    def __init__(
+        self,
+        declaration: RunDeclaration,
+        call: Callable[..., Any],
+        owner: Any,
+        settings: Settings,
+    ) -> None:
         self._declaration = declaration
+        self._call = call
         self._settings = settings
         where = f"run {declaration.kind!r}"
         self.guard = _guard_of(owner, where)
-        self._parameters = parameters_of(declaration.call, where)
+        self._parameters = parameters_of(call, where)
         self._run = self._run_parameter(where)
 
     def _run_parameter(self, where: str) -> str | None:
         kinds = {Run: True, SyncRun: False}
         found = [name for name, each in self._parameters.items() if each.annotation in kinds]
-        call = self._declaration.call
+        call = self._call
         if self._declaration.start is not None:
             if found:
                 raise DeclarationError(
@@ -62,9 +73,15 @@ class RunEndpoints:
             )
         return name
 
-    def start(self) -> Callable[..., Any]:
-        """``POST {path}``."""
-        call, run = self._declaration.call, self._run
+    def routes(self) -> Iterator[tuple[type[RunRoute], Callable[..., Any], dict[str, Any]]]:
+        """Each route, with its endpoint and FastAPI's options."""
+        name = self._call.__name__
+        yield StartRoute, self._start(), {**OPTIONS["start"], "name": name}
+        for route in ROUTES[1:]:
+            yield route, self._known(route), {**OPTIONS[route.name], "name": f"{name}_{route.name}"}
+
+    def _start(self) -> Callable[..., Any]:
+        call, run = self._call, self._run
         own = {name: each for name, each in self._parameters.items() if name != run}
         is_async = is_coroutine_function(call)
 
@@ -84,15 +101,14 @@ class RunEndpoints:
 
         return self._endpoint(own, plan, StartRoute, getattr(call, "__name__", "start"))
 
-    def known(self, route: type[RunRoute]) -> Callable[..., Any]:
-        """A route of an existing run."""
+    def _known(self, route: type[RunRoute]) -> Callable[..., Any]:
         run_id = inspect.Parameter("run_id", _KEYWORD, annotation=str)
         own = {"run_id": run_id, **({"fold": _FOLD} if route.name in ("state", "stream") else {})}
 
         async def plan(owner: str, values: dict[str, Any]) -> Asked:
             return Asked(owner, **values)
 
-        return self._endpoint(own, plan, route, f"{self._declaration.call.__name__}_{route.name}")
+        return self._endpoint(own, plan, route, f"{self._call.__name__}_{route.name}")
 
     def list(self) -> Callable[..., Any]:
         """The function of the feed of runs."""
@@ -116,7 +132,7 @@ class RunEndpoints:
             inspect.Parameter("group", _KEYWORD, annotation=str | None, default=None),
         ]
         sign(listed, own, Response)
-        listed.__name__ = f"{self._declaration.call.__name__}_list"
+        listed.__name__ = f"{self._call.__name__}_list"
         return listed
 
     def _endpoint(
@@ -165,51 +181,3 @@ def _guard_of(owner: Any, where: str) -> Guard:
         )
     made: Guard = guard(owner)
     return made
-
-
-def declare_runs(
-    router: Any,
-    add: Callable[..., None],
-    path: str,
-    runs: Runs,
-    settings: Settings,
-    *,
-    owner: Any,
-    group: str | None,
-    busy: Busy,
-    start: Callable[[str], Any] | None,
-    on_disconnect: OnDisconnect,
-    max_body: int,
-    guards: Sequence[params.Depends],
-    name: str | None,
-    options: Any,
-) -> Callable[[Any], Any]:
-    """Add the routes of runs to a LiveRouter. Returns the decorator of their function."""
-    kind = name or router.prefix + path
-    where = f"run {kind!r}"
-    if (path and not path.startswith("/")) or path.endswith("/") or not router.prefix + path:
-        raise DeclarationError(f"{where}: a path such as '/answers' is needed")
-
-    def declare(call: Any) -> Any:
-        declaration = RunDeclaration(runs, kind, group, busy, max_body, on_disconnect, start, call)
-        if runs not in router.runs:
-            router.runs.append(runs)
-        endpoints = RunEndpoints(declaration, settings, owner)
-        declaration.claim()
-        own = [endpoints.guard, *guards]
-        label = call.__name__
-        router.feed(
-            path,
-            name=kind,
-            dependencies=own,
-            **FEED,
-            **options,
-        )(endpoints.list())
-        for route in ROUTES:
-            endpoint = endpoints.start() if route is StartRoute else endpoints.known(route)
-            name = label if route is StartRoute else f"{label}_{route.name}"
-            made = {**options, **OPTIONS[route.name], "name": name, "dependencies": own}
-            add(path + route.suffix, endpoint, [route.method], made)
-        return call
-
-    return declare

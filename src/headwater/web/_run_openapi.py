@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
+from pydantic import BaseModel, Field, RootModel
 
-from headwater.web._feed_models import ErrorData, ResetData, as_text
+from headwater.web._feed_models import ErrorData, ResetData, event_model
 from headwater.web._openapi import EventsDescribed, problem_responses
 from headwater.web._run_item import RunItem
 
@@ -39,12 +39,8 @@ class EndData(BaseModel):
 
 
 def _event(name: str, data: Any, *, with_id: bool = True) -> Any:
-    kind: Any = Literal[name] if name else str
-    fields: dict[str, Any] = {"event": (kind, ...), "data": (data, ...)}
-    if with_id:
-        fields["id"] = (str, Field(description="A position to resume from."))
     title = f"Run{name.title() or 'Own'}Event"
-    return create_model(title, __config__=ConfigDict(json_schema_extra=as_text), **fields)
+    return event_model(title, Literal[name] if name else str, data, with_id=with_id)
 
 
 _STATE = _event("run", RunModel, with_id=False)

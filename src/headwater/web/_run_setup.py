@@ -45,7 +45,6 @@ class RunDeclaration:
         max_body: bytes of a request's body, at most.
         on_disconnect: whether a run goes on when its last client in this process has left.
         start: puts a run's id into a queue. None: the function runs in this process.
-        call: the user's function.
         open: how many streams each run has in this process.
     """
 
@@ -56,7 +55,6 @@ class RunDeclaration:
     max_body: int
     on_disconnect: OnDisconnect
     start: Callable[[str], Any] | None
-    call: Callable[..., Any]
     open: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -72,9 +70,9 @@ class RunDeclaration:
                 f"{where}: on_disconnect={self.on_disconnect!r}: write 'continue' or 'cancel'"
             )
 
-    def claim(self) -> None:
+    def claim(self, call: Callable[..., Any]) -> None:
         """Let no other function produce the runs of this kind. Raises DeclarationError."""
-        named = self.call if hasattr(self.call, "__qualname__") else type(self.call)
+        named = call if hasattr(call, "__qualname__") else type(call)
         name = f"{named.__module__}.{named.__qualname__}"
         # An application that is made twice, as by tests, declares the same function again.
         known = _declared.setdefault(self.runs, {}).setdefault(self.kind, name)

@@ -34,6 +34,7 @@ class RunCalls:
     def __init__(
         self,
         declaration: RunDeclaration,
+        call: Callable[..., Any],
         owner: Callable[[Request], Any],
         body: type[BaseModel] | None,
     ) -> None:
@@ -43,10 +44,11 @@ class RunCalls:
                 "that gives the id of the caller"
             )
         self._declaration = declaration
+        self._call = call
         self._owner = owner
         self._body = body
         self._owner_is_coroutine = is_coroutine_function(owner)
-        self._is_coroutine = is_coroutine_function(declaration.call)
+        self._is_coroutine = is_coroutine_function(call)
 
     async def listed(self, request: Request) -> Source:
         """The function of the feed of runs."""
@@ -74,9 +76,9 @@ class RunCalls:
         own = self._declaration
         given = await self._input(request)
         if own.start is not None:
-            made = await called(own.call, self._is_coroutine, request)
+            made = await called(self._call, self._is_coroutine, request)
             return Asked(owner, input=given if made is None else made)
-        call = own.call
+        call = self._call
         if self._is_coroutine:
 
             async def begin(run: Run) -> Any:

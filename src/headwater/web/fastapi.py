@@ -36,8 +36,9 @@ from headwater.web._live_route import LiveRoute, set_allowed
 from headwater.web._openapi import event_options, feed_options, install_openapi
 from headwater.web._pair import FeedDeclaration, PageHalf, StreamHalf, declared_feed
 from headwater.web._route_options import FeedOptions, RouteOptions
-from headwater.web._run_declaration import declare_runs
-from headwater.web._run_setup import OnDisconnect, lifespan_of_runs
+from headwater.web._run_declaration import RunEndpoints
+from headwater.web._run_item import FEED
+from headwater.web._run_setup import OnDisconnect, RunDeclaration, lifespan_of_runs
 from headwater.web._stream_info import StreamInfo, TailInfo
 from headwater.web._stream_limits import StreamLimits
 from headwater.web.asgi import SSE
@@ -351,22 +352,25 @@ class LiveRouter(HubFace, APIRouter):
             name: what the runs are kept under; the path by default.
             options: as ``get`` takes them: tags, summary, deprecated and so on.
         """
-        return declare_runs(
-            self,
-            self._add,
-            path,
-            runs,
-            self._settings,
-            owner=owner,
-            group=group,
-            busy=busy,
-            start=start,
-            on_disconnect=on_disconnect,
-            max_body=max_body,
-            guards=declared_dependencies(requires, dependencies, self._requires, path),
-            name=name,
-            options=options,
+        declaration = RunDeclaration(
+            runs, name or self.prefix + path, group, busy, max_body, on_disconnect, start
         )
+        guards = declared_dependencies(requires, dependencies, self._requires, path)
+
+        def declare(call: RunFunction) -> RunFunction:
+            endpoints = RunEndpoints(declaration, call, owner, self._settings)
+            declaration.claim(call)
+            if runs not in self.runs:
+                self.runs.append(runs)
+            own = [endpoints.guard, *guards]
+            listed = self.feed(path, name=declaration.kind, dependencies=own, **FEED, **options)
+            listed(endpoints.list())
+            for route, endpoint, made in endpoints.routes():
+                given = {**options, **made, "dependencies": own}
+                self._add(path + route.suffix, endpoint, [route.method], given)
+            return call
+
+        return declare
 
     def _lifespan(self, own: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
         @asynccontextmanager

@@ -201,17 +201,16 @@ class LiveRoutes(HubFace):
         from headwater.web._run_routes import ROUTES, StartRoute
         from headwater.web._starlette_runs import RunCalls
 
-        kind = name or path
+        declaration = RunDeclaration(
+            runs, name or path, group, busy, max_body, on_disconnect, start
+        )
 
         def declare(call: RunFunction) -> RunFunction:
-            declaration = RunDeclaration(
-                runs, kind, group, busy, max_body, on_disconnect, start, call
-            )
+            calls = RunCalls(declaration, call, owner, body)
+            declaration.claim(call)
             if runs not in self.runs:
                 self.runs.append(runs)
-            calls = RunCalls(declaration, owner, body)
-            declaration.claim()
-            self.feed(path, guards=guards, name=kind, **FEED)(calls.listed)
+            self.feed(path, guards=guards, name=declaration.kind, **FEED)(calls.listed)
             for route in ROUTES:
                 plan = calls.start if route is StartRoute else calls.known
                 responder = route(declaration, self._settings)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import http
 import logging
 import re
-from collections.abc import Sequence
 from typing import Any, Protocol
 from urllib.parse import quote
 
-__all__ = ["Connection", "Exchange", "status_line"]
+from headwater.web.uvicorn._refusals import STATUS_LINES
+from headwater.web.uvicorn._setup import Setup
+
+__all__ = ["Connection", "Exchange"]
 
 logger = logging.getLogger("headwater.web")
 
@@ -28,18 +29,6 @@ _BODY_WAITING = 64 * 1024
 # Heads are kept as bytes, as nearly all streams have the same one; but not many.
 _MOST_HEADS = 64
 _heads: dict[tuple[tuple[bytes, bytes], ...], bytes | None] = {}
-
-
-def status_line(status: int) -> bytes:
-    """The first line of an answer."""
-    try:
-        phrase = http.HTTPStatus(status).phrase
-    except ValueError:
-        phrase = ""
-    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
-
-
-_STATUS_LINES = {status: status_line(status) for status in range(100, 600)}
 
 
 def _rendered(headers: tuple[tuple[bytes, bytes], ...]) -> bytes | None:
@@ -63,18 +52,12 @@ class Connection(Protocol):
 
     Attributes:
         room: set while the client takes nothing; an event for when it does again.
-        default_headers: headers of every answer, such as the date.
-        access_log: the logger for requests, or None.
+        setup: what all connections of one server have in common.
     """
 
     transport: asyncio.Transport
     room: asyncio.Event | None
-
-    @property
-    def default_headers(self) -> Sequence[tuple[bytes, bytes]]: ...
-
-    @property
-    def access_log(self) -> logging.Logger | None: ...
+    setup: Setup
 
     def request(self, exchange: Exchange) -> None:
         """The head of a request is whole."""
@@ -258,8 +241,8 @@ class Exchange:
     def _start(self, status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
         connection = self._connection
         self.expects_continue = False
-        defaults = tuple(connection.default_headers)
-        log = connection.access_log
+        defaults = tuple(connection.setup.default_headers)
+        log = connection.setup.access_log
         if log is not None:
             self._log(log, status)
         bodiless = self.scope["method"] == "HEAD" or status in (204, 304)
@@ -267,13 +250,13 @@ class Exchange:
             first, then = _rendered(defaults), _rendered(headers)
             if first is not None and then is not None:
                 self.started = self.chunked = True
-                line = _STATUS_LINES[status]
+                line = STATUS_LINES[status]
                 self._head = b"%b%b%btransfer-encoding: chunked\r\n\r\n" % (line, first, then)
                 if not self.joins:
                     connection.transport.write(self._head)
                     self._head = b""
                 return
-        head = [_STATUS_LINES[status]]
+        head = [STATUS_LINES[status]]
         closes = False
         for name, value in (*defaults, *headers):
             if _BAD_NAME.search(name):

@@ -7,11 +7,9 @@ memory of a connection is bounded by one request, one page and what may be read 
 from __future__ import annotations
 
 import asyncio
-import logging
 import operator
 import socket
 from collections import deque
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from headwater.web.uvicorn._connections import Connections, Waiting
@@ -170,16 +168,6 @@ class Protocol(asyncio.Protocol):
     def connections(self) -> Connections:
         """All connections of the server."""
         return self.setup.connections
-
-    @property
-    def default_headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """Headers of every answer, such as the date."""
-        return self.setup.default_headers
-
-    @property
-    def access_log(self) -> logging.Logger | None:
-        """The logger for requests, or None."""
-        return self.setup.access_log
 
     @property
     def unread(self) -> int:
@@ -355,7 +343,7 @@ class Protocol(asyncio.Protocol):
     def _begin(self, exchange: Exchange) -> None:
         """Let the application answer a request."""
         self._running = exchange
-        self.setup.run(exchange, self._spare)
+        self.setup.run(exchange.run, exchange.scope["path"], self._spare)
 
     def _refuse(self, refused: Refused) -> None:
         """Answer what cannot be a request, after the answers that are under way, and close."""
