@@ -68,12 +68,6 @@ class Hub:
         """One reader for each origin that is attached."""
         return tuple(self._readers.values())
 
-    @property
-    def channels(self) -> Sequence[Channel]:
-        """The channels of all origins."""
-        targets = [each for reader in self.readers for each in reader.targets.values()]
-        return [each for each in targets if isinstance(each, Channel)]
-
     async def hold(self, feed: Feed, source: Source) -> Channel:
         """The channel of a feed and a source, kept until ``release``, while a stream is opened.
 

@@ -300,13 +300,12 @@ class PollSource(Source):
     ) -> Page:
         origin = self.origin
         state = await origin.state()
-        if before is not None:
-            assert isinstance(before, PollPlace)
-            state = self._known(before)
-            end = len(state.items) if before.sent is None else before.sent
-            return self._items(state, max(0, end - limit), end)
         if after is None:
             end = len(state.items)
+            if before is not None:
+                assert isinstance(before, PollPlace)
+                state = self._known(before)
+                end = len(state.items) if before.sent is None else before.sent
             return self._items(state, max(0, end - limit), end)
         assert isinstance(after, PollPlace)
         if after.digest in ("", state.place.digest):

@@ -28,21 +28,14 @@ from headwater.runs import Busy, Run, Runs, SyncRun
 from headwater.web._identity import expires, identify
 from headwater.web._live import SHARED, HubFace, Settings, Shared
 from headwater.web._pair import PageHalf, StreamHalf, declared_feed
-from headwater.web._responders import (
-    BEGIN,
-    STREAM,
-    EventResponder,
-    Responder,
-)
+from headwater.web._responders import BEGIN, STREAM, EventResponder, Responder
 from headwater.web._run_setup import OnDisconnect, RunDeclaration, lifespan_of_runs
 from headwater.web._starlette_endpoint import Guard, StarletteEndpoint
 from headwater.web._stream_info import StreamInfo, TailInfo
 from headwater.web._stream_limits import StreamLimits
 from headwater.web._user_functions import called, is_coroutine_function
 from headwater.web.asgi import SSE
-from headwater.web.problems import (
-    Problem,
-)
+from headwater.web.problems import Problem
 
 __all__ = [
     "SSE",
