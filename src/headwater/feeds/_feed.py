@@ -127,16 +127,13 @@ class Feed:
     _heads: dict[str, tuple[bytes, bytes]] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.event) or self.event in _OWN_EVENTS:
-            raise DeclarationError(
-                f"feed {self.name!r}: event={self.event!r} must be letters, digits, _ . or -, and "
-                f"none of {', '.join(sorted(_OWN_EVENTS))}"
-            )
-        if not _NAME.fullmatch(self.collection) or self.collection in _OWN_FIELDS:
-            raise DeclarationError(
-                f"feed {self.name!r}: collection={self.collection!r} must be letters, digits, _ . "
-                f"or -, and none of {', '.join(sorted(_OWN_FIELDS))}"
-            )
+        for name, taken in (("event", _OWN_EVENTS), ("collection", _OWN_FIELDS)):
+            value = getattr(self, name)
+            if not _NAME.fullmatch(value) or value in taken:
+                raise DeclarationError(
+                    f"feed {self.name!r}: {name}={value!r} must be letters, digits, _ . or -, and "
+                    f"none of {', '.join(sorted(taken))}"
+                )
         if self.limit != "all" and not (
             isinstance(self.limit, int) and 1 <= self.limit <= MAX_LIMIT
         ):

@@ -137,7 +137,6 @@ class Live:
         self._places: StreamPlaces | None = None
         self._recheck_log: RecheckLog | None = None
         self._undo_signals: Callable[[], None] = lambda: None
-        self._warned = False
 
     def agree(self, settings: Settings) -> None:
         """Take the settings that a router names. Raises DeclarationError where two differ."""
@@ -174,8 +173,7 @@ class Live:
         """The rights of the open streams."""
         if self._rights is None:
             self._rights = Rights(self.hub.streams, interval=self.setting("recheck"))
-            if not self.users and not self._warned:
-                self._warned = True
+            if not self.users:
                 logger.warning(
                     "no application with a LiveRouter runs its lifespan in this process, so "
                     "nothing closes its hub at the end: let the outermost application enter "

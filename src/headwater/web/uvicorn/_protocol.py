@@ -123,16 +123,7 @@ class Protocol(asyncio.Protocol):
             self.connections.wait(self, self.connections.heads)
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        self.setup.protocols.discard(self)
-        reader, self._reader = self._reader, None
-        latest = reader.exchange if reader is not None else None
-        for exchange in (self._running, latest, *self._queue):
-            if exchange is not None:
-                exchange.lose()
-        if reader is not None:
-            reader.close()
-        self._queue.clear()
-        self._running = self._ahead = None
+        self._let_go()
         self._answered = False
         self.resume_writing()
         self.connections.leave(self)
@@ -242,19 +233,25 @@ class Protocol(asyncio.Protocol):
 
     def release(self) -> asyncio.Transport:
         """The connection, for another owner. What was sent ahead is dropped."""
-        self._queue.clear()
-        self._ahead = None
-        # It may have paused for that; only who reads sees the client leave.
+        self._let_go()
+        # Reading may have paused for what came ahead, and a client's leaving is noticed by reading.
         self.resume_reading()
         self.connections.stream(self)
-        self.setup.protocols.discard(self)
         self.setup.count_request()
-        if self._running is not None:
-            self._running.lose()
-        if self._reader is not None:
-            self._reader.close()
-        self._reader = self._running = None
         return self.transport
+
+    def _let_go(self) -> None:
+        """Forget all requests: their answers can no longer be sent from here."""
+        self.setup.protocols.discard(self)
+        reader, self._reader = self._reader, None
+        latest = reader.exchange if reader is not None else None
+        for exchange in (self._running, latest, *self._queue):
+            if exchange is not None:
+                exchange.lose()
+        if reader is not None:
+            reader.close()
+        self._queue.clear()
+        self._running = self._ahead = None
 
     # From one request to the next
 
@@ -379,10 +376,9 @@ class Protocol(asyncio.Protocol):
     def _hand_over(self, reader: RequestReader) -> None:
         """Let the server's own protocol for WebSockets have the connection."""
         self.connections.stream(self)
-        self.setup.protocols.discard(self)
-        self._reader = None
+        again = reader.request_again()
+        self._let_go()
         other = self.setup.websocket()
         other.connection_made(self.transport)
-        other.data_received(reader.request_again())
+        other.data_received(again)
         self.transport.set_protocol(other)
-        reader.close()
