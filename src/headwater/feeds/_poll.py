@@ -94,14 +94,14 @@ class Poll(Generic[P]):
         if not inspect.iscoroutinefunction(fetch) and not inspect.iscoroutinefunction(
             getattr(fetch, "__call__", None)  # noqa: B004 - the method itself is needed
         ):
-            raise DeclarationError(f"Poll({fetch!r}): an async function is needed")
+            raise DeclarationError(f"Poll({fetch!r}): write an async function")
         if not interval > 0:
-            raise DeclarationError(f"Poll(interval={interval!r}): seconds above 0 are needed")
+            raise DeclarationError(f"Poll(interval={interval!r}): write seconds above 0")
         self.fetch = fetch
         self.interval = interval
         self.timeout = min(interval, 30.0) if timeout is None else timeout
         if not self.timeout > 0:
-            raise DeclarationError(f"Poll(timeout={timeout!r}): seconds above 0 are needed")
+            raise DeclarationError(f"Poll(timeout={timeout!r}): write seconds above 0")
         self.key = key
         self.name = name or getattr(fetch, "__qualname__", repr(fetch))
         self.wakes = tuple(_selected(str(self.name), each) for each in wake)
@@ -360,6 +360,6 @@ def _selected(poll: str, each: Wake) -> Source:
     found = each if isinstance(each, Source) else where() if callable(where) else None
     if not isinstance(found, Source):
         raise DeclarationError(
-            f"poll {poll}: wake={each!r}: a table, a live query or a selection of one is needed"
+            f"poll {poll}: wake={each!r}: write a table, a live query or a selection of one"
         )
     return found

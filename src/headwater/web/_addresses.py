@@ -1,4 +1,4 @@
-"""Client addresses: what counts as one client, and which peers are trusted proxies."""
+"""Client addresses: which of them count as one client, and which peers are trusted proxies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Endpoints as FastAPI shall see them: they return a plan, or hand over the stream.
+"""Endpoints as FastAPI sees them: they return a plan, or hand over the stream.
 
 FastAPI is shown the user's parameters, and those that we need beside them.
 """
@@ -38,7 +38,7 @@ __all__ = ["event_endpoint", "feed_endpoint"]
 
 
 def feed_endpoint(call: Callable[..., Any], half: FeedHalf) -> Callable[..., Any]:
-    """The feed's function as FastAPI shall see it: it returns a plan with the source."""
+    """The feed's function as FastAPI sees it: it returns a plan with the source."""
     declaration = half.declaration
     name = declaration.feed.name
     own = parameters_of(call, f"feed {name!r}")
@@ -86,7 +86,7 @@ def _check_paging(feed: str, parameter: inspect.Parameter) -> None:
 def event_endpoint(
     endpoint: Callable[..., Any], path: str, sse: SSE, settings: Settings
 ) -> Callable[..., Any]:
-    """The handler as FastAPI shall see it: its ``EventStream`` parameter is provided by us."""
+    """The handler as FastAPI sees it: we provide its ``EventStream`` parameter."""
     if not is_coroutine_function(endpoint):
         raise DeclarationError(f"{path}: a handler with sse= must be an `async def` function")
     parameters = parameters_of(endpoint, path)

@@ -1,7 +1,7 @@
 """Guards: dependencies that decide before a request's body is read and before it is validated.
 
 FastAPI solves the dependencies of a route before it reports what is wrong with its parameters, so
-a guard that refuses is heard first. A body is read before any dependency, though. A route that
+a refusing guard comes first. But a body is read before any dependency. A route that
 takes one therefore asks its guards first, by a route of their own, and FastAPI after that.
 """
 
@@ -79,7 +79,7 @@ def declared_dependencies(
         isinstance(each, params.Depends) for each in given
     ):
         raise DeclarationError(
-            f"feed {path!r}: dependencies={given!r}: a list of Depends(...) or guard(...) is needed"
+            f"feed {path!r}: dependencies={given!r}: write a list of Depends(...) or guard(...)"
         )
     return [*_required(requires, make, path), *given]
 
@@ -92,8 +92,8 @@ def _required(
     wanted = [requires] if isinstance(requires, (str, params.Depends)) else requires
     if not isinstance(wanted, Collection) or not wanted or "" in wanted:
         raise DeclarationError(
-            f"feed {path!r}: requires={requires!r}: a permission, a guard or a list of these is "
-            "needed; leave requires= out for a feed that everybody may see"
+            f"feed {path!r}: requires={requires!r}: write a permission, a guard or a list of "
+            "these; leave requires= out for a feed that everybody may see"
         )
     made: list[params.Depends] = []
     for each in wanted:
@@ -108,7 +108,7 @@ def _required(
             made.append(each if isinstance(each, Guard) else _guard_of(each, path))
         else:
             raise DeclarationError(
-                f"feed {path!r}: requires={each!r}: a permission, a guard or a list is needed"
+                f"feed {path!r}: requires={each!r}: write a permission, a guard or a list of these"
             )
     return made
 

@@ -1,4 +1,4 @@
-"""On whose behalf a request is made, as guards name it."""
+"""The subjects of a request: the user, session or team on whose behalf a guard says it is made."""
 
 from __future__ import annotations
 

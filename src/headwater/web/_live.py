@@ -44,7 +44,7 @@ _DEFAULTS: dict[str, Any] = {
 
 
 class Settings:
-    """What one router asks of the hub that it shares.
+    """The settings that one router names for the hub that it shares.
 
     Arguments:
         where: the router, as error messages name it.
@@ -61,12 +61,12 @@ class Settings:
             wrong = not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0
             if wrong and not (name == "heartbeat" and value is None):
                 raise DeclarationError(
-                    f"{where}: {name}={value!r}: seconds above 0 are needed"
+                    f"{where}: {name}={value!r}: write seconds above 0"
                     + (", or None for no heartbeat" if name == "heartbeat" else "")
                 )
         limits = self.named.get("limits")
         if limits is not None and not isinstance(limits, StreamLimits):
-            raise DeclarationError(f"{where}: limits={limits!r}: StreamLimits(...) is needed")
+            raise DeclarationError(f"{where}: limits={limits!r}: write StreamLimits(...)")
         if self.named.get("recheck", 1.0) > 30:
             raise DeclarationError(
                 f"{where}: recheck={self.named['recheck']!r}: at most 30 seconds; a right that was "
@@ -287,7 +287,7 @@ class Live:
 
 
 class HubFace:
-    """What every adapter offers of the hub that it shares."""
+    """The members of a router that concern the shared hub."""
 
     _settings: Settings
 

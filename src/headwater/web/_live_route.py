@@ -1,4 +1,4 @@
-"""The route of everything of ours in FastAPI: it answers after FastAPI has finished.
+"""The route of our endpoints in FastAPI: it answers after FastAPI has finished.
 
 ``handle`` lets FastAPI run the endpoint and close its dependencies; then the endpoint's responder
 answers. To check a right again it runs the same route on a copy of the request.
@@ -24,9 +24,9 @@ __all__ = ["LiveRoute", "responder_of", "set_allowed", "set_responder"]
 
 _RESPONDER = "headwater_responder"
 _ALLOWED = "headwater_allowed"
-# Starlette catches an application's errors around each route by what it keeps under this name, and
-# again around all routes. Without it at the route, the first is left out; if Starlette names it
-# otherwise, errors of our routes are answered in the application's own way.
+# Starlette keeps an application's error handlers under this key, and catches errors with them
+# around each route and again around all routes. Without the key the route does not catch them. If
+# Starlette names the key otherwise, the application's handlers answer the errors of our routes.
 _HANDLERS = "starlette.exception_handlers"
 
 
@@ -71,17 +71,17 @@ class _Call(Call):
 
 
 def set_responder(endpoint: Callable[..., Any], responder: Responder) -> None:
-    """Say what answers for an endpoint. Routes are copied when they are included, this is not."""
+    """Set the responder of an endpoint. FastAPI copies routes, but not endpoints."""
     setattr(endpoint, _RESPONDER, responder)
 
 
 def responder_of(endpoint: Any) -> Any:
-    """What answers for an endpoint of ours, else None."""
+    """The responder of an endpoint; None for one that is not ours."""
     return getattr(endpoint, _RESPONDER, None)
 
 
 def set_allowed(endpoint: Callable[..., Any], methods: set[str]) -> None:
-    """Say which methods the path of an endpoint has; the set may grow."""
+    """Set the methods of an endpoint's path, for the answer 405; the set may grow later."""
     setattr(endpoint, _ALLOWED, methods)
 
 

@@ -61,8 +61,8 @@ class FeedDeclaration:
         name = self.feed.name
         if not isinstance(source, Source):
             raise DeclarationError(
-                f"feed {name!r}: its handler returned {type(source).__name__}; a Source is "
-                "needed, such as Table(...).where(...), log.topic(...) or Poll(...)(...)"
+                f"feed {name!r}: its handler returned {type(source).__name__}: return a "
+                "Source, such as Table(...).where(...), log.topic(...) or Poll(...)(...)"
             )
         if source.keyed and not self.keyed:
             raise DeclarationError(

@@ -21,7 +21,7 @@ class Plan(Response):
     """Sends nothing, and leaves itself in the scope.
 
     Arguments:
-        result: what the endpoint came to.
+        result: the endpoint's result.
         dependencies: the response that dependencies have written to. FastAPI drops it when an
             endpoint returns a response of its own.
     """

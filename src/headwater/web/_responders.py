@@ -39,18 +39,18 @@ from headwater.web.problems import Problem
 
 Handle = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# Keys of the scope by which a responder and its endpoint understand each other.
+# Keys of the scope that a responder and its endpoint share.
 STREAM = "headwater.stream"
 # Called when the guards have let the caller pass and the handler begins.
 BEGIN = "headwater.begin"
-# What the user's function came to, which a run of the framework's part leaves there.
+# The ``Planned`` that the framework's part leaves there.
 PLAN = "headwater.plan"
-# The handler is not wanted, only what its dependencies say.
+# Only the handler's dependencies are to run.
 ONLY_PLAN = "headwater.only_plan"
 
 
 class Planned(Protocol):
-    """What the user's function came to, once all that it depended on is closed.
+    """The result of the user's function, after its dependencies were closed.
 
     Attributes:
         result: the source of a feed.
@@ -89,7 +89,7 @@ class Recheck:
         self._handle = handle
 
     async def __call__(self) -> tuple[Verdict, Any]:
-        """The verdict, and what the user's function would come to now."""
+        """The verdict, and the result that the user's function has now."""
         if self._handle is None:
             return None, None
         try:
@@ -160,7 +160,7 @@ class Admission:
     Arguments:
         rechecks: as ``Rights.rechecks`` was before the guards ran.
         name: equal for requests of a route whose rights are the same question.
-        result: what the user's function came to, and ``key`` what of it must stay the same.
+        result: the result of the user's function; ``key`` takes from it what must stay the same.
         otherwise: the verdict when that has changed.
     """
 

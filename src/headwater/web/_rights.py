@@ -313,7 +313,7 @@ def verdict_of(status: int) -> Verdict:
     if status in (401, 403):
         return status
     if status == 404:
-        # What one may no longer know of.
+        # The caller may no longer know that it exists.
         return 403
     if status >= 500 or status == 429:
         return None

@@ -1,4 +1,4 @@
-"""What a request that starts a run brings: its body, up to a limit, and its key."""
+"""The body, up to a limit, and the key of a request that starts a run."""
 
 from __future__ import annotations
 

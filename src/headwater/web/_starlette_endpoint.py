@@ -27,7 +27,7 @@ Guard = Callable[[Request], Awaitable[object] | object]
 
 
 class _Result:
-    """What a function came to. As ``responders.Planned``."""
+    """The result of a function. As ``responders.Planned``."""
 
     dependency_headers: Sequence[tuple[bytes, bytes]] = ()
     dependency_status: int | None = None

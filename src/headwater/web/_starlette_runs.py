@@ -40,8 +40,8 @@ class RunCalls:
     ) -> None:
         if not callable(owner):
             raise DeclarationError(
-                f"run {declaration.kind!r}: owner={owner!r}: a function of the request is needed "
-                "that gives the id of the caller"
+                f"run {declaration.kind!r}: owner={owner!r}: write a function of the request "
+                "that returns the id of the caller"
             )
         self._declaration = declaration
         self._call = call
@@ -56,7 +56,7 @@ class RunCalls:
         owner = await self._owner_of(request)
         state = request.query_params.get("state")
         if state is not None and state not in _STATES:
-            raise Problem(422, f"state={state[:40]!a}: one of {', '.join(_STATES)} is needed")
+            raise Problem(422, f"state={state[:40]!a}: send one of {', '.join(_STATES)}")
         await runs.start()  # so that a producer that has died is noticed
         return runs.runs_of(kind, owner).where(state=state, group=request.query_params.get("group"))
 
@@ -65,7 +65,7 @@ class RunCalls:
         owner = await self._owner_of(request)
         fold = request.query_params.get("fold", "false").lower()
         if fold not in ("true", "false", "1", "0"):
-            raise Problem(422, f"fold={fold[:40]!a}: true or false is needed")
+            raise Problem(422, f"fold={fold[:40]!a}: send true or false")
         return Asked(owner, request.path_params["run_id"], fold in ("true", "1"))
 
     async def start(self, request: Request) -> Asked:

@@ -1,4 +1,4 @@
-"""What one can ask of the open streams and of the tails of a process while it runs."""
+"""The open streams and the tails of a process, as they are now."""
 
 from __future__ import annotations
 

@@ -52,13 +52,13 @@ class StreamLimits:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise DeclarationError(
-                    f"StreamLimits({name}={value!r}): a number of at least 1, or None, is needed"
+                    f"StreamLimits({name}={value!r}): write a number of at least 1, or None"
                 )
         for name in ("page_bytes", "unread_bytes"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1024:
                 raise DeclarationError(
-                    f"StreamLimits({name}={value!r}): a number of bytes of at least 1024 is needed"
+                    f"StreamLimits({name}={value!r}): write a number of bytes, at least 1024"
                 )
 
 

@@ -40,10 +40,10 @@ def is_generator_function(call: Callable[..., Any]) -> bool:
 
 
 async def called(call: Callable[..., Any], is_coroutine: bool, /, *args: Any, **values: Any) -> Any:
-    """What a function comes to.
+    """The result of a function.
 
     Arguments:
-        is_coroutine: what ``is_coroutine_function`` says of it; asked once for many calls.
+        is_coroutine: the answer of ``is_coroutine_function``, which is asked once for many calls.
 
     Raises DeclarationError for one that returns a generator, which nobody would run.
     """

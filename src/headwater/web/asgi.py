@@ -1,4 +1,4 @@
-"""Streams on plain ASGI: no framework needed.
+"""Streams on plain ASGI, without a framework.
 
 async def app(scope, receive, send):
     await serve_events(hub, handler, scope, receive, send)
@@ -92,16 +92,16 @@ class SSE:
 
     def __post_init__(self) -> None:
         if self.kind not in ("only", "dual", "manual"):
-            raise DeclarationError(f"SSE(kind={self.kind!r}): 'only', 'dual' or 'manual' is needed")
+            raise DeclarationError(f"SSE(kind={self.kind!r}): write 'only', 'dual' or 'manual'")
         beat = self.heartbeat
         if (
             beat is not None
             and beat != "default"
             and not (isinstance(beat, (int, float)) and beat > 0)
         ):
-            raise DeclarationError(f"SSE(heartbeat={beat!r}): seconds above 0, or None, are needed")
+            raise DeclarationError(f"SSE(heartbeat={beat!r}): write seconds above 0, or None")
         if self.max_pending < 1:
-            raise DeclarationError(f"SSE(max_pending={self.max_pending!r}): at least 1 is needed")
+            raise DeclarationError(f"SSE(max_pending={self.max_pending!r}): write at least 1")
 
 
 def last_event_id(scope: Mapping[str, Any]) -> str | None:
@@ -125,8 +125,8 @@ class Connection:
     """One ASGI request whose response is a stream.
 
     Arguments:
-        held: nothing is written but by ``hold``, so that a server that offers its connection can
-            have the head and the first bytes in one write, and needs no further task for them.
+        held: nothing is written before ``hold``. A server that offers its connection then gets the
+            head and the first bytes in one write, without another task.
 
     Attributes:
         sender: where its bytes go until the connection is handed over, if it ever is.
@@ -188,7 +188,7 @@ class Connection:
         self._leave()
 
     async def watch(self, stream: Stream) -> None:
-        """The same beside a handler that is still running."""
+        """Wait for the client to leave, beside a handler that is still running."""
         await self.incoming.until_gone()
         self._over = True
         stream.lost()
@@ -201,7 +201,7 @@ class Connection:
             stream.release()
 
     def _take_over(self) -> None:
-        """Let the stream write to the transport itself, from when its bytes come through as is."""
+        """Let the stream write to the transport itself, if its bytes came through unchanged."""
         old, stream, offer = self.sender, self._stream, self._offer
         if stream is None or stream.ended or old.closed or old.pending or not old.passed:
             return

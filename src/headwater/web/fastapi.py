@@ -72,9 +72,10 @@ RunFunction = TypeVar("RunFunction", bound=Callable[..., Any])
 class LiveRouter(HubFace, APIRouter):
     """A router whose routes can stream and whose feeds are pairs.
 
-    It is an ``APIRouter``: ``app.include_router(live, prefix="/api")`` is all that is needed, on a
-    router of your own too. The routers of one event loop share one hub. A setting that is
-    ``"shared"`` is left to the routers that name it; two that name different values are an error.
+    It is an ``APIRouter``: include it in an application or in a router of yours, as by
+    ``app.include_router(live, prefix="/api")``. The routers of one event loop share one hub. A
+    setting that is ``"shared"`` is left to the routers that name it; two that name different values
+    are an error.
 
     Arguments:
         requires: makes the guard of a permission, for ``feed(..., requires="logs.view")``.
@@ -139,11 +140,9 @@ class LiveRouter(HubFace, APIRouter):
                 it stays what the application has.
         """
         if problems not in ("own", "application"):
-            raise DeclarationError(
-                f"install(problems={problems!r}): 'own' or 'application' is needed"
-            )
+            raise DeclarationError(f"install(problems={problems!r}): write 'own' or 'application'")
         if openapi not in (None, "3.2"):
-            raise DeclarationError(f"install(openapi={openapi!r}): '3.2' or None is needed")
+            raise DeclarationError(f"install(openapi={openapi!r}): write '3.2' or None")
         if problems == "application":
             install_problems(app)
         if problems == "application" or openapi == "3.2":
@@ -167,7 +166,7 @@ class LiveRouter(HubFace, APIRouter):
             return
         settings = SSE() if sse is True else sse
         if not isinstance(settings, SSE):
-            raise DeclarationError(f"{path}: sse={sse!r}: True or SSE(...) is needed")
+            raise DeclarationError(f"{path}: sse={sse!r}: write True or SSE(...)")
         handler = event_endpoint(endpoint, path, settings, self._settings)
         options = event_options(settings, options)
         self._add(path, handler, methods, options, head=settings.kind != "manual")

@@ -1,7 +1,7 @@
 """All connections of one server: how many there may be, and how long each may keep it waiting.
 
 One timer serves all connections. Deadlines of one kind are equally far away, so each kind is a
-queue: a connection is put at its end, and those that are due stand in front.
+queue: a new deadline goes to its end, and those that are due stand at its front.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = ["Connections", "Held", "Waiting"]
 
 logger = logging.getLogger("headwater.web")
 
-# Connections above the limits that may at least ask for one of the paths in `always`.
+# Connections above the limits that are kept, for the paths in `always`.
 _SPARE = 32
 # Seconds for which a connection is read on after its refusal, so that the client can take it: a
 # socket that is closed with bytes unread is reset, and what was sent last is lost.
 _LINGER = 2.0
 _LOG_EVERY = 60.0
 _LOOK_EVERY = 1.0
-# Connections of streams that have ended are looked for this often, in seconds.
+# Seconds between two looks for connections of streams that have ended.
 _CLOSED_EVERY = 5.0
 
 
@@ -39,7 +39,7 @@ class Held(Protocol):
     """One connection.
 
     Attributes:
-        waits: for what its client is waited for, or None.
+        waits: the queue in which it waits for its client, or None.
     """
 
     transport: asyncio.Transport
@@ -57,11 +57,11 @@ class Held(Protocol):
 
     @property
     def keeps_client_waiting(self) -> bool:
-        """Whether it is this side that keeps a request's body waiting."""
+        """Whether the application, and not the client, holds a request's body up."""
         ...
 
     def overdue(self) -> None:
-        """The client has had the time that it may have."""
+        """The client did not send or take bytes in time."""
         ...
 
     def abort(self) -> None:
@@ -70,10 +70,10 @@ class Held(Protocol):
 
 
 class Waiting(dict[Held, float]):
-    """Connections that wait for something of their client, each with the time until which.
+    """Connections that wait for their clients, each with its deadline.
 
     Attributes:
-        seconds: how long each may.
+        seconds: how long each may wait.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -85,16 +85,15 @@ class Connections:
     """Counts the connections of one server, and closes those that keep it waiting.
 
     Arguments:
-        limits: what they may.
-        counters: where it is counted, for metrics.
+        counters: what is refused and closed is counted there.
         proxies: the peers that are exempt from the limit of one address.
         keep_alive: seconds that a connection may stay open without a request.
 
     Attributes:
-        heads: those whose request's head is not whole.
-        idle: those between two requests.
-        bodies: those whose request's body is not whole. Their deadline moves with what comes.
-        lingering: those that were refused.
+        heads: connections whose request's head is not whole.
+        idle: connections between two requests.
+        bodies: connections whose request's body is not whole. Bytes that come move the deadline.
+        lingering: connections that were refused.
     """
 
     def __init__(
@@ -122,7 +121,7 @@ class Connections:
         self._by_network: Counter[str] = Counter()
         self._spare: dict[Held, None] = {}
         self._look_for_closed_at = 0.0
-        # Answers that wait for their client.
+        # Connections whose clients take no bytes of their answers.
         self._unread: Unread[Held] = Unread(
             limits.unread_bytes, lambda one: one.unread, loop.time, self._drop
         )
@@ -136,8 +135,8 @@ class Connections:
     def enter(self, protocol: Held, address: str | None, number: int) -> str | None:
         """Give a new connection a place.
 
-        Returns None, or why it has none. Then it is one of the few above the limits, which are
-        answered at the paths in ``always`` alone, or it was dropped at once.
+        Returns None, or why it has none. Then it is one of a few connections above the limits, for
+        which only the paths in ``always`` are answered, or it was dropped.
 
         Arguments:
             address: its client's, None for a Unix socket.
@@ -155,8 +154,8 @@ class Connections:
                     return self._spare_place(protocol, "address")
         if self._is_full(number):
             self._forget_closed()
-            # Of connections that wait, the one that waits longest makes room: whoever has a
-            # request sends it at once.
+            # The connection that has waited longest for its client makes room: a client that has
+            # a request sends it at once.
             if self._is_full(number) and not self._close_one():
                 return self._spare_place(protocol, "all")
         return None
@@ -166,7 +165,7 @@ class Connections:
 
     def _is_full(self, number: int) -> bool:
         if self._most is None:
-            # The first one's number is how many descriptors everything else has.
+            # The first connection's number says how many descriptors other things have.
             free = max(1.0, self._last_number - number)
             self._most = min(self.limits.connections or free, free)
         placed = len(self._networks) - len(self._spare)
@@ -218,14 +217,14 @@ class Connections:
                 del self._by_network[network]
 
     def _forget_closed(self) -> None:
-        # Nobody reports a stream's end here: its connection has another owner since.
+        # A stream's connection has another owner, which does not report its end.
         for transport in [each for each in self._networks if each.is_closing()]:
             self._release(transport)
 
     # Deadlines
 
     def wait(self, protocol: Held, queue: Waiting | None) -> None:
-        """Wait for something of a client from now on, or for nothing."""
+        """Let a connection wait for its client in this queue; in none for None."""
         before = protocol.waits
         if before is not None:
             before.pop(protocol, None)
@@ -262,15 +261,15 @@ class Connections:
         ):
             self._timer = self._loop.call_later(self._every, self._look)
 
-    # Answers that clients do not take
+    # Answers that clients do not read
 
     def unread(self, protocol: Held) -> None:
-        """An answer waits until its client takes it."""
+        """The client of a connection takes no bytes of its answer."""
         self._unread.add(protocol)
         self._arm()
 
     def read(self, protocol: Held) -> None:
-        """The client took it, or is gone."""
+        """The client takes bytes again, or is gone."""
         self._unread.discard(protocol)
 
     def _drop(self, protocol: Held) -> None:

@@ -10,7 +10,7 @@ __all__ = ["Offer"]
 
 
 class Offer:
-    """One connection, as its stream may have it."""
+    """The offer of one connection. A stream may take it once."""
 
     __slots__ = ("_protocol", "exchange")
 
@@ -24,12 +24,17 @@ class Offer:
             self._protocol.abort()
 
     def join(self) -> None:
-        """The response's head is followed by its first bytes at once."""
+        """Let the response's head wait for the first bytes of its body, for one write of both."""
         if self.exchange is not None:
             self.exchange.joins = True
 
     def ready(self, passed: int, last: bytes) -> bool:
-        """Whether ``passed`` bytes of body came through, and the ``last`` write as it was."""
+        """Whether it can be taken: no middleware has changed the body so far.
+
+        Arguments:
+            passed: the number of the body's bytes that the stream has sent.
+            last: those that it sent last.
+        """
         exchange, protocol = self.exchange, self._protocol
         return (
             protocol is not None
@@ -46,9 +51,9 @@ class Offer:
         )
 
     def take(self) -> asyncio.Transport:
-        """The connection. The server counts it no more, and what it would still send is dropped.
+        """Take the connection. The server sends nothing more on it, and no longer counts it.
 
-        So are requests that the client sent ahead: their turn would never come.
+        Requests that the client sent ahead are dropped: they would never be answered.
         """
         protocol, self._protocol, self.exchange = self._protocol, None, None
         assert protocol is not None

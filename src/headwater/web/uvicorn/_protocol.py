@@ -21,9 +21,9 @@ from headwater.web.uvicorn._setup import Setup
 
 __all__ = ["Protocol"]
 
-# Bytes that a client may send ahead. Above it the connection is read no further.
+# Bytes that a client may send ahead of the answers. With more nothing is read for a while.
 _AHEAD = 64 * 1024
-# Bytes of a body that are read and dropped after the answer, so that the client can take it.
+# Bytes of a body that are read and dropped after the answer: a client may read it later only.
 _DROPPED = 4 * 1024 * 1024
 
 
@@ -33,7 +33,7 @@ def _ends_of(transport: asyncio.Transport) -> tuple[Any, Any, int]:
     number = -1 if sock is None else sock.fileno()
     if type(sock).__module__ != "uvloop.loop":
         return transport.get_extra_info("sockname"), transport.get_extra_info("peername"), number
-    # uvloop makes a socket for each of the two questions; here it is one for both.
+    # uvloop would make a socket object for each of the two addresses. This makes one for both.
     try:
         asked = socket.SocketType(fileno=number)
     except (OSError, ValueError):
@@ -61,10 +61,10 @@ class Protocol(asyncio.Protocol):
 
     Attributes:
         limits: what each connection, client address and all of them may take.
-        counters: what was refused or closed.
+        counters: how many connections were refused or closed.
         setup: what all connections of one server have in common.
-        room: set while the client takes nothing; an event for when it does again.
-        waits: for what the client is waited for, or None.
+        room: None while the client takes bytes, else an event for when it takes them again.
+        waits: the queue in which this connection waits for its client, or None.
     """
 
     __slots__ = (
@@ -75,7 +75,7 @@ class Protocol(asyncio.Protocol):
     limits: ClassVar[Limits] = Limits()
     counters: ClassVar[ConnectionCounters] = ConnectionCounters()
 
-    # The latest server, and for which arguments.
+    # The set-up of the latest server, and the arguments that it was made of.
     _given: ClassVar[tuple[Any, ...]] = ()
     _setup: ClassVar[Setup | None] = None
 
@@ -97,7 +97,7 @@ class Protocol(asyncio.Protocol):
         self.room: asyncio.Event | None = None
         self.waits: Waiting | None = None
         self._reader: RequestReader | None = None
-        # The request that the application has; those parsed after it; what is not parsed yet.
+        # The request that the application answers; those parsed after it; bytes not parsed yet.
         self._running: Exchange | None = None
         self._queue: deque[Exchange] = deque()
         self._ahead: bytearray | None = None
@@ -105,7 +105,7 @@ class Protocol(asyncio.Protocol):
         self._spare: str | None = None
         self._refused: Refused | None = None
 
-    # What the transport calls
+    # The transport calls these.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
@@ -153,7 +153,7 @@ class Protocol(asyncio.Protocol):
         else:
             self._feed(data)
 
-    # What others ask
+    # Other parts of the server call these.
 
     @property
     def connections(self) -> Connections:
@@ -173,12 +173,12 @@ class Protocol(asyncio.Protocol):
 
     @property
     def keeps_client_waiting(self) -> bool:
-        """Whether it is this side that keeps a request's body waiting."""
+        """Whether the application, and not the client, holds a request's body up."""
         running = self._running
         return self._paused or (running is not None and running.expects_continue)
 
     def overdue(self) -> None:
-        """The client has had the time that it may have."""
+        """The client did not send or take bytes in time."""
         connections, waits = self.connections, self.waits
         reader = self._reader
         if waits is connections.heads and reader is not None and reader.begun:
@@ -212,13 +212,13 @@ class Protocol(asyncio.Protocol):
             await self.room.wait()
 
     def pause_reading(self) -> None:
-        """Let the client wait with what it sends."""
+        """Read no more for now, so that the client has to wait."""
         if not self._paused:
             self._paused = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read again, unless what was sent ahead is too much already."""
+        """Read again, unless the client has sent too much ahead."""
         if self._paused and (self._ahead is None or len(self._ahead) < _AHEAD):
             self._paused = False
             self.transport.resume_reading()
@@ -232,7 +232,7 @@ class Protocol(asyncio.Protocol):
             self._next()
 
     def release(self) -> asyncio.Transport:
-        """The connection, for another owner. What was sent ahead is dropped."""
+        """Give the connection to another owner. Requests that were sent ahead are dropped."""
         self._let_go()
         # Reading may have paused for what came ahead, and a client's leaving is noticed by reading.
         self.resume_reading()
@@ -320,7 +320,7 @@ class Protocol(asyncio.Protocol):
         self._running = None
         self._had_one = True
         if self.transport.is_closing():
-            # Its client has some time for the last bytes.
+            # The client gets some time to take the last bytes.
             self.connections.wait(self, self.connections.idle)
             return
         if self._queue:

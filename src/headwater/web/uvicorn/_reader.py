@@ -40,14 +40,14 @@ class RequestReader:
 
     Arguments:
         protocol: gets each request as soon as its head is whole.
-        ends: the connection's members of an ASGI scope.
+        ends: what the connection adds to an ASGI scope: its addresses and the scheme.
 
     Attributes:
         exchange: the request whose body is read, or the latest.
         in_body: that body is not whole yet.
-        begun: bytes of a head came, which is not whole yet.
-        received: bytes of the body.
-        dropped: bytes of it that came after the answer.
+        begun: a part of a head has come.
+        received: the number of bytes of the body.
+        dropped: the number of those that came after the answer.
         websocket: the connection becomes a WebSocket.
     """
 
@@ -108,7 +108,7 @@ class RequestReader:
         return None
 
     def close(self) -> None:
-        """Read no more. The parser refers to this: only the cyclic collector would free both."""
+        """Read no more. The parser refers to this object, so both would wait for the collector."""
         self._parser = self.exchange = None
         self._scope = {}
 
@@ -121,14 +121,14 @@ class RequestReader:
 
     def _head_is_too_large(self) -> bool:
         most = self._limits.head_bytes
-        # What is no whole line yet is counted as it comes.
+        # Bytes of a line that is not whole yet are counted as they come.
         return (
             self._lines > self._limits.head_lines
             or self._size > most
             or (not self.in_body and self._fed > most + _PIECE)
         )
 
-    # What the parser calls
+    # The parser calls these.
 
     def on_message_begin(self) -> None:
         self._url = b""

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from headwater.web.uvicorn._limits import Limits
 
 __all__ = [
-    "MALFORMED", "STATUS_LINES", "Refusal", "Refused", "late_body", "late_head", "refusal", "too_large", "too_many",
+    "MALFORMED", "STATUS_LINES", "Refusal", "Refused", "late_body", "late_head", "refusal",
+    "too_large", "too_many",
 ]  # fmt: skip
 
 _PROBLEM = b"application/problem+json"

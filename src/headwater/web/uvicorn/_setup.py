@@ -42,7 +42,7 @@ class Setup:
     """The application of a server, its options and its connections.
 
     Attributes:
-        state: what the application's lifespan left for its requests.
+        state: the state that the application's lifespan has made for its requests.
         websocket: makes a protocol for WebSockets, or None.
         access_log: the logger for requests, or None.
         protocols: the connections that the server closes when it ends.
