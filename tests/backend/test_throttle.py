@@ -1,11 +1,11 @@
-"""Token buckets."""
+"""How often one caller may change something."""
 
 from __future__ import annotations
 
 import httpx
 import pytest
 
-from headwater.backend.throttle import Throttle, Writes, whole_seconds
+from headwater.backend.throttle import Writes
 from headwater.web.problems import Problem
 from support.backend import cheap, running
 
@@ -22,34 +22,12 @@ def clock() -> Clock:
     return Clock()
 
 
-def test_a_bucket_runs_dry_and_fills_up_again(clock: Clock):
-    throttle = Throttle(3, 60, clock=clock)
-    assert [throttle.take("a") for _ in range(3)] == [0, 0, 0]
-    assert throttle.take("a") == pytest.approx(20)
-    assert throttle.take("b") == 0
-    clock.now = 20
-    assert throttle.take("a") == 0
-    assert throttle.take("a") == pytest.approx(20)
-
-
-def test_it_never_holds_more_than_the_burst(clock: Clock):
-    throttle = Throttle(2, 60, clock=clock)
-    throttle.take("a")
-    clock.now = 10_000
-    assert [throttle.take("a") for _ in range(3)][:2] == [0, 0]
-    assert throttle.take("a") > 0
-
-
-def test_memory_is_bounded(clock: Clock):
-    throttle = Throttle(5, 60, max_keys=100, clock=clock)
-    for number in range(1000):
-        throttle.take(str(number))
-    assert len(throttle) == 100
-
-
-def test_a_wait_is_rounded_up():
-    assert whole_seconds(0.001) == "1"
-    assert whole_seconds(2.1) == "3"
+def refusal(writes: Writes, caller: str = "ann") -> str:
+    """The seconds after which a refused caller may try again."""
+    with pytest.raises(Problem, match="requests a second") as refused:
+        writes.check(caller)
+    assert refused.value.status_code == 429
+    return refused.value.headers["Retry-After"]
 
 
 class TestWrites:
@@ -61,15 +39,34 @@ class TestWrites:
         writes = Writes(5, clock=clock)
         for _ in range(10):
             writes.check("ann")
-        with pytest.raises(Problem, match="5 requests a second") as refused:
-            writes.check("ann")
-        assert refused.value.status_code == 429
+        refusal(writes)
         writes.check("bob")
         clock.now = 0.2
         writes.check("ann")
-        with pytest.raises(Problem):
-            writes.check("ann")
+        refusal(writes)
         assert writes.refused == 2
+
+    def test_a_pause_of_any_length_earns_no_more_than_that(self, clock: Clock):
+        writes = Writes(1, clock=clock)
+        writes.check("ann")
+        clock.now = 10_000
+        for _ in range(2):
+            writes.check("ann")
+        refusal(writes)
+
+    @pytest.mark.parametrize(("later", "wait"), [(0, "1"), (0.999, "1")])
+    def test_a_wait_is_rounded_up(self, clock: Clock, later: float, wait: str):
+        writes = Writes(1, clock=clock)
+        for _ in range(2):
+            writes.check("ann")
+        clock.now = later
+        assert refusal(writes) == wait
+
+    def test_memory_is_bounded(self, clock: Clock):
+        writes = Writes(5, max_callers=100, clock=clock)
+        for number in range(1000):
+            writes.check(str(number))
+        assert len(writes) == 100
 
     async def refused(self, call) -> httpx.Response:
         """The first answer that is a refusal; time goes on meanwhile."""

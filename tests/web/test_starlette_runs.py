@@ -242,7 +242,7 @@ def test_declarations_that_cannot_work() -> None:
         ({"runs": MemoryLog()}, "Runs"),
         ({"owner": "me"}, "function of the request"),
         ({"busy": "odd"}, "busy"),
-        ({"path": "answers"}, "such as '/logs'"),
+        ({"path": "answers"}, "write a path such as '/logs'"),
     ):
         given = {"path": "/a", "runs": runs, "owner": lambda _: "me", **options}
         with pytest.raises(DeclarationError, match=words):

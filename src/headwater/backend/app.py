@@ -6,55 +6,34 @@ It opens its resources when it starts, and closes them when it ends.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 
 from headwater.backend import health
 from headwater.backend.access import subject_of
 from headwater.backend.activity import endpoints as activity
-from headwater.backend.activity.service import Activities
 from headwater.backend.auth import endpoints as auth
 from headwater.backend.auth.dependencies import requires
-from headwater.backend.auth.passwords import Passwords
-from headwater.backend.auth.repository import Credentials
-from headwater.backend.auth.service import SignIns
 from headwater.backend.cleanup import Cleanup
-from headwater.backend.database import Address, Database
-from headwater.backend.idempotency.service import Repeats
 from headwater.backend.logs import endpoints as logs
-from headwater.backend.logs.service import Logs
 from headwater.backend.metrics import Measures
-from headwater.backend.middleware import AllowedHosts, BodyLimit, Envelope
+from headwater.backend.middleware import AllowedHosts, AllowedOrigins, BodyLimit, Envelope
 from headwater.backend.notifications import endpoints as notifications
-from headwater.backend.notifications.service import Notifications
-from headwater.backend.pages import console_pages, reference_pages
-from headwater.backend.probes import Probes
+from headwater.backend.pages import Pages
 from headwater.backend.satellites import endpoints as satellites
-from headwater.backend.satellites.board import Board
-from headwater.backend.satellites.service import Satellites
 from headwater.backend.settings import Settings
-from headwater.backend.state import Backend, Tables
+from headwater.backend.state import Backend, open_backend
 from headwater.backend.streams import endpoints as streams
 from headwater.backend.streams.service import Streams
 from headwater.backend.teams import endpoints as teams
-from headwater.backend.teams.service import Teams
-from headwater.backend.throttle import Writes
 from headwater.backend.users import endpoints as users
-from headwater.backend.users.service import Users
-from headwater.errors import SourceUnavailableError
-from headwater.eventlog import EventLog, open_log
-from headwater.eventlog.sql import SqlLog
 from headwater.web.fastapi import LiveRouter, StreamLimits
 
-__all__ = ["create_app", "open_backend"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["create_app"]
 
 # Bodies that anyone may send, signed in or not.
 _SMALL_BODIES = {"/api/auth/login": 16 * 1024}
@@ -94,25 +73,18 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_backend(app.state.settings) as backend:
+        async with AsyncExitStack() as stack:
+            backend = await stack.enter_async_context(open_backend(app.state.settings))
             app.state.backend = backend
-            app.state.probes = probes = Probes(backend.database, backend.log)
-            unfollow = live.follow_rechecks(backend.tables.access_changes.where(), subject_of)
+            access_changes = backend.tables.access_changes.where()
+            stack.callback(live.follow_rechecks(access_changes, subject_of))
             app.state.streams = open_streams = Streams(live, backend.log)
             open_streams.siblings.start()
-            cleanup = Cleanup(backend)
-            cleanup.start()
-            beside = asyncio.ensure_future(companion(backend)) if companion else None
-            try:
-                yield
-            finally:
-                if beside is not None:
-                    beside.cancel()
-                    await asyncio.wait([beside])
-                await open_streams.siblings.stop()
-                probes.close()
-                await cleanup.stop()
-                unfollow()
+            stack.push_async_callback(open_streams.siblings.stop)
+            await stack.enter_async_context(_beside(Cleanup(backend).run()))
+            if companion is not None:
+                await stack.enter_async_context(_beside(companion(backend)))
+            yield
 
     app = FastAPI(
         title="Headwater",
@@ -138,12 +110,12 @@ def create_app(
     for domain in _ROUTERS:
         app.include_router(domain.router, prefix="/api")
     app.include_router(health.router)
-    app.router.routes.extend([console_pages(), reference_pages()])
+    app.router.routes += [Pages("console"), Pages("reference", "/docs")]
     # The last that is added is the first that a request meets.
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, less=_SMALL_BODIES)
     if settings.allowed_origins:
         app.add_middleware(
-            CORSMiddleware,
+            AllowedOrigins,
             allow_origins=list(settings.allowed_origins),
             allow_credentials=True,
             allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
@@ -168,55 +140,11 @@ def create_app(
 
 
 @asynccontextmanager
-async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
-    """Every resource and service, without HTTP. The database must have been migrated."""
-    async with AsyncExitStack() as stack:
-        address = Address.parse(settings.database)
-        database = Database(address)
-        stack.push_async_callback(database.close)
-        log = _event_log(settings, database)
-        stack.push_async_callback(log.close)
-        try:
-            await log.start()
-        except SourceUnavailableError as error:
-            # Everything else can serve meanwhile. /readyz reports what is missing.
-            _log.warning("%s", error)
-        passwords = Passwords(
-            time_cost=settings.argon2_time_cost,
-            memory_kib=settings.argon2_memory_kib,
-            concurrency=settings.argon2_concurrency,
-        )
-        stack.callback(passwords.close)
-        repeats = Repeats(database)
-        tables = Tables(database)
-        yield Backend(
-            settings=settings,
-            database=database,
-            log=log,
-            tables=tables,
-            passwords=passwords,
-            credentials=Credentials(database),
-            sign_ins=SignIns(
-                database,
-                passwords,
-                lifetime=settings.session_lifetime,
-                per_email=settings.login_tries_per_email,
-                per_address=settings.login_tries_per_address,
-            ),
-            writes=Writes(settings.writes_per_second),
-            users=Users(database, passwords, settings.password_min_length),
-            teams=Teams(database),
-            notifications=Notifications(database, repeats),
-            logs=Logs(database, repeats),
-            satellites=Satellites(database, log, repeats),
-            activities=Activities(database),
-            repeats=repeats,
-            board=Board(tables.satellites, log),
-        )
-
-
-def _event_log(settings: Settings, database: Database) -> EventLog:
-    """The log; in the database's own file it shares its connections."""
-    if settings.event_log_url == settings.database:
-        return SqlLog(database.engine)
-    return open_log(settings.event_log_url)
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Runs beside the block, and is cancelled at its end."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

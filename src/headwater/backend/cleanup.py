@@ -7,8 +7,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from sqlalchemy import delete
-
 from headwater.backend.models import ClientActivity
 from headwater.backend.state import Backend
 from headwater.backend.times import utc_now
@@ -34,15 +32,14 @@ class Cleanup:
     def __init__(self, backend: Backend, *, grace: float = GRACE) -> None:
         self._backend = backend
         self._grace = grace
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._run())
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+    async def run(self) -> None:
+        """Remove what is old every few minutes, until it is cancelled."""
+        # Not in the first seconds, when clients reconnect.
+        await asyncio.sleep(min(_FIRST, self._backend.settings.cleanup_seconds))
+        while True:
+            await self.once()
+            await asyncio.sleep(self._backend.settings.cleanup_seconds)
 
     async def once(self) -> None:
         """Remove everything that is too old. A failure is logged, and the rest is done."""
@@ -81,14 +78,6 @@ class Cleanup:
             await query.trim(max_age=longest, grace=grace)
 
     async def _remove_idle(self, longest: timedelta) -> None:
-        async with self._backend.database.write() as session:
-            await session.execute(
-                delete(ClientActivity).where(ClientActivity.last_activity_at < utc_now() - longest)
-            )
-
-    async def _run(self) -> None:
-        # Not in the first seconds, when clients reconnect.
-        await asyncio.sleep(min(_FIRST, self._backend.settings.cleanup_seconds))
-        while True:
-            await self.once()
-            await asyncio.sleep(self._backend.settings.cleanup_seconds)
+        await self._backend.database.delete_in_steps(
+            ClientActivity, ClientActivity.last_activity_at < utc_now() - longest
+        )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from headwater.backend.probes import Probes
+from headwater.backend.state import BackendState
 
 __all__ = ["router"]
 
@@ -28,11 +27,6 @@ class Readiness(BaseModel):
     checks: Mapping[str, Check]
 
 
-async def _probes(request: Request) -> Probes:
-    found: Probes = request.app.state.probes
-    return found
-
-
 @router.get("/healthz")
 async def alive() -> Alive:
     """The process runs. Its dependencies are not checked."""
@@ -40,15 +34,14 @@ async def alive() -> Alive:
 
 
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "Not ready."}})
-async def ready(
-    request: Request, response: Response, probes: Annotated[Probes, Depends(_probes)]
-) -> Readiness:
+async def ready(request: Request, response: Response, backend: BackendState) -> Readiness:
     """Each dependency: 200 when all are up, 503 when one is down or this process is ending.
 
     Anyone may ask, so what is wrong with it is in the log.
     """
     checks = {
-        name: Check(status="up" if up else "down") for name, up in (await probes.ask()).items()
+        name: Check(status="up" if up else "down")
+        for name, up in (await backend.probes.ask()).items()
     }
     if request.app.state.live.hub.streams.draining:
         checks["server"] = Check(status="down")

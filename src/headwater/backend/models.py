@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, get_args
 
 from sqlalchemy import (
     BigInteger,
@@ -24,25 +24,24 @@ from sqlalchemy import (
     false,
     text,
 )
-from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
+from headwater.backend.columns import NAMES, RandomId, postgresql_check, sqlite_check
 from headwater.backend.times import Moment, Now, moment_check, sorted_moment_check
 from headwater.sql import track
 
 __all__ = [
-    "LOG_LEVELS",
-    "NOTIFICATION_LEVELS",
     "AccessChange",
     "ApiKey",
     "Base",
     "ClientActivity",
     "IdempotentRequest",
     "LogEntry",
+    "LogLevel",
     "Membership",
     "Notification",
+    "NotificationLevel",
     "RetiredSatelliteKey",
     "Satellite",
     "Session",
@@ -52,8 +51,8 @@ __all__ = [
     "User",
 ]
 
-LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
-NOTIFICATION_LEVELS = ("info", "success", "warning", "error")
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+NotificationLevel = Literal["info", "success", "warning", "error"]
 
 
 class JsonObject(TypeDecorator[dict[str, Any]]):
@@ -74,47 +73,17 @@ class JsonObject(TypeDecorator[dict[str, Any]]):
 
 
 class Base(DeclarativeBase):
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-
-
-class RandomId(FunctionElement[str]):
-    """32 random hexadecimal digits, as a server default."""
-
-    inherit_cache = True
-    type = String(32)
-
-
-@compiles(RandomId)
-def _random_id(_element: RandomId, _compiler: Any, **_: Any) -> str:
-    return "replace(gen_random_uuid()::text, '-', '')"
-
-
-@compiles(RandomId, "sqlite")
-def _random_id_in_sqlite(_element: RandomId, _compiler: Any, **_: Any) -> str:
-    return "lower(hex(randomblob(16)))"
-
-
-def sqlite_check(condition: str, name: str) -> Any:
-    """A CHECK that SQLite needs, since it takes any type in any column."""
-    return CheckConstraint(condition, name=name).ddl_if(dialect="sqlite")
-
-
-def postgresql_check(condition: str, name: str) -> Any:
-    """A CHECK in PostgreSQL's own words."""
-    return CheckConstraint(condition, name=name).ddl_if(dialect="postgresql")
+    metadata = MetaData(naming_convention=NAMES)
 
 
 def new_id() -> Any:
     """A primary key of 32 random hexadecimal digits, made by the database where none is given."""
     return mapped_column(String(64), primary_key=True, server_default=RandomId())
+
+
+def belongs_to(table: str, **options: Any) -> Any:
+    """The id of a row of another table. This row goes when that one goes."""
+    return mapped_column(ForeignKey(f"{table}.id", ondelete="CASCADE"), **options)
 
 
 def created() -> Any:
@@ -149,7 +118,7 @@ class Session(Base):
     __tablename__ = "sessions"
 
     token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    user_id: Mapped[str] = belongs_to("users", index=True)
     created_at: Mapped[datetime] = created()
     expires_at: Mapped[datetime] = mapped_column(Moment, index=True)
 
@@ -159,9 +128,7 @@ class SignInPlace(Base):
 
     __tablename__ = "sign_in_places"
 
-    user_id: Mapped[str] = mapped_column(
-        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
-    )
+    user_id: Mapped[str] = belongs_to("users", primary_key=True)
     place: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
     last_at: Mapped[datetime] = mapped_column(Moment, index=True)
 
@@ -181,7 +148,7 @@ class ApiKey(Base):
     __tablename__ = "api_keys"
 
     id: Mapped[str] = new_id()
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    user_id: Mapped[str] = belongs_to("users", index=True)
     name: Mapped[str] = mapped_column(Text)
     key_hash: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime] = created()
@@ -200,12 +167,8 @@ class Team(Base):
 class Membership(Base):
     __tablename__ = "team_members"
 
-    team_id: Mapped[str] = mapped_column(
-        ForeignKey("teams.id", ondelete="CASCADE"), primary_key=True
-    )
-    user_id: Mapped[str] = mapped_column(
-        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True
-    )
+    team_id: Mapped[str] = belongs_to("teams", primary_key=True)
+    user_id: Mapped[str] = belongs_to("users", primary_key=True, index=True)
     role: Mapped[str] = mapped_column(String(32), server_default="team_user")
     created_at: Mapped[datetime] = created()
 
@@ -217,15 +180,15 @@ class Notification(Base):
     __tablename__ = "notifications"
     __table_args__ = (
         CheckConstraint("(user_id IS NULL) <> (team_id IS NULL)", name="one_recipient"),
-        CheckConstraint(_in("level", NOTIFICATION_LEVELS), name="level"),
+        CheckConstraint(_in("level", get_args(NotificationLevel)), name="level"),
         sqlite_check(_texts("id", "title", "body"), "texts"),
         sqlite_check(moment_check("created_at"), "created_at"),
         Index(None, "created_at"),
     )
 
     id: Mapped[str] = new_id()
-    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
-    team_id: Mapped[str | None] = mapped_column(ForeignKey("teams.id", ondelete="CASCADE"))
+    user_id: Mapped[str | None] = belongs_to("users")
+    team_id: Mapped[str | None] = belongs_to("teams")
     level: Mapped[str] = mapped_column(String(32), server_default="info")
     title: Mapped[str] = mapped_column(Text)
     body: Mapped[str] = mapped_column(Text, server_default="")
@@ -238,7 +201,7 @@ class LogEntry(Base):
 
     __tablename__ = "log_entries"
     __table_args__ = (
-        CheckConstraint(_in("level", LOG_LEVELS), name="level"),
+        CheckConstraint(_in("level", get_args(LogLevel)), name="level"),
         sqlite_check(_texts("id", "user_id", "source", "message"), "texts"),
         sqlite_check(
             "CASE WHEN json_valid(fields) THEN json_type(fields) = 'object' ELSE 0 END", "fields"
@@ -249,7 +212,7 @@ class LogEntry(Base):
     )
 
     id: Mapped[str] = new_id()
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    user_id: Mapped[str] = belongs_to("users")
     level: Mapped[str] = mapped_column(String(32), server_default="info")
     source: Mapped[str] = mapped_column(Text, server_default="")
     message: Mapped[str] = mapped_column(Text)
@@ -265,9 +228,7 @@ class Satellite(Base):
 
     id: Mapped[str] = new_id()
     name: Mapped[str] = mapped_column(Text)
-    team_id: Mapped[str | None] = mapped_column(
-        ForeignKey("teams.id", ondelete="CASCADE"), index=True
-    )
+    team_id: Mapped[str | None] = belongs_to("teams", index=True)
     key_hash: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime] = created()
 
@@ -278,9 +239,7 @@ class RetiredSatelliteKey(Base):
     __tablename__ = "retired_satellite_keys"
 
     key_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
-    satellite_id: Mapped[str] = mapped_column(
-        ForeignKey("satellites.id", ondelete="CASCADE"), index=True
-    )
+    satellite_id: Mapped[str] = belongs_to("satellites", index=True)
     expires_at: Mapped[datetime] = mapped_column(Moment, index=True)
 
 
@@ -300,9 +259,9 @@ class ClientActivity(Base):
     )
 
     id: Mapped[str] = new_id()
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
-    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id", ondelete="CASCADE"))
-    satellite_id: Mapped[str] = mapped_column(ForeignKey("satellites.id", ondelete="CASCADE"))
+    user_id: Mapped[str] = belongs_to("users")
+    team_id: Mapped[str] = belongs_to("teams")
+    satellite_id: Mapped[str] = belongs_to("satellites")
     # Copied, so that an item names its satellite; satellites are not renamed.
     satellite_name: Mapped[str] = mapped_column(Text, server_default="")
     client_name: Mapped[str] = mapped_column(Text)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from headwater.web.problems import Problem
 
-__all__ = ["conflict", "forbidden", "invalid", "not_found", "too_many", "unauthorized"]
+__all__ = ["invalid", "not_found", "too_many", "unauthorized"]
 
 
 def unauthorized(detail: str = "Sign in, or send an API key as a bearer token.") -> Problem:
@@ -14,34 +15,25 @@ def unauthorized(detail: str = "Sign in, or send an API key as a bearer token.")
     return Problem(401, detail, headers={"WWW-Authenticate": 'Bearer realm="headwater"'})
 
 
-def forbidden(detail: str) -> Problem:
-    """403: the caller is known, but not allowed to do this."""
-    return Problem(403, detail)
-
-
 def not_found(kind: str, value: str) -> Problem:
     """404: it does not exist, or the caller may not know that it does."""
     return Problem(404, f"There is no {kind} {value[:64]!r}.")
 
 
-def conflict(detail: str) -> Problem:
-    """409: the request is valid, but the present state forbids it."""
-    return Problem(409, detail)
-
-
-def invalid(field: str, detail: str, **shown: Any) -> Problem:
-    """422: an invalid field of the body, in the form of a failed validation.
+def invalid(field: str, detail: str, *, where: str = "body", **shown: Any) -> Problem:
+    """422: an invalid field, in the form of a failed validation.
 
     Arguments:
-        field: where in the body, such as ``"activities.3.user_id"``.
+        field: such as ``"activities.3.user_id"``.
         detail: what is wrong, and what would be right.
+        where: ``"body"`` or ``"query"``.
         shown: ``value=``, unless it must not be repeated.
     """
-    error = {"field": field, "in": "body", **shown, "detail": detail}
+    error = {"field": field, "in": where, **shown, "detail": detail}
     value = f"={shown['value']!r}" if "value" in shown else ""
     return Problem(422, f"{field}{value}: {detail}", errors=[error])
 
 
-def too_many(detail: str, seconds: str) -> Problem:
-    """429: retry after so many seconds."""
-    return Problem(429, detail, headers={"Retry-After": seconds})
+def too_many(detail: str, seconds: float) -> Problem:
+    """429: retry after so many seconds, rounded up."""
+    return Problem(429, detail, headers={"Retry-After": str(math.ceil(seconds))})

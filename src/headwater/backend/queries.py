@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, ScalarSelect, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.backend.models import ClientActivity, Membership, Satellite, Team, User
@@ -34,17 +34,14 @@ def clients_of(engine: AsyncEngine) -> LiveQuery:
 
 def teams_of(engine: AsyncEngine) -> LiveQuery:
     """Teams with the numbers of their members, satellites and clients."""
-    members = select(func.count()).where(Membership.team_id == Team.id)
-    satellites = select(func.count()).where(Satellite.team_id == Team.id)
-    clients = select(func.count()).where(ClientActivity.team_id == Team.id)
     return LiveQuery(
         engine,
         select(
             Team.id,
             Team.name,
-            members.scalar_subquery().label("members"),
-            satellites.scalar_subquery().label("satellites"),
-            clients.scalar_subquery().label("clients"),
+            _number(Membership.team_id == Team.id).label("members"),
+            _number(Satellite.team_id == Team.id).label("satellites"),
+            _number(ClientActivity.team_id == Team.id).label("clients"),
         ),
         key=["id"],
         where=["id"],
@@ -53,15 +50,18 @@ def teams_of(engine: AsyncEngine) -> LiveQuery:
 
 def satellites_of(engine: AsyncEngine) -> LiveQuery:
     """Satellites with the number of their clients."""
-    clients = select(func.count()).where(ClientActivity.satellite_id == Satellite.id)
     return LiveQuery(
         engine,
         select(
             Satellite.id,
             Satellite.name,
             Satellite.team_id,
-            clients.scalar_subquery().label("clients"),
+            _number(ClientActivity.satellite_id == Satellite.id).label("clients"),
         ),
         key=["id"],
         where=["team_id"],
     )
+
+
+def _number(condition: ColumnElement[bool]) -> ScalarSelect[int]:
+    return select(func.count()).where(condition).scalar_subquery()

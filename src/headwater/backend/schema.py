@@ -19,7 +19,7 @@ from sqlalchemy.exc import DatabaseError
 from headwater.backend.database import Address, StartupError, in_one_line
 from headwater.sql import configure_sqlite
 
-__all__ = ["REVISIONS", "State", "check_reachable", "check_schema", "migrate", "schema_state"]
+__all__ = ["REVISIONS", "State", "check_reachable", "check_schema", "has_users", "migrate"]
 
 State = Literal["empty", "older", "current", "newer", "foreign"]
 
@@ -83,6 +83,12 @@ def check_reachable(address: Address) -> None:
     with _connected(address) as connection:
         _lock(connection)
         connection.rollback()
+
+
+def has_users(address: Address) -> bool:
+    """Whether anyone could sign in."""
+    with _connected(address) as connection:
+        return connection.execute(sa.text("SELECT 1 FROM users LIMIT 1")).first() is not None
 
 
 def _lock(connection: sa.Connection) -> None:

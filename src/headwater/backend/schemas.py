@@ -7,11 +7,11 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import Path, Query
+from fastapi import Path, Query, Response
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, StringConstraints
 
 __all__ = [
-    "After",
+    "NO_CONTENT",
     "Body",
     "Email",
     "Fields",
@@ -24,9 +24,12 @@ __all__ = [
     "Result",
     "Text",
     "in_utc",
+    "is_one_line",
     "normal_email",
 ]
 
+# What a route declares that answers without a body.
+NO_CONTENT: dict[str, Any] = {"status_code": 204, "response_class": Response}
 MAX_LIST = 100
 _MAX_FIELDS = 16_384
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -56,7 +59,7 @@ def _is_email(text: str) -> str:
     return text
 
 
-def _is_one_line(text: str) -> str:
+def is_one_line(text: str) -> str:
     if _CONTROL.search(text):
         raise ValueError("line breaks and control characters are not allowed")
     return text
@@ -96,23 +99,18 @@ Email = Annotated[
     AfterValidator(_is_email),
 ]
 Identifier = Annotated[
-    str, StringConstraints(min_length=1, max_length=64), AfterValidator(_is_one_line)
+    str, StringConstraints(min_length=1, max_length=64), AfterValidator(is_one_line)
 ]
 # In a path: one with a control character is nothing's.
-PathId = Annotated[str, Path(max_length=64), AfterValidator(_is_one_line)]
+PathId = Annotated[str, Path(max_length=64), AfterValidator(is_one_line)]
 Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=100),
-    AfterValidator(_is_one_line),
+    AfterValidator(is_one_line),
 ]
-Line = Annotated[str, StringConstraints(max_length=200), AfterValidator(_is_one_line)]
+Line = Annotated[str, StringConstraints(max_length=200), AfterValidator(is_one_line)]
 Text = Annotated[str, StringConstraints(max_length=16_384), AfterValidator(_has_no_nul)]
 Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
 Fields = Annotated[dict[str, Any], AfterValidator(_is_storable)]
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIST, description=f"Rows, 1 to {MAX_LIST}.")]
-After = Annotated[
-    str | None,
-    Query(max_length=64, description="The `id` of the last row of the page before this one."),
-    AfterValidator(lambda value: value and _is_one_line(value)),
-]

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
-
 from headwater.backend.database import Address, StartupError
 from headwater.backend.schema import check_reachable
 from headwater.backend.settings import Settings
-from headwater.errors import HeadwaterError
 from headwater.eventlog import open_log
 from headwater.eventlog.sql import SqlLog
 
-__all__ = ["check_event_log", "has_users"]
+__all__ = ["check_event_log"]
 
 
 def check_event_log(settings: Settings, database: Address) -> None:
-    """Raise StartupError for an event log that this version, or these workers, cannot use."""
+    """Raise HeadwaterError for an event log that this version, or these workers, cannot use."""
     url = settings.event_log_url
     if url == settings.database:
         return
-    try:
-        log = open_log(url)
-    except HeadwaterError as error:
-        raise StartupError(f"{error}.") from error
+    log = open_log(url)
     if url.startswith("memory:"):
         if settings.workers > 1:
             raise StartupError(
@@ -35,13 +29,3 @@ def check_event_log(settings: Settings, database: Address) -> None:
     address = Address.parse(url)
     if address != database:
         check_reachable(address)
-
-
-def has_users(address: Address) -> bool:
-    """Whether anyone could sign in."""
-    engine = sa.create_engine(address.sync_url, poolclass=sa.NullPool)
-    try:
-        with engine.connect() as connection:
-            return connection.execute(sa.text("SELECT 1 FROM users LIMIT 1")).first() is not None
-    finally:
-        engine.dispose()

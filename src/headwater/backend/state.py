@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -12,11 +13,12 @@ from headwater.backend.activity.service import Activities
 from headwater.backend.auth.passwords import Passwords
 from headwater.backend.auth.repository import Credentials
 from headwater.backend.auth.service import SignIns
-from headwater.backend.database import Database
+from headwater.backend.database import Address, Database
 from headwater.backend.idempotency.service import Repeats
 from headwater.backend.logs.service import Logs
 from headwater.backend.models import AccessChange, ClientActivity, LogEntry, Notification
 from headwater.backend.notifications.service import Notifications
+from headwater.backend.probes import Probes
 from headwater.backend.queries import clients_of, satellites_of, teams_of
 from headwater.backend.satellites.board import Board
 from headwater.backend.satellites.service import Satellites
@@ -24,10 +26,14 @@ from headwater.backend.settings import Settings
 from headwater.backend.teams.service import Teams
 from headwater.backend.throttle import Writes
 from headwater.backend.users.service import Users
-from headwater.eventlog import EventLog
+from headwater.errors import SourceUnavailableError
+from headwater.eventlog import EventLog, open_log
+from headwater.eventlog.sql import SqlLog
 from headwater.sql import Table
 
-__all__ = ["Backend", "BackendState", "Tables", "backend_of"]
+__all__ = ["Backend", "BackendState", "Tables", "backend_of", "open_backend"]
+
+logger = logging.getLogger("headwater.backend")
 
 
 class Tables:
@@ -43,28 +49,57 @@ class Tables:
         self.satellites = satellites_of(database.engine)
 
 
-@dataclass(slots=True)
 class Backend:
     """Every resource and service of one application."""
 
-    settings: Settings
-    database: Database
-    log: EventLog
-    tables: Tables
-    passwords: Passwords
-    credentials: Credentials
-    sign_ins: SignIns
-    writes: Writes
-    users: Users
-    teams: Teams
-    notifications: Notifications
-    logs: Logs
-    satellites: Satellites
-    activities: Activities
-    repeats: Repeats
-    board: Board
-    # E-mail address and password of those that everybody may know: the demo has some.
-    accounts: Sequence[tuple[str, str]] = ()
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = database = Database(Address.parse(settings.database))
+        self.log = log = _event_log(settings, database)
+        self.tables = Tables(database)
+        self.probes = Probes(database, log)
+        self.passwords = Passwords(
+            time_cost=settings.argon2_time_cost,
+            memory_kib=settings.argon2_memory_kib,
+            concurrency=settings.argon2_concurrency,
+        )
+        self.credentials = Credentials(database)
+        self.sign_ins = SignIns(database, self.passwords, settings)
+        self.writes = Writes(settings.writes_per_second)
+        self.repeats = Repeats(database)
+        self.users = Users(database, self.passwords, settings.password_min_length)
+        self.teams = Teams(database)
+        self.notifications = Notifications(database, self.repeats)
+        self.logs = Logs(database, self.repeats)
+        self.satellites = Satellites(database, log, self.repeats)
+        self.activities = Activities(database)
+        self.board = Board(self.tables.satellites, log)
+        # E-mail address and password of those that everybody may know: the demo has some.
+        self.accounts: Sequence[tuple[str, str]] = ()
+
+
+@asynccontextmanager
+async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
+    """Every resource and service, without HTTP. The database must have been migrated."""
+    async with AsyncExitStack() as stack:
+        backend = Backend(settings)
+        stack.push_async_callback(backend.database.close)
+        stack.push_async_callback(backend.log.close)
+        stack.callback(backend.passwords.close)
+        stack.callback(backend.probes.close)
+        try:
+            await backend.log.start()
+        except SourceUnavailableError as error:
+            # Everything else can serve meanwhile. /readyz reports what is missing.
+            logger.warning("%s", error)
+        yield backend
+
+
+def _event_log(settings: Settings, database: Database) -> EventLog:
+    """The log; in the database's own file it shares its connections."""
+    if settings.event_log_url == settings.database:
+        return SqlLog(database.engine)
+    return open_log(settings.event_log_url)
 
 
 def backend_of(request: Request) -> Backend:

@@ -10,7 +10,7 @@ from headwater.errors import HeadwaterError, MissingExtraError
 if TYPE_CHECKING:
     import typer
 
-__all__ = ["application", "main"]
+__all__ = ["application", "main", "sentence_of"]
 
 
 def application() -> typer.Typer:
@@ -36,17 +36,11 @@ def application() -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    app.command()(demo)
-    app.command()(serve)
-    app.command()(migrate)
+    for command in (demo, serve, migrate, tail, publish, relay, check, bench):
+        app.command()(command)
     users = typer.Typer(help="The backend's users.", no_args_is_help=True)
     users.command()(add)
     app.add_typer(users, name="users")
-    app.command()(tail)
-    app.command()(publish)
-    app.command()(relay)
-    app.command()(check)
-    app.command()(bench)
     return app
 
 
@@ -58,5 +52,11 @@ def main() -> None:
     try:
         application()()
     except HeadwaterError as error:
-        print(error, file=sys.stderr)
+        print(sentence_of(error), file=sys.stderr)
         sys.exit(1)
+
+
+def sentence_of(error: HeadwaterError) -> str:
+    """What a command says of an error: its sentence, with a full stop."""
+    sentence = str(error)
+    return sentence if sentence.endswith((".", "?")) else f"{sentence}."

@@ -20,7 +20,6 @@ __all__ = [
     "bodies",
     "from_options",
     "from_stdin",
-    "in_full_batches",
     "size_of_stdin",
 ]
 
@@ -52,10 +51,12 @@ class Body:
 
     Attributes:
         count: how many items are in it.
+        read: how much of the input they and all before them took.
     """
 
     data: bytes
     count: int
+    read: int
 
 
 def from_options(texts: list[str], collection: str | None) -> Iterator[Lines]:
@@ -90,36 +91,41 @@ def size_of_stdin() -> int | None:
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
-def in_full_batches(groups: Iterable[Lines], batch: int) -> Iterator[Lines]:
-    """The same items, so many at a time whenever they came. The same input is cut in one way."""
-    held: list[bytes] = []
-    read = 0
-    for group in groups:
-        held += group.items
-        read = group.read
-        while len(held) >= batch:
-            yield Lines(held[:batch], read)
-            del held[:batch]
-    if held:
-        yield Lines(held, read)
+def bodies(
+    groups: Iterable[Lines], collection: str | None, batch: int, *, full: bool
+) -> Iterator[Body]:
+    """Request bodies: of one item each, or of up to ``batch`` in a collection.
 
-
-def bodies(items: Iterable[bytes], collection: str | None, batch: int) -> Iterator[Body]:
-    """Request bodies: of one item each, or of up to ``batch`` in a collection."""
+    Arguments:
+        full: a body waits until its batch is full, so that the same input always makes the same
+            bodies. Otherwise the items of a group are sent without waiting for the next group.
+    """
     if collection is None:
-        yield from (Body(item, 1) for item in items)
+        yield from (Body(item, 1, group.read) for group in groups for item in group.items)
         return
     head = b"{%b:[" % json.dumps(collection).encode()
     held: list[bytes] = []
-    size = 0
-    for item in items:
-        if held and (len(held) == batch or size + len(item) > _MAX_BYTES):
-            yield Body(head + b",".join(held) + b"]}", len(held))
-            held, size = [], 0
-        held.append(item)
-        size += len(item) + 1
-    if held:
-        yield Body(head + b",".join(held) + b"]}", len(held))
+    size = read = 0
+
+    def taken() -> Iterator[Body]:
+        nonlocal size
+        if held:
+            yield Body(head + b",".join(held) + b"]}", len(held), read)
+        held.clear()
+        size = 0
+
+    for group in groups:
+        read = group.read
+        for item in group.items:
+            if size + len(item) > _MAX_BYTES:
+                yield from taken()
+            held.append(item)
+            size += len(item) + 1
+            if len(held) == batch:
+                yield from taken()
+        if not full:
+            yield from taken()
+    yield from taken()
 
 
 def _ready_lines() -> Iterator[list[bytes]]:

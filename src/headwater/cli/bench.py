@@ -80,9 +80,7 @@ def _serve(pipe: Connection) -> None:
 
     async def run() -> None:
         _raise_file_limit(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-        sock = socket.socket()
-        sock.bind(("127.0.0.1", 0))
-        sock.listen(4096)
+        sock = socket.create_server(("127.0.0.1", 0), backlog=4096)
         config = uvicorn.Config(
             app, log_level="error", http="headwater.web.uvicorn:Protocol", backlog=4096
         )
@@ -135,15 +133,13 @@ class _Tally:
         self.changed = asyncio.Event()
 
     async def until(self, live: int, received: int, deadline: float) -> bool:
-        while self.live < live or self.received < received:
-            self.changed.clear()
-            left = deadline - time.perf_counter()
-            if left <= 0:
-                return False
-            try:
-                await asyncio.wait_for(self.changed.wait(), left)
-            except TimeoutError:
-                return False
+        try:
+            async with asyncio.timeout_at(deadline):
+                while self.live < live or self.received < received:
+                    self.changed.clear()
+                    await self.changed.wait()
+        except TimeoutError:
+            return False
         return True
 
 
@@ -152,7 +148,7 @@ async def _measure(
 ) -> dict[str, str]:
     loop = asyncio.get_running_loop()
     tally = _Tally()
-    deadline = time.perf_counter() + seconds
+    deadline = loop.time() + seconds
     began = time.perf_counter()
     transports = []
     for first in range(0, streams, 100):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -41,13 +41,9 @@ def check(
     loaded = _load(app)
     if not isinstance(loaded, Starlette):
         _refuse(f"{app} is {type(loaded).__name__}, not a FastAPI or Starlette application")
-    found = breaches(loaded)
-    if database is not None:
-        drifted, needed = _compared(database)
-        found = [*found, *drifted]
-        for line in needed:
-            typer.echo(line)
-    for line in found:
+    drifted, needed = ([], []) if database is None else _compared(database)
+    found = [*breaches(loaded), *drifted]
+    for line in (*needed, *found):
         typer.echo(line)
     if found:
         raise typer.Exit(1)
@@ -79,13 +75,12 @@ def _compared(database: str) -> tuple[list[str], list[str]]:
         return asyncio.run(compare())
     except DeclarationError as error:
         _refuse(str(error))
-        raise
 
 
 def _load(name: str) -> Any:
     module_name, separator, attribute = name.partition(":")
     if not separator or not module_name or not attribute:
-        _refuse(f"{name!r}: MODULE:APP is needed, such as main:app")
+        _refuse(f"{name!r}: write MODULE:APP, such as main:app")
     sys.path.insert(0, str(Path.cwd()))
     try:
         found: Any = importlib.import_module(module_name)
@@ -102,6 +97,6 @@ def _load(name: str) -> Any:
     return found
 
 
-def _refuse(sentence: str) -> Any:
+def _refuse(sentence: str) -> NoReturn:
     typer.echo(sentence, err=True)
     raise typer.Exit(2)

@@ -13,10 +13,7 @@ import typer
 from headwater.cli.options import settings_with
 
 if TYPE_CHECKING:
-    from headwater.backend.demo.cast import Cast
-    from headwater.backend.demo.walk import Walk
     from headwater.backend.settings import Settings
-    from headwater.backend.state import Backend
 
 __all__ = ["demo"]
 
@@ -61,49 +58,44 @@ def _run(settings: Settings, folder: Path, *, again: bool) -> None:
     from headwater.backend.app import create_app
     from headwater.backend.database import Address
     from headwater.backend.demo import answers
-    from headwater.backend.demo.cast import ADMIN, DEMO
+    from headwater.backend.demo.cast import ADMIN, DEMO, Cast, assemble, find
+    from headwater.backend.demo.history import tell_history
     from headwater.backend.demo.present import Present
     from headwater.backend.demo.restart import restart_router
+    from headwater.backend.demo.walk import Walk
     from headwater.backend.logging import set_up_logging
     from headwater.backend.schema import migrate
     from headwater.backend.server import address_of, bind, build_server, greet
+    from headwater.backend.state import Backend, open_backend
     from headwater.eventlog import open_log
     from headwater.runs import Runs
 
-    # Before anything is created: a port in use is the usual failure.
-    listener = bind(settings.host, settings.port)
-    set_up_logging(settings.log_level, "text")
-    migrate(Address.parse(settings.database))
-    cast, walks = asyncio.run(_prepare(settings, again=again))
+    async def prepare() -> tuple[Cast, dict[str, Walk]]:
+        draw = random.Random()
+        async with open_backend(settings) as backend:
+            cast = await (find if again else assemble)(backend)
+            walks = {
+                satellite_id: Walk(draw, hour)
+                for satellite_id, hour in zip(cast.works_for, (14, 20, 5), strict=True)
+            }
+            if not again:
+                await tell_history(backend, cast, walks)
+        return cast, walks
 
     async def go_on(backend: Backend) -> None:
         backend.accounts = (DEMO, ADMIN)
         await Present(backend, cast, walks).run()
 
+    # Before anything is created: a port in use is the usual failure.
+    listener = bind(settings.host, settings.port)
+    set_up_logging(settings.log_level, "text")
+    migrate(Address.parse(settings.database))
+    cast, walks = asyncio.run(prepare())
     # A file of its own: the answers of a killed server are lost soon after the next one starts.
     runs = Runs(open_log(f"sqlite:///{folder / 'runs.db'}"), lease=3)
     app = create_app(settings, companion=go_on, declare=partial(answers.declare, runs=runs))
     app.include_router(restart_router(folder, listener), prefix="/api")
     server = build_server(settings, app)
     if not again:
-        words = _WORDS.format(url=address_of(listener))
-        server.on_started = partial(greet, words)
+        server.on_started = partial(greet, _WORDS.format(url=address_of(listener)))
     server.run(sockets=[listener])
-
-
-async def _prepare(settings: Settings, *, again: bool) -> tuple[Cast, dict[str, Walk]]:
-    from headwater.backend.app import open_backend
-    from headwater.backend.demo.cast import assemble, find
-    from headwater.backend.demo.history import tell_history
-    from headwater.backend.demo.walk import Walk
-
-    draw = random.Random()
-    async with open_backend(settings) as backend:
-        cast = await (find if again else assemble)(backend)
-        walks = {
-            satellite_id: Walk(draw, hour)
-            for satellite_id, hour in zip(cast.works_for, (14, 20, 5), strict=True)
-        }
-        if not again:
-            await tell_history(backend, cast, walks)
-    return cast, walks

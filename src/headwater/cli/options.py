@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headwater.errors import HeadwaterError, MissingExtraError
+from headwater.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from headwater.backend.database import Address
     from headwater.backend.settings import Settings
 
-__all__ = ["DatabaseOption", "SettingsError", "address_of", "settings_with"]
+__all__ = ["DatabaseOption", "address_of", "settings_with"]
 
 DatabaseOption = Annotated[
     str | None,
@@ -26,14 +26,10 @@ DatabaseOption = Annotated[
 ]
 
 
-class SettingsError(HeadwaterError):
-    """An invalid setting. ``str()`` is one sentence."""
-
-
 def settings_with(**options: Any) -> Settings:
     """Settings from the environment and from the options that were given.
 
-    Raises SettingsError, and MissingExtraError without the extra ``backend``.
+    Raises UsageError, and MissingExtraError without the extra ``backend``.
     """
     try:
         from pydantic import ValidationError
@@ -49,7 +45,7 @@ def settings_with(**options: Any) -> Settings:
         name = str(first["loc"][0]) if first["loc"] else "settings"
         option = f"--{name.replace('_', '-')}" if name in given else f"HEADWATER_{name.upper()}"
         reason = str(first["msg"]).removeprefix("Value error, ")
-        raise SettingsError(f"{option}={first['input']!r}: {reason}.") from error
+        raise UsageError(f"{option}={first['input']!r}: {reason}.") from error
 
 
 def address_of(settings: Settings) -> Address:

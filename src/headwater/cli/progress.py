@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 __all__ = ["Bar", "progress"]
 
@@ -12,8 +13,13 @@ __all__ = ["Bar", "progress"]
 class Bar:
     """How far one piece of work is. Without a terminal it says nothing."""
 
+    def __init__(self, update: Callable[..., object] | None = None) -> None:
+        self._update = update
+
     def at(self, done: float, *, total: float | None = None, says: str = "") -> None:
         """So much is done, of ``total`` if that is known."""
+        if self._update is not None:
+            self._update(completed=done, total=total, says=says)
 
 
 @contextmanager
@@ -38,13 +44,4 @@ def progress(title: str, total: float | None = None) -> Iterator[Bar]:
         redirect_stdout=sys.stdout.isatty(),
     )
     with shown:
-        yield _RichBar(shown, shown.add_task(title, total=total, says=""))
-
-
-class _RichBar(Bar):
-    def __init__(self, shown: object, task: int) -> None:
-        self._shown = shown
-        self._task = task
-
-    def at(self, done: float, *, total: float | None = None, says: str = "") -> None:
-        self._shown.update(self._task, completed=done, total=total, says=says)  # type: ignore[attr-defined]
+        yield Bar(partial(shown.update, shown.add_task(title, total=total, says="")))

@@ -15,13 +15,13 @@ from headwater.cli.batches import (
     bodies,
     from_options,
     from_stdin,
-    in_full_batches,
     size_of_stdin,
 )
 from headwater.cli.output import put
 from headwater.cli.posting import Poster
 from headwater.cli.progress import progress
 from headwater.cli.remote import (
+    GiveUpOption,
     TokenOption,
     UrlArgument,
     full_address,
@@ -88,12 +88,7 @@ def publish(
             help="The server knows Idempotency-Key. Known for logs, metrics and notifications.",
         ),
     ] = False,
-    give_up_after: Annotated[
-        int | None,
-        typer.Option(
-            metavar="FAILURES", min=1, help="Stop after so many failures in a row. [never]"
-        ),
-    ] = None,
+    give_up_after: GiveUpOption = None,
 ) -> None:
     """Send JSON objects to a feed and print the ids that they got, one a line.
 
@@ -110,13 +105,14 @@ def publish(
         raise typer.BadParameter("--run is 1 to 150 visible ASCII characters, such as import-7")
     published = 0
     try:
-        address = _address(url)
+        from headwater.client import rest_url
+
+        # Both halves of a feed may be given.
+        address = rest_url(full_address(url))
         word = urlsplit(address).path.rpartition("/")[2]
         if collection is None and not single:
             collection = _COLLECTIONS.get(word)
         groups = from_options(data, collection) if data else from_stdin(collection)
-        if run is not None:
-            groups = in_full_batches(groups, batch)
         name = run or uuid4().hex
         total = len(data) if data else size_of_stdin()
         with rest_client(token) as client, progress("publishing", total) as bar:
@@ -126,16 +122,15 @@ def publish(
                 knows_keys=idempotent or word in _KNOW_KEYS,
                 give_up_after=give_up_after,
             )
-            for group in groups:
-                for body in bodies(group.items, collection, batch):
-                    # By what was sent before, which is the same for the same input in full batches.
-                    answer = poster.send(body.data, f"{name}/{published}")
-                    published += body.count
-                    # Whoever reads them may leave; what is sent is sent all the same.
-                    with suppress(BrokenPipeError):
-                        for each in _ids(answer):
-                            put(each)
-                    bar.at(group.read, total=total, says=f"{published} sent")
+            for body in bodies(groups, collection, batch, full=run is not None):
+                # By what was sent before, which is the same for the same input in full batches.
+                answer = poster.send(body.data, f"{name}/{published}")
+                published += body.count
+                # Whoever reads them may leave; what is sent is sent all the same.
+                with suppress(BrokenPipeError):
+                    for each in _ids(answer):
+                        put(each)
+                bar.at(body.read, total=total, says=f"{published} sent")
     except KeyboardInterrupt:
         say(f"{published} published")
         raise typer.Exit(_INTERRUPTED) from None
@@ -147,13 +142,6 @@ def publish(
         say(f"{with_hint(error, token)} ({where})")
         raise typer.Exit(1) from None
     say(f"{published} published")
-
-
-def _address(url: str) -> str:
-    """The address of the REST half: both halves may be given."""
-    from headwater.client import rest_url
-
-    return rest_url(full_address(url))
 
 
 def _ids(answer: httpx.Response) -> list[str]:

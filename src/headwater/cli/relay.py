@@ -6,9 +6,8 @@ import asyncio
 import logging
 import signal
 import sys
-from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -23,7 +22,6 @@ from headwater.errors import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from headwater.eventlog import EventLog
     from headwater.relay import Relay
 
 __all__ = ["relay"]
@@ -31,28 +29,6 @@ __all__ = ["relay"]
 # Seconds between two tries to read a table of a database that is away.
 _RETRY = 1.0
 _SHOWN_EVERY = 0.5
-
-
-class Order(StrEnum):
-    """``order=`` of a table."""
-
-    PROMPT = "prompt"
-    TOTAL = "total"
-
-
-class Start(StrEnum):
-    """``start=`` of a relay."""
-
-    BEGINNING = "beginning"
-    NOW = "now"
-
-
-class OnReset(StrEnum):
-    """``on_reset=`` of a relay."""
-
-    STOP = "stop"
-    REPEAT = "repeat"
-    SKIP = "skip"
 
 
 def relay(
@@ -94,27 +70,27 @@ def relay(
         ),
     ] = None,
     order: Annotated[
-        Order,
+        Literal["prompt", "total"],
         typer.Option(
             metavar="prompt|total",
             help="On PostgreSQL: append a row when it commits, or when no older transaction runs.",
         ),
-    ] = Order.PROMPT,
+    ] = "prompt",
     start: Annotated[
-        Start,
+        Literal["beginning", "now"],
         typer.Option(
             metavar="beginning|now",
             help="Where a new relay begins: with all rows that exist, or with new rows only.",
         ),
-    ] = Start.BEGINNING,
+    ] = "beginning",
     on_reset: Annotated[
-        OnReset,
+        Literal["stop", "repeat", "skip"],
         typer.Option(
             metavar="stop|repeat|skip",
             help="When the table or the log is not what it was: stop; begin again with all rows, "
             "so that none is missing; or go on, so that none is there twice.",
         ),
-    ] = OnReset.STOP,
+    ] = "stop",
     lease: Annotated[
         float,
         typer.Option(
@@ -143,12 +119,13 @@ def relay(
     logging.getLogger("headwater").setLevel(logging.INFO)
 
     async def run() -> None:
-        engine = engine_of(database)
-        log: EventLog | None = None
-        try:
+        async with AsyncExitStack() as stack:
+            engine = engine_of(database)
+            stack.push_async_callback(engine.dispose)
             log = open_log(event_log)
-            ending = _Ending()
-            found = await _table(engine, table, order.value, ending)
+            stack.push_async_callback(log.close)
+            ending = _ending()
+            found = await _table(engine, table, order, ending)
             if found is None:
                 return
             moving = Relay(
@@ -156,18 +133,14 @@ def relay(
                 log,
                 topic,
                 name=name,
-                start=start.value,
-                on_reset=on_reset.value,
+                start=start,
+                on_reset=on_reset,
                 lease=lease,
                 batch=batch,
             )
             print(f"Relays table {table} into topic {topic} (Ctrl-C ends it)", flush=True)
             await _run(moving, ending, bar)
             print(f"{moving.relayed} relayed", flush=True)
-        finally:
-            if log is not None:
-                await log.close()
-            await engine.dispose()
 
     try:
         with progress("relaying") as bar:
@@ -186,24 +159,23 @@ def relay(
         ) from error
 
 
-class _Ending:
-    """Notes that the process is to end. A second signal ends it without waiting."""
+def _ending() -> asyncio.Event:
+    """Set by SIGTERM and Ctrl-C. A second signal ends the process without waiting."""
+    asked, task = asyncio.Event(), asyncio.current_task()
 
-    def __init__(self) -> None:
-        self.asked = asyncio.Event()
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._ask, task)
-
-    def _ask(self, task: asyncio.Task[Any] | None) -> None:
-        if self.asked.is_set() and task is not None:
+    def ask() -> None:
+        if asked.is_set() and task is not None:
             task.cancel()
-        self.asked.set()
+        asked.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ask)
+    return asked
 
 
-async def _run(moving: Relay, ending: _Ending, bar: Bar) -> None:
+async def _run(moving: Relay, ending: asyncio.Event, bar: Bar) -> None:
     async def stop() -> None:
-        await ending.asked.wait()
+        await ending.wait()
         moving.stop()
 
     async def show() -> None:
@@ -219,13 +191,13 @@ async def _run(moving: Relay, ending: _Ending, bar: Bar) -> None:
             task.cancel()
 
 
-async def _table(engine: AsyncEngine, name: str, order: Any, ending: _Ending) -> Any:
+async def _table(engine: AsyncEngine, name: str, order: Any, ending: asyncio.Event) -> Any:
     """The table, as soon as the database can be asked; None if it is to end before."""
     from headwater.sql import Table
     from headwater.sql._reflection import reflect
 
     said = ""
-    while not ending.asked.is_set():
+    while not ending.is_set():
         try:
             return Table(engine, await reflect(engine, name), order=order)
         except SourceUnavailableError as error:
@@ -234,7 +206,7 @@ async def _table(engine: AsyncEngine, name: str, order: Any, ending: _Ending) ->
                 logging.getLogger("headwater.relay").warning("%s; trying again", said)
         try:
             async with asyncio.timeout(_RETRY):
-                await ending.asked.wait()
+                await ending.wait()
         except TimeoutError:
             continue
     return None
@@ -246,9 +218,11 @@ def engine_of(url: str) -> AsyncEngine:
     from sqlalchemy.ext.asyncio import create_async_engine
 
     from headwater.sql import configure_sqlite, postgresql_engine
+    from headwater.sql.postgresql._connections import SCHEMES
+    from headwater.sql.sqlite._connections import path_of
 
     scheme, _, rest = url.partition("://")
-    if scheme.lower() in {"postgresql", "postgres", "postgresql+psycopg"}:
+    if scheme.lower() in SCHEMES:
         return postgresql_engine(url)
     if scheme.lower() not in {"sqlite", "sqlite+aiosqlite"}:
         # The rest of an address may hold a password, so it is not shown.
@@ -256,14 +230,9 @@ def engine_of(url: str) -> AsyncEngine:
             f"{scheme + '://' if rest else 'this'} is no database that a table can be relayed "
             "from: give sqlite:///path or postgresql://user@host/name"
         )
-    path = rest.removeprefix("/")
-    if not rest.startswith("/") or path in {"", ":memory:"} or "?" in path:
-        raise DeclarationError(
-            "a database in SQLite is given as sqlite:///path, or sqlite:////path for an absolute "
-            "path, without options"
-        )
-    if not Path(path).exists():
-        raise DeclarationError(f"there is no database file {path!r}")
-    address = URL.create("sqlite+aiosqlite", database=path)
+    path = path_of(url)
+    if not path.exists():
+        raise DeclarationError(f"there is no database file {str(path)!r}")
+    address = URL.create("sqlite+aiosqlite", database=str(path))
     # FULL: a power cut must not lose the append that the relay has prepared.
     return configure_sqlite(create_async_engine(address), synchronous="FULL")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import httpx
 
 __all__ = [
+    "GiveUpOption",
     "TokenOption",
     "UrlArgument",
     "full_address",
@@ -39,6 +40,15 @@ TokenOption = Annotated[
         help="An API key. The environment keeps it out of the list of processes.",
         show_default=False,
         show_envvar=True,
+    ),
+]
+
+GiveUpOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="FAILURES",
+        min=1,
+        help="Stop after so many failures in a row. Without it, it tries again for ever.",
     ),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -57,10 +58,10 @@ def serve(
     settings = settings_with(
         host=host, port=port, workers=workers, database=database, event_log=event_log
     )
-    from headwater.backend.schema import check_schema, migrate
-    from headwater.backend.server import Supervisor, bind, is_loopback, run_worker
+    from headwater.backend.schema import check_schema, has_users, migrate
+    from headwater.backend.server import Supervisor, bind, greet, is_loopback, run_worker
     from headwater.backend.server import address_of as shown
-    from headwater.backend.startup import check_event_log, has_users
+    from headwater.backend.startup import check_event_log
 
     address = address_of(settings)
     check_event_log(settings, address)
@@ -74,7 +75,7 @@ def serve(
         print(f"There is no user yet. Add one: {_first_user(settings, address)}")
     greeting = f"Headwater is at {shown(listener)} (Ctrl-C ends it)"
     if settings.workers == 1:
-        run_worker(settings, listener, greeting=greeting)
+        run_worker(settings, listener, partial(greet, greeting))
         return
     code = Supervisor(settings, listener).run(greeting)
     if code:
@@ -82,14 +83,8 @@ def serve(
 
 
 def _open_to_others(settings: Settings) -> str:
-    wanted = [
-        f"HEADWATER_{name}"
-        for name, is_set in (
-            ("SECURE_COOKIES=true", settings.secure_cookies),
-            ("ALLOWED_HOSTS", settings.allowed_hosts),
-        )
-        if not is_set
-    ]
+    wanted = [] if settings.secure_cookies else ["HEADWATER_SECURE_COOKIES=true"]
+    wanted += [] if settings.allowed_hosts else ["HEADWATER_ALLOWED_HOSTS"]
     sentence = (
         f"Warning: other machines reach this server at {settings.host}, in plain HTTP: anyone on "
         "the way can read passwords and keys. Put a proxy with TLS in front"

@@ -18,6 +18,7 @@ from headwater.cli.filters import Filter, parse_filter, parse_since
 from headwater.cli.lines import in_colour, json_line, text_line
 from headwater.cli.output import put
 from headwater.cli.remote import (
+    GiveUpOption,
     TokenOption,
     UrlArgument,
     full_address,
@@ -30,6 +31,9 @@ from headwater.cli.run_output import EXIT_CODES, RunOutput
 from headwater.errors import HeadwaterError
 
 if TYPE_CHECKING:
+    import httpx
+
+    from headwater.cli.run_session import RunOrFeedSession
     from headwater.client import FeedValue, RunEvent, Wait
 
 __all__ = ["tail"]
@@ -81,12 +85,7 @@ def tail(
         typer.Option(min=1, max=100, help="How many older items to show first."),
     ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Stop after so many items.")] = None,
-    give_up_after: Annotated[
-        int | None,
-        typer.Option(
-            metavar="FAILURES", min=1, help="Stop after so many failures in a row. [never]"
-        ),
-    ] = None,
+    give_up_after: GiveUpOption = None,
 ) -> None:
     """Follow a feed and print its items, one a line, oldest first. Or follow a run to its end.
 
@@ -105,64 +104,57 @@ def tail(
     moment = None if since is None else parse_since(since, datetime.now(UTC))
     if since is not None and (limit is not None or last_event_id is not None):
         raise typer.BadParameter("give --since, or --limit and --last-event-id, not both")
-    shown = _Shown(as_json, tests, count)
+    shown, reports = _Shown(as_json, tests, count), _Reports()
     try:
         with rest_client(token) as client:
-            address = _with_limit(full_address(url), limit)
+            from headwater.cli.history import items_since
+            from headwater.cli.run_session import RunOrFeedSession
+            from headwater.client import rest_url
+            from headwater.client._address import with_query
+
+            address = full_address(url)
+            if limit is not None:
+                address = with_query(address, limit=str(limit))
             first: Sequence[Mapping[str, Any]] = ()
             if moment is not None and not (state is not None and state.exists()):
-                from headwater.cli.history import items_since
-                from headwater.client import rest_url
-
                 first, last_event_id = items_since(client, rest_url(address), moment)
-        # Not the client without asyncio: a signal that comes just before a thread begins to wait
-        # for bytes would be noticed with the next bytes.
-        ended = asyncio.run(
-            _follow(address, token, last_event_id, state, give_up_after, first, shown)
-        )
+            session = RunOrFeedSession(
+                address,
+                token=token,
+                last_event_id=last_event_id,
+                position_file=state,
+                give_up_after=give_up_after,
+                on_wait=reports.waits,
+                on_open=reports.opened,
+            )
+            # Not the client without asyncio: a signal that comes just before a thread begins to
+            # wait for bytes would be noticed with the next bytes.
+            ended = asyncio.run(_follow(session, first, shown, state))
+            run_state = shown.run.state
+            if ended and run_state is None and not shown.position:
+                run_state = _ended_before(client, rest_url(address))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        pass
+        return
     except HeadwaterError as error:
         say(with_hint(error, token))
         raise typer.Exit(1) from None
     except BrokenPipeError:
-        pass  # `| head` has what it wanted
-    else:
-        _exit_as(ended)
-
-
-def _exit_as(state: str | None) -> None:
-    if state is not None and state != "done":
-        say(f"the run is {state}")
-    if EXIT_CODES.get(state or "done", 0):
-        raise typer.Exit(EXIT_CODES[str(state)])
+        return  # `| head` has what it wanted
+    if run_state is not None and run_state != "done":
+        say(f"the run is {run_state}")
+        raise typer.Exit(EXIT_CODES.get(run_state, 0))
 
 
 async def _follow(
-    address: str,
-    token: str | None,
-    last_event_id: str | None,
-    state: Path | None,
-    give_up_after: int | None,
+    session: RunOrFeedSession,
     first: Sequence[Mapping[str, Any]],
     shown: _Shown,
-) -> str | None:
-    """Follow a feed or a run. Returns how the run ended; None for a feed."""
-    from headwater.cli.run_session import RunOrFeedSession
+    state: Path | None,
+) -> bool:
+    """Follow a feed or a run. Returns whether it has ended, and not only what is shown of it."""
     from headwater.client import AsyncFeed
-    from headwater.client._transport import IDLE_TIMEOUT
 
-    reports = _Reports()
-    session = RunOrFeedSession(
-        address,
-        token=token,
-        last_event_id=last_event_id,
-        position_file=state,
-        give_up_after=give_up_after,
-        on_wait=reports.waits,
-        on_open=reports.opened,
-    )
-    feed: AsyncFeed[Any] = AsyncFeed(session, None, None, IDLE_TIMEOUT)
+    feed: AsyncFeed[Any] = AsyncFeed(session)
     _end_on_sigterm()
     try:
         async with feed:
@@ -170,8 +162,7 @@ async def _follow(
             while not shown.enough:
                 shown.value(await anext(feed))
     except StopAsyncIteration:
-        if shown.run.state is None and not shown.position:
-            return await _ended_before(address, token)
+        return True
     except _Stopped:
         # In the middle of a snapshot its position, which is that of its end, is not kept.
         pass
@@ -182,25 +173,17 @@ async def _follow(
         elif state is not None and feed.last_event_id:
             say(f"to go on from here: --state {state}")
         raise
-    return shown.run.state
+    return False
 
 
-async def _ended_before(address: str, token: str | None) -> str | None:
+def _ended_before(client: httpx.Client, url: str) -> str | None:
     """How a run ended whose end was shown before; None where it is a feed."""
     import httpx
 
-    from headwater.client import rest_url
-    from headwater.client._headers import bearer
-
-    headers = {"Accept": "application/json"}
-    if token is not None:
-        headers["Authorization"] = bearer(token)
     try:
-        async with httpx.AsyncClient(headers=headers) as client:
-            answer = await client.get(rest_url(address))
+        state = json_object(client.get(url)).get("state")
     except httpx.HTTPError:
         return None
-    state = json_object(answer).get("state")
     return state if isinstance(state, str) else None
 
 
@@ -296,9 +279,3 @@ def _line(as_json: bool) -> Callable[[Mapping[str, Any]], str]:
         not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     )
     return text_line if plain else lambda item: in_colour(item, text_line(item))
-
-
-def _with_limit(url: str, limit: int | None) -> str:
-    from headwater.client._address import with_query
-
-    return url if limit is None else with_query(url, limit=str(limit))

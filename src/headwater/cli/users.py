@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headwater.cli.options import DatabaseOption, SettingsError, address_of, settings_with
+from headwater.cli.options import DatabaseOption, address_of, settings_with
+from headwater.errors import UsageError
 
 if TYPE_CHECKING:
     from headwater.backend.settings import Settings
+    from headwater.backend.users.schemas import UserCreate
 
 __all__ = ["add"]
 
@@ -29,36 +31,34 @@ def add(
 ) -> None:
     """Add a user. Asks for the password; an empty database is given its schema first."""
     settings = settings_with(database=database)
+    from pydantic import ValidationError
+
     from headwater.backend.roles import GLOBAL_ROLES
     from headwater.backend.schema import check_schema, migrate
-    from headwater.backend.schemas import normal_email
+    from headwater.backend.users.schemas import UserCreate
     from headwater.web.problems import Problem
 
     if role not in GLOBAL_ROLES:
-        raise SettingsError(f"--role {role}: it is one of {', '.join(sorted(GLOBAL_ROLES))}.")
+        raise UsageError(f"--role {role}: it is one of {', '.join(sorted(GLOBAL_ROLES))}.")
     address = address_of(settings)
     if check_schema(address) == "empty":
         migrate(address)
     password = _first_line() if password_stdin else _ask()
     try:
-        asyncio.run(_add(settings, normal_email(email), password, role))
-    except Problem as problem:
-        raise SettingsError(f"{str(problem.detail).rstrip('.')}.") from problem
-    print(f"{normal_email(email)} was added as {role}.")
-
-
-async def _add(settings: Settings, email: str, password: str, role: str) -> None:
-    from pydantic import ValidationError
-
-    from headwater.backend.app import open_backend
-    from headwater.backend.users.schemas import UserCreate
-
-    try:
         wanted = UserCreate.model_validate({"email": email, "password": password, "role": role})
+        asyncio.run(_add(settings, wanted))
     except ValidationError as error:
         first = error.errors()[0]
         reason = str(first["msg"]).removeprefix("Value error, ")
-        raise SettingsError(f"{first['loc'][0]}: {reason}.") from error
+        raise UsageError(f"{first['loc'][0]}: {reason}.") from error
+    except Problem as problem:
+        raise UsageError(problem.detail) from problem
+    print(f"{wanted.email} was added as {role}.")
+
+
+async def _add(settings: Settings, wanted: UserCreate) -> None:
+    from headwater.backend.state import open_backend
+
     async with open_backend(settings) as backend:
         await backend.users.create(wanted.email, wanted.password, wanted.role)
 
@@ -66,12 +66,12 @@ async def _add(settings: Settings, email: str, password: str, role: str) -> None
 def _first_line() -> str:
     password = sys.stdin.readline().rstrip("\r\n")
     if not password:
-        raise SettingsError("--password-stdin: standard input has no password in its first line.")
+        raise UsageError("--password-stdin: standard input has no password in its first line.")
     return password
 
 
 def _ask() -> str:
     if not sys.stdin.isatty():
-        raise SettingsError("There is no terminal to ask for the password: use --password-stdin.")
+        raise UsageError("There is no terminal to ask for the password: use --password-stdin.")
     answer: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     return answer

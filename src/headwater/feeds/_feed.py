@@ -18,6 +18,7 @@ from headwater.errors import (
     ResetReason,
     UnfitItemError,
 )
+from headwater.feeds._checks import check_count, check_kind
 from headwater.feeds._envelope import around, member_of
 from headwater.feeds._position import Position, fingerprint
 from headwater.feeds._read_size import ReadSize
@@ -127,16 +128,16 @@ class Feed:
     _heads: dict[str, tuple[bytes, bytes]] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        check_kind(f"feed {self.name!r}: name={self.name!r}", self.name, str, "a text")
         for name, taken in (("event", _OWN_EVENTS), ("collection", _OWN_FIELDS)):
             value = getattr(self, name)
-            if not _NAME.fullmatch(value) or value in taken:
+            if not isinstance(value, str) or not _NAME.fullmatch(value) or value in taken:
                 raise DeclarationError(
                     f"feed {self.name!r}: {name}={value!r} must be letters, digits, _ . or -, and "
                     f"none of {', '.join(sorted(taken))}"
                 )
-        if self.limit != "all" and not (
-            isinstance(self.limit, int) and 1 <= self.limit <= MAX_LIMIT
-        ):
+        whole = isinstance(self.limit, int) and not isinstance(self.limit, bool)
+        if self.limit != "all" and not (whole and 1 <= self.limit <= MAX_LIMIT):
             raise DeclarationError(
                 f"feed {self.name!r}: limit={self.limit!r} must be 1 to {MAX_LIMIT}, or 'all'"
             )
@@ -145,6 +146,7 @@ class Feed:
                 f"feed {self.name!r}: max_items={self.max_items!r} must be at least {MAX_LIMIT}, "
                 "the items of one page"
             )
+        check_count(f"feed {self.name!r}: retry={self.retry!r}", self.retry, 0, ", in milliseconds")
         if self.on_invalid not in ("hold", "skip"):
             raise DeclarationError(
                 f"feed {self.name!r}: on_invalid={self.on_invalid!r} must be 'hold' or 'skip'"

@@ -38,6 +38,7 @@ _REMEMBERED = 4096
 _STORAGE_RETRY = 2000
 
 
+SOURCE_NEEDED = "return a Source, such as Table(...).where(...), log.topic(...) or Poll(...)(...)"
 # A page's bytes and its tag.
 _Answer = tuple[bytes, str]
 
@@ -61,8 +62,7 @@ class FeedDeclaration:
         name = self.feed.name
         if not isinstance(source, Source):
             raise DeclarationError(
-                f"feed {name!r}: its handler returned {type(source).__name__}: return a "
-                "Source, such as Table(...).where(...), log.topic(...) or Poll(...)(...)"
+                f"feed {name!r}: its handler returned {type(source).__name__}; {SOURCE_NEEDED}"
             )
         if source.keyed and not self.keyed:
             raise DeclarationError(
@@ -80,8 +80,8 @@ class FeedDeclaration:
 def declared_feed(
     path: str,
     name: str | None,
-    item: Any,
     keyed: bool,
+    item: tuple[Any, dict[str, Any]],
     paths: Collection[str],
     prefix: str = "",
     **options: Any,
@@ -90,28 +90,24 @@ def declared_feed(
 
     Arguments:
         name: what positions are bound to; the whole path if it is None.
-        item: as ``LiveRouter.feed`` takes it; None for items as the source has them.
+        item: the model of an item, and how the feed makes and encodes items.
         paths: those of the routes so far.
         options: the arguments of ``Feed`` that have the same names.
     """
+    if not isinstance(path, str):
+        raise DeclarationError(f"feed {path!r}: write a path such as '/logs'")
     whole = prefix + path
     if (path and not path.startswith("/")) or whole.endswith(("/", "/stream")) or not whole:
         raise DeclarationError(
-            f"feed {path!r}: write a path such as '/logs'; '/stream' is added by itself"
-            + ("" if path else "; '' goes with LiveRouter(prefix='/notes')")
+            f"feed {path!r}: write a path such as '/logs', or '' on LiveRouter(prefix='/notes'); "
+            "'/stream' is added by itself"
         )
     if whole + "/stream" in paths:
         raise DeclarationError(
             f"feed {whole!r} is declared twice on this router: give the second another path"
         )
-    if item is None:
-        return FeedDeclaration(Feed(name or whole, **options), None, keyed)
-    # Without item models pydantic is not needed.
-    from headwater.web._items import encoder_of, key_encoder_of, model_of
-
-    model, function = model_of(item)
-    options |= {"encode": encoder_of(model), "encode_key": key_encoder_of(model)}
-    return FeedDeclaration(Feed(name or whole, function=function, **options), model, keyed)
+    model, encoding = item
+    return FeedDeclaration(Feed(name or whole, **encoding, **options), model, keyed)
 
 
 class _Asked(NamedTuple):
@@ -208,7 +204,12 @@ class PageHalf(FeedHalf):
             body, tag = answer
             if revision is not None:
                 self._remember(name, revision, tag)
-        headers = [(b"etag", tag.encode()), *asked.plan.dependency_headers]
+        given = [
+            pair
+            for pair in asked.plan.dependency_headers
+            if pair[0] not in (b"etag", b"content-type")
+        ]
+        headers = [(b"etag", tag.encode()), *given]
         if all(name != b"cache-control" for name, _ in headers):
             # What a user may see is not for shared caches, and is out of date at once.
             headers.append((b"cache-control", b"private, no-cache"))

@@ -10,7 +10,7 @@ from fastapi import Depends, Query, Request, Response, params
 
 from headwater.errors import DeclarationError
 from headwater.runs import Run, State, SyncRun
-from headwater.web._guards import Guard, guard
+from headwater.web._guards import Guard, guard_of
 from headwater.web._live import Settings
 from headwater.web._live_route import set_responder
 from headwater.web._plan import Plan
@@ -159,8 +159,7 @@ class RunEndpoints:
         return endpoint
 
     def _owner_parameter(self) -> inspect.Parameter:
-        given = Depends(self.guard.dependency)
-        return inspect.Parameter("headwater_owner", _KEYWORD, annotation=Any, default=given)
+        return inspect.Parameter("headwater_owner", _KEYWORD, annotation=Any, default=self.guard)
 
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -173,11 +172,9 @@ _FOLD = inspect.Parameter(
 
 
 def _guard_of(owner: Any, where: str) -> Guard:
-    if isinstance(owner, params.Depends):
-        owner = owner.dependency
-    if not callable(owner):
+    given = owner if isinstance(owner, params.Depends) else Depends(owner)
+    if not callable(given.dependency):
         raise DeclarationError(
             f"{where}: owner={owner!r}: it must be a dependency that returns the id of the caller"
         )
-    made: Guard = guard(owner)
-    return made
+    return guard_of(given)

@@ -9,10 +9,10 @@ from pydantic import BaseModel, Field
 
 from headwater.runs import State
 
-__all__ = ["FEED", "RunItem"]
+__all__ = ["FEED", "HeadwaterRunItem"]
 
 
-class RunItem(BaseModel):
+class HeadwaterRunItem(BaseModel):
     """A run in a list."""
 
     id: str
@@ -25,4 +25,9 @@ class RunItem(BaseModel):
 
 
 # As the feed is declared.
-FEED: dict[str, Any] = {"item": RunItem, "collection": "runs", "event": "run", "keyed": True}
+FEED: dict[str, Any] = {
+    "item": HeadwaterRunItem,
+    "collection": "runs",
+    "event": "run",
+    "keyed": True,
+}

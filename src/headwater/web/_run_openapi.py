@@ -6,53 +6,53 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, RootModel
 
-from headwater.web._feed_models import ErrorData, ResetData, event_model
+from headwater.web._feed_models import HeadwaterError, HeadwaterReset, event_model
 from headwater.web._openapi import EventsDescribed, problem_responses
-from headwater.web._run_item import RunItem
+from headwater.web._run_item import HeadwaterRunItem
 
 __all__ = ["OPTIONS"]
 
 
-class RunModel(RunItem):
+class HeadwaterRun(HeadwaterRunItem):
     """A run."""
 
     result: Any = Field(None, description="The result, any JSON value.")
     text: str | None = Field(None, description="The output so far, with `fold`.")
 
 
-class DeltaData(BaseModel):
+class HeadwaterDelta(BaseModel):
     """A piece of the output."""
 
     text: str
 
 
-class RestartData(BaseModel):
+class HeadwaterRestart(BaseModel):
     """A queue tries again. Discard the output so far."""
 
     attempt: int
 
 
-class EndData(BaseModel):
+class HeadwaterEnd(BaseModel):
     """How the run ended."""
 
     state: Literal["done", "failed", "cancelled", "lost"]
 
 
 def _event(name: str, data: Any, *, with_id: bool = True) -> Any:
-    title = f"Run{name.title() or 'Own'}Event"
+    title = f"HeadwaterRun{name.title() or 'Own'}Event"
     return event_model(title, Literal[name] if name else str, data, with_id=with_id)
 
 
-_STATE = _event("run", RunModel, with_id=False)
-_DELTA = _event("delta", DeltaData)
-_RESTART = _event("restart", RestartData)
-_END = _event("end", EndData)
-_RESET = _event("reset", ResetData, with_id=False)
-_ERROR = _event("error", ErrorData, with_id=False)
+_STATE = _event("run", HeadwaterRun, with_id=False)
+_DELTA = _event("delta", HeadwaterDelta)
+_RESTART = _event("restart", HeadwaterRestart)
+_END = _event("end", HeadwaterEnd)
+_RESET = _event("reset", HeadwaterReset, with_id=False)
+_ERROR = _event("error", HeadwaterError, with_id=False)
 _OWN = _event("", Any)
 
 
-class RunEvents(RootModel[_STATE | _DELTA | _RESTART | _END | _RESET | _ERROR | _OWN]):  # type: ignore[valid-type]
+class HeadwaterRunEvents(RootModel[_STATE | _DELTA | _RESTART | _END | _RESET | _ERROR | _OWN]):  # type: ignore[valid-type]
     """One event of the stream of a run. The application's own events have other names."""
 
 
@@ -74,18 +74,18 @@ _KEY = {
 OPTIONS: dict[str, dict[str, Any]] = {
     "start": {
         "status_code": 202,
-        "response_model": RunModel,
+        "response_model": HeadwaterRun,
         "response_description": "The run, which has begun or waits. `Location` is its address. A "
         "client that accepts an event stream gets the run's stream.",
         "responses": problem_responses([409, 413, 422, 503]),
         "openapi_extra": {"parameters": [_KEY]},
     },
     "state": {
-        "response_model": RunModel,
+        "response_model": HeadwaterRun,
         "responses": problem_responses([404, 422, 503]),
     },
     "stream": {
-        "response_model": RunEvents,
+        "response_model": HeadwaterRunEvents,
         "response_class": EventsDescribed,
         "response_description": _STREAM,
         "responses": {
@@ -95,10 +95,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "cancel": {
         "status_code": 202,
-        "response_model": RunModel,
+        "response_model": HeadwaterRun,
         "response_description": "The run is cancelled, and ends soon.",
         "responses": {
-            200: {"model": RunModel, "description": "The run had ended before."},
+            200: {"model": HeadwaterRun, "description": "The run had ended before."},
             **problem_responses([404, 503]),
         },
     },

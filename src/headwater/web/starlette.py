@@ -85,7 +85,7 @@ class LiveRoutes(HubFace):
     ) -> None:
         frame = traceback.extract_stack(limit=2)[0]
         self._settings = Settings(
-            f"LiveRoutes() in {frame.filename}, line {frame.lineno},",
+            f"LiveRoutes() ({frame.filename}, line {frame.lineno})",
             heartbeat=heartbeat,
             recheck=recheck,
             write_timeout=write_timeout,
@@ -132,11 +132,16 @@ class LiveRoutes(HubFace):
 
         The others are as for ``LiveRouter.feed``.
         """
+        encoded: tuple[Any, dict[str, Any]] = (None, {})
+        if item is not None:
+            from headwater.web._items import item_encoding
+
+            encoded = item_encoding(item)
         declaration = declared_feed(
             path,
             name,
-            item,
             keyed,
+            encoded,
             [route.path for route in self.routes],
             collection=collection,
             event=event,

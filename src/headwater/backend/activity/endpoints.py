@@ -5,14 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query
 
 from headwater.backend.activity.schemas import (
     ActivitiesAccepted,
     ActivitiesReport,
     ClientActivity,
 )
-from headwater.backend.activity.service import Activities
 from headwater.backend.auth.dependencies import (
     CurrentSatellite,
     CurrentUser,
@@ -20,30 +19,22 @@ from headwater.backend.auth.dependencies import (
     signed_in,
     team_of_query,
 )
-from headwater.backend.state import BackendState, backend_of
-from headwater.feeds._source import Source
-from headwater.web.fastapi import GuardedRoute, LiveRouter
+from headwater.backend.state import BackendState
+from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
 __all__ = ["declare", "router"]
 
 router = APIRouter(tags=["client activity"], route_class=GuardedRoute)
 
 
-async def _service(request: Request) -> Activities:
-    return backend_of(request).activities
-
-
-ActivityService = Annotated[Activities, Depends(_service)]
-
-
 @router.post(
     "/satellites/{satellite_id}/client-activity", status_code=201, dependencies=[reports_itself]
 )
 async def report_client_activity(
-    body: ActivitiesReport, satellite: CurrentSatellite, activities: ActivityService
+    body: ActivitiesReport, satellite: CurrentSatellite, backend: BackendState
 ) -> ActivitiesAccepted:
     """Add counts to clients' rows and move their last activity to now: all of them, or none."""
-    await activities.add(satellite.id, body.activities)
+    await backend.activities.add(satellite.id, body.activities)
     return ActivitiesAccepted(accepted=len(body.activities))
 
 

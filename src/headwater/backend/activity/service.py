@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -17,15 +16,6 @@ from headwater.backend.problems import invalid, not_found
 from headwater.backend.times import utc_now
 
 __all__ = ["Activities"]
-
-_CHUNK = 500
-
-
-@dataclass(slots=True)
-class _Sum:
-    requests: int = 0
-    tool_calls: int = 0
-    user_agent: str | None = None
 
 
 class Activities:
@@ -42,33 +32,26 @@ class Activities:
         satellite of another team does not work for.
         """
         async with self._database.write() as session:
-            satellite = (
-                await session.execute(
-                    select(Satellite.name, Satellite.team_id).where(Satellite.id == satellite_id)
-                )
-            ).first()
+            satellite = await session.get(Satellite, satellite_id)
             if satellite is None:
                 raise not_found("satellite", satellite_id)
             await self._check(session, reports, satellite.team_id)
-            sums = _sums(reports)
-            known = await _ids(session, satellite_id, {user_id for user_id, _, _ in sums})
+            ids = await _ids(session, satellite_id, {report.user_id for report in reports})
             now = utc_now()
             rows = [
                 {
+                    **report.model_dump(),
                     # With another id the row would be sent as a removal and a new item.
-                    "id": known.get((user_id, team_id, client_name)) or uuid4().hex,
-                    "user_id": user_id,
-                    "team_id": team_id,
+                    "id": ids.setdefault(
+                        (report.user_id, report.team_id, report.client_name), uuid4().hex
+                    ),
                     "satellite_id": satellite_id,
                     "satellite_name": satellite.name,
-                    "client_name": client_name,
-                    "user_agent": summed.user_agent or "",
-                    "requests": summed.requests,
-                    "tool_calls": summed.tool_calls,
+                    "user_agent": report.user_agent or "",
                     "last_activity_at": now,
                     "created_at": now,
                 }
-                for (user_id, team_id, client_name), summed in sums.items()
+                for report in reports
             ]
             # One statement for all would have too many parameters, so it runs once for each row.
             await session.execute(self._adding, rows)
@@ -77,13 +60,10 @@ class Activities:
         self, session: AsyncSession, reports: Sequence[ActivityReport], own_team: str | None
     ) -> None:
         """Raise 422 for the first report that cannot be counted."""
-        users = sorted({report.user_id for report in reports})
-        belongs: set[tuple[str, str]] = set()
-        for chunk in _chunks(users):
-            statement = select(Membership.user_id, Membership.team_id).where(
-                Membership.user_id.in_(chunk)
-            )
-            belongs |= {(user_id, team_id) for user_id, team_id in await session.execute(statement)}
+        statement = select(Membership.user_id, Membership.team_id).where(
+            Membership.user_id.in_({report.user_id for report in reports})
+        )
+        belongs = {(user_id, team_id) for user_id, team_id in await session.execute(statement)}
         for index, report in enumerate(reports):
             place = f"activities.{index}"
             if own_team is not None and report.team_id != own_team:
@@ -94,9 +74,9 @@ class Activities:
                 )
             if (report.user_id, report.team_id) in belongs:
                 continue
-            if await session.scalar(select(User.id).where(User.id == report.user_id)) is None:
+            if await session.get(User, report.user_id) is None:
                 raise invalid(f"{place}.user_id", "there is no such user", value=report.user_id)
-            if await session.scalar(select(Team.id).where(Team.id == report.team_id)) is None:
+            if await session.get(Team, report.team_id) is None:
                 raise invalid(f"{place}.team_id", "there is no such team", value=report.team_id)
             raise invalid(
                 f"{place}.user_id",
@@ -109,34 +89,16 @@ async def _ids(
     session: AsyncSession, satellite_id: str, users: set[str]
 ) -> dict[tuple[str, str, str], str]:
     """The rows that a satellite's clients of these users have already."""
-    found: dict[tuple[str, str, str], str] = {}
-    for chunk in _chunks(sorted(users)):
-        statement = select(
-            ClientActivity.user_id,
-            ClientActivity.team_id,
-            ClientActivity.client_name,
-            ClientActivity.id,
-        ).where(ClientActivity.satellite_id == satellite_id, ClientActivity.user_id.in_(chunk))
-        for user_id, team_id, client_name, row_id in await session.execute(statement):
-            found[user_id, team_id, client_name] = row_id
-    return found
-
-
-def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
-    # A statement may have 999 parameters in SQLite's oldest builds.
-    for start in range(0, len(values), _CHUNK):
-        yield values[start : start + _CHUNK]
-
-
-def _sums(reports: Sequence[ActivityReport]) -> dict[tuple[str, str, str], _Sum]:
-    """The counts of each client. A report may have several entries for one client."""
-    sums: dict[tuple[str, str, str], _Sum] = {}
-    for report in reports:
-        summed = sums.setdefault((report.user_id, report.team_id, report.client_name), _Sum())
-        summed.requests += report.requests
-        summed.tool_calls += report.tool_calls
-        summed.user_agent = report.user_agent or summed.user_agent
-    return sums
+    statement = select(
+        ClientActivity.user_id,
+        ClientActivity.team_id,
+        ClientActivity.client_name,
+        ClientActivity.id,
+    ).where(ClientActivity.satellite_id == satellite_id, ClientActivity.user_id.in_(users))
+    return {
+        (user_id, team_id, client_name): row_id
+        for user_id, team_id, client_name, row_id in await session.execute(statement)
+    }
 
 
 def _add(database: Database) -> Any:

@@ -11,9 +11,10 @@ from starlette.requests import HTTPConnection
 
 from headwater.backend.auth.origin import SAFE_METHODS, check_origin
 from headwater.backend.auth.principal import Principal
-from headwater.backend.problems import forbidden, not_found, unauthorized
+from headwater.backend.problems import not_found, unauthorized
 from headwater.backend.state import backend_of
 from headwater.web.fastapi import expires, guard, identify
+from headwater.web.problems import Problem
 
 __all__ = [
     "COOKIE",
@@ -78,18 +79,12 @@ async def authenticate(request: Request) -> Principal:
     known = request.scope.get("state", {}).get("principal")
     if isinstance(known, Principal):
         return known
-    return await _look_up(request, await session_cookie(request), await bearer_key(request))
-
-
-async def _look_up(
-    request: Request, cookie: str | None, bearer: HTTPAuthorizationCredentials | None
-) -> Principal:
     backend = backend_of(request)
     found: Principal | None = None
     # A program sends a key on purpose, and a browser sends a cookie always. So the key counts.
-    if bearer:
+    if bearer := await bearer_key(request):
         found = await backend.credentials.of_key(bearer.credentials)
-    elif cookie:
+    elif cookie := await session_cookie(request):
         found = await backend.credentials.of_session(cookie)
     if found is None:
         raise unauthorized()
@@ -120,7 +115,7 @@ async def current_user(request: Request) -> Principal:
     """The calling user. Raises 403 for a satellite."""
     principal = await authenticate(request)
     if principal.kind != "user":
-        raise forbidden("This is for users; a satellite's key cannot be used here.")
+        raise Problem(403, "This is for users; a satellite's key cannot be used here.")
     return principal
 
 
@@ -131,7 +126,7 @@ async def current_satellite(request: Request, satellite_id: str) -> Principal:
     """The satellite of the path, if it is the caller."""
     principal = await authenticate(request)
     if principal.kind != "satellite":
-        raise forbidden("Only a satellite reports about itself: send its own key.")
+        raise Problem(403, "Only a satellite reports about itself: send its own key.")
     if principal.id != satellite_id:
         raise not_found("satellite", satellite_id)
     return principal
@@ -143,7 +138,8 @@ CurrentSatellite = Annotated[Principal, Depends(current_satellite)]
 # A guard and a handler must not depend on one function, so each has its own.
 
 
-async def _must_be_user(request: Request, _: Authenticated) -> None:
+@guard
+async def signed_in(request: Request, _: Authenticated) -> None:
     await current_user(request)
 
 
@@ -151,7 +147,6 @@ async def _must_be_satellite(request: Request, _: Authenticated, satellite_id: s
     await current_satellite(request, satellite_id)
 
 
-signed_in: Any = guard(_must_be_user)
 reports_itself: Any = guard(_must_be_satellite, "satellite.report")
 
 
@@ -200,26 +195,24 @@ async def must_know_team(request: Request, principal: Principal, team_id: str) -
         raise not_found("team", team_id)
 
 
-async def _knows_team_of_path(request: Request, principal: Authenticated, team_id: str) -> None:
+@guard
+async def team_of_path(request: Request, principal: Authenticated, team_id: str) -> None:
     await must_know_team(request, principal, team_id)
 
 
-async def _knows_team_of_query(request: Request, principal: Authenticated) -> None:
+@guard
+async def team_of_query(request: Request, principal: Authenticated) -> None:
     # A team that is missing is for the validation, which comes later.
     for team_id in request.query_params.getlist("team_id"):
         await must_know_team(request, principal, team_id)
 
 
-async def _knows_satellite(request: Request, principal: Authenticated, satellite_id: str) -> None:
+@guard
+async def satellite_of_path(request: Request, principal: Authenticated, satellite_id: str) -> None:
     satellite = await backend_of(request).satellites.find(satellite_id)
     if satellite is None or not principal.knows_satellite_of(satellite.team_id):
         raise not_found("satellite", satellite_id)
 
 
-team_of_path: Any = guard(_knows_team_of_path)
-team_of_query: Any = guard(_knows_team_of_query)
-satellite_of_path: Any = guard(_knows_satellite)
-
-
 def _missing(permission: str) -> Exception:
-    return forbidden(f"The permission {permission} is missing.")
+    return Problem(403, f"The permission {permission} is missing.")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter, Request, Response
 
 from headwater.backend.auth.dependencies import COOKIE, CurrentUser, signed_in
 from headwater.backend.auth.origin import check_origin
 from headwater.backend.auth.places import KEPT
 from headwater.backend.auth.schemas import Account, Login, Session
-from headwater.backend.roles import permissions_of
+from headwater.backend.schemas import NO_CONTENT
 from headwater.backend.state import BackendState, backend_of
 from headwater.backend.users.schemas import Me
 from headwater.web._addresses import network_of
@@ -40,12 +42,8 @@ async def session(request: Request, backend: BackendState) -> Session:
     """The user of the session cookie. Without a valid one, `user` is null."""
     cookie = request.cookies.get(COOKIE)
     found = await backend.credentials.of_session(cookie) if cookie else None
-    user = None
-    if found is not None:
-        permissions = sorted(found.permissions)
-        user = Me(id=found.id, email=found.email, role=found.role, permissions=permissions)
     accounts = [Account(email=email, password=password) for email, password in backend.accounts]
-    return Session(user=user, accounts=accounts)
+    return Session(user=Me.of(found) if found else None, accounts=accounts)
 
 
 @router.post("/login", dependencies=[guard(_from_own_page), guard(_has_a_try)])
@@ -58,33 +56,16 @@ async def login(body: Login, request: Request, response: Response, backend: Back
     signed_in = await backend.sign_ins.sign_in(
         body.email, body.password, _address(request), request.cookies.get(DEVICE)
     )
-    response.set_cookie(
-        DEVICE,
-        signed_in.device,
-        max_age=int(KEPT.total_seconds()),
-        path="/api/auth",
-        secure=_is_secure(request, backend),
-        httponly=True,
-        samesite="lax",
+    cookie = partial(
+        response.set_cookie, secure=_is_secure(request, backend), httponly=True, samesite="lax"
     )
-    response.set_cookie(
-        COOKIE,
-        signed_in.token,
-        max_age=int(backend.settings.session_lifetime.total_seconds()),
-        path="/",
-        secure=_is_secure(request, backend),
-        httponly=True,
-        samesite="lax",
-    )
-    return Me(
-        id=signed_in.user_id,
-        email=signed_in.email,
-        role=signed_in.role,
-        permissions=sorted(permissions_of(signed_in.role)),
-    )
+    cookie(DEVICE, signed_in.device, max_age=int(KEPT.total_seconds()), path="/api/auth")
+    lifetime = backend.settings.session_lifetime
+    cookie(COOKIE, signed_in.token, max_age=int(lifetime.total_seconds()))
+    return Me.of(signed_in.user)
 
 
-@router.post("/logout", status_code=204, response_class=Response, dependencies=[signed_in])
+@router.post("/logout", **NO_CONTENT, dependencies=[signed_in])
 async def logout(
     user: CurrentUser, request: Request, response: Response, backend: BackendState
 ) -> None:
@@ -92,9 +73,8 @@ async def logout(
     if user.via != "session":
         raise Problem(409, "An API key has no session to end; delete the key instead.")
     await backend.sign_ins.sign_out(user)
-    response.delete_cookie(
-        COOKIE, path="/", secure=_is_secure(request, backend), httponly=True, samesite="lax"
-    )
+    secure = _is_secure(request, backend)
+    response.delete_cookie(COOKIE, secure=secure, httponly=True, samesite="lax")
 
 
 def _address(request: Request) -> str | None:

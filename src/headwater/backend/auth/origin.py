@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from fastapi import Request
 
-from headwater.backend.problems import forbidden
+from headwater.web.problems import Problem
 
 __all__ = ["SAFE_METHODS", "check_origin"]
 
@@ -38,11 +38,13 @@ def check_origin(request: Request, allowed: Collection[str]) -> None:
     origins = request.headers.getlist("origin")
     referers = request.headers.getlist("referer")
     if len(origins) > 1 or len(referers) > 1:
-        raise forbidden("The request names its origin more than once.")
+        raise Problem(403, "The request names its origin more than once.")
     if not origins and not referers:
         if request.headers.get("sec-fetch-site", "none") in {"same-origin", "none"}:
             return
-        raise forbidden("The request comes from another site, and it says nothing of its origin.")
+        raise Problem(
+            403, "The request comes from another site, and it says nothing of its origin."
+        )
     claimed = origins[0] if origins else referers[0]
     found = _ORIGIN.fullmatch(claimed) if origins else _REFERER.match(claimed)
     if found is not None:
@@ -52,9 +54,10 @@ def check_origin(request: Request, allowed: Collection[str]) -> None:
             return
         if found[0].lower() in allowed:
             return
-    raise forbidden(
+    raise Problem(
+        403,
         f"Origin {claimed[:100]!r} is not this host: requests with a session cookie must come from "
-        "this site's own pages."
+        "this site's own pages.",
     )
 
 

@@ -6,14 +6,13 @@ places that its owner uses.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from headwater.backend.auth.tokens import new_token
+from headwater.backend.auth.tokens import hash_token, new_token
 from headwater.backend.database import Database
 from headwater.backend.models import SignInPlace, User
 from headwater.backend.times import utc_now
@@ -40,11 +39,11 @@ class Place:
 
     @property
     def network_hash(self) -> str:
-        return _hash(f"network:{self.network}")
+        return hash_token(f"network:{self.network}")
 
     @property
     def device_hash(self) -> str | None:
-        return None if self.device is None else _hash(f"device:{self.device}")
+        return None if self.device is None else hash_token(f"device:{self.device}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,3 @@ class Places:
     async def remove_old(self, session: AsyncSession) -> None:
         """Forget places that were not used for long."""
         await session.execute(delete(SignInPlace).where(SignInPlace.last_at < utc_now() - KEPT))
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

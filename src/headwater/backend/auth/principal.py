@@ -28,7 +28,7 @@ class Principal:
         email: a user's address, else empty.
         role: a user's global role, else empty.
         teams: a user's team roles by team.
-        expires_at: when a session ends; None for keys.
+        expires_at: when a session, or a satellite's former key, ends; None for other keys.
     """
 
     kind: Literal["user", "satellite"]
@@ -48,11 +48,10 @@ class Principal:
     def may(self, permission: str) -> bool:
         return permission in self.permissions
 
-    def may_in(self, permission: str, team_id: str) -> bool:
-        """Whether it has a permission in this team."""
-        return self.may(permission) or permission in team_permissions_of(
-            self.teams.get(team_id, "")
-        )
+    def may_in(self, permission: str, team_id: str | None) -> bool:
+        """Whether it has a permission in this team (None: for what is of no team)."""
+        role = self.teams.get(team_id or "", "")
+        return self.may(permission) or permission in team_permissions_of(role)
 
     def may_somewhere(self, permission: str) -> bool:
         """Whether it has a permission everywhere, or in one team at least."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import timedelta
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from headwater.backend.access import tell_access_change
 from headwater.backend.auth.passwords import Passwords
@@ -18,7 +18,7 @@ from headwater.backend.database import Database
 from headwater.backend.models import Session, User
 from headwater.backend.problems import too_many, unauthorized
 from headwater.backend.schemas import normal_email
-from headwater.backend.throttle import whole_seconds
+from headwater.backend.settings import Settings
 from headwater.backend.times import utc_now
 from headwater.web._addresses import network_of
 
@@ -38,9 +38,7 @@ class SignedIn:
 
     token: str
     device: str
-    user_id: str
-    email: str
-    role: str
+    user: Principal
 
 
 class SignIns:
@@ -51,20 +49,10 @@ class SignIns:
         throttled: sign-ins that were refused before their password was checked.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        passwords: Passwords,
-        *,
-        lifetime: timedelta,
-        per_email: int,
-        per_address: int,
-    ) -> None:
+    def __init__(self, database: Database, passwords: Passwords, settings: Settings) -> None:
         self._database = database
         self._passwords = passwords
-        self._lifetime = lifetime
-        self._per_email = per_email
-        self._per_address = per_address
+        self._settings = settings
         self._tries = Tries(database)
         self._places = Places(database)
         self.failures = 0
@@ -97,37 +85,45 @@ class SignIns:
         # Taken before the password is verified, so that many at once cannot outrun the limit.
         self._refuse(await self._tries.take(buckets))
         async with self._database.read() as session:
-            found = (
-                await session.execute(
-                    select(User.id, User.role, User.disabled, User.password_hash).where(
-                        User.email == email
-                    )
-                )
-            ).first()
+            found = await session.scalar(select(User).where(User.email == email))
         stored = found.password_hash if found is not None else None
         right = await self._passwords.verify(stored, password)
         if found is None or not right or found.disabled:
-            self.failures += 1
-            raise unauthorized("E-mail address and password do not match.")
+            raise self._failed()
         token = new_token()
+        user = Principal("user", found.id, "session", hash_token(token), email, found.role)
         renewed = None
         if self._passwords.outdated(found.password_hash):
             renewed = await self._passwords.hash(password)
         async with self._database.write() as session:
+            await self._must_be_enabled(session, found.id)
             await self._tries.give_back(session, buckets)
             device = await self._places.remember(session, found.id, place, issued=known.issued)
-            await session.execute(
-                insert(Session).values(
-                    token_hash=hash_token(token),
-                    user_id=found.id,
-                    expires_at=utc_now() + self._lifetime,
-                )
-            )
+            ends = utc_now() + self._settings.session_lifetime
+            session.add(Session(token_hash=user.credential, user_id=user.id, expires_at=ends))
             if renewed is not None:
                 await session.execute(
                     update(User).where(User.id == found.id).values(password_hash=renewed)
                 )
-        return SignedIn(token, device, found.id, email, found.role)
+        return SignedIn(token, device, user)
+
+    async def _must_be_enabled(self, session: AsyncSession, user_id: str) -> None:
+        """Raise 401 for a user who was disabled or removed while the password was verified.
+
+        Their sessions were deleted then, and a new one would work once they are enabled again. On
+        PostgreSQL the lock makes a change of the user wait until this session can be deleted too.
+        """
+        enabled = await session.scalar(
+            select(User.id)
+            .where(User.id == user_id, User.disabled.is_(False))
+            .with_for_update(key_share=True)
+        )
+        if enabled is None:
+            raise self._failed()
+
+    def _failed(self) -> Exception:
+        self.failures += 1
+        return unauthorized("E-mail address and password do not match.")
 
     async def sign_out(self, user: Principal) -> None:
         """End the session that the request came with; its streams end at once."""
@@ -144,14 +140,19 @@ class SignIns:
 
     def _buckets(self, email: str, place: Place, known: Known) -> list[Bucket]:
         if known.device:
-            return [Bucket(f"device:{place.device_hash}:{email}", self._per_email)]
+            return [
+                Bucket(f"device:{place.device_hash}:{email}", self._settings.login_tries_per_email)
+            ]
         whose = f"network:{place.network_hash}:{email}" if known.network else f"email:{email}"
-        return [self._of_network(place.network), Bucket(whose, self._per_email)]
+        return [
+            self._of_network(place.network),
+            Bucket(whose, self._settings.login_tries_per_email),
+        ]
 
     def _of_network(self, network: str) -> Bucket:
-        return Bucket(f"network:{network}", self._per_address)
+        return Bucket(f"network:{network}", self._settings.login_tries_per_address)
 
     def _refuse(self, wait: float) -> None:
         if wait:
             self.throttled += 1
-            raise too_many("Too many wrong sign-ins; try again later.", whole_seconds(wait))
+            raise too_many("Too many wrong sign-ins; try again later.", wait)

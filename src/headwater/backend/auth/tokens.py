@@ -20,5 +20,5 @@ def new_token(prefix: str = "") -> str:
 
 
 def hash_token(token: str) -> str:
-    """The hash that is stored and looked up."""
+    """The hash that is stored and looked up, also of other texts that strangers send."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

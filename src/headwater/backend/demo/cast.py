@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from headwater.backend.auth.principal import Principal
+from headwater.backend.listing import Paging
 from headwater.backend.state import Backend
 
 __all__ = ["ADMIN", "CLIENTS", "DEMO", "Cast", "assemble", "find"]
@@ -56,9 +57,9 @@ class Cast:
 async def find(backend: Backend) -> Cast:
     """Those whom an earlier start of this demo has made."""
     admin = Principal("user", "", "session", "", role="global_admin")
-    users = {row.email: row.id for row in (await backend.users.page(100, None))[0]}
-    teams = {row.name: row.id for row in (await backend.teams.page(100, None))[0]}
-    satellites = {row.name: row.id for row in (await backend.satellites.page(admin, 100, None))[0]}
+    users = {row.email: row.id for row in (await backend.users.page(Paging()))[0]}
+    teams = {row.name: row.id for row in (await backend.teams.page(Paging()))[0]}
+    satellites = {row.name: row.id for row in (await backend.satellites.page(admin, Paging()))[0]}
     return Cast(users, teams, satellites, _works_for(satellites, teams))
 
 
@@ -78,8 +79,8 @@ async def assemble(backend: Backend) -> Cast:
     admin = Principal("user", users[ADMIN[0]], "session", "", role="global_admin")
     satellites: dict[str, str] = {}
     for name, team in _SATELLITES:
-        team_id = None if team is None else teams[team]
-        satellites[name], _ = await backend.satellites.register(admin, name, team_id)
+        owner = None if team is None else teams[team]
+        satellites[name], _ = await backend.satellites.register(admin, name, owner)
     return Cast(users, teams, satellites, _works_for(satellites, teams))
 
 

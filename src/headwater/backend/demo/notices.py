@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 
 from headwater.backend.demo.cast import Cast
+from headwater.backend.models import NotificationLevel
 from headwater.backend.notifications.schemas import NotificationCreate
 
 __all__ = ["notice"]
 
-_PERSONAL = (
+_Kind = tuple[NotificationLevel, str, str]
+_PERSONAL: tuple[_Kind, ...] = (
     ("info", "New sign-in from {city}", "If that was not you, change your password."),
     ("info", "{person} mentioned you", "“Can you look at the retry limit in the router?”"),
     ("success", "Your export is ready", "{n} rows, kept for 7 days."),
@@ -17,7 +19,7 @@ _PERSONAL = (
     ("success", "Your deployment is live", "Version {v} answers all requests now."),
     ("error", "Your scheduled query failed", "The table it reads no longer exists."),
 )
-_TEAM = (
+_TEAM: tuple[_Kind, ...] = (
     ("success", "Release {v} is out", "All satellites have taken it."),
     ("info", "{person} joined the team", ""),
     ("warning", "CPU above 80 % on {satellite}", "For {n} minutes by now."),
@@ -41,18 +43,11 @@ def notice(draw: random.Random, cast: Cast) -> NotificationCreate:
     """A notification to one of the two users that can sign in, or to a team."""
     words = {name: draw.choice(values) for name, values in _WORDS.items()}
     words |= {"n": str(draw.randint(3, 40)), "satellite": draw.choice(sorted(cast.satellites))}
-    to_team = draw.random() < 0.55
-    level, title, body = draw.choice(_TEAM if to_team else _PERSONAL)
-    recipient = (
-        {"team_id": draw.choice(sorted(cast.teams.values()))}
-        if to_team
-        else {"user_id": draw.choice(cast.viewers)}
-    )
-    return NotificationCreate.model_validate(
-        {
-            **recipient,
-            "level": level,
-            "title": title.format(**words),
-            "body": body.format(**words),
-        }
-    )
+    if draw.random() < 0.55:
+        recipient = {"team_id": draw.choice(sorted(cast.teams.values()))}
+        level, title, body = draw.choice(_TEAM)
+    else:
+        recipient = {"user_id": draw.choice(cast.viewers)}
+        level, title, body = draw.choice(_PERSONAL)
+    title, body = title.format(**words), body.format(**words)
+    return NotificationCreate(**recipient, level=level, title=title, body=body)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query
 
 from headwater.backend.auth.dependencies import CurrentUser, requires, signed_in
 from headwater.backend.idempotency.dependencies import IdempotencyKey
-from headwater.backend.logs.schemas import LogEntry, LogIds, LogLevel, LogsCreate
-from headwater.backend.logs.service import Logs
+from headwater.backend.logs.schemas import LogEntry, LogIds, LogsCreate
+from headwater.backend.models import LogLevel
 from headwater.backend.schemas import Line
-from headwater.backend.state import BackendState, backend_of
-from headwater.feeds._source import Source
-from headwater.web.fastapi import GuardedRoute, LiveRouter
+from headwater.backend.state import BackendState
+from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
 __all__ = ["declare", "router"]
 
@@ -22,19 +21,12 @@ router = APIRouter(
 )
 
 
-async def _service(request: Request) -> Logs:
-    return backend_of(request).logs
-
-
-LogService = Annotated[Logs, Depends(_service)]
-
-
 @router.post("", status_code=201, dependencies=[requires("logs.create")])
 async def create_log_entries(
-    body: LogsCreate, user: CurrentUser, logs: LogService, key: IdempotencyKey
+    body: LogsCreate, user: CurrentUser, backend: BackendState, key: IdempotencyKey
 ) -> LogIds:
     """Write up to 1,000 entries to one's log: all of them, or none."""
-    return LogIds(ids=await logs.add(user.id, body.entries, key))
+    return LogIds(ids=await backend.logs.add(user.id, body.entries, key))
 
 
 def declare(live: LiveRouter) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter
 
 from headwater.backend.auth.dependencies import (
     CurrentUser,
@@ -14,10 +12,8 @@ from headwater.backend.auth.dependencies import (
 )
 from headwater.backend.idempotency.dependencies import IdempotencyKey
 from headwater.backend.notifications.schemas import Notification, NotificationCreate
-from headwater.backend.notifications.service import Notifications
-from headwater.backend.state import BackendState, backend_of
-from headwater.feeds._source import Source
-from headwater.web.fastapi import GuardedRoute, LiveRouter
+from headwater.backend.state import BackendState
+from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
 __all__ = ["declare", "router"]
 
@@ -29,22 +25,15 @@ router = APIRouter(
 )
 
 
-async def _service(request: Request) -> Notifications:
-    return backend_of(request).notifications
-
-
-NotificationService = Annotated[Notifications, Depends(_service)]
-
-
 @router.post("", status_code=201, dependencies=[requires_somewhere("notifications.create")])
 async def create_notification(
     body: NotificationCreate,
     user: CurrentUser,
-    notifications: NotificationService,
+    backend: BackendState,
     key: IdempotencyKey,
 ) -> Notification:
     """Notify a user or a team."""
-    return await notifications.create(user, body, key)
+    return await backend.notifications.create(user, body, key)
 
 
 def declare(live: LiveRouter) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert
 
 from headwater.backend.auth.principal import Principal
 from headwater.backend.database import Database
@@ -12,7 +12,8 @@ from headwater.backend.idempotency.service import Repeats, RequestKey
 from headwater.backend.models import Notification as Row
 from headwater.backend.models import Team, User
 from headwater.backend.notifications.schemas import Notification, NotificationCreate
-from headwater.backend.problems import forbidden, invalid
+from headwater.backend.problems import invalid
+from headwater.web.problems import Problem
 
 __all__ = ["Notifications"]
 
@@ -48,10 +49,9 @@ class Notifications:
                 if first is not None:
                     return Notification.model_validate(first)
             if wanted.user_id is not None:
-                known = await session.scalar(select(User.id).where(User.id == wanted.user_id))
-                if known is None:
+                if await session.get(User, wanted.user_id) is None:
                     raise invalid("user_id", "there is no such user", value=wanted.user_id)
-            elif await session.scalar(select(Team.id).where(Team.id == wanted.team_id)) is None:
+            elif await session.get(Team, wanted.team_id) is None:
                 raise invalid("team_id", "there is no such team", value=wanted.team_id)
             await session.execute(insert(Row).values(id=notification_id, **wanted.model_dump()))
             made = Notification.model_validate(await session.get_one(Row, notification_id))
@@ -64,12 +64,13 @@ class Notifications:
             return
         if wanted.user_id is not None:
             if wanted.user_id != sender.id:
-                raise forbidden(
-                    "You may notify yourself and the teams that you administer, not other users."
+                raise Problem(
+                    403,
+                    "You may notify yourself and the teams that you administer, not other users.",
                 )
             return
         team_id = wanted.team_id or ""
         if not sender.knows_team(team_id):
             raise invalid("team_id", "there is no such team", value=team_id)
         if not sender.may_in("notifications.create", team_id):
-            raise forbidden("You do not administer this team.")
+            raise Problem(403, "You do not administer this team.")

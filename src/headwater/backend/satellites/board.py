@@ -16,8 +16,8 @@ from headwater.backend.satellites.service import topic_of
 from headwater.backend.times import utc_now
 from headwater.eventlog import EventLog
 from headwater.feeds import Poll
-from headwater.feeds._source import Source
 from headwater.sql import LiveQuery
+from headwater.web.fastapi import Source
 
 __all__ = ["Board"]
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter
 
 from headwater.backend.auth.dependencies import (
     CurrentSatellite,
@@ -17,53 +16,43 @@ from headwater.backend.auth.dependencies import (
     signed_in,
 )
 from headwater.backend.idempotency.dependencies import IdempotencyKey
+from headwater.backend.listing import PageAsked
 from headwater.backend.satellites.schemas import (
     Metrics,
     MetricsIds,
     MetricsReports,
     SatelliteCreate,
     SatelliteCreated,
-    SatelliteInfo,
     SatelliteKeyCreate,
     SatelliteKeyCreated,
     SatelliteList,
     SatelliteStatus,
 )
-from headwater.backend.satellites.service import Satellites, topic_of
-from headwater.backend.schemas import After, Limit, PathId
-from headwater.backend.state import BackendState, backend_of
-from headwater.feeds._source import Source
-from headwater.web.fastapi import GuardedRoute, LiveRouter
+from headwater.backend.satellites.service import topic_of
+from headwater.backend.schemas import NO_CONTENT, PathId
+from headwater.backend.state import BackendState
+from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
 __all__ = ["declare", "router"]
 
 router = APIRouter(prefix="/satellites", tags=["satellites"], route_class=GuardedRoute)
 
 
-async def _service(request: Request) -> Satellites:
-    return backend_of(request).satellites
-
-
-SatelliteService = Annotated[Satellites, Depends(_service)]
-
-
 @router.get("", dependencies=[signed_in, requires("satellites.view")])
 async def list_satellites(
-    user: CurrentUser, satellites: SatelliteService, limit: Limit = 100, after: After = None
+    user: CurrentUser, backend: BackendState, paging: PageAsked
 ) -> SatelliteList:
     """The satellites of the caller's teams, and those without a team."""
-    rows, has_more = await satellites.page(user, limit, after)
-    return SatelliteList(
-        satellites=[SatelliteInfo.model_validate(row) for row in rows], has_more=has_more
-    )
+    rows, has_more = await backend.satellites.page(user, paging)
+    return SatelliteList(satellites=rows, has_more=has_more)
 
 
 @router.post("", status_code=201, dependencies=[signed_in, requires_somewhere("satellites.manage")])
 async def register_satellite(
-    body: SatelliteCreate, user: CurrentUser, satellites: SatelliteService
+    body: SatelliteCreate, user: CurrentUser, backend: BackendState
 ) -> SatelliteCreated:
     """Register a satellite. Its key is shown only in this answer."""
-    satellite_id, key = await satellites.register(user, body.name, body.team_id)
+    satellite_id, key = await backend.satellites.register(user, body.name, body.team_id)
     return SatelliteCreated(id=satellite_id, name=body.name, team_id=body.team_id, api_key=key)
 
 
@@ -75,37 +64,34 @@ async def register_satellite(
 async def renew_satellite_key(
     satellite_id: PathId,
     user: CurrentUser,
-    satellites: SatelliteService,
+    backend: BackendState,
     body: SatelliteKeyCreate | None = None,
 ) -> SatelliteKeyCreated:
     """A new key for a satellite, shown this once. Former ones work for ``overlap_seconds`` yet."""
     overlap = timedelta(seconds=(body or SatelliteKeyCreate()).overlap_seconds)
-    key, until = await satellites.renew_key(user, satellite_id, overlap)
+    key, until = await backend.satellites.renew_key(user, satellite_id, overlap)
     return SatelliteKeyCreated(satellite_id=satellite_id, api_key=key, former_keys_end_at=until)
 
 
 @router.delete(
     "/{satellite_id}",
-    status_code=204,
-    response_class=Response,
+    **NO_CONTENT,
     dependencies=[signed_in, requires_somewhere("satellites.manage")],
 )
-async def remove_satellite(
-    satellite_id: PathId, user: CurrentUser, satellites: SatelliteService
-) -> None:
+async def remove_satellite(satellite_id: PathId, user: CurrentUser, backend: BackendState) -> None:
     """Remove a satellite and its keys. Streams of its metrics end at once."""
-    await satellites.remove(user, satellite_id)
+    await backend.satellites.remove(user, satellite_id)
 
 
 @router.post("/{satellite_id}/metrics", status_code=201, dependencies=[reports_itself])
 async def report_metrics(
     body: MetricsReports,
     satellite: CurrentSatellite,
-    satellites: SatelliteService,
+    backend: BackendState,
     key: IdempotencyKey,
 ) -> MetricsIds:
     """A satellite's own measurements, up to 1,000: all of them, or none."""
-    return MetricsIds(ids=await satellites.report(satellite.id, body.reports, key))
+    return MetricsIds(ids=await backend.satellites.report(satellite.id, body.reports, key))
 
 
 def declare(live: LiveRouter) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from headwater.backend.access import tell_access_change
@@ -16,16 +16,15 @@ from headwater.backend.auth.principal import Principal
 from headwater.backend.auth.tokens import SATELLITE_KEY, hash_token, new_token
 from headwater.backend.database import Database
 from headwater.backend.idempotency.service import Repeats, RequestKey
-from headwater.backend.listing import page_of
+from headwater.backend.listing import Paging, page_of
 from headwater.backend.models import ClientActivity, RetiredSatelliteKey, Satellite, Team
-from headwater.backend.problems import forbidden, invalid, not_found
+from headwater.backend.problems import invalid, not_found
 from headwater.backend.satellites.schemas import MetricsReport
 from headwater.backend.times import utc_now
 from headwater.eventlog import EventLog
+from headwater.web.problems import Problem
 
 __all__ = ["Satellites", "topic_of"]
-
-_INFO = (Satellite.id, Satellite.name, Satellite.team_id, Satellite.created_at)
 
 
 def topic_of(satellite_id: str) -> str:
@@ -54,17 +53,14 @@ class Satellites:
         """The satellite with its team, which rights depend on; None if it does not exist."""
         return await self._known.load(satellite_id)
 
-    async def page(
-        self, user: Principal, limit: int, after: str | None
-    ) -> tuple[Sequence[Any], bool]:
+    async def page(self, user: Principal, paging: Paging) -> tuple[list[Any], bool]:
         """The satellites that a user may know of."""
-        visible = select(*_INFO)
+        visible = select(Satellite.id, Satellite.name, Satellite.team_id, Satellite.created_at)
         if not user.may("teams.view_all"):
             visible = visible.where(
                 or_(Satellite.team_id.is_(None), Satellite.team_id.in_(sorted(user.teams)))
             )
-        async with self._database.read() as session:
-            return await page_of(session, visible, Satellite, limit, after)
+        return await page_of(self._database, visible, paging)
 
     async def register(self, user: Principal, name: str, team_id: str | None) -> tuple[str, str]:
         """A new satellite: its id and, this once, its key.
@@ -73,21 +69,19 @@ class Satellites:
         403, and 422 for a team that does not exist, or that the user may not know of.
         """
         if team_id is None and not user.may("satellites.manage"):
-            raise forbidden("You may register satellites of a team that you administer: name it.")
-        if team_id is not None and not user.knows_team(team_id):
+            raise Problem(
+                403, "You may register satellites of a team that you administer: name it."
+            )
+        if not user.knows_satellite_of(team_id):
             raise invalid("team_id", "there is no such team", value=team_id)
-        if team_id is not None and not user.may_in("satellites.manage", team_id):
-            raise forbidden("You do not administer this team.")
+        if not user.may_in("satellites.manage", team_id):
+            raise Problem(403, "You do not administer this team.")
         satellite_id, key = uuid4().hex, new_token(SATELLITE_KEY)
         async with self._database.write() as session:
-            if team_id is not None:
-                known = await session.scalar(select(Team.id).where(Team.id == team_id))
-                if known is None:
-                    raise invalid("team_id", "there is no such team", value=team_id)
-            await session.execute(
-                insert(Satellite).values(
-                    id=satellite_id, name=name, team_id=team_id, key_hash=hash_token(key)
-                )
+            if team_id is not None and await session.get(Team, team_id) is None:
+                raise invalid("team_id", "there is no such team", value=team_id)
+            session.add(
+                Satellite(id=satellite_id, name=name, team_id=team_id, key_hash=hash_token(key))
             )
         return satellite_id, key
 
@@ -100,7 +94,7 @@ class Satellites:
         """
         key, until = new_token(SATELLITE_KEY), utc_now() + overlap
         async with self._database.write() as session:
-            former = await self._managed(session, user, satellite_id)
+            satellite = await _managed(session, user, satellite_id)
             # One that ends sooner already is not made to live longer.
             await session.execute(
                 update(RetiredSatelliteKey)
@@ -110,16 +104,12 @@ class Satellites:
                 )
                 .values(expires_at=until)
             )
-            await session.execute(
-                insert(RetiredSatelliteKey).values(
-                    key_hash=former, satellite_id=satellite_id, expires_at=until
+            session.add(
+                RetiredSatelliteKey(
+                    key_hash=satellite.key_hash, satellite_id=satellite_id, expires_at=until
                 )
             )
-            await session.execute(
-                update(Satellite)
-                .where(Satellite.id == satellite_id)
-                .values(key_hash=hash_token(key))
-            )
+            satellite.key_hash = hash_token(key)
         return key, until
 
     async def remove(self, user: Principal, satellite_id: str) -> None:
@@ -128,13 +118,9 @@ class Satellites:
         Raises 403 and 404. Its metrics are out of reach, and trimmed at their time.
         """
         async with self._database.write() as session:
-            await self._managed(session, user, satellite_id)
+            satellite = await _managed(session, user, satellite_id)
             # A key that nobody has: the satellite reports no more from here on.
-            await session.execute(
-                update(Satellite)
-                .where(Satellite.id == satellite_id)
-                .values(key_hash=hash_token(new_token()))
-            )
+            satellite.key_hash = hash_token(new_token())
             await session.execute(
                 delete(RetiredSatelliteKey).where(RetiredSatelliteKey.satellite_id == satellite_id)
             )
@@ -151,24 +137,6 @@ class Satellites:
             await session.execute(
                 delete(RetiredSatelliteKey).where(RetiredSatelliteKey.expires_at <= utc_now())
             )
-
-    async def _managed(self, session: AsyncSession, user: Principal, satellite_id: str) -> str:
-        """The hash of a satellite's key, for a user who may manage it. Raises 403 and 404."""
-        found = (
-            await session.execute(
-                select(Satellite.team_id, Satellite.key_hash).where(Satellite.id == satellite_id)
-            )
-        ).first()
-        if found is None or not user.knows_satellite_of(found.team_id):
-            raise not_found("satellite", satellite_id)
-        if not (
-            user.may("satellites.manage")
-            if found.team_id is None
-            else user.may_in("satellites.manage", found.team_id)
-        ):
-            raise forbidden("The permission satellites.manage is missing for this satellite.")
-        key_hash: str = found.key_hash
-        return key_hash
 
     async def report(
         self,
@@ -205,3 +173,14 @@ class Satellites:
     async def _find(self, satellite_ids: Sequence[str]) -> Mapping[str, Any]:
         rows = await self._database.look_up(self._of_ids, satellite_ids)
         return {satellite_id: Known(satellite_id, team_id) for satellite_id, team_id in rows}
+
+
+async def _managed(session: AsyncSession, user: Principal, satellite_id: str) -> Satellite:
+    """A satellite, for a user who may manage it. Raises 403 and 404."""
+    # On PostgreSQL two renewals would else retire the same key, and lose one of theirs.
+    found = await session.get(Satellite, satellite_id, with_for_update=True)
+    if found is None or not user.knows_satellite_of(found.team_id):
+        raise not_found("satellite", satellite_id)
+    if not user.may_in("satellites.manage", found.team_id):
+        raise Problem(403, "The permission satellites.manage is missing for this satellite.")
+    return found

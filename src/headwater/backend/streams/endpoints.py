@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request
 
 from headwater.backend.auth.dependencies import requires, signed_in
 from headwater.backend.problems import not_found
-from headwater.backend.schemas import Limit, PathId
+from headwater.backend.schemas import NO_CONTENT, Limit, PathId
 from headwater.backend.state import BackendState
 from headwater.backend.streams.schemas import StreamList, TailList
 from headwater.backend.streams.service import Streams
@@ -45,12 +45,7 @@ async def list_streams(
     return found.model_copy(update={"streams": shown})
 
 
-@router.delete(
-    "/streams/{stream_id}",
-    status_code=204,
-    response_class=Response,
-    dependencies=[requires("streams.close")],
-)
+@router.delete("/streams/{stream_id}", **NO_CONTENT, dependencies=[requires("streams.close")])
 async def close_stream(stream_id: PathId, streams: StreamsService) -> None:
     """End one open stream, of whichever process. Its client comes back after seconds."""
     if not await streams.close(stream_id):

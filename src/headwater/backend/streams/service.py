@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -88,27 +89,16 @@ class Streams:
         )
 
     def _tails(self) -> TailList:
-        tails = [
-            Tail(worker=self._worker, name=each.name, changes=each.changes, streams=each.streams)
-            for each in self._live.tails()
-        ]
+        tails = [Tail(worker=self._worker, **asdict(each)) for each in self._live.tails()]
         return TailList(workers=[self._worker], tails=tails)
 
     def _shown(self, stream: StreamInfo) -> OpenStream:
         users = (each.removeprefix("user:") for each in stream.subjects if each.startswith("user:"))
         return OpenStream(
-            id=stream.id,
+            **asdict(replace(stream, address=stream.address[:_LONGEST_ADDRESS])),
             worker=self._worker,
-            opened_at=stream.opened_at,
             user_id=next(users, None),
             email=None,
-            client=stream.client,
-            address=stream.address[:_LONGEST_ADDRESS],
-            feed=stream.feed,
-            position=stream.position,
-            lag=stream.lag,
-            waiting_bytes=stream.waiting_bytes,
-            sent_bytes=stream.sent_bytes,
         )
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter
 
 from headwater.backend.auth.dependencies import (
     CurrentUser,
@@ -13,10 +11,10 @@ from headwater.backend.auth.dependencies import (
     signed_in,
     team_of_path,
 )
-from headwater.backend.schemas import After, Limit, PathId
-from headwater.backend.state import BackendState, backend_of
+from headwater.backend.listing import PageAsked
+from headwater.backend.schemas import NO_CONTENT, PathId
+from headwater.backend.state import BackendState
 from headwater.backend.teams.schemas import (
-    Member,
     MemberInfo,
     MemberList,
     MemberPut,
@@ -26,9 +24,7 @@ from headwater.backend.teams.schemas import (
     TeamList,
     TeamOverview,
 )
-from headwater.backend.teams.service import Teams
-from headwater.feeds._source import Source
-from headwater.web.fastapi import GuardedRoute, LiveRouter
+from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
 __all__ = ["declare", "router"]
 
@@ -37,61 +33,49 @@ router = APIRouter(
 )
 
 
-async def _service(request: Request) -> Teams:
-    return backend_of(request).teams
-
-
-TeamService = Annotated[Teams, Depends(_service)]
-
-
 @router.get("", dependencies=[requires("teams.list")])
-async def list_teams(teams: TeamService, limit: Limit = 100, after: After = None) -> TeamList:
+async def list_teams(backend: BackendState, paging: PageAsked) -> TeamList:
     """All teams, oldest first. The caller's are at ``/api/users/me/teams``."""
-    rows, has_more = await teams.page(limit, after)
-    return TeamList(teams=[TeamInfo.model_validate(row) for row in rows], has_more=has_more)
+    rows, has_more = await backend.teams.page(paging)
+    return TeamList(teams=rows, has_more=has_more)
 
 
 @router.post("", status_code=201, dependencies=[requires("teams.create")])
-async def create_team(body: TeamCreate, teams: TeamService) -> TeamInfo:
+async def create_team(body: TeamCreate, backend: BackendState) -> TeamInfo:
     """A new team, without members."""
-    return TeamInfo.model_validate(await teams.create(body.name))
+    return TeamInfo.model_validate(await backend.teams.create(body.name))
 
 
-@router.delete(
-    "/{team_id}", status_code=204, response_class=Response, dependencies=[requires("teams.delete")]
-)
-async def remove_team(team_id: PathId, teams: TeamService) -> None:
+@router.delete("/{team_id}", **NO_CONTENT, dependencies=[requires("teams.delete")])
+async def remove_team(team_id: PathId, backend: BackendState) -> None:
     """Remove a team with its satellites and notifications. Its streams end at once."""
-    await teams.remove(team_id)
+    await backend.teams.remove(team_id)
 
 
 @router.get("/{team_id}/members", dependencies=[requires_in_team("team.members.edit")])
-async def list_members(
-    team_id: PathId, teams: TeamService, limit: Limit = 100, after: After = None
-) -> MemberList:
+async def list_members(team_id: PathId, backend: BackendState, paging: PageAsked) -> MemberList:
     """The members of a team, for its administrators."""
-    rows, has_more = await teams.members(team_id, limit, after)
-    return MemberList(members=[Member.model_validate(row) for row in rows], has_more=has_more)
+    rows, has_more = await backend.teams.members(team_id, paging)
+    return MemberList(members=rows, has_more=has_more)
 
 
 @router.put("/{team_id}/members/{user_id}", dependencies=[requires_in_team("team.members.edit")])
 async def put_member(
-    team_id: PathId, user_id: PathId, body: MemberPut, teams: TeamService
+    team_id: PathId, user_id: PathId, body: MemberPut, backend: BackendState
 ) -> MemberInfo:
     """Let a user belong to a team, or change their role in it."""
-    await teams.put_member(team_id, user_id, body.role)
+    await backend.teams.put_member(team_id, user_id, body.role)
     return MemberInfo(team_id=team_id, user_id=user_id, role=body.role)
 
 
 @router.delete(
     "/{team_id}/members/{user_id}",
-    status_code=204,
-    response_class=Response,
+    **NO_CONTENT,
     dependencies=[requires_in_team("team.members.edit")],
 )
-async def remove_member(team_id: PathId, user_id: PathId, teams: TeamService) -> None:
+async def remove_member(team_id: PathId, user_id: PathId, backend: BackendState) -> None:
     """Let a user no longer belong to a team. Their streams of it end at once."""
-    await teams.remove_member(team_id, user_id)
+    await backend.teams.remove_member(team_id, user_id)
 
 
 def declare(live: LiveRouter) -> None:

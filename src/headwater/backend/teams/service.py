@@ -6,18 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, select
 
 from headwater.backend.access import tell_access_change
 from headwater.backend.auth.loader import Loader
 from headwater.backend.database import Database
-from headwater.backend.listing import page_of
+from headwater.backend.listing import Paging, page_of
 from headwater.backend.models import ClientActivity, Membership, Notification, Satellite, Team, User
 from headwater.backend.problems import not_found
 
 __all__ = ["Teams"]
-
-_INFO = (Team.id, Team.name, Team.created_at)
 
 
 class Teams:
@@ -31,16 +29,15 @@ class Teams:
     async def exists(self, team_id: str) -> bool:
         return await self._known.load(team_id) is not None
 
-    async def page(self, limit: int, after: str | None) -> tuple[Sequence[Any], bool]:
-        async with self._database.read() as session:
-            return await page_of(session, select(*_INFO), Team, limit, after)
+    async def page(self, paging: Paging) -> tuple[list[Any], bool]:
+        return await page_of(self._database, select(Team.id, Team.name, Team.created_at), paging)
 
-    async def create(self, name: str) -> Any:
+    async def create(self, name: str) -> Team:
         """A new team, without members."""
-        team_id = uuid4().hex
+        team = Team(id=uuid4().hex, name=name)
         async with self._database.write() as session:
-            await session.execute(insert(Team).values(id=team_id, name=name))
-            return (await session.execute(select(*_INFO).where(Team.id == team_id))).one()
+            session.add(team)
+        return team
 
     async def remove(self, team_id: str) -> None:
         """Remove a team with its satellites and all that is its; its streams end at once.
@@ -48,7 +45,7 @@ class Teams:
         Raises 404.
         """
         async with self._database.write() as session:
-            if await session.scalar(select(Team.id).where(Team.id == team_id)) is None:
+            if await session.get(Team, team_id) is None:
                 raise not_found("team", team_id)
             await session.execute(delete(Membership).where(Membership.team_id == team_id))
             await tell_access_change(session, None)
@@ -63,22 +60,19 @@ class Teams:
             # Administrators that are no members see it until now.
             await tell_access_change(session, None)
 
-    async def members(
-        self, team_id: str, limit: int, after: str | None
-    ) -> tuple[Sequence[Any], bool]:
+    async def members(self, team_id: str, paging: Paging) -> tuple[list[Any], bool]:
         """The members of a team, the oldest users first."""
         members = (
             select(User.id, User.email, Membership.role, User.created_at)
             .join(Membership, Membership.user_id == User.id)
             .where(Membership.team_id == team_id)
         )
-        async with self._database.read() as session:
-            return await page_of(session, members, User, limit, after)
+        return await page_of(self._database, members, paging)
 
     async def put_member(self, team_id: str, user_id: str, role: str) -> None:
         """Add a user to a team, in this role. Raises 404 for an unknown user."""
         async with self._database.write() as session:
-            if await session.scalar(select(User.id).where(User.id == user_id)) is None:
+            if await session.get(User, user_id) is None:
                 raise not_found("user", user_id)
             await session.execute(
                 self._database.insert(Membership)
@@ -90,12 +84,10 @@ class Teams:
     async def remove_member(self, team_id: str, user_id: str) -> None:
         """Remove a user from a team. Raises 404 if the user is no member."""
         async with self._database.write() as session:
-            gone = await session.scalar(
-                delete(Membership)
-                .where(Membership.team_id == team_id, Membership.user_id == user_id)
-                .returning(Membership.user_id)
+            removed = delete(Membership).where(
+                Membership.team_id == team_id, Membership.user_id == user_id
             )
-            if gone is None:
+            if await session.scalar(removed.returning(Membership.user_id)) is None:
                 raise not_found("member", user_id)
             await tell_access_change(session, user_id)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
+from headwater.backend.auth.principal import Principal
 from headwater.backend.roles import GlobalRole
 from headwater.backend.schemas import Body, Email, Name, Result
 
@@ -49,6 +50,12 @@ class Me(Result):
     email: str
     role: str
     permissions: list[str] = Field(description="What you may everywhere, sorted.")
+
+    @classmethod
+    def of(cls, user: Principal) -> Me:
+        return cls(
+            id=user.id, email=user.email, role=user.role, permissions=sorted(user.permissions)
+        )
 
 
 class MyTeam(Result):

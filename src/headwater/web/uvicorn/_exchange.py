@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections.abc import Hashable
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from headwater.web._addresses import network_of
+from headwater.web._identity import subjects
 from headwater.web.uvicorn._refusals import STATUS_LINES
 from headwater.web.uvicorn._setup import Setup
 
@@ -173,6 +176,12 @@ class Exchange:
         ]
         await self.send({"type": "http.response.start", "status": 500, "headers": headers})
         await self.send({"type": "http.response.body", "body": text})
+
+    @property
+    def caller(self) -> Hashable:
+        """On whose behalf: the subjects, or the client's network where there are none."""
+        client = self.scope["client"]
+        return subjects(self.scope) or network_of(client and client[0])
 
     # The request
 

@@ -46,8 +46,9 @@ class Limits:
         always: paths that are answered also to a connection above the limits.
         unread_seconds: for which a client may read nothing of an answer before its connection is
             dropped.
-        unread_bytes: of all answers that clients have not read yet. Above it the connection whose
-            client read nothing for the longest time is dropped.
+        unread_bytes: of all answers that clients have not read yet. Above it the caller (who is
+            signed in, else the client's network) for whom most bytes wait loses the connection
+            whose client read nothing for the longest time.
     """
 
     head_bytes: int = _HEAD_BYTES

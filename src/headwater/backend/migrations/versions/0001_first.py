@@ -4,78 +4,21 @@ from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.ext.compiler import compiles
 
+from headwater.backend.columns import NAMES, RandomId, postgresql_check, sqlite_check
+from headwater.backend.times import Moment, Now, moment_check, sorted_moment_check
 from headwater.sql import track_table
 
 revision = "0001"
 down_revision = None
-branch_labels = None
-depends_on = None
-
-NAMES = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_name)s",
-    "pk": "pk_%(table_name)s",
-}
-MOMENT = (
-    "typeof({0}) = 'text' AND {0} BETWEEN '1000' AND '9999~' "
-    "AND date(substr({0}, 1, 10), '+0 days') IS substr({0}, 1, 10) "
-    "AND datetime({0}) IS NOT NULL AND substr({0}, 11, 1) IN ('', ' ', 'T') "
-    "AND substr({0}, 12, 2) < '24' "
-    "AND substr({0}, 12) NOT GLOB '*[ z]*'"
-)
-SORTED_MOMENT = (
-    MOMENT + " AND {0} GLOB '????-??-?? ??:??:??*' "
-    "AND (length({0}) = 19 OR (length({0}) BETWEEN 21 AND 26 "
-    "AND substr({0}, 20, 1) = '.' AND substr({0}, 21) NOT GLOB '*[^0-9]*'))"
-)
-
-
-class Moment(sa.types.TypeDecorator[Any]):
-    """Text in SQLite, and known to be a date-time."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
-        if dialect.name == "sqlite":
-            return dialect.type_descriptor(sa.Text())
-        return dialect.type_descriptor(sa.DateTime(timezone=True))
-
-
-class Default(sa.sql.functions.FunctionElement[Any]):
-    """A server default in the words of each database."""
-
-    inherit_cache = False
-
-    def __init__(self, sqlite: str, other: str) -> None:
-        super().__init__()
-        self.words = {"sqlite": sqlite}
-        self.other = other
-
-
-@compiles(Default)
-def _default(element: Default, compiler: Any, **_: Any) -> str:
-    return element.words.get(compiler.dialect.name, element.other)
 
 
 def new_id() -> sa.Column[Any]:
-    return sa.Column(
-        "id",
-        sa.String(64),
-        primary_key=True,
-        server_default=Default(
-            "lower(hex(randomblob(16)))", "replace(gen_random_uuid()::text, '-', '')"
-        ),
-    )
+    return sa.Column("id", sa.String(64), primary_key=True, server_default=RandomId())
 
 
 def moment(name: str = "created_at") -> sa.Column[Any]:
-    now = Default("strftime('%Y-%m-%d %H:%M:%f', 'now')", "CURRENT_TIMESTAMP")
-    return sa.Column(name, Moment, server_default=now, nullable=False)
+    return sa.Column(name, Moment, server_default=Now(), nullable=False)
 
 
 def text(name: str, default: str | None = None) -> sa.Column[Any]:
@@ -95,12 +38,6 @@ def reference(name: str, target: str, *, nullable: bool = False, **options: Any)
     return sa.Column(name, sa.String(64), key, nullable=nullable, **options)
 
 
-def check(name: str, condition: str, dialect: str | None = None) -> Any:
-    """A CHECK; in the words of one database where it is named."""
-    made = sa.CheckConstraint(condition, name=name)
-    return made if dialect is None else made.ddl_if(dialect=dialect)
-
-
 def tables() -> sa.MetaData:
     """The tables as of this revision."""
     all_ = sa.MetaData(naming_convention=NAMES)
@@ -113,7 +50,7 @@ def tables() -> sa.MetaData:
         short("role", "global_user"),
         sa.Column("disabled", sa.Boolean, server_default=sa.false(), nullable=False),
         moment(),
-        check("created_at", MOMENT.format("created_at"), "sqlite"),
+        sqlite_check(moment_check("created_at"), "created_at"),
     )
     sa.Table(
         "sessions",
@@ -166,14 +103,12 @@ def feeds(all_: sa.MetaData) -> None:
         text("title"),
         text("body", ""),
         moment(),
-        check("one_recipient", "(user_id IS NULL) <> (team_id IS NULL)"),
-        check("level", "level IN ('info', 'success', 'warning', 'error')"),
-        check(
-            "texts",
-            "typeof(id) = 'text' AND typeof(title) = 'text' AND typeof(body) = 'text'",
-            "sqlite",
+        sa.CheckConstraint("(user_id IS NULL) <> (team_id IS NULL)", name="one_recipient"),
+        sa.CheckConstraint("level IN ('info', 'success', 'warning', 'error')", name="level"),
+        sqlite_check(
+            "typeof(id) = 'text' AND typeof(title) = 'text' AND typeof(body) = 'text'", "texts"
         ),
-        check("created_at", MOMENT.format("created_at"), "sqlite"),
+        sqlite_check(moment_check("created_at"), "created_at"),
         sa.Index(None, "created_at"),
     )
     track_table(notifications, indexes=[("user_id",), ("team_id",)])
@@ -187,20 +122,19 @@ def feeds(all_: sa.MetaData) -> None:
         text("message"),
         text("fields", "{}"),
         moment(),
-        check("level", "level IN ('debug', 'info', 'warning', 'error', 'critical')"),
-        check(
-            "texts",
+        sa.CheckConstraint(
+            "level IN ('debug', 'info', 'warning', 'error', 'critical')", name="level"
+        ),
+        sqlite_check(
             "typeof(id) = 'text' AND typeof(user_id) = 'text' AND typeof(source) = 'text' "
             "AND typeof(message) = 'text'",
-            "sqlite",
+            "texts",
         ),
-        check(
-            "fields",
-            "CASE WHEN json_valid(fields) THEN json_type(fields) = 'object' ELSE 0 END",
-            "sqlite",
+        sqlite_check(
+            "CASE WHEN json_valid(fields) THEN json_type(fields) = 'object' ELSE 0 END", "fields"
         ),
-        check("fields", "json_typeof(fields::json) = 'object'", "postgresql"),
-        check("created_at", MOMENT.format("created_at"), "sqlite"),
+        postgresql_check("json_typeof(fields::json) = 'object'", "fields"),
+        sqlite_check(moment_check("created_at"), "created_at"),
         sa.Index(None, "created_at"),
     )
     track_table(log_entries, indexes=[("user_id",), ("user_id", "level"), ("user_id", "source")])
@@ -219,12 +153,12 @@ def feeds(all_: sa.MetaData) -> None:
         moment("last_activity_at"),
         moment(),
         sa.UniqueConstraint("user_id", "team_id", "satellite_id", "client_name"),
-        check("requests", "requests >= 0 AND typeof(requests) = 'integer'", "sqlite"),
-        check("requests", "requests >= 0", "postgresql"),
-        check("tool_calls", "tool_calls >= 0 AND typeof(tool_calls) = 'integer'", "sqlite"),
-        check("tool_calls", "tool_calls >= 0", "postgresql"),
-        check("last_activity_at", SORTED_MOMENT.format("last_activity_at"), "sqlite"),
-        check("created_at", MOMENT.format("created_at"), "sqlite"),
+        sqlite_check("requests >= 0 AND typeof(requests) = 'integer'", "requests"),
+        postgresql_check("requests >= 0", "requests"),
+        sqlite_check("tool_calls >= 0 AND typeof(tool_calls) = 'integer'", "tool_calls"),
+        postgresql_check("tool_calls >= 0", "tool_calls"),
+        sqlite_check(sorted_moment_check("last_activity_at"), "last_activity_at"),
+        sqlite_check(moment_check("created_at"), "created_at"),
     )
     track_table(client_activity, keyed=True, filters=("user_id", "team_id"))
     access_changes = sa.Table(
@@ -233,7 +167,7 @@ def feeds(all_: sa.MetaData) -> None:
         new_id(),
         sa.Column("user_id", sa.String(64), nullable=False),
         moment(),
-        check("created_at", MOMENT.format("created_at"), "sqlite"),
+        sqlite_check(moment_check("created_at"), "created_at"),
         sa.Index(None, "created_at"),
     )
     track_table(access_changes)
@@ -241,7 +175,3 @@ def feeds(all_: sa.MetaData) -> None:
 
 def upgrade() -> None:
     tables().create_all(op.get_bind())
-
-
-def downgrade() -> None:
-    tables().drop_all(op.get_bind())

@@ -2,12 +2,10 @@
 
 from alembic import op
 
-from headwater.sql.alembic import add_tracking, drop_tracking
+from headwater.sql.alembic import add_tracking
 
 revision = "0004"
 down_revision = "0003"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
@@ -26,8 +24,3 @@ def upgrade() -> None:
         moments=["last_activity_at", "created_at"],
         links=["id", "satellite_id", "team_id", "user_id"],
     )
-
-
-def downgrade() -> None:
-    for name in ("users", "teams", "team_members", "satellites"):
-        drop_tracking(op, name)
