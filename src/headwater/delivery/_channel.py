@@ -30,8 +30,6 @@ from headwater.errors import ResetReason, SourceUnavailableError, UnfitItemError
 from headwater.feeds._feed import Feed, Frame
 from headwater.feeds._source import Change, Filter, Place, Source
 
-__all__ = ["Channel", "ChannelStream"]
-
 
 class ChannelStream(Stream, ABC):
     """The members of a stream that a channel uses.

@@ -24,8 +24,6 @@ from headwater.feeds._feed import MAX_LIMIT, Frame
 from headwater.feeds._source import Place
 from headwater.protocol import HEARTBEAT
 
-__all__ = ["TOO_LARGE", "TOO_LARGE_RETRY", "FeedStream", "open_feed"]
-
 logger = logging.getLogger("headwater.delivery")
 
 # Seconds between two tries to read while the storage is away.

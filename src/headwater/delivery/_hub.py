@@ -19,8 +19,6 @@ from headwater.feeds._page_size import PAGE_BYTES
 from headwater.feeds._shared_calls import SharedCalls
 from headwater.feeds._source import Change, Origin, Page, Place, Source
 
-__all__ = ["Hub"]
-
 logger = logging.getLogger("headwater.delivery")
 
 # Seconds that a reader without targets is kept, at least. The caller that got the reader adds its

@@ -16,8 +16,6 @@ from headwater.errors import HeadwaterError
 from headwater.feeds._shared_calls import CoalescedCall
 from headwater.feeds._source import Change, Source
 
-__all__ = ["Polls", "Read"]
-
 # Reads the answer of a poll. The second value says whether the answer has items.
 Read = Callable[[], Coroutine[Any, Any, tuple[Any, bool]]]
 

@@ -11,8 +11,6 @@ from headwater.errors import UnfitItemError
 from headwater.feeds._page_size import before_unfit, read_page
 from headwater.feeds._source import Page, Place
 
-__all__ = ["READ_LIMIT", "Reading", "read_after", "read_newest"]
-
 # Rows of one read while a stream catches up, or fewer if they are long. It is small, so that memory
 # stays low and the first rows are sent soon. It is large enough that a gap of thousands of rows
 # needs few statements.

@@ -13,8 +13,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Protocol
 
-__all__ = ["ROOM", "AsgiSender", "Headers", "Sender"]
-
 logger = logging.getLogger("headwater.delivery")
 
 # Bytes that may wait for one client before its stream is behind. A stream that catches up is sent

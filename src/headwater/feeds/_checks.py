@@ -10,8 +10,6 @@ from typing import Any
 
 from headwater.errors import DeclarationError
 
-__all__ = ["check_count", "check_kind", "check_seconds"]
-
 
 def check_seconds(said: str, value: Any, note: str = "", *, zero: bool = False) -> None:
     """A finite number above 0, or from 0 on."""

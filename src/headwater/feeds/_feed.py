@@ -26,18 +26,6 @@ from headwater.feeds._source import Change, Page, Place, Source
 from headwater.feeds._trouble import LONGEST_RETRY, Troubles
 from headwater.protocol import frame, to_json
 
-__all__ = [
-    "DEFAULT_LIMIT",
-    "MAX_ITEMS",
-    "MAX_LIMIT",
-    "Feed",
-    "Frame",
-    "ItemFunction",
-    "Limit",
-    "OnInvalid",
-    "encode_plain",
-]
-
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
 

@@ -33,8 +33,6 @@ from headwater.feeds._shared_calls import SharedCalls
 from headwater.feeds._source import Change, Origin, Page, Place, Sink, Source
 from headwater.protocol import to_json
 
-__all__ = ["Poll", "PollFailures"]
-
 logger = logging.getLogger("headwater.feeds")
 
 # States that are kept, so that a client which returns soon is sent the difference.

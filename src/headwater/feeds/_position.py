@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 from headwater.errors import PositionError, UsageError
 
-__all__ = ["MAX_LENGTH", "Position", "fingerprint"]
-
 # A position travels in a header; common proxies accept 8 KB for all headers together.
 MAX_LENGTH = 2048
 

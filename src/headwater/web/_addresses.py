@@ -5,8 +5,6 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-__all__ = ["Proxies", "network_of", "plain"]
-
 _LONGEST = 64
 # RFC 4291, 2.5.5.2: how a socket for both families, as at `::`, names a client of IPv4.
 _MAPPED = "::ffff:"

@@ -37,8 +37,6 @@ from headwater.web._user_functions import (
 )
 from headwater.web.asgi import SSE
 
-__all__ = ["event_endpoint", "feed_endpoint"]
-
 # What handlers return that take a feed for a route.
 _NO_SOURCES = (Collection, Iterator, AsyncIterator, BaseModel, NoneType)
 

@@ -16,8 +16,6 @@ from headwater.web._openapi import event_options
 from headwater.web._route_options import RouteOptions
 from headwater.web.asgi import SSE
 
-__all__ = ["EventRouter"]
-
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 

@@ -22,8 +22,6 @@ from headwater.web.problems import (
     validation_error,
 )
 
-__all__ = ["install_problems", "own_problem"]
-
 # What FastAPI installs by itself.
 _DEFAULTS: tuple[Any, ...] = (http_exception_handler, request_validation_exception_handler)
 

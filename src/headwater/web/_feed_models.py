@@ -14,8 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 from headwater.feeds._feed import Feed
 from headwater.web._pair import FeedDeclaration
 
-__all__ = ["HeadwaterError", "HeadwaterReset", "event_model", "events_model", "page_model"]
-
 
 class HeadwaterReset(BaseModel):
     """Why a position cannot be resumed."""

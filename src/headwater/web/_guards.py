@@ -38,11 +38,6 @@ from headwater.web._user_functions import (
     parameters_of,
 )
 
-__all__ = [
-    "BODY_FIELD", "Guard", "GuardedRoute", "Requirement", "check_dependencies",
-    "declared_dependencies", "guard", "guard_of", "guards_of", "included_routes", "takes_body",
-]  # fmt: skip
-
 # A permission, a guard, or several of these.
 Requirement = str | params.Depends | Sequence[str | params.Depends] | None
 

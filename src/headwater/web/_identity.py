@@ -6,8 +6,6 @@ from collections.abc import MutableMapping
 from datetime import datetime
 from typing import Any, Protocol
 
-__all__ = ["expires", "expiry", "identify", "subjects"]
-
 _SUBJECTS = "headwater.subjects"
 _EXPIRES = "headwater.expires"
 

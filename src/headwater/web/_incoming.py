@@ -9,8 +9,6 @@ from typing import Any
 
 from headwater.errors import UsageError
 
-__all__ = ["Incoming"]
-
 Message = MutableMapping[str, Any]
 
 # Bytes of a body that are kept for a handler which has not asked for it yet.

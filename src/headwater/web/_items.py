@@ -21,8 +21,6 @@ from pydantic.fields import FieldInfo
 from headwater.errors import DeclarationError, EncodingError
 from headwater.feeds._feed import ItemFunction, encode_plain
 
-__all__ = ["item_encoding", "required_fields"]
-
 # Errors of one item that are named.
 _MOST_ERRORS = 5
 

@@ -28,8 +28,6 @@ from headwater.web._stream_info import StreamInfo, TailInfo, stream_infos, tail_
 from headwater.web._stream_limits import StreamLimits, StreamPlaces
 from headwater.web._whole_responses import StreamRefusedError
 
-__all__ = ["SHARED", "HubFace", "Live", "Settings", "Shared"]
-
 logger = logging.getLogger("headwater.web")
 
 # The value of a setting that a router leaves to the other routers of its event loop.

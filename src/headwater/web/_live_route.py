@@ -20,8 +20,6 @@ from headwater.web._responders import PLAN, Call, Handle, Recheck, Responder
 from headwater.web.asgi import Receive, Scope, Send, Sending
 from headwater.web.problems import serve_with_problems
 
-__all__ = ["LiveRoute", "responder_of", "set_allowed", "set_responder"]
-
 _RESPONDER = "headwater_responder"
 _ALLOWED = "headwater_allowed"
 # Starlette keeps an application's error handlers under this key, and catches errors with them

@@ -7,8 +7,6 @@ from typing import Any
 
 from headwater.web.problems import Problem
 
-__all__ = ["accept_of", "accepts_event_stream", "asks_for_event_stream", "not_acceptable"]
-
 _STREAM = "text/event-stream"
 # "The most specific reference has precedence."
 _SPECIFICITY = {_STREAM: 2, "text/*": 1, "*/*": 0}

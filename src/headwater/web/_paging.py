@@ -9,8 +9,6 @@ from urllib.parse import parse_qsl
 
 from headwater.feeds._feed import MAX_LIMIT
 
-__all__ = ["MAX_WAIT", "NAMES", "Paging", "described", "read_paging"]
-
 # Seconds of a long-poll: below the idle time-outs of common proxies.
 MAX_WAIT = 60
 

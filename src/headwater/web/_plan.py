@@ -14,8 +14,6 @@ from fastapi import Response
 
 from headwater.web._responders import PLAN
 
-__all__ = ["Plan"]
-
 
 class Plan(Response):
     """Sends nothing, and leaves itself in the scope.

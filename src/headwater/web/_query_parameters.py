@@ -14,8 +14,6 @@ from headwater.errors import DeclarationError
 from headwater.web._paging import NAMES
 from headwater.web._user_functions import parameters_of, unaliased
 
-__all__ = ["check_paging_parameters"]
-
 
 def check_paging_parameters(
     feed: str, path: str, call: Callable[..., Any], dependencies: Iterable[params.Depends]

@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
-__all__ = ["RECHECK", "RememberedRequest"]
-
 # Headers in which requests of one caller differ without meaning another right.
 _INDIFFERENT = frozenset(
     {

@@ -25,8 +25,6 @@ from headwater.web._user_functions import (
     sign,
 )
 
-__all__ = ["RunEndpoints"]
-
 
 class RunEndpoints:
     """The endpoints of one kind of runs.

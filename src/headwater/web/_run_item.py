@@ -9,8 +9,6 @@ from pydantic import BaseModel, Field
 
 from headwater.runs import State
 
-__all__ = ["FEED", "HeadwaterRunItem"]
-
 
 class HeadwaterRunItem(BaseModel):
     """A run in a list."""

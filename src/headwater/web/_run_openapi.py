@@ -10,8 +10,6 @@ from headwater.web._feed_models import HeadwaterError, HeadwaterReset, event_mod
 from headwater.web._openapi import EventsDescribed, problem_responses
 from headwater.web._run_item import HeadwaterRunItem
 
-__all__ = ["OPTIONS"]
-
 
 class HeadwaterRun(HeadwaterRunItem):
     """A run."""

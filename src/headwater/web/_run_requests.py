@@ -10,8 +10,6 @@ from typing import Any
 from headwater.web.asgi import Receive
 from headwater.web.problems import Problem
 
-__all__ = ["RunBody", "key_of", "parsed_json"]
-
 _KEY = re.compile(r"[!-~]{1,200}")
 
 

@@ -30,8 +30,6 @@ from headwater.web._whole_responses import Headers, StreamRefusedError, send_res
 from headwater.web.asgi import Connection, Scope, last_event_id
 from headwater.web.problems import Problem
 
-__all__ = ["ROUTES", "Asked", "RunRoute", "StartRoute"]
-
 logger = logging.getLogger("headwater.web")
 
 _JSON = ((b"content-type", b"application/json"), (b"cache-control", b"private, no-cache"))

@@ -18,8 +18,6 @@ from headwater.web._live import Settings
 from headwater.web.asgi import Scope
 from headwater.web.problems import Problem
 
-__all__ = ["OnDisconnect", "RunDeclaration", "checked_owner", "lifespan_of_runs"]
-
 logger = logging.getLogger("headwater.web")
 
 OnDisconnect = Literal["continue", "cancel"]

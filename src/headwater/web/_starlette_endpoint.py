@@ -21,8 +21,6 @@ from headwater.web.problems import (
     validation_error,
 )
 
-__all__ = ["Guard", "StarletteEndpoint"]
-
 Guard = Callable[[Request], Awaitable[object] | object]
 
 

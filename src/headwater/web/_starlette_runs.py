@@ -18,8 +18,6 @@ from headwater.web._run_setup import RunDeclaration, checked_owner
 from headwater.web._user_functions import called, is_coroutine_function
 from headwater.web.problems import Problem, validation_error
 
-__all__ = ["RunCalls"]
-
 _STATES: tuple[str, ...] = get_args(State)
 
 

@@ -14,8 +14,6 @@ from headwater.delivery._reader import OriginReader
 from headwater.delivery._stream import Stream
 from headwater.web._rights import Right
 
-__all__ = ["StreamInfo", "TailInfo", "stream_infos", "tail_infos"]
-
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:

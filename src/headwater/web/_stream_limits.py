@@ -15,8 +15,6 @@ from headwater.feeds._page_size import PAGE_BYTES
 from headwater.web._addresses import Proxies, network_of
 from headwater.web._whole_responses import StreamRefusedError
 
-__all__ = ["LimitReachedError", "StreamLimits", "StreamPlace", "StreamPlaces"]
-
 # Milliseconds after which a client that met a limit comes back, at random.
 _RETRY = (5000, 10_000)
 # Counts all places.

@@ -20,11 +20,6 @@ from starlette.concurrency import run_in_threadpool
 
 from headwater.errors import DeclarationError
 
-__all__ = [
-    "asked_for", "called", "is_coroutine_function", "is_generator_function", "parameters_of",
-    "returned_by", "sign", "unaliased",
-]  # fmt: skip
-
 
 def is_coroutine_function(call: Callable[..., Any]) -> bool:
     """Whether it, or a function that it wraps, is an ``async def`` function."""

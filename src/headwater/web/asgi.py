@@ -30,7 +30,6 @@ __all__ = [
     "Connection",
     "Sending",
     "last_event_id",
-    "made_stream",
     "run_handler",
     "serve_events",
 ]

@@ -21,8 +21,6 @@ try:
 except ImportError:  # Windows has no such limit.
     resource = None  # type: ignore[assignment]
 
-__all__ = ["Connections", "Held", "Waiting"]
-
 logger = logging.getLogger("headwater.web")
 
 # Connections above the limits that are kept, for the paths in `always`.

@@ -14,8 +14,6 @@ from headwater.web._identity import subjects
 from headwater.web.uvicorn._refusals import STATUS_LINES
 from headwater.web.uvicorn._setup import Setup
 
-__all__ = ["Connection", "Exchange"]
-
 logger = logging.getLogger("headwater.web")
 
 # RFC 9110, 5.6.2 and 5.5: characters that the name, or the value, of a header may not have.

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from headwater.delivery._unread import UNREAD_BYTES
 from headwater.errors import DeclarationError
 
-__all__ = ["ConnectionCounters", "Limits"]
-
 # Far more than browsers send. nginx takes 32 KB, Apache 100 lines.
 _HEAD_BYTES = 64 * 1024
 _HEAD_LINES = 100

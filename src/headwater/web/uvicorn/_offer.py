@@ -6,8 +6,6 @@ import asyncio
 
 from headwater.web.uvicorn._exchange import Connection, Exchange
 
-__all__ = ["Offer"]
-
 
 class Offer:
     """The offer of one connection. A stream may take it once."""

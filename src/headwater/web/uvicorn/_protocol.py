@@ -20,8 +20,6 @@ from headwater.web.uvicorn._reader import RequestReader
 from headwater.web.uvicorn._refusals import Refused, late_body, late_head, refusal
 from headwater.web.uvicorn._setup import Setup
 
-__all__ = ["Protocol"]
-
 # Bytes that a client may send ahead of the answers. With more nothing is read for a while.
 _AHEAD = 64 * 1024
 # Bytes of a body that are read and dropped after the answer: a client may read it later only.

@@ -15,8 +15,6 @@ from headwater.web.uvicorn._offer import Offer
 from headwater.web.uvicorn._refusals import MALFORMED, Refused, too_large
 from headwater.web.uvicorn._setup import Setup
 
-__all__ = ["RequestReader"]
-
 # The parser cannot stop where a request ends, so heads are given to it in pieces: few requests fit
 # into one, and no more are parsed before the first is answered.
 _PIECE = 1024

@@ -10,11 +10,6 @@ from typing import Any, NamedTuple
 
 from headwater.web.uvicorn._limits import Limits
 
-__all__ = [
-    "MALFORMED", "STATUS_LINES", "Refusal", "Refused", "late_body", "late_head", "refusal",
-    "too_large", "too_many",
-]  # fmt: skip
-
 _PROBLEM = b"application/problem+json"
 # Milliseconds after which a client may try again, at random: many are refused in one moment.
 _AGAIN = (2000, 8000)

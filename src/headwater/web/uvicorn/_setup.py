@@ -33,8 +33,6 @@ from headwater.web.uvicorn._connections import Connections
 from headwater.web.uvicorn._limits import ConnectionCounters, Limits
 from headwater.web.uvicorn._refusals import Refusal, too_many
 
-__all__ = ["Setup"]
-
 Answer = Callable[[Any], Coroutine[Any, Any, None]]
 
 
