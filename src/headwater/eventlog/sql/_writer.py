@@ -6,6 +6,7 @@ transaction. A trim removes the oldest records of a topic and leaves no hole.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -95,7 +96,7 @@ async def append_all(
     if keys:
         locked = await reserve(connection, dict.fromkeys((topic for topic, _ in keys), 0))
         held = {topic for topic, _ in keys} - locked.keys()
-        for row in await dialect.find_keys(connection, keys):
+        for row in await connection.execute(dialect.finding_keys, {"keys": json.dumps(keys)}):
             known[row.name, row.key] += records_of(row.name, [row])
     fresh: list[bool] = []
     counts: Counter[str] = Counter()
@@ -108,7 +109,8 @@ async def append_all(
     topics = await reserve(connection, counts) if counts else {}
     new = [row.id for topic, row in topics.items() if row.latest == counts[topic]]
     if new:
-        await dialect.clear(connection, new)
+        # Another program may have removed earlier topics with these ids, and left their events.
+        await connection.execute(dialect.clearing, {"ids": json.dumps(new)})
     if topics and is_behind is not None and is_behind(dialect.heads(topics, counts)):
         await connection.execute(_BEGIN_ANEW, {"epoch": secrets.token_hex(16)})
     held |= counts.keys() - topics.keys()
