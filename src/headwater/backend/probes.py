@@ -20,16 +20,16 @@ __all__ = ["Probes"]
 
 logger = logging.getLogger("headwater.backend")
 
-# A probe is asked every few seconds; a dependency slower than this does not serve anyone.
+# Seconds after which a dependency without an answer counts as down.
 _PATIENCE = 2.0
-# Seconds for which an answer holds: anyone may ask, as often as they like, and each costs a write.
+# Seconds for which an answer is used again. Anyone may ask at any rate, and a check costs a write.
 _HOLDS = 0.2
-# Bytes that a disk must have for a database to go on.
+# With fewer free bytes on its disk the database counts as down.
 _ROOM = 1024 * 1024
 
 
 class _Probe:
-    """Asks one dependency, once at a time however many want to know."""
+    """Checks one dependency. Callers that ask at the same time share one check."""
 
     def __init__(self, name: str, ask: Callable[[], Awaitable[None]]) -> None:
         self._name = name
@@ -44,7 +44,7 @@ class _Probe:
             return self._why is None
         if self._task is None:
             self._task = loop.create_task(self._run())
-        # One that hangs is not cancelled: a driver may wait for its server to confirm that.
+        # A check that hangs is not cancelled: its driver may wait for the server to confirm that.
         done, _ = await asyncio.wait({self._task}, timeout=_PATIENCE)
         why = self._task.result() if done and self._task else f"no answer within {_PATIENCE:g} s"
         if done:
@@ -75,7 +75,7 @@ class _Probe:
 
 
 class Probes:
-    """What ``/readyz`` asks."""
+    """The dependencies that ``/readyz`` reports."""
 
     def __init__(self, database: Database, log: EventLog) -> None:
         self._database = database
@@ -96,7 +96,7 @@ class Probes:
 
     async def _ask_database(self) -> None:
         database = self._database
-        # SQLite goes on with a file that was deleted or replaced, and everything written is lost.
+        # SQLite writes on to a file that was deleted or replaced, and the writes are lost.
         if not database.is_in_place():
             raise SourceUnavailableError("The database", "its file was moved or replaced")
         async with database.read() as session:
@@ -104,7 +104,7 @@ class Probes:
         if database.address.path is not None:
             await asyncio.to_thread(_write_beside, database.address.path)
         else:
-            # A full disk, a standby and a read-only server all answer reads.
+            # A full disk, a standby and a read-only server still answer reads.
             async with database.write() as session:
                 await session.execute(
                     text("SELECT pg_logical_emit_message(true, 'headwater', 'readyz')")

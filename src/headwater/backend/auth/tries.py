@@ -19,7 +19,7 @@ __all__ = ["Bucket", "Tries"]
 
 # Seconds in which an empty bucket fills up again.
 _PERIOD = 60.0
-# Buckets that this process knows to be empty. Beyond, the oldest is asked for again.
+# Buckets that this process knows to be empty. Beyond these, the oldest is forgotten.
 _MAX_KNOWN = 10_000
 
 
@@ -62,9 +62,9 @@ class Tries:
         return max(0.0, self._empty.get(bucket.key, 0.0) - self._clock())
 
     async def take(self, buckets: Sequence[Bucket]) -> float:
-        """Use a try of each up. Returns 0, or the seconds to wait when one of them is empty.
+        """Use up a try of each bucket. Returns 0, or the seconds to wait when one has none left.
 
-        Then none is used up.
+        In that case no try is used up.
         """
         known = max(map(self.wait, buckets))
         if known:
@@ -80,7 +80,7 @@ class Tries:
         return 0.0
 
     async def give_back(self, session: AsyncSession, buckets: Sequence[Bucket]) -> None:
-        """Take tries back, as part of the caller's transaction: they were right ones."""
+        """Give tries back in the caller's transaction, after a right password."""
         for bucket in sorted(buckets, key=lambda bucket: bucket.key):
             await session.execute(
                 update(SignInBucket)
@@ -89,7 +89,7 @@ class Tries:
             )
 
     async def remove_full(self, session: AsyncSession) -> None:
-        """Forget buckets that nobody tried for a while."""
+        """Delete buckets that are full again."""
         await session.execute(delete(SignInBucket).where(SignInBucket.full_at < self._clock()))
 
     async def _take(self, session: AsyncSession, bucket: Bucket) -> float:
@@ -100,7 +100,7 @@ class Tries:
             new.on_conflict_do_update(
                 index_elements=["key"],
                 set_={"full_at": full_at + bucket.each},
-                # A hair more, for what adding up fractions loses.
+                # A little more, as sums of fractions are not exact.
                 where=full_at + bucket.each <= now + _PERIOD + 0.001,
             ).returning(SignInBucket.full_at)
         )
