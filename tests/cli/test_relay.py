@@ -57,7 +57,7 @@ def line(options):
         ({"--database": "sqlite:///nowhere.db"}, "there is no database file 'nowhere.db'"),
         ({"--database": "sqlite:///"}, "a database in SQLite is given as sqlite:///path"),
         ({"--database": "mysql://x:secret@y/z"}, "mysql:// is no database that a table"),
-        ({"--event-log": "memory://"}, "forgotten with the process"),
+        ({"--event-log": "memory://"}, "loses its events when the process ends"),
         ({"--event-log": "kafka://x:secret@y"}, "event log kafka://: this version has"),
         ({"--topic": "a b"}, "topic 'a b': a topic's name has"),
         ({"--name": "a b"}, "relay 'a b': a relay's name has"),

@@ -57,7 +57,7 @@ def test_a_key_of_several_members_is_a_tuple_whatever_items_are_given_as():
 
 
 def test_one_may_iterate_while_the_feed_goes_on():
-    held, newest = HeldItems("id", None, 10), NewestItems(10, None)
+    held, newest = HeldItems("id", None, 10), NewestItems(10)
     for each in (held, newest):
         each.apply(snapshot(job("a"), job("b")))
         for number, _ in enumerate(each):
@@ -66,15 +66,15 @@ def test_one_may_iterate_while_the_feed_goes_on():
 
 
 def test_a_list_keeps_the_newest():
-    newest = NewestItems(3, Job)
+    newest = NewestItems(3)
     newest.apply(snapshot(job("a"), job("b")))
     for id in "cd":
         newest.apply(Item("job", job(id), "p"))
-    assert newest[:] == [Job("b"), Job("c"), Job("d")]
-    assert (newest[0], newest[-1], len(newest)) == (Job("b"), Job("d"), 3)
+    assert newest[:] == [job("b"), job("c"), job("d")]
+    assert (newest[0], newest[-1], len(newest)) == (job("b"), job("d"), 3)
     assert not newest.apply(Reset("unknown"))
     newest.apply(snapshot(*map(job, "efgh")))
-    assert [each.id for each in newest] == ["f", "g", "h"]
+    assert [each["id"] for each in newest] == ["f", "g", "h"]
 
 
 def test_a_map_that_grows_over_its_bound_is_an_error():
@@ -135,9 +135,10 @@ async def test_a_live_map_is_current_across_a_cut_and_says_when_it_changed(serve
 
 async def test_a_live_list_is_current(server):
     server.script(server.stream(block("snapshot", page(job("a")), "p1"), block("job", job("b"))))
-    async with asyncio.timeout(10), headwater.client.live_list(server.url, keep=1) as jobs:
+    made = headwater.client.live_list(server.url, keep=1, item=Job)
+    async with asyncio.timeout(10), made as jobs:
         await jobs.changed(await jobs.changed())
-        assert list(jobs) == [job("b")]
+        assert list(jobs) == [Job("b")]
         with pytest.raises(PeerError, match="has ended"):
             await jobs.changed(2)
 

@@ -218,7 +218,7 @@ async def test_a_redirect_to_what_is_no_http_is_the_end(client, server):
     server.script(server.answer(307, b"", "Location: ftp://127.0.0.1/"))
     _, error, _ = await client.messages(server.url)
     assert isinstance(error, ResponseError)
-    assert str(error).startswith("HTTP 307: it redirects to 'ftp://127.0.0.1/'")
+    assert str(error).startswith("HTTP 307: it redirects, but 'ftp://127.0.0.1/' is not")
 
 
 async def test_ones_own_client_is_used_and_stays_open(server):

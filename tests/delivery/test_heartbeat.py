@@ -12,7 +12,8 @@ from headwater.delivery._heartbeat import Heartbeats
 
 
 class Stream:
-    def __init__(self) -> None:
+    def __init__(self, heartbeat: float = 0.05) -> None:
+        self.heartbeat = heartbeat
         self.last_written = asyncio.get_running_loop().time()
         self.beats = 0
         self.beaten = asyncio.Event()
@@ -36,9 +37,9 @@ async def test_each_stream_is_beaten_at_its_own_interval_by_one_timer():
     loop.call_at = counting
     streams = [Stream() for _ in range(500)]
     for stream in streams:
-        heartbeats.add(stream, 0.05)
-    slow = Stream()
-    heartbeats.add(slow, 60.0)
+        heartbeats.add(stream)
+    slow = Stream(60.0)
+    heartbeats.add(slow)
     alive = [timer for timer in timers if not timer.cancelled()]
     assert len(alive) == 1
     for stream in streams:
@@ -49,10 +50,10 @@ async def test_each_stream_is_beaten_at_its_own_interval_by_one_timer():
 
 async def test_a_stream_that_ended_is_freed_and_not_beaten():
     heartbeats = Heartbeats()
-    gone, other = Stream(), Stream()
+    gone, other = Stream(0.02), Stream()
     seen = weakref.ref(gone)
-    token = heartbeats.add(gone, 0.02)
-    heartbeats.add(other, 0.05)
+    token = heartbeats.add(gone)
+    heartbeats.add(other)
     heartbeats.remove(token)
     del gone, token
     gc.collect()
@@ -67,9 +68,9 @@ async def test_a_fault_in_one_stream_keeps_no_other_from_being_beaten(caplog):
             raise RuntimeError("broken")
 
     heartbeats = Heartbeats()
-    broken, other = Broken(), Stream()
-    heartbeats.add(broken, 0.01)
-    heartbeats.add(other, 0.02)
+    broken, other = Broken(0.01), Stream(0.02)
+    heartbeats.add(broken)
+    heartbeats.add(other)
     await asyncio.wait_for(other.beaten.wait(), 20)
     assert "a heartbeat could not be sent" in caplog.text
     heartbeats.close()
@@ -81,9 +82,9 @@ def test_a_stream_can_open_while_heartbeats_are_overdue():
 
     async def open_late():
         heartbeats = Heartbeats()
-        first, second = Stream(), Stream()
-        heartbeats.add(first, 0.0)
-        heartbeats.add(second, 0.0)
+        first, second = Stream(0.0), Stream(0.0)
+        heartbeats.add(first)
+        heartbeats.add(second)
         await asyncio.wait_for(second.beaten.wait(), 20)
         heartbeats.close()
 

@@ -198,7 +198,7 @@ async def test_a_table_with_a_new_epoch(moved, on_reset):
     await moved.add("c")
     async with moved.engine.begin() as connection:
         await connection.run_sync(renew_epochs)
-    await stops(moved, "table 'logs' was emptied, made anew or restored")
+    await stops(moved, "table 'logs' was emptied, created again or restored")
     async with running(moved.relay(on_reset=on_reset)):
         await moved.until(*RENEWED[on_reset][:-1])
         await settled(moved)

@@ -193,7 +193,7 @@ async def test_large_rows_go_in_appends_of_a_megabyte(moved):
         ({"on_reset": "go"}, "on_reset='go' must be 'stop', 'repeat' or 'skip'"),
         ({"lease": 0}, "lease=0 must be 0.1 to 3600 seconds"),
         ({"batch": 0}, "batch=0 must be 1 to 10000"),
-        ({"log": MemoryLog()}, "forgotten with the process"),
+        ({"log": MemoryLog()}, "loses its events when the process ends"),
     ],
 )
 async def test_what_cannot_be_is_refused(tmp_path, options, said):

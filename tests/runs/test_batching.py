@@ -87,6 +87,37 @@ async def test_the_first_delta_is_stored_at_once_and_the_next_ones_together(
     assert text(events) == "first" + "".join(f" {n}" for n in range(50)) + "after"
 
 
+async def test_a_producer_at_the_pace_of_appends_waits_for_none(
+    runs: Runs, log: WatchedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token each 50 ms reaches its reader at once, although no two tokens come 50 ms apart."""
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    passed = 0.0
+    at_once: list[bool] = []
+
+    async def answer(run: Run) -> None:
+        nonlocal passed
+        # No time passes by itself, so an append that waits for its time never comes.
+        monkeypatch.setattr(loop, "time", lambda: now + passed)
+        for number, late in enumerate([0.0, 0.04, 0.01, 0.03, 0.0, 0.02]):
+            passed = number * 0.05 + late
+            await run.delta(str(number))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            at_once.append(len(log.appends) > number)
+        before = len(log.appends)
+        for _ in range(100):
+            await run.delta(".")
+            await asyncio.sleep(0)
+        at_once.append(len(log.appends) <= before + 1)
+        monkeypatch.undo()
+
+    events = await produce(runs, answer)
+    assert at_once == [True] * 7
+    assert text(events) == "012345" + "." * 100
+
+
 async def test_four_kilobytes_do_not_wait(runs: Runs, log: WatchedLog) -> None:
     """A fast producer's text is stored in pieces of that size, without a pause."""
 

@@ -130,7 +130,9 @@ async def rounds(
 
     Returns the figures as a sentence.
     """
-    async with kit.opened() as log, AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack:
+        log = await kit.open()
+        stack.push_async_callback(log.close)
         other = await stack.enter_async_context(kit.reopened(log))
         following = [await stack.enter_async_context(followed(url)) for _ in range(2 * streams)]
         count, stopped, appended = itertools.count(), False, asyncio.Event()

@@ -52,8 +52,8 @@ class MemorySender(Sender):
     def drain(self) -> None:
         """Let the peer read again."""
         self.full, self.room = False, None
-        if self.owner is not None:
-            self.owner.idle()
+        if self.stream is not None:
+            self.stream.idle()
 
     @property
     def position(self) -> str:

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
+from fastapi import (
+    APIRouter,
+    BackgroundTasks,
+    Depends,
+    FastAPI,
+    HTTPException,
+    Request,
+    Response,
+    Security,
+    WebSocket,
+    WebSocketException,
+)
+from fastapi.security import HTTPBearer, SecurityScopes
 from pydantic import BaseModel
+from starlette.requests import HTTPConnection
 
 from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog
-from headwater.web.fastapi import GuardedRoute, LiveRouter, Source, guard
+from headwater.runs import Run, Runs
+from headwater.web.fastapi import SSE, EventStream, GuardedRoute, LiveRouter, Source, guard
 from support.http import request
 from support.server import serving
+from support.until import until
 
 
 class Item(BaseModel):
@@ -74,3 +89,107 @@ def test_dependencies_are_a_list_of_depends(given):
 
     with pytest.raises(DeclarationError, match=r"a list of Depends\(...\) or guard"):
         live.feed("/notes", item=Item, dependencies=given)(notes)
+
+
+async def test_a_requirement_keeps_its_scopes():
+    """A guard that is asked for no scopes would let everybody pass."""
+    app, live, log = FastAPI(), LiveRouter(), MemoryLog()
+
+    def allowed(scopes: SecurityScopes, request: Request) -> None:
+        held = request.headers.get("x-scopes", "").split()
+        if not set(scopes.scopes) <= set(held):
+            raise HTTPException(403, f"needed: {scopes.scope_str}")
+
+    def owner(scopes: SecurityScopes, request: Request) -> str:
+        allowed(scopes, request)
+        return "ann"
+
+    @live.feed("/notes", item=Item, requires=Security(allowed, scopes=["notes", "read"]))
+    async def notes() -> Source:
+        return log.topic("notes")
+
+    @live.run("/runs", Runs(log), owner=Security(owner, scopes=["notes", "read"]))
+    async def run(run: Run) -> None: ...
+
+    app.include_router(live)
+    async with serving(app) as port:
+        for path in ("/notes", "/runs"):
+            for held, status in (("notes", 403), ("notes read", 200)):
+                async with request(port, path, headers={"X-Scopes": held}) as answer:
+                    assert (path, answer.status) == (path, status)
+
+
+@pytest.mark.parametrize("requires", [Depends(HTTPBearer()), guard(HTTPBearer())])
+def test_a_security_scheme_as_a_requirement_is_in_the_document(requires):
+    app, live = FastAPI(), LiveRouter()
+
+    @live.feed("/notes", item=Item, requires=requires)
+    async def notes() -> Source: ...
+
+    app.include_router(live)
+    for path in ("/notes", "/notes/stream"):
+        assert app.openapi()["paths"][path]["get"]["security"] == [{"HTTPBearer": []}]
+
+
+@pytest.mark.parametrize("path", ["/streamed", "/answered"])
+async def test_what_a_guard_sets_reaches_the_client_of_a_route_with_a_body(path):
+    """There it runs before the body is read, and FastAPI runs the dependencies again after that."""
+    app, live, ran, calls = FastAPI(), LiveRouter(), [], []
+
+    def session(response: Response) -> None:
+        response.headers["x-seen"] = "by the session"
+
+    def who(response: Response, tasks: BackgroundTasks, _: None = Depends(session)) -> None:
+        calls.append("guard")
+        response.headers["x-seen"] = "by the guard"
+        response.set_cookie("visits", str(len(calls)))
+        tasks.add_task(ran.append, "background")
+
+    @live.post("/streamed", sse=SSE(kind="manual"), dependencies=[guard(who)])
+    async def streamed(item: Item, stream: EventStream) -> None:
+        await stream.send("x")
+
+    @live.post("/answered", dependencies=[guard(who)])
+    async def answered(item: Item) -> Item:
+        return item
+
+    app.include_router(live)
+    async with serving(app) as port:
+        sent = {"Content-Type": "application/json"}
+        async with request(port, path, method="POST", headers=sent, body=b'{"n":1}') as answer:
+            await answer.body()
+            assert [value for name, value in answer.header_list if name == "x-seen"] == [
+                "by the guard"
+            ]
+            cookies = [value for name, value in answer.header_list if name == "set-cookie"]
+            assert cookies == ["visits=1; Path=/; SameSite=lax"]
+        await until(lambda: bool(ran))
+    assert (calls, ran) == (["guard"], ["background"])
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_the_guards_of_an_application_hold_for_its_websockets(allowed):
+    sent = []
+
+    def who(connection: HTTPConnection) -> None:
+        if not allowed:
+            raise WebSocketException(1008, "who are you?")
+
+    def also() -> None: ...
+
+    app, live = FastAPI(dependencies=[guard(who)]), LiveRouter(dependencies=[guard(also)])
+
+    @live.websocket("/socket")
+    async def socket(socket: WebSocket) -> None:
+        await socket.accept()
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(message) -> None:
+        sent.append(message["type"])
+
+    app.include_router(live)
+    scope = {"type": "websocket", "path": "/socket", "headers": [], "query_string": b""}
+    await app(scope, receive, send)
+    assert sent == ["websocket.accept" if allowed else "websocket.close"]

@@ -7,8 +7,11 @@ import re
 
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, create_model
 
+from headwater.eventlog import MemoryLog
+from headwater.runs import Run, Runs
 from headwater.web.fastapi import EventStream, LiveRouter, Source
 from support.application import Application
 
@@ -101,3 +104,57 @@ def test_a_router_that_is_included_twice():
     document = described(app)
     ids = [each["operationId"] for path in document["paths"].values() for each in path.values()]
     assert len(ids) == len(set(ids)) == 4
+
+
+NAMES = (
+    *("Order", "OrderPage", "OrderEvent", "OrderEvents", "OrderItem", "OrderSnapshotEvent"),
+    *(
+        "ErrorData",
+        "KeyData",
+        "ResetData",
+        "EndData",
+        "Error",
+        "Reset",
+        "Run",
+        "RunItem",
+        "RunEvents",
+    ),
+)
+
+
+def test_no_model_of_the_application_gets_another_name():
+    """FastAPI renames two models of one name, so clients generated for the application break."""
+
+    def application() -> FastAPI:
+        app = FastAPI()
+        for name in NAMES:
+            app.get(f"/{name}", response_model=create_model(name, mine=(int, ...)))(lambda: None)
+        return app
+
+    app, live = application(), LiveRouter()
+
+    @live.feed("/orders", item=Item, collection="orders", event="order", keyed=True)
+    async def orders() -> Source: ...
+
+    @live.feed("/order", item=Item, event="order", envelope={"data": ...})
+    async def others() -> Source: ...
+
+    @live.run("/runs", Runs(MemoryLog()), owner=lambda: "ann")
+    async def run(run: Run) -> None: ...
+
+    app.include_router(live)
+    before, after = application().openapi(), described(app)
+    assert {path: after["paths"][path] for path in before["paths"]} == before["paths"]
+    assert before["components"]["schemas"].items() <= after["components"]["schemas"].items()
+    assert not [name for name in after["components"]["schemas"] if "__" in name]
+
+
+def test_a_page_is_described_as_json_whatever_the_default_response_is():
+    app, live = FastAPI(default_response_class=HTMLResponse), LiveRouter()
+
+    @live.feed("/f", item=Item)
+    async def f() -> Source: ...
+
+    app.include_router(live)
+    (media_type,) = described(app)["paths"]["/f"]["get"]["responses"]["200"]["content"]
+    assert media_type == "application/json"

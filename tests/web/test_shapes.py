@@ -171,8 +171,8 @@ async def test_openapi_describes_the_envelope(rig):
     name = answer["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
     schema = document["components"]["schemas"][name]
     assert schema["properties"]["success"]["const"] is True
-    assert schema["properties"]["data"]["$ref"].endswith("ClientPage")
-    assert "ClientItemEnvelope" in json.dumps(document["paths"]) + json.dumps(
+    assert schema["properties"]["data"]["$ref"].endswith("WrappedFeedPage")
+    assert "WrappedFeedItemEnvelope" in json.dumps(document["paths"]) + json.dumps(
         document["components"]["schemas"]
     )
 

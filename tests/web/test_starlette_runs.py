@@ -110,6 +110,14 @@ def told(text: str) -> list[tuple[str, Any]]:
     return [(one["event"], json.loads(one["data"])) for one in fields if "event" in one]
 
 
+async def test_a_405_names_head_where_it_is_answered() -> None:
+    async with rigged() as (_, _, http):
+        for path in ("", "/stream", "/1", "/1/stream"):
+            answer = await http.patch(f"/api/answers{path}")
+            assert answer.status_code == 405
+            assert {"GET", "HEAD"} <= set(answer.headers["allow"].split(", "))
+
+
 async def test_a_run_is_started_once_followed_listed_cancelled_and_deleted() -> None:
     async with rigged() as (rig, _, http):
         ann, bob, nobody = Client(http), Client(http, "bob"), Client(http, None)
@@ -234,7 +242,7 @@ def test_declarations_that_cannot_work() -> None:
         ({"runs": MemoryLog()}, "Runs"),
         ({"owner": "me"}, "function of the request"),
         ({"busy": "odd"}, "busy"),
-        ({"path": "answers"}, "'/logs' is needed"),
+        ({"path": "answers"}, "write a path such as '/logs'"),
     ):
         given = {"path": "/a", "runs": runs, "owner": lambda _: "me", **options}
         with pytest.raises(DeclarationError, match=words):

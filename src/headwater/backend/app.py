@@ -12,7 +12,6 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 
 from headwater.backend import health
 from headwater.backend.access import subject_of
@@ -22,7 +21,7 @@ from headwater.backend.auth.dependencies import requires
 from headwater.backend.cleanup import Cleanup
 from headwater.backend.logs import endpoints as logs
 from headwater.backend.metrics import Measures
-from headwater.backend.middleware import AllowedHosts, BodyLimit, Envelope
+from headwater.backend.middleware import AllowedHosts, AllowedOrigins, BodyLimit, Envelope
 from headwater.backend.notifications import endpoints as notifications
 from headwater.backend.pages import Pages
 from headwater.backend.satellites import endpoints as satellites
@@ -116,7 +115,7 @@ def create_app(
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, less=_SMALL_BODIES)
     if settings.allowed_origins:
         app.add_middleware(
-            CORSMiddleware,
+            AllowedOrigins,
             allow_origins=list(settings.allowed_origins),
             allow_credentials=True,
             allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],

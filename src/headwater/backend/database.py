@@ -30,6 +30,7 @@ from sqlalchemy.exc import (
     DatabaseError,
     DataError,
     DBAPIError,
+    IntegrityError,
     InterfaceError,
     OperationalError,
 )
@@ -48,9 +49,10 @@ __all__ = ["UNAVAILABLE", "Address", "Database", "StartupError", "in_one_line"]
 # and ProgrammingError are no outage.
 UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeoutError)
 
-# Seconds that a look-up may take. After that the caller gets an error, instead of
-# waiting for a database that does not answer.
-_LOOK_UP = 10.0
+# Seconds that a look-up or a reading session, and a transaction that writes, may take on a server.
+# After that the caller gets an error, instead of waiting for a database that does not answer. The
+# driver then takes up to 10 s more to cancel the statement.
+PATIENCE = (10.0, 30.0)
 
 # Rows that one transaction of `delete_in_steps` deletes at most.
 _STEP = 2000
@@ -119,13 +121,17 @@ class Address:
 class Database:
     """The one engine of a process.
 
+    Arguments:
+        patience: seconds after which a server must have answered a reader, and a writer.
+
     Attributes:
         engine: the feeds use it too, and an event log in the same database.
         statements: the number of statements that were run, for ``/metrics``.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, *, patience: tuple[float, float] = PATIENCE) -> None:
         self.address = address
+        self._reading, self._writing = patience
         self.statements = 0
         # A log with a statement's values would hold password hashes.
         options = {"hide_parameters": True, "max_overflow": 8, "pool_timeout": 10.0}
@@ -182,7 +188,7 @@ class Database:
         # PostgreSQL has no text with a NUL, so nothing has such a key.
         keys = [key for key in keys if "\x00" not in key]
         with _translated():
-            async with asyncio.timeout(_LOOK_UP):
+            async with asyncio.timeout(self._reading):
                 if self.direct is not None:
                     self.statements += 1
                     return await self.direct.read(query, {**values, "keys": json.dumps(keys)})
@@ -195,7 +201,11 @@ class Database:
     async def read(self) -> AsyncIterator[AsyncSession]:
         """A session for statements that only read. Raises SourceUnavailableError."""
         with _translated():
-            async with AsyncSession(self.engine, expire_on_commit=False) as session:
+            # SQLite itself bounds how long it waits for a lock.
+            async with (
+                asyncio.timeout(None if self.is_sqlite else self._reading),
+                AsyncSession(self.engine, expire_on_commit=False) as session,
+            ):
                 yield session
 
     @asynccontextmanager
@@ -208,7 +218,9 @@ class Database:
         read. Raises SourceUnavailableError.
         """
         with _translated():
+            # SQLite itself bounds how long it waits for a lock.
             async with (
+                asyncio.timeout(None if self.is_sqlite else self._writing),
                 self._turn,
                 AsyncSession(self.engine, expire_on_commit=False) as session,
                 session.begin(),
@@ -265,12 +277,24 @@ def _translated() -> Iterator[None]:
         raise SourceUnavailableError("The database", in_one_line(error)) from error
     except TimeoutError as error:
         raise SourceUnavailableError("The database", "it does not answer") from error
+    except IntegrityError as error:
+        if not _is_missing_reference(error):
+            raise
+        raise Problem(
+            409, "Something that the request refers to was removed meanwhile; read it again."
+        ) from error
     except DatabaseError as error:
         # SQLite has this for a file that is damaged or being replaced. Faults of the program have
         # subclasses.
         if type(error) is not DatabaseError:
             raise
         raise SourceUnavailableError("The database", in_one_line(error)) from error
+
+
+def _is_missing_reference(error: IntegrityError) -> bool:
+    """Whether a foreign key refers to a row that is gone."""
+    state = getattr(error.orig, "sqlstate", None)
+    return state == "23503" or "FOREIGN KEY" in str(error.orig)
 
 
 def in_one_line(error: Exception) -> str:

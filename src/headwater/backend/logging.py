@@ -15,9 +15,10 @@ import structlog
 
 __all__ = ["set_up_logging"]
 
-# C0 and C1: ESC among them, and line breaks, which would forge a line.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# C0 and C1: ESC among them, and line breaks, which would forge a line. Then Unicode's line breaks,
+# and what turns the direction of text, so that a line reads as another one.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _OF_LINES = frozenset({"exception", "stack"})
 # These log much that is of no use to an operator.
 _QUIET = {"aiosqlite": logging.WARNING, "uvicorn.access": logging.WARNING}

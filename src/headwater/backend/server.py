@@ -27,6 +27,7 @@ from headwater.backend.app import create_app
 from headwater.backend.database import StartupError
 from headwater.backend.logging import set_up_logging
 from headwater.backend.settings import Settings
+from headwater.web._addresses import Proxies
 from headwater.web.fastapi import LiveRouter
 from headwater.web.uvicorn import Limits, Protocol
 
@@ -142,7 +143,7 @@ def build_server(settings: Settings, app: FastAPI) -> Server:
             access_log=False,
             server_header=False,
             proxy_headers=True,
-            forwarded_allow_ips=settings.proxy_addresses,
+            forwarded_allow_ips=Proxies(settings.proxy_addresses).listed,
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=settings.shutdown_seconds,
         ),

@@ -147,7 +147,7 @@ class Settings(BaseSettings):
         default=128 * 1024 * 1024,
         ge=1024 * 1024,
         description="The most bytes of answers and streams that one process keeps for clients "
-        "that have not read them. Above it, the slowest client is dropped.",
+        "that have not read them. Above it, the user with the most loses their slowest client.",
     )
 
     password_min_length: int = Field(

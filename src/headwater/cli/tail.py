@@ -155,9 +155,8 @@ async def _follow(
 ) -> bool:
     """Follow a feed or a run. Returns whether the server has ended it."""
     from headwater.client import AsyncFeed
-    from headwater.client._transport import IDLE_TIMEOUT
 
-    feed: AsyncFeed[Any] = AsyncFeed(session, None, None, IDLE_TIMEOUT)
+    feed: AsyncFeed[Any] = AsyncFeed(session)
     _end_on_sigterm()
     try:
         async with feed:

@@ -1,42 +1,31 @@
-"""A feed held in memory and kept current by a task."""
+"""A feed in memory that a task keeps up to date."""
 
 from __future__ import annotations
 
 import asyncio
-from abc import abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, Unpack
 
 from headwater.client._aio import AsyncFeed
 from headwater.client._following import follow
-from headwater.client._held import MAX_ITEMS, NEWEST, HeldItems, NewestItems, check_options
+from headwater.client._held import MAX_ITEMS, NEWEST, Held, HeldItems, NewestItems, check_options
 from headwater.client._options import FollowOptions
 from headwater.client._transport import httpx
-from headwater.client._values import FeedValue, T
+from headwater.client._values import T
 from headwater.errors import PeerError
 
 __all__ = ["AsyncLiveList", "AsyncLiveMap", "live_list", "live_map"]
 
 
-class _Live:
+class _Live(Held):
     """The task that follows the feed, for as long as an ``async with`` block runs."""
 
-    def __init__(self, feed: AsyncFeed[Any]) -> None:
+    def __init__(self, feed: AsyncFeed[Any], *held: Any) -> None:
+        super().__init__(*held)
         self._feed = feed
         self._task: asyncio.Task[None] | None = None
-        self._version = 0
         self._news = asyncio.Event()
-        self._failure: Exception | None = None
-
-    @abstractmethod
-    def _apply(self, value: FeedValue[Any]) -> bool:
-        """Take in a value of the feed; whether anything has changed."""
-
-    @property
-    def version(self) -> int:
-        """How often the content has changed; 0 before the first snapshot."""
-        return self._version
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run())
@@ -55,7 +44,7 @@ class _Live:
     async def changed(self, version: int = 0) -> int:
         """Wait until the content has another version than this one, and return that.
 
-        Raises what ended the following, such as ResponseError.
+        Raises the error that ended the following, such as ResponseError.
         """
         while self._version == version:
             if self._failure is not None:
@@ -67,7 +56,7 @@ class _Live:
         try:
             async with self._feed:
                 async for value in self._feed:
-                    if self._apply(value):
+                    if self.apply(value):
                         self._version += 1
                         self._wake()
             self._failure = PeerError("the feed has ended")
@@ -82,39 +71,25 @@ class _Live:
 
 
 class AsyncLiveMap(_Live, HeldItems[T], Generic[T]):
-    """The items of a keyed feed by their key, kept current: a mapping to read.
+    """The items of a keyed feed by their key, kept up to date: a read-only mapping.
 
     ``await changed(version)`` waits for another version of the content and returns it.
-    It raises what ended the following, such as ResponseError.
+    It raises the error that ended the following, such as ResponseError.
 
     Attributes:
         version: how often the content has changed; 0 before the first snapshot.
     """
-
-    def __init__(
-        self, feed: AsyncFeed[Any], key: str | Sequence[str], item: Any, max_items: int
-    ) -> None:
-        HeldItems.__init__(self, key, item, max_items)
-        _Live.__init__(self, feed)
-
-    _apply = HeldItems.apply
 
 
 class AsyncLiveList(_Live, NewestItems[T], Generic[T]):
-    """The newest items of an append-only feed, oldest first, kept current: a sequence to read.
+    """The newest items of an append-only feed, oldest first, kept up to date: a read-only sequence.
 
     ``await changed(version)`` waits for another version of the content and returns it.
-    It raises what ended the following, such as ResponseError.
+    It raises the error that ended the following, such as ResponseError.
 
     Attributes:
         version: how often the content has changed; 0 before the first snapshot.
     """
-
-    def __init__(self, feed: AsyncFeed[Any], keep: int, item: Any) -> None:
-        NewestItems.__init__(self, keep, item)
-        _Live.__init__(self, feed)
-
-    _apply = NewestItems.apply
 
 
 def live_map(
@@ -136,10 +111,10 @@ def live_map(
                 version = await jobs.changed(version)
                 print(len(jobs), "jobs")
 
-    ``key`` is the name of the member that identifies an item; several names give tuples. A feed
-    that holds more than ``max_items`` is an error. It begins with the feed's snapshot: a feed that
-    is declared with ``limit="all"`` sends all that there is, another one its newest items. The
-    options are those of ``follow``, without a position to begin at.
+    ``key`` is the name of the member that identifies an item; with several names, keys are tuples.
+    The map begins with the feed's snapshot. A feed that is declared with ``limit="all"`` sends all
+    of its items, another feed its newest ones. More than ``max_items`` raise an error. The options
+    are those of ``follow``, without a position.
     """
     check_options(options)
     return AsyncLiveMap(follow(url, client=client, **options), key, item, max_items)
@@ -158,4 +133,4 @@ def live_list(
     Otherwise as ``live_map``.
     """
     check_options(options)
-    return AsyncLiveList(follow(url, client=client, **options), keep, item)
+    return AsyncLiveList(follow(url, item=item, client=client, **options), keep)

@@ -4,85 +4,52 @@ from __future__ import annotations
 
 import inspect
 import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from types import TracebackType
+from collections.abc import Coroutine, Generator, Iterator
+from contextlib import suppress
+from types import TracebackType, coroutine
 from typing import Any, Generic, Self, TypeVar
 
+from headwater.client._connections import Followed, Shell, run
 from headwater.client._feed_session import FeedSession
 from headwater.client._run import RunEvent, RunSession
-from headwater.client._session import MAX_ERROR_BODY, Request, Session
-from headwater.client._transport import (
-    CONNECT_FAULTS,
-    LostError,
-    Wire,
-    cause_of,
-    cookie_jar,
-    httpx,
-    least,
-    redirected,
-    timeouts,
-    unknown_encoding,
-)
+from headwater.client._session import Session
+from headwater.client._transport import LostError, Wire, cookie_jar, httpx
 from headwater.client._values import FeedValue, T
-from headwater.errors import HeadwaterError, UsageError
-from headwater.protocol import Message, Stop, Wait
+from headwater.errors import UsageError
+from headwater.protocol import Message
 
 __all__ = ["Feed", "Following", "RunStream", "Stream"]
 
 V = TypeVar("V")
 
 
-class Following(Generic[V]):
+class Following(Followed[V]):
     """An iterator that reconnects by itself; see ``Stream`` and ``Feed``.
 
     Several threads may iterate, each value goes to one of them.
     """
 
-    def __init__(
-        self,
-        session: Session[V],
-        client: httpx.Client | None,
-        cookies: Mapping[str, str] | None,
-        idle_timeout: float | None,
-    ) -> None:
-        # First what `__del__` needs, should one of the checks raise.
-        self._closed = threading.Event()
-        self._turn = threading.Lock()
-        self._owned: httpx.Client | None = None
-        self._line: Iterator[Wait | Stop | None] | None = None
-        self._wire: Wire | None = None
-        if client is not None and cookies is not None:
-            raise UsageError("cookies: give them to your own client")
+    def __init__(self, session: Session[V], client: httpx.Client | None = None) -> None:
+        self._reader = _Reader()
+        super().__init__(session, self._reader, client)
         for name in ("token", "on_open", "on_position"):
             if inspect.iscoroutinefunction(getattr(session, name)):
                 raise UsageError(
                     f"{name}= is a coroutine function, which needs asyncio: give a plain function "
                     "here, or use headwater.client"
                 )
-        self._session = session
-        self._idle = idle_timeout
-        self._timeout = timeouts(idle_timeout)
-        self._response: httpx.Response | None = None
+        self._turn = threading.Lock()
         self._ended = False
+        # Reads connections; it stops where there may be something to take.
+        self._reading: Coroutine[Any, Any, None] | None = None
+        self._owned: httpx.Client | None = None
         if client is None:
             # Each request has a connection of its own, which `close` can then cut at any time.
             client = self._owned = httpx.Client(
-                cookies=cookie_jar(session.url, cookies),
+                cookies=cookie_jar(session.url, session.cookies),
                 limits=httpx.Limits(max_keepalive_connections=0),
             )
-        self._client = client
-
-    @property
-    def last_event_id(self) -> str:
-        """The position of what was handed over last; empty when there was none."""
-        return self._session.last_event_id
-
-    @property
-    def response(self) -> httpx.Response | None:
-        """The newest answer of the server, for its status and headers; None before the first."""
-        return self._response
+        self._reader.client = client
 
     def __enter__(self) -> Self:
         return self
@@ -106,10 +73,7 @@ class Following(Generic[V]):
 
     def close(self) -> None:
         """Close the connection, from any thread. A thread that waits for a value stops."""
-        self._closed.set()
-        wire = self._wire
-        if wire is not None:
-            wire.cut()
+        self._reader.stop()
         self._release()
 
     def _release(self) -> None:
@@ -130,147 +94,40 @@ class Following(Generic[V]):
             with self._turn:
                 return self._value()
         finally:
-            if self._closed.is_set():
+            if self._reader.closed.is_set():
                 self._release()
 
     def _value(self) -> V:
-        while not (self._closed.is_set() or self._ended):
+        closed = self._reader.closed
+        while not (closed.is_set() or self._ended):
             self._keep()
             try:
                 value = self._session.take()
                 if value is not None:
                     return value
-                self._advance()
+                if self._reading is None:
+                    self._reading = run(self._session, self._reader)
+                self._reading.send(None)
+            except StopIteration:
+                self._ended = True
             except BaseException as error:
                 # An interrupt breaks the connection, and the next call goes on where it was. An
                 # error is the end.
                 self._ended = isinstance(error, Exception)
                 self._hang_up()
-                if self._closed.is_set():
-                    break
-                raise
+                if not closed.is_set():
+                    raise
         raise StopIteration
 
-    def _advance(self) -> None:
-        """One step: connect, read one piece, or wait."""
-        if self._line is None:
-            self._line = self._connection()
-        decision = next(self._line)
-        if decision is None:
-            return
-        self._hang_up()
-        if isinstance(decision, Wait):
-            self._closed.wait(decision.seconds)
-            return
-        self._ended = True
-        if decision.error is not None:
-            raise decision.error
-
     def _hang_up(self) -> None:
-        line, self._line, self._wire = self._line, None, None
-        if line is not None:
-            line.close()  # type: ignore[attr-defined]
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.close()
 
     def _keep(self) -> None:
         position = self._session.handled()
         if position is not None and self._session.on_position is not None:
             self._session.on_position(position)
-
-    def _connection(self) -> Iterator[Wait | Stop | None]:
-        """One connection: None after each piece, and at its end what to do then."""
-        request = self._session.request(self._token(), now=time.monotonic())
-        self._wire = wire = Wire()
-        if self._closed.is_set():
-            return
-        yield from self._poll(request, wire) if request.polls else self._stream(request, wire)
-
-    def _token(self) -> str | None:
-        token: Any = self._session.token
-        given: str | None = token() if callable(token) else token
-        return given
-
-    def _stream(self, request: Request, wire: Wire) -> Iterator[Wait | Stop | None]:
-        session, early = self._session, request.first_byte_within
-        limit = _Limit(least(early, self._idle), wire)
-        try:
-            with limit, self._answer(request, wire) as response:
-                status = response.status_code
-                if not session.opened(status, response.headers):
-                    body = _body(response, MAX_ERROR_BODY)
-                    yield session.refused(status, response.headers, body, now=time.time())
-                    return
-                if encoding := unknown_encoding(response, self._client):
-                    yield Stop(session.unreadable(status, encoding))
-                    return
-                if early is None:
-                    limit.cancel()
-                if session.on_open is not None:
-                    session.on_open(response)
-                chunks = response.iter_bytes()
-                while (chunk := _next(chunks)) is not None:
-                    limit.cancel()
-                    session.feed(chunk)
-                    yield None
-                    failure = session.check()
-                    if failure is not None:
-                        yield Stop(failure)
-        except LostError as error:
-            yield session.late() if limit.expired else session.lost(str(error))
-            return
-        yield session.late() if limit.expired else session.ended(now=time.time())
-
-    def _poll(self, request: Request, wire: Wire) -> Iterator[Wait | Stop | None]:
-        session = self._session
-        assert isinstance(session, FeedSession)
-        limit = _Limit(self._idle, wire)
-        try:
-            with limit, self._answer(request, wire) as response:
-                if encoding := unknown_encoding(response, self._client):
-                    yield Stop(session.unreadable(response.status_code, encoding))
-                    return
-                body = _body(response, session.max_event_bytes)
-        except LostError as error:
-            why = "the answer did not come in time" if limit.expired else str(error)
-            yield session.poll_lost(why)
-            return
-        yield session.polled(
-            response.status_code, response.headers, body, now=time.monotonic(), wall=time.time()
-        )
-
-    @contextmanager
-    def _answer(self, request: Request, wire: Wire) -> Iterator[httpx.Response]:
-        """The answer after all redirects, with its body still to come. Raises LostError."""
-        session, client = self._session, self._client
-        followed = 0
-        try:
-            following: httpx.Request | None = client.build_request(
-                request.method,
-                request.url,
-                headers=request.headers,
-                content=request.content,
-                timeout=self._timeout,
-                extensions={"trace": wire.trace},
-            )
-            auth = session.auth if session.signs_in else httpx.USE_CLIENT_DEFAULT
-            while following is not None:
-                response = client.send(following, stream=True, auth=auth, follow_redirects=False)
-                # Only the first host is given what signs in.
-                auth = None
-                following = response.next_request
-                if following is not None:
-                    response.close()
-                    redirected(response, followed)
-                    followed += 1
-        except HeadwaterError:
-            raise
-        except CONNECT_FAULTS as error:
-            raise LostError(cause_of(error)) from error
-        self._response = response
-        wire.found(response.extensions.get("network_stream"))
-        try:
-            yield response
-        finally:
-            response.close()
 
 
 class Stream(Following[Message]):
@@ -280,8 +137,8 @@ class Stream(Following[Message]):
     ``close()`` closes the connection and ends the iteration, from any thread.
 
     Attributes:
-        last_event_id: the position of what was handed over last; empty when there was none.
-        response: the newest answer of the server, for its status and headers; None before it.
+        last_event_id: the position of the last value that was returned; empty before the first.
+        response: the latest response, for its status and headers; None before the first.
     """
 
 
@@ -296,7 +153,7 @@ class Feed(Following[FeedValue[T]], Generic[T]):
 
     @property
     def polling(self) -> bool:
-        """Whether it asks the REST half just now, since no stream comes through."""
+        """Whether it polls the REST half at the moment, because no stream comes through."""
         return self._session.polling
 
 
@@ -311,50 +168,96 @@ class RunStream(Following[RunEvent]):
 
     @property
     def state(self) -> str | None:
-        """The state that the run said last: ``queued``, ``running``, or how it ended."""
+        """The last state that the server sent: ``queued``, ``running``, or how it ended."""
         return self._session.state
 
 
+class _Reader(Shell):
+    """The connection's side. Its coroutines block, and suspend only in ``_pause``.
+
+    Attributes:
+        closed: set once the caller wants no more.
+    """
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+        self._wire = Wire()
+        self._chunks: Iterator[bytes] | None = None
+
+    def stop(self) -> None:
+        """End the request and every wait, from any thread."""
+        self.closed.set()
+        self._wire.cut()
+
+    async def settled(self, result: Any) -> Any:
+        return result
+
+    def limit(self, seconds: float | None) -> _Limit:
+        self._wire = Wire()
+        if self.closed.is_set():
+            self._wire.cut()
+        return _Limit(seconds, self._wire)
+
+    def extensions(self) -> dict[str, Any]:
+        return {"trace": self._wire.trace}
+
+    async def chunk(self, response: httpx.Response) -> bytes | None:
+        if self._chunks is None:
+            self._wire.found(response.extensions.get("network_stream"))
+            self._chunks = response.iter_bytes()
+        chunk = next(self._chunks, None)
+        if chunk is None and self._wire.was_cut:
+            # Without a length, the end of the connection is that of the body.
+            raise LostError("the connection was cut")
+        return chunk
+
+    async def close(self, response: httpx.Response) -> None:
+        self._chunks = None
+        response.close()
+
+    async def hand_over(self) -> None:
+        await _pause()
+
+    async def sleep(self, seconds: float) -> None:
+        self.closed.wait(seconds)
+        await _pause()
+
+
+@coroutine
+def _pause() -> Generator[None, None, None]:
+    """Give control back to the caller of ``send``."""
+    yield
+
+
 class _Limit:
-    """Cuts a request after so many seconds, unless it is cancelled before.
+    """Cuts a request after so many seconds, and then raises TimeoutError, as asyncio's does.
 
     The time-outs of a socket are for one read each; a head that comes byte by byte passes them all.
     """
 
     def __init__(self, seconds: float | None, wire: Wire) -> None:
-        self.expired = False
+        self._expired = False
         self._wire = wire
         self._timer = None if seconds is None else threading.Timer(seconds, self._expire)
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         if self._timer is not None:
             self._timer.daemon = True
             self._timer.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.cancel()
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.reschedule(None)
+        if self._expired and kind is LostError:
+            raise TimeoutError
 
-    def cancel(self) -> None:
+    def reschedule(self, when: None) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
+    def expired(self) -> bool:
+        return self._expired
+
     def _expire(self) -> None:
-        self.expired = True
+        self._expired = True
         self._wire.cut()
-
-
-def _next(chunks: Iterator[bytes]) -> bytes | None:
-    try:
-        return next(chunks, None)
-    except httpx.RequestError as error:
-        raise LostError(cause_of(error)) from error
-
-
-def _body(response: httpx.Response, limit: int) -> bytes:
-    """The body, cut at ``limit``. Raises LostError."""
-    body = bytearray()
-    chunks = response.iter_bytes()
-    while len(body) < limit and (chunk := _next(chunks)) is not None:
-        body += chunk
-    return bytes(body[:limit])

@@ -1,4 +1,4 @@
-"""A feed's messages and pages as typed values, without I/O."""
+"""Makes typed values of a feed's messages and pages, without I/O."""
 
 from __future__ import annotations
 
@@ -12,25 +12,20 @@ from headwater.client._values import FeedValue, Item, Removed, Reset, Snapshot
 from headwater.errors import ResponseError
 from headwater.protocol import Message
 
-__all__ = ["RightLostError", "opened", "read_feed", "read_page", "read_snapshot", "with_items"]
+__all__ = ["opened", "read_feed", "read_page", "read_snapshot", "with_items"]
 
 _OK = 200
 _TOO_LARGE = 413
 _REMOVED = "_removed"
 
 
-class RightLostError(ResponseError):
-    """The server ended the stream since the right to it was lost."""
-
-
 def read_feed(message: Message, envelope: str | None = None) -> FeedValue[Mapping[str, Any]] | None:
-    """The value of one message of a feed; None for an error that a reconnect may mend.
+    """The value of one message of a feed; None for an error after which the client reconnects.
 
     ``envelope`` names the member that has the page or item, if there is an envelope.
 
-    Raises RightLostError when the server ended the stream for good (``event: error`` with 401 or
-    403), and ResponseError when a message is not what a feed sends, and when the feed has too many
-    items to send them all (413).
+    Raises ResponseError for an error that ends the stream for good: the right to it was lost (401,
+    403), or the feed has too many items to send them all (413). Also for what no feed sends (200).
     """
     body = _object(message)
     if message.event == "reset":
@@ -39,7 +34,7 @@ def read_feed(message: Message, envelope: str | None = None) -> FeedValue[Mappin
         status = body.get("status")
         if status in (401, 403):
             detail = body.get("detail") or "the right to read this feed has ended"
-            raise RightLostError(status, str(detail))
+            raise ResponseError(status, str(detail))
         if status == _TOO_LARGE:
             raise ResponseError(status, str(body.get("detail") or "the feed has too many items"))
         return None
@@ -52,7 +47,7 @@ def read_feed(message: Message, envelope: str | None = None) -> FeedValue[Mappin
 
 
 def opened(body: Any, envelope: str | None) -> Any:
-    """What is in the envelope. Raises ResponseError if it has no such object."""
+    """The object in the envelope. Raises ResponseError if there is none."""
     if envelope is None:
         return body
     found = body.get(envelope) if isinstance(body, dict) else None
@@ -77,10 +72,10 @@ def read_snapshot(body: Mapping[str, Any]) -> Snapshot[Mapping[str, Any]]:
 def read_page(
     body: Mapping[str, Any], event: str, before: str
 ) -> Iterator[FeedValue[Mapping[str, Any]]]:
-    """What a page after the position ``before`` says is new: removals first, then items.
+    """The values of a page after the position ``before``: removals first, then items.
 
-    A page has one position, that of its end. So its last value moves a client there, and the
-    others leave the client at ``before``. Raises ResponseError.
+    A page has one position, that of its end. So only its last value has that position, and the
+    others have ``before``. Raises ResponseError.
     """
     collection, items = _items(body, "a page")
     removed = body.get("removed") or []

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Unpack, overload
 
 from headwater.client._aio import AsyncFeed, AsyncRunStream, AsyncStream
-from headwater.client._feed_session import FALLBACK, FeedSession
-from headwater.client._options import StreamOptions
+from headwater.client._feed_session import FeedSession
+from headwater.client._options import FollowOptions, StreamOptions
 from headwater.client._run import RunSession
 from headwater.client._session import Session
-from headwater.client._transport import IDLE_TIMEOUT, httpx
+from headwater.client._transport import httpx
 from headwater.client._values import T
 from headwater.protocol import Message
 
@@ -18,14 +18,9 @@ __all__ = ["follow", "follow_run", "stream"]
 
 
 def stream(
-    url: str,
-    *,
-    cookies: Mapping[str, str] | None = None,
-    client: httpx.AsyncClient | None = None,
-    idle_timeout: float | None = IDLE_TIMEOUT,
-    **options: Unpack[StreamOptions],
+    url: str, *, client: httpx.AsyncClient | None = None, **options: Unpack[StreamOptions]
 ) -> AsyncStream:
-    """Follow any event stream; it connects when it is iterated.
+    """Follow any event stream. It connects when the iteration begins.
 
     ::
 
@@ -33,21 +28,14 @@ def stream(
             async for message in messages:
                 print(message.event, message.json())
 
-    ``idle_timeout`` is the longest silence in seconds, heartbeats included, after which the
-    connection is taken for dead, and the longest time until an answer begins; None waits for ever.
-    ``client`` is used as it is and stays open. The other options are in ``StreamOptions``. Raises
+    ``client`` is used unchanged and stays open. The other options are in ``StreamOptions``. Raises
     UsageError for what cannot work.
     """
-    return AsyncStream(Session[Message](url, **options), client, cookies, idle_timeout)
+    return AsyncStream(Session[Message](url, **options), client)
 
 
 def follow_run(
-    url: str,
-    *,
-    cookies: Mapping[str, str] | None = None,
-    client: httpx.AsyncClient | None = None,
-    idle_timeout: float | None = IDLE_TIMEOUT,
-    **options: Unpack[StreamOptions],
+    url: str, *, client: httpx.AsyncClient | None = None, **options: Unpack[StreamOptions]
 ) -> AsyncRunStream:
     """Follow a run to its end, given its address; options as in ``stream``.
 
@@ -61,7 +49,7 @@ def follow_run(
 
     After ``restart`` and ``reset`` the output begins again.
     """
-    return AsyncRunStream(RunSession(url, **options), client, cookies, idle_timeout)
+    return AsyncRunStream(RunSession(url, **options), client)
 
 
 @overload
@@ -69,12 +57,8 @@ def follow(
     url: str,
     *,
     item: type[T] | Callable[[Mapping[str, Any]], T],
-    fallback: float | None = FALLBACK,
-    envelope: str | None = None,
-    cookies: Mapping[str, str] | None = None,
     client: httpx.AsyncClient | None = None,
-    idle_timeout: float | None = IDLE_TIMEOUT,
-    **options: Unpack[StreamOptions],
+    **options: Unpack[FollowOptions],
 ) -> AsyncFeed[T]: ...
 
 
@@ -83,12 +67,8 @@ def follow(
     url: str,
     *,
     item: None = None,
-    fallback: float | None = FALLBACK,
-    envelope: str | None = None,
-    cookies: Mapping[str, str] | None = None,
     client: httpx.AsyncClient | None = None,
-    idle_timeout: float | None = IDLE_TIMEOUT,
-    **options: Unpack[StreamOptions],
+    **options: Unpack[FollowOptions],
 ) -> AsyncFeed[Mapping[str, Any]]: ...
 
 
@@ -96,14 +76,10 @@ def follow(
     url: str,
     *,
     item: Any = None,
-    fallback: float | None = FALLBACK,
-    envelope: str | None = None,
-    cookies: Mapping[str, str] | None = None,
     client: httpx.AsyncClient | None = None,
-    idle_timeout: float | None = IDLE_TIMEOUT,
-    **options: Unpack[StreamOptions],
+    **options: Unpack[FollowOptions],
 ) -> AsyncFeed[Any]:
-    """Follow a feed, given the address of either of its halves; options as in ``stream``.
+    """Follow a feed, given the address of either of its halves.
 
     ::
 
@@ -112,18 +88,12 @@ def follow(
                 if isinstance(value, Item):
                     print(value.data)
 
-    ``item`` is what items are given as: a pydantic model, a dataclass, or a function that takes the
-    JSON object; without it they are dicts. One that does not fit is a PeerError.
+    ``item`` converts each item: a pydantic model, a dataclass, or a function that takes the JSON
+    object. Without it, items are dicts. An item that does not fit raises PeerError.
 
-    A stream that brings no byte within ``fallback`` seconds is in the hands of a proxy that
-    collects answers: the REST half is then asked by long-polls, and now and then the stream is
-    tried again. A page has one position, so a program that is ended within one gets its items
-    again. None never polls.
+    ``client`` is used unchanged and stays open. The other options are in ``FollowOptions`` and
+    ``StreamOptions``.
 
-    ``envelope`` names the member of each answer that has the page or the item, such as ``"data"``
-    in ``{"success": true, "data": …}``, where the feed was declared with ``envelope=``.
-
-    Raises ResponseError also when the server ends the stream because the right to it was lost.
+    The iteration also raises ResponseError when the server ends it because its right was lost.
     """
-    session = FeedSession(url, item=item, fallback=fallback, envelope=envelope, **options)
-    return AsyncFeed(session, client, cookies, idle_timeout)
+    return AsyncFeed(FeedSession(url, item=item, **options), client)

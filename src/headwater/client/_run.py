@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Unpack
 
 from headwater.client._address import stream_url
-from headwater.client._feed import RightLostError
 from headwater.client._options import StreamOptions
 from headwater.client._session import Session
 from headwater.errors import ResponseError
@@ -25,7 +24,7 @@ class RunEvent:
 
     Attributes:
         name: ``run`` (the state of the run), ``delta`` (``{"text": …}``), the application's own,
-            ``restart`` and ``reset`` (forget the output so far, it begins again), ``end``.
+            ``restart`` and ``reset`` (discard the output so far, it begins again), ``end``.
         data: a JSON value.
         position: ``last_event_id=position`` goes on after this event.
     """
@@ -39,7 +38,7 @@ class RunSession(Session[RunEvent]):
     """The state of one followed run. It ends with the run.
 
     Attributes:
-        state: as the run said last; None before that.
+        state: the last state that the server sent; None before the first.
     """
 
     def __init__(self, url: str, **options: Unpack[StreamOptions]) -> None:
@@ -59,7 +58,7 @@ class RunSession(Session[RunEvent]):
         return Stop(None) if self._has_end else super().lost(cause)
 
     def read(self, found: Any) -> RunEvent | None:
-        """As in Session. Raises RightLostError, and ResponseError for what no run sends."""
+        """As in Session. Raises ResponseError for a lost right, and for what no run sends."""
         assert isinstance(found, Message)
         try:
             data = json.loads(found.data)
@@ -78,5 +77,5 @@ class RunSession(Session[RunEvent]):
         status = data.get("status")
         if status in (401, 403) and not (status == _UNAUTHORIZED and callable(self.token)):
             detail = data.get("detail") or "the right to follow this run has ended"
-            raise RightLostError(status, str(detail))
-        # The stream ends now; a reconnect may mend it, with another token perhaps.
+            raise ResponseError(status, str(detail))
+        # The stream ends now, and the client reconnects, perhaps with another token.

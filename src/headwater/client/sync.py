@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack, overload
 
 from headwater.client._blocking import Feed, RunStream, Stream
-from headwater.client._feed_session import FALLBACK, FeedSession
+from headwater.client._feed_session import FeedSession
 from headwater.client._held import MAX_ITEMS, NEWEST, check_options
 from headwater.client._options import FollowOptions, StreamOptions
 from headwater.client._run import RunSession
 from headwater.client._session import Session
 from headwater.client._sync_live import LiveList, LiveMap
-from headwater.client._transport import IDLE_TIMEOUT, httpx
+from headwater.client._transport import httpx
 from headwater.client._values import T
 from headwater.protocol import Message
 
@@ -31,27 +31,17 @@ __all__ = [
 
 
 def stream(
-    url: str,
-    *,
-    cookies: Mapping[str, str] | None = None,
-    client: httpx.Client | None = None,
-    idle_timeout: float | None = IDLE_TIMEOUT,
-    **options: Unpack[StreamOptions],
+    url: str, *, client: httpx.Client | None = None, **options: Unpack[StreamOptions]
 ) -> Stream:
     """Follow any event stream; see ``headwater.client.stream``."""
-    return Stream(Session[Message](url, **options), client, cookies, idle_timeout)
+    return Stream(Session[Message](url, **options), client)
 
 
 def follow_run(
-    url: str,
-    *,
-    cookies: Mapping[str, str] | None = None,
-    client: httpx.Client | None = None,
-    idle_timeout: float | None = IDLE_TIMEOUT,
-    **options: Unpack[StreamOptions],
+    url: str, *, client: httpx.Client | None = None, **options: Unpack[StreamOptions]
 ) -> RunStream:
     """Follow a run to its end, given its address; see ``headwater.client.follow_run``."""
-    return RunStream(RunSession(url, **options), client, cookies, idle_timeout)
+    return RunStream(RunSession(url, **options), client)
 
 
 @overload
@@ -59,12 +49,8 @@ def follow(
     url: str,
     *,
     item: type[T] | Callable[[Mapping[str, Any]], T],
-    fallback: float | None = FALLBACK,
-    envelope: str | None = None,
-    cookies: Mapping[str, str] | None = None,
     client: httpx.Client | None = None,
-    idle_timeout: float | None = IDLE_TIMEOUT,
-    **options: Unpack[StreamOptions],
+    **options: Unpack[FollowOptions],
 ) -> Feed[T]: ...
 
 
@@ -73,12 +59,8 @@ def follow(
     url: str,
     *,
     item: None = None,
-    fallback: float | None = FALLBACK,
-    envelope: str | None = None,
-    cookies: Mapping[str, str] | None = None,
     client: httpx.Client | None = None,
-    idle_timeout: float | None = IDLE_TIMEOUT,
-    **options: Unpack[StreamOptions],
+    **options: Unpack[FollowOptions],
 ) -> Feed[Mapping[str, Any]]: ...
 
 
@@ -86,16 +68,11 @@ def follow(
     url: str,
     *,
     item: Any = None,
-    fallback: float | None = FALLBACK,
-    envelope: str | None = None,
-    cookies: Mapping[str, str] | None = None,
     client: httpx.Client | None = None,
-    idle_timeout: float | None = IDLE_TIMEOUT,
-    **options: Unpack[StreamOptions],
+    **options: Unpack[FollowOptions],
 ) -> Feed[Any]:
     """Follow a feed, given the address of either of its halves; see ``headwater.client.follow``."""
-    session = FeedSession(url, item=item, fallback=fallback, envelope=envelope, **options)
-    return Feed(session, client, cookies, idle_timeout)
+    return Feed(FeedSession(url, item=item, **options), client)
 
 
 def live_map(
@@ -122,4 +99,4 @@ def live_list(
 ) -> LiveList[Any]:
     """The newest items of a feed; see ``headwater.client.live_list``."""
     check_options(options)
-    return LiveList(follow(url, client=client, **options), keep, item)
+    return LiveList(follow(url, item=item, client=client, **options), keep)

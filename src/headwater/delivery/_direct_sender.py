@@ -57,17 +57,18 @@ class DirectSender(Sender, asyncio.Protocol):
         stream: is notified when there is room again, and when the connection is lost.
 
     Attributes:
-        stream: the same.
         number: the file descriptor of a socket that may be written to directly, or -1.
         group: the senders that this one is written to together with, or None.
         at: its index in the group.
     """
 
-    __slots__ = ("_transport", "at", "group", "number", "stream")
+    __slots__ = ("_transport", "at", "group", "number")
+
+    stream: Stream
 
     def __init__(self, transport: asyncio.Transport, stream: Stream) -> None:
         super().__init__()
-        self.owner = self.stream = stream
+        self.stream = stream
         self._transport = transport
         self.group: SocketGroup | None = None
         self.at = 0
@@ -161,7 +162,9 @@ class DirectSender(Sender, asyncio.Protocol):
         self.busy_since = None
         self.stream.idle()
 
-    def data_received(self, data: bytes) -> None:
+    # uvloop refers to it for each connection, and a bound method would be an object for each.
+    @staticmethod
+    def data_received(data: bytes) -> None:
         """Drop what the client sends: a stream has no use for it."""
 
     def connection_lost(self, _exc: Exception | None) -> None:

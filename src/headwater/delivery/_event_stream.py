@@ -7,13 +7,21 @@ import contextvars
 import dataclasses
 import inspect
 import logging
-from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import (
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from typing import Any
 
 from headwater.delivery._open_streams import OpenStreams
-from headwater.delivery._sender import Sender
+from headwater.delivery._sender import Headers, Sender
 from headwater.delivery._stream import Stream
-from headwater.errors import UsageError
+from headwater.errors import DeclarationError, UsageError
 from headwater.protocol import HEARTBEAT, Comment, Event, encode, to_json
 from headwater.protocol._encoder import encode_data
 
@@ -53,13 +61,15 @@ class EventStream(Stream):
         last_event_id: the position that the client resumes from: the ``Last-Event-ID`` header,
             else ``?lastEventId=``; None on a first visit.
         is_connected: False once the stream was closed or the client has gone.
+        headers: further headers of the response, with lower-case names; they may be added to until
+            it is committed.
         on_commit: is called when the response's head is sent.
         headers_of: an object whose ``raw_headers`` are added to the head when it is sent.
     """
 
     __slots__ = (
         "_held", "_held_bytes", "_kept", "_loop", "_max_pending", "_replayed", "_serializer",
-        "_unyielded", "_waiters", "headers_of", "last_event_id", "on_commit",
+        "_unyielded", "_waiters", "farewell", "headers", "headers_of", "last_event_id", "on_commit",
     )  # fmt: skip
 
     def __init__(
@@ -74,8 +84,8 @@ class EventStream(Stream):
         farewell: Event | None = None,
     ) -> None:
         super().__init__(sender, streams, heartbeat=heartbeat)
-        if farewell is not None:
-            self.farewell = encode(farewell, serializer)
+        self.farewell = b"" if farewell is None else encode(farewell, serializer)
+        self.headers: Sequence[tuple[bytes, bytes]] = ()
         self.last_event_id = last_event_id
         self._serializer = serializer
         self._max_pending = max_pending
@@ -88,6 +98,14 @@ class EventStream(Stream):
         self._replayed: dict[str, None] = {}
         self.on_commit: Callable[[], None] | None = None
         self.headers_of: Any = None
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: Any) -> Any:
+        """Refuse to be a value of a request, which frameworks ask pydantic about."""
+        raise DeclarationError(
+            "a parameter of type EventStream is for the handler of a route with sse=, on a "
+            "LiveRouter: write @live.get(path, sse=True)"
+        )
 
     @property
     def is_connected(self) -> bool:
@@ -144,12 +162,11 @@ class EventStream(Stream):
             return not self.ended
         return self._put(event_id, data)
 
-    def commit(self, status: int = 200) -> None:
+    def commit(self, status: int = 200, headers: Headers = ()) -> None:
         if not self.committed and not self.ended:
-            if self.headers_of is not None:
-                self.headers = (*self.headers, *self.headers_of.raw_headers)
-                self.headers_of = None
-            super().commit(status)
+            late = () if self.headers_of is None else self.headers_of.raw_headers
+            super().commit(status, (*self.headers, *late, *headers))
+            self.headers, self.headers_of = (), None
             if self.pulse != HEARTBEAT:
                 # A client that asked for such heartbeats knows by the first that they come.
                 self.write(self.pulse)

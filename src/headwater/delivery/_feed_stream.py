@@ -12,7 +12,7 @@ from headwater.delivery._direct_sender import DirectSender
 from headwater.delivery._open_streams import OpenStreams
 from headwater.delivery._reading import READ_LIMIT, Reading
 from headwater.delivery._ring import with_places
-from headwater.delivery._sender import ROOM, Sender
+from headwater.delivery._sender import ROOM, Headers, Sender
 from headwater.errors import (
     FeedTooLargeError,
     PositionError,
@@ -135,9 +135,9 @@ class FeedStream(ChannelStream):
             return self._place, ring.end - self._cursor
         return self._had or ring.before(ring.end), 0
 
-    def begin(self, opening: Reading) -> None:
-        """Send what the stream begins with, then each new frame."""
-        self.commit()
+    def begin(self, opening: Reading, headers: Headers = ()) -> None:
+        """Send the response's head and what the stream begins with, then each new frame."""
+        self.commit(headers=headers)
         # It comes first: it says what the events that follow are called.
         seen = b"" if self.pulse == HEARTBEAT else self.pulse
         self.write(seen + opening.data)

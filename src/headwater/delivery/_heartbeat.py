@@ -46,8 +46,11 @@ class Beating(Protocol):
     """What a heartbeat needs of a stream.
 
     Attributes:
+        heartbeat: seconds of silence after which it gets one.
         last_written: the loop's time of the last write.
     """
+
+    heartbeat: float | None
 
     @property
     def last_written(self) -> float: ...
@@ -60,11 +63,10 @@ class Beating(Protocol):
 class Token:
     """A stream's entry in the heap. ``remove`` empties it, so that the stream can be freed."""
 
-    __slots__ = ("due", "interval", "stream")
+    __slots__ = ("due", "stream")
 
-    def __init__(self, stream: Beating, interval: float, due: float) -> None:
+    def __init__(self, stream: Beating, due: float) -> None:
         self.stream: Beating | None = stream
-        self.interval = interval
         self.due = due
 
     def __lt__(self, other: Token) -> bool:
@@ -80,9 +82,11 @@ class Heartbeats:
         # The timer's time. uvloop's handle does not know it if it was past when the timer was set.
         self._wakes = 0.0
 
-    def add(self, stream: Beating, interval: float) -> Token:
-        """Send a heartbeat whenever ``stream`` was silent for ``interval`` seconds."""
-        token = Token(stream, interval, asyncio.get_running_loop().time() + interval)
+    def add(self, stream: Beating) -> Token | None:
+        """Send a heartbeat whenever ``stream`` was silent for so long; None if it wants none."""
+        if stream.heartbeat is None:
+            return None
+        token = Token(stream, asyncio.get_running_loop().time() + stream.heartbeat)
         heapq.heappush(self._heap, token)
         if self._timer is None or token.due < self._wakes:
             self._set_timer()
@@ -114,15 +118,15 @@ class Heartbeats:
         while self._heap and self._heap[0].due <= now:
             token = heapq.heappop(self._heap)
             stream = token.stream
-            if stream is None:
+            if stream is None or stream.heartbeat is None:
                 continue
-            token.due = stream.last_written + token.interval
+            token.due = stream.last_written + stream.heartbeat
             if token.due <= now:
                 try:
                     stream.beat()
                 except Exception:
                     logger.exception("a heartbeat could not be sent")
-                token.due = now + token.interval
+                token.due = now + stream.heartbeat
             again.append(token)
         for token in again:
             heapq.heappush(self._heap, token)

@@ -1,7 +1,7 @@
 """Bytes to one connection: the last step before the wire, the same for every kind of stream.
 
 A sender buffers bytes without waiting. A writer checks ``full`` and stops while it is set; the
-sender calls its owner's ``idle`` when there is room again.
+sender calls its stream's ``idle`` when there is room again.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def _nothing() -> None:
     pass
 
 
-class Owner(Protocol):
-    """What a sender notifies."""
+class Notified(Protocol):
+    """The member of a stream that every sender uses."""
 
     def idle(self) -> None:
         """There is room again."""
@@ -45,16 +45,16 @@ class Sender(ABC):
         full: more than ``ROOM`` bytes wait. Further bytes are accepted, but the writer should stop.
         busy_since: the loop's time since when the peer takes nothing, or None. A shared timer
             drops peers that stopped reading by it.
-        owner: is notified when there is room again, also when the sender is closed.
+        stream: is notified when there is room again, also when the sender is closed.
     """
 
-    __slots__ = ("busy_since", "closed", "full", "owner")
+    __slots__ = ("busy_since", "closed", "full", "stream")
 
     def __init__(self) -> None:
         self.closed = False
         self.full = False
         self.busy_since: float | None = None
-        self.owner: Owner | None = None
+        self.stream: Notified | None = None
 
     @property
     @abstractmethod
@@ -176,7 +176,7 @@ class AsgiSender(Sender):
 
     def retire(self) -> None:
         """Send no more notices: another sender has taken the connection over."""
-        self.owner = self.on_flushed = None
+        self.stream = self.on_flushed = None
         self._on_done = _nothing
 
     def _close(self) -> None:
@@ -185,8 +185,8 @@ class AsgiSender(Sender):
         self._parts.clear()
         self._pending = 0
         self.busy_since = None
-        if self.owner is not None:
-            self.owner.idle()
+        if self.stream is not None:
+            self.stream.idle()
 
     async def flush(self) -> None:
         """Send what waits in the caller's task. What is written later is sent without ``flush``."""
@@ -256,8 +256,8 @@ class AsgiSender(Sender):
                 self.busy_since = None
                 if not self._pending and not self._finishing:
                     self.full = False
-                    if self.owner is not None:
-                        self.owner.idle()
+                    if self.stream is not None:
+                        self.stream.idle()
                     if not self._pending and self.on_flushed is not None:
                         self.on_flushed()
         except Exception as error:

@@ -7,12 +7,12 @@ import inspect
 import json
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Protocol
 
 from headwater.delivery._heartbeat import Token
 from headwater.delivery._open_streams import OpenStreams
-from headwater.delivery._sender import Sender
+from headwater.delivery._sender import Headers, Sender
 from headwater.protocol import HEARTBEAT, Comment, encode, frame
 
 __all__ = ["EVENT_STREAM_HEADERS", "Stream"]
@@ -36,6 +36,11 @@ Closer = Callable[[], Awaitable[object] | object]
 class Right(Protocol):
     """The right of a stream to go on."""
 
+    @property
+    def caller(self) -> Hashable:
+        """On whose behalf."""
+        ...
+
     def release(self, stream: Stream) -> None:
         """The stream has ended."""
         ...
@@ -49,8 +54,6 @@ class Stream:
         written_at: the loop's time of the last write to only this stream.
         committed: whether the response's head was sent. From then on errors are events.
         ended: whether the response is over, or the peer has gone.
-        headers: further headers of the response, with lower-case names; they may be added to until
-            it is committed.
         pulse: the bytes of a heartbeat: a comment, or an event if the client asked for events.
         number: identifies the stream once it is committed. It is the time in microseconds, or a
             little more if streams were opened at the same time.
@@ -60,9 +63,11 @@ class Stream:
     """
 
     __slots__ = (
-        "__weakref__", "_beat", "_closers", "_streams", "committed", "ended", "farewell", "headers",
-        "heartbeat", "lease", "number", "pulse", "sender", "written_at",
+        "__weakref__", "_beat", "_closers", "_streams", "committed", "ended", "heartbeat", "lease",
+        "number", "pulse", "sender", "written_at",
     )  # fmt: skip
+
+    farewell = b""
 
     def __init__(
         self, sender: Sender, streams: OpenStreams, *, heartbeat: float | None = None
@@ -73,32 +78,33 @@ class Stream:
         self.number = 0
         self.committed = False
         self.ended = False
-        self.headers: Sequence[tuple[bytes, bytes]] = ()
         self.pulse = HEARTBEAT
         self.lease: Right | None = None
-        self.farewell = b""
         self._streams = streams
         self._beat: Token | None = None
         self._closers: tuple[Closer, ...] = ()
-        sender.owner = self
+        sender.stream = self
+
+    @property
+    def caller(self) -> Hashable:
+        """On whose behalf it is; None where nobody said."""
+        return None if self.lease is None else self.lease.caller
 
     @property
     def last_written(self) -> float:
         """The loop's time of the last write."""
         return self.written_at
 
-    def commit(self, status: int = 200) -> None:
-        """Send the response's head. Idempotent."""
+    def commit(self, status: int = 200, headers: Headers = ()) -> None:
+        """Send the response's head, with further headers in lower case. Idempotent."""
         if self.committed or self.ended:
             return
         self.committed = True
-        extra = [pair for pair in self.headers if pair[0] not in _OWN]
+        extra = [pair for pair in headers if pair[0] not in _OWN]
         self.sender.start(status, (*EVENT_STREAM_HEADERS, *extra))
-        self.headers = ()
         self.written_at = asyncio.get_running_loop().time()
         self._streams.add(self)
-        if self.heartbeat is not None:
-            self._beat = self._streams.heartbeats.add(self, self.heartbeat)
+        self._beat = self._streams.heartbeats.add(self)
 
     def write(self, data: bytes) -> None:
         """Send framed bytes. Once the stream has ended they are dropped."""

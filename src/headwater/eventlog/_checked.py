@@ -1,4 +1,4 @@
-"""The checks of input, once for all engines of this package: each refuses the same."""
+"""The checks of input for all engines of this package, so that each refuses the same."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class CheckedLog(EventLog):
         check_topic(topic)
         check_key(key)
         if connection is not None and not self.capabilities.transactional:
-            raise UsageError(f"{self.name} cannot join a transaction: leave connection out")
+            raise UsageError(f"{self.name} cannot join a transaction: leave out connection=")
         events = encode_all(data, self.max_event_bytes, self.capabilities.max_batch)
         if not events:
             return []
@@ -55,10 +55,20 @@ class CheckedLog(EventLog):
         return await self._append(topic, events, key, connection)
 
     async def read(self, topic: str, after: Offset, limit: int) -> Run:
-        return await self._read(check_topic(topic), after, max(limit, 1))
+        limit = max(limit, 1)
+        run, last = await self._read(check_topic(topic), after, limit)
+        while last is not None and len(run.records) < limit:
+            more, last = await self._read(topic, last, limit - len(run.records))
+            run = Run([*run.records, *more.records], more.bounds, run.place)
+        return run
 
     async def latest(self, topic: str, limit: int, before: Offset | None = None) -> Run:
-        return await self._latest(check_topic(topic), max(limit, 1), before)
+        limit = max(limit, 1)
+        run, first = await self._latest(check_topic(topic), limit, before)
+        while first is not None and len(run.records) < limit:
+            more, first = await self._latest(topic, limit - len(run.records), first)
+            run = Run([*more.records, *run.records], run.bounds)
+        return run
 
     async def bounds(self, topic: str) -> Bounds:
         return await self._bounds(check_topic(topic))
@@ -76,7 +86,7 @@ class CheckedLog(EventLog):
         if topic is not None:
             check_topic(topic)
         elif before is not None:
-            raise UsageError(f"before={before}: an offset is of one topic, so name that")
+            raise UsageError(f"before={before}: an offset belongs to one topic: give it too")
         return 0 if keep == Retention() else await self._trim(topic, keep)
 
     async def forget(self, *topics: str) -> None:
@@ -90,10 +100,17 @@ class CheckedLog(EventLog):
     ) -> list[Record]: ...
 
     @abstractmethod
-    async def _read(self, topic: str, after: Offset, limit: int) -> Run: ...
+    async def _read(self, topic: str, after: Offset, limit: int) -> tuple[Run, Offset | None]:
+        """One read of at most ``limit`` entries, without those that other programs wrote.
+
+        Also returns the last entry's offset if there may be more after it.
+        """
 
     @abstractmethod
-    async def _latest(self, topic: str, limit: int, before: Offset | None) -> Run: ...
+    async def _latest(
+        self, topic: str, limit: int, before: Offset | None
+    ) -> tuple[Run, Offset | None]:
+        """The same backwards; also returns the first entry's offset if there may be more."""
 
     @abstractmethod
     async def _bounds(self, topic: str) -> Bounds: ...

@@ -1,7 +1,7 @@
 """A topic as a keyed source: the last event of a key is the item, and ``gone`` removes it.
 
-The log has no index by key. The newest page reads what changed last. A filter that few items match,
-and the first stream, read all of a topic: it is for thousands of events.
+The log has no index by key. The newest page reads the last events. The first stream reads the whole
+topic, and so does a page whose filter few items match. So use it for thousands of events.
 """
 
 from __future__ import annotations
@@ -10,12 +10,18 @@ import asyncio
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from headwater.errors import ResetReason, SourceUnavailableError
-from headwater.eventlog._interface import EventLog, Topic, TopicOrigin, TopicPlace
-from headwater.eventlog._record import START, Bounds, Offset, Record, check_topic
-from headwater.feeds._source import Change, Filter, Page, Place, Sink
+from headwater.eventlog._interface import (
+    EventLog,
+    Topic,
+    TopicOrigin,
+    TopicPlace,
+    place_of,
+    shared_origin,
+)
+from headwater.eventlog._record import START, Bounds, Offset, Record, Run, check_topic
+from headwater.feeds._source import Change, Filter, Sink
 
 __all__ = ["KeyedTopic"]
 
@@ -30,8 +36,8 @@ _RETRY = 0.5
 class KeyedTopicOrigin(TopicOrigin):
     """A topic whose events replace earlier ones with the same key.
 
-    While it is attached it knows the last event of each key, so that a filter which an item does
-    not match any more gets a removal.
+    While it is attached it keeps the last event of each key. So a feed whose filter an item no
+    longer matches gets a removal.
     """
 
     def __init__(self, log: EventLog, topic: str, key: str) -> None:
@@ -65,7 +71,7 @@ class KeyedTopicOrigin(TopicOrigin):
             self._held += records
         elif self._sink is not None:
             changes = [one for record in records for one in self._changes(record)]
-            self._sink.deliver(changes, TopicPlace.of(records[-1].offset, records[-1].mark))
+            self._sink.deliver(changes, place_of(records[-1]))
 
     def reset(self, reason: ResetReason, bounds: Bounds) -> None:
         """As Follower."""
@@ -86,7 +92,8 @@ class KeyedTopicOrigin(TopicOrigin):
         self._release()
 
     async def _fill(self, last: Offset) -> None:
-        for record in (await self.read_all())[0]:
+        run = await self.log.read(self.topic, START, _PAGE)
+        for record in (await self.rest_of(run))[0]:
             if record.offset <= last:
                 self._note(record)
 
@@ -95,16 +102,13 @@ class KeyedTopicOrigin(TopicOrigin):
         if held:
             self.deliver(held)
 
-    async def read_all(self) -> tuple[list[Record], Bounds]:
-        """All records, and the bounds of the last read."""
-        records: list[Record] = []
-        after = START
-        while True:
-            run = await self.log.read(self.topic, after, _PAGE)
+    async def rest_of(self, run: Run) -> tuple[list[Record], Bounds]:
+        """The records of a read of ``_PAGE`` and all after them, with the last read's bounds."""
+        records = list(run.records)
+        while len(run.records) == _PAGE:
+            run = await self.log.read(self.topic, records[-1].offset, _PAGE)
             records += run.records
-            if len(run.records) < _PAGE:
-                return records, run.bounds
-            after = run.records[-1].offset
+        return records, run.bounds
 
     def _note(self, record: Record) -> Record | None:
         """Remember the last event of a key. Returns the one before it."""
@@ -116,8 +120,7 @@ class KeyedTopicOrigin(TopicOrigin):
 
     def _changes(self, record: Record) -> list[Change]:
         before = self._note(record)
-        place = TopicPlace.of(record.offset, record.mark)
-        key = self.key_of(record)
+        place, key = place_of(record), self.key_of(record)
         gone = bool(record.data.get("gone"))
         made = []
         if before is not None:
@@ -134,11 +137,6 @@ class KeyedTopicOrigin(TopicOrigin):
         return {self.key: record.data.get(self.key)}
 
 
-_origins: WeakKeyDictionary[EventLog, WeakValueDictionary[tuple[str, str], KeyedTopicOrigin]] = (
-    WeakKeyDictionary()
-)
-
-
 class KeyedTopic(Topic):
     """The items of a topic by key, for a feed that is declared with ``keyed=True``.
 
@@ -151,11 +149,8 @@ class KeyedTopic(Topic):
     keyed = True
 
     def __init__(self, log: EventLog, name: str, *, key: str = "id") -> None:
-        topics = _origins.setdefault(log, WeakValueDictionary())
-        found = topics.get((check_topic(name), key))
-        if found is None:
-            found = topics[name, key] = KeyedTopicOrigin(log, name, key)
-        self.origin = found
+        check_topic(name)
+        self.origin = shared_origin(log, (name, key), lambda: KeyedTopicOrigin(log, name, key))
         self.filter = Filter()
 
     def where(self, **equalities: Any) -> KeyedTopic:
@@ -165,31 +160,8 @@ class KeyedTopic(Topic):
         made.filter = self.filter & Filter.of(**wanted)
         return made
 
-    async def page(
-        self, limit: int, *, after: Place | None = None, before: Place | None = None
-    ) -> Page:
-        if after is not None:
-            return await self._after(after, limit)
-        ceiling = None if before is None else self._offset(before)
-        records, bounds = await self._newest(limit + 1, ceiling)
-        start: Place = self._end(bounds)
-        end = start
-        if before is not None:
-            start, end = before, TopicPlace.of(bounds.earliest, "")
-        has_more = len(records) > limit
-        shown = records[-limit:]
-        if shown:
-            start = self.place(shown[0])
-            if before is not None:
-                end = self.place(shown[-1])
-        epoch = self.origin.epoch_in(bounds)
-        return Page([self._change(one) for one in shown], start, end, has_more, epoch)
-
-    async def _newest(self, limit: int, ceiling: Offset | None) -> tuple[list[Record], Bounds]:
-        """The newest items, below an offset, oldest first; and the bounds.
-
-        It reads backwards: the first event of a key that it meets is the last one.
-        """
+    async def _newest(self, limit: int, below: Offset | None) -> tuple[list[Record], Bounds]:
+        # Backwards: the first event of a key that it meets is the last one.
         log, topic = self.origin.log, self.origin.topic
         found: list[Record] = []
         met: set[Hashable] = set()
@@ -201,8 +173,9 @@ class KeyedTopic(Topic):
                 if key in met:
                     continue
                 met.add(key)
-                below = ceiling is None or record.offset < ceiling
-                if below and not record.data.get("gone") and self.filter.matches(record.data):
+                if below is not None and record.offset >= below:
+                    continue
+                if not record.data.get("gone") and self.filter.matches(record.data):
                     found.append(record)
                     if len(found) == limit:
                         return found[::-1], bounds
@@ -210,33 +183,19 @@ class KeyedTopic(Topic):
                 return found[::-1], bounds
             run = await log.latest(topic, _BACKWARDS, run.records[0].offset)
 
-    async def _after(self, after: Place, limit: int) -> Page:
-        log, topic = self.origin.log, self.origin.topic
-        assert isinstance(after, TopicPlace)
-        run = await log.read(topic, after.offset, _PAGE)
-        self._check(after, run)
+    async def _newer(self, since: TopicPlace, limit: int) -> tuple[list[Record], Bounds]:
+        run = await self.origin.log.read(self.origin.topic, since.offset, _PAGE)
+        self._check(since, run)
+        records, bounds = await self.origin.rest_of(run)
         last: dict[Hashable, Record] = {}
-        while True:
-            for record in run.records:
-                key = record.data.get(self.origin.key)
-                last.pop(key, None)
-                last[key] = record
-            if len(run.records) < _PAGE:
-                break
-            run = await log.read(topic, run.records[-1].offset, _PAGE)
-        newer = list(last.values())
-        taken, has_more = newer[:limit], len(newer) > limit
-        end = self.place(taken[-1]) if has_more else self._end(run.bounds)
-        epoch = self.origin.epoch_in(run.bounds)
-        return Page([self._change(one) for one in taken], after, end, has_more, epoch)
+        for record in records:
+            key = record.data.get(self.origin.key)
+            last.pop(key, None)
+            last[key] = record
+        return list(last.values()), bounds
 
     def _change(self, record: Record) -> Change:
-        place, key = self.place(record), self.origin.key_of(record)
+        place, key = place_of(record), self.origin.key_of(record)
         if record.data.get("gone") or not self.filter.matches(record.data):
             return Change(place, values=record.data, removed=True, key=key)
         return Change(place, values=record.data, item=dict(record.data), key=key)
-
-    @staticmethod
-    def _offset(place: Place) -> Offset:
-        assert isinstance(place, TopicPlace)
-        return place.offset.next() if place.past else place.offset

@@ -1,4 +1,4 @@
-"""The reference engine: everything in this process's memory, no I/O, gone when it ends."""
+"""The reference engine: it keeps all records in this process's memory, and does no I/O."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from headwater.eventlog._record import (
 
 @dataclass(slots=True)
 class _Kept:
-    """One topic. ``records[i]`` has the offset ``trimmed + 1 + i``: numbers have no gaps."""
+    """One topic. Offsets have no gaps: that of ``records[i]`` is ``trimmed + 1 + i``."""
 
     trimmed: int = 0
     records: list[Record] = field(default_factory=list)
@@ -77,15 +77,15 @@ class _Kept:
 
 
 class MemoryLog(CheckedLog):
-    """An event log in memory: for tests, and for a process whose events may be lost with it.
+    """An event log in memory, for tests and for events that may be lost when the process ends.
 
     Arguments:
-        max_count: records kept per topic; the oldest are removed. None: no limit.
+        max_count: the most records of a topic; the oldest are removed. None: no limit.
         max_age: the same, by age.
         max_bytes: the same, by the bytes of the events' JSON.
-        max_topics: topics that were appended to and not forgotten. Each takes about 1 KB. At the
-            limit an append to a new topic raises SourceUnavailableError.
-        max_event_bytes: of one event's JSON.
+        max_topics: the most topics, until they are forgotten. Each takes about 1 KB. At the limit
+            an append to a new topic raises SourceUnavailableError.
+        max_event_bytes: the most bytes of one event's JSON.
         clock: the present moment, UTC.
     """
 
@@ -113,11 +113,7 @@ class MemoryLog(CheckedLog):
         self._followers: dict[str, list[Follower]] = {}
 
     async def _append(
-        self,
-        topic: str,
-        events: Sequence[Event],
-        key: str | None,
-        connection: Any,
+        self, topic: str, events: Sequence[Event], key: str | None, connection: Any
     ) -> list[Record]:
         kept = self._topics.get(topic)
         if kept is None:
@@ -128,17 +124,10 @@ class MemoryLog(CheckedLog):
             first, last = kept.keys[key]
             return kept.records[kept.index_after(first - 1) : kept.index_after(last)]
         now, number = self._clock(), kept.latest
-        records = [
-            Record(
-                topic,
-                Offset.of(number + place),
-                now,
-                event.data,
-                key,
-                mark_of(ticks(now), event.size),
-            )
-            for place, event in enumerate(events, 1)
-        ]
+        records = []
+        for place, event in enumerate(events, number + 1):
+            mark = mark_of(ticks(now), event.size)
+            records.append(Record(topic, Offset.of(place), now, event.data, key, mark))
         if key is not None:
             kept.keys[key] = (number + 1, number + len(records))
         sizes = [event.size for event in events]
@@ -151,17 +140,17 @@ class MemoryLog(CheckedLog):
             notify(topic, follower.deliver, records)
         return list(records)
 
-    async def _read(self, topic: str, after: Offset, limit: int) -> Run:
+    async def _read(self, topic: str, after: Offset, limit: int) -> tuple[Run, None]:
         kept = self._kept(topic)
         first = kept.index_after(after[0])
         stands = kept.records[first - 1 : first]
         place = stands[0].mark if stands and stands[0].offset == after else None
-        return Run(kept.records[first : first + limit], self._bounds_of(kept), place)
+        return Run(kept.records[first : first + limit], self._bounds_of(kept), place), None
 
-    async def _latest(self, topic: str, limit: int, before: Offset | None) -> Run:
+    async def _latest(self, topic: str, limit: int, before: Offset | None) -> tuple[Run, None]:
         kept = self._kept(topic)
         end = kept.index_after(kept.latest if before is None else before[0] - 1)
-        return Run(kept.records[max(end - limit, 0) : end], self._bounds_of(kept))
+        return Run(kept.records[max(end - limit, 0) : end], self._bounds_of(kept)), None
 
     async def _bounds(self, topic: str) -> Bounds:
         return self._bounds_of(self._kept(topic))

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
+from typing import Any, TypeVar
 
 from headwater.errors import ResetReason, SourceUnavailableError, UsageError
 from headwater.eventlog._checked import CheckedLog
@@ -29,13 +31,15 @@ from headwater.eventlog._record import (
     check_topic,
 )
 
+_T = TypeVar("_T")
+
 # Records per read of what was missed; each may have a megabyte.
 ROWS = 100
 # Topics that are read at the same time after an outage.
 ABREAST = 20
 # Seconds between two checks that the log is still the same one. What an idle process costs.
 CHECK = 1.0
-# Checks until each topic was looked at: pushes may stop without a word.
+# Checks until each topic was compared with the log: pushes may stop without an error.
 ROUND = 5
 # Seconds between reads of a replica that has not yet got what was pushed.
 BEHIND = 0.02
@@ -54,7 +58,7 @@ class _PushedTopic(FollowedTopic):
     sure: bool = True
 
     def deliver_push(self, push: Push) -> bool:
-        """Deliver what was pushed. False: something before it is missing."""
+        """Deliver what was pushed. False: its records must be read, or some before them."""
         self.target = max(self.target, push.last)
         if push.before != self.last or push.mark not in (None, self.mark):
             # Something was missed, or was read already, or the log went back: a read finds out.
@@ -93,7 +97,7 @@ class PushReader(LogReader[_PushedTopic]):
         self._head = 0
 
     async def close(self) -> None:
-        # One that ends by itself just now is left to close its connection.
+        # A task that ends by itself just now closes its connection.
         if self._task is not None and not self._ending:
             self._task.cancel()
         await super().close()
@@ -197,7 +201,7 @@ class PushReader(LogReader[_PushedTopic]):
             self._entering = {}
 
     async def _check(self, topics: Sequence[str]) -> None:
-        """Whether it is still the same log, and these topics end where their followers are."""
+        """Check that the log is still the same, and that these topics have nothing new."""
         self._doubt = False
         known = self._head
         ends = {name: self._topics[name].last for name in topics}
@@ -280,9 +284,9 @@ class PushReader(LogReader[_PushedTopic]):
                 await asyncio.sleep(BEHIND)
 
     async def _went_back(self, followed: _PushedTopic, run: Run) -> bool:
-        """Whether a new epoch was begun, as the log went back and was written to again since.
+        """Begin a new epoch if the log went back and was appended to since. True then.
 
-        Clients that are away may hold positions from before what was lost, which still stand.
+        Positions from before the lost records still look right, but their clients missed those.
         """
         if run.bounds.loss(followed.last, followed.mark, run.place) != "unknown":
             return False
@@ -294,21 +298,21 @@ class PushReader(LogReader[_PushedTopic]):
 
 
 class PushedLog(CheckedLog):
-    """An event log on a server that remembers keys for a time and pushes what is appended.
+    """An event log on a server that pushes each append, and remembers keys for some time.
 
     Attributes:
         closed: further use raises UsageError.
-        topics_per_request: topics whose state one request asks for.
-        trims_at_once: topics that are trimmed at the same time.
+        topics_per_request: the most topics that one request asks for.
+        at_once: topics that are trimmed or forgotten at the same time.
     """
 
     closed = False
     topics_per_request: int
-    trims_at_once: int
+    at_once: int
 
     def __init__(self, keys_kept: timedelta, max_batch: int) -> None:
         if keys_kept < timedelta(seconds=1):
-            raise UsageError(f"keys_kept={keys_kept}: a retry needs at least a second")
+            raise UsageError(f"keys_kept={keys_kept}: give at least a second, as retries take time")
         self.capabilities = Capabilities(
             durable=True,
             multi_process=True,
@@ -350,12 +354,20 @@ class PushedLog(CheckedLog):
     async def _trim(self, topic: str | None, keep: Retention) -> int:
         if topic is not None:
             return await self._trim_topic(topic, keep)
-        names = await self._topics_to_trim(keep)
-        removed = 0
-        for start in range(0, len(names), self.trims_at_once):
-            part = names[start : start + self.trims_at_once]
-            removed += sum(await asyncio.gather(*(self._trim_topic(name, keep) for name in part)))
-        return removed
+        trim = partial(self._trim_topic, keep=keep)
+        return sum(await self._each(trim, await self._topics_to_trim(keep)))
+
+    async def _forget(self, topics: Sequence[str]) -> None:
+        await self._each(self._forget_topic, topics)
+
+    async def _each(
+        self, do: Callable[[str], Coroutine[Any, Any, _T]], topics: Sequence[str]
+    ) -> list[_T]:
+        """What ``do`` returned for each topic; ``at_once`` of them run at the same time."""
+        done: list[_T] = []
+        for start in range(0, len(topics), self.at_once):
+            done += await asyncio.gather(*map(do, topics[start : start + self.at_once]))
+        return done
 
     @abstractmethod
     async def listen(self, reader: PushReader) -> Subscriptions:
@@ -367,11 +379,11 @@ class PushedLog(CheckedLog):
 
     @abstractmethod
     async def went_back(self, topic: str, last: Offset) -> bool:
-        """Whether the log went back, and not the topic alone: its record at ``last`` is gone."""
+        """Whether the whole log went back, and not only the topic. Its ``last`` record is gone."""
 
     @abstractmethod
     async def _states(self, topics: Sequence[str]) -> States:
-        """The state of the log and of so many topics as one request asks for."""
+        """The state of the log and of up to ``topics_per_request`` topics."""
 
     @abstractmethod
     async def _topics_to_trim(self, keep: Retention) -> Sequence[str]:
@@ -379,3 +391,6 @@ class PushedLog(CheckedLog):
 
     @abstractmethod
     async def _trim_topic(self, topic: str, keep: Retention) -> int: ...
+
+    @abstractmethod
+    async def _forget_topic(self, topic: str) -> None: ...

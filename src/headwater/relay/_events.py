@@ -1,4 +1,4 @@
-"""The events that a relay makes of changes, and what it refuses when it is declared."""
+"""The events that a relay makes of changes, and the checks of its arguments."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def check(table: Table, log: EventLog, start: str, on_reset: str, lease: float, 
     """Raises DeclarationError."""
     if isinstance(table.reader, UntrackedReader):
         raise DeclarationError(
-            f"table {table.name!r} is not tracked, so there is no exact way to relay it; "
+            f"table {table.name!r} is not tracked, so a relay could miss rows; "
             "track it with track() and add_tracking()"
         )
     if not log.capabilities.durable:
         raise DeclarationError(
-            f"a relay into the {log.name} would be forgotten with the process; give a log that "
-            "outlives it"
+            f"the {log.name} loses its events when the process ends; relay into a log on SQLite, "
+            "PostgreSQL, Redis or NATS"
         )
     if start not in ("beginning", "now"):
         raise DeclarationError(f"start={start!r} must be 'beginning' or 'now'")
@@ -48,7 +48,7 @@ def check(table: Table, log: EventLog, start: str, on_reset: str, lease: float, 
     if kept is not None and kept.total_seconds() < 10 * lease:
         raise DeclarationError(
             f"lease={lease} is too long for the {log.name}, which knows a key for "
-            f"{kept.total_seconds():g} s: it must know it ten times as long"
+            f"{kept.total_seconds():g} s: the lease may be a tenth of that"
         )
     most = log.capabilities.max_batch
     if not 1 <= batch <= most:
@@ -57,7 +57,7 @@ def check(table: Table, log: EventLog, start: str, on_reset: str, lease: float, 
 
 Item = Callable[[Mapping[str, Any]], Any]
 
-# For the events of one append, which are stored first and wait in memory.
+# Bytes of one append's events: they are stored in the relay's row first, and wait in memory.
 MAX_BYTES = 1024 * 1024
 
 
@@ -65,9 +65,9 @@ class Events:
     """Makes events of changes.
 
     Arguments:
-        table: the table's name, for sentences.
-        key: the attributes of its key.
-        item: what makes an item of a row.
+        table: the table's name, for error messages.
+        key: the names of the key's attributes.
+        item: makes an event of a row.
         max_event_bytes: of one event's JSON, as the log allows.
     """
 
@@ -78,10 +78,10 @@ class Events:
         self._most = max_event_bytes
 
     def of(self, changes: Sequence[Change], most: int) -> tuple[list[str], Place | None, bool]:
-        """The events of the first changes, the place that they end at, and whether that is all.
+        """The events of the first changes, the place where they end, and whether these are all.
 
-        Stops before what would be too much for one append, and before a row that cannot be an
-        event, so that what comes before it is appended. Raises EncodingError if that row is the
+        Stops before the events are too many for one append, and before a row that cannot be an
+        event, so that the rows before it are appended. Raises EncodingError if that row is the
         first.
         """
         texts: list[str] = []
@@ -126,12 +126,12 @@ class Events:
             )
         if size > self._most:
             raise self._error(
-                change, f"{size} bytes of JSON, and the event log takes at most {self._most}"
+                change, f"it has {size} bytes of JSON, and the event log takes at most {self._most}"
             )
         return text
 
     def _odd(self, item: Any) -> str | None:
-        """The message that names the column which is not JSON."""
+        """The message that names the first column that is not JSON; None if all are."""
         if isinstance(item, Mapping):
             for name, value in item.items():
                 try:

@@ -1,4 +1,4 @@
-"""The process that holds a relay: takes it, renews its lease, and writes as the holder."""
+"""One process as the holder of a relay: it takes the relay, renews its lease, and writes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _PATIENCE = 2.0
 
 
 class Holder:
-    """One process, as the holder of a relay or waiting to be it.
+    """One process that holds a relay, or waits to hold it.
 
     Attributes:
-        stored: what the row holds, while it is this process's.
+        stored: what the relay's row has, while this process holds the relay.
     """
 
     def __init__(self, ledger: Ledger, lease: float) -> None:
@@ -33,48 +33,46 @@ class Holder:
         self._lease = lease
         self._me = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._fence = 0
-        # When the row was last known to be this process's.
+        # When this process was last known to be the holder.
         self._confirmed = 0.0
-        # The row of another process, and since when it is unchanged.
+        # Fence and beat of the other process that holds the relay, and since when they are so.
         self._seen: tuple[int, int] | None = None
         self._since = 0.0
-        self._waits = False
 
     async def take(self, state: State) -> State | None:
-        """Become the holder if no other process is. Returns the row then."""
+        """Become the holder, and return the row. None: another process is the holder."""
         now = time.monotonic()
         if state.holder not in (None, self._me):
-            if not self._waits:
+            if self._seen is None:
                 logger.info("relay %s waits: %s holds it", state.name, state.holder)
-            self._waits = True
             if self._seen != (state.fence, state.beat):
                 self._seen, self._since = (state.fence, state.beat), now
             if now - self._since < self._lease:
                 return None
         taken = await self._ledger.take(state, self._me)
         if taken is not None:
-            self._fence, self._confirmed, self._waits = taken.fence, now, False
+            self._fence, self._confirmed, self._seen = taken.fence, now, None
             self.stored = taken
         return taken
 
     @asynccontextmanager
     async def alive(self, wake: Callable[[], None]) -> AsyncIterator[asyncio.Task[None]]:
-        """Renew the lease regularly, while this process works or waits.
+        """Renew the lease regularly while the block runs.
 
-        The task ends, with LostError, when another process has taken over; ``wake`` is called then.
+        The task ends with LostError when another process has taken over. It calls ``wake`` then.
         """
         ended = asyncio.Event()
         beats = asyncio.create_task(self._beats(ended, wake), name="headwater relay: beats")
         try:
             yield beats
         finally:
-            # A statement that is cancelled costs its connection; it ends soon by itself.
+            # Not cancelled at once: that costs a running statement its connection.
             ended.set()
             await asyncio.wait([beats], timeout=_PATIENCE)
             beats.cancel()
             await asyncio.wait([beats])
             if not beats.cancelled():
-                beats.exception()  # the holder got this error already
+                beats.exception()  # whoever runs the block got this error already
 
     async def _beats(self, ended: asyncio.Event, wake: Callable[[], None]) -> None:
         while not ended.is_set():
@@ -95,11 +93,11 @@ class Holder:
     async def beat(self) -> None:
         """Renew the lease once. Raises LostError."""
         now = time.monotonic()
-        await self._ledger.beat(self._fence)
+        await self._ledger.write(self._fence, {})
         self._confirmed = now
 
     async def confirm(self) -> None:
-        """Check the lease in the database, if it may have run out while this process was stopped.
+        """Renew the lease if it may have run out, as while the process stood still.
 
         Raises LostError.
         """
@@ -109,15 +107,15 @@ class Holder:
     async def save(self, state: State) -> State:
         """Write the relay's place and the next append. Raises LostError."""
         now = time.monotonic()
-        await self._ledger.save(state)
+        await self._ledger.write(state.fence, state.values())
         self._confirmed, self.stored = now, state
         return state
 
     async def release(self) -> None:
-        """Release the relay for the next process, if that can be written soon."""
+        """Release the relay for the next process, if the database answers soon."""
         fence, self._fence = self._fence, 0
         if fence:
-            # Without this write the lease runs out. A cancelled task still has this time.
+            # Without this write the next process waits for the lease. A cancelled task writes too.
             with suppress(Exception):
                 async with asyncio.timeout(_PATIENCE):
-                    await asyncio.shield(self._ledger.release(fence))
+                    await asyncio.shield(self._ledger.write(fence, {"holder": None}))

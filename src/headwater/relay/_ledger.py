@@ -1,9 +1,8 @@
-"""The state of a relay, in the database of its table: its place, its next append, and
-the process that holds it.
+"""The rows of relays in the database of their tables: place, next append and holder of each.
 
-One row for each relay. Each write names the fence that its process was given when it became the
-holder, and does nothing once another process has a higher one. No clocks are compared: a process
-that waits takes a relay over when its row has not changed for the length of a lease.
+A process that becomes the holder gets a higher fence. Each write names the fence of its process,
+and changes nothing once another process has a higher one. No clocks are compared: a process that
+waits takes a relay over when the row has not changed for the length of a lease.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import sqlalchemy as sa
@@ -28,19 +27,19 @@ RELAYS = sa.Table(
     "headwater_relays",
     _METADATA,
     sa.Column("name", sa.Text, primary_key=True),
-    # The prefix of its keys: a relay of the same name elsewhere has another.
+    # A part of the keys of its appends: a relay of this name in another database has another id.
     sa.Column("id", sa.Text, nullable=False),
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("topic", sa.Text, nullable=False),
-    # All changes up to this place are in the log. Trims up to ``trimmed`` are no news.
+    # All changes up to this place are in the log. Trims up to ``trimmed`` are known.
     sa.Column("epoch", sa.Text, nullable=False),
     sa.Column("place", sa.Text, nullable=False),
     sa.Column("trimmed", sa.BigInteger, nullable=False),
-    # The log, and where the latest of these events is in it.
+    # The log's epoch, and the offset of the latest of these events.
     sa.Column("log_epoch", sa.Text, nullable=False),
     sa.Column("log_offset", sa.Text, nullable=False),
     sa.Column("relayed", sa.BigInteger, nullable=False),
-    # What is appended next, and the place that it ends at. It may be in the log already.
+    # The next append, and the place where it ends. The log may have it already.
     sa.Column("key", sa.Text, nullable=True),
     sa.Column("next_place", sa.Text, nullable=True),
     sa.Column("events", sa.Text, nullable=True),
@@ -51,7 +50,7 @@ RELAYS = sa.Table(
 
 _COLUMNS = RELAYS.c
 
-# The prepared append must survive every crash that the append itself survives.
+# A crash that the append survives must not undo what was written about it before.
 _SETTING = sa.text("SELECT current_setting('synchronous_commit')")
 _FLUSHED = sa.text("SET LOCAL synchronous_commit TO local")
 
@@ -92,7 +91,7 @@ class State:
 
     @property
     def offset(self) -> Offset:
-        """Where the latest of its events is in the log."""
+        """The offset of the latest of its events."""
         return Offset.parse(self.log_offset)
 
     @property
@@ -101,13 +100,13 @@ class State:
         return f"relay:{self.id}:"
 
     def intending(self, place: str, texts: Sequence[str]) -> Self:
-        """About to append these events, each as JSON; the table is at ``place`` afterwards."""
-        # Random: a number that was given out before a power cut took it back must not come again.
+        """With these events, each as JSON, as its next append. They end at ``place``."""
+        # Random: after a power cut undid a write, its key must not be given to other events.
         key = f"{self.prefix}{self.relayed}:{secrets.token_hex(8)}"
         return replace(self, key=key, next_place=place, events=f"[{','.join(texts)}]")
 
     def pending(self) -> list[Mapping[str, Any]]:
-        """The events that are about to be appended."""
+        """The events of the next append."""
         found: list[Mapping[str, Any]] = json.loads(self.events or "[]")
         return found
 
@@ -119,7 +118,7 @@ class State:
         return state.without_pending()
 
     def without_pending(self) -> Self:
-        """With no append that is about to be made."""
+        """Without a next append."""
         return replace(self, key=None, next_place=None, events=None)
 
     def values(self) -> dict[str, Any]:
@@ -130,14 +129,14 @@ class State:
 class Ledger:
     """The rows of relays in one database.
 
-    Raises SourceUnavailableError while it is away, and DeclarationError without the rights.
+    Raises SourceUnavailableError while it is away, and DeclarationError without the permission.
     """
 
     def __init__(self, engine: AsyncEngine, name: str) -> None:
         self._engine = engine
         self._name = name
         self._postgresql = engine.dialect.name == "postgresql"
-        # Commits of this database are flushed later, unless they ask for it.
+        # The database returns from a commit before it is on the disk, unless it is told not to.
         self._lazy = False
         self._mine = _COLUMNS.name == name
         self._ready = False
@@ -155,39 +154,22 @@ class Ledger:
         return None if found is None else State(**found._mapping)
 
     async def register(self, state: State) -> None:
-        """Write the first row, unless another process did meanwhile."""
-        given = {"name": state.name, "id": state.id, "source": state.source, "topic": state.topic}
-        try:
+        """Write the first row, unless another process has done so."""
+        with suppress(sa.exc.IntegrityError):
             async with self._connected() as connection:
-                values = state.values() | given | {"fence": 0, "beat": 0}
-                await connection.execute(RELAYS.insert().values(values))
-        except sa.exc.IntegrityError:
-            return
+                await connection.execute(RELAYS.insert().values(asdict(state)))
 
     async def take(self, seen: State, holder: str) -> State | None:
-        """Become the holder, if the row is still as it was seen; the row then."""
+        """Become the holder and return the row, if it is still as it was seen."""
         taken = {"holder": holder, "fence": seen.fence + 1, "beat": seen.beat + 1}
         unchanged = (self._mine, _COLUMNS.fence == seen.fence, _COLUMNS.beat == seen.beat)
         async with self._connected() as connection:
-            done = await connection.execute(RELAYS.update().where(*unchanged).values(taken))
-            if done.rowcount == 0:
-                return None
-            row = (await connection.execute(sa.select(RELAYS).where(self._mine))).one()
-        return State(**row._mapping)
+            update = RELAYS.update().where(*unchanged).values(taken).returning(RELAYS)
+            row = (await connection.execute(update)).first()
+        return None if row is None else State(**row._mapping)
 
-    async def save(self, state: State) -> None:
-        """Write the relay's place and the next append. Raises LostError."""
-        await self._write(state.fence, state.values())
-
-    async def beat(self, fence: int) -> None:
-        """Renew the lease. Raises LostError."""
-        await self._write(fence, {})
-
-    async def release(self, fence: int) -> None:
-        """Release the relay for the next process. Raises LostError."""
-        await self._write(fence, {"holder": None})
-
-    async def _write(self, fence: int, values: Mapping[str, Any]) -> None:
+    async def write(self, fence: int, values: Mapping[str, Any]) -> None:
+        """Change the row and renew the lease, as the holder with this fence. Raises LostError."""
         async with self._connected() as connection:
             done = await connection.execute(
                 RELAYS.update()
@@ -199,7 +181,7 @@ class Ledger:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction."""
+        """A transaction, whose errors name the relay's table or say that the database is away."""
         try:
             async with self._engine.begin() as connection:
                 if self._lazy:
@@ -215,7 +197,7 @@ class Ledger:
                 ) from error
             said = unavailable(error)
             if state == _READ_ONLY:
-                said = "the server is a standby or read-only, and a relay writes how far it is"
+                said = "the server is a standby or read-only; a relay must write its place there"
             if said is None:
                 raise
             self._ready = False
@@ -225,10 +207,8 @@ class Ledger:
 def create_tables(connection: sa.Connection) -> None:
     """Create the table of relays where it is missing, in a migration: ``op.get_bind()``.
 
-    A relay does so by itself where it may.
+    A relay does so by itself if it has the permission.
     """
-    if sa.inspect(connection).has_table(RELAYS.name):
-        return
     try:
         with connection.begin_nested():
             _METADATA.create_all(connection)

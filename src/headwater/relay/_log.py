@@ -1,4 +1,4 @@
-"""The topic that a relay fills: appends, and the search for one that may have been made."""
+"""The topic that a relay appends to, and the search for an append that may have been made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headwater.relay._ledger import State
 
 logger = logging.getLogger("headwater.relay")
 
-# Records of one read while it looks for a key.
+# Records of one read while it searches for a key.
 _READ = 500
 
 
@@ -22,8 +22,8 @@ class Found:
 
     Attributes:
         bounds: of the topic.
-        offset: the last event of the append that was looked for; None if there is none.
-        lost: why the log is not what the relay knew; None if it is.
+        offset: of the last event of the append that was searched for; None if there is none.
+        lost: why the log is not the one that the relay knows; None if it is.
     """
 
     bounds: Bounds
@@ -42,17 +42,17 @@ class Log:
         return await self._log.bounds(self._topic)
 
     async def append(self, events: Sequence[Mapping[str, Any]], key: str | None) -> Offset | None:
-        """Where the last event is; None if it was appended before and is not kept any more."""
+        """The last event's offset; None if it was appended before and is no longer kept."""
         records = await self._log.append(self._topic, events, key=key)
         return records[-1].offset if records else None
 
     async def look(self, state: State) -> Found:
-        """Whether the log is the one that the relay knows."""
+        """Check whether the log is the one that the relay knows."""
         bounds = await self.bounds()
         return Found(bounds, lost=self._lost(state, bounds))
 
     async def find(self, state: State) -> Found:
-        """The same, and whether the pending append was made: in what came since."""
+        """The same, and search the events after the relay's offset for the pending append."""
         key, after, offset, others = state.key, state.offset, None, False
         while True:
             run = await self._log.read(self._topic, after, _READ)

@@ -1,16 +1,16 @@
-"""The relay: it takes its row in the database, and appends what the table has beyond its place.
+"""The relay: a process becomes its holder, and appends the changes after the relay's place.
 
 Why each change is in the log once:
 
-1. What is about to be appended is written into the row first: the events, a key, and the place in
-   the table that they end at. The next such write says that the last one is in the log. So at any
-   moment at most one append may or may not have been made, and the row has all of it.
-2. A write to the row names the holder's fence. Once another process took over, those of the former
-   holder fail, so it begins no append that its successor does not know of.
-3. A process that takes over or retries first looks for the key in the log, from where the row says
-   that the log was; keys are kept with the events. Only what is not there is appended, with the
-   same key. An append of the former holder that arrives later, or meanwhile, has this key too, and
-   the engine leaves it out for as long as it remembers keys.
+1. The holder first writes its next append into the relay's row: the events, a key, and the place in
+   the table where they end. Its next such write says that this append is in the log. So at most one
+   append is in doubt at any moment, and the row has all of it.
+2. Each write to the row names the holder's fence. When another process takes over, the writes of
+   the former holder fail. So it begins no append that its successor does not know.
+3. A process that takes over or retries first searches the log for the key, from the offset in the
+   row; the log stores the key with each event. If the key is not there, it appends the events with
+   the same key. An append of the former holder may arrive at the same time, or later. It has the
+   same key, so the engine leaves it out for as long as it remembers keys.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import asyncio
 import logging
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ from headwater.errors import (
 )
 from headwater.eventlog import EventLog
 from headwater.eventlog._record import check_topic
+from headwater.feeds._source import Place
 from headwater.relay._events import Events, check, checked_name
 from headwater.relay._holder import Holder
 from headwater.relay._ledger import Ledger, LostError, State
@@ -45,46 +47,60 @@ OnReset = Literal["stop", "repeat", "skip"]
 # Seconds between two tries while the database or the log is away.
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 5.0
-# Seconds until it reads again when only time brings more.
+# Seconds until it reads again when changes wait for an older transaction to end.
 _HELD_DELAY = 0.05
-# Seconds between two lines about how far it is.
+# Seconds between two lines in the log about the speed.
 _TELL = 10.0
+
+
+class _Tail:
+    """What the watch of the table asks and wakes."""
+
+    def __init__(self, wake: asyncio.Event) -> None:
+        self.head: Head | None = None
+        self._wake = wake
+
+    def read_on(self) -> None:
+        self._wake.set()
+
+    def reach(self, _: Place) -> None:
+        self._wake.set()
 
 
 class Relay:
     """Moves one tracked table into one topic, each change once and in the table's order.
 
-    Of an append-only table each row is one event: its columns by attribute name as JSON, as a
-    feed of the table shows them. Of a keyed one an inserted or updated row is the same, a row that
-    was updated several times meanwhile once; and a row that was removed is
+    Each row of an append-only table is one event: its columns by attribute name as JSON, as a feed
+    of the table shows them. In a keyed table each row that was inserted or updated is such an
+    event. Several updates of a row between two reads are one event. A deleted row is the event
     ``{"_removed": {"id": 7}}``, with its key.
 
-    Any number of processes may run the same relay: one of them holds it, and another takes over
-    when that one ends or says nothing for ``lease`` seconds. The table ``headwater_relays`` is
-    made in the table's database where it is missing.
+    Any number of processes may run the same relay. One of them holds it. Another one takes over
+    when the holder ends, or does not renew its lease for ``lease`` seconds. The relay creates its
+    table ``headwater_relays`` in the table's database if it is missing.
 
     Arguments:
-        table: a tracked table. Its ``order`` is that of the events in the log.
-        log: on an engine that outlives the process.
-        topic: where events are appended. Others may append to it too.
+        table: a tracked table. Its ``order`` is the order of the events in the log.
+        log: on an engine that keeps events when a process ends.
+        topic: where events are appended. Other programs may append to it too.
         name: the relay's name, unique in the database, 1 to 200 characters of
-            ``0-9 A-Z a-z . _ : / @ -``. The topic unless given.
-        item: a pydantic model, or a function that is given a row as a dict and returns what its
-            event is to be: a dict, a model, a dataclass; None leaves the row out.
-        start: where it begins the first time: ``"beginning"`` with all rows that are there,
-            ``"now"`` with what is committed from then on.
-        on_reset: what it does when it cannot go on where it was, because the table was trimmed
-            past it, emptied or restored, or the log was wiped, replaced or set back. ``"stop"``:
-            it raises RelayStoppedError. ``"repeat"``: it begins again with all rows that are
-            there, so that none is missing. ``"skip"``: it goes on without what it cannot tell
-            apart, so that none is there twice.
-        lease: seconds after which another process takes over from one that says nothing.
+            ``0-9 A-Z a-z . _ : / @ -``. Default: the topic's name.
+        item: a pydantic model, or a function that makes an event of a row. It is called with a
+            dict, and returns a dict, a model or a dataclass, or None to leave the row out.
+        start: where a new relay begins: ``"beginning"`` with all rows of the table, ``"now"`` with
+            the rows that are committed from now on.
+        on_reset: what to do when the relay cannot continue where it was, because the table was
+            trimmed past it, emptied or restored, or the log was wiped, replaced or set back.
+            ``"stop"`` raises RelayStoppedError. ``"repeat"`` begins again with all rows of the
+            table, so that none is missing. ``"skip"`` continues with what is certainly new, so that
+            none comes twice.
+        lease: seconds until another process takes over from a holder that does not renew its lease.
         batch: the most events of one append.
 
     Attributes:
-        name: as given.
-        holds: this process holds the relay just now.
-        relayed: how many events this object has brought into the log.
+        name: the relay's name.
+        holds: whether this process holds the relay now.
+        relayed: how many events this object has appended.
 
     Raises DeclarationError.
     """
@@ -122,21 +138,22 @@ class Relay:
         self._events = Events(table.name, model.key, item, log.max_event_bytes)
         self._wake = asyncio.Event()
         self._stopping = False
-        self._head: Head | None = None
+        self._tail = _Tail(self._wake)
         self._delay = 0.0
         self._trouble = ""
         self._told = (0.0, 0)
 
     def stop(self) -> None:
-        """Let ``run`` end soon, with the relay free for the next process. Idempotent."""
+        """Let ``run`` release the relay for the next process, and return soon. Idempotent."""
         self._stopping = True
         self._wake.set()
 
     async def run(self) -> None:
-        """Relay until ``stop`` is called; the database and the log may come and go meanwhile.
+        """Relay until ``stop`` is called. Waits while the database or the log is away.
 
-        Raises DeclarationError when the relay is another one in the database, EncodingError for a
-        row that cannot be an event, once all before it is in the log, and RelayStoppedError.
+        Raises DeclarationError if the database has a relay of this name for another table or topic.
+        Raises EncodingError for a row that cannot be an event, once all rows before it are in the
+        log. Raises RelayStoppedError as ``on_reset`` says.
         """
         try:
             while not self._stopping:
@@ -160,7 +177,7 @@ class Relay:
         await self._pause(self._delay)
 
     async def _take(self) -> State | None:
-        """Become the holder, when no other process is. None: it is to stop."""
+        """Wait until this process is the holder. Returns None when the relay is to stop."""
         self._wake.clear()
         while not self._stopping:
             state = await self._ledger.load()
@@ -192,16 +209,16 @@ class Relay:
             )
 
     async def _hold(self, state: State) -> None:
-        """Relay until another process takes over, something is away, or it is to stop."""
+        """Relay as the holder, until the relay is to stop or an error ends the hold."""
         self.holds = True
-        logger.info("relay %s goes on: %d events so far", self.name, state.relayed)
-        watch = self._reader.watch_commits(self._wake.set, lambda: self._head)
+        logger.info("this process holds relay %s: %d events so far", self.name, state.relayed)
+        watch = self._reader.watch_commits(self._tail)
         try:
             await self._reader.head()  # raises an error if its triggers are gone
             async with self._holder.alive(self._wake.set) as alive:
                 await self._relay(await self._recover(state), alive)
         finally:
-            self.holds, self._head = False, None
+            self.holds, self._tail.head = False, None
             await watch.stop()
 
     async def _relay(self, state: State, alive: asyncio.Task[None]) -> None:
@@ -210,11 +227,9 @@ class Relay:
                 alive.result()
             self._wake.clear()
             place = self._reader.parse(state.place)
-            self._head = Head(state.epoch, place)
+            head = self._tail.head = Head(state.epoch, place, state.trimmed)
             try:
-                batch = await self._reader.batch(
-                    state.epoch, place, self._most, trimmed=state.trimmed
-                )
+                batch = await self._reader.batch(head, self._most)
             except PositionError as error:
                 state = await self._other_table(state, error)
                 continue
@@ -231,15 +246,15 @@ class Relay:
                 await self._holder.save(state)
             if batch.has_more or not whole:
                 continue
-            # It checks regularly in any case: that the log is the same, and that a place of a
-            # quiet table does not grow old.
+            # It goes on regularly without commits too: it checks that the log is the same, and
+            # the place of a quiet table must not expire.
             if not await self._pause(_HELD_DELAY if batch.held else self._lease / 3):
                 state = await self._look(state)
         if state != self._holder.stored:
             await self._holder.save(state)
 
     async def _recover(self, state: State) -> State:
-        """Make the prepared append, unless it was made already."""
+        """Make the append that the row has prepared, unless the log has it."""
         found = await self._log.find(state)
         if found.lost is not None:
             state = await self._other_log(state, found)
@@ -251,7 +266,7 @@ class Relay:
         return await self._append(state)
 
     async def _append(self, state: State) -> State:
-        """Make the append that was just prepared."""
+        """Make the append that the row has prepared."""
         events = state.pending()
         await self._holder.confirm()
         offset = await self._log.append(events, state.key)
@@ -260,15 +275,13 @@ class Relay:
         return await self._look(state.appended(offset or state.offset, len(events)))
 
     async def _look(self, state: State) -> State:
-        """Whether the log is still the same."""
+        """Check that the log is still the same one."""
         found = await self._log.look(state)
         return state if found.lost is None else await self._other_log(state, found)
 
     async def _other_log(self, state: State, found: Found) -> State:
         assert found.lost is not None
-        if self._on_reset == "stop":
-            raise RelayStoppedError(self.name, found.lost)
-        logger.warning("relay %s: %s; it goes on: %s", self.name, found.lost, self._on_reset)
+        self._check_on_reset(found.lost)
         if self._on_reset == "repeat":
             state = await self._anew(state)
         return await self._holder.save(
@@ -277,12 +290,8 @@ class Relay:
 
     async def _other_table(self, state: State, error: PositionError) -> State:
         expired = error.reason == "expired"
-        said = f"table {self._source!r} " + (
-            "was trimmed past what was relayed" if expired else "was emptied, made anew or restored"
-        )
-        if self._on_reset == "stop":
-            raise RelayStoppedError(self.name, said) from error
-        logger.warning("relay %s: %s; it goes on: %s", self.name, said, self._on_reset)
+        how = "trimmed past what was relayed" if expired else "emptied, created again or restored"
+        self._check_on_reset(f"table {self._source!r} was {how}", error)
         if self._on_reset == "repeat":
             state = await self._anew(state)
         else:
@@ -292,8 +301,14 @@ class Relay:
             state = replace(state, epoch=head.epoch, place=place, trimmed=head.trimmed)
         return await self._holder.save(state)
 
+    def _check_on_reset(self, why: str, cause: Exception | None = None) -> None:
+        """Raises RelayStoppedError unless ``on_reset`` lets the relay continue."""
+        if self._on_reset == "stop":
+            raise RelayStoppedError(self.name, why) from cause
+        logger.warning("relay %s: %s; it continues: %s", self.name, why, self._on_reset)
+
     async def _anew(self, state: State) -> State:
-        """The place before all rows that exist now."""
+        """The state from which all rows are relayed again."""
         head = await self._reader.head()
         place = str(self._reader.beginning())
         state = replace(state, epoch=head.epoch, place=place, trimmed=head.trimmed)
@@ -301,19 +316,16 @@ class Relay:
 
     async def _pause(self, seconds: float) -> bool:
         """Wait for this time, or until something may have been committed. Returns True then."""
-        if self._stopping:
-            return True
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return False
-        return True
+        if not self._stopping:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._wake.wait()
+        return self._stopping or self._wake.is_set()
 
     def _recovered(self) -> None:
         """Log that the database and the log can be used again."""
         if self._trouble:
-            logger.warning("relay %s goes on", self.name)
+            logger.warning("relay %s continues", self.name)
         self._trouble, self._delay = "", 0.0
         now, (at, count) = time.monotonic(), self._told
         if now - at >= _TELL:

@@ -1,8 +1,8 @@
 """Appends the events of one attempt to the log: batched, numbered and in order.
 
-Each append costs a commit, which is too much for one token. So the first delta is stored at once,
-and the deltas of the next 50 ms are stored together. They are stored earlier when there are 4 KB of
-them, or when another event comes.
+Each append costs a commit, which is too much for one token. So deltas are appended 20 times a
+second at most: at once if they come more slowly, and together if they come faster. They are stored
+earlier when there are 4 KB of them, or when another event comes.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from typing import Any
 from headwater.errors import RunCancelled, SourceUnavailableError, UsageError
 from headwater.eventlog import EventLog
 
-__all__ = ["BUFFER", "EVERY", "SOON", "Writer"]
+__all__ = ["Writer", "plain_json"]
 
 logger = logging.getLogger("headwater.runs")
 
-# Seconds between two appends of deltas. So many characters of deltas are stored earlier.
+# Seconds between two appends of deltas. An append that was up to EVERY late does not delay the next
+# one, so a producer with a pace of EVERY waits for none. So many characters are stored earlier.
 EVERY = 0.05
 SOON = 4096
 # ``delta`` waits while more than BUFFER characters wait for the log. Each event counts EACH beside
@@ -49,6 +50,28 @@ class _Event:
     size: int
 
 
+def plain_json(value: Any, log: EventLog, what: str, instead: str) -> tuple[Any, int]:
+    """Returns a copy of a JSON value or pydantic model, and its bytes. Raises UsageError.
+
+    Arguments:
+        what: names the value in the error.
+        instead: says what to do with a value that is too large.
+    """
+    dump = getattr(value, "model_dump", None)
+    try:
+        plain = value if dump is None else dump(mode="json")
+        text = json.dumps(plain, allow_nan=False, ensure_ascii=False)
+        size = len(text.encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"{what} is not JSON: {error}") from error
+    most = log.max_event_bytes - ENVELOPE
+    if size > most:
+        raise UsageError(
+            f"{what} has {size} bytes of JSON, and at most {most} are allowed: {instead}"
+        )
+    return json.loads(text), size
+
+
 class Writer:
     """Stores the events of one attempt.
 
@@ -72,14 +95,14 @@ class Writer:
         self._allowed = allowed
         self._waiting: deque[_Event] = deque()
         self._size = 0
-        self._deltas_only = True
+        # Whether the events that wait are stored without regard to EVERY.
+        self._hurry = False
         self._stored = 0
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()
-        self._flushing = False
         self._closed: str | None = None
         self._task: asyncio.Task[None] | None = None
-        self._flushed_at = -EVERY
+        self._due = 0.0
 
     async def delta(self, text: str) -> None:
         """Add text. Waits while the buffer is full because the log is slow."""
@@ -99,32 +122,19 @@ class Writer:
     async def send(self, name: str, data: Any) -> None:
         """Add an event, and store it at once with all events that wait. Raises UsageError."""
         self._check()
-        try:
-            text = json.dumps(data, allow_nan=False, ensure_ascii=False)
-            size = len(text.encode())
-        except (TypeError, ValueError, RecursionError) as error:
-            raise UsageError(f"send({name!r}): its data is not JSON: {error}") from error
-        most = self._log.max_event_bytes - ENVELOPE
-        if size > most:
-            raise UsageError(
-                f"send({name!r}): {size} bytes of JSON, and at most {most} are allowed: store it "
-                "elsewhere and send its address; delta() takes text of any length"
-            )
+        instead = "store it elsewhere and send its address; delta() takes text of any length"
+        plain, size = plain_json(data, self._log, f"send({name!r}): its data", instead)
         await self._room()
-        # A copy: the caller may change its own.
-        self._waiting.append(_Event(name, json.loads(text), size + EACH))
+        self._waiting.append(_Event(name, plain, size + EACH))
         self._size += size + EACH
-        self._deltas_only = False
-        self._begin()
+        self._begin(hurry=True)
 
     async def flush(self) -> None:
         """Wait until all events are stored. Raises RunCancelled if they cannot be stored."""
-        self._flushing = True
-        self._begin()
         while self._task is not None:
+            self._begin(hurry=True)
             self._moved.clear()
             await self._moved.wait()
-        self._flushing = False
         self._check()
 
     def close(self, reason: str) -> None:
@@ -159,44 +169,47 @@ class Writer:
         self._size += len(text)
         self._begin()
 
-    def _begin(self) -> None:
-        if self._task is None and self._waiting:
-            self._task = asyncio.create_task(self._run(), name=f"run {self._run_id}: writer")
-            self._task.add_done_callback(self._ended)
-        elif self._flushing or not self._deltas_only or self._size >= SOON:
+    def _begin(self, *, hurry: bool = False) -> None:
+        self._hurry = self._hurry or hurry
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        elif self._hurry or self._size >= SOON:
             self._wake.set()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._task = None
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("run %s: writing failed", self._run_id, exc_info=error)
-            self.close("lost")
-        self._moved.set()
-        self._begin()
 
     async def _run(self) -> None:
         """Store the events that wait, until there are none."""
+        try:
+            while self._waiting:
+                await self._pace()
+                await self._store()
+        except Exception as error:
+            logger.error("run %s: writing failed", self._run_id, exc_info=error)
+            self.close("lost")
+        finally:
+            self._task = None
+            self._hurry = False
+            self._moved.set()
+
+    async def _pace(self) -> None:
+        """Wait until the next append of deltas is due, or its events must not wait."""
         loop = asyncio.get_running_loop()
-        while self._waiting:
-            due = self._flushed_at + EVERY
-            while (
-                self._deltas_only
-                and not self._flushing
-                and self._size < SOON
-                and (left := due - loop.time()) > 0
-                and self._closed is None
-            ):
-                self._wake.clear()
-                # Cheaper than a time-out, for each append of each run.
-                timer = loop.call_later(left, self._wake.set)
-                await self._wake.wait()
-                timer.cancel()
-            self._flushed_at = loop.time()
-            await self._store()
+        while (
+            not self._hurry
+            and self._size < SOON
+            and (left := self._due - loop.time()) > 0
+            and self._closed is None
+        ):
+            self._wake.clear()
+            # Cheaper than a time-out, for each append of each run.
+            timer = loop.call_later(left, self._wake.set)
+            await self._wake.wait()
+            timer.cancel()
+        now = loop.time()
+        self._due = min(max(self._due, now - EVERY), now) + EVERY
 
     async def _store(self) -> None:
         taken = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
-        self._deltas_only = all(one.name == "delta" for one in self._waiting)
+        self._hurry = self._hurry and bool(self._waiting)
         records = [
             {
                 "t": "event",
@@ -210,7 +223,7 @@ class Writer:
         self._stored += len(records)
         await self._append(records)
         if self._closed is None:
-            self._size -= sum(one.size for one in taken)
+            self._size -= sum([one.size for one in taken])
         self._moved.set()
 
     async def _append(self, records: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Alembic's autogenerate: it proposes ``add_tracking`` and ``drop_tracking``, nothing beside."""
+"""Makes Alembic's autogenerate propose ``add_tracking`` and ``drop_tracking``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from alembic.operations import ops
 from headwater.sql._links import FORMER, LINKS, links_of
 from headwater.sql._migration import drift_of, tracked_in
 from headwater.sql._model import TRACKING, tracking_of
+from headwater.sql._schemas import SCHEMAS
 from headwater.sql._tracking import CHANGE, ORDER, REMOVALS, SINCE, TABLES, Tracking
 
 try:
@@ -60,7 +61,7 @@ def _compare(
     context: AutogenContext, upgrade: ops.UpgradeOps, schemas: Sequence[str | None]
 ) -> None:
     connection, metadata = context.connection, context.metadata
-    if connection is None or connection.dialect.name not in ("sqlite", "postgresql"):
+    if connection is None or connection.dialect.name not in SCHEMAS:
         return
     every = [metadata] if isinstance(metadata, sa.MetaData) else list(metadata or ())
     tables = [table for one in every for table in one.tables.values()]

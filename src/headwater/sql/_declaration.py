@@ -17,6 +17,7 @@ from sqlalchemy import event
 
 from headwater.errors import DeclarationError
 from headwater.sql._model import TRACKING, attributes_of, dated, discriminator_of, tracking_of
+from headwater.sql._schemas import SCHEMAS, schema_of
 from headwater.sql._tracking import (
     CHANGE,
     ORDER,
@@ -25,9 +26,7 @@ from headwater.sql._tracking import (
     change_column,
     forget,
 )
-from headwater.sql.postgresql import _schema as postgresql_schema
 from headwater.sql.postgresql._types import XID8
-from headwater.sql.sqlite import _schema as sqlite_schema
 
 M = TypeVar("M")
 
@@ -122,13 +121,13 @@ def tracking_as(
         )
     if filters and not keyed:
         raise DeclarationError(
-            f"table {target.name!r}: filters= is for keyed tables, an append-only one can be "
-            "filtered by any column; use indexes= to make that fast"
+            f"table {target.name!r}: filters= is for keyed tables. An append-only table can be "
+            "filtered by any column; indexes= makes that fast"
         )
 
     def names(wanted: Sequence[str]) -> tuple[str, ...]:
         if isinstance(wanted, str):
-            raise DeclarationError(f"{wanted!r} is one name; a sequence of names is wanted")
+            raise DeclarationError(f"{wanted!r} is one name; give a list: [{wanted!r}]")
         for name in wanted:
             if name not in attributes:
                 raise DeclarationError(
@@ -152,15 +151,11 @@ def tracking_as(
 
 
 def _after_create(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
-    if connection.dialect.name == "sqlite":
-        sqlite_schema.start(connection, tracking_of(target))
-    elif connection.dialect.name == "postgresql":
-        postgresql_schema.start(connection, tracking_of(target))
+    if connection.dialect.name in SCHEMAS:
+        schema_of(connection).start(connection, tracking_of(target))
 
 
 def _before_drop(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
     # Its registration is found by its triggers, as long as they are there.
-    if connection.dialect.name == "sqlite":
-        forget(connection, sqlite_schema.registered(connection, tracking_of(target)))
-    elif connection.dialect.name == "postgresql":
-        forget(connection, postgresql_schema.registered(connection, tracking_of(target)))
+    if connection.dialect.name in SCHEMAS:
+        forget(connection, schema_of(connection).registered(connection, tracking_of(target)))

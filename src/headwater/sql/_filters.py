@@ -9,13 +9,11 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 
 from headwater.feeds._source import EVERYTHING, JUDGED, Conjunction, Filter
-from headwater.sql._expressions import Expression, Shape
-from headwater.sql._model import TableModel
+from headwater.sql._expressions import Column, Condition, Expression, Shape
 
 # A statement whose rows are read by position, and one with its parameters.
 Query: TypeAlias = "sa.Select[*tuple[Any, ...]]"
 Asked: TypeAlias = "tuple[Query, dict[str, Any]]"
-Condition: TypeAlias = "sa.ColumnElement[bool]"
 
 # Statements in the cache of a table: building one takes longer than running it.
 CACHED = 512
@@ -50,10 +48,11 @@ class ShapeSlot:
 
     def over(self, columns: Mapping[str, Any]) -> Condition:
         """The condition over these columns, by attribute."""
-        kinds = self.shape.kinds
-        return self.shape.over(
-            columns, lambda at: sa.bindparam(f"{self.name}_{at}", type_=kinds[at])
-        )
+        return self.shape.over(columns, self.value)
+
+    def value(self, at: int) -> Column:
+        """One of the values."""
+        return sa.bindparam(f"{self.name}_{at}", type_=self.shape.kinds[at])
 
 
 def form_of(wanted: Filter) -> tuple[Filter, dict[str, Any]]:
@@ -83,10 +82,10 @@ def form_of(wanted: Filter) -> tuple[Filter, dict[str, Any]]:
 
 
 class Filters:
-    """The conditions of filters' forms on one table."""
+    """The conditions of filters' forms on columns, by attribute."""
 
-    def __init__(self, model: TableModel) -> None:
-        self._columns = model.columns
+    def __init__(self, columns: Mapping[str, Any]) -> None:
+        self._columns = columns
 
     def matches(self, form: Filter) -> Condition:
         """The condition for rows that a filter lets through."""
@@ -114,7 +113,7 @@ class Filters:
         """The condition that an attribute of a row has one value."""
         if isinstance(slot, ShapeSlot):
             return slot.over(self._columns)
-        column = self._columns[name]
+        column: Column = self._columns[name]
         return column.is_(None) if slot is None else column == self.value(name, slot)
 
     def _same(self, name: str, slots: Sequence[Any]) -> Condition:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
@@ -16,22 +17,11 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headwater.feeds._source import JUDGED, Compared, Filter, OneOf
-from headwater.sql._expressions import Expression, Shape
-from headwater.sql._filters import Condition
+from headwater.sql._expressions import Column, Condition, Expression, Shape
+from headwater.sql._filters import ShapeSlot
 from headwater.sql._model import TableModel
 from headwater.sql._tracking import quote
 from headwater.sql._values import is_plain
-
-__all__ = [
-    "MOST_EXPRESSIONS",
-    "MOST_JUDGED",
-    "NO_QUESTIONS",
-    "Questions",
-    "judged_by_type",
-    "judged_columns",
-    "question_columns",
-    "shape_column",
-]
 
 # Different values of one table that streams may wait for and that the database compares: each is
 # compared with each new row.
@@ -58,9 +48,9 @@ _POSTGRESQL = sa.text(
 )
 
 # An attribute with the number of values that it is compared with, or a shape of expressions.
-Asked: TypeAlias = tuple[str, "int | Shape"]
-# The condition of a shape, given its values by number.
-Judge: TypeAlias = "Callable[[Shape, Callable[[int], sa.ColumnElement[Any]]], Condition]"
+Question: TypeAlias = tuple[str, "int | Shape"]
+# The condition that an attribute has a value.
+IsValue: TypeAlias = "Callable[[str, Any], Condition]"
 
 _TYPES: tuple[tuple[type[Any], frozenset[str]], ...] = (
     (sa.Boolean, frozenset({"bool"})),
@@ -85,7 +75,7 @@ class Questions:
         self._values: dict[str, list[Any]] = {}
         self.parameters: dict[str, Any] = {}
         self._expressions: list[Sequence[Expression]] = []
-        form: list[Asked] = []
+        form: list[Question] = []
         by_shape: dict[Shape, list[Expression]] = {}
         for each in (wanted or {}).get(JUDGED, ()):
             by_shape.setdefault(each.shape, []).append(each)
@@ -149,32 +139,36 @@ class Questions:
 NO_QUESTIONS = Questions()
 
 
-def question_columns(
-    form: Iterable[Asked],
-    columns: Mapping[str, sa.Column[Any]],
-    array: Callable[..., sa.ColumnElement[Any]],
-    is_value: Callable[[str, Any], Condition],
-    judge: Judge,
-) -> list[sa.ColumnElement[Any]]:
-    """The columns of the answers.
+@dataclass(frozen=True, slots=True)
+class _ListedShape(ShapeSlot):
+    """A shape whose values are the columns of a list of expressions."""
 
-    Arguments:
-        array: makes a JSON array of conditions.
-        is_value: the condition that an attribute has a value.
-        judge: the condition of a shape, with the values that it is given.
-    """
-    found: list[sa.ColumnElement[Any]] = []
+    listed: sa.FromClause
+
+    def value(self, at: int) -> Column:
+        return list(self.listed.c)[1 + at]
+
+
+def question_columns(
+    form: Iterable[Question],
+    columns: Mapping[str, Any],
+    is_value: IsValue,
+    dialect: str,
+) -> list[Column]:
+    """The columns of the answers about a row with these columns, by attribute."""
+    found: list[Column] = []
     for number, (name, size) in enumerate(form):
         if isinstance(size, Shape):
-            found.append(shape_column(number, size, judge))
+            found.append(shape_column(number, size, is_value))
             continue
         slots: list[Any] = [
             sa.bindparam(_parameter(number, at), type_=columns[name].type) for at in range(size)
         ]
         slots.append(None)
         for at in range(0, len(slots), _IN_A_COLUMN):
+            array = sa.func.json_array if dialect == "sqlite" else sa.func.json_build_array
             answer = array(*(is_value(name, slot) for slot in slots[at : at + _IN_A_COLUMN]))
-            found.append(sa.type_coerce(answer, sa.Text))
+            found.append(sa.cast(answer, sa.Text))
     return found
 
 
@@ -222,13 +216,13 @@ def _affinity(declared: str) -> str:
     return "TEXT" if any(each in words for each in ("CHAR", "CLOB", "TEXT")) else "OTHER"
 
 
-def shape_column(number: int, shape: Shape, judge: Judge) -> sa.ColumnElement[Any]:
+def shape_column(number: int, shape: Shape, is_value: IsValue) -> Column:
     """The numbers, as JSON, of the expressions of a shape that are true of a row."""
     asked = _asked_lite(number, shape) if shape.lite else _asked_array(number, shape)
-    columns = list(asked.c)
-    true = judge(shape, lambda at: columns[1 + at])
+    true = is_value(JUDGED, _ListedShape("", shape, asked))
     array = sa.func.json_group_array if shape.lite else sa.func.json_agg
-    query = sa.select(sa.cast(array(columns[0]), sa.Text)).select_from(asked).where(true)
+    numbers = sa.cast(array(next(iter(asked.c))), sa.Text)
+    query = sa.select(numbers).select_from(asked).where(true)
     return query.correlate_except(asked).scalar_subquery()
 
 

@@ -18,24 +18,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from headwater.errors import DeclarationError
 from headwater.sql._model import tracking_of
-from headwater.sql._tracking import SINCE, Tracking, add_own_tables, new_epoch, quote
-from headwater.sql.postgresql import _links as postgresql
-from headwater.sql.postgresql import _schema as postgresql_schema
+from headwater.sql._schemas import LINK_TRIGGERS, SCHEMAS, schema_of
+from headwater.sql._tracking import SINCE, Tracking, add_own_tables, new_epoch
 from headwater.sql.postgresql._catalogue import read_registered
 from headwater.sql.postgresql._types import XID8
-from headwater.sql.sqlite import _links as sqlite
-from headwater.sql.sqlite import _schema as sqlite_schema
-
-__all__ = [
-    "FORMER",
-    "LINKS",
-    "add_links",
-    "declare_links",
-    "drop_links",
-    "links_drift",
-    "links_of",
-    "renew_links",
-]
 
 _INFO = "headwater_links"
 
@@ -118,14 +104,16 @@ def add_links(
         has_column: it has the column ``headwater_since``.
     """
     _own.create_all(connection, checkfirst=True)
-    tracking = _registered(connection, tracking)
+    schema = schema_of(connection)
+    tracking = schema.registered(connection, tracking)
     mine = LINKS.c.name == tracking.name
     found = connection.execute(sa.select(LINKS.c.links).where(mine)).scalar()
     known = set(json.loads(found)) if found is not None and has_column else set()
     # Without these triggers, or with others, links may have changed unseen.
-    missed = bool(known and _schema(connection).links_drift(connection, tracking, sorted(known)))
+    missed = bool(known and schema.links_drift(connection, tracking, sorted(known)))
     every = sorted({*known, *links})
-    _dialect(connection).install(connection, tracking, every, has_column=has_column)
+    triggers = LINK_TRIGGERS[connection.dialect.name]
+    triggers.install(connection, tracking, every, has_column=has_column)
     if found is None or not has_column:
         _forget(connection, tracking.name)
         connection.execute(
@@ -149,50 +137,32 @@ def links_drift(connection: sa.Connection, tracking: Tracking) -> list[str]:
     found = connection.scalar(sa.select(LINKS.c.links).where(LINKS.c.name == tracking.name))
     if found is None:
         return []
-    wrong: list[str] = _schema(connection).links_drift(connection, tracking, json.loads(found))
+    wrong: list[str] = schema_of(connection).links_drift(connection, tracking, json.loads(found))
     return wrong
 
 
 def drop_links(connection: sa.Connection, tracking: Tracking) -> None:
     """Undo ``add_links``."""
     _own.create_all(connection, checkfirst=True)
-    tracking = _registered(connection, tracking)
-    _dialect(connection).drop(connection, tracking)
-    run = connection.exec_driver_sql
-    table = quote(tracking.table)
-    if tracking.schema is not None:
-        table = f"{quote(tracking.schema)}.{table}"
-    run(f"ALTER TABLE {table} DROP COLUMN {SINCE}".replace("%", "%%"))
+    tracking = schema_of(connection).registered(connection, tracking)
+    LINK_TRIGGERS[connection.dialect.name].drop(connection, tracking)
     _forget(connection, tracking.name)
 
 
 def renew_links(connection: sa.Connection, tables: Iterable[str] | None) -> None:
-    """On PostgreSQL: take transactions of another server out of the links, as for new epochs."""
+    """On PostgreSQL: begin new epochs, and forget former links and transactions of a server."""
     if not sa.inspect(connection).has_table(LINKS.name):
         return
     found = connection.scalars(sa.select(LINKS.c.name)).all()
     there = dict(read_registered(connection))
     for name in found if tables is None else set(found) & set(tables):
         if name in there:
-            postgresql.renew(connection, there[name])
+            LINK_TRIGGERS["postgresql"].renew(connection, there[name])
         mine = LINKS.c.name == name
         connection.execute(
             LINKS.update().where(mine).values(epoch=new_epoch(), floor=0, retiring=None)
         )
         connection.execute(FORMER.delete().where(FORMER.c.table_name == name))
-
-
-def _dialect(connection: sa.Connection) -> Any:
-    return postgresql if connection.dialect.name == "postgresql" else sqlite
-
-
-def _registered(connection: sa.Connection, tracking: Tracking) -> Tracking:
-    found: Tracking = _schema(connection).registered(connection, tracking)
-    return found
-
-
-def _schema(connection: sa.Connection) -> Any:
-    return postgresql_schema if connection.dialect.name == "postgresql" else sqlite_schema
 
 
 def _forget(connection: sa.Connection, name: str) -> None:
@@ -201,7 +171,7 @@ def _forget(connection: sa.Connection, name: str) -> None:
 
 
 def _after_create(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
-    if connection.dialect.name not in ("sqlite", "postgresql"):
+    if connection.dialect.name not in SCHEMAS:
         return
     tracking = tracking_of(target)
     _own.create_all(connection, checkfirst=True)
@@ -210,5 +180,5 @@ def _after_create(target: sa.Table, connection: sa.Connection, **_: Any) -> None
 
 
 def _after_drop(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
-    if connection.dialect.name in ("sqlite", "postgresql"):
+    if connection.dialect.name in SCHEMAS:
         _forget(connection, tracking_of(target).name)

@@ -14,10 +14,8 @@ from headwater.sql._links import add_links, drop_links, links_drift, renew_links
 from headwater.sql._model import attributes_of, tracking_of
 from headwater.sql._progress import on_terminal
 from headwater.sql._reflection import reflected
+from headwater.sql._schemas import schema_of
 from headwater.sql._tracking import CHANGE, SINCE, TABLES, Tracking
-from headwater.sql.postgresql import _schema as postgresql_schema
-from headwater.sql.postgresql._catalogue import read_registered
-from headwater.sql.sqlite import _schema as sqlite_schema
 
 
 def add_tracking(
@@ -39,10 +37,10 @@ def add_tracking(
     AUTOCOMMIT each step commits by itself; use ``op.get_context().autocommit_block()`` for a large
     table that others write to meanwhile. Existing rows come in the order of the primary key: SQLite
     numbers them, 1,000 at a time, and PostgreSQL leaves them as they are. On PostgreSQL no step
-    holds a lock on the table for more than some milliseconds. Where a long transaction has the
-    table, a step tries for its lock for 0.1 s, lets others pass and tries again, for 5 s at last;
-    then it raises the driver's error. In AUTOCOMMIT it builds the indexes while others write. Each
-    step is logged before it starts.
+    holds a lock on the table for more than some milliseconds. If a long transaction has the table,
+    a step waits 0.1 s for the lock, lets others pass and tries again, longer each time and 5 s at
+    last. Then it raises the driver's error. In AUTOCOMMIT it builds the indexes while others write.
+    Each step is logged before it starts.
 
     Arguments:
         op: Alembic's ``op``, or a connection.
@@ -83,15 +81,14 @@ def add_tracking(
         moments=moments,
     )
     if connection.dialect.name == "postgresql":
-        postgresql_schema.add(connection, tracking)
+        schema_of(connection).add(connection, tracking)
     else:
         if progress is None and op is not connection:
             progress = on_terminal(table)
-        sqlite_schema.add(
-            connection, tracking, has_column=CHANGE in target.columns, progress=progress
-        )
+        has_column = CHANGE in target.columns
+        schema_of(connection).add(connection, tracking, has_column=has_column, progress=progress)
     if links or SINCE in target.columns:
-        with _schema(connection).step(connection):
+        with schema_of(connection).step(connection):
             add_links(connection, tracking, links, has_column=SINCE in target.columns)
 
 
@@ -104,9 +101,9 @@ def drop_tracking(op: Any, table: str, *, schema: str | None = None) -> None:
     tracking = Tracking(table, (), schema=schema)
     found = {column["name"] for column in sa.inspect(connection).get_columns(table, schema)}
     if SINCE in found:
-        with _schema(connection).step(connection):
+        with schema_of(connection).step(connection):
             drop_links(connection, tracking)
-    _schema(connection).drop(connection, tracking)
+    schema_of(connection).drop(connection, tracking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +130,7 @@ def drift_of(connection: sa.Connection, table: sa.Table) -> Drift | None:
     What a running application checks, and the indexes too, without which it is only slow.
     """
     tracking = tracking_of(table)
-    schema = _schema(connection)
+    schema = schema_of(connection)
     columns = [column.name for column in attributes_of(table)[1].values()]
     found, wrong = schema.drift(connection, tracking, columns)
     wrong = wrong or links_drift(connection, found)
@@ -161,9 +158,8 @@ def tracked_in(connection: sa.Connection) -> list[Tracking]:
     """The tables that the database tracks."""
     if not sa.inspect(connection).has_table(TABLES.name):
         return []
-    if connection.dialect.name == "postgresql":
-        return [tracking for _, tracking in read_registered(connection)]
-    return sqlite_schema.tracked(connection)
+    found: list[Tracking] = schema_of(connection).tracked(connection)
+    return found
 
 
 def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None) -> None:
@@ -178,17 +174,10 @@ def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None)
 
     Raises DeclarationError on another database.
     """
-    if connection.dialect.name == "sqlite":
-        sqlite_schema.renew_epochs(connection, tables)
-    elif connection.dialect.name == "postgresql":
+    schema = schema_of(connection)
+    if connection.dialect.name == "postgresql":
         renew_links(connection, tables)
-        postgresql_schema.renew_epochs(connection, tables)
-    else:
-        raise DeclarationError(f"tables on {connection.dialect.name!r} cannot be tracked")
-
-
-def _schema(connection: sa.Connection) -> Any:
-    return postgresql_schema if connection.dialect.name == "postgresql" else sqlite_schema
+    schema.renew_epochs(connection, tables)
 
 
 def _connection(op: Any) -> sa.Connection:
@@ -197,6 +186,5 @@ def _connection(op: Any) -> sa.Connection:
         raise DeclarationError(
             "add_tracking reads the table first, so it cannot be written as offline SQL"
         )
-    if connection.dialect.name not in ("sqlite", "postgresql"):
-        raise DeclarationError(f"tables on {connection.dialect.name!r} cannot be tracked")
+    schema_of(connection)
     return connection

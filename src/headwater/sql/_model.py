@@ -27,7 +27,7 @@ class TableModel:
         tracked: whether the table must be tracked.
 
     Attributes:
-        table: the Core table.
+        table, name: the Core table, and its name.
         tracking: how it is tracked.
         columns: its columns by attribute name, without those of the tracking.
         key: the attributes of the primary key.
@@ -41,6 +41,7 @@ class TableModel:
     def __init__(self, model: sa.Table | type[Any], *, tracked: bool = True) -> None:
         self._model = model
         self.table, self.columns = attributes_of(model)
+        self.name = self.table.name
         self.tracking: Tracking = tracking_of(self.table) if tracked else _no_tracking(self.table)
         self._attributes = {column.name: name for name, column in self.columns.items()}
         missing = [name for name in self.tracking.key if name not in self._attributes]
@@ -63,16 +64,12 @@ class TableModel:
         self.window: str | None = None
 
     @property
-    def name(self) -> str:
-        return self.table.name
-
-    @property
     def own_rows(self) -> dict[str, list[Any]]:
         """By attribute, the values of the rows that are of the model's class.
 
-        Empty where all rows of the table are: of a class that inherits its table from another one
-        (single-table inheritance) these are the rows whose discriminator is its own, or that of a
-        class which inherits from it.
+        A class that shares its parent's table (single-table inheritance) has the rows whose
+        discriminator names it, or a class that inherits from it. Empty for all other models: all
+        rows are theirs.
         """
         if self._mapper is None or self._discriminator is None:
             return {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import (
     AsyncIterator,
@@ -13,7 +12,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
@@ -32,13 +31,16 @@ from headwater.feeds._source import JUDGED, Change, Filter, Page, Place, Window
 from headwater.sql._faults import LASTING, unavailable
 from headwater.sql._judging import NO_QUESTIONS, Questions, judged_by_type
 from headwater.sql._model import TableModel, as_utc
-from headwater.sql._trim import STEP, Trim
+from headwater.sql._statements import Wanted
+from headwater.sql._trim import Trim, remove
 from headwater.sql._unreadable import with_key
 
 Row = Sequence[Any]
 # The key and the moment of an item in a window.
 Member = tuple[Mapping[str, Any], datetime]
 P = TypeVar("P", bound=Place)
+# PostgreSQL's state for an operator that does not exist.
+_NO_OPERATOR = "42883"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,66 +81,129 @@ class CommitWatch(ABC):
         """Stop watching and free what it took. Idempotent."""
 
 
-class ClosingWatch(CommitWatch):
-    """A watch that frees something else too when it stops.
+class WatchGroup(CommitWatch):
+    """Stops several things, in this order, even if one of them raises an error."""
 
-    Arguments:
-        close: called once, before the watch stops.
-    """
-
-    def __init__(self, watch: CommitWatch, close: Callable[[], Awaitable[None]]) -> None:
-        self._watch = watch
-        self._close = close
+    def __init__(self, *stops: Callable[[], Awaitable[None]]) -> None:
+        self._stops = AsyncExitStack()
+        for stop in reversed(stops):
+            self._stops.push_async_callback(stop)
 
     async def stop(self) -> None:
-        try:
-            await self._close()
-        finally:
-            await self._watch.stop()
+        await self._stops.aclose()
 
 
-class TailReader(Protocol):
-    """What a tail needs of a reader.
+class Tail(Protocol):
+    """What a watch asks of the tail that it wakes.
 
     Attributes:
+        head: where the tail is, so that it is not woken for what it has. Read in any thread.
+    """
+
+    head: Head | None
+
+    def read_on(self) -> None:
+        """Read whatever there is."""
+
+    def reach(self, place: Place) -> None:
+        """Read on, unless the tail has come to this place."""
+
+
+class TailReader(ABC):
+    """Reads a table or live query. A tail needs no more of its reader than this.
+
+    Arguments:
+        engine: reads with it.
+        name: for error messages, such as ``"table logs"``.
+        listen: further engines of this process that write.
+
+    Attributes:
+        engine, name: the same.
         judged: the names that only the database can compare.
     """
 
     judged: frozenset[str]
 
+    def __init__(
+        self, engine: AsyncEngine, name: str, listen: Sequence[AsyncEngine | sa.Engine]
+    ) -> None:
+        self.engine = engine
+        self.name = name
+        self._writers = [
+            one.sync_engine if isinstance(one, AsyncEngine) else one for one in (engine, *listen)
+        ]
+
+    @abstractmethod
+    def parse(self, text: str) -> Place:
+        """Read the text of a place. Raises PositionError."""
+
+    @abstractmethod
     async def head(self) -> Head:
-        """Where the table or query is now."""
+        """The present place and epoch of the table or query."""
 
+    @abstractmethod
+    async def locate(self, epoch: str, place: Any) -> None:
+        """Raises PositionError unless the place can be resumed now."""
+
+    @abstractmethod
     async def try_filter(self, wanted: Filter, /) -> None:
-        """Raises FilterValueError for a value that the database refuses."""
+        """Raises FilterValueError or DeclarationError for what the database refuses."""
 
+    @abstractmethod
     async def batch(
-        self, epoch: str, after: Any, limit: int, /, *, questions: Questions = NO_QUESTIONS
+        self, head: Head, limit: int, questions: Questions = NO_QUESTIONS, /
     ) -> ChangeBatch:
-        """At most ``limit`` changes after a place, with the answers to questions."""
+        """At most ``limit`` changes after a place, with the answers to ``questions``.
 
-    def watch_commits(
-        self,
-        wake: Callable[[], None],
-        known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,
-    ) -> CommitWatch:
-        """As ``TableReader.watch_commits``."""
+        Raises PositionError for a place of another epoch, and for one before a trim that the head
+        does not know: after the trims that it knows, what is left is read.
+        """
+
+    @abstractmethod
+    def watch_commits(self, tail: Tail, /) -> CommitWatch:
+        """Wake a tail, in its event loop, when something may have been committed."""
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that is committed at the end."""
+        with self.translated():
+            async with self.engine.begin() as connection:
+                yield connection
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Raise SourceUnavailableError for an error of the database that will pass by itself."""
+        try:
+            yield
+        except Exception as error:
+            said = self._unavailable(error)
+            if said is None:
+                raise
+            lasts = said in LASTING
+            raise SourceUnavailableError(self.name, said, public=lasts, lasting=lasts) from error
+
+    def _unavailable(self, error: Exception) -> str | None:
+        return unavailable(error)
+
+    def broken(self, sentence: str) -> SourceUnavailableError:
+        """The error while something is wrong that somebody must mend."""
+        return SourceUnavailableError(self.name, sentence, public=True, lasting=True)
+
+    def own_place(self, place: Place | None, kind: type[P]) -> P:
+        """The place itself. Raises UsageError for one of another kind of source."""
+        if not isinstance(place, kind):
+            raise UsageError(f"{place!r} is not a place in {self.name}")
+        return place
 
 
-class TableReader(ABC):
+class TableReader(TailReader):
     """Reads one table. One subclass for each kind of database, and one for untracked tables.
 
     Each read is one statement, and holds no connection once it returns. Reads raise
     SourceUnavailableError while the database is away, and PositionError for a place that cannot
     be resumed.
 
-    Arguments:
-        engine: reads with it.
-        listen: further engines of this process that write.
-
     Attributes:
-        engine: the same.
         model: the table's model.
         clock: returns the present time.
         judged: the attributes that the database compares in its own way. The table itself decides
@@ -148,20 +213,12 @@ class TableReader(ABC):
     def __init__(
         self, engine: AsyncEngine, model: TableModel, listen: Sequence[AsyncEngine | sa.Engine] = ()
     ) -> None:
-        self.engine = engine
+        super().__init__(engine, f"table {model.name}", listen)
         self.model = model
         self.clock: Callable[[], datetime] = utc_now
-        self._writers = [
-            one.sync_engine if isinstance(one, AsyncEngine) else one for one in (engine, *listen)
-        ]
-        self._name = f"table {model.name}"
         # The declaration that was checked last; it seldom changes.
         self._declared: str | None = ""
         self.judged = judged_by_type(model.columns, engine.dialect)
-
-    @abstractmethod
-    def parse(self, text: str) -> Place:
-        """Read the text of a place."""
 
     @abstractmethod
     def beginning(self) -> Place:
@@ -175,33 +232,9 @@ class TableReader(ABC):
         """As ``Source.exceeds``, for keyed tables."""
         return False
 
-    @abstractmethod
-    async def head(self) -> Head:
-        """Where the table is now."""
-
-    @abstractmethod
-    async def locate(self, epoch: str, place: Place) -> None:
-        """Raises PositionError unless the place can be resumed now."""
-
     async def try_filter(self, wanted: Filter, /) -> None:
         """As TailReader."""
         await self.page(wanted, None, 1)
-
-    @abstractmethod
-    async def batch(
-        self,
-        epoch: str,
-        after: Place,
-        limit: int,
-        *,
-        trimmed: int = 0,
-        questions: Questions = NO_QUESTIONS,
-    ) -> ChangeBatch:
-        """All changes after a place, for the tail.
-
-        A place before what was trimmed is expired. A caller that knows of a trim passes its
-        ``trimmed``, and reads what is left. The changes' values have the answers to ``questions``.
-        """
 
     async def page(
         self,
@@ -217,41 +250,44 @@ class TableReader(ABC):
             raise UsageError(f"limit={limit} must be at least 1")
         try:
             if after is not None:
-                return await self.page_after(wanted, window, limit, after)
-            return await self.page_before(wanted, window, limit, before)
+                return await self.page_after(self._wanted(wanted, window), limit, after)
+            return await self.page_before(self._wanted(wanted, window), limit, before)
         except sa.exc.DBAPIError as error:
             self._check_refused(error, wanted)
             raise
 
     def _check_refused(self, error: sa.exc.DBAPIError, wanted: Filter) -> None:
-        """Raises FilterValueError if the database refuses a value of a type that it alone knows."""
+        """Raises FilterValueError for a value, DeclarationError for what no value would mend."""
         state = getattr(error.orig, "sqlstate", None) or ""
         conditions = [value for each in wanted.any_of for n, value in each if n == JUDGED]
         if conditions and isinstance(error, (sa.exc.DataError, sa.exc.ProgrammingError)):
             raise DeclarationError(
-                f"{self._name} cannot be filtered by {conditions[0]!r}: the database refuses it: "
+                f"{self.name} cannot be filtered by {conditions[0]!r}: the database refuses it: "
                 f"{error.orig}"
             ) from error
-        if not isinstance(error, sa.exc.DataError) and not state.startswith("22"):
-            return
         pairs = [(n, v) for each in wanted.any_of for n, v in each if n in self.judged]
-        if pairs:
+        if pairs and state == _NO_OPERATOR:
+            names = " and ".join(dict.fromkeys(repr(name) for name, _ in pairs))
+            raise DeclarationError(
+                f"{self.name} cannot be filtered by {names}: PostgreSQL has no equality for such a "
+                "type, as for json, xml and point; filter by a column with the part that you want"
+            ) from error
+        if pairs and (isinstance(error, sa.exc.DataError) or state.startswith("22")):
             name, value = pairs[0]
             kind = self.model.columns[name].type
             raise FilterValueError(
                 name, value, f"column {name!r} is of type {kind!r}: the database refuses the value"
             ) from error
 
+    def _wanted(self, wanted: Filter, window: Window | None = None) -> Wanted:
+        return Wanted(wanted, window, self.clock())
+
     @abstractmethod
-    async def page_after(
-        self, wanted: Filter, window: Window | None, limit: int, after: Place, /
-    ) -> Page:
+    async def page_after(self, wanted: Wanted, limit: int, after: Place, /) -> Page:
         """The changes just after a place."""
 
     @abstractmethod
-    async def page_before(
-        self, wanted: Filter, window: Window | None, limit: int, before: Place | None, /
-    ) -> Page:
+    async def page_before(self, wanted: Wanted, limit: int, before: Place | None, /) -> Page:
         """The newest rows, or those just before a place."""
 
     async def revision(self) -> Hashable | None:
@@ -274,33 +310,7 @@ class TableReader(ABC):
         It is announced ``grace`` seconds before, so that tails send their streams a later position.
         """
         run = self.trimming(None if max_age is None else self.clock() - max_age, column, max_count)
-        async with self.connected() as connection:
-            expires = await run.announce(connection)
-            await connection.commit()
-        if expires:
-            await asyncio.sleep(grace)
-        removed, more = 0, True
-        while more:
-            async with self.connected() as connection:
-                step = await run.step(connection)
-                await connection.commit()
-            removed, more = removed + step, step == STEP
-        return removed
-
-    @abstractmethod
-    def watch_commits(
-        self,
-        wake: Callable[[], None],
-        known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,
-    ) -> CommitWatch:
-        """Call ``wake`` in the event loop when something may have been committed.
-
-        Arguments:
-            known: returns where the tail is, so that it is not woken for what it has. May be
-                called in any thread.
-            reach: called instead of ``wake``, where the watch knows the place of the change.
-        """
+        return await remove([run], self.writing, grace)
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[AsyncConnection]:
@@ -308,18 +318,6 @@ class TableReader(ABC):
         with self.translated():
             async with self.engine.connect() as connection:
                 yield connection
-
-    @contextmanager
-    def translated(self) -> Iterator[None]:
-        """Raise SourceUnavailableError for an error of the database that will pass by itself."""
-        try:
-            yield
-        except Exception as error:
-            said = unavailable(error)
-            if said is None:
-                raise
-            lasts = said in LASTING
-            raise SourceUnavailableError(self._name, said, public=lasts, lasting=lasts) from error
 
     def change(
         self,
@@ -345,8 +343,7 @@ class TableReader(ABC):
         """Raises SourceUnavailableError if the tracking is not what it should be."""
         if wrong:
             tracking = replace(self.model.tracking, registered=None)
-            sentence = f"{'; '.join(wrong)}. A migration with {tracking.call} mends it"
-            raise SourceUnavailableError(self._name, sentence, public=True, lasting=True)
+            raise self.broken(f"{'; '.join(wrong)}. A migration with {tracking.call} mends it")
 
     @contextmanager
     def comparing(self) -> Iterator[None]:
@@ -359,9 +356,7 @@ class TableReader(ABC):
         except DeclarationError as error:
             if not self._declared:
                 raise
-            raise SourceUnavailableError(
-                self._name, str(error), public=True, lasting=True
-            ) from error
+            raise self.broken(str(error)) from error
 
     def check_declared(self, declared: str | None) -> None:
         """Check what the database keeps of the tracking; None if it keeps nothing."""
@@ -369,17 +364,10 @@ class TableReader(ABC):
             return
         tracking = self.model.tracking
         if declared is None:
-            said = "the database does not track it; is the database migrated?"
-            raise SourceUnavailableError(self._name, said, public=True, lasting=True)
+            raise self.broken("the database does not track it; is the database migrated?")
         if not tracking.served_by(declared):
             self.check_drift([f"its triggers were made for {declared}, not {tracking.declared()}"])
         self._declared = declared
-
-    def own_place(self, place: Place | None, kind: type[P]) -> P:
-        """The place itself. Raises UsageError for one of another kind of table."""
-        if not isinstance(place, kind):
-            raise UsageError(f"{place!r} is not a place in {self._name}")
-        return place
 
 
 def latest_of(one: datetime | None, other: datetime | None) -> datetime | None:

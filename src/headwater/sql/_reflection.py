@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -54,17 +53,8 @@ def _reflect(connection: sa.Connection, wanted: str) -> sa.Table:
             f"table {wanted!r} is not tracked: call headwater.sql.alembic.add_tracking(connection, "
             f"{wanted!r}) once, in a migration"
         )
-    known = json.loads(declared)
     key = tuple(column.name for column in table.primary_key.columns)
-    tracking = Tracking(
-        name,
-        key,
-        known["keyed"],
-        tuple(known["filters"]),
-        # Declarations of before do not name them; their triggers are then compared and mended.
-        moments=tuple(known.get("moments", ())),
-        schema=schema,
-    )
+    tracking = replace(Tracking(name, key, schema=schema).as_declared(declared), key=key)
     if connection.dialect.name == "postgresql":
         wakes = sa.text(
             "SELECT count(*) FROM pg_trigger "

@@ -16,22 +16,18 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from headwater.feeds._source import EVERYTHING, Filter, Window
-from headwater.sql._expressions import Shape
+from headwater.sql._expressions import Column, Condition
 from headwater.sql._filters import (
     CACHED,
     Asked,
-    Condition,
     Filters,
     Query,
     ShapeSlot,
     form_of,
 )
-from headwater.sql._judging import NO_QUESTIONS, Judge, Questions, question_columns
-from headwater.sql._judging import Asked as Question
+from headwater.sql._judging import NO_QUESTIONS, Question, Questions, question_columns
 from headwater.sql._model import TableModel
 from headwater.sql._tracking import REMOVALS
-
-Column = sa.ColumnElement[Any]
 
 # The kinds of changes: a row that left the window by time, a removal, a row.
 LEFT, GONE, ROW = -1, 0, 1
@@ -43,11 +39,11 @@ class Lack(NamedTuple):
     """What decides how the changes after a place are found.
 
     Attributes:
-        ran: transactions ran that the client has not.
-        older: it is among the rows that are older than the tracking.
-        left: it was sent the removals of what left the window up to a moment.
-        among: it was sent some of that very moment, up to a ``"number"`` or a ``"key"``.
-        as_of: what left was read when there were changes that it does not have.
+        ran: transactions were running, and the client lacks their changes.
+        older: the place is among the rows that are older than the tracking.
+        left: the client was sent the removals of what left the window up to a moment.
+        among: of that very moment, it was sent those up to a ``"number"`` or a ``"key"``.
+        as_of: when the rows that left were read, there were changes that it lacks.
         walks: it is sent all items from the oldest on, and lacks no removal from before.
     """
 
@@ -59,13 +55,26 @@ class Lack(NamedTuple):
     walks: bool = False
 
 
+class Wanted(NamedTuple):
+    """What is wanted of a table: the rows of a filter, and of a window as of a moment."""
+
+    filter: Filter
+    window: Window | None
+    now: datetime
+
+    @property
+    def column(self) -> str | None:
+        """Of the window."""
+        return None if self.window is None else self.window.column
+
+
 class Selection(NamedTuple):
     """What is read of a table.
 
     Attributes:
-        form: of its filter.
-        column: of its window.
-        shown: of the table's windows: changes carry this moment.
+        form: the form of the filter.
+        column: the column of the window.
+        shown: the column of all windows of the table: changes carry its value.
         questions: the form of what the database shall compare.
     """
 
@@ -83,6 +92,9 @@ class Statements(ABC):
         old_order: those of the change of the row that a removal removed.
         complete: the condition for rows whose changes are sent.
         removal_order, removal_complete: the same of removals.
+        since_began: the condition for rows that changed since a client, which is sent all items,
+            had none.
+        removed_later: the condition for removals from after the read of what left the window.
         values: what is shown of a row.
         kept: the attributes that are shown of a removal, beside its key.
 
@@ -91,84 +103,70 @@ class Statements(ABC):
         keys_only: leave out all other values of a row: one of them cannot be read.
     """
 
+    dialect: str
     order: Sequence[Column]
     old_order: Sequence[Column]
     complete: Condition
     removal_order: Sequence[Column]
     removal_complete: Condition
+    since_began: Condition
+    removed_later: Condition
 
     def __init__(
         self, model: TableModel, judged: Collection[str], *, keys_only: bool = False
     ) -> None:
         self.model = model
-        self.values = [
+        self.values: list[Column] = [
             sa.null() if keys_only and name not in model.key else column
             for name, column in model.columns.items()
         ]
         self.kept = () if keys_only else model.kept
         self._judged = judged
-        self.filters = Filters(model)
+        self.filters = Filters(model.columns)
         self.keys = [model.columns[name] for name in model.key]
         # Filters of one form share their statements, whatever their values.
         self._newest = lru_cache(CACHED)(self._build_newest)
         self._after = lru_cache(CACHED)(self.build_after)
 
-    def newest(
-        self, wanted: Filter, window: Window | None, now: datetime, count: int, before: Any
-    ) -> Asked:
+    def newest(self, wanted: Wanted, count: int, before: Any) -> Asked:
         """The newest rows, or the newest before a place."""
-        form, known = form_of(wanted)
+        form, known = self._form_of(wanted)
         kind, values = self.before(before)
-        query = self._newest(self._selection(form, window), kind)
-        return query, {"count": count, **known, **self._cutoff(window, now), **values}
+        selected = Selection(form, wanted.column, self.model.window)
+        return self._newest(selected, kind), {"count": count, **known, **values}
 
     def after(
-        self,
-        wanted: Filter,
-        window: Window | None,
-        now: datetime,
-        count: int,
-        place: Any,
-        questions: Questions = NO_QUESTIONS,
+        self, wanted: Wanted, count: int, place: Any, questions: Questions = NO_QUESTIONS
     ) -> Asked:
         """What a client at a place lacks, in the order in which it is sent."""
-        # The tail's own reads need no form.
-        form, known = (wanted, {}) if wanted == EVERYTHING else form_of(wanted)
-        lack, values = self.lacking(place, window)
-        query = self._after(self._selection(form, window, questions), lack)
-        known = {"count": count, **known, **self._cutoff(window, now), **questions.parameters}
-        return query, {**known, **values}
+        form, known = self._form_of(wanted)
+        lack, values = self.lacking(place, wanted.window)
+        selected = Selection(form, wanted.column, self.model.window, questions.form)
+        known |= {"count": count, **questions.parameters}
+        return self._after(selected, lack), {**known, **values}
 
-    def members(self, wanted: Filter, window: Window, now: datetime) -> Asked:
-        """The key columns and the moment of each row in the window."""
-        form, known = form_of(wanted)
-        moment = self.moment(window.column)
-        query = sa.select(*self.keys, moment).where(
-            self.filters.matches(form),
-            self.complete,
-            moment > self.parameter("cutoff", window.column),
+    def members(self, wanted: Wanted, column: str) -> Asked:
+        """The key columns and the moment of each row in the window over this column."""
+        form, known = self._form_of(wanted)
+        query = sa.select(*self.keys, self.moment(column)).where(
+            self.filters.matches(form), self.complete, *self._inside(column)
         )
-        return query, {**known, **self._cutoff(window, now)}
+        return query, known
 
-    def beyond_count(
-        self, wanted: Filter, window: Window | None, now: datetime, count: int
-    ) -> Asked:
+    def beyond_count(self, wanted: Wanted, count: int) -> Asked:
         """A row if there are more than so many."""
-        form, known = form_of(wanted)
-        conditions = [self.filters.matches(form), self.complete]
-        if window is not None:
-            conditions.append(self.moment(window.column) > self.parameter("cutoff", window.column))
-        query = sa.select(sa.literal(1)).select_from(self.model.table).where(*conditions)
-        known |= {"count": count, **self._cutoff(window, now)}
-        return query.offset(COUNT).limit(1), known
+        form, known = self._form_of(wanted)
+        query = sa.select(sa.literal(1)).select_from(self.model.table)
+        inside = self._inside(wanted.column)
+        query = query.where(self.filters.matches(form), self.complete, *inside)
+        return query.offset(COUNT).limit(1), {"count": count, **known}
 
     def build_after(self, selected: Selection, lack: Lack) -> Query:
         """As ``after``, without its parameters."""
         above, column = self.above(lack), selected.column
         if lack.walks and column is not None:
             # Of what left the window before, such a client has nothing.
-            inside = self.moment(column) > self.parameter("cutoff", column)
-            above = sa.and_(above, sa.or_(inside, self.since_began()))
+            above = sa.and_(above, sa.or_(*self._inside(column), self.since_began))
         parts = [self._rows(selected.form, above, more=self.of_running(lack))]
         if self.model.tracking.keyed:
             parts += self.removals(self._removal(selected, lack), lack)
@@ -178,11 +176,11 @@ class Statements(ABC):
 
     @abstractmethod
     def before(self, place: Any) -> tuple[str, dict[str, Any]]:
-        """How a page ends before a place, "" for the newest page, and the parameters."""
+        """The kind of a page that ends before a place, "" for the newest page; its parameters."""
 
     @abstractmethod
     def below(self, kind: str) -> Condition:
-        """The condition for rows of such a page, of what ``before`` said."""
+        """The condition for the rows of a page of this kind."""
 
     @abstractmethod
     def lacking(self, place: Any, window: Window | None) -> tuple[Lack, dict[str, Any]]:
@@ -192,17 +190,13 @@ class Statements(ABC):
     def above(self, lack: Lack) -> Condition:
         """The condition for the rows after the place, in one range."""
 
-    @abstractmethod
-    def since_began(self) -> Condition:
-        """Rows that changed since a client, which is sent all items, had none."""
-
     def of_running(self, lack: Lack) -> Callable[[Query], Sequence[Query]]:
-        """Makes a subquery of rows into those that find further rows after the place."""
+        """Returns a function from a subquery of rows to those that find further rows."""
         return lambda _: ()
 
     @abstractmethod
     def removals(self, base: Query, lack: Lack) -> list[Query]:
-        """Makes the subquery of all removals into those that find the ones after the place."""
+        """The subqueries of the removals after the place, made from that of all removals."""
 
     @abstractmethod
     def has(self, order: Sequence[Column]) -> Condition:
@@ -210,11 +204,7 @@ class Statements(ABC):
 
     @abstractmethod
     def beyond(self, among: str, order: Sequence[Column], keys: Sequence[Column]) -> Condition:
-        """Whether a row is after those of the very moment that the client was sent."""
-
-    @abstractmethod
-    def removed_later(self) -> Condition:
-        """Whether a removal came after what left the window was read."""
+        """Whether a row comes after those of the same moment that the client was sent."""
 
     @abstractmethod
     def row(self, kind: int, left: Column | None = None) -> Query:
@@ -231,10 +221,6 @@ class Statements(ABC):
     @abstractmethod
     def moment(self, name: str) -> Column:
         """A date-time column as it is stored, whatever the model makes of it."""
-
-    @abstractmethod
-    def json_array(self, *parts: Column) -> Column:
-        """A JSON array."""
 
     @abstractmethod
     def old(self, name: str) -> Column:
@@ -270,10 +256,8 @@ class Statements(ABC):
         return query.scalar_subquery()
 
     def _build_newest(self, selected: Selection, kind: str) -> Query:
-        conditions, column = [self.complete, self.below(kind)], selected.column
-        if column is not None:
-            conditions.append(self.moment(column) > self.parameter("cutoff", column))
-        rows = self._rows(selected.form, sa.and_(*conditions), descending=True)
+        complete = sa.and_(self.complete, self.below(kind), *self._inside(selected.column))
+        rows = self._rows(selected.form, complete, descending=True)
         return self.whole(rows.subquery("picked"), selected, False)
 
     def _rows(
@@ -319,7 +303,7 @@ class Statements(ABC):
         left = sa.and_(self.has(self.old_order), sa.or_(moment < edge, same))
         if lack.as_of:
             # One that was removed before what left was read was not among it.
-            left = sa.and_(left, self.removed_later())
+            left = sa.and_(left, self.removed_later)
         return found.where(sa.not_(sa.func.coalesce(left, sa.false())))
 
     def _leavers(self, form: Filter, column: str, lack: Lack) -> Query:
@@ -338,29 +322,10 @@ class Statements(ABC):
             found = found.where(later)
         return found.order_by(moment, *self.order).limit(COUNT)
 
-    def _selection(
-        self, form: Filter, window: Window | None, questions: Questions = NO_QUESTIONS
-    ) -> Selection:
-        column = None if window is None else window.column
-        return Selection(form, column, self.model.window, questions.form)
-
-    def answers(self, selected: Selection) -> list[Column]:
-        """What the database compared with a row."""
-        columns = self.model.columns
-        return self._answers(
-            selected, self.filters.is_value, lambda shape, value: shape.over(columns, value)
-        )
-
-    def old_answers(self, selected: Selection) -> list[Column]:
-        """What it compared with a row that was removed."""
-        return self._answers(selected, self.old_is, self._old_judge)
-
-    def _answers(
-        self, selected: Selection, is_value: Callable[[str, Any], Condition], judge: Judge
-    ) -> list[Column]:
-        return question_columns(
-            selected.questions, self.model.columns, self.json_array, is_value, judge
-        )
+    def answers(self, selected: Selection, *, old: bool = False) -> list[Column]:
+        """What the database compared with a row, or with the ``old`` row of a removal."""
+        is_value = self.old_is if old else self.filters.is_value
+        return question_columns(selected.questions, self.model.columns, is_value, self.dialect)
 
     def old_is(self, name: str, slot: Any) -> Condition:
         """The condition that a row that was removed had a value."""
@@ -372,9 +337,6 @@ class Statements(ABC):
         if name not in self._judged:
             return sa.and_(old == value)
         return self._over_old([name], lambda columns: columns[name] == value)
-
-    def _old_judge(self, shape: Shape, value: Callable[[int], Column]) -> Condition:
-        return self._over_old(shape.names, lambda columns: shape.over(columns, value))
 
     def _over_old(
         self, names: Collection[str], condition: Callable[[Mapping[str, Column]], Condition]
@@ -394,7 +356,18 @@ class Statements(ABC):
         found = sa.select(1).select_from(as_stored).where(condition(columns))
         return sa.exists(found.correlate_except(as_stored))
 
-    def _cutoff(self, window: Window | None, now: datetime) -> dict[str, Any]:
-        if window is None:
-            return {}
-        return {"cutoff": self.stored(window.column, now - window.length)}
+    def _inside(self, column: str | None) -> list[Condition]:
+        """The condition for rows in the window over this column; none without a window."""
+        if column is None:
+            return []
+        return [self.moment(column) > self.parameter("cutoff", column)]
+
+    def _form_of(self, wanted: Wanted) -> tuple[Filter, dict[str, Any]]:
+        """The form of a filter, and the parameters of the filter and the window."""
+        # The tail's own reads need no form.
+        everything = wanted.filter == EVERYTHING
+        form, values = (EVERYTHING, {}) if everything else form_of(wanted.filter)
+        window = wanted.window
+        if window is not None:
+            values["cutoff"] = self.stored(window.column, wanted.now - window.length)
+        return form, values

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from contextlib import suppress
 
 from headwater.errors import PositionError, SourceUnavailableError, UsageError
-from headwater.feeds._source import JUDGED, Filter, Origin, Place, Sink
+from headwater.feeds._source import JUDGED, Filter, Origin, Place, Sink, Source
 from headwater.sql._judging import MOST_EXPRESSIONS, MOST_JUDGED, NO_QUESTIONS, Questions
 from headwater.sql._reader import ChangeBatch, CommitWatch, Head, TailReader
 
@@ -31,6 +31,9 @@ class TableOrigin(Origin):
     Arguments:
         reader: reads it.
         name: for logs and error messages, such as ``"table logs"``.
+
+    Attributes:
+        head: where the tail is; None while it is not attached.
     """
 
     def __init__(self, reader: TailReader, name: str) -> None:
@@ -38,7 +41,7 @@ class TableOrigin(Origin):
         self._reader = reader
         self._lock = asyncio.Lock()
         self._sink: Sink | None = None
-        self._head: Head | None = None
+        self.head: Head | None = None
         self._wake = asyncio.Event()
         # The place it was woken for; None: read whatever there is.
         self._wanted: Place | None = None
@@ -59,17 +62,21 @@ class TableOrigin(Origin):
         # What was asked last, of which values.
         self._asked: tuple[dict[str, set[Hashable]], Questions] = {}, NO_QUESTIONS
 
-    @property
-    def head(self) -> Head | None:
-        """Where the tail is; None while it is not attached."""
-        return self._head
+    async def locate(self, epoch: str, place: str) -> Place:
+        """As ``Source.locate``."""
+        found, head = self._reader.parse(place), self.head
+        # While the tail is attached, its head saves a statement; a page checks again.
+        if head is None or head.epoch != epoch or not head.place.includes(found):
+            await self._reader.locate(epoch, found)
+            self.reach(found)
+        return found
 
     def reach(self, place: Place) -> None:
         """Read on, unless the tail has come to this place.
 
         No further read follows if the one that is under way comes to it.
         """
-        head = self._head
+        head = self.head
         if head is not None and not head.place.includes(place):
             if not self._wake.is_set():
                 self._wanted = place
@@ -84,20 +91,20 @@ class TableOrigin(Origin):
 
     async def attach(self, sink: Sink, /) -> Place:
         async with self._lock:
-            if self._sink is not None and self._head is not None:
+            if self._sink is not None and self.head is not None:
                 if self._sink is not sink:
                     raise UsageError(f"{self.name} has a sink already; one hub attaches to it")
-                return self._head.place
+                return self.head.place
             wake = self._wake = asyncio.Event()
             # Watch first: a commit from now on is either in the head or wakes the tail.
-            watch = self._reader.watch_commits(self.read_on, lambda: self._head, self.reach)
+            watch = self._reader.watch_commits(self)
             try:
                 head = await self._reader.head()
             except BaseException:
                 await watch.stop()
                 raise
             self._watch = watch
-            self._sink, self._head, self._stopping = sink, head, False
+            self._sink, self.head, self._stopping = sink, head, False
             self._interrupted, self._compared = None, self._reader.judged
             self.read_on()
             self._task = asyncio.get_running_loop().create_task(
@@ -116,7 +123,7 @@ class TableOrigin(Origin):
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-            self._sink = self._head = self._retired = None
+            self._sink = self.head = self._retired = None
             if self._held is not None:
                 self._held.cancel()
             watch, self._watch = self._watch, None
@@ -124,7 +131,7 @@ class TableOrigin(Origin):
                 await watch.stop()
 
     async def epoch(self) -> str:
-        head = self._head
+        head = self.head
         return head.epoch if head is not None else (await self._reader.head()).epoch
 
     async def ready(self, wanted: Filter) -> None:
@@ -165,15 +172,15 @@ class TableOrigin(Origin):
         trouble: str | None = None
         more = False
         while not self._stopping:
-            # What wakes it while it reads on in pieces stays for afterwards: a live query's pieces
-            # are all of one moment.
+            # A wake-up during a read of several pieces waits for the last piece: a live query's
+            # pieces are all of one moment.
             if not more:
                 await wake.wait()
                 wake.clear()
                 if self._stopping:
                     return
                 wanted, self._wanted = self._wanted, None
-                head = self._head
+                head = self.head
                 if wanted is not None and head is not None and head.place.includes(wanted):
                     continue
             more = False
@@ -208,13 +215,13 @@ class TableOrigin(Origin):
 
     async def _deliver(self, sink: Sink) -> bool:
         """Read once and deliver. Returns whether there is more."""
-        head = self._head
+        head = self.head
         assert head is not None
         self._idle.clear()
         try:
             questions = self._questions(sink)
             try:
-                batch = await self._reader.batch(head.epoch, head.place, BATCH, questions=questions)
+                batch = await self._reader.batch(head, BATCH, questions)
             except (PositionError, SourceUnavailableError):
                 raise
             except Exception:
@@ -230,7 +237,7 @@ class TableOrigin(Origin):
             return batch.has_more
         except PositionError as error:
             now = await self._reader.head()
-            self._head = now
+            self.head = now
             sink.reset(error.reason, now.place)
             return True
         finally:
@@ -242,10 +249,10 @@ class TableOrigin(Origin):
         return self._reader.judged | {JUDGED}
 
     def _compare_anew(self, sink: Sink) -> None:
-        """A column compares otherwise: streams come back, and say again what they wait for."""
+        """End the streams: they come back, and what they wait for is compared in the new way."""
         self._compared = self._reader.judged
         self._accepted.clear()
-        said = "its columns compare otherwise since a migration"
+        said = "its columns compare differently since a migration"
         sink.interrupt(SourceUnavailableError(self.name, said, public=True))
 
     def _questions(self, sink: Sink) -> Questions:
@@ -267,7 +274,7 @@ class TableOrigin(Origin):
         return questions
 
     def _pass_on(self, sink: Sink, head: Head, batch: ChangeBatch) -> None:
-        self._head = Head(head.epoch, batch.head)
+        self.head = Head(head.epoch, batch.head)
         if batch.changes or not head.place.includes(batch.head):
             sink.deliver(batch.changes, batch.head)
         if batch.retiring is not None and batch.retiring != self._retired:
@@ -278,3 +285,32 @@ class TableOrigin(Origin):
             self._held = None
         if batch.held:
             self._held = asyncio.get_running_loop().call_later(_HELD_DELAY, self.read_on)
+
+
+class TailSource(Source):
+    """A selection of a table or live query, as a feed's function returns it."""
+
+    # There may be one for each of thousands of streams.
+    __slots__ = ("filter", "origin")
+
+    origin: TableOrigin
+
+    def __init__(self, origin: TableOrigin, wanted: Filter) -> None:
+        self.origin = origin
+        self.filter = wanted
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TailSource):
+            return NotImplemented
+        mine = (self.filter, self.window)
+        return self.origin is other.origin and mine == (other.filter, other.window)
+
+    def __hash__(self) -> int:
+        return hash((self.filter, self.window))
+
+    @property
+    def identity(self) -> Hashable:
+        return self
+
+    async def locate(self, epoch: str, place: str) -> Place:
+        return await self.origin.locate(epoch, place)

@@ -91,28 +91,22 @@ class Tracking:
         kept = {"keyed": self.keyed, "filters": self.filters}
         return json.dumps(kept | {"key": self.key, "moments": self.moments})
 
-    def as_declared(self, declared: str | None) -> Tracking | None:
-        """This as it was when triggers were made for ``declared``; None if that is not known."""
-        found = {} if declared is None else json.loads(declared)
-        if "key" not in found:
-            return None
+    def as_declared(self, declared: str) -> Tracking:
+        """This as it was when triggers were made for ``declared``."""
+        found = json.loads(declared)
         return replace(
             self,
             keyed=found["keyed"],
             filters=tuple(found["filters"]),
-            key=tuple(found["key"]),
-            moments=tuple(found["moments"]),
+            key=tuple(found.get("key", self.key)),
+            moments=tuple(found.get("moments", ())),
         )
 
     def served_by(self, declared: str) -> bool:
         """Whether triggers that were made for ``declared`` record all that this needs."""
-        found = json.loads(declared)
-        key = found.get("key", self.key)
-        return (
-            bool(found["keyed"] == self.keyed)
-            and set(self.filters) <= set(found["filters"])
-            and sorted(key) == sorted(self.key)
-        )
+        made_for = self.as_declared(declared)
+        same = (made_for.keyed, sorted(made_for.key)) == (self.keyed, sorted(self.key))
+        return same and set(self.filters) <= set(made_for.filters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +245,8 @@ def register(
 def declared_before(connection: sa.Connection, tracking: Tracking) -> Tracking | None:
     """The declaration that a table's triggers were made for."""
     mine = sa.select(TABLES.c.declared).where(TABLES.c.name == tracking.name)
-    return tracking.as_declared(connection.scalar(mine))
+    declared = connection.scalar(mine)
+    return None if declared is None else tracking.as_declared(declared)
 
 
 def forget(connection: sa.Connection, tracking: Tracking) -> None:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Hashable, Mapping
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from headwater.errors import DeclarationError, FilterValueError
+from headwater.sql._model import as_utc
+
+M = TypeVar("M", date, time, datetime)
 
 
 class _Null(Enum):
@@ -41,7 +44,7 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 def check_comparable(name: str, column: sa.Column[Any]) -> None:
     """Raises DeclarationError for a column whose type has no equality that a feed could use."""
-    kind = _stored_type(column.type)
+    kind = stored_type(column.type)
     if isinstance(kind, (sa.JSON, sa.ARRAY, sa.PickleType)):
         raise DeclarationError(
             f"column {name!r} cannot be filtered by: values of type {kind!r} cannot be compared; "
@@ -135,7 +138,8 @@ class _RefusedError(ValueError):
     pass
 
 
-def _stored_type(kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+def stored_type(kind: Any) -> Any:
+    """The type below an application's own one, as the database stores it."""
     while isinstance(kind, sa.types.TypeDecorator):
         kind = kind.impl_instance
     return kind
@@ -145,7 +149,7 @@ def _decorated(kind: sa.types.TypeDecorator[Any], value: Any, dialect: sa.Dialec
     """A value of an application's own type. Its own conversion decides."""
     implemented = kind.dialect_impl(dialect)
     stored = kind.process_bind_param(value, dialect) if _converts(kind) else value
-    impl = _stored_type(implemented if implemented is not kind else kind.impl_instance)
+    impl = stored_type(implemented if implemented is not kind else kind.impl_instance)
     if stored is None:
         raise _RefusedError(f"{_said(value)} becomes NULL; ask for NULL by its name")
     fit = _plain_value(impl, stored, dialect)
@@ -219,7 +223,7 @@ def _text(_: Any, value: Any, __: sa.Dialect) -> str:
     if not isinstance(value, str):
         raise _RefusedError(f"{_said(value)} is not a text")
     if "\0" in value:
-        raise _RefusedError("a text with a NUL character is not stored")
+        raise _RefusedError("a text cannot hold a NUL character")
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -246,29 +250,28 @@ def _bytes(_: Any, value: Any, __: sa.Dialect) -> bytes:
     return bytes(value)
 
 
+def _moment(kind: type[M], value: Any, what: str) -> M:
+    """A date, time or date-time. Its ISO text is taken too."""
+    found = kind.fromisoformat(value) if isinstance(value, str) else value
+    # To Python a date-time is a date too.
+    if not isinstance(found, kind) or (kind is date and isinstance(found, datetime)):
+        raise _RefusedError(f"{_said(value)} is not a {what}")
+    return found
+
+
 def _date_time(kind: sa.DateTime, value: Any, _: sa.Dialect) -> datetime:
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if not isinstance(value, datetime):
-        raise _RefusedError(f"{_said(value)} is not a date-time")
+    value = _moment(datetime, value, "date-time")
     # A naive one is UTC by the rule of this library.
-    moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    moment = as_utc(value)
     return moment if kind.timezone else moment.replace(tzinfo=None)
 
 
 def _date(_: Any, value: Any, __: sa.Dialect) -> date:
-    if isinstance(value, str):
-        value = date.fromisoformat(value)
-    if not isinstance(value, date) or isinstance(value, datetime):
-        raise _RefusedError(f"{_said(value)} is not a date")
-    return value
+    return _moment(date, value, "date")
 
 
 def _time(_: Any, value: Any, __: sa.Dialect) -> time:
-    found = time.fromisoformat(value) if isinstance(value, str) else value
-    if not isinstance(found, time):
-        raise _RefusedError(f"{_said(value)} is not a time of day")
-    return found
+    return _moment(time, value, "time of day")
 
 
 def _interval(_: Any, value: Any, __: sa.Dialect) -> timedelta:

@@ -1,10 +1,11 @@
-"""For tests: of your own feeds, and of your own event-log engine.
+"""Helpers for tests of your feeds, and of your own engine of an event log.
 
-``LiveClient`` talks to an application or a server without ever waiting for the end of a stream,
-``running`` serves an application on a socket, ``Clock`` moves time, and ``assert_halves_agree``
-compares a feed's two halves. ``parse_events`` and ``collect`` read an event stream as a browser
-does. ``EventLogContract`` is the suite that every engine of an event log passes; it needs pytest
-and pytest-asyncio. What needs httpx, uvicorn or pytest imports it only when it is asked for.
+``LiveClient`` sends requests to an application or a server, and reads streams without waiting for
+their end. ``running`` serves an application on a socket, ``Clock`` moves time, and
+``assert_halves_agree`` compares a feed's two halves. ``parse_events`` and ``collect`` read an event
+stream as a browser does. ``EventLogContract`` is the suite that every engine of an event log
+passes; it needs pytest and pytest-asyncio. httpx, uvicorn and pytest are imported at the first use
+of a name that needs them.
 """
 
 from __future__ import annotations

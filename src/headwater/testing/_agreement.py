@@ -24,10 +24,10 @@ async def assert_halves_agree(
 ) -> None:
     """Raise AssertionError unless ``GET path`` and ``path/stream`` are two views of one feed.
 
-    With the same parameters the snapshot must be the page; from a position further back both must
-    give the same items in the same order; and a position that neither knows must be 410 and a
-    ``reset``. Up to ``most`` items are compared. The feed may have many items or none; while
-    somebody writes to it, only the first comparison is repeated.
+    With the same parameters the snapshot must equal the page. From an earlier position both halves
+    must give the same items in the same order. For an unknown position one must answer 410, and
+    the other send ``reset``. It compares up to ``most`` items; the feed may be empty. If something
+    is written to the feed meanwhile, it repeats only the first comparison.
     """
     asked = dict(params or {})
     page = await _same_page(client, path, {**asked, "limit": limit})

@@ -1,4 +1,4 @@
-"""A client for tests of streams, in this process or over a socket, that never waits for ever."""
+"""A client for tests of streams, in this process or over a socket. Each wait has a time limit."""
 
 from __future__ import annotations
 
@@ -6,32 +6,30 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from types import TracebackType
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Self, TypeVar
 
 from headwater.client._transport import httpx
 from headwater.protocol import Decoder, Message
-from headwater.testing._lifespan import Lifespan
-from headwater.testing._transport import StreamingTransport
+from headwater.testing._transport import StreamingTransport, lifespan
 
 __all__ = ["LiveClient", "LiveStream"]
 
 A = TypeVar("A")
 
-# Seconds that a test waits for what must come.
+# Seconds of each wait.
 PATIENCE = 5.0
 _END_OF_LINE = re.compile(rb"\r\n|\r|\n")
-# Messages that are read ahead of the test.
+# Messages that the stream may be ahead of the test.
 _AHEAD = 10_000
 
 
 class LiveStream:
-    """One open stream. Whatever does not come in time is an AssertionError that says what did.
+    """One open stream. A wait that takes too long raises AssertionError, with what has come.
 
     Attributes:
-        status: of the answer.
-        headers: of the answer.
+        status: the response's status code.
+        headers: the response's headers.
     """
 
     def __init__(self, response: httpx.Response, patience: float) -> None:
@@ -51,7 +49,7 @@ class LiveStream:
 
     @property
     def last_event_id(self) -> str:
-        """The position of all that has come, taken or not."""
+        """The position after all that has come, also if the test has not taken it."""
         return self._decoder.last_event_id
 
     @property
@@ -60,7 +58,7 @@ class LiveStream:
         return self._decoder.retry
 
     async def next(self, event: str | None = None) -> Message:
-        """The next message, which must have this event name if one is given."""
+        """The next message. With ``event`` it must have this name."""
         await self._until(lambda: bool(self._messages), event or "a message")
         message = self._messages.popleft()
         self._seen.append(message)
@@ -69,11 +67,11 @@ class LiveStream:
         return message
 
     async def take(self, count: int) -> list[Message]:
-        """So many messages."""
+        """The next ``count`` messages."""
         return [await self.next() for _ in range(count)]
 
     async def until(self, condition: Callable[[Message], bool]) -> list[Message]:
-        """All messages up to the first for which ``condition`` is true, with that one."""
+        """The messages up to and including the first for which ``condition`` is true."""
         found = [await self.next()]
         while not condition(found[-1]):
             found.append(await self.next())
@@ -85,14 +83,12 @@ class LiveStream:
         return self._comments.popleft()
 
     async def quiet(self, seconds: float = 0.05) -> None:
-        """Nothing comes for so long. It waits that long, so say it rarely."""
-        try:
+        """Check that nothing comes for this time. It waits for all of it, so use it rarely."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not self._messages and not self._ended:
                     self._news.clear()
                     await self._news.wait()
-        except TimeoutError:
-            return
         if self._messages:
             raise AssertionError(f"nothing should have come, but {self._messages[0]!r} did")
 
@@ -104,7 +100,7 @@ class LiveStream:
         return found
 
     async def aclose(self) -> None:
-        """Leave, as a client does."""
+        """Disconnect."""
         self._reader.cancel()
         await asyncio.wait([self._reader])
         await self._response.aclose()
@@ -149,7 +145,7 @@ class LiveStream:
 
 
 class LiveClient:
-    """Requests and streams of an application, or of a server at an address.
+    """Sends requests to an application, or to a server at an address, and reads streams.
 
     ::
 
@@ -158,17 +154,17 @@ class LiveClient:
             await log.append("logs", {"message": "hello"})
             assert (await stream.next("log")).json()["message"] == "hello"
 
-    An application runs in this process without a socket, and its lifespan while the block does.
-    With ``running(app)`` and its address the same test goes over a socket.
+    An application runs in this process without a socket. Its lifespan lasts as long as the block.
+    With the address that ``running(app)`` gives, the same test goes over a socket.
 
     Arguments:
         target: an ASGI application, or an address such as ``http://127.0.0.1:8000``.
         headers: sent with each request.
         cookies: sent with each request.
-        patience: seconds that each wait may take.
+        patience: the longest wait for a response or a message, in seconds.
 
     Attributes:
-        http: the ``httpx.AsyncClient`` for everything that has an end.
+        http: the ``httpx.AsyncClient``, for other requests whose responses have an end.
     """
 
     http: httpx.AsyncClient
@@ -192,8 +188,8 @@ class LiveClient:
             if isinstance(self._target, str):
                 client = httpx.AsyncClient(base_url=self._target, **options)
             else:
-                lifespan = await stack.enter_async_context(Lifespan(self._target))
-                transport = StreamingTransport(self._target, state=lifespan.state)
+                state = await stack.enter_async_context(lifespan(self._target))
+                transport = StreamingTransport(self._target, state=state)
                 client = httpx.AsyncClient(
                     base_url="http://testserver", transport=transport, **options
                 )
@@ -201,20 +197,15 @@ class LiveClient:
             self._stack = stack.pop_all()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         await self._stack.aclose()
 
     async def get(self, path: str, **options: Any) -> httpx.Response:
-        """GET something that has an end; options as httpx takes them."""
+        """GET a response that has an end. The options are those of httpx."""
         return await self._bounded(self.http.get(path, **options), path)
 
     async def post(self, path: str, **options: Any) -> httpx.Response:
-        """POST something whose answer has an end; options as httpx takes them."""
+        """POST, for a response that has an end. The options are those of httpx."""
         return await self._bounded(self.http.post(path, **options), path)
 
     @asynccontextmanager
@@ -227,9 +218,9 @@ class LiveClient:
         headers: Mapping[str, str] | None = None,
         **options: Any,
     ) -> AsyncIterator[LiveStream]:
-        """Open a stream, and leave it with the block; options as httpx takes them.
+        """Open a stream, and disconnect at the end of the block. The options are those of httpx.
 
-        An answer that is no event stream is an AssertionError; ``get`` is for those.
+        Raises AssertionError for a response that is no event stream: read such a one with ``get``.
         """
         sent = {"Accept": "text/event-stream", **(headers or {})}
         if last_event_id is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
-from types import TracebackType
 from typing import Self
 
 from headwater.errors import UsageError
@@ -27,8 +26,8 @@ class Clock:
                 await clock.advance(31)
                 assert await stream.comment() == "heartbeat"
 
-    What was due in between happens in its order. Time goes on by itself too. The database's own
-    clock is not moved, nor are other processes and threads.
+    What is due in between happens in its order. Time also goes on by itself. The clocks of the
+    database, of other processes and of other threads are not moved.
     """
 
     def __init__(self) -> None:
@@ -53,17 +52,12 @@ class Clock:
         self._loop = loop
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         set_ahead(timedelta())
         # The loop's time stays ahead: to set it back would hold up the timers that are waiting.
 
     async def advance(self, seconds: float, *, step: float = 1.0) -> None:
-        """Let so many seconds pass, ``step`` by ``step``; timers that are due run after each."""
+        """Let this time pass in steps. After each step the timers that are due run."""
         if seconds < 0 or step <= 0:
             raise UsageError("a clock goes forward: seconds is 0 or more, step more than 0")
         if self._loop is not asyncio.get_running_loop():

@@ -11,7 +11,7 @@ __all__ = ["collect", "parse_events"]
 
 
 def parse_events(stream: bytes) -> list[Message]:
-    """The messages in the bytes of a stream; one that is cut off at the end does not count.
+    """The messages in the bytes of a stream, without one that is cut off at the end.
 
     >>> [message.data for message in parse_events(b"id: 7\\ndata: hello\\n\\ndata: half")]
     ['hello']
@@ -26,11 +26,11 @@ async def collect(
     until: Callable[[Message], bool] | None = None,
     timeout: float = 5.0,
 ) -> list[Message]:
-    """The messages of a stream that is still running, such as ``response.aiter_bytes()`` of httpx.
+    """Messages of a running stream, such as ``response.aiter_bytes()`` of httpx.
 
-    Stops after ``count`` messages, after the first one for which ``until`` is true, or at the
-    stream's end, and leaves the stream open. A stream that ends or says nothing before that, for
-    ``timeout`` seconds in all, raises AssertionError that tells what had come.
+    Stops after ``count`` messages, after the first one for which ``until`` is true, or, without
+    both, at the end of the stream. It leaves the stream open. If the stream ends before that, or
+    ``timeout`` seconds pass, it raises AssertionError, which says what has come.
     """
     decoder, messages = Decoder(), list[Message]()
     try:

@@ -14,7 +14,7 @@ from headwater.errors import MissingExtraError
 
 __all__ = ["running"]
 
-# A start takes milliseconds; a lifespan that opens databases some more.
+# A start takes milliseconds, or longer with a lifespan that opens databases.
 _STARTS_WITHIN = 30.0
 _STOPS_WITHIN = 30.0
 _LOOK_AGAIN = 0.005
@@ -30,7 +30,7 @@ async def running(app: Any, **options: Any) -> AsyncIterator[str]:
             ...
 
     ``options`` are those of ``uvicorn.Config``, such as
-    ``http="headwater.web.uvicorn:Protocol"``. Streams that are open at the end are closed. Raises
+    ``http="headwater.web.uvicorn:Protocol"``. The end of the block closes open streams. Raises
     AssertionError when the application does not start.
     """
     try:
@@ -59,7 +59,7 @@ async def running(app: Any, **options: Any) -> AsyncIterator[str]:
 
 
 async def _serve(server: Any, listener: socket.socket) -> None:
-    # uvicorn exits where an application does not start; that would end the tests.
+    # When an application does not start, uvicorn exits; that would end the tests.
     with suppress(SystemExit):
         await server.serve(sockets=[listener])
 

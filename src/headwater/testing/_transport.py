@@ -1,32 +1,36 @@
-"""An httpx transport to an ASGI application in this process, for answers that have no end.
+"""An ASGI application in this process: its lifespan, and an httpx transport for endless responses.
 
-httpx's own ``ASGITransport`` gives an answer when it is complete, and so never gives a stream.
+httpx's own ``ASGITransport`` returns a response once it is complete, so it never returns a stream.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from headwater.client._transport import httpx
 
-__all__ = ["StreamingTransport"]
+__all__ = ["StreamingTransport", "lifespan"]
 
-# Pieces that an application may be ahead of its reader; then its `send` waits, as on a socket.
+# Pieces that wait for the reader. At more, the application's `send` waits, as on a socket.
 _AHEAD = 64
 # Seconds in which an application must notice that its client has left.
 LEAVES_WITHIN = 5.0
 
 _END = b""
 
+# Seconds in which an application must start, or end.
+_WITHIN = 30.0
+
 
 class StreamingTransport(httpx.AsyncBaseTransport):
     """Runs requests on an application; use it as ``httpx.AsyncClient(transport=...)``.
 
-    Closing a response is a disconnect for the application. An application that goes on for five
-    seconds after it is cancelled, and AssertionError raised. What the application raises, the
-    client raises.
+    When the client closes a response, the application gets a disconnect. If the application runs on
+    for five seconds after it, the transport cancels it and raises AssertionError. An exception of
+    the application is raised at the client.
     """
 
     def __init__(self, app: Any, *, state: dict[str, Any] | None = None) -> None:
@@ -34,17 +38,16 @@ class StreamingTransport(httpx.AsyncBaseTransport):
         self._state = state or {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        exchange = _Exchange(await request.aread())
         scope = {**_scope(request), "state": dict(self._state)}
-        exchange.start(self._app, scope)
+        exchange = _Exchange(self._app, scope, await request.aread())
         status, headers = await exchange.head()
-        return httpx.Response(status, headers=headers, stream=_Body(exchange))
+        return httpx.Response(status, headers=headers, stream=exchange)
 
 
-class _Exchange:
-    """One request and its answer, between the application's task and the client's."""
+class _Exchange(httpx.AsyncByteStream):
+    """One request and its response, between the application's task and the client's."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, app: Any, scope: dict[str, Any], body: bytes) -> None:
         self._request: bytes | None = body
         self._left = asyncio.Event()
         self._head: asyncio.Future[tuple[int, list[tuple[bytes, bytes]]]] = (
@@ -52,10 +55,7 @@ class _Exchange:
         )
         self._pieces: asyncio.Queue[bytes] = asyncio.Queue(_AHEAD)
         self._raised = False
-        self._task: asyncio.Task[None]
-
-    def start(self, app: Any, scope: dict[str, Any]) -> None:
-        self._task = asyncio.create_task(app(scope, self._receive, self._send))
+        self._task: asyncio.Task[None] = asyncio.create_task(app(scope, self._receive, self._send))
 
     async def head(self) -> tuple[int, list[tuple[bytes, bytes]]]:
         """The status and headers. Raises what the application raised before them."""
@@ -74,7 +74,7 @@ class _Exchange:
             raise AssertionError("the application returned without an answer")
         return self._head.result()
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         """The body. Raises what the application raised."""
         while True:
             waiting = asyncio.ensure_future(self._pieces.get())
@@ -91,10 +91,10 @@ class _Exchange:
                 return
             yield piece
 
-    async def leave(self) -> None:
-        """The client goes away."""
+    async def aclose(self) -> None:
+        """Disconnect: the application's next ``receive`` says so, and its ``send`` fails."""
         self._left.set()
-        while not self._pieces.empty():
+        while not self._pieces.empty():  # a `send` that waits for room goes on
             self._pieces.get_nowait()
         done, _ = await asyncio.wait([self._task], timeout=LEAVES_WITHIN)
         if not done:
@@ -124,31 +124,9 @@ class _Exchange:
                 self._head.set_result((message["status"], list(message.get("headers", []))))
         elif message["type"] == "http.response.body":
             if message.get("body"):
-                await self._put(bytes(message["body"]))
+                await self._pieces.put(bytes(message["body"]))
             if not message.get("more_body", False):
-                await self._put(_END)
-
-    async def _put(self, piece: bytes) -> None:
-        """Wait for room, and no longer than there is a client."""
-        putting = asyncio.ensure_future(self._pieces.put(piece))
-        leaving = asyncio.ensure_future(self._left.wait())
-        try:
-            await asyncio.wait({putting, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            putting.cancel()
-            leaving.cancel()
-
-
-class _Body(httpx.AsyncByteStream):
-    def __init__(self, exchange: _Exchange) -> None:
-        self._exchange = exchange
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._exchange.pieces():
-            yield piece
-
-    async def aclose(self) -> None:
-        await self._exchange.leave()
+                await self._pieces.put(_END)
 
 
 def _scope(request: httpx.Request) -> dict[str, Any]:
@@ -167,3 +145,38 @@ def _scope(request: httpx.Request) -> dict[str, Any]:
         "server": (url.host, url.port or (443 if url.scheme == "https" else 80)),
         "client": ("127.0.0.1", 123),
     }
+
+
+@asynccontextmanager
+async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
+    """Start the application as a server does, and end it with the block.
+
+    Gives the state that the application filled for its requests. Raises AssertionError when the
+    application reports a failure, or answers nothing for 30 s.
+    """
+    state: dict[str, Any] = {}
+    events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": state}
+    task = asyncio.create_task(app(scope, events.get, answers.put))
+
+    async def send(event: str, failure: str) -> None:
+        events.put_nowait({"type": f"lifespan.{event}"})
+        answer = asyncio.ensure_future(answers.get())
+        try:
+            await asyncio.wait({answer, task}, timeout=_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                if answer.result()["type"].endswith(".failed"):
+                    raise AssertionError(f"{failure}: {answer.result().get('message', '')}")
+            # By the ASGI specification an application that raises at the start has no lifespan.
+            elif not task.done():
+                task.cancel()
+                raise AssertionError(f"the application answers no {event} for {_WITHIN:g} s")
+        finally:
+            answer.cancel()
+
+    await send("startup", "the application did not start")
+    try:
+        yield state
+    finally:
+        await send("shutdown", "the application failed while it ended")

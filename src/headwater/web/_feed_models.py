@@ -1,7 +1,12 @@
-"""Models of what a feed answers, for OpenAPI: its page, and the events of its stream."""
+"""Models of what a feed answers, for OpenAPI: its page, and the events of its stream.
+
+FastAPI renames two models that have one name, also the application's. So a name of ours is one that
+no application has: ``Headwater...``, or the feed's own with ``Feed`` after it.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
@@ -9,22 +14,22 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 from headwater.feeds._feed import Feed
 from headwater.web._pair import FeedDeclaration
 
-__all__ = ["ErrorData", "ResetData", "as_text", "events_model", "page_model"]
+__all__ = ["HeadwaterError", "HeadwaterReset", "as_text", "events_model", "page_model"]
 
 
-class ResetData(BaseModel):
+class HeadwaterReset(BaseModel):
     """Why a position cannot be resumed."""
 
     reason: Literal["expired", "unknown"]
 
 
-class ErrorData(BaseModel):
+class HeadwaterError(BaseModel):
     """Why the stream ends."""
 
     status: int
 
 
-class KeyData(BaseModel):
+class HeadwaterKey(BaseModel):
     """The key of an item that left."""
 
     model_config = ConfigDict(extra="allow")
@@ -53,7 +58,7 @@ def page_model(declaration: FeedDeclaration) -> Any:
             ),
         )
     page = create_model(
-        f"{_title(declaration.feed.event)}Page", __config__=ConfigDict(extra="forbid"), **fields
+        _name(declaration.feed, "Page"), __config__=ConfigDict(extra="forbid"), **fields
     )
     return enveloped(declaration.feed, page, "Page")
 
@@ -66,7 +71,7 @@ def enveloped(feed: Feed, content: Any, what: str) -> Any:
         name: (content, ...) if value is ... else (_literal(value), ...)
         for name, value in feed.envelope.items()
     }
-    return create_model(f"{_title(feed.event)}{what}Envelope", **fields)
+    return create_model(_name(feed, f"{what}Envelope"), **fields)
 
 
 def _literal(value: Any) -> Any:
@@ -77,29 +82,34 @@ def events_model(declaration: FeedDeclaration, page: Any) -> Any:
     """One model of all events of a feed's stream, a branch for each name."""
     feed = declaration.feed
     item = enveloped(feed, declaration.item, "Item")
-    branches = [_event(feed, "snapshot", page), _event(feed, feed.event, item)]
+    branches = [
+        _event(feed, "snapshot", "Snapshot", page),
+        _event(feed, feed.event, "Item", item),
+    ]
     if declaration.keyed:
-        key = enveloped(feed, KeyData, "Key")
-        branches.append(_event(feed, f"{feed.event}_removed", key))
+        key = enveloped(feed, HeadwaterKey, "Key")
+        branches.append(_event(feed, f"{feed.event}_removed", "Removed", key))
     branches += [
-        _event(feed, "reset", ResetData, with_id=False),
-        _event(feed, "error", ErrorData, with_id=False),
+        _event(feed, "reset", "Reset", HeadwaterReset, with_id=False),
+        _event(feed, "error", "Error", HeadwaterError, with_id=False),
     ]
     branch: Any = Union[tuple(branches)]  # noqa: UP007 - their number is not known here
     union: Any = Annotated[branch, Field(discriminator="event")]
     return create_model(
-        f"{_title(feed.event)}Events",
+        _name(feed, "Events"),
         __base__=RootModel[union],
         __doc__="One event of the stream.",
     )
 
 
-def _event(feed: Feed, name: str, data: Any, *, with_id: bool = True) -> type[BaseModel]:
-    fields: dict[str, Any] = {"event": (Literal[name], ...), "data": (data, ...)}
+def _event(
+    feed: Feed, event: str, what: str, data: Any, *, with_id: bool = True
+) -> type[BaseModel]:
+    fields: dict[str, Any] = {"event": (Literal[event], ...), "data": (data, ...)}
     if with_id:
         fields["id"] = (str, Field(description="A position to resume from."))
-    title = _title(feed.event) + ("" if name == feed.event else _title(name)) + "Event"
-    return create_model(title, __config__=ConfigDict(json_schema_extra=as_text), **fields)
+    name = _name(feed, what)
+    return create_model(name, __config__=ConfigDict(json_schema_extra=as_text), **fields)
 
 
 def as_text(schema: dict[str, Any]) -> None:
@@ -111,5 +121,6 @@ def as_text(schema: dict[str, Any]) -> None:
     }
 
 
-def _title(name: str) -> str:
-    return "".join(part.title() for part in name.replace("-", "_").split("_"))
+def _name(feed: Feed, what: str) -> str:
+    words = re.findall(r"[A-Za-z0-9]+", feed.name)
+    return "".join(word[0].upper() + word[1:] for word in words) + f"Feed{what}"

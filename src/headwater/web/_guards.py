@@ -9,12 +9,23 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import fastapi.routing
-from fastapi import Request, params
+from fastapi import BackgroundTasks, Request, params
 from fastapi.routing import APIRoute
+from fastapi.security import (
+    APIKeyCookie,
+    APIKeyHeader,
+    APIKeyQuery,
+    HTTPBasic,
+    HTTPBearer,
+    HTTPDigest,
+    OAuth2,
+    OpenIdConnect,
+)
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.routing import Match
 
@@ -24,19 +35,23 @@ from headwater.web._signatures import parameters_of
 from headwater.web._user_functions import called, is_coroutine_function, is_generator_function
 
 __all__ = [
-    "Guard", "GuardedRoute", "Requirement", "declared_dependencies", "guard", "guards_of",
-    "included_routes", "takes_body",
+    "BODY_FIELD", "Guard", "GuardedRoute", "Requirement", "check_dependencies",
+    "declared_dependencies", "guard", "guard_of", "guards_of", "included_routes", "takes_body",
 ]  # fmt: skip
 
 # A permission, a guard, or several of these.
 Requirement = str | params.Depends | Sequence[str | params.Depends] | None
 
 _DECIDED = "headwater.decided"
+_SCHEMES = (
+    *(APIKeyCookie, APIKeyHeader, APIKeyQuery),
+    *(HTTPBasic, HTTPBearer, HTTPDigest, OAuth2, OpenIdConnect),
+)
 # Not documented by FastAPI.
 BODY_FIELD = "body_field"
 
 
-class Guard(params.Depends):
+class Guard(params.Security):
     """A dependency that decides before the body is read and parameters are validated.
 
     Attributes:
@@ -53,7 +68,13 @@ def guard(call: Callable[..., Any], permission: str | None = None) -> Any:
     LiveRouter, or of an APIRouter with ``route_class=GuardedRoute``. On a route with a body
     ``call`` runs once, and what it depends on may run twice.
     """
-    made = Guard(dependency=_Once.of(call))
+    return _guard(call, permission)
+
+
+def _guard(
+    call: Callable[..., Any], permission: str | None = None, scopes: Sequence[str] = ()
+) -> Guard:
+    made = Guard(dependency=_Once.of(call), scopes=list(scopes))
     # Depends is a frozen dataclass in newer versions.
     object.__setattr__(made, "permission", permission)
     return made
@@ -70,14 +91,18 @@ def declared_dependencies(
     Arguments:
         make: makes the guard of a permission.
     """
-    given: Any = dependencies
+    check_dependencies(f"feed {path!r}", dependencies)
+    return [*_required(requires, make, path), *dependencies]
+
+
+def check_dependencies(where: str, given: Any) -> None:
+    """Raise DeclarationError unless it is a list of dependencies."""
     if not isinstance(given, (list, tuple)) or not all(
         isinstance(each, params.Depends) for each in given
     ):
         raise DeclarationError(
-            f"feed {path!r}: dependencies={given!r}: a list of Depends(...) or guard(...) is needed"
+            f"{where}: dependencies={given!r}: a list of Depends(...) or guard(...) is needed"
         )
-    return [*_required(requires, make, path), *given]
 
 
 def _required(
@@ -86,7 +111,7 @@ def _required(
     if requires is None:
         return []
     wanted = [requires] if isinstance(requires, (str, params.Depends)) else requires
-    if not isinstance(wanted, Collection) or not wanted or "" in wanted:
+    if not isinstance(wanted, (list, tuple, set, frozenset)) or not wanted or "" in wanted:
         raise DeclarationError(
             f"feed {path!r}: requires={requires!r}: a permission, a guard or a list of these is "
             "needed; leave requires= out for a feed that everybody may see"
@@ -101,7 +126,9 @@ def _required(
                 )
             made.append(_made(make, each, path))
         elif isinstance(each, params.Depends):
-            made.append(each if isinstance(each, Guard) else _guard_of(each, path))
+            if each.dependency is None:
+                raise DeclarationError(f"feed {path!r}: requires=Depends() names no dependency")
+            made.append(each if isinstance(each, Guard) else guard_of(each))
         else:
             raise DeclarationError(
                 f"feed {path!r}: requires={each!r}: a permission, a guard or a list is needed"
@@ -119,11 +146,11 @@ def _made(make: Callable[[str], Any], permission: str, path: str) -> params.Depe
     return found
 
 
-def _guard_of(depends: params.Depends, path: str) -> params.Depends:
-    if depends.dependency is None:
-        raise DeclarationError(f"feed {path!r}: requires=Depends() names no dependency")
-    made: params.Depends = guard(depends.dependency)
-    return made
+def guard_of(depends: params.Depends) -> Guard:
+    """The guard of a dependency, with the scopes of ``Security(..., scopes=[...])``."""
+    assert depends.dependency is not None
+    scopes = depends.scopes if isinstance(depends, params.Security) else None
+    return _guard(depends.dependency, scopes=scopes or ())
 
 
 class _Once:
@@ -136,31 +163,86 @@ class _Once:
         self._call = call
         self._is_coroutine = is_coroutine_function(call)
         own = parameters_of(call, getattr(call, "__qualname__", repr(call)))
-        self._request = next((name for name, each in own.items() if each.annotation is Request), "")
+        # FastAPI fills in only one of a kind. This kind is a WebSocket's, too.
+        self._request = _taking(HTTPConnection, own)
+        self._response = _taking(Response, own)
+        self._tasks = _taking(BackgroundTasks, own)
         shown = list(own.values())
         if not self._request:
             keyword = inspect.Parameter.KEYWORD_ONLY
-            shown.append(inspect.Parameter("headwater_request", keyword, annotation=Request))
+            shown.append(inspect.Parameter("headwater_request", keyword, annotation=HTTPConnection))
         self.__signature__ = inspect.Signature(shown)
         self.__name__ = getattr(call, "__name__", type(call).__name__)
 
     @classmethod
     def of(cls, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The function so wrapped; itself where it is a class, or holds something open by yield."""
-        return call if is_generator_function(call) or inspect.isclass(call) else cls(call)
+        """The function so wrapped.
+
+        Itself where it is a class, holds something open by yield, or is a security scheme, which
+        FastAPI describes in OpenAPI by its class.
+        """
+        asis = is_generator_function(call) or inspect.isclass(call) or isinstance(call, _SCHEMES)
+        return call if asis else cls(call)
 
     async def __call__(self, **values: Any) -> Any:
         request = values[self._request] if self._request else values.pop("headwater_request")
-        decided: dict[int, Any] = request.scope.setdefault(_DECIDED, {})
-        if id(self) not in decided:
-            decided[id(self)] = await called(self._call, self._is_coroutine, **values)
-        return decided[id(self)]
+        decided: dict[int, _Decided] = request.scope.setdefault(_DECIDED, {})
+        response, tasks = values.get(self._response), values.get(self._tasks)
+        known = decided.get(id(self))
+        if known is not None:
+            known.repeat(response, tasks)
+            return known.value
+        before = [] if response is None else list(response.raw_headers)
+        own_tasks = None
+        if tasks is not None:
+            values[self._tasks] = own_tasks = BackgroundTasks()
+            tasks.add_task(own_tasks)
+        value = await called(self._call, self._is_coroutine, **values)
+        decided[id(self)] = _Decided(value, before, response, tasks, own_tasks)
+        return value
 
     def __eq__(self, other: object) -> bool:
         return self is other or self._call == other
 
     def __hash__(self) -> int:
         return hash(self._call)
+
+
+def _taking(kind: type[Any], parameters: dict[str, inspect.Parameter]) -> str:
+    """The name of the parameter of this kind; empty where there is none."""
+    for name, each in parameters.items():
+        if isinstance(each.annotation, type) and issubclass(each.annotation, kind):
+            return name
+    return ""
+
+
+class _Decided:
+    """What a guard came to, and what it did to the response: both hold for the whole request."""
+
+    def __init__(
+        self,
+        value: Any,
+        before: list[tuple[bytes, bytes]],
+        response: Response | None,
+        tasks: BackgroundTasks | None,
+        own_tasks: BackgroundTasks | None,
+    ) -> None:
+        after = [] if response is None else response.raw_headers
+        self.value = value
+        self._added = [pair for pair in after if pair not in before]
+        self._removed = [pair for pair in before if pair not in after]
+        self._status = None if response is None else response.status_code
+        self._tasks = tasks
+        self._own_tasks = own_tasks
+
+    def repeat(self, response: Response | None, tasks: BackgroundTasks | None) -> None:
+        """Do the same to the response of another run of the dependencies."""
+        if response is not None:
+            kept = [p for p in response.raw_headers if p not in self._removed + self._added]
+            response.raw_headers[:] = kept + self._added
+            response.status_code = self._status or response.status_code
+        if tasks is not None and self._own_tasks is not None and tasks is not self._tasks:
+            tasks.add_task(self._own_tasks)
 
 
 class GuardedRoute(APIRoute):
@@ -175,14 +257,8 @@ class GuardedRoute(APIRoute):
             decision = guards_of(self, request)
             if decision is None:
                 return await handler(request)
-            passed = await decision.get_route_handler()(request)
-            response = await handler(request)
-            known = set(response.raw_headers)
-            if isinstance(passed, Plan):
-                response.raw_headers.extend(
-                    pair for pair in passed.dependency_headers if pair not in known
-                )
-            return response
+            await decision.get_route_handler()(request)
+            return await handler(request)
 
         return guarded
 

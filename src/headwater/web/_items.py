@@ -11,6 +11,7 @@ from pydantic import (
     AliasChoices,
     AliasPath,
     BaseModel,
+    PydanticUserError,
     RootModel,
     TypeAdapter,
     ValidationError,
@@ -19,13 +20,23 @@ from pydantic import (
 from headwater.errors import DeclarationError, EncodingError
 from headwater.feeds._feed import ItemFunction, encode_plain
 
-__all__ = ["encoder_of", "key_encoder_of", "model_of", "required_fields"]
+__all__ = ["item_encoding", "required_fields"]
 
 # Errors of one item that are named.
 _MOST_ERRORS = 5
 
 
-def model_of(item: Any) -> tuple[Any, ItemFunction | None]:
+def item_encoding(item: Any) -> tuple[Any, dict[str, Any]]:
+    """The model of one item, and how a feed makes and encodes items: arguments of ``Feed``.
+
+    Raises DeclarationError for what cannot be ``item=``.
+    """
+    model, function = _model_of(item)
+    encoding = {"encode": _encoder_of(model), "encode_key": _key_encoder_of(model)}
+    return model, encoding | {"function": function}
+
+
+def _model_of(item: Any) -> tuple[Any, ItemFunction | None]:
     """The model of one item, and the function that makes items of rows if ``item=`` is one.
 
     Raises DeclarationError for a function that cannot be that.
@@ -50,15 +61,22 @@ def model_of(item: Any) -> tuple[Any, ItemFunction | None]:
     return models[0], item
 
 
-def encoder_of(item: Any) -> Callable[[Any], bytes]:
+def _encoder_of(item: Any) -> Callable[[Any], bytes]:
     """What makes JSON of an item: validated by its model, in the model's own shape.
 
     A row may have columns that the model does not: they are left out, also when the model forbids
     extra fields. Raises EncodingError for an item that does not fit.
     """
-    adapter: TypeAdapter[Any] = TypeAdapter(item)
+    needed = f"item={item!r}: a pydantic model, a dataclass or a TypedDict of one item is needed"
+    if item is None:
+        raise DeclarationError(needed)
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(item)
+        validate, to_json = adapter.validator.validate_python, adapter.serializer.to_json
+    except PydanticUserError as error:
+        said = str(error).splitlines()[0].partition(". ")[0]
+        raise DeclarationError(f"{needed}; pydantic says: {said}") from error
     known = _field_names(item)
-    validate, to_json = adapter.validator.validate_python, adapter.serializer.to_json
 
     def encode(raw: Any) -> bytes:
         if known is not None and isinstance(raw, Mapping):
@@ -73,7 +91,7 @@ def encoder_of(item: Any) -> Callable[[Any], bytes]:
     return encode
 
 
-def key_encoder_of(item: Any) -> Callable[[Mapping[str, Any]], bytes]:
+def _key_encoder_of(item: Any) -> Callable[[Mapping[str, Any]], bytes]:
     """What makes JSON of the key of an item that left, with the names and values that items have.
 
     A column of the key that the model does not have keeps its own name.

@@ -22,9 +22,10 @@ from headwater.web._rights import Verdict, verdict_of
 from headwater.web.asgi import Receive, Scope, Send, Sending
 from headwater.web.problems import serve_with_problems
 
-__all__ = ["LiveRoute", "responder_of", "set_responder"]
+__all__ = ["LiveRoute", "responder_of", "set_allowed", "set_responder"]
 
 _RESPONDER = "headwater_responder"
+_ALLOWED = "headwater_allowed"
 # Starlette catches an application's errors around each route by what it keeps under this name, and
 # again around all routes. Without it at the route, the first is left out; if Starlette names it
 # otherwise, errors of our routes are answered in the application's own way.
@@ -112,6 +113,11 @@ def responder_of(endpoint: Any) -> Any:
     return getattr(endpoint, _RESPONDER, None)
 
 
+def set_allowed(endpoint: Callable[..., Any], methods: set[str]) -> None:
+    """Say which methods the path of an endpoint has; the set may grow."""
+    setattr(endpoint, _ALLOWED, methods)
+
+
 class LiveRoute(GuardedRoute):
     """A route whose endpoint may have a responder."""
 
@@ -123,6 +129,9 @@ class LiveRoute(GuardedRoute):
         handle = super().handle
 
         async def serve(send: Sending) -> None:
+            if self.methods and scope["method"] not in self.methods:
+                allowed = getattr(self.endpoint, _ALLOWED, self.methods)
+                raise HTTPException(405, headers={"Allow": ", ".join(sorted(allowed))})
             await responder.serve(_Call(self, handle, scope, receive, send))
 
         stream = responder.opens_stream(scope)

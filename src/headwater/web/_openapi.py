@@ -127,6 +127,8 @@ def feed_options(
         statuses += [406, 422]
     else:
         made["response_model"] = page
+        # Whatever the application's default is, a page is JSON.
+        made["response_class"] = JSONResponse
         statuses += [410, 422, 503]
     made["responses"] = {**problem_responses(statuses), **(options.get("responses") or {})}
     if options.get("operation_id"):

@@ -7,11 +7,11 @@ that stands here: pages, tags, long-polls and streams.
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from abc import abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from headwater import errors
 from headwater.delivery._feed_stream import TOO_LARGE, TOO_LARGE_RETRY, FeedStream, open_feed
@@ -22,16 +22,14 @@ from headwater.errors import DeclarationError, PositionError, SourceUnavailableE
 from headwater.feeds._feed import Feed
 from headwater.feeds._page_size import read_page
 from headwater.feeds._source import Place, Source
-from headwater.web._identity import expiry, subjects
 from headwater.web._live import Live, Settings
 from headwater.web._negotiation import accept_of, accepts_event_stream, not_acceptable
 from headwater.web._paging import Paging, read_paging
 from headwater.web._polls import WaitingRequest
 from headwater.web._refused_values import refused_values
-from headwater.web._responders import Call
-from headwater.web._rights import CHANGED, Holder, Verdict
-from headwater.web._stream_limits import LimitReachedError, StreamPlace, limit_retry
-from headwater.web._whole_responses import Headers, refuse_stream, send_response
+from headwater.web._responders import Admission, Call, Planned, Responder
+from headwater.web._rights import CHANGED
+from headwater.web._whole_responses import StreamRefusedError, send_response
 from headwater.web.asgi import Connection, Scope, last_event_id
 
 # Answers whose tag is remembered, for each feed.
@@ -40,6 +38,9 @@ _REMEMBERED = 4096
 _STORAGE_RETRY = 2000
 
 
+SOURCE_NEEDED = (
+    "a Source is needed, such as Table(...).where(...), log.topic(...) or Poll(...)(...)"
+)
 # A page's bytes and its tag.
 _Answer = tuple[bytes, str]
 
@@ -63,8 +64,7 @@ class FeedDeclaration:
         name = self.feed.name
         if not isinstance(source, Source):
             raise DeclarationError(
-                f"feed {name!r}: its handler returned {type(source).__name__}; a Source is "
-                "needed, such as Table(...).where(...), log.topic(...) or Poll(...)(...)"
+                f"feed {name!r}: its handler returned {type(source).__name__}; {SOURCE_NEEDED}"
             )
         if source.keyed and not self.keyed:
             raise DeclarationError(
@@ -79,30 +79,23 @@ class FeedDeclaration:
         return source
 
 
-@dataclass(slots=True, eq=False)
-class _Asked:
-    """One request for a feed, once its source is known and its dependencies are closed.
-
-    Attributes:
-        headers, status: what guards and dependencies have set; lower-case names.
-        background: there is something to do after the response.
-        take: takes a place for a stream or a poll. Raises LimitReachedError.
-        hold: lets a response go on only while the right of the request holds, with a place.
-    """
+class _Asked(NamedTuple):
+    """One request for a feed, once its source is known and its dependencies are closed."""
 
     live: Live
     call: Call
-    source: Source
+    plan: Planned
     paging: Paging
-    headers: Headers
-    status: int | None
-    background: bool
-    take: Callable[[], StreamPlace]
-    hold: Callable[[Holder, StreamPlace], None]
+    admission: Admission
+
+    @property
+    def source(self) -> Source:
+        found: Source = self.plan.result
+        return found
 
 
-class FeedHalf(ABC):
-    """What both halves of a feed share. As ``responders.Responder``.
+class FeedHalf(Responder):
+    """What both halves of a feed share.
 
     Attributes:
         declaration: the feed.
@@ -112,9 +105,8 @@ class FeedHalf(ABC):
     streams = False
 
     def __init__(self, declaration: FeedDeclaration, settings: Settings) -> None:
+        super().__init__(settings)
         self.declaration = declaration
-        self.common: dict[str, Any] = {}
-        self._settings = settings
 
     def opens_stream(self, scope: Scope, /) -> bool:
         """As Responder."""
@@ -131,39 +123,12 @@ class FeedHalf(ABC):
             plan = await call.plan(errors=paging.errors)
         if plan is None:
             return
-        if self.streams and not accepts_event_stream(accept_of(scope)):
+        if self.streams and not self.opens_stream(scope):
             raise not_acceptable(scope["path"])
-        source = plan.result
-        identity, again = source.identity, call.recheck
-
-        async def recheck() -> Verdict:
-            verdict, found = await again()
-            if verdict is None and found is not None and found.identity != identity:
-                return CHANGED
-            return verdict
-
-        def take() -> StreamPlace:
-            return live.places.take(subjects(scope), scope)
-
-        def hold(holder: Holder, place: StreamPlace) -> None:
-            asked = again.remembered
-            name = (id(self), identity, asked.name)
-            callers, ends = subjects(scope), expiry(scope)
-            live.rights.hold(holder, name, recheck, callers, rechecks, place, ends, asked)
-
-        asked = _Asked(
-            live,
-            call,
-            source,
-            paging,
-            plan.dependency_headers,
-            plan.dependency_status,
-            plan.background is not None,
-            take,
-            hold,
-        )
+        name = (id(self), plan.result.identity)
+        admission = Admission(live, call, rechecks, name, plan.result, _identity, CHANGED)
         with refused_values(scope):
-            await self.answer(asked)
+            await self.answer(_Asked(live, call, plan, paging, admission))
         if plan.background is not None:
             await plan.background()
 
@@ -208,7 +173,12 @@ class PageHalf(FeedHalf):
             body, tag = answer
             if revision is not None:
                 self._remember(name, revision, tag)
-        headers = [(b"etag", tag.encode()), *asked.headers]
+        given = [
+            pair
+            for pair in asked.plan.dependency_headers
+            if pair[0] not in (b"etag", b"content-type")
+        ]
+        headers = [(b"etag", tag.encode()), *given]
         if all(name != b"cache-control" for name, _ in headers):
             # What a user may see is not for shared caches, and is out of date at once.
             headers.append((b"cache-control", b"private, no-cache"))
@@ -217,7 +187,8 @@ class PageHalf(FeedHalf):
             await send_response(asked.call.send, 304, headers)
         else:
             headers.insert(0, (b"content-type", b"application/json"))
-            await send_response(asked.call.send, asked.status or 200, headers, body, head=head)
+            status = asked.plan.dependency_status or 200
+            await send_response(asked.call.send, status, headers, body, head=head)
 
     async def _read(self, asked: _Asked) -> _Answer | None:
         """The page that is asked for; None when the client has left."""
@@ -237,8 +208,8 @@ class PageHalf(FeedHalf):
             answer, holds = await read()
             if holds:
                 return answer
-        waiting = WaitingRequest(asked.live, asked.call.receive, asked.take, asked.hold)
         name = (self, source.identity, token, paging.limit)
+        waiting = WaitingRequest(asked.admission)
         found: _Answer | None = await waiting.wait(name, source, read, paging.wait)
         return found
 
@@ -284,45 +255,33 @@ class StreamHalf(FeedHalf):
 
     async def answer(self, asked: _Asked) -> None:
         """Open the stream and stay until it has ended or has taken its connection over."""
-        live, call = asked.live, asked.call
-        head = call.scope["method"] == "HEAD"
-        retry = live.drain_retry()
-        if retry is not None:
-            live.counters.refused += 1
-            await refuse_stream(call.send, "the server is shutting down", retry, head=head)
-        elif head:
-            await send_response(call.send, 200, (*EVENT_STREAM_HEADERS, *asked.headers), head=True)
-        else:
-            try:
-                connection, stream = await self._open(asked)
-            except LimitReachedError as error:
-                live.counters.limited += 1
-                await refuse_stream(call.send, str(error), limit_retry())
-                return
-            except SourceUnavailableError as error:
-                await refuse_stream(asked.call.send, error.for_clients, _STORAGE_RETRY)
-                return
-            except errors.UnfitItemError as error:
-                live.counters.invalid_held += 1
-                await refuse_stream(call.send, "an item cannot be shown", error.retry, status=500)
-                return
-            except errors.FeedTooLargeError as error:
-                detail = str(error)
-                await refuse_stream(
-                    call.send, detail, TOO_LARGE_RETRY, status=TOO_LARGE, detail=detail
-                )
-                return
-            await connection.hold(stream, stays=asked.background)
+        live, call, plan = asked.live, asked.call, asked.plan
+        live.refuse_while_draining()
+        if call.scope["method"] == "HEAD":
+            headers = (*EVENT_STREAM_HEADERS, *plan.dependency_headers)
+            await send_response(call.send, 200, headers, head=True)
+            return
+        try:
+            connection, stream = await self._open(asked)
+        except SourceUnavailableError as error:
+            raise StreamRefusedError(error.for_clients, _STORAGE_RETRY) from error
+        except errors.UnfitItemError as error:
+            live.counters.invalid_held += 1
+            raise StreamRefusedError("an item cannot be shown", error.retry, 500) from error
+        except errors.FeedTooLargeError as error:
+            detail = str(error)
+            raise StreamRefusedError(detail, TOO_LARGE_RETRY, TOO_LARGE, detail) from error
+        await connection.hold(stream, stays=plan.background is not None)
 
     async def _open(self, asked: _Asked) -> tuple[Connection, FeedStream]:
         """Open the stream. Raises LimitReachedError and SourceUnavailableError."""
-        place = asked.take()
+        place = asked.admission.take()
         try:
             connection, stream = await self._begin(asked)
         except BaseException:
             place.give_back()
             raise
-        asked.hold(stream, place)
+        asked.admission.hold(stream, place)
         return connection, stream
 
     async def _begin(self, asked: _Asked) -> tuple[Connection, FeedStream]:
@@ -351,11 +310,14 @@ class StreamHalf(FeedHalf):
             if paging.events:
                 feed, interval = self.declaration.feed, asked.live.heartbeat
                 stream.pulse = heartbeat_event(feed.event, interval, feed.member)
-            stream.headers = asked.headers
-            stream.begin(opening)
+            stream.begin(opening, asked.plan.dependency_headers)
         finally:
             hub.release(channel)
         return connection, stream
+
+
+def _identity(source: Source) -> Hashable:
+    return source.identity
 
 
 def _if_none_match(scope: Scope) -> str | None:

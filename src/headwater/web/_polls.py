@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any
 
 from headwater.delivery._polls import Read
 from headwater.feeds._source import Source
 from headwater.web._incoming import Incoming
-from headwater.web._live import Live
-from headwater.web._rights import Holder
-from headwater.web._stream_limits import LimitReachedError, StreamPlace, limit_retry
-from headwater.web.asgi import Receive
+from headwater.web._responders import Admission
+from headwater.web._stream_limits import LimitReachedError
 from headwater.web.problems import Problem
 
 __all__ = ["WaitingRequest"]
@@ -21,28 +19,15 @@ __all__ = ["WaitingRequest"]
 class WaitingRequest:
     """One request that waits.
 
-    Arguments:
-        take: takes a place for it. Raises LimitReachedError.
-        hold: lets it go on only while its right holds, with a place.
-
     Attributes:
         ended: the wait is over.
         lease: the right that it holds.
     """
 
-    def __init__(
-        self,
-        live: Live,
-        receive: Receive,
-        take: Callable[[], StreamPlace],
-        hold: Callable[[Holder, StreamPlace], None],
-    ) -> None:
+    def __init__(self, admission: Admission) -> None:
         self.ended = False
         self.lease: Any = None
-        self._live = live
-        self._receive = receive
-        self._take = take
-        self._hold = hold
+        self._admission = admission
         self._refused: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
 
     async def wait(self, name: Hashable, source: Source, read: Read, seconds: float) -> Any:
@@ -51,18 +36,16 @@ class WaitingRequest:
         None when the client has left. Raises Problem when the right was lost, and above a limit.
         ``name`` is equal for requests that wait for the same and want the same answer.
         """
-        hub = self._live.hub
-        counters = hub.streams.counters
+        live, call = self._admission.live, self._admission.call
         try:
-            place = self._take()
+            place = self._admission.take()
         except LimitReachedError as error:
-            counters.limited += 1
-            again = str(limit_retry() // 1000)
+            again = str(error.retry // 1000)
             raise Problem(429, f"{error}.".capitalize(), headers={"Retry-After": again}) from error
-        counters.waiting += 1
-        self._hold(self, place)
-        shared, answer = hub.polls.join(name, source, read)
-        leaving = asyncio.ensure_future(Incoming(self._receive).until_gone())
+        live.counters.waiting += 1
+        self._admission.hold(self, place)
+        shared, answer = live.hub.polls.join(name, source, read)
+        leaving = asyncio.ensure_future(Incoming(call.receive).until_gone())
         ends: set[asyncio.Future[Any]] = {answer, leaving, self._refused}
         try:
             await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -73,7 +56,7 @@ class WaitingRequest:
             return None if leaving.done() else await shared.latest()
         finally:
             self.ended = True
-            counters.waiting -= 1
+            live.counters.waiting -= 1
             shared.leave(answer)
             leaving.cancel()
             await asyncio.wait({leaving})

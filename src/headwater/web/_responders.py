@@ -5,7 +5,9 @@ A framework hands over a ``Call``: the request, and a way to run the guards and 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Hashable, MutableMapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from headwater.delivery._event_stream import EventStream
@@ -20,9 +22,9 @@ from headwater.web._negotiation import (
     not_acceptable,
 )
 from headwater.web._remembered_request import RememberedRequest
-from headwater.web._rights import Verdict
-from headwater.web._stream_limits import LimitReachedError, limit_retry
-from headwater.web._whole_responses import refuse_stream, retry_after, send_response
+from headwater.web._rights import Holder, Verdict
+from headwater.web._stream_limits import LimitReachedError, StreamPlace
+from headwater.web._whole_responses import StreamRefusedError, send_response
 from headwater.web.asgi import (
     SSE,
     Connection,
@@ -34,6 +36,7 @@ from headwater.web.asgi import (
     last_event_id,
     run_handler,
 )
+from headwater.web.problems import Problem
 
 # Keys of the scope by which a responder and its endpoint understand each other.
 STREAM = "headwater.stream"
@@ -107,28 +110,90 @@ class Call(Protocol):
         ...
 
 
-class Responder(Protocol):
+class Responder(ABC):
     """What answers the requests of a route.
 
     Attributes:
         common: kept for ``RememberedRequest``.
     """
 
-    common: dict[str, Any]
+    def __init__(self, settings: Settings) -> None:
+        self.common: dict[str, Any] = {}
+        self._settings = settings
 
-    def opens_stream(self, scope: Scope, /) -> bool:
+    def opens_stream(self, scope: Scope, /) -> bool:  # most routes open none
         """Whether the request is one that an EventSource may have made.
 
         Any status but 200 ends it for good, so what is only temporary is answered as a stream.
         """
-        ...
+        return False
 
+    @abstractmethod
     async def serve(self, call: Call) -> None:
         """Answer the request. Errors before anything was sent are raised."""
-        ...
 
 
-class EventResponder:
+class Admission:
+    """The place and the right of one request. Made once its guards have let it pass.
+
+    Arguments:
+        rechecks: as ``Rights.rechecks`` was before the guards ran.
+        name: equal for requests of a route whose rights are the same question.
+        result: what the user's function came to, and ``key`` what of it must stay the same.
+        otherwise: the verdict when that has changed.
+    """
+
+    def __init__(
+        self,
+        live: Live,
+        call: Call,
+        rechecks: int,
+        name: Hashable,
+        result: Any = None,
+        key: Callable[[Any], Hashable] = lambda _: None,
+        otherwise: Verdict = None,
+    ) -> None:
+        self.live = live
+        self.call = call
+        self._rechecks = rechecks
+        self._name = name
+        # It lives as long as the right, so it holds nothing of the request's connection.
+        self._check = partial(_check, call.recheck, key, key(result), otherwise)
+
+    def take(self) -> StreamPlace:
+        """Take a place. Raises LimitReachedError."""
+        scope = self.call.scope
+        try:
+            return self.live.places.take(subjects(scope), scope)
+        except LimitReachedError:
+            self.live.counters.limited += 1
+            raise
+
+    def hold(self, holder: Holder, place: StreamPlace) -> None:
+        """Let a response go on only while its right holds."""
+        scope, asked = self.call.scope, self.call.recheck.remembered
+        self.live.rights.hold(
+            holder,
+            (self._name, asked.name),
+            self._check,
+            subjects(scope),
+            self._rechecks,
+            place,
+            expiry(scope),
+            asked,
+        )
+
+
+async def _check(
+    recheck: Rechecking, key: Callable[[Any], Hashable], expected: Hashable, otherwise: Verdict
+) -> Verdict:
+    verdict, found = await recheck()
+    if verdict is None and found is not None and key(found) != expected:
+        return otherwise
+    return verdict
+
+
+class EventResponder(Responder):
     """Answers the requests of a route with ``sse=``.
 
     Attributes:
@@ -136,9 +201,8 @@ class EventResponder:
     """
 
     def __init__(self, sse: SSE, settings: Settings) -> None:
+        super().__init__(settings)
         self.sse = sse
-        self.common: dict[str, Any] = {}
-        self._settings = settings
 
     def opens_stream(self, scope: Scope, /) -> bool:
         """As Responder. A protocol with a farewell of its own has other clients."""
@@ -155,31 +219,26 @@ class EventResponder:
         scope, kind = call.scope, self.sse.kind
         streams = kind == "manual" or self._accepted(scope)
         is_head = scope["method"] == "HEAD" and kind != "manual"
-        retry = live.drain_retry() if streams else None
         if kind == "dual":
             call.send.direct = _varying(call.send.direct)
-        if streams and not is_head and retry is None:
-            await self._stream(live, call)
-            return
-        scope[ONLY_PLAN] = streams or kind == "only"
-        plan = await call.plan()
-        if plan is None:
-            return
-        if not streams:
-            raise not_acceptable(scope["path"])
+        try:
+            if streams and not is_head and not live.draining:
+                await self._stream(live, call)
+                return
+            scope[ONLY_PLAN] = streams or kind == "only"
+            plan = await call.plan()
+            if plan is None:
+                return
+            if not streams:
+                raise not_acceptable(scope["path"])
+            live.refuse_while_draining()
+        except StreamRefusedError as refused:
+            if self.sse.farewell is None:
+                raise
+            retry = str(-(-refused.retry // 1000))
+            raise Problem(503, f"{refused}.".capitalize(), headers={"Retry-After": retry}) from None
         headers = (*EVENT_STREAM_HEADERS, *plan.dependency_headers)
-        if retry is not None:
-            live.counters.refused += 1
-            await self._refuse(call.send, "the server is shutting down", retry, head=is_head)
-        else:
-            await send_response(call.send, 200, headers, head=True)
-
-    async def _refuse(self, send: Send, reason: str, retry: int, *, head: bool = False) -> None:
-        if self.sse.farewell is None:
-            await refuse_stream(send, reason, retry, head=head)
-            return
-        headers = ((b"content-type", b"text/plain"), retry_after(retry))
-        await send_response(send, 503, headers, reason.encode(), head=head)
+        await send_response(call.send, 200, headers, head=True)
 
     async def _stream(self, live: Live, call: Call) -> None:
         scope = call.scope
@@ -199,17 +258,9 @@ class EventResponder:
             stream.pulse = heartbeat_event(None, stream.heartbeat)
         scope[STREAM] = stream
 
-        again = call.recheck
-
-        async def check() -> Verdict:
-            return (await again())[0]
-
         def permitted() -> None:
-            asked = again.remembered
-            callers, ends = subjects(scope), expiry(scope)
-            place = live.places.take(callers, scope)
-            name = (id(self), asked.name)
-            live.rights.hold(stream, name, check, callers, rechecks, place, ends, asked)
+            admission = Admission(live, call, rechecks, id(self))
+            admission.hold(stream, admission.take())
 
         scope[BEGIN] = permitted
 
@@ -221,12 +272,7 @@ class EventResponder:
         async def handle() -> Planned | None:
             return await call.plan(connection.incoming.receive, send)
 
-        try:
-            plan = await run_handler(connection, stream, handle, sse)
-        except LimitReachedError as error:
-            live.counters.limited += 1
-            await self._refuse(call.send, str(error), limit_retry())
-            return
+        plan = await run_handler(connection, stream, handle, sse)
         if stream.committed or not (plan is None or stream.ended):
             if not stream.committed:
                 stream.close()

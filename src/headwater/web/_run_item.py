@@ -8,10 +8,10 @@ from pydantic import BaseModel, Field
 
 from headwater.runs import State
 
-__all__ = ["RunItem"]
+__all__ = ["HeadwaterRunItem"]
 
 
-class RunItem(BaseModel):
+class HeadwaterRunItem(BaseModel):
     """A run in a list."""
 
     id: str

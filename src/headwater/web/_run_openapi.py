@@ -6,38 +6,33 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 
-from headwater.web._feed_models import ErrorData, ResetData, as_text
+from headwater.web._feed_models import HeadwaterError, HeadwaterReset, as_text
 from headwater.web._openapi import EventsDescribed, problem_responses
-from headwater.web._run_item import RunItem
+from headwater.web._run_item import HeadwaterRunItem
 
-__all__ = [
-    "HIDDEN", "cancel_options", "delete_options", "start_options", "state_options",
-    "stream_options",
-]  # fmt: skip
-
-HIDDEN: dict[str, Any] = {"include_in_schema": False}
+__all__ = ["route_options"]
 
 
-class RunModel(RunItem):
+class HeadwaterRun(HeadwaterRunItem):
     """A run."""
 
     result: Any = Field(None, description="The result, any JSON value.")
     text: str | None = Field(None, description="The output so far, with `fold`.")
 
 
-class DeltaData(BaseModel):
+class HeadwaterDelta(BaseModel):
     """A piece of the output."""
 
     text: str
 
 
-class RestartData(BaseModel):
+class HeadwaterRestart(BaseModel):
     """A queue tries again. Discard the output so far."""
 
     attempt: int
 
 
-class EndData(BaseModel):
+class HeadwaterEnd(BaseModel):
     """How the run ended."""
 
     state: Literal["done", "failed", "cancelled", "lost"]
@@ -48,20 +43,20 @@ def _event(name: str, data: Any, *, with_id: bool = True) -> Any:
     fields: dict[str, Any] = {"event": (kind, ...), "data": (data, ...)}
     if with_id:
         fields["id"] = (str, Field(description="A position to resume from."))
-    title = f"Run{name.title() or 'Own'}Event"
+    title = f"HeadwaterRun{name.title() or 'Own'}Event"
     return create_model(title, __config__=ConfigDict(json_schema_extra=as_text), **fields)
 
 
-_STATE = _event("run", RunModel, with_id=False)
-_DELTA = _event("delta", DeltaData)
-_RESTART = _event("restart", RestartData)
-_END = _event("end", EndData)
-_RESET = _event("reset", ResetData, with_id=False)
-_ERROR = _event("error", ErrorData, with_id=False)
+_STATE = _event("run", HeadwaterRun, with_id=False)
+_DELTA = _event("delta", HeadwaterDelta)
+_RESTART = _event("restart", HeadwaterRestart)
+_END = _event("end", HeadwaterEnd)
+_RESET = _event("reset", HeadwaterReset, with_id=False)
+_ERROR = _event("error", HeadwaterError, with_id=False)
 _OWN = _event("", Any)
 
 
-class RunEvents(RootModel[_STATE | _DELTA | _RESTART | _END | _RESET | _ERROR | _OWN]):  # type: ignore[valid-type]
+class HeadwaterRunEvents(RootModel[_STATE | _DELTA | _RESTART | _END | _RESET | _ERROR | _OWN]):  # type: ignore[valid-type]
     """One event of the stream of a run. The application's own events have other names."""
 
 
@@ -79,58 +74,44 @@ _KEY = {
 }
 
 
-def start_options(label: str) -> dict[str, Any]:
-    """FastAPI's options of ``POST {path}``."""
-    return {
-        "name": label,
-        "status_code": 202,
-        "response_model": RunModel,
-        "response_description": "The run, which has begun or waits. `Location` is its address. A "
-        "client that accepts an event stream gets the run's stream.",
-        "responses": problem_responses([409, 413, 422, 503]),
-        "openapi_extra": {"parameters": [_KEY]},
-    }
-
-
-def state_options(label: str) -> dict[str, Any]:
-    """FastAPI's options of ``GET {path}/{run_id}``."""
-    return {
-        "name": f"{label}_state",
-        "response_model": RunModel,
-        "responses": problem_responses([404, 422, 503]),
-    }
-
-
-def stream_options(label: str) -> dict[str, Any]:
-    """FastAPI's options of ``GET {path}/{run_id}/stream``."""
+def route_options(label: str) -> dict[str, dict[str, Any]]:
+    """FastAPI's options of the routes of runs, by what each does."""
     done = {"description": "The client has the `end` already."}
+    over = {"model": HeadwaterRun, "description": "The run had ended before."}
     return {
-        "name": f"{label}_stream",
-        "response_model": RunEvents,
-        "response_class": EventsDescribed,
-        "response_description": _STREAM,
-        "responses": {204: done, **problem_responses([404, 406])},
-    }
-
-
-def cancel_options(label: str) -> dict[str, Any]:
-    """FastAPI's options of ``POST {path}/{run_id}/cancel``."""
-    over = {"model": RunModel, "description": "The run had ended before."}
-    return {
-        "name": f"{label}_cancel",
-        "status_code": 202,
-        "response_model": RunModel,
-        "response_description": "The run is cancelled, and ends soon.",
-        "responses": {200: over, **problem_responses([404, 503])},
-    }
-
-
-def delete_options(label: str) -> dict[str, Any]:
-    """FastAPI's options of ``DELETE {path}/{run_id}``."""
-    return {
-        "name": f"{label}_delete",
-        "status_code": 204,
-        "response_model": None,
-        "response_description": "The run and its output were removed.",
-        "responses": problem_responses([404, 409, 503]),
+        "start": {
+            "name": label,
+            "status_code": 202,
+            "response_model": HeadwaterRun,
+            "response_description": "The run, which has begun or waits. `Location` is its address. "
+            "A client that accepts an event stream gets the run's stream.",
+            "responses": problem_responses([409, 413, 422, 503]),
+            "openapi_extra": {"parameters": [_KEY]},
+        },
+        "state": {
+            "name": f"{label}_state",
+            "response_model": HeadwaterRun,
+            "responses": problem_responses([404, 422, 503]),
+        },
+        "stream": {
+            "name": f"{label}_stream",
+            "response_model": HeadwaterRunEvents,
+            "response_class": EventsDescribed,
+            "response_description": _STREAM,
+            "responses": {204: done, **problem_responses([404, 406])},
+        },
+        "cancel": {
+            "name": f"{label}_cancel",
+            "status_code": 202,
+            "response_model": HeadwaterRun,
+            "response_description": "The run is cancelled, and ends soon.",
+            "responses": {200: over, **problem_responses([404, 503])},
+        },
+        "delete": {
+            "name": f"{label}_delete",
+            "status_code": 204,
+            "response_model": None,
+            "response_description": "The run and its output were removed.",
+            "responses": problem_responses([404, 409, 503]),
+        },
     }

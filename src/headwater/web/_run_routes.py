@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,15 +16,7 @@ from urllib.parse import urlencode
 
 from headwater.delivery._stream import EVENT_STREAM_HEADERS
 from headwater.errors import PositionError, ResetReason, SourceUnavailableError
-from headwater.runs import (
-    Busy,
-    BusyError,
-    KeyConflictError,
-    RunReader,
-    Runs,
-    RunState,
-)
-from headwater.web._identity import expiry, subjects
+from headwater.runs import Busy, BusyError, KeyConflictError, RunReader, Runs, RunState
 from headwater.web._live import Live, Settings
 from headwater.web._negotiation import (
     accept_of,
@@ -32,12 +24,10 @@ from headwater.web._negotiation import (
     asks_for_event_stream,
     not_acceptable,
 )
-from headwater.web._responders import Call, Planned
-from headwater.web._rights import Verdict
+from headwater.web._responders import Admission, Call, Planned, Responder
 from headwater.web._run_requests import RunBody, key_of, parsed_json
 from headwater.web._run_stream import MOST_FOLDED, RETRY, RunStream, text_so_far, to_bytes
-from headwater.web._stream_limits import LimitReachedError, limit_retry
-from headwater.web._whole_responses import Headers, refuse_stream, send_response
+from headwater.web._whole_responses import Headers, StreamRefusedError, send_response
 from headwater.web.asgi import Connection, Scope, last_event_id
 from headwater.web.problems import Problem
 
@@ -114,17 +104,12 @@ class Asked:
     input: Any = None
 
 
-class _RunRoute:
+class _RunRoute(Responder):
     """The part that all routes of runs share."""
 
     def __init__(self, declaration: RunDeclaration, settings: Settings) -> None:
+        super().__init__(settings)
         self.declaration = declaration
-        self.common: dict[str, Any] = {}
-        self._settings = settings
-
-    def opens_stream(self, _: Scope, /) -> bool:
-        """As Responder."""
-        return False
 
     async def _find(self, call: Call, asked: Asked) -> RunState:
         """The run of the path. Raises 404 for one that is unknown, forgotten or another's."""
@@ -148,40 +133,25 @@ class _RunRoute:
         headers: Headers = (),
     ) -> None:
         """Open a stream. Returns when it has ended, or has taken its connection over."""
-        scope, asked = call.scope, plan.result
-        try:
-            place = live.places.take(subjects(scope), scope)
-        except LimitReachedError as error:
-            live.counters.limited += 1
-            await refuse_stream(call.send, str(error), limit_retry())
-            return
+        asked, runs = plan.result, self.declaration.runs
+        admission = Admission(live, call, rechecks, (id(self), state.id), asked, _owner, 403)
+        place = admission.take()
         call.send.begun = True
-        connection = Connection(scope, call.receive, call.send.direct, held=True)
+        connection = Connection(call.scope, call.receive, call.send.direct, held=True)
         stream = RunStream(connection.sender, live.hub.streams, heartbeat=live.heartbeat)
-        stream.headers = (*plan.dependency_headers, *headers)
-        again = call.recheck
-        owner = asked.owner
-
-        async def check() -> Verdict:
-            verdict, found = await again()
-            if verdict is None and found is not None and found.owner != owner:
-                return 403
-            return verdict
 
         async def restart() -> tuple[RunState, RunReader] | None:
-            found = await self.declaration.runs.state(state.id)
-            if found is None:
-                return None
-            return found, await self.declaration.runs.reader(state.id)
+            found = await runs.state(state.id)
+            return None if found is None else (found, await runs.reader(state.id))
 
-        name = (id(self), again.remembered.name, state.id)
-        stream.begin(None if resumed else state, reset)
-        live.rights.hold(stream, name, check, subjects(scope), rechecks, place, expiry(scope))
+        head = (*plan.dependency_headers, *headers)
+        stream.begin(None if resumed else state, reset, head)
+        admission.hold(stream, place)
         if not stream.ended:
             self._count(live, stream, state.id)
             work = stream.follow(reader, state, fold=asked.fold, again=restart)
             pump = live.hub.streams.run(work, f"the stream of run {state.id}")
-            stream.on_close(lambda: _leave(pump))
+            stream.on_close(pump.cancel)
         await connection.hold(stream)
 
     def _count(self, live: Live, stream: RunStream, run_id: str) -> None:
@@ -202,8 +172,8 @@ class _RunRoute:
         stream.on_close(closed)
 
 
-def _leave(pump: Any) -> None:
-    pump.cancel()
+def _owner(asked: Asked) -> str:
+    return asked.owner
 
 
 class StartRoute(_RunRoute):
@@ -214,13 +184,13 @@ class StartRoute(_RunRoute):
         live = self._settings.live()
         rechecks = live.rights.rechecks
         body = RunBody(call.receive, self.declaration.max_body)
-        key = key_of(call.scope)
-        plan = await call.plan(body.receive, errors=key.errors)
+        key, errors = key_of(call.scope)
+        plan = await call.plan(body.receive, errors=errors)
         if plan is None:
             return
-        if live.drain_retry() is not None:
+        if live.draining:
             raise SourceUnavailableError("runs", "this server is being stopped", public=True)
-        state = await self._create(call, plan, await body.whole(), key.value)
+        state = await self._create(call, plan, await body.whole(), key)
         headers = [(b"location", f"{call.scope['path'].rstrip('/')}/{state.id}".encode())]
         if asks_for_event_stream(accept_of(call.scope)):
             reader = await self.declaration.runs.reader(state.id)
@@ -279,8 +249,8 @@ class StartRoute(_RunRoute):
         return str(value)
 
 
-class _KnownRoute(_RunRoute, ABC):
-    """A route of an existing run. Implements ``Responder``."""
+class _KnownRoute(_RunRoute):
+    """A route of an existing run."""
 
     async def serve(self, call: Call) -> None:
         """Let the framework run the guards and the endpoint, then answer."""
@@ -353,25 +323,19 @@ class StreamRoute(_KnownRoute):
 
     async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
         scope = call.scope
-        if not accepts_event_stream(accept_of(scope)):
+        if not self.opens_stream(scope):
             raise not_acceptable(scope["path"])
-        head = scope["method"] == "HEAD"
-        retry = live.drain_retry()
-        if retry is not None:
-            live.counters.refused += 1
-            await refuse_stream(call.send, "the server is shutting down", retry, head=head)
-            return
+        live.refuse_while_draining()
         try:
             state = await self._find(call, plan.result)
             resume = last_event_id(scope)
             reader, reset = await self._reader(state, resume)
         except SourceUnavailableError as error:
-            await refuse_stream(call.send, error.for_clients, RETRY, head=head)
-            return
+            raise StreamRefusedError(error.for_clients, RETRY) from error
         if reader.has_ended:
             # A browser's EventSource reconnects after the end. A 204 stops it.
             await _send_empty(call, plan.dependency_headers)
-        elif head:
+        elif scope["method"] == "HEAD":
             headers = (*EVENT_STREAM_HEADERS, *plan.dependency_headers)
             await send_response(call.send, 200, headers, head=True)
         else:

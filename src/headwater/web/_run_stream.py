@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Any
 
 from headwater.delivery._open_streams import OpenStreams
-from headwater.delivery._sender import Sender
+from headwater.delivery._sender import Headers, Sender
 from headwater.delivery._stream import Stream
 from headwater.errors import PositionError, ResetReason, SourceUnavailableError
 from headwater.protocol import frame
@@ -41,9 +41,11 @@ class RunStream(Stream):
         self.left = False
         self._room = asyncio.Event()
 
-    def begin(self, state: RunState | None, reset: ResetReason | None) -> None:
+    def begin(
+        self, state: RunState | None, reset: ResetReason | None, headers: Headers = ()
+    ) -> None:
         """Send the response's head, ``retry``, ``reset`` if there is one, and the run's state."""
-        self.commit()
+        self.commit(headers=headers)
         first = [b"retry: %d\n\n" % RETRY]
         if reset is not None:
             first.append(reset_frame(reset))

@@ -15,7 +15,7 @@ from headwater.runs import Run, State, SyncRun
 from headwater.web._live import Settings
 from headwater.web._remembered_request import RECHECK
 from headwater.web._responders import Responder
-from headwater.web._run_item import RunItem
+from headwater.web._run_item import HeadwaterRunItem
 from headwater.web._run_routes import (
     Asked,
     CancelRoute,
@@ -34,7 +34,12 @@ __all__ = ["FEED", "RunCalls"]
 Plan = Callable[[Request], Awaitable[Asked]]
 
 # The feed of runs, as it is declared.
-FEED: dict[str, Any] = {"item": RunItem, "collection": "runs", "event": "run", "keyed": True}
+FEED: dict[str, Any] = {
+    "item": HeadwaterRunItem,
+    "collection": "runs",
+    "event": "run",
+    "keyed": True,
+}
 
 _STATES: tuple[str, ...] = get_args(State)
 

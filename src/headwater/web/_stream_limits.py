@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from headwater.delivery._unread import UNREAD_BYTES
 from headwater.errors import DeclarationError
+from headwater.feeds._checks import check_count
 from headwater.feeds._page_size import PAGE_BYTES
 from headwater.web._addresses import Proxies, network_of
+from headwater.web._whole_responses import StreamRefusedError
 
-__all__ = ["LimitReachedError", "StreamLimits", "StreamPlace", "StreamPlaces", "limit_retry"]
+__all__ = ["LimitReachedError", "StreamLimits", "StreamPlace", "StreamPlaces"]
 
+# Milliseconds after which a client that met a limit comes back, at random.
 _RETRY = (5000, 10_000)
+# Counts all places.
+_ALL = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +34,8 @@ class StreamLimits:
         total: of all. For these three None is no limit.
         page_bytes: of JSON in a page or a snapshot with more than one item; one of longer items has
             fewer of them and ``has_more``.
-        unread_bytes: of all streams that clients have not taken. Above it the stream whose client
-            took nothing for the longest time is dropped.
+        unread_bytes: of all streams that clients have not taken. Above it the caller for whom most
+            bytes wait loses the stream whose client took nothing for the longest time.
         proxies: peers that are exempt from ``per_address``, since they speak for many clients:
             addresses and networks, or ``"*"``. A request that a server counts as a client's of a
             proxy (by ``X-Forwarded-For``) has that client's address.
@@ -45,41 +51,41 @@ class StreamLimits:
     def __post_init__(self) -> None:
         for name in ("per_caller", "per_address", "total"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise DeclarationError(
-                    f"StreamLimits({name}={value!r}): a number of at least 1, or None, is needed"
-                )
+            if value is not None:
+                check_count(f"StreamLimits({name}={value!r})", value, 1, ", or None for no limit")
         for name in ("page_bytes", "unread_bytes"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1024:
-                raise DeclarationError(
-                    f"StreamLimits({name}={value!r}): a number of bytes of at least 1024 is needed"
-                )
+            check_count(f"StreamLimits({name}={value!r})", value, 1024, ", in bytes")
+        listed: Any = self.proxies
+        if isinstance(listed, bytes) or not isinstance(listed, (str, Collection)):
+            listed = [None]
+        if not isinstance(listed, str) and not all(isinstance(each, str) for each in listed):
+            raise DeclarationError(
+                f"StreamLimits(proxies={self.proxies!r}): addresses and networks are needed, such "
+                "as ['10.0.0.0/8'], or '*'"
+            )
 
 
-def limit_retry() -> int:
-    """Milliseconds after which a client that met a limit comes back, at random."""
-    return random.randint(*_RETRY)
-
-
-class LimitReachedError(Exception):
+class LimitReachedError(StreamRefusedError):
     """A stream or a poll has no place. ``str()`` says which limit is reached."""
 
 
 class StreamPlace:
-    """A place of a caller in a network. It is the same for all that the caller takes there."""
+    """A place that was taken: of a caller, of a network and of all."""
 
-    __slots__ = ("_places", "network", "subjects", "taken")
+    __slots__ = ("_keys", "_taken")
 
-    def __init__(self, places: StreamPlaces, subjects: tuple[str, ...], network: str) -> None:
-        self._places = places
-        self.subjects = subjects
-        self.network = network
-        self.taken = 0
+    def __init__(self, taken: Counter[Hashable], keys: tuple[Hashable, ...]) -> None:
+        self._taken = taken
+        self._keys = keys
+        taken.update(keys)
 
     def give_back(self) -> None:
         """Let another have it."""
-        self._places.give_back(self)
+        self._taken.subtract(self._keys)
+        for key in self._keys:
+            if not self._taken[key]:
+                del self._taken[key]
 
 
 class StreamPlaces:
@@ -88,10 +94,7 @@ class StreamPlaces:
     def __init__(self, limits: StreamLimits) -> None:
         self._limits = limits
         self._proxies = Proxies(limits.proxies)
-        self._places: dict[tuple[tuple[str, ...], str], StreamPlace] = {}
-        self._by_caller: dict[tuple[str, ...], int] = {}
-        self._by_network: dict[str, int] = {}
-        self._total = 0
+        self._taken: Counter[Hashable] = Counter()
 
     def take(self, subjects: tuple[str, ...], scope: Mapping[str, Any]) -> StreamPlace:
         """Take a place for a request. Raises LimitReachedError."""
@@ -101,42 +104,15 @@ class StreamPlaces:
         exempt = address is None or address in self._proxies
         network = "" if exempt else network_of(address)
         limits = self._limits
-        for taken, most, whose in (
-            (self._by_caller.get(subjects, 0), subjects and limits.per_caller, "this user"),
-            (self._by_network.get(network, 0), network and limits.per_address, "this address"),
-            (self._total, limits.total, "this server"),
+        for key, most, whose in (
+            (subjects, subjects and limits.per_caller, "this user"),
+            (network, network and limits.per_address, "this address"),
+            (_ALL, limits.total, "this server"),
         ):
-            if most and taken >= most:
-                raise LimitReachedError(
-                    f"{whose} has {most} open streams and polls, as many as it may"
-                )
-        self._total += 1
-        if subjects:
-            self._by_caller[subjects] = self._by_caller.get(subjects, 0) + 1
-        if network:
-            self._by_network[network] = self._by_network.get(network, 0) + 1
-        place = self._places.get((subjects, network))
-        if place is None:
-            place = self._places[subjects, network] = StreamPlace(self, subjects, network)
-        place.taken += 1
-        return place
-
-    def give_back(self, place: StreamPlace) -> None:
-        """Give a place back."""
-        self._total -= 1
-        place.taken -= 1
-        if not place.taken:
-            del self._places[place.subjects, place.network]
-        _one_less(self._by_caller, place.subjects)
-        _one_less(self._by_network, place.network)
+            if most and self._taken[key] >= most:
+                reason = f"{whose} has {most} open streams and polls, as many as it may"
+                raise LimitReachedError(reason, random.randint(*_RETRY))
+        return StreamPlace(self._taken, (subjects, network, _ALL))
 
     def __len__(self) -> int:
-        return self._total
-
-
-def _one_less(counts: dict[Any, int], key: Any) -> None:
-    left = counts.get(key, 0) - 1
-    if left > 0:
-        counts[key] = left
-    else:
-        counts.pop(key, None)
+        return self._taken[_ALL]

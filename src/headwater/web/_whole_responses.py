@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from headwater.delivery._stream import EVENT_STREAM_HEADERS
 from headwater.protocol import Comment, encode, frame, to_json
 from headwater.web.asgi import Send
 
-__all__ = ["Headers", "refuse_stream", "retry_after", "send_response"]
+__all__ = ["Headers", "StreamRefusedError", "refuse_stream", "send_response"]
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -29,32 +30,33 @@ async def send_response(
     await send({"type": "http.response.body", "body": b"" if head else body})
 
 
-def retry_after(retry: int) -> tuple[bytes, bytes]:
-    """The header for so many milliseconds."""
-    return b"retry-after", b"%d" % max(1, -(-retry // 1000))
+class StreamRefusedError(Exception):
+    """A stream cannot be opened just now. Its client comes back by itself.
 
+    WHATWG HTML, 9.2.3: any status but 200 ends an EventSource for good. So the answer is 200, with
+    the time to come back, the reason as a comment, and the end of the body.
 
-async def refuse_stream(
-    send: Send,
-    reason: str,
-    retry: int,
-    *,
-    head: bool = False,
-    status: int | None = None,
-    detail: str | None = None,
-) -> None:
-    """Answer a stream that cannot be opened just now, so that its client comes back by itself.
-
-    WHATWG HTML, 9.2.3: any status but 200 ends an EventSource for good. So it is 200, with the
-    time to come back, the reason as a comment, and the end of the body.
-
-    Arguments:
+    Attributes:
         retry: milliseconds until the client is to come back.
         status: is sent as an ``error`` event too, with the ``detail``.
     """
-    headers = (*EVENT_STREAM_HEADERS, retry_after(retry))
-    body = b"retry: %d\n" % retry + encode(Comment(reason))
-    if status is not None:
-        said = {"status": status} | ({} if detail is None else {"detail": detail})
+
+    def __init__(
+        self, reason: str, retry: int, status: int | None = None, detail: str | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.retry = retry
+        self.status = status
+        self.detail = detail
+
+
+async def refuse_stream(send: Send, refused: StreamRefusedError, *, head: bool) -> None:
+    """Answer a stream that cannot be opened just now; with headers alone for ``head``."""
+    seconds = max(1, -(-refused.retry // 1000))
+    headers = (*EVENT_STREAM_HEADERS, (b"retry-after", b"%d" % seconds))
+    body = b"retry: %d\n" % refused.retry + encode(Comment(str(refused)))
+    if refused.status is not None:
+        said: dict[str, Any] = {"status": refused.status}
+        said |= {} if refused.detail is None else {"detail": refused.detail}
         body += frame("error", None, to_json(said).encode())
     await send_response(send, 200, headers, body, head=head)

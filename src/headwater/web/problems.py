@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import math
@@ -10,13 +9,13 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from headwater.errors import PositionError, SourceUnavailableError, UnfitItemError
-from headwater.web._whole_responses import refuse_stream
+from headwater.web._user_functions import called, is_coroutine_function
+from headwater.web._whole_responses import StreamRefusedError, refuse_stream
 from headwater.web.asgi import Receive, Scope, Send, Sending
 
 __all__ = ["Problem", "problem_response"]
@@ -131,8 +130,11 @@ async def serve_with_problems(
         stream: a client that is a browser's EventSource must not be lost to what is temporary.
     """
     sending = Sending(send)
+    head = scope["method"] == "HEAD"
     try:
         await serve(sending)
+    except StreamRefusedError as refused:
+        await refuse_stream(sending.direct, refused, head=head)
     except Exception as error:
         app = scope.get("app")
         answer = None if sending.begun else problem(error, app)
@@ -142,8 +144,9 @@ async def serve_with_problems(
             raise
         if stream and answer.status_code in _TEMPORARY:
             retry = 1000 * _seconds(answer.headers.get("retry-after"))
-            head = scope["method"] == "HEAD"
-            await refuse_stream(sending.direct, _reason(error), retry, head=head)
+            await refuse_stream(
+                sending.direct, StreamRefusedError(_reason(error), retry), head=head
+            )
             return
         await answer(scope, receive, send)
         expected = isinstance(error, (HTTPException, UnfitItemError))
@@ -172,10 +175,7 @@ async def _of_application(error: Exception, app: Any, request: Request) -> Respo
         handler = handlers.get(error.status_code, handler)
     if handler is None:
         return None
-    if not inspect.iscoroutinefunction(handler):
-        answer = await run_in_threadpool(handler, request, error)
-    else:
-        answer = await handler(request, error)
+    answer = await called(handler, is_coroutine_function(handler), request, error)
     return answer if isinstance(answer, Response) else None
 
 

@@ -97,7 +97,7 @@ class LiveRoutes(HubFace):
     ) -> None:
         frame = traceback.extract_stack(limit=2)[0]
         self._settings = Settings(
-            f"LiveRoutes() in {frame.filename}, line {frame.lineno},",
+            f"LiveRoutes() ({frame.filename}, line {frame.lineno})",
             heartbeat=heartbeat,
             recheck=recheck,
             write_timeout=write_timeout,
@@ -146,11 +146,16 @@ class LiveRoutes(HubFace):
         """
         if not path.startswith("/") or path.endswith(("/", "/stream")):
             raise DeclarationError(
-                f"feed {path!r}: a path such as '/logs' is needed; '/stream' is added by itself"
+                f"feed {path!r}: write a path such as '/logs'; '/stream' is added by itself"
             )
         if any(route.path == path for route in self.routes):
             raise DeclarationError(f"feed {path!r} is declared twice: give one another path")
-        model, encoders = _encoders(item)
+        model: Any = None
+        encoding: dict[str, Any] = {}
+        if item is not None:
+            from headwater.web._items import item_encoding
+
+            model, encoding = item_encoding(item)
         feed = Feed(
             name or path,
             collection=collection,
@@ -160,7 +165,7 @@ class LiveRoutes(HubFace):
             retry=retry,
             on_invalid=on_invalid,
             envelope=envelope,
-            **encoders,
+            **encoding,
         )
         declaration = FeedDeclaration(feed, model, keyed)
 
@@ -260,17 +265,3 @@ class LiveRoutes(HubFace):
             return call
 
         return declare
-
-
-def _encoders(item: Any) -> tuple[Any, dict[str, Any]]:
-    """The model of one item, and how a feed makes and encodes items."""
-    if item is None:
-        return None, {}
-    from headwater.web._items import encoder_of, key_encoder_of, model_of
-
-    model, function = model_of(item)
-    return model, {
-        "encode": encoder_of(model),
-        "encode_key": key_encoder_of(model),
-        "function": function,
-    }

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.until import until
-from support.uvicorn_rig import rigged
+from support.uvicorn_rig import App, rigged
 
 HEAD = 65_536
 
@@ -41,7 +41,7 @@ async def test_a_head_of_64_kilobytes_and_no_more(size, status, lines):
 @pytest.mark.parametrize(("lines", "status"), [(100, 200), (101, 431)])
 async def test_a_hundred_header_lines_and_no_more(lines, status):
     async with rigged() as rig, rig.client() as client:
-        client.send(b"GET /x HTTP/1.1\r\n" + b"a: b\r\n" * lines + b"\r\n")
+        client.send(b"GET /x HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * (lines - 1) + b"\r\n")
         assert (await client.answer())[0] == status
 
 
@@ -222,6 +222,85 @@ async def test_what_is_no_http_is_answered_400_and_logged_once_a_minute(caplog):
     assert lines[0].startswith("connections refused or closed: 1 with what is not HTTP")
 
 
+GET, PUT = b"GET /x HTTP/1.1\r\n", b"PUT /x HTTP/1.1\r\nhost: x\r\n"
+
+
+HEADS = [
+    # RFC 9112, 3.2: one Host line, with a valid value; HTTP/1.0 may have none.
+    (GET, 400),
+    (GET + b"host: x\r\nhost: x\r\n", 400),
+    (GET + b"host: a b\r\n", 400),
+    (GET + b"host: u@x\r\n", 400),
+    (GET + b"host:\r\n", 200),
+    (GET + b"host: [::1]:80\r\n", 200),
+    (b"GET /x HTTP/1.0\r\n", 200),
+    (b"GET /x HTTP/1.0\r\nhost: x\r\nhost: y\r\n", 400),
+    # 3.2.2
+    (b"GET http://y/x HTTP/1.1\r\n", 400),
+    # 2.3, and RFC 9110, 15.6.6
+    (b"GET /x HTTP/2.0\r\nhost: x\r\n", 505),
+    (b"GET /x\r\n", 505),
+    # 3.1: methods have a case.
+    (b"get /x HTTP/1.1\r\nhost: x\r\n", 400),
+    # 5.1 and 5.2
+    (GET + b"host: x\r\na : b\r\n", 400),
+    (GET + b"host: x\r\na: b\r\n c\r\n", 400),
+    (GET + b"host: x\na: b\r\n", 400),
+    (GET + b"host: x\r\n" + b"a: b\r\n" * 100, 431),
+    # 6.1 to 6.3
+    (PUT + b"content-length: 1\r\ntransfer-encoding: chunked\r\n", 400),
+    (PUT + b"content-length: 1\r\ncontent-length: 2\r\n", 400),
+    (PUT + b"transfer-encoding: gzip\r\n", 400),
+    (PUT + b"transfer-encoding: chunked, gzip\r\n", 400),
+    (PUT + b"transfer-encoding: gzip, chunked\r\n", 501),
+    (PUT + b"transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n", 501),
+]
+
+
+async def test_a_head_that_the_standard_refuses_is_answered_and_the_connection_closed():
+    """A proxy in front may read such a head in another way, and so another request after it."""
+    async with rigged() as rig:
+        for head, expected in HEADS:
+            rig.app.began.clear()
+            async with rig.client() as client:
+                client.send(head + b"\r\n")
+                if expected != 200:
+                    client.get("/y")
+                status, headers, _ = await client.answer()
+                assert (status, rig.app.began) == (expected, ["/x"] * (status == 200)), head
+                if status != 200:
+                    assert headers["connection"] == "close"
+                    assert await client.ended() == b""
+
+
+async def test_a_refused_head_waits_for_the_answer_before_it():
+    async with rigged() as rig, rig.client() as client:
+        client.send(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n" + GET + b"\r\n")
+        await until(lambda: rig.refused("malformed"))
+        rig.app.go_on.set()
+        assert (await client.answer())[2] == b"/wait"
+        assert (await client.answer())[0] == 400
+
+
+@pytest.mark.parametrize("target", ["http://y:80/x?q=1", "http://y:80?q=1"])
+async def test_the_host_of_a_whole_uri_counts(target):
+    """RFC 9112, 3.2.2: whatever the header says."""
+    scopes = []
+
+    async def app(scope, receive, send):
+        if scope["type"] == "http":
+            scopes.append(scope)
+            await App()(scope, receive, send)
+
+    async with rigged(app) as rig, rig.client() as client:
+        client.get(target)
+        assert (await client.answer())[0] == 200
+    (scope,) = scopes
+    assert scope["headers"] == [(b"host", b"y:80")]
+    assert scope["path"] == ("/x" if "/x" in target else "/")
+    assert scope["query_string"] == b"q=1"
+
+
 async def test_an_unknown_upgrade_is_ignored():
     async with rigged(ws="none") as rig, rig.client() as client:
         client.get("/x", "Connection: Upgrade", "Upgrade: h2c")
@@ -245,9 +324,16 @@ def encoded(number: int, kind: str, body: bytes) -> bytes:
     if kind == "get":
         return b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % path
     if kind == "length":
-        return b"PUT %b HTTP/1.1\r\ncontent-length: %d\r\n\r\n%b" % (path, len(body), body)
+        return b"PUT %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (
+            path,
+            len(body),
+            body,
+        )
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(c), c) for c in (body[:7], body[7:]) if c)
-    return b"PUT %b HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n%b0\r\n\r\n" % (path, chunks)
+    return b"PUT %b HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n%b0\r\n\r\n" % (
+        path,
+        chunks,
+    )
 
 
 @settings(max_examples=15, deadline=None)

@@ -38,7 +38,7 @@ class Notifications:
         if (wanted.user_id is None) == (wanted.team_id is None):
             raise invalid(
                 "user_id",
-                "give user_id or team_id, and only one of them",
+                "give exactly one of user_id and team_id",
                 value=wanted.user_id,
             )
         self._check_sender(sender, wanted)

@@ -70,7 +70,7 @@ class Users:
         out everywhere. The API keys work again once the user is enabled.
         """
         async with self._database.write(alone=True) as session:
-            user = await _existing(session, user_id)
+            user = await _existing(session, user_id, lock=True)
             was_admin = _is_admin(user)
             if role is not None:
                 user.role = role
@@ -91,7 +91,7 @@ class Users:
         is interrupted, the user is disabled, and can be removed again.
         """
         async with self._database.write(alone=True) as session:
-            user = await _existing(session, user_id)
+            user = await _existing(session, user_id, lock=True)
             was_admin = _is_admin(user)
             user.disabled = True
             if was_admin:
@@ -162,8 +162,9 @@ class Users:
             await record_access_change(session, user.id)
 
 
-async def _existing(session: AsyncSession, user_id: str) -> User:
-    user = await session.get(User, user_id)
+async def _existing(session: AsyncSession, user_id: str, *, lock: bool = False) -> User:
+    """The user. Raises 404. ``lock``: on PostgreSQL others then wait to change or remove them."""
+    user = await session.get(User, user_id, with_for_update={"key_share": True} if lock else None)
     if user is None:
         raise not_found("user", user_id)
     return user

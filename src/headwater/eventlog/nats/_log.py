@@ -24,7 +24,7 @@ from headwater.eventlog._pushed import PushedLog, PushReader
 from headwater.eventlog._pushes import Push, States, Subscriptions
 from headwater.eventlog._record import Event, Offset, Record, Retention, Run
 from headwater.eventlog.nats._connection import NAME, PATIENCE, Life, Link, Tap, unavailable
-from headwater.eventlog.nats._pages import Pages, Trimmer
+from headwater.eventlog.nats._pages import LAST, Pages, Trimmer
 from headwater.eventlog.nats._stream import (
     LAG,
     RETRY,
@@ -36,9 +36,9 @@ from headwater.eventlog.nats._stream import (
 )
 from headwater.eventlog.nats._writer import BATCH_BYTES, MAX_BATCH, NatsWriter
 
-# Pings until the stream's settings are looked at again: somebody may edit them.
+# Pings between two checks of the stream's settings, which somebody may edit.
 INSPECT = 5
-# Subscriptions between two flushes, so that the server's buffer for this client does not fill.
+# Subscriptions between two flushes, so that the buffer for this client does not fill.
 CHUNK = 1000
 
 
@@ -87,7 +87,7 @@ class NatsSubscriptions:
             await self._life.client.flush(int(PATIENCE))
             self._life.check_rights(self._stream.subject("n", ""))
         except (Error, OSError, TimeoutError) as error:
-            # Silent for too long: close it, for requests too.
+            # Close it, for requests too: it does not answer.
             await self._life.close()
             raise unavailable(error) from error
         self._pings += 1
@@ -112,10 +112,8 @@ class NatsSubscriptions:
             self._reader.receive(Push(topic, before, Offset.of(number), records, number))
 
 
-# A server's default bound is 1 MiB for a message with its headers.
+# Bytes for headers: a server's default limit is 1 MiB for a message with its headers.
 HEADERS_BYTES = 4096
-# The server's largest sequence.
-_LAST = 2**64 - 1
 
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,50}")
 
@@ -123,16 +121,17 @@ _NAME = re.compile(r"[0-9A-Za-z_-]{1,50}")
 class NatsLog(PushedLog):
     """An event log in a stream of NATS JetStream.
 
-    A process opens one connection, for its requests and for pushes. A batch with a key takes one
-    event less than ``capabilities.max_batch``.
+    A process opens one connection, for requests and pushes. A batch with a key may have one event
+    less than ``capabilities.max_batch``.
 
     Arguments:
         servers: ``nats://host:4222`` and the like. The log uses the first that answers.
-        stream: the stream's name, with which its subjects begin. Created where it is missing.
-        replicas: servers of a cluster that each keep the stream, for one that is created.
-        keys_kept: how long the log remembers an append's key: the longest that any process asked
-            for. The server keeps each in memory, and reads so much of the stream when it starts.
-        max_event_bytes: of one event's JSON; less where the server takes less.
+        stream: the stream's name, with which its subjects begin. It is created if it is missing.
+        replicas: how many servers of a cluster keep a stream that is created.
+        keys_kept: how long the log remembers an append's key. The longest that any process has
+            asked for counts. The server keeps each key in memory, and reads this part of the stream
+            when it starts.
+        max_event_bytes: the most bytes of one event's JSON; less if the server takes less.
         options: for ``nats.connect``, such as ``user_credentials`` or ``tls``.
     """
 
@@ -140,7 +139,7 @@ class NatsLog(PushedLog):
     max_append_bytes = BATCH_BYTES
     # The answer about a topic has its last event.
     topics_per_request = 100
-    trims_at_once = 20
+    at_once = 20
 
     def __init__(
         self,
@@ -171,68 +170,54 @@ class NatsLog(PushedLog):
         self.max_event_bytes = min(self.max_event_bytes, life.client.max_payload - HEADERS_BYTES)
 
     async def _append(
-        self,
-        topic: str,
-        events: Sequence[Event],
-        key: str | None,
-        connection: Any,
+        self, topic: str, events: Sequence[Event], key: str | None, connection: Any
     ) -> list[Record]:
-        # The memory of a key is a message of its own.
+        # The note of a key is a message of its own.
         if key is not None and len(events) == MAX_BATCH:
             raise UsageError(f"one append with a key takes at most {MAX_BATCH - 1} events")
         return await self._writer.append(topic, events, key)
 
-    async def _read(self, topic: str, after: Offset, limit: int) -> Run:
+    async def _read(self, topic: str, after: Offset, limit: int) -> tuple[Run, Offset | None]:
         deadline = time.monotonic() + LAG
         while True:
-            run = await self._read_once(topic, after, limit)
+            run, last = await self._read_once(topic, after, limit)
             there = run.place is not None or not run.bounds.earliest < after <= run.bounds.latest
             if there or self._stream.replicas == 1 or time.monotonic() > deadline:
-                return run
-            await asyncio.sleep(RETRY)  # a replica that has not yet got what stands there
+                return run, last
+            await asyncio.sleep(RETRY)  # a replica may not have the record at ``after`` yet
 
-    async def _read_once(self, topic: str, after: Offset, limit: int) -> Run:
-        subject = self._stream.subject("t", topic)
-        records: list[Record] = []
-        place, number = None, min(after[0], _LAST)
-        while True:
-            count = limit - len(records)
-            # One more: what stands at the offset itself.
-            messages = await self._pages.after(subject, max(number - 1, 0), count + 1)
-            full = len(messages) > count
-            if messages and sequence_of(messages[0]) == number:
-                first = messages.pop(0)
-                place = mark_of(first) if number == after[0] else place
-            messages = messages[:count]
-            records += records_of(topic, messages)
-            number = sequence_of(messages[-1]) if messages else number
-            # Others' messages leave room for more.
-            if not full or len(records) == limit:
-                break
-        # The bounds are read afterwards, so that a trim in between is noticed. Events that were
-        # appended in between are not in the records, so the bounds leave them out too.
+    async def _read_once(self, topic: str, after: Offset, limit: int) -> tuple[Run, Offset | None]:
+        number = min(after[0], LAST)
+        # One more: what stands at the offset itself.
+        messages = await self._pages.after(
+            self._stream.subject("t", topic), max(number - 1, 0), limit + 1
+        )
+        full, place = len(messages) > limit, None
+        if messages and sequence_of(messages[0]) == number:
+            place = mark_of(messages.pop(0))
+        messages = messages[:limit]
+        seen = Offset.of(sequence_of(messages[-1]) if messages else number)
+        # Read after the records, so that a trim in between is noticed. Events that were appended in
+        # between are not in the records, so the bounds must leave them out too.
         bounds = await self._bounds(topic)
-        seen = Offset.of(number)
-        if len(records) < limit and seen < bounds.latest:
+        last = seen if full else None
+        if last is None and seen < bounds.latest:
             mark = mark_of(messages[-1]) if messages else place or ""
             if seen <= bounds.earliest:
                 seen, mark = bounds.earliest, ""
             bounds = replace(bounds, latest=seen, mark=mark)
-        return Run(records, bounds, place)
+        return Run(records_of(topic, messages), bounds, place), last
 
-    async def _latest(self, topic: str, limit: int, before: Offset | None) -> Run:
+    async def _latest(
+        self, topic: str, limit: int, before: Offset | None
+    ) -> tuple[Run, Offset | None]:
         bounds = await self._bounds(topic)
         head = bounds.latest[0] + 1
         below = head if before is None else min(head, before[0])
         subject = self._stream.subject("t", topic)
-        records: list[Record] = []
-        while True:
-            count = limit - len(records)
-            messages = await self._pages.newest(subject, below, count, at_end=below == head)
-            records = records_of(topic, messages) + records
-            if len(messages) < count or len(records) == limit:
-                return Run(records, bounds)
-            below = sequence_of(messages[0])
+        messages = await self._pages.newest(subject, below, limit, at_end=below == head)
+        first = Offset.of(sequence_of(messages[0])) if len(messages) == limit else None
+        return Run(records_of(topic, messages), bounds), first
 
     async def _topics_to_trim(self, keep: Retention) -> Sequence[str]:
         return await self._trimmer.topics(keep)
@@ -240,10 +225,8 @@ class NatsLog(PushedLog):
     async def _trim_topic(self, topic: str, keep: Retention) -> int:
         return await self._trimmer.trim(topic, keep)
 
-    async def _forget(self, topics: Sequence[str]) -> None:
-        for start in range(0, len(topics), self.trims_at_once):
-            part = topics[start : start + self.trims_at_once]
-            await asyncio.gather(*(self._trimmer.forget(topic) for topic in part))
+    async def _forget_topic(self, topic: str) -> None:
+        await self._trimmer.forget(topic)
 
     def another(self) -> EventLog:
         return NatsLog(
@@ -271,7 +254,7 @@ class NatsLog(PushedLog):
         await self._stream.begin_anew(epoch)
 
     async def went_back(self, topic: str, last: Offset) -> bool:
-        """As PushedLog. Its sequence was given out again."""
+        """As PushedLog. Then its sequence was given to another message."""
         messages = await self._pages.after(f"{self._stream.name}.>", last[0] - 1, 1)
         return bool(messages) and sequence_of(messages[0]) == last[0]
 

@@ -4,7 +4,8 @@ One stream, ``S`` (``headwater`` by default), holds all topics:
 
 - ``S.t.TOPIC``  the events; the payload is the JSON
 - ``S.s.TOPIC``  one message: the highest sequence that was trimmed
-- ``S.k.HASH``   one message that expires: how many events came with a key; they are just before it
+- ``S.k.HASH``   one message that expires: how many events an append with a key had; they are just
+  before it
 - ``S.epoch``    one message: the log's epoch
 
 The server publishes each event again at ``S.n.TOPIC`` once it is stored.
@@ -18,9 +19,9 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
 from zlib import crc32
 
 import nats.errors
@@ -28,8 +29,8 @@ from nats.aio.msg import Msg
 
 from headwater.errors import SourceUnavailableError, UsageError
 from headwater.eventlog._pushes import States
-from headwater.eventlog._record import Bounds, Offset, Record, event_in
-from headwater.eventlog.nats._connection import NAME, Link
+from headwater.eventlog._record import Bounds, Offset, Record, event_in, moment
+from headwater.eventlog.nats._connection import NAME, Life, Link
 
 AT, KEY = "Headwater-At", "Headwater-Key"
 
@@ -38,7 +39,7 @@ NO_STREAM, NAME_TAKEN, WRONG_SEQUENCE = 10059, 10058, 10071
 LAG, RETRY = 3.0, 0.02
 
 _log = logging.getLogger(__name__)
-_DAWN = datetime(1970, 1, 1, tzinfo=UTC)
+_T = TypeVar("_T")
 
 
 class ApiError(SourceUnavailableError):
@@ -61,8 +62,8 @@ class Stream:
     """The stream of one log. Raises SourceUnavailableError.
 
     Attributes:
-        replicas: how many servers keep the stream; used where it is created.
-        keys_kept: the window for duplicates: the longest that any process asked for.
+        replicas: how many servers keep the stream, for one that is created.
+        keys_kept: the window for duplicates: the longest that any process has asked for.
     """
 
     def __init__(self, link: Link, name: str, replicas: int, keys_kept: timedelta) -> None:
@@ -93,13 +94,44 @@ class Stream:
             raise SourceUnavailableError(NAME, "JetStream is not enabled, or away") from error
         return answer_of(answer)
 
-    async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> int:
-        """Store one message that may be stored twice. Returns its sequence."""
-        (answer,) = await self.link.run(lambda life: life.ask(subject, payload, headers))
-        return int(answer_of(answer)["seq"])
+    async def replace(
+        self,
+        subject: str,
+        payload: bytes,
+        sequence: int = 0,
+        headers: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Replace the last message of a subject; with sequence 0 store its first one.
+
+        Returns False, and stores nothing, if the last message has another sequence.
+        """
+        sent = {"Nats-Expected-Last-Subject-Sequence": str(sequence), **(headers or {})}
+        if sequence:
+            sent["Nats-Rollup"] = "sub"
+        try:
+            (answer,) = await self.link.run(lambda life: life.ask(subject, payload, sent))
+            answer_of(answer)
+        except nats.errors.NoRespondersError as error:
+            raise SourceUnavailableError(NAME, "its stream has no leader yet") from error
+        except ApiError as error:
+            if error.code != WRONG_SEQUENCE:
+                raise
+            return False
+        return True
+
+    async def run(self, work: Callable[[Life], Awaitable[_T]], *, again: bool = True) -> _T:
+        """As ``Link.run``. Creates the stream where nobody has answered for it."""
+        for _ in range(2):
+            await self.ready()
+            try:
+                return await self.link.run(work, again=again)
+            except nats.errors.NoRespondersError as error:
+                self.forget()
+                away = error
+        raise SourceUnavailableError(NAME, "its stream is not there, or has no leader") from away
 
     async def ready(self) -> None:
-        """Create what is missing."""
+        """Create the stream and its epoch if they are missing."""
         if not self._ready:
             await self._open()
             self._ready = True
@@ -108,22 +140,14 @@ class Stream:
                 self._doubtful = None
 
     def forget(self) -> None:
-        """The stream was not there: look for it before the next use."""
+        """Look for the stream before the next use, because it was not there."""
         self._ready = False
 
     async def get(self, request: Mapping[str, Any]) -> list[Msg]:
-        """Read stored messages; the last one of the answer has the status and no message."""
+        """Read stored messages. The answer's last message is not one of them: it has the status."""
         payload = json.dumps(request).encode()
         subject = f"$JS.API.DIRECT.GET.{self.name}"
-        for attempt in (1, 2):
-            await self.ready()
-            try:
-                return await self.link.run(lambda life: life.ask(subject, payload, many=True))
-            except nats.errors.NoRespondersError as error:
-                self.forget()
-                if attempt == 2:
-                    raise SourceUnavailableError(NAME, "its stream is not there") from error
-        raise AssertionError
+        return await self.run(lambda life: life.ask(subject, payload, many=True))
 
     async def states(self, topics: Sequence[str]) -> States:
         """The state of the log and of a few topics, at one moment."""
@@ -147,17 +171,8 @@ class Stream:
         """Replace this epoch by another one, unless another process has done so already."""
         own = f"{self.name}.epoch"
         stored = await self.last(own)
-        if stored is None or stored.data.decode() != epoch:
-            return
-        headers = {
-            "Nats-Rollup": "sub",
-            "Nats-Expected-Last-Subject-Sequence": str(sequence_of(stored)),
-        }
-        try:
-            await self.publish(own, secrets.token_hex(16).encode(), headers)
-        except ApiError as error:
-            if error.code != WRONG_SEQUENCE:
-                raise
+        if stored is not None and stored.data.decode() == epoch:
+            await self.replace(own, _new_epoch(), sequence_of(stored))
 
     async def _last_of(self, topics: Sequence[str]) -> tuple[str, int, dict[str, Msg]]:
         """The epoch, the stream's last sequence, and the last messages by subject."""
@@ -180,7 +195,7 @@ class Stream:
         raise SourceUnavailableError(NAME, "its epoch is not there")
 
     async def _floor(self) -> int:
-        """The sequence that a replica must have reached: any server may answer a read."""
+        """The sequence that a server must have reached to answer: any replica may answer a read."""
         if self.replicas == 1:
             return 0
         info = await self.call("INFO")
@@ -197,24 +212,13 @@ class Stream:
         self.replicas = int(config["num_replicas"])
         self._check(config)
         await self._keep(config)
-        try:
-            await self.publish(
-                f"{self.name}.epoch",
-                # Letters and digits only, as a position carries it.
-                secrets.token_hex(16).encode(),
-                {"Nats-Expected-Last-Subject-Sequence": "0"},
-            )
-        except ApiError as error:
-            if error.code != WRONG_SEQUENCE:  # another process was first
-                raise
-        except nats.errors.NoRespondersError as error:
-            raise SourceUnavailableError(NAME, "its stream has no leader yet") from error
+        await self.replace(f"{self.name}.epoch", _new_epoch())
 
     async def _keep(self, config: Mapping[str, Any]) -> None:
         """Let the server keep keys for long enough, and single events as long as their topics."""
         wanted = nanoseconds(self.keys_kept)
         if config["duplicate_window"] < wanted or not config.get("deny_delete"):
-            # An event that is deleted alone would leave a hole that nobody could see.
+            # If a single event were deleted, no reader could see the hole.
             window = max(config["duplicate_window"], wanted)
             changed = {"duplicate_window": window, "deny_delete": True}
             config = (await self.call("UPDATE", {**config, **changed}))["config"]
@@ -232,7 +236,7 @@ class Stream:
                     "retention": "limits",
                     "storage": "file",
                     "num_replicas": self.replicas,
-                    # A stream with a bounded size refuses events when it is full, and loses none.
+                    # A stream with a limited size refuses events when it is full, and loses none.
                     "discard": "new",
                     "deny_delete": True,
                     "duplicate_window": nanoseconds(self.keys_kept),
@@ -241,8 +245,8 @@ class Stream:
                     "allow_msg_ttl": True,
                     "allow_rollup_hdrs": True,
                     "republish": self._republish(),
-                    # A later life of the log counts on from above all that an earlier one used,
-                    # as long as that stored less than a million events per second.
+                    # So that the sequences of a log that is created again are above those of the
+                    # earlier one, unless that stored more than a million events per second.
                     "first_seq": int(time.time()) * 1_000_000,
                 },
             )
@@ -258,7 +262,7 @@ class Stream:
         return {"src": f"{self.name}.t.*", "dest": f"{self.name}.n.{{{{wildcard(1)}}}}"}
 
     def key_name(self, topic: str, key: str) -> str:
-        """A topic's key, as short as each other one."""
+        """A topic's key as a hash, so that it is short."""
         return hashlib.blake2s(f"{topic} {key}".encode(), digest_size=16).hexdigest()
 
     def key_subject(self, topic: str, key: str) -> str:
@@ -266,27 +270,19 @@ class Stream:
         return f"{self.name}.k.{self.key_name(topic, key)}"
 
     def key_headers(self) -> dict[str, str]:
-        """Of the note of a key, which is stored unless it is there."""
+        """For the note of a key, which is stored once and expires."""
         seconds = self.keys_kept // timedelta(seconds=1)
         return {"Nats-Expected-Last-Subject-Sequence": "0", "Nats-TTL": f"{seconds}s"}
 
-    async def note_key(self, topic: str, key: str) -> None:
-        """Keep a key whose events are trimmed, unless there is a note of it."""
-        try:
-            await self.publish(self.key_subject(topic, key), b"0", self.key_headers())
-        except ApiError as error:
-            if error.code != WRONG_SEQUENCE:
-                raise
-
     async def server_time(self) -> datetime:
-        """The present moment, by the server's clock."""
+        """The present time, by the server's clock."""
         seconds, _, fraction = str((await self.call("INFO"))["ts"]).rstrip("Z").partition(".")
         return datetime.fromisoformat(f"{seconds}.{fraction[:6]:0<6}+00:00")
 
     async def inspect(self) -> None:
-        """Log it, once, when the stream's settings were edited so that events are lost or late.
+        """Log an error, once, if somebody edited the stream so that events are lost or late.
 
-        Where they are stored elsewhere, the log raises until that is undone, and then begins anew.
+        If events are stored elsewhere, the log raises until that is undone, and then begins anew.
         """
         try:
             config = (await self.call("INFO"))["config"]
@@ -306,39 +302,39 @@ class Stream:
         """Refuse a stream whose settings, made or changed by hand, would lose events."""
         if config.get("mirror") or config.get("sources"):
             raise UsageError(
-                f"{NAME}: the stream {self.name} is a mirror, or has sources: the server fills it, "
-                "and a log writes its own; name the stream that it copies"
+                f"{NAME}: the stream {self.name} is a mirror or has sources, so only the server "
+                "writes to it; give the name of the stream that it copies"
             )
         if config.get("subject_transform"):
             raise _ElsewhereError(
-                f"{NAME}: the stream {self.name} has a subject_transform: it stores events at "
-                "other subjects than those that the log reads"
+                f"{NAME}: the stream {self.name} has a subject_transform, so it stores events at "
+                "other subjects than the log reads; remove it"
             )
         taken = set(config.get("subjects") or ())
         if not taken & {">", f"{self.name}.>"} and not taken.issuperset(self._subjects()):
             raise UsageError(
-                f"{NAME}: the stream {self.name} needs the subjects {', '.join(self._subjects())}"
+                f"{NAME}: give the stream {self.name} the subjects {', '.join(self._subjects())}"
             )
         if config["retention"] != "limits":
             raise UsageError(
-                f"{NAME}: the stream {self.name} needs retention limits: with "
-                f"{config['retention']} the server removes events"
+                f"{NAME}: the stream {self.name} has retention {config['retention']}, with which "
+                "the server removes events; set it to limits"
             )
         for setting in ("allow_direct", "allow_atomic", "allow_msg_ttl", "allow_rollup_hdrs"):
             if not config.get(setting):
-                raise UsageError(f"{NAME}: the stream {self.name} needs {setting}")
+                raise UsageError(f"{NAME}: set {setting} on the stream {self.name}")
         republish = config.get("republish") or {}
         if {**republish, **self._republish()} != republish or republish.get("headers_only"):
             raise UsageError(
-                f"{NAME}: the stream {self.name} needs republish from {self.name}.t.* to "
+                f"{NAME}: let the stream {self.name} republish {self.name}.t.* to "
                 f"{self.name}.n.{{{{wildcard(1)}}}}; without it followers get events seconds late"
             )
         bounded = any(config.get(limit, -1) > 0 for limit in ("max_msgs", "max_bytes"))
         per_topic = config.get("max_msgs_per_subject", -1) > 0
         if config.get("max_age", 0) or per_topic or (bounded and config["discard"] != "new"):
             raise UsageError(
-                f"{NAME}: the stream {self.name} removes events by itself, and followers would "
-                "not notice: use trim, and discard=new where its size is bounded"
+                f"{NAME}: the stream {self.name} removes events by itself, and followers would not "
+                "notice; remove max_age and max_msgs_per_subject, and set discard to new"
             )
 
 
@@ -357,13 +353,12 @@ def sequence_of(message: Msg) -> int:
 
 
 def record_of(topic: str, message: Msg) -> Record | None:
-    """The record in a stored message; None for a message of another program, which is skipped."""
+    """The record in a stored message; None for a message of another program."""
     headers = message.headers or {}
     data = event_in(topic, headers["Nats-Sequence"], message.data if AT in headers else None)
     if data is None:
         return None
-    at = _DAWN + timedelta(microseconds=int(headers[AT]))
-    offset = Offset.of(int(headers["Nats-Sequence"]))
+    offset, at = Offset.of(sequence_of(message)), moment(int(headers[AT]))
     return Record(topic, offset, at, data, headers.get(KEY), mark_of(message))
 
 
@@ -387,6 +382,6 @@ def nanoseconds(length: timedelta) -> int:
     return length // timedelta(microseconds=1) * 1000
 
 
-def microseconds(at: datetime) -> str:
-    """The text of a moment in a header."""
-    return str((at - _DAWN) // timedelta(microseconds=1))
+def _new_epoch() -> bytes:
+    """Letters and digits only, as a position carries it."""
+    return secrets.token_hex(16).encode()

@@ -16,7 +16,7 @@ from headwater.eventlog.sql._storage import Storage
 from headwater.eventlog.sql._tables import bounds_of, records_of
 from headwater.sql._reader import CommitWatch
 
-# Rows per statement: big enough that a backlog is read fast, small enough to hold in memory.
+# Rows per statement: enough to read a backlog fast, few enough for the memory.
 ROWS = 500
 
 # Least time between two reads, in seconds: under load one read covers several commits.
@@ -35,19 +35,15 @@ class SqlReader(LogReader[FollowedTopic]):
 
     @abstractmethod
     def _watch(self) -> CommitWatch:
-        """Start what sets ``self._wake`` when something was committed."""
+        """Start a watch that sets ``self._wake`` when something was committed."""
 
-    @abstractmethod
-    async def _states(self, places: str) -> Sequence[sa.Row[Any]]:
-        """Epoch, trims, head, and of each existing topic its name, ``END`` and place.
-
-        ``places`` is a JSON list of names and numbers; what stands there is ``place_at`` and
-        ``place_size``.
-        """
+    async def _states(self, places: Sequence[tuple[str, int]]) -> Sequence[sa.Row[Any]]:
+        values = {"places": json.dumps(places)}
+        return await self._storage.read(self._storage.dialect.states, values)
 
     @abstractmethod
     async def _read(self) -> bool:
-        """Deliver what is new. Returns True if there is more to read at once."""
+        """Deliver what is new. Returns True if there is more to read now."""
 
     def _left(self, topic: str) -> None:  # all names are asked for again
         self._names = None
@@ -75,7 +71,7 @@ class SqlReader(LogReader[FollowedTopic]):
                     await asyncio.sleep(begun + PACE - time())
 
     async def _enter(self, names: Sequence[str]) -> Mapping[str, Bounds]:
-        rows = await self._states(json.dumps([[name, 0] for name in sorted(names)]))
+        rows = await self._states([(name, 0) for name in sorted(names)])
         if not self._topics:
             self._read_from(rows[0])
         bounds = _bounds_by_name(rows, names)
@@ -92,7 +88,7 @@ class SqlReader(LogReader[FollowedTopic]):
         return self._names
 
     def _read_from(self, row: sa.Row[Any]) -> None:
-        """Let the next read begin at the moment of a row of ``_states``."""
+        """Let the next read begin where this row of ``_states`` was read."""
         self._epoch, self._trims = row.epoch, row.trims
 
     async def _begin_anew(self) -> None:
@@ -104,9 +100,9 @@ class SqlReader(LogReader[FollowedTopic]):
             topic.reset("unknown", bounds[topic.name])
 
     async def _find_losses(self, holes: Sequence[str] = ()) -> None:
-        """Reset the followers of topics that do not go on where the followers stopped.
+        """Reset the followers of topics that do not continue where the followers stopped.
 
-        ``holes`` are topics in whose next events some are missing: others removed them.
+        ``holes`` are topics whose next events are not all there, because others removed some.
         """
         rows = await self._states(self._places())
         if rows[0].epoch != self._epoch:
@@ -119,7 +115,7 @@ class SqlReader(LogReader[FollowedTopic]):
                 topic.reset("expired", bounds[name])
 
     async def _deliver_rows(self, fresh: Mapping[str, Sequence[sa.Row[Any]]]) -> None:
-        """Deliver the next events of topics. They may begin with some that are known."""
+        """Deliver the next events of topics. Followers may have the first ones already."""
         for name, rows in fresh.items():
             topic = self._topics.get(name)
             known = [] if topic is None else [one for one in rows if one.number <= topic.last[0]]
@@ -143,9 +139,9 @@ class SqlReader(LogReader[FollowedTopic]):
         if holes:
             await self._find_losses(holes)
 
-    def _places(self) -> str:
-        """All followed topics and where their followers are, as a JSON list."""
-        return json.dumps([[topic.name, topic.last[0]] for topic in self._topics.values()])
+    def _places(self) -> list[tuple[str, int]]:
+        """All followed topics and where their followers are."""
+        return [(topic.name, topic.last[0]) for topic in self._topics.values()]
 
 
 def _bounds_by_name(rows: Sequence[sa.Row[Any]], names: Sequence[str]) -> Mapping[str, Bounds]:

@@ -20,14 +20,15 @@ from headwater.eventlog.sql._reader import ROWS, SqlReader
 from headwater.eventlog.sql._storage import Dialect, Row, Storage
 from headwater.eventlog.sql._tables import END, METADATA
 from headwater.eventlog.sql._writer import LOCK
-from headwater.sql.sqlite._watch import State, Watched
+from headwater.sql.sqlite._file_reader import State
+from headwater.sql.sqlite._watch import Watched
 
 # Epoch, count of trims, highest id ever given out: what changes with every commit to the log.
 Head = tuple[str, int, int]
 
 
 class Watch(Watched):
-    """Wakes a reader unless it has read what was committed.
+    """Wakes a reader when something was committed that it has not read.
 
     Arguments:
         engine: its commits in this process wake at once.
@@ -39,7 +40,7 @@ class Watch(Watched):
         "SELECT 'log', l.epoch, l.trims, coalesce(s.seq, 0) FROM headwater_log AS l"
         " LEFT JOIN sqlite_sequence AS s ON s.name = 'headwater_events' WHERE l.id = 1"
     )
-    # The reader finds out why the file cannot be read.
+    # The reader reports why the file cannot be read.
     wake_on_failure = True
 
     def __init__(
@@ -49,14 +50,14 @@ class Watch(Watched):
         super().__init__([engine.sync_engine], "headwater_events", wake, "log")
 
     def position(self) -> None:
-        """The state alone says whether the reader has it."""
+        """Nothing: the state alone says whether the reader has read it."""
 
     def on_state(self, state: State, before: None) -> Callable[[], None] | None:
-        # A log that was wiped has no state, which is a head that no reader has.
+        # A wiped log has no state, which is no reader's head.
         return None if state == self._known() else self.wake
 
 
-# Of all three tables, so that one that is missing is found.
+# From all three tables, so that it fails if one is missing.
 _EPOCH = sa.text(
     "SELECT epoch, (SELECT 1 FROM headwater_topics LIMIT 1),"
     " (SELECT 1 FROM headwater_events LIMIT 1) FROM headwater_log WHERE id = 1"
@@ -73,6 +74,32 @@ _RUN = (
     " ORDER BY e.number {order} LIMIT :rows"
 )
 
+# head is the highest id ever given out, also when the newest rows were trimmed.
+# CROSS JOIN and + keep SQLite's planner on the range of ids: it would rather read all of the
+# followed topics and sort.
+# head_at and place_at are of the events at the head and at :last, of any topic.
+_HEAD = (
+    "SELECT l.epoch, l.trims, coalesce(s.seq, 0) AS head, h.at AS head_at, {columns}"
+    " FROM headwater_log AS l LEFT JOIN sqlite_sequence AS s ON s.name = 'headwater_events'"
+    " LEFT JOIN headwater_events AS h ON h.id = s.seq"
+)
+NEWS = sa.text(
+    _HEAD.format(columns="p.at AS place_at, e.*")  # noqa: S608
+    + " LEFT JOIN headwater_events AS p ON p.id = :last LEFT JOIN ("
+    "SELECT e.id, t.name, e.number, e.at, e.size, e.key, e.data FROM headwater_events AS e"
+    " CROSS JOIN headwater_topics AS t ON t.id = e.topic_id"
+    " WHERE e.id > :last AND +t.name IN (SELECT value FROM json_each(:topics))"
+    " ORDER BY e.id LIMIT :rows"
+    ") AS e ON true WHERE l.id = 1 ORDER BY e.id"
+)
+_STATES = sa.text(
+    _HEAD.format(columns=f"t.name, {END}, p.at AS place_at, p.size AS place_size")
+    + " LEFT JOIN json_each(:places) AS j"
+    " LEFT JOIN headwater_topics AS t ON t.name = json_extract(j.value, '$[0]')"
+    " LEFT JOIN headwater_events AS p"
+    " ON p.topic_id = t.id AND p.number = json_extract(j.value, '$[1]') WHERE l.id = 1"
+)
+
 _INSERT = sa.text(
     "INSERT INTO headwater_events (topic_id, number, at, size, key, part, data)"
     " VALUES (:topic_id, :number, :at, :size, :key, :part, :data)"
@@ -86,6 +113,7 @@ class SqliteDialect(Dialect):
     bounds = sa.text(_BOUNDS)
     after = sa.text(_RUN.format(beyond=">=", order=""))
     before = sa.text(_RUN.format(beyond="<", order="DESC"))
+    states = _STATES
     # A transaction that holds one topic holds the file.
     lock_free = LOCK
     # A write comes first in every append. From then on the transaction holds the lock, so that no
@@ -113,7 +141,7 @@ class SqliteDialect(Dialect):
     def heads(
         self, topics: Mapping[str, sa.Row[Any]], counts: Mapping[str, int]
     ) -> Mapping[object, tuple[int, int]]:
-        # The log's own, as the ids of topics can be given out again.
+        # The head of the whole log, as the ids of topics can be given out again.
         head = max(row.head or 0 for row in topics.values())
         return {"": (head, head + sum(counts[topic] for topic in topics))}
 
@@ -136,33 +164,6 @@ class SqliteDialect(Dialect):
         await connection.execute(_INSERT, rows)
 
 
-# head is the highest id ever given out, also when the newest rows were trimmed.
-# CROSS JOIN and + keep SQLite's planner on the range of ids: it would rather read all of the
-# followed topics and sort.
-# head_at and place_at are of what stands at the head and at :last, of whatever topic.
-_HEAD = (
-    "SELECT l.epoch, l.trims, coalesce(s.seq, 0) AS head, h.at AS head_at, {columns}"
-    " FROM headwater_log AS l LEFT JOIN sqlite_sequence AS s ON s.name = 'headwater_events'"
-    " LEFT JOIN headwater_events AS h ON h.id = s.seq"
-)
-NEWS = sa.text(
-    _HEAD.format(columns="p.at AS place_at, e.*")  # noqa: S608
-    + " LEFT JOIN headwater_events AS p ON p.id = :last LEFT JOIN ("
-    "SELECT e.id, t.name, e.number, e.at, e.size, e.key, e.data FROM headwater_events AS e"
-    " CROSS JOIN headwater_topics AS t ON t.id = e.topic_id"
-    " WHERE e.id > :last AND +t.name IN (SELECT value FROM json_each(:topics))"
-    " ORDER BY e.id LIMIT :rows"
-    ") AS e ON true WHERE l.id = 1 ORDER BY e.id"
-)
-_STATES = sa.text(
-    _HEAD.format(columns=f"t.name, {END}, p.at AS place_at, p.size AS place_size")
-    + " LEFT JOIN json_each(:places) AS j"
-    " LEFT JOIN headwater_topics AS t ON t.name = json_extract(j.value, '$[0]')"
-    " LEFT JOIN headwater_events AS p"
-    " ON p.topic_id = t.id AND p.number = json_extract(j.value, '$[1]') WHERE l.id = 1"
-)
-
-
 class SqliteReader(SqlReader):
     """Reads the range of ids since the last read, once for all followed topics."""
 
@@ -176,9 +177,6 @@ class SqliteReader(SqlReader):
 
     def _head(self) -> Head:
         return self._epoch, self._trims, self._last
-
-    async def _states(self, places: str) -> Sequence[sa.Row[Any]]:
-        return await self._storage.read(_STATES, {"places": places})
 
     def _read_from(self, row: sa.Row[Any]) -> None:
         super()._read_from(row)

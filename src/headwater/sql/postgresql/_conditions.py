@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from headwater.sql._filters import Condition
+from headwater.sql._expressions import Column, Condition
 from headwater.sql.postgresql._snapshot import TransactionSnapshot
 from headwater.sql.postgresql._types import XID8, PgSnapshot, as_xid
 
@@ -22,17 +22,6 @@ from headwater.sql.postgresql._types import XID8, PgSnapshot, as_xid
 FACTS = 11
 # Which of them is the declaration.
 DECLARED = 3
-
-# One life of a server's data: a copy that was promoted or restored to a point in time goes on with
-# another timeline, a new server has another identifier, and a database that was
-# loaded from a dump another oid.
-LIFE = """(SELECT concat_ws(':', (SELECT system_identifier FROM pg_control_system()),
-CASE WHEN pg_is_in_recovery()
-THEN (SELECT upper(lpad(to_hex(timeline_id), 8, '0')) FROM pg_control_checkpoint())
-ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END,
-(SELECT oid FROM pg_database WHERE datname = current_database())))"""
-# Where the user may not read that, as with some providers.
-SHORT_LIFE = "(SELECT oid::text FROM pg_database WHERE datname = current_database())"
 
 # The partitions of a table, and the files that they are in: a TRUNCATE gives them another.
 PARTITIONS = """SELECT string_agg(c.oid || '.' || c.relfilenode, ',' ORDER BY c.oid)
@@ -80,17 +69,17 @@ def bound(total: bool) -> sa.ColumnElement[int]:
 
 
 def above(
-    columns: Sequence[sa.ColumnElement[Any]],
+    columns: Sequence[Column],
     xid: str,
     number: str,
-    keys: Sequence[sa.ColumnElement[Any]] = (),
+    keys: Sequence[Column] = (),
     key: str = "",
 ) -> tuple[sa.Tuple, sa.Tuple]:
     """Two tuples to compare: the columns, and the parameters of these names.
 
     ``keys`` are further columns, for rows that are older than the tracking.
     """
-    wanted: list[sa.ColumnElement[Any]] = [
+    wanted: list[Column] = [
         as_xid(sa.bindparam(xid, type_=sa.Text)),
         sa.bindparam(number, type_=sa.BigInteger),
     ]

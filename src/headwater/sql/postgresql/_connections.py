@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,9 +13,9 @@ from headwater.errors import DeclarationError, MissingExtraError
 
 SCHEMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 
-# What an address does not say itself. Seconds, but for the last two. libpq would wait for a
-# connection for as long as the network does, which is minutes; the system would keep a connection
-# to a host that is gone for hours. On a Unix socket none of it counts.
+# Options for an address that does not set them. libpq would wait for a connection for as long as
+# the network does, which is minutes. The system would keep a connection to a lost host for hours.
+# They have no effect on a Unix socket. All but the last two are in seconds.
 _DEFAULTS = {
     "connect_timeout": "10",
     "keepalives_idle": "10",
@@ -112,6 +111,12 @@ def separate_pool(engine: AsyncEngine) -> AsyncEngine:
     return AsyncEngine(sa.Engine(like.pool.recreate(), like.dialect, like.url))
 
 
+def shared_by(engine: AsyncEngine) -> tuple[int, str]:
+    """A key for what all engines of one database and event loop share."""
+    loop = asyncio.get_running_loop()
+    return id(loop), engine.url.render_as_string(hide_password=False)
+
+
 def single_reads(engine: AsyncEngine) -> AsyncEngine:
     """The engine for reads that are one statement each.
 
@@ -150,18 +155,16 @@ def _knows_server(engine: AsyncEngine) -> bool:
     return getattr(engine.dialect, "default_isolation_level", None) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """What a server says about itself.
-
-    Attributes:
-        version: such as 180006.
-        control: whether this user may read the server's identifier and timeline.
-    """
-
-    version: int
-    control: bool
-
+# One life of a server's data: a copy that was promoted or restored to a point in time goes on with
+# another timeline, a new server has another identifier, and a database that was loaded from a dump
+# another oid.
+LIFE = """(SELECT concat_ws(':', (SELECT system_identifier FROM pg_control_system()),
+CASE WHEN pg_is_in_recovery()
+THEN (SELECT upper(lpad(to_hex(timeline_id), 8, '0')) FROM pg_control_checkpoint())
+ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END,
+(SELECT oid FROM pg_database WHERE datname = current_database())))"""
+# Where the user may not read that, as with some providers.
+SHORT_LIFE = "(SELECT oid::text FROM pg_database WHERE datname = current_database())"
 
 _DESCRIBE = sa.text(
     "SELECT current_setting('server_version_num')::int, current_setting('server_version'), "
@@ -171,12 +174,15 @@ _DESCRIBE = sa.text(
 )
 
 
-async def describe_server(connection: AsyncConnection) -> Server:
-    """Raises DeclarationError for a server that is too old."""
+async def life_of(connection: AsyncConnection) -> str:
+    """The SQL that names the life of the server's data, as far as this user may read it.
+
+    Raises DeclarationError for a server that is too old.
+    """
     version, name, control = (await connection.execute(_DESCRIBE)).one()
     if version < OLDEST:
         raise DeclarationError(
             f"PostgreSQL {name} is too old: tables and event logs need PostgreSQL 13 or later, "
             "which has 64-bit transaction ids"
         )
-    return Server(version, bool(control))
+    return LIFE if control else SHORT_LIFE

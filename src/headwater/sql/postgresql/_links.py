@@ -10,16 +10,23 @@ that counts as a change of the links: no row has a ``headwater_since`` above its
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import sqlalchemy as sa
 
 from headwater.sql._tracking import SINCE, Tracking, quote, text
 from headwater.sql.postgresql._locks import lock_table
-from headwater.sql.postgresql._triggers import DEFINER, Function, Trigger, make, qualified, run
-
-__all__ = ["drop", "functions", "install", "renew", "triggers"]
+from headwater.sql.postgresql._triggers import (
+    DEFINER,
+    Function,
+    Trigger,
+    disabled,
+    make,
+    qualified,
+    run,
+    schema_with,
+    short_name,
+)
 
 _NOW = "pg_catalog.pg_current_xact_id()"
 # PostgreSQL fires triggers in the order of their names: after those that a user may have, which
@@ -70,18 +77,12 @@ def install(
 ) -> None:
     """Add the column, and make the triggers in place of those of another declaration."""
     target = qualified(tracking)
-    own = str(
-        run(
-            connection,
-            "SELECT quote_ident(nspname) FROM pg_namespace WHERE oid = (SELECT relnamespace "
-            "FROM pg_class WHERE oid = 'headwater_former_links'::regclass)",
-        ).scalar_one()
-    )
+    own = schema_with(connection, "headwater_former_links")
     for function in functions(tracking, links, own):
         run(connection, function.ddl(own))
     lock_table(connection, tracking)
     if not has_column:
-        # Rows that are there have had their links for ever.
+        # Existing rows count as linked from the beginning.
         run(connection, f"ALTER TABLE {target} ADD COLUMN {SINCE} xid8 NOT NULL DEFAULT '0'")
     run(connection, f"ALTER TABLE {target} ALTER COLUMN {SINCE} SET DEFAULT {_NOW}")
     _drop_triggers(connection, tracking)
@@ -92,9 +93,10 @@ def install(
 
 
 def drop(connection: sa.Connection, tracking: Tracking) -> None:
-    """Drop the triggers."""
+    """Drop the triggers and the column."""
     lock_table(connection, tracking)
     _drop_triggers(connection, tracking)
+    run(connection, f"ALTER TABLE {qualified(tracking)} DROP COLUMN {SINCE}")
 
 
 def _drop_triggers(connection: sa.Connection, tracking: Tracking) -> None:
@@ -106,29 +108,20 @@ def _drop_triggers(connection: sa.Connection, tracking: Tracking) -> None:
 
 
 def renew(connection: sa.Connection, tracking: Tracking) -> None:
-    """Rows whose links are of transactions of another server have had them for ever."""
+    """Rows that transactions of another server linked count as linked from the beginning."""
     target = qualified(tracking)
-    names = [quote(name) for name in connection.execute(_OWN, {"table": target}).scalars()]
-    for trigger in names:
-        run(connection, f"ALTER TABLE {target} DISABLE TRIGGER {trigger}")
-    run(
-        connection,
-        f"UPDATE {target} SET {SINCE} = '0' "
-        f"WHERE {SINCE} >= pg_snapshot_xmax(pg_current_snapshot())",
-    )
-    for trigger in names:
-        run(connection, f"ALTER TABLE {target} ENABLE ALWAYS TRIGGER {trigger}")
+    names = connection.execute(_OWN, {"table": target}).scalars().all()
+    with disabled(connection, tracking, names):
+        run(
+            connection,
+            f"UPDATE {target} SET {SINCE} = '0' "
+            f"WHERE {SINCE} >= pg_snapshot_xmax(pg_current_snapshot())",
+        )
 
 
 def _former(tracking: Tracking) -> str:
-    return _short(f"headwater_{tracking.name}_former")
+    return short_name(f"headwater_{tracking.name}_former")
 
 
 def _trigger(table: str, kind: str) -> str:
-    return _short(f"{_PREFIX}{table}_{kind}", _PREFIX)
-
-
-def _short(name: str, prefix: str = "headwater_") -> str:
-    if len(name.encode()) <= 63:
-        return name
-    return f"{prefix}{hashlib.blake2s(name.encode(), digest_size=8).hexdigest()}"
+    return short_name(f"{_PREFIX}{table}_{kind}", _PREFIX)

@@ -39,10 +39,12 @@ from headwater.sql.postgresql._catalogue import (
 from headwater.sql.postgresql._connections import OLDEST
 from headwater.sql.postgresql._locks import is_alone, lock_table, step
 from headwater.sql.postgresql._triggers import (
+    disabled,
     functions,
     make,
     qualified,
     run,
+    schema_with,
     trigger_name,
     triggers,
 )
@@ -113,7 +115,9 @@ def drop(connection: sa.Connection, tracking: Tracking) -> None:
     with step(connection):
         table = read_table(connection, tracking)
         if table is None:
-            raise DeclarationError(f"there is no table {tracking.full_name!r} to track no more")
+            raise DeclarationError(
+                f"there is no table {tracking.full_name!r}, so no tracking to drop"
+            )
         lock_table(connection, tracking)
         _drop_triggers(connection, table)
         run(
@@ -155,37 +159,38 @@ def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None)
     Rows with transactions of another server, as from a dump, become rows from before the tracking.
     Removals by those transactions are deleted.
     """
-    names = list(tables) if tables is not None else None
-    found = connection.scalars(sa.select(TABLES.c.name)).all()
+    names = connection.scalars(sa.select(TABLES.c.name)).all() if tables is None else tables
     there = dict(read_registered(connection))
-    for name in found if names is None else names:
+    for name in names:
         mine = TABLES.c.name == name
         connection.execute(TABLES.update().where(mine).values(epoch=new_epoch(), floor=0))
         connection.execute(REMOVALS.delete().where(REMOVALS.c.table_name == name))
         table = read_table(connection, there[name]) if name in there else None
         if table is None:
             continue
-        for trigger in table.triggers:
-            _switch(connection, table.tracking, trigger.name, "DISABLE")
-        run(
-            connection,
-            f"UPDATE {qualified(table.tracking)} SET {CHANGE} = '0', {ORDER} = 0 "
-            f"WHERE {CHANGE} >= pg_snapshot_xmax(pg_current_snapshot())",
-        )
-        for trigger in table.triggers:
-            _switch(connection, table.tracking, trigger.name, "ENABLE ALWAYS")
+        with disabled(connection, table.tracking, [each.name for each in table.triggers]):
+            run(
+                connection,
+                f"UPDATE {qualified(table.tracking)} SET {CHANGE} = '0', {ORDER} = 0 "
+                f"WHERE {CHANGE} >= pg_snapshot_xmax(pg_current_snapshot())",
+            )
+
+
+def tracked(connection: sa.Connection) -> list[Tracking]:
+    """As on SQLite."""
+    return [tracking for _, tracking in read_registered(connection)]
 
 
 def _create_own_tables(connection: sa.Connection) -> None:
     create_own_tables(connection)
     # Whoever may insert into the table must get numbers, as with an identity column.
-    own = _own_schema(connection)
+    own = schema_with(connection, TABLES.name)
     run(connection, f"GRANT USAGE ON SEQUENCE {own}.{NUMBERS.name} TO PUBLIC")
 
 
 def _set_defaults(connection: sa.Connection, tracking: Tracking) -> None:
     """Give rows that are inserted from now on their transaction and order."""
-    own, table = _own_schema(connection), qualified(tracking)
+    own, table = schema_with(connection, TABLES.name), qualified(tracking)
     numbers = f"nextval('{own}.{NUMBERS.name}'::regclass::oid::regclass)"
     # SQLAlchemy reads "nextval('name')" as a sequence of the table's schema, and Alembic then looks
     # there for it. The casts do nothing else than hide it.
@@ -198,7 +203,7 @@ def _set_defaults(connection: sa.Connection, tracking: Tracking) -> None:
 
 def _install(connection: sa.Connection, tracking: Tracking) -> None:
     """Register the table with its defaults and triggers, instead of those it has."""
-    own, found = _own_schema(connection), read_table(connection, tracking)
+    own, found = schema_with(connection, TABLES.name), read_table(connection, tracking)
     assert found is not None, "it was found before"
     wanted = found.tracking
     for function in functions(wanted, own):
@@ -220,10 +225,6 @@ def _drop_triggers(connection: sa.Connection, table: CatalogueTable) -> None:
     """Drop a table's triggers, of whatever declaration."""
     for each in table.triggers:
         run(connection, f"DROP TRIGGER {quote(each.name)} ON {qualified(table.tracking)}")
-
-
-def _switch(connection: sa.Connection, tracking: Tracking, trigger: str, how: str) -> None:
-    run(connection, f"ALTER TABLE {qualified(tracking)} {how} TRIGGER {quote(trigger)}")
 
 
 def missing_indexes(connection: sa.Connection, tracking: Tracking) -> list[tuple[str, ...]]:
@@ -258,16 +259,6 @@ ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(
 JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum ORDER BY k.nth)
 FROM pg_class AS t JOIN pg_class AS c ON c.relnamespace = t.relnamespace
 JOIN pg_index AS i ON i.indexrelid = c.oid WHERE t.oid = to_regclass(:table)""")
-
-
-def _own_schema(connection: sa.Connection) -> str:
-    """The schema of Headwater's own tables, as SQL: a writer may have another search_path."""
-    found = run(
-        connection,
-        "SELECT quote_ident(nspname) FROM pg_namespace "
-        f"WHERE oid = (SELECT relnamespace FROM pg_class WHERE oid = '{TABLES.name}'::regclass)",
-    ).scalar_one()
-    return str(found)
 
 
 def _in_schema(tracking: Tracking, name: str) -> str:

@@ -14,19 +14,20 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from headwater.feeds._source import Window
-from headwater.sql._filters import Condition, Query
+from headwater.sql._expressions import Column, Condition
+from headwater.sql._filters import Query
 from headwater.sql._model import TableModel, date_time_type
-from headwater.sql._statements import COUNT, GONE, LEFT, ROW, Column, Lack, Selection, Statements
+from headwater.sql._statements import COUNT, GONE, LEFT, ROW, Lack, Selection, Statements
 from headwater.sql._tracking import CHANGE, ORDER, REMOVALS, TABLES
+from headwater.sql._values import stored_type
 from headwater.sql.postgresql._conditions import (
-    LIFE,
     PARTITIONS,
-    SHORT_LIFE,
     above,
     bound,
     client_has,
     running,
 )
+from headwater.sql.postgresql._connections import SHORT_LIFE
 from headwater.sql.postgresql._place import At, SnapshotPlace
 from headwater.sql.postgresql._triggers import qualified
 from headwater.sql.postgresql._types import as_xid
@@ -36,6 +37,9 @@ PICKED = 5
 
 _ALL = 2**63 - 1
 
+_FIRST_MOMENT = sa.literal_column("'0001-01-01'", sa.DateTime())
+_LAST_MOMENT = sa.literal_column("'9999-12-31 23:59:59.999999'", sa.DateTime())
+
 _BEGAN = as_xid(sa.bindparam("began", type_=sa.Text))
 
 
@@ -44,8 +48,10 @@ class PostgreSQLStatements(Statements):
 
     Arguments:
         total: send only transactions below which none is running.
-        control: the user may read the server's control file.
+        life: the SQL that names the life of the server's data.
     """
+
+    dialect = "postgresql"
 
     def __init__(
         self,
@@ -53,18 +59,22 @@ class PostgreSQLStatements(Statements):
         judged: Collection[str],
         *,
         total: bool,
-        control: bool = False,
+        life: str = SHORT_LIFE,
         keys_only: bool = False,
     ) -> None:
         super().__init__(model, judged, keys_only=keys_only)
+        self._keys_only = keys_only
+        self.values = [self._readable(value) for value in self.values]
         self._total = total
-        self._control = control
+        self._life = life
         self.order = [model.number, model.order, *self.keys]
         number = sa.cast(_field(REMOVALS.c.old, ORDER), sa.BigInteger)
         self.old_order = [as_xid(_field(REMOVALS.c.old, CHANGE)), number]
         self.complete = model.number < bound(total)
         self.removal_order = [REMOVALS.c.change, REMOVALS.c.number]
         self.removal_complete = REMOVALS.c.change < bound(total)
+        self.since_began = model.number >= _BEGAN
+        self.removed_later = REMOVALS.c.change >= as_xid(sa.bindparam("as_of", type_=sa.Text))
         self.head = self._build_head()
 
     def _build_head(self) -> Query:
@@ -89,7 +99,7 @@ class PostgreSQLStatements(Statements):
         sent = [one.where(each) for one, each in zip(newest, complete, strict=False)]
         # Partitions come and go without triggers: with others, the table is another one.
         table = qualified(self.model.tracking).replace("'", "''")
-        life: Column = sa.literal_column(LIFE if self._control else SHORT_LIFE, sa.Text)
+        life: Column = sa.literal_column(self._life, sa.Text)
         if self.model.tracking.partitioned:
             life = life.concat(sa.literal_column(f"({PARTITIONS.format(table)})", sa.Text))
         snapshot = sa.literal_column("(SELECT pg_current_snapshot()::text)", sa.Text)
@@ -161,9 +171,6 @@ class PostgreSQLStatements(Statements):
         one, other = above(self.order[:2], "xmax", "row_least", keys, "top_key")
         return sa.and_(one > other, self.complete)
 
-    def since_began(self) -> Condition:
-        return self.model.number >= _BEGAN
-
     def of_running(self, lack: Lack) -> Callable[[Query], Sequence[Query]]:
         if not lack.ran:
             return lambda _: ()
@@ -188,9 +195,6 @@ class PostgreSQLStatements(Statements):
         older = keys if among == "key" else ()
         one, other = above(order[:2], "among_xid", "among_number", older, "among_key")
         return one > other
-
-    def removed_later(self) -> Condition:
-        return REMOVALS.c.change >= as_xid(sa.bindparam("as_of", type_=sa.Text))
 
     def row(self, kind: int, left: Column | None = None) -> Query:
         window, keys = self.model.window, list[Column](self.keys)
@@ -234,12 +238,12 @@ class PostgreSQLStatements(Statements):
         answers: list[Any] = [row.c[f"headwater_answer_{at}"] for at in range(len(asked))]
         gone: list[Column] = []
         if removals:
-            old = [self.old_key(name) for name in model.key]
+            old = [self._readable(self.old_key(name)) for name in model.key]
             old += [self.old(name) for name in self.kept]
             parts = [each.label(f"headwater_gone_{at}") for at, each in enumerate(old)]
             if shown is not None:
                 parts.append(self.old_moment(shown).label("headwater_own_moment"))
-            asked_old = self.old_answers(selected)
+            asked_old = self.answers(selected, old=True)
             parts += [each.label(f"headwater_answer_{at}") for at, each in enumerate(asked_old)]
             mine = REMOVALS.c.table_name == model.tracking.name
             removal = (
@@ -279,9 +283,6 @@ class PostgreSQLStatements(Statements):
     def moment(self, name: str) -> Column:
         return sa.type_coerce(self.model.columns[name], self._moment_type(name))
 
-    def json_array(self, *parts: Column) -> Column:
-        return sa.cast(sa.func.json_build_array(*parts), sa.Text)
-
     def old(self, name: str) -> Column:
         return _kept(REMOVALS.c.old, self.model.columns[name])
 
@@ -304,6 +305,13 @@ class PostgreSQLStatements(Statements):
     def _moment_type(self, name: str) -> sa.DateTime:
         kind = date_time_type(self.model.columns[name])
         return sa.DateTime(timezone=kind is not None and bool(kind.timezone))
+
+    def _readable(self, column: Column) -> Column:
+        """With ``keys_only``, NULL for a date that Python has not, such as infinity."""
+        if not (self._keys_only and isinstance(stored_type(column.type), (sa.Date, sa.DateTime))):
+            return column
+        moment = sa.cast(column, sa.DateTime())
+        return sa.case((moment.between(_FIRST_MOMENT, _LAST_MOMENT), column))
 
     def _ran(self, pending: sa.Subquery, base: Query, xid: Column, number: Column) -> Query:
         """What a client lacks of the transactions that ran: one look-up for each, in order."""

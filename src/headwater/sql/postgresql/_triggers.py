@@ -16,7 +16,8 @@ over the removals of its key by younger transactions: they become its own transa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -251,12 +252,17 @@ def functions(tracking: Tracking, own: str) -> list[Function]:
 
 def channel(tracking: Tracking) -> str:
     """The channel on which commits to the table are notified."""
-    return _short(f"headwater_{tracking.name}")
+    return short_name(f"headwater_{tracking.name}")
+
+
+def notification(tracking: Tracking) -> sa.Executable | None:
+    """The statement that wakes the tails of other processes; None without NOTIFY."""
+    return sa.select(sa.func.pg_notify(channel(tracking), "")) if tracking.notify else None
 
 
 def trigger_name(tracking: Tracking, kind: str) -> str:
     """The full name of one of a table's triggers."""
-    return _short(f"headwater_{tracking.table}_{kind}")
+    return short_name(f"headwater_{tracking.table}_{kind}")
 
 
 def make(
@@ -276,6 +282,27 @@ def run(connection: sa.Connection, statement: str) -> sa.CursorResult[Any]:
     if connection.dialect.paramstyle in ("format", "pyformat"):
         statement = statement.replace("%", "%%")
     return connection.exec_driver_sql(statement)
+
+
+@contextmanager
+def disabled(connection: sa.Connection, tracking: Tracking, names: Sequence[str]) -> Iterator[None]:
+    """Disable these triggers of a table, and enable them again at the end."""
+    table = qualified(tracking)
+    for name in names:
+        run(connection, f"ALTER TABLE {table} DISABLE TRIGGER {quote(name)}")
+    yield
+    for name in names:
+        run(connection, f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {quote(name)}")
+
+
+def schema_with(connection: sa.Connection, table: str) -> str:
+    """The schema of one of Headwater's tables, as SQL: a writer may have another search_path."""
+    found = run(
+        connection,
+        "SELECT quote_ident(nspname) FROM pg_namespace "
+        f"WHERE oid = (SELECT relnamespace FROM pg_class WHERE oid = '{table}'::regclass)",
+    ).scalar_one()
+    return str(found)
 
 
 def qualified(tracking: Tracking) -> str:
@@ -318,10 +345,11 @@ def _present(columns: Iterable[str], row: str) -> str:
 
 def function_name(tracking: Tracking, kind: str) -> str:
     """The name of a function that only one table's triggers call."""
-    return _short(f"headwater_{tracking.name}_{kind}")
+    return short_name(f"headwater_{tracking.name}_{kind}")
 
 
-def _short(name: str) -> str:
+def short_name(name: str, prefix: str = "headwater_") -> str:
+    """A name with this prefix, shortened if PostgreSQL would cut it."""
     if len(name.encode()) <= _LONGEST:
         return name
-    return f"headwater_{hashlib.blake2s(name.encode(), digest_size=8).hexdigest()}"
+    return f"{prefix}{hashlib.blake2s(name.encode(), digest_size=8).hexdigest()}"

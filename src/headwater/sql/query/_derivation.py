@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,13 @@ from sqlalchemy.sql import visitors
 
 from headwater.errors import DeclarationError
 from headwater.sql._tracking import CHANGE, ORDER, SINCE
+from headwater.sql._values import stored_type
 from headwater.sql.query._equality import check_exact
 from headwater.sql.query._functions import has_aggregate
 from headwater.sql.query._limits import check_distinct, difference, limit_of
-from headwater.sql.query._pieces import renamed
-from headwater.sql.query._scopes import Condition, Occurrence, Scope, Scopes
+from headwater.sql.query._pieces import Condition, Occurrence, Scope, renamed
+from headwater.sql.query._scopes import Scopes
 from headwater.sql.query._uniqueness import Column, closure, determined
-
-__all__ = ["Derivation", "Ordered", "Way"]
 
 # Types whose values Python and both databases put in the same order.
 _ORDERED = (sa.Integer, sa.String, sa.Uuid, sa.Date, sa.DateTime)
@@ -187,8 +186,9 @@ class Derivation:
                         f"{element} is an aggregate without group_by(): group by the key"
                     )
             return
+        follow = closure(self._scopes, self._group)
         for name, column in {**self.key, **self.filters}.items():
-            if column not in self._group and not self._follows(self._group, column):
+            if column not in follow:
                 raise DeclarationError(
                     f"{name!r} is not grouped by: add it to group_by(), so that it is the same for "
                     "all rows of a group"
@@ -210,31 +210,21 @@ class Derivation:
                 )
             return
         if self.select.compare(self.select.distinct()):
-            for name, element in self._selected():
-                column = self._scopes.column(element)
+            for name, key in self.names.items():
+                column = self._scopes.column(self.select.selected_columns[key])
                 if column is None or column not in known:
                     raise DeclarationError(
                         f"the key {names} is not unique: DISTINCT keeps a row for each value of "
                         f"{name!r}; add it to key="
                     )
             return
-        for occurrence in self._top():
+        for occurrence in self._scopes.names.found.values():
             if not determined(occurrence, known):
                 raise DeclarationError(
                     f"the key {names} is not unique: it may be joined with several rows of "
                     f"{occurrence.table.name!r}; add that table's primary key to key=, or group_by "
                     "the key"
                 )
-
-    def _selected(self) -> list[tuple[str, Any]]:
-        columns = self.select.selected_columns
-        return [(name, columns[key]) for name, key in self.names.items()]
-
-    def _top(self) -> list[Occurrence]:
-        return list(self._scopes.names.found.values())
-
-    def _follows(self, columns: Iterable[Column], column: Column) -> bool:
-        return column in closure(self._scopes, columns)
 
     # Ways
 
@@ -246,15 +236,18 @@ class Derivation:
             for one in self._scopes.every
             if one in scopes
             for condition in one.conditions
-            if condition.expression is not None and self._usable(condition, one)
+            if self._usable(condition, one)
         ]
         self._check_joined(inside, used)
         expressions = [one.expression for one in used if one.expression is not None]
         return Way(start, tuple(inside), tuple(expressions))
 
     def _usable(self, condition: Condition, scope: Scope) -> bool:
+        """Whether a condition of a scope leads from row to row: it has no sub-query."""
         within = scope.closure()
-        return all(occurrence.scope in within for occurrence in condition.occurrences)
+        return condition.expression is not None and all(
+            occurrence.scope in within for occurrence in condition.occurrences
+        )
 
     def _check_joined(self, inside: list[Occurrence], used: list[Condition]) -> None:
         """Raises for a table that no condition leads to, unless ``affects`` says what that means.
@@ -307,7 +300,7 @@ class Derivation:
         for name, (occurrence, real) in self.filters.items():
             check_exact(name, column_of(occurrence.table, real))
         for condition in self._scopes.root.conditions:
-            if condition.expression is None or not self._usable(condition, self._scopes.root):
+            if not self._usable(condition, self._scopes.root):
                 raise DeclarationError(
                     f"LIMIT with the condition {condition.original} cannot be derived: use "
                     "conditions on plain columns of inner-joined tables"
@@ -316,15 +309,14 @@ class Derivation:
     def _is_certain(self) -> bool:
         root = self._scopes.root
         return self._group is None and all(
-            condition.expression is not None and self._usable(condition, root)
-            for condition in root.conditions
+            self._usable(condition, root) for condition in root.conditions
         )
 
     def _links(self) -> dict[sa.Table, tuple[str, ...]]:
         found: dict[sa.Table, set[str]] = {table: set() for table in self.tables}
         for scope in self._scopes.every:
             for condition in scope.conditions:
-                if condition.expression is not None and self._usable(condition, scope):
+                if self._usable(condition, scope):
                     for occurrence, name in condition.columns:
                         found[occurrence.table].add(name)
         sorted_by = [(one.occurrence, one.name) for one in self.order]
@@ -368,7 +360,7 @@ def _check_key(name: str, column: Column) -> None:
             f"key= names {name!r}, a column that may be NULL: use one that is not, such as the "
             "primary key of the table that it refers to, which is joined"
         )
-    kind = _implemented(found.type)
+    kind = stored_type(found.type)
     if not isinstance(kind, _ORDERED) or isinstance(kind, CITEXT):
         raise DeclarationError(
             f"key= names {name!r} of type {found.type!r}: a key is of integers, texts, enums, "
@@ -385,11 +377,8 @@ def _check_link(table: sa.Table, name: str) -> None:
         )
 
 
-def _implemented(kind: Any) -> Any:
-    return kind.impl_instance if isinstance(kind, sa.types.TypeDecorator) else kind
-
-
 def column_of(table: sa.Table, name: str) -> sa.Column[Any]:
+    """The column of this name in the database."""
     for column in table.columns:
         if column.name == name:
             return column

@@ -9,16 +9,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CITEXT
 
 from headwater.errors import DeclarationError
-from headwater.sql._expressions import Expression
-
-__all__ = ["check_exact", "is_blind", "judged_equality"]
+from headwater.sql._expressions import Column, Expression
+from headwater.sql._values import stored_type
 
 
 def is_blind(column: sa.Column[Any]) -> bool:
     """Whether different texts may be equal in a column, so that Python cannot compare them."""
-    kind: Any = column.type
-    while isinstance(kind, sa.types.TypeDecorator):
-        kind = kind.impl_instance
+    kind = stored_type(column.type)
     collated = isinstance(kind, sa.String) and kind.collation is not None
     return collated or isinstance(kind, (sa.CHAR, sa.NCHAR, CITEXT))
 
@@ -42,7 +39,7 @@ def judged_equality(
     every = []
     for name, values in wanted.items():
         kind = columns[name].type
-        column: sa.ColumnElement[Any] = sa.column(name, kind)
+        column: Column = sa.column(name, kind)
         same = [column == sa.bindparam(None, value, type_=kind) for value in values]
         every.append(sa.or_(sa.false(), *same))
     return Expression(sa.and_(*every), dialect) if every else None

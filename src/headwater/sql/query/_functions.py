@@ -8,8 +8,6 @@ import sqlalchemy as sa
 
 from headwater.errors import DeclarationError
 
-__all__ = ["AGGREGATES", "check_element", "has_aggregate"]
-
 _AGGREGATES = """
     array_agg avg bit_and bit_or bool_and bool_or count every group_concat json_agg
     json_group_array json_group_object json_object_agg jsonb_agg jsonb_object_agg max min
@@ -50,10 +48,6 @@ def check_element(element: Any) -> None:
     if isinstance(element, sa.CompoundSelect):
         raise DeclarationError(
             "UNION, INTERSECT and EXCEPT cannot be derived: declare one live query for each SELECT"
-        )
-    if isinstance(element, sa.CTE):
-        raise DeclarationError(
-            f"the CTE {element.name!r} cannot be derived: join its tables in the query itself"
         )
     if isinstance(element, sa.ColumnClause):
         if element.is_literal and element.name not in ("*", "1"):  # as in EXISTS (SELECT 1 …)

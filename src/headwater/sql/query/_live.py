@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from weakref import WeakSet
@@ -11,19 +11,17 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.errors import DeclarationError, FilterValueError
-from headwater.feeds._source import EVERYTHING, JUDGED, Filter, Page, Place, Source
+from headwater.feeds._source import EVERYTHING, JUDGED, Filter, Page, Place
 from headwater.sql._databases import check_one_database, follow, shown
 from headwater.sql._expressions import split
 from headwater.sql._links import declare_links
 from headwater.sql._model import attributes_of
 from headwater.sql._table import GRACE, reading_engine
-from headwater.sql._tail import TableOrigin
+from headwater.sql._tail import TableOrigin, TailSource
 from headwater.sql._values import fit_values, given
 from headwater.sql.query._derivation import Derivation, column_of
 from headwater.sql.query._equality import is_blind, judged_equality
 from headwater.sql.query._reader import QueryReader
-
-__all__ = ["DECLARED", "LiveQuery", "QuerySource"]
 
 # The live queries of this process, for ``headwater check``.
 DECLARED: WeakSet[LiveQuery] = WeakSet()
@@ -75,14 +73,10 @@ class LiveQuery:
         follow(engine, derivation.tables)
         for table, links in derivation.links.items():
             declare_links(table, links)
-        self.engine = engine
+        self.engine, self.name = engine, name
         self.reader = QueryReader(engine, derivation, name, listen)
         self.origin = TableOrigin(self.reader, name)
         DECLARED.add(self)
-
-    @property
-    def name(self) -> str:
-        return self.reader.name
 
     def where(self, *conditions: Any, **equalities: Any) -> QuerySource:
         """Select the rows that have these values and for which these conditions are true.
@@ -155,31 +149,16 @@ class LiveQuery:
         return await self.reader.trim(max_age, grace)
 
 
-class QuerySource(Source):
+class QuerySource(TailSource):
     """A selection of a live query. A feed's function returns it."""
 
-    # There may be one for each of thousands of streams.
-    __slots__ = ("filter", "origin", "query")
+    __slots__ = ("query",)
 
     keyed = True
-    origin: TableOrigin
 
     def __init__(self, query: LiveQuery, wanted: Filter = EVERYTHING) -> None:
+        super().__init__(query.origin, wanted)
         self.query = query
-        self.origin = query.origin
-        self.filter = wanted
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, QuerySource):
-            return NotImplemented
-        return self.origin is other.origin and self.filter == other.filter
-
-    def __hash__(self) -> int:
-        return hash(self.filter)
-
-    @property
-    def identity(self) -> Hashable:
-        return self
 
     def where(self, *conditions: Any, **equalities: Any) -> QuerySource:
         """The rows of this selection that also match, as ``LiveQuery.where``."""
@@ -210,15 +189,6 @@ class QuerySource(Source):
         if before is None:
             self.origin.reach(page.end)
         return page
-
-    async def locate(self, epoch: str, place: str) -> Place:
-        found = self.query.reader.parse(place)
-        head = self.origin.head
-        # While the tail is attached, its head saves a statement; a page checks again.
-        if head is None or head.epoch != epoch or not head.place.includes(found):
-            await self.query.reader.locate(epoch, found)
-            self.origin.reach(found)
-        return found
 
     def nothing(self) -> Place:
         return self.query.reader.nothing()

@@ -12,16 +12,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
+from headwater.sql._expressions import Column, Condition
 from headwater.sql._links import FORMER, LINKS
 from headwater.sql._tracking import CHANGE, TABLES
-from headwater.sql.postgresql._conditions import LIFE, SHORT_LIFE
+from headwater.sql.postgresql._connections import LIFE
 from headwater.sql.postgresql._snapshot import NOTHING, TransactionSnapshot
 from headwater.sql.postgresql._types import XID8
 from headwater.sql.query._derivation import Derivation
 from headwater.sql.query._moments import Moments, PostgreSQLMoments, SQLiteMoments
 from headwater.sql.query._place import Counters, QueryPlace
-
-__all__ = ["Look", "Looker", "PostgreSQLLooker", "SQLiteLooker", "fingerprint_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +28,7 @@ class Look:
     """The result of a look.
 
     Attributes:
+        connection: its transaction sees this snapshot.
         now: the snapshot.
         epoch: the epoch of the query's tables and their links.
         changed: tables with rows that changed since the place.
@@ -36,6 +36,7 @@ class Look:
         retiring: positions that do not include this place expire soon. None: no position does.
     """
 
+    connection: sa.Connection
     now: Any
     epoch: str
     changed: frozenset[sa.Table]
@@ -116,16 +117,14 @@ class Looker(ABC):
             f"links={list(self.links[table])!r}) in a migration"
         )
 
-    def _registered(self, name: str) -> list[sa.ColumnElement[Any]]:
+    def _registered(self, name: str) -> list[Column]:
+        own = LINKS.c
         return [
-            sa.select(TABLES.c.epoch).where(TABLES.c.name == name).scalar_subquery(),
-            sa.select(LINKS.c.epoch).where(LINKS.c.name == name).scalar_subquery(),
-            sa.select(LINKS.c.links).where(LINKS.c.name == name).scalar_subquery(),
-            sa.select(LINKS.c.floor).where(LINKS.c.name == name).scalar_subquery(),
-            sa.select(LINKS.c.retiring).where(LINKS.c.name == name).scalar_subquery(),
+            sa.select(column).where(column.table.c.name == name).scalar_subquery()
+            for column in (TABLES.c.epoch, own.epoch, own.links, own.floor, own.retiring)
         ]
 
-    def _gone(self, name: str) -> sa.ColumnElement[bool]:
+    def _gone(self, name: str) -> Condition:
         # It does not check whether the client had these rows: the oldest snapshot of its place may
         # lack rows that a later one has.
         return sa.exists().where(
@@ -140,7 +139,7 @@ class SQLiteLooker(Looker):
         super().__init__(*given)
         self.moments = SQLiteMoments(list(self.tables.values()))
         self.nothing = Counters((0,) * len(self.tables))
-        columns: list[sa.ColumnElement[Any]] = []
+        columns: list[Column] = []
         for name in self.tables.values():
             last = sa.select(TABLES.c.last).where(TABLES.c.name == name).scalar_subquery()
             columns += [*self._registered(name), last]
@@ -160,7 +159,7 @@ class SQLiteLooker(Looker):
         epoch = self._epoch([one[:3] for one in each])
         now = Counters(tuple(one[5] for one in each))
         if place is None:
-            return Look(now, epoch, frozenset(), frozenset())
+            return Look(connection, now, epoch, frozenset(), frozenset())
         floor = Counters(tuple(one[3] for one in each))
         _check(place, now, floor, self.nothing)
         then = self.oldest(place).numbers
@@ -171,7 +170,7 @@ class SQLiteLooker(Looker):
         retiring = None
         if any(one[4] is not None for one in each):
             retiring = QueryPlace.at_once(Counters(tuple(one[4] or 0 for one in each)))
-        return Look(now, epoch, self._those(changed), self._those(gone), retiring)
+        return Look(connection, now, epoch, self._those(changed), self._those(gone), retiring)
 
     def _those(self, flags: list[bool]) -> frozenset[sa.Table]:
         return frozenset(table for table, flag in zip(self.tables, flags, strict=True) if flag)
@@ -181,17 +180,17 @@ class PostgreSQLLooker(Looker):
     """On PostgreSQL: one snapshot of the server for all tables.
 
     Attributes:
-        control: whether this user may read the server's control file.
+        life: the SQL that names the life of the server's data.
     """
 
-    control = True
+    life = LIFE
     nothing = NOTHING
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self.moments = PostgreSQLMoments(list(self.tables.values()))
         self._known: tuple[str, int] = ("", 0)
-        self._made: dict[tuple[bool, bool], sa.Select[Any]] = {}
+        self._made: dict[tuple[bool, str], sa.Select[Any]] = {}
 
     def begin(self, connection: sa.Connection) -> None:
         # TRUNCATE is not MVCC-safe: a snapshot from before one that is committed when a table is
@@ -242,22 +241,22 @@ class PostgreSQLLooker(Looker):
         now = seen.cut(least)
         self._known = (epoch, now.xmax)
         if place is None:
-            return Look(now, epoch, frozenset(), frozenset())
+            return Look(connection, now, epoch, frozenset(), frozenset())
         changed = frozenset(t for t, one in zip(self.tables, each, strict=True) if one[7])
         gone = frozenset(t for t, one in zip(self.tables, each, strict=True) if one[8])
         retiring = None
         if any(one[4] is not None for one in each):
             latest = max(one[4] or 0 for one in each)
             retiring = QueryPlace.at_once(TransactionSnapshot(latest + 1))
-        return Look(now, epoch, changed, gone, retiring)
+        return Look(connection, now, epoch, changed, gone, retiring)
 
     def _query(self, since: bool) -> sa.Select[Any]:
-        known = self._made.get((since, self.control))
+        known = self._made.get((since, self.life))
         if known is not None:
             return known
-        columns: list[sa.ColumnElement[Any]] = [
+        columns: list[Column] = [
             sa.literal_column("pg_current_snapshot()::text", sa.Text),
-            sa.literal_column(LIFE if self.control else SHORT_LIFE, sa.Text),
+            sa.literal_column(self.life, sa.Text),
             sa.func.pg_is_in_recovery(),
         ]
         for table, name in self.tables.items():
@@ -274,7 +273,7 @@ class PostgreSQLLooker(Looker):
             if since:
                 lacks = self.moments.lacks(change, name)
                 columns += [sa.exists().where(lacks), self._gone(name)]
-        made = self._made[since, self.control] = sa.select(
+        made = self._made[since, self.life] = sa.select(
             *(column.label(f"look_{at}") for at, column in enumerate(columns))
         )
         return made

@@ -9,14 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from headwater.sql._expressions import Column, Condition
 from headwater.sql._links import FORMER
+from headwater.sql._values import stored_type
 from headwater.sql.postgresql._types import XID8, as_xid
 from headwater.sql.query._place import Counters
 from headwater.sql.sqlite._triggers import label
-
-__all__ = ["Moments", "PostgreSQLMoments", "SQLiteMoments"]
-
-Condition = sa.ColumnElement[bool]
 
 
 class Moments(ABC):
@@ -30,11 +28,11 @@ class Moments(ABC):
         self.names = tuple(names)
 
     @abstractmethod
-    def lacks(self, change: sa.ColumnElement[Any], name: str) -> Condition:
+    def lacks(self, change: Column, name: str) -> Condition:
         """The client lacks this change of the table."""
 
     @abstractmethod
-    def had(self, change: sa.ColumnElement[Any], name: str) -> Condition:
+    def had(self, change: Column, name: str) -> Condition:
         """The client has this change of the table."""
 
     @abstractmethod
@@ -42,11 +40,11 @@ class Moments(ABC):
         """The parameters of both."""
 
     @abstractmethod
-    def ordered(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    def ordered(self, column: Column) -> Column:
         """A text in the order in which Python sorts it."""
 
     @abstractmethod
-    def field(self, name: str, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
+    def field(self, name: str, kind: sa.types.TypeEngine[Any]) -> Column:
         """A column of former links."""
 
     def raw(self, kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
@@ -55,9 +53,7 @@ class Moments(ABC):
             return sa.Text()
         return sa.Uuid(as_uuid=False) if isinstance(kind, sa.Uuid) else kind
 
-    def plain(
-        self, column: sa.ColumnElement[Any], kind: sa.types.TypeEngine[Any]
-    ) -> sa.ColumnElement[Any]:
+    def plain(self, column: Column, kind: sa.types.TypeEngine[Any]) -> Column:
         """A key's column as what ``raw`` says."""
         return sa.type_coerce(column, kind)
 
@@ -80,47 +76,45 @@ class PostgreSQLMoments(Moments):
         self._xmax = as_xid(sa.bindparam("seen_xmax", type_=sa.Text))
         self._running = sa.cast(sa.bindparam("seen_running", type_=ARRAY(sa.Text)), ARRAY(XID8()))
 
-    def lacks(self, change: sa.ColumnElement[Any], name: str) -> Condition:
+    def lacks(self, change: Column, name: str) -> Condition:
         return sa.or_(change >= self._xmax, change == sa.any_(self._running))
 
-    def had(self, change: sa.ColumnElement[Any], name: str) -> Condition:
+    def had(self, change: Column, name: str) -> Condition:
         return sa.and_(change < self._xmax, change != sa.all_(self._running))
 
     def values(self, seen: Any) -> dict[str, Any]:
         return {"seen_xmax": str(seen.xmax), "seen_running": [str(xid) for xid in seen.running]}
 
-    def ordered(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    def ordered(self, column: Column) -> Column:
         return sa.collate(column, "C")
 
-    def plain(
-        self, column: sa.ColumnElement[Any], kind: sa.types.TypeEngine[Any]
-    ) -> sa.ColumnElement[Any]:
+    def plain(self, column: Column, kind: sa.types.TypeEngine[Any]) -> Column:
         # An enum of the database is no text: it has an order of its own.
         enum = isinstance(column.type, sa.Enum)
         return sa.cast(column, kind) if enum else super().plain(column, kind)
 
-    def field(self, name: str, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
+    def field(self, name: str, kind: sa.types.TypeEngine[Any]) -> Column:
         return sa.cast(sa.func.jsonb_extract_path_text(FORMER.c.links, name, type_=sa.Text), kind)
 
 
 class SQLiteMoments(Moments):
     """A snapshot is the number of each table's latest change."""
 
-    def lacks(self, change: sa.ColumnElement[Any], name: str) -> Condition:
+    def lacks(self, change: Column, name: str) -> Condition:
         # Without statistics of this very value SQLite takes a quarter of all rows to be newer.
         few: sa.ColumnElement[float] = sa.literal_column("0.0001")
         return sa.func.likelihood(change > self._counter(name), few, type_=sa.Integer)
 
-    def had(self, change: sa.ColumnElement[Any], name: str) -> Condition:
+    def had(self, change: Column, name: str) -> Condition:
         return change <= self._counter(name)
 
     def values(self, seen: Counters) -> dict[str, Any]:
         return {f"seen_{at}": number for at, number in enumerate(seen.numbers)}
 
-    def ordered(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    def ordered(self, column: Column) -> Column:
         return sa.collate(column, "BINARY")
 
-    def field(self, name: str, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
+    def field(self, name: str, kind: sa.types.TypeEngine[Any]) -> Column:
         path = f'$."{label(name)}"'
         return sa.func.json_extract(FORMER.c.links, path, type_=kind)
 
@@ -133,10 +127,8 @@ class SQLiteMoments(Moments):
         return sa.bindparam(f"seen_{self.names.index(name)}", type_=sa.BigInteger)
 
 
-def _collated(field: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+def _collated(field: Column) -> Column:
     """A former link compared as its column: JSON knows no collation."""
-    kind: Any = field.type
-    while isinstance(kind, sa.types.TypeDecorator):
-        kind = kind.impl_instance
+    kind = stored_type(field.type)
     collation = kind.collation if isinstance(kind, sa.String) else None
     return field if collation is None else sa.collate(field, collation)

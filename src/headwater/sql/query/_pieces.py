@@ -10,21 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.sql import operators, visitors
 
 from headwater.errors import DeclarationError
+from headwater.sql._expressions import bare
 from headwater.sql._tracking import CHANGE, SINCE
 from headwater.sql.postgresql._types import XID8
-
-__all__ = [
-    "Condition",
-    "Names",
-    "Occurrence",
-    "Scope",
-    "bare",
-    "clauses_of",
-    "is_plain",
-    "renamed",
-    "strict_in",
-    "strict_operand",
-]
 
 # Operators that are never true when an operand is NULL.
 _STRICT = frozenset(
@@ -140,20 +128,6 @@ class Names:
         )
 
 
-def clauses_of(expression: Any) -> Iterator[Any]:
-    """The conditions that AND joins, one by one."""
-    while isinstance(expression, sa.sql.elements.Grouping):
-        expression = expression.element
-    if (
-        isinstance(expression, sa.sql.elements.BooleanClauseList)
-        and expression.operator is operators.and_
-    ):
-        for clause in expression.clauses:
-            yield from clauses_of(clause)
-    else:
-        yield expression
-
-
 def renamed(expression: Any, names: Names) -> Any:
     def alias(element: Any, **_: Any) -> Any:
         if isinstance(element, sa.ColumnClause) and element.table is not None:
@@ -165,8 +139,7 @@ def renamed(expression: Any, names: Names) -> Any:
 
 def strict_in(clause: Any, names: Names) -> frozenset[Occurrence]:
     """The occurrences whose columns, if NULL, keep a condition from being true."""
-    while isinstance(clause, sa.sql.elements.Grouping):
-        clause = clause.element
+    clause = bare(clause)
     if isinstance(clause, sa.sql.elements.BooleanClauseList):
         each = [strict_in(one, names) for one in clause.clauses]
         if clause.operator is operators.and_:
@@ -178,18 +151,7 @@ def strict_in(clause: Any, names: Names) -> frozenset[Occurrence]:
 
 
 def strict_operand(operand: Any, names: Names) -> frozenset[Occurrence]:
-    if is_plain(operand):
-        while isinstance(operand, (sa.Label, sa.sql.elements.Grouping)):
-            operand = operand.element
-        return frozenset({names.occurrence(operand)})
-    return frozenset()
-
-
-def bare(element: Any) -> Any:
-    """An element without its label and its parentheses."""
-    while isinstance(element, (sa.Label, sa.sql.elements.Grouping)):
-        element = element.element
-    return element
+    return frozenset({names.occurrence(bare(operand))} if is_plain(operand) else ())
 
 
 def is_plain(operand: Any) -> bool:

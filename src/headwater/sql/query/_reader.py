@@ -7,21 +7,29 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from headwater.errors import DeclarationError, PositionError, SourceUnavailableError, UsageError
-from headwater.feeds._source import EVERYTHING, Filter, Page, Place
-from headwater.sql._faults import LASTING, unavailable
+from headwater.errors import DeclarationError, PositionError, UsageError
+from headwater.feeds._clock import utc_now
+from headwater.feeds._source import Filter, Page, Place
+from headwater.sql._faults import COLUMN_MISSING, unavailable
 from headwater.sql._judging import NO_QUESTIONS, Questions
+from headwater.sql._links import links_drift
 from headwater.sql._model import tracking_of
-from headwater.sql._reader import ChangeBatch, CommitWatch, Head
-from headwater.sql.postgresql._connections import describe_server, ensure_first_connection
+from headwater.sql._reader import ChangeBatch, CommitWatch, Head, Tail, TailReader, WatchGroup
+from headwater.sql._schemas import SCHEMAS
+from headwater.sql._trim import remove
+from headwater.sql._values import stored_type
+from headwater.sql.postgresql._connections import ensure_first_connection, life_of
 from headwater.sql.postgresql._drivers import check_driver
+from headwater.sql.postgresql._looks import CatalogueWatch
+from headwater.sql.postgresql._triggers import qualified
 from headwater.sql.query._changes import changes_of
-from headwater.sql.query._derivation import Derivation
+from headwater.sql.query._derivation import Derivation, column_of
 from headwater.sql.query._first_rows import FirstRows
 from headwater.sql.query._look import (
     Look,
@@ -32,14 +40,12 @@ from headwater.sql.query._look import (
 )
 from headwater.sql.query._open_poll import OpenPoll, ReadPage, WaitingPage
 from headwater.sql.query._pages import Pages
+from headwater.sql.query._pieces import Occurrence
 from headwater.sql.query._place import QueryPlace
 from headwater.sql.query._poll import CHUNK, Poll, Queries
-from headwater.sql.query._tracking_check import TrackingCheck
-from headwater.sql.query._trim import trim_links
-from headwater.sql.query._watch import WatchGroup, watch_of
+from headwater.sql.query._trim import link_trim
+from headwater.sql.query._watch import watch_of
 from headwater.sql.sqlite._connections import file_of, guard
-
-__all__ = ["QueryReader"]
 
 # How many pages are read between two batches of the tail. The tail stands still meanwhile.
 SERVED = 50
@@ -47,12 +53,14 @@ SERVED = 50
 KEPT_SNAPSHOTS = 4096
 
 
-class QueryReader:
+class QueryReader(TailReader):
     """One live query over one database.
 
     Each read is one transaction in one snapshot, and returns its connection at the end. Only if a
     poll of the tail has several batches, the transaction stays open until the last one.
     """
+
+    judged = frozenset()
 
     def __init__(
         self,
@@ -61,13 +69,8 @@ class QueryReader:
         name: str,
         listen: Sequence[AsyncEngine | sa.Engine] = (),
     ) -> None:
-        self.engine = engine
-        self.name = name
+        super().__init__(engine, name, listen)
         self.derivation = derivation
-        self.judged = frozenset[str]()
-        self._writers = [
-            one.sync_engine if isinstance(one, AsyncEngine) else one for one in (engine, *listen)
-        ]
         self._tracking = {table: tracking_of(table) for table in derivation.tables}
         self._reading = engine
         looker: type[Looker]
@@ -94,7 +97,7 @@ class QueryReader:
         )
         self._queries = Queries(name, derivation, self._looker)
         self._described = engine.dialect.name == "sqlite"
-        self._check = TrackingCheck(name, self._tracking.values())
+        self._catalogue = CatalogueWatch()
         self._kinds = tuple(self._kind(*column) for column in derivation.key.values())
         self._pages = Pages(self._queries)
         self._open: OpenPoll | None = None
@@ -107,35 +110,31 @@ class QueryReader:
         self._snapshots: dict[str, None] = {}
 
     def parse(self, text: str) -> QueryPlace:
-        """Read the text of a place. Raises PositionError."""
         sqlite = isinstance(self._looker, SQLiteLooker)
         tables = len(self._tracking) if sqlite else None
         return QueryPlace.parse(text, self._kinds, tables).align(self._snapshots)
 
-    def note(self, look: Look) -> None:
+    def _note(self, look: Look) -> None:
         """Remember that the tail is at this snapshot."""
         self._snapshots[str(look.now)] = None
         if len(self._snapshots) > KEPT_SNAPSHOTS:
             del self._snapshots[next(iter(self._snapshots))]
 
     async def head(self) -> Head:
-        """The present place and epoch of the query."""
         async with self._connected() as connection:
             look = await connection.run_sync(self._look, None)
-        self.note(look)
+        self._note(look)
         return Head(look.epoch, QueryPlace.at_once(look.now))
 
     async def locate(self, epoch: str, place: QueryPlace) -> None:
-        """Raises PositionError unless the place can be resumed now."""
         async with self._connected() as connection:
             look = await connection.run_sync(self._look, place)
         if look.epoch != epoch:
             raise PositionError(str(place), "unknown", "it is of another database or query")
 
     async def try_filter(self, wanted: Filter, /) -> None:
-        """As TailReader."""
         try:
-            await self._alone(lambda sync, look: self._pages.before(sync, look, wanted, 1, None))
+            await self._alone(lambda look: self._pages.before(look, wanted, 1, None))
         except (sa.exc.DataError, sa.exc.ProgrammingError) as error:
             raise DeclarationError(
                 f"the {self.name} cannot be filtered by {wanted.any_of!r}: the database refuses "
@@ -143,10 +142,9 @@ class QueryReader:
             ) from error
 
     async def batch(
-        self, epoch: str, after: Place, limit: int, /, *, questions: Questions = NO_QUESTIONS
+        self, head: Head, limit: int, questions: Questions = NO_QUESTIONS, /
     ) -> ChangeBatch:
-        """The changes after a place, for all filters, for the tail."""
-        place = _own(after)
+        place = self.own_place(head.place, QueryPlace)
         if self._broken:
             # A page may have been read at a snapshot that the tail did not come to.
             self._broken = False
@@ -154,10 +152,12 @@ class QueryReader:
         poll = self._open
         if poll is None or poll.place is not place:
             await self.close()
-            poll = self._open = OpenPoll(self, place, min(limit, CHUNK), questions)
+            begin = partial(self._begin, place, head.epoch, min(limit, CHUNK), questions)
+            poll = self._open = OpenPoll(place, self._connected, begin)
             poll.pages, self._waiting = self._waiting[:SERVED], self._waiting[SERVED:]
         try:
-            found = await poll.read(epoch)
+            with self.translated():
+                found = await poll.read()
             await self._serve(poll)
         except BaseException as error:
             self._broken = poll.served and not poll.done
@@ -177,7 +177,8 @@ class QueryReader:
         """End a poll that was not read to its end."""
         poll, self._open = self._open, None
         if poll is not None:
-            await poll.close()
+            with self.translated():
+                await poll.close()
 
     async def page(
         self,
@@ -196,26 +197,20 @@ class QueryReader:
         if limit < 1:
             raise UsageError(f"limit={limit} must be at least 1")
         if after is None:
-            below = None if before is None else _own(before).start
-            return await self._read(
-                lambda sync, look: self._pages.before(sync, look, wanted, limit, below)
-            )
-        place = _own(after)
+            below = None if before is None else self.own_place(before, QueryPlace).start
+            return await self._read(lambda look: self._pages.before(look, wanted, limit, below))
+        place = self.own_place(after, QueryPlace)
         nothing = any(one.seen == self._queries.nothing for one in place.segments)
         if (place.aligned and not nothing) or self._wake is None:
-            return await self._read(
-                lambda sync, look: self._pages.after(sync, look, wanted, limit, place)
-            )
+            return await self._read(lambda look: self._pages.after(look, wanted, limit, place))
         # The client may be far behind, and the tail must not wait for such a long read.
-        page = await self._alone(
-            lambda sync, look: self._pages.after(sync, look, wanted, limit, place)
-        )
+        page = await self._alone(lambda look: self._pages.after(look, wanted, limit, place))
         left = limit - len(page.changes)
         if page.has_more or not left:
             return replace(page, has_more=True)
-        reached = _own(page.end)
+        reached = self.own_place(page.end, QueryPlace)
         rest = await self._read(
-            lambda sync, look: self._pages.after(sync, look, wanted, left, reached), patient=True
+            lambda look: self._pages.after(look, wanted, left, reached), patient=True
         )
         return replace(rest, changes=[*page.changes, *rest.changes], start=page.start)
 
@@ -248,9 +243,8 @@ class QueryReader:
 
     async def _alone(self, read: ReadPage) -> Page:
         async with self._connected() as connection:
-            look = await connection.run_sync(self._look, None)
-            page: Page = await connection.run_sync(read, look)
-        return replace(page, end=replace(_own(page.end), aligned=False))
+            page = await connection.run_sync(lambda sync: read(self._look(sync, None)))
+        return replace(page, end=replace(self.own_place(page.end, QueryPlace), aligned=False))
 
     async def _serve(self, poll: OpenPoll) -> None:
         """Read some of the pages that waited for the transaction of a poll."""
@@ -259,7 +253,8 @@ class QueryReader:
             if not waiting.answer.done():
                 found: Page | Exception
                 try:
-                    found = await poll.page(waiting.read)
+                    with self.translated():
+                        found = await poll.page(waiting.read)
                 except Exception as error:
                     # It is this page's own. If the connection is lost, the tail finds out.
                     found = error
@@ -282,33 +277,26 @@ class QueryReader:
     async def _detached(self) -> None:
         self._wake = None
         self._answer_all(None)
-        await self._check.stop()
+        await self._catalogue.stop()
         await self.close()
 
-    def watch_commits(
-        self,
-        wake: Callable[[], None],
-        known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,  # a commit is of one table
-    ) -> CommitWatch:
-        """As ``TableReader.watch_commits``, for all tables of the query."""
-        self._wake = wake
-        self._check.follow(self.engine, wake)
+    def watch_commits(self, tail: Tail, /) -> CommitWatch:
+        self._wake = tail.read_on
+        tables = list(self._tracking.values())
+        if isinstance(self._looker, PostgreSQLLooker):
+            self._catalogue.follow(self.engine, [qualified(each) for each in tables], tail.read_on)
+        changed = self._catalogue.soon
         watches = [
-            watch_of(self.engine, self._writers, each, at, wake, known, self._check.soon)
-            for at, each in enumerate(self._tracking.values())
+            watch_of(self.engine, self._writers, each, tail, at, changed)
+            for at, each in enumerate(tables)
         ]
-        return WatchGroup(watches, self._detached)
+        return WatchGroup(*(watch.stop for watch in watches), self._detached)
 
     async def trim(self, max_age: timedelta, grace: float) -> int:
         """As ``LiveQuery.trim``."""
-        return await trim_links(list(self._tracking.values()), self.writing, max_age, grace)
-
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that is committed at the end."""
-        async with self.translated(), self.engine.begin() as connection:
-            yield connection
+        cutoff, dialect = utc_now() - max_age, self.engine.dialect
+        runs = [link_trim(tracking, cutoff, dialect) for tracking in self._tracking.values()]
+        return await remove(runs, self.writing, grace)
 
     # Connections
 
@@ -318,61 +306,67 @@ class QueryReader:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
-        async with self.translated():
+        with self.translated():
             if not self._described:
                 await ensure_first_connection(self.engine)
             async with self._reading.connect() as connection:
                 await self._describe(connection)
                 yield connection
 
-    async def connect(self) -> AsyncConnection:
-        """A connection for a poll of several batches. The caller closes it."""
-        if not self._described:
-            await ensure_first_connection(self.engine)
-        connection = self._reading.connect()
-        await connection.start()
-        try:
-            await self._describe(connection)
-        except BaseException:
-            await connection.close()
-            raise
-        return connection
-
     async def _describe(self, connection: AsyncConnection) -> None:
-        await self._check.run(connection)
+        if self._catalogue.is_due():
+            await self._compare(connection)
         if not self._described and isinstance(self._looker, PostgreSQLLooker):
-            server = await describe_server(connection)
-            self._looker.control = server.control
+            self._looker.life = await life_of(connection)
             self._described = True
             await connection.rollback()
 
-    @asynccontextmanager
-    async def translated(self) -> AsyncIterator[None]:
-        """Errors of the database that pass by themselves become SourceUnavailableError."""
-        try:
-            yield
-        except Exception as error:
-            said = unavailable(error)
-            if said is None and "no such column" in str(error):
-                # SQLite's way to say so. The statements follow from the models alone.
-                said = "a column is missing; is the database migrated?"
-            if said is None:
-                raise
-            lasts = said in LASTING
-            raise SourceUnavailableError(self.name, said, public=lasts, lasting=lasts) from error
+    async def _compare(self, connection: AsyncConnection) -> None:
+        """Compare the tables with what their tracking should be.
 
-    def poll(
-        self, connection: sa.Connection, place: QueryPlace, chunk: int, questions: Questions
+        Raises SourceUnavailableError with what mends it.
+        """
+        for tracking in self._tracking.values():
+            try:
+                schema = SCHEMAS[connection.dialect.name]
+                found, wrong = await connection.run_sync(schema.drift, tracking, ())
+                wrong = wrong or await connection.run_sync(links_drift, found)
+            except DeclarationError as error:
+                wrong = [str(error)]
+            if wrong:
+                said = f"table {tracking.full_name}: {'; '.join(wrong)}. {tracking.call} mends it"
+                raise self.broken(said)
+        # The read takes a snapshot of its own.
+        await connection.rollback()
+        self._catalogue.note()
+
+    def _unavailable(self, error: Exception) -> str | None:
+        said = unavailable(error)
+        # SQLite's way to say so. The statements follow from the models alone.
+        missing = said is None and "no such column" in str(error)
+        return COLUMN_MISSING if missing else said
+
+    def _begin(
+        self,
+        place: QueryPlace,
+        epoch: str,
+        chunk: int,
+        questions: Questions,
+        connection: sa.Connection,
     ) -> Poll:
         """Begin a poll for all filters."""
+        poll: Poll
         if self.derivation.limit is not None:
-            return FirstRows(self._queries, connection, place, None)
-        return Poll(self._queries, connection, place, EVERYTHING, chunk=chunk, questions=questions)
+            poll = FirstRows(self._queries, connection, place, None)
+        else:
+            poll = Poll(self._queries, connection, place, chunk=chunk, questions=questions)
+        if poll.look.epoch != epoch:
+            raise PositionError(str(place), "unknown", "the database is another one")
+        self._note(poll.look)
+        return poll
 
-    def _kind(self, occurrence: Any, name: str) -> type[Any]:
-        kind: Any = next(c.type for c in occurrence.table.columns if c.name == name)
-        while isinstance(kind, sa.types.TypeDecorator):
-            kind = kind.impl_instance
+    def _kind(self, occurrence: Occurrence, name: str) -> type[Any]:
+        kind = stored_type(column_of(occurrence.table, name).type)
         if isinstance(kind, sa.Integer):
             return int
         if isinstance(self._looker, PostgreSQLLooker):
@@ -381,9 +375,3 @@ class QueryReader:
             if isinstance(kind, sa.Date):
                 return date
         return str
-
-
-def _own(place: Place) -> QueryPlace:
-    if not isinstance(place, QueryPlace):
-        raise UsageError(f"{place!r} is not a place in a live query")
-    return place

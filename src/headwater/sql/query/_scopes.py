@@ -13,21 +13,18 @@ import sqlalchemy as sa
 from sqlalchemy.sql import operators
 
 from headwater.errors import DeclarationError
+from headwater.sql._expressions import bare, clauses_of, shown
 from headwater.sql.query._functions import check_element
 from headwater.sql.query._pieces import (
     Condition,
     Names,
     Occurrence,
     Scope,
-    bare,
-    clauses_of,
     is_plain,
     renamed,
     strict_in,
     strict_operand,
 )
-
-__all__ = ["Condition", "Occurrence", "Scope", "Scopes"]
 
 
 class Scopes:
@@ -58,8 +55,7 @@ class Scopes:
 
     def column(self, element: Any) -> tuple[Occurrence, str] | None:
         """The occurrence and name of a plain column of the top SELECT."""
-        while isinstance(element, (sa.Label, sa.sql.elements.Grouping)):
-            element = element.element
+        element = bare(element)
         if not isinstance(element, sa.ColumnClause) or element.table is None:
             return None
         return self.names.occurrence(element), element.name
@@ -95,7 +91,7 @@ class Scopes:
             self._from(element.left, scope, names)
             inner = scope
             if element.isouter:
-                inner = Scope(f"the outer join of {_shown(element.right)}", True, {scope})
+                inner = Scope(f"the outer join of {shown(element.right)}", True, {scope})
                 self.every.append(inner)
             self._from(element.right, inner, names)
             if element.onclause is not None:
@@ -120,7 +116,7 @@ class Scopes:
             same = True  # it has no FROM of its own
         if not same:
             raise DeclarationError(
-                f"the sub-query {_shown(select)} reads a table of the query around it by itself, "
+                f"the sub-query {shown(select)} reads a table of the query around it by itself, "
                 "because of correlate(): use an alias of that table in the sub-query"
             )
 
@@ -169,7 +165,7 @@ class Scopes:
             return
         self._seen.add(id(select))
         self._kept.append(select)
-        inner = Scope(f"the sub-query {_shown(select)}", False, {scope})
+        inner = Scope(f"the sub-query {shown(select)}", False, {scope})
         self.every.append(inner)
         own = Names(names)
         self._select(select, inner, own)
@@ -266,11 +262,6 @@ def _refused_from(element: Any) -> str:
             "correlated scalar sub-query"
         )
     return (
-        f"{_shown(element)} in FROM cannot be derived: join tables, or use a correlated scalar "
+        f"{shown(element)} in FROM cannot be derived: join tables, or use a correlated scalar "
         "sub-query"
     )
-
-
-def _shown(element: Any) -> str:
-    text = " ".join(str(element).split())
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.sql import operators
 
-from headwater.sql.query._scopes import Condition, Occurrence, Scopes
-
-__all__ = ["Column", "closure", "determined"]
+from headwater.sql.query._pieces import Condition, Occurrence, Scope
+from headwater.sql.query._scopes import Scopes
 
 # An occurrence of a table and the name of a column in the database.
 Column = tuple[Occurrence, str]
@@ -20,18 +19,8 @@ def closure(scopes: Scopes, columns: Iterable[Column]) -> set[Column]:
     """The columns of the FROM clause that have one value for each value of these."""
     known = set(columns)
     top = list(scopes.names.found.values())
-    equal = [
-        (scope, pair)
-        for scope in scopes.every
-        for pair in map(_equality, scope.conditions)
-        if pair is not None
-    ]
-    fixed = [
-        (scope, column)
-        for scope in scopes.every
-        for column in map(_constant, scope.conditions)
-        if column is not None
-    ]
+    equal = [(scope, pair) for scope in scopes.every for pair in _equalities(scope)]
+    fixed = [(scope, column) for scope in scopes.every for column in _constants(scope)]
     before = -1
     while len(known) != before:
         before = len(known)
@@ -59,38 +48,34 @@ def determined(occurrence: Occurrence, known: set[Column]) -> bool:
         if isinstance(constraint, sa.UniqueConstraint)
     ]
     for index in table.indexes:
-        if index.unique and all(isinstance(part, sa.Column) for part in index.expressions):
-            where = any(index.dialect_options[d].get("where") is not None for d in _dialects(index))
-            if not where:
-                uniques.append([str(column.name) for column in index.columns])
+        partial = any(
+            name.endswith("_where") and value is not None
+            for name, value in index.dialect_kwargs.items()
+        )
+        plain = all(isinstance(part, sa.Column) for part in index.expressions)
+        if index.unique and plain and not partial:
+            uniques.append([str(column.name) for column in index.columns])
     return any(unique and all((occurrence, name) in known for name in unique) for unique in uniques)
 
 
-def _dialects(index: sa.Index) -> list[str]:
-    return [name for name in ("postgresql", "sqlite") if f"{name}_where" in index.dialect_kwargs]
+def _equalities(scope: Scope) -> Iterator[tuple[Column, Column]]:
+    for condition in scope.conditions:
+        if _sides(condition) and len(condition.columns) == 2:
+            one, other = condition.columns
+            yield one, other
 
 
-def _equality(condition: Condition) -> tuple[Column, Column] | None:
-    sides = _sides(condition)
-    if sides is None or len(condition.columns) != 2:
-        return None
-    one, other = condition.columns
-    return one, other
+def _constants(scope: Scope) -> Iterator[Column]:
+    for condition in scope.conditions:
+        if any(isinstance(side, sa.BindParameter) for side in _sides(condition)):
+            yield from condition.columns
 
 
-def _constant(condition: Condition) -> Column | None:
-    sides = _sides(condition)
-    if sides is None or len(condition.columns) != 1:
-        return None
-    if not any(isinstance(side, sa.BindParameter) for side in sides):
-        return None
-    return next(iter(condition.columns))
-
-
-def _sides(condition: Condition) -> tuple[Any, Any] | None:
+def _sides(condition: Condition) -> Sequence[Any]:
+    """Both sides of a condition that a column equals a column or a value; else nothing."""
     expression = condition.expression
     if not isinstance(expression, sa.BinaryExpression) or expression.operator is not operators.eq:
-        return None
+        return ()
     sides = (expression.left, expression.right)
     plain = (sa.ColumnClause, sa.BindParameter)
-    return sides if all(isinstance(side, plain) for side in sides) else None
+    return sides if all(isinstance(side, plain) for side in sides) else ()

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headwater.sql._reader import CommitWatch, Head
+from headwater.sql._reader import CommitWatch, Tail
 from headwater.sql._tracking import Tracking
-from headwater.sql.postgresql._triggers import channel
-from headwater.sql.postgresql._watch import ChannelWatch
+from headwater.sql.postgresql._watch import table_watch
 from headwater.sql.query._place import Counters, QueryPlace
-from headwater.sql.sqlite._watch import State, Watched
-
-__all__ = ["CountersWatch", "WatchGroup", "watch_of"]
+from headwater.sql.sqlite._file_reader import State
+from headwater.sql.sqlite._reader import RegistrationWatch
 
 
 def watch_of(
     engine: AsyncEngine,
     writers: Sequence[sa.Engine],
     tracking: Tracking,
+    tail: Tail,
     at: int,
-    wake: Callable[[], None],
-    known: Callable[[], Head | None],
     changed: Callable[[], None],
 ) -> CommitWatch:
     """The watch of one table of a live query.
@@ -33,12 +30,11 @@ def watch_of(
         changed: is called when the schema of a SQLite database is another one.
     """
     if engine.dialect.name == "sqlite":
-        return CountersWatch(writers, tracking.table, wake, known, at, changed=changed)
-    name = channel(tracking) if tracking.notify else None
-    return ChannelWatch(engine, name, tracking.table, wake, known, writers=writers)
+        return _CountersWatch(writers, tracking.table, tail, at, changed)
+    return table_watch(engine, writers, tracking, tail)
 
 
-class CountersWatch(Watched):
+class _CountersWatch(RegistrationWatch):
     """On SQLite: wakes a live query when one of its tables moved.
 
     Arguments:
@@ -46,45 +42,29 @@ class CountersWatch(Watched):
         changed: is called when the schema of the database is another one.
     """
 
-    query = (
-        "SELECT name, epoch, last, floor, retiring, schema_version "
-        "FROM headwater_tables, pragma_schema_version"
-    )
-
     def __init__(
         self,
         engines: Sequence[sa.Engine],
         table: str,
-        wake: Callable[[], None],
-        known: Callable[[], Head | None],
+        tail: Tail,
         at: int,
-        *,
         changed: Callable[[], None],
     ) -> None:
         self._changed = changed
-        self._known = known
+        self._tail = tail
         self._at = at
-        self._seen: State | object = self  # no state yet
-        super().__init__(engines, table, wake, table)
+        super().__init__(engines, table, tail.read_on, table)
 
     def position(self) -> None:
         return None
 
-    def on_opened(self) -> Callable[[], None]:
-        self._seen = self
-        return self.wake
-
-    def on_state(self, state: State, before: object) -> Callable[[], None] | None:
-        if state == self._seen:
-            return None
-        first = self._seen is self
-        seen, self._seen = self._seen, state
-        if first or state is None or not isinstance(seen, tuple) or seen[-1] != state[-1]:
+    def on_news(self, seen: State, state: State, before: object) -> Callable[[], None] | None:
+        if seen is None or state is None or seen[-1] != state[-1]:
             self._changed()
             return self.wake
         if seen[0] != state[0]:
             return self.wake
-        head = self._known()
+        head = self._tail.head
         if head is None or not isinstance(head.place, QueryPlace):
             return self.wake
         # Wake only for what no part of the query has yet.
@@ -93,24 +73,3 @@ class CountersWatch(Watched):
             if not isinstance(found, Counters) or found.numbers[self._at] < state[1]:
                 return self.wake
         return None
-
-
-class WatchGroup(CommitWatch):
-    """The watches of several tables.
-
-    Arguments:
-        close: called once they have stopped.
-    """
-
-    def __init__(
-        self, watches: Sequence[CommitWatch], close: Callable[[], Awaitable[None]]
-    ) -> None:
-        self._watches = watches
-        self._close = close
-
-    async def stop(self) -> None:
-        try:
-            for watch in self._watches:
-                await watch.stop()
-        finally:
-            await self._close()

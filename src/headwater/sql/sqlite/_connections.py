@@ -138,7 +138,7 @@ _guarded: WeakSet[sa.Engine] = WeakSet()
 def guard(engine: sa.Engine, *, strict: bool = False) -> None:
     """Keep an engine from using connections to a file that was replaced. Once per engine.
 
-    ``strict``: nor to one that was moved away. Only where opening does not create an empty file.
+    ``strict``: nor to a file that was moved away. Only for engines that create no file anew.
     """
     path = file_of(engine)
     if path is None or engine in _guarded:

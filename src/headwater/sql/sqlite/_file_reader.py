@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from headwater.sql._commits import Commits
-
-__all__ = ["FileReader", "State"]
 
 # Where a table or log is: what changes with each commit to it. None if the file does not have it.
 State = tuple[Any, ...] | None
 
 
-class FileReader(Protocol):
+class FileReader(ABC):
     """One reader of a table or an event log, which the watch of its file wakes.
 
     Attributes:
@@ -30,13 +29,14 @@ class FileReader(Protocol):
     name: str
     commits: list[Commits]
     wake: Callable[[], None]
-    wake_on_failure: ClassVar[bool]
+    wake_on_failure: ClassVar[bool] = False
     loop: asyncio.AbstractEventLoop
 
+    @abstractmethod
     def position(self) -> Any:
         """Where the reader is. Called in the watch's thread, before the state is read."""
-        ...
 
+    @abstractmethod
     def on_state(self, state: State, before: Any) -> Callable[[], None] | None:
         """Compare a new state with the reader. Called in the watch's thread.
 
@@ -46,8 +46,7 @@ class FileReader(Protocol):
 
         Returns what to call in the event loop; None if the reader has it already.
         """
-        ...
 
     def on_opened(self) -> Callable[[], None] | None:
         """The file was opened, and may be another one. As ``on_state``."""
-        ...
+        return None

@@ -15,10 +15,8 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 
 from headwater.sql._tracking import CHANGE, SINCE, Tracking, quote, text
-from headwater.sql.sqlite._triggers import label, trigger_name
+from headwater.sql.sqlite._triggers import Names, differs, label, trigger_name
 from headwater.sql.sqlite._uniques import Unique, uniques_of
-
-__all__ = ["drop", "install", "triggers"]
 
 _KINDS = ("link_insert", "link_update", "link_delete", "link_note", "link_note_update")
 
@@ -32,7 +30,7 @@ def install(
         connection.exec_driver_sql(
             f"ALTER TABLE {quote(table)} ADD COLUMN {SINCE} BIGINT NOT NULL DEFAULT 0"
         )
-    drop(connection, tracking)
+    _drop_triggers(connection, tracking)
     for statement in triggers(tracking, links, uniques_of(connection, tracking)).values():
         connection.exec_driver_sql(statement)
 
@@ -46,19 +44,23 @@ def triggers(tracking: Tracking, links: Sequence[str], uniques: Sequence[Unique]
 
 
 def drop(connection: sa.Connection, tracking: Tracking) -> None:
-    """Drop the triggers."""
+    """Drop the triggers and the column."""
+    _drop_triggers(connection, tracking)
+    connection.exec_driver_sql(f"ALTER TABLE {quote(tracking.table)} DROP COLUMN {SINCE}")
+
+
+def _drop_triggers(connection: sa.Connection, tracking: Tracking) -> None:
     for kind in _KINDS:
         name = quote(trigger_name(tracking.name, kind))
         connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name}")
 
 
 def _bodies(tracking: Tracking, links: Sequence[str], uniques: Sequence[Unique]) -> dict[str, str]:
-    key, own, name = tracking.key, quote(tracking.table), text(tracking.name)
-    last = f"(SELECT last FROM headwater_tables WHERE name = {name})"
-    step = f"UPDATE headwater_tables SET last = last + 1 WHERE name = {name};"
+    names = Names(tracking, uniques[0].row)
+    own, name, last, step = names.table, names.text, names.last, names.step
     number = f"UPDATE {own} SET {CHANGE} = {last}, {SINCE} = {last} WHERE {uniques[0].row};"
     columns = list(dict.fromkeys(column for unique in uniques for column in unique.columns or ()))
-    moved, replaced = _differs(links), _differs(columns)
+    moved, replaced = (f"({differs(each, 'NEW', 'OLD')})" for each in (links, columns))
     of, of_uniques = f"OF {_list((*links, *columns))} ", f"OF {_list(columns)} "
     if any(unique.columns is None for unique in uniques):
         # Of an index on an expression any column may matter.
@@ -80,9 +82,7 @@ def _bodies(tracking: Tracking, links: Sequence[str], uniques: Sequence[Unique])
             name, links, f"{own}.", str(mark), f"FROM {own} WHERE ({' OR '.join(each)}){other}"
         )
 
-    not_itself = " AND (" + " OR ".join(
-        f"OLD.{quote(c)} IS NOT {own}.{quote(c)}" for c in key
-    ) + ")"  # fmt: skip
+    not_itself = f" AND ({differs(tracking.key, 'OLD', own)})"
     return {
         "link_insert": f"AFTER INSERT ON {own} BEGIN\n  {step}\n  {real(-1)}\n  {number}\nEND",
         "link_update": f"AFTER UPDATE {of}ON {own}\n"
@@ -108,11 +108,6 @@ def _former(name: str, links: Sequence[str], row: str, change: str, rest: str) -
         f"    SELECT {name}, {change}, {row}{SINCE}, json_object({values}),\n"
         f"    strftime('%Y-%m-%d %H:%M:%f', 'now') {rest};"
     )
-
-
-def _differs(columns: Iterable[str]) -> str:
-    parts = (f"NEW.{quote(c)} IS NOT OLD.{quote(c)}" for c in dict.fromkeys(columns))
-    return "(" + " OR ".join(parts) + ")"
 
 
 def _list(columns: Iterable[str]) -> str:

@@ -215,8 +215,8 @@ def _build_indexes(connection: sa.Connection, tracking: Tracking) -> None:
 
 def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None) -> None:
     """As ``headwater.sql.renew_epochs``."""
-    names = list(tables) if tables is not None else connection.scalars(sa.select(TABLES.c.name))
-    for name in list(names):
+    names = connection.scalars(sa.select(TABLES.c.name)).all() if tables is None else tables
+    for name in names:
         connection.execute(TABLES.update().where(TABLES.c.name == name).values(epoch=new_epoch()))
 
 

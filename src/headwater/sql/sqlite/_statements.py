@@ -9,9 +9,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from headwater.feeds._source import JUDGED, Window
-from headwater.sql._filters import Condition, Query
+from headwater.sql._expressions import Column, Condition
+from headwater.sql._filters import Query
 from headwater.sql._model import TableModel
-from headwater.sql._statements import COUNT, GONE, LEFT, Column, Lack, Selection, Statements
+from headwater.sql._statements import COUNT, GONE, LEFT, Lack, Selection, Statements
 from headwater.sql._tracking import CHANGE, REMOVALS, TABLES
 from headwater.sql.sqlite._place import RowPlace, moment_text, text_of
 from headwater.sql.sqlite._triggers import label
@@ -28,11 +29,12 @@ _SCHEMA = sa.literal_column("(SELECT schema_version FROM pragma_schema_version)"
 _NUMBER = sa.bindparam("number", type_=sa.BigInteger)
 _GONE_NUMBER = sa.bindparam("gone_number", type_=sa.BigInteger)
 _AMONG = sa.bindparam("among", type_=sa.BigInteger)
-_AS_OF = sa.bindparam("as_of", type_=sa.BigInteger)
 
 
 class SQLiteStatements(Statements):
     """Writes the statements of one table."""
+
+    dialect = "sqlite"
 
     def __init__(
         self, model: TableModel, judged: Collection[str], *, keys_only: bool = False
@@ -44,6 +46,8 @@ class SQLiteStatements(Statements):
         self.complete = model.number > 0
         self.removal_order = [REMOVALS.c.number]
         self.removal_complete = REMOVALS.c.number > 0
+        self.since_began = model.number > sa.bindparam("began", type_=sa.BigInteger)
+        self.removed_later = REMOVALS.c.number > sa.bindparam("as_of", type_=sa.BigInteger)
 
     def head(self) -> Query:
         """Epoch, last, floor, declaration, and the version of the schema."""
@@ -72,9 +76,6 @@ class SQLiteStatements(Statements):
     def above(self, lack: Lack) -> Condition:  # all are above one number
         return self.model.number > _NUMBER
 
-    def since_began(self) -> Condition:
-        return self.model.number > sa.bindparam("began", type_=sa.BigInteger)
-
     def removals(self, base: Query, lack: Lack) -> list[Query]:
         lacked = base.where(REMOVALS.c.number > _GONE_NUMBER)
         return [lacked.order_by(*self.removal_order).limit(COUNT)]
@@ -89,9 +90,6 @@ class SQLiteStatements(Statements):
         keys: Sequence[Column],
     ) -> Condition:
         return order[0] > _AMONG
-
-    def removed_later(self) -> Condition:
-        return REMOVALS.c.number > _AS_OF
 
     def row(self, kind: int, left: Column | None = None) -> Query:
         number = REMOVALS.c.number if kind == GONE else self.model.number
@@ -119,7 +117,7 @@ class SQLiteStatements(Statements):
             answers = [
                 sa.case((found.kind == GONE, was), else_=is_).label(f"headwater_equal_{at}")
                 for at, (is_, was) in enumerate(
-                    zip(answers, self.old_answers(selected), strict=True)
+                    zip(answers, self.answers(selected, old=True), strict=True)
                 )
             ]
         return (
@@ -146,9 +144,6 @@ class SQLiteStatements(Statements):
 
     def moment(self, name: str) -> sa.ColumnElement[str]:
         return moment_text(sa.type_coerce(self.model.columns[name], sa.Text))
-
-    def json_array(self, *parts: Column) -> Column:
-        return sa.func.json_array(*parts)
 
     def old(self, name: str) -> Column:
         return sa.type_coerce(self._field(REMOVALS.c.old, name), self.model.columns[name].type)

@@ -32,7 +32,7 @@ def label(column: str) -> str:
 
 def triggers(tracking: Tracking, uniques: Sequence[Unique]) -> dict[str, str]:
     """The DDL of a table's triggers by kind."""
-    names = _Names(tracking, uniques[0].row)
+    names = Names(tracking, uniques[0].row)
     bodies = {
         "insert": f"AFTER INSERT ON {names.table} BEGIN\n  {names.step}\n  {names.number}\nEND",
         # The number is written once when the row has none, and then only by these triggers.
@@ -51,7 +51,7 @@ def triggers(tracking: Tracking, uniques: Sequence[Unique]) -> dict[str, str]:
     }
 
 
-class _Names:
+class Names:
     """Pieces of SQL that the triggers of one table share."""
 
     def __init__(self, tracking: Tracking, row: str) -> None:
@@ -63,7 +63,7 @@ class _Names:
         self.number = f"UPDATE {self.table} SET {self.change} = {self.last} WHERE {row};"
 
 
-def _keyed(tracking: Tracking, names: _Names, uniques: Sequence[Unique]) -> dict[str, str]:
+def _keyed(tracking: Tracking, names: Names, uniques: Sequence[Unique]) -> dict[str, str]:
     moved = _moved(tracking, "NEW", "OLD")
     table, text = names.table, names.text
     # Of an index on an expression any column may matter.
@@ -71,11 +71,11 @@ def _keyed(tracking: Tracking, names: _Names, uniques: Sequence[Unique]) -> dict
     columns = dict.fromkeys(column for unique in uniques for column in unique.columns or ())
     changed = f"NEW.{names.change} IS OLD.{names.change}"
     if every:
-        changed = _differs(columns, "NEW", "OLD")
+        changed = differs(columns, "NEW", "OLD")
     of = f"OF {', '.join(map(quote, columns))} " if every else ""
     by_insert, by_update = range(1, len(uniques) + 1), range(len(uniques) + 1, 2 * len(uniques) + 1)
     replaced = _moved(tracking, "NEW", table)
-    other = _differs(tracking.key, "OLD", table)
+    other = differs(tracking.key, "OLD", table)
     bodies = {
         "delete": (
             f"AFTER DELETE ON {table} BEGIN\n"
@@ -109,7 +109,7 @@ def _keyed(tracking: Tracking, names: _Names, uniques: Sequence[Unique]) -> dict
 
 def _note(
     tracking: Tracking,
-    names: _Names,
+    names: Names,
     numbers: range,
     uniques: Iterable[Unique],
     condition: str,
@@ -125,7 +125,7 @@ def _note(
     return "".join(f"  {line};\n" for line in lines)
 
 
-def _confirm(names: _Names, numbers: range, condition: str) -> str:
+def _confirm(names: Names, numbers: range, condition: str) -> str:
     """Turn the rows that were noted into removals."""
     highest = f"(SELECT max(number) FROM headwater_removals WHERE table_name = {names.text})"
     return (
@@ -175,10 +175,11 @@ def _moved(tracking: Tracking, one: str, other: str) -> str:
     """
     keys = (f"{one}.{quote(c)} IS NOT {other}.{quote(c)} COLLATE BINARY" for c in tracking.key)
     filters = [name for name in tracking.filters if name not in tracking.key]
-    return " OR ".join((*keys, *([_differs(filters, one, other)] if filters else ())))
+    return " OR ".join((*keys, *([differs(filters, one, other)] if filters else ())))
 
 
-def _differs(columns: Iterable[str], one: str, other: str) -> str:
+def differs(columns: Iterable[str], one: str, other: str) -> str:
+    """Whether two rows have different values in these columns."""
     parts = (f"{one}.{quote(c)} IS NOT {other}.{quote(c)}" for c in dict.fromkeys(columns))
     return " OR ".join(parts)
 

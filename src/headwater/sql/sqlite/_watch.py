@@ -4,39 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
 from headwater.sql._commits import commits_of
 from headwater.sql._reader import CommitWatch
 from headwater.sql.sqlite._connections import file_of
-from headwater.sql.sqlite._file_reader import State
+from headwater.sql.sqlite._file_reader import FileReader
 from headwater.sql.sqlite._file_watch import FileWatch
 
-__all__ = ["State", "Watched"]
 
-
-class Watched(CommitWatch):
+class Watched(FileReader, CommitWatch):
     """One reader of a table or an event log, which the watch of its file wakes.
 
     Arguments:
         engines: those of this process that write. The first one reads, and names the file.
         table: commits of this process wake it when their statements name this table.
-        wake: called in the event loop when there may be something new.
-
-    Attributes:
-        query: SQL whose rows are names with their states.
-        name: which of the rows is this reader's.
-        wake_on_failure: wake it too when the file cannot be read.
+        wake, name: as FileReader.
     """
-
-    query: ClassVar[str]
-    wake_on_failure: ClassVar[bool] = False
 
     def __init__(
         self, engines: Sequence[sa.Engine], table: str, wake: Callable[[], None], name: str
@@ -52,18 +40,6 @@ class Watched(CommitWatch):
         self._stopped = False
         if self._path is not None:
             _join(self._path, self)
-
-    @abstractmethod
-    def position(self) -> Any:
-        """As FileReader."""
-
-    @abstractmethod
-    def on_state(self, state: State, before: Any) -> Callable[[], None] | None:
-        """As FileReader."""
-
-    def on_opened(self) -> Callable[[], None] | None:
-        """As FileReader."""
-        return None
 
     async def stop(self) -> None:
         if self._stopped:

@@ -17,11 +17,13 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.errors import DeclarationError, PositionError
-from headwater.feeds._source import EVERYTHING, Change, Filter, Page, Place, Window
+from headwater.feeds._source import EVERYTHING, Change, Filter, Page, Place
+from headwater.sql._expressions import Column, Condition
 from headwater.sql._filters import Filters, form_of
 from headwater.sql._judging import NO_QUESTIONS, Questions, judged_columns, question_columns
 from headwater.sql._model import TableModel, as_utc, date_time_type
-from headwater.sql._reader import ChangeBatch, ClosingWatch, CommitWatch, Head, Row, TableReader
+from headwater.sql._reader import ChangeBatch, CommitWatch, Head, Row, TableReader, Tail, WatchGroup
+from headwater.sql._statements import Wanted
 from headwater.sql.postgresql._revision import revision_of
 from headwater.sql.postgresql._watch import ChannelWatch
 from headwater.sql.sqlite._connections import ReadConnection, file_of
@@ -65,13 +67,13 @@ class UntrackedReader(TableReader):
         stored = model.check_moment(column)
         kind = date_time_type(stored)
         self._zone = kind is not None and bool(kind.timezone)
-        self._moment: sa.ColumnElement[Any] = (
+        self._moment: Column = (
             moment_text(sa.type_coerce(stored, sa.Text))
             if self._lite
             else sa.type_coerce(stored, sa.DateTime(timezone=self._zone))
         )
         self._keys = [model.columns[name] for name in model.key]
-        self._filters = Filters(model)
+        self._filters = Filters(model.columns)
         self._learned = False
         self._recent: dict[str, datetime | None] = {}
         # While the tail is attached.
@@ -91,27 +93,19 @@ class UntrackedReader(TableReader):
             raise PositionError(str(place), "unknown", "it is of another table")
 
     async def batch(
-        self,
-        epoch: str,  # it has only one
-        after: Place,
-        limit: int,
-        *,
-        trimmed: int = 0,  # nothing is trimmed
-        questions: Questions = NO_QUESTIONS,
+        self, head: Head, limit: int, questions: Questions = NO_QUESTIONS, /
     ) -> ChangeBatch:
-        page = await self._after(EVERYTHING, limit, after, questions)
+        page = await self._after(EVERYTHING, limit, head.place, questions)
         return ChangeBatch(page.changes, page.end, page.has_more)
 
-    async def page_before(
-        self, wanted: Filter, _: Window | None, limit: int, before: Place | None, /
-    ) -> Page:
+    async def page_before(self, wanted: Wanted, limit: int, before: Place | None, /) -> Page:
         # The client of a page has what was there before it. Read first, so that the end does not
         # include a row that is committed between the two reads.
         end = await self._latest()
         place = None if before is None else self.own_place(before, KeysetPlace)
         conditions = [] if place is None else [self._below(place)]
         order = [part.desc() for part in (self._moment, *self._keys)]
-        rows = await self._read(conditions, order, limit + 1, wanted)
+        rows = await self._read(conditions, order, limit + 1, wanted.filter)
         found = [self._row(row) for row in reversed(rows[:limit])]
         sent = Sent(end, {}, self._reread)
         changes = [Change(sent.to(at), values, values) for at, values in found]
@@ -122,10 +116,8 @@ class UntrackedReader(TableReader):
         start = KeysetPlace(end.until, after=found[0][0]) if found else _past(end)
         return Page(changes, start, end, len(rows) > limit, self._epoch)
 
-    async def page_after(
-        self, wanted: Filter, _: Window | None, limit: int, after: Place, /
-    ) -> Page:
-        return await self._after(wanted, limit, after, NO_QUESTIONS)
+    async def page_after(self, wanted: Wanted, limit: int, after: Place, /) -> Page:
+        return await self._after(wanted.filter, limit, after, NO_QUESTIONS)
 
     async def _after(self, wanted: Filter, limit: int, after: Place, questions: Questions) -> Page:
         place = self.own_place(after, KeysetPlace)
@@ -179,18 +171,14 @@ class UntrackedReader(TableReader):
 
     def trimming(self, *_: object) -> NoReturn:
         raise DeclarationError(
-            f"{self._name} is not tracked: Headwater removes nothing from it. Delete its rows "
+            f"{self.name} is not tracked: Headwater removes nothing from it. Delete its rows "
             "yourself; positions before them do not expire"
         )
 
-    def watch_commits(
-        self,
-        wake: Callable[[], None],
-        known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,  # a watch knows no place
-    ) -> CommitWatch:
+    def watch_commits(self, tail: Tail, /) -> CommitWatch:
+        name, wake = self.model.name, tail.read_on
         watch = ChannelWatch(
-            self.engine, None, self.model.table.name, wake, known, writers=self._writers
+            self.engine, None, name, wake, lambda: tail.head, writers=self._writers
         )
         if not self._lite:
             revision = revision_of(self.engine)
@@ -205,7 +193,7 @@ class UntrackedReader(TableReader):
             self._ask_revision = None
             await free()
 
-        return ClosingWatch(watch, close)
+        return WatchGroup(close, watch.stop)
 
     async def revision(self) -> Hashable | None:
         ask = self._ask_revision
@@ -239,8 +227,8 @@ class UntrackedReader(TableReader):
 
     async def _read(
         self,
-        conditions: Sequence[sa.ColumnElement[bool]],
-        order: Sequence[sa.ColumnElement[Any]],
+        conditions: Sequence[Condition],
+        order: Sequence[Column],
         count: int,
         wanted: Filter = EVERYTHING,
         *,
@@ -268,9 +256,8 @@ class UntrackedReader(TableReader):
                 *question_columns(
                     questions.form,
                     self.model.columns,
-                    self._json_array,
                     self._filters.is_value,
-                    lambda shape, value: shape.over(self.model.columns, value),
+                    self.engine.dialect.name,
                 ),
             )
             .where(self._moment.is_not(None), self._filters.matches(form), *conditions)
@@ -290,11 +277,6 @@ class UntrackedReader(TableReader):
         values = dict(zip(self.model.columns, row[width:], strict=False))
         return RowAt(moment, json.dumps(list(row[2:width]))), values
 
-    def _json_array(self, *parts: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        if self._lite:
-            return sa.func.json_array(*parts)
-        return sa.cast(sa.func.json_build_array(*parts), sa.Text)
-
     async def _learn(self) -> None:
         """Ask the database how it compares the columns, once."""
         if not self._learned:
@@ -306,7 +288,7 @@ class UntrackedReader(TableReader):
         first = self.own_place(changes[0].place, KeysetPlace).last if changes else None
         return _past(place) if first is None else KeysetPlace(place.until, after=first)
 
-    def _below(self, place: KeysetPlace) -> sa.ColumnElement[bool]:
+    def _below(self, place: KeysetPlace) -> Condition:
         if place.after is None:
             return sa.true()
         one, other = self._tuples(place.after)

@@ -1,4 +1,4 @@
-"""The contract of event logs as tests, for every engine, also one of your own."""
+"""The contract of event logs as tests, for every engine, including one of your own."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class EventLogContract(
             async def wipe(self, log):             # destroy the storage behind log's back
                 ...
 
-    ``open`` is called once per test, before anything else, and what it returns is closed
-    afterwards. ``reopen`` is for engines that declare ``durable`` or ``multi_process``. What an
-    engine does not declare in its ``capabilities`` is skipped. ``patience`` (seconds, 10 unless
-    overridden) is how long a test waits for what must come.
+    Each test calls ``open`` once, as the fixture ``log``, and closes that log at its end.
+    ``reopen`` is for engines that declare ``durable`` or ``multi_process``. Tests of what an engine
+    does not declare in its ``capabilities`` are skipped. A test waits for ``patience`` seconds (10
+    unless overridden) for what must come.
 
-    The fault kit is the engine's own ways to harm a log: ``keep_copy`` and ``go_back``, ``purge``,
-    ``remove``, ``lose_topic``, ``intrude``, ``refuse`` and ``stall``. A test whose way is not
-    overridden is skipped.
+    The fault kit has methods that harm a log: ``keep_copy`` and ``go_back``, ``purge``, ``remove``,
+    ``lose_topic``, ``intrude``, ``refuse`` and ``stall``. The tests of a method that is not
+    overridden are skipped.
 
     It needs pytest and pytest-asyncio (the tests carry ``pytest.mark.asyncio``).
     """

@@ -1,4 +1,4 @@
-"""What the parts of the contract share: the hooks of an engine, and a follower that remembers."""
+"""What the parts of the contract share: an engine's hooks, and a follower that records."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import pytest
+import pytest_asyncio
 
 from headwater.errors import ResetReason
 from headwater.eventlog import START, Bounds, EventLog, Offset, Record
@@ -30,10 +31,10 @@ class Harness(ABC):
 
     @abstractmethod
     async def wipe(self, log: EventLog) -> None:
-        """Destroy all that ``log`` has stored, behind its back, and let it begin anew."""
+        """Destroy all that ``log`` has stored, without using ``log``, and let it begin anew."""
 
-    @asynccontextmanager
-    async def opened(self) -> AsyncIterator[EventLog]:
+    @pytest_asyncio.fixture
+    async def log(self) -> AsyncIterator[EventLog]:
         """The log of this test."""
         log = await self.open()
         try:
@@ -51,15 +52,43 @@ class Harness(ABC):
             await second.close()
 
     def skip(self, why: str) -> NoReturn:
-        """For what the engine does not declare."""
+        """Skip this test, for what the engine does not declare."""
         pytest.skip(why)
 
     def recorder(self) -> Recorder:
         """A follower that remembers all that it gets."""
         return Recorder(self.patience)
 
+    async def following(self, log: EventLog, topic: str = "t") -> Recorder:
+        """A recorder that follows a topic from here on."""
+        recorder = self.recorder()
+        await log.follow(topic, recorder)
+        return recorder
 
-class Recorder:
+
+class Waiting:
+    """Lets a test wait for what it is given.
+
+    Attributes:
+        news: set each time something comes.
+    """
+
+    def __init__(self, patience: float = 10.0) -> None:
+        self.news = asyncio.Event()
+        self._patience = patience
+
+    async def until(self, reached: Callable[[Self], bool], what: str) -> None:
+        """Wait until ``reached(self)``; fails with ``what`` after the patience."""
+        try:
+            async with asyncio.timeout(self._patience):
+                while not reached(self):
+                    self.news.clear()
+                    await self.news.wait()
+        except TimeoutError:
+            raise AssertionError(f"waited {self._patience} s for {what}; {self} came") from None
+
+
+class Recorder(Waiting):
     """A follower that remembers all that it gets.
 
     Attributes:
@@ -68,31 +97,20 @@ class Recorder:
     """
 
     def __init__(self, patience: float = 10.0) -> None:
+        super().__init__(patience)
         self.records: list[Record] = []
         self.resets: list[tuple[ResetReason, Bounds, int]] = []
-        self._patience = patience
-        self._news = asyncio.Event()
+
+    def __str__(self) -> str:
+        return f"{len(self.records)} records and {len(self.resets)} resets"
 
     def deliver(self, records: Sequence[Record]) -> None:
         self.records += records
-        self._news.set()
+        self.news.set()
 
     def reset(self, reason: ResetReason, bounds: Bounds) -> None:
         self.resets.append((reason, bounds, len(self.records)))
-        self._news.set()
-
-    async def until(self, reached: Callable[[Recorder], bool], what: str) -> None:
-        """Wait until ``reached(self)``; fails with ``what`` after the patience."""
-        try:
-            async with asyncio.timeout(self._patience):
-                while not reached(self):
-                    self._news.clear()
-                    await self._news.wait()
-        except TimeoutError:
-            raise AssertionError(
-                f"waited {self._patience} s for {what}; {len(self.records)} records and "
-                f"{len(self.resets)} resets had come"
-            ) from None
+        self.news.set()
 
     async def count(self, wanted: int) -> None:
         """Wait for this many records in all."""

@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import operator
-import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar
 
 from headwater.web.uvicorn._connections import Connections, Waiting
+from headwater.web.uvicorn._ends import ends_of
 from headwater.web.uvicorn._exchange import Exchange
 from headwater.web.uvicorn._limits import ConnectionCounters, Limits
 from headwater.web.uvicorn._reader import RequestReader
-from headwater.web.uvicorn._refusals import refusal
+from headwater.web.uvicorn._refusals import Refused, late_body, late_head, refusal
 from headwater.web.uvicorn._setup import Setup
 
 __all__ = ["Protocol"]
@@ -27,29 +27,6 @@ __all__ = ["Protocol"]
 _AHEAD = 64 * 1024
 # Bytes of a body that are read and dropped after the answer, so that the client can take it.
 _DROPPED = 4 * 1024 * 1024
-
-
-def _ends_of(transport: asyncio.Transport) -> tuple[Any, Any, int]:
-    """The addresses of both ends of a connection, and its file descriptor."""
-    sock = transport.get_extra_info("socket")
-    number = -1 if sock is None else sock.fileno()
-    if type(sock).__module__ != "uvloop.loop":
-        return transport.get_extra_info("sockname"), transport.get_extra_info("peername"), number
-    # uvloop makes a socket for each of the two questions; here it is one for both.
-    try:
-        asked = socket.SocketType(fileno=number)
-    except (OSError, ValueError):
-        return None, None, number
-    try:
-        return asked.getsockname(), asked.getpeername(), number
-    except OSError:
-        return None, None, number
-    finally:
-        asked.detach()
-
-
-def _address(end: Any) -> tuple[str, int] | None:
-    return (str(end[0]), int(end[1])) if isinstance(end, (tuple, list)) else None
 
 
 class Protocol(asyncio.Protocol):
@@ -105,22 +82,17 @@ class Protocol(asyncio.Protocol):
         self._ahead: bytearray | None = None
         self._paused = self._answered = self._had_one = False
         self._spare: str | None = None
-        self._refused: tuple[int, str] | None = None
+        self._refused: Refused | None = None
 
     # What the transport calls
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
-        here, there, number = _ends_of(transport)
-        client = _address(there)
-        ends = {
-            "server": _address(here) or ((here, None) if isinstance(here, str) else None),
-            "client": client,
-            "scheme": "https" if transport.get_extra_info("sslcontext") else "http",
-        }
+        ends, number = ends_of(transport)
         self._reader = RequestReader(self, self.setup, self.limits, ends)
         self.setup.protocols.add(self)
-        self._spare = self.connections.enter(self, client[0] if client else None, number)
+        client = ends["client"]
+        self._spare = self.connections.enter(self, client and client[0], number)
         if not transport.is_closing():
             self.connections.wait(self, self.connections.heads)
 
@@ -188,6 +160,12 @@ class Protocol(asyncio.Protocol):
         return self.transport.get_write_buffer_size() + (running.unsent if running else 0)
 
     @property
+    def caller(self) -> Hashable:
+        """On whose behalf the latest request is; None before the first."""
+        latest = self._running or (self._reader and self._reader.exchange)
+        return latest and latest.caller
+
+    @property
     def received(self) -> int:
         """Bytes of the present request's body."""
         return self._reader.received if self._reader is not None else 0
@@ -203,9 +181,9 @@ class Protocol(asyncio.Protocol):
         connections, waits = self.connections, self.waits
         reader = self._reader
         if waits is connections.heads and reader is not None and reader.begun:
-            self._refuse(408, "head_time")
+            self._refuse(late_head(self.limits))
         elif waits is connections.bodies:
-            self._refuse(408, "body_time")
+            self._refuse(late_body(self.limits))
         elif waits is connections.idle and not self.unread:
             connections.wait(self, None)
             self.transport.close()
@@ -302,7 +280,7 @@ class Protocol(asyncio.Protocol):
             piece = view[at : at + reader.step]
             refused = reader.feed(piece)
             if refused is not None:
-                self._refuse(*refused)
+                self._refuse(refused)
                 return
             if reader.websocket and self._spare is None:
                 self._hand_over(reader)
@@ -357,11 +335,11 @@ class Protocol(asyncio.Protocol):
         self._running = exchange
         self.setup.run(exchange, self._spare)
 
-    def _refuse(self, status: int, reason: str) -> None:
+    def _refuse(self, refused: Refused) -> None:
         """Answer what cannot be a request, after the answers that are under way, and close."""
-        self.connections.count(reason)
+        self.connections.count(refused.reason)
         self.connections.wait(self, None)
-        self._refused = (status, reason)
+        self._refused = refused
         self._ahead = None
         reader = self._reader
         exchange = reader.exchange if reader is not None and reader.in_body else None
@@ -380,7 +358,7 @@ class Protocol(asyncio.Protocol):
 
     def _write_refusal(self) -> None:
         assert self._refused is not None
-        self.transport.write(refusal(*self._refused, self.setup.default_headers, self.limits))
+        self.transport.write(refusal(self._refused, self.setup.default_headers))
         self.connections.wait(self, self.connections.lingering)
         if self.transport.can_write_eof():
             self.resume_reading()

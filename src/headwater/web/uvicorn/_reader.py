@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -11,6 +12,7 @@ from headwater.web.asgi import TRANSPORT
 from headwater.web.uvicorn._exchange import Exchange
 from headwater.web.uvicorn._limits import Limits
 from headwater.web.uvicorn._offer import Offer, Owned
+from headwater.web.uvicorn._refusals import MALFORMED, Refused, too_large
 from headwater.web.uvicorn._setup import Setup
 
 __all__ = ["Receiver", "RequestReader"]
@@ -22,8 +24,15 @@ _BODY_PIECE = 64 * 1024
 # Bytes of a chunked body that are not its data (sizes, extensions, trailers), beside 8 for each
 # byte of it: a client may send chunks of one byte.
 _FRAMING, _FRAMING_FACTOR = 64 * 1024, 8
-# A client may close its half after its last request; what it sends then is ignored.
-_LENIENT = hasattr(httptools.HttpRequestParser, "set_dangerous_leniencies")
+# RFC 9110, 7.2, and RFC 3986, 3.2.2: a name or an address, and a port. It may be empty.
+_HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?", re.ASCII)
+
+
+class _RefusedError(Exception):
+    """Ends the parsing, so that nothing after a refused head is taken for a request."""
+
+    def __init__(self, refused: Refused) -> None:
+        self.refused = refused
 
 
 class Receiver(Owned, Protocol):
@@ -62,8 +71,8 @@ class RequestReader:
         self._limits = limits
         self._ends: dict[str, Any] = ends
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
-        if _LENIENT:
-            self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        # What a client sends after a request with "Connection: close" is ignored.
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self.exchange: Exchange | None = None
         self._scope: dict[str, Any] = {}
         self._headers: list[tuple[bytes, bytes]] = []
@@ -84,8 +93,8 @@ class RequestReader:
             return min(max(self._left, _PIECE), _BODY_PIECE)
         return _PIECE
 
-    def feed(self, piece: memoryview) -> tuple[int, str] | None:
-        """Parse some bytes. Returns the status and the reason if they cannot be a request."""
+    def feed(self, piece: memoryview) -> Refused | None:
+        """Parse some bytes. Returns what is wrong if they cannot be a request."""
         parser = self._parser
         if parser is None:
             return None
@@ -97,12 +106,13 @@ class RequestReader:
             # request.
             rest = piece[upgrade.args[0] :]
             return self.feed(rest) if rest and not self.websocket else None
-        except httptools.HttpParserError:
-            return 400, "malformed"
+        except httptools.HttpParserError as error:
+            why = error.__context__
+            return why.refused if isinstance(why, _RefusedError) else MALFORMED
         if self._head_is_too_large():
-            return 431, "head_size"
+            return too_large(self._limits)
         if self.in_body and self._fed > _FRAMING + _FRAMING_FACTOR * self.received:
-            return 400, "malformed"
+            return MALFORMED
         return None
 
     def close(self) -> None:
@@ -153,24 +163,41 @@ class RequestReader:
 
     def on_headers_complete(self) -> None:
         if self._head_is_too_large():
-            return
+            raise _RefusedError(too_large(self._limits))
         parser, setup = self._parser, self._setup
         assert parser is not None
         self.in_body = True
         self._fed = 0
         url = httptools.parse_url(self._url)
-        raw_path = url.path
+        # RFC 9112, 3.2.2: an address of a whole URI may have no path.
+        raw_path = url.path or b"/"
         path = raw_path.decode("ascii")
         version = parser.get_http_version()
         expects, upgrade = False, b""
+        hosts: list[bytes] = []
+        codings: list[bytes] = []
         for name, value in self._headers:
-            if name == b"content-length":
+            if name == b"host":
+                hosts.append(value)
+            elif name == b"content-length":
                 self._left = int(value)
+            elif name == b"transfer-encoding":
+                codings += value.lower().split(b",")
             elif name == b"expect":
                 # RFC 9110, 10.1.1: one of HTTP/1.0 is ignored.
                 expects = version != "1.0" and value.lower() == b"100-continue"
             elif name == b"upgrade":
                 upgrade = value.lower()
+        if url.host is not None:
+            # RFC 9112, 3.2.2: the host of a whole URI counts, and not the header.
+            authority = re.split(rb"[/?#]", self._url[len(url.schema) + len("://") :], maxsplit=1)[
+                0
+            ]
+            hosts = [authority] * len(hosts)
+            self._headers = [(n, authority if n == b"host" else v) for n, v in self._headers]
+        refused = _refused(version, hosts, codings)
+        if refused is not None:
+            raise _RefusedError(refused)
         offer = Offer(self._protocol)
         self._scope = scope = {
             "type": "http",
@@ -208,3 +235,20 @@ class RequestReader:
         self._fed = 0
         if self.exchange is not None:
             self.exchange.end_body()
+
+
+def _refused(version: str, hosts: list[bytes], codings: list[bytes]) -> Refused | None:
+    """What is wrong with a head that the parser accepts."""
+    if version not in ("1.0", "1.1"):
+        return Refused(505, "malformed", f"HTTP/{version}: send HTTP/1.1.")
+    if len(hosts) > 1 or (not hosts and version == "1.1"):
+        # RFC 9112, 3.2.
+        return Refused(400, "malformed", f"{len(hosts) or 'no'} Host headers: send one.")
+    if hosts and not _HOST.fullmatch(hosts[0]):
+        shown = hosts[0].decode("latin-1")[:100]
+        return Refused(400, "malformed", f"Host: {shown!a}: send a name or an address, and a port.")
+    if codings and [each.strip() for each in codings] != [b"chunked"]:
+        # RFC 9112, 6.1 and 6.3: without chunks at the end nobody knows where the body ends.
+        status = 501 if codings[-1].strip() == b"chunked" else 400
+        return Refused(status, "malformed", "Transfer-Encoding: send `chunked` alone.")
+    return None

@@ -6,12 +6,14 @@ import json
 import random
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from headwater.web.uvicorn._exchange import status_line
 from headwater.web.uvicorn._limits import Limits
 
-__all__ = ["Refusal", "refusal", "too_many"]
+__all__ = [
+    "MALFORMED", "Refusal", "Refused", "late_body", "late_head", "refusal", "too_large", "too_many",
+]  # fmt: skip
 
 _PROBLEM = b"application/problem+json"
 # Milliseconds after which a client may try again, at random: many are refused in one moment.
@@ -25,22 +27,55 @@ def _problem(status: int, detail: str) -> bytes:
     ).encode()
 
 
-def refusal(
-    status: int, reason: str, headers: Iterable[tuple[bytes, bytes]], limits: Limits
-) -> bytes:
-    """The whole answer to what is no request; the connection is closed after it."""
-    detail = {
-        "head_time": f"The request's head was not whole after {limits.head_seconds:g} s.",
-        "head_size": f"The request's head is too large: at most {limits.head_bytes} bytes and "
+class Refused(NamedTuple):
+    """What a client sent that is no request, and how it is answered.
+
+    Attributes:
+        reason: under which it is counted.
+        detail: a sentence for the client.
+    """
+
+    status: int
+    reason: str
+    detail: str
+
+
+MALFORMED = Refused(400, "malformed", "This is not an HTTP/1.1 request.")
+
+
+def too_large(limits: Limits) -> Refused:
+    """For a head above the limits."""
+    return Refused(
+        431,
+        "head_size",
+        f"The request's head is too large: at most {limits.head_bytes} bytes and "
         f"{limits.head_lines} header lines are allowed.",
-        "body_time": f"The request's body was not whole after {limits.body_seconds:g} s, and came "
-        f"slower than {limits.body_rate} bytes a second.",
-        "malformed": "This is not an HTTP/1.1 request.",
-    }[reason]
-    body = _problem(status, detail)
+    )
+
+
+def late_head(limits: Limits) -> Refused:
+    """For a head that came too slowly."""
+    return Refused(
+        408, "head_time", f"The request's head was not whole after {limits.head_seconds:g} s."
+    )
+
+
+def late_body(limits: Limits) -> Refused:
+    """For a body that came too slowly."""
+    return Refused(
+        408,
+        "body_time",
+        f"The request's body was not whole after {limits.body_seconds:g} s, and came slower than "
+        f"{limits.body_rate} bytes a second.",
+    )
+
+
+def refusal(refused: Refused, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The whole answer to what is no request; the connection is closed after it."""
+    body = _problem(refused.status, refused.detail)
     lines = [b"%b: %b\r\n" % pair for pair in headers]
     return b"%b%bcontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
-        status_line(status),
+        status_line(refused.status),
         b"".join(lines),
         _PROBLEM,
         len(body),
