@@ -168,7 +168,7 @@ class RunStream(Following[RunEvent]):
 
 
 class _Reader(Shell):
-    """The connection's side. Its coroutines block, and suspend only in ``_pause``.
+    """Reads the connections. Its coroutines block, and suspend only in ``_pause``.
 
     Attributes:
         closed: set once the caller wants no more.

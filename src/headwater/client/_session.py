@@ -216,7 +216,7 @@ class Session(Generic[V]):
 
     def late(self) -> Wait | Stop:
         """What to do after a response that did not begin in time."""
-        return self.lost("the answer did not begin in time")
+        return self.lost("the response did not begin in time")
 
     def feed(self, chunk: bytes) -> None:
         """Decode the next bytes. ``take`` returns their messages. Then call ``check``."""

@@ -64,9 +64,9 @@ class RunState:
 
     Attributes:
         id: the run's id.
-        kind: which runs it is of: the path that it was declared with, such as ``/answers``, where
-            values stand for parameters: ``/rooms/7/answers``.
-        owner: whose it is.
+        kind: the path that it was declared with, such as ``/answers``, with the values of its
+            parameters: ``/rooms/7/answers``.
+        owner: the id of its owner.
         state: ``queued``, ``running``, then ``done``, ``failed``, ``cancelled`` or ``lost``.
         result: the argument of ``result()``, or the value that the function returned; a JSON value.
         error: one sentence for clients, if the run failed or was lost.
