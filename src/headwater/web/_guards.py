@@ -1,7 +1,7 @@
 """Guards: dependencies that decide before a request's body is read and before it is validated.
 
 FastAPI solves the dependencies of a route before it reports what is wrong with its parameters, so
-a guard that refuses is heard first. A body is read before any dependency, though. A route that
+a refusing guard comes first. But a body is read before any dependency. A route that
 takes one therefore asks its guards first, by a route of their own, and FastAPI after that.
 """
 
@@ -31,13 +31,12 @@ from starlette.routing import Match
 
 from headwater.errors import DeclarationError
 from headwater.web._plan import Plan
-from headwater.web._signatures import parameters_of
-from headwater.web._user_functions import called, is_coroutine_function, is_generator_function
-
-__all__ = [
-    "BODY_FIELD", "Guard", "GuardedRoute", "Requirement", "check_dependencies",
-    "declared_dependencies", "guard", "guard_of", "guards_of", "included_routes", "takes_body",
-]  # fmt: skip
+from headwater.web._user_functions import (
+    called,
+    is_coroutine_function,
+    is_generator_function,
+    parameters_of,
+)
 
 # A permission, a guard, or several of these.
 Requirement = str | params.Depends | Sequence[str | params.Depends] | None
@@ -101,7 +100,7 @@ def check_dependencies(where: str, given: Any) -> None:
         isinstance(each, params.Depends) for each in given
     ):
         raise DeclarationError(
-            f"{where}: dependencies={given!r}: a list of Depends(...) or guard(...) is needed"
+            f"{where}: dependencies={given!r}: write a list of Depends(...) or guard(...)"
         )
 
 
@@ -113,8 +112,8 @@ def _required(
     wanted = [requires] if isinstance(requires, (str, params.Depends)) else requires
     if not isinstance(wanted, (list, tuple, set, frozenset)) or not wanted or "" in wanted:
         raise DeclarationError(
-            f"feed {path!r}: requires={requires!r}: a permission, a guard or a list of these is "
-            "needed; leave requires= out for a feed that everybody may see"
+            f"feed {path!r}: requires={requires!r}: write a permission, a guard or a list of "
+            "these; leave requires= out for a feed that everybody may see"
         )
     made: list[params.Depends] = []
     for each in wanted:
@@ -131,7 +130,7 @@ def _required(
             made.append(each if isinstance(each, Guard) else guard_of(each))
         else:
             raise DeclarationError(
-                f"feed {path!r}: requires={each!r}: a permission, a guard or a list is needed"
+                f"feed {path!r}: requires={each!r}: write a permission, a guard or a list of these"
             )
     return made
 

@@ -15,14 +15,15 @@ from headwater.errors import PositionError, ResetReason, SourceUnavailableError
 from headwater.protocol import frame
 from headwater.runs import RunEvent, RunReader, RunState
 
-__all__ = ["MOST_FOLDED", "RETRY", "RunStream", "text_so_far", "to_bytes"]
-
 # Milliseconds after which a client reconnects.
 RETRY = 2000
 # Bytes after which one write ends, so that little waits for a client that reads slowly.
 MOST_WRITTEN = 64 * 1024
 # Characters of the output so far that are sent as one event with ``?fold=true``.
 MOST_FOLDED = 1024 * 1024
+
+# As ``json.dumps`` does it, which makes an encoder at each call.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class RunStream(Stream):
@@ -221,4 +222,4 @@ def reset_frame(reason: ResetReason) -> bytes:
 
 def to_bytes(value: Any) -> bytes:
     """A JSON value in UTF-8."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return _encode(value).encode()
