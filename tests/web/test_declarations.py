@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog
-from headwater.web.fastapi import SSE, EventStream, LiveRouter, Source, StreamLimits
+from headwater.web.fastapi import SSE, EventStream, LiveRouter, Source, StreamLimits, guard
 from support.http import request
 from support.server import serving
 
@@ -155,6 +155,8 @@ def test_routes_that_take_a_stream_or_return_a_source_by_mistake():
         LiveRouter().get("/ticks", sse=True, dependencies=[notes])(ticks)
     with refused("install('app'): a FastAPI application is needed"):
         LiveRouter().install("app")
+    with refused("guard(Depends(", "a function is needed, such as guard(check), without Depends("):
+        guard(Depends(notes))
 
 
 @pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete"])

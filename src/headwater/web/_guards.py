@@ -68,13 +68,11 @@ def guard(call: Callable[..., Any], permission: str | None = None) -> Any:
     LiveRouter, or of an APIRouter with ``route_class=GuardedRoute``. On a route with a body
     ``call`` runs once, and what it depends on may run twice.
     """
-    return _guard(call, permission)
-
-
-def _guard(
-    call: Callable[..., Any], permission: str | None = None, scopes: Sequence[str] = ()
-) -> Guard:
-    made = Guard(dependency=_Once.of(call), scopes=list(scopes))
+    if not callable(call):
+        raise DeclarationError(
+            f"guard({call!r}): a function is needed, such as guard(check), without Depends(...)"
+        )
+    made = guard_of(params.Depends(call))
     # Depends is a frozen dataclass in newer versions.
     object.__setattr__(made, "permission", permission)
     return made
@@ -147,10 +145,9 @@ def _made(make: Callable[[str], Any], permission: str, path: str) -> params.Depe
 
 
 def guard_of(depends: params.Depends) -> Guard:
-    """The guard of a dependency, with the scopes of ``Security(..., scopes=[...])``."""
+    """The guard of a dependency, with its scopes and whatever else it says."""
     assert depends.dependency is not None
-    scopes = depends.scopes if isinstance(depends, params.Security) else None
-    return _guard(depends.dependency, scopes=scopes or ())
+    return Guard(**{**vars(depends), "dependency": _Once.of(depends.dependency)})
 
 
 class _Once:
