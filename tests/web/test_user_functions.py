@@ -7,6 +7,7 @@ from typing import Annotated
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.applications import Starlette
@@ -300,6 +301,8 @@ class Enveloped(APIRoute):
                 return await handler(request)
             except HTTPException as error:
                 return JSONResponse({"error": error.status_code}, 200)
+            except RequestValidationError as error:
+                return JSONResponse({"invalid": len(error.errors())}, 200)
 
         return enveloped
 
@@ -326,3 +329,18 @@ async def test_a_route_class_sees_what_guards_raise_also_before_a_body_is_read(p
         sent = {"Content-Type": "application/json"}
         async with request(port, path, method=method, headers=sent, body=b"{}") as answer:
             assert await answer.body() == b'{"error":401}'
+
+
+@pytest.mark.parametrize("half", ["", "/stream"])
+async def test_a_route_class_sees_all_that_is_wrong_with_a_request(half):
+    app, live, log = FastAPI(), LiveRouter(route_class=Enveloped), MemoryLog()
+
+    @live.feed("/notes", item=Item)
+    async def notes(level: int = 0) -> Source:
+        return log.topic("notes")
+
+    app.include_router(live)
+    async with serving(app) as port:
+        for query, errors in (("limit=0", 1), ("level=x", 1), ("level=x&limit=0", 2)):
+            async with request(port, f"/notes{half}?{query}") as answer:
+                assert await answer.body() == b'{"invalid":%d}' % errors

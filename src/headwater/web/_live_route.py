@@ -6,12 +6,13 @@ answers. To check a right again it runs the same route on a copy of the request.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
 from headwater.web._fastapi_problems import own_problem
 from headwater.web._guards import GuardedRoute, guards_of, takes_body
@@ -25,6 +26,8 @@ from headwater.web.problems import serve_with_problems
 __all__ = ["LiveRoute", "responder_of", "set_allowed", "set_responder"]
 
 _RESPONDER = "headwater_responder"
+# What else is wrong with a request, in its scope.
+_ERRORS = "headwater.errors"
 _ALLOWED = "headwater_allowed"
 # Starlette catches an application's errors around each route by what it keeps under this name, and
 # again around all routes. Without it at the route, the first is left out; if Starlette names it
@@ -88,17 +91,13 @@ class _Call:
         """Run FastAPI's part, and let errors out of it as they are raised."""
         scope = self.scope
         handlers = scope.pop(_HANDLERS, None)
+        if errors:
+            scope[_ERRORS] = errors
         try:
             await self._handle(scope, receive or self.receive, send or self.send)
-        except RequestValidationError as error:
-            if errors:
-                raise RequestValidationError([*error.errors(), *errors]) from error
-            raise
         finally:
             if handlers is not None:
                 scope[_HANDLERS] = handlers
-        if errors:
-            raise RequestValidationError(errors)
         plan: Plan | None = scope.pop(PLAN, None)
         return plan
 
@@ -120,6 +119,22 @@ def set_allowed(endpoint: Callable[..., Any], methods: set[str]) -> None:
 
 class LiveRoute(GuardedRoute):
     """A route whose endpoint may have a responder."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def checked(request: Request) -> Response:
+            errors = request.scope.pop(_ERRORS, None)
+            if errors is None:
+                return await handler(request)
+            try:
+                await handler(request)
+            except RequestValidationError as error:
+                raise RequestValidationError([*error.errors(), *errors]) from error
+            raise RequestValidationError(errors)
+
+        # A route class of the user's is around this, and sees these errors with the others.
+        return handler if responder_of(self.endpoint) is None else checked
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         responder: Responder | None = responder_of(self.endpoint)
