@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, FastAPI, Form
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from headwater.errors import DeclarationError
+from headwater.errors import DeclarationError, UsageError
 from headwater.eventlog import MemoryLog
 from headwater.web.fastapi import SSE, EventStream, LiveRouter, Source, StreamLimits, guard
 from support.http import request
@@ -244,3 +244,21 @@ async def test_a_router_that_is_included_before_its_routes():
         return
     with refused("the application misses", "other_notes(): FastAPI before 0.150 copies"):
         await started(app)
+
+
+async def test_a_router_that_is_used_in_a_thread():
+    """FastAPI runs the handler of a `def` function in one."""
+    app, live = FastAPI(), LiveRouter()
+    app.include_router(live)
+    said = []
+
+    @app.get("/streams")
+    def streams() -> int:
+        with pytest.raises(UsageError) as raised:
+            live.streams()
+        said.append(str(raised.value))
+        return live.stats.open
+
+    async with serving(app) as port, request(port, "/streams") as answer:
+        assert await answer.body() == b"0"
+    assert "is used outside of its event loop: use it in an `async def` function" in said[0]
