@@ -29,6 +29,13 @@ async def test_alive_and_ready(world: World):
     }
 
 
+async def test_many_who_ask_at_once_are_answered_alike(world: World, caplog):
+    """Two probes in one moment, or a stranger, would else take the server out of its balancer."""
+    answers = await asyncio.gather(*(world.anyone.get("/readyz") for _ in range(8)))
+    assert [answer.status_code for answer in answers] == [200] * 8
+    assert "cannot be used" not in caplog.text
+
+
 async def status_of(world: World, name: str, status: str) -> httpx.Response:
     """The first answer in which this dependency has this status."""
 

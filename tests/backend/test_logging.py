@@ -42,7 +42,7 @@ def test_one_object_per_line(capsys: pytest.CaptureFixture[str]):
 def test_a_terminal_obeys_no_stranger(capsys: pytest.CaptureFixture[str]):
     """A path may hold escape sequences, and line breaks that forge a line."""
     set_up_logging("info", "text")
-    evil = "/\x1b[2J\x1b]0;owned\x07\r\nINFO all is well\x9b31m"
+    evil = "/\x1b[2J\x1b]0;owned\x07\r\nINFO all is well\x9b31m\u202e\u2028"
     structlog.stdlib.get_logger("headwater.access").info("request", path=evil)
     logging.getLogger("headwater").warning("no file %s", evil)
     try:
@@ -50,7 +50,7 @@ def test_a_terminal_obeys_no_stranger(capsys: pytest.CaptureFixture[str]):
     except ValueError:
         logging.getLogger("headwater").exception("it failed")
     written = capsys.readouterr().err
-    assert not set(written) & {"\x1b", "\x07", "\r", "\x9b"}
+    assert not set(written) & {"\x1b", "\x07", "\r", "\x9b", "\u202e", "\u2028"}
     assert "\\x1b[2J" in written
     assert sum(line.startswith("INFO") for line in written.splitlines()) <= 1
     assert "Traceback" in written

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
 
-from support.backend import World, cheap, errors_of, running
+from support.backend import Person, World, cheap, errors_of, running
 
 
 @pytest.mark.parametrize("standing", ["sqlite"], indirect=True)  # the database has no part in it
@@ -45,6 +46,45 @@ class TestMethods:
         for answer in [key, agent, *[await admin.client.get(f"/api/{path}") for path in paths]]:
             assert answer.headers["cache-control"] == "no-store"
         assert (await world.anyone.get("/api/users")).headers["cache-control"] == "no-store"
+
+
+async def test_only_pages_of_allowed_origins_call(database):
+    ours, preflight = "https://app.example.com", {"Access-Control-Request-Method": "GET"}
+    async with running(cheap(database, allowed_origins=ours)) as world:
+        for origin, status in ((ours, 200), ("https://evil.example", 400), ("null", 400)):
+            headers = {"Origin": origin, **preflight}
+            answer = await world.anyone.options("/api/logs", headers=headers)
+            assert answer.status_code == status
+            allowed = answer.headers.get("access-control-allow-origin")
+            assert allowed == (ours if status == 200 else None)
+            if status == 400:
+                assert answer.headers["content-type"] == "application/problem+json"
+                assert answer.json()["detail"].startswith("Disallowed CORS origin")
+
+
+@pytest.mark.parametrize("standing", ["sqlite"], indirect=True)  # the database has no part in it
+async def test_a_fault_of_this_side_is_counted(
+    world: World, admin: Person, monkeypatch: pytest.MonkeyPatch
+):
+    """Or no alarm would ring, and no log line would say which request it was."""
+
+    async def page(*_: object) -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(world.backend.users, "page", page)
+    with pytest.raises(RuntimeError):
+        await admin.client.get("/api/users")
+    transport = httpx.ASGITransport(world.app, raise_app_exceptions=False)
+    headers = {"Cookie": admin.cookie}
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.get("/api/users", headers=headers)
+        assert answer.status_code == 500
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "secret" not in answer.text
+        counted = (await client.get("/metrics")).text
+    assert 'route="/api/users",status="500"} 2' in counted.replace(", ", ",")
 
 
 async def test_only_the_hosts_that_are_allowed(database):

@@ -7,10 +7,15 @@ import os
 import sqlite3
 
 import pytest
+from sqlalchemy import text
 
+from headwater.backend.database import Address, Database
 from headwater.backend.settings import Settings
+from headwater.errors import SourceUnavailableError
 from support.backend import Person, World, listening, running
 from support.http import request
+from support.postgres import Postgres
+from support.proxy import proxied
 
 ENTRY = {"entries": [{"message": "m"}]}
 
@@ -108,3 +113,41 @@ async def test_streams_stay_open_and_go_on(settings: Settings, standing):
             assert (await ann.client.post("/api/logs", json=ENTRY)).status_code == 201
             live = await stream.next()
     assert (live.event, json.loads(live.data)["message"]) == ("log", "m")
+
+
+@pytest.mark.long  # the driver itself waits for five seconds
+@pytest.mark.parametrize("session", ["read", "write"])
+async def test_a_server_that_hangs_is_an_outage(postgres: Postgres, session: str):
+    """It keeps its connections and answers nothing, as a machine that stands still does."""
+    async with proxied(f"{postgres.folder}/.s.PGSQL.5432") as proxy:
+        address = Address.parse(f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres")
+        database = Database(address, patience=(0.2, 0.2))
+        opened = database.read if session == "read" else database.write
+        async with opened() as before:
+            await before.execute(text("SELECT 1"))
+        proxy.hold()
+        with pytest.raises(SourceUnavailableError, match="does not answer"):
+            async with opened() as meanwhile:
+                await meanwhile.execute(text("SELECT 1"))
+        proxy.release()
+        async with opened() as after:
+            await after.execute(text("SELECT 1"))
+        await database.close()
+
+
+async def test_whoever_was_removed_meanwhile_writes_nothing(
+    world: World, ann: Person, monkeypatch: pytest.MonkeyPatch
+):
+    """Between the look at the caller's rights and the write there are moments."""
+    credentials = world.backend.credentials
+    of_session = credentials.of_session
+
+    async def found(token: str):
+        principal = await of_session(token)
+        await world.backend.users.remove(ann.id)
+        return principal
+
+    monkeypatch.setattr(credentials, "of_session", found)
+    answer = await ann.client.post("/api/logs", json=ENTRY)
+    assert answer.status_code == 409
+    assert answer.headers["content-type"] == "application/problem+json"

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import socket
 
+import httpx
 import pytest
+from fastapi import Request
 
+from headwater.backend.app import create_app
 from headwater.backend.database import StartupError
 from headwater.backend.server import address_of, bind, build_server
+from headwater.web._addresses import network_of
+from headwater.web.fastapi import LiveRouter
 from support.backend import cheap
+from support.server import Server, answering
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="needs Linux")
@@ -54,10 +60,35 @@ def test_a_port_is_had_once():
 
 
 def test_its_end_is_bounded(database):
-    from headwater.backend.app import create_app
-
     settings = cheap(database, shutdown_seconds=7)
     server = build_server(settings, create_app(settings))
     assert server.config.timeout_graceful_shutdown == 7
     assert server.config.log_config is None
     assert server.config.ws == "none"
+
+
+async def test_a_proxy_is_trusted_however_its_address_is_written(database):
+    """A socket for both families, as `--host ::` makes, names a client of IPv4 by IPv6."""
+    found: list[str] = []
+
+    def declare(live: LiveRouter) -> None:
+        @live.get("/who")
+        async def who(request: Request) -> None:
+            found.append(network_of(request.client and request.client.host))
+
+    settings = cheap(database, proxy_addresses="127.0.0.1,10.1.0.0/8")
+    config = build_server(settings, create_app(settings, declare=declare)).config
+    chains = [
+        "203.0.113.9",
+        "198.51.100.1, 203.0.113.9, 127.0.0.1",
+        "203.0.113.9, ::ffff:127.0.0.1",
+        "unknown, 203.0.113.9, ::ffff:10.1.2.3,10.9.9.9",
+        "::ffff:203.0.113.9",
+        "203.0.113.9:4711",
+    ]
+    with bind("::", 0) as listener:
+        async with answering(Server(config), listener) as port, httpx.AsyncClient() as client:
+            for chain in chains:
+                headers = {"X-Forwarded-For": chain}
+                await client.get(f"http://127.0.0.1:{port}/api/who", headers=headers)
+    assert found == ["203.0.113.9"] * len(chains)

@@ -40,8 +40,14 @@ async def serving(app: Any, **options: Any) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def stoppable(app: Any, **options: Any) -> AsyncIterator[tuple[int, Callable[[], None]]]:
-    """The same; gives what tells the server to end, too."""
+async def stoppable(
+    app: Any, *, send_buffer: int | None = None, **options: Any
+) -> AsyncIterator[tuple[int, Callable[[], None]]]:
+    """The same; gives what tells the server to end, too.
+
+    Arguments:
+        send_buffer: bytes that the kernel takes of an answer that is not read; else megabytes.
+    """
     settings = {
         "log_level": "warning",
         "timeout_graceful_shutdown": 5,
@@ -51,17 +57,26 @@ async def stoppable(app: Any, **options: Any) -> AsyncIterator[tuple[int, Callab
     settings.update(options)
     server = Server(uvicorn.Config(app, **settings))
     sock = free_socket()
+    if send_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
 
     def stop() -> None:
         server.should_exit = True
 
+    async with answering(server, sock) as port:
+        yield port, stop
+
+
+@asynccontextmanager
+async def answering(server: Server, sock: socket.socket) -> AsyncIterator[int]:
+    """Run a server at a socket; gives the port."""
     task = asyncio.create_task(server.serve(sockets=[sock]))
     try:
         await until(lambda: server.started or task.done())
         if task.done():
             task.result()
-        yield sock.getsockname()[1], stop
+        yield sock.getsockname()[1]
     finally:
-        stop()
+        server.should_exit = True
         await asyncio.wait_for(task, 15)
         sock.close()

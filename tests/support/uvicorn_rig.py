@@ -9,6 +9,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+from starlette.requests import Request
+
+from headwater.web.fastapi import identify
 from headwater.web.uvicorn import ConnectionCounters, Limits, Protocol
 from support.server import stoppable
 
@@ -23,6 +26,8 @@ class App:
         bodies: the bodies of those that it read to their end.
         gone: requests whose client was gone before their end.
         page: what ``/page`` answers.
+
+    A request is made on behalf of whom its header ``x-user`` names.
     """
 
     def __init__(self) -> None:
@@ -41,6 +46,9 @@ class App:
             await self.go_on.wait()
         if path == "/read" and not await self._read(receive):
             return
+        for name, value in scope["headers"]:
+            if name == b"x-user":
+                identify(Request(scope), value.decode())
         body = self.page if path == "/page" else path.encode()
         headers = [(b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headwater.web._addresses import Proxies, network_of
+from headwater.web._addresses import Proxies, network_of, plain
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,18 @@ def test_which_peers_are_proxies(listed, trusted, others):
     proxies = Proxies(listed)
     assert [each in proxies for each in trusted] == [True] * len(trusted)
     assert [each in proxies for each in others] == [False] * len(others)
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:1:2", "::ffff:1:2"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("/a.socket", "/a.socket"),
+        ("", ""),
+    ],
+)
+def test_an_address_of_ipv4_is_written_as_such(address, found):
+    assert plain(address) == found

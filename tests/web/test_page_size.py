@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import sqlalchemy as sa
+from fastapi import Request
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -14,7 +15,7 @@ from headwater import Poll
 from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog
 from headwater.sql import Table, sqlite_engine, track
-from headwater.web.fastapi import LiveRouter, StreamLimits
+from headwater.web.fastapi import LiveRouter, StreamLimits, guard, identify
 from support.application import Application
 from support.http import request
 from support.server import serving
@@ -38,12 +39,12 @@ def thing(number: int) -> dict[str, object]:
 class Rig:
     """One feed, ``/things``, and a way to add to it."""
 
-    def __init__(self, source, add, keyed=False, **limits) -> None:
+    def __init__(self, source, add, keyed=False, requires=None, **limits) -> None:
         self.add = add
         self.live = LiveRouter(limits=StreamLimits(**{"page_bytes": MOST} | limits))
         self.app = Application(self.live)
 
-        @self.live.feed("/things", item=Item, keyed=keyed)
+        @self.live.feed("/things", item=Item, keyed=keyed, requires=requires)
         async def things():
             return source
 
@@ -222,6 +223,29 @@ async def test_streams_that_are_not_read_are_bounded_in_all(http):
         assert stats.open >= 2
         async with request(port, path) as answer:
             assert len(json.loads((await answer.next()).data)["items"]) > 70
+
+
+async def test_only_the_greediest_loses_streams():
+    """A caller with many streams that are not read takes no room from a slow one of another."""
+    log, page = MemoryLog(), 8 * MEGABYTE
+    await log.append("t", [{"n": n, "text": "x" * 100_000} for n in range(100)])
+
+    async def named(request: Request) -> None:
+        identify(request, request.headers["x-user"])
+
+    rig = Rig(
+        log.topic("t"), None, page_bytes=page, unread_bytes=16 * MEGABYTE, requires=guard(named)
+    )
+    path = "/things/stream?limit=100"
+    async with serving(rig.app) as port, AsyncExitStack() as stack:
+        for number, who in enumerate("abbb", 1):
+            headers = {"X-User": who}
+            await stack.enter_async_context(
+                request(port, path, headers=headers, receive_buffer=4096)
+            )
+            await until(lambda number=number: rig.live.stats.opened == number)
+        await until(lambda: rig.live.stats.stalled)
+        assert ("a",) in [each.subjects for each in rig.live.streams()]
 
 
 @pytest.mark.parametrize("wrong", [{"page_bytes": 0}, {"unread_bytes": None}])

@@ -12,7 +12,6 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 
 from headwater.backend import health
 from headwater.backend.access import subject_of
@@ -22,9 +21,9 @@ from headwater.backend.auth.dependencies import requires
 from headwater.backend.cleanup import Cleanup
 from headwater.backend.logs import endpoints as logs
 from headwater.backend.metrics import Measures
-from headwater.backend.middleware import AllowedHosts, BodyLimit, Envelope
+from headwater.backend.middleware import AllowedHosts, AllowedOrigins, BodyLimit, Envelope
 from headwater.backend.notifications import endpoints as notifications
-from headwater.backend.pages import console_pages, reference_pages
+from headwater.backend.pages import Pages
 from headwater.backend.satellites import endpoints as satellites
 from headwater.backend.settings import Settings
 from headwater.backend.state import Backend, open_backend
@@ -111,12 +110,12 @@ def create_app(
     for domain in _ROUTERS:
         app.include_router(domain.router, prefix="/api")
     app.include_router(health.router)
-    app.router.routes.extend([console_pages(), reference_pages()])
+    app.router.routes += [Pages("console"), Pages("reference", "/docs")]
     # The last that is added is the first that a request meets.
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, less=_SMALL_BODIES)
     if settings.allowed_origins:
         app.add_middleware(
-            CORSMiddleware,
+            AllowedOrigins,
             allow_origins=list(settings.allowed_origins),
             allow_credentials=True,
             allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],

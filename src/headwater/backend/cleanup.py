@@ -7,8 +7,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from sqlalchemy import delete
-
 from headwater.backend.models import ClientActivity
 from headwater.backend.state import Backend
 from headwater.backend.times import utc_now
@@ -80,7 +78,6 @@ class Cleanup:
             await query.trim(max_age=longest, grace=grace)
 
     async def _remove_idle(self, longest: timedelta) -> None:
-        async with self._backend.database.write() as session:
-            await session.execute(
-                delete(ClientActivity).where(ClientActivity.last_activity_at < utc_now() - longest)
-            )
+        await self._backend.database.delete_in_steps(
+            ClientActivity, ClientActivity.last_activity_at < utc_now() - longest
+        )

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import (
     URL,
@@ -31,6 +30,7 @@ from sqlalchemy.exc import (
     DatabaseError,
     DataError,
     DBAPIError,
+    IntegrityError,
     InterfaceError,
     OperationalError,
 )
@@ -40,7 +40,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from headwater.errors import HeadwaterError, SourceUnavailableError
 from headwater.sql import configure_sqlite
 from headwater.sql.postgresql._connections import SCHEMES, address_of, engine_at, with_defaults
-from headwater.sql.sqlite._connections import ReadConnection, identity_of
+from headwater.sql.sqlite._connections import ReadConnection, identity_of, path_of
 from headwater.web.problems import Problem
 
 __all__ = ["UNAVAILABLE", "Address", "Database", "StartupError", "in_one_line"]
@@ -49,9 +49,10 @@ __all__ = ["UNAVAILABLE", "Address", "Database", "StartupError", "in_one_line"]
 # and ProgrammingError are no outage.
 UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeoutError)
 
-# Seconds that a look-up may take. After that the caller gets an error, instead of
-# waiting for a database that does not answer.
-_LOOK_UP = 10.0
+# Seconds that a look-up or a reading session, and a transaction that writes, may take on a server.
+# After that the caller gets an error, instead of waiting for a database that does not answer. The
+# driver then takes up to 10 s more to cancel the statement.
+PATIENCE = (10.0, 30.0)
 
 # Rows that one transaction deletes.
 _STEP = 2000
@@ -89,14 +90,7 @@ class Address:
                 f"{named} is no database that this version can use: give sqlite:///path or "
                 "postgresql://user@host/name."
             )
-        parts = urlsplit(url)
-        path = unquote(parts.path)[1:]
-        if parts.netloc or not path or path.startswith(":memory:") or parts.query:
-            raise StartupError(
-                "A database in SQLite is given as sqlite:///path, or sqlite:////path for an "
-                "absolute path, without options; one in memory cannot be shared."
-            )
-        return cls(Path(path))
+        return cls(path_of(url))
 
     @property
     def shown(self) -> str:
@@ -127,13 +121,17 @@ class Address:
 class Database:
     """The one engine of a process.
 
+    Arguments:
+        patience: seconds that a server has to answer who reads, and who writes.
+
     Attributes:
         engine: what tails and event logs of the same file use too.
         statements: how many statements were run, for ``/metrics``.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, *, patience: tuple[float, float] = PATIENCE) -> None:
         self.address = address
+        self._reading, self._writing = patience
         self.statements = 0
         # A log with a statement's values would hold password hashes.
         options = {"hide_parameters": True, "max_overflow": 8, "pool_timeout": 10.0}
@@ -189,7 +187,7 @@ class Database:
         # PostgreSQL has no text with a NUL, so nothing has such a key.
         keys = [key for key in keys if "\x00" not in key]
         with _translated():
-            async with asyncio.timeout(_LOOK_UP):
+            async with asyncio.timeout(self._reading):
                 if self.direct is not None:
                     self.statements += 1
                     return await self.direct.read(query, {**values, "keys": json.dumps(keys)})
@@ -202,7 +200,11 @@ class Database:
     async def read(self) -> AsyncIterator[AsyncSession]:
         """A session for statements that only read. Raises SourceUnavailableError."""
         with _translated():
-            async with AsyncSession(self.engine, expire_on_commit=False) as session:
+            # SQLite itself bounds how long it waits for a lock.
+            async with (
+                asyncio.timeout(None if self.is_sqlite else self._reading),
+                AsyncSession(self.engine, expire_on_commit=False) as session,
+            ):
                 yield session
 
     @asynccontextmanager
@@ -215,7 +217,9 @@ class Database:
         read: one of them at a time. Raises SourceUnavailableError.
         """
         with _translated():
+            # SQLite itself bounds how long it waits for a lock.
             async with (
+                asyncio.timeout(None if self.is_sqlite else self._writing),
                 self._turn,
                 AsyncSession(self.engine, expire_on_commit=False) as session,
                 session.begin(),
@@ -272,12 +276,24 @@ def _translated() -> Iterator[None]:
         raise SourceUnavailableError("The database", in_one_line(error)) from error
     except TimeoutError as error:
         raise SourceUnavailableError("The database", "it does not answer") from error
+    except IntegrityError as error:
+        if not _is_missing_reference(error):
+            raise
+        raise Problem(
+            409, "Something that the request refers to was removed meanwhile; look, and try again."
+        ) from error
     except DatabaseError as error:
         # SQLite's word for a file that is damaged or being replaced; what is a fault of the
         # program has a class of its own.
         if type(error) is not DatabaseError:
             raise
         raise SourceUnavailableError("The database", in_one_line(error)) from error
+
+
+def _is_missing_reference(error: IntegrityError) -> bool:
+    """Whether a foreign key refers to a row that is gone."""
+    state = getattr(error.orig, "sqlstate", None)
+    return state == "23503" or "FOREIGN KEY" in str(error.orig)
 
 
 def in_one_line(error: Exception) -> str:

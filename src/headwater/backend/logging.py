@@ -15,9 +15,10 @@ import structlog
 
 __all__ = ["set_up_logging"]
 
-# C0 and C1: ESC among them, and line breaks, which would forge a line.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# C0 and C1: ESC among them, and line breaks, which would forge a line. Then Unicode's line breaks,
+# and what turns the direction of text, so that a line reads as another one.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _OF_LINES = frozenset({"exception", "stack"})
 # Loud ones that say nothing to whoever runs this.
 _QUIET = {"aiosqlite": logging.WARNING, "uvicorn.access": logging.WARNING}
@@ -41,7 +42,6 @@ def set_up_logging(level: str = "info", form: str = "auto") -> None:
     ]
     if text:
         last: list[Any] = [
-            structlog.processors.format_exc_info,
             _escape,
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
@@ -49,7 +49,6 @@ def set_up_logging(level: str = "info", form: str = "auto") -> None:
         ]
     else:
         last = [
-            structlog.processors.format_exc_info,
             structlog.processors.EventRenamer("message"),
             structlog.processors.JSONRenderer(),
         ]
@@ -67,7 +66,11 @@ def set_up_logging(level: str = "info", form: str = "auto") -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, _drop_colours],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                *last,
+            ],
         )
     )
     root = logging.getLogger()

@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headwater.backend.metrics import Measures
-from headwater.web.problems import Problem, problem_response
+from headwater.web.problems import Problem, internal_problem, problem_response
 
-__all__ = ["AllowedHosts", "BodyLimit", "Envelope"]
+__all__ = ["AllowedHosts", "AllowedOrigins", "BodyLimit", "Envelope"]
 
 logger = structlog.stdlib.get_logger("headwater.access")
 
@@ -72,6 +75,18 @@ class BodyLimit:
 
 def _too_large(limit: int) -> Problem:
     return Problem(413, f"The body is too large: at most {limit} bytes are allowed.")
+
+
+class AllowedOrigins(CORSMiddleware):
+    """Lets pages of other origins call, and answers a preflight that it refuses with a problem."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        found = super().preflight_response(request_headers)
+        if found.status_code < 400:
+            return found
+        kept = {k: v for k, v in found.headers.items() if not k.startswith("content-")}
+        detail = f"{bytes(found.body).decode()}."
+        return problem_response(found.status_code, detail, headers=kept)
 
 
 class AllowedHosts:
@@ -139,7 +154,13 @@ class Envelope:
                 self._observe(scope, message["status"], time.perf_counter() - began)
             await send(message)
 
-        await self._app(scope, receive, observed)
+        try:
+            await self._app(scope, receive, observed)
+        except Exception:
+            # Further out there is only Starlette's own handler, whose answer nobody would measure.
+            if not done:
+                await internal_problem()(scope, receive, observed)
+            raise
 
     def _methods(self, scope: Scope) -> str:
         """The methods of all routes that have the path; each route only knows its own."""

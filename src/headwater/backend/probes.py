@@ -42,13 +42,12 @@ class _Probe:
         loop = asyncio.get_running_loop()
         if loop.time() < self._until:
             return self._why is None
-        if self._task is None:
-            self._task = loop.create_task(self._run())
+        task = self._task = self._task or loop.create_task(self._run())
         # One that hangs is not cancelled: a driver may wait for its server to confirm that.
-        done, _ = await asyncio.wait({self._task}, timeout=_PATIENCE)
-        why = self._task.result() if done and self._task else f"no answer within {_PATIENCE:g} s"
-        if done:
+        done, _ = await asyncio.wait({task}, timeout=_PATIENCE)
+        if done and self._task is task:
             self._task = None
+        why = task.result() if done else f"no answer within {_PATIENCE:g} s"
         if why != self._why:
             if why is None:
                 logger.info("%s can be used again", self._name)

@@ -135,7 +135,7 @@ class Settings(BaseSettings):
         default=128 * 1024 * 1024,
         ge=1024 * 1024,
         description="Bytes of answers, and of streams, that clients have not taken, in one "
-        "process. Above it the slowest client is dropped.",
+        "process. Above it the slowest client is dropped of the user with the most.",
     )
 
     password_min_length: int = Field(

@@ -37,7 +37,7 @@ class Hub:
         page_bytes: the most bytes of JSON in a page, a snapshot or one read of a stream that is
             behind. A single item may be longer.
         unread_bytes: the most bytes that may wait for the clients of all streams. Above it the
-            stream whose client took nothing for the longest time is dropped.
+            caller for whom most wait loses the stream whose client took nothing for longest.
 
     Attributes:
         streams: all open streams, of feeds and others.

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,6 +39,11 @@ class OpenStream(Protocol):
 
     sender: Sender
     number: int
+
+    @property
+    def caller(self) -> Hashable:
+        """On whose behalf it is."""
+        ...
 
     def dismiss(self, retry: int) -> None:
         """Send a reconnection time in milliseconds, and end the response."""
@@ -77,8 +82,8 @@ class OpenStreams:
         write_timeout: seconds after which a peer that takes no bytes is dropped. 30 s is the
             time that TCP_USER_TIMEOUT is commonly set to: longer than any hiccup of a mobile
             network, short enough that dead connections do not pile up.
-        unread_bytes: of all streams that clients have not taken. Above it the stream whose client
-            took nothing for the longest time is dropped.
+        unread_bytes: of all streams that clients have not taken. Above it the caller for whom most
+            bytes wait loses the stream whose client took nothing for the longest time.
 
     Attributes:
         unread: the streams for whose clients more waits than a connection takes at once.
@@ -89,7 +94,11 @@ class OpenStreams:
     def __init__(self, *, write_timeout: float = 30.0, unread_bytes: int = UNREAD_BYTES) -> None:
         self.write_timeout = write_timeout
         self.unread: Unread[OpenStream] = Unread(
-            unread_bytes, lambda one: one.sender.pending, time.monotonic, self._drop_unread
+            unread_bytes,
+            lambda one: one.sender.pending,
+            lambda one: one.caller,
+            time.monotonic,
+            self._drop_unread,
         )
         self.heartbeats = Heartbeats()
         self.counters = Counters()
@@ -249,4 +258,4 @@ class OpenStreams:
 
     def _drop_unread(self, stream: OpenStream) -> None:
         self.counters.stalled += 1
-        stream.abort("too many bytes wait for clients, and this one took none for the longest time")
+        stream.abort("too many bytes wait for clients, most of them for this caller's")

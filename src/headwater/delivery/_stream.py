@@ -7,7 +7,7 @@ import inspect
 import json
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Protocol
 
 from headwater.delivery._heartbeat import Token
@@ -35,6 +35,11 @@ Closer = Callable[[], Awaitable[object] | object]
 
 class Right(Protocol):
     """The right of a stream to go on."""
+
+    @property
+    def caller(self) -> Hashable:
+        """On whose behalf."""
+        ...
 
     def release(self, stream: Stream) -> None:
         """The stream has ended."""
@@ -79,6 +84,11 @@ class Stream:
         self._beat: Token | None = None
         self._closers: tuple[Closer, ...] = ()
         sender.stream = self
+
+    @property
+    def caller(self) -> Hashable:
+        """On whose behalf it is; None where nobody said."""
+        return None if self.lease is None else self.lease.caller
 
     @property
     def last_written(self) -> float:

@@ -1,11 +1,12 @@
 """A common bound of the bytes that wait for slow clients.
 
-Above the bound, the client that took nothing for the longest time is dropped.
+Above the bound, the caller for whom most bytes wait loses a client: the one that took nothing for
+the longest time. So nobody is dropped for what another one leaves unread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 __all__ = ["UNREAD_BYTES", "Unread"]
@@ -25,6 +26,7 @@ class Unread(Generic[T]):
     Arguments:
         most: the bound of the sum, in bytes.
         size_of: returns the bytes that wait in one writer.
+        caller_of: returns on whose behalf a writer is.
         time: returns the present, in seconds.
         drop: ends one writer.
 
@@ -37,11 +39,13 @@ class Unread(Generic[T]):
         self,
         most: int,
         size_of: Callable[[T], int],
+        caller_of: Callable[[T], Hashable],
         time: Callable[[], float],
         drop: Callable[[T], None],
     ) -> None:
         self._most = most
         self._size_of = size_of
+        self._caller_of = caller_of
         self._time = time
         self._drop = drop
         self.waiting: dict[T, tuple[int, float]] = {}
@@ -69,13 +73,26 @@ class Unread(Generic[T]):
             since = now if size < before else last
             self._bytes += size - before
             self.waiting[one] = (size, since)
-            if longest is not None and now - since >= longest:
+            if not size:
+                self.discard(one)
+            elif longest is not None and now - since >= longest:
                 self._end(one)
         if self._bytes > self._most:
-            for one, _ in sorted(self.waiting.items(), key=lambda each: each[1][1]):
-                if self._bytes <= self._most:
-                    break
-                self._end(one)
+            self._make_room()
+
+    def _make_room(self) -> None:
+        by_caller: dict[Hashable, list[T]] = {}
+        for one, _ in sorted(self.waiting.items(), key=lambda each: -each[1][1]):
+            by_caller.setdefault(self._caller_of(one), []).append(one)
+        sizes = {
+            caller: sum(self.waiting[one][0] for one in theirs)
+            for caller, theirs in by_caller.items()
+        }
+        while self._bytes > self._most:
+            greediest = max(sizes, key=sizes.__getitem__)
+            one = by_caller[greediest].pop()
+            sizes[greediest] -= self.waiting[one][0]
+            self._end(one)
 
     def _end(self, one: T) -> None:
         self.discard(one)

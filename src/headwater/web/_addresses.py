@@ -5,9 +5,17 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-__all__ = ["Proxies", "network_of"]
+__all__ = ["Proxies", "network_of", "plain"]
 
 _LONGEST = 64
+# RFC 4291, 2.5.5.2: how a socket for both families, as at `::`, names a client of IPv4.
+_MAPPED = "::ffff:"
+
+
+def plain(address: str) -> str:
+    """An address of IPv4 as such, also where it is written as one of IPv6."""
+    bare = address.removeprefix(_MAPPED)
+    return bare if "." in bare and bare.replace(".", "").isdecimal() else address
 
 
 def network_of(address: str | None) -> str:
@@ -46,6 +54,18 @@ class Proxies:
                 self._networks.append(ipaddress.ip_network(name, strict=False))
             except ValueError:
                 continue  # a name, which is compared as it is
+
+    @property
+    def listed(self) -> list[str]:
+        """The same for a server that knows no IPv4 in the form of IPv6."""
+        if self._everyone:
+            return ["*"]
+        mapped = [
+            f"{_MAPPED}{each.network_address}/{96 + each.prefixlen}"
+            for each in self._networks
+            if each.version == 4
+        ]
+        return [*sorted(self._names), *map(str, self._networks), *mapped]
 
     def __contains__(self, address: str) -> bool:
         if self._everyone or address in self._names:

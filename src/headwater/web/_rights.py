@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from headwater.delivery._open_streams import OpenStreams
 from headwater.delivery._small_set import EMPTY, SmallSet, with_one, without
+from headwater.web._addresses import network_of
 from headwater.web._remembered_request import RememberedRequest
 from headwater.web._stream_limits import StreamPlace
 
@@ -103,6 +104,11 @@ class Right:
     place: StreamPlace | None = None
     expires: float | None = None
     request: RememberedRequest | None = None
+
+    @property
+    def caller(self) -> Hashable:
+        """On whose behalf: the subjects, or the client's network where there are none."""
+        return self.subjects or (self.request and network_of(self.request.client))
 
     def release(self, stream: Holder) -> None:
         """Forget a stream that has ended."""

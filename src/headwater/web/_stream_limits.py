@@ -34,8 +34,8 @@ class StreamLimits:
         total: of all. For these three None is no limit.
         page_bytes: of JSON in a page or a snapshot with more than one item; one of longer items has
             fewer of them and ``has_more``.
-        unread_bytes: of all streams that clients have not taken. Above it the stream whose client
-            took nothing for the longest time is dropped.
+        unread_bytes: of all streams that clients have not taken. Above it the caller for whom most
+            bytes wait loses the stream whose client took nothing for the longest time.
         proxies: peers that are exempt from ``per_address``, since they speak for many clients:
             addresses and networks, or ``"*"``. A request that a server counts as a client's of a
             proxy (by ``X-Forwarded-For``) has that client's address.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from http.cookies import SimpleCookie
 
 import pytest
+from sqlalchemy import text
 
 from headwater.backend.models import Session
 from headwater.backend.times import utc_now
 from support.backend import PASSWORD, World, cheap, errors_of, running
+from support.until import until
 
 WRONG = "E-mail address and password do not match."
 
@@ -77,6 +80,47 @@ async def test_an_unknown_address_costs_as_much_work(world: World, ann, monkeypa
     await sign_in(world.anyone, ann.email, "not it")
     assert len(checked) == 2
     assert checked[0] is None
+
+
+@pytest.mark.parametrize("how", ["disabled", "removed"])
+async def test_who_is_disabled_while_signing_in_gets_no_session(
+    world: World, ann, monkeypatch, how: str
+):
+    """The session would not end with the others, and work again with the account."""
+    verify = world.backend.passwords.verify
+
+    async def verify_meanwhile(stored, password):
+        right = await verify(stored, password)
+        if how == "disabled":
+            await world.backend.users.change(ann.id, None, True)
+        else:
+            await world.backend.users.remove(ann.id)
+        return right
+
+    monkeypatch.setattr(world.backend.passwords, "verify", verify_meanwhile)
+    answer = await sign_in(world.anyone, ann.email)
+    assert answer.status_code == 401
+    assert answer.json()["detail"] == WRONG
+    assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("standing", ["postgresql"], indirect=True)  # it has many writers
+@pytest.mark.long
+async def test_a_sign_in_waits_for_the_transaction_that_disables_its_user(world: World, ann):
+    database = world.backend.database
+    async with database.engine.connect() as other:
+        await other.execute(text("UPDATE users SET disabled = true"))
+        await other.execute(text("DELETE FROM sessions"))
+        signing_in = asyncio.create_task(sign_in(world.anyone, ann.email))
+        waits = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+
+        async def waits_or_done() -> bool:
+            async with database.read() as session:
+                return signing_in.done() or bool(await session.scalar(waits))
+
+        await until(waits_or_done)
+        await other.commit()
+    assert (await signing_in).status_code == 401
 
 
 async def test_many_wrong_passwords_are_slowed_down(world: World, ann):

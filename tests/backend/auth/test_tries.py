@@ -76,6 +76,19 @@ async def test_a_bucket_never_holds_more_than_its_burst(world: World):
     assert await tries.take([bucket]) > 0
 
 
+async def test_a_clock_that_is_set_back_locks_nobody_out(world: World):
+    """Tries were noted at a time that is now far ahead, in the database and in memory."""
+    clock = Clock()
+    bucket = Bucket("a", 3)
+    here, elsewhere = (Tries(world.backend.database, clock=clock) for _ in range(2))
+    while not await here.take([bucket]):
+        pass
+    clock.now -= 3600
+    assert here.wait(bucket) == 0
+    assert [await each.take([bucket]) for each in (here, elsewhere, here)] == [0, 0, 0]
+    assert await elsewhere.take([bucket]) == pytest.approx(20, abs=0.1)
+
+
 async def test_processes_share_the_tries(world: World, ann, settings, from_):
     """Nobody gets twice as many by asking two workers."""
     async with running(cheap(Path(), database=settings.database)) as other:

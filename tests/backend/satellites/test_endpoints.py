@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -168,6 +169,13 @@ class TestKeys:
         await self.renewed(admin, agent, overlap_seconds=0)
         await self.renewed(admin, agent, overlap_seconds=1000)
         assert await self.reports(agent.client, agent) == 401
+
+    async def test_two_who_renew_a_key_at_once_lose_none(self, world: World, admin: Person):
+        agent = await world.satellite(admin)
+        made = await asyncio.gather(*(self.renewed(admin, agent) for _ in range(4)))
+        assert {status for status, _ in made} == {201}
+        for _, renewal in made:
+            assert await self.reports(world.client(key=renewal["api_key"]), agent) == 201
 
     @pytest.mark.parametrize("seconds", [-1, 30 * 24 * 3600 + 1, "soon", None])
     async def test_an_overlap_that_cannot_be(self, world: World, admin: Person, seconds):

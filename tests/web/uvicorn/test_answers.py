@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AsyncExitStack
 
+import pytest
+
+from support.http import request
 from support.until import until
 from support.uvicorn_rig import App, rigged
 
@@ -198,3 +202,37 @@ async def test_a_client_of_http_1_0_is_sent_no_chunks():
         assert b"transfer-encoding" not in head.lower()
         assert b"connection: close" in head.lower()
         assert body == b"data: 1\n\ndata: 2\n\n"
+
+
+@pytest.mark.parametrize("by", ["user", "address"])
+async def test_only_the_greediest_loses_answers(by: str):
+    """Whoever leaves many answers unread takes no room from others, however slow these are."""
+    app = App()
+    app.page = b"x" * (8 * MEGABYTE)
+    limits = {"unread_bytes": 20 * MEGABYTE}
+    async with rigged(app, limits=limits) as rig, AsyncExitStack() as stack:
+        clients = []
+        # The slowest is somebody else's.
+        for number, who in enumerate("23334", 1):
+            host = f"127.0.0.{who}" if by == "address" else "127.0.0.1"
+            client = await stack.enter_async_context(rig.client(host))
+            client.writer.transport.pause_reading()
+            client.get("/page", *([f"X-User: {who}"] if by == "user" else []))
+            await until(lambda number=number: len(app.began) == number)
+            clients.append(client)
+        await until(lambda: rig.refused("unread"))
+        for client in clients:
+            client.writer.transport.resume_reading()
+        assert len(await clients[1].ended()) < len(app.page)
+        assert (await clients[0].answer())[2] == app.page
+
+
+async def test_short_answers_that_nobody_takes_are_bounded_in_all():
+    """The transport takes them at once, so nothing waits for their clients."""
+    app = App()
+    app.page = b"x" * 60_000
+    limits = {"unread_bytes": 150_000, "head_seconds": 0.4}
+    async with rigged(app, limits=limits, send_buffer=4096) as rig, AsyncExitStack() as stack:
+        for _ in range(8):
+            await stack.enter_async_context(request(rig.port, "/page", receive_buffer=4096))
+        await until(lambda: rig.refused("unread"))

@@ -28,7 +28,7 @@ class Principal:
         email: a user's address, else empty.
         role: a user's global role, else empty.
         teams: a user's team roles by team.
-        expires_at: when a session ends; None for keys.
+        expires_at: when a session, or a satellite's former key, ends; None for other keys.
     """
 
     kind: Literal["user", "satellite"]

@@ -40,13 +40,15 @@ class Credentials:
         self._of_keys = _with_user(ApiKey.key_hash, null()).where(database.among(ApiKey.key_hash))
         former = RetiredSatelliteKey
         keys = union_all(
-            select(Satellite.key_hash, Satellite.id).where(database.among(Satellite.key_hash)),
-            select(former.key_hash, former.satellite_id).where(
+            select(
+                Satellite.key_hash, Satellite.id, null().cast(former.expires_at.type).label("until")
+            ).where(database.among(Satellite.key_hash)),
+            select(former.key_hash, former.satellite_id, former.expires_at).where(
                 database.among(former.key_hash),
                 former.expires_at > bindparam("now", type_=former.expires_at.type),
             ),
         ).subquery()
-        self._of_satellites = select(keys.c.key_hash, keys.c.id)
+        self._of_satellites = select(keys.c.key_hash, keys.c.id, keys.c.until)
         self._sessions = Loader(self._find_sessions)
         self._api_keys = Loader(self._find_api_keys)
         self._satellites = Loader(self._find_satellites)
@@ -73,8 +75,10 @@ class Credentials:
     async def _find_satellites(self, hashes: Sequence[str]) -> Mapping[str, Principal]:
         rows = await self._database.look_up(self._of_satellites, hashes, now=utc_now())
         return {
-            key_hash: Principal("satellite", satellite_id, "satellite_key", key_hash)
-            for key_hash, satellite_id in rows
+            key_hash: Principal(
+                "satellite", satellite_id, "satellite_key", key_hash, expires_at=until
+            )
+            for key_hash, satellite_id, until in rows
         }
 
 

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from headwater.backend.access import tell_access_change
 from headwater.backend.auth.passwords import Passwords
@@ -88,14 +89,14 @@ class SignIns:
         stored = found.password_hash if found is not None else None
         right = await self._passwords.verify(stored, password)
         if found is None or not right or found.disabled:
-            self.failures += 1
-            raise unauthorized("E-mail address and password do not match.")
+            raise self._failed()
         token = new_token()
         user = Principal("user", found.id, "session", hash_token(token), email, found.role)
         renewed = None
         if self._passwords.outdated(found.password_hash):
             renewed = await self._passwords.hash(password)
         async with self._database.write() as session:
+            await self._must_be_enabled(session, found.id)
             await self._tries.give_back(session, buckets)
             device = await self._places.remember(session, found.id, place, issued=known.issued)
             ends = utc_now() + self._settings.session_lifetime
@@ -105,6 +106,24 @@ class SignIns:
                     update(User).where(User.id == found.id).values(password_hash=renewed)
                 )
         return SignedIn(token, device, user)
+
+    async def _must_be_enabled(self, session: AsyncSession, user_id: str) -> None:
+        """Raise 401 for a user who was disabled or removed while the password was verified.
+
+        Their sessions were deleted then, and a new one would work once they are enabled again. On
+        PostgreSQL the lock makes a change of the user wait until this session can be deleted too.
+        """
+        enabled = await session.scalar(
+            select(User.id)
+            .where(User.id == user_id, User.disabled.is_(False))
+            .with_for_update(key_share=True)
+        )
+        if enabled is None:
+            raise self._failed()
+
+    def _failed(self) -> Exception:
+        self.failures += 1
+        return unauthorized("E-mail address and password do not match.")
 
     async def sign_out(self, user: Principal) -> None:
         """End the session that the request came with; its streams end at once."""

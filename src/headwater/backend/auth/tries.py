@@ -19,6 +19,8 @@ __all__ = ["Bucket", "Tries"]
 
 # Seconds in which an empty bucket fills up again.
 _PERIOD = 60.0
+# Seconds more, for what adding up fractions loses.
+_HAIR = 0.001
 # Buckets that this process knows to be empty. Beyond, the oldest is asked for again.
 _MAX_KNOWN = 10_000
 
@@ -59,7 +61,9 @@ class Tries:
 
     def wait(self, bucket: Bucket) -> float:
         """Seconds to wait for a bucket that this process knows to be empty; else 0."""
-        return max(0.0, self._empty.get(bucket.key, 0.0) - self._clock())
+        left = self._empty.get(bucket.key, 0.0) - self._clock()
+        # A longer one was noted before the clock was set back.
+        return left if 0 < left <= bucket.each + _HAIR else 0.0
 
     async def take(self, buckets: Sequence[Bucket]) -> float:
         """Use a try of each up. Returns 0, or the seconds to wait when one of them is empty.
@@ -94,14 +98,18 @@ class Tries:
 
     async def _take(self, session: AsyncSession, bucket: Bucket) -> float:
         now = self._clock()
-        full_at: Any = case((SignInBucket.full_at > now, SignInBucket.full_at), else_=now)
+        latest = now + _PERIOD + _HAIR
+        # No bucket is full later than that, unless the clock was set back meanwhile: then it holds
+        # all its tries, or nobody could sign in until the clock is there again.
+        full_at: Any = case(
+            (SignInBucket.full_at.between(now, latest), SignInBucket.full_at), else_=now
+        )
         new = self._database.insert(SignInBucket).values(key=bucket.key, full_at=now + bucket.each)
         taken = await session.scalar(
             new.on_conflict_do_update(
                 index_elements=["key"],
                 set_={"full_at": full_at + bucket.each},
-                # A hair more, for what adding up fractions loses.
-                where=full_at + bucket.each <= now + _PERIOD + 0.001,
+                where=full_at + bucket.each <= latest,
             ).returning(SignInBucket.full_at)
         )
         if taken is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from headwater.backend.database import Database
@@ -105,12 +105,12 @@ class Repeats:
 
     async def remove_old(self, *, most: int = MAX_KEPT) -> None:
         """Forget keys that are older than a day, and the oldest of more than ``most``."""
-        at = IdempotentRequest.created_at
-        async with self._database.write() as session:
-            await session.execute(delete(IdempotentRequest).where(at < utc_now() - KEPT))
+        at, database = IdempotentRequest.created_at, self._database
+        await database.delete_in_steps(IdempotentRequest, at < utc_now() - KEPT)
+        async with database.read() as session:
             bound = await session.scalar(select(at).order_by(at.desc()).offset(most).limit(1))
-            if bound is not None:
-                await session.execute(delete(IdempotentRequest).where(at <= bound))
+        if bound is not None:
+            await database.delete_in_steps(IdempotentRequest, at <= bound)
 
 
 def _hash(data: bytes) -> str:

@@ -177,7 +177,8 @@ class Satellites:
 
 async def _managed(session: AsyncSession, user: Principal, satellite_id: str) -> Satellite:
     """A satellite, for a user who may manage it. Raises 403 and 404."""
-    found = await session.get(Satellite, satellite_id)
+    # On PostgreSQL two renewals would else retire the same key, and lose one of theirs.
+    found = await session.get(Satellite, satellite_id, with_for_update=True)
     if found is None or not user.knows_satellite_of(found.team_id):
         raise not_found("satellite", satellite_id)
     if not user.may_in("satellites.manage", found.team_id):

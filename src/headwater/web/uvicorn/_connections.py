@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Hashable
 from typing import Protocol
 
 from headwater.delivery._unread import Unread
@@ -47,6 +48,11 @@ class Held(Protocol):
     @property
     def unread(self) -> int:
         """Bytes of answers that the client has not taken."""
+        ...
+
+    @property
+    def caller(self) -> Hashable:
+        """On whose behalf the latest request is."""
         ...
 
     @property
@@ -123,7 +129,11 @@ class Connections:
         self._look_for_closed_at = 0.0
         # Answers that wait for their client.
         self._unread: Unread[Held] = Unread(
-            limits.unread_bytes, lambda one: one.unread, loop.time, self._drop
+            limits.unread_bytes,
+            lambda one: one.unread,
+            lambda one: one.caller,
+            loop.time,
+            self._drop,
         )
         self._every = min(_LOOK_EVERY, *(queue.seconds / 4 for queue in self._queues))
         self._timer: asyncio.TimerHandle | None = None
@@ -249,6 +259,9 @@ class Connections:
                     self.bodies[protocol] = now + self.bodies.seconds
                 else:
                     protocol.overdue()
+        # The transport takes a short answer at once, and nobody waits for its client then.
+        for protocol in [each for each in self.idle if each.unread]:
+            self._unread.add(protocol)
         self._unread.look(self.limits.unread_seconds)
         if now >= self._look_for_closed_at:
             self._look_for_closed_at = now + _CLOSED_EVERY

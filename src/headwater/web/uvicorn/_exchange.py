@@ -6,9 +6,12 @@ import asyncio
 import http
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Protocol
 from urllib.parse import quote
+
+from headwater.web._addresses import network_of
+from headwater.web._identity import subjects
 
 __all__ = ["Connection", "Exchange", "status_line"]
 
@@ -184,6 +187,12 @@ class Exchange:
         ]
         await self.send({"type": "http.response.start", "status": 500, "headers": headers})
         await self.send({"type": "http.response.body", "body": text})
+
+    @property
+    def caller(self) -> Hashable:
+        """On whose behalf: the subjects, or the client's network where there are none."""
+        client = self.scope["client"]
+        return subjects(self.scope) or network_of(client and client[0])
 
     # The request
 

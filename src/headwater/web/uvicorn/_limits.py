@@ -45,8 +45,9 @@ class Limits:
             paths in ``always``; None for an eighth of the process's limit, 32 to 1,024.
         always: paths that are answered also to a connection above the limits.
         unread_seconds: that a client may take none of an answer, until its connection is dropped.
-        unread_bytes: of all answers that clients have not taken yet. Above it the connection whose
-            client took nothing for the longest time is dropped.
+        unread_bytes: of all answers that clients have not taken yet. Above it the caller (who is
+            signed in, else the client's network) for whom most bytes wait loses the connection
+            whose client took nothing for the longest time.
     """
 
     head_bytes: int = _HEAD_BYTES

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import operator
-import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar
 
 from headwater.web.uvicorn._connections import Connections, Waiting
+from headwater.web.uvicorn._ends import ends_of
 from headwater.web.uvicorn._exchange import Exchange
 from headwater.web.uvicorn._limits import ConnectionCounters, Limits
 from headwater.web.uvicorn._reader import RequestReader
@@ -27,29 +27,6 @@ __all__ = ["Protocol"]
 _AHEAD = 64 * 1024
 # Bytes of a body that are read and dropped after the answer, so that the client can take it.
 _DROPPED = 4 * 1024 * 1024
-
-
-def _ends_of(transport: asyncio.Transport) -> tuple[Any, Any, int]:
-    """The addresses of both ends of a connection, and its file descriptor."""
-    sock = transport.get_extra_info("socket")
-    number = -1 if sock is None else sock.fileno()
-    if type(sock).__module__ != "uvloop.loop":
-        return transport.get_extra_info("sockname"), transport.get_extra_info("peername"), number
-    # uvloop makes a socket for each of the two questions; here it is one for both.
-    try:
-        asked = socket.SocketType(fileno=number)
-    except (OSError, ValueError):
-        return None, None, number
-    try:
-        return asked.getsockname(), asked.getpeername(), number
-    except OSError:
-        return None, None, number
-    finally:
-        asked.detach()
-
-
-def _address(end: Any) -> tuple[str, int] | None:
-    return (str(end[0]), int(end[1])) if isinstance(end, (tuple, list)) else None
 
 
 class Protocol(asyncio.Protocol):
@@ -111,16 +88,11 @@ class Protocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
-        here, there, number = _ends_of(transport)
-        client = _address(there)
-        ends = {
-            "server": _address(here) or ((here, None) if isinstance(here, str) else None),
-            "client": client,
-            "scheme": "https" if transport.get_extra_info("sslcontext") else "http",
-        }
+        ends, number = ends_of(transport)
         self._reader = RequestReader(self, self.setup, self.limits, ends)
         self.setup.protocols.add(self)
-        self._spare = self.connections.enter(self, client[0] if client else None, number)
+        client = ends["client"]
+        self._spare = self.connections.enter(self, client and client[0], number)
         if not transport.is_closing():
             self.connections.wait(self, self.connections.heads)
 
@@ -186,6 +158,12 @@ class Protocol(asyncio.Protocol):
         """Bytes of answers that the client has not taken."""
         running = self._running
         return self.transport.get_write_buffer_size() + (running.unsent if running else 0)
+
+    @property
+    def caller(self) -> Hashable:
+        """On whose behalf the latest request is; None before the first."""
+        latest = self._running or (self._reader and self._reader.exchange)
+        return latest and latest.caller
 
     @property
     def received(self) -> int:
