@@ -262,3 +262,21 @@ async def test_a_router_that_is_used_in_a_thread():
     async with serving(app) as port, request(port, "/streams") as answer:
         assert await answer.body() == b"0"
     assert "is used outside of its event loop: use it in an `async def` function" in said[0]
+
+
+@pytest.mark.parametrize("kind", ["only", "dual"])
+async def test_a_handler_that_returns_what_it_was_to_send(kind, capsys):
+    """The client would get an empty stream, and the value would be lost."""
+    app, live = FastAPI(), LiveRouter()
+
+    @live.get("/ticks", sse=SSE(kind=kind))
+    async def ticks(stream: EventStream | None) -> dict[str, int]:
+        return {"n": 1}
+
+    app.include_router(live)
+    async with serving(app) as port:
+        accept = {"Accept": "text/event-stream"}
+        async with request(port, "/ticks", headers=accept) as answer:
+            assert answer.status == 500
+    shown = capsys.readouterr().err
+    assert "/ticks: its handler returned dict and sent nothing: call `await stream.send" in shown
