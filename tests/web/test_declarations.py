@@ -11,10 +11,12 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Form
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.requests import Request
 
 from headwater.errors import DeclarationError, UsageError
 from headwater.eventlog import MemoryLog
 from headwater.web.fastapi import SSE, EventStream, LiveRouter, Source, StreamLimits, guard
+from headwater.web.starlette import LiveRoutes
 from support.http import request
 from support.server import serving
 
@@ -157,6 +159,24 @@ def test_routes_that_take_a_stream_or_return_a_source_by_mistake():
         LiveRouter().install("app")
     with refused("guard(Depends(", "a function is needed, such as guard(check), without Depends("):
         guard(Depends(notes))
+
+
+def test_routes_of_starlette():
+    async def shown(request: Request) -> Source: ...
+
+    async def streamed(request: Request, stream: EventStream) -> None: ...
+
+    with refused("feed 7: write a path such as '/logs'"):
+        LiveRoutes().feed(7)
+    with refused("keyed='yes': True or False is needed"):
+        LiveRoutes().feed("/notes", keyed="yes")
+    with refused("/ticks: sse=True: SSE(...) is needed"):
+        LiveRoutes().stream("/ticks", sse=True)
+    for guards in (notes, ["notes.view"]):
+        with refused("a list of functions of the request is needed"):
+            LiveRoutes().feed("/notes", guards=guards)(shown)
+        with refused("a list of functions of the request is needed"):
+            LiveRoutes().stream("/ticks", guards=guards)(streamed)
 
 
 @pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete"])

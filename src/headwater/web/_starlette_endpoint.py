@@ -55,6 +55,10 @@ class StarletteEndpoint:
         guards: Sequence[Guard],
         call: Callable[[Request], Awaitable[Any]],
     ) -> None:
+        if not isinstance(guards, (list, tuple)) or not all(map(callable, guards)):
+            raise DeclarationError(
+                f"guards={guards!r}: a list of functions of the request is needed"
+            )
         self.responder = responder
         self.guards = tuple(guards)
         self._guards = tuple((each, is_coroutine_function(each)) for each in guards)

@@ -214,7 +214,6 @@ class LiveRouter(HubFace, EventRouter):
         if not isinstance(path, str):
             raise DeclarationError(f"feed {path!r}: a path such as '/logs' is needed")
         check_feed_options(f"feed {path!r}", options)
-        check_kind(f"feed {path!r}: keyed={keyed!r}", keyed, bool, "True or False")
         whole = self.prefix + path
         if (path and not path.startswith("/")) or whole.endswith(("/", "/stream")) or not whole:
             raise DeclarationError(
