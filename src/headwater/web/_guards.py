@@ -31,7 +31,7 @@ from starlette.routing import Match
 
 from headwater.errors import DeclarationError
 from headwater.web._plan import Plan
-from headwater.web._signatures import parameters_of
+from headwater.web._signatures import parameters_of, taking
 from headwater.web._user_functions import called, is_coroutine_function, is_generator_function
 
 __all__ = [
@@ -161,9 +161,9 @@ class _Once:
         self._is_coroutine = is_coroutine_function(call)
         own = parameters_of(call, getattr(call, "__qualname__", repr(call)))
         # FastAPI fills in only one of a kind. This kind is a WebSocket's, too.
-        self._request = _taking(HTTPConnection, own)
-        self._response = _taking(Response, own)
-        self._tasks = _taking(BackgroundTasks, own)
+        self._request = taking(own, HTTPConnection)
+        self._response = taking(own, Response)
+        self._tasks = taking(own, BackgroundTasks)
         shown = list(own.values())
         if not self._request:
             keyword = inspect.Parameter.KEYWORD_ONLY
@@ -203,14 +203,6 @@ class _Once:
 
     def __hash__(self) -> int:
         return hash(self._call)
-
-
-def _taking(kind: type[Any], parameters: dict[str, inspect.Parameter]) -> str:
-    """The name of the parameter of this kind; empty where there is none."""
-    for name, each in parameters.items():
-        if isinstance(each.annotation, type) and issubclass(each.annotation, kind):
-            return name
-    return ""
 
 
 class _Decided:

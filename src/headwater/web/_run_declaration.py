@@ -26,7 +26,7 @@ from headwater.web._run_routes import (
     StreamRoute,
 )
 from headwater.web._run_setup import OnDisconnect, check_declaration, checked_owner, declare_kind
-from headwater.web._signatures import asked_for, parameters_of
+from headwater.web._signatures import asked_for, parameters_of, taking
 from headwater.web._user_functions import called, is_coroutine_function
 
 __all__ = ["declare_runs"]
@@ -48,21 +48,20 @@ class RunEndpoints:
         self._run = self._run_parameter(where)
 
     def _run_parameter(self, where: str) -> str | None:
-        kinds = {Run: True, SyncRun: False}
-        found = [name for name, each in self._parameters.items() if each.annotation in kinds]
+        run = taking(self._parameters, Run)
+        name = run or taking(self._parameters, SyncRun)
         call = self._declaration.call
         if self._declaration.start is not None:
-            if found:
+            if name:
                 raise DeclarationError(
                     f"{where}: with start=, its function returns the run's input and has no "
                     "parameter of type Run; the worker gets the run by `runs.attempt(run_id)`"
                 )
             return None
-        if not found:
+        if not name:
             raise DeclarationError(f"{where}: its function needs a parameter `run: Run`")
-        (name,) = found
         is_async = is_coroutine_function(call)
-        if kinds[self._parameters[name].annotation] != is_async:
+        if bool(run) != is_async:
             wanted = "Run" if is_async else "SyncRun"
             raise DeclarationError(
                 f"{where}: {'an `async def`' if is_async else 'a `def`'} function needs "
