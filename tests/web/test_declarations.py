@@ -50,22 +50,22 @@ def refused(*parts: str):
 
 
 FEED = [
-    ("path", 7, "feed 7: a path such as '/logs' is needed"),
-    ("item", None, "item=None: a pydantic model, a dataclass or a TypedDict of one item is needed"),
+    ("path", 7, "feed 7: write a path such as '/logs'"),
+    ("item", None, "item=None: write a pydantic model, a dataclass or a TypedDict of one item"),
     (
         "item",
         [Item],
-        "a pydantic model, a dataclass or a TypedDict of one item is needed; ",
+        "write a pydantic model, a dataclass or a TypedDict of one item; ",
     ),
-    ("item", "Item", "item='Item': a pydantic model"),
+    ("item", "Item", "item='Item': write a pydantic model"),
     ("collection", 7, "collection=7 must be letters"),
     ("event", None, "event=None must be letters"),
-    ("requires", b"x", "requires=b'x': a permission, a guard or a list of these is needed"),
-    ("keyed", "yes", "keyed='yes': True or False is needed"),
+    ("requires", b"x", "requires=b'x': write a permission, a guard or a list of these"),
+    ("keyed", "yes", "keyed='yes': write True or False"),
     ("limit", True, "limit=True must be 1 to 100"),
-    ("retry", "2000", "retry='2000': a whole number of at least 0 is needed, in milliseconds"),
-    ("retry", -1, "retry=-1: a whole number"),
-    ("name", 7, "name=7: a text is needed"),
+    ("retry", "2000", "retry='2000': write a whole number of at least 0, in milliseconds"),
+    ("retry", -1, "retry=-1: write a whole number"),
+    ("name", 7, "name=7: write a text"),
     ("status_code", 201, "status_code= is no option of its routes; they take deprecated, descr"),
     ("methods", ["POST"], "methods= is no option of its routes"),
 ]
@@ -79,14 +79,14 @@ def test_options_of_a_feed(option, value, said):
 
 
 SSES = [
-    ("heartbeat", True, "seconds above 0 are needed, or None for no heartbeat"),
-    ("heartbeat", float("inf"), "seconds above 0 are needed, or None for no heartbeat"),
-    ("serializer", "json", "a function of an object that returns a str is needed"),
-    ("max_pending", "1 MB", "a whole number of at least 1 is needed, in bytes"),
-    ("max_pending", 1.5, "a whole number of at least 1 is needed, in bytes"),
-    ("linger", -1, "0 or more seconds are needed"),
-    ("linger", None, "0 or more seconds are needed"),
-    ("farewell", "bye", "an Event(...) is needed"),
+    ("heartbeat", True, "write seconds above 0, or None for no heartbeat"),
+    ("heartbeat", float("inf"), "write seconds above 0, or None for no heartbeat"),
+    ("serializer", "json", "write a function that makes a str of an object"),
+    ("max_pending", "1 MB", "write a whole number of at least 1, in bytes"),
+    ("max_pending", 1.5, "write a whole number of at least 1, in bytes"),
+    ("linger", -1, "write 0 or more seconds"),
+    ("linger", None, "write 0 or more seconds"),
+    ("farewell", "bye", "write an Event(...)"),
 ]
 
 
@@ -97,14 +97,14 @@ def test_options_of_a_stream(option, value, said):
 
 
 ROUTER = [
-    ("requires", "notes.view", "a function that makes the guard of a permission is needed"),
-    ("heartbeat", float("inf"), "seconds above 0 are needed, or None for no heartbeat"),
-    ("write_timeout", None, "seconds above 0 are needed"),
-    ("io_uring", "no", "True or False is needed"),
-    ("log", "redis://", "an event log, such as open_log('redis://…'), is needed"),
-    ("limits", None, "StreamLimits(...) is needed"),
-    ("route_class", object, "a class of APIRoute is needed"),
-    ("dependencies", [notes], "a list of Depends(...) or guard(...) is needed"),
+    ("requires", "notes.view", "write a function that makes the guard of a permission"),
+    ("heartbeat", float("inf"), "write seconds above 0, or None for no heartbeat"),
+    ("write_timeout", None, "write seconds above 0"),
+    ("io_uring", "no", "write True or False"),
+    ("log", "redis://", "write an event log, such as open_log('redis://…')"),
+    ("limits", None, "write StreamLimits(...)"),
+    ("route_class", object, "write a class of APIRoute"),
+    ("dependencies", [notes], "write a list of Depends(...) or guard(...)"),
 ]
 
 
@@ -116,7 +116,7 @@ def test_options_of_a_router(option, value, said):
 
 @pytest.mark.parametrize("proxies", [7, None, b"10.0.0.1", [7]])
 def test_proxies_are_addresses(proxies):
-    with refused(f"StreamLimits(proxies={proxies!r}): addresses and networks are needed"):
+    with refused(f"StreamLimits(proxies={proxies!r}): write addresses and networks"):
         StreamLimits(proxies=proxies)
 
 
@@ -137,7 +137,7 @@ def test_handlers_that_no_feed_can_have():
     for call, said in (
         (generator, "its handler has a `yield`: return a Source"),
         (items, "its handler is said to return list["),
-        (nothing, "its handler is said to return None; a Source is needed, such as"),
+        (nothing, "its handler is said to return None; return a Source, such as"),
         (body, "its routes are GET and have no body: declare a model of its parameters as `Annot"),
         (form, "its routes are GET and have no body"),
         (stream, "EventStream is for the handler of a route with sse=, on a LiveRouter: write @li"),
@@ -153,11 +153,11 @@ def test_routes_that_take_a_stream_or_return_a_source_by_mistake():
         FastAPI().get("/ticks")(ticks)
     with refused("a Source is what the handler of a feed returns: write @live.feed("):
         LiveRouter().get("/notes")(notes)
-    with refused("/ticks: dependencies=[", "a list of Depends(...) or guard(...) is needed"):
+    with refused("/ticks: dependencies=[", "write a list of Depends(...) or guard(...)"):
         LiveRouter().get("/ticks", sse=True, dependencies=[notes])(ticks)
-    with refused("install('app'): a FastAPI application is needed"):
+    with refused("install('app'): write a FastAPI application"):
         LiveRouter().install("app")
-    with refused("guard(Depends(", "a function is needed, such as guard(check), without Depends("):
+    with refused("guard(Depends(", "write a function, such as guard(check), without Depends("):
         guard(Depends(notes))
 
 
@@ -168,14 +168,14 @@ def test_routes_of_starlette():
 
     with refused("feed 7: write a path such as '/logs'"):
         LiveRoutes().feed(7)
-    with refused("keyed='yes': True or False is needed"):
+    with refused("keyed='yes': write True or False"):
         LiveRoutes().feed("/notes", keyed="yes")
-    with refused("/ticks: sse=True: SSE(...) is needed"):
+    with refused("/ticks: sse=True: write SSE(...)"):
         LiveRoutes().stream("/ticks", sse=True)
     for guards in (notes, ["notes.view"]):
-        with refused("a list of functions of the request is needed"):
+        with refused("write a list of functions of the request"):
             LiveRoutes().feed("/notes", guards=guards)(shown)
-        with refused("a list of functions of the request is needed"):
+        with refused("write a list of functions of the request"):
             LiveRoutes().stream("/ticks", guards=guards)(streamed)
 
 

@@ -454,7 +454,7 @@ def test_declarations_that_cannot_work():
     async def none() -> None: ...
 
     for path, given, options, call, words in (
-        ("answers", runs, {}, good, "'/answers' is needed"),
+        ("answers", runs, {}, good, "such as '/logs'"),
         ("/a", MemoryLog(), {}, good, "Runs"),
         ("/a", runs, {"busy": "odd"}, good, "busy"),
         ("/a", runs, {"on_disconnect": True}, good, "on_disconnect"),

@@ -1,7 +1,7 @@
 """Guards: dependencies that decide before a request's body is read and before it is validated.
 
 FastAPI solves the dependencies of a route before it reports what is wrong with its parameters, so
-a guard that refuses is heard first. A body is read before any dependency, though. A route that
+a refusing guard comes first. But a body is read before any dependency. A route that
 takes one therefore asks its guards first, by a route of their own, and FastAPI after that.
 """
 
@@ -31,13 +31,13 @@ from starlette.routing import Match
 
 from headwater.errors import DeclarationError
 from headwater.web._plan import Plan
-from headwater.web._signatures import parameters_of, taking
-from headwater.web._user_functions import called, is_coroutine_function, is_generator_function
-
-__all__ = [
-    "BODY_FIELD", "Guard", "GuardedRoute", "Requirement", "check_dependencies",
-    "declared_dependencies", "guard", "guard_of", "guards_of", "included_routes", "takes_body",
-]  # fmt: skip
+from headwater.web._user_functions import (
+    called,
+    is_coroutine_function,
+    is_generator_function,
+    parameters_of,
+    taking,
+)
 
 # A permission, a guard, or several of these.
 Requirement = str | params.Depends | Sequence[str | params.Depends] | None
@@ -70,7 +70,7 @@ def guard(call: Callable[..., Any], permission: str | None = None) -> Any:
     """
     if not callable(call):
         raise DeclarationError(
-            f"guard({call!r}): a function is needed, such as guard(check), without Depends(...)"
+            f"guard({call!r}): write a function, such as guard(check), without Depends(...)"
         )
     made = guard_of(params.Depends(call))
     # Depends is a frozen dataclass in newer versions.
@@ -99,7 +99,7 @@ def check_dependencies(where: str, given: Any) -> None:
         isinstance(each, params.Depends) for each in given
     ):
         raise DeclarationError(
-            f"{where}: dependencies={given!r}: a list of Depends(...) or guard(...) is needed"
+            f"{where}: dependencies={given!r}: write a list of Depends(...) or guard(...)"
         )
 
 
@@ -111,8 +111,8 @@ def _required(
     wanted = [requires] if isinstance(requires, (str, params.Depends)) else requires
     if not isinstance(wanted, (list, tuple, set, frozenset)) or not wanted or "" in wanted:
         raise DeclarationError(
-            f"feed {path!r}: requires={requires!r}: a permission, a guard or a list of these is "
-            "needed; leave requires= out for a feed that everybody may see"
+            f"feed {path!r}: requires={requires!r}: write a permission, a guard or a list of "
+            "these; leave requires= out for a feed that everybody may see"
         )
     made: list[params.Depends] = []
     for each in wanted:
@@ -129,7 +129,7 @@ def _required(
             made.append(each if isinstance(each, Guard) else guard_of(each))
         else:
             raise DeclarationError(
-                f"feed {path!r}: requires={each!r}: a permission, a guard or a list is needed"
+                f"feed {path!r}: requires={each!r}: write a permission, a guard or a list of these"
             )
     return made
 

@@ -1,12 +1,10 @@
-"""On whose behalf a request is made, as guards name it."""
+"""The subjects of a request: the user, session or team on whose behalf a guard says it is made."""
 
 from __future__ import annotations
 
 from collections.abc import MutableMapping
 from datetime import datetime
 from typing import Any, Protocol
-
-__all__ = ["expires", "expiry", "identify", "subjects"]
 
 _SUBJECTS = "headwater.subjects"
 _EXPIRES = "headwater.expires"

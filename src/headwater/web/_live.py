@@ -28,8 +28,6 @@ from headwater.web._stream_info import StreamInfo, TailInfo, stream_infos, tail_
 from headwater.web._stream_limits import StreamLimits, StreamPlaces
 from headwater.web._whole_responses import StreamRefusedError
 
-__all__ = ["SHARED", "HubFace", "Live", "Settings", "Shared"]
-
 logger = logging.getLogger("headwater.web")
 
 # The value of a setting that a router leaves to the other routers of its event loop.
@@ -46,7 +44,7 @@ _DEFAULTS: dict[str, Any] = {
 
 
 class Settings:
-    """What one router asks of the hub that it shares.
+    """The settings that one router names for the hub that it shares.
 
     Arguments:
         where: the router, as error messages name it: ``LiveRouter() (app.py, line 7)``.
@@ -64,14 +62,14 @@ class Settings:
             if value is not None or not may_be_none:
                 note = ", or None for no heartbeat" if may_be_none else ""
                 check_seconds(f"{where}: {name}={value!r}", value, note)
-        for name, kind, needed in (
+        for name, kind, what in (
             ("limits", StreamLimits, "StreamLimits(...)"),
             ("io_uring", bool, "True or False"),
-            ("log", EventLog | None, "an event log, such as open_log('redis://…'),"),
+            ("log", EventLog | None, "an event log, such as open_log('redis://…')"),
         ):
             if name in self.named:
                 value = self.named[name]
-                check_kind(f"{where}: {name}={value!r}", value, kind, needed)
+                check_kind(f"{where}: {name}={value!r}", value, kind, what)
         if self.named.get("recheck", 1.0) > 30:
             raise DeclarationError(
                 f"{where}: recheck={self.named['recheck']!r}: at most 30 seconds; a right that was "
@@ -148,7 +146,6 @@ class Live:
         self._places: StreamPlaces | None = None
         self._recheck_log: RecheckLog | None = None
         self._undo_signals: Callable[[], None] = lambda: None
-        self._warned = False
 
     def agree(self, settings: Settings) -> None:
         """Take the settings that a router names. Raises DeclarationError where two differ."""
@@ -185,8 +182,7 @@ class Live:
         """The rights of the open streams."""
         if self._rights is None:
             self._rights = Rights(self.hub.streams, interval=self.setting("recheck"))
-            if not self.users and not self._warned:
-                self._warned = True
+            if not self.users:
                 logger.warning(
                     "no application with a LiveRouter runs its lifespan in this process, so "
                     "nothing closes its hub at the end: let the outermost application enter "
@@ -300,7 +296,7 @@ class Live:
 
 
 class HubFace:
-    """What every adapter offers of the hub that it shares."""
+    """The members of a router that concern the shared hub."""
 
     _settings: Settings
 

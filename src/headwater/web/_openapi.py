@@ -21,14 +21,6 @@ from headwater.web._paging import described
 from headwater.web._pair import FeedDeclaration
 from headwater.web.asgi import SSE
 
-__all__ = [
-    "EventsDescribed",
-    "event_options",
-    "feed_options",
-    "install_openapi",
-    "problem_responses",
-]
-
 _EVENT_STREAM = "text/event-stream"
 _PROBLEM_JSON = "application/problem+json"
 _PROBLEM: dict[str, Any] = {

@@ -14,8 +14,6 @@ from headwater.errors import SourceUnavailableError
 from headwater.eventlog import EventLog
 from headwater.feeds._source import Change, Source
 
-__all__ = ["NOBODY", "RETRY_SECONDS", "FollowedRechecks", "Recheck", "RecheckLog", "SubjectOf"]
-
 logger = logging.getLogger("headwater.web")
 
 _TOPIC = "headwater:recheck"

@@ -1,4 +1,4 @@
-"""What a request that starts a run brings: its body, up to a limit, and its key."""
+"""The body, up to a limit, and the key of a request that starts a run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 
 from headwater.web.asgi import Receive
 from headwater.web.problems import Problem
-
-__all__ = ["RunBody", "key_of", "parsed_json"]
 
 _KEY = re.compile(r"[!-~]{1,200}")
 

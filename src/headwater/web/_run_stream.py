@@ -15,8 +15,6 @@ from headwater.errors import PositionError, ResetReason, SourceUnavailableError
 from headwater.protocol import frame
 from headwater.runs import RunEvent, RunReader, RunState
 
-__all__ = ["MOST_FOLDED", "RETRY", "RunStream", "text_so_far", "to_bytes"]
-
 # Milliseconds after which a client reconnects.
 RETRY = 2000
 # Bytes after which one write ends, so that little waits for a client that reads slowly.
