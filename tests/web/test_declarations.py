@@ -15,7 +15,15 @@ from starlette.requests import Request
 
 from headwater.errors import DeclarationError, UsageError
 from headwater.eventlog import MemoryLog
-from headwater.web.fastapi import SSE, EventStream, LiveRouter, Source, StreamLimits, guard
+from headwater.web.fastapi import (
+    SSE,
+    EventStream,
+    LiveRouter,
+    Source,
+    StreamLimits,
+    guard,
+    identify,
+)
 from headwater.web.starlette import LiveRoutes
 from support.http import request
 from support.server import serving
@@ -300,3 +308,14 @@ async def test_a_handler_that_returns_what_it_was_to_send(kind, capsys):
             assert answer.status == 500
     shown = capsys.readouterr().err
     assert "/ticks: its handler returned dict and sent nothing: call `await stream.send" in shown
+
+
+@pytest.mark.parametrize("subject", [7, None, b"user:7"])
+async def test_a_subject_is_a_text(subject):
+    """A number in one place and a text in another would leave a stream open."""
+    live = LiveRouter()
+    with pytest.raises(UsageError, match="is no text: write one such as 'user:7'"):
+        identify(Request({"type": "http"}), subject)
+    if subject is not None:
+        with pytest.raises(UsageError, match="recheck: .* is no text"):
+            await live.recheck(subject)

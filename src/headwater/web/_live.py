@@ -22,6 +22,7 @@ from headwater.errors import DeclarationError, UsageError
 from headwater.eventlog import EventLog
 from headwater.feeds._checks import check_kind, check_seconds
 from headwater.feeds._source import Source
+from headwater.web._identity import check_subject
 from headwater.web._recheck_log import FollowedRechecks, RecheckLog, SubjectOf
 from headwater.web._rights import Rights
 from headwater.web._stream_info import StreamInfo, TailInfo, stream_infos, tail_infos
@@ -333,6 +334,8 @@ class HubFace:
         passed to ``identify``. The streams are those of all routers of this event loop, and of all
         processes where ``log=`` names an event log.
         """
+        if subject is not None:
+            check_subject("recheck", subject)
         await self._settings.live().recheck(subject)
 
     def follow_rechecks(self, source: Source, subject_of: SubjectOf) -> Callable[[], None]:
