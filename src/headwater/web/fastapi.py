@@ -218,7 +218,6 @@ class LiveRouter(HubFace, EventRouter):
             options: as ``get`` takes them: tags, summary, deprecated and so on.
         """
         check_feed_options(f"feed {path!r}", options)
-        check_kind(f"feed {path!r}: keyed={keyed!r}", keyed, bool, "True or False")
         declaration = declared_feed(
             path,
             name,

@@ -21,6 +21,7 @@ except ImportError as error:  # pragma: no cover - only without the extra
 
 from headwater.delivery._event_stream import EventStream
 from headwater.eventlog import EventLog
+from headwater.feeds._checks import check_kind
 from headwater.feeds._feed import DEFAULT_LIMIT, MAX_ITEMS, Limit, OnInvalid
 from headwater.feeds._source import Source
 from headwater.protocol import Comment, Event
@@ -230,7 +231,8 @@ class LiveRoutes(HubFace):
         With ``SSE(kind="dual")`` the stream is None where JSON is asked for, and the function
         returns a Starlette response; so it may with ``kind="manual"``.
         """
-        options = sse or SSE()
+        options = SSE() if sse is None else sse
+        check_kind(f"{path}: sse={sse!r}", options, SSE, "SSE(...)")
 
         def declare(call: StreamFunction) -> StreamFunction:
             handler: Callable[[Request, Any], Awaitable[Any]] = call
