@@ -37,8 +37,8 @@ _key: ContextVar[_Key | None] = ContextVar("headwater_mcp_session", default=None
 class SessionScope:
     """ASGI middleware by which every event store below it knows which session calls.
 
-    ``app.add_middleware(SessionScope)``. Recommended, and needed where a store of yours wraps
-    another one and awaits it in another task.
+    ``app.add_middleware(SessionScope)``. Always add it. A store of your own that awaits another
+    store in another task does not work without it.
     """
 
     def __init__(self, app: App) -> None:

@@ -14,22 +14,22 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from headwater.backend.models import AccessChange
 
-__all__ = ["subject_of", "tell_access_change"]
+__all__ = ["subject_of", "record_access_change"]
 
 # Instead of a user's id: the rights of everyone.
 _EVERYONE = "*"
 
 
-async def tell_access_change(session: AsyncSession, user_id: str | None) -> None:
-    """Say, as part of the caller's transaction, that rights are others now.
+async def record_access_change(session: AsyncSession, user_id: str | None) -> None:
+    """Write a change of rights in the caller's transaction.
 
     Arguments:
-        user_id: whose; None for everyone, as when a team or a satellite is removed.
+        user_id: whose rights; None for everyone's, as when a team or a satellite is removed.
     """
     await session.execute(insert(AccessChange).values(user_id=user_id or _EVERYONE))
 
 
 def subject_of(values: Mapping[str, Any]) -> str | None:
-    """Whose streams are to be checked again; None for all."""
+    """The subject whose streams are checked again; None for all streams."""
     user_id = values["user_id"]
     return None if user_id == _EVERYONE else f"user:{user_id}"

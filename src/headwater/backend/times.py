@@ -50,7 +50,7 @@ def moment_check(column: str) -> str:
 
 
 def sorted_moment_check(column: str) -> str:
-    """The same, and only in the form that ``CURRENT_TIMESTAMP`` has, for what is compared."""
+    """The same for columns that are compared: only the form of ``CURRENT_TIMESTAMP`` is allowed."""
     return (
         f"{moment_check(column)} AND {column} GLOB '????-??-?? ??:??:??*' "
         f"AND (length({column}) = 19 OR (length({column}) BETWEEN 21 AND 26 "

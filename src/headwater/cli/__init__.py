@@ -38,7 +38,7 @@ def application() -> typer.Typer:
     )
     for command in (demo, serve, migrate, tail, publish, relay, check, bench):
         app.command()(command)
-    users = typer.Typer(help="The backend's users.", no_args_is_help=True)
+    users = typer.Typer(help="Manage the backend's users.", no_args_is_help=True)
     users.command()(add)
     app.add_typer(users, name="users")
     return app

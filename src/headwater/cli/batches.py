@@ -38,7 +38,7 @@ class Lines:
 
     Attributes:
         items: each encoded.
-        read: how much of the input they and all before them took.
+        read: how much of the input was read up to here.
     """
 
     items: list[bytes]
@@ -51,7 +51,7 @@ class Body:
 
     Attributes:
         count: how many items are in it.
-        read: how much of the input they and all before them took.
+        read: how much of the input was read up to here.
     """
 
     data: bytes
@@ -83,7 +83,7 @@ def from_stdin(collection: str | None) -> Iterator[Lines]:
 
 
 def size_of_stdin() -> int | None:
-    """Bytes of standard input where it is a file; None where nobody knows."""
+    """Bytes of standard input if it is a file; None if the number is not known."""
     try:
         found = os.fstat(sys.stdin.fileno())
     except (OSError, ValueError):

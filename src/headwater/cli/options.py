@@ -19,7 +19,7 @@ DatabaseOption = Annotated[
     typer.Option(
         metavar="URL",
         envvar="HEADWATER_DATABASE",
-        help="Where the data is: sqlite:///path or postgresql://. "
+        help="The database: sqlite:///path or postgresql://user@host/name. "
         "By default a file in your data folder.",
         show_default=False,
     ),

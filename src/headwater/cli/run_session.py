@@ -34,11 +34,11 @@ class RunOrFeedSession(FeedSession):
 
 
 def _begins_run(message: Message) -> bool | None:
-    """Whether this event is of a run; None if the next one must say."""
+    """Whether this event is of a run; None if only a later event can say."""
     if message.event in ("reset", "error"):
         return None
     if message.event == "run":
-        # The state of a run is no place to resume at. A feed of runs begins with a snapshot.
+        # In the stream of a run this event has no id. In a feed of runs it has one.
         return not message.last_event_id
     try:
         data = json.loads(message.data)

@@ -11,7 +11,6 @@ import inspect
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from headwater.client._connections import Followed, Shell, run
@@ -42,12 +41,7 @@ class Following(Followed[V]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
                 # A block that ends without an error has handled the last value.

@@ -129,8 +129,6 @@ async def _stream(session: Session[Any], shell: Shell, request: Request) -> Wait
                 if not session.opened(status, response.headers):
                     body = await _body(shell, response, MAX_ERROR_BODY)
                     return session.refused(status, response.headers, body, now=time.time())
-                if encoding := unknown_encoding(response, shell.client):
-                    return Stop(session.unreadable(status, encoding))
                 if early is None:
                     limit.reschedule(None)
                 if session.on_open is not None:
@@ -139,8 +137,7 @@ async def _stream(session: Session[Any], shell: Shell, request: Request) -> Wait
                     limit.reschedule(None)
                     session.feed(chunk)
                     await shell.hand_over()
-                    if (failure := session.check()) is not None:
-                        return Stop(failure)
+                    session.check()
             finally:
                 await shell.close(response)
     except LostError as error:
@@ -158,8 +155,6 @@ async def _poll(session: Session[Any], shell: Shell, request: Request) -> Wait |
         async with shell.limit(session.idle_timeout):
             response = await _answer(session, shell, request)
             try:
-                if encoding := unknown_encoding(response, shell.client):
-                    return Stop(session.unreadable(response.status_code, encoding))
                 body = await _body(shell, response, session.max_event_bytes)
             finally:
                 await shell.close(response)
@@ -191,8 +186,7 @@ async def _answer(session: Session[Any], shell: Shell, request: Request) -> http
             sent = shell.client.send(asked, stream=True, auth=auth, follow_redirects=False)
             response: httpx.Response = await shell.settled(sent)
             if response.next_request is None:
-                shell.response = response
-                return response
+                break
             await shell.close(response)
             _check_redirect(response, followed)
             # Only the first host is given what signs in.
@@ -204,6 +198,16 @@ async def _answer(session: Session[Any], shell: Shell, request: Request) -> http
         if isinstance(error.__context__, httpx.InvalidURL):
             raise PeerError(f"the server redirects to what is no address: {error}") from error
         raise LostError(cause_of(error)) from error
+    shell.response = response
+    encoding = unknown_encoding(response, shell.client)
+    if encoding and response.is_success:
+        await shell.close(response)
+        raise ResponseError(
+            response.status_code,
+            f"the server answers with Content-Encoding {encoding[:80]!r}, which was not asked for "
+            "and cannot be decoded here",
+        )
+    return response
 
 
 def _check_redirect(response: httpx.Response, followed: int) -> None:

@@ -89,9 +89,9 @@ class Relay:
             dict, and returns a dict, a model or a dataclass, or None to leave the row out.
         start: where a new relay begins: ``"beginning"`` with all rows of the table, ``"now"`` with
             the rows that are committed from now on.
-        on_reset: what to do when the relay cannot continue where it was, because the table was
-            trimmed past it, emptied or restored, or the log was wiped, replaced or set back.
-            ``"stop"`` raises RelayStoppedError. ``"repeat"`` begins again with all rows of the
+        on_reset: what to do when the relay cannot continue where it was: the table was trimmed
+            past it, emptied or restored, or the log was wiped, replaced or set back. ``"stop"``
+            raises RelayStoppedError. ``"repeat"`` begins again with all rows of the
             table, so that none is missing. ``"skip"`` continues with what is certainly new, so that
             none comes twice.
         lease: seconds until another process takes over from a holder that does not renew its lease.

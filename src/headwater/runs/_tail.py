@@ -30,6 +30,9 @@ PAGE_CHARACTERS = 256 * 1024
 # Characters of one combined delta of the past.
 PIECE = 64 * 1024
 
+# As ``json.dumps`` does it, which makes an encoder at each call.
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
 
 class Tail:
     """The latest records of one run. Implements ``Follower``.
@@ -83,7 +86,7 @@ def _size(record: Record) -> int:
     """About the characters of a record."""
     if record.data.get("e") == "delta":
         return 200 + len(record.data["d"]["text"])
-    return 200 + len(json.dumps(record.data.get("d"), ensure_ascii=False))
+    return 200 + len(_encode(record.data.get("d")))
 
 
 class Tails:

@@ -29,8 +29,9 @@ from headwater.errors import (
 from headwater.feeds._clock import utc_now
 from headwater.feeds._source import JUDGED, Change, Filter, Page, Place, Window
 from headwater.sql._faults import LASTING, unavailable
-from headwater.sql._judging import NO_QUESTIONS, Questions, judged_by_type
-from headwater.sql._model import TableModel, as_utc
+from headwater.sql._judging import NO_QUESTIONS, Questions, judged_by_type, judged_columns
+from headwater.sql._model import TableModel
+from headwater.sql._schemas import SCHEMAS
 from headwater.sql._statements import Wanted
 from headwater.sql._trim import Trim, remove
 from headwater.sql._unreadable import with_key
@@ -345,18 +346,25 @@ class TableReader(TailReader):
             tracking = replace(self.model.tracking, registered=None)
             raise self.broken(f"{'; '.join(wrong)}. A migration with {tracking.call} mends it")
 
-    @contextmanager
-    def comparing(self) -> Iterator[None]:
-        """Raise SourceUnavailableError where the table cannot be tracked any more.
+    async def compare(self, connection: AsyncConnection) -> bool:
+        """Compare the table with its model and with what its tracking should be.
 
-        Before it was read once, that is a DeclarationError: its declaration is wrong.
+        Raises SourceUnavailableError if they differ. Before the table was read once, one that
+        cannot be tracked is a DeclarationError: its declaration is wrong. Returns whether the
+        statements must be made anew.
         """
+        columns = [column.name for column in self.model.columns.values()]
+        drift = SCHEMAS[connection.dialect.name].drift
         try:
-            yield
+            tracking, wrong = await connection.run_sync(drift, self.model.tracking, columns)
         except DeclarationError as error:
             if not self._declared:
                 raise
             raise self.broken(str(error)) from error
+        self.check_drift(wrong)
+        known = self.model.tracking, self.judged
+        self.model.tracking, self.judged = tracking, await judged_columns(connection, self.model)
+        return known != (self.model.tracking, self.judged)
 
     def check_declared(self, declared: str | None) -> None:
         """Check what the database keeps of the tracking; None if it keeps nothing."""
@@ -368,21 +376,3 @@ class TableReader(TailReader):
         if not tracking.served_by(declared):
             self.check_drift([f"its triggers were made for {declared}, not {tracking.declared()}"])
         self._declared = declared
-
-
-def latest_of(one: datetime | None, other: datetime | None) -> datetime | None:
-    """The later of two moments, either of which may be missing."""
-    if one is None or other is None:
-        return one or other
-    return max(one, other)
-
-
-def left_at(moment: datetime | None, window: Window | None) -> datetime | None:
-    """When a row with this moment leaves the window; None without a window."""
-    return None if window is None or moment is None else as_utc(moment) + window.length
-
-
-def in_window(moment: datetime | None, now: datetime, window: Window) -> bool:
-    """Whether a row with this moment is in the window."""
-    leaves = left_at(moment, window)
-    return leaves is not None and leaves > now

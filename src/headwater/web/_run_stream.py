@@ -22,6 +22,9 @@ MOST_WRITTEN = 64 * 1024
 # Characters of the output so far that are sent as one event with ``?fold=true``.
 MOST_FOLDED = 1024 * 1024
 
+# As ``json.dumps`` does it, which makes an encoder at each call.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 class RunStream(Stream):
     """One open stream of a run.
@@ -223,4 +226,4 @@ def reset_frame(reason: ResetReason) -> bytes:
 
 def to_bytes(value: Any) -> bytes:
     """A JSON value in UTF-8."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return _encode(value).encode()

@@ -28,7 +28,7 @@ class Activities:
     async def add(self, satellite_id: str, reports: Sequence[ActivityReport]) -> None:
         """Add counts to the clients' rows and move their last activity to now: all, or none.
 
-        Raises 422 for a user or team that there is not, a user outside the team, or a team that a
+        Raises 422 for a user or team that does not exist, a user outside the team, or a team that a
         satellite of another team does not work for.
         """
         async with self._database.write() as session:

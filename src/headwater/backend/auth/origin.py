@@ -42,9 +42,7 @@ def check_origin(request: Request, allowed: Collection[str]) -> None:
     if not origins and not referers:
         if request.headers.get("sec-fetch-site", "none") in {"same-origin", "none"}:
             return
-        raise Problem(
-            403, "The request comes from another site, and it says nothing of its origin."
-        )
+        raise Problem(403, "The request comes from another site, and has no Origin header.")
     claimed = origins[0] if origins else referers[0]
     found = _ORIGIN.fullmatch(claimed) if origins else _REFERER.match(claimed)
     if found is not None:

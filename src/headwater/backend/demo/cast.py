@@ -55,7 +55,7 @@ class Cast:
 
 
 async def find(backend: Backend) -> Cast:
-    """Those whom an earlier start of this demo has made."""
+    """Find what an earlier start of this demo has made."""
     admin = Principal("user", "", "session", "", role="global_admin")
     users = {row.email: row.id for row in (await backend.users.page(Paging()))[0]}
     teams = {row.name: row.id for row in (await backend.teams.page(Paging()))[0]}

@@ -49,7 +49,7 @@ class Me(Result):
     id: str
     email: str
     role: str
-    permissions: list[str] = Field(description="What you may everywhere, sorted.")
+    permissions: list[str] = Field(description="What you may do everywhere, sorted.")
 
     @classmethod
     def of(cls, user: Principal) -> Me:
@@ -100,7 +100,7 @@ class SessionInfo(Result):
     id: str
     created_at: datetime
     expires_at: datetime
-    current: bool = Field(False, description="It is the one of this request.")
+    current: bool = Field(False, description="Whether this request came with it.")
 
 
 class SessionList(Result):

@@ -23,7 +23,7 @@ from headwater.eventlog.redis._commands import NAME, PATIENCE, connect, connecti
 
 # Both halves of an id have 64 bits.
 _MOST = 2**64 - 1
-_LAST = f"{_MOST}-{_MOST}"
+LAST_ID = f"{_MOST}-{_MOST}"
 
 
 def offset_of(text: str) -> Offset:
@@ -41,7 +41,7 @@ def moment_of(text: str) -> datetime:
 def from_id(after: Offset) -> str:
     """The start of a range that begins with the entry at an offset."""
     if after >= (_MOST, _MOST):
-        return _LAST
+        return LAST_ID
     # START, and the offset of another engine, has no second number: 7 is before 7-0.
     return f"{after[0]}-{min(after[1], _MOST) if len(after) > 1 else 0}"
 
