@@ -14,8 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from headwater.backend.models import AccessChange
 
-__all__ = ["subject_of", "record_access_change"]
-
 # Instead of a user's id: the rights of everyone.
 _EVERYONE = "*"
 

@@ -33,8 +33,6 @@ from headwater.backend.teams import endpoints as teams
 from headwater.backend.users import endpoints as users
 from headwater.web.fastapi import LiveRouter, StreamLimits
 
-__all__ = ["create_app"]
-
 # Lower limits, in bytes, for bodies that anyone may send without signing in.
 _SMALL_BODIES = {"/api/auth/login": 16 * 1024}
 _FEEDS = (notifications, logs, satellites, activity, teams)

@@ -43,8 +43,6 @@ from headwater.sql.postgresql._connections import SCHEMES, address_of, engine_at
 from headwater.sql.sqlite._connections import ReadConnection, identity_of, path_of
 from headwater.web.problems import Problem
 
-__all__ = ["UNAVAILABLE", "Address", "Database", "StartupError", "in_one_line"]
-
 # The driver raises these while a database is locked, away, full or read-only. IntegrityError
 # and ProgrammingError are no outage.
 UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeoutError)

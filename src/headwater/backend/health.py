@@ -9,8 +9,6 @@ from pydantic import BaseModel
 
 from headwater.backend.state import BackendState
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["operation"])
 
 

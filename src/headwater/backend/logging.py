@@ -13,8 +13,6 @@ from typing import Any
 
 import structlog
 
-__all__ = ["set_up_logging"]
-
 # C0 and C1: ESC among them, and line breaks, which would forge a line. Then Unicode's line breaks,
 # and what turns the direction of text, so that a line reads as another one.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")

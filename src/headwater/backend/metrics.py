@@ -29,8 +29,6 @@ from headwater.eventlog import foreign_entries
 from headwater.web.fastapi import LiveRouter
 from headwater.web.uvicorn._limits import ConnectionCounters
 
-__all__ = ["Measures"]
-
 # Delivery's counters by name: what each counts.
 _DELIVERY = {
     "opened": "Streams opened.",

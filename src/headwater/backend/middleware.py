@@ -16,8 +16,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from headwater.backend.metrics import Measures
 from headwater.web.problems import Problem, internal_problem, problem_response
 
-__all__ = ["AllowedHosts", "AllowedOrigins", "BodyLimit", "Envelope"]
-
 logger = structlog.stdlib.get_logger("headwater.access")
 
 # Pages and scripts come from here alone; nothing inline, nothing from elsewhere.

@@ -31,26 +31,6 @@ from headwater.backend.columns import NAMES, RandomId, postgresql_check, sqlite_
 from headwater.backend.times import Moment, Now, moment_check, sorted_moment_check
 from headwater.sql import track
 
-__all__ = [
-    "AccessChange",
-    "ApiKey",
-    "Base",
-    "ClientActivity",
-    "IdempotentRequest",
-    "LogEntry",
-    "LogLevel",
-    "Membership",
-    "Notification",
-    "NotificationLevel",
-    "RetiredSatelliteKey",
-    "Satellite",
-    "Session",
-    "SignInBucket",
-    "SignInPlace",
-    "Team",
-    "User",
-]
-
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 NotificationLevel = Literal["info", "success", "warning", "error"]
 

@@ -17,8 +17,6 @@ from starlette.types import Receive, Scope, Send
 
 from headwater.web.problems import Problem
 
-__all__ = ["Pages"]
-
 _HERE = Path(__file__).parent
 # `mimetypes` asks the system, whose answer may differ; browsers run no module of another type.
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html"}

@@ -16,8 +16,6 @@ from headwater.backend.database import Database, in_one_line
 from headwater.errors import HeadwaterError, SourceUnavailableError
 from headwater.eventlog import EventLog
 
-__all__ = ["Probes"]
-
 logger = logging.getLogger("headwater.backend")
 
 # Seconds after which a dependency without an answer counts as down.

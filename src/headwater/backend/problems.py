@@ -7,8 +7,6 @@ from typing import Any
 
 from headwater.web.problems import Problem
 
-__all__ = ["invalid", "not_found", "too_many", "unauthorized"]
-
 
 def unauthorized(detail: str = "Sign in, or send an API key as a bearer token.") -> Problem:
     """401: the caller is not signed in, or no longer."""

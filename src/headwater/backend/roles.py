@@ -15,16 +15,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-__all__ = [
-    "GLOBAL_ROLES",
-    "SATELLITE_PERMISSIONS",
-    "TEAM_ROLES",
-    "GlobalRole",
-    "TeamRole",
-    "permissions_of",
-    "team_permissions_of",
-]
-
 GlobalRole = Literal["global_admin", "global_user"]
 TeamRole = Literal["team_admin", "team_user"]
 

@@ -19,8 +19,6 @@ from sqlalchemy.exc import DatabaseError
 from headwater.backend.database import Address, StartupError, in_one_line
 from headwater.sql import configure_sqlite
 
-__all__ = ["REVISIONS", "State", "check_reachable", "check_schema", "has_users", "migrate"]
-
 State = Literal["empty", "older", "current", "newer", "foreign"]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"

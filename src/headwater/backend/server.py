@@ -31,17 +31,6 @@ from headwater.web._addresses import Proxies
 from headwater.web.fastapi import LiveRouter
 from headwater.web.uvicorn import Limits, Protocol
 
-__all__ = [
-    "Server",
-    "Supervisor",
-    "address_of",
-    "bind",
-    "build_server",
-    "greet",
-    "is_loopback",
-    "run_worker",
-]
-
 logger = logging.getLogger("headwater.backend")
 
 # Milliseconds after which the kernel drops a peer that acknowledges nothing.

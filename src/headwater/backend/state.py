@@ -31,8 +31,6 @@ from headwater.eventlog import EventLog, open_log
 from headwater.eventlog.sql import SqlLog
 from headwater.sql import Table
 
-__all__ = ["Backend", "BackendState", "Tables", "backend_of", "open_backend"]
-
 logger = logging.getLogger("headwater.backend")
 
 

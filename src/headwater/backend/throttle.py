@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 from headwater.backend.problems import too_many
 
-__all__ = ["Writes"]
-
 
 class Writes:
     """Limits the requests that change something, with a token bucket for each caller.

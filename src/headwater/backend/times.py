@@ -10,8 +10,6 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
-__all__ = ["Moment", "Now", "moment_check", "sorted_moment_check", "utc_now"]
-
 
 class Now(FunctionElement[datetime]):
     """The present moment, as a server default. In SQLite in the form that Moment writes."""

@@ -10,8 +10,6 @@ from headwater.errors import HeadwaterError, MissingExtraError
 if TYPE_CHECKING:
     import typer
 
-__all__ = ["application", "main", "sentence_of"]
-
 
 def application() -> typer.Typer:
     """All commands. Raises MissingExtraError without the extra that brings typer."""

@@ -13,16 +13,6 @@ from typing import Any
 from headwater.cli.remote import say
 from headwater.errors import EncodingError, UsageError
 
-__all__ = [
-    "MAX_ITEMS",
-    "Body",
-    "Lines",
-    "bodies",
-    "from_options",
-    "from_stdin",
-    "size_of_stdin",
-]
-
 # The backend takes 1,000 items, and bodies of up to a megabyte.
 MAX_ITEMS = 1000
 _MAX_BYTES = 500_000

@@ -16,8 +16,6 @@ import typer
 
 from headwater.cli.progress import Bar, progress
 
-__all__ = ["bench"]
-
 _REQUEST = b"GET /api/bench/stream?limit=1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
 _PAD = "x" * 120
 _WARM_UP = 5

@@ -9,8 +9,6 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-__all__ = ["check"]
-
 
 def check(
     app: Annotated[

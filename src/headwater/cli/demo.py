@@ -15,8 +15,6 @@ from headwater.cli.options import settings_with
 if TYPE_CHECKING:
     from headwater.backend.settings import Settings
 
-__all__ = ["demo"]
-
 _WORDS = """
 Headwater demo: {url}
 

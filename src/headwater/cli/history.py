@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from headwater.client import Snapshot
 
-__all__ = ["items_since"]
-
 _PAGE = 100
 
 

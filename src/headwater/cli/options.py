@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from headwater.backend.database import Address
     from headwater.backend.settings import Settings
 
-__all__ = ["DatabaseOption", "address_of", "settings_with"]
-
 DatabaseOption = Annotated[
     str | None,
     typer.Option(

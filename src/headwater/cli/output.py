@@ -7,8 +7,6 @@ import sys
 
 from headwater.errors import UsageError
 
-__all__ = ["abandon_output", "open_standard_streams", "put"]
-
 
 def open_standard_streams() -> None:
     """Give a process a standard stream that nobody gave it (``>&-``).

@@ -13,8 +13,6 @@ from headwater.protocol import Reconnect, Stop, Wait
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Poster"]
-
 # A server that is restarted is back in seconds.
 _PAUSE = 0.5
 _DONE_NOTHING = {425, 429, 503}

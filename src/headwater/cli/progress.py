@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-__all__ = ["Bar", "progress"]
-
 
 class Bar:
     """Shows how far some work is. Without a terminal it shows nothing."""

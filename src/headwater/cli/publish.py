@@ -35,8 +35,6 @@ from headwater.errors import HeadwaterError, ResponseError
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["publish"]
-
 # The name of the items in the body, by the last word of the path.
 _COLLECTIONS = {"logs": "entries", "metrics": "reports", "client-activity": "activities"}
 # The routes of the backend that take an Idempotency-Key.

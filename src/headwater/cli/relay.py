@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from headwater.relay import Relay
 
-__all__ = ["relay"]
-
 # Seconds between two tries to read a table of a database that is away.
 _RETRY = 1.0
 _SHOWN_EVERY = 0.5

@@ -12,18 +12,6 @@ from headwater.errors import HeadwaterError, MissingExtraError, ResponseError
 if TYPE_CHECKING:
     import httpx
 
-__all__ = [
-    "GiveUpOption",
-    "TokenOption",
-    "UrlArgument",
-    "full_address",
-    "json_object",
-    "refusal",
-    "rest_client",
-    "say",
-    "with_hint",
-]
-
 _UNAUTHORIZED = 401
 # Seconds that a server may take to answer.
 _TIMEOUT = 30.0

@@ -11,8 +11,6 @@ from headwater.client._run import RunEvent
 from headwater.client._values import FeedValue
 from headwater.protocol import Message
 
-__all__ = ["RunOrFeedSession"]
-
 
 class RunOrFeedSession(FeedSession):
     """Follows a feed, or a run: the first event says which.

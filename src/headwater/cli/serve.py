@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from headwater.backend.database import Address
     from headwater.backend.settings import Settings
 
-__all__ = ["serve"]
-
 
 def serve(
     host: Annotated[

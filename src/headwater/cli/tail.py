@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from headwater.cli.run_session import RunOrFeedSession
     from headwater.client import FeedValue, RunEvent, Wait
 
-__all__ = ["tail"]
-
 _RESETS = {
     "expired": "that position is older than what the feed keeps: items in between may be missing",
     "unknown": "that position is not one of this feed: starting anew",

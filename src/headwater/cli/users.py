@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from headwater.backend.settings import Settings
     from headwater.backend.users.schemas import UserCreate
 
-__all__ = ["add"]
-
 
 def add(
     email: Annotated[str, typer.Argument(metavar="EMAIL", help="The user's e-mail address.")],

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import signal
 import threading
+import traceback
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -42,6 +43,12 @@ _DEFAULTS: dict[str, Any] = {
     "io_uring": True,
     "limits": StreamLimits(),
 }
+
+
+def declared_at(what: str) -> str:
+    """The place in the user's code that makes a router, for errors that name two of them."""
+    frame = traceback.extract_stack(limit=3)[0]
+    return f"{what} ({frame.filename}, line {frame.lineno})"
 
 
 class Settings:

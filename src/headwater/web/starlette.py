@@ -6,7 +6,6 @@ app = Starlette(routes=[Mount("/api", routes=live.routes)], lifespan=live.lifesp
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -27,7 +26,7 @@ from headwater.feeds._source import Source
 from headwater.protocol import Comment, Event
 from headwater.runs import Busy, Run, Runs, SyncRun
 from headwater.web._identity import expires, identify
-from headwater.web._live import SHARED, HubFace, Settings, Shared
+from headwater.web._live import SHARED, HubFace, Settings, Shared, declared_at
 from headwater.web._pair import PageHalf, StreamHalf, declared_feed
 from headwater.web._responders import BEGIN, STREAM, EventResponder, Responder
 from headwater.web._run_setup import OnDisconnect, RunDeclaration, lifespan_of_runs
@@ -84,9 +83,8 @@ class LiveRoutes(HubFace):
         log: EventLog | Shared = SHARED,
         limits: StreamLimits | Shared = SHARED,
     ) -> None:
-        frame = traceback.extract_stack(limit=2)[0]
         self._settings = Settings(
-            f"LiveRoutes() ({frame.filename}, line {frame.lineno})",
+            declared_at("LiveRoutes()"),
             heartbeat=heartbeat,
             recheck=recheck,
             write_timeout=write_timeout,

@@ -15,8 +15,6 @@ from headwater.backend.models import ClientActivity, Membership, Satellite, Team
 from headwater.backend.problems import invalid, not_found
 from headwater.backend.times import utc_now
 
-__all__ = ["Activities"]
-
 
 class Activities:
     """What can be done with client activity."""

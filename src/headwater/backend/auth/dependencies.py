@@ -16,21 +16,6 @@ from headwater.backend.state import backend_of
 from headwater.web.fastapi import expires, guard, identify
 from headwater.web.problems import Problem
 
-__all__ = [
-    "COOKIE",
-    "CurrentSatellite",
-    "CurrentUser",
-    "authenticate",
-    "reports_itself",
-    "requires",
-    "requires_in_team",
-    "requires_somewhere",
-    "satellite_of_path",
-    "signed_in",
-    "team_of_path",
-    "team_of_query",
-]
-
 COOKIE = "session"
 
 

@@ -16,8 +16,6 @@ from headwater.backend.users.schemas import Me
 from headwater.web._addresses import network_of
 from headwater.web.fastapi import GuardedRoute, Problem, guard
 
-__all__ = ["router"]
-
 # The cookie of a device that signed in before. The device has tries of its own.
 DEVICE = "device"
 

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
-__all__ = ["Loader"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

@@ -13,8 +13,6 @@ from fastapi import Request
 
 from headwater.web.problems import Problem
 
-__all__ = ["SAFE_METHODS", "check_origin"]
-
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOST = r"(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"

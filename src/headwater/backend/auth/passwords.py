@@ -14,8 +14,6 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 
 from headwater.web.problems import Problem
 
-__all__ = ["Passwords"]
-
 T = TypeVar("T")
 
 # Each takes about 20 ms, so the last of these waits about a second.

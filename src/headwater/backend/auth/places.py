@@ -17,8 +17,6 @@ from headwater.backend.database import Database
 from headwater.backend.models import SignInPlace, User
 from headwater.backend.times import utc_now
 
-__all__ = ["KEPT", "Place", "Places"]
-
 # For how long a place is known after its last sign-in.
 KEPT = timedelta(days=180)
 # Places of one user. Beyond these, the one with the oldest sign-in is forgotten.

@@ -22,8 +22,6 @@ from headwater.backend.settings import Settings
 from headwater.backend.times import utc_now
 from headwater.web._addresses import network_of
 
-__all__ = ["SignIns", "SignedIn"]
-
 logger = logging.getLogger("headwater.backend")
 
 

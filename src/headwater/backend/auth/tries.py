@@ -15,8 +15,6 @@ from headwater.backend.auth.tokens import hash_token
 from headwater.backend.database import Database
 from headwater.backend.models import SignInBucket
 
-__all__ = ["Bucket", "Tries"]
-
 # Seconds in which an empty bucket fills up again.
 _PERIOD = 60.0
 # Seconds more, as sums of fractions are not exact.

@@ -10,8 +10,6 @@ from headwater.backend.auth.principal import Principal
 from headwater.backend.listing import Paging
 from headwater.backend.state import Backend
 
-__all__ = ["ADMIN", "CLIENTS", "DEMO", "Cast", "assemble", "find"]
-
 DEMO = ("demo@example.com", "demo")
 ADMIN = ("admin@example.com", "admin")
 

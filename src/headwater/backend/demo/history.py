@@ -18,8 +18,6 @@ from headwater.backend.models import ClientActivity, LogEntry, Notification
 from headwater.backend.state import Backend
 from headwater.backend.times import utc_now
 
-__all__ = ["write_history"]
-
 _LINES = 300
 _NOTICES = 40
 _METRICS = 300

@@ -17,8 +17,6 @@ from fastapi import APIRouter, Response
 from headwater.backend.auth.dependencies import signed_in
 from headwater.web.fastapi import GuardedRoute
 
-__all__ = ["demo_folder", "restart_router"]
-
 # The folder that a demo which starts again in the same process takes over.
 _FOLDER = "HEADWATER_DEMO_FOLDER"
 # Seconds until the end, so that the answer leaves first.

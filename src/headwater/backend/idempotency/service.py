@@ -21,8 +21,6 @@ from headwater.backend.models import IdempotentRequest
 from headwater.backend.times import utc_now
 from headwater.web.problems import Problem
 
-__all__ = ["KEPT", "MAX_KEPT", "Repeats", "RequestKey"]
-
 KEPT = timedelta(days=1)
 # A row has some 300 bytes, so this is well under a gigabyte. Beyond it the oldest go first.
 MAX_KEPT = 1_000_000

@@ -14,8 +14,6 @@ from headwater.backend.schemas import Line
 from headwater.backend.state import BackendState
 from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
-__all__ = ["declare", "router"]
-
 router = APIRouter(
     prefix="/logs", tags=["logs"], route_class=GuardedRoute, dependencies=[signed_in]
 )

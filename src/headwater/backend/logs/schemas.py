@@ -10,8 +10,6 @@ from pydantic import Field
 from headwater.backend.models import LogLevel
 from headwater.backend.schemas import Body, Fields, Line, Result, Text
 
-__all__ = ["EntryCreate", "LogEntry", "LogIds", "LogsCreate"]
-
 MAX_ENTRIES = 1000
 
 

@@ -14,8 +14,6 @@ from headwater.backend.logs.schemas import EntryCreate
 from headwater.backend.models import LogEntry
 from headwater.backend.times import utc_now
 
-__all__ = ["Logs"]
-
 
 class Logs:
     """What can be done with log entries."""

@@ -15,8 +15,6 @@ from headwater.backend.notifications.schemas import Notification, NotificationCr
 from headwater.backend.problems import invalid
 from headwater.web.problems import Problem
 
-__all__ = ["Notifications"]
-
 
 class Notifications:
     """What can be done with notifications."""

@@ -19,8 +19,6 @@ from headwater.feeds import Poll
 from headwater.sql import LiveQuery
 from headwater.web.fastapi import Source
 
-__all__ = ["Board"]
-
 # Seconds between two looks at the metrics; satellites report every few seconds.
 _EVERY = 2.0
 _RECENT = timedelta(minutes=5)

@@ -33,8 +33,6 @@ from headwater.backend.schemas import NO_CONTENT, PathId
 from headwater.backend.state import BackendState
 from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
-__all__ = ["declare", "router"]
-
 router = APIRouter(prefix="/satellites", tags=["satellites"], route_class=GuardedRoute)
 
 

@@ -9,20 +9,6 @@ from pydantic import Field
 
 from headwater.backend.schemas import Body, Identifier, Moment, Name, Result
 
-__all__ = [
-    "Metrics",
-    "MetricsIds",
-    "MetricsReport",
-    "MetricsReports",
-    "SatelliteCreate",
-    "SatelliteCreated",
-    "SatelliteInfo",
-    "SatelliteKeyCreate",
-    "SatelliteKeyCreated",
-    "SatelliteList",
-    "SatelliteStatus",
-]
-
 MAX_REPORTS = 1000
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]

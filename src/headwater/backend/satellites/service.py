@@ -24,8 +24,6 @@ from headwater.backend.times import utc_now
 from headwater.eventlog import EventLog
 from headwater.web.problems import Problem
 
-__all__ = ["Satellites", "topic_of"]
-
 
 def topic_of(satellite_id: str) -> str:
     """The event log's topic of a satellite's metrics."""

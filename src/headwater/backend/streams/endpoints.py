@@ -14,8 +14,6 @@ from headwater.backend.streams.schemas import StreamList, TailList
 from headwater.backend.streams.service import Streams
 from headwater.web.fastapi import GuardedRoute
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["streams"], route_class=GuardedRoute, dependencies=[signed_in])
 
 

@@ -9,8 +9,6 @@ from pydantic import Field
 
 from headwater.backend.schemas import Result
 
-__all__ = ["OpenStream", "StreamList", "Tail", "TailList"]
-
 
 class OpenStream(Result):
     id: str

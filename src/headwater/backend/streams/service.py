@@ -16,8 +16,6 @@ from headwater.backend.streams.siblings import Siblings
 from headwater.eventlog import EventLog
 from headwater.web.fastapi import LiveRouter, StreamInfo
 
-__all__ = ["Streams"]
-
 M = TypeVar("M", bound=BaseModel)
 
 # Characters of an address that another process is sent: an event has a bound.

@@ -17,8 +17,6 @@ from typing import Any
 from headwater.errors import HeadwaterError, ResetReason
 from headwater.eventlog import Bounds, EventLog, Record
 
-__all__ = ["Siblings"]
-
 logger = logging.getLogger("headwater.backend")
 
 _TOPIC = "headwater:streams"

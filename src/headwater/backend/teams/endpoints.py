@@ -26,8 +26,6 @@ from headwater.backend.teams.schemas import (
 )
 from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
-__all__ = ["declare", "router"]
-
 router = APIRouter(
     prefix="/teams", tags=["teams"], route_class=GuardedRoute, dependencies=[signed_in]
 )

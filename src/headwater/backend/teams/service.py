@@ -15,8 +15,6 @@ from headwater.backend.listing import Paging, page_of
 from headwater.backend.models import ClientActivity, Membership, Notification, Satellite, Team, User
 from headwater.backend.problems import not_found
 
-__all__ = ["Teams"]
-
 
 class Teams:
     """What can be done with teams."""

@@ -22,8 +22,6 @@ from headwater.backend.users.schemas import (
 )
 from headwater.web.fastapi import GuardedRoute
 
-__all__ = ["router"]
-
 router = APIRouter(
     prefix="/users", tags=["users"], route_class=GuardedRoute, dependencies=[signed_in]
 )

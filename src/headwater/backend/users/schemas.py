@@ -11,23 +11,6 @@ from headwater.backend.auth.principal import Principal
 from headwater.backend.roles import GlobalRole
 from headwater.backend.schemas import Body, Email, Name, Result
 
-__all__ = [
-    "ApiKeyCreated",
-    "ApiKeyInfo",
-    "ApiKeyList",
-    "KeyCreate",
-    "Me",
-    "MyTeam",
-    "MyTeams",
-    "Password",
-    "SessionInfo",
-    "SessionList",
-    "UserCreate",
-    "UserInfo",
-    "UserList",
-    "UserUpdate",
-]
-
 # argon2 takes any length. The bound limits the work for one request.
 Password = Annotated[str, StringConstraints(max_length=1024)]
 

@@ -30,8 +30,6 @@ from headwater.backend.problems import invalid, not_found
 from headwater.backend.times import utc_now
 from headwater.web.problems import Problem
 
-__all__ = ["Users"]
-
 
 class Users:
     """What can be done with users.
