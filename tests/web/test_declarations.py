@@ -11,10 +11,20 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Form
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.requests import Request
 
-from headwater.errors import DeclarationError
+from headwater.errors import DeclarationError, UsageError
 from headwater.eventlog import MemoryLog
-from headwater.web.fastapi import SSE, EventStream, LiveRouter, Source, StreamLimits
+from headwater.web.fastapi import (
+    SSE,
+    EventStream,
+    LiveRouter,
+    Source,
+    StreamLimits,
+    guard,
+    identify,
+)
+from headwater.web.starlette import LiveRoutes
 from support.http import request
 from support.server import serving
 
@@ -155,6 +165,26 @@ def test_routes_that_take_a_stream_or_return_a_source_by_mistake():
         LiveRouter().get("/ticks", sse=True, dependencies=[notes])(ticks)
     with refused("install('app'): write a FastAPI application"):
         LiveRouter().install("app")
+    with refused("guard(Depends(", "write a function, such as guard(check), without Depends("):
+        guard(Depends(notes))
+
+
+def test_routes_of_starlette():
+    async def shown(request: Request) -> Source: ...
+
+    async def streamed(request: Request, stream: EventStream) -> None: ...
+
+    with refused("feed 7: write a path such as '/logs'"):
+        LiveRoutes().feed(7)
+    with refused("keyed='yes': write True or False"):
+        LiveRoutes().feed("/notes", keyed="yes")
+    with refused("/ticks: sse=True: write SSE(...)"):
+        LiveRoutes().stream("/ticks", sse=True)
+    for guards in (notes, ["notes.view"]):
+        with refused("write a list of functions of the request"):
+            LiveRoutes().feed("/notes", guards=guards)(shown)
+        with refused("write a list of functions of the request"):
+            LiveRoutes().stream("/ticks", guards=guards)(streamed)
 
 
 @pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete"])
@@ -242,3 +272,50 @@ async def test_a_router_that_is_included_before_its_routes():
         return
     with refused("the application misses", "other_notes(): FastAPI before 0.150 copies"):
         await started(app)
+
+
+async def test_a_router_that_is_used_in_a_thread():
+    """FastAPI runs the handler of a `def` function in one."""
+    app, live = FastAPI(), LiveRouter()
+    app.include_router(live)
+    said = []
+
+    @app.get("/streams")
+    def streams() -> int:
+        with pytest.raises(UsageError) as raised:
+            live.streams()
+        said.append(str(raised.value))
+        return live.stats.open
+
+    async with serving(app) as port, request(port, "/streams") as answer:
+        assert await answer.body() == b"0"
+    assert "is used outside of its event loop: use it in an `async def` function" in said[0]
+
+
+@pytest.mark.parametrize("kind", ["only", "dual"])
+async def test_a_handler_that_returns_what_it_was_to_send(kind, capsys):
+    """The client would get an empty stream, and the value would be lost."""
+    app, live = FastAPI(), LiveRouter()
+
+    @live.get("/ticks", sse=SSE(kind=kind))
+    async def ticks(stream: EventStream | None) -> dict[str, int]:
+        return {"n": 1}
+
+    app.include_router(live)
+    async with serving(app) as port:
+        accept = {"Accept": "text/event-stream"}
+        async with request(port, "/ticks", headers=accept) as answer:
+            assert answer.status == 500
+    shown = capsys.readouterr().err
+    assert "/ticks: its handler returned dict and sent nothing: call `await stream.send" in shown
+
+
+@pytest.mark.parametrize("subject", [7, None, b"user:7"])
+async def test_a_subject_is_a_text(subject):
+    """A number in one place and a text in another would leave a stream open."""
+    live = LiveRouter()
+    with pytest.raises(UsageError, match="is no text: write one such as 'user:7'"):
+        identify(Request({"type": "http"}), subject)
+    if subject is not None:
+        with pytest.raises(UsageError, match="recheck: .* is no text"):
+            await live.recheck(subject)

@@ -304,6 +304,8 @@ async def test_a_right_that_is_lost_ends_the_stream(method: str):
             body = b""
         async with rig.open(path, method, body=body, Accept="text/event-stream") as stream:
             await stream.until(b"Well")
+            (info,) = rig.live.streams()
+            assert (info.client, info.address) == ("127.0.0.1", f"/api{path}")
             rig.allowed.discard("ann")
             await rig.live.recheck("user:ann")
             rest = await stream.rest()

@@ -22,8 +22,6 @@ from headwater.client._values import FeedValue, T
 from headwater.errors import UsageError
 from headwater.protocol import Message
 
-__all__ = ["AsyncFeed", "AsyncRunStream", "AsyncStream", "Following"]
-
 V = TypeVar("V")
 
 
@@ -161,13 +159,13 @@ class AsyncRunStream(Following[RunEvent]):
 
 
 class _Reader(Shell):
-    """The connection's side of a followed stream, in a task.
+    """Reads the connections of one followed stream, in a task of its own.
 
     Attributes:
-        news: set when there is something to take, or ``done``.
-        room: set when everything was taken. Until then no more is read, so a slow consumer holds
-            one piece of the network.
-        done: the task has ended, with ``failure`` or in good order.
+        news: set when values wait in the session, and when the task has ended.
+        room: set when the caller has taken all values. Until then nothing more is read, so a slow
+            caller has one piece of the network in memory.
+        done: whether the task has ended, with or without ``failure``.
     """
 
     def __init__(self, session: Session[Any]) -> None:

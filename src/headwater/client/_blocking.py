@@ -18,8 +18,6 @@ from headwater.client._values import FeedValue, T
 from headwater.errors import UsageError
 from headwater.protocol import Message
 
-__all__ = ["Feed", "Following", "RunStream", "Stream"]
-
 V = TypeVar("V")
 
 
@@ -168,7 +166,7 @@ class RunStream(Following[RunEvent]):
 
 
 class _Reader(Shell):
-    """The connection's side. Its coroutines block, and suspend only in ``_pause``.
+    """Reads the connections. Its coroutines block, and suspend only in ``_pause``.
 
     Attributes:
         closed: set once the caller wants no more.

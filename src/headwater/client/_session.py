@@ -25,7 +25,6 @@ from headwater.protocol import MAX_EVENT_BYTES, Decoder, Reconnect, Stop, Wait
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["MAX_ERROR_BODY", "Request", "Session", "problem_detail"]
 
 V = TypeVar("V")
 
@@ -216,7 +215,7 @@ class Session(Generic[V]):
 
     def late(self) -> Wait | Stop:
         """What to do after a response that did not begin in time."""
-        return self.lost("the answer did not begin in time")
+        return self.lost("the response did not begin in time")
 
     def feed(self, chunk: bytes) -> None:
         """Decode the next bytes. ``take`` returns their messages. Then call ``check``."""

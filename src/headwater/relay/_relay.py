@@ -256,8 +256,7 @@ class Relay:
     async def _recover(self, state: State) -> State:
         """Make the append that the row has prepared, unless the log has it."""
         found = await self._log.find(state)
-        if found.lost is not None:
-            state = await self._other_log(state, found)
+        state = await self._continued(state, found)
         self._recovered()
         if state.key is None:
             return state
@@ -276,11 +275,12 @@ class Relay:
 
     async def _look(self, state: State) -> State:
         """Check that the log is still the same one."""
-        found = await self._log.look(state)
-        return state if found.lost is None else await self._other_log(state, found)
+        return await self._continued(state, await self._log.look(state))
 
-    async def _other_log(self, state: State, found: Found) -> State:
-        assert found.lost is not None
+    async def _continued(self, state: State, found: Found) -> State:
+        """The state with which the relay continues, if ``on_reset`` lets it, on this log."""
+        if found.lost is None:
+            return state
         self._check_on_reset(found.lost)
         if self._on_reset == "repeat":
             state = await self._anew(state)

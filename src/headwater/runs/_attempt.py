@@ -11,15 +11,13 @@ import re
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from headwater.errors import RunCancelled, RunFailed, SourceUnavailableError, UsageError
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunState, State
 from headwater.runs._store import Store
 from headwater.runs._writer import Writer, plain_json
-
-__all__ = ["Attempt", "Run", "SyncRun"]
 
 logger = logging.getLogger("headwater.runs")
 
@@ -207,7 +205,7 @@ class Attempt:
         self._close("lost")
         self._on_over(self)
 
-    def _close(self, reason: str) -> None:
+    def _close(self, reason: Literal["cancelled", "lost"]) -> None:
         if self._writer is not None:
             self._writer.close(reason)
 

@@ -19,8 +19,6 @@ from headwater.feeds._position import Position, fingerprint
 from headwater.runs._records import Fold, RunEvent
 from headwater.runs._store import Store
 
-__all__ = ["PIECE", "RunReader", "Tails"]
-
 # How many records of a run are kept in memory for its followers, and how many characters of text.
 RECORDS, CHARACTERS = 1000, 512 * 1024
 # Records of a read of the past, at first and at most; and the characters that one is to have. Each
@@ -68,6 +66,11 @@ class Tail:
         """As Follower."""
         self.gone = reason
         self._ring()
+
+    @property
+    def latest(self) -> Offset:
+        """The offset of the latest record."""
+        return self.records[-1].offset if self.records else self.floor
 
     async def wait(self) -> None:
         """Wait for something new."""
@@ -196,7 +199,7 @@ class RunReader:
                     yield fresh
                 elif not self.fold.ended:
                     yield ()
-                    if tail.gone is None and not self._is_behind(tail):
+                    if tail.gone is None and self._offset >= tail.latest:
                         await tail.wait()
         finally:
             await self._tails.leave(self._run_id, tail)
@@ -205,11 +208,6 @@ class RunReader:
         """Read so many records next as have ``PAGE_CHARACTERS``, if they go on like these."""
         each = max(sum(map(_size, records)) / len(records), 1.0)
         self._limit = max(4, min(int(PAGE_CHARACTERS / each), PAGE, 4 * self._limit))
-
-    def _is_behind(self, tail: Tail) -> bool:
-        return self._offset < tail.floor or (
-            bool(tail.records) and tail.records[-1].offset > self._offset
-        )
 
     def _fresh(self, tail: Tail) -> list[RunEvent]:
         fresh = []

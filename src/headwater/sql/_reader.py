@@ -83,7 +83,7 @@ class CommitWatch(ABC):
 
 
 class WatchGroup(CommitWatch):
-    """Stops several things, in this order, even if one of them raises an error."""
+    """Stops several things in this order, all of them even if one raises an error."""
 
     def __init__(self, *stops: Callable[[], Awaitable[None]]) -> None:
         self._stops = AsyncExitStack()
@@ -154,10 +154,10 @@ class TailReader(ABC):
     async def batch(
         self, head: Head, limit: int, questions: Questions = NO_QUESTIONS, /
     ) -> ChangeBatch:
-        """At most ``limit`` changes after a place, with the answers to ``questions``.
+        """At most ``limit`` changes after the place of a head, with the answers to ``questions``.
 
-        Raises PositionError for a place of another epoch, and for one before a trim that the head
-        does not know: after the trims that it knows, what is left is read.
+        Raises PositionError for a head of another epoch and for a place before a trim. Trims that
+        the head knows of do not count: what they left is read.
         """
 
     @abstractmethod
@@ -184,6 +184,7 @@ class TailReader(ABC):
             raise SourceUnavailableError(self.name, said, public=lasts, lasting=lasts) from error
 
     def _unavailable(self, error: Exception) -> str | None:
+        """As ``unavailable`` of ``_faults``."""
         return unavailable(error)
 
     def broken(self, sentence: str) -> SourceUnavailableError:

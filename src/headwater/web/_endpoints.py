@@ -111,6 +111,11 @@ def event_endpoint(
         result = await endpoint(**values)
         if stream is None or (sse.kind == "manual" and not stream.committed):
             return result
+        if result is not None and stream.is_connected and not stream.committed:
+            raise DeclarationError(
+                f"{path}: its handler returned {type(result).__name__} and sent nothing: call "
+                "`await stream.send(...)`, or declare sse=SSE(kind='manual'), which may answer so"
+            )
         return Plan(None, given)
 
     sign(handler, parameters.values(), returned_by(endpoint, path))

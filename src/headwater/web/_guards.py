@@ -36,6 +36,7 @@ from headwater.web._user_functions import (
     is_coroutine_function,
     is_generator_function,
     parameters_of,
+    taking,
 )
 
 # A permission, a guard, or several of these.
@@ -67,13 +68,11 @@ def guard(call: Callable[..., Any], permission: str | None = None) -> Any:
     LiveRouter, or of an APIRouter with ``route_class=GuardedRoute``. On a route with a body
     ``call`` runs once, and what it depends on may run twice.
     """
-    return _guard(call, permission)
-
-
-def _guard(
-    call: Callable[..., Any], permission: str | None = None, scopes: Sequence[str] = ()
-) -> Guard:
-    made = Guard(dependency=_Once.of(call), scopes=list(scopes))
+    if not callable(call):
+        raise DeclarationError(
+            f"guard({call!r}): write a function, such as guard(check), without Depends(...)"
+        )
+    made = guard_of(params.Depends(call))
     # Depends is a frozen dataclass in newer versions.
     object.__setattr__(made, "permission", permission)
     return made
@@ -146,10 +145,9 @@ def _made(make: Callable[[str], Any], permission: str, path: str) -> params.Depe
 
 
 def guard_of(depends: params.Depends) -> Guard:
-    """The guard of a dependency, with the scopes of ``Security(..., scopes=[...])``."""
+    """The guard of a dependency, with its scopes and whatever else it says."""
     assert depends.dependency is not None
-    scopes = depends.scopes if isinstance(depends, params.Security) else None
-    return _guard(depends.dependency, scopes=scopes or ())
+    return Guard(**{**vars(depends), "dependency": _Once.of(depends.dependency)})
 
 
 class _Once:
@@ -163,9 +161,9 @@ class _Once:
         self._is_coroutine = is_coroutine_function(call)
         own = parameters_of(call, getattr(call, "__qualname__", repr(call)))
         # FastAPI fills in only one of a kind. This kind is a WebSocket's, too.
-        self._request = _taking(HTTPConnection, own)
-        self._response = _taking(Response, own)
-        self._tasks = _taking(BackgroundTasks, own)
+        self._request = taking(own, HTTPConnection)
+        self._response = taking(own, Response)
+        self._tasks = taking(own, BackgroundTasks)
         shown = list(own.values())
         if not self._request:
             keyword = inspect.Parameter.KEYWORD_ONLY
@@ -205,14 +203,6 @@ class _Once:
 
     def __hash__(self) -> int:
         return hash(self._call)
-
-
-def _taking(kind: type[Any], parameters: dict[str, inspect.Parameter]) -> str:
-    """The name of the parameter of this kind; empty where there is none."""
-    for name, each in parameters.items():
-        if isinstance(each.annotation, type) and issubclass(each.annotation, kind):
-            return name
-    return ""
 
 
 class _Decided:

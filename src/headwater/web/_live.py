@@ -11,6 +11,7 @@ import contextlib
 import logging
 import signal
 import threading
+import traceback
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,10 +19,11 @@ from typing import Any, Literal
 
 from headwater.delivery._hub import Hub
 from headwater.delivery._open_streams import Counters
-from headwater.errors import DeclarationError
+from headwater.errors import DeclarationError, UsageError
 from headwater.eventlog import EventLog
 from headwater.feeds._checks import check_kind, check_seconds
 from headwater.feeds._source import Source
+from headwater.web._identity import check_subject
 from headwater.web._recheck_log import FollowedRechecks, RecheckLog, SubjectOf
 from headwater.web._rights import Rights
 from headwater.web._stream_info import StreamInfo, TailInfo, stream_infos, tail_infos
@@ -41,6 +43,12 @@ _DEFAULTS: dict[str, Any] = {
     "io_uring": True,
     "limits": StreamLimits(),
 }
+
+
+def declared_at(what: str) -> str:
+    """The place in the user's code that makes a router, for errors that name two of them."""
+    frame = traceback.extract_stack(limit=3)[0]
+    return f"{what} ({frame.filename}, line {frame.lineno})"
 
 
 class Settings:
@@ -81,9 +89,15 @@ class Settings:
     def live(self) -> Live:
         """What the routers of the running event loop share.
 
-        Raises DeclarationError when another router of this loop names another value.
+        Raises DeclarationError when another router of this loop names another value, and UsageError
+        outside of an event loop.
         """
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise UsageError(
+                f"{self.where} is used outside of its event loop: use it in an `async def` function"
+            ) from None
         live = self._live
         if live is None or self._loop is not loop or live.closed:
             live = _running.get(loop)
@@ -327,6 +341,8 @@ class HubFace:
         passed to ``identify``. The streams are those of all routers of this event loop, and of all
         processes where ``log=`` names an event log.
         """
+        if subject is not None:
+            check_subject("recheck", subject)
         await self._settings.live().recheck(subject)
 
     def follow_rechecks(self, source: Source, subject_of: SubjectOf) -> Callable[[], None]:

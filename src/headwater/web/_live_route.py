@@ -6,12 +6,13 @@ answers. To check a right again it runs the same route on a copy of the request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
 from headwater.web._fastapi_problems import own_problem
 from headwater.web._guards import GuardedRoute, guards_of, takes_body
@@ -21,6 +22,8 @@ from headwater.web.asgi import Receive, Scope, Send, Sending
 from headwater.web.problems import serve_with_problems
 
 _RESPONDER = "headwater_responder"
+# What else is wrong with a request, in its scope.
+_ERRORS = "headwater.errors"
 _ALLOWED = "headwater_allowed"
 # Starlette keeps an application's error handlers under this key, and catches errors with them
 # around each route and again around all routes. Without the key the route does not catch them. If
@@ -53,17 +56,13 @@ class _Call(Call):
         """Run FastAPI's part, and let errors out of it as they are raised."""
         scope = self.scope
         handlers = scope.pop(_HANDLERS, None)
+        if errors:
+            scope[_ERRORS] = errors
         try:
             await self._handle(scope, receive or self.receive, send or self.send)
-        except RequestValidationError as error:
-            if errors:
-                raise RequestValidationError([*error.errors(), *errors]) from error
-            raise
         finally:
             if handlers is not None:
                 scope[_HANDLERS] = handlers
-        if errors:
-            raise RequestValidationError(errors)
         plan: Plan | None = scope.pop(PLAN, None)
         return plan
 
@@ -85,6 +84,22 @@ def set_allowed(endpoint: Callable[..., Any], methods: set[str]) -> None:
 
 class LiveRoute(GuardedRoute):
     """A route whose endpoint may have a responder."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def checked(request: Request) -> Response:
+            errors = request.scope.pop(_ERRORS, None)
+            if errors is None:
+                return await handler(request)
+            try:
+                await handler(request)
+            except RequestValidationError as error:
+                raise RequestValidationError([*error.errors(), *errors]) from error
+            raise RequestValidationError(errors)
+
+        # A route class of the user's is around this, and sees these errors with the others.
+        return handler if responder_of(self.endpoint) is None else checked
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         responder: Responder | None = responder_of(self.endpoint)

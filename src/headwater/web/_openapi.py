@@ -174,6 +174,8 @@ def install_openapi(app: FastAPI, *, item_schemas: bool, problems: bool) -> None
     if item_schemas:
         app.openapi_version = "3.2.0"
     plain = app.openapi
+    # One that was made before is made again.
+    app.openapi_schema = None
 
     def openapi() -> dict[str, Any]:
         if not app.openapi_schema:

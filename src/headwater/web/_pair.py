@@ -19,6 +19,7 @@ from headwater.delivery._heartbeat import heartbeat_event
 from headwater.delivery._polls import Read
 from headwater.delivery._stream import EVENT_STREAM_HEADERS
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
+from headwater.feeds._checks import check_kind
 from headwater.feeds._feed import Feed
 from headwater.feeds._page_size import read_page
 from headwater.feeds._source import Place, Source
@@ -56,6 +57,10 @@ class FeedDeclaration:
     feed: Feed
     item: Any
     keyed: bool
+
+    def __post_init__(self) -> None:
+        said = f"feed {self.feed.name!r}: keyed={self.keyed!r}"
+        check_kind(said, self.keyed, bool, "True or False")
 
     def accept(self, source: object) -> Source:
         """The source that a feed's function returned. Raises DeclarationError for anything else."""

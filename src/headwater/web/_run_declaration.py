@@ -23,6 +23,7 @@ from headwater.web._user_functions import (
     is_coroutine_function,
     parameters_of,
     sign,
+    taking,
 )
 
 
@@ -49,21 +50,20 @@ class RunEndpoints:
         self._run = self._run_parameter(where)
 
     def _run_parameter(self, where: str) -> str | None:
-        kinds = {Run: True, SyncRun: False}
-        found = [name for name, each in self._parameters.items() if each.annotation in kinds]
+        run = taking(self._parameters, Run)
+        name = run or taking(self._parameters, SyncRun)
         call = self._call
         if self._declaration.start is not None:
-            if found:
+            if name:
                 raise DeclarationError(
                     f"{where}: with start=, its function returns the run's input and has no "
                     "parameter of type Run; the worker gets the run by `runs.attempt(run_id)`"
                 )
             return None
-        if not found:
+        if not name:
             raise DeclarationError(f"{where}: its function needs a parameter `run: Run`")
-        (name,) = found
         is_async = is_coroutine_function(call)
-        if kinds[self._parameters[name].annotation] != is_async:
+        if bool(run) != is_async:
             wanted = "Run" if is_async else "SyncRun"
             raise DeclarationError(
                 f"{where}: {'an `async def`' if is_async else 'a `def`'} function needs "

@@ -38,7 +38,7 @@ class RunBody:
         return message
 
     async def whole(self) -> bytes:
-        """All of it."""
+        """The whole body. Raises 413."""
         while not self._over:
             await self.receive()
         return b"".join(self._parts)
@@ -58,7 +58,7 @@ def key_of(scope: Mapping[str, Any]) -> tuple[str | None, list[dict[str, Any]]]:
 
 
 def parsed_json(body: bytes) -> Any:
-    """The body as JSON; None for one that is empty or none."""
+    """The body as JSON; None if it is empty or not JSON."""
     try:
         return json.loads(body) if body else None
     except ValueError:

@@ -49,6 +49,8 @@ class StarletteEndpoint:
         guards: Sequence[Guard],
         call: Callable[[Request], Awaitable[Any]],
     ) -> None:
+        if not isinstance(guards, (list, tuple)) or not all(map(callable, guards)):
+            raise DeclarationError(f"guards={guards!r}: write a list of functions of the request")
         self.responder = responder
         self.guards = tuple(guards)
         self._guards = tuple((each, is_coroutine_function(each)) for each in guards)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from starlette.concurrency import run_in_threadpool
@@ -148,14 +148,22 @@ def _evaluated(call: Callable[..., Any], name: str, text: str, where: str) -> An
         ) from error
 
 
+def taking(parameters: Mapping[str, inspect.Parameter], kind: type[Any]) -> str:
+    """The name of the parameter that takes ``kind``, such as Request; empty where there is none."""
+    for name, each in parameters.items():
+        annotation, _ = unaliased(each.annotation)
+        if isinstance(annotation, type) and issubclass(annotation, kind):
+            return name
+    return ""
+
+
 def asked_for(parameters: dict[str, inspect.Parameter], kind: type[Any]) -> str:
     """The name of the parameter that takes ``kind``, such as Request.
 
     One is added to ``parameters`` where there is none; FastAPI fills in only one of a kind.
     """
-    for name, each in parameters.items():
-        if isinstance(each.annotation, type) and issubclass(each.annotation, kind):
-            return name
+    if name := taking(parameters, kind):
+        return name
     name = f"headwater_{kind.__name__.lower()}"
     parameters[name] = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind)
     return name

@@ -7,7 +7,6 @@ app.include_router(live, prefix="/api")
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar, Unpack
@@ -43,7 +42,7 @@ from headwater.web._guards import (
 from headwater.web._identity import expires, identify
 from headwater.web._inclusions import check_inclusions
 from headwater.web._items import item_encoding
-from headwater.web._live import SHARED, HubFace, Settings, Shared
+from headwater.web._live import SHARED, HubFace, Settings, Shared, declared_at
 from headwater.web._live_route import LiveRoute
 from headwater.web._openapi import feed_options, install_openapi
 from headwater.web._pair import (
@@ -122,7 +121,7 @@ class LiveRouter(HubFace, EventRouter):
         limits: StreamLimits | Shared = SHARED,
         **options: Any,
     ) -> None:
-        where = _where()
+        where = declared_at("LiveRouter()")
         if requires is not None and not callable(requires):
             raise DeclarationError(
                 f"{where}: requires={requires!r}: write a function that makes the guard of a "
@@ -218,7 +217,6 @@ class LiveRouter(HubFace, EventRouter):
             options: as ``get`` takes them: tags, summary, deprecated and so on.
         """
         check_feed_options(f"feed {path!r}", options)
-        check_kind(f"feed {path!r}: keyed={keyed!r}", keyed, bool, "True or False")
         declaration = declared_feed(
             path,
             name,
@@ -335,12 +333,6 @@ class LiveRouter(HubFace, EventRouter):
                         yield state
 
         return run
-
-
-def _where() -> str:
-    """The place in the user's code that declares a router, for errors that name two of them."""
-    frame = traceback.extract_stack(limit=3)[0]
-    return f"LiveRouter() ({frame.filename}, line {frame.lineno})"
 
 
 def _route_class(wanted: type[Any], where: str) -> type[Any]:

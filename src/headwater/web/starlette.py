@@ -6,7 +6,6 @@ app = Starlette(routes=[Mount("/api", routes=live.routes)], lifespan=live.lifesp
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -21,12 +20,13 @@ except ImportError as error:  # pragma: no cover - only without the extra
 
 from headwater.delivery._event_stream import EventStream
 from headwater.eventlog import EventLog
+from headwater.feeds._checks import check_kind
 from headwater.feeds._feed import DEFAULT_LIMIT, MAX_ITEMS, Limit, OnInvalid
 from headwater.feeds._source import Source
 from headwater.protocol import Comment, Event
 from headwater.runs import Busy, Run, Runs, SyncRun
 from headwater.web._identity import expires, identify
-from headwater.web._live import SHARED, HubFace, Settings, Shared
+from headwater.web._live import SHARED, HubFace, Settings, Shared, declared_at
 from headwater.web._pair import PageHalf, StreamHalf, declared_feed
 from headwater.web._responders import BEGIN, STREAM, EventResponder, Responder
 from headwater.web._run_setup import OnDisconnect, RunDeclaration, lifespan_of_runs
@@ -83,9 +83,8 @@ class LiveRoutes(HubFace):
         log: EventLog | Shared = SHARED,
         limits: StreamLimits | Shared = SHARED,
     ) -> None:
-        frame = traceback.extract_stack(limit=2)[0]
         self._settings = Settings(
-            f"LiveRoutes() ({frame.filename}, line {frame.lineno})",
+            declared_at("LiveRoutes()"),
             heartbeat=heartbeat,
             recheck=recheck,
             write_timeout=write_timeout,
@@ -230,7 +229,8 @@ class LiveRoutes(HubFace):
         With ``SSE(kind="dual")`` the stream is None where JSON is asked for, and the function
         returns a Starlette response; so it may with ``kind="manual"``.
         """
-        options = sse or SSE()
+        options = SSE() if sse is None else sse
+        check_kind(f"{path}: sse={sse!r}", options, SSE, "SSE(...)")
 
         def declare(call: StreamFunction) -> StreamFunction:
             handler: Callable[[Request, Any], Awaitable[Any]] = call
