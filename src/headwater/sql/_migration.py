@@ -71,6 +71,11 @@ def add_tracking(
             raise DeclarationError(
                 f"table {table!r} has no column {name!r}; it has {', '.join(target.columns.keys())}"
             )
+        if target.columns[name].computed is not None:
+            raise DeclarationError(
+                f"table {table!r}: links= has {name!r}, a generated column, which changes without "
+                "being set; name the columns that it is made of"
+            )
     tracking = tracking_as(
         target,
         attributes_of(target)[1],

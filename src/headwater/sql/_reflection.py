@@ -76,5 +76,7 @@ def reflected(connection: sa.Connection, name: str, schema: str | None) -> sa.Ta
         if connection.dialect.name == "sqlite" and isinstance(kind, sa.Numeric):
             # SQLite stores no decimals; SQLAlchemy would make some of floats.
             kind = sa.types.NullType()
-        table.append_column(sa.Column(column["name"], kind, primary_key=column["name"] in key))
+        generated = [sa.Computed(column["computed"]["sqltext"])] if "computed" in column else []
+        primary = column["name"] in key
+        table.append_column(sa.Column(column["name"], kind, *generated, primary_key=primary))
     return table

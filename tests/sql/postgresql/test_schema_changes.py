@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from headwater.errors import DeclarationError, SourceUnavailableError
+from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
 from headwater.sql import Table, track
 from headwater.sql.alembic import add_tracking
 from support.tables import Client, Log, Recorder
@@ -63,6 +63,35 @@ async def test_a_type_that_changes_under_pooled_connections(postgres, database, 
 async def test_no_write_fails_when_a_column_changes(engine, change):
     await run(engine, "INSERT INTO clients (id, user_id) VALUES ('a', 1), ('b', 1)", change)
     await run(engine, "UPDATE clients SET user_id = 2", "DELETE FROM clients")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE clients ALTER COLUMN team_id TYPE integer USING team_id + 1",
+        "ALTER TABLE clients ALTER COLUMN name TYPE text USING upper(name)",
+    ],
+)
+async def test_values_that_come_with_another_type_are_a_reset(engine, change):
+    """No trigger fires, and an open stream has the former values."""
+    await run(engine, "INSERT INTO clients (id, user_id, name) VALUES ('a', 1, 'x')")
+    source, sink = Table(engine, Client).where(), Recorder()
+    await source.origin.attach(sink)
+    page = await source.page(1)
+    await run(engine, change)
+    await sink.until(lambda sink: sink.resets, seconds=4)
+    assert sink.resets[0][0] == "unknown"
+    with pytest.raises(PositionError):
+        await source.locate(page.epoch, str(page.end))
+    await source.origin.detach()
+
+
+async def test_a_type_that_changes_no_value_is_no_reset(engine):
+    await run(engine, "INSERT INTO clients (id, user_id) VALUES ('a', 1)")
+    source = Table(engine, Client).where()
+    page = await source.page(1)
+    await run(engine, "ALTER TABLE clients ALTER COLUMN name TYPE text")
+    await source.locate(page.epoch, str(page.end))
 
 
 async def test_triggers_that_were_disabled_and_enabled(engine):

@@ -138,19 +138,41 @@ async def test_trim_moves_positions_on_and_lets_older_ones_expire(engine):
         await query.origin.detach()
 
 
-async def test_a_truncated_table_begins_anew(engine):
+PARTS = (
+    "DROP TABLE lines",
+    "CREATE TABLE lines (id int PRIMARY KEY, order_id int, total int) PARTITION BY RANGE (id)",
+    "CREATE TABLE part PARTITION OF lines FOR VALUES FROM (0) TO (9)",
+    "INSERT INTO lines VALUES (3, 3, 30)",
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "last"),
+    [
+        ("TRUNCATE lines", (3, "Ada", None)),
+        ("ALTER TABLE customers ALTER COLUMN name TYPE text USING 'Eve'", (3, "Eve", 30)),
+        ("ALTER TABLE lines DETACH PARTITION part", (3, "Ada", None)),
+    ],
+)
+async def test_rows_that_change_without_row_triggers_are_a_reset(engine, change, last):
     if engine.dialect.name == "sqlite":
-        pytest.skip("SQLite has no TRUNCATE")
+        pytest.skip("SQLite has none of these")
+    if "PARTITION" in change:
+        await write(engine, *map(sa.text, PARTS))
+        async with engine.begin() as connection:
+            await connection.run_sync(
+                lambda sync: add_tracking(sync, "lines", keyed=True, links=["order_id"])
+            )
     query = orders(engine)
     sink = Recorder()
     await query.origin.attach(sink)
     try:
         page = await query.where().page(9)
-        await write(engine, sa.text("TRUNCATE lines"))
-        await sink.until(lambda self: self.resets)
+        await write(engine, sa.text(change))
+        await sink.until(lambda self: self.resets, seconds=4)
         with pytest.raises(PositionError):
             await query.where().locate(page.epoch, str(page.end))
-        assert shown((await query.where(tenant=1).page(1)).changes) == [(3, "Ada", None)]
+        assert shown((await query.where(tenant=1).page(1)).changes) == [last]
     finally:
         await query.origin.detach()
 

@@ -82,6 +82,15 @@ def test_check_prints_what_each_query_needs_and_what_is_missing(tmp_path):
     engine.dispose()
 
 
+def test_a_generated_column_that_the_model_does_not_declare_as_one_is_no_link():
+    engine = sa.create_engine("sqlite://")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (id INTEGER PRIMARY KEY, n INT, m AS (n + 1))")
+        with pytest.raises(DeclarationError, match="'m', a generated column"):
+            add_tracking(connection, "t", keyed=True, links=["m"])
+    engine.dispose()
+
+
 class Base(DeclarativeBase):
     pass
 

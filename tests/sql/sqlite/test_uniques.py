@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headwater.errors import SourceUnavailableError
@@ -19,13 +19,16 @@ INDEXES = {
     "partial expression": "(upper(name) DESC) WHERE name <> 'a,)' AND owner IN (1, 2)",
     "collation": "(name COLLATE NOCASE)",
     "two columns": "(owner, name)",
+    "generated": "(twice)",
 }
 NAMES = st.sampled_from(["a", "A", "b", "B", "a,)", None])
 ROW = st.tuples(st.integers(1, 4), st.integers(1, 3), NAMES)
+INSERT = "INSERT INTO t (id, owner, name) VALUES (?, ?, ?)"
+GIVE = "UPDATE OR REPLACE t SET owner = ? WHERE id = ?"
 STEP = st.one_of(
     st.tuples(st.just("INSERT OR REPLACE INTO t (id, owner, name) VALUES (?, ?, ?)"), ROW),
     st.tuples(st.just("INSERT OR IGNORE INTO t (id, owner, name) VALUES (?, ?, ?)"), ROW),
-    st.tuples(st.just("INSERT INTO t (id, owner, name) VALUES (?, ?, ?)"), ROW),
+    st.tuples(st.just(INSERT), ROW),
     st.tuples(
         st.just("INSERT INTO t (id, owner, name) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"), ROW
     ),
@@ -37,6 +40,7 @@ STEP = st.one_of(
         st.just("UPDATE OR REPLACE t SET id = ?, owner = ? WHERE id = ?"),
         st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 4)),
     ),
+    st.tuples(st.just(GIVE), st.tuples(st.integers(1, 3), st.integers(1, 4))),
 )
 
 
@@ -46,12 +50,14 @@ STEP = st.one_of(
     st.lists(STEP, max_size=12),
     st.booleans(),
 )
+@example(["generated"], [(INSERT, (1, 1, "a")), (INSERT, (2, 2, "a")), (GIVE, (2, 1))], True)
 def test_what_left_is_what_is_reported(indexes, steps, with_rowid):
     engine = sa.create_engine("sqlite://")
     with engine.connect() as connection:
         own = "" if with_rowid else " WITHOUT ROWID"
         connection.exec_driver_sql(
-            f"CREATE TABLE t (id INTEGER PRIMARY KEY, owner INTEGER, name TEXT){own}"
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, owner INTEGER, name TEXT, "
+            f"twice INTEGER AS (owner * 2)){own}"
         )
         for at, name in enumerate(indexes):
             connection.exec_driver_sql(f"CREATE UNIQUE INDEX i{at} ON t {INDEXES[name]}")

@@ -35,7 +35,9 @@ ARRAY(SELECT a.attname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid =
 LEFT JOIN pg_type AS b ON b.oid = t.typbasetype AND t.typtype = 'd'
 WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 AND (coalesce(b.typcategory, t.typcategory) = 'A' OR coalesce(b.typtype, t.typtype) = 'c'
-OR coalesce(b.typname, t.typname) = 'hstore'))
+OR coalesce(b.typname, t.typname) = 'hstore')),
+ARRAY(SELECT a.attname::text FROM pg_attribute AS a
+WHERE a.attrelid = c.oid AND a.attgenerated = 'v' AND NOT a.attisdropped)
 FROM pg_class AS c WHERE c.oid = to_regclass(:table)""")
 
 # Whether another table's triggers use a registration.
@@ -79,6 +81,7 @@ class CatalogueTable:
         unlogged: PostgreSQL empties it after a crash.
         hidden: policies (row-level security) may hide rows from this role.
         nested: columns whose values are arrays, records or hstores.
+        virtual: generated columns that are not stored.
     """
 
     tracking: Tracking
@@ -90,6 +93,7 @@ class CatalogueTable:
     unlogged: bool
     hidden: bool
     nested: Sequence[str]
+    virtual: Sequence[str]
 
     def check(self, wanted: Tracking) -> None:
         """Raises DeclarationError for a table that cannot be followed exactly."""
@@ -106,6 +110,12 @@ class CatalogueTable:
             raise DeclarationError(
                 f"table {name!r} cannot be keyed or filtered by {nested[0]!r}: a removal cannot "
                 "keep arrays, records and hstores; use a column for the part that is wanted"
+            )
+        virtual = [each for each in wanted.filters if each in self.virtual]
+        if virtual:
+            raise DeclarationError(
+                f"table {name!r} cannot be filtered by {virtual[0]!r}: a trigger cannot see a "
+                "virtual generated column; make it STORED"
             )
 
     def check_visible(self, wanted: Tracking) -> None:

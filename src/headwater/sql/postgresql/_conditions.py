@@ -15,7 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from headwater.sql._expressions import Column, Condition
+from headwater.sql._tracking import Tracking
 from headwater.sql.postgresql._snapshot import TransactionSnapshot
+from headwater.sql.postgresql._triggers import qualified
 from headwater.sql.postgresql._types import XID8, PgSnapshot, as_xid
 
 # How many columns the facts are.
@@ -23,9 +25,12 @@ FACTS = 11
 # Which of them is the declaration.
 DECLARED = 3
 
-# The partitions of a table, and the files that they are in: a TRUNCATE gives them another.
-PARTITIONS = """SELECT string_agg(c.oid || '.' || c.relfilenode, ',' ORDER BY c.oid)
-FROM pg_partition_tree('{}'::regclass) AS p JOIN pg_class AS c ON c.oid = p.relid WHERE p.isleaf"""
+# The files of a table and of its partitions. Partitions come and go without triggers, and a column
+# that gets another type may give rows other values: the table is then in other files.
+_FILES = """concat_ws(' ', '', pg_relation_filenode('{0}'::regclass),
+(SELECT string_agg(c.oid || '.' || c.relfilenode, ',' ORDER BY c.oid)
+FROM pg_partition_tree('{0}'::regclass) AS p JOIN pg_class AS c ON c.oid = p.relid
+WHERE p.isleaf))"""
 
 _TOTAL = "pg_snapshot_xmin(pg_current_snapshot())"
 _PROMPT = (
@@ -61,6 +66,12 @@ class Facts:
             self.now = TransactionSnapshot(int(text.partition(":")[0]))
         self.newest: int = max(newest or 0, gone or 0)
         self.held = bool(held)
+
+
+def files(tracking: Tracking) -> Column:
+    """What becomes another when rows came, went or changed without row triggers."""
+    table = qualified(tracking).replace("'", "''")
+    return sa.literal_column(_FILES.format(table), sa.Text)
 
 
 def bound(total: bool) -> sa.ColumnElement[int]:

@@ -21,15 +21,14 @@ from headwater.sql._statements import COUNT, GONE, LEFT, ROW, Lack, Selection, S
 from headwater.sql._tracking import CHANGE, ORDER, REMOVALS, TABLES
 from headwater.sql._values import stored_type
 from headwater.sql.postgresql._conditions import (
-    PARTITIONS,
     above,
     bound,
     client_has,
+    files,
     running,
 )
 from headwater.sql.postgresql._connections import SHORT_LIFE
 from headwater.sql.postgresql._place import At, SnapshotPlace
-from headwater.sql.postgresql._triggers import qualified
 from headwater.sql.postgresql._types import as_xid
 
 # Columns of a picked change, after the facts: transaction, kind, number, moment, older row's key.
@@ -97,11 +96,11 @@ class PostgreSQLStatements(Statements):
         held = [one.scalar_subquery() >= bound(self._total) for one in newest]
         complete = (self.complete, self.removal_complete)
         sent = [one.where(each) for one, each in zip(newest, complete, strict=False)]
-        # Partitions come and go without triggers: with others, the table is another one.
-        table = qualified(self.model.tracking).replace("'", "''")
         life: Column = sa.literal_column(self._life, sa.Text)
-        if self.model.tracking.partitioned:
-            life = life.concat(sa.literal_column(f"({PARTITIONS.format(table)})", sa.Text))
+        tracking = self.model.tracking
+        # Of an append-only table a client keeps each item as it was sent.
+        if tracking.keyed or tracking.partitioned:
+            life = life.concat(files(tracking))
         snapshot = sa.literal_column("(SELECT pg_current_snapshot()::text)", sa.Text)
         return [
             TABLES.c.epoch,

@@ -15,6 +15,7 @@ from headwater.errors import DeclarationError, PositionError, SourceUnavailableE
 from headwater.sql._expressions import Column, Condition
 from headwater.sql._links import FORMER, LINKS
 from headwater.sql._tracking import CHANGE, TABLES, Tracking
+from headwater.sql.postgresql._conditions import files
 from headwater.sql.postgresql._connections import LIFE
 from headwater.sql.postgresql._snapshot import NOTHING, TransactionSnapshot
 from headwater.sql.postgresql._types import XID8
@@ -246,9 +247,12 @@ class PostgreSQLLooker(Looker):
         known = self._made.get((since, self.life))
         if known is not None:
             return known
+        life: Column = sa.literal_column(self.life, sa.Text)
+        for tracking in self._tracking.values():
+            life = life.concat(files(tracking))
         columns: list[Column] = [
             sa.literal_column("pg_current_snapshot()::text", sa.Text),
-            sa.literal_column(self.life, sa.Text),
+            life,
             sa.func.pg_is_in_recovery(),
         ]
         for table, name in self.tables.items():

@@ -18,6 +18,7 @@ _INDEXES = """SELECT i.name, i.origin, i.partial, x.name, x.coll
 FROM pragma_index_list(?) AS i, pragma_index_xinfo(i.name) AS x
 WHERE i."unique" AND x.key ORDER BY i.name, x.seqno"""
 _KEY = 'SELECT name, type, "notnull", pk FROM pragma_table_xinfo(?)'
+_GENERATED = "SELECT name FROM pragma_table_xinfo(?) WHERE hidden IN (2, 3)"
 # Comments, strings and quoted names, and any other character.
 _PIECES = re.compile(r"""--[^\n]*|/\*.*?\*/|'[^']*'|"[^"]*"|`[^`]*`|\[[^\]]*\]|.""", re.DOTALL)
 
@@ -27,7 +28,8 @@ class Unique:
     """One unique index, or the key of a table by rowid.
 
     Attributes:
-        columns: those that it names; None if it names an expression or has a condition.
+        columns: those that it names; None if it has a condition or names an expression or a
+            generated column, which changes with others.
         same: the condition that a row of the table equals NEW in it.
         row: of the key, the condition that a row of the table is NEW.
     """
@@ -44,6 +46,7 @@ def uniques_of(connection: sa.Connection, tracking: Tracking) -> list[Unique]:
     parts: dict[str, tuple[str, bool, list[tuple[str | None, str]]]] = {}
     for name, origin, partial, column, collation in rows:
         parts.setdefault(name, (origin, bool(partial), []))[2].append((column, collation))
+    generated = set(connection.exec_driver_sql(_GENERATED, (tracking.table,)).scalars())
     # A key by rowid has no index.
     key = _plain(tracking, [(column, "BINARY") for column in tracking.key], False)
     found: dict[Unique, None] = {}
@@ -51,6 +54,8 @@ def uniques_of(connection: sa.Connection, tracking: Tracking) -> list[Unique]:
         named = [(column, collation) for column, collation in columns if column is not None]
         if not partial and len(named) == len(columns):
             unique = _plain(tracking, named, collates)
+            if generated.intersection(unique.columns or ()):
+                unique = replace(unique, columns=None)
             if origin == "pk":
                 key = unique
             else:
