@@ -118,8 +118,8 @@ class Settings(BaseSettings):
     max_connections_per_address: int = Field(
         default=500,
         ge=1,
-        description="Connections of one client address, or of one /64 of IPv6, to one process. "
-        "HEADWATER_PROXY_ADDRESSES are exempt.",
+        description="Connections of one client address, or of one /64 of IPv6, to one process, and "
+        "at most half of all. HEADWATER_PROXY_ADDRESSES are exempt.",
     )
     reserved_descriptors: int | None = Field(
         default=None,
