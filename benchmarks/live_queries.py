@@ -44,6 +44,7 @@ from benchmarks.fanout.machine import described  # noqa: E402
 from headwater.delivery._hub import Hub  # noqa: E402
 from headwater.feeds._feed import Feed  # noqa: E402
 from headwater.sql import LiveQuery, Table, sqlite_engine, track  # noqa: E402
+from headwater.sql._reader import Head  # noqa: E402
 from support.postgres import Postgres  # noqa: E402
 from support.streams import MemorySender, StreamClient  # noqa: E402
 
@@ -156,7 +157,7 @@ class Follower:
     async def poll(self) -> int:
         found, more = 0, True
         while more:
-            batch = await self.live.reader.batch(self.epoch, self.place, 500)
+            batch = await self.live.reader.batch(Head(self.epoch, self.place), 500)
             found, more, self.place = found + len(batch.changes), batch.has_more, batch.head
         return found
 

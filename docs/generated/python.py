@@ -71,7 +71,7 @@ MEMBERS: dict[str, tuple[str, ...]] = {
         "feed",
         "run",
         "get",
-        "post",
+        *("post", "put", "patch", "delete"),
         "api_route",
         "recheck",
         "follow_rechecks",

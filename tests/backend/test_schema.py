@@ -19,6 +19,7 @@ from headwater.backend.database import Address, StartupError
 from headwater.backend.models import Base
 from headwater.backend.queries import clients_of, satellites_of, teams_of
 from headwater.backend.schema import check_schema, migrate
+from headwater.errors import HeadwaterError
 from headwater.sql import configure_sqlite, sqlite_engine
 
 NAMED = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'alembic%'"
@@ -211,7 +212,7 @@ def test_a_locked_database(database: Path, monkeypatch: pytest.MonkeyPatch):
     ],
 )
 def test_addresses_of_other_databases_are_refused(url: str):
-    with pytest.raises(StartupError) as refused:
+    with pytest.raises(HeadwaterError) as refused:
         Address.parse(url)
     assert "sqlite:///path" in str(refused.value)
     assert "secret" not in str(refused.value)

@@ -124,7 +124,7 @@ def test_what_is_no_application_gets_one_sentence(tmp_path):
         ("thing:app", "thing:app is int, not a FastAPI or Starlette application\n"),
         ("thing:other", "thing has no 'other'\n"),
         ("missing:app", "there is no module 'missing' here\n"),
-        ("thing", "'thing': MODULE:APP is needed, such as main:app\n"),
+        ("thing", "'thing': write MODULE:APP, such as main:app\n"),
     ):
         result = run(tmp_path, name)
         assert (result.returncode, result.stderr) == (2, sentence)

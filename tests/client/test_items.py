@@ -71,7 +71,7 @@ async def test_an_item_that_does_not_fit_is_named_and_comes_again_later(client, 
     values, error, position = await client.values(server.url, item=item)
     assert len(values) == 1
     assert isinstance(error, PeerError)
-    assert f"an item of the feed is no {item.__name__}" in str(error)
+    assert f"an item of the feed does not fit {item.__name__}" in str(error)
     assert "id" in str(error)
     assert position == "p1"
 

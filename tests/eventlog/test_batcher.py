@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.errors import SourceUnavailableError
+from headwater.errors import SourceUnavailableError, UsageError
 from headwater.eventlog._batcher import Asked, Batcher
 from support.until import until
 
@@ -113,6 +113,8 @@ async def test_lanes_work_at_the_same_time_and_close_waits_for_all() -> None:
     closing = asyncio.create_task(jobs.close())
     await asyncio.sleep(0)
     assert not closing.done()
+    with pytest.raises(UsageError, match="closed"):
+        await jobs.ask(10)
     disk.open.set()
     await closing
     assert [task.done() for task in asking] == [True] * 9

@@ -6,11 +6,16 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from pydantic import BaseModel
 
 from headwater.errors import PositionError, RunCancelled, RunClaimError, RunFailed, UsageError
 from headwater.eventlog import MemoryLog
 from headwater.runs import KeyConflictError, Run, Runs, RunState, SyncRun
 from support.until import until
+
+
+class Progress(BaseModel):
+    percent: int
 
 
 async def events_of(runs: Runs, run_id: str, after: str | None = None) -> list[tuple[str, object]]:
@@ -48,7 +53,7 @@ async def test_a_run_has_its_events_and_one_end(runs: Runs) -> None:
     async def answer(run: Run) -> None:
         for word in ("one ", "two ", "three"):
             await run.delta(word)
-        await run.send("progress", {"percent": 50})
+        await run.send("progress", Progress(percent=50))
         await run.delta("four")
         await run.result({"ok": True})
 

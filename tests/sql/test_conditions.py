@@ -18,7 +18,8 @@ from headwater.delivery._hub import Hub
 from headwater.errors import DeclarationError
 from headwater.feeds._feed import Feed
 from headwater.feeds._source import Filter
-from headwater.sql import Table, sqlite_engine, track
+from headwater.sql import Table, sqlite_engine, track, track_table
+from headwater.sql.alembic import add_tracking
 from support.streams import StreamClient
 from support.until import until
 
@@ -257,3 +258,24 @@ async def test_a_condition_that_the_database_refuses_is_named(engine):
             await hub.subscribe(Table(engine, Log).where(func.lower(Log.size) == "x"), print)
     finally:
         await hub.close()
+
+
+@pytest.mark.filterwarnings("ignore:Did not recognize type")
+async def test_a_column_without_equality_is_named(engine):
+    """PostgreSQL does not compare values of every type; its own sentence names no column."""
+    if engine.dialect.name == "sqlite":
+        pytest.skip("SQLite compares values of all types")
+    kinds = {"a": "json", "b": "xml", "c": "point"}
+    columns = [
+        sa.Column("id", sa.Integer, primary_key=True),
+        *(sa.Column(n, sa.Text) for n in kinds),
+    ]
+    places = sa.Table("places", sa.MetaData(), *columns)
+    track_table(places)
+    ddl = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql(f"CREATE TABLE places (id int PRIMARY KEY, {ddl})")
+        await connection.run_sync(add_tracking, "places")
+    for name in kinds:
+        with pytest.raises(DeclarationError, match=f"filtered by '{name}'.* no equality"):
+            await Table(engine, places).where(**{name: "1"}).page(9)

@@ -326,7 +326,7 @@ async def test_streams_come_back_when_a_column_compares_otherwise(engine):
             else:
                 written, changed = "one", ["ALTER TABLE lines ALTER COLUMN word TYPE char(9)"]
             await run(engine, *changed, f"INSERT INTO lines (id, word) VALUES (1, '{written}')")
-            assert "compare otherwise since a migration" in await stream.comment()
+            assert "compare differently since a migration" in await stream.comment()
             assert await stream.end() == []
         async with client.stream("/api/words/stream?word=one", last_event_id=place) as stream:
             assert (await stream.next("word")).json() == {"id": 1}

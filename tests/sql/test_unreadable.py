@@ -108,3 +108,49 @@ async def test_it_is_left_out_where_the_feed_skips(world):
     )
     async with LiveClient(world.app(on_invalid="skip"), patience=20) as client:
         assert [one["id"] for one in (await client.get("/things?who=a")).json()["items"]] == [2]
+
+
+@pytest.mark.parametrize("kind", [sa.Date(), sa.DateTime(timezone=True)], ids=str)
+async def test_a_key_that_python_has_not_stops_nothing_else(postgres, kind):
+    """PostgreSQL has dates before the year 1, after 9999, and infinite ones."""
+    engine = create_async_engine(postgres.url(name := postgres.database()))
+    table = sa.Table("days", sa.MetaData(), sa.Column("day", kind, primary_key=True))
+    table.append_column(sa.Column("word", sa.String(9)))
+    track_table(table, keyed=True)
+    async with engine.begin() as connection:
+        await connection.run_sync(table.metadata.create_all)
+    app, live, days = FastAPI(), LiveRouter(), Table(engine, table)
+
+    @live.feed("/days", item=dict, event="day", keyed=True, on_invalid="skip")
+    async def feed() -> Source:
+        return days.where()
+
+    app.include_router(live)
+
+    async def run(statement):
+        async with engine.begin() as connection:
+            await connection.exec_driver_sql(statement)
+
+    async def next_word(stream):
+        # The feed says that it has no item for the others.
+        while (event := await stream.next()).event != "day":
+            assert event.json() == {"day": None}
+        return event.json()["word"]
+
+    async with LiveClient(app, patience=20) as client:
+        async with client.stream("/days/stream") as stream:
+            place = (await stream.next("snapshot")).last_event_id
+            for day, word in ("infinity", "a"), ("0044-03-15 BC", "b"), ("9999-12-31", "c"):
+                await run(f"INSERT INTO days (day, word) VALUES ('{day}', '{word}')")
+            assert await next_word(stream) == "c"
+            await run("UPDATE days SET word = word || '!'")
+            assert await next_word(stream) == "c!"
+            await run("DELETE FROM days WHERE word <> 'c!'")
+            await run("INSERT INTO days (day, word) VALUES ('2026-01-01', 'd')")
+            assert await next_word(stream) == "d"
+        shown = (await client.get("/days")).json()["items"]
+        assert [one["word"] for one in shown] == ["c!", "d"]
+        resumed = (await client.get(f"/days?after={place}")).json()["items"]
+        assert [one["word"] for one in resumed] == ["c!", "d"]
+    await engine.dispose()
+    postgres.drop(name)

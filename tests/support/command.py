@@ -16,7 +16,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from headwater.cli import application
+from headwater.cli import application, sentence_of
 from headwater.errors import HeadwaterError
 
 # A start imports a lot; on a busy machine that takes seconds.
@@ -28,7 +28,7 @@ def run(*arguments: str, stdin: str | None = None, **environment: str) -> tuple[
     clean = {name: None for name in os.environ if name.startswith("HEADWATER_")}
     result = CliRunner().invoke(application(), arguments, input=stdin, env={**clean, **environment})
     if isinstance(result.exception, HeadwaterError):
-        return 1, f"{result.output}{result.exception}\n"
+        return 1, f"{result.output}{sentence_of(result.exception)}\n"
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.output

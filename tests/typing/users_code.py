@@ -43,6 +43,10 @@ live.get("/wrong", sse="yes")  # wrong
 live.get("/wrong", stauts_code=201)  # wrong
 
 
+live.put("/wrong", sse="yes")  # wrong
+live.delete("/right", sse=SSE(kind="manual"), deprecated=True)
+
+
 @live.get("/ticks", sse=SSE(heartbeat=5.0), status_code=200)
 async def ticks(stream: EventStream) -> None:
     assert_type(await stream.send("x"), bool)

@@ -530,3 +530,61 @@ async def test_guards_come_first_also_where_a_route_does_not_say_that_it_has_a_b
             assert (await found.next()).event == "snapshot"
             await live.recheck()
     assert calls.count("/orders") == 2
+
+
+@pytest.mark.parametrize("kind", [500, Exception])
+async def test_install_leaves_the_applications_handler_of_what_nobody_expected(kind):
+    app, live = existing(), LiveRouter()
+
+    @app.exception_handler(kind)
+    async def unexpected(_: Request, error: Exception) -> Response:
+        return JSONResponse({"oops": str(error)}, 500)
+
+    live.install(app, problems="application")
+    async with serving(app, log_level="critical") as port:
+        async with request(port, "/fault") as answer:
+            assert json.loads(await answer.body()) == {"oops": "a bug"}
+
+
+async def test_a_handler_of_the_application_may_be_an_object(recwarn):
+    app, live, calls = FastAPI(), LiveRouter(), []
+
+    class Handler:
+        async def __call__(self, request: Request, error: Exception) -> Response:
+            calls.append(request.url.path)
+            return JSONResponse({}, 418)
+
+    def refuse() -> None:
+        raise HTTPException(409)
+
+    @live.feed("/notes", item=Item, requires=Depends(refuse))
+    async def notes() -> Source: ...
+
+    app.add_exception_handler(HTTPException, Handler())
+    app.include_router(live)
+    async with serving(app) as port:
+        async with request(port, "/notes/stream") as answer:
+            assert answer.status == 418
+    assert calls == ["/notes/stream"]
+    assert not [each for each in recwarn if "never awaited" in str(each.message)]
+
+
+async def test_a_page_has_one_tag_and_one_media_type_whatever_dependencies_set():
+    app, live, log = FastAPI(), LiveRouter(), MemoryLog()
+
+    def setting(response: Response) -> None:
+        response.headers["etag"] = '"mine"'
+        response.headers["content-type"] = "text/mine"
+        response.headers["x-mine"] = "kept"
+
+    @live.feed("/notes", item=Item, dependencies=[Depends(setting)])
+    async def notes() -> Source:
+        return log.topic("notes")
+
+    app.include_router(live)
+    async with serving(app) as port:
+        async with request(port, "/notes") as answer:
+            names = [name for name, _ in answer.header_list]
+            assert (names.count("etag"), names.count("content-type")) == (1, 1)
+            assert answer.headers["content-type"] == "application/json"
+            assert answer.headers["x-mine"] == "kept"

@@ -12,12 +12,16 @@ from fastapi import (
     Request,
     Response,
     Security,
+    WebSocket,
+    WebSocketException,
 )
 from fastapi.security import HTTPBearer, SecurityScopes
 from pydantic import BaseModel
+from starlette.requests import HTTPConnection
 
 from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog
+from headwater.runs import Run, Runs
 from headwater.web.fastapi import SSE, EventStream, GuardedRoute, LiveRouter, Source, guard
 from support.http import request
 from support.server import serving
@@ -96,15 +100,23 @@ async def test_a_requirement_keeps_its_scopes():
         if not set(scopes.scopes) <= set(held):
             raise HTTPException(403, f"needed: {scopes.scope_str}")
 
+    def owner(scopes: SecurityScopes, request: Request) -> str:
+        allowed(scopes, request)
+        return "ann"
+
     @live.feed("/notes", item=Item, requires=Security(allowed, scopes=["notes", "read"]))
     async def notes() -> Source:
         return log.topic("notes")
 
+    @live.run("/runs", Runs(log), owner=Security(owner, scopes=["notes", "read"]))
+    async def run(run: Run) -> None: ...
+
     app.include_router(live)
     async with serving(app) as port:
-        for held, status in (("notes", 403), ("notes read", 200)):
-            async with request(port, "/notes", headers={"X-Scopes": held}) as answer:
-                assert answer.status == status
+        for path in ("/notes", "/runs"):
+            for held, status in (("notes", 403), ("notes read", 200)):
+                async with request(port, path, headers={"X-Scopes": held}) as answer:
+                    assert (path, answer.status) == (path, status)
 
 
 @pytest.mark.parametrize("requires", [Depends(HTTPBearer()), guard(HTTPBearer())])
@@ -153,3 +165,31 @@ async def test_what_a_guard_sets_reaches_the_client_of_a_route_with_a_body(path)
             assert cookies == ["visits=1; Path=/; SameSite=lax"]
         await until(lambda: bool(ran))
     assert (calls, ran) == (["guard"], ["background"])
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_the_guards_of_an_application_hold_for_its_websockets(allowed):
+    sent = []
+
+    def who(connection: HTTPConnection) -> None:
+        if not allowed:
+            raise WebSocketException(1008, "who are you?")
+
+    def also() -> None: ...
+
+    app, live = FastAPI(dependencies=[guard(who)]), LiveRouter(dependencies=[guard(also)])
+
+    @live.websocket("/socket")
+    async def socket(socket: WebSocket) -> None:
+        await socket.accept()
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(message) -> None:
+        sent.append(message["type"])
+
+    app.include_router(live)
+    scope = {"type": "websocket", "path": "/socket", "headers": [], "query_string": b""}
+    await app(scope, receive, send)
+    assert sent == ["websocket.accept" if allowed else "websocket.close"]

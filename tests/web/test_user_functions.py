@@ -6,7 +6,7 @@ import functools
 from typing import Annotated
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.applications import Starlette
@@ -181,6 +181,18 @@ class Paged(BaseModel):
     size: Annotated[int, Field(alias="limit")] = 3
 
 
+def page(limit: int = 10) -> int:
+    return limit
+
+
+class Window:
+    def __init__(self, before: str = "") -> None: ...
+
+
+def user(size: Annotated[int, Depends(page)]) -> int:
+    return size
+
+
 def test_parameters_that_keep_paging_from_the_query_are_refused_when_declared():
     live, log = LiveRouter(), MemoryLog()
 
@@ -199,15 +211,41 @@ def test_parameters_that_keep_paging_from_the_query_are_refused_when_declared():
     def positional(level: int, /) -> Source:
         return log.topic("notes")
 
+    def dependency(who: Annotated[int, Depends(user)]) -> Source:
+        return log.topic("notes")
+
+    def instance(window: Annotated[Window, Depends()]) -> Source:
+        return log.topic("notes")
+
     for call, sentence in (
-        (closed, "Closed, the model of its parameter 'asked', forbids further query parameters"),
-        (model, "may not have a parameter 'limit'"),
+        (
+            closed,
+            "Closed, the model of the parameter 'asked' of its handler, forbids further",
+        ),
+        (model, "its handler may not have Paged with a field 'limit'"),
         (alias, "may not have a parameter 'limit'"),
         (default, "may not have a parameter 'after'"),
         (positional, "'level' is positional only"),
+        (dependency, r"its dependency page\(\) may not have a parameter 'limit'"),
+        (instance, r"its dependency Window\(\) may not have a parameter 'before'"),
     ):
         with pytest.raises(DeclarationError, match=sentence):
             live.feed(f"/{call.__name__}", item=Item)(call)
+
+    def notes() -> Source:
+        return log.topic("notes")
+
+    with pytest.raises(DeclarationError, match="its dependency page"):
+        live.feed("/notes", item=Item, dependencies=[Depends(page)])(notes)
+    with pytest.raises(DeclarationError, match="its dependency page"):
+        LiveRouter(dependencies=[Depends(page)]).feed("/notes", item=Item)(notes)
+
+    def elsewhere(
+        limit: Annotated[str, Header()], after: str, wait: Annotated[int, Query(alias="pause")]
+    ) -> Source:
+        return log.topic("notes")
+
+    live.feed("/notes/{after}", item=Item)(elsewhere)
 
 
 class Timed(APIRoute):
@@ -249,3 +287,42 @@ async def test_a_page_has_the_status_of_a_dependency_and_the_headers_of_a_route_
                 assert found == ["the route"]
                 cookies = [value for name, value in answer.header_list if name == "set-cookie"]
                 assert [each.partition("=")[0] for each in cookies] == ["dependency", "route"]
+
+
+class Enveloped(APIRoute):
+    """It answers refusals in its own way."""
+
+    def get_route_handler(self):
+        handler = super().get_route_handler()
+
+        async def enveloped(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except HTTPException as error:
+                return JSONResponse({"error": error.status_code}, 200)
+
+        return enveloped
+
+
+@pytest.mark.parametrize("path", ["/notes", "/notes/stream", "/ticks", "/answers"])
+async def test_a_route_class_sees_what_guards_raise_also_before_a_body_is_read(path):
+    app, live = FastAPI(), LiveRouter(route_class=Enveloped)
+
+    def refuse() -> None:
+        raise HTTPException(401)
+
+    @live.feed("/notes", item=Item, requires=guard(refuse))
+    async def notes() -> Source: ...
+
+    @live.get("/ticks", sse=True, dependencies=[guard(refuse)])
+    async def ticks(stream: EventStream) -> None: ...
+
+    @live.post("/answers", sse=True, dependencies=[guard(refuse)])
+    async def answers(item: Item, stream: EventStream) -> None: ...
+
+    app.include_router(live)
+    method = "POST" if path == "/answers" else "GET"
+    async with serving(app) as port:
+        sent = {"Content-Type": "application/json"}
+        async with request(port, path, method=method, headers=sent, body=b"{}") as answer:
+            assert await answer.body() == b'{"error":401}'

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from headwater.delivery._event_stream import EventStream
 from headwater.errors import PositionError, RunClaimError, SourceUnavailableError
@@ -27,24 +28,53 @@ _SHORTEST, _LONGEST = 0.1, 2.0
 Frame = Mapping[str, Any] | str
 
 
-class Translation(Protocol):
-    """Makes frames of a protocol from the events of a run, from its start."""
+class Translation(ABC):
+    """Makes frames of a protocol from the events of a run, from its start.
 
+    Deltas of the run go into the text part that is open, or into one that the translation opens.
+
+    Arguments:
+        run_id: begins the ids of the text parts that it opens.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._texts = 0
+        # The parts that are open, in order, each with the frame that closes it.
+        self._open: dict[object, Frame] = {}
+        # The text part that deltas go into, and whether the translation opened it.
+        self._text: str | None = None
+        self._own = False
+
+    def _begin_text(self) -> str:
+        """The id of a text part that the translation opens."""
+        self._texts += 1
+        self._own = True
+        self._text = f"{self._run_id}-{self._texts}"
+        return self._text
+
+    def _close(self) -> list[Frame]:
+        """The frames that close all open parts."""
+        frames = [*reversed(self._open.values())]
+        self._open.clear()
+        self._text, self._own = None, False
+        return frames
+
+    @abstractmethod
     def begin(self) -> Iterable[Frame]:
         """The frames at the beginning of the stream."""
-        ...
 
+    @abstractmethod
     def take(self, event: RunEvent) -> Iterable[Frame]:
         """The frames for an event that is neither ``restart`` nor ``end``."""
-        ...
 
+    @abstractmethod
     def end(self, state: RunState) -> Iterable[Frame]:
         """The frames for the end of the run."""
-        ...
 
+    @abstractmethod
     def interrupt(self, reason: str) -> Iterable[Frame]:
         """The frames for a stream that ends before its run, so that the client can show that."""
-        ...
 
 
 async def translated(

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from headwater.adapters._joined import joined
-from headwater.adapters._translation import INTERRUPTED, Frame, is_over
+from headwater.adapters._translation import INTERRUPTED, Frame, Translation, is_over
 from headwater.adapters._translation import respond as _respond
 from headwater.delivery._event_stream import EventStream
 from headwater.errors import MissingExtraError, RunFailed
@@ -161,22 +161,17 @@ def _start_of(given: Any, request: Request) -> Iterator[Frame]:
         yield {"type": "STATE_SNAPSHOT", "snapshot": given["state"]}
 
 
-class _Events:
-    """Makes events of AG-UI from those of a run. Implements ``Translation``.
+class _Events(Translation):
+    """Makes events of AG-UI from those of a run.
 
     Attributes:
         before: events to send right after ``RUN_STARTED``.
     """
 
     def __init__(self, own_id: str, thread_id: str, run_id: str) -> None:
-        self._own_id = own_id
+        super().__init__(own_id)
         self._names = {"threadId": thread_id, "runId": run_id}
         self.before: Sequence[Frame] = ()
-        self._messages = 0
-        # The open parts: what closes each, its member and its id, in order.
-        self._open: dict[tuple[str, str], str] = {}
-        self._text: str | None = None
-        self._own = False
 
     def begin(self) -> Iterator[Frame]:
         yield {"type": "RUN_STARTED", **self._names}
@@ -187,10 +182,10 @@ class _Events:
             yield from self._take_event(event.data)
         elif event.name == "delta":
             if self._text is None:
-                self._messages += 1
-                self._text, self._own = f"{self._own_id}-{self._messages}", True
-                self._open[("TEXT_MESSAGE_END", self._text)] = "messageId"
-                yield {"type": "TEXT_MESSAGE_START", "messageId": self._text, "role": "assistant"}
+                part = self._begin_text()
+                end = {"type": "TEXT_MESSAGE_END", "messageId": part}
+                self._open["TEXT_MESSAGE_END", part] = end
+                yield {"type": "TEXT_MESSAGE_START", "messageId": part, "role": "assistant"}
             text = event.data["text"]
             yield {"type": "TEXT_MESSAGE_CONTENT", "messageId": self._text, "delta": text}
         else:
@@ -202,7 +197,8 @@ class _Events:
             yield from self._close()
         if kind in _PARTS:
             member, end = _PARTS[kind]
-            self._open[(end, str(event.get(member)))] = member
+            part = str(event.get(member))
+            self._open[end, part] = {"type": end, member: part}
         elif kind in _CLOSES:
             self._open.pop((kind, str(event.get(_CLOSES[kind]))), None)
         if kind == "TEXT_MESSAGE_START":
@@ -210,12 +206,6 @@ class _Events:
         elif kind == "TEXT_MESSAGE_END":
             self._text = None
         yield event
-
-    def _close(self) -> Iterator[Frame]:
-        for (kind, part), member in reversed(self._open.items()):
-            yield {"type": kind, member: part}
-        self._open.clear()
-        self._text, self._own = None, False
 
     def end(self, state: RunState) -> Iterator[Frame]:
         # The client refuses the end of a run with open parts.

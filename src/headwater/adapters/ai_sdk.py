@@ -14,7 +14,7 @@ from collections.abc import AsyncIterable, Iterator, Mapping
 from typing import Any
 
 from headwater.adapters._joined import joined
-from headwater.adapters._translation import INTERRUPTED, Frame, is_over
+from headwater.adapters._translation import INTERRUPTED, Frame, Translation, is_over
 from headwater.adapters._translation import respond as _respond
 from headwater.delivery._event_stream import EventStream
 from headwater.errors import MissingExtraError, RunFailed
@@ -108,36 +108,27 @@ async def send(run: Run, chunks: AsyncIterable[Any]) -> None:
             await run.send(CHUNK, chunk)
 
 
-class _Message:
-    """Makes chunks of one message from the events of a run. Implements ``Translation``."""
+class _Message(Translation):
+    """Makes chunks of one message from the events of a run."""
 
     def __init__(self, run_id: str) -> None:
-        self._id = run_id
-        self._texts = 0
-        # The open parts, by id, with the kind of chunk that closes each.
-        self._open: dict[str, str] = {}
-        self._text: str | None = None
-        self._own = False
+        super().__init__(run_id)
         self._finish: Mapping[str, Any] = {"type": "finish"}
 
     def begin(self) -> Iterator[Frame]:
-        yield {"type": "start", "messageId": self._id}
+        yield {"type": "start", "messageId": self._run_id}
 
     def take(self, event: RunEvent) -> Iterator[Frame]:
         if event.name == CHUNK:
             yield from self._take_chunk(dict(event.data))
         elif event.name == "delta":
             if self._text is None:
-                yield self._begin_text()
+                text = self._begin_text()
+                self._open[text] = {"type": "text-end", "id": text}
+                yield {"type": "text-start", "id": text}
             yield {"type": "text-delta", "id": self._text, "delta": event.data["text"]}
         else:
             yield {"type": f"data-{event.name}", "data": event.data, "transient": True}
-
-    def _begin_text(self) -> Frame:
-        self._texts += 1
-        self._text, self._own = f"{self._id}-{self._texts}", True
-        self._open[self._text] = "text-end"
-        return {"type": "text-start", "id": self._text}
 
     def _take_chunk(self, chunk: dict[str, Any]) -> Iterator[Frame]:
         kind, part = chunk.get("type"), chunk.get("id")
@@ -152,7 +143,7 @@ class _Message:
             yield from self._close()
         if isinstance(part, str):
             if kind in ("text-start", "reasoning-start"):
-                self._open[part] = kind.replace("start", "end")
+                self._open[part] = {"type": kind.replace("start", "end"), "id": part}
             elif kind in ("text-end", "reasoning-end"):
                 self._open.pop(part, None)
         if kind == "text-start":
@@ -160,12 +151,6 @@ class _Message:
         elif kind == "text-end":
             self._text = None
         yield chunk
-
-    def _close(self) -> Iterator[Frame]:
-        for part, kind in self._open.items():
-            yield {"type": kind, "id": part}
-        self._open.clear()
-        self._text, self._own = None, False
 
     def end(self, state: RunState) -> Iterator[Frame]:
         yield from self._close()

@@ -29,7 +29,7 @@ from headwater.backend.middleware import (
     OwnCookies,
 )
 from headwater.backend.notifications import endpoints as notifications
-from headwater.backend.pages import console_pages, reference_pages
+from headwater.backend.pages import Pages
 from headwater.backend.satellites import endpoints as satellites
 from headwater.backend.settings import Settings
 from headwater.backend.state import Backend, open_backend
@@ -116,7 +116,7 @@ def create_app(
     for domain in _ROUTERS:
         app.include_router(domain.router, prefix="/api")
     app.include_router(health.router)
-    app.router.routes.extend([console_pages(), reference_pages()])
+    app.router.routes += [Pages("console"), Pages("reference", "/docs")]
     # The last that is added is the first that a request meets.
     app.add_middleware(OwnCookies, names=(COOKIE, auth.DEVICE))
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, less=_SMALL_BODIES)

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import (
     URL,
@@ -41,7 +40,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from headwater.errors import HeadwaterError, SourceUnavailableError
 from headwater.sql import configure_sqlite
 from headwater.sql.postgresql._connections import SCHEMES, address_of, engine_at, with_defaults
-from headwater.sql.sqlite._connections import ReadConnection, identity_of
+from headwater.sql.sqlite._connections import ReadConnection, identity_of, path_of
 from headwater.web.problems import Problem
 
 __all__ = ["UNAVAILABLE", "Address", "Database", "StartupError", "in_one_line"]
@@ -91,14 +90,7 @@ class Address:
                 f"{named} is no database that this version can use: give sqlite:///path or "
                 "postgresql://user@host/name."
             )
-        parts = urlsplit(url)
-        path = unquote(parts.path)[1:]
-        if parts.netloc or not path or path.startswith(":memory:") or parts.query:
-            raise StartupError(
-                "A database in SQLite is given as sqlite:///path, or sqlite:////path for an "
-                "absolute path, without options; one in memory cannot be shared."
-            )
-        return cls(Path(path))
+        return cls(path_of(url))
 
     @property
     def shown(self) -> str:

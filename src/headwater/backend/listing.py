@@ -9,8 +9,8 @@ from pydantic import AfterValidator
 from sqlalchemy import Select, tuple_
 
 from headwater.backend.database import Database
+from headwater.backend.problems import invalid
 from headwater.backend.schemas import Limit, is_one_line
-from headwater.web.problems import Problem
 
 __all__ = ["PageAsked", "Paging", "page_of"]
 
@@ -53,13 +53,11 @@ async def page_of(
             )
             before = (await session.execute(of_the_list)).first()
             if before is None:
-                detail = "it is not the id of a row of this list"
-                raise Problem(
-                    422,
-                    f"after={paging.after!r}: {detail}",
-                    errors=[
-                        {"field": "after", "in": "query", "value": paging.after, "detail": detail}
-                    ],
+                raise invalid(
+                    "after",
+                    "it is not the id of a row of this list",
+                    where="query",
+                    value=paging.after,
                 )
             statement = statement.where(place > tuple_(*before))
         ordered = statement.order_by(columns.created_at, columns.id).limit(paging.limit + 1)

@@ -42,7 +42,6 @@ def set_up_logging(level: str = "info", form: str = "auto") -> None:
     ]
     if text:
         last: list[Any] = [
-            structlog.processors.format_exc_info,
             _escape,
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
@@ -50,7 +49,6 @@ def set_up_logging(level: str = "info", form: str = "auto") -> None:
         ]
     else:
         last = [
-            structlog.processors.format_exc_info,
             structlog.processors.EventRenamer("message"),
             structlog.processors.JSONRenderer(),
         ]
@@ -68,7 +66,11 @@ def set_up_logging(level: str = "info", form: str = "auto") -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, _drop_colours],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                *last,
+            ],
         )
     )
     root = logging.getLogger()

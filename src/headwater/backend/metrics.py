@@ -49,8 +49,8 @@ _DELIVERY = {
 }
 
 
-class Measures:
-    """One registry for one application.
+class Measures(Collector):
+    """The counters of one application, those that other parts keep among them.
 
     Attributes:
         connections: what the server counts of its connections.
@@ -58,6 +58,8 @@ class Measures:
 
     def __init__(self, live: LiveRouter, backend: Callable[[], Backend]) -> None:
         self.connections = ConnectionCounters()
+        self._live = live
+        self._backend = backend
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -76,7 +78,7 @@ class Measures:
             buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
             registry=self._registry,
         )
-        self._registry.register(_Counted(live, backend, self.connections))
+        self._registry.register(self)
         # By what a request is told apart; the library would look for its labels each time.
         self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
@@ -95,29 +97,19 @@ class Measures:
         """Everything, as Prometheus reads it."""
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
-
-class _Counted(Collector):
-    """Counters that other parts keep. They are read when Prometheus asks."""
-
-    def __init__(
-        self, live: LiveRouter, backend: Callable[[], Backend], connections: ConnectionCounters
-    ) -> None:
-        self._connections = connections
-        self._live = live
-        self._backend = backend
-
     def describe(self) -> list[Metric]:
         # Nothing can be collected before the application runs.
         return []
 
     def collect(self) -> Iterator[Metric]:
+        """What other parts count, read when Prometheus asks."""
         stats: Any = self._live.stats
         backend = self._backend()
         yield InfoMetricFamily("headwater", "This process.", value={"worker": str(os.getpid())})
         for name, text, value in (
             ("streams_open", "Open streams.", stats.open),
             ("streams_waiting", "REST requests that wait for an item.", stats.waiting),
-            ("connections_open", "Open connections.", self._connections.open),
+            ("connections_open", "Open connections.", self.connections.open),
         ):
             yield GaugeMetricFamily(f"headwater_{name}", text, value=value)
         for name, text in _DELIVERY.items():
@@ -147,6 +139,6 @@ class _Counted(Collector):
             "Connections refused or closed, by the reason.",
             labels=["reason"],
         )
-        for reason, number in self._connections.by_reason.items():
+        for reason, number in self.connections.by_reason.items():
             refused.add_metric([reason], number)
         yield refused

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, get_args
 
 from sqlalchemy import (
     BigInteger,
@@ -32,16 +32,16 @@ from headwater.backend.times import Moment, Now, moment_check, sorted_moment_che
 from headwater.sql import track
 
 __all__ = [
-    "LOG_LEVELS",
-    "NOTIFICATION_LEVELS",
     "AccessChange",
     "ApiKey",
     "Base",
     "ClientActivity",
     "IdempotentRequest",
     "LogEntry",
+    "LogLevel",
     "Membership",
     "Notification",
+    "NotificationLevel",
     "RetiredSatelliteKey",
     "Satellite",
     "Session",
@@ -51,8 +51,8 @@ __all__ = [
     "User",
 ]
 
-LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
-NOTIFICATION_LEVELS = ("info", "success", "warning", "error")
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+NotificationLevel = Literal["info", "success", "warning", "error"]
 
 
 class JsonObject(TypeDecorator[dict[str, Any]]):
@@ -180,7 +180,7 @@ class Notification(Base):
     __tablename__ = "notifications"
     __table_args__ = (
         CheckConstraint("(user_id IS NULL) <> (team_id IS NULL)", name="one_recipient"),
-        CheckConstraint(_in("level", NOTIFICATION_LEVELS), name="level"),
+        CheckConstraint(_in("level", get_args(NotificationLevel)), name="level"),
         sqlite_check(_texts("id", "title", "body"), "texts"),
         sqlite_check(moment_check("created_at"), "created_at"),
         Index(None, "created_at"),
@@ -201,7 +201,7 @@ class LogEntry(Base):
 
     __tablename__ = "log_entries"
     __table_args__ = (
-        CheckConstraint(_in("level", LOG_LEVELS), name="level"),
+        CheckConstraint(_in("level", get_args(LogLevel)), name="level"),
         sqlite_check(_texts("id", "user_id", "source", "message"), "texts"),
         sqlite_check(
             "CASE WHEN json_valid(fields) THEN json_type(fields) = 'object' ELSE 0 END", "fields"

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from headwater.web.problems import Problem
 
-__all__ = ["Pages", "console_pages", "reference_pages"]
+__all__ = ["Pages"]
 
 _HERE = Path(__file__).parent
 # `mimetypes` asks the system, which may say otherwise; browsers run no module of another type.
@@ -28,11 +28,12 @@ class Pages(BaseRoute):
     """Serves the files of one folder. Other paths are left to the routes after it.
 
     Arguments:
-        folder: where the files are.
+        name: of a folder beside this file.
         prefix: what their paths begin with, such as ``"/docs"``; ``""`` for the root.
     """
 
-    def __init__(self, folder: Path, prefix: str = "") -> None:
+    def __init__(self, name: str, prefix: str = "") -> None:
+        folder = _HERE / name
         self._files: Mapping[str, _File] = {
             f"{prefix}/{file.relative_to(folder).as_posix()}": _File(file)
             for file in sorted(folder.rglob("*"))
@@ -77,13 +78,3 @@ class _File:
             headers["content-length"] = str(len(self._content))
             return Response(headers=headers, media_type=self._type)
         return Response(self._content, headers=headers, media_type=self._type)
-
-
-def console_pages() -> Pages:
-    """The console."""
-    return Pages(_HERE / "console")
-
-
-def reference_pages() -> Pages:
-    """The reference, which shows ``/openapi.json``."""
-    return Pages(_HERE / "reference", "/docs")

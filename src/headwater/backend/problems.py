@@ -20,15 +20,16 @@ def not_found(kind: str, value: str) -> Problem:
     return Problem(404, f"There is no {kind} {value[:64]!r}.")
 
 
-def invalid(field: str, detail: str, **shown: Any) -> Problem:
-    """422: an invalid field of the body, in the form of a failed validation.
+def invalid(field: str, detail: str, *, where: str = "body", **shown: Any) -> Problem:
+    """422: an invalid field, in the form of a failed validation.
 
     Arguments:
-        field: where in the body, such as ``"activities.3.user_id"``.
+        field: such as ``"activities.3.user_id"``.
         detail: what is wrong, and what would be right.
+        where: ``"body"`` or ``"query"``.
         shown: ``value=``, unless it must not be repeated.
     """
-    error = {"field": field, "in": "body", **shown, "detail": detail}
+    error = {"field": field, "in": where, **shown, "detail": detail}
     value = f"={shown['value']!r}" if "value" in shown else ""
     return Problem(422, f"{field}{value}: {detail}", errors=[error])
 

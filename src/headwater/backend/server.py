@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
 
@@ -121,7 +121,17 @@ def build_server(settings: Settings, app: FastAPI) -> Server:
     """The server of one process, for sockets from ``bind``."""
 
     class Bounded(Protocol):
-        limits = limits_of(settings)
+        limits = Limits(
+            head_bytes=settings.max_head_bytes,
+            head_lines=settings.max_head_lines,
+            head_seconds=settings.head_seconds,
+            body_seconds=settings.body_seconds,
+            body_rate=settings.body_rate,
+            connections=settings.max_connections,
+            connections_per_address=settings.max_connections_per_address,
+            reserve=settings.reserved_descriptors,
+            unread_bytes=settings.max_unread_bytes,
+        )
         counters = app.state.measures.connections
 
     return Server(
@@ -139,21 +149,6 @@ def build_server(settings: Settings, app: FastAPI) -> Server:
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=settings.shutdown_seconds,
         ),
-    )
-
-
-def limits_of(settings: Settings) -> Limits:
-    """What connections may take of one process."""
-    return Limits(
-        head_bytes=settings.max_head_bytes,
-        head_lines=settings.max_head_lines,
-        head_seconds=settings.head_seconds,
-        body_seconds=settings.body_seconds,
-        body_rate=settings.body_rate,
-        connections=settings.max_connections,
-        connections_per_address=settings.max_connections_per_address,
-        reserve=settings.reserved_descriptors,
-        unread_bytes=settings.max_unread_bytes,
     )
 
 
@@ -207,27 +202,21 @@ def address_of(listener: socket.socket) -> str:
 
 
 def run_worker(
-    settings: Settings,
-    listener: socket.socket,
-    *,
-    greeting: str | None = None,
-    starts: Connection | None = None,
+    settings: Settings, listener: socket.socket, on_started: Callable[[], object]
 ) -> None:
-    """Serve in this process until a signal ends it.
-
-    Arguments:
-        greeting: printed once it serves.
-        starts: of a supervisor, which is sent a message once this worker serves.
-    """
+    """Serve in this process until a signal ends it, or its supervisor has ended in any way."""
     set_up_logging(settings.log_level, settings.log_format)
-    if starts is not None:
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
     server = build_server(settings, create_app(settings))
-    if greeting is not None:
-        server.on_started = partial(greet, greeting)
-    elif starts is not None:
-        server.on_started = partial(starts.send, None)
+    server.on_started = on_started
     server.run(sockets=[listener])
+
+
+def _end_after(supervisor: int) -> None:
+    wait([supervisor])
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Supervisor:
@@ -247,7 +236,7 @@ class Supervisor:
         reader, writer = socket.socketpair()
         writer.setblocking(False)
         signal.set_wakeup_fd(writer.fileno())
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _ENDS:
             signal.signal(number, self._end)
         for _ in range(self._settings.workers):
             self._start()
@@ -272,8 +261,7 @@ class Supervisor:
     def _start(self) -> None:
         worker = multiprocessing.get_context("spawn").Process(
             target=run_worker,
-            args=(self._settings, self._listener),
-            kwargs={"starts": self._starts},
+            args=(self._settings, self._listener, partial(self._starts.send, None)),
         )
         worker.start()
         self._workers[worker] = time.monotonic()
@@ -305,11 +293,3 @@ class Supervisor:
                 logger.error("worker %s does not end; killing it", worker.pid)
                 worker.kill()
                 worker.join()
-
-
-def _end_with_parent() -> None:
-    """End this worker when its supervisor has ended in any way."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)

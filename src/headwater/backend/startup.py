@@ -5,7 +5,6 @@ from __future__ import annotations
 from headwater.backend.database import Address, StartupError
 from headwater.backend.schema import check_reachable
 from headwater.backend.settings import Settings
-from headwater.errors import HeadwaterError
 from headwater.eventlog import open_log
 from headwater.eventlog.sql import SqlLog
 
@@ -13,14 +12,11 @@ __all__ = ["check_event_log"]
 
 
 def check_event_log(settings: Settings, database: Address) -> None:
-    """Raise StartupError for an event log that this version, or these workers, cannot use."""
+    """Raise HeadwaterError for an event log that this version, or these workers, cannot use."""
     url = settings.event_log_url
     if url == settings.database:
         return
-    try:
-        log = open_log(url)
-    except HeadwaterError as error:
-        raise StartupError(f"{error}.") from error
+    log = open_log(url)
     if url.startswith("memory:"):
         if settings.workers > 1:
             raise StartupError(

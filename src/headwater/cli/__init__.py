@@ -10,7 +10,7 @@ from headwater.errors import HeadwaterError, MissingExtraError
 if TYPE_CHECKING:
     import typer
 
-__all__ = ["application", "main"]
+__all__ = ["application", "main", "sentence_of"]
 
 
 def application() -> typer.Typer:
@@ -52,5 +52,11 @@ def main() -> None:
     try:
         application()()
     except HeadwaterError as error:
-        print(error, file=sys.stderr)
+        print(sentence_of(error), file=sys.stderr)
         sys.exit(1)
+
+
+def sentence_of(error: HeadwaterError) -> str:
+    """What a command says of an error: its sentence, with a full stop."""
+    sentence = str(error)
+    return sentence if sentence.endswith((".", "?")) else f"{sentence}."

@@ -105,7 +105,10 @@ def publish(
         raise typer.BadParameter("--run is 1 to 150 visible ASCII characters, such as import-7")
     published = 0
     try:
-        address = _address(url)
+        from headwater.client import rest_url
+
+        # Both halves of a feed may be given.
+        address = rest_url(full_address(url))
         word = urlsplit(address).path.rpartition("/")[2]
         if collection is None and not single:
             collection = _COLLECTIONS.get(word)
@@ -139,13 +142,6 @@ def publish(
         say(f"{with_hint(error, token)} ({where})")
         raise typer.Exit(1) from None
     say(f"{published} published")
-
-
-def _address(url: str) -> str:
-    """The address of the REST half: both halves may be given."""
-    from headwater.client import rest_url
-
-    return rest_url(full_address(url))
 
 
 def _ids(answer: httpx.Response) -> list[str]:

@@ -7,7 +7,6 @@ import logging
 import signal
 import sys
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -219,9 +218,11 @@ def engine_of(url: str) -> AsyncEngine:
     from sqlalchemy.ext.asyncio import create_async_engine
 
     from headwater.sql import configure_sqlite, postgresql_engine
+    from headwater.sql.postgresql._connections import SCHEMES
+    from headwater.sql.sqlite._connections import path_of
 
     scheme, _, rest = url.partition("://")
-    if scheme.lower() in {"postgresql", "postgres", "postgresql+psycopg"}:
+    if scheme.lower() in SCHEMES:
         return postgresql_engine(url)
     if scheme.lower() not in {"sqlite", "sqlite+aiosqlite"}:
         # The rest of an address may hold a password, so it is not shown.
@@ -229,14 +230,9 @@ def engine_of(url: str) -> AsyncEngine:
             f"{scheme + '://' if rest else 'this'} is no database that a table can be relayed "
             "from: give sqlite:///path or postgresql://user@host/name"
         )
-    path = rest.removeprefix("/")
-    if not rest.startswith("/") or path in {"", ":memory:"} or "?" in path:
-        raise DeclarationError(
-            "a database in SQLite is given as sqlite:///path, or sqlite:////path for an absolute "
-            "path, without options"
-        )
-    if not Path(path).exists():
-        raise DeclarationError(f"there is no database file {path!r}")
-    address = URL.create("sqlite+aiosqlite", database=path)
+    path = path_of(url)
+    if not path.exists():
+        raise DeclarationError(f"there is no database file {str(path)!r}")
+    address = URL.create("sqlite+aiosqlite", database=str(path))
     # FULL: a power cut must not lose the append that the relay has prepared.
     return configure_sqlite(create_async_engine(address), synchronous="FULL")

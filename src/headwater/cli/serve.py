@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -58,7 +59,7 @@ def serve(
         host=host, port=port, workers=workers, database=database, event_log=event_log
     )
     from headwater.backend.schema import check_schema, has_users, migrate
-    from headwater.backend.server import Supervisor, bind, is_loopback, run_worker
+    from headwater.backend.server import Supervisor, bind, greet, is_loopback, run_worker
     from headwater.backend.server import address_of as shown
     from headwater.backend.startup import check_event_log
 
@@ -74,7 +75,7 @@ def serve(
         print(f"There is no user yet. Add one: {_first_user(settings, address)}")
     greeting = f"Headwater is at {shown(listener)} (Ctrl-C ends it)"
     if settings.workers == 1:
-        run_worker(settings, listener, greeting=greeting)
+        run_worker(settings, listener, partial(greet, greeting))
         return
     code = Supervisor(settings, listener).run(greeting)
     if code:

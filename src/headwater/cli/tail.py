@@ -110,8 +110,11 @@ def tail(
             from headwater.cli.history import items_since
             from headwater.cli.run_session import RunOrFeedSession
             from headwater.client import rest_url
+            from headwater.client._address import with_query
 
-            address = _with_limit(full_address(url), limit)
+            address = full_address(url)
+            if limit is not None:
+                address = with_query(address, limit=str(limit))
             first: Sequence[Mapping[str, Any]] = ()
             if moment is not None and not (state is not None and state.exists()):
                 first, last_event_id = items_since(client, rest_url(address), moment)
@@ -276,9 +279,3 @@ def _line(as_json: bool) -> Callable[[Mapping[str, Any]], str]:
         not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     )
     return text_line if plain else lambda item: in_colour(item, text_line(item))
-
-
-def _with_limit(url: str, limit: int | None) -> str:
-    from headwater.client._address import with_query
-
-    return url if limit is None else with_query(url, limit=str(limit))

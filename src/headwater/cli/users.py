@@ -52,7 +52,7 @@ def add(
         reason = str(first["msg"]).removeprefix("Value error, ")
         raise UsageError(f"{first['loc'][0]}: {reason}.") from error
     except Problem as problem:
-        raise UsageError(f"{str(problem.detail).rstrip('.')}.") from problem
+        raise UsageError(problem.detail) from problem
     print(f"{wanted.email} was added as {role}.")
 
 

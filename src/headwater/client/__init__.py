@@ -1,6 +1,6 @@
-"""Follow event streams and feeds from Python: reconnects by itself and resumes where it was.
+"""Follows event streams and feeds from Python. It reconnects by itself and resumes where it was.
 
-``stream`` and ``follow`` are for asyncio; ``headwater.client.sync`` has the same without it.
+``stream`` and ``follow`` are for asyncio. ``headwater.client.sync`` has the same for threads.
 """
 
 from headwater.client._address import rest_url, stream_url

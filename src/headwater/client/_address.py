@@ -27,7 +27,7 @@ _PASSWORD = re.compile(r"(?<=:)[^/@]*(?=@)")
 
 
 def checked_url(url: str, params: Params | None = None) -> str:
-    """``url`` with ``params`` in its query. Raises UsageError for what is no address."""
+    """Returns ``url`` with ``params`` in its query. Raises UsageError if it is not an address."""
     if not isinstance(url, (str, httpx.URL)):
         raise UsageError(f"{url!r} is not an address: give a str such as http://localhost:8000/")
     text = str(url)
@@ -42,11 +42,11 @@ def checked_url(url: str, params: Params | None = None) -> str:
     if parts.scheme not in ("http", "https"):
         raise _refused(text, "it does not begin with http:// or https://")
     if not host:
-        raise _refused(text, "it names no host")
+        raise _refused(text, "it has no host")
     if port == 0:
         raise _refused(text, f"a port is a number from 1 to {_MAX_PORT}")
     if not _is_host(host):
-        raise _refused(text, f"{host[:80]!r} is not the name of a host")
+        raise _refused(text, f"{host[:80]!r} is not a host's name")
     if params is None:
         return text
     try:
@@ -56,16 +56,19 @@ def checked_url(url: str, params: Params | None = None) -> str:
 
 
 def shown(url: str) -> str:
-    """The address for people: without a password."""
+    """The address without a password, for messages."""
     return _PASSWORD.sub("***", url, count=1) if "@" in url else url
 
 
 def with_query(url: str, *, drop: Sequence[str] = (), **add: str) -> str:
-    """The address with ``add`` in its query, which replaces what has these names or ``drop``."""
+    """Returns the address with ``add`` in its query.
+
+    Parameters with the same names, and those in ``drop``, are removed.
+    """
     parts = urlsplit(url)
     names = {*drop, *add}
     if parts.query and not names & {name for name, _ in parse_qsl(parts.query)}:
-        # As it was written: another spelling of the same may be another thing to a server.
+        # Unchanged, because a server may tell two spellings of the same query apart.
         kept = parts.query
     else:
         pairs = parse_qsl(parts.query, keep_blank_values=True)
@@ -75,7 +78,7 @@ def with_query(url: str, *, drop: Sequence[str] = (), **add: str) -> str:
 
 
 def stream_url(url: str) -> str:
-    """The address of a feed's stream, also from the address of its REST half.
+    """The address of a feed's stream, given the address of either half.
 
     >>> stream_url("http://localhost:8000/api/logs?level=error")
     'http://localhost:8000/api/logs/stream?level=error'
@@ -84,7 +87,7 @@ def stream_url(url: str) -> str:
 
 
 def rest_url(url: str) -> str:
-    """The address of a feed's REST half, also from the address of its stream.
+    """The address of a feed's REST half, given the address of either half.
 
     >>> rest_url("http://localhost:8000/api/logs/stream?level=error")
     'http://localhost:8000/api/logs?level=error'

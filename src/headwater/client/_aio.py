@@ -110,7 +110,7 @@ class Following(Followed[V]):
             )
         self._loop = loop
         self._task = loop.create_task(self._reader.read(self._client))
-        # One that nobody refers to any more must not hold its connection until the loop ends.
+        # An iterator that nobody refers to must not keep its connection until the loop ends.
         weakref.finalize(self, _abandon, loop, self._task).atexit = False
 
     async def _keep(self) -> None:
@@ -122,16 +122,16 @@ class Following(Followed[V]):
 class AsyncStream(Following[Message]):
     """An async iterator over the messages of one stream, which reconnects by itself.
 
-    It ends when the server says 204, and when it is closed. Raises ResponseError for an answer that
-    cannot be followed, EventTooLargeError, and with ``give_up_after`` the last failure; after an
-    error it has ended. A wait that is cancelled loses nothing.
+    It ends when the server answers 204, and when it is closed. Raises ResponseError for a response
+    that cannot be followed, EventTooLargeError, and with ``give_up_after`` the last failure. After
+    an error it has ended. A wait that is cancelled loses nothing.
 
     ``await aclose()`` closes the connection and ends the iteration, in any task.
     ``close()`` does it from any thread, without waiting.
 
     Attributes:
-        last_event_id: the position of what was handed over last; empty when there was none.
-        response: the newest answer of the server, for its status and headers; None before it.
+        last_event_id: the position of the last value that was returned; empty before the first.
+        response: the latest response, for its status and headers; None before the first.
     """
 
 
@@ -146,23 +146,23 @@ class AsyncFeed(Following[FeedValue[T]], Generic[T]):
 
     @property
     def polling(self) -> bool:
-        """Whether it asks the REST half just now, since no stream comes through."""
+        """Whether it polls the REST half at the moment, because no stream comes through."""
         return self._session.polling
 
 
 class AsyncRunStream(Following[RunEvent]):
     """An async iterator over the events of one run, which reconnects by itself.
 
-    It ends after ``end``, when the server says 204 since the end was had before, and when it is
-    closed. Raises and closes as ``AsyncStream`` does, and has its attributes. Raises ResponseError
-    also when the right to the run is lost.
+    It ends after ``end``, and when it is closed. It also ends when the server answers 204, because
+    an earlier iteration had the end. Raises and closes as ``AsyncStream`` does, and has its
+    attributes. Raises ResponseError also when the right to the run is lost.
     """
 
     _session: RunSession
 
     @property
     def state(self) -> str | None:
-        """The state that the run said last: ``queued``, ``running``, or how it ended."""
+        """The last state that the server sent: ``queued``, ``running``, or how it ended."""
         return self._session.state
 
 

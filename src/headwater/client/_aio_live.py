@@ -1,4 +1,4 @@
-"""A feed held in memory and kept current by a task."""
+"""A feed in memory that a task keeps up to date."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Live(Held):
     async def changed(self, version: int = 0) -> int:
         """Wait until the content has another version than this one, and return that.
 
-        Raises what ended the following, such as ResponseError.
+        Raises the error that ended the following, such as ResponseError.
         """
         while self._version == version:
             if self._failure is not None:
@@ -71,10 +71,10 @@ class _Live(Held):
 
 
 class AsyncLiveMap(_Live, HeldItems[T], Generic[T]):
-    """The items of a keyed feed by their key, kept current: a mapping to read.
+    """The items of a keyed feed by their key, kept up to date: a read-only mapping.
 
     ``await changed(version)`` waits for another version of the content and returns it.
-    It raises what ended the following, such as ResponseError.
+    It raises the error that ended the following, such as ResponseError.
 
     Attributes:
         version: how often the content has changed; 0 before the first snapshot.
@@ -82,10 +82,10 @@ class AsyncLiveMap(_Live, HeldItems[T], Generic[T]):
 
 
 class AsyncLiveList(_Live, NewestItems[T], Generic[T]):
-    """The newest items of an append-only feed, oldest first, kept current: a sequence to read.
+    """The newest items of an append-only feed, oldest first, kept up to date: a read-only sequence.
 
     ``await changed(version)`` waits for another version of the content and returns it.
-    It raises what ended the following, such as ResponseError.
+    It raises the error that ended the following, such as ResponseError.
 
     Attributes:
         version: how often the content has changed; 0 before the first snapshot.
@@ -111,10 +111,10 @@ def live_map(
                 version = await jobs.changed(version)
                 print(len(jobs), "jobs")
 
-    ``key`` is the name of the member that identifies an item; several names give tuples. A feed
-    that holds more than ``max_items`` is an error. It begins with the feed's snapshot: a feed that
-    is declared with ``limit="all"`` sends all that there is, another one its newest items. The
-    options are those of ``follow``, without a position to begin at.
+    ``key`` is the name of the member that identifies an item; with several names, keys are tuples.
+    The map begins with the feed's snapshot. A feed that is declared with ``limit="all"`` sends all
+    of its items, another feed its newest ones. More than ``max_items`` raise an error. The options
+    are those of ``follow``, without a position.
     """
     check_options(options)
     return AsyncLiveMap(follow(url, client=client, **options), key, item, max_items)

@@ -137,8 +137,8 @@ class Stream(Following[Message]):
     ``close()`` closes the connection and ends the iteration, from any thread.
 
     Attributes:
-        last_event_id: the position of what was handed over last; empty when there was none.
-        response: the newest answer of the server, for its status and headers; None before it.
+        last_event_id: the position of the last value that was returned; empty before the first.
+        response: the latest response, for its status and headers; None before the first.
     """
 
 
@@ -153,7 +153,7 @@ class Feed(Following[FeedValue[T]], Generic[T]):
 
     @property
     def polling(self) -> bool:
-        """Whether it asks the REST half just now, since no stream comes through."""
+        """Whether it polls the REST half at the moment, because no stream comes through."""
         return self._session.polling
 
 
@@ -168,7 +168,7 @@ class RunStream(Following[RunEvent]):
 
     @property
     def state(self) -> str | None:
-        """The state that the run said last: ``queued``, ``running``, or how it ended."""
+        """The last state that the server sent: ``queued``, ``running``, or how it ended."""
         return self._session.state
 
 

@@ -93,12 +93,12 @@ class Followed(Generic[V]):
 
     @property
     def last_event_id(self) -> str:
-        """The position of what was handed over last; empty when there was none."""
+        """The position of the last value that was returned; empty before the first."""
         return self._session.last_event_id
 
     @property
     def response(self) -> httpx.Response | None:
-        """The newest answer of the server, for its status and headers; None before the first."""
+        """The latest response, for its status and headers; None before the first."""
         return self._shell.response
 
 

@@ -1,4 +1,4 @@
-"""A feed's messages and pages as typed values, without I/O."""
+"""Makes typed values of a feed's messages and pages, without I/O."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REMOVED = "_removed"
 
 
 def read_feed(message: Message, envelope: str | None = None) -> FeedValue[Mapping[str, Any]] | None:
-    """The value of one message of a feed; None for an error that a reconnect may mend.
+    """The value of one message of a feed; None for an error after which the client reconnects.
 
     ``envelope`` names the member that has the page or item, if there is an envelope.
 
@@ -47,7 +47,7 @@ def read_feed(message: Message, envelope: str | None = None) -> FeedValue[Mappin
 
 
 def opened(body: Any, envelope: str | None) -> Any:
-    """What is in the envelope. Raises ResponseError if it has no such object."""
+    """The object in the envelope. Raises ResponseError if there is none."""
     if envelope is None:
         return body
     found = body.get(envelope) if isinstance(body, dict) else None
@@ -72,10 +72,10 @@ def read_snapshot(body: Mapping[str, Any]) -> Snapshot[Mapping[str, Any]]:
 def read_page(
     body: Mapping[str, Any], event: str, before: str
 ) -> Iterator[FeedValue[Mapping[str, Any]]]:
-    """What a page after the position ``before`` says is new: removals first, then items.
+    """The values of a page after the position ``before``: removals first, then items.
 
-    A page has one position, that of its end. So its last value moves a client there, and the
-    others leave the client at ``before``. Raises ResponseError.
+    A page has one position, that of its end. So only its last value has that position, and the
+    others have ``before``. Raises ResponseError.
     """
     collection, items = _items(body, "a page")
     removed = body.get("removed") or []

@@ -1,4 +1,4 @@
-"""A followed feed: typed values, and the REST half where no stream comes through."""
+"""A followed feed: typed values, and polls of the REST half if no stream comes through."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from headwater.client._address import rest_url, stream_url, with_query
 from headwater.client._feed import opened, read_feed, read_page, read_snapshot, with_items
+from headwater.client._headers import merged
 from headwater.client._items import converter
 from headwater.client._options import StreamOptions
 from headwater.client._session import Request, Session, problem_detail
@@ -19,14 +20,14 @@ from headwater.protocol import Message, Stop, Wait
 
 __all__ = ["FeedSession"]
 
-# A stream says something at once: a feed's first block is on its way before the page is read. A
-# proxy that holds it back for so long collects the whole answer, and never gets one.
+# The server sends a stream's first bytes before it reads the page. A proxy that holds them back for
+# so long waits for the end of the response, which a stream does not have.
 _FALLBACK = 5.0
-# Attempts in a row that brought no byte, for whatever reason, before the REST half is asked.
+# After so many attempts in a row that brought no byte, the client polls.
 _ATTEMPTS = 3
 # Below the time-outs of proxies, of which 30 s is the shortest in use.
 _POLL_SECONDS = 25
-# A poll that found nothing in less was not held by the server.
+# A poll that brought nothing in less time was not held by the server.
 _HELD_SECONDS = 1.0
 _PAGE = 100
 # Seconds until the stream is tried again; twice as many each time, up to the second.
@@ -42,13 +43,10 @@ _SERVER_ERROR = 500
 
 
 class FeedSession(Session[FeedValue[Any]]):
-    """The state of one followed feed, with its stream or by polls.
-
-    Polls are long: the server holds each until there is something. ``fallback`` is in seconds, None
-    for never.
+    """The state of one feed that is followed, by its stream or by long-polls of its REST half.
 
     Attributes:
-        polling: whether the REST half is asked just now.
+        polling: whether it polls at the moment.
     """
 
     def __init__(
@@ -70,7 +68,7 @@ class FeedSession(Session[FeedValue[Any]]):
             self._begin(_after(self.url))
         self._rest = rest_url(self.url)
         self.url = stream_url(self.url)
-        # What a POST asks for has no REST half that could be asked again.
+        # A POST has no REST half, and may not be repeated.
         self._fallback = fallback if self._method == "GET" and self._reconnects else None
         self.polling = False
         self._event = ""
@@ -91,7 +89,7 @@ class FeedSession(Session[FeedValue[Any]]):
         if self.polling:
             self._stream_pause = min(2 * self._stream_pause, _STREAM_AGAIN_CAP)
             self.polling = False
-            # One attempt decides.
+            # If this attempt brings no byte, polling goes on.
             self._silent = _ATTEMPTS - 1
         self._heard = False
         return replace(super().request(token), first_byte_within=self._fallback)
@@ -129,9 +127,9 @@ class FeedSession(Session[FeedValue[Any]]):
     def polled(
         self, status: int, headers: Mapping[str, str], body: bytes, *, now: float, wall: float
     ) -> Wait | Stop:
-        """What to do after the answer to a poll; its values wait for ``take``.
+        """What to do after the response to a poll. ``take`` returns its values.
 
-        ``now`` is the clock of ``request``, ``wall`` Unix seconds. Raises ResponseError.
+        ``now`` is a time of the monotonic clock, ``wall`` Unix seconds. Raises ResponseError.
         """
         position, began = self._asked
         if status == _GONE:
@@ -158,7 +156,7 @@ class FeedSession(Session[FeedValue[Any]]):
         return Wait(0.0, "")
 
     def poll_lost(self, cause: str) -> Wait | Stop:
-        """What to do after a poll that brought no answer: try the stream, then the next poll."""
+        """What to do after a poll without a response: try the stream, then poll again."""
         self._stream_at = 0.0
         return super().lost(cause)
 
@@ -194,9 +192,8 @@ class FeedSession(Session[FeedValue[Any]]):
                 limit=str(_PAGE),
                 wait=str(_POLL_SECONDS),
             )
-        own = [pair for pair in self._own_headers(token) if pair[0] != "Accept"]
-        own.append(("Accept", "application/json"))
-        return Request("GET", url, self._merged(own), polls=True)
+        own = [*self._own_headers(token), ("Accept", "application/json")]
+        return Request("GET", url, merged(own, self._headers), polls=True)
 
     def _not_polled(
         self, status: int, headers: Mapping[str, str], body: bytes, wall: float

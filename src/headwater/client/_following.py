@@ -20,7 +20,7 @@ __all__ = ["follow", "follow_run", "stream"]
 def stream(
     url: str, *, client: httpx.AsyncClient | None = None, **options: Unpack[StreamOptions]
 ) -> AsyncStream:
-    """Follow any event stream; it connects when it is iterated.
+    """Follow any event stream. It connects when the iteration begins.
 
     ::
 
@@ -28,7 +28,7 @@ def stream(
             async for message in messages:
                 print(message.event, message.json())
 
-    ``client`` is used as it is and stays open. The other options are in ``StreamOptions``. Raises
+    ``client`` is used unchanged and stays open. The other options are in ``StreamOptions``. Raises
     UsageError for what cannot work.
     """
     return AsyncStream(Session[Message](url, **options), client)
@@ -88,12 +88,12 @@ def follow(
                 if isinstance(value, Item):
                     print(value.data)
 
-    ``item`` is what items are given as: a pydantic model, a dataclass, or a function that takes the
-    JSON object; without it they are dicts. One that does not fit is a PeerError.
+    ``item`` converts each item: a pydantic model, a dataclass, or a function that takes the JSON
+    object. Without it, items are dicts. An item that does not fit raises PeerError.
 
-    ``client`` is used as it is and stays open. The other options are in ``FollowOptions`` and
+    ``client`` is used unchanged and stays open. The other options are in ``FollowOptions`` and
     ``StreamOptions``.
 
-    Raises ResponseError also when the server ends the stream because the right to it was lost.
+    The iteration also raises ResponseError when the server ends it because its right was lost.
     """
     return AsyncFeed(FeedSession(url, item=item, **options), client)

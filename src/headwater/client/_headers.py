@@ -19,9 +19,9 @@ _FIELD_VALUE = re.compile(rb"([\x21-\x7e\x80-\xff]([\t\x20-\x7e\x80-\xff]*[\x21-
 
 
 def merged(*groups: Headers) -> dict[bytes, bytes]:
-    """All headers by name; where one is given twice, in whatever case, the later one counts.
+    """Returns all headers by name. If a name is given twice, in any case, the later one counts.
 
-    Raises UsageError, which never shows a value: it may be a secret.
+    Raises UsageError. Its text has no value, because a value may be a secret.
     """
     found: dict[bytes, bytes] = {}
     names: dict[str, bytes] = {}
@@ -51,7 +51,7 @@ def is_field_value(value: bytes) -> bool:
 def _name(name: object) -> bytes:
     if not isinstance(name, str) or not _TOKEN.fullmatch(name):
         raise UsageError(
-            f"headers: {name!r} is not the name of a header; it is letters, digits and hyphens"
+            f"headers: {name!r} is not the name of a header: write letters, digits and hyphens"
         )
     return name.encode("ascii")
 

@@ -14,7 +14,7 @@ from headwater.errors import PeerError, UsageError
 
 __all__ = ["MAX_ITEMS", "NEWEST", "Held", "HeldItems", "NewestItems", "check_options"]
 
-# A reader of a feed that has no end must not fill the memory.
+# A feed without an end must not fill the memory.
 MAX_ITEMS = 100_000
 NEWEST = 1_000
 
@@ -36,7 +36,7 @@ class Held(Sized):
         """Take in a value of the feed; whether anything has changed. Raises PeerError."""
 
     def __iter__(self) -> Iterator[Any]:
-        # Of this moment: the feed goes on while somebody iterates.
+        # A copy, because the feed goes on during the iteration.
         return iter(list(self._items))
 
     def __len__(self) -> int:
@@ -71,7 +71,7 @@ class HeldItems(Held, Mapping[Any, T], Generic[T]):
         elif isinstance(value, Removed):
             self._items.pop(self._key(value.key), None)
         else:
-            # What is shown stays until the snapshot that follows takes its place.
+            # The items stay until the next snapshot replaces them.
             return False
         if len(self._items) > self._max:
             raise PeerError(f"the feed holds more than max_items={self._max} items")
@@ -89,7 +89,7 @@ class HeldItems(Held, Mapping[Any, T], Generic[T]):
 
 
 class NewestItems(Held, Sequence[T], Generic[T]):
-    """The newest items of an append-only feed, oldest first. Older ones make room for them."""
+    """The newest items of an append-only feed, oldest first. Older ones are dropped."""
 
     def __init__(self, keep: int) -> None:
         if keep < 1:
@@ -116,10 +116,10 @@ class NewestItems(Held, Sequence[T], Generic[T]):
 
 
 def check_options(options: FollowOptions) -> None:
-    """Raise UsageError for options that would leave out what came before."""
+    """Raise UsageError for options that would skip earlier items."""
     for name in ("last_event_id", "position_file"):
         if options.get(name) is not None:
             raise UsageError(
-                f"{name}: what is held in memory begins with a snapshot; follow() goes on from a "
-                "position"
+                f"{name}: live_map() and live_list() begin with a snapshot; use follow() to "
+                "continue from a position"
             )

@@ -1,4 +1,4 @@
-"""Items as the reader's own type: a pydantic model, a dataclass, or what a function makes."""
+"""Converts items to the caller's type: a pydantic model, a dataclass, or a function's result."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Convert = Callable[[Mapping[str, Any]], Any]
 
 
 def converter(item: Any) -> Convert | None:
-    """A function from a JSON object to ``item``; None where the object stays as it is.
+    """Returns a function that makes an ``item`` of a JSON object; None if it stays a dict.
 
-    A pydantic model is known by its method, so that pydantic is only there if the caller has it.
-    A dataclass gets the members that it has fields for, as JSON has them. Raises UsageError.
+    A pydantic model is recognised by its method, so that pydantic is not imported here. A dataclass
+    gets the members that it has fields for, unchanged. Raises UsageError.
     """
     if item is None or item is dict or typing.is_typeddict(item):
         return None
@@ -50,6 +50,6 @@ def _checked(item: type[Any], make: Convert) -> Convert:
             return make(data)
         except (ValueError, TypeError) as error:
             said = " ".join(str(error).split())
-            raise PeerError(f"an item of the feed is no {item.__name__}: {said}") from error
+            raise PeerError(f"an item of the feed does not fit {item.__name__}: {said}") from error
 
     return convert

@@ -1,4 +1,4 @@
-"""The options of every way to follow a stream, and the checks of those that need one."""
+"""The options of the functions that follow streams and feeds, and the checks of some of them."""
 
 from __future__ import annotations
 
@@ -21,39 +21,40 @@ Token = str | Callable[[], str | Awaitable[str]]
 
 
 class StreamOptions(TypedDict, total=False):
-    """What every way to follow a stream takes.
+    """The options of every function that follows a stream.
 
     Attributes:
-        method: ``GET``, or ``POST`` where there is a body, unless it is given.
-        params: put into the address's query.
+        method: the HTTP method. The default is ``POST`` with a body, and ``GET`` without one.
+        params: added to the address's query.
         json: sent as the request's body, as JSON.
-        content: sent as the request's body, as it is.
-        headers: sent with every request. Where a name is given twice, the later one counts, and
-            these count more than what the client sends by itself.
-        token: an API key, sent as ``Authorization: Bearer``. A function, for asyncio also a
-            coroutine function, is called before each connection, and once more after a 401.
+        content: sent as the request's body, unchanged.
+        headers: sent with every request. They replace headers that the client sends by itself. If
+            a name is given twice, the later one is sent.
+        token: an API key, sent as ``Authorization: Bearer``, or a function that returns one. The
+            function is called before each connection, and once more after a 401. For asyncio it
+            may be a coroutine function.
         auth: how to sign in, as httpx takes it: a pair for basic authentication, or an
             ``httpx.Auth``. Not together with ``token``.
-        last_event_id: the position to go on from, as an earlier message gave it.
-        position_file: a file that keeps the position. It is read now, unless ``last_event_id`` is
-            given, and written after each message that was handled: when the next one is asked for,
-            or when the ``with`` block ends without an error.
+        last_event_id: the position to continue from: the ``last_event_id`` of an earlier message.
+        position_file: a file that keeps the position. It is read at once, unless ``last_event_id``
+            is given. It is written after each message that was handled: when the next one is
+            requested, or when the ``with`` block ends without an error.
         on_position: called with the position at the same moments. For asyncio it may be a
             coroutine function.
-        reconnect: whether to connect again after the stream has ended or broken. By default only
-            GET does: to ask again with POST may do something again. Without it the iteration ends
-            with the stream, and a stream that broke is an error.
-        retry: seconds to wait before a reconnect until the server says otherwise; 2.
-        give_up_after: failures in a row after which the error is raised; None (default) never.
-        max_event_bytes: the bound for one event; 8 MiB.
+        reconnect: whether to connect again after the stream has ended or broken. The default is
+            True for GET only, because a second POST may do its work twice. With False the iteration
+            ends with the stream, and a stream that broke raises an error.
+        retry: seconds before a reconnect, until the server sends another value; 2 by default.
+        give_up_after: the number of failures in a row after which the last error is raised. None,
+            the default: never.
+        max_event_bytes: the most bytes of one event; 8 MiB by default.
         on_open: called with the ``httpx.Response`` of each stream that opens, before its messages.
             For asyncio it may be a coroutine function.
-        on_wait: called with the ``Wait`` before each reconnect, for people. A plain function.
-        cookies: sent to the address's host alone.
-        idle_timeout: the longest silence in seconds, heartbeats included, after which the
-            connection is taken for dead, and the longest time until an answer begins; 90. None
-            waits for ever.
-        random: floats of 0 to 1, for the jitter.
+        on_wait: a plain function, called with the ``Wait`` before each reconnect, for log lines.
+        cookies: sent to the address's host only.
+        idle_timeout: seconds without a byte, heartbeats included, after which the connection counts
+            as dead. A response must begin within them too. 90 by default; None: no limit.
+        random: a function that returns floats from 0 to 1, for the random part of each wait.
     """
 
     method: str | None
@@ -78,15 +79,15 @@ class StreamOptions(TypedDict, total=False):
 
 
 class FollowOptions(StreamOptions, total=False):
-    """What every way to follow a feed takes, beside what a stream takes.
+    """The options of every function that follows a feed, beside those of a stream.
 
     Attributes:
-        fallback: seconds in which a stream must bring its first byte; 5. A stream that brings none
-            is in the hands of a proxy that collects answers: the REST half is then asked by
-            long-polls, and now and then the stream is tried again. A page has one position, so a
-            program that is ended within one gets its items again. None never polls.
-        envelope: the member of each answer that has the page or the item, such as ``"data"`` in
-            ``{"success": true, "data": …}``, where the feed was declared with ``envelope=``.
+        fallback: seconds within which a stream must send its first byte; 5 by default. If it sends
+            none, a proxy collects the response. The client then asks the REST half by long-polls,
+            and tries the stream again now and then. A page has one position, so a program that ends
+            in the middle of a page gets its items again. None: never poll.
+        envelope: the member of each response that has the page or the item, such as ``"data"`` in
+            ``{"success": true, "data": …}``, if the feed was declared with ``envelope=``.
     """
 
     fallback: float | None
@@ -96,7 +97,9 @@ class FollowOptions(StreamOptions, total=False):
 def check_position(position: object) -> None:
     """Raise UsageError unless it can be a last event ID."""
     if not isinstance(position, str) or set(position) & set("\0\r\n"):
-        raise UsageError(f"last_event_id={position!r:.80}: a position is a str in one line")
+        raise UsageError(
+            f"last_event_id={position!r:.80}: write a str of one line, as messages have it"
+        )
     try:
         position.encode()
     except UnicodeEncodeError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 from headwater.errors import UsageError
@@ -19,8 +18,8 @@ class PositionFile:
     """One position in one file, as a line of text.
 
     A position is written to another file, which then replaces the old one. So a reader finds the
-    old or the new position, also after a ``kill -9``. It is not forced to the disk: after a power
-    cut an older one may be there, and its items come again.
+    old or the new position, also after a ``kill -9``. It is not forced to the disk: a power cut may
+    bring back an older one, and the items after it come again.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -40,7 +39,7 @@ class PositionFile:
         try:
             text = raw.decode()
         except UnicodeDecodeError:
-            raise self._refused("it is no UTF-8 text, and so no position") from None
+            raise self._refused("it is not UTF-8 text, so it holds no position") from None
         position = text.removesuffix("\n")
         if not position or len(raw) > _MAX_BYTES or set(position) & set("\n\r\0"):
             raise self._refused(
@@ -49,7 +48,7 @@ class PositionFile:
         return position
 
     def save(self, position: str) -> None:
-        """Write the position. Raises UsageError where that cannot be."""
+        """Write the position. Raises UsageError if that fails."""
         try:
             handle, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
             written = Path(name)
@@ -57,10 +56,8 @@ class PositionFile:
                 with os.fdopen(handle, "wb") as file:
                     file.write(f"{position}\n".encode())
                 written.replace(self._path)
-            except BaseException:
-                with suppress(OSError):
-                    written.unlink()
-                raise
+            finally:
+                written.unlink(missing_ok=True)
         except OSError as error:
             raise self._refused(error.strerror or str(error)) from error
 

@@ -24,7 +24,7 @@ class RunEvent:
 
     Attributes:
         name: ``run`` (the state of the run), ``delta`` (``{"text": …}``), the application's own,
-            ``restart`` and ``reset`` (forget the output so far, it begins again), ``end``.
+            ``restart`` and ``reset`` (discard the output so far, it begins again), ``end``.
         data: a JSON value.
         position: ``last_event_id=position`` goes on after this event.
     """
@@ -38,7 +38,7 @@ class RunSession(Session[RunEvent]):
     """The state of one followed run. It ends with the run.
 
     Attributes:
-        state: as the run said last; None before that.
+        state: the last state that the server sent; None before the first.
     """
 
     def __init__(self, url: str, **options: Unpack[StreamOptions]) -> None:
@@ -78,4 +78,4 @@ class RunSession(Session[RunEvent]):
         if status in (401, 403) and not (status == _UNAUTHORIZED and callable(self.token)):
             detail = data.get("detail") or "the right to follow this run has ended"
             raise ResponseError(status, str(detail))
-        # The stream ends now; a reconnect may mend it, with another token perhaps.
+        # The stream ends now, and the client reconnects, perhaps with another token.

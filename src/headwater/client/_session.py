@@ -1,4 +1,4 @@
-"""One followed stream across its connections, without I/O: what to ask, and what answers mean.
+"""One followed stream across its connections, without I/O: its requests, and its next values.
 
 ``_connections`` moves the bytes and waits. Every decision is made here.
 """
@@ -39,13 +39,13 @@ class Request:
     """The next request.
 
     Attributes:
-        polls: the answer is a page to hand to ``FeedSession.polled``, and no stream.
-        first_byte_within: seconds in which the body must begin; None for any time.
+        polls: whether the response is a page, for ``FeedSession.polled``, and not a stream.
+        first_byte_within: seconds within which the body must begin. None: no limit.
     """
 
     method: str
     url: str
-    headers: list[tuple[bytes, bytes]]
+    headers: dict[bytes, bytes]
     content: bytes | None = None
     polls: bool = False
     first_byte_within: float | None = None
@@ -54,12 +54,12 @@ class Request:
 class Session(Generic[V]):
     """The state of one followed stream. Raises UsageError for options that cannot work.
 
-    Messages wait here between ``feed`` and ``take``; a shell feeds when nothing waits.
+    Messages wait here between ``feed`` and ``take``. ``feed`` is called when none waits.
 
     Attributes:
         url: the stream's address.
-        auth: for httpx; only where ``signs_in``, else what the httpx client has by itself.
-        token: the caller's key, or the function that gives it.
+        auth: for httpx, if ``signs_in``; else the httpx client signs in as it likes.
+        token: the caller's key, or the function that returns it.
         cookies: as in the options.
         idle_timeout: as in the options.
         timeout: the time-outs of one request, for httpx.
@@ -97,7 +97,9 @@ class Session(Generic[V]):
         if token is not None and auth is not None:
             raise UsageError("give token= or auth=, not both")
         if inspect.iscoroutinefunction(on_wait):
-            raise UsageError("on_wait= must be a plain function: nobody waits for it")
+            raise UsageError(
+                "on_wait= is a coroutine function, which nobody awaits: give a plain function"
+            )
         self._content, self._body_headers = body_of(json, content)
         self._method = method_of(method, self._content)
         self._reconnects = self._method == "GET" if reconnect is None else reconnect
@@ -105,17 +107,18 @@ class Session(Generic[V]):
             bearer(token)
         self.token, self.auth, self.cookies = token, auth, cookies
         self.idle_timeout, self.timeout = idle_timeout, timeouts(idle_timeout)
-        given = merged(headers or {})
+        given = [*(headers.items() if isinstance(headers, Mapping) else headers or ())]
+        merged(given)
         # As a header it would pin every connection to one position.
-        position = next((v for k, v in given.items() if k.lower() == b"last-event-id"), b"")
-        self._headers = {k: v for k, v in given.items() if k.lower() != b"last-event-id"}
+        position = [value for name, value in given if name.lower() == "last-event-id"]
+        self._headers = [pair for pair in given if pair[0].lower() != "last-event-id"]
         self._file = None if position_file is None else PositionFile(position_file)
         self.on_position = on_position
         self.on_open = on_open
         self._on_wait = on_wait
         self._loaded = ""
         if last_event_id is None:
-            last_event_id = position.decode("utf-8", "replace")
+            last_event_id = position[-1] if position else ""
             if self._file is not None and not last_event_id:
                 last_event_id = self._loaded = self._file.load()
         check_position(last_event_id)
@@ -128,12 +131,12 @@ class Session(Generic[V]):
 
     @property
     def signs_in(self) -> bool:
-        """Whether the caller said how to sign in, here and not in a client of theirs."""
+        """Whether the caller gave ``token`` or ``auth``."""
         return self.auth is not None or self.token is not None
 
     def _begin(self, position: str) -> None:
         self.last_event_id = self._end = position
-        # One that was given is kept in the file at once, one that came from there is there.
+        # A position that was given is still to be written to the file.
         self._settled = position if self._file is None or position == self._loaded else ""
         self._reconnect.last_event_id = position
         self._decoder = self._new_decoder()
@@ -144,15 +147,15 @@ class Session(Generic[V]):
         *,
         now: float = 0.0,  # a feed's session decides by it
     ) -> Request:
-        """What to ask for on the next connection. ``now`` is a clock that never goes back."""
+        """The request of the next connection. ``now`` is a time of the monotonic clock."""
         position = self._reconnect.last_event_id.encode()
         url, own = self.url, self._own_headers(token)
         if position and is_field_value(position):
             own.append(("Last-Event-ID", position.decode()))
         elif position:
-            # An id may hold characters that no header can. Servers read the query for such clients.
+            # No header can carry some characters of an id, so servers read the query too.
             url = with_query(url, lastEventId=position.decode())
-        return Request(self._method, url, self._merged(own), self._content)
+        return Request(self._method, url, merged(own, self._headers), self._content)
 
     def _own_headers(self, token: str | None) -> list[tuple[str, str]]:
         own = [
@@ -167,14 +170,8 @@ class Session(Generic[V]):
             own.append(("Authorization", bearer(token)))
         return own
 
-    def _merged(self, own: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-        """Our headers, and over them the caller's."""
-        names = {name.lower() for name in self._headers}
-        kept = {k: v for k, v in merged(own).items() if k.lower() not in names}
-        return [*kept.items(), *self._headers.items()]
-
     def opened(self, status: int, headers: Mapping[str, str]) -> bool:
-        """Whether the answer is a stream to ``feed``; if not, ask ``refused``."""
+        """Whether the response is a stream. If it is not, call ``refused``."""
         if not self._reconnect.accepts(status, headers.get("content-type", "")):
             return False
         self._decoder = self._new_decoder()
@@ -183,7 +180,7 @@ class Session(Generic[V]):
         return True
 
     def unreadable(self, status: int, encoding: str) -> ResponseError:
-        """The error of a stream that is encoded in a way that nobody here can read."""
+        """The error of a stream with a Content-Encoding that httpx cannot decode here."""
         return ResponseError(
             status,
             f"the server sends the stream with Content-Encoding {encoding[:80]!r}, which cannot be "
@@ -193,10 +190,10 @@ class Session(Generic[V]):
     def refused(
         self, status: int, headers: Mapping[str, str], body: bytes, *, now: float
     ) -> Wait | Stop:
-        """What to do after an answer that is no stream. ``now`` is Unix seconds."""
+        """What to do after a response that is not a stream. ``now`` is Unix seconds."""
         detail = problem_detail(body)
         if status == _UNAUTHORIZED and callable(self.token) and not self._renewed:
-            # The token may have run out: its function is asked for another, once.
+            # The token may have expired, so its function is called once more.
             self._renewed = True
             return self._decided(Wait(0.0, f"HTTP 401: {detail}; asking for another token"))
         decision = self._reconnect.refused(
@@ -226,13 +223,13 @@ class Session(Generic[V]):
         return self._lost(cause)
 
     def late(self) -> Wait | Stop:
-        """What to do after an answer that did not begin in time."""
+        """What to do after a response that did not begin in time."""
         return self.lost("the answer did not begin in time")
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next bytes; their messages wait for ``take``.
+        """Decode the next bytes. ``take`` returns their messages.
 
-        Raises EventTooLargeError once nothing waits in front of it, see ``check``.
+        Raises EventTooLargeError if the error of ``check`` was ignored.
         """
         decoder = self._decoder
         messages = decoder.feed(chunk)
@@ -249,9 +246,9 @@ class Session(Generic[V]):
         self._end = decoder.last_event_id
 
     def check(self) -> EventTooLargeError | None:
-        """The error of an event over the bound, which comes after the messages before it.
+        """The error of an event that is too large, for after the messages before it.
 
-        It is not left to the next bytes: the peer may send nothing else.
+        The next ``feed`` would raise it too, but the server may send nothing more.
         """
         try:
             self._decoder.feed(b"")
@@ -267,8 +264,8 @@ class Session(Generic[V]):
     def take(self) -> V | None:
         """The next value; None when more bytes are needed.
 
-        ``last_event_id`` moves with what is taken, not with the bytes. So a program that stops
-        half-way and stores it gets the rest later.
+        ``last_event_id`` moves with the values that are taken, not with the bytes that came. So a
+        program that stores it and stops half-way gets the rest later.
         """
         while self._queue:
             found, position = self._queue.popleft()
@@ -280,14 +277,14 @@ class Session(Generic[V]):
         return None
 
     def read(self, found: Any) -> V | None:
-        """What a message is for the reader; None for nothing."""
+        """The value for the caller of what came; None if there is none."""
         value: V = found
         return value
 
     def handled(self) -> str | None:
-        """Everything that was taken is handled: the position to keep, None for no new one.
+        """Note that all values that were taken are handled. Writes the position file.
 
-        Writes the position file. Raises UsageError.
+        Returns the position if it is a new one, else None. Raises UsageError.
         """
         position = self.last_event_id
         if position == self._settled or not position:
@@ -314,7 +311,7 @@ class Session(Generic[V]):
 
 
 def problem_detail(body: bytes) -> str:
-    """What an error's body says: of an RFC 9457 problem its detail, else the first of its text."""
+    """The reason in an error's body: the detail of an RFC 9457 problem, or the first line."""
     text = body.decode("utf-8", "replace").strip()
     try:
         problem = json_module.loads(text)

@@ -1,4 +1,4 @@
-"""A feed held in memory and kept current by a thread."""
+"""A feed in memory that a thread keeps up to date."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class _Live(Held):
     def changed(self, version: int = 0, timeout: float | None = None) -> int:
         """Wait until the content has another version than this one, and return that.
 
-        After ``timeout`` seconds it is the same still. Raises what ended the following, such as
-        ResponseError.
+        After ``timeout`` seconds it returns the same version. Raises the error that ended the
+        following, such as ResponseError.
         """
         with self._news:
             self._news.wait_for(lambda: self._version != version or self._failure, timeout)
@@ -65,10 +65,10 @@ class _Live(Held):
 
 
 class LiveMap(_Live, HeldItems[T], Generic[T]):
-    """The items of a keyed feed by their key, kept current: a mapping to read, in any thread.
+    """The items of a keyed feed by their key, kept up to date: a read-only mapping for any thread.
 
     ``changed(version, timeout)`` waits for another version of the content and returns it.
-    It raises what ended the following, such as ResponseError.
+    It raises the error that ended the following, such as ResponseError.
 
     Attributes:
         version: how often the content has changed; 0 before the first snapshot.
@@ -76,10 +76,10 @@ class LiveMap(_Live, HeldItems[T], Generic[T]):
 
 
 class LiveList(_Live, NewestItems[T], Generic[T]):
-    """The newest items of an append-only feed, oldest first, kept current, for any thread.
+    """The newest items of an append-only feed, oldest first, kept up to date, for any thread.
 
     ``changed(version, timeout)`` waits for another version of the content and returns it.
-    It raises what ended the following, such as ResponseError.
+    It raises the error that ended the following, such as ResponseError.
 
     Attributes:
         version: how often the content has changed; 0 before the first snapshot.

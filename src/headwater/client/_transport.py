@@ -1,11 +1,11 @@
-"""What both shells need of httpx."""
+"""httpx for both clients: time-outs, cookies, encodings, and why a connection was lost."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,14 +30,14 @@ __all__ = [
     "unknown_encoding",
 ]
 
-# A server sends `: heartbeat` every 30 s. After three that did not come, the connection is dead,
-# although nobody said so: a proxy or a cable forgot it.
+# A server sends `: heartbeat` every 30 s. If three do not come, the connection is dead, although
+# no error was reported: a proxy may have forgotten it, or somebody pulled a cable.
 IDLE_TIMEOUT = 90.0
 CONNECT_TIMEOUT = 10.0
 # As many as httpx and browsers follow.
 MAX_REDIRECTS = 20
 
-# What sending a request raises. The resolver and anyio raise the others for odd hosts.
+# What sending a request raises. The last three come from the resolver and anyio.
 CONNECT_FAULTS = (httpx.RequestError, httpx.InvalidURL, OSError, ValueError, ExceptionGroup)
 
 # Another attempt would end the same way. A failed TLS check is an OSError and a ValueError both.
@@ -53,7 +53,7 @@ _ENCODINGS = {"", "identity", "gzip", "deflate"}
 
 
 class LostError(Exception):
-    """A connection that broke or could not be made. Says why; a shell decides what to do."""
+    """A connection that broke or could not be made. Its text says why."""
 
 
 def timeouts(idle: float | None) -> httpx.Timeout:
@@ -75,13 +75,13 @@ def cookie_jar(url: str, cookies: Mapping[str, str] | None) -> httpx.Cookies:
 
 
 def least(*seconds: float | None) -> float | None:
-    """The shortest of these times; None is for ever."""
+    """The shortest of these times; None: no limit."""
     return min((each for each in seconds if each is not None), default=None)
 
 
 def unknown_encoding(response: httpx.Response, client: httpx.Client | httpx.AsyncClient) -> str:
-    """The Content-Encoding of an answer, if it is one that nobody here can read; else empty."""
-    # What httpx can read with the packages that are installed is what it asks for.
+    """The Content-Encoding of a response if httpx cannot decode it here; else empty."""
+    # httpx asks for the encodings that it can decode with the installed packages.
     asked = client.headers.get("accept-encoding", "").lower().split(",")
     known = _ENCODINGS | {name.partition(";")[0].strip() for name in asked}
     used = str(response.headers.get("content-encoding", "")).lower().split(",")
@@ -92,24 +92,16 @@ def unknown_encoding(response: httpx.Response, client: httpx.Client | httpx.Asyn
 
 
 def cause_of(error: BaseException) -> str:
-    """Why a connection was lost, for people. Raises UsageError for what cannot be sent at all."""
-    for leaf in _leaves(error):
-        if isinstance(leaf, httpx.ReadTimeout):
-            return "nothing came for too long"
-        if isinstance(leaf, httpx.ConnectTimeout):
-            return "the connection could not be made in time"
-        if isinstance(leaf, _UNSENDABLE) and not isinstance(leaf, OSError):
-            raise UsageError(f"the request cannot be sent: {leaf}") from error
-        return str(leaf) or type(leaf).__name__
-    return type(error).__name__
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            yield from _leaves(each)
-    else:
-        yield error
+    """Why a connection was lost. Raises UsageError if the request can never be sent."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, httpx.ReadTimeout):
+        return "nothing came for too long"
+    if isinstance(error, httpx.ConnectTimeout):
+        return "the connection could not be made in time"
+    if isinstance(error, _UNSENDABLE) and not isinstance(error, OSError):
+        raise UsageError(f"the request cannot be sent: {error}") from error
+    return str(error) or type(error).__name__
 
 
 class Wire:

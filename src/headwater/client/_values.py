@@ -1,4 +1,4 @@
-"""What a feed is made of, as its readers get it."""
+"""The values of a feed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Snapshot(Generic[T]):
 
     Attributes:
         collection: the name of the items in the REST body, such as ``logs``.
-        items: the JSON objects, or what ``item=`` makes of them.
+        items: the JSON objects, converted with ``item=``.
         start: ``before=start`` is the page that comes just before.
         position: where the snapshot ends.
         has_more: whether there are older items.
@@ -36,9 +36,9 @@ class Item(Generic[T]):
 
     Attributes:
         event: the feed's event name, such as ``log``.
-        data: the JSON object, or what ``item=`` makes of it.
-        position: ``last_event_id=position`` goes on after this item. Where several items belong
-            together, only the last of them moves it.
+        data: the JSON object, converted with ``item=``.
+        position: ``last_event_id=position`` continues after this item. If several items belong
+            together, only the last of them has a new position.
     """
 
     event: str
@@ -63,7 +63,7 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The position could not be resumed: forget what was shown. A snapshot follows.
+    """The position could not be resumed: discard all items. A snapshot follows.
 
     Attributes:
         reason: ``expired`` (there may be items in between that are no longer kept) or ``unknown``.

@@ -21,7 +21,7 @@ from typing import Any
 from headwater.delivery._open_streams import OpenStreams
 from headwater.delivery._sender import Headers, Sender
 from headwater.delivery._stream import Stream
-from headwater.errors import UsageError
+from headwater.errors import DeclarationError, UsageError
 from headwater.protocol import HEARTBEAT, Comment, Event, encode, to_json
 from headwater.protocol._encoder import encode_data
 
@@ -98,6 +98,14 @@ class EventStream(Stream):
         self._replayed: dict[str, None] = {}
         self.on_commit: Callable[[], None] | None = None
         self.headers_of: Any = None
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: Any) -> Any:
+        """Refuse to be a value of a request, which frameworks ask pydantic about."""
+        raise DeclarationError(
+            "a parameter of type EventStream is for the handler of a route with sse=, on a "
+            "LiveRouter: write @live.get(path, sse=True)"
+        )
 
     @property
     def is_connected(self) -> bool:

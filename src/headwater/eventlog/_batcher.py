@@ -1,4 +1,4 @@
-"""The batcher of all engines: calls that wait for the same connection or disk run together."""
+"""The batcher of all engines: it does jobs together that wait for the same connection or disk."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from headwater.errors import HeadwaterError, SourceUnavailableError
+from headwater.errors import HeadwaterError, SourceUnavailableError, UsageError
 
 J = TypeVar("J")
 R = TypeVar("R")
 
-# Jobs that may wait at once. A caller waits for each of them, so this many is a fault.
+# Jobs that may wait at once. A caller waits for each of them, so more are a fault.
 ROOM = 100_000
 
 
@@ -26,7 +26,7 @@ class Asked(Generic[J, R]):
     Attributes:
         job: what is to be done.
         done: the future that the caller waits for.
-        by: the loop's time at which a writer gives it up, where a writer does that.
+        by: the time of the loop at which the work gives up the job, if it does that.
     """
 
     job: J
@@ -52,30 +52,8 @@ class Asked(Generic[J, R]):
         self.done.set_exception(own)
 
 
-def next_group(
-    waiting: deque[Asked[J, R]], weigh: Callable[[J], tuple[int, int]], most: tuple[int, int]
-) -> list[Asked[J, R]]:
-    """Remove and return the next jobs that together weigh at most ``most``; at least one job.
-
-    Jobs whose callers have left are dropped.
-    """
-    group: list[Asked[J, R]] = []
-    first, second = most
-    while waiting:
-        one = waiting[0]
-        if not one.done.done():
-            weight, other = weigh(one.job)
-            first -= weight
-            second -= other
-            if group and (first < 0 or second < 0):
-                break
-            group.append(one)
-        waiting.popleft()
-    return group
-
-
 class Batcher(Generic[J, R]):
-    """Does jobs in groups: jobs that are asked for while a group is done wait for the next group.
+    """Does jobs in groups. Jobs that arrive while a group is done are the next group.
 
     Arguments:
         name: of the log, for errors and for the names of tasks.
@@ -85,6 +63,7 @@ class Batcher(Generic[J, R]):
         most: the most that the jobs of one group weigh together. A job above it is done alone.
         lanes: groups that are done at the same time.
         room: jobs that may wait. One more is refused with SourceUnavailableError.
+        patience: seconds from the arrival of a job until ``by``.
 
     Attributes:
         waiting: the jobs that are in no group yet, oldest first.
@@ -99,6 +78,7 @@ class Batcher(Generic[J, R]):
         *,
         lanes: int = 1,
         room: int = ROOM,
+        patience: float = math.inf,
     ) -> None:
         self.waiting: deque[Asked[J, R]] = deque()
         self._name = name
@@ -107,27 +87,56 @@ class Batcher(Generic[J, R]):
         self._most = most
         self._lanes = lanes
         self._room = room
+        self._patience = patience
+        self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def ask(self, job: J) -> R:
         """The job's result. A caller that is cancelled leaves a job that has begun running."""
+        if self._closed:
+            raise UsageError(f"{self._name} is closed")
         if len(self.waiting) >= self._room:
             raise SourceUnavailableError(self._name, f"{self._room} requests wait for it already")
         asked: Asked[J, R] = Asked(job, asyncio.get_running_loop().create_future())
+        self.put(asked)
+        return await asked.done
+
+    def put(self, asked: Asked[J, R]) -> None:
+        """Take a job whose caller waits already."""
+        asked.by = asyncio.get_running_loop().time() + self._patience
         self.waiting.append(asked)
         if len(self._tasks) < self._lanes:
             self._tasks.add(asyncio.create_task(self._run(), name=f"{self._name}: batches"))
-        return await asked.done
 
     async def close(self) -> None:
-        """Wait until every job is done."""
+        """Refuse further jobs with UsageError, and wait until the others are done."""
+        self._closed = True
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+    def _next_group(self) -> list[Asked[J, R]]:
+        """The next jobs that together weigh at most ``most``; at least one job, if any waits.
+
+        Jobs whose callers have left are dropped.
+        """
+        group: list[Asked[J, R]] = []
+        first, second = self._most
+        while self.waiting:
+            one = self.waiting[0]
+            if not one.done.done():
+                weight, other = self._weigh(one.job)
+                first -= weight
+                second -= other
+                if group and (first < 0 or second < 0):
+                    break
+                group.append(one)
+            self.waiting.popleft()
+        return group
 
     async def _run(self) -> None:
         group: list[Asked[J, R]] = []
         try:
-            while group := next_group(self.waiting, self._weigh, self._most):
+            while group := self._next_group():
                 try:
                     await self._work(group)
                 except Exception as error:
@@ -135,7 +144,7 @@ class Batcher(Generic[J, R]):
                         one.refuse(error)
         finally:
             self._tasks -= {asyncio.current_task()}
-            # Nothing but the end of the loop leaves any.
+            # Only the end of the loop leaves any.
             for one in group:
                 one.done.cancel()
             if not self._tasks:

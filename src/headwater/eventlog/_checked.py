@@ -1,4 +1,4 @@
-"""The checks of input, once for all engines of this package: each refuses the same."""
+"""The checks of input for all engines of this package, so that each refuses the same."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class CheckedLog(EventLog):
         check_topic(topic)
         check_key(key)
         if connection is not None and not self.capabilities.transactional:
-            raise UsageError(f"{self.name} cannot join a transaction: leave connection out")
+            raise UsageError(f"{self.name} cannot join a transaction: leave out connection=")
         events = encode_all(data, self.max_event_bytes, self.capabilities.max_batch)
         if not events:
             return []
@@ -86,7 +86,7 @@ class CheckedLog(EventLog):
         if topic is not None:
             check_topic(topic)
         elif before is not None:
-            raise UsageError(f"before={before}: an offset is of one topic, so name that")
+            raise UsageError(f"before={before}: an offset belongs to one topic: give it too")
         return 0 if keep == Retention() else await self._trim(topic, keep)
 
     async def forget(self, *topics: str) -> None:

@@ -21,7 +21,7 @@ from headwater.eventlog._record import Bounds, Offset, Record
 
 _log = logging.getLogger(__name__)
 
-# Back-off in seconds while the engine is away. It begins short, because a restart is short.
+# Seconds between two tries while the engine is away: few at first, because a restart is short.
 SHORTEST, LONGEST = 0.1, 5.0
 
 
@@ -58,26 +58,26 @@ class FollowedTopic:
                 notify(self.name, follower.deliver, news)
 
     def advance(self, last: Offset, mark: str) -> None:
-        """Note that nothing is left to deliver up to ``last``, whose record has this mark."""
+        """Note that all up to ``last``, the offset of a record with this mark, is delivered."""
         if last > self.last:
             self.last, self.mark = last, mark
 
     def reset(self, reason: ResetReason, bounds: Bounds) -> None:
-        """Go on after ``bounds.latest``."""
+        """Reset the followers. They continue after ``bounds.latest``."""
         self.last, self.mark = bounds.latest, bounds.mark
         for follower in tuple(self.followers):
             notify(self.name, follower.reset, reason, bounds)
 
     def lost(self, bounds: Bounds, found: str | None) -> bool:
-        """Whether the topic does not go on where its followers stopped; then they are reset.
+        """Reset the followers if the topic does not continue where they stopped. True then.
 
-        ``found`` is the mark of what stands at ``last``; None if nothing does.
+        ``found`` is the mark of the record at ``last``; None if there is none.
         """
         reason = bounds.loss(self.last, self.mark, found)
         if reason is not None:
             self.reset(reason, bounds)
         elif found is None:
-            self.mark = ""  # the log itself trimmed it
+            self.mark = ""  # the log trimmed it
         return reason is not None
 
 
@@ -123,7 +123,7 @@ class LogReader(ABC, Generic[_Topic]):
 
     @abstractmethod
     def _left(self, topic: str) -> None:
-        """The last follower of a topic has left. Wakes the task where it has something to do."""
+        """The last follower of a topic has left. Wakes the task if it has something to do."""
 
     async def follow(self, topic: str, follower: Follower) -> Bounds:
         """As EventLog."""
@@ -164,7 +164,7 @@ class LogReader(ABC, Generic[_Topic]):
         self._cancel_joining()
         self._wake.set()
         if self._task is not None:
-            # It ends by itself: a read that is cancelled may cost its connection.
+            # It ends by itself: to cancel a read may cost its connection.
             await asyncio.wait([self._task])
 
     async def _run(self) -> None:
@@ -179,10 +179,10 @@ class LogReader(ABC, Generic[_Topic]):
                     self._delay = min(self._delay * 2, LONGEST)
         finally:
             self._task = None
-            self._cancel_joining()  # nothing but the end of the loop leaves any
+            self._cancel_joining()  # only the end of the loop leaves any
 
     async def _join(self) -> None:
-        """Give their bounds to the followers that asked until now."""
+        """Give the followers that wait their bounds."""
         if not self._joining:
             return
         joining = [one for one in self._joining if not one.bounds.done()]
@@ -198,7 +198,7 @@ class LogReader(ABC, Generic[_Topic]):
             self._drop_unused(name)
 
     async def _pause(self, seconds: float) -> None:
-        """Wait for news, at most so long."""
+        """Wait until ``_wake`` is set, at most for this time."""
         with suppress(TimeoutError):
             async with asyncio.timeout(max(seconds, 0)):
                 await self._wake.wait()

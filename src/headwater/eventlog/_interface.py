@@ -12,11 +12,11 @@ from __future__ import annotations
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import blake2s
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from headwater.errors import PositionError, ResetReason, UsageError
@@ -106,8 +106,8 @@ class EventLog(ABC):
     async def follow(self, topic: str, follower: Follower) -> Bounds:
         """Deliver every record after the returned ``latest`` to ``follower``.
 
-        When the engine goes away later, the log retries with back-off. Nothing that the engine
-        kept is lost.
+        When the engine goes away later, the log retries with back-off. It then delivers all that
+        the engine has kept.
         """
 
     @abstractmethod
@@ -142,7 +142,7 @@ class EventLog(ABC):
     def another(self) -> EventLog:
         """Another log on the same storage, for another event loop. The caller closes it.
 
-        Raises UsageError where one event loop alone can use the storage.
+        Raises UsageError if the storage can be used by one event loop only.
         """
         raise UsageError(f"{self.name} can be used by one event loop only")
 
@@ -151,7 +151,7 @@ class EventLog(ABC):
         """Stop following and close what was opened. Idempotent."""
 
     def topic(self, name: str) -> Topic:
-        """A source for a feed. Sources of one topic share one origin while any is in use."""
+        """A source for a feed. Sources of a topic share one origin while any of them is in use."""
         return Topic(self, name)
 
     async def __aenter__(self) -> Self:
@@ -170,12 +170,12 @@ class EventLog(ABC):
 class TopicPlace(OrderedPlace):
     """An offset as a place, bound to the record that stands there; the epoch binds it to its topic.
 
-    An empty page has no first record that its start could name. ``7~`` means just after 7.
+    The start of an empty page is just after a record, as it has no first one: ``7~`` for 7.
 
     Attributes:
-        offset: the record's, or the one that the topic ends at.
+        offset: the record's, or the topic's ``latest``.
         tag: a hash of the record's mark.
-        past: a page before it ends with the record at the offset itself.
+        past: whether a page before this place ends with the record at the offset.
     """
 
     offset: Offset
@@ -184,7 +184,7 @@ class TopicPlace(OrderedPlace):
 
     @classmethod
     def of(cls, offset: Offset, mark: str) -> TopicPlace:
-        """The place of the record with this mark; empty if none stands there."""
+        """The place of the record with this mark. It is empty if there is no record."""
         return cls(offset, _tag(mark))
 
     def includes(self, other: TopicPlace, /) -> bool:
@@ -258,7 +258,7 @@ class TopicOrigin(Origin):
         return self._epoch or self.epoch_in(await self.log.bounds(self.topic))
 
     def epoch_in(self, bounds: Bounds) -> str:
-        """The topic's epoch in a life of the log: a position of another topic has another one."""
+        """The topic's epoch in this epoch of the log: positions of other topics have others."""
         name = f"{bounds.epoch} {self.topic}"
         return blake2s(name.encode(), digest_size=8).hexdigest()
 
@@ -280,25 +280,27 @@ class TopicOrigin(Origin):
             self._sink.reset(reason, _end_of(bounds))
 
 
-_origins: WeakKeyDictionary[EventLog, WeakValueDictionary[str, TopicOrigin]] = WeakKeyDictionary()
+_origins: WeakKeyDictionary[EventLog, WeakValueDictionary[Hashable, Any]] = WeakKeyDictionary()
+_O = TypeVar("_O", bound=TopicOrigin)
 
 
-def _origin(log: EventLog, name: str) -> TopicOrigin:
-    """The topic's one origin while it is in use. An unused topic leaves nothing behind."""
-    topics = _origins.setdefault(log, WeakValueDictionary())
-    origin = topics.get(name)
+def shared_origin(log: EventLog, name: Hashable, make: Callable[[], _O]) -> _O:
+    """The log's one origin with this name. It is forgotten once nothing uses it."""
+    origins = _origins.setdefault(log, WeakValueDictionary())
+    origin: _O | None = origins.get(name)
     if origin is None:
-        origin = topics[name] = TopicOrigin(log, name)
+        origin = origins[name] = make()
     return origin
 
 
 class Topic(Source):
-    """All events of one topic, as a feed's handler returns it. Made by ``log.topic(name)``."""
+    """A feed's source: all events of one topic. Made by ``log.topic(name)``."""
 
     origin: TopicOrigin
 
     def __init__(self, log: EventLog, name: str) -> None:
-        self.origin = _origin(log, check_topic(name))
+        check_topic(name)
+        self.origin = shared_origin(log, name, lambda: TopicOrigin(log, name))
 
     async def page(
         self, limit: int, *, after: Place | None = None, before: Place | None = None
@@ -344,7 +346,7 @@ class Topic(Source):
         return place_of(record)
 
     def _check(self, place: TopicPlace, run: Run) -> None:
-        """Raises PositionError unless a read after the place goes on just there."""
+        """Raises PositionError unless a read after the place continues just there."""
         _check_bounds(place, run.bounds)
         found = None if run.place is None else _tag(run.place)
         if run.bounds.loss(place.offset, place.tag, found) is not None:
@@ -363,7 +365,7 @@ class Topic(Source):
             raise PositionError(
                 place, "unknown", "it is of another topic, or another life of the event log"
             )
-        # A number of another engine's form; START has one form on all of them.
+        # An offset of another engine has another number of parts; only START is one on all.
         if len(found.offset) != len(run.bounds.latest) and found.offset != START:
             raise PositionError(place, "unknown")
         self._check(found, run)

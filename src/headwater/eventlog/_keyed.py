@@ -1,7 +1,7 @@
 """A topic as a keyed source: the last event of a key is the item, and ``gone`` removes it.
 
-The log has no index by key. The newest page reads what changed last. A filter that few items match,
-and the first stream, read all of a topic: it is for thousands of events.
+The log has no index by key. The newest page reads the last events. The first stream reads the whole
+topic, and so does a page whose filter few items match. So use it for thousands of events.
 """
 
 from __future__ import annotations
@@ -10,10 +10,16 @@ import asyncio
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from headwater.errors import ResetReason, SourceUnavailableError
-from headwater.eventlog._interface import EventLog, Topic, TopicOrigin, TopicPlace, place_of
+from headwater.eventlog._interface import (
+    EventLog,
+    Topic,
+    TopicOrigin,
+    TopicPlace,
+    place_of,
+    shared_origin,
+)
 from headwater.eventlog._record import START, Bounds, Offset, Record, Run, check_topic
 from headwater.feeds._source import Change, Filter, Sink
 
@@ -30,8 +36,8 @@ _RETRY = 0.5
 class KeyedTopicOrigin(TopicOrigin):
     """A topic whose events replace earlier ones with the same key.
 
-    While it is attached it knows the last event of each key, so that a filter which an item does
-    not match any more gets a removal.
+    While it is attached it keeps the last event of each key. So a feed whose filter an item no
+    longer matches gets a removal.
     """
 
     def __init__(self, log: EventLog, topic: str, key: str) -> None:
@@ -131,11 +137,6 @@ class KeyedTopicOrigin(TopicOrigin):
         return {self.key: record.data.get(self.key)}
 
 
-_origins: WeakKeyDictionary[EventLog, WeakValueDictionary[tuple[str, str], KeyedTopicOrigin]] = (
-    WeakKeyDictionary()
-)
-
-
 class KeyedTopic(Topic):
     """The items of a topic by key, for a feed that is declared with ``keyed=True``.
 
@@ -148,11 +149,8 @@ class KeyedTopic(Topic):
     keyed = True
 
     def __init__(self, log: EventLog, name: str, *, key: str = "id") -> None:
-        topics = _origins.setdefault(log, WeakValueDictionary())
-        found = topics.get((check_topic(name), key))
-        if found is None:
-            found = topics[name, key] = KeyedTopicOrigin(log, name, key)
-        self.origin = found
+        check_topic(name)
+        self.origin = shared_origin(log, (name, key), lambda: KeyedTopicOrigin(log, name, key))
         self.filter = Filter()
 
     def where(self, **equalities: Any) -> KeyedTopic:

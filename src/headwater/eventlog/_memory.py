@@ -1,4 +1,4 @@
-"""The reference engine: everything in this process's memory, no I/O, gone when it ends."""
+"""The reference engine: it keeps all records in this process's memory, and does no I/O."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from headwater.eventlog._record import (
 
 @dataclass(slots=True)
 class _Kept:
-    """One topic. ``records[i]`` has the offset ``trimmed + 1 + i``: numbers have no gaps."""
+    """One topic. Offsets have no gaps: that of ``records[i]`` is ``trimmed + 1 + i``."""
 
     trimmed: int = 0
     records: list[Record] = field(default_factory=list)
@@ -77,15 +77,15 @@ class _Kept:
 
 
 class MemoryLog(CheckedLog):
-    """An event log in memory: for tests, and for a process whose events may be lost with it.
+    """An event log in memory, for tests and for events that may be lost when the process ends.
 
     Arguments:
-        max_count: records kept per topic; the oldest are removed. None: no limit.
+        max_count: the most records of a topic; the oldest are removed. None: no limit.
         max_age: the same, by age.
         max_bytes: the same, by the bytes of the events' JSON.
-        max_topics: topics that were appended to and not forgotten. Each takes about 1 KB. At the
-            limit an append to a new topic raises SourceUnavailableError.
-        max_event_bytes: of one event's JSON.
+        max_topics: the most topics, until they are forgotten. Each takes about 1 KB. At the limit
+            an append to a new topic raises SourceUnavailableError.
+        max_event_bytes: the most bytes of one event's JSON.
         clock: the present moment, UTC.
     """
 

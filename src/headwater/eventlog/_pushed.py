@@ -39,7 +39,7 @@ ROWS = 100
 ABREAST = 20
 # Seconds between two checks that the log is still the same one. What an idle process costs.
 CHECK = 1.0
-# Checks until each topic was looked at: pushes may stop without a word.
+# Checks until each topic was compared with the log: pushes may stop without an error.
 ROUND = 5
 # Seconds between reads of a replica that has not yet got what was pushed.
 BEHIND = 0.02
@@ -58,7 +58,7 @@ class _PushedTopic(FollowedTopic):
     sure: bool = True
 
     def deliver_push(self, push: Push) -> bool:
-        """Deliver what was pushed. False: something before it is missing."""
+        """Deliver what was pushed. False: its records must be read, or some before them."""
         self.target = max(self.target, push.last)
         if push.before != self.last or push.mark not in (None, self.mark):
             # Something was missed, or was read already, or the log went back: a read finds out.
@@ -97,7 +97,7 @@ class PushReader(LogReader[_PushedTopic]):
         self._head = 0
 
     async def close(self) -> None:
-        # One that ends by itself just now is left to close its connection.
+        # A task that ends by itself just now closes its connection.
         if self._task is not None and not self._ending:
             self._task.cancel()
         await super().close()
@@ -201,7 +201,7 @@ class PushReader(LogReader[_PushedTopic]):
             self._entering = {}
 
     async def _check(self, topics: Sequence[str]) -> None:
-        """Whether it is still the same log, and these topics end where their followers are."""
+        """Check that the log is still the same, and that these topics have nothing new."""
         self._doubt = False
         known = self._head
         ends = {name: self._topics[name].last for name in topics}
@@ -284,9 +284,9 @@ class PushReader(LogReader[_PushedTopic]):
                 await asyncio.sleep(BEHIND)
 
     async def _went_back(self, followed: _PushedTopic, run: Run) -> bool:
-        """Whether a new epoch was begun, as the log went back and was written to again since.
+        """Begin a new epoch if the log went back and was appended to since. True then.
 
-        Clients that are away may hold positions from before what was lost, which still stand.
+        Positions from before the lost records still look right, but their clients missed those.
         """
         if run.bounds.loss(followed.last, followed.mark, run.place) != "unknown":
             return False
@@ -298,11 +298,11 @@ class PushReader(LogReader[_PushedTopic]):
 
 
 class PushedLog(CheckedLog):
-    """An event log on a server that remembers keys for a time and pushes what is appended.
+    """An event log on a server that pushes each append, and remembers keys for some time.
 
     Attributes:
         closed: further use raises UsageError.
-        topics_per_request: topics whose state one request asks for.
+        topics_per_request: the most topics that one request asks for.
         at_once: topics that are trimmed or forgotten at the same time.
     """
 
@@ -312,7 +312,7 @@ class PushedLog(CheckedLog):
 
     def __init__(self, keys_kept: timedelta, max_batch: int) -> None:
         if keys_kept < timedelta(seconds=1):
-            raise UsageError(f"keys_kept={keys_kept}: a retry needs at least a second")
+            raise UsageError(f"keys_kept={keys_kept}: give at least a second, as retries take time")
         self.capabilities = Capabilities(
             durable=True,
             multi_process=True,
@@ -379,11 +379,11 @@ class PushedLog(CheckedLog):
 
     @abstractmethod
     async def went_back(self, topic: str, last: Offset) -> bool:
-        """Whether the log went back, and not the topic alone: its record at ``last`` is gone."""
+        """Whether the whole log went back, and not only the topic. Its ``last`` record is gone."""
 
     @abstractmethod
     async def _states(self, topics: Sequence[str]) -> States:
-        """The state of the log and of so many topics as one request asks for."""
+        """The state of the log and of up to ``topics_per_request`` topics."""
 
     @abstractmethod
     async def _topics_to_trim(self, keep: Retention) -> Sequence[str]:

@@ -11,7 +11,7 @@ from headwater.eventlog._record import Bounds, Offset, Record
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """The engine's message that something was appended to a topic. It may get lost.
+    """The engine's message about an append to a topic. It may get lost.
 
     Attributes:
         topic: the topic's name.
@@ -19,8 +19,8 @@ class Push:
             records.
         mark: the mark of the record at ``before``, if the engine sends it.
         last: the latest offset after it.
-        records: all records between the two; None when the reader must read them.
-        head: how far the whole log had come, as in ``States``.
+        records: all records between the two; None if the reader must read them.
+        head: that of the log after it, as in ``States``.
         epoch: the log's epoch, if the engine sends it.
     """
 
@@ -39,8 +39,8 @@ class States:
 
     Attributes:
         epoch: the log's epoch.
-        head: rises with each append to any topic. If it is lower than before, the storage is an
-            older copy.
+        head: a number that rises with each append to any topic. If it is lower than before, the
+            storage is an older copy.
         topics: the bounds of the topics that were asked for.
     """
 
@@ -61,7 +61,7 @@ class Subscriptions(Protocol):
         ...
 
     async def ping(self) -> None:
-        """Raises when the connection is dead and has not reported it."""
+        """Raise if the connection is dead, which it may not have reported."""
         ...
 
     async def close(self) -> None:

@@ -26,10 +26,10 @@ MAX_EVENT_BYTES = 1024 * 1024
 _TOPIC = re.compile(r"[0-9A-Za-z._:/@-]{1,200}")
 # Printable ASCII: a key travels in a header on some engines.
 _KEY = re.compile(r"[!-~]{1,200}")
-# As ``json.dumps`` and ``json.loads`` do it, which make an encoder anew at each call.
+# As ``json.dumps`` and ``json.loads`` do it, but those make an encoder at each call.
 _encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 _decode = json.JSONDecoder().decode
-# Topics with such a name begin with what makes sense of the rest, so no general limit trims them.
+# The first events of such a topic are needed to understand the rest, so general trims leave it out.
 WHOLE = "run:"
 # At most 20 digits: engines count in 64 bits.
 _OFFSET = re.compile(r"(?:0|[1-9][0-9]{0,19})(?:-(?:0|[1-9][0-9]{0,19}))?")
@@ -169,11 +169,11 @@ class Retention:
 
     def __post_init__(self) -> None:
         if self.max_age is not None and self.max_age < timedelta(0):
-            raise UsageError(f"max_age={self.max_age}: it cannot be negative")
+            raise UsageError(f"max_age={self.max_age}: give 0 or more")
         for name in ("max_count", "max_bytes"):
             limit = getattr(self, name)
             if limit is not None and limit < 0:
-                raise UsageError(f"{name}={limit}: it cannot be negative")
+                raise UsageError(f"{name}={limit}: give 0 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +234,7 @@ def check_key(key: str | None) -> str | None:
 def encode_all(
     data: Mapping[str, Any] | Iterable[Mapping[str, Any]], max_bytes: int, max_batch: int
 ) -> list[Event]:
-    """Check one event or many. Raises UsageError that names the first that cannot be appended."""
+    """Check one event or many. Raises UsageError, which names the first that is refused."""
     if isinstance(data, Mapping):
         return [encode(data, max_bytes)]
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
@@ -266,7 +266,7 @@ def encode(
         raise _not_an_event(index, f"not JSON: {error}") from error
     if size > max_bytes:
         raise _not_an_event(index, f"{size} bytes of JSON, and at most {max_bytes} are allowed")
-    # json.dumps turns the key 1 into "1" silently; what is read must be what was appended.
+    # JSON turns the name 1 into "1" silently, but a reader must get what was appended.
     if copy != plain and (name := _odd_name(plain)) is not None:
         raise _not_an_event(index, f"the names of a JSON object are strings, not {name!r}")
     return Event(text, size, copy)
@@ -295,12 +295,12 @@ _foreign = 0
 
 
 def foreign_entries() -> int:
-    """How often this process skipped an entry of a topic that is no event: another program's."""
+    """How often this process skipped an entry of a topic, because it holds no event."""
     return _foreign
 
 
 def event_in(topic: str, offset: object, text: bytes | str | None) -> dict[str, Any] | None:
-    """The event that an entry of a topic holds; None, a count and a log line if it holds none."""
+    """The event that an entry of a topic holds. If it holds none: None, and a line in the log."""
     global _foreign
     try:
         data = _decode(text.decode() if isinstance(text, bytes) else text) if text else None
@@ -309,9 +309,9 @@ def event_in(topic: str, offset: object, text: bytes | str | None) -> dict[str, 
     if isinstance(data, dict):
         return data
     _foreign += 1
-    if _foreign & (_foreign - 1) == 0:  # 1, 2, 4, 8 …: each read comes across them again
+    if _foreign & (_foreign - 1) == 0:  # the 1st, 2nd, 4th, 8th …: each read meets them again
         _log.warning(
-            "topic %s: what stands at %s is no event of the log, and is skipped (%d such so far)",
+            "topic %s: skipped the entry at %s, which is no event of the log (%d such so far)",
             topic,
             offset,
             _foreign,

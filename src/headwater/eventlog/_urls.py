@@ -1,4 +1,4 @@
-"""From an address to an event log. No driver is imported before it is asked for."""
+"""From an address to an event log. A driver is imported when an address needs it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def open_log(url: str) -> EventLog:
             place = _path_of(url) if function == "open_sqlite" else url
             try:
                 opened = getattr(import_module(f"headwater.eventlog.{module}"), function)(place)
-            except ImportError as error:  # psycopg itself says so when it lacks libpq
+            except ImportError as error:  # psycopg raises it too, if it finds no libpq
                 raise MissingExtraError(extra, error.name or extra) from error
             return cast("EventLog", opened)
     # The address itself may hold a password, so only its scheme is shown.

@@ -18,6 +18,7 @@ from headwater.errors import (
     ResetReason,
     UnfitItemError,
 )
+from headwater.feeds._checks import check_count, check_kind
 from headwater.feeds._envelope import around, member_of
 from headwater.feeds._position import Position, fingerprint
 from headwater.feeds._read_size import ReadSize
@@ -58,6 +59,10 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _OWN_EVENTS = frozenset({"snapshot", "reset", "error", "heartbeat", "open"})
 _NOT_FRAMED: tuple[str, Any] = ("", None)
 _OWN_FIELDS = frozenset({"start", "position", "has_more", "removed"})
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
 @dataclass(slots=True, eq=False)
@@ -127,19 +132,19 @@ class Feed:
     _heads: dict[str, tuple[bytes, bytes]] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.event) or self.event in _OWN_EVENTS:
+        check_kind(f"feed {self.name!r}: name={self.name!r}", self.name, str, "a text")
+        if not _is_name(self.event) or self.event in _OWN_EVENTS:
             raise DeclarationError(
                 f"feed {self.name!r}: event={self.event!r} must be letters, digits, _ . or -, and "
                 f"none of {', '.join(sorted(_OWN_EVENTS))}"
             )
-        if not _NAME.fullmatch(self.collection) or self.collection in _OWN_FIELDS:
+        if not _is_name(self.collection) or self.collection in _OWN_FIELDS:
             raise DeclarationError(
                 f"feed {self.name!r}: collection={self.collection!r} must be letters, digits, _ . "
                 f"or -, and none of {', '.join(sorted(_OWN_FIELDS))}"
             )
-        if self.limit != "all" and not (
-            isinstance(self.limit, int) and 1 <= self.limit <= MAX_LIMIT
-        ):
+        whole = isinstance(self.limit, int) and not isinstance(self.limit, bool)
+        if self.limit != "all" and not (whole and 1 <= self.limit <= MAX_LIMIT):
             raise DeclarationError(
                 f"feed {self.name!r}: limit={self.limit!r} must be 1 to {MAX_LIMIT}, or 'all'"
             )
@@ -148,6 +153,7 @@ class Feed:
                 f"feed {self.name!r}: max_items={self.max_items!r} must be at least {MAX_LIMIT}, "
                 "the items of one page"
             )
+        check_count(f"feed {self.name!r}: retry={self.retry!r}", self.retry, 0, ", in milliseconds")
         if self.on_invalid not in ("hold", "skip"):
             raise DeclarationError(
                 f"feed {self.name!r}: on_invalid={self.on_invalid!r} must be 'hold' or 'skip'"

@@ -27,6 +27,7 @@ from headwater.errors import (
     SourceUnavailableError,
     UsageError,
 )
+from headwater.feeds._checks import check_seconds
 from headwater.feeds._poll_state import PollPlace, PollState, difference, key_of
 from headwater.feeds._shared_calls import SharedCalls
 from headwater.feeds._source import Change, Origin, Page, Place, Sink, Source
@@ -95,13 +96,11 @@ class Poll(Generic[P]):
             getattr(fetch, "__call__", None)  # noqa: B004 - the method itself is needed
         ):
             raise DeclarationError(f"Poll({fetch!r}): an async function is needed")
-        if not interval > 0:
-            raise DeclarationError(f"Poll(interval={interval!r}): seconds above 0 are needed")
+        check_seconds(f"Poll(interval={interval!r})", interval)
         self.fetch = fetch
         self.interval = interval
         self.timeout = min(interval, 30.0) if timeout is None else timeout
-        if not self.timeout > 0:
-            raise DeclarationError(f"Poll(timeout={timeout!r}): seconds above 0 are needed")
+        check_seconds(f"Poll(timeout={timeout!r})", self.timeout)
         self.key = key
         self.name = name or getattr(fetch, "__qualname__", repr(fetch))
         self.wakes = tuple(_selected(str(self.name), each) for each in wake)

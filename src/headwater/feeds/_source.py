@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol, Self
 
-from headwater.errors import ResetReason, SourceUnavailableError
+from headwater.errors import DeclarationError, ResetReason, SourceUnavailableError
 from headwater.feeds._filter import (
     EVERYTHING,
     JUDGED,
@@ -272,6 +272,13 @@ class Source(ABC):
     window: Window | None = None
     keyed: bool = False
     replaced: bool = False
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: Any) -> Any:
+        """Refuse to be a value of a response, which frameworks ask pydantic about."""
+        raise DeclarationError(
+            "a Source is what the handler of a feed returns: write @live.feed(path, item=...)"
+        )
 
     @property
     def identity(self) -> Hashable:

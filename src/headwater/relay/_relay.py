@@ -31,6 +31,7 @@ from headwater.errors import (
 )
 from headwater.eventlog import EventLog
 from headwater.eventlog._record import check_topic
+from headwater.feeds._source import Place
 from headwater.relay._events import Events, check, checked_name
 from headwater.relay._holder import Holder
 from headwater.relay._ledger import Ledger, LostError, State
@@ -50,6 +51,20 @@ _LONGEST_DELAY = 5.0
 _HELD_DELAY = 0.05
 # Seconds between two lines in the log about the speed.
 _TELL = 10.0
+
+
+class _Tail:
+    """What the watch of the table asks and wakes."""
+
+    def __init__(self, wake: asyncio.Event) -> None:
+        self.head: Head | None = None
+        self._wake = wake
+
+    def read_on(self) -> None:
+        self._wake.set()
+
+    def reach(self, _: Place) -> None:
+        self._wake.set()
 
 
 class Relay:
@@ -123,7 +138,7 @@ class Relay:
         self._events = Events(table.name, model.key, item, log.max_event_bytes)
         self._wake = asyncio.Event()
         self._stopping = False
-        self._head: Head | None = None
+        self._tail = _Tail(self._wake)
         self._delay = 0.0
         self._trouble = ""
         self._told = (0.0, 0)
@@ -197,13 +212,13 @@ class Relay:
         """Relay as the holder, until the relay is to stop or an error ends the hold."""
         self.holds = True
         logger.info("this process holds relay %s: %d events so far", self.name, state.relayed)
-        watch = self._reader.watch_commits(self._wake.set, lambda: self._head)
+        watch = self._reader.watch_commits(self._tail)
         try:
             await self._reader.head()  # raises an error if its triggers are gone
             async with self._holder.alive(self._wake.set) as alive:
                 await self._relay(await self._recover(state), alive)
         finally:
-            self.holds, self._head = False, None
+            self.holds, self._tail.head = False, None
             await watch.stop()
 
     async def _relay(self, state: State, alive: asyncio.Task[None]) -> None:
@@ -212,11 +227,9 @@ class Relay:
                 alive.result()
             self._wake.clear()
             place = self._reader.parse(state.place)
-            self._head = Head(state.epoch, place)
+            head = self._tail.head = Head(state.epoch, place, state.trimmed)
             try:
-                batch = await self._reader.batch(
-                    state.epoch, place, self._most, trimmed=state.trimmed
-                )
+                batch = await self._reader.batch(head, self._most)
             except PositionError as error:
                 state = await self._other_table(state, error)
                 continue

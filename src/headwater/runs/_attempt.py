@@ -6,25 +6,22 @@ A coroutine gets a ``Run``, a plain function in a thread a ``SyncRun``.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from headwater.errors import RunCancelled, RunFailed, SourceUnavailableError, UsageError
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunState, State
 from headwater.runs._store import Store
-from headwater.runs._writer import ENVELOPE, Writer
+from headwater.runs._writer import Writer, plain_json
 
 __all__ = ["Attempt", "Run", "SyncRun"]
 
 logger = logging.getLogger("headwater.runs")
-
-T = TypeVar("T")
 
 # Names of events that Headwater itself sends in the stream of a run, or that browsers reserve.
 RESERVED = frozenset(
@@ -41,8 +38,10 @@ class Attempt:
     Arguments:
         grace: seconds that the function has to clean up after it was cancelled.
         background: starts a coroutine as a task, and keeps a reference to it.
+        on_over: called once this attempt is over.
 
     Attributes:
+        claiming: whether the log has not answered yet if this attempt has the run.
         state: the run as it was when it was claimed.
         cancelled: whether somebody cancelled the run.
         lost: whether this process has lost the run, so that it may store nothing more.
@@ -58,10 +57,12 @@ class Attempt:
         *,
         grace: float,
         background: Callable[[Coroutine[Any, Any, None]], object],
+        on_over: Callable[[Attempt], None],
     ) -> None:
         self.state = state
         self.loop = asyncio.get_running_loop()
-        self.cancelled = self.lost = self.stopping = False
+        self.claiming = True
+        self.cancelled = self.lost = False
         self.done = asyncio.Event()
         self.task: asyncio.Task[Any] | None = None
         self.sync = False
@@ -72,6 +73,7 @@ class Attempt:
         self._pulse = pulse
         self._grace = grace
         self._background = background
+        self._on_over = on_over
         self._writer: Writer | None = None
         self._finishing = False
         self._overdue: asyncio.TimerHandle | None = None
@@ -145,7 +147,6 @@ class Attempt:
 
         The run ends as lost, or is queued again if another attempt may come.
         """
-        self.stopping = True
         if self.task is not None:
             self.task.cancel()
 
@@ -155,47 +156,27 @@ class Attempt:
             return
         if self.cancelled:
             state, result, error = "cancelled", None, None
-        self._finishing = True
-        try:
-            if self._writer is not None:
-                await self._writer.flush()
-            await self._insist(
-                lambda: self._store.end(self.state.id, state, result=result, error=error)
-            )
-        except RunCancelled:
-            self.lost = True
-        finally:
-            self.over()
+        await self._settle(
+            partial(self._store.end, self.state.id, state, result=result, error=error)
+        )
 
     async def give_up(self) -> None:
         """Release the run, so that another attempt can claim it."""
         claim = self.state.claim
         if self.lost or self._finishing or claim is None:
             return
-        self._finishing = True
-        try:
-            await self.writer.flush()
-            await self._insist(lambda: self._store.release(self.state, claim))
-        except RunCancelled:
-            self.lost = True
-        finally:
-            self.over()
+        await self._settle(partial(self._store.release, self.state, claim))
 
     async def conclude(self, error: BaseException | None, value: Any = None) -> None:
         """End the run after its function has raised ``error`` or returned ``value``."""
         if self.lost:
             self.over()
-        elif self.cancelled:
-            await self.finish("cancelled")
-        elif error is not None and not isinstance(error, Exception):
-            if self.retry:
-                await self.give_up()
-            else:
-                await self.finish("lost", error=STOPPED)
-        elif isinstance(error, RunCancelled):
+        elif self.cancelled or isinstance(error, RunCancelled):
             await self.finish("cancelled")
         elif error is not None and self.retry:
             await self.give_up()
+        elif error is not None and not isinstance(error, Exception):
+            await self.finish("lost", error=STOPPED)
         elif isinstance(error, RunFailed):
             await self.finish("failed", error=str(error))
         elif error is not None:
@@ -212,28 +193,19 @@ class Attempt:
 
     def checked(self, value: Any) -> Any:
         """Returns a result as plain JSON data. Raises UsageError."""
-        dump = getattr(value, "model_dump", None)
-        try:
-            plain = value if dump is None else dump(mode="json")
-            text = json.dumps(plain, allow_nan=False, ensure_ascii=False)
-            size = len(text.encode())
-        except (TypeError, ValueError, RecursionError) as error:
-            raise UsageError(f"its result is not JSON: {error}") from error
-        most = self._store.log.max_event_bytes - ENVELOPE
-        if size > most:
-            raise UsageError(
-                f"its result has {size} bytes of JSON, and at most {most} are allowed: store it "
-                "elsewhere and give its address"
-            )
-        return json.loads(text)
+        instead = "store it elsewhere and give its address"
+        return plain_json(value, self._store.log, "its result", instead)[0]
 
     def over(self) -> None:
         """End this attempt: it stores nothing more, and this process no longer beats for it."""
+        if self.done.is_set():
+            return
+        self.done.set()
         self._pulse.release(self)
         if self._overdue is not None:
             self._overdue.cancel()
         self._close("lost")
-        self.done.set()
+        self._on_over(self)
 
     def _close(self, reason: str) -> None:
         if self._writer is not None:
@@ -251,29 +223,37 @@ class Attempt:
         )
         self._close("cancelled")
         self._finishing = True
-        self._background(self._end_cut())
+        end = partial(self._store.end, self.state.id, "cancelled")
+        self._background(self._settle(end, flush=False))
         if self.task is not None:
             self.task.cancel()
 
-    async def _end_cut(self) -> None:
+    async def _settle(
+        self, store: Callable[[], Coroutine[Any, Any, object]], *, flush: bool = True
+    ) -> None:
+        """Store the events that wait, then the end of this attempt. Retries while the log is away.
+
+        The attempt is lost if this process may no longer write.
+        """
+        self._finishing = True
+        delay = 0.05
         try:
-            await self._insist(lambda: self._store.end(self.state.id, "cancelled"))
+            if flush and self._writer is not None:
+                await self._writer.flush()
+            while await self._may_write():
+                try:
+                    await store()
+                except SourceUnavailableError as error:
+                    logger.warning("the end of run %s is not stored yet: %s", self.state.id, error)
+                    await asyncio.sleep(delay)
+                    delay = min(delay * 2, 1.0)
+                else:
+                    return
+            self.lost = True
         except RunCancelled:
             self.lost = True
         finally:
             self.over()
-
-    async def _insist(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Retry ``work`` while the log is away, for as long as this process may write."""
-        delay = 0.05
-        while await self._may_write():
-            try:
-                return await work()
-            except SourceUnavailableError as error:
-                logger.warning("the end of run %s is not stored yet: %s", self.state.id, error)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 1.0)
-        raise RunCancelled(self.state.id, "lost")
 
 
 class _Face:
@@ -332,8 +312,8 @@ class Run(_Face):
     async def send(self, name: str, data: Any = None) -> None:
         """Send an event of your own, such as ``send("progress", {"percent": 7})``.
 
-        ``data`` is a JSON value of at most ``log.max_event_bytes`` less 512 bytes, which is about
-        a megabyte. Raises UsageError.
+        ``data`` is a JSON value or a pydantic model. It has at most ``log.max_event_bytes`` less
+        512 bytes, which is about a megabyte. Raises UsageError.
         """
         await self._attempt.writer.send(_checked_name(name), data)
 

@@ -9,9 +9,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 
 from headwater.errors import RunCancelled, RunClaimError, RunFailed, SourceUnavailableError
@@ -19,43 +17,17 @@ from headwater.eventlog import EventLog
 from headwater.runs._attempt import Attempt, Run, SyncRun
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunState
-from headwater.runs._store import Busy, Created, Store
+from headwater.runs._store import Created, Store, Wanted
 from headwater.runs._tail import RunReader, Tails
 from headwater.runs._threads import Threads
-from headwater.runs._watch import Watch
+from headwater.runs._watch import Timing, Watch
 
-__all__ = ["Core", "Timing", "Wanted"]
+__all__ = ["Core"]
 
 logger = logging.getLogger("headwater.runs")
 
 # How many plain functions run at the same time. Further ones wait for a thread.
 THREADS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """The times of runs: ``lease``, ``grace`` and ``silence`` in seconds."""
-
-    lease: float
-    grace: float
-    keep: timedelta
-    start_within: timedelta
-    silence: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The arguments of ``Runs.create``: a run that is to be created."""
-
-    run_id: str
-    kind: str
-    owner: str
-    input: Any
-    group: str | None
-    busy: Busy
-    hashed: str
-    handler: Callable[[Any], Any] | None
-    start: Callable[[str], Any] | None
 
 
 class Core:
@@ -76,25 +48,12 @@ class Core:
         self.pulse = pulse
         self.timing = timing
         self.loop = asyncio.get_running_loop()
-        self.attempts: dict[str, Attempt] = {}
+        # The attempts of this loop that are not over, by run.
+        self._attempts: dict[str, list[Attempt]] = {}
         self.stopped = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads = Threads(THREADS)
-        # Attempts whose claims are on their way, by run.
-        self._claiming: dict[str, list[Attempt]] = {}
-        self.watch = Watch(
-            self.store,
-            pulse,
-            lease=timing.lease,
-            keep=timing.keep,
-            start_within=timing.start_within,
-            on_news=self._on_news,
-            on_look=self._look,
-        )
-
-    async def start(self) -> None:
-        """Begin to watch. Idempotent."""
-        await self.watch.start()
+        self.watch = Watch(self.store, pulse, timing, self._on_news, self._look)
 
     def reader(self, run_id: str) -> RunReader:
         """Returns a reader of a run. Its caller must ``seek`` first."""
@@ -119,10 +78,7 @@ class Core:
 
     def _on_news(self, news: Mapping[str, Any]) -> None:
         run_id, kind = news["id"], news["t"]
-        concerned = self._claiming.get(run_id, [])
-        if (known := self.attempts.get(run_id)) is not None:
-            concerned = [known, *concerned]
-        for attempt in concerned:
+        for attempt in tuple(self._attempts.get(run_id, ())):
             if kind == "cancel":
                 attempt.cancel()
             elif kind == "end" or (
@@ -140,67 +96,69 @@ class Core:
         cancel the run before the log has answered.
         """
         attempt = Attempt(
-            self.store, self.pulse, state, grace=self.timing.grace, background=self.background
+            self.store,
+            self.pulse,
+            state,
+            grace=self.timing.grace,
+            background=self.background,
+            on_over=self._remove,
         )
-        claiming = self._claiming.setdefault(state.id, [])
-        claiming.append(attempt)
+        self._attempts.setdefault(state.id, []).append(attempt)
         try:
             yield attempt
         except BaseException:
             attempt.over()
             raise
-        finally:
-            claiming.remove(attempt)
-            if not claiming:
-                del self._claiming[state.id]
+        attempt.claiming = False
 
-    def _register(self, attempt: Attempt) -> None:
-        """Deliver the news of its run to an attempt until that is done."""
-        self.attempts[attempt.state.id] = attempt
-        self.background(self._forget_attempt(attempt))
+    def _remove(self, attempt: Attempt) -> None:
+        """Deliver no more news to an attempt, because it is over."""
+        others = self._attempts[attempt.run_id]
+        others.remove(attempt)
+        if not others:
+            del self._attempts[attempt.run_id]
 
-    async def _forget_attempt(self, attempt: Attempt) -> None:
-        await attempt.done.wait()
-        if self.attempts.get(attempt.state.id) is attempt:
-            del self.attempts[attempt.state.id]
+    def _produced(self, run_id: str) -> list[Attempt]:
+        """The attempt of this loop that has the run, if there is one."""
+        return [one for one in self._attempts.get(run_id, ()) if not one.claiming]
 
-    def create(self, wanted: Wanted) -> asyncio.Task[Created]:
+    def create(
+        self,
+        wanted: Wanted,
+        handler: Callable[[Any], Any] | None,
+        start: Callable[[str], Any] | None,
+    ) -> asyncio.Task[Created]:
         """Create a run, and produce it here or give it to its queue."""
-        task = self.loop.create_task(self._create(wanted))
+        task = self.loop.create_task(self._create(wanted, handler, start))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _create(self, wanted: Wanted) -> Created:
-        planned = RunState.planned(wanted.run_id, wanted.kind, wanted.owner)
+    async def _create(
+        self,
+        wanted: Wanted,
+        handler: Callable[[Any], Any] | None,
+        start: Callable[[str], Any] | None,
+    ) -> Created:
+        planned = RunState.planned(wanted.id, wanted.kind, wanted.owner)
         with self._prepared(planned) as attempt:
-            created = await self.store.create(
-                run_id=wanted.run_id,
-                kind=wanted.kind,
-                owner=wanted.owner,
-                worker=attempt.worker,
-                hashed=wanted.hashed,
-                input=wanted.input,
-                group=wanted.group,
-                busy=wanted.busy,
-                claimed=wanted.handler is not None,
-            )
+            claimed = handler is not None
+            created = await self.store.create(wanted, attempt.worker, claimed=claimed)
             if not created.is_new:
                 attempt.over()
                 return created
             attempt.state = created.state
-            self._register(attempt)
         if created.after is not None and wanted.busy == "cancel":
             self.background(self._cancel(created.after))
         handing: Awaitable[object] | None = None
-        if wanted.handler is not None:
-            self.launch(created, attempt, wanted.handler)
+        if handler is not None:
+            self.launch(created, attempt, handler)
         else:
-            handing = self.background(self.hand_over(created, attempt, wanted.start))
+            handing = self.background(self.hand_over(created, attempt, start))
         try:
             await self.store.list(created.state)
         except SourceUnavailableError as error:
-            logger.warning("run %s is not listed yet: %s", wanted.run_id, error)
+            logger.warning("run %s is not listed yet: %s", wanted.id, error)
         if handing is not None and created.after is None:
             await handing
         return created
@@ -319,14 +277,13 @@ class Core:
 
     async def claim(self, run_id: str, *, retry: bool) -> Attempt:
         """Claim a queued run. Raises RunClaimError."""
-        await self.start()
+        await self.watch.start()
         found = await self.store.state(run_id)
         if found is None:
             raise RunClaimError(run_id, "unknown")
         if found.ended:
             raise RunClaimError(run_id, "ended")
-        known = self.attempts.get(run_id)
-        if found.state != "queued" or (known is not None and not known.done.is_set()):
+        if found.state != "queued" or self._produced(run_id):
             raise RunClaimError(run_id, "running")
         with self._prepared(found) as attempt:
             claim = await self.store.claim(found, attempt.worker, retry=retry)
@@ -336,7 +293,6 @@ class Core:
                 raise RunClaimError(run_id, "ended")
             attempt.retry = retry
             attempt.begin(claim)
-            self._register(attempt)
         self.background(self.store.list(found))
         if found.cancelled:
             attempt.cancel()
@@ -347,17 +303,16 @@ class Core:
     async def stop(self) -> None:
         """Cancel the runs that this loop produces, and end them as lost."""
         self.stopped = True
-        attempts = tuple(self.attempts.values())
+        attempts = [one for run_id in self._attempts for one in self._produced(run_id)]
         for attempt in attempts:
             attempt.stop()
-        waiting = [asyncio.ensure_future(attempt.done.wait()) for attempt in attempts]
-        if waiting:
-            _, late = await asyncio.wait(waiting, timeout=self.timing.grace)
-            for one in late:
-                one.cancel()
-            for attempt in attempts:
-                if not attempt.done.is_set():
-                    await attempt.conclude(asyncio.CancelledError())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.timing.grace):
+                for attempt in attempts:
+                    await attempt.done.wait()
+        for attempt in attempts:
+            if not attempt.done.is_set():
+                await attempt.conclude(asyncio.CancelledError())
 
     async def close(self) -> None:
         """Stop, and watch no more. Closes the log if this core owns it."""

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
@@ -218,8 +219,7 @@ class Pulse:
         ready.set()
         if not self.multi:
             while not self._closed:
-                self._wake.clear()
-                await self._wake.wait()
+                await self._pause(None)
             return
         try:
             log = self._log.another()
@@ -232,15 +232,14 @@ class Pulse:
         beats = 0
         try:
             while not self._closed:
-                self._wake.clear()
                 if self._holders:
                     await self._beat(log)
-                    await self._listen(log)
+                    await _warned(self.look_for_silence(log), "a silent run could not be ended")
                     beats += 1
                     if beats % TRIM_EVERY == 0:
-                        await self._trim(log)
-                if not self._closed:
-                    await self._pause(every)
+                        old = log.trim(self._topic, max_age=timedelta(seconds=10 * self._lease))
+                        await _warned(old, "old signs of life could not be removed")
+                await self._pause(every)
         finally:
             await log.close()
 
@@ -260,22 +259,18 @@ class Pulse:
                 self._beaten_at = began
         self.alive(worker)
 
-    async def _listen(self, log: EventLog) -> None:
-        try:
-            await self.look_for_silence(log)
-        except Exception as error:
-            logger.warning("a silent run could not be ended: %s", error)
-
-    async def _trim(self, log: EventLog) -> None:
-        try:
-            await log.trim(self._topic, max_age=timedelta(seconds=10 * self._lease))
-        except Exception as error:
-            logger.warning("old signs of life could not be removed: %s", error)
-
-    async def _pause(self, seconds: float) -> None:
+    async def _pause(self, seconds: float | None) -> None:
+        """Wait so long, or until somebody calls ``_nudge``."""
         assert self._wake is not None
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
-        except TimeoutError:
-            pass
+        self._wake.clear()
+
+
+async def _warned(work: Awaitable[object], failed: str) -> None:
+    """Wait for work that is done again later. Logs its error."""
+    try:
+        await work
+    except Exception as error:
+        logger.warning("%s: %s", failed, error)

@@ -24,10 +24,9 @@ from typing import Any, Literal
 from headwater.eventlog import Record
 from headwater.feeds._clock import utc_now
 
-__all__ = ["ENDED", "STATES", "Fold", "RunEvent", "RunState", "State", "attempt_of", "worker_of"]
+__all__ = ["ENDED", "Fold", "RunEvent", "RunState", "State", "attempt_of", "worker_of"]
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
-STATES: tuple[State, ...] = ("queued", "running", "done", "failed", "cancelled", "lost")
 ENDED = frozenset({"done", "failed", "cancelled", "lost"})
 
 

@@ -14,11 +14,12 @@ from typing import Any, Self
 from headwater.errors import RunCancelled, RunClaimError, SourceUnavailableError, UsageError
 from headwater.eventlog import EventLog, KeyedTopic
 from headwater.runs._attempt import Attempt, Run, SyncRun
-from headwater.runs._core import Core, Timing, Wanted
+from headwater.runs._core import Core
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunEvent, RunState
-from headwater.runs._store import Busy, Created, Store, digest
+from headwater.runs._store import Busy, Created, Store, Wanted, digest
 from headwater.runs._tail import RunReader
+from headwater.runs._watch import Timing
 
 __all__ = ["AttemptContext", "Runs"]
 
@@ -74,7 +75,7 @@ class Runs:
 
     async def start(self) -> None:
         """Begin to watch for dead processes. The other methods do so at first use."""
-        await self._core().start()
+        await self._watching()
 
     async def create(
         self,
@@ -109,23 +110,22 @@ class Runs:
         core = self._core()
         if core.stopped:
             raise SourceUnavailableError("runs", "this server is being stopped", public=True)
-        await core.start()
+        await core.watch.start()
         run_id = secrets.token_hex(16) if key is None else digest("key", kind, owner, key)
         if key is not None:
             known = await core.store.state(run_id)
             if known is not None:
                 return Created.known(known, hashed)
-        wanted = Wanted(run_id, kind, owner, input, group, busy, hashed, handler, start)
+        wanted = Wanted(run_id, kind, owner, input, group, busy, hashed)
         # A caller that leaves half-way must not leave a run that nobody produces.
-        return await asyncio.shield(core.create(wanted))
+        return await asyncio.shield(core.create(wanted, handler, start))
 
     async def state(self, run_id: str) -> RunState | None:
         """The present state of a run; None if it does not exist or was forgotten.
 
         This process watches all runs from then on, so it notices when their process dies.
         """
-        core = self._core()
-        await core.start()
+        core = await self._watching()
         return await core.store.state(run_id) if _ID.fullmatch(run_id) else None
 
     async def latest(self, kind: str, owner: str, group: str) -> RunState | None:
@@ -133,8 +133,7 @@ class Runs:
 
         It serves clients that know only the id of their conversation.
         """
-        core = self._core()
-        await core.start()
+        core = await self._watching()
         return await core.store.latest(kind, owner, group)
 
     async def cancel(self, run_id: str) -> RunState | None:
@@ -142,8 +141,7 @@ class Runs:
 
         A queued run ends at once. A running one ends once its function has cleaned up.
         """
-        core = self._core()
-        await core.start()
+        core = await self._watching()
         return await core.cancel(run_id) if _ID.fullmatch(run_id) else None
 
     async def forget(self, run_id: str) -> bool:
@@ -246,6 +244,12 @@ class Runs:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
+
+    async def _watching(self) -> Core:
+        """The core of the running event loop, which watches all runs from now on."""
+        core = self._core()
+        await core.watch.start()
+        return core
 
     def _core(self, *, own: bool = False) -> Core:
         """The core of the running event loop, made at first use.

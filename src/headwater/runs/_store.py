@@ -24,7 +24,7 @@ from typing import Any, Literal
 from headwater.eventlog import START, EventLog, KeyedTopic, Offset, Record
 from headwater.runs._records import RunState, State, attempt_of, worker_of
 
-__all__ = ["Busy", "BusyError", "Created", "KeyConflictError", "Store", "digest"]
+__all__ = ["Busy", "BusyError", "Created", "KeyConflictError", "Store", "Wanted", "digest"]
 
 Busy = Literal["reject", "cancel", "queue", "allow"]
 
@@ -51,6 +51,23 @@ class BusyError(Exception):
 
 class KeyConflictError(Exception):
     """The idempotency key was used for another body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A run that is to be created: the arguments of ``Runs.create``.
+
+    Attributes:
+        hashed: a hash of the request. Another hash with the same id is a conflict.
+    """
+
+    id: str
+    kind: str
+    owner: str
+    input: Any
+    group: str | None
+    busy: Busy
+    hashed: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,74 +142,63 @@ class Store:
 
     # Beginning
 
-    async def create(
-        self,
-        *,
-        run_id: str,
-        kind: str,
-        owner: str,
-        worker: str,
-        hashed: str = "",
-        input: Any = None,
-        group: str | None = None,
-        busy: Busy = "allow",
-        claimed: bool = False,
-    ) -> Created:
+    async def create(self, wanted: Wanted, worker: str, *, claimed: bool) -> Created:
         """Create a run, or find the one that has this id already.
 
         Arguments:
             worker: the worker that starts the run.
-            hashed: a hash of the request's body. Another hash with the same id is a conflict.
             claimed: whether ``worker`` claims the run at once, unless it waits for its group.
 
         Raises BusyError and KeyConflictError.
         """
-        data: dict[str, Any] = {
-            "t": "run", "id": run_id, "kind": kind, "owner": owner, "group": group,
-            "hash": hashed, "input": input, "w": worker, "nonce": secrets.token_hex(8),
+        run_id, nonce = wanted.id, secrets.token_hex(8)
+        data = {
+            "t": "run", "id": run_id, "kind": wanted.kind, "owner": wanted.owner,
+            "group": wanted.group, "hash": wanted.hashed, "input": wanted.input, "w": worker,
+            "nonce": nonce,
         }  # fmt: skip
-        nonce = data["nonce"]
-        grouped = group is not None and busy != "allow"
-        if grouped:
-            await self._refuse_busy(kind, owner, str(group), run_id, busy)
+        group = None
+        if wanted.group is not None:
+            group = self._groups_topic(wanted.kind, wanted.owner, wanted.group)
+        if group is not None and wanted.busy == "reject":
+            before = await self._last(group)
+            if before is not None and before.data["id"] != run_id:
+                active = await self._active(before)
+                if active is not None:
+                    raise BusyError(active.id)
         await self.notify({"t": "new", "id": run_id, "w": worker})
-        if grouped:
+        if group is not None and wanted.busy != "allow":
             try:
-                data = await self._enter_group(data, busy, claimed)
+                data = await self._enter_group(group, data, wanted.busy, claimed)
             except BusyError:
                 await self.notify({"t": "end", "id": run_id})
                 raise
-        elif claimed:
-            data["c"] = f"1-{worker}"
-        if group is not None and not grouped:
-            entry = {"id": run_id, "depth": 0, "run": data}
-            await self.log.append(self._groups_topic(kind, owner, group), entry)
+        else:
+            if claimed:
+                data["c"] = f"1-{worker}"
+            if group is not None:
+                await self.log.append(group, {"id": run_id, "depth": 0, "run": data})
         record = await self.first(self.topic(run_id), data, "new")
         found = RunState.of(record)
         if record.data["nonce"] != nonce:
-            return Created.known(await self.state(run_id) or found, hashed)
+            return Created.known(await self.state(run_id) or found, wanted.hashed)
         return Created(found, is_new=True, after=data.get("after"))
 
-    async def _refuse_busy(
-        self, kind: str, owner: str, group: str, run_id: str, busy: Busy
-    ) -> None:
-        if busy == "reject":
-            last = await self.log.latest(self._groups_topic(kind, owner, group), 1)
-            if last.records and last.records[0].data["id"] != run_id:
-                active = await self._active(last.records[0])
-                if active is not None:
-                    raise BusyError(active.id)
+    async def _last(self, group: str) -> Record | None:
+        """The last record of a group's topic."""
+        last = (await self.log.latest(group, 1)).records
+        return last[0] if last else None
 
-    async def _enter_group(self, data: dict[str, Any], busy: Busy, claimed: bool) -> dict[str, Any]:
+    async def _enter_group(
+        self, group: str, data: dict[str, Any], busy: Busy, claimed: bool
+    ) -> dict[str, Any]:
         """Put the run behind the last one of its group.
 
         The record holds the whole run. If this process dies now, another one can create the run
         from it. Returns the run's first record.
         """
-        topic = self._groups_topic(data["kind"], data["owner"], data["group"])
         while True:
-            last = (await self.log.latest(topic, 1)).records
-            before = last[0] if last else None
+            before = await self._last(group)
             if before is not None and before.data["id"] == data["id"]:
                 return dict(before.data["run"])
             active = None if before is None else await self._active(before)
@@ -207,14 +213,14 @@ class Store:
                 own["c"] = f"1-{data['w']}"
             entry = {"id": data["id"], "depth": depth, "run": own}
             name = "-" if before is None else before.data["id"]
-            won = await self.first(topic, entry, f"after:{name}")
+            won = await self.first(group, entry, f"after:{name}")
             if won.data["id"] == data["id"]:
                 return dict(won.data["run"])
 
     async def latest(self, kind: str, owner: str, group: str) -> RunState | None:
         """The run that entered a group last."""
-        last = await self.log.latest(self._groups_topic(kind, owner, group), 1)
-        return await self._entered(last.records[0]) if last.records else None
+        last = await self._last(self._groups_topic(kind, owner, group))
+        return None if last is None else await self._entered(last)
 
     async def _active(self, entry: Record) -> RunState | None:
         """The run of a group's entry, if it has not ended."""
@@ -340,8 +346,8 @@ class Store:
         for one in found:
             if one.group is not None:
                 topic = self._groups_topic(one.kind, one.owner, one.group)
-                last = await self.log.latest(topic, 1)
-                if last.records and last.records[0].data["id"] == one.id:
+                last = await self._last(topic)
+                if last is not None and last.data["id"] == one.id:
                     topics.append(topic)
         await self.log.forget(*topics)
         # Last: a process that ends a run lists it once more, and then checks that it still exists.

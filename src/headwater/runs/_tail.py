@@ -7,8 +7,10 @@ connects late, reads the log. It gets the events that it missed in a few large p
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from headwater.errors import PositionError, ResetReason
@@ -81,23 +83,7 @@ def _size(record: Record) -> int:
     """About the characters of a record."""
     if record.data.get("e") == "delta":
         return 200 + len(record.data["d"]["text"])
-    return 200 + _characters(record.data.get("d"))
-
-
-def _characters(value: Any) -> int:
-    found, left = 0, [value]
-    while left:
-        one = left.pop()
-        if isinstance(one, str):
-            found += len(one)
-        elif isinstance(one, dict):
-            left += one
-            left += one.values()
-        elif isinstance(one, list):
-            left += one
-        else:
-            found += 8
-    return found
+    return 200 + len(json.dumps(record.data.get("d"), ensure_ascii=False))
 
 
 class Tails:
@@ -244,38 +230,31 @@ class RunReader:
 
     def _merged(self, records: Sequence[Record]) -> list[RunEvent]:
         """The events of past records. Adjacent deltas are combined into one."""
-        found: list[RunEvent] = []
-        texts: list[str] = []
+        # Each event, and the texts of the deltas that are combined in it.
+        found: list[tuple[RunEvent, list[str]]] = []
         size = 0
-
-        def merge() -> None:
-            nonlocal size
-            if len(texts) > 1:
-                last = found.pop()
-                data = {"text": "".join(texts)}
-                found.append(RunEvent(last.name, data, last.number, last.id))
-            texts.clear()
-            size = 0
-
         for record in records:
             taken = self.fold.take(record)
             self._offset = record.offset
             if taken is None:
                 continue
-            name, data = taken
-            is_delta = name == "delta"
-            if texts and (not is_delta or size + len(data["text"]) > PIECE):
-                merge()
-            elif texts:
-                found.pop()
-            found.append(self._event(record, name, data))
-            if is_delta:
-                texts.append(data["text"])
-                size += len(data["text"])
+            event = self._event(record, *taken)
+            texts = []
+            if event.name == "delta":
+                text = event.data["text"]
+                if found and found[-1][1] and size + len(text) <= PIECE:
+                    texts = found.pop()[1]
+                else:
+                    size = 0
+                texts.append(text)
+                size += len(text)
+            found.append((event, texts))
             if self.fold.ended:
                 break
-        merge()
-        return found
+        return [
+            replace(event, data={"text": "".join(texts)}) if len(texts) > 1 else event
+            for event, texts in found
+        ]
 
     def _event(self, record: Record, name: str, data: Any) -> RunEvent:
         place = f"{self.fold},{self._source.place(record)}"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 __all__ = ["Threads"]
@@ -24,31 +25,19 @@ class Threads:
     async def run(self, call: Callable[[], Any]) -> Any:
         """Returns the function's result. If the caller is cancelled, the function goes on."""
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[Any] = loop.create_future()
         await self._seats.acquire()
-
-        def settle(result: Any, error: Exception | None) -> None:
-            self._seats.release()
-            if done.done():
-                return
-            if error is None:
-                done.set_result(result)
-            else:
-                done.set_exception(error)
+        done: Future[Any] = Future()
+        done.set_running_or_notify_cancel()
 
         def work() -> None:
-            result: Any = None
-            error: Exception | None = None
             try:
-                result = call()
-            except Exception as fault:
-                error = fault
-            except BaseException as fault:  # it would end the process
-                error = RuntimeError(repr(fault))
-            if isinstance(error, StopIteration):  # a future refuses it
-                error = RuntimeError(repr(error))
+                done.set_result(call())
+            except BaseException as fault:
+                plain = isinstance(fault, Exception) and not isinstance(fault, StopIteration)
+                # The others would end the process, or are refused by the loop's future.
+                done.set_exception(fault if plain else RuntimeError(repr(fault)))
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(settle, result, error)
+                loop.call_soon_threadsafe(self._seats.release)
 
         threading.Thread(target=work, name="headwater run", daemon=True).start()
-        return await done
+        return await asyncio.wrap_future(done)

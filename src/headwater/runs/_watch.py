@@ -25,7 +25,7 @@ from headwater.runs._records import RunState, worker_of
 from headwater.runs._store import PAGE, Store
 from headwater.runs._topic_reader import TopicReader
 
-__all__ = ["Watch"]
+__all__ = ["Timing", "Watch"]
 
 logger = logging.getLogger("headwater.runs")
 
@@ -44,6 +44,17 @@ SWEEP = 60.0
 
 LOST = "the process that produced this run died or was cut off"
 NEVER = "no worker took this run in time"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The times of runs: ``lease``, ``grace`` and ``silence`` in seconds."""
+
+    lease: float
+    grace: float
+    keep: timedelta
+    start_within: timedelta
+    silence: float | None
 
 
 @dataclass(slots=True)
@@ -77,23 +88,20 @@ class Watch:
         self,
         store: Store,
         pulse: Pulse,
-        *,
-        lease: float,
-        keep: timedelta,
-        start_within: timedelta,
+        timing: Timing,
         on_news: Callable[[Mapping[str, Any]], None],
         on_look: Callable[[], Awaitable[None]],
     ) -> None:
         self._store = store
         self._pulse = pulse
-        self._lease = lease
-        self._keep = keep
-        self._start_within = start_within.total_seconds()
+        self._lease = timing.lease
+        self._keep = timing.keep
+        self._start_within = timing.start_within.total_seconds()
         self._on_news = on_news
         self._on_look = on_look
         self._active: dict[str, _Active] = {}
         self._seen: dict[str, float] = {}
-        self._every = min(lease / LOOKS, 1.0)
+        self._every = min(timing.lease / LOOKS, 1.0)
         # How long this process has watched, in seconds, and when it looked last: see ``_now``.
         self._counted, self._looked = 0.0, time.monotonic()
         # When the next run may be lost, by ``_now``.
@@ -105,11 +113,6 @@ class Watch:
         self._meanwhile: list[Record] | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = asyncio.Lock()
-
-    @property
-    def active(self) -> int:
-        """How many runs are active, as far as this process knows."""
-        return len(self._active)
 
     async def start(self) -> None:
         """Begin to watch. Idempotent. Raises SourceUnavailableError."""
@@ -248,11 +251,7 @@ class Watch:
         # A beat may be on its way, and another worker may have a run by now.
         await self._beats.catch_up()
         await self._news.catch_up()
-        suspects = self._lost()
-        lost: list[RunState] = []
-        for start in range(0, len(suspects), ABREAST):
-            abreast = suspects[start : start + ABREAST]
-            lost += filter(None, await asyncio.gather(*(self._lose(one) for one in abreast)))
+        lost = [one for one in await _abreast(self._lose, self._lost()) if one is not None]
         # First announce the ends to all followers, then remove remains.
         for start in range(0, len(lost), ABREAST):
             part = lost[start : start + ABREAST]
@@ -275,12 +274,9 @@ class Watch:
             elif run.read is None:
                 silent.append(run_id)
         self._due = self._now() + soonest
-        for start in range(0, len(silent), ABREAST):
-            part = silent[start : start + ABREAST]
-            found = await asyncio.gather(*(self._store.state(one) for one in part))
-            for run_id, state in zip(part, found, strict=True):
-                if (known := self._active.get(run_id)) is not None:
-                    known.read = state
+        for run_id, state in zip(silent, await _abreast(self._store.state, silent), strict=True):
+            if (known := self._active.get(run_id)) is not None:
+                known.read = state
 
     def _lost(self) -> list[str]:
         """The runs that count as lost."""
@@ -350,14 +346,12 @@ class Watch:
         while True:
             page = await log.read(self._store.news, after, PAGE)
             old = [record for record in page.records if record.at < before]
-            done = {str(one.data["id"]): one for one in old if one.data.get("t") == "end"}
-            for start in range(0, len(done), ABREAST):
-                part = list(done)[start : start + ABREAST]
-                found = await asyncio.gather(*(self._store.state(one) for one in part))
-                gone = [one for one in found if one is not None and one.ended]
-                await self._store.forget(gone)
-                owners.update((one.kind, one.owner) for one in gone)
-                forgotten += len(gone)
+            done = dict.fromkeys(str(one.data["id"]) for one in old if one.data.get("t") == "end")
+            found = await _abreast(self._store.state, list(done))
+            gone = [one for one in found if one is not None and one.ended]
+            await self._store.forget(gone)
+            owners.update((one.kind, one.owner) for one in gone)
+            forgotten += len(gone)
             for run_id in dict.fromkeys(str(one.data.get("id")) for one in old):
                 if (run := self._active.get(run_id)) is not None:
                     # Processes that start later must find an active run in ``news``.
@@ -377,6 +371,16 @@ class Watch:
         for kind, owner in owners:
             await self._store.trim_owner(kind, owner)
         return forgotten
+
+
+async def _abreast(
+    call: Callable[[str], Awaitable[RunState | None]], run_ids: Sequence[str]
+) -> list[RunState | None]:
+    """Calls for each run, for ``ABREAST`` of them at the same time. Returns their results."""
+    found: list[RunState | None] = []
+    for start in range(0, len(run_ids), ABREAST):
+        found += await asyncio.gather(*map(call, run_ids[start : start + ABREAST]))
+    return found
 
 
 def _is_cancelled(run: _Active | None) -> bool:

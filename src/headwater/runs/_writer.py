@@ -19,7 +19,7 @@ from typing import Any
 from headwater.errors import RunCancelled, SourceUnavailableError, UsageError
 from headwater.eventlog import EventLog
 
-__all__ = ["BUFFER", "EVERY", "SOON", "Writer"]
+__all__ = ["Writer", "plain_json"]
 
 logger = logging.getLogger("headwater.runs")
 
@@ -48,6 +48,28 @@ class _Event:
     name: str
     data: Any
     size: int
+
+
+def plain_json(value: Any, log: EventLog, what: str, instead: str) -> tuple[Any, int]:
+    """Returns a copy of a JSON value or pydantic model, and its bytes. Raises UsageError.
+
+    Arguments:
+        what: names the value in the error.
+        instead: says what to do with a value that is too large.
+    """
+    dump = getattr(value, "model_dump", None)
+    try:
+        plain = value if dump is None else dump(mode="json")
+        text = json.dumps(plain, allow_nan=False, ensure_ascii=False)
+        size = len(text.encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"{what} is not JSON: {error}") from error
+    most = log.max_event_bytes - ENVELOPE
+    if size > most:
+        raise UsageError(
+            f"{what} has {size} bytes of JSON, and at most {most} are allowed: {instead}"
+        )
+    return json.loads(text), size
 
 
 class Writer:
@@ -100,20 +122,10 @@ class Writer:
     async def send(self, name: str, data: Any) -> None:
         """Add an event, and store it at once with all events that wait. Raises UsageError."""
         self._check()
-        try:
-            text = json.dumps(data, allow_nan=False, ensure_ascii=False)
-            size = len(text.encode())
-        except (TypeError, ValueError, RecursionError) as error:
-            raise UsageError(f"send({name!r}): its data is not JSON: {error}") from error
-        most = self._log.max_event_bytes - ENVELOPE
-        if size > most:
-            raise UsageError(
-                f"send({name!r}): {size} bytes of JSON, and at most {most} are allowed: store it "
-                "elsewhere and send its address; delta() takes text of any length"
-            )
+        instead = "store it elsewhere and send its address; delta() takes text of any length"
+        plain, size = plain_json(data, self._log, f"send({name!r}): its data", instead)
         await self._room()
-        # A copy: the caller may change its own.
-        self._waiting.append(_Event(name, json.loads(text), size + EACH))
+        self._waiting.append(_Event(name, plain, size + EACH))
         self._size += size + EACH
         self._begin(hurry=True)
 

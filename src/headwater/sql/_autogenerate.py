@@ -1,4 +1,4 @@
-"""Alembic's autogenerate: it proposes ``add_tracking`` and ``drop_tracking``, nothing beside."""
+"""Makes Alembic's autogenerate propose ``add_tracking`` and ``drop_tracking``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which engines are of one database, and which database the tables of a process are in."""
+"""Which engines belong to one database, and in which database the tables of a process are."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.errors import DeclarationError
 from headwater.sql.sqlite._connections import file_of
-
-__all__ = ["are_apart", "check_listen", "check_one_database", "follow", "shown"]
 
 # By MetaData, the engines by which its tables are followed.
 _followed: WeakKeyDictionary[sa.MetaData, WeakSet[sa.Engine]] = WeakKeyDictionary()
@@ -46,7 +44,7 @@ def check_listen(engine: AsyncEngine, listen: Sequence[AsyncEngine | sa.Engine])
     """Raises DeclarationError for an engine that writes to another database."""
     for each in listen:
         writer = each.sync_engine if isinstance(each, AsyncEngine) else each
-        # Of PostgreSQL's databases a pooler may have names of its own.
+        # A pooler may call PostgreSQL's databases by other names.
         same_kind = writer.dialect.name == engine.dialect.name
         if are_apart(engine.sync_engine, writer) and not (
             same_kind and writer.dialect.name == "postgresql"
@@ -60,12 +58,12 @@ def check_listen(engine: AsyncEngine, listen: Sequence[AsyncEngine | sa.Engine])
 def check_one_database(name: str, engine: AsyncEngine, tables: Sequence[sa.Table]) -> None:
     """Raises DeclarationError for tables that are known to be in two databases.
 
-    Applications with two databases have a MetaData for each. What is known are the tables that are
-    followed in this process; those of which nothing is known are in this engine's database.
+    Applications with two databases have a MetaData for each. Tables that this process follows are
+    known. All others count as tables of this engine's database.
     """
     if _apart(engine, tables) is None:
         return
-    # Engines that nobody uses any more, as of an earlier test, say nothing.
+    # Engines that nobody uses any more, such as those of an earlier test, do not count.
     gc.collect()
     found = _apart(engine, tables)
     if found is not None:

@@ -121,13 +121,13 @@ def tracking_as(
         )
     if filters and not keyed:
         raise DeclarationError(
-            f"table {target.name!r}: filters= is for keyed tables, an append-only one can be "
-            "filtered by any column; use indexes= to make that fast"
+            f"table {target.name!r}: filters= is for keyed tables. An append-only table can be "
+            "filtered by any column; indexes= makes that fast"
         )
 
     def names(wanted: Sequence[str]) -> tuple[str, ...]:
         if isinstance(wanted, str):
-            raise DeclarationError(f"{wanted!r} is one name; a sequence of names is wanted")
+            raise DeclarationError(f"{wanted!r} is one name; give a list: [{wanted!r}]")
         for name in wanted:
             if name not in attributes:
                 raise DeclarationError(

@@ -17,8 +17,6 @@ from sqlalchemy.sql import operators, visitors
 from headwater.errors import DeclarationError, FilterValueError
 from headwater.feeds._source import Judged
 
-__all__ = ["Expression", "Shape", "split"]
-
 Condition: TypeAlias = "sa.ColumnElement[bool]"
 Column: TypeAlias = "sa.ColumnElement[Any]"
 
@@ -177,9 +175,10 @@ def split(
     rest: list[Condition] = []
     for given in conditions:
         if isinstance(given, bool) or given is None:
-            raise DeclarationError(
-                f"where() of {where} was given {given!r}, which Python has made of a comparison: "
-                "write column.is_(None), or sa.and_ and sa.or_ for `and` and `or`"
+            raise _refused(
+                where,
+                f"{given!r}, which Python has made of a comparison",
+                "write column.is_(None), or sa.and_ and sa.or_ for `and` and `or`",
             )
         for clause in clauses_of(_element(where, given)):
             pair = _equality(clause, attribute_of)
@@ -190,16 +189,18 @@ def split(
     return equalities, Expression(sa.and_(*rest), dialect) if rest else None
 
 
+def _refused(where: str, what: str, instead: str) -> DeclarationError:
+    return DeclarationError(f"where() of {where} was given {what}: {instead}")
+
+
 def _element(where: str, given: Any) -> Any:
     try:
         element = sa.and_(given)
     except sa.exc.ArgumentError:
         element = None
     if element is None or not isinstance(element.type, (sa.Boolean, sa.types.NullType)):
-        raise DeclarationError(
-            f"where() of {where} was given {given!r:.200}, which is no condition: give SQLAlchemy "
-            "expressions such as Model.price > 5, or equalities by name"
-        )
+        instead = "give SQLAlchemy expressions such as Model.price > 5, or equalities by name"
+        raise _refused(where, f"{given!r:.200}, which is no condition", instead)
     return element
 
 
@@ -246,10 +247,11 @@ def _checked(where: str, clause: Any, attribute_of: Callable[[Any], str]) -> Con
             return None
         values = getattr(element.right, "effective_value", None)
         if not isinstance(element.right, sa.BindParameter) or isinstance(element.left, sa.Tuple):
-            raise DeclarationError(
-                f"where() of {where} was given {shown(element)}: IN takes one column and a list "
-                "of values; a sub-query may change without the row, so write a live query that "
-                "joins the other table"
+            raise _refused(
+                where,
+                shown(element),
+                "IN takes one column and a list of values; a sub-query may change without the row, "
+                "so write a live query that joins the other table",
             )
         kind = element.left.type
         same = [element.left == sa.bindparam(None, v, type_=kind) for v in values or ()]
@@ -258,30 +260,21 @@ def _checked(where: str, clause: Any, attribute_of: Callable[[Any], str]) -> Con
 
     def named(element: Any, **_: Any) -> Any:
         if isinstance(element, (sa.Select, sa.CompoundSelect, sa.Subquery, sa.Exists)):
-            raise DeclarationError(
-                f"where() of {where} was given the sub-query {shown(element)}, which may change "
-                "without the row: write a live query that joins the other table"
-            )
+            what = f"the sub-query {shown(element)}, which may change without the row"
+            raise _refused(where, what, "write a live query that joins the other table")
         if isinstance(element, (sa.TextClause, sa.Over)):
-            raise DeclarationError(
-                f"where() of {where} was given {shown(element)}: write it with SQLAlchemy's "
-                "expressions over the row's columns"
-            )
+            instead = "write it with SQLAlchemy's expressions over the row's columns"
+            raise _refused(where, shown(element), instead)
         if isinstance(element, sa.sql.functions.FunctionElement):
             _check_function(where, element)
         if isinstance(element, (sa.BinaryExpression, sa.UnaryExpression)):
             _check_operator(where, element)
         if isinstance(element, (sa.Cast, sa.TypeCoerce, sa.Case)):
-            raise DeclarationError(
-                f"where() of {where} was given {shown(element)}: compare columns and values as "
-                "they are"
-            )
+            raise _refused(where, shown(element), "compare columns and values as they are")
         if isinstance(element, sa.ColumnClause):
             if element.is_literal or element.table is None:
-                raise DeclarationError(
-                    f"where() of {where} was given {shown(element)}, which is no column of a "
-                    "table: write an attribute of the model"
-                )
+                what = f"{shown(element)}, which is no column of a table"
+                raise _refused(where, what, "write an attribute of the model")
             return sa.column(attribute_of(element), element.type)
         return None
 
@@ -294,9 +287,11 @@ def _checked(where: str, clause: Any, attribute_of: Callable[[Any], str]) -> Con
 def _check_function(where: str, element: Any) -> None:
     name = str(getattr(element, "name", "")).lower()
     if name not in _FUNCTIONS:
-        raise DeclarationError(
-            f"where() of {where} was given the function {name}(), whose value may change without "
-            f"the row, or which may be an error for one: there are {', '.join(sorted(_FUNCTIONS))}"
+        raise _refused(
+            where,
+            f"the function {name}(), whose value may change without the row, or which may be an "
+            "error for one",
+            f"use one of {', '.join(sorted(_FUNCTIONS))}",
         )
 
 
@@ -304,29 +299,25 @@ def _check_operator(where: str, element: Any) -> None:
     operator = element.operator
     if operator in _LIKES:
         _check_pattern(where, element)
-    elif operator is operators.concat_op:
-        # The pattern of startswith() and so on; it was checked with its LIKE.
-        pass
-    elif operator not in _OPERATORS:
-        raise DeclarationError(
-            f"where() of {where} was given {shown(element)}: compare columns and values as they "
-            "are, because arithmetic and other operators may be an error for a row; store the "
-            "result in a column"
+    # The pattern of startswith() and so on is a concatenation; it was checked with its LIKE.
+    elif operator not in _OPERATORS | {operators.concat_op}:
+        raise _refused(
+            where,
+            shown(element),
+            "compare columns and values as they are, because arithmetic and other operators may be "
+            "an error for a row; store the result in a column",
         )
 
 
 def _check_pattern(where: str, like: Any) -> None:
     """PostgreSQL raises an error for a pattern that ends with the escape character."""
-    parts = [like.right]
-    while parts and isinstance(parts[-1], (sa.BinaryExpression, sa.sql.elements.Grouping)):
+    parts = [bare(like.right)]
+    while isinstance(parts[-1], sa.BinaryExpression):
         last = parts.pop()
-        grouped = isinstance(last, sa.sql.elements.Grouping)
-        parts += [last.element] if grouped else [last.left, last.right]
+        parts += [bare(last.left), bare(last.right)]
     end = parts[-1]
     if any(isinstance(one, sa.ColumnClause) and not one.is_literal for one in parts):
-        raise DeclarationError(
-            f"where() of {where} was given {shown(like)}: the pattern of LIKE is a value"
-        )
+        raise _refused(where, shown(like), "the pattern of LIKE is a value")
     text = getattr(end, "effective_value", None)
     escape = like.modifiers.get("escape") or "\\"
     if isinstance(text, str) and (len(text) - len(text.rstrip(escape))) % 2:

@@ -26,7 +26,7 @@ _SENTENCES = {
     "cannot operate on a closed database": "the connection was closed",
     "connection closed": "the connection was closed",
     "no active connection": "the connection was closed",
-    "cannot start a transaction": "another user of the one connection is in a transaction",
+    "cannot start a transaction": "another task has a transaction on the one connection",
 }
 
 # PostgreSQL's SQLSTATEs, by how they begin. All others are faults of the program.
@@ -35,7 +35,7 @@ _STATES = {
     "42P01": _TABLE,
     "42703": COLUMN_MISSING,
     "3D000": "there is no such database",
-    "28": "it refuses this user",
+    "28": "the server refuses this user",
     "53": "the server is short of resources or connections",
     "57P01": "the server is shutting down",
     "57P02": "the server has crashed",
@@ -44,9 +44,9 @@ _STATES = {
     "57014": "the statement was cancelled or took too long",
     "57P05": "the connection was idle for too long",
     "55P03": "a lock was not free in time",
-    "40": "it had to give way to another transaction",
-    "58": "the server has trouble with its system",
-    "XX": "the server has trouble inside",
+    "40": "the transaction had to give way to another one",
+    "58": "the server's system reports an error",
+    "XX": "the server reports an internal error",
     "72000": "the snapshot is too old",
 }
 

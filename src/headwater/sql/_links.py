@@ -23,17 +23,6 @@ from headwater.sql._tracking import SINCE, Tracking, add_own_tables, new_epoch
 from headwater.sql.postgresql._catalogue import read_registered
 from headwater.sql.postgresql._types import XID8
 
-__all__ = [
-    "FORMER",
-    "LINKS",
-    "add_links",
-    "declare_links",
-    "drop_links",
-    "links_drift",
-    "links_of",
-    "renew_links",
-]
-
 _INFO = "headwater_links"
 
 _own = sa.MetaData()
@@ -161,7 +150,7 @@ def drop_links(connection: sa.Connection, tracking: Tracking) -> None:
 
 
 def renew_links(connection: sa.Connection, tables: Iterable[str] | None) -> None:
-    """On PostgreSQL: take transactions of another server out of the links, as for new epochs."""
+    """On PostgreSQL: begin new epochs, and forget former links and transactions of a server."""
     if not sa.inspect(connection).has_table(LINKS.name):
         return
     found = connection.scalars(sa.select(LINKS.c.name)).all()

@@ -37,10 +37,10 @@ def add_tracking(
     AUTOCOMMIT each step commits by itself; use ``op.get_context().autocommit_block()`` for a large
     table that others write to meanwhile. Existing rows come in the order of the primary key: SQLite
     numbers them, 1,000 at a time, and PostgreSQL leaves them as they are. On PostgreSQL no step
-    holds a lock on the table for more than some milliseconds. Where a long transaction has the
-    table, a step tries for its lock for 0.1 s, lets others pass and tries again, for 5 s at last;
-    then it raises the driver's error. In AUTOCOMMIT it builds the indexes while others write. Each
-    step is logged before it starts.
+    holds a lock on the table for more than some milliseconds. If a long transaction has the table,
+    a step waits 0.1 s for the lock, lets others pass and tries again, longer each time and 5 s at
+    last. Then it raises the driver's error. In AUTOCOMMIT it builds the indexes while others write.
+    Each step is logged before it starts.
 
     Arguments:
         op: Alembic's ``op``, or a connection.

@@ -67,9 +67,9 @@ class TableModel:
     def own_rows(self) -> dict[str, list[Any]]:
         """By attribute, the values of the rows that are of the model's class.
 
-        Empty where all rows of the table are: of a class that inherits its table from another one
-        (single-table inheritance) these are the rows whose discriminator is its own, or that of a
-        class which inherits from it.
+        A class that shares its parent's table (single-table inheritance) has the rows whose
+        discriminator names it, or a class that inherits from it. Empty for all other models: all
+        rows are theirs.
         """
         if self._mapper is None or self._discriminator is None:
             return {}

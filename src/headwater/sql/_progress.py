@@ -6,8 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 
-__all__ = ["on_terminal"]
-
 # Rows: fewer are numbered in a moment.
 _WORTH_A_BAR = 20_000
 # Seconds between two drawings.
@@ -18,8 +16,8 @@ _WIDTH = 30
 def on_terminal(table: str) -> Callable[[int, int], object] | None:
     """Returns a function of the rows that are numbered and of all; None without a terminal.
 
-    It writes to standard error, and only to the process's own: whoever has put another one in
-    its place shows something there.
+    It writes to the process's own standard error only: a program that replaced it shows something
+    else there.
     """
     stream = sys.stderr
     own = stream is sys.__stderr__

@@ -15,7 +15,7 @@ from collections.abc import (
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -31,6 +31,7 @@ from headwater.feeds._source import JUDGED, Change, Filter, Page, Place, Window
 from headwater.sql._faults import LASTING, unavailable
 from headwater.sql._judging import NO_QUESTIONS, Questions, judged_by_type
 from headwater.sql._model import TableModel, as_utc
+from headwater.sql._statements import Wanted
 from headwater.sql._trim import Trim, remove
 from headwater.sql._unreadable import with_key
 
@@ -38,6 +39,8 @@ Row = Sequence[Any]
 # The key and the moment of an item in a window.
 Member = tuple[Mapping[str, Any], datetime]
 P = TypeVar("P", bound=Place)
+# PostgreSQL's state for an operator that does not exist.
+_NO_OPERATOR = "42883"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,22 @@ class WatchGroup(CommitWatch):
         await self._stops.aclose()
 
 
+class Tail(Protocol):
+    """What a watch asks of the tail that it wakes.
+
+    Attributes:
+        head: where the tail is, so that it is not woken for what it has. Read in any thread.
+    """
+
+    head: Head | None
+
+    def read_on(self) -> None:
+        """Read whatever there is."""
+
+    def reach(self, place: Place) -> None:
+        """Read on, unless the tail has come to this place."""
+
+
 class TailReader(ABC):
     """Reads a table or live query. A tail needs no more of its reader than this.
 
@@ -132,34 +151,17 @@ class TailReader(ABC):
 
     @abstractmethod
     async def batch(
-        self,
-        epoch: str,
-        after: Place,
-        limit: int,
-        *,
-        trimmed: int = 0,
-        questions: Questions = NO_QUESTIONS,
+        self, head: Head, limit: int, questions: Questions = NO_QUESTIONS, /
     ) -> ChangeBatch:
         """At most ``limit`` changes after a place, with the answers to ``questions``.
 
-        A place before what was trimmed is expired. A caller that knows of a trim passes its
-        ``trimmed``, and reads what is left.
+        Raises PositionError for a place of another epoch, and for one before a trim that the head
+        does not know: after the trims that it knows, what is left is read.
         """
 
     @abstractmethod
-    def watch_commits(
-        self,
-        wake: Callable[[], None],
-        known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,
-    ) -> CommitWatch:
-        """Call ``wake`` in the event loop when something may have been committed.
-
-        Arguments:
-            known: returns where the tail is, so that it is not woken for what it has. May be
-                called in any thread.
-            reach: called instead of ``wake``, where the watch knows the place of the change.
-        """
+    def watch_commits(self, tail: Tail, /) -> CommitWatch:
+        """Wake a tail, in its event loop, when something may have been committed."""
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
@@ -182,6 +184,10 @@ class TailReader(ABC):
 
     def _unavailable(self, error: Exception) -> str | None:
         return unavailable(error)
+
+    def broken(self, sentence: str) -> SourceUnavailableError:
+        """The error while something is wrong that somebody must mend."""
+        return SourceUnavailableError(self.name, sentence, public=True, lasting=True)
 
     def own_place(self, place: Place | None, kind: type[P]) -> P:
         """The place itself. Raises UsageError for one of another kind of source."""
@@ -244,14 +250,14 @@ class TableReader(TailReader):
             raise UsageError(f"limit={limit} must be at least 1")
         try:
             if after is not None:
-                return await self.page_after(wanted, window, limit, after)
-            return await self.page_before(wanted, window, limit, before)
+                return await self.page_after(self._wanted(wanted, window), limit, after)
+            return await self.page_before(self._wanted(wanted, window), limit, before)
         except sa.exc.DBAPIError as error:
             self._check_refused(error, wanted)
             raise
 
     def _check_refused(self, error: sa.exc.DBAPIError, wanted: Filter) -> None:
-        """Raises FilterValueError if the database refuses a value of a type that it alone knows."""
+        """Raises FilterValueError for a value, DeclarationError for what no value would mend."""
         state = getattr(error.orig, "sqlstate", None) or ""
         conditions = [value for each in wanted.any_of for n, value in each if n == JUDGED]
         if conditions and isinstance(error, (sa.exc.DataError, sa.exc.ProgrammingError)):
@@ -259,26 +265,29 @@ class TableReader(TailReader):
                 f"{self.name} cannot be filtered by {conditions[0]!r}: the database refuses it: "
                 f"{error.orig}"
             ) from error
-        if not isinstance(error, sa.exc.DataError) and not state.startswith("22"):
-            return
         pairs = [(n, v) for each in wanted.any_of for n, v in each if n in self.judged]
-        if pairs:
+        if pairs and state == _NO_OPERATOR:
+            names = " and ".join(dict.fromkeys(repr(name) for name, _ in pairs))
+            raise DeclarationError(
+                f"{self.name} cannot be filtered by {names}: PostgreSQL has no equality for such a "
+                "type, as for json, xml and point; filter by a column with the part that you want"
+            ) from error
+        if pairs and (isinstance(error, sa.exc.DataError) or state.startswith("22")):
             name, value = pairs[0]
             kind = self.model.columns[name].type
             raise FilterValueError(
                 name, value, f"column {name!r} is of type {kind!r}: the database refuses the value"
             ) from error
 
+    def _wanted(self, wanted: Filter, window: Window | None = None) -> Wanted:
+        return Wanted(wanted, window, self.clock())
+
     @abstractmethod
-    async def page_after(
-        self, wanted: Filter, window: Window | None, limit: int, after: Place, /
-    ) -> Page:
+    async def page_after(self, wanted: Wanted, limit: int, after: Place, /) -> Page:
         """The changes just after a place."""
 
     @abstractmethod
-    async def page_before(
-        self, wanted: Filter, window: Window | None, limit: int, before: Place | None, /
-    ) -> Page:
+    async def page_before(self, wanted: Wanted, limit: int, before: Place | None, /) -> Page:
         """The newest rows, or those just before a place."""
 
     async def revision(self) -> Hashable | None:
@@ -334,8 +343,7 @@ class TableReader(TailReader):
         """Raises SourceUnavailableError if the tracking is not what it should be."""
         if wrong:
             tracking = replace(self.model.tracking, registered=None)
-            sentence = f"{'; '.join(wrong)}. A migration with {tracking.call} mends it"
-            raise SourceUnavailableError(self.name, sentence, public=True, lasting=True)
+            raise self.broken(f"{'; '.join(wrong)}. A migration with {tracking.call} mends it")
 
     @contextmanager
     def comparing(self) -> Iterator[None]:
@@ -348,9 +356,7 @@ class TableReader(TailReader):
         except DeclarationError as error:
             if not self._declared:
                 raise
-            raise SourceUnavailableError(
-                self.name, str(error), public=True, lasting=True
-            ) from error
+            raise self.broken(str(error)) from error
 
     def check_declared(self, declared: str | None) -> None:
         """Check what the database keeps of the tracking; None if it keeps nothing."""
@@ -358,8 +364,7 @@ class TableReader(TailReader):
             return
         tracking = self.model.tracking
         if declared is None:
-            said = "the database does not track it; is the database migrated?"
-            raise SourceUnavailableError(self.name, said, public=True, lasting=True)
+            raise self.broken("the database does not track it; is the database migrated?")
         if not tracking.served_by(declared):
             self.check_drift([f"its triggers were made for {declared}, not {tracking.declared()}"])
         self._declared = declared

@@ -39,11 +39,11 @@ class Lack(NamedTuple):
     """What decides how the changes after a place are found.
 
     Attributes:
-        ran: transactions ran that the client has not.
-        older: it is among the rows that are older than the tracking.
-        left: it was sent the removals of what left the window up to a moment.
-        among: it was sent some of that very moment, up to a ``"number"`` or a ``"key"``.
-        as_of: what left was read when there were changes that it does not have.
+        ran: transactions were running, and the client lacks their changes.
+        older: the place is among the rows that are older than the tracking.
+        left: the client was sent the removals of what left the window up to a moment.
+        among: of that very moment, it was sent those up to a ``"number"`` or a ``"key"``.
+        as_of: when the rows that left were read, there were changes that it lacks.
         walks: it is sent all items from the oldest on, and lacks no removal from before.
     """
 
@@ -55,13 +55,26 @@ class Lack(NamedTuple):
     walks: bool = False
 
 
+class Wanted(NamedTuple):
+    """What is wanted of a table: the rows of a filter, and of a window as of a moment."""
+
+    filter: Filter
+    window: Window | None
+    now: datetime
+
+    @property
+    def column(self) -> str | None:
+        """Of the window."""
+        return None if self.window is None else self.window.column
+
+
 class Selection(NamedTuple):
     """What is read of a table.
 
     Attributes:
-        form: of its filter.
-        column: of its window.
-        shown: of the table's windows: changes carry this moment.
+        form: the form of the filter.
+        column: the column of the window.
+        shown: the column of all windows of the table: changes carry its value.
         questions: the form of what the database shall compare.
     """
 
@@ -81,7 +94,7 @@ class Statements(ABC):
         removal_order, removal_complete: the same of removals.
         since_began: the condition for rows that changed since a client, which is sent all items,
             had none.
-        removed_later: whether a removal came after what left the window was read.
+        removed_later: the condition for removals from after the read of what left the window.
         values: what is shown of a row.
         kept: the attributes that are shown of a removal, beside its key.
 
@@ -103,7 +116,7 @@ class Statements(ABC):
         self, model: TableModel, judged: Collection[str], *, keys_only: bool = False
     ) -> None:
         self.model = model
-        self.values = [
+        self.values: list[Column] = [
             sa.null() if keys_only and name not in model.key else column
             for name, column in model.columns.items()
         ]
@@ -115,50 +128,38 @@ class Statements(ABC):
         self._newest = lru_cache(CACHED)(self._build_newest)
         self._after = lru_cache(CACHED)(self.build_after)
 
-    def newest(
-        self, wanted: Filter, window: Window | None, now: datetime, count: int, before: Any
-    ) -> Asked:
+    def newest(self, wanted: Wanted, count: int, before: Any) -> Asked:
         """The newest rows, or the newest before a place."""
-        form, known = form_of(wanted)
+        form, known = self._form_of(wanted)
         kind, values = self.before(before)
-        query = self._newest(self._selection(form, window), kind)
-        return query, {"count": count, **known, **self._cutoff(window, now), **values}
+        selected = Selection(form, wanted.column, self.model.window)
+        return self._newest(selected, kind), {"count": count, **known, **values}
 
     def after(
-        self,
-        wanted: Filter,
-        window: Window | None,
-        now: datetime,
-        count: int,
-        place: Any,
-        questions: Questions = NO_QUESTIONS,
+        self, wanted: Wanted, count: int, place: Any, questions: Questions = NO_QUESTIONS
     ) -> Asked:
         """What a client at a place lacks, in the order in which it is sent."""
-        # The tail's own reads need no form.
-        form, known = (wanted, {}) if wanted == EVERYTHING else form_of(wanted)
-        lack, values = self.lacking(place, window)
-        query = self._after(self._selection(form, window, questions), lack)
-        known = {"count": count, **known, **self._cutoff(window, now), **questions.parameters}
-        return query, {**known, **values}
+        form, known = self._form_of(wanted)
+        lack, values = self.lacking(place, wanted.window)
+        selected = Selection(form, wanted.column, self.model.window, questions.form)
+        known |= {"count": count, **questions.parameters}
+        return self._after(selected, lack), {**known, **values}
 
-    def members(self, wanted: Filter, window: Window, now: datetime) -> Asked:
-        """The key columns and the moment of each row in the window."""
-        form, known = form_of(wanted)
-        query = sa.select(*self.keys, self.moment(window.column)).where(
-            self.filters.matches(form), self.complete, *self._inside(window.column)
+    def members(self, wanted: Wanted, column: str) -> Asked:
+        """The key columns and the moment of each row in the window over this column."""
+        form, known = self._form_of(wanted)
+        query = sa.select(*self.keys, self.moment(column)).where(
+            self.filters.matches(form), self.complete, *self._inside(column)
         )
-        return query, {**known, **self._cutoff(window, now)}
+        return query, known
 
-    def beyond_count(
-        self, wanted: Filter, window: Window | None, now: datetime, count: int
-    ) -> Asked:
+    def beyond_count(self, wanted: Wanted, count: int) -> Asked:
         """A row if there are more than so many."""
-        form, known = form_of(wanted)
-        inside = self._inside(None if window is None else window.column)
+        form, known = self._form_of(wanted)
         query = sa.select(sa.literal(1)).select_from(self.model.table)
+        inside = self._inside(wanted.column)
         query = query.where(self.filters.matches(form), self.complete, *inside)
-        known |= {"count": count, **self._cutoff(window, now)}
-        return query.offset(COUNT).limit(1), known
+        return query.offset(COUNT).limit(1), {"count": count, **known}
 
     def build_after(self, selected: Selection, lack: Lack) -> Query:
         """As ``after``, without its parameters."""
@@ -175,11 +176,11 @@ class Statements(ABC):
 
     @abstractmethod
     def before(self, place: Any) -> tuple[str, dict[str, Any]]:
-        """How a page ends before a place, "" for the newest page, and the parameters."""
+        """The kind of a page that ends before a place, "" for the newest page; its parameters."""
 
     @abstractmethod
     def below(self, kind: str) -> Condition:
-        """The condition for rows of such a page, of what ``before`` said."""
+        """The condition for the rows of a page of this kind."""
 
     @abstractmethod
     def lacking(self, place: Any, window: Window | None) -> tuple[Lack, dict[str, Any]]:
@@ -190,12 +191,12 @@ class Statements(ABC):
         """The condition for the rows after the place, in one range."""
 
     def of_running(self, lack: Lack) -> Callable[[Query], Sequence[Query]]:
-        """Makes a subquery of rows into those that find further rows after the place."""
+        """Returns a function from a subquery of rows to those that find further rows."""
         return lambda _: ()
 
     @abstractmethod
     def removals(self, base: Query, lack: Lack) -> list[Query]:
-        """Makes the subquery of all removals into those that find the ones after the place."""
+        """The subqueries of the removals after the place, made from that of all removals."""
 
     @abstractmethod
     def has(self, order: Sequence[Column]) -> Condition:
@@ -203,7 +204,7 @@ class Statements(ABC):
 
     @abstractmethod
     def beyond(self, among: str, order: Sequence[Column], keys: Sequence[Column]) -> Condition:
-        """Whether a row is after those of the very moment that the client was sent."""
+        """Whether a row comes after those of the same moment that the client was sent."""
 
     @abstractmethod
     def row(self, kind: int, left: Column | None = None) -> Query:
@@ -321,12 +322,6 @@ class Statements(ABC):
             found = found.where(later)
         return found.order_by(moment, *self.order).limit(COUNT)
 
-    def _selection(
-        self, form: Filter, window: Window | None, questions: Questions = NO_QUESTIONS
-    ) -> Selection:
-        column = None if window is None else window.column
-        return Selection(form, column, self.model.window, questions.form)
-
     def answers(self, selected: Selection, *, old: bool = False) -> list[Column]:
         """What the database compared with a row, or with the ``old`` row of a removal."""
         is_value = self.old_is if old else self.filters.is_value
@@ -367,7 +362,12 @@ class Statements(ABC):
             return []
         return [self.moment(column) > self.parameter("cutoff", column)]
 
-    def _cutoff(self, window: Window | None, now: datetime) -> dict[str, Any]:
-        if window is None:
-            return {}
-        return {"cutoff": self.stored(window.column, now - window.length)}
+    def _form_of(self, wanted: Wanted) -> tuple[Filter, dict[str, Any]]:
+        """The form of a filter, and the parameters of the filter and the window."""
+        # The tail's own reads need no form.
+        everything = wanted.filter == EVERYTHING
+        form, values = (EVERYTHING, {}) if everything else form_of(wanted.filter)
+        window = wanted.window
+        if window is not None:
+            values["cutoff"] = self.stored(window.column, wanted.now - window.length)
+        return form, values

@@ -33,11 +33,11 @@ class Table:
     """A tracked table of one database. Make one per table and process.
 
     Arguments:
-        engine: reads the table. On PostgreSQL by psycopg or asyncpg. Of an engine that is not async
-            one of its own is made, for the same address; give an async one if the address is not
-            all that connections are made from.
-        model: a declarative model or Core table that is tracked. Of a class that shares the table
-            of the class it inherits from, the feed shows the rows of that class alone.
+        engine: reads the table, on PostgreSQL by psycopg or asyncpg. For an engine that is not
+            async, Headwater makes an async one with the same address. Give an async engine if its
+            connections need more than the address, such as ``connect_args=``.
+        model: a declarative model or Core table that is tracked. A class that shares its parent's
+            table (single-table inheritance) shows its own rows only.
         listen: further engines of this process that write to the database. Their commits wake the
             tail at once too.
         order: on PostgreSQL, when a row is sent. ``"prompt"``: when it commits; rows of
@@ -118,10 +118,12 @@ class Table:
         Conditions are SQLAlchemy expressions over columns of the table: ranges, ``!=``, ``in_``,
         ``like``, ``is_(None)``, and ``and_``, ``or_`` and ``not_`` of them.
 
-        As a value a list, tuple or set means any of its values, ``NULL`` that there is none. Values
-        are brought to the column's type: ``"7"`` is 7 in a column of integers. Raises
-        DeclarationError for what the table cannot be filtered by, and FilterValueError for None and
-        for a value that the column cannot have. A feed answers 422 for a value of the request.
+        A list, tuple or set as a value means any of its values; ``NULL`` means no value. Values are
+        converted to the column's type: ``"7"`` is 7 in a column of integers.
+
+        Raises DeclarationError for what the table cannot be filtered by, and FilterValueError for
+        None and for a value that the column cannot have. A feed answers 422 for a value of the
+        request.
         """
         model, dialect = self.reader.model, self.reader.engine.dialect
         found, expression = split(f"table {self.name!r}", conditions, model.attribute_of, dialect)
@@ -137,7 +139,7 @@ class Table:
         return TableSource(self, wanted)
 
     def optional(self, **equalities: Any) -> TableSource:
-        """As ``where``, for the query parameters of a request: a value of None selects all."""
+        """As ``where``, but leaves out values that are None, such as absent query parameters."""
         return self.where(**given(equalities))
 
     async def trim(
@@ -151,12 +153,13 @@ class Table:
         """Remove what is older than ``max_age`` or beyond the newest ``max_count``.
 
         An append-only table loses rows; ``column`` is the date-time of their age. A keyed table
-        keeps its rows and loses old removals. Positions from before what was removed expire. Every
-        process hears of that ``grace`` seconds before, and gives its open streams a later position.
-        Works in small transactions, and returns how many rows or removals were removed.
+        keeps its rows and loses old removals. Positions from before what was removed expire. So it
+        first announces the removal in the database and waits ``grace`` seconds, in which every
+        process gives its open streams a later position. It works in small transactions. Returns
+        how many rows or removals were removed.
         """
         if max_age is None and max_count is None:
-            raise DeclarationError(f"trim of table {self.name!r} needs max_age= or max_count=")
+            raise DeclarationError(f"trim of table {self.name!r}: give max_age= or max_count=")
         if self.reader.model.own_rows:
             raise DeclarationError(
                 f"trim of table {self.name!r} would remove rows of other classes too: trim the "
@@ -173,7 +176,7 @@ class Table:
         elif max_age is not None:
             if column is None:
                 raise DeclarationError(
-                    f"trim of table {self.name!r} by age needs column=, the date-time of its rows"
+                    f"trim of table {self.name!r} by age: give column=, the date-time of its rows"
                 )
             self.reader.model.check_moment(column)
         return await self.reader.trim(
@@ -202,7 +205,7 @@ class TableSource(TailSource):
         return TableSource(self.table, both, self.window)
 
     def optional(self, **equalities: Any) -> TableSource:
-        """The same, without those that are None."""
+        """As ``where``, but leaves out values that are None."""
         return self.where(**given(equalities))
 
     def within(self, column: str, length: timedelta) -> TableSource:
@@ -258,7 +261,7 @@ class TableSource(TailSource):
         return await self.table.reader.members(self.filter, self.window)
 
 
-# Of engines that are not async: tables of one share one pool.
+# The async engines of those that are not: all tables of one engine share one pool.
 _async_engines: WeakKeyDictionary[sa.Engine, AsyncEngine] = WeakKeyDictionary()
 
 
@@ -275,8 +278,8 @@ def reading_engine(
     name, driver = engine.dialect.name, engine.dialect.driver
     if name == "sqlite" and engine.url.database in (None, "", ":memory:"):
         raise DeclarationError(
-            "a database in memory is that of its one engine: give an async engine, as "
-            "sqlite_engine() makes it"
+            "a database in memory belongs to one engine, and this one is not async: give an async "
+            "engine, such as sqlite_engine() makes"
         )
     url = engine.url
     if name == "sqlite":

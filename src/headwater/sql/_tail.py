@@ -97,7 +97,7 @@ class TableOrigin(Origin):
                 return self.head.place
             wake = self._wake = asyncio.Event()
             # Watch first: a commit from now on is either in the head or wakes the tail.
-            watch = self._reader.watch_commits(self.read_on, lambda: self.head, self.reach)
+            watch = self._reader.watch_commits(self)
             try:
                 head = await self._reader.head()
             except BaseException:
@@ -172,8 +172,8 @@ class TableOrigin(Origin):
         trouble: str | None = None
         more = False
         while not self._stopping:
-            # What wakes it while it reads on in pieces stays for afterwards: a live query's pieces
-            # are all of one moment.
+            # A wake-up during a read of several pieces waits for the last piece: a live query's
+            # pieces are all of one moment.
             if not more:
                 await wake.wait()
                 wake.clear()
@@ -221,7 +221,7 @@ class TableOrigin(Origin):
         try:
             questions = self._questions(sink)
             try:
-                batch = await self._reader.batch(head.epoch, head.place, BATCH, questions=questions)
+                batch = await self._reader.batch(head, BATCH, questions)
             except (PositionError, SourceUnavailableError):
                 raise
             except Exception:
@@ -249,10 +249,10 @@ class TableOrigin(Origin):
         return self._reader.judged | {JUDGED}
 
     def _compare_anew(self, sink: Sink) -> None:
-        """A column compares otherwise: streams come back, and say again what they wait for."""
+        """End the streams: they come back, and what they wait for is compared in the new way."""
         self._compared = self._reader.judged
         self._accepted.clear()
-        said = "its columns compare otherwise since a migration"
+        said = "its columns compare differently since a migration"
         sink.interrupt(SourceUnavailableError(self.name, said, public=True))
 
     def _questions(self, sink: Sink) -> Questions:

@@ -17,11 +17,9 @@ from headwater.errors import HeadwaterError
 from headwater.sql._filters import Asked
 from headwater.sql._model import TableModel
 
-__all__ = ["Unreadable", "cannot_be_read", "read_rows", "with_key"]
-
 Row = Sequence[Any]
 
-# Rows may go between two reads; then both are repeated.
+# A row may be deleted between the two reads. Then both are repeated.
 _TRIES = 5
 
 
@@ -69,7 +67,7 @@ async def read_rows(connection: AsyncConnection, model: TableModel, asked: Asked
 
 
 async def _filled(connection: AsyncConnection, model: TableModel, row: Row, first: int) -> Row:
-    """The row with its values; empty if it is not there any more."""
+    """The row with its values; empty if it was deleted."""
     own = dict(zip(model.columns, row[first:], strict=False))
     key = {name: own[name] for name in model.key}
     if None in key.values():

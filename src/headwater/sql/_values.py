@@ -9,14 +9,17 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Hashable, Mapping
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from headwater.errors import DeclarationError, FilterValueError
+from headwater.sql._model import as_utc
+
+M = TypeVar("M", date, time, datetime)
 
 
 class _Null(Enum):
@@ -220,7 +223,7 @@ def _text(_: Any, value: Any, __: sa.Dialect) -> str:
     if not isinstance(value, str):
         raise _RefusedError(f"{_said(value)} is not a text")
     if "\0" in value:
-        raise _RefusedError("a text with a NUL character is not stored")
+        raise _RefusedError("a text cannot hold a NUL character")
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -247,29 +250,28 @@ def _bytes(_: Any, value: Any, __: sa.Dialect) -> bytes:
     return bytes(value)
 
 
+def _moment(kind: type[M], value: Any, what: str) -> M:
+    """A date, time or date-time. Its ISO text is taken too."""
+    found = kind.fromisoformat(value) if isinstance(value, str) else value
+    # To Python a date-time is a date too.
+    if not isinstance(found, kind) or (kind is date and isinstance(found, datetime)):
+        raise _RefusedError(f"{_said(value)} is not a {what}")
+    return found
+
+
 def _date_time(kind: sa.DateTime, value: Any, _: sa.Dialect) -> datetime:
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if not isinstance(value, datetime):
-        raise _RefusedError(f"{_said(value)} is not a date-time")
+    value = _moment(datetime, value, "date-time")
     # A naive one is UTC by the rule of this library.
-    moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    moment = as_utc(value)
     return moment if kind.timezone else moment.replace(tzinfo=None)
 
 
 def _date(_: Any, value: Any, __: sa.Dialect) -> date:
-    if isinstance(value, str):
-        value = date.fromisoformat(value)
-    if not isinstance(value, date) or isinstance(value, datetime):
-        raise _RefusedError(f"{_said(value)} is not a date")
-    return value
+    return _moment(date, value, "date")
 
 
 def _time(_: Any, value: Any, __: sa.Dialect) -> time:
-    found = time.fromisoformat(value) if isinstance(value, str) else value
-    if not isinstance(found, time):
-        raise _RefusedError(f"{_said(value)} is not a time of day")
-    return found
+    return _moment(time, value, "time of day")
 
 
 def _interval(_: Any, value: Any, __: sa.Dialect) -> timedelta:

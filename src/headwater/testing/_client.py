@@ -11,8 +11,7 @@ from typing import Any, Self, TypeVar
 
 from headwater.client._transport import httpx
 from headwater.protocol import Decoder, Message
-from headwater.testing._lifespan import lifespan
-from headwater.testing._transport import StreamingTransport
+from headwater.testing._transport import StreamingTransport, lifespan
 
 __all__ = ["LiveClient", "LiveStream"]
 

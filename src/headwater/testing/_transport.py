@@ -1,4 +1,4 @@
-"""An httpx transport to an ASGI application in this process, for responses that have no end.
+"""An ASGI application in this process: its lifespan, and an httpx transport for endless responses.
 
 httpx's own ``ASGITransport`` returns a response once it is complete, so it never returns a stream.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from headwater.client._transport import httpx
 
-__all__ = ["StreamingTransport"]
+__all__ = ["StreamingTransport", "lifespan"]
 
 # Pieces that wait for the reader. At more, the application's `send` waits, as on a socket.
 _AHEAD = 64
@@ -19,6 +20,9 @@ _AHEAD = 64
 LEAVES_WITHIN = 5.0
 
 _END = b""
+
+# Seconds in which an application must start, or end.
+_WITHIN = 30.0
 
 
 class StreamingTransport(httpx.AsyncBaseTransport):
@@ -34,17 +38,16 @@ class StreamingTransport(httpx.AsyncBaseTransport):
         self._state = state or {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        exchange = _Exchange(await request.aread())
         scope = {**_scope(request), "state": dict(self._state)}
-        exchange.start(self._app, scope)
+        exchange = _Exchange(self._app, scope, await request.aread())
         status, headers = await exchange.head()
-        return httpx.Response(status, headers=headers, stream=_Body(exchange))
+        return httpx.Response(status, headers=headers, stream=exchange)
 
 
-class _Exchange:
-    """One request and its answer, between the application's task and the client's."""
+class _Exchange(httpx.AsyncByteStream):
+    """One request and its response, between the application's task and the client's."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, app: Any, scope: dict[str, Any], body: bytes) -> None:
         self._request: bytes | None = body
         self._left = asyncio.Event()
         self._head: asyncio.Future[tuple[int, list[tuple[bytes, bytes]]]] = (
@@ -52,10 +55,7 @@ class _Exchange:
         )
         self._pieces: asyncio.Queue[bytes] = asyncio.Queue(_AHEAD)
         self._raised = False
-        self._task: asyncio.Task[None]
-
-    def start(self, app: Any, scope: dict[str, Any]) -> None:
-        self._task = asyncio.create_task(app(scope, self._receive, self._send))
+        self._task: asyncio.Task[None] = asyncio.create_task(app(scope, self._receive, self._send))
 
     async def head(self) -> tuple[int, list[tuple[bytes, bytes]]]:
         """The status and headers. Raises what the application raised before them."""
@@ -74,7 +74,7 @@ class _Exchange:
             raise AssertionError("the application returned without an answer")
         return self._head.result()
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         """The body. Raises what the application raised."""
         while True:
             waiting = asyncio.ensure_future(self._pieces.get())
@@ -91,7 +91,7 @@ class _Exchange:
                 return
             yield piece
 
-    async def leave(self) -> None:
+    async def aclose(self) -> None:
         """Disconnect: the application's next ``receive`` says so, and its ``send`` fails."""
         self._left.set()
         while not self._pieces.empty():  # a `send` that waits for room goes on
@@ -129,18 +129,6 @@ class _Exchange:
                 await self._pieces.put(_END)
 
 
-class _Body(httpx.AsyncByteStream):
-    def __init__(self, exchange: _Exchange) -> None:
-        self._exchange = exchange
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._exchange.pieces():
-            yield piece
-
-    async def aclose(self) -> None:
-        await self._exchange.leave()
-
-
 def _scope(request: httpx.Request) -> dict[str, Any]:
     url = request.url
     return {
@@ -157,3 +145,38 @@ def _scope(request: httpx.Request) -> dict[str, Any]:
         "server": (url.host, url.port or (443 if url.scheme == "https" else 80)),
         "client": ("127.0.0.1", 123),
     }
+
+
+@asynccontextmanager
+async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
+    """Start the application as a server does, and end it with the block.
+
+    Gives the state that the application filled for its requests. Raises AssertionError when the
+    application reports a failure, or answers nothing for 30 s.
+    """
+    state: dict[str, Any] = {}
+    events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": state}
+    task = asyncio.create_task(app(scope, events.get, answers.put))
+
+    async def send(event: str, failure: str) -> None:
+        events.put_nowait({"type": f"lifespan.{event}"})
+        answer = asyncio.ensure_future(answers.get())
+        try:
+            await asyncio.wait({answer, task}, timeout=_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                if answer.result()["type"].endswith(".failed"):
+                    raise AssertionError(f"{failure}: {answer.result().get('message', '')}")
+            # By the ASGI specification an application that raises at the start has no lifespan.
+            elif not task.done():
+                task.cancel()
+                raise AssertionError(f"the application answers no {event} for {_WITHIN:g} s")
+        finally:
+            answer.cancel()
+
+    await send("startup", "the application did not start")
+    try:
+        yield state
+    finally:
+        await send("shutdown", "the application failed while it ended")

@@ -8,27 +8,31 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from types import NoneType
 from typing import Annotated, Any
 
-from fastapi import Depends, Request, Response, params
+from fastapi import Depends, Request, Response
 from pydantic import BaseModel
 
 from headwater.delivery._event_stream import EventStream
 from headwater.errors import DeclarationError
+from headwater.feeds._source import Source
 from headwater.web._live import Settings
 from headwater.web._live_route import set_responder
-from headwater.web._paging import NAMES
-from headwater.web._pair import FeedHalf
+from headwater.web._pair import SOURCE_NEEDED, FeedHalf
 from headwater.web._plan import Plan
 from headwater.web._refused_values import naming_parameter
 from headwater.web._remembered_request import RECHECK
 from headwater.web._responders import BEGIN, ONLY_PLAN, STREAM, EventResponder
-from headwater.web._signatures import asked_for, parameters_of, returned_by
-from headwater.web._user_functions import called, is_coroutine_function
+from headwater.web._signatures import asked_for, parameters_of, returned_by, unaliased
+from headwater.web._user_functions import called, is_coroutine_function, is_generator_function
 from headwater.web.asgi import SSE
 
 __all__ = ["event_endpoint", "feed_endpoint"]
+
+# What handlers return that take a feed for a route.
+_NO_SOURCES = (Collection, Iterator, AsyncIterator, BaseModel, NoneType)
 
 
 def feed_endpoint(call: Callable[..., Any], half: FeedHalf) -> Callable[..., Any]:
@@ -36,8 +40,7 @@ def feed_endpoint(call: Callable[..., Any], half: FeedHalf) -> Callable[..., Any
     declaration = half.declaration
     name = declaration.feed.name
     own = parameters_of(call, f"feed {name!r}")
-    for parameter in own.values():
-        _check_paging(name, parameter)
+    _check_returned(name, call)
     is_coroutine = is_coroutine_function(call)
     wanted = set(own)
     response = asked_for(own, Response)
@@ -59,26 +62,20 @@ def feed_endpoint(call: Callable[..., Any], half: FeedHalf) -> Callable[..., Any
     return endpoint
 
 
-def _check_paging(feed: str, parameter: inspect.Parameter) -> None:
-    """Raise DeclarationError for a parameter that keeps paging from the query."""
-    annotation, *notes = typing.get_args(parameter.annotation) or [parameter.annotation]
-    query = [each for each in (parameter.default, *notes) if isinstance(each, params.Query)]
-    names = {parameter.name, *(each.alias for each in query)}
-    if query and isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        fields = annotation.model_fields.items()
-        names |= {each.alias or name for name, each in fields}
-        if annotation.model_config.get("extra") == "forbid":
-            raise DeclarationError(
-                f"feed {feed!r}: {annotation.__name__}, the model of its parameter "
-                f"{parameter.name!r}, forbids further query parameters, and every feed has "
-                f"{', '.join(NAMES)} by itself: leave extra='forbid' out"
-            )
-    for taken in NAMES:
-        if taken in names:
-            raise DeclarationError(
-                f"feed {feed!r}: its handler may not have a parameter {taken!r}; every feed "
-                f"has {', '.join(NAMES)} by itself"
-            )
+def _check_returned(name: str, call: Callable[..., Any]) -> None:
+    """Raise DeclarationError for a function that is said to return something else than a Source."""
+    if is_generator_function(call):
+        raise DeclarationError(
+            f"feed {name!r}: its handler has a `yield`: return a Source, and open what must be "
+            "closed in a dependency"
+        )
+    said = returned_by(call, name)
+    kind = said if typing.get_origin(said) is None else typing.get_origin(said)
+    if isinstance(kind, type) and issubclass(kind, _NO_SOURCES) and not issubclass(kind, Source):
+        shown = "None" if said is NoneType else inspect.formatannotation(said)
+        raise DeclarationError(
+            f"feed {name!r}: its handler is said to return {shown}; {SOURCE_NEEDED}"
+        )
 
 
 def event_endpoint(
@@ -124,6 +121,7 @@ def event_endpoint(
 
 
 def _is_stream(annotation: Any) -> bool:
+    annotation, _ = unaliased(annotation)
     if annotation is EventStream:
         return True
     return any(_is_stream(each) for each in typing.get_args(annotation))

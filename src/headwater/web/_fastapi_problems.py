@@ -51,6 +51,9 @@ def install_problems(app: FastAPI) -> None:
         Exception,
     ):
         present = app.exception_handlers.get(kind)
+        if kind is Exception and present is None:
+            # Starlette takes a handler of either for all that nobody expected.
+            present = app.exception_handlers.get(500)
         if present is None or present in _DEFAULTS:
             app.add_exception_handler(kind, _answer)
 

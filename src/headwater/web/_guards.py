@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import fastapi.routing
@@ -25,6 +25,7 @@ from fastapi.security import (
     OAuth2,
     OpenIdConnect,
 )
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.routing import Match
 
@@ -34,8 +35,8 @@ from headwater.web._signatures import parameters_of
 from headwater.web._user_functions import called, is_coroutine_function, is_generator_function
 
 __all__ = [
-    "Guard", "GuardedRoute", "Requirement", "declared_dependencies", "guard", "guards_of",
-    "included_routes", "takes_body",
+    "BODY_FIELD", "Guard", "GuardedRoute", "Requirement", "check_dependencies",
+    "declared_dependencies", "guard", "guard_of", "guards_of", "included_routes", "takes_body",
 ]  # fmt: skip
 
 # A permission, a guard, or several of these.
@@ -90,14 +91,18 @@ def declared_dependencies(
     Arguments:
         make: makes the guard of a permission.
     """
-    given: Any = dependencies
+    check_dependencies(f"feed {path!r}", dependencies)
+    return [*_required(requires, make, path), *dependencies]
+
+
+def check_dependencies(where: str, given: Any) -> None:
+    """Raise DeclarationError unless it is a list of dependencies."""
     if not isinstance(given, (list, tuple)) or not all(
         isinstance(each, params.Depends) for each in given
     ):
         raise DeclarationError(
-            f"feed {path!r}: dependencies={given!r}: a list of Depends(...) or guard(...) is needed"
+            f"{where}: dependencies={given!r}: a list of Depends(...) or guard(...) is needed"
         )
-    return [*_required(requires, make, path), *given]
 
 
 def _required(
@@ -106,7 +111,7 @@ def _required(
     if requires is None:
         return []
     wanted = [requires] if isinstance(requires, (str, params.Depends)) else requires
-    if not isinstance(wanted, Collection) or not wanted or "" in wanted:
+    if not isinstance(wanted, (list, tuple, set, frozenset)) or not wanted or "" in wanted:
         raise DeclarationError(
             f"feed {path!r}: requires={requires!r}: a permission, a guard or a list of these is "
             "needed; leave requires= out for a feed that everybody may see"
@@ -121,7 +126,9 @@ def _required(
                 )
             made.append(_made(make, each, path))
         elif isinstance(each, params.Depends):
-            made.append(each if isinstance(each, Guard) else _guard_of(each, path))
+            if each.dependency is None:
+                raise DeclarationError(f"feed {path!r}: requires=Depends() names no dependency")
+            made.append(each if isinstance(each, Guard) else guard_of(each))
         else:
             raise DeclarationError(
                 f"feed {path!r}: requires={each!r}: a permission, a guard or a list is needed"
@@ -139,9 +146,9 @@ def _made(make: Callable[[str], Any], permission: str, path: str) -> params.Depe
     return found
 
 
-def _guard_of(depends: params.Depends, path: str) -> params.Depends:
-    if depends.dependency is None:
-        raise DeclarationError(f"feed {path!r}: requires=Depends() names no dependency")
+def guard_of(depends: params.Depends) -> Guard:
+    """The guard of a dependency, with the scopes of ``Security(..., scopes=[...])``."""
+    assert depends.dependency is not None
     scopes = depends.scopes if isinstance(depends, params.Security) else None
     return _guard(depends.dependency, scopes=scopes or ())
 
@@ -156,13 +163,14 @@ class _Once:
         self._call = call
         self._is_coroutine = is_coroutine_function(call)
         own = parameters_of(call, getattr(call, "__qualname__", repr(call)))
-        self._request = next((name for name, each in own.items() if each.annotation is Request), "")
+        # FastAPI fills in only one of a kind. This kind is a WebSocket's, too.
+        self._request = _taking(HTTPConnection, own)
         self._response = _taking(Response, own)
         self._tasks = _taking(BackgroundTasks, own)
         shown = list(own.values())
         if not self._request:
             keyword = inspect.Parameter.KEYWORD_ONLY
-            shown.append(inspect.Parameter("headwater_request", keyword, annotation=Request))
+            shown.append(inspect.Parameter("headwater_request", keyword, annotation=HTTPConnection))
         self.__signature__ = inspect.Signature(shown)
         self.__name__ = getattr(call, "__name__", type(call).__name__)
 

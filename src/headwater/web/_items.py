@@ -11,6 +11,7 @@ from pydantic import (
     AliasChoices,
     AliasPath,
     BaseModel,
+    PydanticUserError,
     RootModel,
     TypeAdapter,
     ValidationError,
@@ -66,9 +67,16 @@ def _encoder_of(item: Any) -> Callable[[Any], bytes]:
     A row may have columns that the model does not: they are left out, also when the model forbids
     extra fields. Raises EncodingError for an item that does not fit.
     """
-    adapter: TypeAdapter[Any] = TypeAdapter(item)
+    needed = f"item={item!r}: a pydantic model, a dataclass or a TypedDict of one item is needed"
+    if item is None:
+        raise DeclarationError(needed)
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(item)
+        validate, to_json = adapter.validator.validate_python, adapter.serializer.to_json
+    except PydanticUserError as error:
+        said = str(error).splitlines()[0].partition(". ")[0]
+        raise DeclarationError(f"{needed}; pydantic says: {said}") from error
     known = _field_names(item)
-    validate, to_json = adapter.validator.validate_python, adapter.serializer.to_json
 
     def encode(raw: Any) -> bytes:
         if known is not None and isinstance(raw, Mapping):

@@ -19,6 +19,8 @@ from typing import Any, Literal
 from headwater.delivery._hub import Hub
 from headwater.delivery._open_streams import Counters
 from headwater.errors import DeclarationError
+from headwater.eventlog import EventLog
+from headwater.feeds._checks import check_kind, check_seconds
 from headwater.feeds._source import Source
 from headwater.web._recheck_log import FollowedRechecks, RecheckLog, SubjectOf
 from headwater.web._rights import Rights
@@ -47,7 +49,7 @@ class Settings:
     """What one router asks of the hub that it shares.
 
     Arguments:
-        where: the router, as error messages name it.
+        where: the router, as error messages name it: ``LiveRouter() (app.py, line 7)``.
         named: the settings that the router names; those that are ``"shared"`` are left to others.
 
     Raises DeclarationError for a value that cannot work.
@@ -58,15 +60,18 @@ class Settings:
         self.named = {name: value for name, value in named.items() if value != SHARED}
         for name in ("heartbeat", "write_timeout", "recheck"):
             value = self.named.get(name, 1.0)
-            wrong = not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0
-            if wrong and not (name == "heartbeat" and value is None):
-                raise DeclarationError(
-                    f"{where}: {name}={value!r}: seconds above 0 are needed"
-                    + (", or None for no heartbeat" if name == "heartbeat" else "")
-                )
-        limits = self.named.get("limits")
-        if limits is not None and not isinstance(limits, StreamLimits):
-            raise DeclarationError(f"{where}: limits={limits!r}: StreamLimits(...) is needed")
+            may_be_none = name == "heartbeat"
+            if value is not None or not may_be_none:
+                note = ", or None for no heartbeat" if may_be_none else ""
+                check_seconds(f"{where}: {name}={value!r}", value, note)
+        for name, kind, needed in (
+            ("limits", StreamLimits, "StreamLimits(...)"),
+            ("io_uring", bool, "True or False"),
+            ("log", EventLog | None, "an event log, such as open_log('redis://…'),"),
+        ):
+            if name in self.named:
+                value = self.named[name]
+                check_kind(f"{where}: {name}={value!r}", value, kind, needed)
         if self.named.get("recheck", 1.0) > 30:
             raise DeclarationError(
                 f"{where}: recheck={self.named['recheck']!r}: at most 30 seconds; a right that was "

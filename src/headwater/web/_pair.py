@@ -38,6 +38,9 @@ _REMEMBERED = 4096
 _STORAGE_RETRY = 2000
 
 
+SOURCE_NEEDED = (
+    "a Source is needed, such as Table(...).where(...), log.topic(...) or Poll(...)(...)"
+)
 # A page's bytes and its tag.
 _Answer = tuple[bytes, str]
 
@@ -61,8 +64,7 @@ class FeedDeclaration:
         name = self.feed.name
         if not isinstance(source, Source):
             raise DeclarationError(
-                f"feed {name!r}: its handler returned {type(source).__name__}; a Source is "
-                "needed, such as Table(...).where(...), log.topic(...) or Poll(...)(...)"
+                f"feed {name!r}: its handler returned {type(source).__name__}; {SOURCE_NEEDED}"
             )
         if source.keyed and not self.keyed:
             raise DeclarationError(
@@ -171,7 +173,12 @@ class PageHalf(FeedHalf):
             body, tag = answer
             if revision is not None:
                 self._remember(name, revision, tag)
-        headers = [(b"etag", tag.encode()), *asked.plan.dependency_headers]
+        given = [
+            pair
+            for pair in asked.plan.dependency_headers
+            if pair[0] not in (b"etag", b"content-type")
+        ]
+        headers = [(b"etag", tag.encode()), *given]
         if all(name != b"cache-control" for name, _ in headers):
             # What a user may see is not for shared caches, and is out of date at once.
             headers.append((b"cache-control", b"private, no-cache"))

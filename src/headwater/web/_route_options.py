@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import Any, TypedDict
 
@@ -11,7 +11,9 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
-__all__ = ["FeedOptions", "RouteOptions"]
+from headwater.errors import DeclarationError
+
+__all__ = ["FeedOptions", "RouteOptions", "check_feed_options"]
 
 
 class FeedOptions(TypedDict, total=False):
@@ -26,6 +28,16 @@ class FeedOptions(TypedDict, total=False):
     include_in_schema: bool
     openapi_extra: dict[str, Any] | None
     generate_unique_id_function: Callable[[APIRoute], str]
+
+
+def check_feed_options(where: str, options: Iterable[str]) -> None:
+    """Raise DeclarationError for an option that the routes of a feed do not take."""
+    known = FeedOptions.__optional_keys__
+    for name in options:
+        if name not in known:
+            raise DeclarationError(
+                f"{where}: {name}= is no option of its routes; they take {', '.join(sorted(known))}"
+            )
 
 
 class RouteOptions(FeedOptions, total=False):

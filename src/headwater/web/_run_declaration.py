@@ -10,18 +10,12 @@ from fastapi import Depends, Query, Request, Response, params
 
 from headwater.errors import DeclarationError
 from headwater.runs import Busy, Run, Runs, State, SyncRun
-from headwater.web._guards import Guard, guard
+from headwater.web._guards import Guard, guard_of
 from headwater.web._live import Settings
 from headwater.web._live_route import set_responder
 from headwater.web._plan import Plan
 from headwater.web._run_item import HeadwaterRunItem
-from headwater.web._run_openapi import (
-    cancel_options,
-    delete_options,
-    start_options,
-    state_options,
-    stream_options,
-)
+from headwater.web._run_openapi import route_options
 from headwater.web._run_routes import (
     Asked,
     CancelRoute,
@@ -98,22 +92,6 @@ class RunEndpoints:
 
         return self._endpoint(own, plan, StartRoute, getattr(call, "__name__", "start"))
 
-    def state(self) -> Callable[..., Any]:
-        """``GET {path}/{id}``."""
-        return self._of_run(StateRoute, "state", fold=_FOLD)
-
-    def cancel(self) -> Callable[..., Any]:
-        """``POST {path}/{id}/cancel``."""
-        return self._of_run(CancelRoute, "cancel")
-
-    def delete(self) -> Callable[..., Any]:
-        """``DELETE {path}/{id}``."""
-        return self._of_run(DeleteRoute, "delete")
-
-    def stream(self) -> Callable[..., Any]:
-        """``GET {path}/{id}/stream``."""
-        return self._of_run(StreamRoute, "stream", fold=_FOLD)
-
     def list(self) -> Callable[..., Any]:
         """The function of the feed of runs."""
         runs = self._declaration.runs
@@ -141,7 +119,7 @@ class RunEndpoints:
         )
         return listed
 
-    def _of_run(
+    def of_run(
         self, route: Callable[[RunDeclaration, Settings], Any], what: str, **more: inspect.Parameter
     ) -> Callable[..., Any]:
         run_id = inspect.Parameter("run_id", _KEYWORD, annotation=str)
@@ -175,8 +153,7 @@ class RunEndpoints:
         return endpoint
 
     def _owner_parameter(self) -> inspect.Parameter:
-        given = Depends(self.guard.dependency)
-        return inspect.Parameter("headwater_owner", _KEYWORD, annotation=Any, default=given)
+        return inspect.Parameter("headwater_owner", _KEYWORD, annotation=Any, default=self.guard)
 
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -195,14 +172,12 @@ def _sign(call: Any, parameters: Sequence[inspect.Parameter], name: str) -> None
 
 
 def _guard_of(owner: Any, where: str) -> Guard:
-    if isinstance(owner, params.Depends):
-        owner = owner.dependency
-    if not callable(owner):
+    given = owner if isinstance(owner, params.Depends) else Depends(owner)
+    if not callable(given.dependency):
         raise DeclarationError(
             f"{where}: owner={owner!r}: it must be a dependency that returns the id of the caller"
         )
-    made: Guard = guard(owner)
-    return made
+    return guard_of(given)
 
 
 def declare_runs(
@@ -236,7 +211,6 @@ def declare_runs(
         endpoints = RunEndpoints(declaration, settings, owner)
         declare_kind(where, runs, kind, call)
         own = [endpoints.guard, *guards]
-        label = call.__name__
         router.feed(
             path,
             item=HeadwaterRunItem,
@@ -248,14 +222,16 @@ def declare_runs(
             **options,
         )(endpoints.list())
         one = path + "/{run_id}"
-        for address, method, endpoint, made in (
-            (path, "POST", endpoints.start(), start_options(label)),
-            (one, "GET", endpoints.state(), state_options(label)),
-            (one + "/stream", "GET", endpoints.stream(), stream_options(label)),
-            (one + "/cancel", "POST", endpoints.cancel(), cancel_options(label)),
-            (one, "DELETE", endpoints.delete(), delete_options(label)),
-        ):
-            add(address, endpoint, [method], {**options, **made, "dependencies": own})
+        routes = (
+            ("start", "POST", path, endpoints.start()),
+            ("state", "GET", one, endpoints.of_run(StateRoute, "state", fold=_FOLD)),
+            ("stream", "GET", one + "/stream", endpoints.of_run(StreamRoute, "stream", fold=_FOLD)),
+            ("cancel", "POST", one + "/cancel", endpoints.of_run(CancelRoute, "cancel")),
+            ("delete", "DELETE", one, endpoints.of_run(DeleteRoute, "delete")),
+        )
+        described = route_options(call.__name__)
+        for what, method, address, endpoint in routes:
+            add(address, endpoint, [method], {**options, **described[what], "dependencies": own})
         return call
 
     return declare

@@ -10,7 +10,7 @@ from headwater.web._feed_models import HeadwaterError, HeadwaterReset, as_text
 from headwater.web._openapi import EventsDescribed, problem_responses
 from headwater.web._run_item import HeadwaterRunItem
 
-__all__ = ["cancel_options", "delete_options", "start_options", "state_options", "stream_options"]
+__all__ = ["route_options"]
 
 
 class HeadwaterRun(HeadwaterRunItem):
@@ -74,58 +74,44 @@ _KEY = {
 }
 
 
-def start_options(label: str) -> dict[str, Any]:
-    """FastAPI's options of ``POST {path}``."""
-    return {
-        "name": label,
-        "status_code": 202,
-        "response_model": HeadwaterRun,
-        "response_description": "The run, which has begun or waits. `Location` is its address. A "
-        "client that accepts an event stream gets the run's stream.",
-        "responses": problem_responses([409, 413, 422, 503]),
-        "openapi_extra": {"parameters": [_KEY]},
-    }
-
-
-def state_options(label: str) -> dict[str, Any]:
-    """FastAPI's options of ``GET {path}/{run_id}``."""
-    return {
-        "name": f"{label}_state",
-        "response_model": HeadwaterRun,
-        "responses": problem_responses([404, 422, 503]),
-    }
-
-
-def stream_options(label: str) -> dict[str, Any]:
-    """FastAPI's options of ``GET {path}/{run_id}/stream``."""
+def route_options(label: str) -> dict[str, dict[str, Any]]:
+    """FastAPI's options of the routes of runs, by what each does."""
     done = {"description": "The client has the `end` already."}
-    return {
-        "name": f"{label}_stream",
-        "response_model": HeadwaterRunEvents,
-        "response_class": EventsDescribed,
-        "response_description": _STREAM,
-        "responses": {204: done, **problem_responses([404, 406])},
-    }
-
-
-def cancel_options(label: str) -> dict[str, Any]:
-    """FastAPI's options of ``POST {path}/{run_id}/cancel``."""
     over = {"model": HeadwaterRun, "description": "The run had ended before."}
     return {
-        "name": f"{label}_cancel",
-        "status_code": 202,
-        "response_model": HeadwaterRun,
-        "response_description": "The run is cancelled, and ends soon.",
-        "responses": {200: over, **problem_responses([404, 503])},
-    }
-
-
-def delete_options(label: str) -> dict[str, Any]:
-    """FastAPI's options of ``DELETE {path}/{run_id}``."""
-    return {
-        "name": f"{label}_delete",
-        "status_code": 204,
-        "response_model": None,
-        "response_description": "The run and its output were removed.",
-        "responses": problem_responses([404, 409, 503]),
+        "start": {
+            "name": label,
+            "status_code": 202,
+            "response_model": HeadwaterRun,
+            "response_description": "The run, which has begun or waits. `Location` is its address. "
+            "A client that accepts an event stream gets the run's stream.",
+            "responses": problem_responses([409, 413, 422, 503]),
+            "openapi_extra": {"parameters": [_KEY]},
+        },
+        "state": {
+            "name": f"{label}_state",
+            "response_model": HeadwaterRun,
+            "responses": problem_responses([404, 422, 503]),
+        },
+        "stream": {
+            "name": f"{label}_stream",
+            "response_model": HeadwaterRunEvents,
+            "response_class": EventsDescribed,
+            "response_description": _STREAM,
+            "responses": {204: done, **problem_responses([404, 406])},
+        },
+        "cancel": {
+            "name": f"{label}_cancel",
+            "status_code": 202,
+            "response_model": HeadwaterRun,
+            "response_description": "The run is cancelled, and ends soon.",
+            "responses": {200: over, **problem_responses([404, 503])},
+        },
+        "delete": {
+            "name": f"{label}_delete",
+            "status_code": 204,
+            "response_model": None,
+            "response_description": "The run and its output were removed.",
+            "responses": problem_responses([404, 409, 503]),
+        },
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
 from typing import Any
 
 from headwater.web.asgi import Receive
@@ -47,25 +46,17 @@ class RunBody:
         return b"".join(self._parts)
 
 
-@dataclass(frozen=True, slots=True)
-class RunKey:
-    """An idempotency key, and what is wrong with it in pydantic's form."""
-
-    value: str | None
-    errors: list[dict[str, Any]]
-
-
-def key_of(scope: Mapping[str, Any]) -> RunKey:
-    """The ``Idempotency-Key`` of a request, and what is wrong with it."""
+def key_of(scope: Mapping[str, Any]) -> tuple[str | None, list[dict[str, Any]]]:
+    """The ``Idempotency-Key`` of a request, and what is wrong with it in pydantic's form."""
     for name, value in scope["headers"]:
         if name == b"idempotency-key":
             text = value.decode("latin-1")
             if _KEY.fullmatch(text):
-                return RunKey(text, [])
-            message = "1 to 200 printable ASCII characters are needed, none of them a space"
+                return text, []
+            message = "write 1 to 200 printable ASCII characters, none of them a space"
             where = ("header", "Idempotency-Key")
-            return RunKey(None, [{"loc": where, "msg": message, "type": "value_error"}])
-    return RunKey(None, [])
+            return None, [{"loc": where, "msg": message, "type": "value_error"}]
+    return None, []
 
 
 def parsed_json(body: bytes) -> Any:

@@ -16,14 +16,7 @@ from urllib.parse import urlencode
 
 from headwater.delivery._stream import EVENT_STREAM_HEADERS
 from headwater.errors import PositionError, ResetReason, SourceUnavailableError
-from headwater.runs import (
-    Busy,
-    BusyError,
-    KeyConflictError,
-    RunReader,
-    Runs,
-    RunState,
-)
+from headwater.runs import Busy, BusyError, KeyConflictError, RunReader, Runs, RunState
 from headwater.web._live import Live, Settings
 from headwater.web._negotiation import (
     accept_of,
@@ -191,13 +184,13 @@ class StartRoute(_RunRoute):
         live = self._settings.live()
         rechecks = live.rights.rechecks
         body = RunBody(call.receive, self.declaration.max_body)
-        key = key_of(call.scope)
-        plan = await call.plan(body.receive, errors=key.errors)
+        key, errors = key_of(call.scope)
+        plan = await call.plan(body.receive, errors=errors)
         if plan is None:
             return
         if live.draining:
             raise SourceUnavailableError("runs", "this server is being stopped", public=True)
-        state = await self._create(call, plan, await body.whole(), key.value)
+        state = await self._create(call, plan, await body.whole(), key)
         headers = [(b"location", f"{call.scope['path'].rstrip('/')}/{state.id}".encode())]
         if asks_for_event_stream(accept_of(call.scope)):
             reader = await self.declaration.runs.reader(state.id)

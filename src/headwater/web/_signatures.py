@@ -6,11 +6,11 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from headwater.errors import DeclarationError
 
-__all__ = ["asked_for", "parameters_of", "returned_by"]
+__all__ = ["asked_for", "parameters_of", "returned_by", "unaliased"]
 
 
 def parameters_of(call: Callable[..., Any], where: str) -> dict[str, inspect.Parameter]:
@@ -37,6 +37,19 @@ def parameters_of(call: Callable[..., Any], where: str) -> dict[str, inspect.Par
     return found
 
 
+def unaliased(annotation: Any) -> tuple[Any, list[Any]]:
+    """What an annotation stands for, without ``Annotated`` and ``type X = ...``; and its notes."""
+    notes: list[Any] = []
+    while True:
+        if get_origin(annotation) is Annotated:
+            annotation, *more = get_args(annotation)
+            notes += more
+        elif hasattr(annotation, "__value__"):
+            annotation = annotation.__value__
+        else:
+            return annotation, notes
+
+
 def returned_by(call: Callable[..., Any], where: str) -> Any:
     """What a handler is annotated to return; ``Signature.empty`` where that is not known."""
     found = inspect.signature(call).return_annotation
@@ -52,7 +65,9 @@ def _evaluated(call: Callable[..., Any], name: str, text: str, where: str) -> An
     inner = inspect.unwrap(call)
     while isinstance(inner, functools.partial):
         inner = inspect.unwrap(inner.func)
-    if not hasattr(inner, "__globals__"):
+    if inspect.isclass(inner):
+        inner = inner.__init__
+    elif not hasattr(inner, "__globals__"):
         # An object that is called.
         inner = getattr(type(inner).__call__, "__func__", type(inner).__call__)
     code = getattr(inner, "__code__", None)

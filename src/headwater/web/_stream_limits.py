@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from headwater.delivery._unread import UNREAD_BYTES
 from headwater.errors import DeclarationError
+from headwater.feeds._checks import check_count
 from headwater.feeds._page_size import PAGE_BYTES
 from headwater.web._addresses import Proxies, network_of
 from headwater.web._whole_responses import StreamRefusedError
@@ -50,16 +51,19 @@ class StreamLimits:
     def __post_init__(self) -> None:
         for name in ("per_caller", "per_address", "total"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise DeclarationError(
-                    f"StreamLimits({name}={value!r}): a number of at least 1, or None, is needed"
-                )
+            if value is not None:
+                check_count(f"StreamLimits({name}={value!r})", value, 1, ", or None for no limit")
         for name in ("page_bytes", "unread_bytes"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1024:
-                raise DeclarationError(
-                    f"StreamLimits({name}={value!r}): a number of bytes of at least 1024 is needed"
-                )
+            check_count(f"StreamLimits({name}={value!r})", value, 1024, ", in bytes")
+        listed: Any = self.proxies
+        if isinstance(listed, bytes) or not isinstance(listed, (str, Collection)):
+            listed = [None]
+        if not isinstance(listed, str) and not all(isinstance(each, str) for each in listed):
+            raise DeclarationError(
+                f"StreamLimits(proxies={self.proxies!r}): addresses and networks are needed, such "
+                "as ['10.0.0.0/8'], or '*'"
+            )
 
 
 class LimitReachedError(StreamRefusedError):

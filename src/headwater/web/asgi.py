@@ -20,6 +20,7 @@ from headwater.delivery._hub import Hub
 from headwater.delivery._sender import AsgiSender
 from headwater.delivery._stream import EVENT_STREAM_HEADERS, Stream
 from headwater.errors import DeclarationError
+from headwater.feeds._checks import check_count, check_kind, check_seconds
 from headwater.protocol import Event, decode_last_event_id, to_json
 from headwater.web._incoming import Incoming
 
@@ -93,14 +94,17 @@ class SSE:
         if self.kind not in ("only", "dual", "manual"):
             raise DeclarationError(f"SSE(kind={self.kind!r}): 'only', 'dual' or 'manual' is needed")
         beat = self.heartbeat
-        if (
-            beat is not None
-            and beat != "default"
-            and not (isinstance(beat, (int, float)) and beat > 0)
-        ):
-            raise DeclarationError(f"SSE(heartbeat={beat!r}): seconds above 0, or None, are needed")
-        if self.max_pending < 1:
-            raise DeclarationError(f"SSE(max_pending={self.max_pending!r}): at least 1 is needed")
+        if beat is not None and beat != "default":
+            check_seconds(f"SSE(heartbeat={beat!r})", beat, ", or None for no heartbeat")
+        if not callable(self.serializer):
+            raise DeclarationError(
+                f"SSE(serializer={self.serializer!r}): a function of an object that returns a str "
+                "is needed"
+            )
+        check_count(f"SSE(max_pending={self.max_pending!r})", self.max_pending, 1, ", in bytes")
+        check_seconds(f"SSE(linger={self.linger!r})", self.linger, zero=True)
+        if self.farewell is not None:
+            check_kind(f"SSE(farewell={self.farewell!r})", self.farewell, Event, "an Event(...)")
 
 
 def last_event_id(scope: Mapping[str, Any]) -> str | None:

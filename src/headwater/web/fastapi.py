@@ -15,28 +15,40 @@ from typing import Any, Literal, TypeVar, Unpack
 from headwater.errors import DeclarationError, MissingExtraError
 
 try:
-    from fastapi import APIRouter, FastAPI, params
+    from fastapi import FastAPI, params
+    from fastapi.routing import APIRoute
 except ImportError as error:  # pragma: no cover - only without the extra
     raise MissingExtraError("fastapi", "fastapi") from error
 
 from headwater.delivery._event_stream import EventStream
 from headwater.eventlog import EventLog
+from headwater.feeds._checks import check_kind
 from headwater.feeds._feed import DEFAULT_LIMIT, MAX_ITEMS, Feed, Limit, OnInvalid
 from headwater.feeds._source import Source
 from headwater.protocol import Comment, Event
 from headwater.runs import Busy, Run, Runs, SyncRun
 from headwater.web._declared_sources import check_declared_source
-from headwater.web._endpoints import event_endpoint, feed_endpoint
+from headwater.web._endpoints import feed_endpoint
+from headwater.web._event_router import EventRouter
 from headwater.web._fastapi_problems import install_problems
 from headwater.web._feed_models import page_model
-from headwater.web._guards import GuardedRoute, Requirement, declared_dependencies, guard
+from headwater.web._guards import (
+    BODY_FIELD,
+    GuardedRoute,
+    Requirement,
+    check_dependencies,
+    declared_dependencies,
+    guard,
+)
 from headwater.web._identity import expires, identify
+from headwater.web._inclusions import check_inclusions
 from headwater.web._items import item_encoding
 from headwater.web._live import SHARED, HubFace, Settings, Shared
-from headwater.web._live_route import LiveRoute, set_allowed
-from headwater.web._openapi import event_options, feed_options, install_openapi
-from headwater.web._pair import FeedDeclaration, PageHalf, StreamHalf
-from headwater.web._route_options import FeedOptions, RouteOptions
+from headwater.web._live_route import LiveRoute
+from headwater.web._openapi import feed_options, install_openapi
+from headwater.web._pair import FeedDeclaration, FeedHalf, PageHalf, StreamHalf
+from headwater.web._query_parameters import check_paging_parameters
+from headwater.web._route_options import FeedOptions, check_feed_options
 from headwater.web._run_declaration import declare_runs
 from headwater.web._run_setup import OnDisconnect, lifespan_of_runs
 from headwater.web._stream_info import StreamInfo, TailInfo
@@ -64,12 +76,11 @@ __all__ = [
     "identify",
 ]
 
-Handler = TypeVar("Handler", bound=Callable[..., Any])
 FeedHandler = TypeVar("FeedHandler", bound=Callable[..., Source] | Callable[..., Awaitable[Source]])
 RunFunction = TypeVar("RunFunction", bound=Callable[..., Any])
 
 
-class LiveRouter(HubFace, APIRouter):
+class LiveRouter(HubFace, EventRouter):
     """A router whose routes can stream and whose feeds are pairs.
 
     It is an ``APIRouter``: ``app.include_router(live, prefix="/api")`` is all that is needed, on a
@@ -103,8 +114,15 @@ class LiveRouter(HubFace, APIRouter):
         limits: StreamLimits | Shared = SHARED,
         **options: Any,
     ) -> None:
-        self._settings = Settings(
-            _where(),
+        where = _where()
+        if requires is not None and not callable(requires):
+            raise DeclarationError(
+                f"{where}: requires={requires!r}: a function that makes the guard of a permission "
+                "is needed"
+            )
+        check_dependencies(where, options.get("dependencies") or ())
+        settings = Settings(
+            where,
             heartbeat=heartbeat,
             recheck=recheck,
             write_timeout=write_timeout,
@@ -113,14 +131,12 @@ class LiveRouter(HubFace, APIRouter):
             limits=limits,
         )
         # FastAPI copies a route by its class when it includes it.
-        options["route_class"] = _route_class(options.get("route_class", LiveRoute))
+        options["route_class"] = _route_class(options.get("route_class", LiveRoute), where)
         own = options.pop("lifespan", None)
-        super().__init__(lifespan=self._lifespan(own), **options)
+        super().__init__(settings, lifespan=self._lifespan(own), **options)
         self.feeds: list[FeedDeclaration] = []
         self.runs: list[Runs] = []
         self._requires = requires
-        # By path.
-        self._allowed: dict[str, set[str]] = {}
 
     def install(
         self,
@@ -138,6 +154,7 @@ class LiveRouter(HubFace, APIRouter):
             openapi: ``"3.2"``: the document describes streams with an ``itemSchema``. By default
                 it stays what the application has.
         """
+        check_kind(f"install({app!r})", app, FastAPI, "a FastAPI application")
         if problems not in ("own", "application"):
             raise DeclarationError(
                 f"install(problems={problems!r}): 'own' or 'application' is needed"
@@ -148,90 +165,6 @@ class LiveRouter(HubFace, APIRouter):
             install_problems(app)
         if problems == "application" or openapi == "3.2":
             install_openapi(app, item_schemas=openapi == "3.2", problems=problems == "application")
-
-    def add_api_route(
-        self,
-        path: str,
-        endpoint: Callable[..., Any],
-        *,
-        sse: bool | SSE | None = None,
-        **options: Any,
-    ) -> None:
-        """As APIRouter's, and ``sse=True`` or ``sse=SSE(...)`` for a handler that streams."""
-        methods = options.pop("methods", None) or ["GET"]
-        if not sse:
-            self._allowed.setdefault(path, set()).update(methods)
-            super().add_api_route(path, endpoint, methods=methods, **options)
-            return
-        settings = SSE() if sse is True else sse
-        if not isinstance(settings, SSE):
-            raise DeclarationError(f"{path}: sse={sse!r}: True or SSE(...) is needed")
-        handler = event_endpoint(endpoint, path, settings, self._settings)
-        options = event_options(settings, options)
-        self._add(path, handler, methods, options, head=settings.kind != "manual")
-
-    def _add(
-        self,
-        path: str,
-        endpoint: Callable[..., Any],
-        methods: list[str],
-        options: Mapping[str, Any],
-        *,
-        head: bool = True,
-    ) -> None:
-        """Add a route that a responder answers, and one for HEAD beside GET, not in OpenAPI."""
-        allowed = self._allowed.setdefault(path, set())
-        allowed.update(methods)
-        set_allowed(endpoint, allowed)
-        super().add_api_route(path, endpoint, methods=methods, **options)
-        if head and "GET" in methods:
-            allowed.add("HEAD")
-            hidden = {**options, "include_in_schema": False}
-            super().add_api_route(path, endpoint, methods=["HEAD"], **hidden)
-
-    def api_route(  # type: ignore[override]
-        self,
-        path: str,
-        *,
-        sse: bool | SSE | None = None,
-        methods: list[str] | None = None,
-        **options: Unpack[RouteOptions],
-    ) -> Callable[[Handler], Handler]:
-        """As APIRouter's, with ``sse=``."""
-
-        def declare(endpoint: Handler) -> Handler:
-            self.add_api_route(path, endpoint, sse=sse, methods=methods, **options)
-            return endpoint
-
-        return declare
-
-    def get(  # type: ignore[override]
-        self, path: str, *, sse: bool | SSE | None = None, **options: Unpack[RouteOptions]
-    ) -> Callable[[Handler], Handler]:
-        """As APIRouter's, with ``sse=``."""
-        return self.api_route(path, sse=sse, methods=["GET"], **options)
-
-    def post(  # type: ignore[override]
-        self, path: str, *, sse: bool | SSE | None = None, **options: Unpack[RouteOptions]
-    ) -> Callable[[Handler], Handler]:
-        """As APIRouter's, with ``sse=``, for APIs that stream the answer to a POST."""
-        return self.api_route(path, sse=sse, methods=["POST"], **options)
-
-    def websocket(
-        self,
-        path: str,
-        name: str | None = None,
-        *,
-        dependencies: Sequence[params.Depends] | None = None,
-        sse: object = None,
-    ) -> Callable[[Handler], Handler]:
-        """As APIRouter's. Raises DeclarationError for ``sse=``."""
-        if sse is not None:
-            raise DeclarationError(
-                f"websocket({path!r}, sse={sse!r}): a WebSocket sends no event stream; declare "
-                f"@live.get({path!r}, sse=True)"
-            )
-        return super().websocket(path, name, dependencies=dependencies)
 
     def feed(
         self,
@@ -278,6 +211,10 @@ class LiveRouter(HubFace, APIRouter):
             name: what positions are bound to; the path by default.
             options: as ``get`` takes them: tags, summary, deprecated and so on.
         """
+        if not isinstance(path, str):
+            raise DeclarationError(f"feed {path!r}: a path such as '/logs' is needed")
+        check_feed_options(f"feed {path!r}", options)
+        check_kind(f"feed {path!r}: keyed={keyed!r}", keyed, bool, "True or False")
         whole = self.prefix + path
         if (path and not path.startswith("/")) or whole.endswith(("/", "/stream")) or not whole:
             raise DeclarationError(
@@ -304,16 +241,27 @@ class LiveRouter(HubFace, APIRouter):
         guards = declared_dependencies(requires, dependencies, self._requires, path)
 
         def declare(call: FeedHandler) -> FeedHandler:
+            own = [*self.dependencies, *guards]
+            check_paging_parameters(feed.name, whole, call, own)
             check_declared_source(declaration, call)
             self.feeds.append(declaration)
             answer = page_model(declaration)
             label = getattr(call, "__name__", "feed")
-            for half, suffix in ((PageHalf, ""), (StreamHalf, "/stream")):
+            halves: list[tuple[type[FeedHalf], str]] = [(PageHalf, ""), (StreamHalf, "/stream")]
+            if path.endswith(":path}"):
+                # Such a parameter would take the end of the stream's path, too.
+                halves.reverse()
+            for half, suffix in halves:
                 endpoint = feed_endpoint(call, half(declaration, self._settings))
                 made = feed_options(
                     declaration, answer, {**options}, label, guarded=bool(guards), suffix=suffix
                 )
                 self._add(path + suffix, endpoint, ["GET"], {**made, "dependencies": guards})
+            if getattr(self.routes[-1], BODY_FIELD, None) is not None:
+                raise DeclarationError(
+                    f"feed {feed.name!r}: its routes are GET and have no body: declare a model of "
+                    "its parameters as `Annotated[Model, Query()]`"
+                )
             return call
 
         return declare
@@ -376,6 +324,9 @@ class LiveRouter(HubFace, APIRouter):
     def _lifespan(self, own: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
         @asynccontextmanager
         async def run(app: Any) -> AsyncIterator[Any]:
+            if hasattr(app, "routes"):
+                own_routes = (each for each in self.routes if isinstance(each, APIRoute))
+                check_inclusions(app, {each.endpoint for each in own_routes})
             async with self._settings.lifespan(app), lifespan_of_runs(self.runs, self._settings):
                 if own is None:
                     yield
@@ -389,10 +340,15 @@ class LiveRouter(HubFace, APIRouter):
 def _where() -> str:
     """The place in the user's code that declares a router, for errors that name two of them."""
     frame = traceback.extract_stack(limit=3)[0]
-    return f"LiveRouter() in {frame.filename}, line {frame.lineno},"
+    return f"LiveRouter() ({frame.filename}, line {frame.lineno})"
 
 
-def _route_class(wanted: type[Any]) -> type[Any]:
+def _route_class(wanted: type[Any], where: str) -> type[Any]:
+    if not isinstance(wanted, type) or not issubclass(wanted, APIRoute):
+        raise DeclarationError(f"{where}: route_class={wanted!r}: a class of APIRoute is needed")
     if issubclass(wanted, LiveRoute):
         return wanted
-    return type(wanted.__name__, (LiveRoute, wanted), {})
+    if issubclass(LiveRoute, wanted):
+        return LiveRoute
+    # The user's class is around ours, as it is around every other route.
+    return type(wanted.__name__, (wanted, LiveRoute), {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import math
@@ -10,12 +9,12 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from headwater.errors import PositionError, SourceUnavailableError, UnfitItemError
+from headwater.web._user_functions import called, is_coroutine_function
 from headwater.web._whole_responses import StreamRefusedError, refuse_stream
 from headwater.web.asgi import Receive, Scope, Send, Sending
 
@@ -176,10 +175,7 @@ async def _of_application(error: Exception, app: Any, request: Request) -> Respo
         handler = handlers.get(error.status_code, handler)
     if handler is None:
         return None
-    if not inspect.iscoroutinefunction(handler):
-        answer = await run_in_threadpool(handler, request, error)
-    else:
-        answer = await handler(request, error)
+    answer = await called(handler, is_coroutine_function(handler), request, error)
     return answer if isinstance(answer, Response) else None
 
 

@@ -97,7 +97,7 @@ class LiveRoutes(HubFace):
     ) -> None:
         frame = traceback.extract_stack(limit=2)[0]
         self._settings = Settings(
-            f"LiveRoutes() in {frame.filename}, line {frame.lineno},",
+            f"LiveRoutes() ({frame.filename}, line {frame.lineno})",
             heartbeat=heartbeat,
             recheck=recheck,
             write_timeout=write_timeout,

@@ -39,6 +39,11 @@ class Scene:
         assert answer.status_code == 200, answer.text
         return answer.json()["activities"]
 
+    async def replaced_none(self) -> None:
+        """A row that is counted on is not one that was replaced."""
+        async with self.world.backend.database.read() as session:
+            assert await session.scalar(text("SELECT count(*) FROM headwater_removals")) == 0
+
 
 @pytest.fixture
 async def scene(world: World, admin: Person, ann: Person) -> Scene:
@@ -58,9 +63,14 @@ async def test_counts_add_up_and_the_last_moment_moves(scene: Scene):
     assert after["user_agent"] == "Cursor/2"
     assert after["last_activity_at"] > before["last_activity_at"]
     assert after["created_at"] == before["created_at"]
-    async with scene.world.backend.database.read() as session:
-        told = await session.scalar(text("SELECT count(*) FROM headwater_removals"))
-    assert told == 0, "a row that is counted on is not one that was replaced"
+    await scene.replaced_none()
+
+
+async def test_a_new_client_may_be_in_one_report_several_times(scene: Scene):
+    await scene.report(scene.one(requests=3), scene.one(requests=4))
+    [row] = await scene.shown()
+    assert row["requests"] == 7
+    await scene.replaced_none()
 
 
 async def test_a_client_is_one_row_for_each_satellite(scene: Scene, admin: Person):

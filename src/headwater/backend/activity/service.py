@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -17,13 +16,6 @@ from headwater.backend.problems import invalid, not_found
 from headwater.backend.times import utc_now
 
 __all__ = ["Activities"]
-
-
-@dataclass(slots=True)
-class _Sum:
-    requests: int = 0
-    tool_calls: int = 0
-    user_agent: str | None = None
 
 
 class Activities:
@@ -44,25 +36,22 @@ class Activities:
             if satellite is None:
                 raise not_found("satellite", satellite_id)
             await self._check(session, reports, satellite.team_id)
-            sums = _sums(reports)
-            known = await _ids(session, satellite_id, {user_id for user_id, _, _ in sums})
+            ids = await _ids(session, satellite_id, {report.user_id for report in reports})
             now = utc_now()
             rows = [
                 {
+                    **report.model_dump(),
                     # With another id the row would be sent as a removal and a new item.
-                    "id": known.get((user_id, team_id, client_name)) or uuid4().hex,
-                    "user_id": user_id,
-                    "team_id": team_id,
+                    "id": ids.setdefault(
+                        (report.user_id, report.team_id, report.client_name), uuid4().hex
+                    ),
                     "satellite_id": satellite_id,
                     "satellite_name": satellite.name,
-                    "client_name": client_name,
-                    "user_agent": summed.user_agent or "",
-                    "requests": summed.requests,
-                    "tool_calls": summed.tool_calls,
+                    "user_agent": report.user_agent or "",
                     "last_activity_at": now,
                     "created_at": now,
                 }
-                for (user_id, team_id, client_name), summed in sums.items()
+                for report in reports
             ]
             # One statement for all would have too many parameters, so it runs once for each row.
             await session.execute(self._adding, rows)
@@ -110,17 +99,6 @@ async def _ids(
         (user_id, team_id, client_name): row_id
         for user_id, team_id, client_name, row_id in await session.execute(statement)
     }
-
-
-def _sums(reports: Sequence[ActivityReport]) -> dict[tuple[str, str, str], _Sum]:
-    """The counts of each client. A report may have several entries for one client."""
-    sums: dict[tuple[str, str, str], _Sum] = {}
-    for report in reports:
-        summed = sums.setdefault((report.user_id, report.team_id, report.client_name), _Sum())
-        summed.requests += report.requests
-        summed.tool_calls += report.tool_calls
-        summed.user_agent = report.user_agent or summed.user_agent
-    return sums
 
 
 def _add(database: Database) -> Any:

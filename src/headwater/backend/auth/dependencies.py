@@ -138,7 +138,8 @@ CurrentSatellite = Annotated[Principal, Depends(current_satellite)]
 # A guard and a handler must not depend on one function, so each has its own.
 
 
-async def _must_be_user(request: Request, _: Authenticated) -> None:
+@guard
+async def signed_in(request: Request, _: Authenticated) -> None:
     await current_user(request)
 
 
@@ -146,7 +147,6 @@ async def _must_be_satellite(request: Request, _: Authenticated, satellite_id: s
     await current_satellite(request, satellite_id)
 
 
-signed_in: Any = guard(_must_be_user)
 reports_itself: Any = guard(_must_be_satellite, "satellite.report")
 
 
@@ -195,25 +195,23 @@ async def must_know_team(request: Request, principal: Principal, team_id: str) -
         raise not_found("team", team_id)
 
 
-async def _knows_team_of_path(request: Request, principal: Authenticated, team_id: str) -> None:
+@guard
+async def team_of_path(request: Request, principal: Authenticated, team_id: str) -> None:
     await must_know_team(request, principal, team_id)
 
 
-async def _knows_team_of_query(request: Request, principal: Authenticated) -> None:
+@guard
+async def team_of_query(request: Request, principal: Authenticated) -> None:
     # A team that is missing is for the validation, which comes later.
     for team_id in request.query_params.getlist("team_id"):
         await must_know_team(request, principal, team_id)
 
 
-async def _knows_satellite(request: Request, principal: Authenticated, satellite_id: str) -> None:
+@guard
+async def satellite_of_path(request: Request, principal: Authenticated, satellite_id: str) -> None:
     satellite = await backend_of(request).satellites.find(satellite_id)
     if satellite is None or not principal.knows_satellite_of(satellite.team_id):
         raise not_found("satellite", satellite_id)
-
-
-team_of_path: Any = guard(_knows_team_of_path)
-team_of_query: Any = guard(_knows_team_of_query)
-satellite_of_path: Any = guard(_knows_satellite)
 
 
 def _missing(permission: str) -> Exception:

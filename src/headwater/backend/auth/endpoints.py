@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from functools import partial
 
 from fastapi import APIRouter, Request, Response
@@ -60,8 +59,9 @@ async def login(body: Login, request: Request, response: Response, backend: Back
     cookie = partial(
         response.set_cookie, secure=_is_secure(request, backend), httponly=True, samesite="lax"
     )
-    cookie(DEVICE, signed_in.device, max_age=_seconds(KEPT), path="/api/auth")
-    cookie(COOKIE, signed_in.token, max_age=_seconds(backend.settings.session_lifetime))
+    cookie(DEVICE, signed_in.device, max_age=int(KEPT.total_seconds()), path="/api/auth")
+    lifetime = backend.settings.session_lifetime
+    cookie(COOKIE, signed_in.token, max_age=int(lifetime.total_seconds()))
     return Me.of(signed_in.user)
 
 
@@ -79,10 +79,6 @@ async def logout(
 
 def _address(request: Request) -> str | None:
     return request.client.host if request.client else None
-
-
-def _seconds(time: timedelta) -> int:
-    return int(time.total_seconds())
 
 
 def _is_secure(request: Request, backend: BackendState) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from string import Formatter
 from typing import Any
 
-from headwater.backend.logs.schemas import EntryCreate, LogLevel
+from headwater.backend.logs.schemas import EntryCreate
+from headwater.backend.models import LogLevel
 
 __all__ = ["incident", "line"]
 

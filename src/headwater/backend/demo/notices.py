@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 
 from headwater.backend.demo.cast import Cast
-from headwater.backend.notifications.schemas import NotificationCreate, NotificationLevel
+from headwater.backend.models import NotificationLevel
+from headwater.backend.notifications.schemas import NotificationCreate
 
 __all__ = ["notice"]
 

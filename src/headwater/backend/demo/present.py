@@ -49,8 +49,10 @@ class Present:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
+            # A page that was just opened shows that it lives within a second.
+            soon = partial(self._draw.uniform, 0.2, 0.9)
             for user_id in self._cast.viewers:
-                group.create_task(self._again(partial(self._write, user_id), self._soon))
+                group.create_task(self._again(partial(self._write, user_id), soon))
             group.create_task(self._again(self._measure, lambda: _METRICS_EVERY))
             group.create_task(self._again(self._notify, self._pause(_NOTICE_EVERY)))
             group.create_task(self._again(self._work, self._pause(_ACTIVITY_EVERY)))
@@ -67,10 +69,6 @@ class Present:
     def _pause(self, average: float) -> Callable[[], float]:
         """A random wait that is bounded, so that the page never looks dead."""
         return lambda: min(self._draw.expovariate(1 / average) + 0.05, average * 2.5)
-
-    def _soon(self) -> float:
-        """Until the next line: a page that was just opened shows that it lives within a second."""
-        return self._draw.uniform(0.2, 0.9)
 
     async def _write(self, user_id: str) -> None:
         count = self._draw.choice((1, 1, 1, 2, 3))

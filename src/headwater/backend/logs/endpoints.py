@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query
 
 from headwater.backend.auth.dependencies import CurrentUser, requires, signed_in
 from headwater.backend.idempotency.dependencies import IdempotencyKey
-from headwater.backend.logs.schemas import LogEntry, LogIds, LogLevel, LogsCreate
+from headwater.backend.logs.schemas import LogEntry, LogIds, LogsCreate
+from headwater.backend.models import LogLevel
 from headwater.backend.schemas import Line
 from headwater.backend.state import BackendState
 from headwater.web.fastapi import GuardedRoute, LiveRouter, Source

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from headwater.backend.models import LogLevel
 from headwater.backend.schemas import Body, Fields, Line, Result, Text
 
-__all__ = ["EntryCreate", "LogEntry", "LogIds", "LogLevel", "LogsCreate"]
+__all__ = ["EntryCreate", "LogEntry", "LogIds", "LogsCreate"]
 
 MAX_ENTRIES = 1000
-
-LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
 
 class LogEntry(Result):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
+from headwater.backend.models import NotificationLevel
 from headwater.backend.schemas import Body, Identifier, Result, Text
 
-__all__ = ["Notification", "NotificationCreate", "NotificationLevel"]
-
-NotificationLevel = Literal["info", "success", "warning", "error"]
+__all__ = ["Notification", "NotificationCreate"]
 
 
 class Notification(Result):

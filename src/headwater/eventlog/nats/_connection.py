@@ -23,12 +23,12 @@ NAME = "event log (nats)"
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-# Seconds for an answer, or for a connection to be made.
+# Seconds that an answer may take, or the opening of a connection.
 PATIENCE = 5.0
-# The server that the log needs: batches that are stored as a whole came with it.
+# The first version of the server that stores a batch as a whole.
 NEEDED = (2, 12)
 
-# As the server says which right is missing.
+# How the server says which permission is missing.
 _REFUSED = re.compile(
     r"permissions violation for (?:subscription|publish) to \\?[\"'](\S+?)\\?[\"']", re.I
 )
@@ -37,7 +37,7 @@ _FAULTS = (nats.errors.Error, OSError, TimeoutError)
 
 
 def unavailable(error: BaseException, doing: str = "") -> SourceUnavailableError:
-    """The error for callers. Holds no address, which might hold a password."""
+    """The error for callers. It has no address, which could contain a password."""
     if isinstance(error, TimeoutError):  # the driver's own is one too
         said = f"no answer within {PATIENCE:g} s"
     elif isinstance(error, nats.errors.NoRespondersError):
@@ -66,7 +66,7 @@ class Tap(asyncio.Future[Msg]):
 
 
 class _Answer:
-    """An answer of one message, or of several up to one that has a status."""
+    """An answer: one message, or several, of which the last one has a status."""
 
     __slots__ = ("done", "many", "messages", "subject")
 
@@ -127,7 +127,7 @@ class Life:
         *,
         many: bool = False,
     ) -> list[Msg]:
-        """The answer, at least one message. With ``many`` the last one has a status."""
+        """The answer: one message, or with ``many`` several, of which the last one has a status."""
         token = str(next(self._tokens))
         if self._refused:
             self.check_rights(self._inbox)
@@ -146,9 +146,9 @@ class Life:
 
     async def close(self) -> None:
         """Disconnect."""
-        # Some versions of the driver fail on a connection that was never made.
+        # Some versions of the driver fail on a connection that was never opened.
         with suppress(*_FAULTS, AttributeError, AssertionError):
-            # A TLS server that was refused does not say goodbye.
+            # A server whose certificate was refused does not end the connection.
             async with asyncio.timeout(1):
                 await self.client.close()
 
@@ -158,7 +158,7 @@ class Life:
             answer.receive(message)
 
     def check_rights(self, subject: str) -> None:
-        """Raises when the server refused something at subjects that begin so."""
+        """Raise if the server has refused something at a subject that begins with this one."""
         for refused, error in self._refused.items():
             if refused.startswith(subject.lower()):
                 raise error
@@ -186,7 +186,7 @@ class Life:
 
 
 class Link:
-    """Connects at the first use, and anew when the connection is gone.
+    """Connects at the first use, and again after the connection is lost.
 
     Arguments:
         servers: ``nats://host:4222`` and the like; the first that answers is used.
@@ -201,7 +201,7 @@ class Link:
         self.closed = False
 
     async def life(self) -> Life:
-        """The present connection. Raises SourceUnavailableError."""
+        """The open connection. Raises SourceUnavailableError."""
         if self.closed:
             raise UsageError(f"{NAME} is closed")
         life = self._life
@@ -213,9 +213,9 @@ class Link:
             return self._life
 
     async def run(self, work: Callable[[Life], Awaitable[_T]], *, again: bool = True) -> _T:
-        """Work on the connection; on a new one if it broke and the work may be done ``again``.
+        """Do work on the connection. With ``again``, once more on a new one if it broke.
 
-        Raises SourceUnavailableError. NoRespondersError passes through: then nothing was done, and
+        Raises SourceUnavailableError. It lets NoRespondersError pass: then nothing was done, and
         the caller looks for the stream.
         """
         doing = "" if again else "whether it was done is not known: "
@@ -255,24 +255,24 @@ class Link:
         version = life.client.connected_server_version
         if (version.major, version.minor) < NEEDED:
             await life.close()
-            raise UsageError(f"{NAME}: NATS 2.12 or newer is needed, and this is {version}")
+            raise UsageError(f"{NAME}: use NATS 2.12 or newer; this is {version}")
         return life
 
 
 async def _check_tls(server: str) -> None:
-    """Raises UsageError for a server without TLS: the driver would send it the password as text."""
+    """Raise UsageError for a server without TLS. The driver would send the password in plain."""
     place = urlsplit(server)
     try:
         reader, writer = await asyncio.open_connection(place.hostname, place.port or 4222)
     except OSError:
-        return  # another server may be there, and says the same of itself
+        return  # another server may be there, and this one's error comes later
     try:
         async with asyncio.timeout(1):
-            # A server that begins with TLS says nothing by itself.
+            # A server that begins with TLS sends nothing by itself.
             said = json.loads((await reader.readline()).removeprefix(b"INFO "))
     except (TimeoutError, ValueError):
         return
     finally:
         writer.close()
     if not said.get("tls_required"):
-        raise UsageError(f"{NAME}: the address asks for TLS, and the server has none")
+        raise UsageError(f"{NAME}: the server has no TLS; use nats:// or enable TLS there")

@@ -36,9 +36,9 @@ from headwater.eventlog.nats._stream import (
 )
 from headwater.eventlog.nats._writer import BATCH_BYTES, MAX_BATCH, NatsWriter
 
-# Pings until the stream's settings are looked at again: somebody may edit them.
+# Pings between two checks of the stream's settings, which somebody may edit.
 INSPECT = 5
-# Subscriptions between two flushes, so that the server's buffer for this client does not fill.
+# Subscriptions between two flushes, so that the buffer for this client does not fill.
 CHUNK = 1000
 
 
@@ -87,7 +87,7 @@ class NatsSubscriptions:
             await self._life.client.flush(int(PATIENCE))
             self._life.check_rights(self._stream.subject("n", ""))
         except (Error, OSError, TimeoutError) as error:
-            # Silent for too long: close it, for requests too.
+            # Close it, for requests too: it does not answer.
             await self._life.close()
             raise unavailable(error) from error
         self._pings += 1
@@ -112,7 +112,7 @@ class NatsSubscriptions:
             self._reader.receive(Push(topic, before, Offset.of(number), records, number))
 
 
-# A server's default bound is 1 MiB for a message with its headers.
+# Bytes for headers: a server's default limit is 1 MiB for a message with its headers.
 HEADERS_BYTES = 4096
 
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,50}")
@@ -121,16 +121,17 @@ _NAME = re.compile(r"[0-9A-Za-z_-]{1,50}")
 class NatsLog(PushedLog):
     """An event log in a stream of NATS JetStream.
 
-    A process opens one connection, for its requests and for pushes. A batch with a key takes one
-    event less than ``capabilities.max_batch``.
+    A process opens one connection, for requests and pushes. A batch with a key may have one event
+    less than ``capabilities.max_batch``.
 
     Arguments:
         servers: ``nats://host:4222`` and the like. The log uses the first that answers.
-        stream: the stream's name, with which its subjects begin. Created where it is missing.
-        replicas: servers of a cluster that each keep the stream, for one that is created.
-        keys_kept: how long the log remembers an append's key: the longest that any process asked
-            for. The server keeps each in memory, and reads so much of the stream when it starts.
-        max_event_bytes: of one event's JSON; less where the server takes less.
+        stream: the stream's name, with which its subjects begin. It is created if it is missing.
+        replicas: how many servers of a cluster keep a stream that is created.
+        keys_kept: how long the log remembers an append's key. The longest that any process has
+            asked for counts. The server keeps each key in memory, and reads this part of the stream
+            when it starts.
+        max_event_bytes: the most bytes of one event's JSON; less if the server takes less.
         options: for ``nats.connect``, such as ``user_credentials`` or ``tls``.
     """
 
@@ -171,7 +172,7 @@ class NatsLog(PushedLog):
     async def _append(
         self, topic: str, events: Sequence[Event], key: str | None, connection: Any
     ) -> list[Record]:
-        # The memory of a key is a message of its own.
+        # The note of a key is a message of its own.
         if key is not None and len(events) == MAX_BATCH:
             raise UsageError(f"one append with a key takes at most {MAX_BATCH - 1} events")
         return await self._writer.append(topic, events, key)
@@ -183,7 +184,7 @@ class NatsLog(PushedLog):
             there = run.place is not None or not run.bounds.earliest < after <= run.bounds.latest
             if there or self._stream.replicas == 1 or time.monotonic() > deadline:
                 return run, last
-            await asyncio.sleep(RETRY)  # a replica that has not yet got what stands there
+            await asyncio.sleep(RETRY)  # a replica may not have the record at ``after`` yet
 
     async def _read_once(self, topic: str, after: Offset, limit: int) -> tuple[Run, Offset | None]:
         number = min(after[0], LAST)
@@ -196,8 +197,8 @@ class NatsLog(PushedLog):
             place = mark_of(messages.pop(0))
         messages = messages[:limit]
         seen = Offset.of(sequence_of(messages[-1]) if messages else number)
-        # The bounds are read afterwards, so that a trim in between is noticed. Events that were
-        # appended in between are not in the records, so the bounds leave them out too.
+        # Read after the records, so that a trim in between is noticed. Events that were appended in
+        # between are not in the records, so the bounds must leave them out too.
         bounds = await self._bounds(topic)
         last = seen if full else None
         if last is None and seen < bounds.latest:
@@ -253,7 +254,7 @@ class NatsLog(PushedLog):
         await self._stream.begin_anew(epoch)
 
     async def went_back(self, topic: str, last: Offset) -> bool:
-        """As PushedLog. Its sequence was given out again."""
+        """As PushedLog. Then its sequence was given to another message."""
         messages = await self._pages.after(f"{self._stream.name}.>", last[0] - 1, 1)
         return bool(messages) and sequence_of(messages[0]) == last[0]
 

@@ -1,10 +1,11 @@
-"""Reading one topic's records among those of all topics in a stream, and trimming it.
+"""Reading and trimming one topic's records in a stream that has the records of all topics.
 
-JetStream reads forwards only, and says with each message how many of its subject follow it. So the
-newest N are found by a search for the message where they begin.
+JetStream reads forwards only. With each message it says how many of the same subject follow. So the
+newest N are found by a search for the message with which they begin.
 
-A trim stores the highest sequence to be trimmed before it removes anything, so that a reader that
-finds a gap finds the reason too. After an interruption in between a later trim removes the rest.
+A trim stores the highest sequence that it will remove before it removes anything. So a reader that
+finds a gap finds the reason too. If the trim is interrupted in between, a later one removes the
+rest.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from nats.aio.msg import Msg
 from headwater.eventlog._record import DAWN, WHOLE, Retention
 from headwater.eventlog.nats._stream import KEY, ApiError, Stream, sequence_of
 
-# So many records too many are read rather than searching on for where they begin.
+# The search ends at up to so many records too many: to read these costs less than to go on.
 SLACK = 20
 # Records per request.
 MOST = 500
@@ -32,7 +33,7 @@ class Pages:
         self._stream = stream
 
     async def after(self, subject: str, sequence: int, count: int) -> list[Msg]:
-        """The first messages of a subject after a sequence, as many as there are up to count."""
+        """The first messages of a subject after a sequence, at most ``count``."""
         found: list[Msg] = []
         while len(found) < count and sequence < LAST:
             request = {
@@ -42,7 +43,7 @@ class Pages:
             }
             *messages, _ = await self._stream.get(request)
             found += messages
-            # The server ends an answer early that grows too large.
+            # The server ends an answer early if it grows too large.
             if not messages or not _behind(messages[-1]):
                 break
             sequence = sequence_of(messages[-1])
@@ -70,10 +71,10 @@ class Pages:
     ) -> list[Msg]:
         """The newest messages of a subject below a sequence, oldest first.
 
-        With ``at_end`` there was nothing from ``below`` on a moment ago, which saves a request.
+        ``at_end``: a moment ago there was no message from ``below`` on. It saves a request.
         """
         found: list[Msg] = []
-        # What is appended meanwhile counts as if it were below: then search further back.
+        # Messages that arrive meanwhile count as if they were below: then search further back.
         for more in (0, SLACK, 200 * SLACK):
             beyond = 0 if at_end else (await self._first_from(subject, below))[1]
             first, behind = await self._first_from(subject, 1)
@@ -87,7 +88,7 @@ class Pages:
         return found[-count:]
 
     async def boundary(self, subject: str, below: int, count: int) -> int:
-        """The sequence of the oldest of the newest ``count``; 0 if there are no more than that."""
+        """The sequence of the oldest of the newest ``count``; 0 if there are no others."""
         first, behind = await self._first_from(subject, 1)
         if behind <= count:
             return 0
@@ -109,7 +110,7 @@ class Pages:
             if halve:
                 guess = (low + high) // 2
             else:
-                # As if they were spread evenly, and somewhat further back.
+                # As if the messages were spread evenly, and somewhat further back.
                 share = (count + SLACK / 2 - (fewer - beyond)) / (behind - fewer)
                 guess = high - int((high - low) * share)
             halve = not halve
@@ -146,26 +147,21 @@ class Trimmer:
 
     async def topics(self, keep: Retention) -> Sequence[str]:
         """The topics that may have something to remove."""
-        only_count = keep.max_age is None and keep.max_bytes is None
-        return [
-            name
-            for name, count in (await self._counts()).items()
-            if not name.startswith(WHOLE)
-            and (not only_count or keep.max_count is None or count > keep.max_count)
-        ]
-
-    async def _counts(self) -> dict[str, int]:
-        """How many events each topic has."""
         await self._stream.ready()
         counts: dict[str, int] = {}
-        while True:
+        more = True
+        while more:
             info = await self._stream.call(
                 "INFO", {"subjects_filter": f"{self._stream.name}.t.*", "offset": len(counts)}
             )
             subjects = info["state"].get("subjects") or {}
             counts |= {self._stream.topic(one): count for one, count in subjects.items()}
-            if not subjects or len(counts) >= info.get("total", 0):
-                return counts
+            more = bool(subjects) and len(counts) < info.get("total", 0)
+        only_count = keep.max_age is None and keep.max_bytes is None
+        fewest = (keep.max_count or 0) if only_count else 0
+        return [
+            name for name, count in counts.items() if count > fewest and not name.startswith(WHOLE)
+        ]
 
     async def trim(self, topic: str, keep: Retention) -> int:
         """Trim a topic. Returns how many events were removed."""
@@ -202,7 +198,7 @@ class Trimmer:
             await self._stream.call("PURGE", {"filter": self._stream.subject(kind, topic)})
 
     async def _keep_keys(self, topic: str, subject: str, highest: int) -> None:
-        """Note the keys of young events that go: a server that restarts finds them no more."""
+        """Note the keys of young events that are removed. A server that restarts forgets those."""
         young = await self._stream.server_time() - self._stream.keys_kept
         first = await self._pages.since(subject, young)
         if first is None or first > highest:
@@ -217,7 +213,7 @@ class Trimmer:
             await self._stream.replace(name, b"0", headers=self._stream.key_headers())
 
     async def _cut_of(self, subject: str, below: int, keep: Retention) -> int:
-        """The sequence from which everything stays, by the strictest of the limits."""
+        """The sequence of the first event that stays, by the strictest of the limits."""
         cut = 0
         if keep.max_count is not None:
             if keep.max_count == 0:

@@ -4,7 +4,8 @@ One stream, ``S`` (``headwater`` by default), holds all topics:
 
 - ``S.t.TOPIC``  the events; the payload is the JSON
 - ``S.s.TOPIC``  one message: the highest sequence that was trimmed
-- ``S.k.HASH``   one message that expires: how many events came with a key; they are just before it
+- ``S.k.HASH``   one message that expires: how many events an append with a key had; they are just
+  before it
 - ``S.epoch``    one message: the log's epoch
 
 The server publishes each event again at ``S.n.TOPIC`` once it is stored.
@@ -61,8 +62,8 @@ class Stream:
     """The stream of one log. Raises SourceUnavailableError.
 
     Attributes:
-        replicas: how many servers keep the stream; used where it is created.
-        keys_kept: the window for duplicates: the longest that any process asked for.
+        replicas: how many servers keep the stream, for one that is created.
+        keys_kept: the window for duplicates: the longest that any process has asked for.
     """
 
     def __init__(self, link: Link, name: str, replicas: int, keys_kept: timedelta) -> None:
@@ -130,7 +131,7 @@ class Stream:
         raise SourceUnavailableError(NAME, "its stream is not there, or has no leader") from away
 
     async def ready(self) -> None:
-        """Create what is missing."""
+        """Create the stream and its epoch if they are missing."""
         if not self._ready:
             await self._open()
             self._ready = True
@@ -139,11 +140,11 @@ class Stream:
                 self._doubtful = None
 
     def forget(self) -> None:
-        """The stream was not there: look for it before the next use."""
+        """Look for the stream before the next use, because it was not there."""
         self._ready = False
 
     async def get(self, request: Mapping[str, Any]) -> list[Msg]:
-        """Read stored messages; the last one of the answer has the status and no message."""
+        """Read stored messages. The answer's last message is not one of them: it has the status."""
         payload = json.dumps(request).encode()
         subject = f"$JS.API.DIRECT.GET.{self.name}"
         return await self.run(lambda life: life.ask(subject, payload, many=True))
@@ -194,7 +195,7 @@ class Stream:
         raise SourceUnavailableError(NAME, "its epoch is not there")
 
     async def _floor(self) -> int:
-        """The sequence that a replica must have reached: any server may answer a read."""
+        """The sequence that a server must have reached to answer: any replica may answer a read."""
         if self.replicas == 1:
             return 0
         info = await self.call("INFO")
@@ -217,7 +218,7 @@ class Stream:
         """Let the server keep keys for long enough, and single events as long as their topics."""
         wanted = nanoseconds(self.keys_kept)
         if config["duplicate_window"] < wanted or not config.get("deny_delete"):
-            # An event that is deleted alone would leave a hole that nobody could see.
+            # If a single event were deleted, no reader could see the hole.
             window = max(config["duplicate_window"], wanted)
             changed = {"duplicate_window": window, "deny_delete": True}
             config = (await self.call("UPDATE", {**config, **changed}))["config"]
@@ -235,7 +236,7 @@ class Stream:
                     "retention": "limits",
                     "storage": "file",
                     "num_replicas": self.replicas,
-                    # A stream with a bounded size refuses events when it is full, and loses none.
+                    # A stream with a limited size refuses events when it is full, and loses none.
                     "discard": "new",
                     "deny_delete": True,
                     "duplicate_window": nanoseconds(self.keys_kept),
@@ -244,8 +245,8 @@ class Stream:
                     "allow_msg_ttl": True,
                     "allow_rollup_hdrs": True,
                     "republish": self._republish(),
-                    # A later life of the log counts on from above all that an earlier one used,
-                    # as long as that stored less than a million events per second.
+                    # So that the sequences of a log that is created again are above those of the
+                    # earlier one, unless that stored more than a million events per second.
                     "first_seq": int(time.time()) * 1_000_000,
                 },
             )
@@ -261,7 +262,7 @@ class Stream:
         return {"src": f"{self.name}.t.*", "dest": f"{self.name}.n.{{{{wildcard(1)}}}}"}
 
     def key_name(self, topic: str, key: str) -> str:
-        """A topic's key, as short as each other one."""
+        """A topic's key as a hash, so that it is short."""
         return hashlib.blake2s(f"{topic} {key}".encode(), digest_size=16).hexdigest()
 
     def key_subject(self, topic: str, key: str) -> str:
@@ -269,19 +270,19 @@ class Stream:
         return f"{self.name}.k.{self.key_name(topic, key)}"
 
     def key_headers(self) -> dict[str, str]:
-        """Of the note of a key, which is stored unless it is there."""
+        """For the note of a key, which is stored once and expires."""
         seconds = self.keys_kept // timedelta(seconds=1)
         return {"Nats-Expected-Last-Subject-Sequence": "0", "Nats-TTL": f"{seconds}s"}
 
     async def server_time(self) -> datetime:
-        """The present moment, by the server's clock."""
+        """The present time, by the server's clock."""
         seconds, _, fraction = str((await self.call("INFO"))["ts"]).rstrip("Z").partition(".")
         return datetime.fromisoformat(f"{seconds}.{fraction[:6]:0<6}+00:00")
 
     async def inspect(self) -> None:
-        """Log it, once, when the stream's settings were edited so that events are lost or late.
+        """Log an error, once, if somebody edited the stream so that events are lost or late.
 
-        Where they are stored elsewhere, the log raises until that is undone, and then begins anew.
+        If events are stored elsewhere, the log raises until that is undone, and then begins anew.
         """
         try:
             config = (await self.call("INFO"))["config"]
@@ -301,39 +302,39 @@ class Stream:
         """Refuse a stream whose settings, made or changed by hand, would lose events."""
         if config.get("mirror") or config.get("sources"):
             raise UsageError(
-                f"{NAME}: the stream {self.name} is a mirror, or has sources: the server fills it, "
-                "and a log writes its own; name the stream that it copies"
+                f"{NAME}: the stream {self.name} is a mirror or has sources, so only the server "
+                "writes to it; give the name of the stream that it copies"
             )
         if config.get("subject_transform"):
             raise _ElsewhereError(
-                f"{NAME}: the stream {self.name} has a subject_transform: it stores events at "
-                "other subjects than those that the log reads"
+                f"{NAME}: the stream {self.name} has a subject_transform, so it stores events at "
+                "other subjects than the log reads; remove it"
             )
         taken = set(config.get("subjects") or ())
         if not taken & {">", f"{self.name}.>"} and not taken.issuperset(self._subjects()):
             raise UsageError(
-                f"{NAME}: the stream {self.name} needs the subjects {', '.join(self._subjects())}"
+                f"{NAME}: give the stream {self.name} the subjects {', '.join(self._subjects())}"
             )
         if config["retention"] != "limits":
             raise UsageError(
-                f"{NAME}: the stream {self.name} needs retention limits: with "
-                f"{config['retention']} the server removes events"
+                f"{NAME}: the stream {self.name} has retention {config['retention']}, with which "
+                "the server removes events; set it to limits"
             )
         for setting in ("allow_direct", "allow_atomic", "allow_msg_ttl", "allow_rollup_hdrs"):
             if not config.get(setting):
-                raise UsageError(f"{NAME}: the stream {self.name} needs {setting}")
+                raise UsageError(f"{NAME}: set {setting} on the stream {self.name}")
         republish = config.get("republish") or {}
         if {**republish, **self._republish()} != republish or republish.get("headers_only"):
             raise UsageError(
-                f"{NAME}: the stream {self.name} needs republish from {self.name}.t.* to "
+                f"{NAME}: let the stream {self.name} republish {self.name}.t.* to "
                 f"{self.name}.n.{{{{wildcard(1)}}}}; without it followers get events seconds late"
             )
         bounded = any(config.get(limit, -1) > 0 for limit in ("max_msgs", "max_bytes"))
         per_topic = config.get("max_msgs_per_subject", -1) > 0
         if config.get("max_age", 0) or per_topic or (bounded and config["discard"] != "new"):
             raise UsageError(
-                f"{NAME}: the stream {self.name} removes events by itself, and followers would "
-                "not notice: use trim, and discard=new where its size is bounded"
+                f"{NAME}: the stream {self.name} removes events by itself, and followers would not "
+                "notice; remove max_age and max_msgs_per_subject, and set discard to new"
             )
 
 
@@ -352,7 +353,7 @@ def sequence_of(message: Msg) -> int:
 
 
 def record_of(topic: str, message: Msg) -> Record | None:
-    """The record in a stored message; None for a message of another program, which is skipped."""
+    """The record in a stored message; None for a message of another program."""
     headers = message.headers or {}
     data = event_in(topic, headers["Nats-Sequence"], message.data if AT in headers else None)
     if data is None:

@@ -1,7 +1,8 @@
 """Appends to a JetStream stream: one message, or a batch that is stored as a whole or not at all.
 
-The server itself refuses a known key for as long as its window for duplicates is. It does not say
-where a batch with that key is stored, so such a batch has one more message that does, for as long.
+The server refuses a known key for the length of its window for duplicates. It does not say where
+the batch with that key is. So such a batch ends with one more message, the note of the key, which
+is kept as long.
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ from headwater.eventlog.nats._stream import (
     sequence_of,
 )
 
-# Messages that the server stores as a whole.
+# The most messages that the server stores as a whole.
 MAX_BATCH = 1000
-# The server holds a batch in memory until it is whole.
+# The server holds a batch in memory until it is complete.
 BATCH_BYTES = 64 * 1024 * 1024
-# Batches without a key on their way at once: while the disk has one, the next one travels.
+# Batches without a key on their way at once: one travels while the server writes the other.
 LANES = 2
 
 # The header that makes a second message with the same value a duplicate.
 ONCE = "Nats-Msg-Id"
 # The server's error for a batch with such a message.
 KNOWN = 10201
-# Nothing was stored, and soon it can be: batches of other processes are on their way, or the same
-# key is (in a cluster).
+# Errors after which nothing was stored, and a retry soon works: batches of other processes are on
+# their way, or (in a cluster) the same key.
 BUSY = ("too many inflight", "in process")
-# Batches of this process on their way: the server takes 50 for a stream, of all processes.
+# Batches of this process on their way. The server takes 50 for a stream, from all processes.
 ABREAST = 10
 # Subject, payload, headers.
 Message = tuple[str, bytes, Mapping[str, str]]
@@ -63,7 +64,7 @@ class NatsWriter:
         self._stream = stream
         self._pages = pages
         self._plain_batches = False
-        # The highest sequence that was acknowledged, and how often the log was seen to go back.
+        # The highest acknowledged sequence, and how often this writer began a new epoch.
         self._head = self._lives = 0
         self._abreast = asyncio.Semaphore(ABREAST)
         self._batcher: Batcher[Sequence[Message], int] = Batcher(
@@ -71,7 +72,7 @@ class NatsWriter:
         )
 
     async def append(self, topic: str, events: Sequence[Event], key: str | None) -> list[Record]:
-        """The records, or those that the key brought before."""
+        """The new records, or those of the first append with this key."""
         at = datetime.now(UTC)
         stamp = str(ticks(at))
         headers = {AT: stamp}
@@ -99,7 +100,7 @@ class NatsWriter:
         self._head = max(self._head, int(answer["seq"]))
         first = int(answer["seq"]) - len(events) + 1
         if key is not None and len(events) > 1:
-            first -= 1  # the last of the batch is the memory of its key
+            first -= 1  # the batch's last message is the note of its key
         return [
             Record(topic, Offset((number,)), at, event.data, key, mark(stamp, payload))
             for number, (event, (_, payload, _)) in enumerate(
@@ -111,11 +112,11 @@ class NatsWriter:
         """Begin a new epoch: the stream is an older copy, or lost its last writes."""
         self._lives += 1
         self._head = 0
-        with suppress(SourceUnavailableError):  # what was appended is stored all the same
+        with suppress(SourceUnavailableError):  # the append itself has succeeded
             await self._stream.begin_anew((await self._stream.states([])).epoch)
 
     def _keyed(self, message: Message, topic: str, key: str) -> Message:
-        """One event with a key. A restarted server knows only the keys of what it still keeps."""
+        """One event with a key. A server that restarted knows only the keys of kept messages."""
         to, payload, headers = message
         once = {
             KEY: key,
@@ -132,7 +133,7 @@ class NatsWriter:
         kept = self._stream.key_headers()
         messages.append((self._stream.key_subject(topic, key), str(len(events)).encode(), kept))
         if not self._plain_batches:
-            # So that one event with the same key is noticed too, whichever comes first.
+            # To notice a single event with the same key too, whichever comes first.
             to, payload, own = messages[0]
             named = [(to, payload, {**own, ONCE: self._stream.key_name(topic, key)}), *messages[1:]]
             try:
@@ -140,7 +141,7 @@ class NatsWriter:
             except ApiError as error:
                 if "unsupported header" not in error.detail:
                     raise
-                self._plain_batches = True  # a server of the first release that has batches
+                self._plain_batches = True  # the first release that has batches
         return await self._batch(messages, again=True)
 
     async def _store_all(self, group: Sequence[Asked[Sequence[Message], int]]) -> None:
@@ -181,7 +182,7 @@ class NatsWriter:
             return await self._patiently(parts, again=again)
 
     async def _patiently(self, messages: Sequence[Message], *, again: bool) -> Mapping[str, Any]:
-        """Send; again while the server says that too many batches are on their way."""
+        """Send, and retry while the server says that too many batches are on their way."""
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
@@ -204,14 +205,14 @@ class NatsWriter:
         return await self._stream.run(once, again=again)
 
     async def _brought(self, topic: str, key: str, sequence: int | None) -> list[Record]:
-        """The records that a key brought before, as far as they are kept.
+        """The records of the first append with a key, as far as they are kept.
 
-        ``sequence`` is that of the first one, where the server says it.
+        ``sequence`` is that of the first one, if the server has said it.
         """
         subject = self._stream.subject("t", topic)
-        memory = await self._stream.last(self._stream.key_subject(topic, key))
-        if memory is not None:
-            below, count = sequence_of(memory), int(memory.data)
+        note = await self._stream.last(self._stream.key_subject(topic, key))
+        if note is not None:
+            below, count = sequence_of(note), int(note.data)
             messages = await self._pages.after(subject, below - count - 1, count)
             return records_of(topic, [one for one in messages if sequence_of(one) < below])
         if sequence is not None:

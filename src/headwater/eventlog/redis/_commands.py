@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from hashlib import sha1
@@ -26,18 +26,19 @@ from headwater.eventlog._batcher import Asked, Batcher
 
 NAME = "event log (redis)"
 
-# Seconds that a group of commands may take, or a connection to be made.
+# Seconds that a group of commands may take, or the opening of a connection.
 PATIENCE = 5.0
-# Commands, and bytes of them, that are sent together: a crowd does not hold up its first for long.
+# The most commands, and bytes of them, that are sent together, so that the first of many callers
+# does not wait long.
 MOST = (500, 8 * 1024 * 1024)
-# Seconds of silence after which a connection is tried before it is used.
+# Seconds without use after which a connection is tested before it is used.
 QUIET = 1.0
 
 
 def pool_of(url: str) -> ConnectionPool:
-    """The address to connect to. This opens no connection.
+    """The pool for an address. This opens no connection.
 
-    The driver's own retries are off. It cannot know whether an append was done before the
+    The driver's own retries are off: it does not know whether an append was done before the
     connection broke, and would do it twice.
     """
     return ConnectionPool.from_url(
@@ -63,7 +64,7 @@ async def connect(connection: AbstractConnection) -> None:
 
 
 def unavailable(error: BaseException, doing: str = "") -> SourceUnavailableError:
-    """The error for callers. Holds no address, which might hold a password."""
+    """The error for callers. It has no address, which could contain a password."""
     if isinstance(error, TimeoutError):
         said = f"no answer within {PATIENCE:g} s"
     elif isinstance(error, OutOfMemoryError):
@@ -75,7 +76,7 @@ def unavailable(error: BaseException, doing: str = "") -> SourceUnavailableError
 
 @cache
 def _name_of(script: str) -> str:
-    """The name by which the server knows a script that it was sent before."""
+    """The name of a script that the server has seen before."""
     return sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -84,7 +85,7 @@ class _BrokenError(SourceUnavailableError):
 
 
 def _packed(parts: Sequence[str | int | float]) -> bytes:
-    """A command as it is sent; the driver's own packing takes several times as long."""
+    """A command as bytes. The driver's own packing takes several times as long."""
     packed = [f"*{len(parts)}\r\n"]
     for part in parts:
         text = str(part)
@@ -96,8 +97,8 @@ def _packed(parts: Sequence[str | int | float]) -> bytes:
 class Commands:
     """Runs scripts on one connection.
 
-    Commands that are asked for while others are on their way are sent together in one write. A
-    caller that is cancelled disturbs no other: its answer is read all the same.
+    Commands that arrive while others wait for their answers are sent together, in one write. The
+    answer to a cancelled caller is still read, so it does not disturb the others.
     """
 
     def __init__(self, pool: ConnectionPool) -> None:
@@ -109,26 +110,26 @@ class Commands:
         self._used = 0.0
         self._known_version = False
         self._sent = False
-        self.closed = False
 
     async def run(
         self, script: str, keys: Sequence[str], arguments: Sequence[Any], *, again: bool = True
     ) -> Any:
         """The script's answer. Raises SourceUnavailableError.
 
-        With ``again`` it is sent a second time when the connection broke: only for what may be
-        done twice.
+        With ``again`` it is sent a second time if the connection broke: only for a script that may
+        run twice.
         """
         command = _packed(("EVALSHA", _name_of(script), len(keys), *keys, *arguments))
         while True:
             try:
                 try:
-                    return await self._ask(command)
+                    return await self._batcher.ask(command)
                 except NoScriptError:
                     # Nothing was run: a restarted server, or one that took over, does not know it.
-                    return await self._ask(_packed(("EVAL", script, len(keys), *keys, *arguments)))
+                    whole = _packed(("EVAL", script, len(keys), *keys, *arguments))
+                    return await self._batcher.ask(whole)
             except _BrokenError as error:
-                # What hung once is not tried again: the caller has waited long enough.
+                # Not after a time-out: the caller has waited long enough.
                 if not again or isinstance(error.__cause__, (TimeoutError, RedisTimeoutError)):
                     raise SourceUnavailableError(NAME, error.detail) from error.__cause__
                 again = False
@@ -137,14 +138,8 @@ class Commands:
 
     async def close(self) -> None:
         """Wait for what was asked for, then disconnect."""
-        self.closed = True
         await self._batcher.close()
         await self._disconnect()
-
-    def _ask(self, command: bytes) -> Coroutine[Any, Any, Any]:
-        if self.closed:
-            raise UsageError(f"{NAME} is closed")
-        return self._batcher.ask(command)
 
     async def _send_all(self, group: Sequence[Asked[bytes, Any]]) -> None:
         try:
@@ -170,7 +165,7 @@ class Commands:
                 one.answer(await connection.read_response(disconnect_on_error=False))
             except ResponseError as error:
                 one.refuse(error)
-                # A primary that has become a replica: resolve the address again.
+                # The primary has become a replica: resolve the address again.
                 stale = stale or isinstance(error, ReadOnlyError)
         self._used = asyncio.get_running_loop().time()
         if stale:
@@ -179,7 +174,7 @@ class Commands:
     async def _connected(self) -> AbstractConnection:
         connection = self._connection
         if connection is not None and asyncio.get_running_loop().time() - self._used > QUIET:
-            # So that a restart of the server is noticed before an append is sent.
+            # To notice a restart of the server before an append is sent.
             try:
                 await connection.send_command("PING", check_health=False)
                 await connection.read_response()
@@ -212,7 +207,7 @@ class Commands:
                     "give a server that is not, with replicas or a Sentinel"
                 )
             if int(version.split(".")[0]) < 7:
-                raise UsageError(f"{NAME}: Redis 7 or Valkey 8 is needed, and this is {version}")
+                raise UsageError(f"{NAME}: use Redis 7, Valkey 8 or newer; this is {version}")
         self._known_version = True
 
     async def _disconnect(self) -> None:

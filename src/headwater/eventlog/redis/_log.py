@@ -30,14 +30,14 @@ from headwater.eventlog.redis._pushes import (
     until_id,
 )
 
-# Bytes of one append that are pushed to followers. They read a larger one from the log, so that the
-# server does not hold a copy for each of many processes.
+# The most bytes of one append that are pushed to followers. They read a larger append from the log,
+# so that the server does not hold a copy for each of many processes.
 PUSH_BYTES = 64 * 1024
-# Topics, or entries, that one call asks about.
+# The most topics, or entries, of one call.
 CHUNK = 200
 
 _PREFIX = re.compile(r"[0-9A-Za-z._:{}-]{1,50}")
-# Parts of the log's own keys: a prefix that goes on with one of them names another log's keys.
+# Parts of a log's own keys. A prefix with one of them would be the keys of another log.
 _PARTS = {"log", "topics", "t", "k", "c"}
 # Options of the driver that an address may have; and those that begin with ``ssl_``.
 _OPTIONS = {"db", "username", "password", "client_name", "socket_connect_timeout"}
@@ -48,16 +48,16 @@ logger = logging.getLogger(__name__)
 class RedisLog(PushedLog):
     """An event log in Redis or Valkey.
 
-    A process opens two connections: one for its commands, and one for pushes while anything is
-    followed. Records live in the server's memory; the server's ``appendonly`` says how well they
-    outlive it.
+    A process opens two connections: one for its commands, and one for pushes while it follows a
+    topic. The server keeps records in its memory. Its ``appendonly`` says how well they survive a
+    restart.
 
     Arguments:
         pool: makes the connections: from ``ConnectionPool.from_url`` of ``redis.asyncio``, or the
-            pool of a Sentinel. It needs ``protocol=2``, and ``retry`` with no retries.
+            pool of a Sentinel, with ``protocol=2`` and a ``retry`` without retries.
         prefix: of all keys and channels. Logs with different prefixes share nothing.
         keys_kept: how long the log remembers an append's key. Each takes about 150 bytes.
-        max_event_bytes: of one event's JSON.
+        max_event_bytes: the most bytes of one event's JSON.
     """
 
     name = NAME
@@ -77,21 +77,21 @@ class RedisLog(PushedLog):
             raise UsageError(f"prefix {prefix[:60]!a}: 1 to 50 characters of 0-9 A-Z a-z . _ : -")
         if taken := _PARTS.intersection(prefix.split(":")[1:]):
             raise UsageError(
-                f"prefix {prefix!a}: the keys of a log may have :{taken.pop()} after their prefix, "
-                "so this one would share them; use another word"
+                f"prefix {prefix!a}: another log's keys may begin with it, as :{taken.pop()} is a "
+                "part of a log's keys; use another word"
             )
         given = pool.connection_kwargs
         if str(given.get("protocol", 2)) != "2" or given.get("decode_responses"):
-            raise UsageError(f"{NAME}: its pool needs protocol=2 and no decode_responses")
+            raise UsageError(f"{NAME}: make its pool with protocol=2, without decode_responses")
         super().__init__(keys_kept, max_batch=10_000)
         self.max_event_bytes = max_event_bytes
         self._pool = pool
         self._prefix = prefix
         self._log, self._topics = f"{prefix}:log", f"{prefix}:topics"
         self._channels = f"{prefix}:{given.get('db') or 0}:c:"
-        # Begins the epochs of lives that an append of this log begins.
+        # The first part of the epochs that an append of this log begins.
         self._own = secrets.token_hex(12)
-        # The log's epoch and its appends, as far as this process knows.
+        # The log's epoch and count of appends, as this process knows them.
         self._known = ("", 0)
         # Milliseconds.
         self._keys_kept = keys_kept // timedelta(milliseconds=1)
@@ -128,8 +128,8 @@ class RedisLog(PushedLog):
         if silent and not self._silent:
             self._silent = True
             logger.warning(
-                "%s: events are stored, and followers get them seconds late, as this user may not "
-                "publish to %s*: %s", self.name, self._channels, silent.decode()
+                "%s: events are stored, but followers get them seconds late, as this user has no "
+                "permission to publish to %s*: %s", self.name, self._channels, silent.decode()
             )  # fmt: skip
         ids = [name.decode() for name in answer]
         return [
@@ -191,7 +191,7 @@ class RedisLog(PushedLog):
         )
 
     async def _oldest_within(self, topic: str, most: int) -> tuple[str | None, bool]:
-        """The oldest id of the newest entries that fit in so many bytes; and whether all fit."""
+        """The id of the oldest entry that still fits into ``most`` bytes; and whether all fit."""
         first: str | None = None
         start, left = "+", most
         while True:
@@ -238,7 +238,7 @@ class RedisLog(PushedLog):
         await self._commands.run(scripts.BEGIN_ANEW, [self._log], [_epoch(), epoch])
 
     async def went_back(self, topic: str, last: Offset) -> bool:
-        """As PushedLog. A topic that was forgotten has nothing from before."""
+        """As PushedLog. A topic that was only forgotten has no record before ``last``."""
         return bool((await self.latest(topic, 1, last)).records)
 
     def _keys(self, topic: str) -> list[str]:
@@ -276,5 +276,5 @@ def open_redis(url: str) -> RedisLog:
 
 
 def _epoch() -> str:
-    """For a log that has none yet; letters and digits only, as a position carries it."""
+    """A new epoch, of letters and digits only, as it is a part of positions."""
     return secrets.token_hex(16)

@@ -1,6 +1,6 @@
 """Pushes from Redis or Valkey: one connection for a process, one channel for each topic.
 
-Also the entries of streams: their ids as offsets, and entries as records.
+Also the translation of a stream's entries: ids to offsets, and entries to records.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ def offset_of(text: str) -> Offset:
 
 
 def moment_of(text: str) -> datetime:
-    """The moment when the server gave out the id, UTC, to the millisecond, by its clock."""
+    """When the server gave out the id: UTC, to the millisecond, by its clock."""
     return moment(int(text.partition("-")[0]) * 1000)
 
 
 def from_id(after: Offset) -> str:
-    """The start of a range that begins with what stands at an offset."""
+    """The start of a range that begins with the entry at an offset."""
     if after >= (_MOST, _MOST):
         return _LAST
-    # START, or the offset of another engine, is below 7-0, which has a second number.
+    # START, and the offset of another engine, has no second number: 7 is before 7-0.
     return f"{after[0]}-{min(after[1], _MOST) if len(after) > 1 else 0}"
 
 
@@ -50,11 +50,8 @@ def until_id(before: Offset | None) -> str:
     """The end of a range that ends just before an offset."""
     if before is None or before[0] > _MOST:
         return "+"
-    if len(before) == 1:
-        return "-" if before[0] == 0 else f"({before[0]}-0"
-    if before == (0, 0):
-        return "-"
-    return f"({before[0]}-{min(before[1], _MOST)}"
+    number = before[1] if len(before) > 1 else 0
+    return f"({before[0]}-{min(number, _MOST)}" if before[0] or number else "-"
 
 
 def bounds_of(epoch: bytes, latest: bytes, earliest: bytes, mark: bytes) -> Bounds:
@@ -99,13 +96,16 @@ class RedisSubscriptions:
         self._connection = connection_of(pool)
         self._prefix = prefix
         self._reader = reader
-        # In the order asked: how many confirmations are to come, and the caller that waits.
+        # In the order of the calls: how many confirmations come, and the caller that waits.
         self._asked: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._confirmed = 0
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Connect. A channel without messages keeps the connection in its subscribed state."""
+        """Connect, and subscribe to a channel without messages.
+
+        It keeps the connection in the subscribed state when no topic is followed.
+        """
         try:
             async with asyncio.timeout(PATIENCE):
                 await connect(self._connection)
@@ -114,22 +114,22 @@ class RedisSubscriptions:
             raise unavailable(error) from error
         self._task = asyncio.create_task(self._listen(), name=f"{NAME}: pushes")
         try:
-            await self._ask("SUBSCRIBE", [self._prefix])
+            await self._ask("SUBSCRIBE", self._prefix)
         except BaseException:
             await self.close()
             raise
 
     async def subscribe(self, topics: Sequence[str]) -> None:
         """As Subscriptions."""
-        await self._ask("SUBSCRIBE", [self._prefix + topic for topic in topics])
+        await self._ask_in_parts("SUBSCRIBE", topics)
 
     async def unsubscribe(self, topics: Sequence[str]) -> None:
         """As Subscriptions."""
-        await self._ask("UNSUBSCRIBE", [self._prefix + topic for topic in topics])
+        await self._ask_in_parts("UNSUBSCRIBE", topics)
 
     async def ping(self) -> None:
         """As Subscriptions."""
-        await self._ask("PING", [])
+        await self._ask("PING")
 
     async def close(self) -> None:
         """As Subscriptions."""
@@ -139,17 +139,21 @@ class RedisSubscriptions:
         with suppress(RedisError, OSError):
             await self._connection.disconnect(nowait=True)
 
-    async def _ask(self, command: str, channels: Sequence[str]) -> None:
-        for start in range(0, max(len(channels), command == "PING"), CHUNK):
-            part = channels[start : start + CHUNK]
-            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._asked.append((max(len(part), 1), done))
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    await self._connection.send_command(command, *part, check_health=False)
-                    await done
-            except (RedisError, OSError, TimeoutError) as error:
-                raise unavailable(error) from error
+    async def _ask_in_parts(self, command: str, topics: Sequence[str]) -> None:
+        for start in range(0, len(topics), CHUNK):
+            part = topics[start : start + CHUNK]
+            await self._ask(command, *(self._prefix + topic for topic in part))
+
+    async def _ask(self, command: str, *channels: str) -> None:
+        """Send a command, and wait until the server has confirmed each channel."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._asked.append((max(len(channels), 1), done))
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._connection.send_command(command, *channels, check_health=False)
+                await done
+        except (RedisError, OSError, TimeoutError) as error:
+            raise unavailable(error) from error
 
     async def _listen(self) -> None:
         error: Exception | None = None
@@ -158,7 +162,7 @@ class RedisSubscriptions:
                 try:
                     answer = await self._connection.read_response(disconnect_on_error=False)
                 except ResponseError as refused:
-                    # As of a user without the right to this channel.
+                    # For example: this user has no permission for the channel.
                     self._refuse(refused)
                     continue
                 if answer[0] == b"message":
@@ -172,7 +176,7 @@ class RedisSubscriptions:
             for _, done in self._asked:
                 if not done.done():
                     done.set_exception(lost)
-                    done.exception()  # no caller need be waiting
+                    done.exception()  # as no caller may be waiting
             if error is not None:
                 self._reader.lost(lost)
 

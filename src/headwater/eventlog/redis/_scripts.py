@@ -3,10 +3,10 @@
 Keys, all under one prefix (``headwater`` by default):
 
 - ``P:log``      a hash: ``epoch``, and ``appends``, which counts them over all topics
-- ``P:topics``   a hash of all topics; a value is the last trim: ``<id> <records gone>``
+- ``P:topics``   a hash of all topics; a value is the last trim: ``<id> <records removed>``
 - ``P:t:TOPIC``  a stream; an entry has ``d``, the event's JSON, ``m``, its mark, and ``k``, its
   key, if it has one
-- ``P:k:TOPIC KEY``  a string that expires: the first and last id of what came with the key
+- ``P:k:TOPIC KEY``  a string that expires: the first and last id of the append with the key
 - ``P:N:c:TOPIC``  a channel, to which each append is published; N is the database, as all databases
   of a server share channels
 """
@@ -102,10 +102,10 @@ return {epoch(), latest, earliest, last, redis.call('%s', KEYS[3], %s, 'COUNT', 
 READ = _LOG + _RUN % ("XRANGE", "ARGV[3], '+'")
 LATEST = _LOG + _RUN % ("XREVRANGE", "ARGV[3], '-'")
 
-# KEYS: log, topics, stream, key; ARGV: new epoch, topic, channel, key, its milliseconds, the bytes
-# that are pushed at most, the mark of these events, the epoch and count of appends that the caller
-# knows, events. -> 1, ids, why nothing was pushed, epoch and appends; or 0 and the entries that the
-# key brought before. What may be refused comes before the events.
+# KEYS: log, topics, stream, key; ARGV: new epoch, topic, channel, key, its milliseconds, the most
+# bytes that are pushed, the mark of these events, the epoch and count of appends that the caller
+# knows, events. -> 1, ids, why nothing was pushed, epoch and appends; or 0 and the entries of the
+# first append with the key. Commands that the server may refuse come before the events.
 APPEND = (
     _LOG
     + """

@@ -42,7 +42,7 @@ from headwater.eventlog.sql._writer import (
 from headwater.sql.postgresql._connections import postgresql_engine, separate_pool
 from headwater.sql.sqlite._connections import configure_sqlite, file_of
 
-# Topics that are forgotten in one transaction.
+# The most topics that one transaction forgets.
 FORGOTTEN = 50
 # The databases' largest integer; no topic counts this far.
 _LAST = 2**63 - 1
@@ -54,10 +54,10 @@ class SqlLog(CheckedLog):
     Arguments:
         engine: an AsyncEngine on a SQLite file, or on PostgreSQL 13 or later with psycopg. It
             stays the caller's: ``close`` leaves it open.
-        max_event_bytes: of one event's JSON.
+        max_event_bytes: the most bytes of one event's JSON.
         clock: the present moment, UTC.
-        notify: on PostgreSQL, notify other processes of commits with NOTIFY. Without it they poll,
-            every 50 ms while there is news and once a second while there is none.
+        notify: on PostgreSQL, notify other processes of commits with NOTIFY. Without it they poll:
+            every 50 ms while events come, and once a second otherwise.
     """
 
     capabilities = Capabilities(
@@ -103,7 +103,7 @@ class SqlLog(CheckedLog):
         if rows[0].number == after[0]:
             place, rows = mark_of(rows[0].at, rows[0].size), rows[1:]
         found = [] if not rows or rows[0].number is None else rows[:limit]
-        # Numbers have no gaps. What is missing was removed by another program.
+        # Numbers have no gaps: another program removed the records that are missing.
         first = found[0].number if found else last + 1
         end = found[-1].number if len(found) == limit else bounds.latest[0]
         if first != last + 1 or end > last + len(found):
@@ -147,13 +147,13 @@ class SqlLog(CheckedLog):
         oldest = None if keep.max_age is None else ticks(self._clock() - keep.max_age)
         if topic is None:
             names = await topics_to_trim(self._storage, keep, oldest)
-            # A topic that another transaction holds for long must not hold up all others.
+            # A topic that another transaction holds must not delay all others.
             lock = self._storage.dialect.lock_free
         else:
             names, lock = [topic], LOCK
         removed = 0
         for name in names:
-            # In steps, so that other writers wait for one of them and not for all.
+            # In steps, so that other writers wait for one step and not for all.
             step = partial(trim_some, topic=name, keep=keep, oldest=oldest, lock=lock)
             while count := await self._storage.write(step):
                 removed += count
@@ -192,24 +192,24 @@ class _OwnLog(SqlLog):
 
 
 def open_sqlite(path: str) -> SqlLog:
-    """The log in a file of its own, or in one that is shared with other tables."""
+    """The log in a SQLite file, which may have other tables too."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
-    # FULL: a commit that a power cut takes back would give its numbers out twice, and clients
-    # resume by them.
+    # FULL: after a power cut that undid a commit, other events would get its numbers, and clients
+    # resume by these.
     return _OwnLog(configure_sqlite(engine, synchronous="FULL"))
 
 
 def open_postgresql(url: str) -> SqlLog:
     """The log in a PostgreSQL database, at an address that libpq can read. Raises UsageError."""
-    # Appends take one connection, and three more while topics are held; the rest is for reads.
+    # Appends take one connection, and three more while topics are held. Reads take the others.
     return _OwnLog(postgresql_engine(url, pool_size=5, max_overflow=10))
 
 
 def create_tables(connection: sa.Connection) -> None:
     """Create the log's tables where they are missing, in a migration: ``op.get_bind()``.
 
-    ``SqlLog.start()`` does so by itself where it may; with the tables there, it only writes the
-    one row of ``headwater_log``.
+    ``SqlLog.start()`` does so by itself if it has the permission. If the tables exist, it only
+    writes the one row of ``headwater_log``.
     """
     _metadata(connection).create_all(connection)
 
@@ -217,7 +217,7 @@ def create_tables(connection: sa.Connection) -> None:
 def drop_tables(connection: sa.Connection) -> None:
     """Drop the log's tables and all that they hold."""
     if connection.dialect.name == "postgresql":
-        # In the order in which readers come to them, so that each waits for the other at most.
+        # In the order in which readers lock them, so that no two wait for each other.
         names = ", ".join(METADATA.tables)
         connection.execute(sa.text(f"DROP TABLE IF EXISTS {names}"))
     else:
@@ -248,17 +248,14 @@ def _parts(
 
         if engine.dialect.driver != "psycopg":
             raise UsageError(
-                f"event log on PostgreSQL: its engine is of postgresql+psycopg://…, not "
+                f"event log on PostgreSQL: give an engine of postgresql+psycopg://…, not of "
                 f"{engine.dialect.driver}"
             )
         dialect = PostgresDialect()
         storage = Storage(engine, dialect)
         reader = PostgresReader(storage, dialect, Notices(storage) if notify else None)
         return storage, reader, PostgresWriter(storage, clock)
-    raise UsageError(
-        f"event log on {engine.dialect.name}: of the SQL engines this version has SQLite and "
-        "PostgreSQL"
-    )
+    raise UsageError(f"event log on {engine.dialect.name}: give an engine of SQLite or PostgreSQL")
 
 
 async def _connection(given: AsyncConnection | AsyncSession) -> AsyncConnection:
@@ -267,5 +264,5 @@ async def _connection(given: AsyncConnection | AsyncSession) -> AsyncConnection:
     if isinstance(given, AsyncSession):
         return await given.connection()
     raise UsageError(
-        f"connection: an AsyncConnection or an AsyncSession, not {type(given).__name__}"
+        f"connection=: give an AsyncConnection or an AsyncSession, not a {type(given).__name__}"
     )

@@ -16,7 +16,7 @@ from headwater.eventlog.sql._storage import Storage
 from headwater.eventlog.sql._tables import bounds_of, records_of
 from headwater.sql._reader import CommitWatch
 
-# Rows per statement: big enough that a backlog is read fast, small enough to hold in memory.
+# Rows per statement: enough to read a backlog fast, few enough for the memory.
 ROWS = 500
 
 # Least time between two reads, in seconds: under load one read covers several commits.
@@ -35,7 +35,7 @@ class SqlReader(LogReader[FollowedTopic]):
 
     @abstractmethod
     def _watch(self) -> CommitWatch:
-        """Start what sets ``self._wake`` when something was committed."""
+        """Start a watch that sets ``self._wake`` when something was committed."""
 
     async def _states(self, places: Sequence[tuple[str, int]]) -> Sequence[sa.Row[Any]]:
         values = {"places": json.dumps(places)}
@@ -43,7 +43,7 @@ class SqlReader(LogReader[FollowedTopic]):
 
     @abstractmethod
     async def _read(self) -> bool:
-        """Deliver what is new. Returns True if there is more to read at once."""
+        """Deliver what is new. Returns True if there is more to read now."""
 
     def _left(self, topic: str) -> None:  # all names are asked for again
         self._names = None
@@ -88,7 +88,7 @@ class SqlReader(LogReader[FollowedTopic]):
         return self._names
 
     def _read_from(self, row: sa.Row[Any]) -> None:
-        """Let the next read begin at the moment of a row of ``_states``."""
+        """Let the next read begin where this row of ``_states`` was read."""
         self._epoch, self._trims = row.epoch, row.trims
 
     async def _begin_anew(self) -> None:
@@ -100,9 +100,9 @@ class SqlReader(LogReader[FollowedTopic]):
             topic.reset("unknown", bounds[topic.name])
 
     async def _find_losses(self, holes: Sequence[str] = ()) -> None:
-        """Reset the followers of topics that do not go on where the followers stopped.
+        """Reset the followers of topics that do not continue where the followers stopped.
 
-        ``holes`` are topics in whose next events some are missing: others removed them.
+        ``holes`` are topics whose next events are not all there, because others removed some.
         """
         rows = await self._states(self._places())
         if rows[0].epoch != self._epoch:
@@ -115,7 +115,7 @@ class SqlReader(LogReader[FollowedTopic]):
                 topic.reset("expired", bounds[name])
 
     async def _deliver_rows(self, fresh: Mapping[str, Sequence[sa.Row[Any]]]) -> None:
-        """Deliver the next events of topics. They may begin with some that are known."""
+        """Deliver the next events of topics. Followers may have the first ones already."""
         for name, rows in fresh.items():
             topic = self._topics.get(name)
             known = [] if topic is None else [one for one in rows if one.number <= topic.last[0]]

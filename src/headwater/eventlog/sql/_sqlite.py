@@ -28,7 +28,7 @@ Head = tuple[str, int, int]
 
 
 class Watch(Watched):
-    """Wakes a reader unless it has read what was committed.
+    """Wakes a reader when something was committed that it has not read.
 
     Arguments:
         engine: its commits in this process wake at once.
@@ -40,7 +40,7 @@ class Watch(Watched):
         "SELECT 'log', l.epoch, l.trims, coalesce(s.seq, 0) FROM headwater_log AS l"
         " LEFT JOIN sqlite_sequence AS s ON s.name = 'headwater_events' WHERE l.id = 1"
     )
-    # The reader finds out why the file cannot be read.
+    # The reader reports why the file cannot be read.
     wake_on_failure = True
 
     def __init__(
@@ -50,14 +50,14 @@ class Watch(Watched):
         super().__init__([engine.sync_engine], "headwater_events", wake, "log")
 
     def position(self) -> None:
-        """The state alone says whether the reader has it."""
+        """Nothing: the state alone says whether the reader has read it."""
 
     def on_state(self, state: State, before: None) -> Callable[[], None] | None:
-        # A log that was wiped has no state, which is a head that no reader has.
+        # A wiped log has no state, which is no reader's head.
         return None if state == self._known() else self.wake
 
 
-# Of all three tables, so that one that is missing is found.
+# From all three tables, so that it fails if one is missing.
 _EPOCH = sa.text(
     "SELECT epoch, (SELECT 1 FROM headwater_topics LIMIT 1),"
     " (SELECT 1 FROM headwater_events LIMIT 1) FROM headwater_log WHERE id = 1"
@@ -77,7 +77,7 @@ _RUN = (
 # head is the highest id ever given out, also when the newest rows were trimmed.
 # CROSS JOIN and + keep SQLite's planner on the range of ids: it would rather read all of the
 # followed topics and sort.
-# head_at and place_at are of what stands at the head and at :last, of whatever topic.
+# head_at and place_at are of the events at the head and at :last, of any topic.
 _HEAD = (
     "SELECT l.epoch, l.trims, coalesce(s.seq, 0) AS head, h.at AS head_at, {columns}"
     " FROM headwater_log AS l LEFT JOIN sqlite_sequence AS s ON s.name = 'headwater_events'"
@@ -141,7 +141,7 @@ class SqliteDialect(Dialect):
     def heads(
         self, topics: Mapping[str, sa.Row[Any]], counts: Mapping[str, int]
     ) -> Mapping[object, tuple[int, int]]:
-        # The log's own, as the ids of topics can be given out again.
+        # The head of the whole log, as the ids of topics can be given out again.
         head = max(row.head or 0 for row in topics.values())
         return {"": (head, head + sum(counts[topic] for topic in topics))}
 

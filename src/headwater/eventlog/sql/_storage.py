@@ -1,6 +1,6 @@
-"""The database under an event log: connections, tables that are missing, errors of the driver.
+"""The database of an event log: its connections, the creation of its tables, its errors.
 
-A ``Dialect`` has what differs between the databases.
+A ``Dialect`` has what differs between SQLite and PostgreSQL.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class Dialect(ABC):
     """One database's statements and errors.
 
     Attributes:
-        name: for error messages; holds no address, which might hold a password.
+        name: for error messages. It has no address, which could contain a password.
         reading: execution options of statements that only read.
-        writing: those of transactions that write, where the server refused one (40001) because
-            of what its usual isolation is. To set them takes time for each transaction.
-        patience: seconds after which a caller gets an error because there is no answer; None: the
-            database is no server that could be silent.
+        writing: execution options of transactions that write, once the server has refused one
+            (40001) because its default isolation is too strict. They cost time each time.
+        patience: seconds until a caller gets an error because there is no answer. None for a
+            database without a server.
         bounds: of one ``:topic``: epoch, latest, trimmed. Each statement that reads starts at the
-            log's own row, so that it gives at least one row.
+            log's own row, so it returns at least one row.
         after: the records of ``:topic`` after ``:number``, at most ``:rows``, beside its bounds.
         before: those below ``:number``, newest first.
         states: epoch, trims, head, and of each existing topic its name, ``END`` and place.
@@ -56,7 +56,7 @@ class Dialect(ABC):
         reserving: for ``reserve``; ``:topics`` is a JSON list of names and counts.
         finding_keys: for ``find_keys``; ``:keys`` is a JSON list of topics and keys.
         clearing: removes the events of topics ``:ids``, a JSON list.
-        healing: lets no number and no topic's id be given out again that is in use.
+        healing: raises counters that were set back, so that no number or id is given out twice.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Dialect(ABC):
     healing: Sequence[sa.TextClause] = (_RAISE_LATEST,)
 
     def unavailable(self, error: BaseException) -> str | None:
-        """One sentence when the error will pass by itself; None when it is a program's fault."""
+        """One sentence if the error will pass by itself; None if it is a fault of the program."""
         return unavailable(error)
 
     @abstractmethod
@@ -82,9 +82,9 @@ class Dialect(ABC):
         """Whether the log has its row. Raises the driver's error if its tables do not exist."""
 
     async def clear(self, connection: AsyncConnection, topics: Sequence[int]) -> None:
-        """Remove the events of new topics: those of earlier ones that had these ids.
+        """Remove events that new topics have already.
 
-        Another program removed those topics, and left their events.
+        They are of earlier topics with these ids, which another program removed without the events.
         """
         await connection.execute(self.clearing, {"ids": json.dumps(topics)})
 
@@ -97,9 +97,9 @@ class Dialect(ABC):
     async def reserve(
         self, connection: AsyncConnection, counts: Mapping[str, int]
     ) -> Mapping[str, sa.Row[Any]]:
-        """Lock topics, create those that are new, and reserve so many numbers of each.
+        """Lock topics, create those that are new, and reserve this many numbers of each.
 
-        Gives each topic's id, name and latest, its new highest number.
+        Returns each topic's id, name and latest, its new highest number.
         """
         # Sorted: two transactions that lock several topics do it in one order.
         topics = json.dumps(sorted(counts.items()))
@@ -109,7 +109,7 @@ class Dialect(ABC):
     def heads(
         self, topics: Mapping[str, sa.Row[Any]], counts: Mapping[str, int]
     ) -> Mapping[object, tuple[int, int]]:
-        """What only ever rises, before and after numbers were reserved; ``topics`` as reserved."""
+        """Numbers that only rise, each before and after the reservation that gave ``topics``."""
         return {row.id: (row.latest - counts[topic], row.latest) for topic, row in topics.items()}
 
     async def find_keys(
@@ -138,15 +138,15 @@ class _NotThereError(Exception):
 
 
 class _StrictError(Exception):
-    """The server rolled back, as its usual isolation is too strict; the cause says how."""
+    """The server rolled back, because its default isolation is too strict. See the cause."""
 
 
 class _TakenError(Exception):
-    """A number that was given out is in use; the cause says which."""
+    """A number that was given out is already in use. See the cause."""
 
 
 class _StaleError(Exception):
-    """The connection was lost before anything was committed; the cause says how."""
+    """The connection was lost before anything was committed. See the cause."""
 
 
 @contextmanager
@@ -160,15 +160,15 @@ def _uncommitted() -> Iterator[None]:
 
 
 class Storage:
-    """One database. What the driver raises comes out as SourceUnavailableError.
+    """One database. It raises SourceUnavailableError for errors of the driver that will pass.
 
     Attributes:
         engine: the database.
         dialect: its statements and errors.
-        name: for error messages; holds no address, which might hold a password.
+        name: for error messages. It has no address, which could contain a password.
         closed: further use raises UsageError.
-        opened: called each time the tables were found or made.
-        openings: how often they were.
+        opened: called each time the tables were found or created.
+        openings: how often that happened.
     """
 
     def __init__(self, engine: AsyncEngine, dialect: Dialect) -> None:
@@ -184,7 +184,7 @@ class Storage:
         self._running: set[asyncio.Future[Any]] = set()
 
     async def ready(self) -> None:
-        """Create what is missing. Needs no right to write if nothing is."""
+        """Create what is missing. If nothing is, this needs no permission to write."""
         if self.closed or not self._ready:
             # ``_twice`` prepares, or raises; there is nothing else to do.
             await self._attempt(partial(asyncio.sleep, 0))
@@ -201,8 +201,8 @@ class Storage:
                     with self._translated():
                         await self._open()
                 except SourceUnavailableError as error:
-                    # The process that switches a new file to its write-ahead log locks out the
-                    # others, and SQLite does not let them wait for it.
+                    # A process that switches a new file to WAL locks out the others, and SQLite
+                    # does not let them wait.
                     busy = self.dialect.patience is None and "locked" in str(error.__cause__)
                     if not busy or asyncio.get_running_loop().time() > deadline:
                         raise
@@ -223,10 +223,7 @@ class Storage:
     async def read(
         self, statement: sa.TextClause, values: Mapping[str, Any]
     ) -> Sequence[sa.Row[Any]]:
-        """All rows of one statement, at least one: each reading statement starts at the log's row.
-
-        No connection is held afterwards.
-        """
+        """All rows of one statement, at least one. No connection is held afterwards."""
 
         async def once() -> Sequence[sa.Row[Any]]:
             async with self.engine.connect() as connection:
@@ -241,7 +238,7 @@ class Storage:
         return await self._attempt(once)
 
     async def write(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Run ``work`` in a transaction of its own; once this returns it is committed."""
+        """Run ``work`` in a transaction of its own, and commit that."""
 
         async def once() -> T:
             try:
@@ -266,16 +263,15 @@ class Storage:
             return await work(connection)
 
     async def close(self) -> None:
-        """Wait for what runs, but no longer than the dialect's patience."""
+        """Wait for the calls that run, but no longer than the dialect's patience."""
         self.closed = True
         if self._running:
             await asyncio.wait(self._running, timeout=self.dialect.patience)
 
     async def _attempt(self, once: Callable[[], Awaitable[T]], doubt: str = "") -> T:
-        """Run in a task of its own, which a caller that is cancelled leaves alone.
+        """Run in a task of its own, which goes on if the caller is cancelled or gives up.
 
-        A connection whose statement is cancelled half-way is lost, and so is the answer of a
-        commit. For the same reason it goes on when its caller gives up waiting.
+        To cancel a statement costs its connection, and the answer of a commit would be lost.
         """
         task = asyncio.ensure_future(self._twice(once))
         self._running.add(task)
@@ -290,14 +286,14 @@ class Storage:
     def _finished(self, task: asyncio.Future[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # the caller has it, if there still is one
+            task.exception()  # the caller gets it too, if it still waits
 
     async def _twice(self, once: Callable[[], Awaitable[T]]) -> T:
         """Try once more in four cases.
 
-        The tables are gone: a database that was wiped begins anew. The pool's connection was lost
-        while it was idle: another one may do. The usual isolation refuses what the log does. Or
-        another program set the counters of topics back.
+        The tables are gone: a wiped database begins anew. The pool's connection was lost while it
+        was idle: another one may work. The default isolation is too strict for the log. Or another
+        program set the counters of topics back.
         """
         cause: BaseException | None = None
         for _ in range(2):
@@ -324,7 +320,7 @@ class Storage:
         raise SourceUnavailableError(self.name, "its tables are not there")
 
     def forget(self) -> None:
-        """The storage may be another one: look for the tables before the next use."""
+        """Look for the tables before the next use, because the storage may be another one."""
         self._ready = False
 
     @contextmanager

@@ -1,7 +1,7 @@
-"""The event log's tables on SQLite, and what its rows mean there and on PostgreSQL.
+"""The event log's tables on SQLite, and the columns and records of both databases.
 
-An Alembic migration creates them with ``METADATA.create_all(op.get_bind())``, or on either database
-with ``headwater.eventlog.sql.create_tables``; ``SqlLog.start()`` creates what is missing and writes
+An Alembic migration creates the tables with ``headwater.eventlog.sql.create_tables``, or on SQLite
+with ``METADATA.create_all(op.get_bind())``. ``SqlLog.start()`` creates what is missing and writes
 the one row of ``headwater_log``.
 """
 
@@ -14,12 +14,12 @@ import sqlalchemy as sa
 
 from headwater.eventlog._record import DAWN, Bounds, Offset, Record, event_in, mark_of, moment
 
-# SQLite numbers rows by itself only in a column whose type is INTEGER to the letter.
+# SQLite numbers rows by itself only in a column whose type is INTEGER, literally.
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def add_log(metadata: sa.MetaData) -> None:
-    """Add the table of one row that stands for the log itself."""
+    """Add the table of the log itself, which has one row."""
     sa.Table(
         "headwater_log",
         metadata,
@@ -61,8 +61,8 @@ sa.Table("headwater_topics", METADATA, sa.Column("id", _ID, primary_key=True), *
 sa.Table(
     "headwater_events",
     METADATA,
-    # The order of commits, since one writer at a time holds the file. No id is given out twice
-    # (autoincrement), also after the newest rows were trimmed.
+    # In the order of commits, as the file has one writer at a time. No id is given out twice
+    # (autoincrement), even after the newest rows were trimmed.
     sa.Column("id", _ID, primary_key=True),
     sa.Column("topic_id", _ID, sa.ForeignKey("headwater_topics.id"), nullable=False),
     # 1, 2, 3 … within the topic, without gaps.
@@ -77,7 +77,7 @@ sa.Table(
 )  # fmt: skip
 
 
-# A topic's columns in a statement about ``t``: its bounds and what stands at its end.
+# A topic's columns in a statement about ``t``: its bounds, and its last event's time and size.
 END = (
     "t.latest, t.trimmed,"
     " (SELECT x.at FROM headwater_events AS x WHERE x.topic_id = t.id AND x.number = t.latest)"
@@ -90,7 +90,7 @@ END = (
 def records_of(topic: str, rows: Iterable[sa.Row[Any]]) -> list[Record]:
     """The records in rows with ``number``, ``at``, ``size``, ``key`` and ``data``.
 
-    Rows that another program wrote, and that hold no event, are skipped.
+    Rows of another program that hold no event are skipped.
     """
     found: list[Record] = []
     before, when, mark = (0, 0), DAWN, ""

@@ -15,15 +15,14 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headwater.errors import UsageError
 from headwater.eventlog._batcher import Asked, Batcher
 from headwater.eventlog._record import Event, Offset, Record, Retention, mark_of, moment, ticks
 from headwater.eventlog.sql._storage import Dialect, Storage
 from headwater.eventlog.sql._tables import records_of
 
-# Events of one transaction, so that a crowd of appenders does not hold the file's lock for seconds.
+# The most events of one transaction, so that many callers do not lock the file for seconds.
 MOST = (10_000, 0)
-# Topics of which a writer knows how far they were.
+# Topics whose latest number a writer remembers.
 SEEN = 10_000
 
 # As of ``Dialect.heads``.
@@ -51,17 +50,17 @@ _BEGIN_ANEW = sa.text("UPDATE headwater_log SET epoch = :epoch WHERE id = 1")
 
 
 class Seen:
-    """How far the log was when this process appended to it, for topics of late."""
+    """The heads of the log after this process appended to it, for the latest topics."""
 
     def __init__(self) -> None:
         self._heads: dict[object, int] = {}
 
     def is_ahead(self, heads: Heads) -> bool:
-        """Whether the log, of which these are the heads before and after, is behind."""
+        """Whether the log went back: one of its heads before an append is below what was noted."""
         return any(before < self._heads.get(key, before) for key, (before, _) in heads.items())
 
     def note(self, heads: Heads) -> None:
-        """This was committed."""
+        """Remember the heads of an append that was committed."""
         for key, (_, after) in heads.items():
             self._heads.pop(key, None)
             self._heads[key] = after
@@ -79,9 +78,14 @@ async def append_all(
 ) -> list[list[Record] | None]:
     """Do appends in their order, and return the records of each. The caller commits.
 
-    A log that is behind what was ``seen`` went back, and gets a new epoch.
-    ``reserve`` is used instead of the dialect's own. What it leaves out is not appended: the
-    appends to those topics give None.
+    Arguments:
+        connection: in a transaction.
+        appends: at least one.
+        at: the time of all events.
+        dialect: the database's statements.
+        reserve: is used instead of the dialect's ``reserve``. It may leave out topics; the appends
+            to these are not done and give None.
+        is_behind: whether a log with these heads went back. Then it gets a new epoch.
     """
     reserve = reserve or dialect.reserve
     known: dict[tuple[str, str], list[Record]] = defaultdict(list)
@@ -147,8 +151,8 @@ async def append_all(
 class SqlWriter:
     """Appends of this process, one transaction at a time.
 
-    What is asked for while a transaction runs is committed together by the next one: each commit
-    waits for the disk, and SQLite has one writer at a time.
+    The next transaction does all appends that arrive while one runs. This is faster, because each
+    commit waits for the disk, and SQLite has one writer at a time.
     """
 
     def __init__(self, storage: Storage, clock: Callable[[], datetime]) -> None:
@@ -157,23 +161,16 @@ class SqlWriter:
         self._batcher: Batcher[Append, list[Record]] = Batcher(
             storage.name, self._commit, weigh, MOST
         )
-        self._closed = False
         self._seen = Seen()
         self._openings = 0
 
     def append(self, append: Append) -> Coroutine[Any, Any, list[Record]]:
-        """Returns once it is committed. A caller that is cancelled may still have appended."""
-        self._must_be_open()
+        """The records, once they are committed. A cancelled caller may still have appended."""
         return self._batcher.ask(append)
 
     async def close(self) -> None:
-        """Wait for what was asked for, and take no more: callers that go on would hold it up."""
-        self._closed = True
+        """Refuse further appends, and wait for those that were asked for."""
         await self._batcher.close()
-
-    def _must_be_open(self) -> None:
-        if self._closed:
-            raise UsageError(f"{self._storage.name} is closed")
 
     async def _commit(self, group: Sequence[AskedAppend]) -> None:
         self._answer(group, await self._write(group))
@@ -188,7 +185,7 @@ class SqlWriter:
         def is_behind(heads: Heads) -> bool:
             nonlocal now
             now = heads
-            if self._openings != self._storage.openings:  # perhaps other tables
+            if self._openings != self._storage.openings:  # the tables may be others
                 self._openings, self._seen = self._storage.openings, Seen()
             return self._seen.is_ahead(heads)
 
@@ -203,7 +200,7 @@ class SqlWriter:
     def _answer(
         self, group: Sequence[AskedAppend], results: Sequence[list[Record] | None]
     ) -> list[AskedAppend]:
-        """Answer what was appended; returns what was not, because its topic is held."""
+        """Answer the appends that were done. Returns the others, whose topics are held."""
         held = []
         for one, records in zip(group, results, strict=True):
             if records is None:
@@ -213,12 +210,12 @@ class SqlWriter:
         return held
 
 
-# Rows per transaction.
+# The most rows that one transaction removes.
 STEP = 5_000
 
 _FORGET = sa.text("DELETE FROM headwater_topics WHERE id = :id")
 
-# Topics of which at least the oldest record is beyond a limit.
+# Topics whose oldest record is beyond a limit.
 _CANDIDATES = sa.text(
     "SELECT l.epoch, t.name FROM headwater_log AS l LEFT JOIN headwater_topics AS t"
     " ON t.latest > t.trimmed AND (:any_size OR t.latest - t.trimmed > :max_count"
@@ -226,7 +223,7 @@ _CANDIDATES = sa.text(
     " AND e.number = t.trimmed + 1 AND e.at < :oldest))"
     " AND t.name NOT LIKE 'run:%' WHERE l.id = 1 ORDER BY t.name"
 )
-# Locks the topic, and gives its row.
+# Locks the topic, and returns its row.
 LOCK = sa.text(
     "UPDATE headwater_topics SET trimmed = trimmed WHERE name = :topic"
     " RETURNING id, latest, trimmed"
@@ -259,10 +256,10 @@ async def trim_some(
     oldest: int | None,
     lock: sa.TextClause = LOCK,
 ) -> int:
-    """Remove up to ``STEP`` of a topic's oldest records. Returns how many; 0: nothing is left.
+    """Remove up to ``STEP`` of a topic's oldest records. Returns how many; 0: all were removed.
 
-    ``lock`` comes first, so that no other transaction changes what is read afterwards. It may leave
-    out a topic that another transaction holds.
+    ``lock`` runs first, so that no other transaction changes what is read afterwards. It may return
+    no row for a topic that another transaction holds.
     """
     topic_row = (await connection.execute(lock, {"topic": topic})).first()
     if topic_row is None:

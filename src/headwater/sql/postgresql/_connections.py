@@ -13,9 +13,9 @@ from headwater.errors import DeclarationError, MissingExtraError
 
 SCHEMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 
-# What an address does not say itself. Seconds, but for the last two. libpq would wait for a
-# connection for as long as the network does, which is minutes; the system would keep a connection
-# to a host that is gone for hours. On a Unix socket none of it counts.
+# Options for an address that does not set them. libpq would wait for a connection for as long as
+# the network does, which is minutes. The system would keep a connection to a lost host for hours.
+# They have no effect on a Unix socket. All but the last two are in seconds.
 _DEFAULTS = {
     "connect_timeout": "10",
     "keepalives_idle": "10",
@@ -109,6 +109,12 @@ def separate_pool(engine: AsyncEngine) -> AsyncEngine:
     """
     like = engine.sync_engine
     return AsyncEngine(sa.Engine(like.pool.recreate(), like.dialect, like.url))
+
+
+def shared_by(engine: AsyncEngine) -> tuple[int, str]:
+    """A key for what all engines of one database and event loop share."""
+    loop = asyncio.get_running_loop()
+    return id(loop), engine.url.render_as_string(hide_password=False)
 
 
 def single_reads(engine: AsyncEngine) -> AsyncEngine:

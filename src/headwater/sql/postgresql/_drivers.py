@@ -1,6 +1,6 @@
 """A connection of its own to PostgreSQL, on the driver that the engine has.
 
-SQLAlchemy hides how drivers differ, but for notifications and for breaking off a statement.
+SQLAlchemy hides how drivers differ, except in notifications and in ending a statement early.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from headwater.errors import DeclarationError
 from headwater.sql._tracking import quote
 from headwater.sql.postgresql._connections import separate_pool
-
-__all__ = ["DRIVERS", "Notification", "OwnConnection", "check_driver", "open_connection"]
 
 # The channel, and what the sender added.
 Notification = tuple[str, str]
@@ -47,7 +45,7 @@ class OwnConnection(ABC):
 
     @abstractmethod
     async def received(self, seconds: float) -> Collection[Notification]:
-        """What has come, at the latest after some time. Raises an error if the server has gone."""
+        """What came, after at most so many seconds. Raises an error if the connection is lost."""
 
     @abstractmethod
     def break_off(self) -> None:

@@ -28,8 +28,6 @@ from headwater.sql.postgresql._triggers import (
     short_name,
 )
 
-__all__ = ["drop", "functions", "install", "renew", "triggers"]
-
 _NOW = "pg_catalog.pg_current_xact_id()"
 # PostgreSQL fires triggers in the order of their names: after those that a user may have, which
 # may still change the row.
@@ -84,7 +82,7 @@ def install(
         run(connection, function.ddl(own))
     lock_table(connection, tracking)
     if not has_column:
-        # Rows that are there have had their links for ever.
+        # Existing rows count as linked from the beginning.
         run(connection, f"ALTER TABLE {target} ADD COLUMN {SINCE} xid8 NOT NULL DEFAULT '0'")
     run(connection, f"ALTER TABLE {target} ALTER COLUMN {SINCE} SET DEFAULT {_NOW}")
     _drop_triggers(connection, tracking)
@@ -110,7 +108,7 @@ def _drop_triggers(connection: sa.Connection, tracking: Tracking) -> None:
 
 
 def renew(connection: sa.Connection, tracking: Tracking) -> None:
-    """Rows whose links are of transactions of another server have had them for ever."""
+    """Rows that transactions of another server linked count as linked from the beginning."""
     target = qualified(tracking)
     names = connection.execute(_OWN, {"table": target}).scalars().all()
     with disabled(connection, tracking, names):

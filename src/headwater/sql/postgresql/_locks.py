@@ -17,8 +17,6 @@ import sqlalchemy as sa
 from headwater.sql._tracking import Tracking
 from headwater.sql.postgresql._triggers import qualified, run
 
-__all__ = ["is_alone", "lock_table", "step"]
-
 logger = logging.getLogger("headwater.sql")
 
 # Seconds for which one try waits for the lock of the table, and then lets others pass.
@@ -70,7 +68,7 @@ def lock_table(connection: sa.Connection, tracking: Tracking) -> None:
             if _state(error) != _NOT_AVAILABLE or tried == len(PATIENCE):
                 raise
             run(connection, "ROLLBACK TO SAVEPOINT headwater_lock")
-            logger.info("%s: a transaction has it; tried for its lock for %g s", table, patience)
+            logger.info("%s: another transaction has it; waited %g s for its lock", table, patience)
             time.sleep(patience)
         else:
             _wait_for_locks(connection, LOCK_TIMEOUT)

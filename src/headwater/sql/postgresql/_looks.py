@@ -16,9 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headwater.sql.postgresql._connections import ensure_first_connection, single_reads
-
-__all__ = ["CatalogueWatch"]
+from headwater.sql.postgresql._connections import ensure_first_connection, shared_by, single_reads
 
 logger = logging.getLogger("headwater.sql")
 
@@ -29,7 +27,7 @@ OFTEN = 1.0
 # Seconds between two comparisons of tables that nobody follows.
 COMPARE_EVERY = 1.0
 
-# Looks that may be due before what the last one saw is taken for unknown.
+# After so many looks that failed, what the last one saw does not count any more.
 _PATIENCE = 3
 
 # What the tracking of a table depends on: each row of the catalogue names the transaction that
@@ -75,9 +73,8 @@ class CatalogueWatch:
             tables: their names as SQL.
             wake: called when something may have been committed.
         """
-        key = (id(asyncio.get_running_loop()), engine.url.render_as_string(hide_password=False))
         self.tables, self.wake = tables, wake
-        self._looks = _looks.get(key) or _Looks(key, engine)
+        self._looks = _looks.get(shared_by(engine)) or _Looks(engine)
         self._looks.add(self)
 
     def is_due(self) -> bool:
@@ -87,7 +84,7 @@ class CatalogueWatch:
         return now >= self._next if self._state is None else self._state != self._compared
 
     def note(self) -> None:
-        """They were compared, and nothing was wrong."""
+        """Note that they were compared, and that nothing was wrong."""
         self._next = asyncio.get_running_loop().time() + COMPARE_EVERY
         self._compared = self._state
 
@@ -105,8 +102,8 @@ class CatalogueWatch:
 class _Looks:
     """The looks at one database."""
 
-    def __init__(self, key: tuple[int, str], engine: AsyncEngine) -> None:
-        self._key = key
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._key = shared_by(engine)
         self._engine = engine
         self._reading = single_reads(engine)
         self._followed: set[CatalogueWatch] = set()
@@ -117,7 +114,7 @@ class _Looks:
         self._news = asyncio.Event()
         self._stopping = False
         self._task = asyncio.get_running_loop().create_task(self._run(), name="headwater looks")
-        _looks[key] = self
+        _looks[self._key] = self
 
     def add(self, followed: CatalogueWatch) -> None:
         self._followed.add(followed)

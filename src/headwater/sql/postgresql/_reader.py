@@ -21,12 +21,13 @@ from headwater.sql._reader import (
     Member,
     Row,
     TableReader,
+    Tail,
     WatchGroup,
     in_window,
     latest_of,
     left_at,
 )
-from headwater.sql._statements import GONE, LEFT
+from headwater.sql._statements import GONE, LEFT, Wanted
 from headwater.sql._trim import Trim, table_trim
 from headwater.sql._unreadable import cannot_be_read, read_rows
 from headwater.sql.postgresql._conditions import DECLARED, FACTS, Facts
@@ -42,8 +43,8 @@ from headwater.sql.postgresql._revision import Revision, revision_of
 from headwater.sql.postgresql._schema import drift
 from headwater.sql.postgresql._snapshot import NOTHING, TransactionSnapshot
 from headwater.sql.postgresql._statements import PICKED, PostgreSQLStatements
-from headwater.sql.postgresql._triggers import channel, notification, qualified
-from headwater.sql.postgresql._watch import ChannelWatch
+from headwater.sql.postgresql._triggers import notification, qualified
+from headwater.sql.postgresql._watch import table_watch
 
 # Columns of what was picked, behind the facts.
 _XID, _KIND, _NUMBER, _MOMENT, _OLDER, _FIRST = range(FACTS, FACTS + PICKED + 1)
@@ -99,8 +100,7 @@ class PostgreSQLReader(TableReader):
         if rows[0][FACTS] and not facts.standby:
             raise DeclarationError(
                 f"{self.name} has rows of transactions that this server has not made yet, as "
-                "from a dump of another one; call "
-                "headwater.sql.renew_epochs() once"
+                "from a dump of another server; call headwater.sql.renew_epochs() once"
             )
         return Head(facts.epoch, SnapshotPlace(self._bounded(facts)), facts.floor)
 
@@ -113,52 +113,37 @@ class PostgreSQLReader(TableReader):
         self._note(facts.epoch, own.snapshot.xmax)
 
     async def batch(
-        self,
-        epoch: str,
-        after: Place,
-        limit: int,
-        *,
-        trimmed: int = 0,
-        questions: Questions = NO_QUESTIONS,
+        self, head: Head, limit: int, questions: Questions = NO_QUESTIONS, /
     ) -> ChangeBatch:
-        page, facts = await self._after(EVERYTHING, None, limit, after, epoch, trimmed, questions)
+        page, facts = await self._after(
+            self._wanted(EVERYTHING), limit, head.place, head, questions
+        )
         retiring = None
         if facts.retiring is not None:
             retiring = SnapshotPlace(TransactionSnapshot(facts.retiring + 1))
         late = facts.held or self._long(facts)
         return ChangeBatch(page.changes, page.end, page.has_more, retiring, late)
 
-    async def page_before(
-        self, wanted: Filter, window: Window | None, limit: int, before: Place | None, /
-    ) -> Page:
+    async def page_before(self, wanted: Wanted, limit: int, before: Place | None, /) -> Page:
         place = None if before is None else self.own_place(before, SnapshotPlace)
-        return await self._newest(wanted, window, self.clock(), limit, place)
+        return await self._newest(wanted, limit, place)
 
-    async def page_after(
-        self, wanted: Filter, window: Window | None, limit: int, after: Place, /
-    ) -> Page:
-        return (await self._after(wanted, window, limit, after))[0]
+    async def page_after(self, wanted: Wanted, limit: int, after: Place, /) -> Page:
+        return (await self._after(wanted, limit, after))[0]
 
     async def _newest(
-        self,
-        wanted: Filter,
-        window: Window | None,
-        now: datetime,
-        limit: int,
-        before: SnapshotPlace | None,
-        below: int | None = None,
+        self, wanted: Wanted, limit: int, before: SnapshotPlace | None, below: int | None = None
     ) -> Page:
+        window, now = wanted.window, wanted.now
         last = before
         if below is not None and (before is None or below < before.snapshot.xmax):
             last = SnapshotPlace(TransactionSnapshot(below))
-        rows = await self._read(
-            lambda statements: statements.newest(wanted, window, now, limit + 1, last)
-        )
+        rows = await self._read(lambda statements: statements.newest(wanted, limit + 1, last))
         facts = self._facts(rows)
         seen = self._bounded(facts) if below is None else facts.now.cut(below)
         if below is None and len(seen.running) > FEW_RUNNING and seen.xmax <= facts.newest:
             # What the client would have does not fit a position: return less.
-            return await self._newest(wanted, window, now, limit, before, seen.xmax)
+            return await self._newest(wanted, limit, before, seen.xmax)
         found = _picked(rows)
         has_more = len(found) > limit
         walk = Walk(SnapshotPlace(NOTHING), seen, left_at(facts.last_left, window))
@@ -176,22 +161,20 @@ class PostgreSQLReader(TableReader):
 
     async def _after(
         self,
-        wanted: Filter,
-        window: Window | None,
+        wanted: Wanted,
         limit: int,
         after: Place,
-        epoch: str | None = None,
-        trimmed: int = 0,
+        head: Head | None = None,
         questions: Questions = NO_QUESTIONS,
     ) -> tuple[Page, Facts]:
-        now, place = self.clock(), self.own_place(after, SnapshotPlace)
+        (_, window, now), place = wanted, self.own_place(after, SnapshotPlace)
         rows = await self._read(
-            lambda statements: statements.after(wanted, window, now, limit + 1, place, questions)
+            lambda statements: statements.after(wanted, limit + 1, place, questions)
         )
         facts = self._facts(rows)
-        if epoch is not None and epoch != facts.epoch:
+        if head is not None and head.epoch != facts.epoch:
             raise PositionError(str(place), "unknown", "the database is another one")
-        self._check(place, facts, trimmed)
+        self._check(place, facts, 0 if head is None else head.trimmed)
         self._note(facts.epoch, place.snapshot.xmax)
         seen = self._bounded(facts)
         # Rows that left the window come first; every place after them says that they were sent.
@@ -230,15 +213,13 @@ class PostgreSQLReader(TableReader):
         return Page(changes, start, end, has_more, facts.epoch, as_of), facts
 
     async def members(self, wanted: Filter, window: Window, /) -> Sequence[Member]:
-        rows = await self._read(lambda statements: statements.members(wanted, window, self.clock()))
+        selected = self._wanted(wanted, window)
+        rows = await self._read(lambda statements: statements.members(selected, window.column))
         return [(dict(zip(self.model.key, row, strict=False)), as_utc(row[-1])) for row in rows]
 
     async def exceeds(self, wanted: Filter, window: Window | None, count: int, /) -> bool:
-        now = self.clock()
-        rows = await self._read(
-            lambda statements: statements.beyond_count(wanted, window, now, count)
-        )
-        return bool(rows)
+        selected = self._wanted(wanted, window)
+        return bool(await self._read(lambda statements: statements.beyond_count(selected, count)))
 
     def trimming(self, cutoff: datetime | None, column: str | None, max_count: int | None) -> Trim:
         # A transaction that still runs may add changes below those of younger ones.
@@ -246,17 +227,11 @@ class PostgreSQLReader(TableReader):
         wake = notification(self.model.tracking)
         return table_trim(statements, cutoff, column, max_count, wake)
 
-    def watch_commits(
-        self,
-        wake: Callable[[], None],
-        known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,  # a watch knows no place
-    ) -> CommitWatch:
+    def watch_commits(self, tail: Tail, /) -> CommitWatch:
         tracking = self.model.tracking
-        name = channel(tracking) if tracking.notify else None
-        watch = ChannelWatch(self.engine, name, tracking.table, wake, known, writers=self._writers)
+        watch = table_watch(self.engine, self._writers, tracking, tail)
         revision = self._revision = revision_of(self.engine)
-        self._catalogue.follow(self.engine, [qualified(tracking)], wake)
+        self._catalogue.follow(self.engine, [qualified(tracking)], tail.read_on)
 
         async def close() -> None:
             self._revision = None

@@ -9,6 +9,7 @@ from collections.abc import Hashable
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.feeds._shared_calls import CoalescedCall
+from headwater.sql.postgresql._connections import shared_by
 from headwater.sql.postgresql._drivers import OwnConnection, open_connection
 
 # Seconds that the server may take.
@@ -31,14 +32,15 @@ class Revision:
     after a crash the server may use the ids of transactions that were lost again.
     """
 
-    def __init__(self, key: tuple[int, str], engine: AsyncEngine) -> None:
-        self._key = key
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._key = shared_by(engine)
         self._engine = engine
         self._users = 0
         self._gathered = CoalescedCall(self._answer)
         self._own: OwnConnection | None = None
         # A new object for each opened connection.
         self._opened = object()
+        _revisions[self._key] = self
 
     def acquire(self) -> None:
         """Keep it until ``release`` was called as often."""
@@ -104,9 +106,6 @@ _revisions: dict[tuple[int, str], Revision] = {}
 
 def revision_of(engine: AsyncEngine) -> Revision:
     """The revision of an engine's database, acquired, one for each database and event loop."""
-    key = (id(asyncio.get_running_loop()), engine.url.render_as_string(hide_password=False))
-    revision = _revisions.get(key)
-    if revision is None:
-        revision = _revisions[key] = Revision(key, engine)
+    revision = _revisions.get(shared_by(engine)) or Revision(engine)
     revision.acquire()
     return revision

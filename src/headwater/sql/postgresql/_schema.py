@@ -115,7 +115,9 @@ def drop(connection: sa.Connection, tracking: Tracking) -> None:
     with step(connection):
         table = read_table(connection, tracking)
         if table is None:
-            raise DeclarationError(f"there is no table {tracking.full_name!r} to track no more")
+            raise DeclarationError(
+                f"there is no table {tracking.full_name!r}, so no tracking to drop"
+            )
         lock_table(connection, tracking)
         _drop_triggers(connection, table)
         run(

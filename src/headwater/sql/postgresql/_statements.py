@@ -19,6 +19,7 @@ from headwater.sql._filters import Query
 from headwater.sql._model import TableModel, date_time_type
 from headwater.sql._statements import COUNT, GONE, LEFT, ROW, Lack, Selection, Statements
 from headwater.sql._tracking import CHANGE, ORDER, REMOVALS, TABLES
+from headwater.sql._values import stored_type
 from headwater.sql.postgresql._conditions import (
     PARTITIONS,
     above,
@@ -35,6 +36,9 @@ from headwater.sql.postgresql._types import as_xid
 PICKED = 5
 
 _ALL = 2**63 - 1
+
+_FIRST_MOMENT = sa.literal_column("'0001-01-01'", sa.DateTime())
+_LAST_MOMENT = sa.literal_column("'9999-12-31 23:59:59.999999'", sa.DateTime())
 
 _BEGAN = as_xid(sa.bindparam("began", type_=sa.Text))
 
@@ -59,6 +63,8 @@ class PostgreSQLStatements(Statements):
         keys_only: bool = False,
     ) -> None:
         super().__init__(model, judged, keys_only=keys_only)
+        self._keys_only = keys_only
+        self.values = [self._readable(value) for value in self.values]
         self._total = total
         self._life = life
         self.order = [model.number, model.order, *self.keys]
@@ -232,7 +238,7 @@ class PostgreSQLStatements(Statements):
         answers: list[Any] = [row.c[f"headwater_answer_{at}"] for at in range(len(asked))]
         gone: list[Column] = []
         if removals:
-            old = [self.old_key(name) for name in model.key]
+            old = [self._readable(self.old_key(name)) for name in model.key]
             old += [self.old(name) for name in self.kept]
             parts = [each.label(f"headwater_gone_{at}") for at, each in enumerate(old)]
             if shown is not None:
@@ -299,6 +305,13 @@ class PostgreSQLStatements(Statements):
     def _moment_type(self, name: str) -> sa.DateTime:
         kind = date_time_type(self.model.columns[name])
         return sa.DateTime(timezone=kind is not None and bool(kind.timezone))
+
+    def _readable(self, column: Column) -> Column:
+        """With ``keys_only``, NULL for a date that Python has not, such as infinity."""
+        if not (self._keys_only and isinstance(stored_type(column.type), (sa.Date, sa.DateTime))):
+            return column
+        moment = sa.cast(column, sa.DateTime())
+        return sa.case((moment.between(_FIRST_MOMENT, _LAST_MOMENT), column))
 
     def _ran(self, pending: sa.Subquery, base: Query, xid: Column, number: Column) -> Query:
         """What a client lacks of the transactions that ran: one look-up for each, in order."""

@@ -20,8 +20,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.sql._commits import commits_of
-from headwater.sql._reader import CommitWatch
+from headwater.sql._reader import CommitWatch, Tail
+from headwater.sql._tracking import Tracking
+from headwater.sql.postgresql._connections import shared_by
 from headwater.sql.postgresql._drivers import OwnConnection, open_connection
+from headwater.sql.postgresql._triggers import channel as channel_of
 
 logger = logging.getLogger("headwater.sql")
 
@@ -81,8 +84,7 @@ class ChannelWatch(CommitWatch):
         self._wait = POLL_FIRST
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
-        key = (id(loop), engine.url.render_as_string(hide_password=False))
-        self._listener = _listeners.get(key) or _Listener(key, engine)
+        self._listener = _listeners.get(shared_by(engine)) or _Listener(engine)
         self.poll_soon()
         self._listener.add(self)
 
@@ -122,6 +124,14 @@ class ChannelWatch(CommitWatch):
         await self._listener.remove(self)
 
 
+def table_watch(
+    engine: AsyncEngine, writers: Sequence[sa.Engine], tracking: Tracking, tail: Tail
+) -> ChannelWatch:
+    """The watch of a tracked table."""
+    name, wake = channel_of(tracking) if tracking.notify else None, tail.read_on
+    return ChannelWatch(engine, name, tracking.table, wake, lambda: tail.head, writers=writers)
+
+
 class _Listener:
     """The connection that listens for all channels of one database.
 
@@ -129,16 +139,16 @@ class _Listener:
         listening: the channels on which notifications arrive just now.
     """
 
-    def __init__(self, key: tuple[int, str], engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine) -> None:
         self.listening: frozenset[str] = frozenset()
-        self._key = key
+        self._key = shared_by(engine)
         self._engine = engine
         self._watches: set[ChannelWatch] = set()
         self._task: asyncio.Task[None] | None = None
         self._warned = False
         # Seconds until the next try, where it is not the usual time.
         self._retry = 0.0
-        _listeners[key] = self
+        _listeners[self._key] = self
 
     def add(self, watch: ChannelWatch) -> None:
         self._watches.add(watch)

@@ -9,8 +9,6 @@ from headwater.sql.query._derivation import Derivation
 from headwater.sql.query._place import QueryPlace
 from headwater.sql.query._poll import Affected, Values
 
-__all__ = ["change_for", "changes_of", "item_of"]
-
 
 def item_of(
     derivation: Derivation, place: QueryPlace | None, row: Values, compared: Values | None = None

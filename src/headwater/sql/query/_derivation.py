@@ -236,15 +236,18 @@ class Derivation:
             for one in self._scopes.every
             if one in scopes
             for condition in one.conditions
-            if condition.expression is not None and self._usable(condition, one)
+            if self._usable(condition, one)
         ]
         self._check_joined(inside, used)
         expressions = [one.expression for one in used if one.expression is not None]
         return Way(start, tuple(inside), tuple(expressions))
 
     def _usable(self, condition: Condition, scope: Scope) -> bool:
+        """Whether a condition of a scope leads from row to row: it has no sub-query."""
         within = scope.closure()
-        return all(occurrence.scope in within for occurrence in condition.occurrences)
+        return condition.expression is not None and all(
+            occurrence.scope in within for occurrence in condition.occurrences
+        )
 
     def _check_joined(self, inside: list[Occurrence], used: list[Condition]) -> None:
         """Raises for a table that no condition leads to, unless ``affects`` says what that means.
@@ -297,7 +300,7 @@ class Derivation:
         for name, (occurrence, real) in self.filters.items():
             check_exact(name, column_of(occurrence.table, real))
         for condition in self._scopes.root.conditions:
-            if condition.expression is None or not self._usable(condition, self._scopes.root):
+            if not self._usable(condition, self._scopes.root):
                 raise DeclarationError(
                     f"LIMIT with the condition {condition.original} cannot be derived: use "
                     "conditions on plain columns of inner-joined tables"
@@ -306,15 +309,14 @@ class Derivation:
     def _is_certain(self) -> bool:
         root = self._scopes.root
         return self._group is None and all(
-            condition.expression is not None and self._usable(condition, root)
-            for condition in root.conditions
+            self._usable(condition, root) for condition in root.conditions
         )
 
     def _links(self) -> dict[sa.Table, tuple[str, ...]]:
         found: dict[sa.Table, set[str]] = {table: set() for table in self.tables}
         for scope in self._scopes.every:
             for condition in scope.conditions:
-                if condition.expression is not None and self._usable(condition, scope):
+                if self._usable(condition, scope):
                     for occurrence, name in condition.columns:
                         found[occurrence.table].add(name)
         sorted_by = [(one.occurrence, one.name) for one in self.order]

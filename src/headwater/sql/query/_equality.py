@@ -12,8 +12,6 @@ from headwater.errors import DeclarationError
 from headwater.sql._expressions import Column, Expression
 from headwater.sql._values import stored_type
 
-__all__ = ["check_exact", "is_blind", "judged_equality"]
-
 
 def is_blind(column: sa.Column[Any]) -> bool:
     """Whether different texts may be equal in a column, so that Python cannot compare them."""

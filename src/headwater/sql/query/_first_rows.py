@@ -16,8 +16,6 @@ from headwater.sql.query._look import Look
 from headwater.sql.query._place import Key, QueryPlace
 from headwater.sql.query._poll import Affected, Poll, Queries, Values
 
-__all__ = ["FirstRows"]
-
 
 class FirstRows(Poll):
     """A poll of a query with LIMIT. A place is one in the window of the client's own filter.
@@ -49,14 +47,14 @@ class FirstRows(Poll):
             found += self._window(self._only)
         else:
             seen = self._queries.looker.oldest(self._place)
-            for wanted in self._queries.touched(self._connection, look, seen):
+            for wanted in self._queries.touched(look, seen):
                 found += self._window(wanted)
         if found:
             yield found
 
     def _window(self, wanted: Filter) -> list[Affected]:
-        queries, connection, look = self._queries, self._connection, self.look
-        now = dict(queries.first(connection, wanted))
+        queries, look = self._queries, self.look
+        now = dict(queries.first(look.connection, wanted))
         held: dict[Key, Values] = {}
         moved: set[Key] = set()
         low: Key | None = None
@@ -67,10 +65,10 @@ class FirstRows(Poll):
 
             then: dict[Key, Values] = {}
             if segment.seen != queries.nothing:
-                then = queries.first_held(connection, look, segment.seen, wanted)
+                then = queries.first_held(look, segment.seen, wanted)
             held |= {key: values for key, values in then.items() if inside(key)}
             stayed = [key for key in now if inside(key) and key in then]
-            moved |= queries.among(connection, look, segment.seen, stayed)
+            moved |= queries.among(look, segment.seen, stayed)
             moved |= {key for key in now if inside(key) and key not in then}
             low = segment.bound
         changed = sorted({*moved, *(key for key in held if key not in now)})

@@ -8,8 +8,6 @@ import sqlalchemy as sa
 
 from headwater.errors import DeclarationError
 
-__all__ = ["AGGREGATES", "check_element", "has_aggregate"]
-
 _AGGREGATES = """
     array_agg avg bit_and bit_or bool_and bool_or count every group_concat json_agg
     json_group_array json_group_object json_object_agg jsonb_agg jsonb_object_agg max min

@@ -8,8 +8,6 @@ import sqlalchemy as sa
 
 from headwater.errors import DeclarationError
 
-__all__ = ["MOST_LIMITED", "check_distinct", "difference", "limit_of"]
-
 # Rows that a query with LIMIT may keep for each value of its filters. They are read at each change.
 MOST_LIMITED = 1000
 

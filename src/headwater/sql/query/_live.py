@@ -23,8 +23,6 @@ from headwater.sql.query._derivation import Derivation, column_of
 from headwater.sql.query._equality import is_blind, judged_equality
 from headwater.sql.query._reader import QueryReader
 
-__all__ = ["DECLARED", "LiveQuery", "QuerySource"]
-
 # The live queries of this process, for ``headwater check``.
 DECLARED: WeakSet[LiveQuery] = WeakSet()
 

@@ -22,14 +22,13 @@ from headwater.sql.query._derivation import Derivation
 from headwater.sql.query._moments import Moments, PostgreSQLMoments, SQLiteMoments
 from headwater.sql.query._place import Counters, QueryPlace
 
-__all__ = ["Look", "Looker", "PostgreSQLLooker", "SQLiteLooker", "fingerprint_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class Look:
     """The result of a look.
 
     Attributes:
+        connection: its transaction sees this snapshot.
         now: the snapshot.
         epoch: the epoch of the query's tables and their links.
         changed: tables with rows that changed since the place.
@@ -37,6 +36,7 @@ class Look:
         retiring: positions that do not include this place expire soon. None: no position does.
     """
 
+    connection: sa.Connection
     now: Any
     epoch: str
     changed: frozenset[sa.Table]
@@ -159,7 +159,7 @@ class SQLiteLooker(Looker):
         epoch = self._epoch([one[:3] for one in each])
         now = Counters(tuple(one[5] for one in each))
         if place is None:
-            return Look(now, epoch, frozenset(), frozenset())
+            return Look(connection, now, epoch, frozenset(), frozenset())
         floor = Counters(tuple(one[3] for one in each))
         _check(place, now, floor, self.nothing)
         then = self.oldest(place).numbers
@@ -170,7 +170,7 @@ class SQLiteLooker(Looker):
         retiring = None
         if any(one[4] is not None for one in each):
             retiring = QueryPlace.at_once(Counters(tuple(one[4] or 0 for one in each)))
-        return Look(now, epoch, self._those(changed), self._those(gone), retiring)
+        return Look(connection, now, epoch, self._those(changed), self._those(gone), retiring)
 
     def _those(self, flags: list[bool]) -> frozenset[sa.Table]:
         return frozenset(table for table, flag in zip(self.tables, flags, strict=True) if flag)
@@ -241,14 +241,14 @@ class PostgreSQLLooker(Looker):
         now = seen.cut(least)
         self._known = (epoch, now.xmax)
         if place is None:
-            return Look(now, epoch, frozenset(), frozenset())
+            return Look(connection, now, epoch, frozenset(), frozenset())
         changed = frozenset(t for t, one in zip(self.tables, each, strict=True) if one[7])
         gone = frozenset(t for t, one in zip(self.tables, each, strict=True) if one[8])
         retiring = None
         if any(one[4] is not None for one in each):
             latest = max(one[4] or 0 for one in each)
             retiring = QueryPlace.at_once(TransactionSnapshot(latest + 1))
-        return Look(now, epoch, changed, gone, retiring)
+        return Look(connection, now, epoch, changed, gone, retiring)
 
     def _query(self, since: bool) -> sa.Select[Any]:
         known = self._made.get((since, self.life))

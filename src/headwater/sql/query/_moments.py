@@ -16,8 +16,6 @@ from headwater.sql.postgresql._types import XID8, as_xid
 from headwater.sql.query._place import Counters
 from headwater.sql.sqlite._triggers import label
 
-__all__ = ["Moments", "PostgreSQLMoments", "SQLiteMoments"]
-
 
 class Moments(ABC):
     """Conditions over a change, for the snapshot that a statement's parameters name.

@@ -12,8 +12,6 @@ from headwater.sql._links import LINKS
 from headwater.sql._tracking import SINCE
 from headwater.sql.query._live import LiveQuery
 
-__all__ = ["QueryNeeds", "needs_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class QueryNeeds:

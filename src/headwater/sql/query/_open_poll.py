@@ -15,10 +15,8 @@ from headwater.sql.query._look import Look
 from headwater.sql.query._place import QueryPlace
 from headwater.sql.query._poll import Affected, Poll
 
-__all__ = ["OpenPoll", "ReadPage", "WaitingPage"]
-
 # Reads a page in a transaction that saw this.
-ReadPage = Callable[[sa.Connection, Look], Page]
+ReadPage = Callable[[Look], Page]
 
 
 @dataclass(slots=True)
@@ -101,10 +99,10 @@ class OpenPoll:
         self.served = True
         connection, look = self._connection, self._poll.look
         if connection.dialect.name == "sqlite":
-            return await connection.run_sync(read, look)
+            return await connection.run_sync(lambda _: read(look))
         # PostgreSQL would run no further statement of a transaction with one that failed.
         async with connection.begin_nested():
-            return await connection.run_sync(read, look)
+            return await connection.run_sync(lambda _: read(look))
 
     async def close(self) -> None:
         await self._closing.aclose()

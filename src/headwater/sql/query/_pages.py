@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
-
 from headwater.errors import PositionError
 from headwater.feeds._source import Change, Filter, Page, Place
 from headwater.sql._judging import Questions
@@ -13,8 +11,6 @@ from headwater.sql.query._look import Look
 from headwater.sql.query._place import Key, QueryPlace, Segment
 from headwater.sql.query._poll import CHUNK, Poll, Queries
 
-__all__ = ["Pages"]
-
 
 class Pages:
     """Reads pages."""
@@ -23,18 +19,16 @@ class Pages:
         self._queries = queries
         self._derivation = queries.derivation
 
-    def before(
-        self, connection: sa.Connection, look: Look, wanted: Filter, limit: int, below: Key | None
-    ) -> Page:
+    def before(self, look: Look, wanted: Filter, limit: int, below: Key | None) -> Page:
         """The last rows by key, or those below one.
 
         Of a query with LIMIT they are its first rows in its order; the first one is shown last.
         """
         limited = self._derivation.limit is not None
         if not limited:
-            rows = self._queries.newest(connection, wanted, limit + 1, below)
+            rows = self._queries.newest(look, wanted, limit + 1, below)
         else:
-            rows = self._queries.first(connection, wanted)
+            rows = self._queries.first(look.connection, wanted)
             if below is not None:
                 keys = [key for key, _ in rows]
                 # A page whose beginning has left the window has nothing before it.
@@ -48,19 +42,16 @@ class Pages:
         start = QueryPlace.at_once(look.now, shown[0][0] if shown else below)
         return Page(changes, start, end, len(rows) > limit, look.epoch)
 
-    def after(
-        self, connection: sa.Connection, look: Look, wanted: Filter, limit: int, place: QueryPlace
-    ) -> Page:
+    def after(self, look: Look, wanted: Filter, limit: int, place: QueryPlace) -> Page:
         """What changed after a place. Raises PositionError."""
+        queries, connection = self._queries, look.connection
         poll: Poll
         if self._derivation.limit is not None:
-            poll = FirstRows(self._queries, connection, place, wanted, look)
+            poll = FirstRows(queries, connection, place, wanted, look)
         else:
             chunk = min(CHUNK, max(2 * limit, 50))
             asked = Questions.about(wanted)
-            poll = Poll(
-                self._queries, connection, place, wanted, chunk=chunk, now=look, questions=asked
-            )
+            poll = Poll(queries, connection, place, wanted, chunk=chunk, now=look, questions=asked)
         changes: list[Change] = []
         first: Key | None = None
         more = False

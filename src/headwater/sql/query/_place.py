@@ -18,8 +18,6 @@ from typing import Any, Protocol, Self
 from headwater.errors import PositionError
 from headwater.sql.postgresql._snapshot import TransactionSnapshot, base36
 
-__all__ = ["MAX_SEGMENTS", "MAX_TEXT", "Counters", "Key", "QueryPlace", "Seen", "Segment"]
-
 # The values of the key's columns, in an order that Python and the database share.
 Key = tuple[Any, ...]
 

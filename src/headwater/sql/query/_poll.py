@@ -28,8 +28,6 @@ from headwater.sql.query._look import Look, Looker
 from headwater.sql.query._place import Key, QueryPlace
 from headwater.sql.query._statements import KEYS, Statements
 
-__all__ = ["CHUNK", "Affected", "Poll", "Queries"]
-
 # Keys whose rows are read by one statement.
 CHUNK = 500
 
@@ -56,7 +54,7 @@ class Affected:
 
 
 class Queries:
-    """Runs the statements of one query. The connection's transaction is in one snapshot."""
+    """Runs the statements of one query, in the transaction of a look."""
 
     def __init__(self, name: str, derivation: Derivation, looker: Looker) -> None:
         self.name = name
@@ -69,7 +67,6 @@ class Queries:
 
     def keys(
         self,
-        connection: sa.Connection,
         look: Look,
         seen: Any,
         low: Key | None,
@@ -85,11 +82,11 @@ class Queries:
         )
         values |= self.looker.moments.values(seen)
         values |= _numbered("low", low) | _numbered("high", high)
-        return [tuple(row) for row in connection.execute(query, values)]
+        return [tuple(row) for row in look.connection.execute(query, values)]
 
     def rows(
         self,
-        connection: sa.Connection,
+        look: Look,
         keys: Sequence[Key],
         wanted: Filter,
         questions: Questions = NO_QUESTIONS,
@@ -97,25 +94,23 @@ class Queries:
         """The present rows with these keys, each with the values that filters compare."""
         form, values = form_of(wanted)
         values |= questions.parameters | {"keys": self._listed(keys)}
-        result = connection.execute(self.statements.rows(form, questions.form), values)
+        result = look.connection.execute(self.statements.rows(form, questions.form), values)
         return {key: (row, compared) for key, row, compared in self._answered(result, questions)}
 
-    def among(
-        self, connection: sa.Connection, look: Look, seen: Any, keys: Sequence[Key]
-    ) -> set[Key]:
+    def among(self, look: Look, seen: Any, keys: Sequence[Key]) -> set[Key]:
         """The affected keys among these."""
         if not keys or not (look.changed or look.gone):
             return set()
         query = self.statements.affected(look.changed, look.gone, among=True)
         values = self.looker.moments.values(seen) | {"keys": self._listed(keys)}
-        return {tuple(row) for row in connection.execute(query, values)}
+        return {tuple(row) for row in look.connection.execute(query, values)}
 
-    def touched(self, connection: sa.Connection, look: Look, seen: Any) -> list[Filter]:
+    def touched(self, look: Look, seen: Any) -> list[Filter]:
         """For a query with LIMIT: the filters whose first rows may have changed."""
         if not self.derivation.filters:
             return [EVERYTHING]
         query = self.statements.touched(look.changed, look.gone)
-        rows = connection.execute(query, self.looker.moments.values(seen))
+        rows = look.connection.execute(query, self.looker.moments.values(seen))
         # No filter is NULL.
         return [
             Filter.of(**dict(zip(self.derivation.filters, row, strict=True)))
@@ -128,31 +123,29 @@ class Queries:
         form, values = form_of(wanted)
         return list(self._read(connection.execute(self.statements.first(form), values)))
 
-    def first_held(
-        self, connection: sa.Connection, look: Look, seen: Any, wanted: Filter
-    ) -> dict[Key, Values]:
+    def first_held(self, look: Look, seen: Any, wanted: Filter) -> dict[Key, Values]:
         """The first rows at the place: their keys, with the values of key and filters by name."""
         form, values = form_of(wanted)
         among = frozenset(one.table for one in self.derivation.core.occurrences)
         query = self.statements.first_held(look.gone & among, form)
-        rows = connection.execute(query, values | self.looker.moments.values(seen))
+        rows = look.connection.execute(query, values | self.looker.moments.values(seen))
         return {
             tuple(row[: self.width]): dict(zip(self._held, row[self.width :], strict=True))
             for row in rows
         }
 
     def newest(
-        self, connection: sa.Connection, wanted: Filter, count: int, below: Key | None
+        self, look: Look, wanted: Filter, count: int, below: Key | None
     ) -> list[tuple[Key, Values]]:
         """The last rows by key, descending."""
         form, values = form_of(wanted)
         query = self.statements.newest(form, below is not None)
-        result = connection.execute(query, values | {"count": count} | _numbered("low", below))
+        result = look.connection.execute(query, values | {"count": count} | _numbered("low", below))
         return list(self._read(result))
 
     def oldest(
         self,
-        connection: sa.Connection,
+        look: Look,
         wanted: Filter,
         count: int,
         low: Key | None,
@@ -165,7 +158,7 @@ class Queries:
         query = self.statements.oldest(form, low is not None, high is not None, asked)
         values |= questions.parameters | {"count": count}
         values |= _numbered("low", low) | _numbered("high", high)
-        return list(self._answered(connection.execute(query, values), questions))
+        return list(self._answered(look.connection.execute(query, values), questions))
 
     def exceeds(self, connection: sa.Connection, wanted: Filter, count: int) -> bool:
         """Whether there are more rows than this."""
@@ -175,7 +168,6 @@ class Queries:
 
     def holders(
         self,
-        connection: sa.Connection,
         look: Look,
         seen: Any,
         keys: Sequence[Key],
@@ -186,7 +178,7 @@ class Queries:
         query = self.statements.holders(look.gone & among, questions.form)
         values = self.looker.moments.values(seen) | {"keys": self._listed(keys)}
         found: dict[Key, list[Values]] = {}
-        for row in connection.execute(query, values | questions.parameters):
+        for row in look.connection.execute(query, values | questions.parameters):
             held = dict(zip(self._held, row[self.width :], strict=False))
             found.setdefault(tuple(row[: self.width]), []).append(questions.answered(row, held))
         return found
@@ -245,7 +237,6 @@ class Poll:
     ) -> None:
         self._queries = queries
         self._questions = questions
-        self._connection = connection
         self._place = place
         self._wanted = wanted
         self._chunk = chunk
@@ -272,9 +263,7 @@ class Poll:
         """All rows of a range of keys of which the client has seen nothing yet."""
         size = self._chunk
         while size == self._chunk:
-            rows = self._queries.oldest(
-                self._connection, self._wanted, size, low, high, self._questions
-            )
+            rows = self._queries.oldest(self.look, self._wanted, size, low, high, self._questions)
             size = len(rows)
             if rows:
                 low = rows[-1][0]
@@ -288,7 +277,7 @@ class Poll:
         self, seen: Any, low: Key | None, high: Key | None
     ) -> Iterator[Sequence[Affected]]:
         while True:
-            keys = self._queries.keys(self._connection, self.look, seen, low, high, self._wanted)
+            keys = self._queries.keys(self.look, seen, low, high, self._wanted)
             for at in range(0, len(keys), self._chunk):
                 last = high is None and len(keys) < KEYS and at + self._chunk >= len(keys)
                 self.done = last
@@ -298,14 +287,13 @@ class Poll:
             low = keys[-1]
 
     def _read(self, seen: Any, keys: Sequence[Key]) -> Sequence[Affected]:
-        queries, connection = self._queries, self._connection
-        rows = queries.rows(connection, keys, self._wanted, self._questions)
-        held = queries.holders(connection, self.look, seen, keys, self._questions)
-        now = self.look.now
+        queries, look = self._queries, self.look
+        rows = queries.rows(look, keys, self._wanted, self._questions)
+        held = queries.holders(look, seen, keys, self._questions)
         found = []
         for key in keys:
             row, compared = rows.get(key, (None, None))
-            place = self._place.after(key, now)
+            place = self._place.after(key, look.now)
             found.append(Affected(key, place, row, held.get(key, ()), compared))
         return found
 

@@ -13,14 +13,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from headwater.errors import DeclarationError, PositionError, SourceUnavailableError, UsageError
+from headwater.errors import DeclarationError, PositionError, UsageError
 from headwater.feeds._clock import utc_now
 from headwater.feeds._source import Filter, Page, Place
 from headwater.sql._faults import COLUMN_MISSING, unavailable
 from headwater.sql._judging import NO_QUESTIONS, Questions
 from headwater.sql._links import links_drift
 from headwater.sql._model import tracking_of
-from headwater.sql._reader import ChangeBatch, CommitWatch, Head, TailReader, WatchGroup
+from headwater.sql._reader import ChangeBatch, CommitWatch, Head, Tail, TailReader, WatchGroup
 from headwater.sql._schemas import SCHEMAS
 from headwater.sql._trim import remove
 from headwater.sql._values import stored_type
@@ -46,8 +46,6 @@ from headwater.sql.query._poll import CHUNK, Poll, Queries
 from headwater.sql.query._trim import link_trim
 from headwater.sql.query._watch import watch_of
 from headwater.sql.sqlite._connections import file_of, guard
-
-__all__ = ["QueryReader"]
 
 # How many pages are read between two batches of the tail. The tail stands still meanwhile.
 SERVED = 50
@@ -136,7 +134,7 @@ class QueryReader(TailReader):
 
     async def try_filter(self, wanted: Filter, /) -> None:
         try:
-            await self._alone(lambda sync, look: self._pages.before(sync, look, wanted, 1, None))
+            await self._alone(lambda look: self._pages.before(look, wanted, 1, None))
         except (sa.exc.DataError, sa.exc.ProgrammingError) as error:
             raise DeclarationError(
                 f"the {self.name} cannot be filtered by {wanted.any_of!r}: the database refuses "
@@ -144,15 +142,9 @@ class QueryReader(TailReader):
             ) from error
 
     async def batch(
-        self,
-        epoch: str,
-        after: Place,
-        limit: int,
-        *,
-        trimmed: int = 0,  # only a relay knows of a trim, and it reads tables
-        questions: Questions = NO_QUESTIONS,
+        self, head: Head, limit: int, questions: Questions = NO_QUESTIONS, /
     ) -> ChangeBatch:
-        place = self.own_place(after, QueryPlace)
+        place = self.own_place(head.place, QueryPlace)
         if self._broken:
             # A page may have been read at a snapshot that the tail did not come to.
             self._broken = False
@@ -160,7 +152,7 @@ class QueryReader(TailReader):
         poll = self._open
         if poll is None or poll.place is not place:
             await self.close()
-            begin = partial(self._begin, place, epoch, min(limit, CHUNK), questions)
+            begin = partial(self._begin, place, head.epoch, min(limit, CHUNK), questions)
             poll = self._open = OpenPoll(place, self._connected, begin)
             poll.pages, self._waiting = self._waiting[:SERVED], self._waiting[SERVED:]
         try:
@@ -206,25 +198,19 @@ class QueryReader(TailReader):
             raise UsageError(f"limit={limit} must be at least 1")
         if after is None:
             below = None if before is None else self.own_place(before, QueryPlace).start
-            return await self._read(
-                lambda sync, look: self._pages.before(sync, look, wanted, limit, below)
-            )
+            return await self._read(lambda look: self._pages.before(look, wanted, limit, below))
         place = self.own_place(after, QueryPlace)
         nothing = any(one.seen == self._queries.nothing for one in place.segments)
         if (place.aligned and not nothing) or self._wake is None:
-            return await self._read(
-                lambda sync, look: self._pages.after(sync, look, wanted, limit, place)
-            )
+            return await self._read(lambda look: self._pages.after(look, wanted, limit, place))
         # The client may be far behind, and the tail must not wait for such a long read.
-        page = await self._alone(
-            lambda sync, look: self._pages.after(sync, look, wanted, limit, place)
-        )
+        page = await self._alone(lambda look: self._pages.after(look, wanted, limit, place))
         left = limit - len(page.changes)
         if page.has_more or not left:
             return replace(page, has_more=True)
         reached = self.own_place(page.end, QueryPlace)
         rest = await self._read(
-            lambda sync, look: self._pages.after(sync, look, wanted, left, reached), patient=True
+            lambda look: self._pages.after(look, wanted, left, reached), patient=True
         )
         return replace(rest, changes=[*page.changes, *rest.changes], start=page.start)
 
@@ -257,8 +243,7 @@ class QueryReader(TailReader):
 
     async def _alone(self, read: ReadPage) -> Page:
         async with self._connected() as connection:
-            look = await connection.run_sync(self._look, None)
-            page: Page = await connection.run_sync(read, look)
+            page = await connection.run_sync(lambda sync: read(self._look(sync, None)))
         return replace(page, end=replace(self.own_place(page.end, QueryPlace), aligned=False))
 
     async def _serve(self, poll: OpenPoll) -> None:
@@ -295,19 +280,14 @@ class QueryReader(TailReader):
         await self._catalogue.stop()
         await self.close()
 
-    def watch_commits(
-        self,
-        wake: Callable[[], None],
-        known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,  # a commit is of one table
-    ) -> CommitWatch:
-        self._wake = wake
+    def watch_commits(self, tail: Tail, /) -> CommitWatch:
+        self._wake = tail.read_on
         tables = list(self._tracking.values())
         if isinstance(self._looker, PostgreSQLLooker):
-            self._catalogue.follow(self.engine, [qualified(each) for each in tables], wake)
+            self._catalogue.follow(self.engine, [qualified(each) for each in tables], tail.read_on)
         changed = self._catalogue.soon
         watches = [
-            watch_of(self.engine, self._writers, each, at, wake, known, changed)
+            watch_of(self.engine, self._writers, each, tail, at, changed)
             for at, each in enumerate(tables)
         ]
         return WatchGroup(*(watch.stop for watch in watches), self._detached)
@@ -355,7 +335,7 @@ class QueryReader(TailReader):
                 wrong = [str(error)]
             if wrong:
                 said = f"table {tracking.full_name}: {'; '.join(wrong)}. {tracking.call} mends it"
-                raise SourceUnavailableError(self.name, said, public=True, lasting=True)
+                raise self.broken(said)
         # The read takes a snapshot of its own.
         await connection.rollback()
         self._catalogue.note()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
@@ -14,13 +14,12 @@ from headwater.feeds._source import EVERYTHING, Filter
 from headwater.sql._expressions import Column, Condition, Shape, bare
 from headwater.sql._filters import Filters
 from headwater.sql._judging import Question, shape_column
+from headwater.sql._statements import COUNT
 from headwater.sql._tracking import CHANGE, SINCE
 from headwater.sql._values import stored_type
 from headwater.sql.query._derivation import Derivation, Way, column_of
 from headwater.sql.query._moments import Moments
 from headwater.sql.query._pieces import Occurrence
-
-__all__ = ["KEYS", "Statements"]
 
 Query: TypeAlias = "sa.Select[Any]"
 Columns: TypeAlias = "Mapping[Occurrence, Any]"
@@ -136,25 +135,21 @@ class Statements:
         return found
 
     def _filters(self, way: Way, columns: Columns) -> Query:
-        filters = [
-            columns[one].c[column].label(f"filter_{at}")
-            for at, (one, column) in enumerate(self._derivation.filters.values())
-        ]
-        return self._joined(way, columns).with_only_columns(*filters)
+        return self._joined(way, columns).with_only_columns(*self._labelled_filters(columns))
 
     def _keys(
         self, way: Way, columns: Columns, *, form: Filter, low: bool, high: bool, among: bool
     ) -> Query:
-        keys = [columns[one].c[name] for one, name in self._key]
+        keys = self._keys_over(columns)
         raw = [self._apart(key, at).label(f"key_{at}") for at, key in enumerate(keys)]
         query = self._joined(way, columns).with_only_columns(*raw)
-        conditions = [self._matches(form, columns)]
+        conditions = [Filters(self._filters_over(columns)).matches(form)]
         if low:
             conditions.append(self._compared(keys, "low", above=True))
         if high:
             conditions.append(self._compared(keys, "high", above=False))
         if among:
-            conditions.append(self._among([self._raw(key, at) for at, key in enumerate(keys)]))
+            conditions.append(self._among(self._raw_keys(keys)))
         return query.where(*conditions)
 
     # Clients that may have had it
@@ -166,39 +161,31 @@ class Statements:
 
         ``asked``: what the database shall judge of these values.
         """
+        found = [self._held(columns, asked=asked).where(*had) for columns, had in self._cores(gone)]
+        return sa.union(*found) if len(found) > 1 else found[0].distinct()
+
+    def _cores(self, gone: frozenset[sa.Table]) -> Iterator[tuple[Columns, list[Condition]]]:
+        """The core as a client had it: with the rows that are gone, of some of its tables."""
         way = self._derivation.core
         among = [one for one in way.occurrences if one.table in gone]
         if 2 ** len(among) > _MOST_BRANCHES:
-            return self._holders_at_once(gone, asked)
-        found = []
+            yield {one: self._either(one, gone) for one in way.occurrences}, []
+            return
         for some in _subsets(among):
-            columns = self._past(way, some)
-            held = self._held(way, columns, asked=asked)
-            found.append(held.where(*self._had(way, set(some))))
-        return sa.union(*found) if len(found) > 1 else found[0].distinct()
+            yield self._past(way, some), self._had(way, set(some))
 
-    def _holders_at_once(self, gone: frozenset[sa.Table], asked: Questioned) -> Query:
-        way = self._derivation.core
-        either = {one: self._either(one, gone) for one in way.occurrences}
-        return self._held(way, either, asked=asked).distinct()
-
-    def _held(
-        self, way: Way, columns: Columns, *, among: bool = True, asked: Questioned = ()
-    ) -> Query:
-        keys = [columns[one].c[name] for one, name in self._key]
+    def _held(self, columns: Columns, *, among: bool = True, asked: Questioned = ()) -> Query:
+        keys = self._keys_over(columns)
         own = self._apart if among else self._raw
         raw = [own(key, at).label(f"key_{at}") for at, key in enumerate(keys)]
-        filters = [
-            columns[one].c[column].label(f"filter_{at}")
-            for at, (one, column) in enumerate(self._derivation.filters.values())
-        ]
         typed = [key.label(f"held_{at}") for at, key in enumerate(keys)]
-        named = {name: columns[one].c[c] for name, (one, c) in self._derivation.filters.items()}
-        answers = self._answers(asked, named)
-        query = self._joined(way, columns).with_only_columns(*raw, *typed, *filters, *answers)
+        filters = self._labelled_filters(columns)
+        answers = self._answers(asked, self._filters_over(columns))
+        every = (*raw, *typed, *filters, *answers)
+        query: Query = self._joined(self._derivation.core, columns).with_only_columns(*every)
         if not among:
             return query
-        return query.where(self._among([self._raw(key, at) for at, key in enumerate(keys)]))
+        return query.where(self._among(self._raw_keys(keys)))
 
     # The rows as they are
 
@@ -217,9 +204,7 @@ class Statements:
         if below:
             wanted = [sa.bindparam(f"low_{at}", type_=kind) for at, kind in enumerate(self._kinds)]
             query = query.where(sa.tuple_(*keys) < sa.tuple_(*wanted))
-        return query.order_by(*(key.desc() for key in keys)).limit(
-            sa.bindparam("count", type_=sa.Integer)
-        )
+        return query.order_by(*(key.desc() for key in keys)).limit(COUNT)
 
     def _oldest(self, form: Filter, low: bool, high: bool, asked: Questioned = ()) -> Query:
         """The first rows by key, ascending, above ``low_0``… and up to ``high_0``…."""
@@ -229,13 +214,12 @@ class Statements:
             query = query.where(self._compared(keys, "low", above=True))
         if high:
             query = query.where(self._compared(keys, "high", above=False))
-        count = sa.bindparam("count", type_=sa.Integer)
-        return query.order_by(*map(self._sorted, keys)).limit(count)
+        return query.order_by(*map(self._sorted, keys)).limit(COUNT)
 
     def _beyond_count(self, form: Filter) -> Query:
         """A row if there are more than ``count``."""
         # Of a SELECT with DISTINCT or groups, the rows are what it selects.
-        rows = self._own(form).offset(sa.bindparam("count", type_=sa.Integer)).limit(1)
+        rows = self._own(form).offset(COUNT).limit(1)
         return sa.select(sa.literal(1)).select_from(rows.subquery("beyond"))
 
     # The first rows of a query with LIMIT
@@ -248,26 +232,18 @@ class Statements:
 
     def _first_held(self, gone: frozenset[sa.Table], form: Filter) -> Query:
         """The keys of the first rows in the snapshot, with their values by name and filters."""
-        derivation, way = self._derivation, self._derivation.core
-        among = [one for one in way.occurrences if one.table in gone]
-        branches = []
-        for some in _subsets(among) if 2 ** len(among) <= _MOST_BRANCHES else [None]:
-            if some is None:
-                columns = {one: self._either(one, gone) for one in way.occurrences}
-            else:
-                columns = self._past(way, some)
-            query = self._held(way, columns, among=False).add_columns(
+        derivation, branches = self._derivation, []
+        for columns, had in self._cores(gone):
+            query = self._held(columns, among=False).add_columns(
                 *(
                     columns[each.occurrence].c[each.name].label(f"order_{at}")
                     for at, each in enumerate(derivation.order)
                 )
             )
-            if some is not None:
-                query = query.where(*self._had(way, set(some)))
             order = [each.over(columns[each.occurrence].c[each.name]) for each in derivation.order]
-            keys = [columns[one].c[name] for one, name in self._key]
-            raw = [self._raw(key, at) for at, key in enumerate(keys)]
-            query = query.where(self._matches(form, columns)).order_by(*order, *raw)
+            raw = self._raw_keys(self._keys_over(columns))
+            matches = Filters(self._filters_over(columns)).matches(form)
+            query = query.where(*had, matches).order_by(*order, *raw)
             branches.append(sa.select(query.limit(derivation.limit).subquery()))
         every: Any = branches[0].subquery("held")
         if len(branches) > 1:
@@ -296,10 +272,7 @@ class Statements:
 
     def _own_keys(self) -> list[Column]:
         selected, names = self._derivation.select.selected_columns, self._derivation.names
-        return [
-            self._raw(bare(selected[names[name]]), at)
-            for at, name in enumerate(self._derivation.key)
-        ]
+        return self._raw_keys(bare(selected[names[name]]) for name in self._derivation.key)
 
     # Pieces
 
@@ -347,11 +320,19 @@ class Statements:
     def _links(self, table: sa.Table) -> dict[str, sa.types.TypeEngine[Any]]:
         return {name: column_of(table, name).type for name in self._derivation.links[table]}
 
-    def _matches(self, form: Filter, columns: Columns) -> Condition:
-        filters = {
-            name: columns[one].c[column] for name, (one, column) in self._derivation.filters.items()
-        }
-        return Filters(filters).matches(form)
+    def _filters_over(self, columns: Columns) -> dict[str, Any]:
+        filters = self._derivation.filters
+        return {name: columns[one].c[column] for name, (one, column) in filters.items()}
+
+    def _labelled_filters(self, columns: Columns) -> list[Any]:
+        filters = self._filters_over(columns).values()
+        return [column.label(f"filter_{at}") for at, column in enumerate(filters)]
+
+    def _keys_over(self, columns: Columns) -> list[Any]:
+        return [columns[one].c[name] for one, name in self._key]
+
+    def _raw_keys(self, keys: Iterable[Any]) -> list[Column]:
+        return [self._raw(key, at) for at, key in enumerate(keys)]
 
     def _raw(self, column: Column, at: int) -> Column:
         return self._moments.plain(column, self._kinds[at])

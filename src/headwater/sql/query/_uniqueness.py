@@ -11,8 +11,6 @@ from sqlalchemy.sql import operators
 from headwater.sql.query._pieces import Condition, Occurrence, Scope
 from headwater.sql.query._scopes import Scopes
 
-__all__ = ["Column", "closure", "determined"]
-
 # An occurrence of a table and the name of a column in the database.
 Column = tuple[Occurrence, str]
 

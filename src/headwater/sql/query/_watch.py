@@ -7,22 +7,20 @@ from collections.abc import Callable, Sequence
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headwater.sql._reader import CommitWatch, Head
+from headwater.sql._reader import CommitWatch, Tail
 from headwater.sql._tracking import Tracking
-from headwater.sql.postgresql._triggers import channel
-from headwater.sql.postgresql._watch import ChannelWatch
+from headwater.sql.postgresql._watch import table_watch
 from headwater.sql.query._place import Counters, QueryPlace
 from headwater.sql.sqlite._file_reader import State
-from headwater.sql.sqlite._watch import RegistrationWatch
+from headwater.sql.sqlite._reader import RegistrationWatch
 
 
 def watch_of(
     engine: AsyncEngine,
     writers: Sequence[sa.Engine],
     tracking: Tracking,
+    tail: Tail,
     at: int,
-    wake: Callable[[], None],
-    known: Callable[[], Head | None],
     changed: Callable[[], None],
 ) -> CommitWatch:
     """The watch of one table of a live query.
@@ -32,9 +30,8 @@ def watch_of(
         changed: is called when the schema of a SQLite database is another one.
     """
     if engine.dialect.name == "sqlite":
-        return _CountersWatch(writers, tracking.table, wake, known, at, changed=changed)
-    name = channel(tracking) if tracking.notify else None
-    return ChannelWatch(engine, name, tracking.table, wake, known, writers=writers)
+        return _CountersWatch(writers, tracking.table, tail, at, changed)
+    return table_watch(engine, writers, tracking, tail)
 
 
 class _CountersWatch(RegistrationWatch):
@@ -49,16 +46,14 @@ class _CountersWatch(RegistrationWatch):
         self,
         engines: Sequence[sa.Engine],
         table: str,
-        wake: Callable[[], None],
-        known: Callable[[], Head | None],
+        tail: Tail,
         at: int,
-        *,
         changed: Callable[[], None],
     ) -> None:
         self._changed = changed
-        self._known = known
+        self._tail = tail
         self._at = at
-        super().__init__(engines, table, wake, table)
+        super().__init__(engines, table, tail.read_on, table)
 
     def position(self) -> None:
         return None
@@ -69,7 +64,7 @@ class _CountersWatch(RegistrationWatch):
             return self.wake
         if seen[0] != state[0]:
             return self.wake
-        head = self._known()
+        head = self._tail.head
         if head is None or not isinstance(head.place, QueryPlace):
             return self.wake
         # Wake only for what no part of the query has yet.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 from weakref import WeakKeyDictionary, WeakSet
 
 import sqlalchemy as sa
@@ -137,7 +138,7 @@ _guarded: WeakSet[sa.Engine] = WeakSet()
 def guard(engine: sa.Engine, *, strict: bool = False) -> None:
     """Keep an engine from using connections to a file that was replaced. Once per engine.
 
-    ``strict``: nor to one that was moved away. Only where opening does not create an empty file.
+    ``strict``: nor to a file that was moved away. Only for engines that create no file anew.
     """
     path = file_of(engine)
     if path is None or engine in _guarded:
@@ -154,6 +155,18 @@ def guard(engine: sa.Engine, *, strict: bool = False) -> None:
 
     event.listen(engine, "connect", connect)
     event.listen(engine, "checkout", checkout)
+
+
+def path_of(url: str) -> Path:
+    """The file that ``sqlite:///path`` names. Raises DeclarationError."""
+    parts = urlsplit(url)
+    path = unquote(parts.path)[1:]
+    if parts.netloc or not path or path.startswith(":memory:") or parts.query:
+        raise DeclarationError(
+            "a database in SQLite is given as sqlite:///path, or sqlite:////path for an absolute "
+            "path, without options; one in memory cannot be shared"
+        )
+    return Path(path)
 
 
 def file_of(engine: sa.Engine) -> str | None:

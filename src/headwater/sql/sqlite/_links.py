@@ -18,8 +18,6 @@ from headwater.sql._tracking import CHANGE, SINCE, Tracking, quote, text
 from headwater.sql.sqlite._triggers import Names, differs, label, trigger_name
 from headwater.sql.sqlite._uniques import Unique, uniques_of
 
-__all__ = ["drop", "install", "triggers"]
-
 _KINDS = ("link_insert", "link_update", "link_delete", "link_note", "link_note_update")
 
 

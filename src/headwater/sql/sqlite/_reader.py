@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime
 from functools import partial
@@ -23,12 +24,13 @@ from headwater.sql._reader import (
     Member,
     Row,
     TableReader,
+    Tail,
     WatchGroup,
     in_window,
     latest_of,
     left_at,
 )
-from headwater.sql._statements import GONE, LEFT, Lack, Selection
+from headwater.sql._statements import GONE, LEFT, Lack, Selection, Wanted
 from headwater.sql._trim import Trim, table_trim
 from headwater.sql._unreadable import Unreadable, cannot_be_read, read_rows
 from headwater.sql.sqlite._connections import ReadConnection, file_of, guard
@@ -37,9 +39,9 @@ from headwater.sql.sqlite._place import NEWEST, RowPlace, moment_of
 from headwater.sql.sqlite._schema import check_schema, drift
 from headwater.sql.sqlite._statements import HEAD_VERSION, PREFIX, VERSION, SQLiteStatements
 from headwater.sql.sqlite._triggers import label, stored
-from headwater.sql.sqlite._watch import RegistrationWatch
+from headwater.sql.sqlite._watch import Watched
 
-# A read is repeated when the schema changed before it; after so many times the tracking may be old.
+# A read is repeated if the schema changed before it. After so many times an old tracking will do.
 _SCHEMA_CHANGES = 5
 
 
@@ -60,7 +62,7 @@ class SQLiteReader(TableReader):
         # The tail's own statements.
         self._batches: dict[Selection, Query] = {}
         # While the tail is attached: one for it, and one for pages, so that neither waits.
-        self._tail: ReadConnection | None = None
+        self._changes: ReadConnection | None = None
         self._pages: ReadConnection | None = None
 
     def parse(self, text: str) -> RowPlace:
@@ -87,15 +89,9 @@ class SQLiteReader(TableReader):
         self._check(self.own_place(place, RowPlace), last, floor)
 
     async def batch(
-        self,
-        epoch: str,
-        after: Place,
-        limit: int,
-        *,
-        trimmed: int = 0,
-        questions: Questions = NO_QUESTIONS,
+        self, head: Head, limit: int, questions: Questions = NO_QUESTIONS, /
     ) -> ChangeBatch:
-        place = self.own_place(after, RowPlace)
+        place = self.own_place(head.place, RowPlace)
         selected = Selection(EVERYTHING, None, self.model.window, questions.form)
 
         def ask(statements: SQLiteStatements) -> Asked:
@@ -109,11 +105,11 @@ class SQLiteReader(TableReader):
             numbers = {"number": place.number, "gone_number": place.number}
             return query, {**numbers, "count": limit + 1, **questions.parameters}
 
-        rows = await self._read(ask, self._tail)
+        rows = await self._read(ask, self._changes)
         last, floor = self._registered(rows)
-        if rows[0][0] != epoch:
+        if rows[0][0] != head.epoch:
             raise PositionError(str(place), "unknown", "the database is another one")
-        self._check(place, last, floor if floor > trimmed else 0)
+        self._check(place, last, floor if floor > head.trimmed else 0)
         found = _picked(rows)
         has_more = len(found) > limit
         if has_more:
@@ -126,14 +122,11 @@ class SQLiteReader(TableReader):
         retiring = None if rows[0][10] is None else RowPlace(rows[0][10])
         return ChangeBatch(changes, end, has_more, retiring)
 
-    async def page_before(
-        self, wanted: Filter, window: Window | None, limit: int, before: Place | None, /
-    ) -> Page:
-        now = self.clock()
+    async def page_before(self, wanted: Wanted, limit: int, before: Place | None, /) -> Page:
+        window, now = wanted.window, wanted.now
         place = None if before is None else self.own_place(before, RowPlace)
         rows = await self._read(
-            lambda statements: statements.newest(wanted, window, now, limit + 1, place),
-            self._pages,
+            lambda statements: statements.newest(wanted, limit + 1, place), self._pages
         )
         last, _ = self._registered(rows)
         until = left_at(moment_of(rows[0][9]), window)
@@ -145,13 +138,10 @@ class SQLiteReader(TableReader):
         start = RowPlace(shown[0][4]) if shown else RowPlace(end.number, past=True)
         return Page(changes, start, end, has_more, rows[0][0], None if window is None else now)
 
-    async def page_after(
-        self, wanted: Filter, window: Window | None, limit: int, after: Place, /
-    ) -> Page:
-        now, place = self.clock(), self.own_place(after, RowPlace)
+    async def page_after(self, wanted: Wanted, limit: int, after: Place, /) -> Page:
+        (_, window, now), place = wanted, self.own_place(after, RowPlace)
         rows = await self._read(
-            lambda statements: statements.after(wanted, window, now, limit + 1, place),
-            self._pages,
+            lambda statements: statements.after(wanted, limit + 1, place), self._pages
         )
         last, floor = self._registered(rows)
         self._check(place, last, floor)
@@ -187,8 +177,9 @@ class SQLiteReader(TableReader):
             return await pages.version()
 
     async def members(self, wanted: Filter, window: Window, /) -> Sequence[Member]:
+        selected = self._wanted(wanted, window)
         rows = await self._read(
-            lambda statements: statements.members(wanted, window, self.clock()), at=None
+            lambda statements: statements.members(selected, window.column), at=None
         )
         found: list[Member] = []
         for row in rows:
@@ -198,8 +189,9 @@ class SQLiteReader(TableReader):
         return found
 
     async def exceeds(self, wanted: Filter, window: Window | None, count: int, /) -> bool:
+        selected = self._wanted(wanted, window)
         rows = await self._read(
-            lambda statements: statements.beyond_count(wanted, window, self.clock(), count), at=None
+            lambda statements: statements.beyond_count(selected, count), at=None
         )
         return bool(rows)
 
@@ -207,22 +199,17 @@ class SQLiteReader(TableReader):
         statements = SQLiteStatements(self.model, self.judged)
         return table_trim(statements, cutoff, column, max_count)
 
-    def watch_commits(
-        self,
-        wake: Callable[[], None],
-        known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,
-    ) -> CommitWatch:
-        watch = _TailWatch(self._writers, self.model, wake, known, reach)
+    def watch_commits(self, tail: Tail, /) -> CommitWatch:
+        watch = _TailWatch(self._writers, self.model, tail)
         if file_of(self.engine.sync_engine) is None:
             return watch
-        tail, pages = ReadConnection(self.engine), ReadConnection(self.engine)
-        self._tail, self._pages = tail, pages
+        changes, pages = ReadConnection(self.engine), ReadConnection(self.engine)
+        self._changes, self._pages = changes, pages
 
         async def close() -> None:
-            if self._tail is tail:
-                self._tail = self._pages = None
-            await tail.close()
+            if self._changes is changes:
+                self._changes = self._pages = None
+            await changes.close()
             await pages.close()
 
         return WatchGroup(close, watch.stop)
@@ -328,26 +315,40 @@ class SQLiteReader(TableReader):
             return Unreadable()
 
 
+class RegistrationWatch(Watched):
+    """A watch for changes of a table's row in Headwater's own table, or of the schema."""
+
+    query = (
+        "SELECT name, epoch, last, floor, retiring, schema_version "
+        "FROM headwater_tables, pragma_schema_version"
+    )
+    _seen: State = ()  # no state yet
+
+    def on_opened(self) -> Callable[[], None]:
+        self._seen = ()
+        return self.wake
+
+    def on_state(self, state: State, before: Any) -> Callable[[], None] | None:
+        seen, self._seen = self._seen, state
+        return None if state == seen else self.on_news(seen or None, state, before)
+
+    @abstractmethod
+    def on_news(self, seen: State, state: State, before: Any) -> Callable[[], None] | None:
+        """As ``on_state``, for a state that is not as it was ``seen`` before."""
+
+
 class _TailWatch(RegistrationWatch):
     """Wakes a tail, unless it has read what was committed."""
 
-    def __init__(
-        self,
-        engines: Sequence[sa.Engine],
-        model: TableModel,
-        wake: Callable[[], None],
-        known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None,
-    ) -> None:
+    def __init__(self, engines: Sequence[sa.Engine], model: TableModel, tail: Tail) -> None:
         self._model = model
-        self._known = known
-        self._reach = reach
-        super().__init__(engines, model.name, wake, model.tracking.name)
+        self._tail = tail
+        super().__init__(engines, model.name, tail.read_on, model.tracking.name)
 
     def position(self) -> RowPlace | None:
         # The reader may have found another registration since.
         self.name = self._model.tracking.name
-        head = self._known()
+        head = self._tail.head
         return head.place if head is not None and isinstance(head.place, RowPlace) else None
 
     def on_news(
@@ -355,7 +356,7 @@ class _TailWatch(RegistrationWatch):
     ) -> Callable[[], None] | None:
         if state is not None and seen is not None and state[-1] != seen[-1]:
             return self.wake  # without its triggers a table changes unseen
-        head, now = self._known(), self.position()
+        head, now = self._tail.head, self.position()
         if state is None or head is None or now is None:
             return self.wake
         epoch, last, _, retiring, _ = state
@@ -364,9 +365,7 @@ class _TailWatch(RegistrationWatch):
             return self.wake
         if before is not None and not place.includes(before):
             return self.wake  # numbers went back: another database
-        if now.includes(place):
-            return None
-        return self.wake if self._reach is None else partial(self._reach, place)
+        return None if now.includes(place) else partial(self._tail.reach, place)
 
 
 def _picked(rows: Sequence[Row]) -> Sequence[Row]:

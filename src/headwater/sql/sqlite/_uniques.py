@@ -1,4 +1,7 @@
-"""What a table's rows must be unique in, as SQLite itself reports it: ``REPLACE`` removes by it."""
+"""The key and the unique indexes of a table, as SQLite reports them.
+
+``REPLACE`` deletes the rows that equal the new one in one of them.
+"""
 
 # ruff: noqa: S608 - names are quoted here; triggers take no parameters
 
@@ -68,10 +71,10 @@ def uniques_of(connection: sa.Connection, tracking: Tracking) -> list[Unique]:
 
 
 def rowid_of(connection: sa.Connection, tracking: Tracking) -> str | None:
-    """The name of the rowid, where the key does not say which row one is: it may hold NULL.
+    """The name of the rowid, if the key may hold NULL and so does not identify a row.
 
     SQLite lets NULL into a key without NOT NULL, in as many rows as there are. None if the key
-    says it, and where columns have the rowid's names.
+    identifies a row, and if columns have all names of the rowid.
     """
     rows = connection.exec_driver_sql(_KEY, (tracking.table,)).all()
     key = [(kind, bool(filled)) for _, kind, filled, nth in rows if nth]

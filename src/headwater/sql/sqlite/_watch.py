@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 import sqlalchemy as sa
 
 from headwater.sql._commits import commits_of
 from headwater.sql._reader import CommitWatch
 from headwater.sql.sqlite._connections import file_of
-from headwater.sql.sqlite._file_reader import FileReader, State
+from headwater.sql.sqlite._file_reader import FileReader
 from headwater.sql.sqlite._file_watch import FileWatch
 
 
@@ -54,28 +52,6 @@ class Watched(FileReader, CommitWatch):
             with suppress(TimeoutError):
                 async with asyncio.timeout(2.0):
                     await ended
-
-
-class RegistrationWatch(Watched):
-    """A watch for changes of a table's row in Headwater's own table, or of the schema."""
-
-    query = (
-        "SELECT name, epoch, last, floor, retiring, schema_version "
-        "FROM headwater_tables, pragma_schema_version"
-    )
-    _seen: State = ()  # no state yet
-
-    def on_opened(self) -> Callable[[], None]:
-        self._seen = ()
-        return self.wake
-
-    def on_state(self, state: State, before: Any) -> Callable[[], None] | None:
-        seen, self._seen = self._seen, state
-        return None if state == seen else self.on_news(seen or None, state, before)
-
-    @abstractmethod
-    def on_news(self, seen: State, state: State, before: Any) -> Callable[[], None] | None:
-        """As ``on_state``, for a state that is not as it was ``seen`` before."""
 
 
 _lock = threading.Lock()

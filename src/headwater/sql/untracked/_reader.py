@@ -17,12 +17,13 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.errors import DeclarationError, PositionError
-from headwater.feeds._source import EVERYTHING, Change, Filter, Page, Place, Window
+from headwater.feeds._source import EVERYTHING, Change, Filter, Page, Place
 from headwater.sql._expressions import Column, Condition
 from headwater.sql._filters import Filters, form_of
 from headwater.sql._judging import NO_QUESTIONS, Questions, judged_columns, question_columns
 from headwater.sql._model import TableModel, as_utc, date_time_type
-from headwater.sql._reader import ChangeBatch, CommitWatch, Head, Row, TableReader, WatchGroup
+from headwater.sql._reader import ChangeBatch, CommitWatch, Head, Row, TableReader, Tail, WatchGroup
+from headwater.sql._statements import Wanted
 from headwater.sql.postgresql._revision import revision_of
 from headwater.sql.postgresql._watch import ChannelWatch
 from headwater.sql.sqlite._connections import ReadConnection, file_of
@@ -92,27 +93,19 @@ class UntrackedReader(TableReader):
             raise PositionError(str(place), "unknown", "it is of another table")
 
     async def batch(
-        self,
-        epoch: str,  # it has only one
-        after: Place,
-        limit: int,
-        *,
-        trimmed: int = 0,  # nothing is trimmed
-        questions: Questions = NO_QUESTIONS,
+        self, head: Head, limit: int, questions: Questions = NO_QUESTIONS, /
     ) -> ChangeBatch:
-        page = await self._after(EVERYTHING, limit, after, questions)
+        page = await self._after(EVERYTHING, limit, head.place, questions)
         return ChangeBatch(page.changes, page.end, page.has_more)
 
-    async def page_before(
-        self, wanted: Filter, _: Window | None, limit: int, before: Place | None, /
-    ) -> Page:
+    async def page_before(self, wanted: Wanted, limit: int, before: Place | None, /) -> Page:
         # The client of a page has what was there before it. Read first, so that the end does not
         # include a row that is committed between the two reads.
         end = await self._latest()
         place = None if before is None else self.own_place(before, KeysetPlace)
         conditions = [] if place is None else [self._below(place)]
         order = [part.desc() for part in (self._moment, *self._keys)]
-        rows = await self._read(conditions, order, limit + 1, wanted)
+        rows = await self._read(conditions, order, limit + 1, wanted.filter)
         found = [self._row(row) for row in reversed(rows[:limit])]
         sent = Sent(end, {}, self._reread)
         changes = [Change(sent.to(at), values, values) for at, values in found]
@@ -123,10 +116,8 @@ class UntrackedReader(TableReader):
         start = KeysetPlace(end.until, after=found[0][0]) if found else _past(end)
         return Page(changes, start, end, len(rows) > limit, self._epoch)
 
-    async def page_after(
-        self, wanted: Filter, _: Window | None, limit: int, after: Place, /
-    ) -> Page:
-        return await self._after(wanted, limit, after, NO_QUESTIONS)
+    async def page_after(self, wanted: Wanted, limit: int, after: Place, /) -> Page:
+        return await self._after(wanted.filter, limit, after, NO_QUESTIONS)
 
     async def _after(self, wanted: Filter, limit: int, after: Place, questions: Questions) -> Page:
         place = self.own_place(after, KeysetPlace)
@@ -184,14 +175,10 @@ class UntrackedReader(TableReader):
             "yourself; positions before them do not expire"
         )
 
-    def watch_commits(
-        self,
-        wake: Callable[[], None],
-        known: Callable[[], Head | None],
-        reach: Callable[[Place], None] | None = None,  # a watch knows no place
-    ) -> CommitWatch:
+    def watch_commits(self, tail: Tail, /) -> CommitWatch:
+        name, wake = self.model.name, tail.read_on
         watch = ChannelWatch(
-            self.engine, None, self.model.table.name, wake, known, writers=self._writers
+            self.engine, None, name, wake, lambda: tail.head, writers=self._writers
         )
         if not self._lite:
             revision = revision_of(self.engine)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import pytest
@@ -141,17 +140,17 @@ class AppendingContract(Harness):
     async def test_bad_events_are_refused_and_nothing_is_appended(self, log: EventLog) -> None:
         """What is not JSON is refused at the door, the whole batch with it."""
         for what, data in BAD_DATA:
-            await self._refused(partial(log.append, "t", data), what)
+            await self._refused(log.append("t", data), what)
         assert (await log.bounds("t")).latest == START, "a refused append left something"
 
     async def test_bad_names_and_keys_are_refused(self, log: EventLog) -> None:
         """Every engine takes the same names, so that a log can move to another one."""
         for topic in BAD_TOPICS:
-            await self._refused(partial(log.append, topic, {"n": 1}), f"{topic!a}")
-            await self._refused(partial(log.read, topic, START, 1), f"{topic!a}")
-            await self._refused(partial(log.bounds, topic), f"{topic!a}")
+            await self._refused(log.append(topic, {"n": 1}), f"{topic!a}")
+            await self._refused(log.read(topic, START, 1), f"{topic!a}")
+            await self._refused(log.bounds(topic), f"{topic!a}")
         for key in BAD_KEYS:
-            await self._refused(partial(log.append, "t", {"n": 1}, key=key), f"{key!a}")
+            await self._refused(log.append("t", {"n": 1}, key=key), f"{key!a}")
         for topic in ("a", "satellite:7/metrics", "A.b-c_d@e", "t" * 200):
             assert numbers(await log.append(topic, {"n": 1}, key="!" * 200)) == [1], topic
 
@@ -159,12 +158,12 @@ class AppendingContract(Harness):
         """An engine that cannot join the caller's transaction says so and does not ignore it."""
         if log.capabilities.transactional:
             pytest.skip("joining is tested with the engine's own database")
-        call = partial(log.append, "t", {"n": 1}, connection=object())
+        call = log.append("t", {"n": 1}, connection=object())
         await self._refused(call, "a connection")
 
-    async def _refused(self, call: Callable[[], Any], what: str) -> None:
+    async def _refused(self, call: Awaitable[Any], what: str) -> None:
         try:
-            await call()
+            await call
         except UsageError as error:
             assert str(error), f"{what}: the error says nothing"
         else:

@@ -1,7 +1,8 @@
 """The event log's tables and statements on PostgreSQL.
 
-Each statement that reads starts at the log's own row and gives its epoch: one life of the row, the
-table and the server. So each reader notices a restored backup or a promoted copy.
+Each statement that reads starts at the log's own row and returns an epoch. It is made of the row's,
+the table's identity and the server's life. So each reader notices a restored backup or a promoted
+copy.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ sa.Table(
     # Room for the next version of a row beside it, so that an append changes no index of topics.
     postgresql_with={"fillfactor": 50},
 )
-# No foreign key: it would check for each event that its topic exists, which is locked by then.
+# No foreign key: it would look up the topic for each event, but the topic is locked by then.
 sa.Table(
     "headwater_events",
     METADATA,
     sa.Column("topic_id", sa.BigInteger, primary_key=True, autoincrement=False),
     # 1, 2, 3 … within the topic, without gaps, in the order of commits.
     sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
-    # The transaction that brought it, so that a reader finds the topics with something new.
+    # The transaction that inserted it, so that a reader finds the topics with new events.
     sa.Column("xid", XID8, server_default=sa.text("pg_current_xact_id()"), nullable=False),
     *event_columns("C"),
     sa.Index("headwater_events_xid", "xid", "topic_id"),
@@ -54,19 +55,19 @@ EXISTS = sa.text(
     " WHERE c.oid = headwater_log.tableoid) AS schema, (SELECT 1 FROM headwater_topics LIMIT 1)"
     " FROM headwater_log WHERE id = 1"
 )
-# The tables are where they were, and this connection does not see them.
+# Whether the tables are where they were, but this connection does not see them.
 ELSEWHERE = sa.text(
     "SELECT to_regclass('headwater_log') IS NULL AND to_regclass(:table) IS NOT NULL"
 )
-# Events from a backup of another server may carry ids of transactions that this server has not
-# given out yet. They would count as new for ever.
+# Events from another server's backup may have ids of transactions that are in the future on this
+# server. They would count as new for ever.
 HEAL = sa.text(
     "UPDATE headwater_events SET xid = CAST('0' AS xid8)"
     " WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())"
 )
-# Without it processes that create the same tables at the same time would fail.
+# Without this lock, processes that create the same tables at the same time would fail.
 CREATING = sa.text("SELECT pg_advisory_xact_lock(hashtext('headwater_log'))")
-# Only topics that exist and that no other transaction holds.
+# Reserves numbers of the topics that exist and that no other transaction holds.
 RESERVE_FREE = sa.text(
     "WITH wanted AS MATERIALIZED (SELECT j.value ->> 0 AS name, CAST(j.value ->> 1 AS bigint) AS n"
     " FROM json_array_elements(CAST(:topics AS json)) AS j),"
@@ -98,7 +99,7 @@ _NEWEST = (
     "(SELECT CAST(CAST(e.xid AS text) AS bigint) FROM headwater_events AS e"
     " ORDER BY e.xid DESC LIMIT 1) AS newest"
 )
-# The limit inside: without it the planner would read the whole topic and sort.
+# The inner limit keeps the planner from reading and sorting the whole topic.
 _RUN = (
     "{log}, t AS MATERIALIZED (SELECT l.epoch, t.id, {end} FROM l"
     " LEFT JOIN headwater_topics AS t ON t.name = :topic)"
@@ -107,9 +108,9 @@ _RUN = (
     " WHERE e.topic_id = t.id AND e.number {beyond} CAST(:number AS bigint)"
     " ORDER BY e.number {order} LIMIT :rows) AS e ON true ORDER BY e.number {order}"
 )
-# Rows that the last snapshot did not show are of transactions that began after it, or that were
-# running then. The upper bound leaves nothing out. It shows the planner, which may have no
-# statistics yet, that this is a small part of the index.
+# The last snapshot did not show the rows of transactions that began after it or were running then.
+# The upper bound leaves out no row. It shows the planner, which may have no statistics yet, that
+# this is a small part of the index.
 _FIND = (
     "{log}, changed AS (SELECT topic_id FROM headwater_events WHERE xid >= CAST(:beginning AS xid8)"
     " AND xid < pg_snapshot_xmax(pg_current_snapshot())"
@@ -143,22 +144,21 @@ _NUMBERS, _TEXTS = ("topic_id", "number", "at", "size", "part"), ("key", "data")
 class PostgresDialect(Dialect):
     """PostgreSQL 13 and later.
 
-    Writers of one topic queue at its row, so its numbers are in the order of its commits; those of
-    different topics do not wait for each other.
+    Writers of one topic queue at its row, so its numbers are in the order of its commits. Writers
+    of different topics do not wait for each other.
 
     Attributes:
-        find: topics with something new: id, name, latest.
+        find: topics with new events: id, name, latest.
         next: the next ``:rows`` events of topics ``:ids`` after their numbers ``:last``.
     """
 
     name = "event log (postgresql)"
-    # One statement is its own transaction: no BEGIN and no ROLLBACK around it.
+    # Each statement is a transaction of its own, without BEGIN and ROLLBACK.
     reading: Mapping[str, object] = {"isolation_level": "AUTOCOMMIT"}
-    # Whatever the server's or the user's default is: writers of a topic queue at its row, and a
-    # stricter level would refuse all but the first of them.
+    # Writers of a topic queue at its row. A stricter level would refuse all but the first of them.
     writing: Mapping[str, object] = {"isolation_level": "READ COMMITTED"}
-    # More than the largest append takes on a slow server. Without it a caller would wait for a host
-    # that hangs, or a dead link, until the system gives the connection up.
+    # The largest append takes less on a slow server. Without this limit a caller would wait for a
+    # host that hangs, or a dead link, until the system gives up the connection.
     patience = 20.0
     lock_free = sa.text(
         "SELECT id, latest, trimmed FROM headwater_topics"
@@ -198,7 +198,7 @@ class PostgresDialect(Dialect):
         self._use(LIFE)
 
     def _use(self, life: str) -> None:
-        """``life`` is the SQL of what differs between one life of the server and another."""
+        """Use this SQL expression for the server's life, which differs after a promotion."""
         log = _LOG.format(life=life)
         self.bounds = sa.text(_BOUNDS.format(log=log, end=END))
         self.after = sa.text(_RUN.format(log=log, end=END, beyond=">=", order=""))
@@ -232,7 +232,7 @@ class PostgresDialect(Dialect):
         if self._schema is not None:
             table = {"table": f"{self._schema}.headwater_log"}
             if (await connection.execute(ELSEWHERE, table)).scalar():
-                # A second log would begin, which other connections do not see.
+                # To create them here would begin a second log, unseen by other connections.
                 raise SourceUnavailableError(
                     self.name,
                     f"its tables are in the schema {self._schema}, and this connection's "

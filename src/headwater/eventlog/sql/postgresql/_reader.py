@@ -1,14 +1,14 @@
 """Following topics on PostgreSQL: one statement finds what changed in all topics.
 
-There is no order of commits over all topics. So a read first asks which topics have events that the
-last read's snapshot did not show. This is exact also for transactions that stay open for long. Then
-it reads the events of followed topics, each after the last number that its followers have. A
-topic's numbers are in the order of its commits, so nothing can come in below that.
+Commits have no order over all topics. So a read first finds the topics with events that the last
+read's snapshot did not show. This is exact even for transactions that stay open for long. Then it
+reads the new events of followed topics, each after the last number that its followers have. A
+topic's numbers are in the order of its commits, so no event can appear below that number.
 
 ``Notices`` notifies other processes of commits, so that they need not poll. A notice wakes a reader
-and carries no data. It is sent after the commit, in a transaction of its own: PostgreSQL lets one
-transaction with a NOTIFY commit at a time on the whole server, and appends would queue for that. If
-a process is killed in between, the others find its last commits at their next poll.
+and has no data. It is sent after the commit, in a transaction of its own: on the whole server only
+one transaction with a NOTIFY commits at a time, and appends would queue for that. If a process is
+killed in between, the others find its last commits at their next poll.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class Notices:
     """The notices of one log in this process.
 
     Arguments:
-        storage: the log's; notices begin when it is opened.
+        storage: the log's. Notices begin when it is opened.
 
     Attributes:
-        sender: what the notices carry, so that a process ignores its own.
+        sender: the notices' content, by which a process ignores its own.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -59,7 +59,7 @@ class Notices:
         self._due = False
 
     def _begin(self) -> None:
-        """Notify of each commit of events through the engine from here on. Idempotent."""
+        """From now on notify of each commit of events through the engine. Idempotent."""
         if self._end is not None:
             return
         loop = asyncio.get_running_loop()
@@ -71,8 +71,8 @@ class Notices:
         self._end = commits_of(self._storage.engine.sync_engine).add("headwater_events", committed)
 
     async def close(self) -> None:
-        """Send what is due."""
-        await asyncio.sleep(0)  # what was committed just now
+        """Send the notice that is due."""
+        await asyncio.sleep(0)  # a commit of just now reaches the loop
         if self._end is not None:
             self._end()
             self._end = None
@@ -97,8 +97,8 @@ class Notices:
             self._task = None
 
 
-# Seconds between two polls while notices come: some are never sent, because their process was
-# killed, or a pooler swallows them.
+# Seconds between two polls although notices come: a killed process sends none, and a pooler may
+# lose some.
 POLL_ANYWAY = 1.0
 
 
@@ -108,7 +108,7 @@ class PostgresReader(SqlReader):
     Arguments:
         storage: the log's.
         dialect: its statements.
-        notices: those that this process sends; None where no process notifies.
+        notices: those that this process sends; None if no process notifies.
     """
 
     def __init__(self, storage: Storage, dialect: PostgresDialect, notices: Notices | None) -> None:
@@ -117,7 +117,7 @@ class PostgresReader(SqlReader):
         self._notices = notices
         self._seen = TransactionSnapshot(0)
         self._news = 0
-        # Topics whose events are still to be read: id, and the latest number known of.
+        # Topics whose events are still to be read, with id and latest known number.
         self._behind: dict[str, tuple[int, int]] = {}
 
     async def close(self) -> None:
@@ -172,7 +172,7 @@ class PostgresReader(SqlReader):
         for topic, (_, latest) in tuple(self._behind.items()):
             followed = self._topics.get(topic)
             if followed is not None and latest <= followed.last[0]:
-                await self._find_losses()  # it was read meanwhile, or went back
+                await self._find_losses()  # its events were read meanwhile, or it went back
             if followed is None or followed.last[0] >= latest:
                 del self._behind[topic]
             elif len(asked) < ROWS:
@@ -181,18 +181,18 @@ class PostgresReader(SqlReader):
         if not asked:
             return False
         ids = [self._behind[topic][0] for topic in asked]
-        # The place of each comes before its news.
+        # Each topic's first row is the event that its followers had last.
         limit = ROWS + len(asked)
         values = {"ids": ids, "last": last, "rows": limit}
         rows = await self._storage.read(self._dialect.next, values)
         if (rows[0].epoch, rows[0].trims) != (self._epoch, self._trims):
-            return True  # the next read looks into it first
+            return True  # the next read handles that first
         fresh: dict[str, list[sa.Row[Any]]] = defaultdict(list)
         for row in rows:
             if row.place is not None:
                 fresh[asked[row.place - 1]].append(row)
         if len(rows) == limit:
-            # The last one may have more: it goes to the end, so that it does not hold up others.
+            # The last topic may have more. It goes to the end, so that it does not delay others.
             full = rows[-1].place - 1
             self._behind[asked[full]] = self._behind.pop(asked[full])
             asked = asked[:full]
@@ -203,14 +203,14 @@ class PostgresReader(SqlReader):
 
 
 def _snapshot(row: sa.Row[Any]) -> TransactionSnapshot:
-    """What was seen, up to the latest event.
+    """The transactions that were seen, up to that of the latest event.
 
-    After a crash PostgreSQL gives transaction ids again that were used shortly before it, by what
-    was rolled back. Those up to a commit that was seen are not among them.
+    After a crash PostgreSQL gives out ids of transactions again that were used shortly before it
+    and did not commit. Ids up to a commit that was seen are not among them.
     """
     seen = TransactionSnapshot.from_postgres(row.head)
     if row.standby:
-        # A standby does not say which transactions run, only below which one none does. Finding a
-        # topic again that has nothing new costs little.
+        # A standby does not say which transactions run, only below which id none does. So topics
+        # without new events are found again, which costs little.
         seen = TransactionSnapshot(int(row.head.partition(":")[0]))
     return seen.cut(0 if row.newest is None else row.newest + 1)

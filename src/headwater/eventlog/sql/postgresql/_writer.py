@@ -1,17 +1,14 @@
-"""Appends on PostgreSQL: many topics in one transaction, and no topic holds up another.
+"""Appends on PostgreSQL: many topics in one transaction, and no topic delays another.
 
-Another program's transaction may hold a topic for as long as it likes. So appends that are
-committed together reserve numbers only of topics that are free. The appends to a held topic wait
-for it in a queue of their own.
+Another program's transaction may hold a topic for any time. So appends that are committed together
+reserve numbers only of topics that are free. Appends to a held topic wait in a queue of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headwater.errors import SourceUnavailableError
-from headwater.eventlog._batcher import Asked, next_group
+from headwater.eventlog._batcher import Batcher
 from headwater.eventlog._record import Record
 from headwater.eventlog.sql._storage import Storage
 from headwater.eventlog.sql._writer import MOST, Append, AskedAppend, SqlWriter, weigh
@@ -28,10 +25,10 @@ from headwater.eventlog.sql.postgresql._dialect import MISSING, RESERVE_FREE
 
 # Seconds that an append waits for its topic.
 PATIENCE = 10.0
-# Topics that are waited for at the same time, each with a connection; they take turns.
+# Held topics that are waited for at the same time, each on one connection. They take turns.
 LANES = 3
 _TURN = sa.text("SET LOCAL lock_timeout = '300ms'")
-# For a topic that another transaction is just creating.
+# For a topic that another transaction is creating.
 _SHORT = sa.text("SET LOCAL lock_timeout = '30ms'")
 _USUAL = sa.text("SET LOCAL lock_timeout TO DEFAULT")
 
@@ -40,100 +37,64 @@ class _HeldError(Exception):
     """Another transaction still holds the topic."""
 
 
-@dataclass(slots=True)
-class _HeldTopic:
-    """Appends to a topic that another transaction holds.
-
-    ``turns`` counts how often it was waited for in vain; ``served``: a lane waits for it just now.
-    """
-
-    waiting: deque[AskedAppend] = field(default_factory=deque)
-    turns: int = 0
-    served: bool = False
-
-
 class PostgresWriter(SqlWriter):
     """Appends of this process."""
 
     def __init__(self, storage: Storage, clock: Callable[[], datetime]) -> None:
         super().__init__(storage, clock)
-        self._held: dict[str, _HeldTopic] = {}
-        self._lanes: set[asyncio.Task[None]] = set()
+        # The appends to each held topic.
+        self._held: dict[str, Batcher[Append, list[Record]]] = {}
+        self._lanes = asyncio.Semaphore(LANES)
 
-    async def append(self, append: Append) -> list[Record]:
-        if append.topic not in self._held:
-            return await super().append(append)
-        self._must_be_open()
-        asked: AskedAppend = Asked(append, asyncio.get_running_loop().create_future())
-        self._hold([asked])
-        return await asked.done
+    def append(self, append: Append) -> Coroutine[Any, Any, list[Record]]:
+        return self._held.get(append.topic, self._batcher).ask(append)
 
     async def close(self) -> None:
-        """Wait for what was asked for; at most ``PATIENCE`` for held topics."""
+        """Refuse further appends, and wait for the others; ``PATIENCE`` at most for held topics."""
         await super().close()
-        while self._lanes:
-            await asyncio.wait(self._lanes)
+        await asyncio.gather(*(held.close() for held in self._held.values()))
 
     async def _commit(self, group: Sequence[AskedAppend]) -> None:
         held = self._answer(group, await self._write(group, self._reserve_free))
         if held:
-            # What was asked for later must not be appended before them.
+            # Later appends to the same topics must not be done before them.
             topics = {one.job.topic for one in held}
             waiting = tuple(self._batcher.waiting)
             self._batcher.waiting.clear()
             self._batcher.waiting.extend(one for one in waiting if one.job.topic not in topics)
-            self._hold([*held, *(one for one in waiting if one.job.topic in topics)])
+            for one in [*held, *(one for one in waiting if one.job.topic in topics)]:
+                self._hold(one)
 
-    def _hold(self, asked: Iterable[AskedAppend]) -> None:
-        by = asyncio.get_running_loop().time() + PATIENCE
-        for one in asked:
-            one.by = by
-            self._held.setdefault(one.job.topic, _HeldTopic()).waiting.append(one)
-        while len(self._lanes) < min(LANES, len(self._held)):
-            lane = asyncio.create_task(self._serve(), name=f"{self._storage.name}: held topics")
-            self._lanes.add(lane)
+    def _hold(self, asked: AskedAppend) -> None:
+        topic = asked.job.topic
+        if topic not in self._held:
+            self._held[topic] = Batcher(
+                self._storage.name, self._wait_for, weigh, MOST, patience=PATIENCE
+            )
+        self._held[topic].put(asked)
 
-    async def _serve(self) -> None:
-        """Wait for one held topic after the other, beginning with the fewest turns."""
-        group: list[AskedAppend] = []
+    async def _wait_for(self, group: Sequence[AskedAppend]) -> None:
+        """Do appends to one held topic, once it is free. It takes turns with other held topics."""
+        topic = group[0].job.topic
+        said = f"another transaction, which is still open, holds topic {topic}"
         try:
-            while free := [item for item in self._held.items() if not item[1].served]:
-                topic, held = min(free, key=lambda item: item[1].turns)
-                held.served = True
-                group = next_group(held.waiting, weigh, MOST)
-                if group:
-                    await self._wait_for(topic, held, group)
-                held.served = False
-                if not held.waiting:
-                    del self._held[topic]
-        except asyncio.CancelledError:
-            for one in group:
-                one.done.cancel()  # the end of the loop
-            raise
+            while group := [one for one in group if not one.done.done()]:
+                try:
+                    async with self._lanes:
+                        self._answer(group, await self._write(group, self._reserve_in_turn))
+                except _HeldError:
+                    now = asyncio.get_running_loop().time()
+                    for one in group:
+                        if one.by <= now:
+                            one.refuse(SourceUnavailableError(self._storage.name, said))
         finally:
-            # At once: a topic that is held from now on needs another lane.
-            self._lanes -= {asyncio.current_task()}
-
-    async def _wait_for(self, topic: str, held: _HeldTopic, group: Sequence[AskedAppend]) -> None:
-        try:
-            self._answer(group, await self._write(group, self._reserve_in_turn))
-        except _HeldError:
-            held.turns += 1
-            now = asyncio.get_running_loop().time()
-            said = f"a transaction that is still open holds topic {topic}"
-            for one in reversed(group):
-                if one.by > now:
-                    held.waiting.appendleft(one)
-                else:
-                    one.refuse(SourceUnavailableError(self._storage.name, said))
-        except Exception as error:
-            for one in group:
-                one.refuse(error)
+            if all(one.done.done() for one in self._held[topic].waiting):
+                del self._held[topic]
 
     async def _reserve_in_turn(
         self, connection: AsyncConnection, counts: Mapping[str, int]
     ) -> Mapping[str, sa.Row[Any]]:
-        """Wait for a held topic for the time of a turn."""
+        """Wait for a held topic for one turn."""
         await connection.execute(_TURN)
         try:
             return await self._storage.dialect.reserve(connection, counts)
