@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,12 +56,12 @@ def _option(parameter: Any) -> str:
     name = ", ".join(parameter.opts)
     if getattr(parameter, "is_flag", False):
         return name
-    return f"{name} {parameter.metavar or parameter.name.rpartition('_')[2].upper()}"
+    value = parameter.metavar or parameter.name.rpartition("_")[2].upper()
+    return f"{name} {value}".replace("|", "\\|")
 
 
 def _help(parameter: Any) -> str:
     text = " ".join((parameter.help or "").split()).replace("|", "\\|")
-    text = re.sub(r"\[(?:default: )?([\w.:/-]*\w)\]", r"Default: \1.", text)
     told = [text]
     flag = getattr(parameter, "is_flag", False)
     if parameter.default not in (None, (), []) and not flag and "default" not in text.lower():

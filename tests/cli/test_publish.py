@@ -222,7 +222,7 @@ def test_where_keys_are_not_known_a_lost_answer_is_unknown_and_nothing_is_sent_t
     with Cutting(1) as server:
         done = run(f"{server.url}/other", "--data", "{}")
         assert done.exit_code == 1
-        assert "whether the last request was written is not known" in done.stderr
+        assert "it is not known whether the last request was carried out" in done.stderr
         assert len(server.keys) == 1
         run(f"{server.url}/other", "--data", "{}", "--idempotent")
 

@@ -175,7 +175,7 @@ def test_since_shows_all_of_a_feed_that_is_younger_and_nothing_of_an_empty_one(s
 @pytest.mark.parametrize(
     ("status", "body", "words"),
     [
-        (200, page("s", "p", False, {"id": "1"}), "--since needs items with a time"),
+        (200, page("s", "p", False, {"id": "1"}), "--since works for items with a time"),
         (200, "[]", "a snapshot must hold"),
         (403, '{"detail": "no"}', "HTTP 403: no"),
     ],
@@ -286,7 +286,7 @@ def test_a_signal_ends_it_cleanly_and_its_position_is_said(scripted_server, numb
     held.set()
     assert lines[-1] == "level=info id=4\n"
     assert process.returncode == 0
-    assert errors == "headwater: to go on from here: --last-event-id 'p4'\n"
+    assert errors == "headwater: to continue from here: --last-event-id 'p4'\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows tells of a closed pipe in another way")

@@ -295,7 +295,7 @@ async def test_a_head_that_trickles_is_not_waited_for_for_ever(client):
         _, error, _ = await client.messages(url, idle_timeout=0.3, give_up_after=1)
         await soon(left.wait())
     assert isinstance(error, HeadwaterError)
-    assert "the answer did not begin in time" in str(error)
+    assert "the response did not begin in time" in str(error)
 
 
 async def test_an_error_page_that_trickles_is_not_waited_for_for_ever(client, server):

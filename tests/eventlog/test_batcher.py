@@ -113,8 +113,9 @@ async def test_lanes_work_at_the_same_time_and_close_waits_for_all() -> None:
     closing = asyncio.create_task(jobs.close())
     await asyncio.sleep(0)
     assert not closing.done()
-    with pytest.raises(UsageError, match="closed"):
-        await jobs.ask(10)
+    async with asyncio.timeout(5):
+        with pytest.raises(UsageError, match="closed"):
+            await jobs.ask(10)
     disk.open.set()
     await closing
     assert [task.done() for task in asking] == [True] * 9

@@ -130,6 +130,17 @@ async def test_a_change_tells_the_filters_that_it_leaves() -> None:
     await topic.origin.detach()
 
 
+async def test_a_page_that_was_read_forwards_has_the_items_before_it() -> None:
+    """A client that returned can scroll back from what it got, without a hole."""
+    log, _ = await filled([(key, "new") for key in range(6)])
+    topic = KeyedTopic(log, "t")
+    middle = await topic.page(2, before=(await topic.page(2)).start)
+    forwards = await topic.page(2, after=middle.end)
+    assert [change.item["id"] for change in forwards.changes] == [4, 5]
+    back = await topic.page(2, before=forwards.start)
+    assert [change.item["id"] for change in back.changes] == [2, 3]
+
+
 async def test_positions_are_of_their_topic() -> None:
     log, _ = await filled([(1, "new")])
     page = await KeyedTopic(log, "t").page(1)

@@ -90,8 +90,8 @@ def test_equal_selections_are_one_to_the_hub(clients):
     [
         ({"filters": ("nope",), "keyed": True}, "no column 'nope'"),
         ({"filters": ("id",)}, "for keyed tables"),
-        ({"filters": "id", "keyed": True}, "a sequence"),
-        ({"indexes": ["id"]}, "a sequence"),
+        ({"filters": "id", "keyed": True}, "give a list"),
+        ({"indexes": ["id"]}, "give a list"),
     ],
 )
 def test_a_declaration_that_cannot_work_is_refused(options, said):

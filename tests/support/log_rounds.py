@@ -8,13 +8,14 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 
 from headwater.errors import PositionError, SourceUnavailableError
 from headwater.eventlog import EventLog, Offset, Topic
 from headwater.testing._eventlog._faults import FaultContract
 from headwater.testing._eventlog._harness import read_all
-from support.until import succeeds
+from support.until import outside, succeeds
 
 ROUNDS = int(os.environ.get("HEADWATER_FAULT_ROUNDS", "10"))
 
@@ -158,6 +159,9 @@ async def rounds(
             while not stopped:
                 await insist()
 
+        def arrived(number: int) -> bool:
+            return all(one.records and one.records[-1][1] == number for one in following)
+
         writing = [asyncio.create_task(write()) for _ in range(writers)]
         for task in writing:
             stack.callback(task.cancel)
@@ -178,8 +182,8 @@ async def rounds(
         async with asyncio.timeout(60):
             while True:  # an event that a reset covers is not delivered
                 last = await insist()
-                await asyncio.sleep(0.2)  # if it is not there by then, the next one will be
-                if all(one.records and one.records[-1][1] == last for one in following):
+                with suppress(TimeoutError):  # a process that polls reads once a second
+                    await outside(partial(arrived, last), 2)
                     break
         there = [(one.offset, one.data["n"]) for one in await read_all(log, "t")]
         for one in following:

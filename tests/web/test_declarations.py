@@ -11,10 +11,20 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Form
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.requests import Request
 
-from headwater.errors import DeclarationError
+from headwater.errors import DeclarationError, UsageError
 from headwater.eventlog import MemoryLog
-from headwater.web.fastapi import SSE, EventStream, LiveRouter, Source, StreamLimits
+from headwater.web.fastapi import (
+    SSE,
+    EventStream,
+    LiveRouter,
+    Source,
+    StreamLimits,
+    guard,
+    identify,
+)
+from headwater.web.starlette import LiveRoutes
 from support.http import request
 from support.server import serving
 
@@ -48,22 +58,22 @@ def refused(*parts: str):
 
 
 FEED = [
-    ("path", 7, "feed 7: a path such as '/logs' is needed"),
-    ("item", None, "item=None: a pydantic model, a dataclass or a TypedDict of one item is needed"),
+    ("path", 7, "feed 7: write a path such as '/logs'"),
+    ("item", None, "item=None: write a pydantic model, a dataclass or a TypedDict of one item"),
     (
         "item",
         [Item],
-        "a pydantic model, a dataclass or a TypedDict of one item is needed; ",
+        "write a pydantic model, a dataclass or a TypedDict of one item; ",
     ),
-    ("item", "Item", "item='Item': a pydantic model"),
+    ("item", "Item", "item='Item': write a pydantic model"),
     ("collection", 7, "collection=7 must be letters"),
     ("event", None, "event=None must be letters"),
-    ("requires", b"x", "requires=b'x': a permission, a guard or a list of these is needed"),
-    ("keyed", "yes", "keyed='yes': True or False is needed"),
+    ("requires", b"x", "requires=b'x': write a permission, a guard or a list of these"),
+    ("keyed", "yes", "keyed='yes': write True or False"),
     ("limit", True, "limit=True must be 1 to 100"),
-    ("retry", "2000", "retry='2000': a whole number of at least 0 is needed, in milliseconds"),
-    ("retry", -1, "retry=-1: a whole number"),
-    ("name", 7, "name=7: a text is needed"),
+    ("retry", "2000", "retry='2000': write a whole number of at least 0, in milliseconds"),
+    ("retry", -1, "retry=-1: write a whole number"),
+    ("name", 7, "name=7: write a text"),
     ("status_code", 201, "status_code= is no option of its routes; they take deprecated, descr"),
     ("methods", ["POST"], "methods= is no option of its routes"),
 ]
@@ -77,14 +87,14 @@ def test_options_of_a_feed(option, value, said):
 
 
 SSES = [
-    ("heartbeat", True, "seconds above 0 are needed, or None for no heartbeat"),
-    ("heartbeat", float("inf"), "seconds above 0 are needed, or None for no heartbeat"),
-    ("serializer", "json", "a function of an object that returns a str is needed"),
-    ("max_pending", "1 MB", "a whole number of at least 1 is needed, in bytes"),
-    ("max_pending", 1.5, "a whole number of at least 1 is needed, in bytes"),
-    ("linger", -1, "0 or more seconds are needed"),
-    ("linger", None, "0 or more seconds are needed"),
-    ("farewell", "bye", "an Event(...) is needed"),
+    ("heartbeat", True, "write seconds above 0, or None for no heartbeat"),
+    ("heartbeat", float("inf"), "write seconds above 0, or None for no heartbeat"),
+    ("serializer", "json", "write a function that makes a str of an object"),
+    ("max_pending", "1 MB", "write a whole number of at least 1, in bytes"),
+    ("max_pending", 1.5, "write a whole number of at least 1, in bytes"),
+    ("linger", -1, "write 0 or more seconds"),
+    ("linger", None, "write 0 or more seconds"),
+    ("farewell", "bye", "write an Event(...)"),
 ]
 
 
@@ -95,14 +105,14 @@ def test_options_of_a_stream(option, value, said):
 
 
 ROUTER = [
-    ("requires", "notes.view", "a function that makes the guard of a permission is needed"),
-    ("heartbeat", float("inf"), "seconds above 0 are needed, or None for no heartbeat"),
-    ("write_timeout", None, "seconds above 0 are needed"),
-    ("io_uring", "no", "True or False is needed"),
-    ("log", "redis://", "an event log, such as open_log('redis://…'), is needed"),
-    ("limits", None, "StreamLimits(...) is needed"),
-    ("route_class", object, "a class of APIRoute is needed"),
-    ("dependencies", [notes], "a list of Depends(...) or guard(...) is needed"),
+    ("requires", "notes.view", "write a function that makes the guard of a permission"),
+    ("heartbeat", float("inf"), "write seconds above 0, or None for no heartbeat"),
+    ("write_timeout", None, "write seconds above 0"),
+    ("io_uring", "no", "write True or False"),
+    ("log", "redis://", "write an event log, such as open_log('redis://…')"),
+    ("limits", None, "write StreamLimits(...)"),
+    ("route_class", object, "write a class of APIRoute"),
+    ("dependencies", [notes], "write a list of Depends(...) or guard(...)"),
 ]
 
 
@@ -114,7 +124,7 @@ def test_options_of_a_router(option, value, said):
 
 @pytest.mark.parametrize("proxies", [7, None, b"10.0.0.1", [7]])
 def test_proxies_are_addresses(proxies):
-    with refused(f"StreamLimits(proxies={proxies!r}): addresses and networks are needed"):
+    with refused(f"StreamLimits(proxies={proxies!r}): write addresses and networks"):
         StreamLimits(proxies=proxies)
 
 
@@ -135,7 +145,7 @@ def test_handlers_that_no_feed_can_have():
     for call, said in (
         (generator, "its handler has a `yield`: return a Source"),
         (items, "its handler is said to return list["),
-        (nothing, "its handler is said to return None; a Source is needed, such as"),
+        (nothing, "its handler is said to return None; return a Source, such as"),
         (body, "its routes are GET and have no body: declare a model of its parameters as `Annot"),
         (form, "its routes are GET and have no body"),
         (stream, "EventStream is for the handler of a route with sse=, on a LiveRouter: write @li"),
@@ -151,10 +161,30 @@ def test_routes_that_take_a_stream_or_return_a_source_by_mistake():
         FastAPI().get("/ticks")(ticks)
     with refused("a Source is what the handler of a feed returns: write @live.feed("):
         LiveRouter().get("/notes")(notes)
-    with refused("/ticks: dependencies=[", "a list of Depends(...) or guard(...) is needed"):
+    with refused("/ticks: dependencies=[", "write a list of Depends(...) or guard(...)"):
         LiveRouter().get("/ticks", sse=True, dependencies=[notes])(ticks)
-    with refused("install('app'): a FastAPI application is needed"):
+    with refused("install('app'): write a FastAPI application"):
         LiveRouter().install("app")
+    with refused("guard(Depends(", "write a function, such as guard(check), without Depends("):
+        guard(Depends(notes))
+
+
+def test_routes_of_starlette():
+    async def shown(request: Request) -> Source: ...
+
+    async def streamed(request: Request, stream: EventStream) -> None: ...
+
+    with refused("feed 7: write a path such as '/logs'"):
+        LiveRoutes().feed(7)
+    with refused("keyed='yes': write True or False"):
+        LiveRoutes().feed("/notes", keyed="yes")
+    with refused("/ticks: sse=True: write SSE(...)"):
+        LiveRoutes().stream("/ticks", sse=True)
+    for guards in (notes, ["notes.view"]):
+        with refused("write a list of functions of the request"):
+            LiveRoutes().feed("/notes", guards=guards)(shown)
+        with refused("write a list of functions of the request"):
+            LiveRoutes().stream("/ticks", guards=guards)(streamed)
 
 
 @pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete"])
@@ -242,3 +272,50 @@ async def test_a_router_that_is_included_before_its_routes():
         return
     with refused("the application misses", "other_notes(): FastAPI before 0.150 copies"):
         await started(app)
+
+
+async def test_a_router_that_is_used_in_a_thread():
+    """FastAPI runs the handler of a `def` function in one."""
+    app, live = FastAPI(), LiveRouter()
+    app.include_router(live)
+    said = []
+
+    @app.get("/streams")
+    def streams() -> int:
+        with pytest.raises(UsageError) as raised:
+            live.streams()
+        said.append(str(raised.value))
+        return live.stats.open
+
+    async with serving(app) as port, request(port, "/streams") as answer:
+        assert await answer.body() == b"0"
+    assert "is used outside of its event loop: use it in an `async def` function" in said[0]
+
+
+@pytest.mark.parametrize("kind", ["only", "dual"])
+async def test_a_handler_that_returns_what_it_was_to_send(kind, capsys):
+    """The client would get an empty stream, and the value would be lost."""
+    app, live = FastAPI(), LiveRouter()
+
+    @live.get("/ticks", sse=SSE(kind=kind))
+    async def ticks(stream: EventStream | None) -> dict[str, int]:
+        return {"n": 1}
+
+    app.include_router(live)
+    async with serving(app) as port:
+        accept = {"Accept": "text/event-stream"}
+        async with request(port, "/ticks", headers=accept) as answer:
+            assert answer.status == 500
+    shown = capsys.readouterr().err
+    assert "/ticks: its handler returned dict and sent nothing: call `await stream.send" in shown
+
+
+@pytest.mark.parametrize("subject", [7, None, b"user:7"])
+async def test_a_subject_is_a_text(subject):
+    """A number in one place and a text in another would leave a stream open."""
+    live = LiveRouter()
+    with pytest.raises(UsageError, match="is no text: write one such as 'user:7'"):
+        identify(Request({"type": "http"}), subject)
+    if subject is not None:
+        with pytest.raises(UsageError, match="recheck: .* is no text"):
+            await live.recheck(subject)

@@ -56,3 +56,16 @@ def test_a_function_that_chooses_between_tables_is_checked_when_it_runs():
         return LOGS.where() if which else CLIENTS.where()
 
     LiveRouter().feed("/e", item=dict)(either)
+
+
+@pytest.mark.parametrize("value", [None, "x"])
+def test_a_column_that_is_not_there_is_refused_also_while_no_value_is_given(value):
+    """Else the first request with a value shows it."""
+    for source in (LOGS, LOGS.where(), CLIENTS, CLIENTS.where()):
+        with pytest.raises(DeclarationError, match="cannot be filtered by 'colour'"):
+            source.optional(colour=value)
+
+
+def test_a_table_without_an_engine():
+    with pytest.raises(DeclarationError, match="'sqlite:///app.db' is no engine of SQLAlchemy"):
+        Table("sqlite:///app.db", Log)

@@ -24,6 +24,11 @@ from support.tables import pages_read
 from support.until import until
 
 
+def targets(live):
+    """The channels of all readers."""
+    return [each for reader in live.hub.readers for each in reader.targets.values()]
+
+
 class Base(DeclarativeBase):
     pass
 
@@ -183,7 +188,7 @@ async def test_ids_do_not_go_back_when_an_item_leaves_in_the_middle_of_a_hand_ov
             await insert(engine, Client, {"name": "old", "seen_at": now})
             async with request(port, "/f/stream") as answer:
                 await answer.next()
-                (channel,) = rig.live.hub.channels
+                (channel,) = targets(rig.live)
                 members, taken = channel._members, []
                 clock, update = members._now, members.update
 
@@ -332,7 +337,7 @@ async def test_streams_that_resume_at_one_place_share_the_read():
         gate.open.clear()
         gate.read = 0
         streams = [asyncio.create_task(resume(port, page["position"])) for _ in range(20)]
-        await until(lambda: sum(each.holds for each in rig.live.hub.channels) == 20)
+        await until(lambda: sum(each.holds for each in targets(rig.live)) == 20)
         await log.append("a", [{"n": 5}])
         gate.open.set()
         assert await asyncio.gather(*streams) == [[3, 4, 5]] * 20

@@ -181,6 +181,7 @@ async def test_a_client_of_another_protocol_is_told_in_it_that_the_server_ends_t
         async with request(port, "/x") as refused:
             assert refused.status == 503
             assert refused.headers["retry-after"]
+            assert refused.headers["content-type"] == "application/problem+json"
 
 
 async def test_a_handler_that_fails_after_its_stream_began_says_so_in_the_clients_protocol():

@@ -158,3 +158,10 @@ def test_a_page_is_described_as_json_whatever_the_default_response_is():
     app.include_router(live)
     (media_type,) = described(app)["paths"]["/f"]["get"]["responses"]["200"]["content"]
     assert media_type == "application/json"
+
+
+def test_install_changes_a_document_that_was_made_before():
+    app, live = FastAPI(), LiveRouter()
+    assert app.openapi()["openapi"].startswith("3.1")
+    live.install(app, openapi="3.2")
+    assert app.openapi()["openapi"] == "3.2.0"

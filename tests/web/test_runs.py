@@ -304,6 +304,8 @@ async def test_a_right_that_is_lost_ends_the_stream(method: str):
             body = b""
         async with rig.open(path, method, body=body, Accept="text/event-stream") as stream:
             await stream.until(b"Well")
+            (info,) = rig.live.streams()
+            assert (info.client, info.address) == ("127.0.0.1", f"/api{path}")
             rig.allowed.discard("ann")
             await rig.live.recheck("user:ann")
             rest = await stream.rest()
@@ -454,7 +456,7 @@ def test_declarations_that_cannot_work():
     async def none() -> None: ...
 
     for path, given, options, call, words in (
-        ("answers", runs, {}, good, "'/answers' is needed"),
+        ("answers", runs, {}, good, "such as '/logs'"),
         ("/a", MemoryLog(), {}, good, "Runs"),
         ("/a", runs, {"busy": "odd"}, good, "busy"),
         ("/a", runs, {"on_disconnect": True}, good, "on_disconnect"),

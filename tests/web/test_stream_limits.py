@@ -228,5 +228,5 @@ def test_a_limit_that_cannot_be(wrong):
 
 
 async def test_limits_that_are_none():
-    with pytest.raises(DeclarationError, match=r"limits=50: StreamLimits\(...\) is needed"):
+    with pytest.raises(DeclarationError, match=r"limits=50: write StreamLimits\(...\)"):
         LiveRouter(limits=50)

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
+from typing_extensions import TypeAliasType
 
 from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog
@@ -300,6 +302,8 @@ class Enveloped(APIRoute):
                 return await handler(request)
             except HTTPException as error:
                 return JSONResponse({"error": error.status_code}, 200)
+            except RequestValidationError as error:
+                return JSONResponse({"invalid": len(error.errors())}, 200)
 
         return enveloped
 
@@ -326,3 +330,50 @@ async def test_a_route_class_sees_what_guards_raise_also_before_a_body_is_read(p
         sent = {"Content-Type": "application/json"}
         async with request(port, path, method=method, headers=sent, body=b"{}") as answer:
             assert await answer.body() == b'{"error":401}'
+
+
+@pytest.mark.parametrize("half", ["", "/stream"])
+async def test_a_route_class_sees_all_that_is_wrong_with_a_request(half):
+    app, live, log = FastAPI(), LiveRouter(route_class=Enveloped), MemoryLog()
+
+    @live.feed("/notes", item=Item)
+    async def notes(level: int = 0) -> Source:
+        return log.topic("notes")
+
+    app.include_router(live)
+    async with serving(app) as port:
+        for query, errors in (("limit=0", 1), ("level=x", 1), ("level=x&limit=0", 2)):
+            async with request(port, f"/notes{half}?{query}") as answer:
+                assert await answer.body() == b'{"invalid":%d}' % errors
+
+
+TheRequest = Annotated[Request, "as FastAPI gives it"]
+TheResponse = Annotated[Response, "what dependencies write to"]
+# What `type TheStream = EventStream` makes in Python 3.12.
+TheStream = TypeAliasType("TheStream", EventStream)
+
+
+def seen(request: TheRequest, response: TheResponse) -> None:
+    response.headers["x-seen"] = request.url.path
+
+
+@pytest.mark.parametrize("path", ["/notes", "/ticks"])
+async def test_a_request_and_a_response_with_notes_are_given(path):
+    """FastAPI fills in only one parameter of a kind, so a second one would take it away."""
+    app, live, log = FastAPI(), LiveRouter(), MemoryLog()
+
+    @live.feed("/notes", item=Item, requires=guard(seen))
+    async def notes(request: TheRequest, response: TheResponse) -> Source:
+        response.headers["x-path"] = request.url.path
+        return log.topic("notes")
+
+    @live.get("/ticks", sse=True, dependencies=[guard(seen)])
+    async def ticks(stream: TheStream, request: TheRequest, response: TheResponse) -> None:
+        response.headers["x-path"] = request.url.path
+        await stream.send("x")
+
+    app.include_router(live)
+    async with serving(app) as port:
+        async with request(port, path) as answer:
+            assert (answer.status, answer.headers.get("x-path")) == (200, path)
+            assert answer.headers["x-seen"] == path

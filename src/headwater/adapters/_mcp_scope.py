@@ -35,15 +35,15 @@ _key: ContextVar[_Key | None] = ContextVar("headwater_mcp_session", default=None
 
 
 class SessionScope:
-    """ASGI middleware by which every event store below it knows which session calls.
+    """ASGI middleware that lets each event store below it know the session that calls.
 
-    ``app.add_middleware(SessionScope)``. Recommended, and needed where a store of yours wraps
-    another one and awaits it in another task.
+    ``app.add_middleware(SessionScope)``. Always add it. A store of your own that awaits another
+    store in another task does not work without it.
     """
 
     def __init__(self, app: App) -> None:
         self._app = app
-        # A session's own task keeps its key, so what has ended leaves nothing here.
+        # A session's own task keeps its key, so the keys of sessions that ended disappear.
         self._keys: WeakValueDictionary[bytes, _Key] = WeakValueDictionary()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -68,10 +68,10 @@ class SessionScope:
 
 
 def session_key() -> object | None:
-    """What stands for the session that calls, or None if nobody knows it.
+    """Returns an object that stands for the session that calls; None if it is not known.
 
-    Without ``SessionScope`` it is the transport among the callers whose method awaits the store:
-    the SDK names its session to a store in no other way.
+    Without ``SessionScope`` it is the transport on the stack, whose method awaits the store. The
+    SDK tells a store in no other way which session calls.
     """
     key = _key.get()
     if key is not None:

@@ -15,30 +15,30 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from headwater.backend.models import AccessChange, Membership, User
 from headwater.backend.roles import GLOBAL_ROLES
 
-__all__ = ["subject_of", "tell_access_change", "tell_access_change_of_team"]
-
 # Instead of a user's id: the rights of everyone.
 _EVERYONE = "*"
 _SEE_ALL_TEAMS = [role for role, held in GLOBAL_ROLES.items() if "teams.view_all" in held]
 
 
-async def tell_access_change(session: AsyncSession, user_id: str | None) -> None:
-    """Say, as part of the caller's transaction, that rights are others now.
+async def record_access_change(session: AsyncSession, user_id: str | None) -> None:
+    """Write a change of rights in the caller's transaction.
 
     Arguments:
-        user_id: whose; None for everyone, as when a team is removed.
+        user_id: whose rights; None for everyone's, as when a team is removed.
     """
     await session.execute(insert(AccessChange).values(user_id=user_id or _EVERYONE))
 
 
-async def tell_access_change_of_team(session: AsyncSession, team_id: str | None) -> None:
-    """The same for all who may know of a team: a check of everyone costs all others time.
+async def record_access_change_in_team(session: AsyncSession, team_id: str | None) -> None:
+    """Write a change of the rights of all who may know of a team.
+
+    A check of everyone's rights would delay the streams of all others.
 
     Arguments:
         team_id: None for what belongs to no team, and is everyone's.
     """
     if team_id is None:
-        await tell_access_change(session, None)
+        await record_access_change(session, None)
         return
     members = select(Membership.user_id).where(Membership.team_id == team_id)
     whose = select(User.id).where(User.id.in_(members) | User.role.in_(_SEE_ALL_TEAMS))
@@ -46,6 +46,6 @@ async def tell_access_change_of_team(session: AsyncSession, team_id: str | None)
 
 
 def subject_of(values: Mapping[str, Any]) -> str | None:
-    """Whose streams are to be checked again; None for all."""
+    """The subject whose streams are checked again; None for all streams."""
     user_id = values["user_id"]
     return None if user_id == _EVERYONE else f"user:{user_id}"

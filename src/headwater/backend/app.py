@@ -39,12 +39,10 @@ from headwater.backend.teams import endpoints as teams
 from headwater.backend.users import endpoints as users
 from headwater.web.fastapi import LiveRouter, StreamLimits
 
-__all__ = ["create_app"]
-
-# Bodies that anyone may send, signed in or not.
+# Lower limits, in bytes, for bodies that anyone may send without signing in.
 _SMALL_BODIES = {"/api/auth/login": 16 * 1024}
 _FEEDS = (notifications, logs, satellites, activity, teams)
-# Routes are tried in this order. Satellites and programs send most of the requests.
+# Routes are tried in this order, so those with the most requests come first.
 _ROUTERS = (satellites, activity, logs, notifications, auth, users, teams, streams)
 
 
@@ -57,9 +55,9 @@ def create_app(
     """The application. Its database must have been migrated before it starts.
 
     Arguments:
-        settings: from the environment unless they are given.
-        companion: runs beside it in the same process, and is cancelled when it ends.
-        declare: adds routes of its own under ``/api``.
+        settings: read from the environment by default.
+        companion: runs beside the application, and is cancelled when it ends.
+        declare: declares further live routes, under ``/api``.
     """
     settings = settings or Settings()
     live = LiveRouter(
@@ -98,7 +96,7 @@ def create_app(
         description="Each feed is a pair: a REST endpoint and, with `/stream` appended, a "
         "Server-Sent Events stream that shows the same items and resumes after any disconnect.",
         lifespan=lifespan,
-        # A redirect would name the host that the request names, whoever sent it.
+        # A redirect would name the host of the request, which an attacker may have chosen.
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
@@ -112,12 +110,12 @@ def create_app(
         declare(live)
     app.include_router(live, prefix="/api")
     live.install(app, problems="application", openapi="3.2")
-    # Each included router costs a request one more search, so there is no router around these.
+    # No router around these: each router in between makes every request slower.
     for domain in _ROUTERS:
         app.include_router(domain.router, prefix="/api")
     app.include_router(health.router)
     app.router.routes += [Pages("console"), Pages("reference", "/docs")]
-    # The last that is added is the first that a request meets.
+    # A request passes first through the middleware that was added last.
     app.add_middleware(OwnCookies, names=(COOKIE, auth.DEVICE))
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, less=_SMALL_BODIES)
     if settings.allowed_origins:
@@ -148,7 +146,7 @@ def create_app(
 
 @asynccontextmanager
 async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Runs beside the block, and is cancelled at its end."""
+    """Run a coroutine beside the block, and cancel it at the end."""
     task = asyncio.create_task(work)
     try:
         yield

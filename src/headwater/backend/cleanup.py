@@ -13,8 +13,6 @@ from headwater.backend.times import utc_now
 from headwater.errors import SourceUnavailableError
 from headwater.sql._table import GRACE
 
-__all__ = ["Cleanup"]
-
 logger = logging.getLogger("headwater.backend")
 
 # Processes follow changes of rights live. One that was away checks all rights again anyway.

@@ -11,8 +11,6 @@ from sqlalchemy import CheckConstraint, String
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-__all__ = ["NAMES", "RandomId", "postgresql_check", "sqlite_check"]
-
 NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",

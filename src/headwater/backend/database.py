@@ -43,8 +43,6 @@ from headwater.sql.postgresql._connections import SCHEMES, address_of, engine_at
 from headwater.sql.sqlite._connections import ReadConnection, identity_of, path_of
 from headwater.web.problems import Problem
 
-__all__ = ["UNAVAILABLE", "Address", "Database", "StartupError", "in_one_line"]
-
 # The driver raises these while a database is locked, away, full or read-only. IntegrityError
 # and ProgrammingError are no outage.
 UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeoutError)
@@ -54,10 +52,10 @@ UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeoutError)
 # driver then takes up to 10 s more to cancel the statement.
 PATIENCE = (10.0, 30.0)
 
-# Rows that one transaction deletes.
+# Rows that one transaction of `delete_in_steps` deletes at most.
 _STEP = 2000
 
-# Of all the advisory locks of a PostgreSQL database, the one of writers that decide alone.
+# The PostgreSQL advisory lock of `write(alone=True)`.
 _LOCK = 0x48656164
 
 
@@ -85,7 +83,7 @@ class Address:
             return cls(server=address_of(url))
         if scheme not in {"sqlite", "sqlite+aiosqlite"}:
             # The rest of an address may hold a password, so it is not shown.
-            named = f"{scheme}://" if scheme else "This"
+            named = f"{scheme}://" if scheme else "This address"
             raise StartupError(
                 f"{named} is no database that this version can use: give sqlite:///path or "
                 "postgresql://user@host/name."
@@ -122,11 +120,11 @@ class Database:
     """The one engine of a process.
 
     Arguments:
-        patience: seconds that a server has to answer who reads, and who writes.
+        patience: seconds after which a server must have answered a reader, and a writer.
 
     Attributes:
-        engine: what tails and event logs of the same file use too.
-        statements: how many statements were run, for ``/metrics``.
+        engine: the feeds use it too, and an event log in the same database.
+        statements: the number of statements that were run, for ``/metrics``.
     """
 
     def __init__(self, address: Address, *, patience: tuple[float, float] = PATIENCE) -> None:
@@ -146,11 +144,11 @@ class Database:
             # twice, and clients resume by them.
             configure_sqlite(self.engine, synchronous="FULL", foreign_keys=True)
         self.direct = ReadConnection(self.engine) if self.is_sqlite else None
-        # One statement needs no transaction around it. That saves two round trips to the server.
+        # A single statement needs no transaction around it, which saves two round trips.
         self._plain = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         event.listen(self.engine.sync_engine, "before_cursor_execute", self._count)
-        # Writers of one process take turns here, first come first served; SQLite itself would
-        # let them try again at random.
+        # Writers of one process take turns in the order in which they came. SQLite would let each
+        # try again at random.
         self._turn = asyncio.Lock() if self.is_sqlite else nullcontext()
         self._opened = self._identity()
 
@@ -166,7 +164,7 @@ class Database:
         self.statements += 1
 
     def among(self, column: Any) -> ColumnElement[bool]:
-        """Whether a text is one of the keys of a look-up."""
+        """The condition that a column has one of the keys of a look-up."""
         if self.is_sqlite:
             each = func.json_each(bindparam("keys", type_=Text())).table_valued("value")
             found: ColumnElement[bool] = column.in_(select(each.c.value))
@@ -180,9 +178,10 @@ class Database:
         keys: Sequence[str],
         **values: Any,
     ) -> Sequence[Sequence[Any]]:
-        """The rows of one statement for many keys at once; it asks with ``among``.
+        """The rows of one statement for many keys at once. Its WHERE has ``among``.
 
-        Make the statement once: its text is kept. Raises SourceUnavailableError.
+        Make the statement once and keep it, because its text is cached. Raises
+        SourceUnavailableError.
         """
         # PostgreSQL has no text with a NUL, so nothing has such a key.
         keys = [key for key in keys if "\x00" not in key]
@@ -212,9 +211,9 @@ class Database:
         """A session that commits at the end, unless there is an error.
 
         SQLite has one writer at a time. A transaction that reads first and writes later would fail
-        when another wrote in between; one that begins with the lock waits for its turn instead. On
-        PostgreSQL writers run side by side, and ``alone`` is for those that decide by what they
-        read: one of them at a time. Raises SourceUnavailableError.
+        when another wrote in between, so each begins with the write lock. On PostgreSQL writers run
+        side by side. With ``alone`` they run one at a time, for decisions that depend on what was
+        read. Raises SourceUnavailableError.
         """
         with _translated():
             # SQLite itself bounds how long it waits for a lock.
@@ -232,7 +231,7 @@ class Database:
                 yield session
 
     async def delete_in_steps(self, model: type[Any], condition: ColumnElement[bool]) -> None:
-        """Delete many rows, some thousands in each transaction: other writers wait for each."""
+        """Delete many rows in several transactions, so that other writers need not wait for all."""
         some = select(model.id).where(condition).limit(_STEP)
         while True:
             async with self.write() as session:
@@ -243,7 +242,7 @@ class Database:
                     return
 
     def is_in_place(self) -> bool:
-        """Whether a path still names the file that was opened."""
+        """Whether the database's file is still the one that was opened. True on PostgreSQL."""
         if self.address.path is None:
             return True
         now = self._identity()
@@ -280,11 +279,11 @@ def _translated() -> Iterator[None]:
         if not _is_missing_reference(error):
             raise
         raise Problem(
-            409, "Something that the request refers to was removed meanwhile; look, and try again."
+            409, "Something that the request refers to was removed meanwhile; read it again."
         ) from error
     except DatabaseError as error:
-        # SQLite's word for a file that is damaged or being replaced; what is a fault of the
-        # program has a class of its own.
+        # SQLite has this for a file that is damaged or being replaced. Faults of the program have
+        # subclasses.
         if type(error) is not DatabaseError:
             raise
         raise SourceUnavailableError("The database", in_one_line(error)) from error

@@ -9,8 +9,6 @@ from pydantic import BaseModel
 
 from headwater.backend.state import BackendState
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["operation"])
 
 
@@ -37,7 +35,7 @@ async def alive() -> Alive:
 async def ready(request: Request, response: Response, backend: BackendState) -> Readiness:
     """Each dependency: 200 when all are up, 503 when one is down or this process is ending.
 
-    Anyone may ask, so what is wrong with it is in the log.
+    Anyone may ask, so the reason is only in the log.
     """
     checks = {
         name: Check(status="up" if up else "down")

@@ -12,8 +12,6 @@ from headwater.backend.database import Database
 from headwater.backend.problems import invalid
 from headwater.backend.schemas import Limit, is_one_line
 
-__all__ = ["PageAsked", "Paging", "page_of"]
-
 
 class Paging(NamedTuple):
     """Which page is asked for: at most ``limit`` rows, after the one with the id ``after``."""

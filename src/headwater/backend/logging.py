@@ -13,14 +13,12 @@ from typing import Any
 
 import structlog
 
-__all__ = ["set_up_logging"]
-
 # C0 and C1: ESC among them, and line breaks, which would forge a line. Then Unicode's line breaks,
 # and what turns the direction of text, so that a line reads as another one.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _OF_LINES = frozenset({"exception", "stack"})
-# Loud ones that say nothing to whoever runs this.
+# These log much that is of no use to an operator.
 _QUIET = {"aiosqlite": logging.WARNING, "uvicorn.access": logging.WARNING}
 
 
@@ -81,9 +79,9 @@ def set_up_logging(level: str = "info", form: str = "auto") -> None:
 
 
 def _escape(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Show control characters instead of sending them to a terminal, which would obey them.
+    """Escape control characters, which a terminal would obey.
 
-    A path or a message may be a stranger's. Only a traceback keeps its lines.
+    A stranger may have written a path or a message. Only a traceback keeps its line breaks.
     """
     for name, value in event.items():
         if isinstance(value, str):

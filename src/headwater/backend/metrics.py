@@ -29,23 +29,21 @@ from headwater.eventlog import foreign_entries
 from headwater.web.fastapi import LiveRouter
 from headwater.web.uvicorn._limits import ConnectionCounters
 
-__all__ = ["Measures"]
-
 # Delivery's counters by name: what each counts.
 _DELIVERY = {
     "opened": "Streams opened.",
     "refused": "Streams refused while shutting down.",
     "limited": "Streams and polls refused above a limit.",
     "frames": "Events written to streams.",
-    "writes": "Writes to connections; events of one tick leave in one.",
+    "writes": "Writes to connections. Events of one turn of the event loop share a write.",
     "resets": "Streams whose position could not be resumed.",
-    "stalled": "Streams dropped because the peer took no bytes for long.",
-    "overrun": "Streams dropped because too much was waiting for them.",
+    "stalled": "Streams dropped because the client read nothing for a long time.",
+    "overrun": "Streams dropped because too many bytes waited for them.",
     "denied": "Streams ended because their right was lost.",
     "reread": "Times that a slow stream read the source again.",
-    "source_failures": "Readings of a source that failed.",
+    "source_failures": "Failed reads of a source.",
     "invalid_skipped": "Items left out because they do not fit their model.",
-    "invalid_held": "Streams and pages that met an item which does not fit its model.",
+    "invalid_held": "Streams and pages that an item stopped, as it does not fit its model.",
 }
 
 
@@ -79,7 +77,7 @@ class Measures(Collector):
             registry=self._registry,
         )
         self._registry.register(self)
-        # By what a request is told apart; the library would look for its labels each time.
+        # By method, route and status. The library would look its labels up each time.
         self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -123,10 +121,14 @@ class Measures(Collector):
             ("database_statements", "Statements run on the database.", backend.database.statements),
             (
                 "writes_throttled",
-                "Requests that change something, refused as there were too many.",
+                "Requests that change something, refused because the caller sent too many.",
                 backend.writes.refused,
             ),
-            ("sign_in_failures", "Sign-ins with a wrong pair.", backend.sign_ins.failures),
+            (
+                "sign_in_failures",
+                "Sign-ins with a wrong e-mail address or password.",
+                backend.sign_ins.failures,
+            ),
             (
                 "sign_ins_throttled",
                 "Sign-ins refused after too many wrong ones.",

@@ -16,8 +16,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from headwater.backend.metrics import Measures
 from headwater.web.problems import Problem, internal_problem, problem_response
 
-__all__ = ["AllowedHosts", "AllowedOrigins", "BodyLimit", "Envelope", "OwnCookies"]
-
 logger = structlog.stdlib.get_logger("headwater.access")
 
 # Pages and scripts come from here alone; nothing inline, nothing from elsewhere.
@@ -36,13 +34,13 @@ _HEADERS = [
 
 
 class BodyLimit:
-    """Refuses a body over the bound with 413, when the body is read.
+    """Answers a request with 413 when the application reads a body over the limit.
 
-    So a caller without a right gets 401 or 403 all the same, and a body without a declared length
-    is counted as it comes.
+    So a caller without the permission gets 401 or 403 first. A body without Content-Length is
+    counted while it arrives.
 
     Arguments:
-        limit: bytes of a body.
+        limit: the largest body, in bytes.
         less: smaller limits, by path.
     """
 
@@ -120,7 +118,7 @@ class AllowedOrigins(CORSMiddleware):
 
 
 class AllowedHosts:
-    """Answers requests for other host names with 400. Probes name the machine: they pass."""
+    """Answers requests for other host names with 400, but for probes, which name the machine."""
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
         self._app = app
@@ -146,10 +144,11 @@ def _without_port(host: str) -> str:
 
 
 class Envelope:
-    """Adds the headers that protect, and measures (and, if wanted, logs) each request.
+    """Adds security headers to each answer. Measures each request, and can log it.
 
     Arguments:
-        routes: those of the application, to say which methods a path has.
+        routes: those of the application. A 405 says by them which methods a path has.
+        access_log: whether requests are logged.
     """
 
     def __init__(
@@ -178,7 +177,7 @@ class Envelope:
                 if scope["path"].startswith("/api/") and not any(
                     name.lower() == b"cache-control" for name, _ in headers
                 ):
-                    # It is somebody's own: no proxy and no browser may keep it for others.
+                    # It is for one caller: no proxy and no browser may store it.
                     headers.append((b"cache-control", b"no-store"))
                 message = {**message, "headers": [*headers, *_HEADERS]}
                 self._observe(scope, message["status"], time.perf_counter() - began)
@@ -193,7 +192,7 @@ class Envelope:
             raise
 
     def _methods(self, scope: Scope) -> str:
-        """The methods of all routes that have the path; each route only knows its own."""
+        """The methods of all routes with this path. Each route only knows its own."""
         return ", ".join(
             method
             for method in _METHODS

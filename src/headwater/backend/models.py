@@ -31,26 +31,6 @@ from headwater.backend.columns import NAMES, RandomId, postgresql_check, sqlite_
 from headwater.backend.times import Moment, Now, moment_check, sorted_moment_check
 from headwater.sql import track
 
-__all__ = [
-    "AccessChange",
-    "ApiKey",
-    "Base",
-    "ClientActivity",
-    "IdempotentRequest",
-    "LogEntry",
-    "LogLevel",
-    "Membership",
-    "Notification",
-    "NotificationLevel",
-    "RetiredSatelliteKey",
-    "Satellite",
-    "Session",
-    "SignInBucket",
-    "SignInPlace",
-    "Team",
-    "User",
-]
-
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 NotificationLevel = Literal["info", "success", "warning", "error"]
 
@@ -68,7 +48,7 @@ class JsonObject(TypeDecorator[dict[str, Any]]):
 
     def process_result_value(self, value: str | None, _: Dialect) -> dict[str, Any] | None:
         if value == "{}":
-            return {}  # as nearly all of them are
+            return {}  # nearly all are empty
         return None if value is None else json.loads(value)
 
 
@@ -134,7 +114,7 @@ class SignInPlace(Base):
 
 
 class SignInBucket(Base):
-    """How many sign-ins may be tried: when a bucket of tries is full again, in Unix time."""
+    """A bucket of sign-in tries, as the Unix time at which it is full again."""
 
     __tablename__ = "sign_in_buckets"
 
@@ -234,7 +214,7 @@ class Satellite(Base):
 
 
 class RetiredSatelliteKey(Base):
-    """A key that a satellite had before. It works until then, so that agents can be changed."""
+    """A key that a satellite had before. It works on until its agent has the new one."""
 
     __tablename__ = "retired_satellite_keys"
 

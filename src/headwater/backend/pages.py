@@ -17,10 +17,8 @@ from starlette.types import Receive, Scope, Send
 
 from headwater.web.problems import Problem
 
-__all__ = ["Pages"]
-
 _HERE = Path(__file__).parent
-# `mimetypes` asks the system, which may say otherwise; browsers run no module of another type.
+# `mimetypes` asks the system, whose answer may differ; browsers run no module of another type.
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html"}
 
 
@@ -47,13 +45,13 @@ class Pages(BaseRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in {"GET", "HEAD"}:
-            raise Problem(405, "This is a file: GET and HEAD.", headers={"Allow": "GET, HEAD"})
+            raise Problem(405, "A file answers GET and HEAD only.", headers={"Allow": "GET, HEAD"})
         response = self._files[scope["path"]].response(Request(scope))
         await response(scope, receive, send)
 
 
 class _File:
-    """One file, kept in memory: a page asks for some forty, and each of a thread took longer."""
+    """One file, kept in memory: a page loads some forty, and reading each in a thread is slower."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -63,13 +61,13 @@ class _File:
         self._etag = ""
 
     def response(self, request: Request) -> Response:
-        """The file, read again where it has changed: in a checkout somebody writes it."""
+        """The file. It is read again after a change, for those who edit it."""
         changed = self._path.stat().st_mtime_ns
         if changed != self._read_at:
             self._content = self._path.read_bytes()
             self._etag = f'"{hashlib.sha256(self._content).hexdigest()[:32]}"'
             self._read_at = changed
-        # Browsers ask again each time and get 304, so that they show a new version at once.
+        # Browsers ask each time and get 304, so they show a new version at once.
         headers = {"etag": self._etag, "cache-control": "no-cache"}
         asked = request.headers.get("if-none-match", "").split(",")
         if self._etag in {each.strip().removeprefix("W/") for each in asked}:

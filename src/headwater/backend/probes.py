@@ -16,20 +16,18 @@ from headwater.backend.database import Database, in_one_line
 from headwater.errors import HeadwaterError, SourceUnavailableError
 from headwater.eventlog import EventLog
 
-__all__ = ["Probes"]
-
 logger = logging.getLogger("headwater.backend")
 
-# A probe is asked every few seconds; a dependency slower than this does not serve anyone.
+# Seconds after which a dependency without an answer counts as down.
 _PATIENCE = 2.0
-# Seconds for which an answer holds: anyone may ask, as often as they like, and each costs a write.
+# Seconds for which an answer is used again. Anyone may ask at any rate, and a check costs a write.
 _HOLDS = 0.2
-# Bytes that a disk must have for a database to go on.
+# With fewer free bytes on its disk the database counts as down.
 _ROOM = 1024 * 1024
 
 
 class _Probe:
-    """Asks one dependency, once at a time however many want to know."""
+    """Checks one dependency. Callers that ask at the same time share one check."""
 
     def __init__(self, name: str, ask: Callable[[], Awaitable[None]]) -> None:
         self._name = name
@@ -43,7 +41,7 @@ class _Probe:
         if loop.time() < self._until:
             return self._why is None
         task = self._task = self._task or loop.create_task(self._run())
-        # One that hangs is not cancelled: a driver may wait for its server to confirm that.
+        # A check that hangs is not cancelled: its driver may wait for the server to confirm that.
         done, _ = await asyncio.wait({task}, timeout=_PATIENCE)
         if done and self._task is task:
             self._task = None
@@ -74,7 +72,7 @@ class _Probe:
 
 
 class Probes:
-    """What ``/readyz`` asks."""
+    """The dependencies that ``/readyz`` reports."""
 
     def __init__(self, database: Database, log: EventLog) -> None:
         self._database = database
@@ -95,7 +93,7 @@ class Probes:
 
     async def _ask_database(self) -> None:
         database = self._database
-        # SQLite goes on with a file that was deleted or replaced, and everything written is lost.
+        # SQLite writes on to a file that was deleted or replaced, and the writes are lost.
         if not database.is_in_place():
             raise SourceUnavailableError("The database", "its file was moved or replaced")
         async with database.read() as session:
@@ -103,7 +101,7 @@ class Probes:
         if database.address.path is not None:
             await asyncio.to_thread(_write_beside, database.address.path)
         else:
-            # A full disk, a standby and a read-only server all answer reads.
+            # A full disk, a standby and a read-only server still answer reads.
             async with database.write() as session:
                 await session.execute(
                     text("SELECT pg_logical_emit_message(true, 'headwater', 'readyz')")

@@ -7,11 +7,9 @@ from typing import Any
 
 from headwater.web.problems import Problem
 
-__all__ = ["invalid", "not_found", "too_many", "unauthorized"]
-
 
 def unauthorized(detail: str = "Sign in, or send an API key as a bearer token.") -> Problem:
-    """401: the caller is not signed in, or not any more."""
+    """401: the caller is not signed in, or no longer."""
     return Problem(401, detail, headers={"WWW-Authenticate": 'Bearer realm="headwater"'})
 
 

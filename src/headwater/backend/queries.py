@@ -8,8 +8,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from headwater.backend.models import ClientActivity, Membership, Satellite, Team, User
 from headwater.sql import LiveQuery
 
-__all__ = ["clients_of", "satellites_of", "teams_of"]
-
 
 def clients_of(engine: AsyncEngine) -> LiveQuery:
     """The MCP clients of a team, with the names of their users and satellites."""

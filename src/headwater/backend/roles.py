@@ -4,26 +4,16 @@ A global role is valid everywhere, a team role only in its team. With ``teams.vi
 sees every team and team satellite like a member. Without it, the teams of others
 do not exist for that user (404).
 
-Three permissions are in team roles too and then reach as far as the team: who holds
-``notifications.create`` in a team may notify that team (and always themselves), who holds
-``satellites.manage`` there may register and remove its satellites and renew their keys, and who
-holds ``team.members.edit`` there may change who belongs to it.
+Three permissions are in team roles too, and are then valid in that team only. With
+``notifications.create`` a user may notify the team, and always themselves. With
+``satellites.manage`` a user may register and remove its satellites, and renew their keys. With
+``team.members.edit`` a user may add and remove its members.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Literal
-
-__all__ = [
-    "GLOBAL_ROLES",
-    "SATELLITE_PERMISSIONS",
-    "TEAM_ROLES",
-    "GlobalRole",
-    "TeamRole",
-    "permissions_of",
-    "team_permissions_of",
-]
 
 GlobalRole = Literal["global_admin", "global_user"]
 TeamRole = Literal["team_admin", "team_user"]
@@ -64,7 +54,7 @@ TEAM_ROLES: Mapping[str, frozenset[str]] = {
     "team_admin": frozenset({"notifications.create", "satellites.manage", "team.members.edit"}),
 }
 
-# A satellite's key allows to report about that satellite.
+# With its key a satellite may report about itself.
 SATELLITE_PERMISSIONS = frozenset({"satellite.report"})
 
 

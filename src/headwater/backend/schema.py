@@ -19,23 +19,21 @@ from sqlalchemy.exc import DatabaseError
 from headwater.backend.database import Address, StartupError, in_one_line
 from headwater.sql import configure_sqlite
 
-__all__ = ["REVISIONS", "State", "check_reachable", "check_schema", "has_users", "migrate"]
-
 State = Literal["empty", "older", "current", "newer", "foreign"]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-# All migrations, oldest first. They stand here too, as each start needs them and the import of
-# alembic, which reads them from the files, is a sixth of a start's time.
+# All migrations, oldest first. Alembic could read them from the files, but each start needs them,
+# and importing alembic takes a sixth of a start's time.
 REVISIONS = ("0001", "0002", "0003", "0004")
-# An advisory lock of PostgreSQL: schemas are looked at and changed one at a time.
+# The PostgreSQL advisory lock with which one process at a time checks or changes the schema.
 _SCHEMA_LOCK = 0x48656165
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 def migrate(address: Address) -> bool:
-    """Bring the schema up to date; an absent file is created. Returns whether it changed.
+    """Bring the schema up to date, and create a missing file. Returns whether anything changed.
 
-    All in one transaction: it ends at the newest schema, or as it was. Raises StartupError.
+    It is one transaction: if it fails, the schema stays as it was. Raises StartupError.
     """
     with _connected(address) as connection:
         _lock(connection)
@@ -86,19 +84,20 @@ def check_reachable(address: Address) -> None:
 
 
 def has_users(address: Address) -> bool:
-    """Whether anyone could sign in."""
+    """Whether the database has any user."""
     with _connected(address) as connection:
         return connection.execute(sa.text("SELECT 1 FROM users LIMIT 1")).first() is not None
 
 
 def _lock(connection: sa.Connection) -> None:
-    """Begin a transaction. No other one changes the schema meanwhile."""
+    """Begin a transaction during which no other one can change the schema."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         return
     if connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar():
         raise StartupError(
-            "The PostgreSQL server is a standby, which takes no writes: give the primary."
+            "The PostgreSQL server is a standby, which takes no writes: give the address of the "
+            "primary."
         )
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})")
 

@@ -10,24 +10,6 @@ from typing import Annotated, Any
 from fastapi import Path, Query, Response
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, StringConstraints
 
-__all__ = [
-    "NO_CONTENT",
-    "Body",
-    "Email",
-    "Fields",
-    "Identifier",
-    "Limit",
-    "Line",
-    "Moment",
-    "Name",
-    "PathId",
-    "Result",
-    "Text",
-    "in_utc",
-    "is_one_line",
-    "normal_email",
-]
-
 # What a route declares that answers without a body.
 NO_CONTENT: dict[str, Any] = {"status_code": 204, "response_class": Response}
 MAX_LIST = 100

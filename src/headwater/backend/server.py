@@ -31,39 +31,28 @@ from headwater.web._addresses import Proxies
 from headwater.web.fastapi import LiveRouter
 from headwater.web.uvicorn import Limits, Protocol
 
-__all__ = [
-    "Server",
-    "Supervisor",
-    "address_of",
-    "bind",
-    "build_server",
-    "greet",
-    "is_loopback",
-    "run_worker",
-]
-
 logger = logging.getLogger("headwater.backend")
 
 # Milliseconds after which the kernel drops a peer that acknowledges nothing.
 _USER_TIMEOUT = 30_000
-# Longer than the 60 s for which common proxies keep idle connections: the proxy, not this end,
-# closes them. So none is closed while a request is on its way.
+# Common proxies keep idle connections for 60 s. This server keeps them longer, so that it never
+# closes one while a request is on its way.
 _KEEP_ALIVE = 65
-# Seconds beyond the graceful end after which a worker is killed.
+# A worker that still runs so many seconds after HEADWATER_SHUTDOWN_SECONDS is killed.
 _GRACE = 5.0
-# The signals on which the server ends.
+# The signals that end the server.
 _ENDS = (signal.SIGINT, signal.SIGTERM)
-# A worker that ends sooner than this is started again only after this time.
+# Seconds. A worker that ended sooner is replaced only after a pause of this length.
 _SHORT_LIFE = 2.0
 
 
 def greet(greeting: str) -> None:
-    """Print what `serve` and `demo` say once they serve."""
-    print(greeting, flush=True)  # noqa: T201 - a terminal is where one reads it
+    """Print the lines that `serve` and `demo` show once they serve."""
+    print(greeting, flush=True)  # noqa: T201 - it is for the terminal
 
 
 class Server(uvicorn.Server):
-    """Uvicorn that ends its streams first, and exits with 0 after a signal to end.
+    """A uvicorn server that ends open streams first, and exits with 0 after SIGTERM or SIGINT.
 
     Attributes:
         on_started: called once it listens and handles signals.
@@ -75,12 +64,12 @@ class Server(uvicorn.Server):
         self._live = live
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        # First, as it takes a while, in which clients would gather at a socket that listens.
+        # Before the socket listens: this takes a while, and clients would wait meanwhile.
         _spare_the_collector()
         try:
             await super().startup(sockets)
         except OSError as error:
-            # Another program began to listen since `bind`.
+            # Another program has begun to listen there since `bind`.
             logger.error("cannot listen: %s", error)
             await self.lifespan.shutdown()
             sys.exit(uvicorn.config.STARTUP_FAILURE)
@@ -88,14 +77,13 @@ class Server(uvicorn.Server):
             self.on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # While the open streams end one after another, a new stream gets a `retry:` and its end:
-        # it would have to end at once too.
+        # Open streams end one after another. Meanwhile a new one gets a `retry:` and its end.
         await self._live.drain()
         await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        # Uvicorn raises the signal again at its end, and an orderly end would look like a crash.
+        # Uvicorn raises the signal again at the end, which makes an orderly end look like a crash.
         before = {number: signal.signal(number, self.handle_exit) for number in _ENDS}
         try:
             yield
@@ -105,14 +93,13 @@ class Server(uvicorn.Server):
 
 
 def _spare_the_collector() -> None:
-    # The cyclic collector traverses all live objects again and again while streams open,
-    # which took a third of the time. What is there from the start never becomes garbage, and
-    # requests leave few cycles behind.
+    # The cyclic collector traverses all live objects again and again while streams open, which
+    # took a third of the time. Objects from before the start never become garbage.
     gc.collect()
     gc.freeze()
-    # Garbage in cycles is bounded by the last number: all of it is looked for again after a
-    # million objects more. A request that is left costs a fifth less processor time than with
-    # Python's own numbers, and 22,000 of them take no more memory than the first few thousand
+    # Requests leave few cycles behind. A full collection runs after a million new objects, which
+    # bounds the garbage. A request whose client leaves costs a fifth less processor time than with
+    # Python's own thresholds, and 22,000 of them take no more memory than the first few thousand
     # (tests/e2e/test_siege.py).
     gc.set_threshold(10_000, 10, 10)
 
@@ -153,10 +140,10 @@ def build_server(settings: Settings, app: FastAPI) -> Server:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that has its address, and does not listen yet. Raises StartupError.
+    """A socket that is bound, and does not listen yet. Raises StartupError.
 
-    The server listens when it is ready. Clients that came back before would otherwise wait in the
-    kernel, and be served all in one moment; a proxy would wait too, and not ask another server.
+    The server listens once it is ready. If it did earlier, clients would wait in the kernel and
+    then all be served at once, and a proxy would wait instead of asking another server.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(
@@ -166,7 +153,7 @@ def bind(host: str, port: int) -> socket.socket:
         raise StartupError(f"--host {host} is not an address of this machine: {error}.") from error
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Connections take this over from the socket that listens.
+    # Accepted connections inherit this option.
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
     try:
@@ -183,10 +170,10 @@ def _explained(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"Port {port} at {host} is in use: choose another with --port."
     if error.errno == errno.EACCES:
-        return f"Port {port} needs more rights: choose another with --port."
+        return f"This user may not listen on port {port}: choose another with --port."
     if error.errno == errno.EADDRNOTAVAIL:
         return f"--host {host} is not an address of this machine."
-    return f"Port {port} at {host} cannot be had: {error.strerror or error}."
+    return f"Port {port} at {host} cannot be used: {error.strerror or error}."
 
 
 def is_loopback(listener: socket.socket) -> bool:
@@ -195,7 +182,7 @@ def is_loopback(listener: socket.socket) -> bool:
 
 
 def address_of(listener: socket.socket) -> str:
-    """Where a socket listens, for a browser."""
+    """The address of a bound socket, as a browser takes it."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - shown, not bound
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -204,7 +191,7 @@ def address_of(listener: socket.socket) -> str:
 def run_worker(
     settings: Settings, listener: socket.socket, on_started: Callable[[], object]
 ) -> None:
-    """Serve in this process until a signal ends it, or its supervisor has ended in any way."""
+    """Serve in this process until a signal ends it, or until its supervisor has ended."""
     set_up_logging(settings.log_level, settings.log_format)
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -220,7 +207,7 @@ def _end_after(supervisor: int) -> None:
 
 
 class Supervisor:
-    """Several workers on one socket: starts them, restarts those that died, ends them together."""
+    """Several workers on one socket. Starts them, replaces those that died, ends them together."""
 
     def __init__(self, settings: Settings, listener: socket.socket) -> None:
         self._settings = settings

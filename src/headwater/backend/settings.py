@@ -11,8 +11,6 @@ import platformdirs
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-__all__ = ["Settings", "default_database", "default_folder"]
-
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
 Listed = Annotated[tuple[str, ...], NoDecode]
 
@@ -36,15 +34,15 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="Address to listen at.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port; 0 takes a free one.")
-    workers: int = Field(default=1, ge=1, le=64, description="Processes that serve.")
+    workers: int = Field(default=1, ge=1, le=64, description="Number of processes that serve.")
     database: str = Field(
         default_factory=default_database,
-        description="Where the data is: sqlite:///path or postgresql://.",
+        description="The database: sqlite:///path or postgresql://user@host/name.",
     )
     event_log: str | None = Field(
         default=None,
-        description="Where events are: sqlite:///path, postgresql://, redis://, nats:// or "
-        "memory://; the database by default.",
+        description="The event log: sqlite:///path, postgresql://, redis://, nats:// or "
+        "memory://. By default it is in the database.",
     )
 
     session_hours: float = Field(
@@ -53,7 +51,7 @@ class Settings(BaseSettings):
     secure_cookies: bool = Field(
         default=False,
         description="Mark the session cookie Secure, also on requests that came by plain http. "
-        "It always is on those that came by https.",
+        "On requests by https it always is.",
     )
     allowed_origins: Listed = Field(
         default=(),
@@ -62,84 +60,96 @@ class Settings(BaseSettings):
     )
     allowed_hosts: Listed = Field(
         default=(),
-        description="Host names that requests may name, such as headwater.example.com or "
-        "*.example.com; any by default.",
+        description="Host names that requests may use, such as headwater.example.com or "
+        "*.example.com. By default any.",
     )
     proxy_addresses: str = Field(
         default="127.0.0.1",
-        description="Addresses of reverse proxies whose X-Forwarded-For and -Proto are believed.",
+        description="Addresses of reverse proxies whose X-Forwarded-For and -Proto are trusted.",
     )
     max_body_bytes: int = Field(
         default=1024 * 1024, ge=1024, description="The largest request body, in bytes."
     )
 
     streams_per_user: int = Field(
-        default=50, ge=1, description="Streams and waiting polls of one user, to one process."
+        default=50,
+        ge=1,
+        description="The most streams and waiting polls of one user at one process.",
     )
     streams_per_address: int = Field(
         default=200,
         ge=1,
-        description="Streams and waiting polls of one client address, or of one /64 of IPv6, to "
-        "one process. HEADWATER_PROXY_ADDRESSES are exempt.",
+        description="The most streams and waiting polls of one client address, or of one /64 of "
+        "IPv6, at one process. HEADWATER_PROXY_ADDRESSES are exempt.",
     )
     max_streams: int | None = Field(
-        default=None, ge=1, description="Streams and waiting polls of one process."
+        default=None, ge=1, description="The most streams and waiting polls of one process."
     )
     writes_per_second: int = Field(
         default=100,
         ge=1,
-        description="Requests that change something, of one user, satellite or client address, to "
-        "one process; twice as many at once.",
+        description="The most requests per second with which one user, satellite or client "
+        "address may change something at one process. A burst may be twice as large.",
     )
     max_head_bytes: int = Field(
-        default=64 * 1024, ge=1024, description="The largest request head, in bytes; else 431."
+        default=64 * 1024,
+        ge=1024,
+        description="The largest request head, in bytes. A larger one gets 431.",
     )
     max_head_lines: int = Field(
-        default=100, ge=10, description="Header lines of a request at most; else 431."
+        default=100,
+        ge=10,
+        description="The most header lines of a request. One with more gets 431.",
     )
     head_seconds: float = Field(
-        default=10, gt=0, le=600, description="Until a request's head is there; else 408."
+        default=10,
+        gt=0,
+        le=600,
+        description="Seconds in which a request's head must arrive. A slower one gets 408.",
     )
     body_seconds: float = Field(
         default=30,
         gt=0,
         le=3600,
-        description="Until a request's body is there, and a second more for each "
-        "HEADWATER_BODY_RATE bytes that came; else 408.",
+        description="Seconds in which a request's body must arrive, and a second more for each "
+        "HEADWATER_BODY_RATE bytes of it. A slower one gets 408.",
     )
     body_rate: int = Field(
-        default=1024, ge=1, description="Bytes a second that a long request body needs."
+        default=1024, ge=1, description="Bytes per second at which a long request body must arrive."
     )
     max_connections: int | None = Field(
         default=None,
         ge=1,
-        description="Connections of one process; as many as its file descriptors allow.",
+        description="The most connections of one process. By default as many as its file "
+        "descriptors allow.",
     )
     max_connections_per_address: int = Field(
         default=500,
         ge=1,
-        description="Connections of one client address, or of one /64 of IPv6, to one process, and "
-        "at most half of all. HEADWATER_PROXY_ADDRESSES are exempt.",
+        description="The most connections of one client address, or of one /64 of IPv6, to one "
+        "process, and at most half of all. HEADWATER_PROXY_ADDRESSES are exempt.",
     )
     reserved_descriptors: int | None = Field(
         default=None,
         ge=0,
-        description="File descriptors that connections leave free; an eighth of all, 32 to 1,024.",
+        description="File descriptors that connections must leave free. By default an eighth of "
+        "all, at least 32 and at most 1,024.",
     )
     max_page_bytes: int = Field(
         default=256 * 1024,
         ge=1024,
-        description="Bytes of items in a page or a snapshot; one of longer items has fewer.",
+        description="The most bytes of items in a page or a snapshot. Longer items make it "
+        "shorter.",
     )
     max_unread_bytes: int = Field(
         default=128 * 1024 * 1024,
         ge=1024 * 1024,
-        description="Bytes of answers, and of streams, that clients have not taken, in one "
-        "process. Above it the slowest client is dropped of the user with the most.",
+        description="The most bytes of answers and streams that one process keeps for clients "
+        "that have not read them. Above it, the user with the most loses their slowest client.",
     )
 
     password_min_length: int = Field(
-        default=4, ge=1, le=128, description="Characters that a new password needs at least."
+        default=4, ge=1, le=128, description="The fewest characters of a new password."
     )
     # OWASP's first choice for argon2id: about 20 ms and 19 MiB for each sign-in.
     argon2_time_cost: int = Field(default=2, ge=1, le=100, description="Rounds of argon2.")
@@ -147,20 +157,20 @@ class Settings(BaseSettings):
         default=19 * 1024, ge=8, le=4 * 1024 * 1024, description="Memory of argon2, in KiB."
     )
     argon2_concurrency: int = Field(
-        default=2, ge=1, le=64, description="Passwords hashed at the same time."
+        default=2, ge=1, le=64, description="Passwords that are hashed at the same time."
     )
     login_tries_per_email: int = Field(
         default=10,
         ge=1,
-        description="Failed sign-ins that one e-mail address may have at once from places that it "
-        "never signed in from, and from each device and network that it did; as many come back "
-        "per minute.",
+        description="Failed sign-ins that one e-mail address may have at once: from all places "
+        "together that it never signed in from, and from each device and network that it did. As "
+        "many come back each minute.",
     )
     login_tries_per_address: int = Field(
         default=50,
         ge=1,
-        description="Failed sign-ins that one client address may have at once; "
-        "as many come back per minute.",
+        description="Failed sign-ins that one client address may have at once. As many come back "
+        "each minute.",
     )
 
     heartbeat_seconds: float = Field(
@@ -173,7 +183,10 @@ class Settings(BaseSettings):
         default=True, description="Write to many streams in one system call, where Linux allows it."
     )
     shutdown_seconds: int = Field(
-        default=10, ge=1, le=600, description="Seconds until a shut-down cuts off open requests."
+        default=10,
+        ge=1,
+        le=600,
+        description="Seconds after which a shut-down cuts off open requests.",
     )
 
     keep_logs_days: float = Field(default=30, gt=0, description="Days that log entries are kept.")
@@ -210,8 +223,8 @@ class Settings(BaseSettings):
             scheme, _, rest = origin.partition("://")
             if scheme not in {"http", "https"} or not rest or "/" in rest or "*" in rest:
                 raise ValueError(
-                    f"{origin!r} is not an origin: https://app.example.com is one, without a path "
-                    "and without *"
+                    f"{origin!r} is not an origin: write it without a path and without *, such as "
+                    "https://app.example.com"
                 )
         return tuple(origin.lower() for origin in value)
 
@@ -221,8 +234,8 @@ class Settings(BaseSettings):
         for host in value:
             if not _HOST.fullmatch(host):
                 raise ValueError(
-                    f"{host!r} is not a host: headwater.example.com is one, and *.example.com is "
-                    "all below it, without a scheme, a port and a path"
+                    f"{host!r} is not a host: write it without a scheme, a port and a path, such "
+                    "as headwater.example.com, or *.example.com for all below it"
                 )
         return tuple(host.lower() for host in value)
 

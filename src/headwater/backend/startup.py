@@ -8,8 +8,6 @@ from headwater.backend.settings import Settings
 from headwater.eventlog import open_log
 from headwater.eventlog.sql import SqlLog
 
-__all__ = ["check_event_log"]
-
 
 def check_event_log(settings: Settings, database: Address) -> None:
     """Raise HeadwaterError for an event log that this version, or these workers, cannot use."""

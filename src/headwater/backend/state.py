@@ -31,13 +31,11 @@ from headwater.eventlog import EventLog, open_log
 from headwater.eventlog.sql import SqlLog
 from headwater.sql import Table
 
-__all__ = ["Backend", "BackendState", "Tables", "backend_of", "open_backend"]
-
 logger = logging.getLogger("headwater.backend")
 
 
 class Tables:
-    """The tables and queries that are followed, one reader each."""
+    """The tables and live queries that the feeds read."""
 
     def __init__(self, database: Database) -> None:
         self.logs = Table(database.engine, LogEntry)
@@ -74,13 +72,13 @@ class Backend:
         self.satellites = Satellites(database, log, self.repeats)
         self.activities = Activities(database)
         self.board = Board(self.tables.satellites, log)
-        # E-mail address and password of those that everybody may know: the demo has some.
+        # E-mail addresses and passwords that the console shows to everybody: those of the demo.
         self.accounts: Sequence[tuple[str, str]] = ()
 
 
 @asynccontextmanager
 async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
-    """Every resource and service, without HTTP. The database must have been migrated."""
+    """Open every resource and service, without HTTP. The database must have been migrated."""
     async with AsyncExitStack() as stack:
         backend = Backend(settings)
         stack.push_async_callback(backend.database.close)
@@ -90,13 +88,13 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
         try:
             await backend.log.start()
         except SourceUnavailableError as error:
-            # Everything else can serve meanwhile. /readyz reports what is missing.
+            # Everything else can serve meanwhile. /readyz reports that the log is down.
             logger.warning("%s", error)
         yield backend
 
 
 def _event_log(settings: Settings, database: Database) -> EventLog:
-    """The log; in the database's own file it shares its connections."""
+    """The event log. In the application's own database it shares its connections."""
     if settings.event_log_url == settings.database:
         return SqlLog(database.engine)
     return open_log(settings.event_log_url)
@@ -109,8 +107,8 @@ def backend_of(request: Request) -> Backend:
     return backend
 
 
-# FastAPI calls a dependency that is no coroutine function in a thread. That costs more than
-# most requests do. So this one and those for services are coroutine functions.
+# A coroutine function: FastAPI runs other functions in a thread, which costs more than most
+# requests do.
 async def _backend(request: Request) -> Backend:
     return backend_of(request)
 

@@ -8,13 +8,12 @@ from collections.abc import Callable
 
 from headwater.backend.problems import too_many
 
-__all__ = ["Writes"]
-
 
 class Writes:
-    """A bucket of requests for each caller: it holds those of two seconds, and fills up again.
+    """Limits the requests that change something, with a token bucket for each caller.
 
-    Memory is bounded: beyond ``max_callers`` the caller that came least recently is forgotten.
+    A full bucket holds the requests of two seconds. Beyond ``max_callers`` buckets, that of the
+    caller that came least recently is forgotten.
 
     Attributes:
         refused: requests that found their bucket empty, for ``/metrics``.
@@ -42,8 +41,8 @@ class Writes:
         if left < 1:
             self.refused += 1
             raise too_many(
-                f"More than {self._per_second} requests a second that change something; send more "
-                "in each, or fewer.",
+                f"You send more than {self._per_second} requests a second that change something; "
+                "put more into each, or send fewer.",
                 (1 - left) / self._per_second,
             )
         self._buckets[caller] = (left - 1, now)

@@ -10,8 +10,6 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
-__all__ = ["Moment", "Now", "moment_check", "sorted_moment_check", "utc_now"]
-
 
 class Now(FunctionElement[datetime]):
     """The present moment, as a server default. In SQLite in the form that Moment writes."""
@@ -50,7 +48,7 @@ def moment_check(column: str) -> str:
 
 
 def sorted_moment_check(column: str) -> str:
-    """The same, and only in the form that ``CURRENT_TIMESTAMP`` has, for what is compared."""
+    """The same for columns that are compared: only the form of ``CURRENT_TIMESTAMP`` is allowed."""
     return (
         f"{moment_check(column)} AND {column} GLOB '????-??-?? ??:??:??*' "
         f"AND (length({column}) = 19 OR (length({column}) BETWEEN 21 AND 26 "

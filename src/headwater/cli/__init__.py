@@ -10,8 +10,6 @@ from headwater.errors import HeadwaterError, MissingExtraError
 if TYPE_CHECKING:
     import typer
 
-__all__ = ["application", "main", "sentence_of"]
-
 
 def application() -> typer.Typer:
     """All commands. Raises MissingExtraError without the extra that brings typer."""
@@ -38,7 +36,7 @@ def application() -> typer.Typer:
     )
     for command in (demo, serve, migrate, tail, publish, relay, check, bench):
         app.command()(command)
-    users = typer.Typer(help="The backend's users.", no_args_is_help=True)
+    users = typer.Typer(help="Manage the backend's users.", no_args_is_help=True)
     users.command()(add)
     app.add_typer(users, name="users")
     return app

@@ -13,16 +13,6 @@ from typing import Any
 from headwater.cli.remote import say
 from headwater.errors import EncodingError, UsageError
 
-__all__ = [
-    "MAX_ITEMS",
-    "Body",
-    "Lines",
-    "bodies",
-    "from_options",
-    "from_stdin",
-    "size_of_stdin",
-]
-
 # The backend takes 1,000 items, and bodies of up to a megabyte.
 MAX_ITEMS = 1000
 _MAX_BYTES = 500_000
@@ -38,7 +28,7 @@ class Lines:
 
     Attributes:
         items: each encoded.
-        read: how much of the input they and all before them took.
+        read: how much of the input was read up to here.
     """
 
     items: list[bytes]
@@ -51,7 +41,7 @@ class Body:
 
     Attributes:
         count: how many items are in it.
-        read: how much of the input they and all before them took.
+        read: how much of the input was read up to here.
     """
 
     data: bytes
@@ -83,7 +73,7 @@ def from_stdin(collection: str | None) -> Iterator[Lines]:
 
 
 def size_of_stdin() -> int | None:
-    """Bytes of standard input where it is a file; None where nobody knows."""
+    """Bytes of standard input if it is a file; None if the number is not known."""
     try:
         found = os.fstat(sys.stdin.fileno())
     except (OSError, ValueError):

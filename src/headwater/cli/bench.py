@@ -16,22 +16,24 @@ import typer
 
 from headwater.cli.progress import Bar, progress
 
-__all__ = ["bench"]
-
 _REQUEST = b"GET /api/bench/stream?limit=1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
 _PAD = "x" * 120
 _WARM_UP = 5
 
 
 def bench(
-    streams: Annotated[int, typer.Option(min=1, max=15_000, help="Open streams.")] = 1000,
-    events: Annotated[int, typer.Option(min=1, max=10_000, help="Events, one at a time.")] = 100,
-    seconds: Annotated[float, typer.Option(min=1, max=300, help="Ends after this time.")] = 20.0,
+    streams: Annotated[
+        int, typer.Option(min=1, max=15_000, help="How many streams to open.")
+    ] = 1000,
+    events: Annotated[
+        int, typer.Option(min=1, max=10_000, help="How many events to send, one at a time.")
+    ] = 100,
+    seconds: Annotated[float, typer.Option(min=1, max=300, help="Stop after this time.")] = 20.0,
 ) -> None:
-    """Open many streams on one feed of this machine and measure what one event costs.
+    """Open many streams of one feed on this machine, and measure what one event costs.
 
-    Server and clients are two processes on the loopback interface. The figures are for this
-    machine at this time: compare them with others of the same run only.
+    Server and clients are two processes on the loopback interface. The figures hold for this
+    machine at this time. Compare them only with figures of the same run.
     """
     _raise_file_limit(streams + 100)
     context = multiprocessing.get_context("spawn")

@@ -9,30 +9,32 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-__all__ = ["check"]
-
 
 def check(
     app: Annotated[
-        str, typer.Argument(metavar="MODULE:APP", help="An application, or what makes one.")
+        str,
+        typer.Argument(metavar="MODULE:APP", help="An application, or a function that makes one."),
     ],
     database: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help="Compare the tracked tables of the application with this database too: "
+            help="Also compare the application's tracked tables with this database: "
             "sqlite:///path or postgresql://user@host/name.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Verify that every stream of an application has a REST twin that fits it.
+    """Check that every stream of an application has a REST twin that fits it.
 
-    Exits 1 with one line for each breach: a stream without twin, other parameters or another
-    permission on one half, a path that is not /api/{resource}/{action}/stream. With --database also
-    one line for each table whose triggers, columns or indexes are not those of its model, with the
-    call of add_tracking() that mends it in a migration. Of each live query it prints which links
-    it needs and which of their columns no index begins with; links that are missing are breaches.
+    It prints a line for each breach, and exits with 1 if there is any. A breach is a stream without
+    a twin, a parameter or permission that only one of the two has, or a path that is not
+    /api/{resource}/{action}/stream.
+
+    With --database it also prints a line for each table whose triggers, columns or indexes differ
+    from its model, with the call of add_tracking() that mends it in a migration. For each live
+    query it prints the links that it needs, and which of their columns no index begins with.
+    Missing links are breaches.
     """
     from starlette.applications import Starlette
 
@@ -52,7 +54,7 @@ def check(
 
 
 def _compared(database: str) -> tuple[list[str], list[str]]:
-    """A line for each table that lacks something, and for what each live query needs."""
+    """The lines about tables that lack something, and about the needs of live queries."""
     import asyncio
 
     from headwater.cli.relay import engine_of

@@ -15,8 +15,6 @@ from headwater.cli.options import settings_with
 if TYPE_CHECKING:
     from headwater.backend.settings import Settings
 
-__all__ = ["demo"]
-
 _WORDS = """
 Headwater demo: {url}
 
@@ -27,14 +25,14 @@ Headwater demo: {url}
                -H 'Content-Type: application/json' {url}/api/auth/login
              curl -b jar -N {url}/api/logs/stream
 
-It keeps everything in a temporary folder, which goes when it ends. Ctrl-C ends it.
+Ctrl-C ends it, and removes its data, which is in a temporary folder.
 """
 
 
 def demo(
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 8000,
 ) -> None:
-    """Try everything: a throw-away backend with users, teams, satellites and live activity."""
+    """Try Headwater: a throw-away backend with users, teams, satellites and live activity."""
     from headwater.backend.demo.restart import demo_folder
 
     with demo_folder() as (folder, again):
@@ -45,7 +43,7 @@ def demo(
             database=f"sqlite:///{folder / 'demo.db'}",
             event_log="",
             password_min_length=1,
-            # Everybody knows these passwords, so nobody waits for their hashes.
+            # Everybody knows these passwords, so their hashes may be cheap.
             argon2_time_cost=1,
             argon2_memory_kib=8,
             shutdown_seconds=2,
@@ -59,7 +57,7 @@ def _run(settings: Settings, folder: Path, *, again: bool) -> None:
     from headwater.backend.database import Address
     from headwater.backend.demo import answers
     from headwater.backend.demo.cast import ADMIN, DEMO, Cast, assemble, find
-    from headwater.backend.demo.history import tell_history
+    from headwater.backend.demo.history import write_history
     from headwater.backend.demo.present import Present
     from headwater.backend.demo.restart import restart_router
     from headwater.backend.demo.walk import Walk
@@ -79,7 +77,7 @@ def _run(settings: Settings, folder: Path, *, again: bool) -> None:
                 for satellite_id, hour in zip(cast.works_for, (14, 20, 5), strict=True)
             }
             if not again:
-                await tell_history(backend, cast, walks)
+                await write_history(backend, cast, walks)
         return cast, walks
 
     async def go_on(backend: Backend) -> None:

@@ -13,8 +13,6 @@ import typer
 
 from headwater.cli.lines import time_of
 
-__all__ = ["Filter", "moment_of", "parse_filter", "parse_since"]
-
 _FILTER = re.compile(r"(?P<name>[^\s=!~<>]+)(?P<operator>!=|<=|>=|=|~|<|>)(?P<value>.*)", re.DOTALL)
 _DURATION = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>[smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

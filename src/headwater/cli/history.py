@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from headwater.client import Snapshot
 
-__all__ = ["items_since"]
-
 _PAGE = 100
 
 
@@ -25,17 +23,17 @@ def items_since(
 ) -> tuple[Sequence[Mapping[str, Any]], str]:
     """The first page's items that are not older than ``moment``, and the position after them.
 
-    Goes back page by page until one begins before ``moment``, and keeps none of those that it
-    passes: they come again when the feed is followed from that position. Raises PeerError, and
-    UsageError where items have no time.
+    It goes back page by page until one begins before ``moment``. It keeps only that page, because
+    the later items come again when the feed is followed from its position. Raises PeerError, and
+    UsageError if items have no time.
     """
     page = _page(client, url, None)
     while page.items:
         moments = [moment_of(item) for item in page.items]
         if None in moments:
             raise UsageError(
-                "--since needs items with a time of their own, in a member at, created_at or "
-                "last_activity_at; this feed's have none"
+                "--since works for items with a time in their member at, created_at or "
+                "last_activity_at; this feed's items have none"
             )
         if moments[0] < moment or not page.has_more or page.start is None:  # type: ignore[operator]
             found = zip(page.items, moments, strict=True)

@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["in_colour", "json_line", "plain_text", "text_line", "time_of"]
-
 # The first of these that an item has is its time, and is printed first.
 _TIMES = ("at", "created_at", "last_activity_at")
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from headwater.cli.options import DatabaseOption, address_of, settings_with
 from headwater.cli.progress import progress
 
-__all__ = ["migrate"]
-
 
 def migrate(database: DatabaseOption = None) -> None:
     """Bring the database's schema up to date, in one transaction."""

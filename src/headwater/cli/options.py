@@ -12,14 +12,12 @@ if TYPE_CHECKING:
     from headwater.backend.database import Address
     from headwater.backend.settings import Settings
 
-__all__ = ["DatabaseOption", "address_of", "settings_with"]
-
 DatabaseOption = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
         envvar="HEADWATER_DATABASE",
-        help="Where the data is: sqlite:///path or postgresql://. "
+        help="The database: sqlite:///path or postgresql://user@host/name. "
         "By default a file in your data folder.",
         show_default=False,
     ),

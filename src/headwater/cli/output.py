@@ -1,4 +1,4 @@
-"""Standard output: lines as they come, and what to do when it takes no more."""
+"""Standard output: prints lines at once, and handles a reader that has left."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import os
 import sys
 
 from headwater.errors import UsageError
-
-__all__ = ["abandon_output", "open_standard_streams", "put"]
 
 
 def open_standard_streams() -> None:
@@ -27,7 +25,7 @@ def open_standard_streams() -> None:
 
 
 def put(text: str, *, end: str = "\n") -> None:
-    """Print, and do not wait for more.
+    """Print at once.
 
     Raises BrokenPipeError when the reader of a pipe has left, and UsageError when standard output
     takes no more for another reason, such as a full disk.
@@ -43,5 +41,5 @@ def put(text: str, *, end: str = "\n") -> None:
 
 
 def abandon_output() -> None:
-    """Send what is still to be printed nowhere: the interpreter's last flush would fail again."""
+    """Discard what is still buffered, because the interpreter's last flush would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

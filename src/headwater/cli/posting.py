@@ -1,4 +1,4 @@
-"""Requests that are sent until they are answered, each carried out once."""
+"""Sends requests until they are answered, so that each is carried out once."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from headwater.protocol import Reconnect, Stop, Wait
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Poster"]
-
 # A server that is restarted is back in seconds.
 _PAUSE = 0.5
 _DONE_NOTHING = {425, 429, 503}
-# A time-out, and a proxy's words for an answer that did not come: the server may have done it.
+# A time-out, or a proxy that got no answer: the server may have carried the request out.
 _MAYBE_DONE = {408, 502, 504}
 
 
@@ -66,7 +64,7 @@ class Poster:
             raise
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             if not self._reached:
-                # More likely a wrong address than a server that is being restarted.
+                # Probably the address is wrong. A server that restarts was reached before.
                 raise PeerError(f"{self._url} cannot be reached: {cause_of(error)}") from error
             return self._reconnect.lost(self._url, cause_of(error))
         except CONNECT_FAULTS as error:
@@ -74,7 +72,8 @@ class Poster:
             self._reached = True
             if not self._knows_keys:
                 raise PeerError(
-                    f"{self._url}: {cause}; whether the last request was written is not known"
+                    f"{self._url}: {cause}; it is not known whether the last request was carried "
+                    "out"
                 ) from error
             return self._reconnect.lost(self._url, cause)
         self._reached = True

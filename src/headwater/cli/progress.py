@@ -7,17 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-__all__ = ["Bar", "progress"]
-
 
 class Bar:
-    """How far one piece of work is. Without a terminal it says nothing."""
+    """Shows how far some work is. Without a terminal it shows nothing."""
 
     def __init__(self, update: Callable[..., object] | None = None) -> None:
         self._update = update
 
     def at(self, done: float, *, total: float | None = None, says: str = "") -> None:
-        """So much is done, of ``total`` if that is known."""
+        """Show that ``done`` of ``total`` is done."""
         if self._update is not None:
             self._update(completed=done, total=total, says=says)
 

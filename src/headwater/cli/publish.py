@@ -35,8 +35,6 @@ from headwater.errors import HeadwaterError, ResponseError
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["publish"]
-
 # The name of the items in the body, by the last word of the path.
 _COLLECTIONS = {"logs": "entries", "metrics": "reports", "client-activity": "activities"}
 # The routes of the backend that take an Idempotency-Key.
@@ -54,7 +52,8 @@ def publish(
         list[str] | None,
         typer.Option(
             metavar="JSON",
-            help="An object, or an array of them; may be repeated. Else standard input is read.",
+            help="An object or an array of objects; may be repeated. By default it reads standard "
+            "input.",
             show_default=False,
         ),
     ] = None,
@@ -62,22 +61,23 @@ def publish(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Send items together as {NAME: [...]}. Known for logs, metrics, client-activity.",
+            help="Send items together as {NAME: [...]}. By default entries for logs, reports for "
+            "metrics, and activities for client-activity.",
             show_default=False,
         ),
     ] = None,
     single: Annotated[
-        bool, typer.Option("--single", help="Send each object as a body of its own.")
+        bool, typer.Option("--single", help="Send each object in a request of its own.")
     ] = False,
     batch: Annotated[
-        int, typer.Option(min=1, max=MAX_ITEMS, help="Items sent together, at most.")
+        int, typer.Option(min=1, max=MAX_ITEMS, help="The most items of one request.")
     ] = MAX_ITEMS,
     run: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Send each line once, also when the command is run again with this name and the "
-            "same input within a day. Lines then wait for a full batch.",
+            help="A name for this run. The same name and input within a day send each line only "
+            "once, however often the command runs. Requests then wait for a full batch.",
             show_default=False,
         ),
     ] = None,
@@ -85,24 +85,25 @@ def publish(
         bool,
         typer.Option(
             "--idempotent",
-            help="The server knows Idempotency-Key. Known for logs, metrics and notifications.",
+            help="The route takes an Idempotency-Key, as logs, metrics and notifications do.",
         ),
     ] = False,
     give_up_after: GiveUpOption = None,
 ) -> None:
     """Send JSON objects to a feed and print the ids that they got, one a line.
 
-    Reads one object a line from standard input, and sends what has come without waiting for more.
-    Each request is written as a whole or not at all. It has an Idempotency-Key, so that one whose
-    answer was lost is sent again and carried out once: also over restarts of the server.
+    It reads one object a line from standard input, and sends the lines that have come without
+    waiting for more. The server carries a request out as a whole or not at all. Each has an
+    Idempotency-Key: if its answer is lost, it is sent again and still carried out only once, also
+    after a restart of the server.
 
-    Exits with 0 when all was sent, with 1 when something was refused or the server is not there,
-    with 2 when an argument is wrong, and with 130 after Ctrl-C.
+    The exit code is 0 when everything was sent, 1 when something was refused or the server cannot
+    be reached, 2 when an argument is wrong, and 130 after Ctrl-C.
     """
     if single and collection:
         raise typer.BadParameter("give --single or --collection, not both")
     if run is not None and not _RUN.fullmatch(run):
-        raise typer.BadParameter("--run is 1 to 150 visible ASCII characters, such as import-7")
+        raise typer.BadParameter("--run: write 1 to 150 visible ASCII characters, such as import-7")
     published = 0
     try:
         from headwater.client import rest_url
@@ -123,10 +124,10 @@ def publish(
                 give_up_after=give_up_after,
             )
             for body in bodies(groups, collection, batch, full=run is not None):
-                # By what was sent before, which is the same for the same input in full batches.
+                # The number of items before it. Full batches make it the same for the same input.
                 answer = poster.send(body.data, f"{name}/{published}")
                 published += body.count
-                # Whoever reads them may leave; what is sent is sent all the same.
+                # The reader of the ids may leave. The items are sent all the same.
                 with suppress(BrokenPipeError):
                     for each in _ids(answer):
                         put(each)

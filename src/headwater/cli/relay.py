@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from headwater.relay import Relay
 
-__all__ = ["relay"]
-
 # Seconds between two tries to read a table of a database that is away.
 _RETRY = 1.0
 _SHOWN_EVERY = 0.5
@@ -37,7 +35,7 @@ def relay(
         typer.Option(
             metavar="URL",
             envvar="HEADWATER_DATABASE",
-            help="Where the table is: sqlite:///path or postgresql://.",
+            help="The table's database: sqlite:///path or postgresql://user@host/name.",
             show_default=False,
         ),
     ],
@@ -65,7 +63,7 @@ def relay(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The relay's name, unique in the database.  [default: the topic]",
+            help="The relay's name, unique in the database. By default the topic.",
             show_default=False,
         ),
     ] = None,
@@ -73,22 +71,23 @@ def relay(
         Literal["prompt", "total"],
         typer.Option(
             metavar="prompt|total",
-            help="On PostgreSQL: append a row when it commits, or when no older transaction runs.",
+            help="On PostgreSQL: append a row when it commits (prompt), or once no older "
+            "transaction is open (total).",
         ),
     ] = "prompt",
     start: Annotated[
         Literal["beginning", "now"],
         typer.Option(
             metavar="beginning|now",
-            help="Where a new relay begins: with all rows that exist, or with new rows only.",
+            help="What a new relay begins with: all existing rows, or only rows from now on.",
         ),
     ] = "beginning",
     on_reset: Annotated[
         Literal["stop", "repeat", "skip"],
         typer.Option(
             metavar="stop|repeat|skip",
-            help="When the table or the log is not what it was: stop; begin again with all rows, "
-            "so that none is missing; or go on, so that none is there twice.",
+            help="When the table or the log was replaced: stop; append all rows again (repeat), so "
+            "that none is missing; or append only new ones (skip), so that none is there twice.",
         ),
     ] = "stop",
     lease: Annotated[
@@ -97,18 +96,19 @@ def relay(
             metavar="SECONDS",
             min=0.1,
             max=3600,
-            help="Another process takes over from one that is silent for this time.",
+            help="If a process is silent for this time, another one takes over.",
         ),
     ] = 5.0,
     batch: Annotated[
-        int, typer.Option(metavar="EVENTS", min=1, help="Events of one append, at most.")
+        int, typer.Option(metavar="EVENTS", min=1, help="The most events of one append.")
     ] = 500,
 ) -> None:
     """Move a tracked table's rows into a topic of an event log, each exactly once.
 
-    An event is a row's columns as JSON; of a keyed table a row that was removed is
-    {"_removed": {its key}}. It runs until SIGTERM or Ctrl-C, and the next start continues where
-    it was. Any number of processes may run the same relay: one works, the others wait.
+    An event has a row's columns as JSON. For a row that was removed from a keyed table it is
+    {"_removed": {its key}}. The command runs until SIGTERM or Ctrl-C, and continues where it was
+    when it is started again. Any number of processes may run the same relay: one works, the others
+    wait.
     """
     try:
         from headwater.relay import Relay
@@ -192,7 +192,7 @@ async def _run(moving: Relay, ending: asyncio.Event, bar: Bar) -> None:
 
 
 async def _table(engine: AsyncEngine, name: str, order: Any, ending: asyncio.Event) -> Any:
-    """The table, as soon as the database can be asked; None if it is to end before."""
+    """The table, once the database can be reached; None if the process is to end before."""
     from headwater.sql import Table
     from headwater.sql._reflection import reflect
 

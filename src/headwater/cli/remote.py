@@ -1,4 +1,4 @@
-"""What the commands that talk to a server have in common: its address, the token, its errors."""
+"""For the commands that send requests to a server: its address, the token, its errors."""
 
 from __future__ import annotations
 
@@ -12,32 +12,22 @@ from headwater.errors import HeadwaterError, MissingExtraError, ResponseError
 if TYPE_CHECKING:
     import httpx
 
-__all__ = [
-    "GiveUpOption",
-    "TokenOption",
-    "UrlArgument",
-    "full_address",
-    "json_object",
-    "refusal",
-    "rest_client",
-    "say",
-    "with_hint",
-]
-
 _UNAUTHORIZED = 401
-# A server that answers no sooner is in trouble.
+# Seconds that a server may take to answer.
 _TIMEOUT = 30.0
 
 UrlArgument = Annotated[
     str,
-    typer.Argument(metavar="URL", help="The feed, such as http://localhost:8000/api/logs."),
+    typer.Argument(
+        metavar="URL", help="The feed's address, such as http://localhost:8000/api/logs."
+    ),
 ]
 TokenOption = Annotated[
     str | None,
     typer.Option(
         metavar="KEY",
         envvar="HEADWATER_TOKEN",
-        help="An API key. The environment keeps it out of the list of processes.",
+        help="An API key. In the environment it does not show in the list of processes.",
         show_default=False,
         show_envvar=True,
     ),
@@ -48,13 +38,13 @@ GiveUpOption = Annotated[
     typer.Option(
         metavar="FAILURES",
         min=1,
-        help="Stop after so many failures in a row. Without it, it tries again for ever.",
+        help="Stop after so many failures in a row. By default it never stops.",
     ),
 ]
 
 
 def full_address(url: str) -> str:
-    """``url`` with http:// in front when it names no scheme, as people type it.
+    """``url``, with http:// in front if it names no scheme.
 
     Raises UsageError for what is no address, and MissingExtraError.
     """
@@ -87,7 +77,7 @@ def json_object(answer: httpx.Response) -> dict[str, Any]:
 
 
 def refusal(answer: httpx.Response) -> ResponseError:
-    """What an answer says that is no success, with each field that it names."""
+    """The error of an answer that is no success, with each field that it names."""
     from headwater.client._session import problem_detail
 
     detail = problem_detail(answer.content) or answer.reason_phrase
@@ -97,19 +87,19 @@ def refusal(answer: httpx.Response) -> ResponseError:
 
 
 def say(sentence: str) -> None:
-    """A sentence for the person at the terminal; the data alone goes to standard output."""
+    """Print a sentence on standard error. Standard output is for the data alone."""
     typer.echo(f"headwater: {sentence}", err=True)
 
 
 def with_hint(error: HeadwaterError, token: str | None) -> str:
-    """The sentence of ``error``, and what to do where that is known."""
+    """The sentence of ``error``, with advice if there is any."""
     if isinstance(error, ResponseError) and error.status == _UNAUTHORIZED and not token:
         return f"{error} Give an API key with --token or HEADWATER_TOKEN."
     return str(error)
 
 
 def _field_errors(answer: httpx.Response, said: str) -> Iterator[str]:
-    """What a 422 says of each field, without what the problem's own sentence ``said`` already."""
+    """What a 422 says of each field, but for what the problem's own sentence has ``said``."""
     for error in json_object(answer).get("errors") or ():
         if isinstance(error, dict) and str(error.get("detail")) not in said:
             yield f"{error.get('field')}: {error.get('detail')}"

@@ -12,8 +12,6 @@ from headwater.cli.remote import say
 if TYPE_CHECKING:
     from headwater.client import RunEvent
 
-__all__ = ["EXIT_CODES", "RunOutput"]
-
 EXIT_CODES = {"done": 0, "failed": 3, "cancelled": 4, "lost": 5}
 
 

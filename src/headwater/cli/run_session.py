@@ -11,8 +11,6 @@ from headwater.client._run import RunEvent
 from headwater.client._values import FeedValue
 from headwater.protocol import Message
 
-__all__ = ["RunOrFeedSession"]
-
 
 class RunOrFeedSession(FeedSession):
     """Follows a feed, or a run: the first event says which.
@@ -34,11 +32,11 @@ class RunOrFeedSession(FeedSession):
 
 
 def _begins_run(message: Message) -> bool | None:
-    """Whether this event is of a run; None if the next one must say."""
+    """Whether this event is of a run; None if only a later event can say."""
     if message.event in ("reset", "error"):
         return None
     if message.event == "run":
-        # The state of a run is no place to resume at. A feed of runs begins with a snapshot.
+        # In the stream of a run this event has no id. In a feed of runs it has one.
         return not message.last_event_id
     try:
         data = json.loads(message.data)

@@ -14,15 +14,13 @@ if TYPE_CHECKING:
     from headwater.backend.database import Address
     from headwater.backend.settings import Settings
 
-__all__ = ["serve"]
-
 
 def serve(
     host: Annotated[
         str | None,
         typer.Option(
             envvar="HEADWATER_HOST",
-            help="Address to listen at; 0.0.0.0 for all.  [default: 127.0.0.1]",
+            help="Address to listen at; 0.0.0.0 for all. By default 127.0.0.1.",
             show_default=False,
         ),
     ] = None,
@@ -30,7 +28,7 @@ def serve(
         int | None,
         typer.Option(
             envvar="HEADWATER_PORT",
-            help="Port; 0 takes a free one.  [default: 8000]",
+            help="Port to listen at; 0 takes a free one. By default 8000.",
             show_default=False,
         ),
     ] = None,
@@ -38,7 +36,7 @@ def serve(
         int | None,
         typer.Option(
             envvar="HEADWATER_WORKERS",
-            help="Processes that serve, on one socket.  [default: 1]",
+            help="Number of processes, which share one socket. By default 1.",
             show_default=False,
         ),
     ] = None,
@@ -48,13 +46,13 @@ def serve(
         typer.Option(
             metavar="URL",
             envvar="HEADWATER_EVENT_LOG",
-            help="Where events are: sqlite:///path, postgresql://, redis://, nats:// or memory://. "
-            "By default in the database.",
+            help="The event log: sqlite:///path, postgresql://, redis://, nats:// or memory://. "
+            "By default it is in the database.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Serve the backend. A new database is given its schema first."""
+    """Run the backend. It makes the schema of a new database first."""
     settings = settings_with(
         host=host, port=port, workers=workers, database=database, event_log=event_log
     )

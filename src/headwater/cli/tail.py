@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from headwater.cli.run_session import RunOrFeedSession
     from headwater.client import FeedValue, RunEvent, Wait
 
-__all__ = ["tail"]
-
 _RESETS = {
     "expired": "that position is older than what the feed keeps: items in between may be missing",
     "unknown": "that position is not one of this feed: starting anew",
@@ -54,7 +52,8 @@ def tail(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Begin with items that are not older: 90s, 10m, 2h, 1d, or 2026-01-31T12:00.",
+            help="Begin with the items since then: 90s, 10m, 2h or 1d ago, or a time such as "
+            "2026-01-31T12:00.",
             show_default=False,
         ),
     ] = None,
@@ -63,8 +62,8 @@ def tail(
         typer.Option(
             "--filter",
             metavar="TEST",
-            help="Show only items like level=error, level!=debug, message~disk (holds the text) or "
-            "cpu_percent>90. May be repeated; then all must hold.",
+            help="Show only items with level=error, level!=debug, message~disk (contains the text) "
+            "or cpu_percent>90, for example. May be repeated; an item must pass all.",
             show_default=False,
         ),
     ] = None,
@@ -72,13 +71,13 @@ def tail(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Keep the position in this file, and go on there when it is there.",
+            help="Keep the position in this file. If the file exists, continue from it.",
             show_default=False,
         ),
     ] = None,
     last_event_id: Annotated[
         str | None,
-        typer.Option(metavar="POSITION", help="Go on after this position, without older items."),
+        typer.Option(metavar="POSITION", help="Continue after this position, without older items."),
     ] = None,
     limit: Annotated[
         int | None,
@@ -89,16 +88,17 @@ def tail(
 ) -> None:
     """Follow a feed and print its items, one a line, oldest first. Or follow a run to its end.
 
-    URL is the feed or its stream; the feed's own parameters go into its query, as in
-    ".../api/logs?level=error". After a disconnect it goes on where it was, and says so on standard
-    error. On a terminal lines have the colour of their level, unless NO_COLOR is set.
+    URL is the address of the feed or of its stream, with the feed's own parameters, as in
+    ".../api/logs?level=error". After a disconnect it connects again and continues where it was; it
+    says so on standard error. On a terminal, lines have the colour of their level, unless NO_COLOR
+    is set.
 
-    Of a run it prints the text as it comes, and other events in lines of their own. It ends with
-    the run: with 0 for done, 3 for failed, 4 for cancelled and 5 for lost.
+    It prints the text of a run as it comes, and other events in lines of their own. It ends when
+    the run ends, with exit code 0 for done, 3 for failed, 4 for cancelled and 5 for lost.
 
-    Exits with 0 when Ctrl-C, SIGTERM, --count, the reader of a pipe or the server ends it, with 1
-    when it cannot go on (no right, no such feed, --give-up-after, a file that cannot be written),
-    and with 2 when an argument is wrong.
+    The exit code of a feed is 0 when Ctrl-C, SIGTERM, --count, the reader of a pipe or the server
+    ends it. It is 1 when it cannot continue: without permission, without such a feed, after
+    --give-up-after, or when a file cannot be written. It is 2 when an argument is wrong.
     """
     tests = [parse_filter(text) for text in filters or ()]
     moment = None if since is None else parse_since(since, datetime.now(UTC))
@@ -151,7 +151,7 @@ async def _follow(
     shown: _Shown,
     state: Path | None,
 ) -> bool:
-    """Follow a feed or a run. Returns whether it has ended, and not only what is shown of it."""
+    """Follow a feed or a run. Returns whether the server has ended it."""
     from headwater.client import AsyncFeed
 
     feed: AsyncFeed[Any] = AsyncFeed(session)
@@ -169,15 +169,15 @@ async def _follow(
     except asyncio.CancelledError:
         # The usual end of following, and so no failure. A signal ends it between two values.
         if state is None and shown.position:
-            say(f"to go on from here: --last-event-id '{shown.position}'")
+            say(f"to continue from here: --last-event-id '{shown.position}'")
         elif state is not None and feed.last_event_id:
-            say(f"to go on from here: --state {state}")
+            say(f"to continue from here: --state {state}")
         raise
     return False
 
 
 def _ended_before(client: httpx.Client, url: str) -> str | None:
-    """How a run ended whose end was shown before; None where it is a feed."""
+    """The state of a run that had ended before; None if it is a feed."""
     import httpx
 
     try:
@@ -195,15 +195,15 @@ def _end_on_sigterm() -> None:
 
 
 class _Stopped(Exception):  # noqa: N818 - no error
-    """So many items were printed as were asked for, and not all that had come."""
+    """The count was reached within a value, so its further items are not printed."""
 
 
 class _Shown:
-    """Prints items, as many as are asked for.
+    """Prints items, up to a count.
 
     Attributes:
         position: of the last value that was printed as a whole.
-        run: prints it where it is a run.
+        run: prints the events of a run.
     """
 
     def __init__(self, as_json: bool, tests: Sequence[Filter], count: int | None) -> None:
@@ -245,7 +245,7 @@ class _Shown:
         else:
             say(_RESETS.get(value.reason, f"the server started anew: {value.reason}"))
             return
-        # Only now: what was not printed must come again.
+        # Only now, so that an item that was not printed comes again.
         self.position = value.position
 
     def _print(self, line: str) -> None:

@@ -1,4 +1,4 @@
-"""``headwater users``: the first administrator, and others where there is no console at hand."""
+"""``headwater users``: adds the first administrator, and other users without the console."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from headwater.backend.settings import Settings
     from headwater.backend.users.schemas import UserCreate
 
-__all__ = ["add"]
-
 
 def add(
     email: Annotated[str, typer.Argument(metavar="EMAIL", help="The user's e-mail address.")],
@@ -25,11 +23,13 @@ def add(
     ] = "global_user",
     password_stdin: Annotated[
         bool,
-        typer.Option("--password-stdin", help="Read the password from the first line of input."),
+        typer.Option(
+            "--password-stdin", help="Read the password from the first line of standard input."
+        ),
     ] = False,
     database: DatabaseOption = None,
 ) -> None:
-    """Add a user. Asks for the password; an empty database is given its schema first."""
+    """Add a user, and ask for the password. It makes the schema of a new database first."""
     settings = settings_with(database=database)
     from pydantic import ValidationError
 
@@ -39,7 +39,7 @@ def add(
     from headwater.web.problems import Problem
 
     if role not in GLOBAL_ROLES:
-        raise UsageError(f"--role {role}: it is one of {', '.join(sorted(GLOBAL_ROLES))}.")
+        raise UsageError(f"--role {role}: give one of {', '.join(sorted(GLOBAL_ROLES))}.")
     address = address_of(settings)
     if check_schema(address) == "empty":
         migrate(address)

@@ -11,7 +11,6 @@ import inspect
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from headwater.client._connections import Followed, Shell, run
@@ -42,12 +41,7 @@ class Following(Followed[V]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
                 # A block that ends without an error has handled the last value.
@@ -167,13 +161,13 @@ class AsyncRunStream(Following[RunEvent]):
 
 
 class _Reader(Shell):
-    """The connection's side of a followed stream, in a task.
+    """Reads the connections of one followed stream, in a task of its own.
 
     Attributes:
-        news: set when there is something to take, or ``done``.
-        room: set when everything was taken. Until then no more is read, so a slow consumer holds
-            one piece of the network.
-        done: the task has ended, with ``failure`` or in good order.
+        news: set when values wait in the session, and when the task has ended.
+        room: set when the caller has taken all values. Until then nothing more is read, so a slow
+            caller has one piece of the network in memory.
+        done: whether the task has ended, with or without ``failure``.
     """
 
     def __init__(self, session: Session[Any]) -> None:

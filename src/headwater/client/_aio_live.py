@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, Generic, Self, Unpack
 
 from headwater.client._aio import AsyncFeed
@@ -31,12 +30,7 @@ class _Live(Held):
         self._task = asyncio.create_task(self._run())
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._feed.aclose()
         if self._task is not None:
             await asyncio.wait([self._task])

@@ -6,7 +6,7 @@ import inspect
 import threading
 from collections.abc import Coroutine, Generator, Iterator
 from contextlib import suppress
-from types import TracebackType, coroutine
+from types import coroutine
 from typing import Any, Generic, Self, TypeVar
 
 from headwater.client._connections import Followed, Shell, run
@@ -54,12 +54,7 @@ class Following(Followed[V]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
                 # A block that ends without an error has handled the last value.
@@ -173,7 +168,7 @@ class RunStream(Following[RunEvent]):
 
 
 class _Reader(Shell):
-    """The connection's side. Its coroutines block, and suspend only in ``_pause``.
+    """Reads the connections. Its coroutines block, and suspend only in ``_pause``.
 
     Attributes:
         closed: set once the caller wants no more.

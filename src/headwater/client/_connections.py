@@ -33,13 +33,13 @@ V = TypeVar("V")
 
 
 class Limit(Protocol):
-    """As ``asyncio.Timeout``: a block that takes longer ends with TimeoutError."""
+    """The part of ``asyncio.Timeout`` that is used here."""
 
     def reschedule(self, when: None, /) -> None:
-        """Let the block take as long as it likes."""
+        """Remove the limit."""
 
     def expired(self) -> bool:
-        """Whether the block took too long."""
+        """Whether the block was ended because it took too long."""
 
 
 class Shell(ABC):
@@ -47,7 +47,7 @@ class Shell(ABC):
 
     Attributes:
         client: sends the requests.
-        response: the newest answer after all redirects; None before the first.
+        response: the latest response after all redirects; None before the first.
     """
 
     client: httpx.Client | httpx.AsyncClient
@@ -55,11 +55,11 @@ class Shell(ABC):
 
     @abstractmethod
     async def settled(self, result: Any) -> Any:
-        """The result of a call of httpx or of the caller's function, awaited if it must be."""
+        """The result of a call of httpx or of the caller's function. Awaits it if needed."""
 
     @abstractmethod
     def limit(self, seconds: float | None) -> AbstractAsyncContextManager[Limit]:
-        """A block for one request, at most so long."""
+        """A block around one request. After so many seconds it raises TimeoutError."""
 
     @abstractmethod
     async def chunk(self, response: httpx.Response) -> bytes | None:
@@ -67,11 +67,11 @@ class Shell(ABC):
 
     @abstractmethod
     async def close(self, response: httpx.Response) -> None:
-        """Close the answer."""
+        """Close the response."""
 
     @abstractmethod
     async def hand_over(self) -> None:
-        """Wait until everything was taken from the session."""
+        """Let the caller take the session's values, and wait until it has taken all."""
 
     @abstractmethod
     async def sleep(self, seconds: float) -> None:
@@ -83,7 +83,7 @@ class Shell(ABC):
 
 
 class Followed(Generic[V]):
-    """The part of an iterator that both clients share. Raises UsageError."""
+    """The common part of the iterators of both clients. Raises UsageError."""
 
     def __init__(self, session: Session[V], shell: Shell, client: object) -> None:
         if client is not None and session.cookies is not None:
@@ -103,7 +103,7 @@ class Followed(Generic[V]):
 
 
 async def run(session: Session[Any], shell: Shell) -> None:
-    """Connect, and connect again. Returns at the end of the stream; raises what else ended it."""
+    """Connect again and again. Returns when the stream has ended for good; raises its error."""
     while True:
         token: Any = session.token
         if callable(token):
@@ -129,8 +129,6 @@ async def _stream(session: Session[Any], shell: Shell, request: Request) -> Wait
                 if not session.opened(status, response.headers):
                     body = await _body(shell, response, MAX_ERROR_BODY)
                     return session.refused(status, response.headers, body, now=time.time())
-                if encoding := unknown_encoding(response, shell.client):
-                    return Stop(session.unreadable(status, encoding))
                 if early is None:
                     limit.reschedule(None)
                 if session.on_open is not None:
@@ -139,8 +137,7 @@ async def _stream(session: Session[Any], shell: Shell, request: Request) -> Wait
                     limit.reschedule(None)
                     session.feed(chunk)
                     await shell.hand_over()
-                    if (failure := session.check()) is not None:
-                        return Stop(failure)
+                    session.check()
             finally:
                 await shell.close(response)
     except LostError as error:
@@ -158,15 +155,13 @@ async def _poll(session: Session[Any], shell: Shell, request: Request) -> Wait |
         async with shell.limit(session.idle_timeout):
             response = await _answer(session, shell, request)
             try:
-                if encoding := unknown_encoding(response, shell.client):
-                    return Stop(session.unreadable(response.status_code, encoding))
                 body = await _body(shell, response, session.max_event_bytes)
             finally:
                 await shell.close(response)
     except LostError as error:
         return session.poll_lost(str(error))
     except TimeoutError:
-        return session.poll_lost("the answer did not come in time")
+        return session.poll_lost("the response did not come in time")
     decision = session.polled(
         response.status_code, response.headers, body, now=time.monotonic(), wall=time.time()
     )
@@ -175,7 +170,7 @@ async def _poll(session: Session[Any], shell: Shell, request: Request) -> Wait |
 
 
 async def _answer(session: Session[Any], shell: Shell, request: Request) -> httpx.Response:
-    """The answer after all redirects, with its body still to come. Raises LostError."""
+    """The response after all redirects, with its body still to come. Raises LostError."""
     followed = 0
     try:
         asked = shell.client.build_request(
@@ -191,8 +186,7 @@ async def _answer(session: Session[Any], shell: Shell, request: Request) -> http
             sent = shell.client.send(asked, stream=True, auth=auth, follow_redirects=False)
             response: httpx.Response = await shell.settled(sent)
             if response.next_request is None:
-                shell.response = response
-                return response
+                break
             await shell.close(response)
             _check_redirect(response, followed)
             # Only the first host is given what signs in.
@@ -204,6 +198,16 @@ async def _answer(session: Session[Any], shell: Shell, request: Request) -> http
         if isinstance(error.__context__, httpx.InvalidURL):
             raise PeerError(f"the server redirects to what is no address: {error}") from error
         raise LostError(cause_of(error)) from error
+    shell.response = response
+    encoding = unknown_encoding(response, shell.client)
+    if encoding and response.is_success:
+        await shell.close(response)
+        raise ResponseError(
+            response.status_code,
+            f"the server answers with Content-Encoding {encoding[:80]!r}, which was not asked for "
+            "and cannot be decoded here",
+        )
+    return response
 
 
 def _check_redirect(response: httpx.Response, followed: int) -> None:

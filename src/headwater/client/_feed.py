@@ -12,11 +12,16 @@ from headwater.client._values import FeedValue, Item, Removed, Reset, Snapshot
 from headwater.errors import ResponseError
 from headwater.protocol import Message
 
-__all__ = ["opened", "read_feed", "read_page", "read_snapshot", "with_items"]
+__all__ = ["check_error", "opened", "read_feed", "read_page", "read_snapshot", "with_items"]
 
 _OK = 200
-_TOO_LARGE = 413
 _REMOVED = "_removed"
+# The statuses of an ``error`` event after which no reconnect helps.
+_FATAL = {
+    401: "the right to this stream has ended",
+    403: "the right to this stream has ended",
+    413: "the feed has too many items",
+}
 
 
 def read_feed(message: Message, envelope: str | None = None) -> FeedValue[Mapping[str, Any]] | None:
@@ -31,12 +36,7 @@ def read_feed(message: Message, envelope: str | None = None) -> FeedValue[Mappin
     if message.event == "reset":
         return Reset(str(body.get("reason", "unknown")))
     if message.event == "error":
-        status = body.get("status")
-        if status in (401, 403):
-            detail = body.get("detail") or "the right to read this feed has ended"
-            raise ResponseError(status, str(detail))
-        if status == _TOO_LARGE:
-            raise ResponseError(status, str(body.get("detail") or "the feed has too many items"))
+        check_error(body)
         return None
     body = opened(body, envelope)
     if message.event == "snapshot":
@@ -44,6 +44,13 @@ def read_feed(message: Message, envelope: str | None = None) -> FeedValue[Mappin
     if message.event.endswith(_REMOVED):
         return Removed(message.event.removesuffix(_REMOVED), body, message.last_event_id)
     return Item(message.event, body, message.last_event_id)
+
+
+def check_error(body: Mapping[str, Any]) -> None:
+    """Raise ResponseError if the data of an ``error`` event says that the stream ends for good."""
+    status = body.get("status")
+    if isinstance(status, int) and status in _FATAL:
+        raise ResponseError(status, str(body.get("detail") or _FATAL[status]))
 
 
 def opened(body: Any, envelope: str | None) -> Any:

@@ -35,7 +35,6 @@ _STREAM_AGAIN = 60.0
 _STREAM_AGAIN_CAP = 900.0
 
 _OK = 200
-_UNAUTHORIZED = 401
 _NO_RIGHT = {401, 403}
 _IN_TROUBLE = {408, 429}
 _GONE = 410
@@ -163,13 +162,7 @@ class FeedSession(Session[FeedValue[Any]]):
     def read(self, found: Any) -> FeedValue[Any] | None:
         value: FeedValue[Any] | None = found
         if isinstance(found, Message):
-            try:
-                value = read_feed(found, self._envelope)
-            except ResponseError as error:
-                if error.status == _UNAUTHORIZED and callable(self.token):
-                    # The stream ends now; the next connection brings another token.
-                    return None
-                raise
+            value = read_feed(found, self._envelope)
         if isinstance(value, Item):
             self._event = value.event
         if value is None or self._convert is None:

@@ -23,17 +23,13 @@ def merged(*groups: Headers) -> dict[bytes, bytes]:
 
     Raises UsageError. Its text has no value, because a value may be a secret.
     """
-    found: dict[bytes, bytes] = {}
-    names: dict[str, bytes] = {}
+    found: dict[str, tuple[bytes, bytes]] = {}
     for group in groups:
-        pairs = group.items() if isinstance(group, Mapping) else group
-        for name, value in pairs:
+        for name, value in group.items() if isinstance(group, Mapping) else group:
             encoded = _name(name)
-            known = names.setdefault(name.lower(), encoded)
-            found.pop(known, None)
-            names[name.lower()] = encoded
-            found[encoded] = _value(name, value)
-    return found
+            found.pop(name.lower(), None)
+            found[name.lower()] = (encoded, _value(name, value))
+    return dict(found.values())
 
 
 def bearer(token: str) -> str:

@@ -97,9 +97,7 @@ class FollowOptions(StreamOptions, total=False):
 def check_position(position: object) -> None:
     """Raise UsageError unless it can be a last event ID."""
     if not isinstance(position, str) or set(position) & set("\0\r\n"):
-        raise UsageError(
-            f"last_event_id={position!r:.80}: write a str of one line, as messages have it"
-        )
+        raise UsageError(f"last_event_id={position!r:.80}: a position is a str of one line")
     try:
         position.encode()
     except UnicodeEncodeError:

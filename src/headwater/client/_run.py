@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Unpack
 
 from headwater.client._address import stream_url
+from headwater.client._feed import check_error
 from headwater.client._options import StreamOptions
 from headwater.client._session import Session
 from headwater.errors import ResponseError
@@ -15,7 +16,6 @@ from headwater.protocol import Message, Stop, Wait
 __all__ = ["RunEvent", "RunSession"]
 
 _OK = 200
-_UNAUTHORIZED = 401
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +67,8 @@ class RunSession(Session[RunEvent]):
         if found.event in ("error", "run", "end") and not isinstance(data, dict):
             raise ResponseError(_OK, f"the data of {found.event!r} is not a JSON object")
         if found.event == "error":
-            self._check_right(data)
+            check_error(data)
             return None
         if found.event in ("run", "end"):
             self.state = str(data.get("state"))
         return RunEvent(found.event, data, found.last_event_id)
-
-    def _check_right(self, data: dict[str, Any]) -> None:
-        status = data.get("status")
-        if status in (401, 403) and not (status == _UNAUTHORIZED and callable(self.token)):
-            detail = data.get("detail") or "the right to follow this run has ended"
-            raise ResponseError(status, str(detail))
-        # The stream ends now, and the client reconnects, perhaps with another token.

@@ -19,7 +19,7 @@ from headwater.client._headers import Headers, bearer, is_field_value, merged
 from headwater.client._options import Token, body_of, check_position, method_of
 from headwater.client._positions import PositionFile
 from headwater.client._transport import IDLE_TIMEOUT, timeouts
-from headwater.errors import EventTooLargeError, ResponseError, SourceUnavailableError, UsageError
+from headwater.errors import ResponseError, SourceUnavailableError, UsageError
 from headwater.protocol import MAX_EVENT_BYTES, Decoder, Reconnect, Stop, Wait
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Session(Generic[V]):
             raise UsageError("give token= or auth=, not both")
         if inspect.iscoroutinefunction(on_wait):
             raise UsageError(
-                "on_wait= is a coroutine function, which nobody awaits: give a plain function"
+                "on_wait= is a coroutine function, and nobody awaits it: give a plain one"
             )
         self._content, self._body_headers = body_of(json, content)
         self._method = method_of(method, self._content)
@@ -179,14 +179,6 @@ class Session(Generic[V]):
         self._renewed = False
         return True
 
-    def unreadable(self, status: int, encoding: str) -> ResponseError:
-        """The error of a stream with a Content-Encoding that httpx cannot decode here."""
-        return ResponseError(
-            status,
-            f"the server sends the stream with Content-Encoding {encoding[:80]!r}, which cannot be "
-            "read here and was not asked for",
-        )
-
     def refused(
         self, status: int, headers: Mapping[str, str], body: bytes, *, now: float
     ) -> Wait | Stop:
@@ -224,13 +216,10 @@ class Session(Generic[V]):
 
     def late(self) -> Wait | Stop:
         """What to do after a response that did not begin in time."""
-        return self.lost("the answer did not begin in time")
+        return self.lost("the response did not begin in time")
 
     def feed(self, chunk: bytes) -> None:
-        """Decode the next bytes. ``take`` returns their messages.
-
-        Raises EventTooLargeError if the error of ``check`` was ignored.
-        """
+        """Decode the next bytes. ``take`` returns their messages. Then call ``check``."""
         decoder = self._decoder
         messages = decoder.feed(chunk)
         if decoder.retry is not None:
@@ -245,16 +234,12 @@ class Session(Generic[V]):
         # Blocks without data move it too.
         self._end = decoder.last_event_id
 
-    def check(self) -> EventTooLargeError | None:
-        """The error of an event that is too large, for after the messages before it.
+    def check(self) -> None:
+        """Raise EventTooLargeError if the next event is too large.
 
-        The next ``feed`` would raise it too, but the server may send nothing more.
+        ``feed`` would raise it with the next bytes, but the server may send nothing more.
         """
-        try:
-            self._decoder.feed(b"")
-        except EventTooLargeError as error:
-            return error
-        return None
+        self._decoder.feed(b"")
 
     @property
     def waiting(self) -> bool:
@@ -269,7 +254,12 @@ class Session(Generic[V]):
         """
         while self._queue:
             found, position = self._queue.popleft()
-            value = self.read(found)
+            try:
+                value = self.read(found)
+            except ResponseError as error:
+                if error.status != _UNAUTHORIZED or not callable(self.token):
+                    raise
+                value = None  # The stream ends now. The next connection brings another token.
             self.last_event_id = position
             if value is not None:
                 return value

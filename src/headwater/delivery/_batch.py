@@ -13,8 +13,6 @@ from headwater.delivery._small_set import EMPTY, SmallSet, with_one, without
 from headwater.delivery._stream import Stream
 from headwater.delivery._uring import Uring, address_of
 
-__all__ = ["Recipients", "WriteBatch"]
-
 logger = logging.getLogger("headwater.delivery")
 
 # From this number of sends on one system call for all of them is cheaper than one for each.

@@ -20,7 +20,6 @@ from typing import Any
 
 from headwater.delivery._batch import Recipients
 from headwater.delivery._reader import OriginReader
-from headwater.delivery._reading import Reading, read_after, read_newest
 from headwater.delivery._ring import Ring, pieces
 from headwater.delivery._sender import ROOM
 from headwater.delivery._small_set import EMPTY, SmallSet, with_one, without
@@ -30,8 +29,6 @@ from headwater.delivery._window import Members
 from headwater.errors import ResetReason, SourceUnavailableError, UnfitItemError
 from headwater.feeds._feed import Feed, Frame
 from headwater.feeds._source import Change, Filter, Place, Source
-
-__all__ = ["Channel", "ChannelStream"]
 
 
 class ChannelStream(Stream, ABC):
@@ -270,24 +267,6 @@ class Channel(Target):
             self.ring.floor = self.reader.head
         while (members := self._members) is not None and not members.loaded:
             await self.reader.calls.join((self, self.life), partial(self._load, members))
-
-    async def read_newest(self, limit: int, before: Place | None = None) -> Reading:
-        """A ``snapshot`` of the newest items, or of the page that ends before a place.
-
-        Of a feed with ``limit="all"`` it has the first items, and the others follow it. Raises
-        FeedTooLargeError if there are too many. Streams that ask for the same while it is read
-        share it.
-        """
-        name = (self, self.life, limit, None if before is None else str(before))
-        return await self.reader.calls.join(name, lambda: read_newest(self, limit, before))
-
-    async def read_after(self, place: Place, holds: Place) -> Reading:
-        """The changes after ``place``, for a client whose last id names the place ``holds``.
-
-        Streams that ask for the same while it is read share it.
-        """
-        name = (self, self.life, str(place), str(holds))
-        return await self.reader.calls.join(name, lambda: read_after(self, place, holds))
 
     async def _load(self, members: Members) -> None:
         found = await self.source.members()

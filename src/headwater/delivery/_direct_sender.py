@@ -21,8 +21,6 @@ from typing import Protocol
 from headwater.delivery._sender import ROOM, Headers, Sender
 from headwater.delivery._stream import Stream
 
-__all__ = ["CHUNK", "DirectSender", "SocketGroup"]
-
 # One chunk of HTTP/1.1's chunked coding (RFC 9112, 7.1), from the length and the bytes.
 CHUNK = b"%x\r\n%b\r\n"
 # Size of the socket's send buffer; Linux doubles it for its own bookkeeping. Without it a client

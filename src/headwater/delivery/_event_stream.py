@@ -25,8 +25,6 @@ from headwater.errors import DeclarationError, UsageError
 from headwater.protocol import HEARTBEAT, Comment, Event, encode, to_json
 from headwater.protocol._encoder import encode_data
 
-__all__ = ["MAX_PENDING", "EventStream"]
-
 logger = logging.getLogger("headwater.delivery")
 
 # Bytes that may wait for one slow client. Common kernels buffer a quarter of it at first, so only a

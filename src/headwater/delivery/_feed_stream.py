@@ -10,7 +10,7 @@ from datetime import datetime
 from headwater.delivery._channel import Channel, ChannelStream
 from headwater.delivery._direct_sender import DirectSender
 from headwater.delivery._open_streams import OpenStreams
-from headwater.delivery._reading import READ_LIMIT, Reading
+from headwater.delivery._reading import READ_LIMIT, Reading, read_after, read_newest
 from headwater.delivery._ring import with_places
 from headwater.delivery._sender import ROOM, Headers, Sender
 from headwater.errors import (
@@ -23,8 +23,6 @@ from headwater.errors import (
 from headwater.feeds._feed import MAX_LIMIT, Frame
 from headwater.feeds._source import Place
 from headwater.protocol import HEARTBEAT
-
-__all__ = ["TOO_LARGE", "TOO_LARGE_RETRY", "FeedStream", "open_feed"]
 
 logger = logging.getLogger("headwater.delivery")
 
@@ -63,7 +61,7 @@ async def open_feed(
             place = await channel.source.locate(position.epoch, position.place)
             if channel.reaches(place, None):
                 return Reading(first, place, life, position.epoch)
-            missed = await channel.read_after(place, place)
+            missed = await read_after(channel, place, place)
             if missed.epoch != position.epoch:
                 raise PositionError(resume, "unknown")
             return replace(missed, data=first + missed.data, life=life)
@@ -71,7 +69,7 @@ async def open_feed(
             if not (channel.source.replaced and error.reason == "expired"):
                 channel.reader.counters.resets += 1
                 first += feed.reset(error.reason)
-    newest = await channel.read_newest(limit, before)
+    newest = await read_newest(channel, limit, before)
     return replace(newest, data=first + newest.data)
 
 
@@ -288,7 +286,7 @@ class FeedStream(ChannelStream):
         anew = self._restarts
         if anew:
             await channel.prepare()
-            read = await channel.read_newest(self._limit)
+            read = await read_newest(channel, self._limit)
             data = read.data if reason is None else channel.feed.reset(reason) + read.data
         else:
             assert self._place is not None
@@ -297,7 +295,7 @@ class FeedStream(ChannelStream):
                 await self._drained
             if self.ended:
                 return True
-            read = await channel.read_after(self._place, self.holds or self._place)
+            read = await read_after(channel, self._place, self.holds or self._place)
             data = read.data
         if read.life != channel.life:
             return False

@@ -19,8 +19,6 @@ from typing import Protocol
 
 from headwater.protocol import frame
 
-__all__ = ["Beating", "Heartbeats", "Token", "heartbeat_event"]
-
 logger = logging.getLogger("headwater.delivery")
 
 

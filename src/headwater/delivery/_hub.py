@@ -19,8 +19,6 @@ from headwater.feeds._page_size import PAGE_BYTES
 from headwater.feeds._shared_calls import SharedCalls
 from headwater.feeds._source import Change, Origin, Page, Place, Source
 
-__all__ = ["Hub"]
-
 logger = logging.getLogger("headwater.delivery")
 
 # Seconds that a reader without targets is kept, at least. The caller that got the reader adds its
@@ -54,7 +52,7 @@ class Hub:
         unread_bytes: int = UNREAD_BYTES,
     ) -> None:
         self.streams = OpenStreams(write_timeout=write_timeout, unread_bytes=unread_bytes)
-        self.polls = Polls(self)
+        self.polls = Polls(self.streams, self.subscribe)
         self.page_bytes = page_bytes
         self._batch = WriteBatch(uring=io_uring)
         # These are by the origin's id().
@@ -67,12 +65,6 @@ class Hub:
     def readers(self) -> Sequence[OriginReader]:
         """One reader for each origin that is attached."""
         return tuple(self._readers.values())
-
-    @property
-    def channels(self) -> Sequence[Channel]:
-        """The channels of all origins."""
-        targets = [each for reader in self.readers for each in reader.targets.values()]
-        return [each for each in targets if isinstance(each, Channel)]
 
     async def hold(self, feed: Feed, source: Source) -> Channel:
         """The channel of a feed and a source, kept until ``release``, while a stream is opened.
@@ -98,19 +90,21 @@ class Hub:
         channel.linger()
 
     async def subscribe(
-        self, source: Source, call: Callable[[Sequence[Change]], None]
+        self,
+        source: Source,
+        call: Callable[[Sequence[Change]], None],
+        on_restart: Callable[[], None] = lambda: None,
     ) -> Callable[[], None]:
         """Call ``call`` with the live changes of a source in this process.
 
         Returns a function that ends the subscription. The source's time window is not applied.
         Raises SourceUnavailableError when the storage is away now; later outages are bridged.
-        """
-        return await self.add_subscription(source, Subscription(source.filter, call))
 
-    async def add_subscription(
-        self, source: Source, subscription: Subscription
-    ) -> Callable[[], None]:
-        """As ``subscribe``, for a subscription that is called at a restart too."""
+        Arguments:
+            on_restart: called when changes may be missing: the storage is another one, was trimmed
+                past the reader, or cannot be read until somebody corrects something.
+        """
+        subscription = Subscription(source.filter, call, on_restart)
         reader = await self._reader_of(source.origin)
         reader.add(subscription)
         try:
@@ -171,8 +165,8 @@ class Hub:
         try:
             for source in origin.wakes:
                 # Before it is read, so that no change after that goes unnoticed.
-                waker = Subscription(source.filter, lambda _: origin.woken(), origin.woken)
-                reader.on_stop.append(await self.add_subscription(source, waker))
+                end = await self.subscribe(source, lambda _: origin.woken(), origin.woken)
+                reader.on_stop.append(end)
             await reader.start()
         except SourceUnavailableError:
             reader.end_wakes()

@@ -14,8 +14,6 @@ from headwater.delivery._heartbeat import Heartbeats
 from headwater.delivery._sender import Sender
 from headwater.delivery._unread import UNREAD_BYTES, Unread
 
-__all__ = ["Counters", "OpenStream", "OpenStreams"]
-
 logger = logging.getLogger("headwater.delivery")
 
 # After a drain the first client reconnects after so many milliseconds, and all of them within the

@@ -6,17 +6,15 @@ Ten thousand polls of one feed at one place have one subscription, and one read 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from contextlib import suppress
 from copy import copy
-from typing import Any, Protocol
+from typing import Any
 
 from headwater.delivery._open_streams import OpenStreams
-from headwater.delivery._targets import Subscription
 from headwater.errors import HeadwaterError
 from headwater.feeds._shared_calls import CoalescedCall
-from headwater.feeds._source import Source
-
-__all__ = ["Polls", "Read"]
+from headwater.feeds._source import Change, Source
 
 # Reads the answer of a poll. The second value says whether the answer has items.
 Read = Callable[[], Coroutine[Any, Any, tuple[Any, bool]]]
@@ -25,21 +23,19 @@ Read = Callable[[], Coroutine[Any, Any, tuple[Any, bool]]]
 _AT_ONCE = 50
 
 
-class Following(Protocol):
-    """The members of a hub that polls use."""
-
-    streams: OpenStreams
-
-    async def add_subscription(
-        self, source: Source, subscription: Subscription
-    ) -> Callable[[], None]: ...
+# As ``Hub.subscribe``.
+Subscribe = Callable[
+    [Source, Callable[[Sequence[Change]], None], Callable[[], None]],
+    Awaitable[Callable[[], None]],
+]
 
 
 class Polls:
     """The waiting polls of one event loop. Polls with equal names share one ``SharedPoll``."""
 
-    def __init__(self, hub: Following) -> None:
-        self._hub = hub
+    def __init__(self, streams: OpenStreams, subscribe: Subscribe) -> None:
+        self._streams = streams
+        self._subscribe = subscribe
         self._shared: dict[Hashable, SharedPoll] = {}
 
     def join(self, name: Hashable, source: Source, read: Read) -> tuple[SharedPoll, Answer]:
@@ -54,7 +50,7 @@ class Polls:
         """
         shared = self._shared.get(name)
         if shared is None:
-            shared = self._shared[name] = SharedPoll(self._hub, source, read)
+            shared = self._shared[name] = SharedPoll(self._streams, self._subscribe, source, read)
             shared.begin(lambda: self._shared.pop(name, None))
         return shared, shared.join()
 
@@ -65,8 +61,11 @@ Answer = asyncio.Future[Any]
 class SharedPoll:
     """One read for all polls that wait for the same."""
 
-    def __init__(self, hub: Following, source: Source, read: Read) -> None:
-        self._hub = hub
+    def __init__(
+        self, streams: OpenStreams, subscribe: Subscribe, source: Source, read: Read
+    ) -> None:
+        self._streams = streams
+        self._subscribe = subscribe
         self._source = source
         self._read = read
         self._fresh = CoalescedCall(read)
@@ -77,7 +76,7 @@ class SharedPoll:
     def begin(self, end: Callable[[], object]) -> None:
         """Begin to read. ``end`` is called when nobody can join any more."""
         self._end = end
-        self._hub.streams.run(self._run(), "a read for polls")
+        self._streams.run(self._run(), "a read for polls")
 
     def join(self) -> Answer:
         """A future of its own for each poll."""
@@ -118,10 +117,9 @@ class SharedPoll:
             await asyncio.sleep(0)
 
     async def _wait(self) -> Any:
-        streams, news = self._hub.streams, self._news
+        streams, news = self._streams, self._news
         # When the storage is another one the page is read too, which raises PositionError.
-        subscription = Subscription(self._source.filter, lambda _: news.set(), news.set)
-        unsubscribe = await self._hub.add_subscription(self._source, subscription)
+        unsubscribe = await self._subscribe(self._source, lambda _: news.set(), news.set)
         streams.on_drain.add(news.set)
         try:
             while True:
@@ -129,21 +127,15 @@ class SharedPoll:
                 found, holds = await self._read()
                 if holds or streams.draining or not self._waiting:
                     return found
-                await _within(news.wait(), 1.0 if self._source.window else None)
+                # Nothing is delivered when an item leaves a time window.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1.0 if self._source.window else None):
+                        await news.wait()
                 if not self._waiting:
                     return found
         finally:
             streams.on_drain.discard(news.set)
             unsubscribe()
-
-
-async def _within(what: Awaitable[object], seconds: float | None) -> None:
-    """Wait; nothing is delivered when an item leaves a time window."""
-    try:
-        async with asyncio.timeout(seconds):
-            await what
-    except TimeoutError:
-        pass
 
 
 def _own(error: Exception) -> Exception:

@@ -16,8 +16,6 @@ from typing import Protocol
 from headwater.feeds._feed import Feed
 from headwater.feeds._source import Change, Place
 
-__all__ = ["MOST_WAITING", "Prepared", "Preparation"]
-
 logger = logging.getLogger("headwater.delivery")
 
 # How many changes of one feed may wait for its function.

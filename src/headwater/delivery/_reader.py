@@ -19,8 +19,6 @@ from headwater.feeds._feed import Feed
 from headwater.feeds._shared_calls import SharedCalls
 from headwater.feeds._source import Change, Compared, Filter, OneOf, Origin, Place
 
-__all__ = ["FilterIndex", "OriginReader"]
-
 T = TypeVar("T", bound=Hashable)
 
 logger = logging.getLogger("headwater.delivery")

@@ -4,30 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from functools import partial
 
-from headwater.delivery._reader import OriginReader
+from headwater.delivery._channel import Channel
 from headwater.errors import UnfitItemError
-from headwater.feeds._feed import Feed
 from headwater.feeds._page_size import before_unfit, read_page
-from headwater.feeds._source import Page, Place, Source
-
-__all__ = ["READ_LIMIT", "ReadChannel", "Reading", "read_after", "read_newest"]
+from headwater.feeds._source import Page, Place
 
 # Rows of one read while a stream catches up, or fewer if they are long. It is small, so that memory
 # stays low and the first rows are sent soon. It is large enough that a gap of thousands of rows
 # needs few statements.
 READ_LIMIT = 500
-
-
-class ReadChannel(Protocol):
-    """The members of a channel that a read uses."""
-
-    feed: Feed
-    source: Source
-    reader: OriginReader
-    life: int
-    page_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +40,18 @@ class Reading:
     removed_until: datetime | None = None
 
 
-async def read_newest(channel: ReadChannel, limit: int, before: Place | None) -> Reading:
-    """As ``Channel.read_newest``."""
+async def read_newest(channel: Channel, limit: int, before: Place | None = None) -> Reading:
+    """A ``snapshot`` of the newest items, or of the page that ends before a place.
+
+    Of a feed with ``limit="all"`` it has the first items, and the others follow it. Raises
+    FeedTooLargeError if there are too many. Streams that ask for the same while it is read share
+    it.
+    """
+    name = (channel, channel.life, limit, None if before is None else str(before))
+    return await channel.reader.calls.join(name, partial(_newest, channel, limit, before))
+
+
+async def _newest(channel: Channel, limit: int, before: Place | None) -> Reading:
     life, feed, source = channel.life, channel.feed, channel.source
     nothing = feed.nothing(source) if before is None else None
     page = await read_page(feed, source, limit, channel.page_bytes, after=nothing, before=before)
@@ -66,8 +63,16 @@ async def read_newest(channel: ReadChannel, limit: int, before: Place | None) ->
     return Reading(feed.snapshot(page), page.end, life, page.epoch, removed_until=until)
 
 
-async def read_after(channel: ReadChannel, place: Place, holds: Place) -> Reading:
-    """As ``Channel.read_after``."""
+async def read_after(channel: Channel, place: Place, holds: Place) -> Reading:
+    """The changes after ``place``, for a client whose last id names the place ``holds``.
+
+    Streams that ask for the same while it is read share it.
+    """
+    name = (channel, channel.life, str(place), str(holds))
+    return await channel.reader.calls.join(name, partial(_after, channel, place, holds))
+
+
+async def _after(channel: Channel, place: Place, holds: Place) -> Reading:
     life, feed = channel.life, channel.feed
     page = await read_page(feed, channel.source, READ_LIMIT, channel.page_bytes, after=place)
     page = _shown_after(channel, page)
@@ -90,13 +95,13 @@ async def read_after(channel: ReadChannel, place: Place, holds: Place) -> Readin
     )
 
 
-def _shown(channel: ReadChannel, page: Page, *, removals: bool) -> Page:
+def _shown(channel: Channel, page: Page, *, removals: bool) -> Page:
     page, left_out = channel.feed.shown_page(page, removals=removals)
     channel.reader.counters.invalid_skipped += left_out
     return page
 
 
-def _shown_after(channel: ReadChannel, page: Page) -> Page:
+def _shown_after(channel: Channel, page: Page) -> Page:
     """The page as far as it can be shown. Raises UnfitItemError if its first item cannot."""
     try:
         return _shown(channel, page, removals=True)

@@ -9,8 +9,6 @@ from datetime import datetime
 from headwater.feeds._feed import Frame
 from headwater.feeds._source import Place
 
-__all__ = ["Ring", "RingBound", "pieces", "with_places"]
-
 # How many frames and bytes of one origin are kept for streams that are behind or return soon.
 # Frames of a few hundred bytes reach the number first. A stream that needs older frames reads the
 # source again.

@@ -13,8 +13,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Protocol
 
-__all__ = ["ROOM", "AsgiSender", "Headers", "Sender"]
-
 logger = logging.getLogger("headwater.delivery")
 
 # Bytes that may wait for one client before its stream is behind. A stream that catches up is sent
@@ -213,6 +211,9 @@ class AsgiSender(Sender):
             self.busy_since = None
             self._flusher = None
 
+    async def _send_body(self, data: bytes, *, more: bool = True) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
     async def _send_all(self) -> None:
         loop = asyncio.get_running_loop()
         try:
@@ -223,16 +224,12 @@ class AsgiSender(Sender):
                     await self._send(head)
                     if not self._parts and not self._finishing:
                         # An empty body message makes servers send the head now.
-                        await self._send(
-                            {"type": "http.response.body", "body": b"", "more_body": True}
-                        )
+                        await self._send_body(b"")
                 elif self._parts:
                     data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
                     self._parts.clear()
                     self.busy_since = loop.time()
-                    await self._send(
-                        {"type": "http.response.body", "body": data, "more_body": True}
-                    )
+                    await self._send_body(data)
                     if self.closed:
                         break
                     self.passed += len(data)
@@ -240,15 +237,13 @@ class AsgiSender(Sender):
                     if len(data) > ROOM:
                         # Servers take a message of any size at once. The next one waits until the
                         # client has taken enough of it.
-                        await self._send(
-                            {"type": "http.response.body", "body": b"", "more_body": True}
-                        )
+                        await self._send_body(b"")
                         if self.closed:
                             break
                     self._pending -= len(data)
                 elif self._finishing:
                     self.busy_since = loop.time()
-                    await self._send({"type": "http.response.body", "body": b""})
+                    await self._send_body(b"", more=False)
                     self._close()
                     self._on_done()
                 else:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Set
 from typing import TypeVar
 
-__all__ = ["EMPTY", "SmallSet", "with_one", "without"]
-
 T = TypeVar("T", bound=Hashable)
 
 _LONGEST_TUPLE = 4

@@ -15,8 +15,6 @@ from headwater.delivery._open_streams import OpenStreams
 from headwater.delivery._sender import Headers, Sender
 from headwater.protocol import HEARTBEAT, Comment, encode, frame
 
-__all__ = ["EVENT_STREAM_HEADERS", "Stream"]
-
 logger = logging.getLogger("headwater.delivery")
 
 # no-transform keeps proxies from compressing, which would hold events back until a block is full;

@@ -10,8 +10,6 @@ from headwater.delivery._preparation import Preparation
 from headwater.errors import ResetReason, SourceUnavailableError
 from headwater.feeds._source import Change, Filter, Place
 
-__all__ = ["Subscription", "Target"]
-
 logger = logging.getLogger("headwater.delivery")
 
 

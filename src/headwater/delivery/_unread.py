@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-__all__ = ["UNREAD_BYTES", "Unread"]
-
 T = TypeVar("T")
 
 # Enough for a thousand slow clients, or for a hundred that take nothing of a long page.

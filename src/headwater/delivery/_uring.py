@@ -21,8 +21,6 @@ from array import array
 from contextlib import suppress
 from typing import Literal
 
-__all__ = ["Uring", "address_of"]
-
 # The same numbers on all of Linux's architectures but alpha.
 _SETUP, _ENTER = 425, 426
 _SUBMIT_ALL = 1 << 7

@@ -15,8 +15,6 @@ from typing import Any
 
 from headwater.feeds._clock import utc_now
 
-__all__ = ["Members"]
-
 # Seconds added to the timer, which may fire a little early by the wall clock.
 _SLACK = 0.005
 

@@ -1,8 +1,8 @@
 """Following topics of an engine that pushes: one task for all topics, and no request per record.
 
 A push names the record before it. If that is the last one that the topic's followers have, its
-records are delivered as they come. In every other case (a push was lost, the connection was, the
-storage is another one) the reader finds the gap by comparing offsets and reads it from the log.
+records are delivered as they come. Otherwise a push or the connection was lost, or the storage is
+another one. Then the reader finds the gap by comparing offsets, and reads it from the log.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class PushReader(LogReader[_PushedTopic]):
         super().__init__(log.name)
         self._pushing = log
         self._subscriptions: Subscriptions | None = None
-        # Topics that just now join, with the highest offset that was pushed meanwhile.
+        # Topics that are joining, with the highest offset that was pushed meanwhile.
         self._entering: dict[str, Offset] = {}
         self._leaving: set[str] = set()
         self._behind: set[str] = set()

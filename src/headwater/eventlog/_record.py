@@ -168,11 +168,9 @@ class Retention:
     before: Offset | None = None
 
     def __post_init__(self) -> None:
-        if self.max_age is not None and self.max_age < timedelta(0):
-            raise UsageError(f"max_age={self.max_age}: give 0 or more")
-        for name in ("max_count", "max_bytes"):
+        for name, least in (("max_age", timedelta(0)), ("max_count", 0), ("max_bytes", 0)):
             limit = getattr(self, name)
-            if limit is not None and limit < 0:
+            if limit is not None and limit < least:
                 raise UsageError(f"{name}={limit}: give 0 or more")
 
 
@@ -215,7 +213,7 @@ def check_topic(topic: str) -> str:
     """The name itself. Raises UsageError."""
     if not isinstance(topic, str) or not _TOPIC.fullmatch(topic):
         raise UsageError(
-            f"topic {_shown(topic)}: a topic's name has 1 to 200 characters of "
+            f"topic {topic!a:.80}: a topic's name has 1 to 200 characters of "
             "0-9 A-Z a-z . _ : / @ -"
         )
     return topic
@@ -225,7 +223,7 @@ def check_key(key: str | None) -> str | None:
     """The key itself. Raises UsageError."""
     if key is not None and (not isinstance(key, str) or not _KEY.fullmatch(key)):
         raise UsageError(
-            f"key {_shown(key)}: an idempotency key has 1 to 200 printable ASCII characters, "
+            f"key {key!a:.80}: an idempotency key has 1 to 200 printable ASCII characters, "
             "none of them a space"
         )
     return key
@@ -332,8 +330,3 @@ def _odd_name(value: object) -> object | None:
             if (found := _odd_name(inner)) is not None:
                 return found
     return None
-
-
-def _shown(value: object) -> str:
-    shown = ascii(value)
-    return shown if len(shown) <= 80 else shown[:77] + "..."

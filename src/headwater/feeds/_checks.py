@@ -10,24 +10,22 @@ from typing import Any
 
 from headwater.errors import DeclarationError
 
-__all__ = ["check_count", "check_kind", "check_seconds"]
-
 
 def check_seconds(said: str, value: Any, note: str = "", *, zero: bool = False) -> None:
     """A finite number above 0, or from 0 on."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
         bound = "0 or more seconds" if zero else "seconds above 0"
-        raise DeclarationError(f"{said}: {bound} are needed{note}")
+        raise DeclarationError(f"{said}: write {bound}{note}")
 
 
 def check_count(said: str, value: Any, least: int, note: str = "") -> None:
     """A whole number."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise DeclarationError(f"{said}: a whole number of at least {least} is needed{note}")
+        raise DeclarationError(f"{said}: write a whole number of at least {least}{note}")
 
 
-def check_kind(said: str, value: Any, kind: Any, needed: str) -> None:
+def check_kind(said: str, value: Any, kind: Any, what: str) -> None:
     """An instance of a class, or of one of several."""
     if not isinstance(value, kind):
-        raise DeclarationError(f"{said}: {needed} is needed")
+        raise DeclarationError(f"{said}: write {what}")

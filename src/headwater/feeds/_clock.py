@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["set_ahead", "utc_now"]
-
 _ahead = timedelta()
 
 

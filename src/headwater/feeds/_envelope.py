@@ -8,8 +8,6 @@ from typing import Any
 from headwater.errors import DeclarationError, EncodingError
 from headwater.protocol import to_json
 
-__all__ = ["around", "member_of"]
-
 # Stands for the content while the rest is encoded: no other JSON has it.
 _PLACE = "headwater:content"
 

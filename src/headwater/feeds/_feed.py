@@ -26,18 +26,6 @@ from headwater.feeds._source import Change, Page, Place, Source
 from headwater.feeds._trouble import LONGEST_RETRY, Troubles
 from headwater.protocol import frame, to_json
 
-__all__ = [
-    "DEFAULT_LIMIT",
-    "MAX_ITEMS",
-    "MAX_LIMIT",
-    "Feed",
-    "Frame",
-    "ItemFunction",
-    "Limit",
-    "OnInvalid",
-    "encode_plain",
-]
-
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
 
@@ -59,10 +47,6 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _OWN_EVENTS = frozenset({"snapshot", "reset", "error", "heartbeat", "open"})
 _NOT_FRAMED: tuple[str, Any] = ("", None)
 _OWN_FIELDS = frozenset({"start", "position", "has_more", "removed"})
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
 @dataclass(slots=True, eq=False)
@@ -133,16 +117,13 @@ class Feed:
 
     def __post_init__(self) -> None:
         check_kind(f"feed {self.name!r}: name={self.name!r}", self.name, str, "a text")
-        if not _is_name(self.event) or self.event in _OWN_EVENTS:
-            raise DeclarationError(
-                f"feed {self.name!r}: event={self.event!r} must be letters, digits, _ . or -, and "
-                f"none of {', '.join(sorted(_OWN_EVENTS))}"
-            )
-        if not _is_name(self.collection) or self.collection in _OWN_FIELDS:
-            raise DeclarationError(
-                f"feed {self.name!r}: collection={self.collection!r} must be letters, digits, _ . "
-                f"or -, and none of {', '.join(sorted(_OWN_FIELDS))}"
-            )
+        for name, taken in (("event", _OWN_EVENTS), ("collection", _OWN_FIELDS)):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not _NAME.fullmatch(value) or value in taken:
+                raise DeclarationError(
+                    f"feed {self.name!r}: {name}={value!r} must be letters, digits, _ . or -, and "
+                    f"none of {', '.join(sorted(taken))}"
+                )
         whole = isinstance(self.limit, int) and not isinstance(self.limit, bool)
         if self.limit != "all" and not (whole and 1 <= self.limit <= MAX_LIMIT):
             raise DeclarationError(

@@ -8,16 +8,6 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = [
-    "EVERYTHING",
-    "JUDGED",
-    "Compared",
-    "Conjunction",
-    "Filter",
-    "Judged",
-    "OneOf",
-]
-
 Conjunction = tuple[tuple[str, Hashable], ...]
 
 # The name in a conjunction whose value is a condition. Among the values of a change it stands for

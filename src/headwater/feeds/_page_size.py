@@ -13,8 +13,6 @@ from headwater.errors import UnfitItemError
 from headwater.feeds._feed import Feed
 from headwater.feeds._source import Change, Page, Place, Source
 
-__all__ = ["PAGE_BYTES", "before_unfit", "read_page"]
-
 # A page of 100 items of 2.5 KB. It takes the event loop about 5 ms, in which others wait, and a
 # hundred clients that take nothing cost 25 megabytes.
 PAGE_BYTES = 256 * 1024

@@ -33,8 +33,6 @@ from headwater.feeds._shared_calls import SharedCalls
 from headwater.feeds._source import Change, Origin, Page, Place, Sink, Source
 from headwater.protocol import to_json
 
-__all__ = ["Poll", "PollFailures"]
-
 logger = logging.getLogger("headwater.feeds")
 
 # States that are kept, so that a client which returns soon is sent the difference.
@@ -95,7 +93,7 @@ class Poll(Generic[P]):
         if not inspect.iscoroutinefunction(fetch) and not inspect.iscoroutinefunction(
             getattr(fetch, "__call__", None)  # noqa: B004 - the method itself is needed
         ):
-            raise DeclarationError(f"Poll({fetch!r}): an async function is needed")
+            raise DeclarationError(f"Poll({fetch!r}): write an async function")
         check_seconds(f"Poll(interval={interval!r})", interval)
         self.fetch = fetch
         self.interval = interval
@@ -299,13 +297,12 @@ class PollSource(Source):
     ) -> Page:
         origin = self.origin
         state = await origin.state()
-        if before is not None:
-            assert isinstance(before, PollPlace)
-            state = self._known(before)
-            end = len(state.items) if before.sent is None else before.sent
-            return self._items(state, max(0, end - limit), end)
         if after is None:
             end = len(state.items)
+            if before is not None:
+                assert isinstance(before, PollPlace)
+                state = self._known(before)
+                end = len(state.items) if before.sent is None else before.sent
             return self._items(state, max(0, end - limit), end)
         assert isinstance(after, PollPlace)
         if after.digest in ("", state.place.digest):
@@ -360,6 +357,6 @@ def _selected(poll: str, each: Wake) -> Source:
     found = each if isinstance(each, Source) else where() if callable(where) else None
     if not isinstance(found, Source):
         raise DeclarationError(
-            f"poll {poll}: wake={each!r}: a table, a live query or a selection of one is needed"
+            f"poll {poll}: wake={each!r}: write a table, a live query or a selection of one"
         )
     return found

@@ -10,8 +10,6 @@ from typing import Any
 from headwater.errors import EncodingError
 from headwater.feeds._source import Change, OrderedPlace
 
-__all__ = ["PollPlace", "PollState", "difference", "key_of"]
-
 _TEXT = re.compile(r"([0-9a-f]{24})(?:-(0|[1-9][0-9]{0,8}))?")
 
 

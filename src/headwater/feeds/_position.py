@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 from headwater.errors import PositionError, UsageError
 
-__all__ = ["MAX_LENGTH", "Position", "fingerprint"]
-
 # A position travels in a header; common proxies accept 8 KB for all headers together.
 MAX_LENGTH = 2048
 
@@ -45,10 +43,10 @@ class Position:
 
     def __post_init__(self) -> None:
         if not _EPOCH.fullmatch(self.epoch):
-            raise UsageError(f"epoch {self.epoch!r}: 1 to 40 letters and digits are allowed")
+            raise UsageError(f"epoch {self.epoch!r}: write 1 to 40 letters and digits")
         if not _PLACE.fullmatch(self.place):
             raise UsageError(
-                f"place {self.place!r}: 1 to 1900 characters of 0-9 A-Z a-z _ ~ : , - are allowed"
+                f"place {self.place!r}: write 1 to 1900 characters of 0-9 A-Z a-z _ ~ : , -"
             )
 
     def __str__(self) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["ReadSize"]
-
 # Items differ in length. A read that asks for a quarter more seldom has to be repeated.
 _MORE = 1.25
 

@@ -22,15 +22,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol, Self
 
 from headwater.errors import DeclarationError, ResetReason, SourceUnavailableError
-from headwater.feeds._filter import (
-    EVERYTHING,
-    JUDGED,
-    Compared,
-    Conjunction,
-    Filter,
-    Judged,
-    OneOf,
-)
+from headwater.feeds._filter import EVERYTHING, JUDGED, Compared, Conjunction, Filter, Judged, OneOf
 
 __all__ = [
     "EVERYTHING",

@@ -6,8 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Hashable
 
-__all__ = ["LONGEST_RETRY", "MOST_TROUBLES", "Troubles"]
-
 logger = logging.getLogger("headwater.feeds")
 
 # Milliseconds after which a client comes back at the latest, however old the trouble is.

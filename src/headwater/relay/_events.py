@@ -80,8 +80,8 @@ class Events:
     def of(self, changes: Sequence[Change], most: int) -> tuple[list[str], Place | None, bool]:
         """The events of the first changes, the place where they end, and whether these are all.
 
-        Stops before the events are too many for one append, and before a row that cannot be an
-        event, so that the rows before it are appended. Raises EncodingError if that row is the
+        Stops before the events are too many for one append. Stops also before a row that cannot be
+        an event, so that the rows before it are appended. Raises EncodingError if that row is the
         first.
         """
         texts: list[str] = []

@@ -89,9 +89,9 @@ class Relay:
             dict, and returns a dict, a model or a dataclass, or None to leave the row out.
         start: where a new relay begins: ``"beginning"`` with all rows of the table, ``"now"`` with
             the rows that are committed from now on.
-        on_reset: what to do when the relay cannot continue where it was, because the table was
-            trimmed past it, emptied or restored, or the log was wiped, replaced or set back.
-            ``"stop"`` raises RelayStoppedError. ``"repeat"`` begins again with all rows of the
+        on_reset: what to do when the relay cannot continue where it was: the table was trimmed
+            past it, emptied or restored, or the log was wiped, replaced or set back. ``"stop"``
+            raises RelayStoppedError. ``"repeat"`` begins again with all rows of the
             table, so that none is missing. ``"skip"`` continues with what is certainly new, so that
             none comes twice.
         lease: seconds until another process takes over from a holder that does not renew its lease.
@@ -256,8 +256,7 @@ class Relay:
     async def _recover(self, state: State) -> State:
         """Make the append that the row has prepared, unless the log has it."""
         found = await self._log.find(state)
-        if found.lost is not None:
-            state = await self._other_log(state, found)
+        state = await self._continued(state, found)
         self._recovered()
         if state.key is None:
             return state
@@ -276,11 +275,12 @@ class Relay:
 
     async def _look(self, state: State) -> State:
         """Check that the log is still the same one."""
-        found = await self._log.look(state)
-        return state if found.lost is None else await self._other_log(state, found)
+        return await self._continued(state, await self._log.look(state))
 
-    async def _other_log(self, state: State, found: Found) -> State:
-        assert found.lost is not None
+    async def _continued(self, state: State, found: Found) -> State:
+        """The state with which the relay continues, if ``on_reset`` lets it, on this log."""
+        if found.lost is None:
+            return state
         self._check_on_reset(found.lost)
         if self._on_reset == "repeat":
             state = await self._anew(state)

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from headwater.errors import RunCancelled, RunFailed, SourceUnavailableError, UsageError
 from headwater.runs._pulse import Pulse
@@ -207,7 +207,7 @@ class Attempt:
         self._close("lost")
         self._on_over(self)
 
-    def _close(self, reason: str) -> None:
+    def _close(self, reason: Literal["cancelled", "lost"]) -> None:
         if self._writer is not None:
             self._writer.close(reason)
 
@@ -257,38 +257,13 @@ class Attempt:
 
 
 class _Face:
-    """The members that ``Run`` and ``SyncRun`` have in common.
-
-    Attributes:
-        id: the run's id.
-    """
+    """The members that ``Run`` and ``SyncRun`` have in common."""
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
-        self.id = attempt.state.id
-
-    @property
-    def owner(self) -> str:
-        """The id of the run's owner."""
-        return self._attempt.state.owner
-
-    @property
-    def group(self) -> str | None:
-        """The run's group, such as a conversation; None without one."""
-        return self._attempt.state.group
-
-    @property
-    def input(self) -> Any:
-        """The JSON value that the run was started with.
-
-        It is the request's body, or with ``start=`` the value that the function returned.
-        """
-        return self._attempt.state.input
-
-    @property
-    def attempt(self) -> int:
-        """The number of this attempt: 1, and one more each time that a queue tries again."""
-        return self._attempt.state.attempt
+        state = attempt.state
+        self.id, self.owner, self.group = state.id, state.owner, state.group
+        self.input, self.attempt = state.input, state.attempt
 
     @property
     def is_cancelled(self) -> bool:
@@ -300,6 +275,15 @@ class Run(_Face):
     """A run, as the coroutine that produces it sees it.
 
     Its methods raise RunCancelled once the coroutine must stop.
+
+    Attributes:
+        id: the run's id.
+        owner: the id of the run's owner.
+        group: the run's group, such as a conversation; None without one.
+        input: the JSON value that the run was started with: the request's body, or with ``start=``
+            the value that the function returned.
+        attempt: the number of this attempt: 1, and one more each time that a queue tries again.
+        is_cancelled: whether the function must stop.
     """
 
     async def delta(self, text: str) -> None:
@@ -330,8 +314,8 @@ class Run(_Face):
 class SyncRun(_Face):
     """A run, as a plain function in a thread sees it.
 
-    It has the methods of ``Run``, without ``await``. They raise RunCancelled once the function must
-    stop.
+    It has the attributes of ``Run``, and its methods without ``await``. They raise RunCancelled
+    once the function must stop.
     """
 
     def delta(self, text: str) -> None:

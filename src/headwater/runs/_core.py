@@ -14,6 +14,7 @@ from typing import Any
 
 from headwater.errors import RunCancelled, RunClaimError, RunFailed, SourceUnavailableError
 from headwater.eventlog import EventLog
+from headwater.feeds._clock import utc_now
 from headwater.runs._attempt import Attempt, Run, SyncRun
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunState
@@ -25,6 +26,9 @@ from headwater.runs._watch import Timing, Watch
 __all__ = ["Core"]
 
 logger = logging.getLogger("headwater.runs")
+
+# A function of the user, ``async def`` or ``def``: a handler takes the run, ``start`` takes its id.
+Function = Callable[[Any], Any]
 
 # How many plain functions run at the same time. Further ones wait for a thread.
 THREADS = 64
@@ -123,10 +127,7 @@ class Core:
         return [one for one in self._attempts.get(run_id, ()) if not one.claiming]
 
     def create(
-        self,
-        wanted: Wanted,
-        handler: Callable[[Any], Any] | None,
-        start: Callable[[str], Any] | None,
+        self, wanted: Wanted, handler: Function | None, start: Function | None
     ) -> asyncio.Task[Created]:
         """Create a run, and produce it here or give it to its queue."""
         task = self.loop.create_task(self._create(wanted, handler, start))
@@ -135,12 +136,9 @@ class Core:
         return task
 
     async def _create(
-        self,
-        wanted: Wanted,
-        handler: Callable[[Any], Any] | None,
-        start: Callable[[str], Any] | None,
+        self, wanted: Wanted, handler: Function | None, start: Function | None
     ) -> Created:
-        planned = RunState.planned(wanted.id, wanted.kind, wanted.owner)
+        planned = RunState(wanted.id, wanted.kind, wanted.owner, "queued", utc_now())
         with self._prepared(planned) as attempt:
             claimed = handler is not None
             created = await self.store.create(wanted, attempt.worker, claimed=claimed)
@@ -183,7 +181,7 @@ class Core:
             await self.store.end(run_id, "cancelled")
         return found
 
-    def launch(self, created: Created, attempt: Attempt, handler: Callable[[Any], Any]) -> None:
+    def launch(self, created: Created, attempt: Attempt, handler: Function) -> None:
         """Run a handler in this process, once the run's turn has come."""
         attempt.sync = not inspect.iscoroutinefunction(handler)
         if created.state.claim is not None:
@@ -198,9 +196,7 @@ class Core:
         if not attempt.done.is_set():
             self.background(attempt.conclude(asyncio.CancelledError()))
 
-    async def hand_over(
-        self, created: Created, attempt: Attempt, start: Callable[[str], Any] | None
-    ) -> None:
+    async def hand_over(self, created: Created, attempt: Attempt, start: Function | None) -> None:
         """Give a run to a queue once its turn has come. Raises SourceUnavailableError."""
         run_id = created.state.id
         try:
@@ -222,9 +218,7 @@ class Core:
         finally:
             attempt.over()
 
-    async def _produce(
-        self, created: Created, attempt: Attempt, handler: Callable[[Any], Any]
-    ) -> None:
+    async def _produce(self, created: Created, attempt: Attempt, handler: Function) -> None:
         task = asyncio.current_task()
         assert task is not None
         value: Any = None

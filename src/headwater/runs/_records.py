@@ -22,7 +22,6 @@ from datetime import datetime
 from typing import Any, Literal
 
 from headwater.eventlog import Record
-from headwater.feeds._clock import utc_now
 
 __all__ = ["ENDED", "Fold", "RunEvent", "RunState", "State", "attempt_of", "worker_of"]
 
@@ -65,9 +64,9 @@ class RunState:
 
     Attributes:
         id: the run's id.
-        kind: which runs it is of: the path that it was declared with, such as ``/answers``, where
-            values stand for parameters: ``/rooms/7/answers``.
-        owner: whose it is.
+        kind: the path that it was declared with, such as ``/answers``, with the values of its
+            parameters: ``/rooms/7/answers``.
+        owner: the id of its owner.
         state: ``queued``, ``running``, then ``done``, ``failed``, ``cancelled`` or ``lost``.
         result: the argument of ``result()``, or the value that the function returned; a JSON value.
         error: one sentence for clients, if the run failed or was lost.
@@ -121,11 +120,6 @@ class RunState:
             claim=claim,
             first=data,
         )
-
-    @classmethod
-    def planned(cls, run_id: str, kind: str, owner: str) -> RunState:
-        """The state of a run that is to be created."""
-        return cls(run_id, kind, owner, "queued", utc_now())
 
     def apply(self, record: Record) -> None:
         """Update the state with the next record, or a later one. Records may be left out."""

@@ -8,7 +8,6 @@ import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import timedelta
-from types import TracebackType
 from typing import Any, Self
 
 from headwater.errors import RunCancelled, RunClaimError, SourceUnavailableError, UsageError
@@ -59,10 +58,10 @@ class Runs:
             raise UsageError(f"Runs(name={name[:60]!a}): 1 to 40 characters of 0-9 A-Z a-z _ -")
         for field, value in (("lease", lease), ("grace", grace), ("silence", silence)):
             if value is not None and not value > 0:
-                raise UsageError(f"Runs({field}={value!r}): seconds above 0 are needed")
+                raise UsageError(f"Runs({field}={value!r}): write seconds above 0")
         for field, span in (("keep", keep), ("start_within", start_within)):
             if not span > timedelta():
-                raise UsageError(f"Runs({field}={span!r}): a time above 0 is needed")
+                raise UsageError(f"Runs({field}={span!r}): write a time above 0")
         self.log = log
         self.name = name
         self._timing = Timing(lease, grace, keep, start_within, silence)
@@ -318,12 +317,7 @@ class AttemptContext:
             attempt.task.cancel()
         return Run(attempt)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> bool:
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> bool:
         attempt = self._attempt
         assert attempt is not None
         task, attempt.task = attempt.task, None
@@ -342,12 +336,7 @@ class AttemptContext:
         self._attempt = attempt
         return SyncRun(attempt)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> bool:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
         attempt = self._attempt
         assert attempt is not None
         asyncio.run_coroutine_threadsafe(attempt.conclude(error), attempt.loop).result()

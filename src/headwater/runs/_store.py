@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -286,12 +286,11 @@ class Store:
     async def announce(self, found: Sequence[RunState]) -> None:
         """Notify all processes that runs have ended, and update their owners' lists."""
         await self.log.append(self.news, [{"t": "end", "id": one.id} for one in found])
-        await self._append_to_lists(found, [_shown(one) for one in found])
+        await self._update_lists(found, _shown)
         bounds = await asyncio.gather(*(self.log.bounds(self.topic(one.id)) for one in found))
         # A run that was forgotten meanwhile must not appear in the list again.
-        await self._unlist(
-            [one for one, its in zip(found, bounds, strict=True) if its.latest == START]
-        )
+        gone = [one for one, its in zip(found, bounds, strict=True) if its.latest == START]
+        await self._update_lists(gone, _gone)
 
     async def remove_remains(self, found: Sequence[RunState]) -> None:
         """Remove records that were appended to a run after another process had forgotten it."""
@@ -305,7 +304,7 @@ class Store:
         ]
         if gone:
             await self.log.forget(*(self.topic(one.id) for one in gone))
-            await self._unlist(gone)
+            await self._update_lists(gone, _gone)
 
     async def first(self, topic: str, data: Mapping[str, Any], key: str) -> Record:
         """Append with a key. Returns the first record that was ever appended with this key."""
@@ -328,14 +327,15 @@ class Store:
 
     async def list(self, found: RunState) -> None:
         """Update a run in its owner's list."""
-        await self.log.append(self.owners_topic(found.kind, found.owner), _shown(found))
+        await self._update_lists([found], _shown)
 
-    async def _append_to_lists(
-        self, found: Sequence[RunState], items: Sequence[Mapping[str, Any]]
+    async def _update_lists(
+        self, found: Sequence[RunState], item_of: Callable[[RunState], Mapping[str, Any]]
     ) -> None:
+        """Update runs in their owners' lists, each list with one append."""
         topics: dict[str, list[Mapping[str, Any]]] = {}
-        for one, item in zip(found, items, strict=True):
-            topics.setdefault(self.owners_topic(one.kind, one.owner), []).append(item)
+        for one in found:
+            topics.setdefault(self.owners_topic(one.kind, one.owner), []).append(item_of(one))
         await asyncio.gather(*(self.log.append(topic, each) for topic, each in topics.items()))
 
     # Forgetting
@@ -351,13 +351,7 @@ class Store:
                     topics.append(topic)
         await self.log.forget(*topics)
         # Last: a process that ends a run lists it once more, and then checks that it still exists.
-        await self._unlist(found)
-
-    async def _unlist(self, found: Sequence[RunState]) -> None:
-        gone = [
-            {"id": one.id, "gone": True, "state": one.state, "group": one.group} for one in found
-        ]
-        await self._append_to_lists(found, gone)
+        await self._update_lists(found, _gone)
 
     async def trim_owner(self, kind: str, owner: str) -> None:
         """Remove old records of an owner's list that no page shows, or the list if it is empty."""
@@ -373,3 +367,8 @@ class Store:
 def _shown(found: RunState) -> dict[str, Any]:
     """A run as an item of a list: without its result, which may be large."""
     return {**found.public(), "result": None}
+
+
+def _gone(found: RunState) -> dict[str, Any]:
+    """The record that removes a run from a list."""
+    return {"id": found.id, "gone": True, "state": found.state, "group": found.group}

@@ -30,6 +30,9 @@ PAGE_CHARACTERS = 256 * 1024
 # Characters of one combined delta of the past.
 PIECE = 64 * 1024
 
+# As ``json.dumps`` does it, which makes an encoder at each call.
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
 
 class Tail:
     """The latest records of one run. Implements ``Follower``.
@@ -66,6 +69,11 @@ class Tail:
         self.gone = reason
         self._ring()
 
+    @property
+    def latest(self) -> Offset:
+        """The offset of the latest record."""
+        return self.records[-1].offset if self.records else self.floor
+
     async def wait(self) -> None:
         """Wait for something new."""
         news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -83,7 +91,7 @@ def _size(record: Record) -> int:
     """About the characters of a record."""
     if record.data.get("e") == "delta":
         return 200 + len(record.data["d"]["text"])
-    return 200 + len(json.dumps(record.data.get("d"), ensure_ascii=False))
+    return 200 + len(_encode(record.data.get("d")))
 
 
 class Tails:
@@ -193,7 +201,7 @@ class RunReader:
                     yield fresh
                 elif not self.fold.ended:
                     yield ()
-                    if tail.gone is None and not self._is_behind(tail):
+                    if tail.gone is None and self._offset >= tail.latest:
                         await tail.wait()
         finally:
             await self._tails.leave(self._run_id, tail)
@@ -202,11 +210,6 @@ class RunReader:
         """Read so many records next as have ``PAGE_CHARACTERS``, if they go on like these."""
         each = max(sum(map(_size, records)) / len(records), 1.0)
         self._limit = max(4, min(int(PAGE_CHARACTERS / each), PAGE, 4 * self._limit))
-
-    def _is_behind(self, tail: Tail) -> bool:
-        return self._offset < tail.floor or (
-            bool(tail.records) and tail.records[-1].offset > self._offset
-        )
 
     def _fresh(self, tail: Tail) -> list[RunEvent]:
         fresh = []

@@ -14,7 +14,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from headwater.errors import RunCancelled, SourceUnavailableError, UsageError
 from headwater.eventlog import EventLog
@@ -23,9 +23,10 @@ __all__ = ["Writer", "plain_json"]
 
 logger = logging.getLogger("headwater.runs")
 
-# Seconds between two appends of deltas. An append that was up to EVERY late does not delay the next
-# one, so a producer with a pace of EVERY waits for none. So many characters are stored earlier.
+# Seconds between two appends of deltas. One that is late by less than EVERY does not delay the
+# next one. So a producer that sends one delta each EVERY seconds waits for none.
 EVERY = 0.05
+# As soon as so many characters of deltas wait, they are stored.
 SOON = 4096
 # ``delta`` waits while more than BUFFER characters wait for the log. Each event counts EACH beside
 # its data. To cancel a run means to store all of this first: 16 appends of small events.
@@ -100,7 +101,7 @@ class Writer:
         self._stored = 0
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()
-        self._closed: str | None = None
+        self._closed: Literal["cancelled", "lost"] | None = None
         self._task: asyncio.Task[None] | None = None
         self._due = 0.0
 
@@ -137,8 +138,8 @@ class Writer:
             await self._moved.wait()
         self._check()
 
-    def close(self, reason: str) -> None:
-        """Store nothing more: ``cancelled`` or ``lost``."""
+    def close(self, reason: Literal["cancelled", "lost"]) -> None:
+        """Store nothing more, and raise RunCancelled with this reason from now on."""
         if self._closed is None:
             self._closed = reason
         self._waiting.clear()
@@ -148,7 +149,7 @@ class Writer:
 
     def _check(self) -> None:
         if self._closed is not None:
-            raise RunCancelled(self._run_id, "cancelled" if self._closed == "cancelled" else "lost")
+            raise RunCancelled(self._run_id, self._closed)
 
     async def _room(self) -> None:
         while self._size > BUFFER:

@@ -50,8 +50,7 @@ def _render(context: AutogenContext, operation: TrackingOp) -> str:
     context.imports.add(f"from headwater.sql.alembic import {name}")
     tracking = operation.tracking
     if not operation.drops:
-        links = f", links={list(operation.links)!r})" if operation.links else ")"
-        return tracking.call.removesuffix(")") + links
+        return tracking.call_with(operation.links)
     schema = "" if tracking.schema is None else f", schema={tracking.schema!r}"
     return f"drop_tracking(op, {tracking.table!r}{schema})"
 

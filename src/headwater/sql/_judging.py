@@ -71,22 +71,22 @@ class Questions:
         parameters: of the statement.
     """
 
-    def __init__(self, wanted: Mapping[str, Iterable[Any]] | None = None) -> None:
+    def __init__(self, wanted: Mapping[str, Iterable[Any]]) -> None:
         self._values: dict[str, list[Any]] = {}
         self.parameters: dict[str, Any] = {}
         self._expressions: list[Sequence[Expression]] = []
         form: list[Question] = []
         by_shape: dict[Shape, list[Expression]] = {}
-        for each in (wanted or {}).get(JUDGED, ()):
+        for each in wanted.get(JUDGED, ()):
             by_shape.setdefault(each.shape, []).append(each)
         for shape in sorted(by_shape):
             self.parameters |= _asked_values(len(form), by_shape[shape])
             self._expressions.append(by_shape[shape])
             form.append((JUDGED, shape))
-        for name in sorted(wanted or ()):
+        for name in sorted(wanted):
             if name == JUDGED:
                 continue
-            values = [each for each in (wanted or {})[name] if each is not None]
+            values = [each for each in wanted[name] if each is not None]
             # A power of two, so that few statements differ; NULL equals nothing.
             size = 1 << max(0, len(values) - 1).bit_length()
             for at in range(size):
@@ -116,8 +116,8 @@ class Questions:
             for part in row[at : at + _columns(size)]:
                 answers += json.loads(part) if isinstance(part, str) else part
             at += _columns(size)
-            wanted: list[Any] = [*self._values[name], *([None] * (size - len(self._values[name])))]
-            equal = [value for value, yes in zip(wanted, answers, strict=False) if yes]
+            pairs = zip(self._values[name], answers, strict=False)
+            equal = [value for value, yes in pairs if yes]
             found[name] = OneOf([*equal, None] if answers[-1] else equal)
         return found
 
@@ -136,7 +136,7 @@ class Questions:
         return cls({JUDGED: dict.fromkeys(asked)}) if asked else NO_QUESTIONS
 
 
-NO_QUESTIONS = Questions()
+NO_QUESTIONS = Questions({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +150,7 @@ class _ListedShape(ShapeSlot):
 
 
 def question_columns(
-    form: Iterable[Question],
-    columns: Mapping[str, Any],
-    is_value: IsValue,
-    dialect: str,
+    form: Iterable[Question], columns: Mapping[str, Any], is_value: IsValue, dialect: str
 ) -> list[Column]:
     """The columns of the answers about a row with these columns, by attribute."""
     found: list[Column] = []

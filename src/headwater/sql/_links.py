@@ -14,19 +14,24 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.dialects.postgresql import JSONB
 
 from headwater.errors import DeclarationError
 from headwater.sql._model import tracking_of
 from headwater.sql._schemas import LINK_TRIGGERS, SCHEMAS, schema_of
-from headwater.sql._tracking import SINCE, Tracking, add_own_tables, new_epoch
+from headwater.sql._tracking import (
+    JSON,
+    MOMENT,
+    NUMBER,
+    SINCE,
+    Tracking,
+    add_own_tables,
+    new_epoch,
+)
 from headwater.sql.postgresql._catalogue import read_registered
-from headwater.sql.postgresql._types import XID8
 
 _INFO = "headwater_links"
 
 _own = sa.MetaData()
-_number = sa.BigInteger().with_variant(XID8(), "postgresql")
 
 # One row per table with links: the columns. Former links up to the change ``floor`` may have been
 # trimmed, and those up to ``retiring`` are next. The epoch is renewed when a column is added, of
@@ -53,12 +58,10 @@ FORMER = sa.Table(
         primary_key=True,
     ),
     sa.Column("table_name", sa.Text, nullable=False),
-    sa.Column("change", _number, nullable=False),
-    sa.Column("since", _number, nullable=False),
-    sa.Column("links", sa.Text().with_variant(JSONB(), "postgresql"), nullable=False),
-    sa.Column(
-        "at", sa.Text().with_variant(sa.DateTime(timezone=True), "postgresql"), nullable=False
-    ),
+    sa.Column("change", NUMBER, nullable=False),
+    sa.Column("since", NUMBER, nullable=False),
+    sa.Column("links", JSON, nullable=False),
+    sa.Column("at", MOMENT, nullable=False),
 )
 sa.Index("ix_headwater_former_links", FORMER.c.table_name, FORMER.c.change)
 
@@ -76,9 +79,8 @@ def declare_links(table: sa.Table, columns: Collection[str]) -> None:
         )
     known = links_of(table)
     if _INFO not in table.info:
-        table.append_column(
-            sa.Column(SINCE, _number, nullable=False, server_default=sa.text("'0'"))
-        )
+        zero = sa.text("'0'")
+        table.append_column(sa.Column(SINCE, NUMBER, nullable=False, server_default=zero))
         for own in (LINKS, FORMER):
             made = table.metadata.tables.get(own.name)
             table.add_is_dependent_on(own.to_metadata(table.metadata) if made is None else made)

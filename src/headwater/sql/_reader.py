@@ -29,8 +29,9 @@ from headwater.errors import (
 from headwater.feeds._clock import utc_now
 from headwater.feeds._source import JUDGED, Change, Filter, Page, Place, Window
 from headwater.sql._faults import LASTING, unavailable
-from headwater.sql._judging import NO_QUESTIONS, Questions, judged_by_type
-from headwater.sql._model import TableModel, as_utc
+from headwater.sql._judging import NO_QUESTIONS, Questions, judged_by_type, judged_columns
+from headwater.sql._model import TableModel
+from headwater.sql._schemas import SCHEMAS
 from headwater.sql._statements import Wanted
 from headwater.sql._trim import Trim, remove
 from headwater.sql._unreadable import with_key
@@ -82,7 +83,7 @@ class CommitWatch(ABC):
 
 
 class WatchGroup(CommitWatch):
-    """Stops several things, in this order, even if one of them raises an error."""
+    """Stops several things in this order, all of them even if one raises an error."""
 
     def __init__(self, *stops: Callable[[], Awaitable[None]]) -> None:
         self._stops = AsyncExitStack()
@@ -153,10 +154,10 @@ class TailReader(ABC):
     async def batch(
         self, head: Head, limit: int, questions: Questions = NO_QUESTIONS, /
     ) -> ChangeBatch:
-        """At most ``limit`` changes after a place, with the answers to ``questions``.
+        """At most ``limit`` changes after the place of a head, with the answers to ``questions``.
 
-        Raises PositionError for a place of another epoch, and for one before a trim that the head
-        does not know: after the trims that it knows, what is left is read.
+        Raises PositionError for a head of another epoch and for a place before a trim. Trims that
+        the head knows of do not count: what they left is read.
         """
 
     @abstractmethod
@@ -183,6 +184,7 @@ class TailReader(ABC):
             raise SourceUnavailableError(self.name, said, public=lasts, lasting=lasts) from error
 
     def _unavailable(self, error: Exception) -> str | None:
+        """As ``unavailable`` of ``_faults``."""
         return unavailable(error)
 
     def broken(self, sentence: str) -> SourceUnavailableError:
@@ -345,18 +347,25 @@ class TableReader(TailReader):
             tracking = replace(self.model.tracking, registered=None)
             raise self.broken(f"{'; '.join(wrong)}. A migration with {tracking.call} mends it")
 
-    @contextmanager
-    def comparing(self) -> Iterator[None]:
-        """Raise SourceUnavailableError where the table cannot be tracked any more.
+    async def compare(self, connection: AsyncConnection) -> bool:
+        """Compare the table with its model and with what its tracking should be.
 
-        Before it was read once, that is a DeclarationError: its declaration is wrong.
+        Raises SourceUnavailableError if they differ. Before the table was read once, one that
+        cannot be tracked is a DeclarationError: its declaration is wrong. Returns whether the
+        statements must be made anew.
         """
+        columns = [column.name for column in self.model.columns.values()]
+        drift = SCHEMAS[connection.dialect.name].drift
         try:
-            yield
+            tracking, wrong = await connection.run_sync(drift, self.model.tracking, columns)
         except DeclarationError as error:
             if not self._declared:
                 raise
             raise self.broken(str(error)) from error
+        self.check_drift(wrong)
+        known = self.model.tracking, self.judged
+        self.model.tracking, self.judged = tracking, await judged_columns(connection, self.model)
+        return known != (self.model.tracking, self.judged)
 
     def check_declared(self, declared: str | None) -> None:
         """Check what the database keeps of the tracking; None if it keeps nothing."""
@@ -368,21 +377,3 @@ class TableReader(TailReader):
         if not tracking.served_by(declared):
             self.check_drift([f"its triggers were made for {declared}, not {tracking.declared()}"])
         self._declared = declared
-
-
-def latest_of(one: datetime | None, other: datetime | None) -> datetime | None:
-    """The later of two moments, either of which may be missing."""
-    if one is None or other is None:
-        return one or other
-    return max(one, other)
-
-
-def left_at(moment: datetime | None, window: Window | None) -> datetime | None:
-    """When a row with this moment leaves the window; None without a window."""
-    return None if window is None or moment is None else as_utc(moment) + window.length
-
-
-def in_window(moment: datetime | None, now: datetime, window: Window) -> bool:
-    """Whether a row with this moment is in the window."""
-    leaves = left_at(moment, window)
-    return leaves is not None and leaves > now

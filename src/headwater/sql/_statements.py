@@ -26,7 +26,7 @@ from headwater.sql._filters import (
     form_of,
 )
 from headwater.sql._judging import NO_QUESTIONS, Question, Questions, question_columns
-from headwater.sql._model import TableModel
+from headwater.sql._model import TableModel, as_utc
 from headwater.sql._tracking import REMOVALS
 
 # The kinds of changes: a row that left the window by time, a removal, a row.
@@ -64,8 +64,24 @@ class Wanted(NamedTuple):
 
     @property
     def column(self) -> str | None:
-        """Of the window."""
+        """The column of the window."""
         return None if self.window is None else self.window.column
+
+    @property
+    def as_of(self) -> datetime | None:
+        """As ``Page.as_of``."""
+        return None if self.window is None else self.now
+
+    def leaves(self, moment: datetime | None) -> datetime | None:
+        """When a row with this moment leaves the window; None without a window."""
+        if self.window is None or moment is None:
+            return None
+        return as_utc(moment) + self.window.length
+
+    def has(self, moment: datetime | None) -> bool:
+        """Whether a row with this moment is in the window, if there is one."""
+        leaves = self.leaves(moment)
+        return self.window is None or (leaves is not None and leaves > self.now)
 
 
 class Selection(NamedTuple):

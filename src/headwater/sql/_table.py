@@ -140,7 +140,7 @@ class Table:
 
     def optional(self, **equalities: Any) -> TableSource:
         """As ``where``, but leaves out values that are None, such as absent query parameters."""
-        return self.where(**given(equalities))
+        return self.where(**given(equalities, self.reader.model.check_filter))
 
     async def trim(
         self,
@@ -206,7 +206,7 @@ class TableSource(TailSource):
 
     def optional(self, **equalities: Any) -> TableSource:
         """As ``where``, but leaves out values that are None."""
-        return self.where(**given(equalities))
+        return self.where(**given(equalities, self.table.reader.model.check_filter))
 
     def within(self, column: str, length: timedelta) -> TableSource:
         """The rows of this selection whose ``column`` is less than ``length`` ago.
@@ -272,6 +272,10 @@ def reading_engine(
 
     Raises DeclarationError.
     """
+    if not isinstance(engine, (AsyncEngine, sa.Engine)):
+        raise DeclarationError(
+            f"{engine!r} is no engine of SQLAlchemy: give one, such as sqlite_engine() makes"
+        )
     if isinstance(engine, AsyncEngine):
         check_listen(engine, listen)
         return engine, listen

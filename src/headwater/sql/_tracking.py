@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
@@ -19,6 +19,11 @@ CHANGE = "headwater_change"
 SINCE = "headwater_since"
 # The order of changes within a transaction: a column on PostgreSQL alone.
 ORDER = "headwater_order"
+
+# The types of Headwater's own columns on both databases.
+NUMBER = sa.BigInteger().with_variant(XID8(), "postgresql")
+JSON = sa.Text().with_variant(JSONB(), "postgresql")
+MOMENT = sa.Text().with_variant(sa.DateTime(timezone=True), "postgresql")
 
 # PostgreSQL keeps 63 bytes of a name.
 _LONGEST_NAME = 60
@@ -71,6 +76,10 @@ class Tracking:
     @property
     def call(self) -> str:
         """The call of ``add_tracking`` that makes this, as it stands in a migration."""
+        return self.call_with(())
+
+    def call_with(self, links: Sequence[str]) -> str:
+        """The same call with these link columns."""
         options: dict[str, object] = {}
         if self.keyed:
             options["keyed"] = True
@@ -83,6 +92,8 @@ class Tracking:
             options["notify"] = False
         if self.schema is not None:
             options["schema"] = self.schema
+        if links:
+            options["links"] = list(links)
         shown = "".join(f", {name}={value!r}" for name, value in options.items())
         return f"add_tracking(op, {self.table!r}{shown})"
 
@@ -126,10 +137,8 @@ class ChangeIndex:
 
 def change_column() -> sa.Column[int]:
     """The column of the change, as it is added to a table."""
-    kind = sa.BigInteger().with_variant(XID8(), "postgresql")
     # A STRICT table of SQLite takes no BIGINT.
-    kind = kind.with_variant(sa.Integer(), "sqlite")
-    return sa.Column(CHANGE, kind, nullable=True)
+    return sa.Column(CHANGE, NUMBER.with_variant(sa.Integer(), "sqlite"), nullable=True)
 
 
 def change_indexes(tracking: Tracking, taken: Container[str] = ()) -> list[ChangeIndex]:
@@ -186,12 +195,10 @@ def add_own_tables(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
         metadata,
         sa.Column("table_name", sa.Text, primary_key=True),
         sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("key", sa.Text().with_variant(JSONB(), "postgresql"), nullable=False),
-        sa.Column("old", sa.Text().with_variant(JSONB(), "postgresql"), nullable=False),
-        sa.Column(
-            "at", sa.Text().with_variant(sa.DateTime(timezone=True), "postgresql"), nullable=False
-        ),
-        sa.Column("change", sa.BigInteger().with_variant(XID8(), "postgresql"), nullable=True),
+        sa.Column("key", JSON, nullable=False),
+        sa.Column("old", JSON, nullable=False),
+        sa.Column("at", MOMENT, nullable=False),
+        sa.Column("change", NUMBER, nullable=True),
         schema=sa.BLANK_SCHEMA,
         sqlite_with_rowid=False,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import Enum
@@ -111,8 +111,9 @@ def check_size(combinations: int) -> None:
         )
 
 
-def given(equalities: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of ``optional()`` that are not None."""
+def given(equalities: Mapping[str, Any], check: Callable[[Sequence[str]], None]) -> dict[str, Any]:
+    """Those of ``optional()`` that are not None. The names of all are checked."""
+    check([*equalities])
     return {name: value for name, value in equalities.items() if value is not None}
 
 

@@ -14,9 +14,8 @@ from headwater.errors import MissingExtraError
 
 __all__ = ["running"]
 
-# A start takes milliseconds, or longer with a lifespan that opens databases.
-_STARTS_WITHIN = 30.0
-_STOPS_WITHIN = 30.0
+# Seconds for a start, or an end: a lifespan may open databases.
+_WITHIN = 30.0
 _LOOK_AGAIN = 0.005
 
 
@@ -50,11 +49,11 @@ async def running(app: Any, **options: Any) -> AsyncIterator[str]:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
-            await asyncio.wait([task], timeout=_STOPS_WITHIN)
+            await asyncio.wait([task], timeout=_WITHIN)
             if not task.done():
                 task.cancel()
                 await asyncio.wait([task])
-                raise AssertionError(f"the server did not end within {_STOPS_WITHIN:g} s")
+                raise AssertionError(f"the server did not end within {_WITHIN:g} s")
             _restore(ours)
 
 
@@ -65,7 +64,7 @@ async def _serve(server: Any, listener: socket.socket) -> None:
 
 
 async def _started(server: Any, task: asyncio.Task[None]) -> None:
-    async with asyncio.timeout(_STARTS_WITHIN):
+    async with asyncio.timeout(_WITHIN):
         while not server.started:
             if task.done():
                 await task

@@ -1,11 +1,9 @@
-"""Client addresses: what counts as one client, and which peers are trusted proxies."""
+"""Client addresses: which of them count as one client, and which peers are trusted proxies."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-
-__all__ = ["Proxies", "network_of", "plain"]
 
 _LONGEST = 64
 # RFC 4291, 2.5.5.2: how a socket for both families, as at `::`, names a client of IPv4.

@@ -14,8 +14,6 @@ from headwater.feeds._source import Origin, Source
 from headwater.web._items import required_fields
 from headwater.web._pair import FeedDeclaration
 
-__all__ = ["check_declared_source"]
-
 
 def check_declared_source(declaration: FeedDeclaration, call: Callable[..., Any]) -> None:
     """Check a feed against the one source that its function names, if it names one.

@@ -1,4 +1,4 @@
-"""Endpoints as FastAPI shall see them: they return a plan, or hand over the stream.
+"""Endpoints as FastAPI sees them: they return a plan, or hand over the stream.
 
 FastAPI is shown the user's parameters, and those that we need beside them.
 """
@@ -25,18 +25,24 @@ from headwater.web._plan import Plan
 from headwater.web._refused_values import naming_parameter
 from headwater.web._remembered_request import RECHECK
 from headwater.web._responders import BEGIN, ONLY_PLAN, STREAM, EventResponder
-from headwater.web._signatures import asked_for, parameters_of, returned_by, unaliased
-from headwater.web._user_functions import called, is_coroutine_function, is_generator_function
+from headwater.web._user_functions import (
+    asked_for,
+    called,
+    is_coroutine_function,
+    is_generator_function,
+    parameters_of,
+    returned_by,
+    sign,
+    unaliased,
+)
 from headwater.web.asgi import SSE
-
-__all__ = ["event_endpoint", "feed_endpoint"]
 
 # What handlers return that take a feed for a route.
 _NO_SOURCES = (Collection, Iterator, AsyncIterator, BaseModel, NoneType)
 
 
 def feed_endpoint(call: Callable[..., Any], half: FeedHalf) -> Callable[..., Any]:
-    """The feed's function as FastAPI shall see it: it returns a plan with the source."""
+    """The feed's function as FastAPI sees it: it returns a plan with the source."""
     declaration = half.declaration
     name = declaration.feed.name
     own = parameters_of(call, f"feed {name!r}")
@@ -53,11 +59,7 @@ def feed_endpoint(call: Callable[..., Any], half: FeedHalf) -> Callable[..., Any
             found = await called(call, is_coroutine, **values)
         return Plan(declaration.accept(found), given)
 
-    del endpoint.__wrapped__
-    endpoint.__annotations__ = {}
-    endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        list(own.values()), return_annotation=Response
-    )
+    sign(endpoint, own.values(), Response)
     set_responder(endpoint, half)
     return endpoint
 
@@ -81,7 +83,7 @@ def _check_returned(name: str, call: Callable[..., Any]) -> None:
 def event_endpoint(
     endpoint: Callable[..., Any], path: str, sse: SSE, settings: Settings
 ) -> Callable[..., Any]:
-    """The handler as FastAPI shall see it: its ``EventStream`` parameter is provided by us."""
+    """The handler as FastAPI sees it: we provide its ``EventStream`` parameter."""
     if not is_coroutine_function(endpoint):
         raise DeclarationError(f"{path}: a handler with sse= must be an `async def` function")
     parameters = parameters_of(endpoint, path)
@@ -109,13 +111,14 @@ def event_endpoint(
         result = await endpoint(**values)
         if stream is None or (sse.kind == "manual" and not stream.committed):
             return result
+        if result is not None and stream.is_connected and not stream.committed:
+            raise DeclarationError(
+                f"{path}: its handler returned {type(result).__name__} and sent nothing: call "
+                "`await stream.send(...)`, or declare sse=SSE(kind='manual'), which may answer so"
+            )
         return Plan(None, given)
 
-    del handler.__wrapped__
-    handler.__annotations__ = {}
-    handler.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        list(parameters.values()), return_annotation=returned_by(endpoint, path)
-    )
+    sign(handler, parameters.values(), returned_by(endpoint, path))
     set_responder(handler, EventResponder(sse, settings))
     return handler
 

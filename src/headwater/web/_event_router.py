@@ -16,8 +16,6 @@ from headwater.web._openapi import event_options
 from headwater.web._route_options import RouteOptions
 from headwater.web.asgi import SSE
 
-__all__ = ["EventRouter"]
-
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
@@ -50,7 +48,7 @@ class EventRouter(APIRouter):
             return
         settings = SSE() if sse is True else sse
         if not isinstance(settings, SSE):
-            raise DeclarationError(f"{path}: sse={sse!r}: True or SSE(...) is needed")
+            raise DeclarationError(f"{path}: sse={sse!r}: write True or SSE(...)")
         check_dependencies(path, options.get("dependencies") or ())
         handler = event_endpoint(endpoint, path, settings, self._settings)
         options = event_options(settings, options)

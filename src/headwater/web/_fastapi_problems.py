@@ -8,10 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exception_handlers import (
-    http_exception_handler,
-    request_validation_exception_handler,
-)
+from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -22,10 +19,8 @@ from headwater.web.problems import (
     internal_problem,
     problem_of,
     unexpected_problem,
-    validation_problem,
+    validation_error,
 )
-
-__all__ = ["install_problems", "own_problem"]
 
 # What FastAPI installs by itself.
 _DEFAULTS: tuple[Any, ...] = (http_exception_handler, request_validation_exception_handler)
@@ -35,9 +30,7 @@ def own_problem(error: Exception, app: Any) -> Response | None:
     """What a route of Headwater answers for an error; None where the application decides."""
     if decided_by_application(error, app, _DEFAULTS):
         return None
-    if isinstance(error, RequestValidationError):
-        return validation_problem(error.errors())
-    return problem_of(error) or unexpected_problem(app)
+    return _problem_of(error) or unexpected_problem(app)
 
 
 def install_problems(app: FastAPI) -> None:
@@ -59,6 +52,10 @@ def install_problems(app: FastAPI) -> None:
 
 
 async def _answer(_: Request, error: Exception) -> Response:
+    return _problem_of(error) or internal_problem()
+
+
+def _problem_of(error: Exception) -> Response | None:
     if isinstance(error, RequestValidationError):
-        return validation_problem(error.errors())
-    return problem_of(error) or internal_problem()
+        error = validation_error(error.errors())
+    return problem_of(error)

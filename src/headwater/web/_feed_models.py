@@ -14,8 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 from headwater.feeds._feed import Feed
 from headwater.web._pair import FeedDeclaration
 
-__all__ = ["HeadwaterError", "HeadwaterReset", "as_text", "events_model", "page_model"]
-
 
 class HeadwaterReset(BaseModel):
     """Why a position cannot be resumed."""
@@ -105,14 +103,18 @@ def events_model(declaration: FeedDeclaration, page: Any) -> Any:
 def _event(
     feed: Feed, event: str, what: str, data: Any, *, with_id: bool = True
 ) -> type[BaseModel]:
-    fields: dict[str, Any] = {"event": (Literal[event], ...), "data": (data, ...)}
+    return event_model(_name(feed, what), Literal[event], data, with_id=with_id)
+
+
+def event_model(title: str, name: Any, data: Any, *, with_id: bool) -> type[BaseModel]:
+    """The model of one event; ``name`` is the type of its name."""
+    fields: dict[str, Any] = {"event": (name, ...), "data": (data, ...)}
     if with_id:
         fields["id"] = (str, Field(description="A position to resume from."))
-    name = _name(feed, what)
-    return create_model(name, __config__=ConfigDict(json_schema_extra=as_text), **fields)
+    return create_model(title, __config__=ConfigDict(json_schema_extra=_as_text), **fields)
 
 
-def as_text(schema: dict[str, Any]) -> None:
+def _as_text(schema: dict[str, Any]) -> None:
     """On the wire ``data`` is text that holds JSON (OpenAPI 3.2, 4.14.3)."""
     schema["properties"]["data"] = {
         "type": "string",

@@ -1,7 +1,7 @@
 """Guards: dependencies that decide before a request's body is read and before it is validated.
 
 FastAPI solves the dependencies of a route before it reports what is wrong with its parameters, so
-a guard that refuses is heard first. A body is read before any dependency, though. A route that
+a refusing guard comes first. But a body is read before any dependency. A route that
 takes one therefore asks its guards first, by a route of their own, and FastAPI after that.
 """
 
@@ -31,13 +31,13 @@ from starlette.routing import Match
 
 from headwater.errors import DeclarationError
 from headwater.web._plan import Plan
-from headwater.web._signatures import parameters_of
-from headwater.web._user_functions import called, is_coroutine_function, is_generator_function
-
-__all__ = [
-    "BODY_FIELD", "Guard", "GuardedRoute", "Requirement", "check_dependencies",
-    "declared_dependencies", "guard", "guard_of", "guards_of", "included_routes", "takes_body",
-]  # fmt: skip
+from headwater.web._user_functions import (
+    called,
+    is_coroutine_function,
+    is_generator_function,
+    parameters_of,
+    taking,
+)
 
 # A permission, a guard, or several of these.
 Requirement = str | params.Depends | Sequence[str | params.Depends] | None
@@ -68,13 +68,11 @@ def guard(call: Callable[..., Any], permission: str | None = None) -> Any:
     LiveRouter, or of an APIRouter with ``route_class=GuardedRoute``. On a route with a body
     ``call`` runs once, and what it depends on may run twice.
     """
-    return _guard(call, permission)
-
-
-def _guard(
-    call: Callable[..., Any], permission: str | None = None, scopes: Sequence[str] = ()
-) -> Guard:
-    made = Guard(dependency=_Once.of(call), scopes=list(scopes))
+    if not callable(call):
+        raise DeclarationError(
+            f"guard({call!r}): write a function, such as guard(check), without Depends(...)"
+        )
+    made = guard_of(params.Depends(call))
     # Depends is a frozen dataclass in newer versions.
     object.__setattr__(made, "permission", permission)
     return made
@@ -101,7 +99,7 @@ def check_dependencies(where: str, given: Any) -> None:
         isinstance(each, params.Depends) for each in given
     ):
         raise DeclarationError(
-            f"{where}: dependencies={given!r}: a list of Depends(...) or guard(...) is needed"
+            f"{where}: dependencies={given!r}: write a list of Depends(...) or guard(...)"
         )
 
 
@@ -113,8 +111,8 @@ def _required(
     wanted = [requires] if isinstance(requires, (str, params.Depends)) else requires
     if not isinstance(wanted, (list, tuple, set, frozenset)) or not wanted or "" in wanted:
         raise DeclarationError(
-            f"feed {path!r}: requires={requires!r}: a permission, a guard or a list of these is "
-            "needed; leave requires= out for a feed that everybody may see"
+            f"feed {path!r}: requires={requires!r}: write a permission, a guard or a list of "
+            "these; leave requires= out for a feed that everybody may see"
         )
     made: list[params.Depends] = []
     for each in wanted:
@@ -131,7 +129,7 @@ def _required(
             made.append(each if isinstance(each, Guard) else guard_of(each))
         else:
             raise DeclarationError(
-                f"feed {path!r}: requires={each!r}: a permission, a guard or a list is needed"
+                f"feed {path!r}: requires={each!r}: write a permission, a guard or a list of these"
             )
     return made
 
@@ -147,10 +145,9 @@ def _made(make: Callable[[str], Any], permission: str, path: str) -> params.Depe
 
 
 def guard_of(depends: params.Depends) -> Guard:
-    """The guard of a dependency, with the scopes of ``Security(..., scopes=[...])``."""
+    """The guard of a dependency, with its scopes and whatever else it says."""
     assert depends.dependency is not None
-    scopes = depends.scopes if isinstance(depends, params.Security) else None
-    return _guard(depends.dependency, scopes=scopes or ())
+    return Guard(**{**vars(depends), "dependency": _Once.of(depends.dependency)})
 
 
 class _Once:
@@ -164,9 +161,9 @@ class _Once:
         self._is_coroutine = is_coroutine_function(call)
         own = parameters_of(call, getattr(call, "__qualname__", repr(call)))
         # FastAPI fills in only one of a kind. This kind is a WebSocket's, too.
-        self._request = _taking(HTTPConnection, own)
-        self._response = _taking(Response, own)
-        self._tasks = _taking(BackgroundTasks, own)
+        self._request = taking(own, HTTPConnection)
+        self._response = taking(own, Response)
+        self._tasks = taking(own, BackgroundTasks)
         shown = list(own.values())
         if not self._request:
             keyword = inspect.Parameter.KEYWORD_ONLY
@@ -206,14 +203,6 @@ class _Once:
 
     def __hash__(self) -> int:
         return hash(self._call)
-
-
-def _taking(kind: type[Any], parameters: dict[str, inspect.Parameter]) -> str:
-    """The name of the parameter of this kind; empty where there is none."""
-    for name, each in parameters.items():
-        if isinstance(each.annotation, type) and issubclass(each.annotation, kind):
-            return name
-    return ""
 
 
 class _Decided:

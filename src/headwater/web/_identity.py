@@ -1,4 +1,4 @@
-"""On whose behalf a request is made, as guards name it."""
+"""The subjects of a request: the user, session or team on whose behalf a guard says it is made."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import MutableMapping
 from datetime import datetime
 from typing import Any, Protocol
 
-__all__ = ["expires", "expiry", "identify", "subjects"]
+from headwater.errors import UsageError
 
 _SUBJECTS = "headwater.subjects"
 _EXPIRES = "headwater.expires"
@@ -22,9 +22,16 @@ class HasScope(Protocol):
 def identify(request: HasScope, subject: str) -> None:
     """Tag this request, and a stream that comes of it, as ``subject``'s, such as ``"user:7"``.
 
-    ``recheck(subject)`` checks the rights of all its streams again at once.
+    ``recheck(subject)`` checks the rights of all its streams again at once. Raises UsageError.
     """
+    check_subject("identify", subject)
     request.scope.setdefault(_SUBJECTS, set()).add(subject)
+
+
+def check_subject(where: str, subject: object) -> None:
+    """Raise UsageError for a subject that is no text: ``7`` and ``"7"`` would be two callers."""
+    if not isinstance(subject, str):
+        raise UsageError(f"{where}: {subject!r} is no text: write one such as 'user:7'")
 
 
 def expires(request: HasScope, at: datetime) -> None:

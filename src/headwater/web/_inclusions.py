@@ -13,8 +13,6 @@ from headwater.errors import DeclarationError
 from headwater.web._guards import included_routes
 from headwater.web._live_route import responder_of
 
-__all__ = ["check_inclusions"]
-
 logger = logging.getLogger("headwater.web")
 
 _PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}")

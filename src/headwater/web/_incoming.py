@@ -9,8 +9,6 @@ from typing import Any
 
 from headwater.errors import UsageError
 
-__all__ = ["Incoming"]
-
 Message = MutableMapping[str, Any]
 
 # Bytes of a body that are kept for a handler which has not asked for it yet.
@@ -20,9 +18,10 @@ _KEPT = 256 * 1024
 class Incoming:
     """An ASGI ``receive`` for two: the handler, and a task that waits for the client to leave.
 
-    The one that waits has to read on, and may meet the request's body before the handler has asked
-    for it. It is kept for it; a client that sends more is slowed down, until the response has begun
-    without anyone asking: then the body is dropped, so that its sender's leaving is noticed.
+    The task has to read on, and may read the request's body before the handler asks for it. It
+    keeps the body for the handler, up to a limit; a client that sends more has to wait. If the
+    response begins and the handler has not asked, the body is dropped, so that the task notices
+    when the client leaves.
 
     Attributes:
         gone: the client has left, or the response is over.

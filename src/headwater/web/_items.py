@@ -16,11 +16,10 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
 )
+from pydantic.fields import FieldInfo
 
 from headwater.errors import DeclarationError, EncodingError
 from headwater.feeds._feed import ItemFunction, encode_plain
-
-__all__ = ["item_encoding", "required_fields"]
 
 # Errors of one item that are named.
 _MOST_ERRORS = 5
@@ -67,7 +66,7 @@ def _encoder_of(item: Any) -> Callable[[Any], bytes]:
     A row may have columns that the model does not: they are left out, also when the model forbids
     extra fields. Raises EncodingError for an item that does not fit.
     """
-    needed = f"item={item!r}: a pydantic model, a dataclass or a TypedDict of one item is needed"
+    needed = f"item={item!r}: write a pydantic model, a dataclass or a TypedDict of one item"
     if item is None:
         raise DeclarationError(needed)
     try:
@@ -96,13 +95,13 @@ def _key_encoder_of(item: Any) -> Callable[[Mapping[str, Any]], bytes]:
 
     A column of the key that the model does not have keeps its own name.
     """
-    if not (isinstance(item, type) and issubclass(item, BaseModel)) or issubclass(item, RootModel):
-        return encode_plain
     fields = {
         name: each
-        for each, info in item.model_fields.items()
+        for each, info in _fields_of(item).items()
         for name in (each, *_first_names(info.alias), *_first_names(info.validation_alias))
     }
+    if not fields:
+        return encode_plain
     adapter = TypeAdapter(item)
 
     def encode(key: Mapping[str, Any]) -> bytes:
@@ -130,25 +129,29 @@ def _without_values(error: ValidationError) -> str:
     return ", ".join(found[:_MOST_ERRORS])
 
 
+def _fields_of(item: Any) -> Mapping[str, FieldInfo]:
+    """The fields of a model; empty for anything else."""
+    if isinstance(item, type) and issubclass(item, BaseModel) and not issubclass(item, RootModel):
+        return item.model_fields
+    return {}
+
+
 def _field_names(item: Any) -> tuple[str, ...] | None:
     """What the model may be given of a row; None for all of it."""
-    if not (isinstance(item, type) and issubclass(item, BaseModel)) or issubclass(item, RootModel):
-        return None
     names: dict[str, None] = {}
-    for name, field in item.model_fields.items():
+    for name, field in _fields_of(item).items():
         names[name] = None
         for alias in (field.alias, field.validation_alias):
             names.update(dict.fromkeys(_first_names(alias)))
-    return tuple(names)
+    return tuple(names) or None
 
 
 def required_fields(item: Any) -> list[tuple[str, ...]]:
     """For each field that a model needs: the names, any of which an item may have it by."""
-    if not (isinstance(item, type) and issubclass(item, BaseModel)) or issubclass(item, RootModel):
-        return []
+    config = getattr(item, "model_config", {})
+    by_name = config.get("populate_by_name") or config.get("validate_by_name")
     found = []
-    by_name = item.model_config.get("populate_by_name") or item.model_config.get("validate_by_name")
-    for name, field in item.model_fields.items():
+    for name, field in _fields_of(item).items():
         alias = field.validation_alias or field.alias
         names = _first_names(alias)
         if field.is_required():

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import signal
 import threading
+import traceback
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,17 +19,16 @@ from typing import Any, Literal
 
 from headwater.delivery._hub import Hub
 from headwater.delivery._open_streams import Counters
-from headwater.errors import DeclarationError
+from headwater.errors import DeclarationError, UsageError
 from headwater.eventlog import EventLog
 from headwater.feeds._checks import check_kind, check_seconds
 from headwater.feeds._source import Source
+from headwater.web._identity import check_subject
 from headwater.web._recheck_log import FollowedRechecks, RecheckLog, SubjectOf
 from headwater.web._rights import Rights
 from headwater.web._stream_info import StreamInfo, TailInfo, stream_infos, tail_infos
 from headwater.web._stream_limits import StreamLimits, StreamPlaces
 from headwater.web._whole_responses import StreamRefusedError
-
-__all__ = ["SHARED", "HubFace", "Live", "Settings", "Shared"]
 
 logger = logging.getLogger("headwater.web")
 
@@ -45,8 +45,14 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
+def declared_at(what: str) -> str:
+    """The place in the user's code that makes a router, for errors that name two of them."""
+    frame = traceback.extract_stack(limit=3)[0]
+    return f"{what} ({frame.filename}, line {frame.lineno})"
+
+
 class Settings:
-    """What one router asks of the hub that it shares.
+    """The settings that one router names for the hub that it shares.
 
     Arguments:
         where: the router, as error messages name it: ``LiveRouter() (app.py, line 7)``.
@@ -64,14 +70,14 @@ class Settings:
             if value is not None or not may_be_none:
                 note = ", or None for no heartbeat" if may_be_none else ""
                 check_seconds(f"{where}: {name}={value!r}", value, note)
-        for name, kind, needed in (
+        for name, kind, what in (
             ("limits", StreamLimits, "StreamLimits(...)"),
             ("io_uring", bool, "True or False"),
-            ("log", EventLog | None, "an event log, such as open_log('redis://…'),"),
+            ("log", EventLog | None, "an event log, such as open_log('redis://…')"),
         ):
             if name in self.named:
                 value = self.named[name]
-                check_kind(f"{where}: {name}={value!r}", value, kind, needed)
+                check_kind(f"{where}: {name}={value!r}", value, kind, what)
         if self.named.get("recheck", 1.0) > 30:
             raise DeclarationError(
                 f"{where}: recheck={self.named['recheck']!r}: at most 30 seconds; a right that was "
@@ -83,9 +89,15 @@ class Settings:
     def live(self) -> Live:
         """What the routers of the running event loop share.
 
-        Raises DeclarationError when another router of this loop names another value.
+        Raises DeclarationError when another router of this loop names another value, and UsageError
+        outside of an event loop.
         """
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise UsageError(
+                f"{self.where} is used outside of its event loop: use it in an `async def` function"
+            ) from None
         live = self._live
         if live is None or self._loop is not loop or live.closed:
             live = _running.get(loop)
@@ -142,7 +154,6 @@ class Live:
         self._places: StreamPlaces | None = None
         self._recheck_log: RecheckLog | None = None
         self._undo_signals: Callable[[], None] = lambda: None
-        self._warned = False
 
     def agree(self, settings: Settings) -> None:
         """Take the settings that a router names. Raises DeclarationError where two differ."""
@@ -179,8 +190,7 @@ class Live:
         """The rights of the open streams."""
         if self._rights is None:
             self._rights = Rights(self.hub.streams, interval=self.setting("recheck"))
-            if not self.users and not self._warned:
-                self._warned = True
+            if not self.users:
                 logger.warning(
                     "no application with a LiveRouter runs its lifespan in this process, so "
                     "nothing closes its hub at the end: let the outermost application enter "
@@ -294,7 +304,7 @@ class Live:
 
 
 class HubFace:
-    """What every adapter offers of the hub that it shares."""
+    """The members of a router that concern the shared hub."""
 
     _settings: Settings
 
@@ -331,6 +341,8 @@ class HubFace:
         passed to ``identify``. The streams are those of all routers of this event loop, and of all
         processes where ``log=`` names an event log.
         """
+        if subject is not None:
+            check_subject("recheck", subject)
         await self._settings.live().recheck(subject)
 
     def follow_rechecks(self, source: Source, subject_of: SubjectOf) -> Callable[[], None]:

@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from headwater.web.problems import Problem
 
-__all__ = ["accept_of", "accepts_event_stream", "asks_for_event_stream", "not_acceptable"]
-
-_TYPE, _SUBTYPE = "text", "event-stream"
+_STREAM = "text/event-stream"
+# "The most specific reference has precedence."
+_SPECIFICITY = {_STREAM: 2, "text/*": 1, "*/*": 0}
 
 
 def accepts_event_stream(accept: str | None) -> bool:
     """Whether a stream may be sent: named, covered by a range, or no preference at all.
 
-    "The most specific reference has precedence", and a quality of 0 means not acceptable.
+    A quality of 0 means not acceptable.
     """
     if accept is None or not accept.strip():
         return True
-    best = (-1, 0.0)
-    for kind, subtype, quality in _ranges(accept):
-        if (kind, subtype) == (_TYPE, _SUBTYPE):
-            best = max(best, (2, quality))
-        elif (kind, subtype) == (_TYPE, "*"):
-            best = max(best, (1, quality))
-        elif (kind, subtype) == ("*", "*"):
-            best = max(best, (0, quality))
-    return best[1] > 0
+    known = [
+        (_SPECIFICITY[media], quality)
+        for media, quality in _ranges(accept)
+        if media in _SPECIFICITY
+    ]
+    return max(known, default=(0, 0.0))[1] > 0
 
 
 def asks_for_event_stream(accept: str | None) -> bool:
     """Whether a stream is asked for by its own name."""
-    return any(
-        (kind, subtype) == (_TYPE, _SUBTYPE) and quality > 0
-        for kind, subtype, quality in _ranges(accept or "")
-    )
+    return any(media == _STREAM and quality > 0 for media, quality in _ranges(accept or ""))
 
 
-def _ranges(accept: str) -> list[tuple[str, str, float]]:
-    found = []
+def _ranges(accept: str) -> Iterator[tuple[str, float]]:
     for part in accept.split(","):
         media, *parameters = part.split(";")
-        kind, _, subtype = media.strip().lower().partition("/")
         quality = 1.0
         for parameter in parameters:
             name, _, value = parameter.partition("=")
@@ -51,9 +43,7 @@ def _ranges(accept: str) -> list[tuple[str, str, float]]:
                     quality = min(max(float(value.strip()), 0.0), 1.0)
                 except ValueError:
                     quality = 0.0
-        if kind and subtype:
-            found.append((kind, subtype, quality))
-    return found
+        yield media.strip().lower(), quality
 
 
 def not_acceptable(path: str) -> Problem:

@@ -21,14 +21,6 @@ from headwater.web._paging import described
 from headwater.web._pair import FeedDeclaration
 from headwater.web.asgi import SSE
 
-__all__ = [
-    "EventsDescribed",
-    "event_options",
-    "feed_options",
-    "install_openapi",
-    "problem_responses",
-]
-
 _EVENT_STREAM = "text/event-stream"
 _PROBLEM_JSON = "application/problem+json"
 _PROBLEM: dict[str, Any] = {
@@ -182,6 +174,8 @@ def install_openapi(app: FastAPI, *, item_schemas: bool, problems: bool) -> None
     if item_schemas:
         app.openapi_version = "3.2.0"
     plain = app.openapi
+    # One that was made before is made again.
+    app.openapi_schema = None
 
     def openapi() -> dict[str, Any]:
         if not app.openapi_schema:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
 from headwater.feeds._feed import MAX_LIMIT
-
-__all__ = ["MAX_WAIT", "NAMES", "Paging", "described", "read_paging"]
 
 # Seconds of a long-poll: below the idle time-outs of common proxies.
 MAX_WAIT = 60
@@ -53,10 +50,6 @@ def read_paging(query_string: bytes, limit: int, *, stream: bool) -> Paging:
         stream: the request is for the stream, which has no ``wait``.
     """
     query = dict(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True))
-    return _read(query, limit, stream=stream)
-
-
-def _read(query: Mapping[str, str], limit: int, *, stream: bool) -> Paging:
     errors: list[dict[str, Any]] = []
     wait = 0.0
     text = query.get("limit")
@@ -87,39 +80,27 @@ def _error(name: str, value: str, sentence: str) -> dict[str, Any]:
 def described(limit: int, *, stream: bool) -> list[dict[str, Any]]:
     """The parameters as OpenAPI has them."""
     page = "the snapshot" if stream else "a page"
-    found = [
-        _parameter(
+    heartbeat = {"type": "string", "enum": list(_HEARTBEATS), "default": _HEARTBEATS[0]}
+    wait = {"type": "number", "minimum": 0, "maximum": MAX_WAIT, "default": 0}
+    parameters: list[tuple[str, str, dict[str, Any]]] = [
+        (
             "limit",
             f"Items of {page}, 1 to {MAX_LIMIT}.",
             {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": limit},
         ),
-        _parameter("after", "A position: only the items after it.", {"type": "string"}),
-        _parameter("before", "A page's `start`: the page that ends before it.", {"type": "string"}),
+        ("after", "A position: only the items after it.", {"type": "string"}),
+        ("before", "A page's `start`: the page that ends before it.", {"type": "string"}),
+        ("heartbeat", "What heartbeats are: comments, or events that a page can see.", heartbeat)
+        if stream
+        else ("wait", "Seconds to wait for an item when there is none yet (long-poll).", wait),
     ]
-    if stream:
-        found.append(
-            _parameter(
-                "heartbeat",
-                "What heartbeats are: comments, or events that a page can see.",
-                {"type": "string", "enum": list(_HEARTBEATS), "default": _HEARTBEATS[0]},
-            )
-        )
-    else:
-        found.append(
-            _parameter(
-                "wait",
-                "Seconds to wait for an item when there is none yet (long-poll).",
-                {"type": "number", "minimum": 0, "maximum": MAX_WAIT, "default": 0},
-            )
-        )
-    return found
-
-
-def _parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "name": name,
-        "in": "query",
-        "required": False,
-        "description": description,
-        "schema": {"title": name.title(), **schema},
-    }
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": description,
+            "schema": {"title": name.title(), **schema},
+        }
+        for name, description, schema in parameters
+    ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from headwater.delivery._heartbeat import heartbeat_event
 from headwater.delivery._polls import Read
 from headwater.delivery._stream import EVENT_STREAM_HEADERS
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
+from headwater.feeds._checks import check_kind
 from headwater.feeds._feed import Feed
 from headwater.feeds._page_size import read_page
 from headwater.feeds._source import Place, Source
@@ -38,9 +39,7 @@ _REMEMBERED = 4096
 _STORAGE_RETRY = 2000
 
 
-SOURCE_NEEDED = (
-    "a Source is needed, such as Table(...).where(...), log.topic(...) or Poll(...)(...)"
-)
+SOURCE_NEEDED = "return a Source, such as Table(...).where(...), log.topic(...) or Poll(...)(...)"
 # A page's bytes and its tag.
 _Answer = tuple[bytes, str]
 
@@ -58,6 +57,10 @@ class FeedDeclaration:
     feed: Feed
     item: Any
     keyed: bool
+
+    def __post_init__(self) -> None:
+        said = f"feed {self.feed.name!r}: keyed={self.keyed!r}"
+        check_kind(said, self.keyed, bool, "True or False")
 
     def accept(self, source: object) -> Source:
         """The source that a feed's function returned. Raises DeclarationError for anything else."""
@@ -77,6 +80,39 @@ class FeedDeclaration:
                 "give a number"
             )
         return source
+
+
+def declared_feed(
+    path: str,
+    name: str | None,
+    keyed: bool,
+    item: tuple[Any, dict[str, Any]],
+    paths: Collection[str],
+    prefix: str = "",
+    **options: Any,
+) -> FeedDeclaration:
+    """The declaration of a feed. Raises DeclarationError for what cannot work.
+
+    Arguments:
+        name: what positions are bound to; the whole path if it is None.
+        item: the model of an item, and how the feed makes and encodes items.
+        paths: those of the routes so far.
+        options: the arguments of ``Feed`` that have the same names.
+    """
+    if not isinstance(path, str):
+        raise DeclarationError(f"feed {path!r}: write a path such as '/logs'")
+    whole = prefix + path
+    if (path and not path.startswith("/")) or whole.endswith(("/", "/stream")) or not whole:
+        raise DeclarationError(
+            f"feed {path!r}: write a path such as '/logs', or '' on LiveRouter(prefix='/notes'); "
+            "'/stream' is added by itself"
+        )
+    if whole + "/stream" in paths:
+        raise DeclarationError(
+            f"feed {whole!r} is declared twice on this router: give the second another path"
+        )
+    model, encoding = item
+    return FeedDeclaration(Feed(name or whole, **encoding, **options), model, keyed)
 
 
 class _Asked(NamedTuple):

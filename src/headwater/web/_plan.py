@@ -12,16 +12,14 @@ from typing import Any, cast
 
 from fastapi import Response
 
-__all__ = ["PLAN", "Plan"]
-
-PLAN = "headwater.plan"
+from headwater.web._responders import PLAN
 
 
 class Plan(Response):
     """Sends nothing, and leaves itself in the scope.
 
     Arguments:
-        result: what the endpoint came to.
+        result: the endpoint's result.
         dependencies: the response that dependencies have written to. FastAPI drops it when an
             endpoint returns a response of its own.
     """

@@ -13,8 +13,6 @@ from headwater.web._responders import Admission
 from headwater.web._stream_limits import LimitReachedError
 from headwater.web.problems import Problem
 
-__all__ = ["WaitingRequest"]
-
 
 class WaitingRequest:
     """One request that waits.

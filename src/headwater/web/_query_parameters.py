@@ -12,9 +12,7 @@ from pydantic import BaseModel
 
 from headwater.errors import DeclarationError
 from headwater.web._paging import NAMES
-from headwater.web._signatures import parameters_of, unaliased
-
-__all__ = ["check_paging_parameters"]
+from headwater.web._user_functions import parameters_of, unaliased
 
 
 def check_paging_parameters(

@@ -14,8 +14,6 @@ from headwater.errors import SourceUnavailableError
 from headwater.eventlog import EventLog
 from headwater.feeds._source import Change, Source
 
-__all__ = ["NOBODY", "RETRY_SECONDS", "FollowedRechecks", "Recheck", "RecheckLog", "SubjectOf"]
-
 logger = logging.getLogger("headwater.web")
 
 _TOPIC = "headwater:recheck"
@@ -98,21 +96,17 @@ class FollowedRechecks:
             self._running.discard(subject)
 
 
-class RecheckLog:
+class RecheckLog(FollowedRechecks):
     """Announces a re-check to the other processes by an event log, and runs theirs here."""
 
     def __init__(self, log: EventLog, hub: Hub, recheck: Recheck) -> None:
         self._log = log
         self._sender = secrets.token_hex(8)
-        self._followed = FollowedRechecks(log.topic(_TOPIC), hub, recheck, self._subject_of)
+        super().__init__(log.topic(_TOPIC), hub, recheck, self._subject_in)
 
     async def announce(self, subject: str | None) -> None:
         """Append a re-check for the other processes. Raises SourceUnavailableError."""
         await self._log.append(_TOPIC, {"subject": subject, "by": self._sender})
 
-    def close(self) -> None:
-        """Follow no more."""
-        self._followed.close()
-
-    def _subject_of(self, values: Mapping[str, Any]) -> str | None:
+    def _subject_in(self, values: Mapping[str, Any]) -> str | None:
         return NOBODY if values.get("by") == self._sender else values.get("subject")

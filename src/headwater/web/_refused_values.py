@@ -11,8 +11,6 @@ from headwater.errors import FilterValueError
 from headwater.web.asgi import Scope
 from headwater.web.problems import validation_error
 
-__all__ = ["naming_parameter", "refused_values"]
-
 
 @contextmanager
 def naming_parameter(values: Mapping[str, Any]) -> Iterator[None]:

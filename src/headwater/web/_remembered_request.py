@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
-__all__ = ["RECHECK", "RememberedRequest"]
-
 # Headers in which requests of one caller differ without meaning another right.
 _INDIFFERENT = frozenset(
     {
@@ -20,9 +18,9 @@ _INDIFFERENT = frozenset(
     }
 )  # fmt: skip
 
-# What each request has for itself, and is kept for each.
+# The keys of a scope that differ between requests, and are kept for each.
 _OWN = ("path", "raw_path", "query_string", "headers", "client", "path_params", "state")
-# What belongs to the connection, and is not kept.
+# The keys that belong to the connection, and are not kept.
 _CONNECTION = frozenset({"extensions"})
 
 RECHECK = "headwater.recheck"

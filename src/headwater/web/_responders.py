@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Hashable, MutableMapping, Seque
 from functools import partial
 from typing import Any, Protocol
 
-from headwater.delivery._event_stream import EventStream
-from headwater.delivery._heartbeat import heartbeat_event
+from starlette.exceptions import HTTPException
+
 from headwater.delivery._stream import EVENT_STREAM_HEADERS
 from headwater.web._identity import expiry, subjects
 from headwater.web._live import Live, Settings
@@ -22,7 +22,7 @@ from headwater.web._negotiation import (
     not_acceptable,
 )
 from headwater.web._remembered_request import RememberedRequest
-from headwater.web._rights import Holder, Verdict
+from headwater.web._rights import Holder, Verdict, verdict_of
 from headwater.web._stream_limits import LimitReachedError, StreamPlace
 from headwater.web._whole_responses import StreamRefusedError, send_response
 from headwater.web.asgi import (
@@ -32,22 +32,25 @@ from headwater.web.asgi import (
     Scope,
     Send,
     Sending,
-    asks_for_heartbeat_events,
-    last_event_id,
+    made_stream,
     run_handler,
 )
 from headwater.web.problems import Problem
 
-# Keys of the scope by which a responder and its endpoint understand each other.
+Handle = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# Keys of the scope that a responder and its endpoint share.
 STREAM = "headwater.stream"
 # Called when the guards have let the caller pass and the handler begins.
 BEGIN = "headwater.begin"
-# The handler is not wanted, only what its dependencies say.
+# The ``Planned`` that the framework's part leaves there.
+PLAN = "headwater.plan"
+# Only the handler's dependencies are to run.
 ONLY_PLAN = "headwater.only_plan"
 
 
 class Planned(Protocol):
-    """What the user's function came to, once all that it depended on is closed.
+    """The result of the user's function, after its dependencies were closed.
 
     Attributes:
         result: the source of a feed.
@@ -69,31 +72,50 @@ class Planned(Protocol):
     def dependency_headers(self) -> Sequence[tuple[bytes, bytes]]: ...
 
 
-class Rechecking(Protocol):
-    """Checks the right of a request again, for as long as its stream lives."""
+class Recheck:
+    """Checks the right of a request again, for as long as its stream lives.
 
-    @property
-    def remembered(self) -> RememberedRequest: ...
+    It holds nothing of the request's connection.
+
+    Arguments:
+        handle: runs the guards and the user's function, as ``Call.plan`` does; None if they cannot
+            run again.
+    """
+
+    __slots__ = ("_handle", "remembered")
+
+    def __init__(self, handle: Handle | None, scope: Scope, responder: Responder) -> None:
+        self.remembered = RememberedRequest(scope, responder.common)
+        self._handle = handle
 
     async def __call__(self) -> tuple[Verdict, Any]:
-        """The verdict, and what the user's function would come to now."""
-        ...
+        """The verdict, and the result that the user's function has now."""
+        if self._handle is None:
+            return None, None
+        try:
+            status, scope = await self.remembered.run(self._handle)
+        except HTTPException as error:
+            return verdict_of(error.status_code), None
+        plan: Planned | None = scope.get(PLAN)
+        if plan is None:
+            return verdict_of(status or 500), None
+        return None, plan.result
 
 
-class Call(Protocol):
+class Call(ABC):
     """One request on its way through a route.
 
     Attributes:
         recheck: checks its right again.
     """
 
-    scope: Scope
-    receive: Receive
-    send: Sending
+    def __init__(self, scope: Scope, receive: Receive, send: Sending, recheck: Recheck) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.recheck = recheck
 
-    @property
-    def recheck(self) -> Rechecking: ...
-
+    @abstractmethod
     async def plan(
         self,
         receive: Receive | None = None,
@@ -107,7 +129,6 @@ class Call(Protocol):
             errors: what else is wrong with the request, in pydantic's form. Raised when the guards
                 have let the caller pass, together with what the framework finds.
         """
-        ...
 
 
 class Responder(ABC):
@@ -139,7 +160,7 @@ class Admission:
     Arguments:
         rechecks: as ``Rights.rechecks`` was before the guards ran.
         name: equal for requests of a route whose rights are the same question.
-        result: what the user's function came to, and ``key`` what of it must stay the same.
+        result: the result of the user's function; ``key`` takes from it what must stay the same.
         otherwise: the verdict when that has changed.
     """
 
@@ -185,7 +206,7 @@ class Admission:
 
 
 async def _check(
-    recheck: Rechecking, key: Callable[[Any], Hashable], expected: Hashable, otherwise: Verdict
+    recheck: Recheck, key: Callable[[Any], Hashable], expected: Hashable, otherwise: Verdict
 ) -> Verdict:
     verdict, found = await recheck()
     if verdict is None and found is not None and key(found) != expected:
@@ -245,17 +266,7 @@ class EventResponder(Responder):
         rechecks = live.rights.rechecks
         connection = Connection(scope, call.receive, call.send.direct)
         sse = self.sse
-        stream = EventStream(
-            connection.sender,
-            live.hub.streams,
-            heartbeat=live.heartbeat if sse.heartbeat == "default" else sse.heartbeat,
-            serializer=sse.serializer,
-            last_event_id=last_event_id(scope),
-            max_pending=sse.max_pending,
-            farewell=sse.farewell,
-        )
-        if asks_for_heartbeat_events(scope):
-            stream.pulse = heartbeat_event(None, stream.heartbeat)
+        stream = made_stream(connection, live.hub, sse, scope, live.heartbeat)
         scope[STREAM] = stream
 
         def permitted() -> None:

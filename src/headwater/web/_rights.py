@@ -21,15 +21,6 @@ from headwater.web._addresses import network_of
 from headwater.web._remembered_request import RememberedRequest
 from headwater.web._stream_limits import StreamPlace
 
-__all__ = [
-    "CHANGED",
-    "Holder",
-    "Right",
-    "Rights",
-    "Verdict",
-    "verdict_of",
-]
-
 logger = logging.getLogger("headwater.web")
 
 # What a check answers: None when all is as before, CHANGED when the caller may go on but with
@@ -319,7 +310,7 @@ def verdict_of(status: int) -> Verdict:
     if status in (401, 403):
         return status
     if status == 404:
-        # What one may no longer know of.
+        # The caller may no longer know that it exists.
         return 403
     if status >= 500 or status == 429:
         return None

@@ -13,8 +13,6 @@ from starlette.routing import BaseRoute
 
 from headwater.errors import DeclarationError
 
-__all__ = ["FeedOptions", "RouteOptions", "check_feed_options"]
-
 
 class FeedOptions(TypedDict, total=False):
     """What both routes of a feed take, as FastAPI's ``APIRouter.get`` documents it."""

@@ -1,14 +1,13 @@
-"""The model of a run in a list."""
+"""The list of runs, which is a feed."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import BaseModel, Field
 
 from headwater.runs import State
-
-__all__ = ["HeadwaterRunItem"]
 
 
 class HeadwaterRunItem(BaseModel):
@@ -21,3 +20,12 @@ class HeadwaterRunItem(BaseModel):
     attempt: int = Field(0, description="How often an attempt began it.")
     created_at: datetime
     ended_at: datetime | None = None
+
+
+# As the feed is declared.
+FEED: dict[str, Any] = {
+    "item": HeadwaterRunItem,
+    "collection": "runs",
+    "event": "run",
+    "keyed": True,
+}

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
+from pydantic import BaseModel, Field, RootModel
 
-from headwater.web._feed_models import HeadwaterError, HeadwaterReset, as_text
+from headwater.web._feed_models import HeadwaterError, HeadwaterReset, event_model
 from headwater.web._openapi import EventsDescribed, problem_responses
 from headwater.web._run_item import HeadwaterRunItem
-
-__all__ = ["route_options"]
 
 
 class HeadwaterRun(HeadwaterRunItem):
@@ -39,12 +37,8 @@ class HeadwaterEnd(BaseModel):
 
 
 def _event(name: str, data: Any, *, with_id: bool = True) -> Any:
-    kind: Any = Literal[name] if name else str
-    fields: dict[str, Any] = {"event": (kind, ...), "data": (data, ...)}
-    if with_id:
-        fields["id"] = (str, Field(description="A position to resume from."))
     title = f"HeadwaterRun{name.title() or 'Own'}Event"
-    return create_model(title, __config__=ConfigDict(json_schema_extra=as_text), **fields)
+    return event_model(title, Literal[name] if name else str, data, with_id=with_id)
 
 
 _STATE = _event("run", HeadwaterRun, with_id=False)
@@ -74,44 +68,42 @@ _KEY = {
 }
 
 
-def route_options(label: str) -> dict[str, dict[str, Any]]:
-    """FastAPI's options of the routes of runs, by what each does."""
-    done = {"description": "The client has the `end` already."}
-    over = {"model": HeadwaterRun, "description": "The run had ended before."}
-    return {
-        "start": {
-            "name": label,
-            "status_code": 202,
-            "response_model": HeadwaterRun,
-            "response_description": "The run, which has begun or waits. `Location` is its address. "
-            "A client that accepts an event stream gets the run's stream.",
-            "responses": problem_responses([409, 413, 422, 503]),
-            "openapi_extra": {"parameters": [_KEY]},
+# FastAPI's options of the routes, by their names.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "start": {
+        "status_code": 202,
+        "response_model": HeadwaterRun,
+        "response_description": "The run, which has begun or waits. `Location` is its address. A "
+        "client that accepts an event stream gets the run's stream.",
+        "responses": problem_responses([409, 413, 422, 503]),
+        "openapi_extra": {"parameters": [_KEY]},
+    },
+    "state": {
+        "response_model": HeadwaterRun,
+        "responses": problem_responses([404, 422, 503]),
+    },
+    "stream": {
+        "response_model": HeadwaterRunEvents,
+        "response_class": EventsDescribed,
+        "response_description": _STREAM,
+        "responses": {
+            204: {"description": "The client has the `end` already."},
+            **problem_responses([404, 406]),
         },
-        "state": {
-            "name": f"{label}_state",
-            "response_model": HeadwaterRun,
-            "responses": problem_responses([404, 422, 503]),
+    },
+    "cancel": {
+        "status_code": 202,
+        "response_model": HeadwaterRun,
+        "response_description": "The run is cancelled, and ends soon.",
+        "responses": {
+            200: {"model": HeadwaterRun, "description": "The run had ended before."},
+            **problem_responses([404, 503]),
         },
-        "stream": {
-            "name": f"{label}_stream",
-            "response_model": HeadwaterRunEvents,
-            "response_class": EventsDescribed,
-            "response_description": _STREAM,
-            "responses": {204: done, **problem_responses([404, 406])},
-        },
-        "cancel": {
-            "name": f"{label}_cancel",
-            "status_code": 202,
-            "response_model": HeadwaterRun,
-            "response_description": "The run is cancelled, and ends soon.",
-            "responses": {200: over, **problem_responses([404, 503])},
-        },
-        "delete": {
-            "name": f"{label}_delete",
-            "status_code": 204,
-            "response_model": None,
-            "response_description": "The run and its output were removed.",
-            "responses": problem_responses([404, 409, 503]),
-        },
-    }
+    },
+    "delete": {
+        "status_code": 204,
+        "response_model": None,
+        "response_description": "The run and its output were removed.",
+        "responses": problem_responses([404, 409, 503]),
+    },
+}

@@ -1,4 +1,4 @@
-"""What a request that starts a run brings: its body, up to a limit, and its key."""
+"""The body, up to a limit, and the key of a request that starts a run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 
 from headwater.web.asgi import Receive
 from headwater.web.problems import Problem
-
-__all__ = ["RunBody", "key_of", "parsed_json"]
 
 _KEY = re.compile(r"[!-~]{1,200}")
 
@@ -40,7 +38,7 @@ class RunBody:
         return message
 
     async def whole(self) -> bytes:
-        """All of it."""
+        """The whole body. Raises 413."""
         while not self._over:
             await self.receive()
         return b"".join(self._parts)
@@ -60,7 +58,7 @@ def key_of(scope: Mapping[str, Any]) -> tuple[str | None, list[dict[str, Any]]]:
 
 
 def parsed_json(body: bytes) -> Any:
-    """The body as JSON; None for one that is empty or none."""
+    """The body as JSON; None if it is empty or not JSON."""
     try:
         return json.loads(body) if body else None
     except ValueError:

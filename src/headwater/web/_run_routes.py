@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal
-from urllib.parse import urlencode
+from dataclasses import dataclass
+from typing import Any
 
 from headwater.delivery._stream import EVENT_STREAM_HEADERS
 from headwater.errors import PositionError, ResetReason, SourceUnavailableError
-from headwater.runs import Busy, BusyError, KeyConflictError, RunReader, Runs, RunState
+from headwater.runs import BusyError, KeyConflictError, RunReader, RunState
 from headwater.web._live import Live, Settings
 from headwater.web._negotiation import (
     accept_of,
@@ -26,62 +24,15 @@ from headwater.web._negotiation import (
 )
 from headwater.web._responders import Admission, Call, Planned, Responder
 from headwater.web._run_requests import RunBody, key_of, parsed_json
+from headwater.web._run_setup import RunDeclaration
 from headwater.web._run_stream import MOST_FOLDED, RETRY, RunStream, text_so_far, to_bytes
 from headwater.web._whole_responses import Headers, StreamRefusedError, send_response
 from headwater.web.asgi import Connection, Scope, last_event_id
 from headwater.web.problems import Problem
 
-__all__ = [
-    "CancelRoute",
-    "DeleteRoute",
-    "RunDeclaration",
-    "StartRoute",
-    "StateRoute",
-    "StreamRoute",
-]
-
 logger = logging.getLogger("headwater.web")
 
-# In a path: its name, and what it may be.
-_PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _JSON = ((b"content-type", b"application/json"), (b"cache-control", b"private, no-cache"))
-
-
-@dataclass(eq=False, slots=True)
-class RunDeclaration:
-    """The declaration of one kind of runs, which its routes share.
-
-    Attributes:
-        runs: where they are.
-        kind: what they are kept under, with parameters as in the path.
-        group: the field of the body that names a run's group, or None.
-        busy: what happens to a new run while its group has an active one: see ``Runs.create``.
-        max_body: bytes of a request's body, at most.
-        on_disconnect: whether a run goes on when its last client in this process has left.
-        start: puts a run's id into a queue. None: the function runs in this process.
-        call: the user's function.
-        open: how many streams each run has in this process.
-    """
-
-    runs: Runs
-    kind: str
-    group: str | None
-    busy: Busy
-    max_body: int
-    on_disconnect: Literal["continue", "cancel"]
-    start: Callable[[str], Any] | None
-    call: Callable[..., Any]
-    open: dict[str, int] = field(default_factory=dict)
-
-    def kind_in(self, scope: Scope) -> str:
-        """What the runs of a request are kept under: ``kind`` with the values of its path.
-
-        A guard decides about those values, so they must not lead to the runs of others.
-        """
-        given = {name: str(value) for name, value in scope.get("path_params", {}).items()}
-        given.pop("run_id", None)
-        kind = _PARAMETER.sub(lambda found: given.pop(found[1], found[0]), self.kind)
-        return f"{kind}?{urlencode(sorted(given.items()))}" if given else kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +55,17 @@ class Asked:
     input: Any = None
 
 
-class _RunRoute(Responder):
-    """The part that all routes of runs share."""
+class RunRoute(Responder):
+    """The part that all routes of runs share.
+
+    Attributes:
+        name: of the route.
+        method, suffix: its method, and what follows the path of the runs.
+    """
+
+    name: str
+    method: str
+    suffix = "/{run_id}"
 
     def __init__(self, declaration: RunDeclaration, settings: Settings) -> None:
         super().__init__(settings)
@@ -155,19 +115,16 @@ class _RunRoute(Responder):
         await connection.hold(stream)
 
     def _count(self, live: Live, stream: RunStream, run_id: str) -> None:
-        open_here = self.declaration.open
-        open_here[run_id] = open_here.get(run_id, 0) + 1
+        own = self.declaration
+        own.open[run_id] += 1
 
         def closed() -> None:
-            left = open_here[run_id] - 1
-            if left:
-                open_here[run_id] = left
+            own.open[run_id] -= 1
+            if own.open[run_id]:
                 return
-            del open_here[run_id]
-            if stream.left and self.declaration.on_disconnect == "cancel":
-                live.hub.streams.run(
-                    self.declaration.runs.cancel(run_id), "cancelling a run whose client left"
-                )
+            del own.open[run_id]
+            if stream.left and own.on_disconnect == "cancel":
+                live.hub.streams.run(own.runs.cancel(run_id), "cancelling a run whose client left")
 
         stream.on_close(closed)
 
@@ -176,8 +133,10 @@ def _owner(asked: Asked) -> str:
     return asked.owner
 
 
-class StartRoute(_RunRoute):
+class StartRoute(RunRoute):
     """``POST {path}``."""
+
+    name, method, suffix = "start", "POST", ""
 
     async def serve(self, call: Call) -> None:
         """As ``responders.Responder``."""
@@ -249,7 +208,7 @@ class StartRoute(_RunRoute):
         return str(value)
 
 
-class _KnownRoute(_RunRoute):
+class _KnownRoute(RunRoute):
     """A route of an existing run."""
 
     async def serve(self, call: Call) -> None:
@@ -269,6 +228,8 @@ class _KnownRoute(_RunRoute):
 
 class StateRoute(_KnownRoute):
     """``GET {path}/{id}``."""
+
+    name, method = "state", "GET"
 
     async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
         found = await self._find(call, plan.result)
@@ -293,6 +254,8 @@ class StateRoute(_KnownRoute):
 class CancelRoute(_KnownRoute):
     """``POST {path}/{id}/cancel``."""
 
+    name, method, suffix = "cancel", "POST", "/{run_id}/cancel"
+
     async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
         found = await self._find(call, plan.result)
         was_over = found.ended
@@ -307,6 +270,8 @@ class CancelRoute(_KnownRoute):
 class DeleteRoute(_KnownRoute):
     """``DELETE {path}/{id}``."""
 
+    name, method = "delete", "DELETE"
+
     async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
         found = await self._find(call, plan.result)
         if not await self.declaration.runs.forget(found.id):
@@ -316,6 +281,8 @@ class DeleteRoute(_KnownRoute):
 
 class StreamRoute(_KnownRoute):
     """``GET {path}/{id}/stream``."""
+
+    name, method, suffix = "stream", "GET", "/{run_id}/stream"
 
     def opens_stream(self, scope: Scope, /) -> bool:
         """As Responder."""
@@ -352,6 +319,9 @@ class StreamRoute(_KnownRoute):
             return await runs.reader(state.id, after=resume), None
         except PositionError as error:
             return await runs.reader(state.id), error.reason
+
+
+ROUTES = (StartRoute, StateRoute, StreamRoute, CancelRoute, DeleteRoute)
 
 
 async def _send_empty(call: Call, headers: Headers) -> None:

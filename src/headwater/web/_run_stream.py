@@ -15,14 +15,15 @@ from headwater.errors import PositionError, ResetReason, SourceUnavailableError
 from headwater.protocol import frame
 from headwater.runs import RunEvent, RunReader, RunState
 
-__all__ = ["MOST_FOLDED", "RETRY", "RunStream", "text_so_far", "to_bytes"]
-
 # Milliseconds after which a client reconnects.
 RETRY = 2000
 # Bytes after which one write ends, so that little waits for a client that reads slowly.
 MOST_WRITTEN = 64 * 1024
 # Characters of the output so far that are sent as one event with ``?fold=true``.
 MOST_FOLDED = 1024 * 1024
+
+# As ``json.dumps`` does it, which makes an encoder at each call.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class RunStream(Stream):
@@ -143,62 +144,66 @@ class RunStream(Stream):
 
 
 class Folded:
-    """The output so far as one text. The user's own events of the past are left out."""
+    """The output so far as one text. The user's own events of the past are left out.
+
+    Attributes:
+        size: the number of its characters.
+    """
 
     def __init__(self) -> None:
+        self.size = 0
         self._texts: list[str] = []
-        self._size = 0
         self._last: RunEvent | None = None
 
-    def take(self, events: Any, *, over: bool) -> list[RunEvent]:
+    @property
+    def text(self) -> str:
+        return "".join(self._texts)
+
+    def add(self, event: RunEvent) -> None:
+        """Add a piece of the output, or begin anew when a queue tries again."""
+        if event.name == "delta":
+            self._texts.append(event.data["text"])
+            self.size += len(event.data["text"])
+        elif event.name == "restart":
+            self._texts.clear()
+            self.size = 0
+
+    def take(self, events: Sequence[RunEvent], *, over: bool) -> list[RunEvent]:
         """Take the next past events. Returns the events to send; ``over`` marks the last call."""
         made: list[RunEvent] = []
         for event in events:
             if event.name == "end":
-                made += self._whole()
-                made.append(event)
-                return made
+                return [*made, *self._whole(), event]
             self._last = event
-            if event.name == "delta":
-                self._texts.append(event.data["text"])
-                self._size += len(event.data["text"])
-            elif event.name == "restart":
+            self.add(event)
+            if event.name == "restart":
                 made.append(event)
-                self._texts.clear()
-                self._size = 0
-            if self._size > MOST_FOLDED:
+            if self.size > MOST_FOLDED:
                 made += self._whole()
-        if over:
-            made += self._whole()
-        return made
+        return [*made, *self._whole()] if over else made
 
     def _whole(self) -> list[RunEvent]:
         last, self._last = self._last, None
         if last is None:
             return []
-        data = {"text": "".join(self._texts)}
+        data = {"text": self.text}
         self._texts.clear()
-        self._size = 0
+        self.size = 0
         return [RunEvent("delta", data, last.number, last.id)]
 
 
 async def text_so_far(reader: RunReader) -> str | None:
     """The output so far as one text; None if it is longer than ``MOST_FOLDED``."""
-    texts: list[str] = []
-    size = 0
+    folded = Folded()
     async with aclosing(reader.events()) as groups:
         async for events in groups:
             for event in events:
-                if event.name == "restart":
-                    texts, size = [], 0
-                elif event.name == "delta":
-                    texts.append(event.data["text"])
-                    size += len(event.data["text"])
-            if size > MOST_FOLDED:
+                folded.add(event)
+            if folded.size > MOST_FOLDED:
                 return None
             if not events:
                 break
-    return "".join(texts)
+    return folded.text
 
 
 def event_frame(event: RunEvent) -> bytes:
@@ -221,4 +226,4 @@ def reset_frame(reason: ResetReason) -> bytes:
 
 def to_bytes(value: Any) -> bytes:
     """A JSON value in UTF-8."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return _encode(value).encode()

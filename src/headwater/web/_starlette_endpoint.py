@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from headwater.errors import DeclarationError
-from headwater.web._remembered_request import RECHECK, RememberedRequest
-from headwater.web._responders import ONLY_PLAN, EventResponder, Responder
-from headwater.web._rights import Verdict, verdict_of
+from headwater.web._remembered_request import RECHECK
+from headwater.web._responders import ONLY_PLAN, PLAN, Call, EventResponder, Recheck, Responder
 from headwater.web._user_functions import called, is_coroutine_function
 from headwater.web.asgi import Receive, Scope, Send, Sending
 from headwater.web.problems import (
@@ -20,18 +18,14 @@ from headwater.web.problems import (
     problem_of,
     serve_with_problems,
     unexpected_problem,
-    validation_problem,
+    validation_error,
 )
-
-__all__ = ["Guard", "StarletteEndpoint"]
 
 Guard = Callable[[Request], Awaitable[object] | object]
 
-_RESULT = "headwater.result"
-
 
 class _Result:
-    """What a function came to. As ``responders.Planned``."""
+    """The result of a function. As ``responders.Planned``."""
 
     dependency_headers: Sequence[tuple[bytes, bytes]] = ()
     dependency_status: int | None = None
@@ -55,6 +49,8 @@ class StarletteEndpoint:
         guards: Sequence[Guard],
         call: Callable[[Request], Awaitable[Any]],
     ) -> None:
+        if not isinstance(guards, (list, tuple)) or not all(map(callable, guards)):
+            raise DeclarationError(f"guards={guards!r}: write a list of functions of the request")
         self.responder = responder
         self.guards = tuple(guards)
         self._guards = tuple((each, is_coroutine_function(each)) for each in guards)
@@ -77,24 +73,27 @@ class StarletteEndpoint:
                     "pass"
                 )
         if errors:
-            raise _InvalidRequestError(errors)
+            raise validation_error(errors)
         if request.scope.get(ONLY_PLAN) or (
             RECHECK in request.scope and isinstance(self.responder, EventResponder)
         ):
             return None
         return await self._call(request)
 
+    async def run_again(self, scope: Scope, receive: Receive, _: Send) -> None:
+        """The same, to check the right of a request."""
+        scope[PLAN] = _Result(await self.run(Request(scope, receive)))
 
-class _Call:
-    """One request on its way. As ``responders.Call``."""
+
+class _Call(Call):
+    """One request on its way."""
 
     def __init__(
         self, endpoint: StarletteEndpoint, scope: Scope, receive: Receive, send: Sending
     ) -> None:
-        self.scope = scope
-        self.receive = receive
-        self.send = send
-        self.recheck = _Recheck(endpoint, scope)
+        super().__init__(
+            scope, receive, send, Recheck(endpoint.run_again, scope, endpoint.responder)
+        )
         self._endpoint = endpoint
 
     async def plan(
@@ -113,35 +112,7 @@ class _Call:
         return _Result(result)
 
 
-class _Recheck:
-    """Runs the guards, and a feed's function, again. As ``responders.Rechecking``."""
-
-    __slots__ = ("_endpoint", "remembered")
-
-    def __init__(self, endpoint: StarletteEndpoint, scope: Scope) -> None:
-        self.remembered = RememberedRequest(scope, endpoint.responder.common)
-        self._endpoint = endpoint
-
-    async def __call__(self) -> tuple[Verdict, Any]:
-        async def run(scope: Scope, receive: Receive, _: Send) -> None:
-            scope[_RESULT] = await self._endpoint.run(Request(scope, receive))
-
-        try:
-            _, scope = await self.remembered.run(run)
-        except HTTPException as error:
-            return verdict_of(error.status_code), None
-        return None, scope[_RESULT]
-
-
-class _InvalidRequestError(Exception):
-    def __init__(self, errors: Sequence[dict[str, Any]]) -> None:
-        super().__init__(errors)
-        self.errors = errors
-
-
 def _own_problem(error: Exception, app: Any) -> Response | None:
     if decided_by_application(error, app):
         return None
-    if isinstance(error, _InvalidRequestError):
-        return validation_problem(error.errors)
     return problem_of(error) or unexpected_problem(app)

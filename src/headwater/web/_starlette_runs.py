@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -12,34 +12,11 @@ from starlette.requests import Request
 from headwater.errors import DeclarationError
 from headwater.feeds import Source
 from headwater.runs import Run, State, SyncRun
-from headwater.web._live import Settings
 from headwater.web._remembered_request import RECHECK
-from headwater.web._responders import Responder
-from headwater.web._run_item import HeadwaterRunItem
-from headwater.web._run_routes import (
-    Asked,
-    CancelRoute,
-    DeleteRoute,
-    RunDeclaration,
-    StartRoute,
-    StateRoute,
-    StreamRoute,
-)
-from headwater.web._run_setup import checked_owner
+from headwater.web._run_routes import Asked
+from headwater.web._run_setup import RunDeclaration, checked_owner
 from headwater.web._user_functions import called, is_coroutine_function
 from headwater.web.problems import Problem, validation_error
-
-__all__ = ["FEED", "RunCalls"]
-
-Plan = Callable[[Request], Awaitable[Asked]]
-
-# The feed of runs, as it is declared.
-FEED: dict[str, Any] = {
-    "item": HeadwaterRunItem,
-    "collection": "runs",
-    "event": "run",
-    "keyed": True,
-}
 
 _STATES: tuple[str, ...] = get_args(State)
 
@@ -55,31 +32,21 @@ class RunCalls:
     def __init__(
         self,
         declaration: RunDeclaration,
+        call: Callable[..., Any],
         owner: Callable[[Request], Any],
         body: type[BaseModel] | None,
     ) -> None:
         if not callable(owner):
             raise DeclarationError(
-                f"run {declaration.kind!r}: owner={owner!r}: a function of the request is needed "
-                "that gives the id of the caller"
+                f"run {declaration.kind!r}: owner={owner!r}: write a function of the request "
+                "that returns the id of the caller"
             )
         self._declaration = declaration
+        self._call = call
         self._owner = owner
         self._body = body
         self._owner_is_coroutine = is_coroutine_function(owner)
-        self._is_coroutine = is_coroutine_function(declaration.call)
-
-    def routes(self, settings: Settings) -> Sequence[tuple[str, str, Responder, Plan]]:
-        """For each route the end of its path, its method, its responder and its plan."""
-        one = "/{run_id}"
-        own = self._declaration
-        return [
-            ("", "POST", StartRoute(own, settings), self.start),
-            (one, "GET", StateRoute(own, settings), self.known),
-            (one + "/stream", "GET", StreamRoute(own, settings), self.known),
-            (one + "/cancel", "POST", CancelRoute(own, settings), self.known),
-            (one, "DELETE", DeleteRoute(own, settings), self.known),
-        ]
+        self._is_coroutine = is_coroutine_function(call)
 
     async def listed(self, request: Request) -> Source:
         """The function of the feed of runs."""
@@ -87,7 +54,7 @@ class RunCalls:
         owner = await self._owner_of(request)
         state = request.query_params.get("state")
         if state is not None and state not in _STATES:
-            raise Problem(422, f"state={state[:40]!a}: one of {', '.join(_STATES)} is needed")
+            raise Problem(422, f"state={state[:40]!a}: send one of {', '.join(_STATES)}")
         await runs.start()  # so that a producer that has died is noticed
         return runs.runs_of(kind, owner).where(state=state, group=request.query_params.get("group"))
 
@@ -96,7 +63,7 @@ class RunCalls:
         owner = await self._owner_of(request)
         fold = request.query_params.get("fold", "false").lower()
         if fold not in ("true", "false", "1", "0"):
-            raise Problem(422, f"fold={fold[:40]!a}: true or false is needed")
+            raise Problem(422, f"fold={fold[:40]!a}: send true or false")
         return Asked(owner, request.path_params["run_id"], fold in ("true", "1"))
 
     async def start(self, request: Request) -> Asked:
@@ -107,9 +74,9 @@ class RunCalls:
         own = self._declaration
         given = await self._input(request)
         if own.start is not None:
-            made = await called(own.call, self._is_coroutine, request)
+            made = await called(self._call, self._is_coroutine, request)
             return Asked(owner, input=given if made is None else made)
-        call = own.call
+        call = self._call
         if self._is_coroutine:
 
             async def begin(run: Run) -> Any:

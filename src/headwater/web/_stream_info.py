@@ -1,4 +1,4 @@
-"""What one can ask of the open streams and of the tails of a process while it runs."""
+"""The open streams and the tails of a process, as they are now."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from headwater.delivery._hub import Hub
 from headwater.delivery._reader import OriginReader
 from headwater.delivery._stream import Stream
 from headwater.web._rights import Right
-
-__all__ = ["StreamInfo", "TailInfo", "stream_infos", "tail_infos"]
 
 
 @dataclass(frozen=True, slots=True)

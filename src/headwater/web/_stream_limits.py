@@ -15,8 +15,6 @@ from headwater.feeds._page_size import PAGE_BYTES
 from headwater.web._addresses import Proxies, network_of
 from headwater.web._whole_responses import StreamRefusedError
 
-__all__ = ["LimitReachedError", "StreamLimits", "StreamPlace", "StreamPlaces"]
-
 # Milliseconds after which a client that met a limit comes back, at random.
 _RETRY = (5000, 10_000)
 # Counts all places.
@@ -61,8 +59,8 @@ class StreamLimits:
             listed = [None]
         if not isinstance(listed, str) and not all(isinstance(each, str) for each in listed):
             raise DeclarationError(
-                f"StreamLimits(proxies={self.proxies!r}): addresses and networks are needed, such "
-                "as ['10.0.0.0/8'], or '*'"
+                f"StreamLimits(proxies={self.proxies!r}): write addresses and networks, such as "
+                "['10.0.0.0/8'], or '*'"
             )
 
 

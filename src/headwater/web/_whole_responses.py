@@ -9,8 +9,6 @@ from headwater.delivery._stream import EVENT_STREAM_HEADERS
 from headwater.protocol import Comment, encode, frame, to_json
 from headwater.web.asgi import Send
 
-__all__ = ["Headers", "StreamRefusedError", "refuse_stream", "send_response"]
-
 Headers = Sequence[tuple[bytes, bytes]]
 
 

@@ -1,4 +1,4 @@
-"""Streams on plain ASGI: no framework needed.
+"""Streams on plain ASGI, without a framework.
 
 async def app(scope, receive, send):
     await serve_events(hub, handler, scope, receive, send)
@@ -92,14 +92,14 @@ class SSE:
 
     def __post_init__(self) -> None:
         if self.kind not in ("only", "dual", "manual"):
-            raise DeclarationError(f"SSE(kind={self.kind!r}): 'only', 'dual' or 'manual' is needed")
+            raise DeclarationError(f"SSE(kind={self.kind!r}): write 'only', 'dual' or 'manual'")
         beat = self.heartbeat
         if beat is not None and beat != "default":
             check_seconds(f"SSE(heartbeat={beat!r})", beat, ", or None for no heartbeat")
         if not callable(self.serializer):
             raise DeclarationError(
-                f"SSE(serializer={self.serializer!r}): a function of an object that returns a str "
-                "is needed"
+                f"SSE(serializer={self.serializer!r}): write a function that makes a str of an "
+                "object"
             )
         check_count(f"SSE(max_pending={self.max_pending!r})", self.max_pending, 1, ", in bytes")
         check_seconds(f"SSE(linger={self.linger!r})", self.linger, zero=True)
@@ -124,18 +124,12 @@ def last_event_id(scope: Mapping[str, Any]) -> str | None:
     return found[-1] if found else None
 
 
-def asks_for_heartbeat_events(scope: Mapping[str, Any]) -> bool:
-    """Whether heartbeats are to be events, which a page can see: ``?heartbeat=event``."""
-    text = scope.get("query_string", b"")
-    return b"heartbeat=event" in text.split(b"&")
-
-
 class Connection:
     """One ASGI request whose response is a stream.
 
     Arguments:
-        held: nothing is written but by ``hold``, so that a server that offers its connection can
-            have the head and the first bytes in one write, and needs no further task for them.
+        held: nothing is written before ``hold``. A server that offers its connection then gets the
+            head and the first bytes in one write, without another task.
 
     Attributes:
         sender: where its bytes go until the connection is handed over, if it ever is.
@@ -197,7 +191,7 @@ class Connection:
         self._leave()
 
     async def watch(self, stream: Stream) -> None:
-        """The same beside a handler that is still running."""
+        """Wait for the client to leave, beside a handler that is still running."""
         await self.incoming.until_gone()
         self._over = True
         stream.lost()
@@ -210,7 +204,7 @@ class Connection:
             stream.release()
 
     def _take_over(self) -> None:
-        """Let the stream write to the transport itself, from when its bytes come through as is."""
+        """Let the stream write to the transport itself, if its bytes came through unchanged."""
         old, stream, offer = self.sender, self._stream, self._offer
         if stream is None or stream.ended or old.closed or old.pending or not old.passed:
             return
@@ -223,7 +217,7 @@ class Connection:
         self._interrupt()
 
     def _done(self) -> None:
-        # The response has ended. Some servers let `receive` wait on; ours is not needed any more.
+        # The response has ended. Some servers let `receive` wait on; ours waits no longer.
         self._over = True
         self._interrupt()
 
@@ -245,6 +239,25 @@ def _say_once(why: str) -> None:
             "makes them lighter",
             why,
         )
+
+
+def made_stream(
+    connection: Connection, hub: Hub, options: SSE, scope: Scope, heartbeat: float | None
+) -> EventStream:
+    """The stream of a request, for its handler. ``heartbeat`` is the router's."""
+    stream = EventStream(
+        connection.sender,
+        hub.streams,
+        heartbeat=heartbeat if options.heartbeat == "default" else options.heartbeat,
+        serializer=options.serializer,
+        last_event_id=last_event_id(scope),
+        max_pending=options.max_pending,
+        farewell=options.farewell,
+    )
+    if b"heartbeat=event" in scope.get("query_string", b"").split(b"&"):
+        # Heartbeats are to be events, which a page can see.
+        stream.pulse = heartbeat_event(None, stream.heartbeat)
+    return stream
 
 
 async def run_handler(
@@ -336,18 +349,8 @@ async def serve_events(
         )
         await send({"type": "http.response.body", "body": b""})
         return
-    stream = EventStream(
-        connection.sender,
-        hub.streams,
-        heartbeat=heartbeat if options.heartbeat == "default" else options.heartbeat,
-        serializer=options.serializer,
-        last_event_id=last_event_id(scope),
-        max_pending=options.max_pending,
-        farewell=options.farewell,
-    )
+    stream = made_stream(connection, hub, options, scope, heartbeat)
     stream.headers = headers
-    if asks_for_heartbeat_events(scope):
-        stream.pulse = heartbeat_event(None, stream.heartbeat)
     await run_handler(connection, stream, lambda: handler(stream), options)
     if not stream.committed:
         stream.close()

@@ -7,7 +7,6 @@ app.include_router(live, prefix="/api")
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar, Unpack
@@ -23,7 +22,7 @@ except ImportError as error:  # pragma: no cover - only without the extra
 from headwater.delivery._event_stream import EventStream
 from headwater.eventlog import EventLog
 from headwater.feeds._checks import check_kind
-from headwater.feeds._feed import DEFAULT_LIMIT, MAX_ITEMS, Feed, Limit, OnInvalid
+from headwater.feeds._feed import DEFAULT_LIMIT, MAX_ITEMS, Limit, OnInvalid
 from headwater.feeds._source import Source
 from headwater.protocol import Comment, Event
 from headwater.runs import Busy, Run, Runs, SyncRun
@@ -43,14 +42,21 @@ from headwater.web._guards import (
 from headwater.web._identity import expires, identify
 from headwater.web._inclusions import check_inclusions
 from headwater.web._items import item_encoding
-from headwater.web._live import SHARED, HubFace, Settings, Shared
+from headwater.web._live import SHARED, HubFace, Settings, Shared, declared_at
 from headwater.web._live_route import LiveRoute
 from headwater.web._openapi import feed_options, install_openapi
-from headwater.web._pair import FeedDeclaration, FeedHalf, PageHalf, StreamHalf
+from headwater.web._pair import (
+    FeedDeclaration,
+    FeedHalf,
+    PageHalf,
+    StreamHalf,
+    declared_feed,
+)
 from headwater.web._query_parameters import check_paging_parameters
 from headwater.web._route_options import FeedOptions, check_feed_options
-from headwater.web._run_declaration import declare_runs
-from headwater.web._run_setup import OnDisconnect, lifespan_of_runs
+from headwater.web._run_declaration import RunEndpoints
+from headwater.web._run_item import FEED
+from headwater.web._run_setup import OnDisconnect, RunDeclaration, lifespan_of_runs
 from headwater.web._stream_info import StreamInfo, TailInfo
 from headwater.web._stream_limits import StreamLimits
 from headwater.web.asgi import SSE
@@ -83,9 +89,10 @@ RunFunction = TypeVar("RunFunction", bound=Callable[..., Any])
 class LiveRouter(HubFace, EventRouter):
     """A router whose routes can stream and whose feeds are pairs.
 
-    It is an ``APIRouter``: ``app.include_router(live, prefix="/api")`` is all that is needed, on a
-    router of your own too. The routers of one event loop share one hub. A setting that is
-    ``"shared"`` is left to the routers that name it; two that name different values are an error.
+    It is an ``APIRouter``: include it in an application or in a router of yours, as by
+    ``app.include_router(live, prefix="/api")``. The routers of one event loop share one hub. A
+    setting that is ``"shared"`` is left to the routers that name it; two that name different values
+    are an error.
 
     Arguments:
         requires: makes the guard of a permission, for ``feed(..., requires="logs.view")``.
@@ -114,11 +121,11 @@ class LiveRouter(HubFace, EventRouter):
         limits: StreamLimits | Shared = SHARED,
         **options: Any,
     ) -> None:
-        where = _where()
+        where = declared_at("LiveRouter()")
         if requires is not None and not callable(requires):
             raise DeclarationError(
-                f"{where}: requires={requires!r}: a function that makes the guard of a permission "
-                "is needed"
+                f"{where}: requires={requires!r}: write a function that makes the guard of a "
+                "permission"
             )
         check_dependencies(where, options.get("dependencies") or ())
         settings = Settings(
@@ -156,11 +163,9 @@ class LiveRouter(HubFace, EventRouter):
         """
         check_kind(f"install({app!r})", app, FastAPI, "a FastAPI application")
         if problems not in ("own", "application"):
-            raise DeclarationError(
-                f"install(problems={problems!r}): 'own' or 'application' is needed"
-            )
+            raise DeclarationError(f"install(problems={problems!r}): write 'own' or 'application'")
         if openapi not in (None, "3.2"):
-            raise DeclarationError(f"install(openapi={openapi!r}): '3.2' or None is needed")
+            raise DeclarationError(f"install(openapi={openapi!r}): write '3.2' or None")
         if problems == "application":
             install_problems(app)
         if problems == "application" or openapi == "3.2":
@@ -211,23 +216,14 @@ class LiveRouter(HubFace, EventRouter):
             name: what positions are bound to; the path by default.
             options: as ``get`` takes them: tags, summary, deprecated and so on.
         """
-        if not isinstance(path, str):
-            raise DeclarationError(f"feed {path!r}: a path such as '/logs' is needed")
         check_feed_options(f"feed {path!r}", options)
-        check_kind(f"feed {path!r}: keyed={keyed!r}", keyed, bool, "True or False")
-        whole = self.prefix + path
-        if (path and not path.startswith("/")) or whole.endswith(("/", "/stream")) or not whole:
-            raise DeclarationError(
-                f"feed {path!r}: write a path such as '/logs', or '' on "
-                "LiveRouter(prefix='/notes'); '/stream' is added by itself"
-            )
-        if any(getattr(route, "path", None) == whole + "/stream" for route in self.routes):
-            raise DeclarationError(
-                f"feed {whole!r} is declared twice on this router: give the second another path"
-            )
-        model, encoding = item_encoding(item)
-        feed = Feed(
-            name or whole,
+        declaration = declared_feed(
+            path,
+            name,
+            keyed,
+            item_encoding(item),
+            [getattr(route, "path", "") for route in self.routes],
+            self.prefix,
             collection=collection,
             event=event,
             limit=limit,
@@ -235,14 +231,13 @@ class LiveRouter(HubFace, EventRouter):
             retry=retry,
             on_invalid=on_invalid,
             envelope=envelope,
-            **encoding,
         )
-        declaration = FeedDeclaration(feed, model, keyed)
+        feed = declaration.feed
         guards = declared_dependencies(requires, dependencies, self._requires, path)
 
         def declare(call: FeedHandler) -> FeedHandler:
             own = [*self.dependencies, *guards]
-            check_paging_parameters(feed.name, whole, call, own)
+            check_paging_parameters(feed.name, self.prefix + path, call, own)
             check_declared_source(declaration, call)
             self.feeds.append(declaration)
             answer = page_model(declaration)
@@ -304,22 +299,25 @@ class LiveRouter(HubFace, EventRouter):
             name: what the runs are kept under; the path by default.
             options: as ``get`` takes them: tags, summary, deprecated and so on.
         """
-        return declare_runs(
-            self,
-            self._add,
-            path,
-            runs,
-            self._settings,
-            owner=owner,
-            group=group,
-            busy=busy,
-            start=start,
-            on_disconnect=on_disconnect,
-            max_body=max_body,
-            guards=declared_dependencies(requires, dependencies, self._requires, path),
-            name=name,
-            options=options,
+        declaration = RunDeclaration(
+            runs, name or self.prefix + path, group, busy, max_body, on_disconnect, start
         )
+        guards = declared_dependencies(requires, dependencies, self._requires, path)
+
+        def declare(call: RunFunction) -> RunFunction:
+            endpoints = RunEndpoints(declaration, call, owner, self._settings)
+            declaration.claim(call)
+            if runs not in self.runs:
+                self.runs.append(runs)
+            own = [endpoints.guard, *guards]
+            listed = self.feed(path, name=declaration.kind, dependencies=own, **FEED, **options)
+            listed(endpoints.list())
+            for route, endpoint, made in endpoints.routes():
+                given = {**options, **made, "dependencies": own}
+                self._add(path + route.suffix, endpoint, [route.method], given)
+            return call
+
+        return declare
 
     def _lifespan(self, own: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
         @asynccontextmanager
@@ -337,15 +335,9 @@ class LiveRouter(HubFace, EventRouter):
         return run
 
 
-def _where() -> str:
-    """The place in the user's code that declares a router, for errors that name two of them."""
-    frame = traceback.extract_stack(limit=3)[0]
-    return f"LiveRouter() ({frame.filename}, line {frame.lineno})"
-
-
 def _route_class(wanted: type[Any], where: str) -> type[Any]:
     if not isinstance(wanted, type) or not issubclass(wanted, APIRoute):
-        raise DeclarationError(f"{where}: route_class={wanted!r}: a class of APIRoute is needed")
+        raise DeclarationError(f"{where}: route_class={wanted!r}: write a class of APIRoute")
     if issubclass(wanted, LiveRoute):
         return wanted
     if issubclass(LiveRoute, wanted):

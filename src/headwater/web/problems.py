@@ -23,12 +23,12 @@ __all__ = ["Problem", "problem_response"]
 logger = logging.getLogger("headwater.web")
 
 MEDIA_TYPE = "application/problem+json"
-# Values that a log or a screen should never show again.
+# Fields with these words in their names have values that no answer or log repeats.
 _SECRET = ("password", "token", "secret", "api_key", "authorization")
 _LONGEST = 200
 # Errors of one request that are listed: a body of a thousand unknown fields is one mistake.
 _MOST_ERRORS = 20
-# What passes by itself: 429 and 503.
+# Statuses of problems that pass by themselves.
 _TEMPORARY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 # Seconds until a client comes back, where the answer does not say.
 _RETRY = 2
@@ -144,9 +144,8 @@ async def serve_with_problems(
             raise
         if stream and answer.status_code in _TEMPORARY:
             retry = 1000 * _seconds(answer.headers.get("retry-after"))
-            await refuse_stream(
-                sending.direct, StreamRefusedError(_reason(error), retry), head=head
-            )
+            refusal = StreamRefusedError(_reason(error), retry)
+            await refuse_stream(sending.direct, refusal, head=head)
             return
         await answer(scope, receive, send)
         expected = isinstance(error, (HTTPException, UnfitItemError))
@@ -190,35 +189,29 @@ def _reason(error: Exception) -> str:
 
 
 def _seconds(retry_after: str | None) -> int:
-    """RFC 9110, 10.2.3: seconds; a date is not worth its while here."""
+    """RFC 9110, 10.2.3: the seconds; a date is not read."""
     given = retry_after is not None and retry_after.isascii() and retry_after.isdigit()
     return min(int(retry_after or 0), 86_400) if given else _RETRY
 
 
 def unexpected_problem(app: Any) -> Response | None:
-    """The problem for an error that nobody expected; None where the application decides."""
+    """The problem for an unexpected error; None where the application decides."""
     handlers = getattr(app, "exception_handlers", {})
     decides = getattr(app, "debug", False) or Exception in handlers or 500 in handlers
     return None if decides else internal_problem()
 
 
 def internal_problem() -> Response:
-    """The problem for a fault of this side, which the log has; the caller learns nothing of it."""
+    """The problem for a fault of the server. The log describes it; the caller is not told."""
     return problem_response(500, "Something went wrong on this side; it has been logged.")
 
 
-def validation_problem(errors: Sequence[Mapping[str, Any]]) -> Response:
-    """The problem for values of a request that are not valid.
+def validation_error(errors: Sequence[Mapping[str, Any]]) -> Problem:
+    """The problem for values of a request that are not valid, as an error.
 
     Arguments:
         errors: in pydantic's form: ``loc``, ``msg``, ``type`` and ``input``. At most 20 are listed.
     """
-    error = validation_error(errors)
-    return problem_response(error.status_code, error.detail, **error.members)
-
-
-def validation_error(errors: Sequence[Mapping[str, Any]]) -> Problem:
-    """The same as an error to raise."""
     shown = [_shown(each) for each in errors[:_MOST_ERRORS]]
     first = shown[0] if shown else {"field": "request", "detail": "it is not valid"}
     value = f"={json.dumps(first['value'], default=repr)}" if "value" in first else ""

@@ -6,7 +6,6 @@ app = Starlette(routes=[Mount("/api", routes=live.routes)], lifespan=live.lifesp
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -21,33 +20,22 @@ except ImportError as error:  # pragma: no cover - only without the extra
 
 from headwater.delivery._event_stream import EventStream
 from headwater.eventlog import EventLog
-from headwater.feeds._feed import DEFAULT_LIMIT, MAX_ITEMS, Feed, Limit, OnInvalid
+from headwater.feeds._checks import check_kind
+from headwater.feeds._feed import DEFAULT_LIMIT, MAX_ITEMS, Limit, OnInvalid
 from headwater.feeds._source import Source
 from headwater.protocol import Comment, Event
 from headwater.runs import Busy, Run, Runs, SyncRun
 from headwater.web._identity import expires, identify
-from headwater.web._live import SHARED, HubFace, Settings, Shared
-from headwater.web._pair import FeedDeclaration, PageHalf, StreamHalf
-from headwater.web._responders import (
-    BEGIN,
-    STREAM,
-    EventResponder,
-)
-from headwater.web._run_routes import RunDeclaration
-from headwater.web._run_setup import (
-    OnDisconnect,
-    check_declaration,
-    declare_kind,
-    lifespan_of_runs,
-)
+from headwater.web._live import SHARED, HubFace, Settings, Shared, declared_at
+from headwater.web._pair import PageHalf, StreamHalf, declared_feed
+from headwater.web._responders import BEGIN, STREAM, EventResponder, Responder
+from headwater.web._run_setup import OnDisconnect, RunDeclaration, lifespan_of_runs
 from headwater.web._starlette_endpoint import Guard, StarletteEndpoint
 from headwater.web._stream_info import StreamInfo, TailInfo
 from headwater.web._stream_limits import StreamLimits
 from headwater.web._user_functions import called, is_coroutine_function
 from headwater.web.asgi import SSE
-from headwater.web.problems import (
-    Problem,
-)
+from headwater.web.problems import Problem
 
 __all__ = [
     "SSE",
@@ -95,9 +83,8 @@ class LiveRoutes(HubFace):
         log: EventLog | Shared = SHARED,
         limits: StreamLimits | Shared = SHARED,
     ) -> None:
-        frame = traceback.extract_stack(limit=2)[0]
         self._settings = Settings(
-            f"LiveRoutes() ({frame.filename}, line {frame.lineno})",
+            declared_at("LiveRoutes()"),
             heartbeat=heartbeat,
             recheck=recheck,
             write_timeout=write_timeout,
@@ -144,20 +131,17 @@ class LiveRoutes(HubFace):
 
         The others are as for ``LiveRouter.feed``.
         """
-        if not path.startswith("/") or path.endswith(("/", "/stream")):
-            raise DeclarationError(
-                f"feed {path!r}: write a path such as '/logs'; '/stream' is added by itself"
-            )
-        if any(route.path == path for route in self.routes):
-            raise DeclarationError(f"feed {path!r} is declared twice: give one another path")
-        model: Any = None
-        encoding: dict[str, Any] = {}
+        encoded: tuple[Any, dict[str, Any]] = (None, {})
         if item is not None:
             from headwater.web._items import item_encoding
 
-            model, encoding = item_encoding(item)
-        feed = Feed(
-            name or path,
+            encoded = item_encoding(item)
+        declaration = declared_feed(
+            path,
+            name,
+            keyed,
+            encoded,
+            [route.path for route in self.routes],
             collection=collection,
             event=event,
             limit=limit,
@@ -165,9 +149,7 @@ class LiveRoutes(HubFace):
             retry=retry,
             on_invalid=on_invalid,
             envelope=envelope,
-            **encoding,
         )
-        declaration = FeedDeclaration(feed, model, keyed)
 
         def declare(call: FeedFunction) -> FeedFunction:
             is_coroutine = is_coroutine_function(call)
@@ -176,8 +158,8 @@ class LiveRoutes(HubFace):
                 return declaration.accept(await called(call, is_coroutine, request))
 
             for half, suffix in ((PageHalf, ""), (StreamHalf, "/stream")):
-                endpoint = StarletteEndpoint(half(declaration, self._settings), guards, source)
-                self.routes.append(Route(path + suffix, endpoint, methods=["GET"]))
+                responder = half(declaration, self._settings)
+                self._add(path + suffix, ["GET"], responder, guards, source)
             return call
 
         return declare
@@ -212,24 +194,24 @@ class LiveRoutes(HubFace):
 
         The others are as for ``LiveRouter.run``.
         """
-        from headwater.web._starlette_runs import FEED, RunCalls
+        from headwater.web._run_item import FEED
+        from headwater.web._run_routes import ROUTES, StartRoute
+        from headwater.web._starlette_runs import RunCalls
 
-        kind = name or path
-        where = f"run {kind!r}"
-        check_declaration(where, runs, busy, on_disconnect)
-        if runs not in self.runs:
-            self.runs.append(runs)
+        declaration = RunDeclaration(
+            runs, name or path, group, busy, max_body, on_disconnect, start
+        )
 
         def declare(call: RunFunction) -> RunFunction:
-            declaration = RunDeclaration(
-                runs, kind, group, busy, max_body, on_disconnect, start, call
-            )
-            calls = RunCalls(declaration, owner, body)
-            declare_kind(where, runs, kind, call)
-            self.feed(path, guards=guards, name=kind, **FEED)(calls.listed)
-            for suffix, method, responder, plan in calls.routes(self._settings):
-                endpoint = StarletteEndpoint(responder, guards, plan)
-                self.routes.append(Route(path + suffix, endpoint, methods=[method]))
+            calls = RunCalls(declaration, call, owner, body)
+            declaration.claim(call)
+            if runs not in self.runs:
+                self.runs.append(runs)
+            self.feed(path, guards=guards, name=declaration.kind, **FEED)(calls.listed)
+            for route in ROUTES:
+                plan = calls.start if route is StartRoute else calls.known
+                responder = route(declaration, self._settings)
+                self._add(path + route.suffix, [route.method], responder, guards, plan)
             return call
 
         return declare
@@ -247,7 +229,8 @@ class LiveRoutes(HubFace):
         With ``SSE(kind="dual")`` the stream is None where JSON is asked for, and the function
         returns a Starlette response; so it may with ``kind="manual"``.
         """
-        options = sse or SSE()
+        options = SSE() if sse is None else sse
+        check_kind(f"{path}: sse={sse!r}", options, SSE, "SSE(...)")
 
         def declare(call: StreamFunction) -> StreamFunction:
             handler: Callable[[Request, Any], Awaitable[Any]] = call
@@ -260,8 +243,18 @@ class LiveRoutes(HubFace):
                     request.scope[BEGIN]()
                 return await handler(request, stream)
 
-            endpoint = StarletteEndpoint(EventResponder(options, self._settings), guards, run)
-            self.routes.append(Route(path, endpoint, methods=list(methods)))
+            self._add(path, methods, EventResponder(options, self._settings), guards, run)
             return call
 
         return declare
+
+    def _add(
+        self,
+        path: str,
+        methods: Sequence[str],
+        responder: Responder,
+        guards: Sequence[Guard],
+        call: Callable[[Request], Awaitable[Any]],
+    ) -> None:
+        endpoint = StarletteEndpoint(responder, guards, call)
+        self.routes.append(Route(path, endpoint, methods=list(methods)))

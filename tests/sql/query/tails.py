@@ -23,9 +23,9 @@ from headwater.sql.query._poll import Affected, Poll, Queries
 
 
 def queries_of(derivation: Derivation, dialect: str, number: int) -> Queries:
-    names = {table: tracking_of(table).name for table in derivation.tables}
+    tables = {table: tracking_of(table) for table in derivation.tables}
     looker = (PostgreSQLLooker if dialect == "postgresql" else SQLiteLooker)(
-        f"query {number}", names, derivation.links, str(number)
+        f"query {number}", tables, derivation.links, str(number)
     )
     return Queries(f"query {number}", derivation, looker)
 

@@ -11,7 +11,7 @@ from sqlalchemy import ForeignKey, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from headwater.errors import DeclarationError, SourceUnavailableError
-from headwater.sql import LiveQuery, sqlite_engine, track
+from headwater.sql import LiveQuery, sqlite_engine, track, track_table
 from headwater.sql.alembic import add_tracking
 from headwater.web.fastapi import LiveRouter, Source
 from sql.query.shop import Line, Order, orders
@@ -22,7 +22,7 @@ from support.server import serving
 
 APP = """
 from fastapi import FastAPI
-from headwater.sql import LiveQuery, sqlite_engine, track
+from headwater.sql import LiveQuery, sqlite_engine, track, track_table
 from sqlalchemy import ForeignKey, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -148,3 +148,19 @@ async def test_a_column_that_vanished_is_a_503_with_a_sentence_and_never_a_500(e
             assert (answer.status, "retry-after" in answer.headers) == (200, True)
     with pytest.raises(SourceUnavailableError, match="column|migrated"):
         await query.where().page(1)
+
+
+async def test_the_call_that_adds_links_keeps_the_filters_of_the_table(tmp_path):
+    """Without them the call would drop the filters from the tracking."""
+    engine = sqlite_engine(f"sqlite:///{tmp_path}/data.db")
+    columns = sa.Column("id", sa.Integer, primary_key=True), sa.Column("place", sa.Integer)
+    seats = sa.Table("seats", sa.MetaData(), *columns)
+    track_table(seats, keyed=True, filters=["place"])
+    options = {"keyed": True, "filters": ["place"], "links": ["place"]}
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql("CREATE TABLE seats (id INTEGER PRIMARY KEY, place INT)")
+        await connection.run_sync(lambda sync: add_tracking(sync, "seats", **options))
+    query = LiveQuery(engine, select(seats), key=["id"])
+    with pytest.raises(DeclarationError, match=r"'seats', keyed=True, filters=\['place'\], links="):
+        await query.where().page(9)
+    await engine.dispose()

@@ -135,7 +135,7 @@ async def test_answers_that_nobody_takes_are_bounded_in_all(caplog):
             assert len(await first.ended()) < len(app.page)
             for client in (second, third):
                 assert (await client.answer())[2] == app.page
-    assert "1 whose client took no answer" in caplog.text
+    assert "1 whose client did not read its answer" in caplog.text
 
 
 async def test_an_answer_that_fails_leaves_no_second_one():

@@ -25,7 +25,7 @@ async def test_silent_connections_make_room_for_one_that_asks(caplog):
         assert rig.refused("made_room") == 1
         silent[1].get("/y")
         assert (await silent[1].answer())[2] == b"/y"
-    assert "1 silent ones closed for others" in caplog.text
+    assert "1 closed to make room" in caplog.text
 
 
 async def test_connections_with_a_request_keep_their_place():
@@ -143,5 +143,5 @@ async def test_file_descriptors_are_left_for_others():
 )
 def test_a_limit_that_cannot_be(wrong):
     (name,) = wrong
-    with pytest.raises(DeclarationError, match=rf"Limits\({name}=.*needed"):
+    with pytest.raises(DeclarationError, match=rf"Limits\({name}=.*write"):
         Limits(**wrong)

@@ -219,7 +219,7 @@ async def test_what_is_no_http_is_answered_400_and_logged_once_a_minute(caplog):
                 assert await client.ended() == b""
     lines = [record.message for record in caplog.records]
     assert len(lines) == 1
-    assert lines[0].startswith("connections refused or closed: 1 with what is not HTTP")
+    assert lines[0].startswith("connections refused or closed: 1 that sent no valid HTTP request")
 
 
 GET, PUT = b"GET /x HTTP/1.1\r\n", b"PUT /x HTTP/1.1\r\nhost: x\r\n"

@@ -22,8 +22,6 @@ from headwater.backend.auth.dependencies import (
 from headwater.backend.state import BackendState
 from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
-__all__ = ["declare", "router"]
-
 router = APIRouter(tags=["client activity"], route_class=GuardedRoute)
 
 

@@ -9,8 +9,6 @@ from pydantic import Field, StringConstraints
 
 from headwater.backend.schemas import Body, Identifier, Line, Result, Text
 
-__all__ = ["ActivitiesAccepted", "ActivitiesReport", "ActivityReport", "ClientActivity"]
-
 MAX_ACTIVITIES = 1000
 
 # A counter that is added to must stay far from SQLite's largest integer.

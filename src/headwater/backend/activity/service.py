@@ -15,8 +15,6 @@ from headwater.backend.models import ClientActivity, Membership, Satellite, Team
 from headwater.backend.problems import invalid, not_found
 from headwater.backend.times import utc_now
 
-__all__ = ["Activities"]
-
 
 class Activities:
     """What can be done with client activity."""
@@ -28,7 +26,7 @@ class Activities:
     async def add(self, satellite_id: str, reports: Sequence[ActivityReport]) -> None:
         """Add counts to the clients' rows and move their last activity to now: all, or none.
 
-        Raises 422 for a user or team that there is not, a user outside the team, or a team that a
+        Raises 422 for a user or team that does not exist, a user outside the team, or a team that a
         satellite of another team does not work for.
         """
         async with self._database.write() as session:

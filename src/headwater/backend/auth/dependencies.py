@@ -16,26 +16,11 @@ from headwater.backend.state import backend_of
 from headwater.web.fastapi import expires, guard, identify
 from headwater.web.problems import Problem
 
-__all__ = [
-    "COOKIE",
-    "CurrentSatellite",
-    "CurrentUser",
-    "authenticate",
-    "reports_itself",
-    "requires",
-    "requires_in_team",
-    "requires_somewhere",
-    "satellite_of_path",
-    "signed_in",
-    "team_of_path",
-    "team_of_query",
-]
-
 COOKIE = "session"
 
 
 class _Cookie(APIKeyCookie):
-    """The session cookie, which is nearly always the only one."""
+    """Reads the session cookie. It is nearly always the only one, which needs no parser."""
 
     async def __call__(self, request: HTTPConnection) -> str | None:
         found = [value for name, value in request.scope["headers"] if name == b"cookie"]
@@ -48,7 +33,7 @@ class _Cookie(APIKeyCookie):
 
 
 class _Bearer(HTTPBearer):
-    """An API key, if there is one."""
+    """Reads an API key, if there is one."""
 
     async def __call__(self, request: HTTPConnection) -> HTTPAuthorizationCredentials | None:
         for name, _ in request.scope["headers"]:
@@ -73,15 +58,15 @@ bearer_key = _Bearer(
 async def authenticate(request: Request) -> Principal:
     """The caller. Raises 401, and 403 when a cookie's request comes from another site.
 
-    It is looked up once for a request, however many guards and handlers need it. It has no
-    dependencies: FastAPI would walk through them for each guard and handler.
+    A request looks it up once, however many guards and handlers need it. It has no dependencies,
+    because FastAPI would walk through them for each guard and handler.
     """
     known = request.scope.get("state", {}).get("principal")
     if isinstance(known, Principal):
         return known
     backend = backend_of(request)
     found: Principal | None = None
-    # A program sends a key on purpose, and a browser sends a cookie always. So the key counts.
+    # A browser sends its cookie always, and a program sends a key on purpose. So the key counts.
     if bearer := await bearer_key(request):
         found = await backend.credentials.of_key(bearer.credentials)
     elif cookie := await session_cookie(request):
@@ -104,7 +89,7 @@ async def _authenticate_as_documented(
     _cookie: Annotated[str | None, Security(session_cookie)],
     _bearer: Annotated[HTTPAuthorizationCredentials | None, Security(bearer_key)],
 ) -> Principal:
-    """The same for guards: an operation that has one shows in OpenAPI how to sign in."""
+    """The same for guards. By its parameters OpenAPI shows how to sign in."""
     return await authenticate(request)
 
 
@@ -126,7 +111,7 @@ async def current_satellite(request: Request, satellite_id: str) -> Principal:
     """The satellite of the path, if it is the caller."""
     principal = await authenticate(request)
     if principal.kind != "satellite":
-        raise Problem(403, "Only a satellite reports about itself: send its own key.")
+        raise Problem(403, "Only the satellite itself may report: send its own key.")
     if principal.id != satellite_id:
         raise not_found("satellite", satellite_id)
     return principal
@@ -177,7 +162,7 @@ def requires_somewhere(permission: str) -> Any:
 
 @cache
 def requires_in_team(permission: str) -> Any:
-    """The guard of a permission in the team of the path; 404 if one may not know of the team."""
+    """The guard of a permission in the team of the path; 404 if the caller may not know it."""
 
     async def permitted(request: Request, principal: Authenticated, team_id: str) -> None:
         await must_know_team(request, principal, team_id)
@@ -202,7 +187,7 @@ async def team_of_path(request: Request, principal: Authenticated, team_id: str)
 
 @guard
 async def team_of_query(request: Request, principal: Authenticated) -> None:
-    # A team that is missing is for the validation, which comes later.
+    # Validation, which comes later, reports a parameter that is missing.
     for team_id in request.query_params.getlist("team_id"):
         await must_know_team(request, principal, team_id)
 

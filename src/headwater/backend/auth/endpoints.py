@@ -16,9 +16,7 @@ from headwater.backend.users.schemas import Me
 from headwater.web._addresses import network_of
 from headwater.web.fastapi import GuardedRoute, Problem, guard
 
-__all__ = ["router"]
-
-# A device that signed in before has tries of its own, whoever else tries passwords.
+# The cookie of a device that signed in before. The device has tries of its own.
 DEVICE = "device"
 
 router = APIRouter(prefix="/auth", tags=["auth"], route_class=GuardedRoute)
@@ -30,7 +28,7 @@ async def _from_own_page(request: Request) -> None:
 
 
 async def _has_a_try(request: Request) -> None:
-    # Before the body is read. A device's own tries are known only with the e-mail address.
+    # Before the body is read. A device's own tries can be checked only with the e-mail address.
     backend, address = backend_of(request), _address(request)
     backend.writes.check(f"network:{network_of(address)}")
     if DEVICE not in request.cookies:
@@ -50,8 +48,8 @@ async def session(request: Request, backend: BackendState) -> Session:
 async def login(body: Login, request: Request, response: Response, backend: BackendState) -> Me:
     """Sign in. The session is a cookie that scripts cannot read.
 
-    A wrong address and a wrong password give the same 401 in the same time. Many wrong ones get
-    429.
+    A wrong address and a wrong password give the same 401 in the same time. After many wrong ones
+    the answer is 429.
     """
     signed_in = await backend.sign_ins.sign_in(
         body.email, body.password, _address(request), request.cookies.get(DEVICE)

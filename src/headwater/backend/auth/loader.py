@@ -1,4 +1,4 @@
-"""Collects look-ups by key into few statements."""
+"""Answers many look-ups by key with few statements."""
 
 from __future__ import annotations
 
@@ -6,35 +6,32 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
-__all__ = ["Loader"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 
-# Keys of one statement, which should take some milliseconds.
+# Keys of one statement, so that it takes some milliseconds only.
 _MAX_KEYS = 500
-# A fetch that takes longer, in seconds, does not keep the next one waiting: it may be one of a
-# connection that hangs. No more than so many run then.
+# Seconds after which the next fetch no longer waits for this one, whose connection may hang. No
+# more than so many run at once.
 _SLOW = 1.0
 _MAX_FETCHES = 4
-# A fetch waits while more is asked in each turn of the loop, at most so many seconds; some turns
-# without any are a request on its way from the socket to its question.
+# A fetch waits at most so many seconds while look-ups keep coming. It begins after so many turns of
+# the loop without one: a request takes some turns from its socket to its look-up.
 _GATHER = 0.005
 _QUIET = 2
 
 
 class Loader(Generic[K, V]):
-    """Look-ups by key, collected.
+    """Collects look-ups by key, and fetches them together.
 
-    One fetch runs at a time. What is asked meanwhile waits and becomes one call of ``fetch`` when
-    it has ended, so the busier it is the less each look-up costs, and a storm needs one connection.
-    A fetch begins when nothing more comes in at once; it never waits for time to pass.
-    Nothing is kept beyond its answer: each look-up is answered by a fetch that began after it was
-    made, and so sees what was committed before.
+    One fetch runs at a time. Look-ups that come meanwhile wait, and the next fetch answers them
+    all. So a storm of look-ups needs one connection, and each costs little. A fetch begins as soon
+    as no more look-ups come; it never waits for time to pass. Nothing is cached: a look-up is
+    answered by a fetch that began after it, and so sees everything that was committed before it.
 
     Arguments:
         fetch: returns the values of the keys that have one.
-        gather: seconds that a fetch waits at most while each turn of the loop brings more keys.
+        gather: the most seconds that a fetch waits while turns of the loop bring more keys.
         slow: seconds after which a fetch no longer keeps the next one waiting.
     """
 

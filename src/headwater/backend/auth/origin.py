@@ -13,8 +13,6 @@ from fastapi import Request
 
 from headwater.web.problems import Problem
 
-__all__ = ["SAFE_METHODS", "check_origin"]
-
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOST = r"(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
@@ -42,9 +40,7 @@ def check_origin(request: Request, allowed: Collection[str]) -> None:
     if not origins and not referers:
         if request.headers.get("sec-fetch-site", "none") in {"same-origin", "none"}:
             return
-        raise Problem(
-            403, "The request comes from another site, and it says nothing of its origin."
-        )
+        raise Problem(403, "The request comes from another site, and has no Origin header.")
     claimed = origins[0] if origins else referers[0]
     found = _ORIGIN.fullmatch(claimed) if origins else _REFERER.match(claimed)
     if found is not None:

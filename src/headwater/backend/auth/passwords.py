@@ -14,11 +14,9 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 
 from headwater.web.problems import Problem
 
-__all__ = ["Passwords"]
-
 T = TypeVar("T")
 
-# Each waits for about 20 ms of work ahead of it, so the last of these waits about a second.
+# Each takes about 20 ms, so the last of these waits about a second.
 _MAX_WAITING = 64
 
 

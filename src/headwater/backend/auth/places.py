@@ -1,7 +1,7 @@
-"""Where a user signed in before: devices, by a cookie of theirs, and networks.
+"""Where a user signed in before: devices, which a cookie names, and networks.
 
-A stranger who tries passwords for an account uses up the tries of all strangers, and none of the
-places that its owner uses.
+Each of these places has tries of its own. So a stranger who guesses passwords cannot use up the
+tries of the account's owner.
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ from headwater.backend.database import Database
 from headwater.backend.models import SignInPlace, User
 from headwater.backend.times import utc_now
 
-__all__ = ["KEPT", "Place", "Places"]
-
 # For how long a place is known after its last sign-in.
 KEPT = timedelta(days=180)
-# Places of one user; beyond, the one of the oldest sign-in is forgotten.
+# Places of one user. Beyond these, the one with the oldest sign-in is forgotten.
 _MOST = 20
 
 
@@ -53,7 +51,7 @@ class Known:
     Attributes:
         device: the user signed in on this device before.
         network: the user signed in from this network before.
-        issued: the device's token is one that was given to somebody here.
+        issued: this server gave the device's token to somebody.
     """
 
     device: bool
@@ -87,9 +85,9 @@ class Places:
     async def remember(
         self, session: AsyncSession, user_id: str, place: Place, *, issued: bool
     ) -> str:
-        """Know a place from now on; the token for its device.
+        """Remember a place. Returns the token for its device.
 
-        A token that was not issued here is replaced: somebody else may have put it there.
+        A token that was not issued here is replaced, because somebody else may have set the cookie.
         """
         device = place.device if issued and place.device is not None else new_token()
         now = utc_now()
@@ -114,5 +112,5 @@ class Places:
         return device
 
     async def remove_old(self, session: AsyncSession) -> None:
-        """Forget places that were not used for long."""
+        """Delete places that were not used for a long time."""
         await session.execute(delete(SignInPlace).where(SignInPlace.last_at < utc_now() - KEPT))

@@ -13,8 +13,6 @@ from headwater.backend.roles import (
     team_permissions_of,
 )
 
-__all__ = ["Principal"]
-
 
 @dataclass(frozen=True, slots=True)
 class Principal:

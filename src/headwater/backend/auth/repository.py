@@ -21,8 +21,6 @@ from headwater.backend.models import (
 )
 from headwater.backend.times import utc_now
 
-__all__ = ["Credentials"]
-
 
 class Credentials:
     """Finds the caller for a credential of a request, in one statement.

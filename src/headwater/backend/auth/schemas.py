@@ -9,8 +9,6 @@ from pydantic import Field, StringConstraints
 from headwater.backend.schemas import Body, Result, Text
 from headwater.backend.users.schemas import Me, Password
 
-__all__ = ["Account", "Login", "Session"]
-
 
 class Login(Body):
     email: Annotated[Text, StringConstraints(max_length=320)]

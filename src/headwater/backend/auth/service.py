@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from headwater.backend.access import tell_access_change
+from headwater.backend.access import record_access_change
 from headwater.backend.auth.passwords import Passwords
 from headwater.backend.auth.places import Known, Place, Places
 from headwater.backend.auth.principal import Principal
@@ -21,8 +21,6 @@ from headwater.backend.schemas import normal_email
 from headwater.backend.settings import Settings
 from headwater.backend.times import utc_now
 from headwater.web._addresses import network_of
-
-__all__ = ["SignIns", "SignedIn"]
 
 logger = logging.getLogger("headwater.backend")
 
@@ -61,7 +59,7 @@ class SignIns:
     def check_network(self, address: str | None) -> None:
         """Raise 429 if this process knows that the client's network has no try left.
 
-        It costs nothing, so it can be asked before the request's body is read.
+        It runs no statement, so it can be called before the request's body is read.
         """
         self._refuse(self._tries.wait(self._of_network(network_of(address))))
 
@@ -129,10 +127,10 @@ class SignIns:
         """End the session that the request came with; its streams end at once."""
         async with self._database.write() as session:
             await session.execute(delete(Session).where(Session.token_hash == user.credential))
-            await tell_access_change(session, user.id)
+            await record_access_change(session, user.id)
 
     async def remove_expired(self) -> None:
-        """Forget sessions that are over, and tries and places of long ago."""
+        """Delete sessions that have expired, and old tries and places."""
         async with self._database.write() as session:
             await session.execute(delete(Session).where(Session.expires_at <= utc_now()))
             await self._tries.remove_full(session)

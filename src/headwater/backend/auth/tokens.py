@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import secrets
 
-__all__ = ["API_KEY", "SATELLITE_KEY", "hash_token", "new_token"]
-
 API_KEY = "hw_"
 SATELLITE_KEY = "hws_"
 

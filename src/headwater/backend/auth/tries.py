@@ -15,13 +15,11 @@ from headwater.backend.auth.tokens import hash_token
 from headwater.backend.database import Database
 from headwater.backend.models import SignInBucket
 
-__all__ = ["Bucket", "Tries"]
-
 # Seconds in which an empty bucket fills up again.
 _PERIOD = 60.0
-# Seconds more, for what adding up fractions loses.
+# Seconds more, as sums of fractions are not exact.
 _HAIR = 0.001
-# Buckets that this process knows to be empty. Beyond, the oldest is asked for again.
+# Buckets that this process knows to be empty. Beyond these, the oldest is forgotten.
 _MAX_KNOWN = 10_000
 
 
@@ -66,9 +64,9 @@ class Tries:
         return left if 0 < left <= bucket.each + _HAIR else 0.0
 
     async def take(self, buckets: Sequence[Bucket]) -> float:
-        """Use a try of each up. Returns 0, or the seconds to wait when one of them is empty.
+        """Use up a try of each bucket. Returns 0, or the seconds to wait when one has none left.
 
-        Then none is used up.
+        In that case no try is used up.
         """
         known = max(map(self.wait, buckets))
         if known:
@@ -84,7 +82,7 @@ class Tries:
         return 0.0
 
     async def give_back(self, session: AsyncSession, buckets: Sequence[Bucket]) -> None:
-        """Take tries back, as part of the caller's transaction: they were right ones."""
+        """Give tries back in the caller's transaction, after a right password."""
         for bucket in sorted(buckets, key=lambda bucket: bucket.key):
             await session.execute(
                 update(SignInBucket)
@@ -93,7 +91,7 @@ class Tries:
             )
 
     async def remove_full(self, session: AsyncSession) -> None:
-        """Forget buckets that nobody tried for a while."""
+        """Delete buckets that are full again."""
         await session.execute(delete(SignInBucket).where(SignInBucket.full_at < self._clock()))
 
     async def _take(self, session: AsyncSession, bucket: Bucket) -> float:

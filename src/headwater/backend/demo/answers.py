@@ -13,8 +13,6 @@ from headwater.backend.auth.dependencies import CurrentUser
 from headwater.runs import Run, Runs
 from headwater.web.fastapi import LiveRouter
 
-__all__ = ["Question", "declare", "script"]
-
 # Seconds between words: as a model writes, and long enough to reload the page meanwhile.
 _PACE = (0.03, 0.22)
 

@@ -10,8 +10,6 @@ from headwater.backend.auth.principal import Principal
 from headwater.backend.listing import Paging
 from headwater.backend.state import Backend
 
-__all__ = ["ADMIN", "CLIENTS", "DEMO", "Cast", "assemble", "find"]
-
 DEMO = ("demo@example.com", "demo")
 ADMIN = ("admin@example.com", "admin")
 
@@ -55,7 +53,7 @@ class Cast:
 
 
 async def find(backend: Backend) -> Cast:
-    """Those whom an earlier start of this demo has made."""
+    """Find what an earlier start of this demo has made."""
     admin = Principal("user", "", "session", "", role="global_admin")
     users = {row.email: row.id for row in (await backend.users.page(Paging()))[0]}
     teams = {row.name: row.id for row in (await backend.teams.page(Paging()))[0]}

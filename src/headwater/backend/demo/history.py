@@ -18,8 +18,6 @@ from headwater.backend.models import ClientActivity, LogEntry, Notification
 from headwater.backend.state import Backend
 from headwater.backend.times import utc_now
 
-__all__ = ["tell_history"]
-
 _LINES = 300
 _NOTICES = 40
 _METRICS = 300
@@ -28,8 +26,8 @@ _METRICS = 300
 _IDLE = (29.2, 28.0, 26.0, 22.0, 12.0)
 
 
-async def tell_history(backend: Backend, cast: Cast, walks: Mapping[str, Walk]) -> None:
-    """A few hundred items of each feed, up to now."""
+async def write_history(backend: Backend, cast: Cast, walks: Mapping[str, Walk]) -> None:
+    """Write a few hundred items of each feed, up to now."""
     draw = random.Random(7)
     now = utc_now()
     async with backend.database.write() as session:

@@ -10,8 +10,6 @@ from typing import Any
 from headwater.backend.logs.schemas import EntryCreate
 from headwater.backend.models import LogLevel
 
-__all__ = ["incident", "line"]
-
 Draw = random.Random
 
 

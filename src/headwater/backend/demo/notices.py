@@ -8,8 +8,6 @@ from headwater.backend.demo.cast import Cast
 from headwater.backend.models import NotificationLevel
 from headwater.backend.notifications.schemas import NotificationCreate
 
-__all__ = ["notice"]
-
 _Kind = tuple[NotificationLevel, str, str]
 _PERSONAL: tuple[_Kind, ...] = (
     ("info", "New sign-in from {city}", "If that was not you, change your password."),

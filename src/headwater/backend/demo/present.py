@@ -19,8 +19,6 @@ from headwater.backend.state import Backend
 from headwater.backend.times import utc_now
 from headwater.errors import SourceUnavailableError
 
-__all__ = ["Present"]
-
 logger = logging.getLogger("headwater.demo")
 
 _METRICS_EVERY = 2.0

@@ -1,4 +1,4 @@
-"""The demo's button that kills the server: what clients make of it is what the demo shows."""
+"""The demo's button that kills the server, to show how clients continue."""
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ from fastapi import APIRouter, Response
 from headwater.backend.auth.dependencies import signed_in
 from headwater.web.fastapi import GuardedRoute
 
-__all__ = ["demo_folder", "restart_router"]
-
 # The folder that a demo which starts again in the same process takes over.
 _FOLDER = "HEADWATER_DEMO_FOLDER"
-# Seconds until the end: the answer that announces it leaves first.
+# Seconds until the end, so that the answer leaves first.
 _SOON = 0.05
 
 
@@ -37,7 +35,7 @@ def demo_folder() -> Iterator[tuple[Path, bool]]:
 
 
 def restart_router(folder: Path, listener: socket.socket) -> APIRouter:
-    """``POST /demo/restart``, for those who have signed in.
+    """``POST /demo/restart``, for signed-in users.
 
     The process is replaced by a new one of the same number. Nothing is ended in order: the kernel
     closes the connections, as it does on ``kill -9``.

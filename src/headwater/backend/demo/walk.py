@@ -8,8 +8,6 @@ from datetime import datetime
 
 from headwater.backend.satellites.schemas import MetricsReport
 
-__all__ = ["Walk"]
-
 _DAY = 86_400.0
 
 

@@ -10,8 +10,6 @@ from headwater.backend.auth.dependencies import authenticate
 from headwater.backend.auth.principal import Principal
 from headwater.backend.idempotency.service import RequestKey
 
-__all__ = ["IdempotencyKey"]
-
 
 async def _request_key(
     request: Request,

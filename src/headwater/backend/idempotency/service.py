@@ -1,4 +1,4 @@
-"""``Idempotency-Key``: a request that is sent again is answered again, and done once.
+"""``Idempotency-Key``: a request that is sent again is carried out once.
 
 A client whose connection broke cannot know whether its request was carried out. With a key it sends
 the same request again. The key and what the request does are written in one transaction where both
@@ -20,8 +20,6 @@ from headwater.backend.database import Database
 from headwater.backend.models import IdempotentRequest
 from headwater.backend.times import utc_now
 from headwater.web.problems import Problem
-
-__all__ = ["KEPT", "MAX_KEPT", "Repeats", "RequestKey"]
 
 KEPT = timedelta(days=1)
 # A row has some 300 bytes, so this is well under a gigabyte. Beyond it the oldest go first.
@@ -55,7 +53,7 @@ class RequestKey:
 
 
 class Repeats:
-    """What is known of requests with a key."""
+    """The requests that came with a key, and their answers."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -63,7 +61,7 @@ class Repeats:
     async def answered(
         self, session: AsyncSession, key: RequestKey
     ) -> tuple[RequestKey, Any | None]:
-        """Claim the key; the answer of the request that had it before, None if there is none yet.
+        """Claim the key. Returns the answer to an earlier request with it, or None.
 
         A request with the same key that runs at the same time waits here for the other's
         transaction. Raises 422 for another body.
@@ -104,7 +102,7 @@ class Repeats:
         )
 
     async def remove_old(self, *, most: int = MAX_KEPT) -> None:
-        """Forget keys that are older than a day, and the oldest of more than ``most``."""
+        """Delete keys that are older than a day, and the oldest if there are more than ``most``."""
         at, database = IdempotentRequest.created_at, self._database
         await database.delete_in_steps(IdempotentRequest, at < utc_now() - KEPT)
         async with database.read() as session:

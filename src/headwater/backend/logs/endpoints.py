@@ -14,8 +14,6 @@ from headwater.backend.schemas import Line
 from headwater.backend.state import BackendState
 from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
-__all__ = ["declare", "router"]
-
 router = APIRouter(
     prefix="/logs", tags=["logs"], route_class=GuardedRoute, dependencies=[signed_in]
 )
@@ -25,7 +23,7 @@ router = APIRouter(
 async def create_log_entries(
     body: LogsCreate, user: CurrentUser, backend: BackendState, key: IdempotencyKey
 ) -> LogIds:
-    """Write up to 1,000 entries to one's log: all of them, or none."""
+    """Write up to 1,000 entries to the caller's log: all of them, or none."""
     return LogIds(ids=await backend.logs.add(user.id, body.entries, key))
 
 

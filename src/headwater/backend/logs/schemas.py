@@ -10,8 +10,6 @@ from pydantic import Field
 from headwater.backend.models import LogLevel
 from headwater.backend.schemas import Body, Fields, Line, Result, Text
 
-__all__ = ["EntryCreate", "LogEntry", "LogIds", "LogsCreate"]
-
 MAX_ENTRIES = 1000
 
 
@@ -22,7 +20,7 @@ class LogEntry(Result):
     level: LogLevel
     source: str
     message: str
-    fields: dict[str, Any] = Field(description="Whatever else is known, as a JSON object.")
+    fields: dict[str, Any] = Field(description="Further values, as a JSON object.")
     created_at: datetime
 
 
@@ -38,4 +36,4 @@ class LogsCreate(Body):
 
 
 class LogIds(Result):
-    ids: list[str] = Field(description="Of the entries, in their order.")
+    ids: list[str] = Field(description="The ids of the entries, in the same order.")

@@ -14,8 +14,6 @@ from headwater.backend.logs.schemas import EntryCreate
 from headwater.backend.models import LogEntry
 from headwater.backend.times import utc_now
 
-__all__ = ["Logs"]
-
 
 class Logs:
     """What can be done with log entries."""
@@ -27,9 +25,9 @@ class Logs:
     async def add(
         self, user_id: str, entries: Sequence[EntryCreate], key: RequestKey | None = None
     ) -> list[str]:
-        """Write entries in one transaction, in their order; their ids.
+        """Write entries in one transaction, in their order. Returns their ids.
 
-        A request whose ``key`` was used before writes nothing and has the ids of the first one.
+        A request whose ``key`` was used before writes nothing, and gets the ids of the first one.
         """
         now, seed = utc_now(), uuid4().hex
         ids = _ids(seed, len(entries))
@@ -48,7 +46,7 @@ class Logs:
 
 
 def _ids(seed: str, count: int) -> list[str]:
-    """As many ids as entries, made of one random one: so a thousand are kept in little."""
+    """As many ids as entries, derived from one seed. A repeated request needs the seed alone."""
     return [
         hashlib.blake2b(f"{seed}.{number}".encode(), digest_size=16).hexdigest()
         for number in range(count)

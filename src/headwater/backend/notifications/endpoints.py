@@ -15,8 +15,6 @@ from headwater.backend.notifications.schemas import Notification, NotificationCr
 from headwater.backend.state import BackendState
 from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
-__all__ = ["declare", "router"]
-
 router = APIRouter(
     prefix="/notifications",
     tags=["notifications"],

@@ -10,8 +10,6 @@ from pydantic import Field, StringConstraints
 from headwater.backend.models import NotificationLevel
 from headwater.backend.schemas import Body, Identifier, Result, Text
 
-__all__ = ["Notification", "NotificationCreate"]
-
 
 class Notification(Result):
     """A notification to a user or to a team: exactly one of the two ids is set."""

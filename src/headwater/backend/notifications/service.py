@@ -15,8 +15,6 @@ from headwater.backend.notifications.schemas import Notification, NotificationCr
 from headwater.backend.problems import invalid
 from headwater.web.problems import Problem
 
-__all__ = ["Notifications"]
-
 
 class Notifications:
     """What can be done with notifications."""
@@ -30,15 +28,15 @@ class Notifications:
     ) -> Notification:
         """Notify a user or a team.
 
-        Whoever holds ``notifications.create`` everywhere may notify anyone; whoever holds it in a
-        team, that team and themselves. Raises 403, and 422 for a recipient that does not exist,
+        With ``notifications.create`` everywhere a sender may notify anyone, and with it in a team
+        that team and themselves. Raises 403, and 422 for a recipient that does not exist,
         or that the sender may not know of. A request whose ``key`` was used before is answered with
         the notification that the first one made.
         """
         if (wanted.user_id is None) == (wanted.team_id is None):
             raise invalid(
                 "user_id",
-                "exactly one of user_id and team_id is needed",
+                "give exactly one of user_id and team_id",
                 value=wanted.user_id,
             )
         self._check_sender(sender, wanted)

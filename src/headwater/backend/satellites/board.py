@@ -19,14 +19,12 @@ from headwater.feeds import Poll
 from headwater.sql import LiveQuery
 from headwater.web.fastapi import Source
 
-__all__ = ["Board"]
-
 # Seconds between two looks at the metrics; satellites report every few seconds.
 _EVERY = 2.0
 _RECENT = timedelta(minutes=5)
 # Reports that are read of a satellite: five minutes of one a second.
 _REPORTS = 300
-# A gap between two reports counts as so much at most: nothing is known of a longer silence.
+# A longer gap between two reports counts as this long: nothing is known of the rest.
 _LONGEST_GAP = timedelta(minutes=1)
 _SATELLITES = 1_000
 _AT_ONCE = 8

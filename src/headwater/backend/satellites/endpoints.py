@@ -33,8 +33,6 @@ from headwater.backend.schemas import NO_CONTENT, PathId
 from headwater.backend.state import BackendState
 from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
-__all__ = ["declare", "router"]
-
 router = APIRouter(prefix="/satellites", tags=["satellites"], route_class=GuardedRoute)
 
 
@@ -67,7 +65,7 @@ async def renew_satellite_key(
     backend: BackendState,
     body: SatelliteKeyCreate | None = None,
 ) -> SatelliteKeyCreated:
-    """A new key for a satellite, shown this once. Former ones work for ``overlap_seconds`` yet."""
+    """A new key, shown only in this answer. Former keys work for ``overlap_seconds`` more."""
     overlap = timedelta(seconds=(body or SatelliteKeyCreate()).overlap_seconds)
     key, until = await backend.satellites.renew_key(user, satellite_id, overlap)
     return SatelliteKeyCreated(satellite_id=satellite_id, api_key=key, former_keys_end_at=until)
@@ -90,7 +88,7 @@ async def report_metrics(
     backend: BackendState,
     key: IdempotencyKey,
 ) -> MetricsIds:
-    """A satellite's own measurements, up to 1,000: all of them, or none."""
+    """Report a satellite's own measurements, up to 1,000: all of them, or none."""
     return MetricsIds(ids=await backend.satellites.report(satellite.id, body.reports, key))
 
 

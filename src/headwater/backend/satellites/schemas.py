@@ -9,20 +9,6 @@ from pydantic import Field
 
 from headwater.backend.schemas import Body, Identifier, Moment, Name, Result
 
-__all__ = [
-    "Metrics",
-    "MetricsIds",
-    "MetricsReport",
-    "MetricsReports",
-    "SatelliteCreate",
-    "SatelliteCreated",
-    "SatelliteInfo",
-    "SatelliteKeyCreate",
-    "SatelliteKeyCreated",
-    "SatelliteList",
-    "SatelliteStatus",
-]
-
 MAX_REPORTS = 1000
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -57,7 +43,7 @@ class SatelliteKeyCreate(Body):
         default=3600,
         ge=0,
         le=30 * 24 * 3600,
-        description="How long the former keys work yet; 0 ends them at once.",
+        description="For how long the former keys still work; 0 ends them at once.",
     )
 
 
@@ -85,12 +71,16 @@ class SatelliteStatus(Result):
     name: str
     team_id: str | None
     clients: int = Field(description="MCP clients that ever worked through it.")
-    metrics: Metrics | None = Field(description="The latest report; none after retention.")
-    errors_last_5_minutes: int = Field(description="By the reports of the last five minutes.")
+    metrics: Metrics | None = Field(
+        description="The latest report; null when there is none, or when it was removed."
+    )
+    errors_last_5_minutes: int = Field(
+        description="Estimated from the reports of the last five minutes."
+    )
 
 
 class MetricsReport(Body):
-    at: Moment | None = Field(default=None, description="When it was measured; now.")
+    at: Moment | None = Field(default=None, description="When it was measured; by default now.")
     cpu_percent: Amount
     memory_mb: Amount
     requests_per_s: Amount
@@ -102,4 +92,4 @@ class MetricsReports(Body):
 
 
 class MetricsIds(Result):
-    ids: list[str] = Field(description="Of the reports, in their order.")
+    ids: list[str] = Field(description="The ids of the reports, in the same order.")

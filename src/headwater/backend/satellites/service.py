@@ -10,7 +10,7 @@ from uuid import uuid4
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from headwater.backend.access import tell_access_change_of_team
+from headwater.backend.access import record_access_change_in_team
 from headwater.backend.auth.loader import Loader
 from headwater.backend.auth.principal import Principal
 from headwater.backend.auth.tokens import SATELLITE_KEY, hash_token, new_token
@@ -23,8 +23,6 @@ from headwater.backend.satellites.schemas import MetricsReport
 from headwater.backend.times import utc_now
 from headwater.eventlog import EventLog
 from headwater.web.problems import Problem
-
-__all__ = ["Satellites", "topic_of"]
 
 
 def topic_of(satellite_id: str) -> str:
@@ -63,14 +61,14 @@ class Satellites:
         return await page_of(self._database, visible, paging)
 
     async def register(self, user: Principal, name: str, team_id: str | None) -> tuple[str, str]:
-        """A new satellite: its id and, this once, its key.
+        """Add a satellite. Returns its id and its key, of which only the hash is stored.
 
         With ``satellites.manage`` in a team a user registers satellites of that team only. Raises
         403, and 422 for a team that does not exist, or that the user may not know of.
         """
         if team_id is None and not user.may("satellites.manage"):
             raise Problem(
-                403, "You may register satellites of a team that you administer: name it."
+                403, "You may register satellites of a team that you administer: give its team_id."
             )
         if not user.knows_satellite_of(team_id):
             raise invalid("team_id", "there is no such team", value=team_id)
@@ -88,14 +86,15 @@ class Satellites:
     async def renew_key(
         self, user: Principal, satellite_id: str, overlap: timedelta
     ) -> tuple[str, datetime]:
-        """A new key for a satellite: this once, the key, and when its former keys end.
+        """Make a new key for a satellite. Returns it, and when the former keys end.
 
-        Those work for ``overlap`` yet, so that the agent can be changed first. Raises 403 and 404.
+        Those work for ``overlap`` more, so that the agent can be given the new one. Raises 403 and
+        404.
         """
         key, until = new_token(SATELLITE_KEY), utc_now() + overlap
         async with self._database.write() as session:
             satellite = await _managed(session, user, satellite_id)
-            # One that ends sooner already is not made to live longer.
+            # A key that ends sooner keeps its end.
             await session.execute(
                 update(RetiredSatelliteKey)
                 .where(
@@ -115,11 +114,11 @@ class Satellites:
     async def remove(self, user: Principal, satellite_id: str) -> None:
         """Remove a satellite, its keys and its clients; streams of its metrics end at once.
 
-        Raises 403 and 404. Its metrics are out of reach, and trimmed at their time.
+        Raises 403 and 404. Nobody can read its metrics any more, and they are trimmed later.
         """
         async with self._database.write() as session:
             satellite = await _managed(session, user, satellite_id)
-            # A key that nobody has: the satellite reports no more from here on.
+            # Nobody has this key, so the satellite can report no more.
             satellite.key_hash = hash_token(new_token())
             await session.execute(
                 delete(RetiredSatelliteKey).where(RetiredSatelliteKey.satellite_id == satellite_id)
@@ -129,10 +128,10 @@ class Satellites:
         )
         async with self._database.write() as session:
             await session.execute(delete(Satellite).where(Satellite.id == satellite_id))
-            await tell_access_change_of_team(session, satellite.team_id)
+            await record_access_change_in_team(session, satellite.team_id)
 
     async def remove_expired_keys(self) -> None:
-        """Forget former keys that work no more."""
+        """Delete former keys that have expired."""
         async with self._database.write() as session:
             await session.execute(
                 delete(RetiredSatelliteKey).where(RetiredSatelliteKey.expires_at <= utc_now())
@@ -144,9 +143,9 @@ class Satellites:
         reports: Sequence[MetricsReport],
         key: RequestKey | None = None,
     ) -> list[str]:
-        """Append metrics to the satellite's topic, all or none; their ids.
+        """Append metrics to the satellite's topic, all or none. Returns their ids.
 
-        A request whose ``key`` was used before appends nothing and has the ids of the first one.
+        A request whose ``key`` was used before appends nothing, and gets the ids of the first one.
         """
         if key is not None:
             # The event log may be elsewhere, so that no transaction holds both. A process that

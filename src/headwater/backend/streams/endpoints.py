@@ -14,8 +14,6 @@ from headwater.backend.streams.schemas import StreamList, TailList
 from headwater.backend.streams.service import Streams
 from headwater.web.fastapi import GuardedRoute
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["streams"], route_class=GuardedRoute, dependencies=[signed_in])
 
 
@@ -47,7 +45,7 @@ async def list_streams(
 
 @router.delete("/streams/{stream_id}", **NO_CONTENT, dependencies=[requires("streams.close")])
 async def close_stream(stream_id: PathId, streams: StreamsService) -> None:
-    """End one open stream, of whichever process. Its client comes back after seconds."""
+    """End one open stream, of any process. Its client reconnects after some seconds."""
     if not await streams.close(stream_id):
         raise not_found("open stream", stream_id)
 

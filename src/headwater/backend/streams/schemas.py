@@ -9,24 +9,26 @@ from pydantic import Field
 
 from headwater.backend.schemas import Result
 
-__all__ = ["OpenStream", "StreamList", "Tail", "TailList"]
-
 
 class OpenStream(Result):
     id: str
     worker: int = Field(description="The process that has it.")
     opened_at: datetime
-    user_id: str | None = Field(description="Whose it is; null for a satellite's.")
+    user_id: str | None = Field(description="The user who opened it; null for a satellite's.")
     email: str | None
     client: str = Field(description="The client's address.")
-    address: str = Field(description="What was asked for: the path, with its query.")
+    address: str = Field(description="The path of the request, with its query.")
     feed: str | None
-    position: str | None = Field(description="Where its client is in the feed.")
+    position: str | None = Field(description="The position of its client in the feed.")
     lag: int | None = Field(
         description="Events that were not written to it yet; null while it reads the source."
     )
-    waiting_bytes: int = Field(description="Written to it, and not taken by its connection yet.")
-    sent_bytes: int | None = Field(description="Acknowledged by its peer, where that is known.")
+    waiting_bytes: int = Field(
+        description="Bytes that were written to it, and that its connection has not taken yet."
+    )
+    sent_bytes: int | None = Field(
+        description="Bytes that its client has acknowledged, where that is known."
+    )
 
 
 class StreamList(Result):
@@ -35,7 +37,10 @@ class StreamList(Result):
         "share its event log and answered within a second."
     )
     open: int
-    dropped: int = Field(description="Streams of peers that took no bytes, since they began.")
+    dropped: int = Field(
+        description="Streams that were dropped since the processes began, because their clients "
+        "read nothing."
+    )
     streams: list[OpenStream]
     has_more: bool
 
@@ -43,7 +48,7 @@ class StreamList(Result):
 class Tail(Result):
     worker: int = Field(description="The process that reads.")
     name: str = Field(description="The table, topic or function that is read.")
-    changes: int = Field(description="Read since it began to.")
+    changes: int = Field(description="How many it has read.")
     streams: Mapping[str, int] = Field(description="Open streams that show it, by their feed.")
 
 

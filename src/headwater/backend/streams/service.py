@@ -16,8 +16,6 @@ from headwater.backend.streams.siblings import Siblings
 from headwater.eventlog import EventLog
 from headwater.web.fastapi import LiveRouter, StreamInfo
 
-__all__ = ["Streams"]
-
 M = TypeVar("M", bound=BaseModel)
 
 # Characters of an address that another process is sent: an event has a bound.
@@ -25,7 +23,7 @@ _LONGEST_ADDRESS = 2_000
 
 
 class Streams:
-    """Asks all processes, and answers them."""
+    """Answers for all processes: asks the others, and answers them."""
 
     def __init__(self, live: LiveRouter, log: EventLog) -> None:
         self._live = live
@@ -77,7 +75,7 @@ class Streams:
         return {}
 
     def _page(self, after: int, limit: int) -> StreamList:
-        # The one before may have ended meanwhile.
+        # By number, as the last stream of the page before may have ended meanwhile.
         found = [each for each in self._live.streams() if int(each.id) > after]
         stats = self._live.stats
         return StreamList(
@@ -103,7 +101,7 @@ class Streams:
 
 
 def _fitting(model: type[M], answers: Iterable[Mapping[str, Any]]) -> Iterator[M]:
-    """The answers, without those of another version that say something else."""
+    """The answers in this version's form; other versions may have others."""
     for answer in answers:
         with suppress(ValidationError):
             yield model.model_validate(answer)

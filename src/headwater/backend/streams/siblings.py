@@ -1,7 +1,7 @@
-"""The other processes that share the event log: what one asks, each of them answers.
+"""The other processes that share the event log: when one asks, each of them answers.
 
-A question and its answers are events of one topic. So nobody needs an address of another process,
-and it works on every engine but memory, where a process is alone.
+A question and its answers are events of one topic. So no process needs the address of another. It
+works on every engine but memory, where a process is alone.
 """
 
 from __future__ import annotations
@@ -17,20 +17,18 @@ from typing import Any
 from headwater.errors import HeadwaterError, ResetReason
 from headwater.eventlog import Bounds, EventLog, Record
 
-__all__ = ["Siblings"]
-
 logger = logging.getLogger("headwater.backend")
 
 _TOPIC = "headwater:streams"
-# Seconds that a question waits for those that are known. One that does not answer is forgotten.
+# Seconds that a question waits for the known processes. One that does not answer is forgotten.
 _WITHIN = 1.0
-# Seconds that the first question waits for those that nobody knows yet.
+# Seconds that the first question waits for processes that are not known yet.
 _ANYONE_WITHIN = 0.3
 # Seconds between tries to follow the topic while the engine is away.
 _RETRY = 1.0
-# What was said; nobody reads it later.
+# Questions and answers are kept for this time; nobody reads them later.
 _KEPT = timedelta(minutes=1)
-# Questions that wait at once; more are not asked.
+# Questions that wait at the same time. Further ones are not asked.
 _MOST = 32
 
 Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -47,16 +45,16 @@ class Siblings:
 
     Arguments:
         log: the event log.
-        answer: what this process says to a question of another one. It is called in the event
-            loop, and must not block.
+        answer: answers a question of another process. It is called in the event loop, and must
+            not block.
     """
 
     def __init__(self, log: EventLog, answer: Answer) -> None:
         self._log = log
         self._answer = answer
         self._name = secrets.token_hex(8)
-        # Those that asked or answered lately. A question waits for these, and the first one for
-        # any. A process that is new answers too: the next question waits for it.
+        # The processes that asked or answered lately. A question waits for these, and the first
+        # question for any. A new process answers too, and the next question waits for it.
         self._known: set[str] = set()
         self._has_asked = False
         self._questions: dict[str, _Question] = {}
@@ -103,7 +101,7 @@ class Siblings:
         return list(asked.answers.values())
 
     def deliver(self, records: Sequence[Record]) -> None:
-        """Take what the others say, and answer what they ask."""
+        """Take the answers of other processes, and answer their questions."""
         for said in (record.data for record in records):
             by = said.get("by")
             if not isinstance(by, str) or by == self._name:
@@ -116,7 +114,7 @@ class Siblings:
                 asked.news.set()
 
     def reset(self, reason: ResetReason, bounds: Bounds) -> None:
-        """Others trim the topic; what was missed is answered by nobody, and asked again."""
+        """Do nothing: other processes trim the topic, and a lost question is asked again."""
 
     async def _join(self) -> None:
         while True:

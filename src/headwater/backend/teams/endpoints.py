@@ -26,8 +26,6 @@ from headwater.backend.teams.schemas import (
 )
 from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
-__all__ = ["declare", "router"]
-
 router = APIRouter(
     prefix="/teams", tags=["teams"], route_class=GuardedRoute, dependencies=[signed_in]
 )
@@ -63,7 +61,7 @@ async def list_members(team_id: PathId, backend: BackendState, paging: PageAsked
 async def put_member(
     team_id: PathId, user_id: PathId, body: MemberPut, backend: BackendState
 ) -> MemberInfo:
-    """Let a user belong to a team, or change their role in it."""
+    """Add a user to a team, or change their role in it."""
     await backend.teams.put_member(team_id, user_id, body.role)
     return MemberInfo(team_id=team_id, user_id=user_id, role=body.role)
 
@@ -74,7 +72,7 @@ async def put_member(
     dependencies=[requires_in_team("team.members.edit")],
 )
 async def remove_member(team_id: PathId, user_id: PathId, backend: BackendState) -> None:
-    """Let a user no longer belong to a team. Their streams of it end at once."""
+    """Remove a user from a team. Their streams of it end at once."""
     await backend.teams.remove_member(team_id, user_id)
 
 

@@ -9,18 +9,6 @@ from pydantic import Field
 from headwater.backend.roles import TeamRole
 from headwater.backend.schemas import Body, Name, Result
 
-__all__ = [
-    "Member",
-    "MemberInfo",
-    "MemberList",
-    "MemberPut",
-    "TeamClient",
-    "TeamCreate",
-    "TeamInfo",
-    "TeamList",
-    "TeamOverview",
-]
-
 
 class TeamCreate(Body):
     name: Name

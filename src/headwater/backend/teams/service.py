@@ -8,14 +8,12 @@ from uuid import uuid4
 
 from sqlalchemy import delete, select
 
-from headwater.backend.access import tell_access_change
+from headwater.backend.access import record_access_change
 from headwater.backend.auth.loader import Loader
 from headwater.backend.database import Database
 from headwater.backend.listing import Paging, page_of
 from headwater.backend.models import ClientActivity, Membership, Notification, Satellite, Team, User
 from headwater.backend.problems import not_found
-
-__all__ = ["Teams"]
 
 
 class Teams:
@@ -40,7 +38,7 @@ class Teams:
         return team
 
     async def remove(self, team_id: str) -> None:
-        """Remove a team with its satellites and all that is its; its streams end at once.
+        """Remove a team with its satellites and everything of theirs; its streams end at once.
 
         Raises 404.
         """
@@ -48,7 +46,7 @@ class Teams:
             if await session.get(Team, team_id) is None:
                 raise not_found("team", team_id)
             await session.execute(delete(Membership).where(Membership.team_id == team_id))
-            await tell_access_change(session, None)
+            await record_access_change(session, None)
         for model in (Notification, ClientActivity):
             await self._database.delete_in_steps(model, model.team_id == team_id)
         of_the_team = select(Satellite.id).where(Satellite.team_id == team_id)
@@ -57,8 +55,8 @@ class Teams:
         )
         async with self._database.write() as session:
             await session.execute(delete(Team).where(Team.id == team_id))
-            # Administrators that are no members see it until now.
-            await tell_access_change(session, None)
+            # Administrators who are no members could see the team until now.
+            await record_access_change(session, None)
 
     async def members(self, team_id: str, paging: Paging) -> tuple[list[Any], bool]:
         """The members of a team, the oldest users first."""
@@ -79,7 +77,7 @@ class Teams:
                 .values(team_id=team_id, user_id=user_id, role=role)
                 .on_conflict_do_update(index_elements=["team_id", "user_id"], set_={"role": role})
             )
-            await tell_access_change(session, user_id)
+            await record_access_change(session, user_id)
 
     async def remove_member(self, team_id: str, user_id: str) -> None:
         """Remove a user from a team. Raises 404 if the user is no member."""
@@ -89,7 +87,7 @@ class Teams:
             )
             if await session.scalar(removed.returning(Membership.user_id)) is None:
                 raise not_found("member", user_id)
-            await tell_access_change(session, user_id)
+            await record_access_change(session, user_id)
 
     async def _find(self, team_ids: Sequence[str]) -> Mapping[str, str]:
         rows = await self._database.look_up(self._of_ids, team_ids)

@@ -22,8 +22,6 @@ from headwater.backend.users.schemas import (
 )
 from headwater.web.fastapi import GuardedRoute
 
-__all__ = ["router"]
-
 router = APIRouter(
     prefix="/users", tags=["users"], route_class=GuardedRoute, dependencies=[signed_in]
 )
@@ -60,20 +58,20 @@ async def create_api_key(
 
 @router.delete("/me/api-keys/{key_id}", **NO_CONTENT)
 async def delete_api_key(key_id: PathId, user: CurrentUser, backend: BackendState) -> None:
-    """End a key of one's own. Streams that were opened with it end at once."""
+    """Delete one of the caller's keys. Streams that were opened with it end at once."""
     await backend.users.delete_key(user, key_id)
 
 
 @router.get("/me/sessions")
 async def my_sessions(user: CurrentUser, backend: BackendState, paging: PageAsked) -> SessionList:
-    """Where the caller is signed in."""
+    """The caller's sessions."""
     rows, has_more = await backend.users.sessions_of(user.id, user, paging)
     return SessionList(sessions=rows, has_more=has_more)
 
 
 @router.delete("/me/sessions/{session_id}", **NO_CONTENT)
 async def end_my_session(session_id: PathId, user: CurrentUser, backend: BackendState) -> None:
-    """Sign out of a session of one's own. Its streams end at once."""
+    """End one of the caller's sessions. Its streams end at once."""
     await backend.users.end_session(user.id, session_id)
 
 
@@ -95,7 +93,7 @@ async def create_user(body: UserCreate, backend: BackendState) -> UserInfo:
 async def list_sessions(
     user_id: PathId, user: CurrentUser, backend: BackendState, paging: PageAsked
 ) -> SessionList:
-    """Where a user is signed in."""
+    """A user's sessions."""
     rows, has_more = await backend.users.sessions_of(user_id, user, paging)
     return SessionList(sessions=rows, has_more=has_more)
 
@@ -104,7 +102,7 @@ async def list_sessions(
     "/{user_id}/sessions/{session_id}", **NO_CONTENT, dependencies=[requires("users.edit")]
 )
 async def end_session(user_id: PathId, session_id: PathId, backend: BackendState) -> None:
-    """Sign a user out of one session. Its streams end at once."""
+    """End one session of a user. Its streams end at once."""
     await backend.users.end_session(user_id, session_id)
 
 
@@ -116,6 +114,6 @@ async def remove_user(user_id: PathId, backend: BackendState) -> None:
 
 @router.patch("/{user_id}", dependencies=[requires("users.edit")])
 async def change_user(user_id: PathId, body: UserUpdate, backend: BackendState) -> UserInfo:
-    """Change a role, disable or enable. Open streams of that user notice at once."""
+    """Change a user's role, or disable or enable them. Their open streams follow at once."""
     user = await backend.users.change(user_id, body.role, body.disabled)
     return UserInfo.model_validate(user)

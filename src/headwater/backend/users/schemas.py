@@ -11,23 +11,6 @@ from headwater.backend.auth.principal import Principal
 from headwater.backend.roles import GlobalRole
 from headwater.backend.schemas import Body, Email, Name, Result
 
-__all__ = [
-    "ApiKeyCreated",
-    "ApiKeyInfo",
-    "ApiKeyList",
-    "KeyCreate",
-    "Me",
-    "MyTeam",
-    "MyTeams",
-    "Password",
-    "SessionInfo",
-    "SessionList",
-    "UserCreate",
-    "UserInfo",
-    "UserList",
-    "UserUpdate",
-]
-
 # argon2 takes any length. The bound limits the work for one request.
 Password = Annotated[str, StringConstraints(max_length=1024)]
 
@@ -49,7 +32,7 @@ class Me(Result):
     id: str
     email: str
     role: str
-    permissions: list[str] = Field(description="What you may everywhere, sorted.")
+    permissions: list[str] = Field(description="What you may do everywhere, sorted.")
 
     @classmethod
     def of(cls, user: Principal) -> Me:
@@ -100,7 +83,7 @@ class SessionInfo(Result):
     id: str
     created_at: datetime
     expires_at: datetime
-    current: bool = Field(False, description="It is the one of this request.")
+    current: bool = Field(False, description="Whether this request came with it.")
 
 
 class SessionList(Result):

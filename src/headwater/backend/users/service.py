@@ -10,7 +10,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from headwater.backend.access import tell_access_change
+from headwater.backend.access import record_access_change
 from headwater.backend.auth.passwords import Passwords
 from headwater.backend.auth.principal import Principal
 from headwater.backend.auth.tokens import API_KEY, hash_token, new_token
@@ -29,8 +29,6 @@ from headwater.backend.models import (
 from headwater.backend.problems import invalid, not_found
 from headwater.backend.times import utc_now
 from headwater.web.problems import Problem
-
-__all__ = ["Users"]
 
 
 class Users:
@@ -51,9 +49,9 @@ class Users:
         return await page_of(self._database, users, paging)
 
     async def create(self, email: str, password: str, role: str) -> User:
-        """A new user. ``email`` is normal already. Raises 422 for a short password, 409."""
+        """Add a user. ``email`` is normalised. Raises 422 for a short password, and 409."""
         if len(password) < self._min_length:
-            raise invalid("password", f"at least {self._min_length} characters are needed")
+            raise invalid("password", f"use at least {self._min_length} characters")
         stored = await self._passwords.hash(password)
         user = User(id=uuid4().hex, email=email, password_hash=stored, role=role)
         try:
@@ -70,7 +68,7 @@ class Users:
         out everywhere. The API keys work again once the user is enabled.
         """
         async with self._database.write(alone=True) as session:
-            user = await _existing(session, user_id)
+            user = await _existing(session, user_id, lock=True)
             was_admin = _is_admin(user)
             if role is not None:
                 user.role = role
@@ -81,24 +79,24 @@ class Users:
                     await _must_leave_an_admin(session)
                 if user.disabled:
                     await session.execute(delete(Session).where(Session.user_id == user_id))
-                await tell_access_change(session, user_id)
+                await record_access_change(session, user_id)
         return user
 
     async def remove(self, user_id: str) -> None:
-        """Remove a user with all that is theirs; their streams end at once.
+        """Remove a user with everything that is theirs; their streams end at once.
 
         Raises 404, and 409 when no enabled global_admin would be left. The rights go first: if it
         is interrupted, the user is disabled, and can be removed again.
         """
         async with self._database.write(alone=True) as session:
-            user = await _existing(session, user_id)
+            user = await _existing(session, user_id, lock=True)
             was_admin = _is_admin(user)
             user.disabled = True
             if was_admin:
                 await _must_leave_an_admin(session)
             for owned in (Session, ApiKey, Membership):
                 await session.execute(delete(owned).where(owned.user_id == user_id))
-            await tell_access_change(session, user_id)
+            await record_access_change(session, user_id)
         for model in (LogEntry, Notification, ClientActivity):
             await self._database.delete_in_steps(model, model.user_id == user_id)
         async with self._database.write() as session:
@@ -125,14 +123,14 @@ class Users:
         return await page_of(self._database, theirs, paging)
 
     async def end_session(self, user_id: str, session_id: str) -> None:
-        """Sign a user out of one session; its streams end at once. Raises 404."""
+        """End one session of a user; its streams end at once. Raises 404."""
         async with self._database.write() as session:
             ended = delete(Session).where(
                 Session.token_hash == session_id, Session.user_id == user_id
             )
             if await session.scalar(ended.returning(Session.token_hash)) is None:
                 raise not_found("session", session_id)
-            await tell_access_change(session, user_id)
+            await record_access_change(session, user_id)
 
     async def teams_of(self, user: Principal, paging: Paging) -> tuple[list[Any], bool]:
         mine = (
@@ -159,11 +157,12 @@ class Users:
             deleted = delete(ApiKey).where(ApiKey.id == key_id, ApiKey.user_id == user.id)
             if await session.scalar(deleted.returning(ApiKey.id)) is None:
                 raise not_found("API key", key_id)
-            await tell_access_change(session, user.id)
+            await record_access_change(session, user.id)
 
 
-async def _existing(session: AsyncSession, user_id: str) -> User:
-    user = await session.get(User, user_id)
+async def _existing(session: AsyncSession, user_id: str, *, lock: bool = False) -> User:
+    """The user. Raises 404. ``lock``: on PostgreSQL others then wait to change or remove them."""
+    user = await session.get(User, user_id, with_for_update={"key_share": True} if lock else None)
     if user is None:
         raise not_found("user", user_id)
     return user
@@ -176,4 +175,4 @@ def _is_admin(user: User) -> bool:
 async def _must_leave_an_admin(session: AsyncSession) -> None:
     admins = select(User.id).where(User.role == "global_admin", User.disabled.is_(False))
     if await session.scalar(admins.limit(1)) is None:
-        raise Problem(409, "This is the last enabled global_admin; make another one first.")
+        raise Problem(409, "This is the last enabled global_admin: make another one first.")

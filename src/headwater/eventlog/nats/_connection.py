@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -65,16 +66,18 @@ class Tap(asyncio.Future[Msg]):
             _log.exception("%s: a message could not be read", NAME)
 
 
+@dataclass(slots=True)
 class _Answer:
-    """An answer: one message, or several, of which the last one has a status."""
+    """An answer: one message, or with ``many`` several, of which the last one has a status."""
 
-    __slots__ = ("done", "many", "messages", "subject")
+    subject: str
+    many: bool
+    done: asyncio.Future[list[Msg]]
+    messages: list[Msg] = field(default_factory=list)
 
-    def __init__(self, subject: str, *, many: bool) -> None:
-        self.subject = subject
-        self.many = many
-        self.messages: list[Msg] = []
-        self.done: asyncio.Future[list[Msg]] = asyncio.get_running_loop().create_future()
+    def fail(self, error: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
 
     def receive(self, message: Msg) -> None:
         self.messages.append(message)
@@ -91,12 +94,13 @@ class Life:
 
     Attributes:
         client: the driver's connection.
-        listeners: called with the reason when the connection has ended.
+        lost: called with the reason when the connection has ended.
     """
+
+    lost: Callable[[Exception], None] | None = None
 
     def __init__(self) -> None:
         self.client = Client()
-        self.listeners: list[Callable[[Exception], None]] = []
         self._answers: dict[str, _Answer] = {}
         self._tokens = itertools.count()
         self._inbox = ""
@@ -131,7 +135,8 @@ class Life:
         token = str(next(self._tokens))
         if self._refused:
             self.check_rights(self._inbox)
-        answer = self._answers[token] = _Answer(subject, many=many)
+        answer = _Answer(subject, many, asyncio.get_running_loop().create_future())
+        self._answers[token] = answer
         try:
             async with asyncio.timeout(PATIENCE):
                 await self.client.publish(
@@ -173,16 +178,14 @@ class Life:
         self._refused[refused] = error
         for answer in self._answers.values():
             # No answer can come to an inbox that is refused.
-            mine = refused == answer.subject.lower() or refused.startswith(self._inbox.lower())
-            if mine and not answer.done.done():
-                answer.done.set_exception(error)
+            if refused == answer.subject.lower() or refused.startswith(self._inbox.lower()):
+                answer.fail(error)
 
     async def _closed(self) -> None:
         for answer in self._answers.values():
-            if not answer.done.done():
-                answer.done.set_exception(nats.errors.ConnectionClosedError())
-        for listener in tuple(self.listeners):
-            listener(unavailable(self._fault))
+            answer.fail(nats.errors.ConnectionClosedError())
+        if self.lost is not None:
+            self.lost(unavailable(self._fault))
 
 
 class Link:

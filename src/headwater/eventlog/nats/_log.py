@@ -52,7 +52,7 @@ class NatsSubscriptions:
         self._tap = Tap(self._receive)
         self._subscriptions: dict[str, Subscription] = {}
         self._pings = 0
-        life.listeners.append(reader.lost)
+        life.lost = reader.lost
 
     async def subscribe(self, topics: Sequence[str]) -> None:
         """As Subscriptions."""
@@ -96,8 +96,7 @@ class NatsSubscriptions:
 
     async def close(self) -> None:
         """As Subscriptions. The connection itself stays open: it is the log's."""
-        if self._reader.lost in self._life.listeners:
-            self._life.listeners.remove(self._reader.lost)
+        self._life.lost = None
         if not self._life.client.is_closed:
             await self.unsubscribe(list(self._subscriptions))
 

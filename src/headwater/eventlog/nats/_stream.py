@@ -245,8 +245,8 @@ class Stream:
                     "allow_msg_ttl": True,
                     "allow_rollup_hdrs": True,
                     "republish": self._republish(),
-                    # So that the sequences of a log that is created again are above those of the
-                    # earlier one, unless that stored more than a million events per second.
+                    # A log that is created again begins above all sequences of the earlier one,
+                    # unless that stored more than a million events per second.
                     "first_seq": int(time.time()) * 1_000_000,
                 },
             )

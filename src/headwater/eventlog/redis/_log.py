@@ -20,6 +20,7 @@ from headwater.eventlog._record import WHOLE, Bounds, Event, Offset, Record, Ret
 from headwater.eventlog.redis import _scripts as scripts
 from headwater.eventlog.redis._commands import NAME, Commands, connection_of, pool_of
 from headwater.eventlog.redis._pushes import (
+    LAST_ID,
     RedisSubscriptions,
     bounds_of,
     from_id,
@@ -169,10 +170,7 @@ class RedisLog(PushedLog):
     async def _trim_topic(self, topic: str, keep: Retention) -> int:
         count, lowest = keep.max_count, ""
         if keep.max_bytes is not None:
-            first, fits = await self._oldest_within(topic, keep.max_bytes)
-            if not fits:
-                lowest = first or ""
-                count = count if first else 0
+            lowest = await self._lowest_within(topic, keep.max_bytes)
         if keep.before is not None and (not lowest or offset_of(lowest) < keep.before):
             lowest = str(keep.before)
         age = "" if keep.max_age is None else keep.max_age / timedelta(milliseconds=1)
@@ -190,20 +188,19 @@ class RedisLog(PushedLog):
             self._pool, prefix=self._prefix, keys_kept=kept, max_event_bytes=self.max_event_bytes
         )
 
-    async def _oldest_within(self, topic: str, most: int) -> tuple[str | None, bool]:
-        """The id of the oldest entry that still fits into ``most`` bytes; and whether all fit."""
-        first: str | None = None
-        start, left = "+", most
+    async def _lowest_within(self, topic: str, most: int) -> str:
+        """The id from which on all entries fit into ``most`` bytes; empty if all of them do."""
+        lowest, start, left = LAST_ID, "+", most
         while True:
             sizes = await self._commands.run(scripts.SIZES, [self._keys(topic)[2]], [start, CHUNK])
             for name, size in zip(sizes[::2], sizes[1::2], strict=True):
                 left -= size
                 if left < 0:
-                    return first, False
-                first = name.decode()
+                    return lowest
+                lowest = name.decode()
             if len(sizes) < 2 * CHUNK:
-                return first, True
-            start = f"({first}"
+                return ""
+            start = f"({lowest}"
 
     async def close(self) -> None:
         await super().close()

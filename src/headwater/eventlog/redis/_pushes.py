@@ -23,7 +23,7 @@ from headwater.eventlog.redis._commands import NAME, PATIENCE, connect, connecti
 
 # Both halves of an id have 64 bits.
 _MOST = 2**64 - 1
-_LAST = f"{_MOST}-{_MOST}"
+LAST_ID = f"{_MOST}-{_MOST}"
 
 
 def offset_of(text: str) -> Offset:
@@ -41,7 +41,7 @@ def moment_of(text: str) -> datetime:
 def from_id(after: Offset) -> str:
     """The start of a range that begins with the entry at an offset."""
     if after >= (_MOST, _MOST):
-        return _LAST
+        return LAST_ID
     # START, and the offset of another engine, has no second number: 7 is before 7-0.
     return f"{after[0]}-{min(after[1], _MOST) if len(after) > 1 else 0}"
 
@@ -96,9 +96,8 @@ class RedisSubscriptions:
         self._connection = connection_of(pool)
         self._prefix = prefix
         self._reader = reader
-        # In the order of the calls: how many confirmations come, and the caller that waits.
-        self._asked: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._confirmed = 0
+        # The callers that wait, in the order of their calls.
+        self._asked: deque[asyncio.Future[None]] = deque()
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -129,7 +128,7 @@ class RedisSubscriptions:
 
     async def ping(self) -> None:
         """As Subscriptions."""
-        await self._ask("PING")
+        await self._ask()
 
     async def close(self) -> None:
         """As Subscriptions."""
@@ -144,13 +143,15 @@ class RedisSubscriptions:
             part = topics[start : start + CHUNK]
             await self._ask(command, *(self._prefix + topic for topic in part))
 
-    async def _ask(self, command: str, *channels: str) -> None:
-        """Send a command, and wait until the server has confirmed each channel."""
+    async def _ask(self, *command: str) -> None:
+        """Send a command and a PING. Once that is answered, the server has done both."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._asked.append((max(len(channels), 1), done))
+        self._asked.append(done)
         try:
             async with asyncio.timeout(PATIENCE):
-                await self._connection.send_command(command, *channels, check_health=False)
+                if command:
+                    await self._connection.send_command(*command, check_health=False)
+                await self._connection.send_command("PING", check_health=False)
                 await done
         except (RedisError, OSError, TimeoutError) as error:
             raise unavailable(error) from error
@@ -163,40 +164,26 @@ class RedisSubscriptions:
                     answer = await self._connection.read_response(disconnect_on_error=False)
                 except ResponseError as refused:
                     # For example: this user has no permission for the channel.
-                    self._refuse(refused)
+                    if self._asked and not self._asked[0].done():
+                        said = unavailable(refused, "following is refused: ")
+                        self._asked[0].set_exception(said)
                     continue
                 if answer[0] == b"message":
                     self._receive(answer[1], answer[2])
-                else:
-                    self._confirm()
+                elif answer == b"PONG" or answer[0] == b"pong":  # before and after a SUBSCRIBE
+                    done = self._asked.popleft()
+                    if not done.done():
+                        done.set_result(None)
         except Exception as fault:
             error = fault
         finally:
             lost = unavailable(error or ConnectionError("closed"))
-            for _, done in self._asked:
+            for done in self._asked:
                 if not done.done():
                     done.set_exception(lost)
                     done.exception()  # as no caller may be waiting
             if error is not None:
                 self._reader.lost(lost)
-
-    def _refuse(self, error: ResponseError) -> None:
-        if self._asked:
-            self._confirmed = 0
-            done = self._asked.popleft()[1]
-            if not done.done():
-                done.set_exception(unavailable(error, "following is refused: "))
-
-    def _confirm(self) -> None:
-        if not self._asked:
-            return
-        wanted, done = self._asked[0]
-        self._confirmed += 1
-        if self._confirmed >= wanted:
-            self._confirmed = 0
-            self._asked.popleft()
-            if not done.done():
-                done.set_result(None)
 
     def _receive(self, channel: bytes, message: bytes) -> None:
         topic = channel[len(self._prefix) :].decode()

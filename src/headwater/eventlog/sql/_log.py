@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -25,25 +24,14 @@ from headwater.eventlog._record import (
     Run,
     check_topic,
     mark_of,
-    ticks,
 )
 from headwater.eventlog.sql._reader import SqlReader
 from headwater.eventlog.sql._storage import Storage
 from headwater.eventlog.sql._tables import METADATA, bounds_of, records_of
-from headwater.eventlog.sql._writer import (
-    LOCK,
-    Append,
-    SqlWriter,
-    append_all,
-    forget_some,
-    topics_to_trim,
-    trim_some,
-)
+from headwater.eventlog.sql._writer import Append, SqlWriter
 from headwater.sql.postgresql._connections import postgresql_engine, separate_pool
 from headwater.sql.sqlite._connections import configure_sqlite, file_of
 
-# The most topics that one transaction forgets.
-FORGOTTEN = 50
 # The databases' largest integer; no topic counts this far.
 _LAST = 2**63 - 1
 
@@ -88,12 +76,7 @@ class SqlLog(CheckedLog):
         append = Append(topic, events, key)
         if connection is None:
             return await self._writer.append(append)
-        own = await _connection(connection)
-        dialect = self._storage.dialect
-        results = await self._storage.join(
-            own, lambda joined: append_all(joined, [append], self._clock(), dialect)
-        )
-        return results[0] or []
+        return await self._writer.join(await _connection(connection), append)
 
     async def _read(self, topic: str, after: Offset, limit: int) -> tuple[Run, Offset | None]:
         await self._storage.ready()
@@ -144,26 +127,10 @@ class SqlLog(CheckedLog):
         self._reader.unfollow(topic, follower)
 
     async def _trim(self, topic: str | None, keep: Retention) -> int:
-        oldest = None if keep.max_age is None else ticks(self._clock() - keep.max_age)
-        if topic is None:
-            names = await topics_to_trim(self._storage, keep, oldest)
-            # A topic that another transaction holds must not delay all others.
-            lock = self._storage.dialect.lock_free
-        else:
-            names, lock = [topic], LOCK
-        removed = 0
-        for name in names:
-            # In steps, so that other writers wait for one step and not for all.
-            step = partial(trim_some, topic=name, keep=keep, oldest=oldest, lock=lock)
-            while count := await self._storage.write(step):
-                removed += count
-        return removed
+        return await self._writer.trim(topic, keep)
 
     async def _forget(self, topics: Sequence[str]) -> None:
-        left = list(topics)
-        while left:
-            part, left = left[:FORGOTTEN], left[FORGOTTEN:]
-            left += await self._storage.write(partial(forget_some, topics=part))
+        await self._writer.forget(topics)
 
     def another(self) -> EventLog:
         if self.engine.dialect.name == "postgresql":

@@ -54,7 +54,8 @@ class Dialect(ABC):
         lock_free: locks the row of ``:topic`` for trimming, and gives its id, latest and trimmed,
             unless another transaction holds it.
         reserving: for ``reserve``; ``:topics`` is a JSON list of names and counts.
-        finding_keys: for ``find_keys``; ``:keys`` is a JSON list of topics and keys.
+        finding_keys: the events with ``:keys``, a JSON list of topics and keys: the topic's name,
+            number, at, size, key and data.
         clearing: removes the events of topics ``:ids``, a JSON list.
         healing: raises counters that were set back, so that no number or id is given out twice.
     """
@@ -81,13 +82,6 @@ class Dialect(ABC):
     async def exists(self, connection: AsyncConnection) -> bool:
         """Whether the log has its row. Raises the driver's error if its tables do not exist."""
 
-    async def clear(self, connection: AsyncConnection, topics: Sequence[int]) -> None:
-        """Remove events that new topics have already.
-
-        They are of earlier topics with these ids, which another program removed without the events.
-        """
-        await connection.execute(self.clearing, {"ids": json.dumps(topics)})
-
     async def create(self, connection: AsyncConnection) -> None:
         """Create what is missing. The caller commits."""
         await self.create_tables(connection)
@@ -111,12 +105,6 @@ class Dialect(ABC):
     ) -> Mapping[object, tuple[int, int]]:
         """Numbers that only rise, each before and after the reservation that gave ``topics``."""
         return {row.id: (row.latest - counts[topic], row.latest) for topic, row in topics.items()}
-
-    async def find_keys(
-        self, connection: AsyncConnection, keys: Sequence[tuple[str, str]]
-    ) -> Sequence[sa.Row[Any]]:
-        """The events that pairs of topic and key brought: name, number, at, key, data."""
-        return (await connection.execute(self.finding_keys, {"keys": json.dumps(keys)})).all()
 
     @abstractmethod
     async def create_tables(self, connection: AsyncConnection) -> None:

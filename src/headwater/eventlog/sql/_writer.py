@@ -6,10 +6,12 @@ transaction. A trim removes the oldest records of a topic and leaves no hole.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -94,7 +96,7 @@ async def append_all(
     if keys:
         locked = await reserve(connection, dict.fromkeys((topic for topic, _ in keys), 0))
         held = {topic for topic, _ in keys} - locked.keys()
-        for row in await dialect.find_keys(connection, keys):
+        for row in await connection.execute(dialect.finding_keys, {"keys": json.dumps(keys)}):
             known[row.name, row.key] += records_of(row.name, [row])
     fresh: list[bool] = []
     counts: Counter[str] = Counter()
@@ -107,7 +109,8 @@ async def append_all(
     topics = await reserve(connection, counts) if counts else {}
     new = [row.id for topic, row in topics.items() if row.latest == counts[topic]]
     if new:
-        await dialect.clear(connection, new)
+        # Another program may have removed earlier topics with these ids, and left their events.
+        await connection.execute(dialect.clearing, {"ids": json.dumps(new)})
     if topics and is_behind is not None and is_behind(dialect.heads(topics, counts)):
         await connection.execute(_BEGIN_ANEW, {"epoch": secrets.token_hex(16)})
     held |= counts.keys() - topics.keys()
@@ -149,7 +152,7 @@ async def append_all(
 
 
 class SqlWriter:
-    """Appends of this process, one transaction at a time.
+    """Appends and trims of this process. It appends in one transaction at a time.
 
     The next transaction does all appends that arrive while one runs. This is faster, because each
     commit waits for the disk, and SQLite has one writer at a time.
@@ -167,6 +170,40 @@ class SqlWriter:
     def append(self, append: Append) -> Coroutine[Any, Any, list[Record]]:
         """The records, once they are committed. A cancelled caller may still have appended."""
         return self._batcher.ask(append)
+
+    async def join(self, connection: AsyncConnection, append: Append) -> list[Record]:
+        """Append in the caller's transaction, which only the caller ends."""
+        dialect = self._storage.dialect
+        (records,) = await self._storage.join(
+            connection, lambda joined: append_all(joined, [append], self._clock(), dialect)
+        )
+        return records or []
+
+    async def trim(self, topic: str | None, keep: Retention) -> int:
+        """As EventLog."""
+        oldest = None if keep.max_age is None else ticks(self._clock() - keep.max_age)
+        if topic is not None:
+            names, lock = [topic], LOCK
+        else:
+            limits = {"max_count": keep.max_count, "any_size": keep.max_bytes is not None}
+            rows = await self._storage.read(_CANDIDATES, {**limits, "oldest": oldest})
+            names = [row.name for row in rows if row.name is not None]
+            # A topic that another transaction holds must not delay all others.
+            lock = self._storage.dialect.lock_free
+        removed = 0
+        for name in names:
+            # In steps, so that other writers wait for one step and not for all.
+            step = partial(trim_some, topic=name, keep=keep, oldest=oldest, lock=lock)
+            while count := await self._storage.write(step):
+                removed += count
+        return removed
+
+    async def forget(self, topics: Sequence[str]) -> None:
+        """As EventLog."""
+        left = list(topics)
+        while left:
+            part, left = left[:FORGOTTEN], left[FORGOTTEN:]
+            left += await self._storage.write(partial(forget_some, topics=part))
 
     async def close(self) -> None:
         """Refuse further appends, and wait for those that were asked for."""
@@ -210,8 +247,8 @@ class SqlWriter:
         return held
 
 
-# The most rows that one transaction removes.
-STEP = 5_000
+# The most rows of a topic that one transaction removes, and the most topics that it forgets.
+STEP, FORGOTTEN = 5_000, 50
 
 _FORGET = sa.text("DELETE FROM headwater_topics WHERE id = :id")
 
@@ -240,13 +277,6 @@ _LAST_BEYOND = sa.text(
 _DELETE = sa.text("DELETE FROM headwater_events WHERE topic_id = :id AND number <= :cut")
 _MARK = sa.text("UPDATE headwater_topics SET trimmed = :cut WHERE id = :id")
 _COUNT_TRIM = sa.text("UPDATE headwater_log SET trims = trims + 1 WHERE id = 1")
-
-
-async def topics_to_trim(storage: Storage, keep: Retention, oldest: int | None) -> Sequence[str]:
-    """The names of topics that may have something to remove."""
-    limits = {"any_size": keep.max_bytes is not None, "max_count": keep.max_count, "oldest": oldest}
-    rows = await storage.read(_CANDIDATES, limits)
-    return [row.name for row in rows if row.name is not None]
 
 
 async def trim_some(

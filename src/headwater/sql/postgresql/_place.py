@@ -206,10 +206,13 @@ class SnapshotPlace:
         ) and xids == sorted(set(xids))
 
 
+@dataclass(slots=True, eq=False)
 class Walk:
     """The places of a client that begins at one and is sent, in order, what a snapshot has.
 
-    Arguments:
+    Attributes:
+        start: where it begins.
+        now: the snapshot.
         removed_until: of a feed with a time window: removals of what left it up to this moment are
             sent first.
         as_of: the first transaction that was not seen when they were read.
@@ -217,48 +220,42 @@ class Walk:
         began: as a place has it.
     """
 
-    def __init__(
-        self,
-        start: SnapshotPlace,
-        now: TransactionSnapshot,
-        removed_until: datetime | None,
-        as_of: int | None = None,
-        *,
-        whole: bool = True,
-        began: int | None = None,
-    ) -> None:
-        self._start = start
-        self._now = now
-        self._removed_until = removed_until
-        self._as_of = None if removed_until is None else as_of
-        self._whole = whole
-        self._began = began
-        self._xid = -1
-        self._snapshot = start.snapshot
-        self._others: tuple[At, ...] = ()
+    start: SnapshotPlace
+    now: TransactionSnapshot
+    removed_until: datetime | None
+    as_of: int | None = None
+    whole: bool = True
+    began: int | None = None
+    _xid: int = field(init=False, default=-1)
+    _snapshot: TransactionSnapshot = field(init=False)
+    _others: tuple[At, ...] = field(init=False, default=())
+
+    def __post_init__(self) -> None:
+        if self.removed_until is None:
+            self.as_of = None
 
     def to(self, at: At) -> SnapshotPlace:
         """Where it is once it was sent a change; changes come in order."""
         if at.xid != self._xid:
-            start, self._xid = self._start, at.xid
-            self._snapshot = start.snapshot.union(self._now.cut(at.xid))
+            start, self._xid = self.start, at.xid
+            self._snapshot = start.snapshot.union(self.now.cut(at.xid))
             self._others = tuple(
                 part
                 for part in start.parts
                 if part.xid != at.xid and not self._snapshot.has(part.xid)
             )
         parts = tuple(sorted((*self._others, at))) if self._others else (at,)
-        until, as_of, began = self._removed_until, self._as_of, self._began
+        until, as_of, began = self.removed_until, self.as_of, self.began
         return SnapshotPlace(self._snapshot, parts, until, as_of=as_of, last=at, began=began)
 
     def left(self, at: At, moment: datetime | None) -> SnapshotPlace:
         """Where it is once it was sent the removal of a row that left the window."""
-        start, as_of, began = self._start, self._as_of, self._began
+        start, as_of, began = self.start, self.as_of, self.began
         return SnapshotPlace(start.snapshot, start.parts, moment, at, as_of=as_of, began=began)
 
     def end(self, now: TransactionSnapshot) -> SnapshotPlace:
         """Where it is once it was sent all that ``now`` has."""
-        snapshot = self._start.snapshot.union(now)
-        parts = tuple(part for part in self._start.parts if not snapshot.has(part.xid))
-        as_of = None if self._whole else self._as_of
-        return SnapshotPlace(snapshot, parts, self._removed_until, as_of=as_of)
+        snapshot = self.start.snapshot.union(now)
+        parts = tuple(part for part in self.start.parts if not snapshot.has(part.xid))
+        as_of = None if self.whole else self.as_of
+        return SnapshotPlace(snapshot, parts, self.removed_until, as_of=as_of)

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
 from headwater.feeds._source import EVERYTHING, Change, Filter, Page, Place, Window
 from headwater.sql._filters import Asked
-from headwater.sql._judging import NO_QUESTIONS, Questions, judged_columns
+from headwater.sql._judging import NO_QUESTIONS, Questions
 from headwater.sql._model import TableModel, as_utc
 from headwater.sql._reader import (
     ChangeBatch,
@@ -23,9 +23,6 @@ from headwater.sql._reader import (
     TableReader,
     Tail,
     WatchGroup,
-    in_window,
-    latest_of,
-    left_at,
 )
 from headwater.sql._statements import GONE, LEFT, Wanted
 from headwater.sql._trim import Trim, table_trim
@@ -40,7 +37,6 @@ from headwater.sql.postgresql._drivers import check_driver
 from headwater.sql.postgresql._looks import CatalogueWatch
 from headwater.sql.postgresql._place import MAX_SNAPSHOT, NEWEST, At, SnapshotPlace, Walk
 from headwater.sql.postgresql._revision import Revision, revision_of
-from headwater.sql.postgresql._schema import drift
 from headwater.sql.postgresql._snapshot import NOTHING, TransactionSnapshot
 from headwater.sql.postgresql._statements import PICKED, PostgreSQLStatements
 from headwater.sql.postgresql._triggers import notification, qualified
@@ -134,7 +130,6 @@ class PostgreSQLReader(TableReader):
     async def _newest(
         self, wanted: Wanted, limit: int, before: SnapshotPlace | None, below: int | None = None
     ) -> Page:
-        window, now = wanted.window, wanted.now
         last = before
         if below is not None and (before is None or below < before.snapshot.xmax):
             last = SnapshotPlace(TransactionSnapshot(below))
@@ -146,7 +141,7 @@ class PostgreSQLReader(TableReader):
             return await self._newest(wanted, limit, before, seen.xmax)
         found = _picked(rows)
         has_more = len(found) > limit
-        walk = Walk(SnapshotPlace(NOTHING), seen, left_at(facts.last_left, window))
+        walk = Walk(SnapshotPlace(NOTHING), seen, wanted.leaves(facts.last_left))
         shown = found[max(0, len(found) - limit) :]
         changes = [self._change(row, walk.to(_at(row))) for row in shown]
         end = walk.end(seen)
@@ -157,7 +152,7 @@ class PostgreSQLReader(TableReader):
                 end = walk.to(_at(found[-1]))
         start = walk.to(_at(shown[0])) if shown else end
         start = SnapshotPlace(start.snapshot, start.parts, past=not changes)
-        return Page(changes, start, end, has_more, facts.epoch, None if window is None else now)
+        return Page(changes, start, end, has_more, facts.epoch, wanted.as_of)
 
     async def _after(
         self,
@@ -167,7 +162,7 @@ class PostgreSQLReader(TableReader):
         head: Head | None = None,
         questions: Questions = NO_QUESTIONS,
     ) -> tuple[Page, Facts]:
-        (_, window, now), place = wanted, self.own_place(after, SnapshotPlace)
+        place = self.own_place(after, SnapshotPlace)
         rows = await self._read(
             lambda statements: statements.after(wanted, limit + 1, place, questions)
         )
@@ -178,9 +173,8 @@ class PostgreSQLReader(TableReader):
         self._note(facts.epoch, place.snapshot.xmax)
         seen = self._bounded(facts)
         # Rows that left the window come first; every place after them says that they were sent.
-        until = place.removed_until
-        if window is not None:
-            until = latest_of(until, left_at(facts.last_left, window))
+        left = wanted.leaves(facts.last_left)
+        until = max(filter(None, (place.removed_until, left)), default=None)
         whole = facts.now == facts.seen and seen.xmax > facts.newest
         began = place.began
         if began == NEWEST:
@@ -193,10 +187,10 @@ class PostgreSQLReader(TableReader):
         for row in found[:limit]:
             at = _at(row)
             if row[_KIND] == LEFT:
-                left = walk.left(at, left_at(row[_MOMENT], window))
-                changes.append(self._change(row, left, removed=True))
+                gone = walk.left(at, wanted.leaves(row[_MOMENT]))
+                changes.append(self._change(row, gone, removed=True))
             else:
-                out = window is not None and not in_window(row[_MOMENT], now, window)
+                out = not wanted.has(row[_MOMENT])
                 change = self._change(row, walk.to(at), removed=out, questions=questions)
                 changes.append(change)
         end: Place | None = changes[-1].place if has_more else None
@@ -209,8 +203,7 @@ class PostgreSQLReader(TableReader):
         start = SnapshotPlace(place.snapshot, place.parts, past=True)
         if found and found[0][_KIND] != LEFT:
             start = Walk(place, seen, None).to(_at(found[0]))
-        as_of = None if window is None else now
-        return Page(changes, start, end, has_more, facts.epoch, as_of), facts
+        return Page(changes, start, end, has_more, facts.epoch, wanted.as_of), facts
 
     async def members(self, wanted: Filter, window: Window, /) -> Sequence[Member]:
         selected = self._wanted(wanted, window)
@@ -253,7 +246,8 @@ class PostgreSQLReader(TableReader):
                         rows = (await connection.execute(*ask_for(statements))).all()
                     except Exception as error:
                         if cannot_be_read(error):
-                            return await self._read_one_by_one(connection, ask_for)
+                            statements = await self._make(connection, keys_only=True)
+                            return await read_rows(connection, self.model, ask_for(statements))
                         if not isinstance(error, sa.exc.NotSupportedError):
                             raise
                         # "Cached plan must not change result type": a column has another type
@@ -263,34 +257,25 @@ class PostgreSQLReader(TableReader):
                         return rows
         raise SourceUnavailableError(self.name, "the types of its columns are being changed")
 
-    async def _read_one_by_one(
-        self,
-        connection: AsyncConnection,
-        ask_for: Callable[[PostgreSQLStatements], Asked],
-    ) -> Sequence[Row]:
+    async def _make(
+        self, connection: AsyncConnection, *, keys_only: bool = False
+    ) -> PostgreSQLStatements:
         life = await life_of(connection)
-        statements = PostgreSQLStatements(
-            self.model, self.judged, total=self._total, life=life, keys_only=True
+        return PostgreSQLStatements(
+            self.model, self.judged, total=self._total, life=life, keys_only=keys_only
         )
-        return await read_rows(connection, self.model, ask_for(statements))
 
     async def _compared(self, connection: AsyncConnection) -> PostgreSQLStatements:
         """The statements, once the table was compared with its model and its tracking."""
-        statements, due = self._statements, self._catalogue.is_due()
-        if statements is not None and not due:
-            return statements
-        columns = [column.name for column in self.model.columns.values()]
-        with self.comparing():
-            tracking, wrong = await connection.run_sync(drift, self.model.tracking, columns)
-        self.check_drift(wrong)
-        judged = await judged_columns(connection, self.model)
-        if statements is None or (tracking, judged) != (self.model.tracking, self.judged):
-            self.model.tracking, self.judged = tracking, judged
-            life = await life_of(connection)
-            statements = PostgreSQLStatements(self.model, judged, total=self._total, life=life)
-        self._statements = statements
+        due = self._catalogue.is_due()
+        if self._statements is not None and not due:
+            return self._statements
+        if await self.compare(connection):
+            self._statements = None
+        if self._statements is None:
+            self._statements = await self._make(connection)
         self._catalogue.note()
-        return statements
+        return self._statements
 
     def _facts(self, rows: Sequence[Row]) -> Facts:
         self.check_declared(rows[0][DECLARED] if rows else None)

@@ -46,8 +46,7 @@ class FirstRows(Poll):
         if self._only is not None:
             found += self._window(self._only)
         else:
-            seen = self._queries.looker.oldest(self._place)
-            for wanted in self._queries.touched(look, seen):
+            for wanted in self._queries.touched(look, self._place.oldest):
                 found += self._window(wanted)
         if found:
             yield found

@@ -104,12 +104,7 @@ class LiveQuery:
 
     def _equal(self, equalities: Mapping[str, Any]) -> Filter:
         allowed = self.reader.derivation.filters
-        for name in equalities:
-            if name not in allowed:
-                raise DeclarationError(
-                    f"the {self.name} cannot be filtered by {name!r}: name it in where=, which now "
-                    f"has {', '.join(allowed) or 'no columns'}"
-                )
+        self._check_filter([*equalities])
         columns = {n: column_of(each.table, c) for n, (each, c) in allowed.items()}
         fit = fit_values(columns, equalities, self.engine.dialect)
         for name, values in fit.items():
@@ -122,9 +117,19 @@ class LiveQuery:
         wanted = Filter.of(**fit)
         return wanted if judged is None else wanted & Filter((((JUDGED, judged),),))
 
+    def _check_filter(self, names: Sequence[str]) -> None:
+        """Raises DeclarationError for a name that the query cannot be filtered by."""
+        allowed = self.reader.derivation.filters
+        for name in names:
+            if name not in allowed:
+                raise DeclarationError(
+                    f"the {self.name} cannot be filtered by {name!r}: name it in where=, which now "
+                    f"has {', '.join(allowed) or 'no columns'}"
+                )
+
     def optional(self, **equalities: Any) -> QuerySource:
         """As ``where``, but leaves out values that are None, such as absent query parameters."""
-        return self.where(**given(equalities))
+        return self.where(**given(equalities, self._check_filter))
 
     def check_window(self, wanted: Filter) -> None:
         """Raises DeclarationError for a filter that is not one window of a query with LIMIT."""
@@ -167,7 +172,8 @@ class QuerySource(TailSource):
 
     def optional(self, **equalities: Any) -> QuerySource:
         """As ``where``, but leaves out values that are None."""
-        return self.where(**given(equalities))
+        narrower = self.query.optional(**equalities)
+        return QuerySource(self.query, self.filter & narrower.filter)
 
     def __or__(self, other: QuerySource) -> QuerySource:
         """The rows of either selection. Both must be of the same live query."""

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
 from headwater.sql._expressions import Column, Condition
 from headwater.sql._links import FORMER, LINKS
-from headwater.sql._tracking import CHANGE, TABLES
+from headwater.sql._tracking import CHANGE, TABLES, Tracking
 from headwater.sql.postgresql._connections import LIFE
 from headwater.sql.postgresql._snapshot import NOTHING, TransactionSnapshot
 from headwater.sql.postgresql._types import XID8
@@ -49,11 +49,12 @@ class Looker(ABC):
 
     Arguments:
         name: the query's name, for error messages.
-        tables: the tables of the query, with their registered names.
+        tables: the tables of the query, and how they are tracked.
         links: the link columns that the query needs of each table.
         fingerprint: differs between queries, so that a position fits only its own query.
 
     Attributes:
+        tables: the tables of the query, with their registered names.
         nothing: a snapshot from before all changes.
     """
 
@@ -63,12 +64,13 @@ class Looker(ABC):
     def __init__(
         self,
         name: str,
-        tables: Mapping[sa.Table, str],
+        tables: Mapping[sa.Table, Tracking],
         links: Mapping[sa.Table, tuple[str, ...]],
         fingerprint: str,
     ) -> None:
         self.name = name
-        self.tables = dict(tables)
+        self._tracking = tables
+        self.tables = {table: tracking.name for table, tracking in tables.items()}
         self.links = links
         self.fingerprint = fingerprint
 
@@ -83,14 +85,6 @@ class Looker(ABC):
         Raises PositionError, SourceUnavailableError for a table without links, and
         DeclarationError for a table that lacks some of its links.
         """
-
-    def oldest(self, place: QueryPlace) -> Any:
-        """The oldest snapshot in a place."""
-        found = place.segments[0].seen
-        for segment in place.segments:
-            if found.covers(segment.seen):
-                found = segment.seen
-        return found
 
     def _epoch(self, rows: list[tuple[str, str, str]], extra: str = "") -> str:
         """The epoch of the query: a hash of the epochs of its tables and of their links."""
@@ -112,10 +106,8 @@ class Looker(ABC):
 
     def call(self, table: sa.Table) -> str:
         """The call that adds the links of a table, for error messages."""
-        return (
-            f"call headwater.sql.alembic.add_tracking(op, {self.tables[table]!r}, keyed=True, "
-            f"links={list(self.links[table])!r}) in a migration"
-        )
+        call = self._tracking[table].call_with(self.links[table])
+        return f"call headwater.sql.alembic.{call} in a migration"
 
     def _registered(self, name: str) -> list[Column]:
         own = LINKS.c
@@ -154,7 +146,7 @@ class SQLiteLooker(Looker):
         if place is None:
             row = connection.execute(self._place).one()
         else:
-            row = connection.execute(self._since, self.moments.values(self.oldest(place))).one()
+            row = connection.execute(self._since, self.moments.values(place.oldest)).one()
         each = [tuple(row[6 * at : 6 * at + 6]) for at in range(count)]
         epoch = self._epoch([one[:3] for one in each])
         now = Counters(tuple(one[5] for one in each))
@@ -162,7 +154,7 @@ class SQLiteLooker(Looker):
             return Look(connection, now, epoch, frozenset(), frozenset())
         floor = Counters(tuple(one[3] for one in each))
         _check(place, now, floor, self.nothing)
-        then = self.oldest(place).numbers
+        then = place.oldest.numbers
         changed = [a > b for a, b in zip(now.numbers, then, strict=True)]
         gone = [
             moved and bool(found) for moved, found in zip(changed, row[6 * count :], strict=True)
@@ -212,7 +204,7 @@ class PostgreSQLLooker(Looker):
 
     def look(self, connection: sa.Connection, place: QueryPlace | None) -> Look:
         query = self._query(place is not None)
-        values = {} if place is None else self.moments.values(self.oldest(place))
+        values = {} if place is None else self.moments.values(place.oldest)
         row = connection.execute(query, values).one()
         count, width = len(self.tables), 7 if place is None else 9
         text, life, standby = row[:3]

@@ -11,16 +11,13 @@ from sqlalchemy.sql import operators, visitors
 
 from headwater.errors import DeclarationError
 from headwater.sql._expressions import bare
-from headwater.sql._tracking import CHANGE, SINCE
-from headwater.sql.postgresql._types import XID8
+from headwater.sql._tracking import CHANGE, NUMBER, SINCE
 
 # Operators that are never true when an operand is NULL.
 _STRICT = frozenset(
     {operators.eq, operators.ne, operators.lt, operators.le, operators.gt, operators.ge}
     | {operators.like_op, operators.in_op}
 )
-
-_NUMBER = sa.BigInteger().with_variant(XID8(), "postgresql")
 
 
 @dataclass(eq=False, slots=True)
@@ -45,7 +42,7 @@ class Occurrence:
             for column in self.table.columns
             if column.name not in (CHANGE, SINCE)
         ]
-        own = [sa.column(CHANGE, _NUMBER), sa.column(SINCE, _NUMBER)]
+        own = [sa.column(CHANGE, NUMBER), sa.column(SINCE, NUMBER)]
         plain = sa.table(self.table.name, *columns, *own, schema=self.table.schema)
         self.alias = plain.alias(self.label)
 
@@ -102,12 +99,12 @@ class Scope:
         return found
 
 
+@dataclass(eq=False, slots=True)
 class Names:
     """The FROM elements of one SELECT, and of those around it."""
 
-    def __init__(self, outer: Names | None) -> None:
-        self.outer = outer
-        self.found: dict[Any, Occurrence] = {}
+    outer: Names | None
+    found: dict[Any, Occurrence] = field(default_factory=dict)
 
     def enclosing(self) -> Iterator[Any]:
         """All elements that a sub-query may refer to."""

@@ -82,6 +82,15 @@ class QueryPlace:
         """The place of a client that has all of one snapshot."""
         return cls((Segment(None, seen),), start=start)
 
+    @property
+    def oldest(self) -> Any:
+        """The oldest of its snapshots."""
+        found = self.segments[0].seen
+        for segment in self.segments:
+            if found.covers(segment.seen):
+                found = segment.seen
+        return found
+
     def seen(self, key: Key | None) -> Any:
         """What was seen of a key; None for the last keys."""
         for segment in self.segments:

@@ -66,12 +66,7 @@ class Queries:
         self._held = (*derivation.key, *derivation.filters)
 
     def keys(
-        self,
-        look: Look,
-        seen: Any,
-        low: Key | None,
-        high: Key | None,
-        wanted: Filter,
+        self, look: Look, seen: Any, low: Key | None, high: Key | None, wanted: Filter
     ) -> Sequence[Key]:
         """At most ``KEYS`` affected keys above ``low`` and up to ``high``, ascending."""
         form, values = form_of(wanted)
@@ -85,11 +80,7 @@ class Queries:
         return [tuple(row) for row in look.connection.execute(query, values)]
 
     def rows(
-        self,
-        look: Look,
-        keys: Sequence[Key],
-        wanted: Filter,
-        questions: Questions = NO_QUESTIONS,
+        self, look: Look, keys: Sequence[Key], wanted: Filter, questions: Questions = NO_QUESTIONS
     ) -> dict[Key, tuple[Values, Values]]:
         """The present rows with these keys, each with the values that filters compare."""
         form, values = form_of(wanted)
@@ -167,11 +158,7 @@ class Queries:
         return connection.execute(query, values | {"count": count}).first() is not None
 
     def holders(
-        self,
-        look: Look,
-        seen: Any,
-        keys: Sequence[Key],
-        questions: Questions = NO_QUESTIONS,
+        self, look: Look, seen: Any, keys: Sequence[Key], questions: Questions = NO_QUESTIONS
     ) -> dict[Key, list[Values]]:
         """For each key, the values that key and filters had at the place, by name."""
         among = frozenset(one.table for one in self.derivation.core.occurrences)

@@ -91,10 +91,8 @@ class QueryReader(TailReader):
                 f"{name}: a live query on {engine.dialect.name!r} cannot be followed; SQLite and "
                 "PostgreSQL can"
             )
-        names = {table: tracking.name for table, tracking in self._tracking.items()}
-        self._looker = looker(
-            name, names, derivation.links, fingerprint_of(derivation, engine.dialect)
-        )
+        fingerprint = fingerprint_of(derivation, engine.dialect)
+        self._looker = looker(name, self._tracking, derivation.links, fingerprint)
         self._queries = Queries(name, derivation, self._looker)
         self._described = engine.dialect.name == "sqlite"
         self._catalogue = CatalogueWatch()

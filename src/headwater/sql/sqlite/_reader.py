@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from headwater.errors import PositionError
 from headwater.feeds._source import EVERYTHING, Change, Filter, Page, Place, Window
 from headwater.sql._filters import CACHED, Asked, Query
-from headwater.sql._judging import NO_QUESTIONS, Questions, judged_columns
+from headwater.sql._judging import NO_QUESTIONS, Questions
 from headwater.sql._model import TableModel
 from headwater.sql._reader import (
     ChangeBatch,
@@ -26,9 +26,6 @@ from headwater.sql._reader import (
     TableReader,
     Tail,
     WatchGroup,
-    in_window,
-    latest_of,
-    left_at,
 )
 from headwater.sql._statements import GONE, LEFT, Lack, Selection, Wanted
 from headwater.sql._trim import Trim, table_trim
@@ -36,7 +33,7 @@ from headwater.sql._unreadable import Unreadable, cannot_be_read, read_rows
 from headwater.sql.sqlite._connections import ReadConnection, file_of, guard
 from headwater.sql.sqlite._file_reader import State
 from headwater.sql.sqlite._place import NEWEST, RowPlace, moment_of
-from headwater.sql.sqlite._schema import check_schema, drift
+from headwater.sql.sqlite._schema import check_schema
 from headwater.sql.sqlite._statements import HEAD_VERSION, PREFIX, VERSION, SQLiteStatements
 from headwater.sql.sqlite._triggers import label, stored
 from headwater.sql.sqlite._watch import Watched
@@ -123,23 +120,22 @@ class SQLiteReader(TableReader):
         return ChangeBatch(changes, end, has_more, retiring)
 
     async def page_before(self, wanted: Wanted, limit: int, before: Place | None, /) -> Page:
-        window, now = wanted.window, wanted.now
         place = None if before is None else self.own_place(before, RowPlace)
         rows = await self._read(
             lambda statements: statements.newest(wanted, limit + 1, place), self._pages
         )
         last, _ = self._registered(rows)
-        until = left_at(moment_of(rows[0][9]), window)
+        until = wanted.leaves(moment_of(rows[0][9]))
         found = _picked(rows)
         has_more = len(found) > limit
         shown = found[max(0, len(found) - limit) :]
         changes = [self._change(row, RowPlace(row[4], until)) for row in shown]
         end = RowPlace(last if place is None else max(0, min(place.below - 1, last)), until)
         start = RowPlace(shown[0][4]) if shown else RowPlace(end.number, past=True)
-        return Page(changes, start, end, has_more, rows[0][0], None if window is None else now)
+        return Page(changes, start, end, has_more, rows[0][0], wanted.as_of)
 
     async def page_after(self, wanted: Wanted, limit: int, after: Place, /) -> Page:
-        (_, window, now), place = wanted, self.own_place(after, RowPlace)
+        place = self.own_place(after, RowPlace)
         rows = await self._read(
             lambda statements: statements.after(wanted, limit + 1, place), self._pages
         )
@@ -147,18 +143,19 @@ class SQLiteReader(TableReader):
         self._check(place, last, floor)
         began = None if place.began is None else min(place.began, last)
         # Rows that left the window come first; every place after them says that they were sent.
-        until = latest_of(place.removed_until, left_at(moment_of(rows[0][9]), window))
+        left = wanted.leaves(moment_of(rows[0][9]))
+        until = max(filter(None, (place.removed_until, left)), default=None)
         as_of = None if until is None else last
         found = _picked(rows)
         has_more = len(found) > limit
         changes: list[Change] = []
         for row in found[:limit]:
             if row[5] == LEFT:
-                moment = left_at(moment_of(row[8]), window)
+                moment = wanted.leaves(moment_of(row[8]))
                 at = RowPlace(place.number, moment, row[4], as_of=as_of, began=began)
                 changes.append(self._change(row, at, removed=True))
             else:
-                out = window is not None and not in_window(moment_of(row[8]), now, window)
+                out = not wanted.has(moment_of(row[8]))
                 at = RowPlace(row[4], until, as_of=as_of, began=began)
                 changes.append(self._change(row, at, removed=out))
         end = changes[-1].place if has_more else None
@@ -167,7 +164,7 @@ class SQLiteReader(TableReader):
         else:
             start = RowPlace(found[0][4])
         end = end or RowPlace(last, until)
-        return Page(changes, start, end, has_more, rows[0][0], None if window is None else now)
+        return Page(changes, start, end, has_more, rows[0][0], wanted.as_of)
 
     async def revision(self) -> Hashable | None:
         pages = self._pages
@@ -252,17 +249,11 @@ class SQLiteReader(TableReader):
 
     async def _compare(self) -> None:
         """Compare the table with its model and with what its tracking should be."""
-        columns = [column.name for column in self.model.columns.values()]
         async with self.connected() as connection:
             version = await connection.scalar(sa.text("PRAGMA schema_version"))
-            with self.comparing():
-                tracking, wrong = await connection.run_sync(drift, self.model.tracking, columns)
-            judged = await judged_columns(connection, self.model)
-        self.check_drift(wrong)
-        if (tracking, judged) != (self.model.tracking, self.judged):
-            self.model.tracking, self.judged = tracking, judged
-            self._statements = SQLiteStatements(self.model, judged)
-            self._batches.clear()
+            if await self.compare(connection):
+                self._statements = SQLiteStatements(self.model, self.judged)
+                self._batches.clear()
         self._schema = version
 
     def _registered(self, rows: Sequence[Row]) -> tuple[int, int]:

@@ -143,15 +143,11 @@ def _compared(
     query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = ?"
     rows = connection.exec_driver_sql(query, (tracking.table.lower(),)).all()
     actual = {name: _bare(sql) for name, sql in rows}
-    gone, other = [], []
-    for name, sql in wanted.items():
-        full = trigger_name(tracking.name, name)
-        if full not in actual:
-            gone.append(name)
-        elif actual[full] != _bare(sql):
-            other.append(name)
-    found = [f"its trigger {name!r} is gone" for name in gone]
-    return found + [f"its trigger {name!r} is of other columns or indexes" for name in other]
+    there = {kind: actual.get(trigger_name(tracking.name, kind)) for kind in wanted}
+    gone = [kind for kind, sql in there.items() if sql is None]
+    other = [kind for kind, sql in there.items() if sql not in (None, _bare(wanted[kind]))]
+    found = [f"its trigger {kind!r} is gone" for kind in gone]
+    return found + [f"its trigger {kind!r} is of other columns or indexes" for kind in other]
 
 
 def _bare(sql: str) -> str:

@@ -32,34 +32,34 @@ class FaultContract(Harness):
 
     async def keep_copy(self, log: EventLog) -> Any:
         """A copy of the storage as it is, for ``go_back``."""
-        self.skip("the engine gives no way to go back")
+        pytest.skip("the engine gives no way to go back")
 
     async def go_back(self, log: EventLog, copy: Any) -> None:
         """Put the copy in the place of the storage, behind the log's back."""
 
     async def purge(self, log: EventLog, topic: str, last: Offset) -> None:
         """Remove a topic's records up to an offset, as another program does."""
-        self.skip("the engine gives no way to purge")
+        pytest.skip("the engine gives no way to purge")
 
     async def remove(self, log: EventLog, record: Record) -> bool:
         """Remove one record, as another program does. False: the engine refuses that."""
-        self.skip("the engine gives no way to remove a record")
+        pytest.skip("the engine gives no way to remove a record")
 
     async def lose_topic(self, log: EventLog, topic: str) -> None:
         """Remove all that the engine keeps of a topic, and of no other."""
-        self.skip("the engine gives no way to lose a topic")
+        pytest.skip("the engine gives no way to lose a topic")
 
     async def intrude(self, log: EventLog, topic: str) -> None:
         """Store something in a topic that is no event of the log."""
-        self.skip("the engine gives no way to store something else")
+        pytest.skip("the engine gives no way to store something else")
 
     def refuse(self, log: EventLog) -> AbstractAsyncContextManager[None]:
         """Within the block the engine refuses appends, as without a permission or room."""
-        self.skip("the engine gives no way to refuse")
+        pytest.skip("the engine gives no way to refuse")
 
     def stall(self, log: EventLog) -> AbstractAsyncContextManager[None]:
         """Within the block the engine keeps its connections, but does not answer."""
-        self.skip("the engine gives no way to stall")
+        pytest.skip("the engine gives no way to stall")
 
     @pytest.mark.parametrize("more", [1, 2, 7])
     async def test_a_log_that_went_back_is_noticed_however_fast_writers_are(

@@ -6,6 +6,8 @@ import asyncio
 from asyncio import CancelledError
 from collections.abc import Sequence
 
+import pytest
+
 from headwater.errors import HeadwaterError
 from headwater.eventlog import START, EventLog, Record
 from headwater.testing._eventlog._harness import Harness, Recorder, numbers, read_all
@@ -20,7 +22,7 @@ class FollowingContract(Harness):
     async def test_a_follower_gets_what_comes_after_its_bounds(self, log: EventLog) -> None:
         """A live stream begins where the snapshot ended."""
         old = await log.append("t", [{"n": 1}, {"n": 2}])
-        follower = self.recorder()
+        follower = Recorder(self.patience)
         bounds = await log.follow("t", follower)
         assert bounds.latest == old[-1].offset, "it begins after what was there"
         new = await log.append("t", [{"n": 3}, {"n": 4}])
@@ -41,7 +43,7 @@ class FollowingContract(Harness):
 
         writers = asyncio.gather(*(write(writer) for writer in range(4)))
         await begun.wait()
-        follower = self.recorder()
+        follower = Recorder(self.patience)
         bounds = await log.follow("t", follower)
         await log.append("t", {"n": "between following and reading"})
         history = [one for one in await read_all(log, "t") if one.offset <= bounds.latest]
@@ -159,7 +161,7 @@ class FollowingContract(Harness):
 
     def _needs_two(self, log: EventLog) -> None:
         if not log.capabilities.multi_process:
-            self.skip("the engine does not declare multi_process")
+            pytest.skip("the engine does not declare multi_process")
 
 
 class StorageContract(Harness):
@@ -168,7 +170,7 @@ class StorageContract(Harness):
     async def test_what_was_appended_is_there_after_a_restart(self, log: EventLog) -> None:
         """Positions that clients hold are good after the server was restarted."""
         if not log.capabilities.durable:
-            self.skip("the engine does not declare durable")
+            pytest.skip("the engine does not declare durable")
         records = await log.append("t", [{"n": 1}, {"n": 2}], key="k")
         await log.trim("t", max_count=1)
         bounds = await log.bounds("t")
@@ -193,7 +195,7 @@ class StorageContract(Harness):
 
     async def test_followers_of_a_wiped_log_are_told_and_go_on(self, log: EventLog) -> None:
         """Streams say ``reset`` and then show the new life's events."""
-        follower = self.recorder()
+        follower = Recorder(self.patience)
         before = await log.follow("t", follower)
         await log.append("t", {"n": 1})
         await follower.count(1)

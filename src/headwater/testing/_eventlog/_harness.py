@@ -6,7 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import pytest
 import pytest_asyncio
@@ -51,17 +51,9 @@ class Harness(ABC):
         finally:
             await second.close()
 
-    def skip(self, why: str) -> NoReturn:
-        """Skip this test, for what the engine does not declare."""
-        pytest.skip(why)
-
-    def recorder(self) -> Recorder:
-        """A follower that remembers all that it gets."""
-        return Recorder(self.patience)
-
     async def following(self, log: EventLog, topic: str = "t") -> Recorder:
         """A recorder that follows a topic from here on."""
-        recorder = self.recorder()
+        recorder = Recorder(self.patience)
         await log.follow(topic, recorder)
         return recorder
 

@@ -56,6 +56,7 @@ class TrimmingContract(Harness):
         assert numbers(await read_all(log, "t")) == [7, 8, 9], "the newest stay"
         await log.trim("t", max_bytes=3 * size - 1)
         assert numbers(await read_all(log, "t")) == [8, 9], "only two fit now"
+        assert await log.trim("t", max_bytes=size - 1) == 2, "not one fits now"
 
     async def test_before_an_offset(self, log: EventLog) -> None:
         """What was worked off goes, and nothing that came after it."""

@@ -1,13 +1,14 @@
 """All connections of one server: how many there may be, and how long each may keep it waiting.
 
 One timer serves all connections. Deadlines of one kind are equally far away, so each kind is a
-queue: a connection is put at its end, and those that are due stand in front.
+queue: a new deadline goes to its end, and those that are due stand at its front.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Hashable
 from typing import Protocol
 
@@ -20,18 +21,16 @@ try:
 except ImportError:  # Windows has no such limit.
     resource = None  # type: ignore[assignment]
 
-__all__ = ["Connections", "Held", "Waiting"]
-
 logger = logging.getLogger("headwater.web")
 
-# Connections above the limits that may at least ask for one of the paths in `always`.
+# Connections above the limits that are kept, for the paths in `always`.
 _SPARE = 32
 # Seconds for which a connection is read on after its refusal, so that the client can take it: a
 # socket that is closed with bytes unread is reset, and what was sent last is lost.
 _LINGER = 2.0
 _LOG_EVERY = 60.0
 _LOOK_EVERY = 1.0
-# Connections of streams that have ended are looked for this often, in seconds.
+# Seconds between two looks for connections of streams that have ended.
 _CLOSED_EVERY = 5.0
 
 
@@ -39,7 +38,7 @@ class Held(Protocol):
     """One connection.
 
     Attributes:
-        waits: for what its client is waited for, or None.
+        waits: the queue in which it waits for its client, or None.
     """
 
     transport: asyncio.Transport
@@ -62,11 +61,11 @@ class Held(Protocol):
 
     @property
     def keeps_client_waiting(self) -> bool:
-        """Whether it is this side that keeps a request's body waiting."""
+        """Whether the application, and not the client, holds a request's body up."""
         ...
 
     def overdue(self) -> None:
-        """The client has had the time that it may have."""
+        """The client did not send or take bytes in time."""
         ...
 
     def abort(self) -> None:
@@ -75,10 +74,10 @@ class Held(Protocol):
 
 
 class Waiting(dict[Held, float]):
-    """Connections that wait for something of their client, each with the time until which.
+    """Connections that wait for their clients, each with its deadline.
 
     Attributes:
-        seconds: how long each may.
+        seconds: how long each may wait.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -90,16 +89,15 @@ class Connections:
     """Counts the connections of one server, and closes those that keep it waiting.
 
     Arguments:
-        limits: what they may.
-        counters: where it is counted, for metrics.
+        counters: what is refused and closed is counted there.
         proxies: the peers that are exempt from the limit of one address.
         keep_alive: seconds that a connection may stay open without a request.
 
     Attributes:
-        heads: those whose request's head is not whole.
-        idle: those between two requests.
-        bodies: those whose request's body is not whole. Their deadline moves with what comes.
-        lingering: those that were refused.
+        heads: connections whose request's head is not whole.
+        idle: connections between two requests.
+        bodies: connections whose request's body is not whole. Bytes that come move the deadline.
+        lingering: connections that were refused.
     """
 
     def __init__(
@@ -124,10 +122,10 @@ class Connections:
         self._last_number = _last_number(limits)
         self._most: float | None = None
         self._networks: dict[asyncio.BaseTransport, str] = {}
-        self._by_network: dict[str, int] = {}
+        self._by_network: Counter[str] = Counter()
         self._spare: dict[Held, None] = {}
         self._look_for_closed_at = 0.0
-        # Answers that wait for their client.
+        # Connections whose clients take no bytes of their answers.
         self._unread: Unread[Held] = Unread(
             limits.unread_bytes,
             lambda one: one.unread,
@@ -137,7 +135,7 @@ class Connections:
         )
         self._every = min(_LOOK_EVERY, *(queue.seconds / 4 for queue in self._queues))
         self._timer: asyncio.TimerHandle | None = None
-        self._unlogged: dict[str, int] = {}
+        self._unlogged: Counter[str] = Counter()
         self._logged_at = -_LOG_EVERY
 
     # Places
@@ -145,8 +143,8 @@ class Connections:
     def enter(self, protocol: Held, address: str | None, number: int) -> str | None:
         """Give a new connection a place.
 
-        Returns None, or why it has none. Then it is one of the few above the limits, which are
-        answered at the paths in ``always`` alone, or it was dropped at once.
+        Returns None, or why it has none. Then it is one of a few connections above the limits, for
+        which only the paths in ``always`` are answered, or it was dropped.
 
         Arguments:
             address: its client's, None for a Unix socket.
@@ -157,19 +155,19 @@ class Connections:
         self._networks[transport] = network
         self._counters.open += 1
         if self._most is None:
-            # The first one's number is how many descriptors everything else has.
+            # The first connection's number says how many descriptors other things have.
             free = max(1.0, self._last_number - number)
             self._most = min(self.limits.connections or free, free)
         if network:
-            self._by_network[network] = self._by_network.get(network, 0) + 1
+            self._by_network[network] += 1
             if self._is_over(network):
                 self._forget_closed()
                 if self._is_over(network):
                     return self._spare_place(protocol, "address")
         if self._is_full(number):
             self._forget_closed()
-            # Of connections that wait, the one that waits longest makes room: whoever has a
-            # request sends it at once.
+            # The connection that has waited longest for its client makes room: a client that has
+            # a request sends it at once.
             if self._is_full(number) and not self._close_one():
                 return self._spare_place(protocol, "all")
         return None
@@ -178,7 +176,7 @@ class Connections:
         assert self._most is not None
         # Nobody has more than half of all, however few these are.
         most = min(self.limits.connections_per_address, max(1.0, self._most / 2))
-        return self._by_network.get(network, 0) > most
+        return self._by_network[network] > most
 
     def _is_full(self, number: int) -> bool:
         assert self._most is not None
@@ -207,17 +205,18 @@ class Connections:
 
     def stream(self, protocol: Held) -> None:
         """A stream has taken a connection over: it keeps its place until it is closed."""
-        self.wait(protocol, None)
-        self.read(protocol)
-        self._spare.pop(protocol, None)
+        self._forget(protocol)
         self._arm()
 
     def leave(self, protocol: Held) -> None:
         """A connection is closed."""
+        self._forget(protocol)
+        self._release(protocol.transport)
+
+    def _forget(self, protocol: Held) -> None:
         self.wait(protocol, None)
         self.read(protocol)
         self._spare.pop(protocol, None)
-        self._release(protocol.transport)
 
     def _release(self, transport: asyncio.BaseTransport) -> None:
         network = self._networks.pop(transport, None)
@@ -225,21 +224,19 @@ class Connections:
             return
         self._counters.open -= 1
         if network:
-            left = self._by_network[network] - 1
-            if left:
-                self._by_network[network] = left
-            else:
+            self._by_network[network] -= 1
+            if not self._by_network[network]:
                 del self._by_network[network]
 
     def _forget_closed(self) -> None:
-        # Nobody reports a stream's end here: its connection has another owner since.
+        # A stream's connection has another owner, which does not report its end.
         for transport in [each for each in self._networks if each.is_closing()]:
             self._release(transport)
 
     # Deadlines
 
     def wait(self, protocol: Held, queue: Waiting | None) -> None:
-        """Wait for something of a client from now on, or for nothing."""
+        """Let a connection wait for its client in this queue; in none for None."""
         before = protocol.waits
         if before is not None:
             before.pop(protocol, None)
@@ -279,15 +276,15 @@ class Connections:
         ):
             self._timer = self._loop.call_later(self._every, self._look)
 
-    # Answers that clients do not take
+    # Answers that clients do not read
 
     def unread(self, protocol: Held) -> None:
-        """An answer waits until its client takes it."""
+        """The client of a connection takes no bytes of its answer."""
         self._unread.add(protocol)
         self._arm()
 
     def read(self, protocol: Held) -> None:
-        """The client took it, or is gone."""
+        """The client takes bytes again, or is gone."""
         self._unread.discard(protocol)
 
     def _drop(self, protocol: Held) -> None:
@@ -299,7 +296,7 @@ class Connections:
     def count(self, reason: str) -> None:
         """A connection was refused or closed."""
         self._counters.by_reason[reason] += 1
-        self._unlogged[reason] = self._unlogged.get(reason, 0) + 1
+        self._unlogged[reason] += 1
         self._log(self._loop.time())
         self._arm()
 
@@ -308,7 +305,7 @@ class Connections:
         if not self._unlogged or now - self._logged_at < _LOG_EVERY:
             return
         self._logged_at = now
-        counted, self._unlogged = self._unlogged, {}
+        counted, self._unlogged = self._unlogged, Counter()
         found = ", ".join(f"{number} {REASONS[reason]}" for reason, number in counted.items())
         logger.warning("connections refused or closed: %s; %d are open", found, self._counters.open)
 

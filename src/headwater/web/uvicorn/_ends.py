@@ -8,8 +8,6 @@ from typing import Any
 
 from headwater.web._addresses import plain
 
-__all__ = ["ends_of"]
-
 
 def ends_of(transport: asyncio.Transport) -> tuple[dict[str, Any], int]:
     """The members of a scope that say who is connected to whom, and the file descriptor."""

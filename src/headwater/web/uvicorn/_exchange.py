@@ -3,50 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import http
 import logging
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import Any, Protocol
 from urllib.parse import quote
 
 from headwater.web._addresses import network_of
 from headwater.web._identity import subjects
-
-__all__ = ["Connection", "Exchange", "status_line"]
+from headwater.web.uvicorn._refusals import STATUS_LINES
+from headwater.web.uvicorn._setup import Setup
 
 logger = logging.getLogger("headwater.web")
 
-# RFC 9110, 5.6.2 and 5.5: what neither a name nor a value may have.
+# RFC 9110, 5.6.2 and 5.5: characters that the name, or the value, of a header may not have.
 _BAD_NAME = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\[\]={} \t\\"]')
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _SPECIAL = frozenset({b"content-encoding", b"content-length", b"transfer-encoding", b"connection"})
-# Bytes of a body that are given to the transport at once; the next wait until these have gone.
+# Bytes of a body that are given to the transport at once. The next ones wait until it has room.
 _PIECE = 64 * 1024
 # Bytes of an answer that may wait in the transport.
 _WAITING = 256 * 1024
 # Bytes of a request's body that may wait for the application.
 _BODY_WAITING = 64 * 1024
 
-# Heads are kept as bytes, as nearly all streams have the same one; but not many.
+# Nearly all streams have the same headers, so the bytes of a few heads are kept.
 _MOST_HEADS = 64
 _heads: dict[tuple[tuple[bytes, bytes], ...], bytes | None] = {}
 
 
-def status_line(status: int) -> bytes:
-    """The first line of an answer."""
-    try:
-        phrase = http.HTTPStatus(status).phrase
-    except ValueError:
-        phrase = ""
-    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
-
-
-_STATUS_LINES = {status: status_line(status) for status in range(100, 600)}
-
-
 def _rendered(headers: tuple[tuple[bytes, bytes], ...]) -> bytes | None:
-    """Headers as they are written; None for those that decide how the body is written."""
+    """The bytes of these headers; None if one of them decides how the body is written."""
     if headers in _heads:
         return _heads[headers]
     found: bytes | None = None
@@ -62,23 +49,19 @@ def _rendered(headers: tuple[tuple[bytes, bytes], ...]) -> bytes | None:
 
 
 class Connection(Protocol):
-    """The connection of an exchange.
+    """What the parts of a connection need of it.
 
     Attributes:
-        room: set while the client takes nothing; an event for when it does again.
+        room: None while the client takes bytes, else an event for when it takes them again.
+        setup: what all connections of one server have in common.
     """
 
     transport: asyncio.Transport
     room: asyncio.Event | None
+    setup: Setup
 
-    @property
-    def default_headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """Headers of every answer."""
-        ...
-
-    @property
-    def access_log(self) -> logging.Logger | None:
-        """The logger for requests."""
+    def request(self, exchange: Exchange) -> None:
+        """The head of a request is whole."""
         ...
 
     def abort(self) -> None:
@@ -86,11 +69,11 @@ class Connection(Protocol):
         ...
 
     def pause_reading(self) -> None:
-        """Let the client wait with what it sends."""
+        """Read no more for now, so that the client has to wait."""
         ...
 
     def resume_reading(self) -> None:
-        """Read again."""
+        """Read again, unless the client has sent too much ahead."""
         ...
 
     async def drain(self) -> None:
@@ -98,7 +81,11 @@ class Connection(Protocol):
         ...
 
     def answered(self) -> None:
-        """The application's answer is complete."""
+        """The application's answer is complete. The next request waits until it is sent."""
+        ...
+
+    def release(self) -> asyncio.Transport:
+        """Give the connection to another owner. Requests that were sent ahead are dropped."""
         ...
 
 
@@ -106,17 +93,17 @@ class Exchange:
     """One request and its answer.
 
     Arguments:
-        expects_continue: the client waits for "100 Continue" until it sends the body.
+        expects_continue: the client waits for "100 Continue" before it sends the body.
         keep_alive: the connection may have another request after this one.
 
     Attributes:
-        more_body: the request is not whole yet.
+        more_body: more of the request's body is to come.
         disconnected: the client is gone, or the connection has another owner.
-        complete: the answer is, as far as the application is concerned.
-        joins: the answer's head may wait for the first bytes of its body, which follow at once.
-        passed: bytes of the body that came from the application.
-        last: the latest of them.
-        plain: nothing says that these bytes are not the body itself.
+        complete: the application has sent its whole answer.
+        joins: the answer's head waits for the first bytes of its body, which follow at once.
+        passed: the number of bytes of the answer's body so far.
+        last: those that the application sent last.
+        plain: no header says that the body is encoded, or how long it is.
         unsent: bytes that are kept until the transport has room.
     """
 
@@ -149,7 +136,7 @@ class Exchange:
         self._waiting = bytearray()
         self._wake = asyncio.Event()
         self._head = b""
-        # Bytes of the body that are to come; None for one that ends with its connection.
+        # Bytes of the answer's body that are to come; None if the connection's end ends it.
         self._left: int | None = 0
 
     async def run(self, app: Any) -> None:
@@ -157,7 +144,7 @@ class Exchange:
         try:
             found = await app(self.scope, self.receive, self.send)
         except asyncio.CancelledError:
-            # The server does so when it ends; a whole answer is one.
+            # The server cancels requests when it ends. An answer that is complete is not lost.
             if not self.complete and not self.disconnected:
                 self._connection.abort()
             raise
@@ -230,7 +217,7 @@ class Exchange:
     # The answer
 
     async def send(self, message: dict[str, Any]) -> None:
-        """ASGI's ``send``. It waits while the client takes nothing."""
+        """ASGI's ``send``. It waits while the client takes no bytes."""
         kind = message["type"]
         if kind == "http.response.body":
             body = message.get("body", b"")
@@ -261,8 +248,8 @@ class Exchange:
     def _start(self, status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
         connection = self._connection
         self.expects_continue = False
-        defaults = tuple(connection.default_headers)
-        log = connection.access_log
+        defaults = tuple(connection.setup.default_headers)
+        log = connection.setup.access_log
         if log is not None:
             self._log(log, status)
         bodiless = self.scope["method"] == "HEAD" or status in (204, 304)
@@ -270,13 +257,13 @@ class Exchange:
             first, then = _rendered(defaults), _rendered(headers)
             if first is not None and then is not None:
                 self.started = self.chunked = True
-                line = _STATUS_LINES[status]
+                line = STATUS_LINES[status]
                 self._head = b"%b%b%btransfer-encoding: chunked\r\n\r\n" % (line, first, then)
                 if not self.joins:
                     connection.transport.write(self._head)
                     self._head = b""
                 return
-        head = [_STATUS_LINES[status]]
+        head = [STATUS_LINES[status]]
         closes = False
         for name, value in (*defaults, *headers):
             if _BAD_NAME.search(name):
@@ -329,7 +316,7 @@ class Exchange:
             if before or body or after:
                 transport.write(b"".join((before, body, after)))
             return
-        # A long one is not copied, and goes as fast as its client takes it.
+        # A long body is not copied, and is written as fast as the client takes it.
         transport.set_write_buffer_limits(high=_WAITING)
         if before:
             transport.write(before)

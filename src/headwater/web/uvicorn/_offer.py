@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
 
 from headwater.web.uvicorn._exchange import Connection, Exchange
 
-__all__ = ["Offer", "Owned"]
-
-
-class Owned(Connection, Protocol):
-    """A connection that its owner can give away."""
-
-    def release(self) -> asyncio.Transport:
-        """The connection, for another owner."""
-        ...
-
 
 class Offer:
-    """One connection, as its stream may have it."""
+    """The offer of one connection. A stream may take it once."""
 
     __slots__ = ("_protocol", "exchange")
 
-    def __init__(self, protocol: Owned) -> None:
-        self._protocol: Owned | None = protocol
+    def __init__(self, protocol: Connection) -> None:
+        self._protocol: Connection | None = protocol
         self.exchange: Exchange | None = None
 
     def abort(self) -> None:
@@ -33,12 +22,17 @@ class Offer:
             self._protocol.abort()
 
     def join(self) -> None:
-        """The response's head is followed by its first bytes at once."""
+        """Let the response's head wait for the first bytes of its body, for one write of both."""
         if self.exchange is not None:
             self.exchange.joins = True
 
     def ready(self, passed: int, last: bytes) -> bool:
-        """Whether ``passed`` bytes of body came through, and the ``last`` write as it was."""
+        """Whether it can be taken: no middleware has changed the body so far.
+
+        Arguments:
+            passed: the number of the body's bytes that the stream has sent.
+            last: those that it sent last.
+        """
         exchange, protocol = self.exchange, self._protocol
         return (
             protocol is not None
@@ -55,9 +49,9 @@ class Offer:
         )
 
     def take(self) -> asyncio.Transport:
-        """The connection. The server counts it no more, and what it would still send is dropped.
+        """Take the connection. The server sends nothing more on it, and no longer counts it.
 
-        So are requests that the client sent ahead: their turn would never come.
+        Requests that the client sent ahead are dropped: they would never be answered.
         """
         protocol, self._protocol, self.exchange = self._protocol, None, None
         assert protocol is not None

@@ -7,10 +7,9 @@ memory of a connection is bounded by one request, one page and what may be read 
 from __future__ import annotations
 
 import asyncio
-import logging
 import operator
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import Any, ClassVar
 
 from headwater.web.uvicorn._connections import Connections, Waiting
@@ -21,11 +20,9 @@ from headwater.web.uvicorn._reader import RequestReader
 from headwater.web.uvicorn._refusals import Refused, late_body, late_head, refusal
 from headwater.web.uvicorn._setup import Setup
 
-__all__ = ["Protocol"]
-
-# Bytes that a client may send ahead. Above it the connection is read no further.
+# Bytes that a client may send ahead of the answers. With more nothing is read for a while.
 _AHEAD = 64 * 1024
-# Bytes of a body that are read and dropped after the answer, so that the client can take it.
+# Bytes of a body that are read and dropped after the answer: a client may read it later only.
 _DROPPED = 4 * 1024 * 1024
 
 
@@ -40,10 +37,10 @@ class Protocol(asyncio.Protocol):
 
     Attributes:
         limits: what each connection, client address and all of them may take.
-        counters: what was refused or closed.
+        counters: how many connections were refused or closed.
         setup: what all connections of one server have in common.
-        room: set while the client takes nothing; an event for when it does again.
-        waits: for what the client is waited for, or None.
+        room: None while the client takes bytes, else an event for when it takes them again.
+        waits: the queue in which this connection waits for its client, or None.
     """
 
     __slots__ = (
@@ -54,7 +51,7 @@ class Protocol(asyncio.Protocol):
     limits: ClassVar[Limits] = Limits()
     counters: ClassVar[ConnectionCounters] = ConnectionCounters()
 
-    # The latest server, and for which arguments.
+    # The set-up of the latest server, and the arguments that it was made of.
     _given: ClassVar[tuple[Any, ...]] = ()
     _setup: ClassVar[Setup | None] = None
 
@@ -76,7 +73,7 @@ class Protocol(asyncio.Protocol):
         self.room: asyncio.Event | None = None
         self.waits: Waiting | None = None
         self._reader: RequestReader | None = None
-        # The request that the application has; those parsed after it; what is not parsed yet.
+        # The request that the application answers; those parsed after it; bytes not parsed yet.
         self._running: Exchange | None = None
         self._queue: deque[Exchange] = deque()
         self._ahead: bytearray | None = None
@@ -84,7 +81,7 @@ class Protocol(asyncio.Protocol):
         self._spare: str | None = None
         self._refused: Refused | None = None
 
-    # What the transport calls
+    # The transport calls these.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
@@ -97,16 +94,7 @@ class Protocol(asyncio.Protocol):
             self.connections.wait(self, self.connections.heads)
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        self.setup.protocols.discard(self)
-        reader, self._reader = self._reader, None
-        latest = reader.exchange if reader is not None else None
-        for exchange in (self._running, latest, *self._queue):
-            if exchange is not None:
-                exchange.lose()
-        if reader is not None:
-            reader.close()
-        self._queue.clear()
-        self._running = self._ahead = None
+        self._let_go()
         self._answered = False
         self.resume_writing()
         self.connections.leave(self)
@@ -136,22 +124,12 @@ class Protocol(asyncio.Protocol):
         else:
             self._feed(data)
 
-    # What others ask
+    # Other parts of the server call these.
 
     @property
     def connections(self) -> Connections:
         """All connections of the server."""
         return self.setup.connections
-
-    @property
-    def default_headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """Headers of every answer, such as the date."""
-        return self.setup.default_headers
-
-    @property
-    def access_log(self) -> logging.Logger | None:
-        """The logger for requests, or None."""
-        return self.setup.access_log
 
     @property
     def unread(self) -> int:
@@ -172,12 +150,12 @@ class Protocol(asyncio.Protocol):
 
     @property
     def keeps_client_waiting(self) -> bool:
-        """Whether it is this side that keeps a request's body waiting."""
+        """Whether the application, and not the client, holds a request's body up."""
         running = self._running
         return self._paused or (running is not None and running.expects_continue)
 
     def overdue(self) -> None:
-        """The client has had the time that it may have."""
+        """The client did not send or take bytes in time."""
         connections, waits = self.connections, self.waits
         reader = self._reader
         if waits is connections.heads and reader is not None and reader.begun:
@@ -211,13 +189,13 @@ class Protocol(asyncio.Protocol):
             await self.room.wait()
 
     def pause_reading(self) -> None:
-        """Let the client wait with what it sends."""
+        """Read no more for now, so that the client has to wait."""
         if not self._paused:
             self._paused = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read again, unless what was sent ahead is too much already."""
+        """Read again, unless the client has sent too much ahead."""
         if self._paused and (self._ahead is None or len(self._ahead) < _AHEAD):
             self._paused = False
             self.transport.resume_reading()
@@ -231,20 +209,26 @@ class Protocol(asyncio.Protocol):
             self._next()
 
     def release(self) -> asyncio.Transport:
-        """The connection, for another owner. What was sent ahead is dropped."""
-        self._queue.clear()
-        self._ahead = None
-        # It may have paused for that; only who reads sees the client leave.
+        """Give the connection to another owner. Requests that were sent ahead are dropped."""
+        self._let_go()
+        # Reading may have paused for what came ahead, and a client's leaving is noticed by reading.
         self.resume_reading()
         self.connections.stream(self)
-        self.setup.protocols.discard(self)
         self.setup.count_request()
-        if self._running is not None:
-            self._running.lose()
-        if self._reader is not None:
-            self._reader.close()
-        self._reader = self._running = None
         return self.transport
+
+    def _let_go(self) -> None:
+        """Forget all requests: their answers can no longer be sent from here."""
+        self.setup.protocols.discard(self)
+        reader, self._reader = self._reader, None
+        latest = reader.exchange if reader is not None else None
+        for exchange in (self._running, latest, *self._queue):
+            if exchange is not None:
+                exchange.lose()
+        if reader is not None:
+            reader.close()
+        self._queue.clear()
+        self._running = self._ahead = None
 
     # From one request to the next
 
@@ -313,7 +297,7 @@ class Protocol(asyncio.Protocol):
         self._running = None
         self._had_one = True
         if self.transport.is_closing():
-            # Its client has some time for the last bytes.
+            # The client gets some time to take the last bytes.
             self.connections.wait(self, self.connections.idle)
             return
         if self._queue:
@@ -333,7 +317,7 @@ class Protocol(asyncio.Protocol):
     def _begin(self, exchange: Exchange) -> None:
         """Let the application answer a request."""
         self._running = exchange
-        self.setup.run(exchange, self._spare)
+        self.setup.run(exchange.run, exchange.scope["path"], self._spare)
 
     def _refuse(self, refused: Refused) -> None:
         """Answer what cannot be a request, after the answers that are under way, and close."""
@@ -369,10 +353,9 @@ class Protocol(asyncio.Protocol):
     def _hand_over(self, reader: RequestReader) -> None:
         """Let the server's own protocol for WebSockets have the connection."""
         self.connections.stream(self)
-        self.setup.protocols.discard(self)
-        self._reader = None
+        again = reader.request_again()
+        self._let_go()
         other = self.setup.websocket()
         other.connection_made(self.transport)
-        other.data_received(reader.request_again())
+        other.data_received(again)
         self.transport.set_protocol(other)
-        reader.close()

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import unquote
 
 import httptools
 
 from headwater.web.asgi import TRANSPORT
-from headwater.web.uvicorn._exchange import Exchange
+from headwater.web.uvicorn._exchange import Connection, Exchange
 from headwater.web.uvicorn._limits import Limits
-from headwater.web.uvicorn._offer import Offer, Owned
+from headwater.web.uvicorn._offer import Offer
 from headwater.web.uvicorn._refusals import MALFORMED, Refused, too_large
 from headwater.web.uvicorn._setup import Setup
-
-__all__ = ["Receiver", "RequestReader"]
 
 # The parser cannot stop where a request ends, so heads are given to it in pieces: few requests fit
 # into one, and no more are parsed before the first is answered.
@@ -35,27 +33,19 @@ class _RefusedError(Exception):
         self.refused = refused
 
 
-class Receiver(Owned, Protocol):
-    """A connection that is given the requests that come on it."""
-
-    def request(self, exchange: Exchange) -> None:
-        """The head of a request is whole."""
-        ...
-
-
 class RequestReader:
     """Parses the requests of one connection.
 
     Arguments:
         protocol: gets each request as soon as its head is whole.
-        ends: the connection's members of an ASGI scope.
+        ends: what the connection adds to an ASGI scope: its addresses and the scheme.
 
     Attributes:
         exchange: the request whose body is read, or the latest.
         in_body: that body is not whole yet.
-        begun: bytes of a head came, which is not whole yet.
-        received: bytes of the body.
-        dropped: bytes of it that came after the answer.
+        begun: a part of a head has come.
+        received: the number of bytes of the body.
+        dropped: the number of those that came after the answer.
         websocket: the connection becomes a WebSocket.
     """
 
@@ -65,7 +55,7 @@ class RequestReader:
         *("dropped", "exchange", "in_body", "received", "websocket"),
     )
 
-    def __init__(self, protocol: Receiver, setup: Setup, limits: Limits, ends: Any) -> None:
+    def __init__(self, protocol: Connection, setup: Setup, limits: Limits, ends: Any) -> None:
         self._protocol = protocol
         self._setup = setup
         self._limits = limits
@@ -116,7 +106,7 @@ class RequestReader:
         return None
 
     def close(self) -> None:
-        """Read no more. The parser refers to this: only the cyclic collector would free both."""
+        """Read no more. The parser refers to this object, so both would wait for the collector."""
         self._parser = self.exchange = None
         self._scope = {}
 
@@ -129,14 +119,14 @@ class RequestReader:
 
     def _head_is_too_large(self) -> bool:
         most = self._limits.head_bytes
-        # What is no whole line yet is counted as it comes.
+        # Bytes of a line that is not whole yet are counted as they come.
         return (
             self._lines > self._limits.head_lines
             or self._size > most
             or (not self.in_body and self._fed > most + _PIECE)
         )
 
-    # What the parser calls
+    # The parser calls these.
 
     def on_message_begin(self) -> None:
         self._url = b""

@@ -8,16 +8,23 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from headwater.web.uvicorn._exchange import status_line
 from headwater.web.uvicorn._limits import Limits
-
-__all__ = [
-    "MALFORMED", "Refusal", "Refused", "late_body", "late_head", "refusal", "too_large", "too_many",
-]  # fmt: skip
 
 _PROBLEM = b"application/problem+json"
 # Milliseconds after which a client may try again, at random: many are refused in one moment.
 _AGAIN = (2000, 8000)
+
+
+def _status_line(status: int) -> bytes:
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
+
+
+# The first lines of answers.
+STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}
 
 
 def _problem(status: int, detail: str) -> bytes:
@@ -75,7 +82,7 @@ def refusal(refused: Refused, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     body = _problem(refused.status, refused.detail)
     lines = [b"%b: %b\r\n" % pair for pair in headers]
     return b"%b%bcontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
-        status_line(refused.status),
+        STATUS_LINES[refused.status],
         b"".join(lines),
         _PROBLEM,
         len(body),

@@ -24,23 +24,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
 from headwater.web._addresses import Proxies
 from headwater.web.uvicorn._connections import Connections
-from headwater.web.uvicorn._exchange import Exchange
 from headwater.web.uvicorn._limits import ConnectionCounters, Limits
 from headwater.web.uvicorn._refusals import Refusal, too_many
 
-__all__ = ["Setup"]
+Answer = Callable[[Any], Coroutine[Any, Any, None]]
 
 
 class Setup:
     """The application of a server, its options and its connections.
 
     Attributes:
-        state: what the application's lifespan left for its requests.
+        state: the state that the application's lifespan has made for its requests.
         websocket: makes a protocol for WebSockets, or None.
         access_log: the logger for requests, or None.
         protocols: the connections that the server closes when it ends.
@@ -93,17 +93,18 @@ class Setup:
         if hasattr(self._server, "total_requests"):
             self._server.total_requests += 1
 
-    def run(self, exchange: Exchange, spare: str | None) -> None:
+    def run(self, answer: Answer, path: str, spare: str | None) -> None:
         """Answer a request.
 
         Arguments:
+            answer: lets an application answer it.
             spare: why its connection has no place; then only some paths are answered.
         """
         app = self._app
-        if spare is not None and exchange.scope["path"] not in self._limits.always:
+        if spare is not None and path not in self._limits.always:
             app = too_many(spare)
         elif self._most is not None and max(len(self.protocols), len(self._tasks)) >= self._most:
             app = Refusal(503, "This server has as many requests as it may (limit_concurrency).")
-        task = self._loop.create_task(exchange.run(app))
+        task = self._loop.create_task(answer(app))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
