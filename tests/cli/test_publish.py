@@ -180,7 +180,7 @@ class Cutting:
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self.keys = []
         self._cuts = cuts
-        self._thread = threading.Thread(target=self._serve)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def __enter__(self):
         self._thread.start()

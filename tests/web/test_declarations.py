@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Annotated
 
 import pytest
@@ -259,6 +260,25 @@ async def test_a_feed_behind_a_route_of_the_application_is_named_in_the_log(capl
     assert "test_declarations.notes()) is never reached: FastAPI answers" in record.getMessage()
     assert record.getMessage().startswith("GET /notes/stream (")
     assert record.getMessage().endswith("declare that after it, or give one of them another path")
+
+
+@dataclass
+class Endpoint:
+    """An endpoint that is an object and cannot be in a set."""
+
+    number: int
+
+    def __call__(self) -> int:
+        return self.number
+
+
+async def test_endpoints_of_an_application_may_be_objects():
+    app, live = FastAPI(), LiveRouter()
+    live.feed("/notes", item=Item)(notes)
+    live.get("/seven")(Endpoint(7))
+    app.get("/also-seven")(Endpoint(7))
+    app.include_router(live)
+    await started(app)
 
 
 async def test_a_router_that_is_included_before_its_routes():

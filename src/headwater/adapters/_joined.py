@@ -8,8 +8,6 @@ from typing import Any
 
 from headwater.errors import UsageError
 
-__all__ = ["joined"]
-
 # Seconds for which chunks are joined, as runs do for their deltas.
 _EVERY = 0.05
 # Chunks that wait for the run. Then their producer waits.

@@ -15,8 +15,6 @@ from weakref import WeakValueDictionary
 from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from mcp.server.streamable_http import StreamableHTTPServerTransport as Transport
 
-__all__ = ["SessionScope", "session_key"]
-
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]

@@ -13,8 +13,6 @@ from mcp.server.streamable_http import EventCallback
 
 from headwater.eventlog import START, Offset
 
-__all__ = ["Cursor", "Event", "Resumed", "Session"]
-
 # Characters of a message in one record. Also in UTF-8 they are below an event's limit of 1 MiB.
 _PIECE = 200_000
 

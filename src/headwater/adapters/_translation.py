@@ -15,8 +15,6 @@ from headwater.feeds._clock import utc_now
 from headwater.protocol import Event
 from headwater.runs import RunEvent, Runs, RunState
 
-__all__ = ["INTERRUPTED", "Translation", "is_over", "respond", "translated"]
-
 _log = logging.getLogger(__name__)
 
 INTERRUPTED = "The stream was interrupted. The answer may not be complete."

@@ -15,8 +15,6 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 from headwater.client._transport import httpx
 from headwater.errors import UsageError
 
-__all__ = ["Params", "checked_url", "rest_url", "shown", "stream_url", "with_query"]
-
 Params = Mapping[str, Any] | Sequence[tuple[str, Any]]
 
 _MAX_PORT = 65_535

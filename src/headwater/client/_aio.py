@@ -22,8 +22,6 @@ from headwater.client._values import FeedValue, T
 from headwater.errors import UsageError
 from headwater.protocol import Message
 
-__all__ = ["AsyncFeed", "AsyncRunStream", "AsyncStream", "Following"]
-
 V = TypeVar("V")
 
 

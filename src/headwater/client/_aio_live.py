@@ -14,8 +14,6 @@ from headwater.client._transport import httpx
 from headwater.client._values import T
 from headwater.errors import PeerError
 
-__all__ = ["AsyncLiveList", "AsyncLiveMap", "live_list", "live_map"]
-
 
 class _Live(Held):
     """The task that follows the feed, for as long as an ``async with`` block runs."""

@@ -18,8 +18,6 @@ from headwater.client._values import FeedValue, T
 from headwater.errors import UsageError
 from headwater.protocol import Message
 
-__all__ = ["Feed", "Following", "RunStream", "Stream"]
-
 V = TypeVar("V")
 
 

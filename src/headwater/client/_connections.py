@@ -27,8 +27,6 @@ from headwater.client._transport import (
 from headwater.errors import HeadwaterError, PeerError, ResponseError, UsageError
 from headwater.protocol import Stop, Wait
 
-__all__ = ["Followed", "Shell", "run"]
-
 V = TypeVar("V")
 
 

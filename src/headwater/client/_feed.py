@@ -12,8 +12,6 @@ from headwater.client._values import FeedValue, Item, Removed, Reset, Snapshot
 from headwater.errors import ResponseError
 from headwater.protocol import Message
 
-__all__ = ["check_error", "opened", "read_feed", "read_page", "read_snapshot", "with_items"]
-
 _OK = 200
 _REMOVED = "_removed"
 # The statuses of an ``error`` event after which no reconnect helps.

@@ -18,8 +18,6 @@ from headwater.client._values import FeedValue, Item, Reset
 from headwater.errors import ResponseError, UsageError
 from headwater.protocol import Message, Stop, Wait
 
-__all__ = ["FeedSession"]
-
 # The server sends a stream's first bytes before it reads the page. A proxy that holds them back for
 # so long waits for the end of the response, which a stream does not have.
 _FALLBACK = 5.0

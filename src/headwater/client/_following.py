@@ -14,8 +14,6 @@ from headwater.client._transport import httpx
 from headwater.client._values import T
 from headwater.protocol import Message
 
-__all__ = ["follow", "follow_run", "stream"]
-
 
 def stream(
     url: str, *, client: httpx.AsyncClient | None = None, **options: Unpack[StreamOptions]

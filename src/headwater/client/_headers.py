@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 
 from headwater.errors import UsageError
 
-__all__ = ["Headers", "bearer", "is_field_value", "merged"]
-
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")

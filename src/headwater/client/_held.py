@@ -12,8 +12,6 @@ from headwater.client._options import FollowOptions
 from headwater.client._values import FeedValue, Item, Removed, Snapshot, T
 from headwater.errors import PeerError, UsageError
 
-__all__ = ["MAX_ITEMS", "NEWEST", "Held", "HeldItems", "NewestItems", "check_options"]
-
 # A feed without an end must not fill the memory.
 MAX_ITEMS = 100_000
 NEWEST = 1_000

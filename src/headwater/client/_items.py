@@ -9,8 +9,6 @@ from typing import Any
 
 from headwater.errors import PeerError, UsageError
 
-__all__ = ["Convert", "converter"]
-
 Convert = Callable[[Mapping[str, Any]], Any]
 
 

@@ -15,7 +15,6 @@ from headwater.protocol import Wait
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["FollowOptions", "StreamOptions", "Token", "body_of", "check_position", "method_of"]
 
 Token = str | Callable[[], str | Awaitable[str]]
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from headwater.errors import UsageError
 
-__all__ = ["PositionFile"]
-
 # A position of Headwater has at most 2,048 characters; other servers send what they like.
 _MAX_BYTES = 65_536
 

@@ -13,8 +13,6 @@ from headwater.client._session import Session
 from headwater.errors import ResponseError
 from headwater.protocol import Message, Stop, Wait
 
-__all__ = ["RunEvent", "RunSession"]
-
 _OK = 200
 
 

@@ -25,7 +25,6 @@ from headwater.protocol import MAX_EVENT_BYTES, Decoder, Reconnect, Stop, Wait
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["MAX_ERROR_BODY", "Request", "Session", "problem_detail"]
 
 V = TypeVar("V")
 

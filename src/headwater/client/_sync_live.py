@@ -10,8 +10,6 @@ from headwater.client._held import Held, HeldItems, NewestItems
 from headwater.client._values import T
 from headwater.errors import PeerError
 
-__all__ = ["LiveList", "LiveMap"]
-
 
 class _Live(Held):
     """The thread that follows the feed, for as long as a ``with`` block runs."""

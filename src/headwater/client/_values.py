@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-__all__ = ["FeedValue", "Item", "Removed", "Reset", "Snapshot", "T"]
-
 T = TypeVar("T")
 
 

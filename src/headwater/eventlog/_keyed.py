@@ -23,8 +23,6 @@ from headwater.eventlog._interface import (
 from headwater.eventlog._record import START, Bounds, Offset, Record, Run, check_topic
 from headwater.feeds._source import Change, Filter, Sink
 
-__all__ = ["KeyedTopic"]
-
 _log = logging.getLogger(__name__)
 
 # Records per read, forwards and backwards, and seconds between two tries while the log is away.

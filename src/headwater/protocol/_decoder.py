@@ -15,8 +15,6 @@ from typing import Any
 from headwater.errors import EventTooLargeError, PeerError, UsageError
 from headwater.protocol._events import MAX_RETRY
 
-__all__ = ["MAX_EVENT_BYTES", "Decoder", "Message", "decode_last_event_id"]
-
 # A snapshot of 100 items of 64 KB fits; a peer that never ends its line is noticed soon.
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 

@@ -19,8 +19,6 @@ from uuid import UUID
 from headwater.errors import EncodingError, FramingError
 from headwater.protocol._events import Comment, Event, check_event, check_id
 
-__all__ = ["HEARTBEAT", "encode", "encode_data", "frame", "to_json"]
-
 # "Authors can include a comment line (one starting with a ':' character) every 15 seconds or so":
 # the standard's own way to keep proxies from closing a quiet connection.
 HEARTBEAT = b": heartbeat\n\n"

@@ -11,8 +11,6 @@ from typing import Any
 
 from headwater.errors import FramingError
 
-__all__ = ["MAX_RETRY", "Comment", "Event", "check_event", "check_id"]
-
 # Browsers hand `retry` to a timer that counts milliseconds in a signed 32-bit number. A larger one
 # wraps around and fires at once, which is the opposite of what the server asked for.
 MAX_RETRY = 2**31 - 1

@@ -25,8 +25,6 @@ from email.utils import parsedate_to_datetime
 
 from headwater.errors import HeadwaterError, ResponseError, SourceUnavailableError, UsageError
 
-__all__ = ["Reconnect", "Stop", "Wait"]
-
 # The `retry` of a feed's stream. Browsers assume 3 to 5 s.
 DEFAULT_RETRY = 2.0
 # The first range of the random part. It is small, so that a healthy stream comes back soon.

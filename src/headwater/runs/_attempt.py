@@ -19,8 +19,6 @@ from headwater.runs._records import RunState, State
 from headwater.runs._store import Store
 from headwater.runs._writer import Writer, plain_json
 
-__all__ = ["Attempt", "Run", "SyncRun"]
-
 logger = logging.getLogger("headwater.runs")
 
 # Names of events that Headwater itself sends in the stream of a run, or that browsers reserve.

@@ -23,8 +23,6 @@ from headwater.runs._tail import RunReader, Tails
 from headwater.runs._threads import Threads
 from headwater.runs._watch import Timing, Watch
 
-__all__ = ["Core"]
-
 logger = logging.getLogger("headwater.runs")
 
 # A function of the user, ``async def`` or ``def``: a handler takes the run, ``start`` takes its id.

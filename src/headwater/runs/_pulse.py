@@ -23,8 +23,6 @@ from typing import Any, Protocol, TypeVar
 from headwater.errors import UsageError
 from headwater.eventlog import EventLog
 
-__all__ = ["Pulse"]
-
 logger = logging.getLogger("headwater.runs")
 
 T = TypeVar("T")

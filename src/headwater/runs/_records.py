@@ -23,8 +23,6 @@ from typing import Any, Literal
 
 from headwater.eventlog import Record
 
-__all__ = ["ENDED", "Fold", "RunEvent", "RunState", "State", "attempt_of", "worker_of"]
-
 State = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 ENDED = frozenset({"done", "failed", "cancelled", "lost"})
 

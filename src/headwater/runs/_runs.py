@@ -20,8 +20,6 @@ from headwater.runs._store import Busy, Created, Store, Wanted, digest
 from headwater.runs._tail import RunReader
 from headwater.runs._watch import Timing
 
-__all__ = ["AttemptContext", "Runs"]
-
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,40}")
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 

@@ -24,8 +24,6 @@ from typing import Any, Literal
 from headwater.eventlog import START, EventLog, KeyedTopic, Offset, Record
 from headwater.runs._records import RunState, State, attempt_of, worker_of
 
-__all__ = ["Busy", "BusyError", "Created", "KeyConflictError", "Store", "Wanted", "digest"]
-
 Busy = Literal["reject", "cancel", "queue", "allow"]
 
 # An `end` is among so many last records of a run's topic: only the last batches of attempts that

@@ -19,8 +19,6 @@ from headwater.feeds._position import Position, fingerprint
 from headwater.runs._records import Fold, RunEvent
 from headwater.runs._store import Store
 
-__all__ = ["PIECE", "RunReader", "Tails"]
-
 # How many records of a run are kept in memory for its followers, and how many characters of text.
 RECORDS, CHARACTERS = 1000, 512 * 1024
 # Records of a read of the past, at first and at most; and the characters that one is to have. Each

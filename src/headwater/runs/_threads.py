@@ -9,8 +9,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-__all__ = ["Threads"]
-
 
 class Threads:
     """Runs functions in threads, at most ``most`` at the same time. Further ones wait.

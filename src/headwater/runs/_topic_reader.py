@@ -8,8 +8,6 @@ from headwater.errors import ResetReason
 from headwater.eventlog import START, Bounds, EventLog, Record
 from headwater.runs._store import PAGE
 
-__all__ = ["TopicReader"]
-
 
 class TopicReader:
     """A follower of one topic of a log. Implements ``Follower``.

@@ -25,8 +25,6 @@ from headwater.runs._records import RunState, worker_of
 from headwater.runs._store import PAGE, Store
 from headwater.runs._topic_reader import TopicReader
 
-__all__ = ["Timing", "Watch"]
-
 logger = logging.getLogger("headwater.runs")
 
 # How many runs are ended or forgotten at the same time.

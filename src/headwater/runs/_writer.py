@@ -19,8 +19,6 @@ from typing import Any, Literal
 from headwater.errors import RunCancelled, SourceUnavailableError, UsageError
 from headwater.eventlog import EventLog
 
-__all__ = ["Writer", "plain_json"]
-
 logger = logging.getLogger("headwater.runs")
 
 # Seconds between two appends of deltas. One that is late by less than EVERY does not delay the

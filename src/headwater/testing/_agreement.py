@@ -7,8 +7,6 @@ from typing import Any
 
 from headwater.testing._client import LiveClient
 
-__all__ = ["assert_halves_agree"]
-
 _PAGE = 100
 _ATTEMPTS = 5
 _GONE = 410

@@ -13,8 +13,6 @@ from headwater.client._transport import httpx
 from headwater.protocol import Decoder, Message
 from headwater.testing._transport import StreamingTransport, lifespan
 
-__all__ = ["LiveClient", "LiveStream"]
-
 A = TypeVar("A")
 
 # Seconds of each wait.

@@ -9,8 +9,6 @@ from typing import Self
 from headwater.errors import UsageError
 from headwater.feeds._clock import set_ahead, utc_now
 
-__all__ = ["Clock"]
-
 # Turns of the loop after each step: a timer's callback, the task it wakes, and what that wakes.
 _TURNS = 10
 

@@ -7,8 +7,6 @@ from collections.abc import AsyncIterable, Callable
 
 from headwater.protocol._decoder import Decoder, Message
 
-__all__ = ["collect", "parse_events"]
-
 
 def parse_events(stream: bytes) -> list[Message]:
     """The messages in the bytes of a stream, without one that is cut off at the end.

@@ -12,8 +12,6 @@ from typing import Any
 
 from headwater.errors import MissingExtraError
 
-__all__ = ["running"]
-
 # Seconds for a start, or an end: a lifespan may open databases.
 _WITHIN = 30.0
 _LOOK_AGAIN = 0.005

@@ -12,8 +12,6 @@ from typing import Any
 
 from headwater.client._transport import httpx
 
-__all__ = ["StreamingTransport", "lifespan"]
-
 # Pieces that wait for the reader. At more, the application's `send` waits, as on a socket.
 _AHEAD = 64
 # Seconds in which an application must notice that its client has left.

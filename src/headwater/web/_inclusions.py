@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from headwater.errors import DeclarationError
@@ -20,7 +21,7 @@ _PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}")
 _TAKES = {"": "[^/]+", "str": "[^/]+", "path": ".*"}
 
 
-def check_inclusions(app: Any, endpoints: set[Any]) -> None:
+def check_inclusions(app: Any, endpoints: Iterable[Any]) -> None:
     """Check that a client reaches each of a router's routes.
 
     Arguments:
@@ -30,19 +31,20 @@ def check_inclusions(app: Any, endpoints: set[Any]) -> None:
     one that the application misses. Logs a warning where a route of the application is in front.
     """
     before: list[tuple[re.Pattern[str], set[str], Any]] = []
-    ours = {each for each in endpoints if responder_of(each) is not None}
-    missing = set(ours)
+    # By identity: an application's endpoint may be an object that cannot be in a set.
+    ours = {id(each): each for each in endpoints if responder_of(each) is not None}
+    missing = dict(ours)
     for route in included_routes(app):
         path, methods, endpoint = route.path, set(route.methods or ()), route.endpoint
-        missing.discard(endpoint)
-        if endpoint in ours:
+        missing.pop(id(endpoint), None)
+        if id(endpoint) in ours:
             for pattern, theirs, other in before:
                 if theirs & methods and pattern.fullmatch(path):
                     _report(path, sorted(theirs & methods)[0], endpoint, other)
                     break
         before.append((_pattern(path), methods, endpoint))
     if missing and missing != ours:
-        names = ", ".join(sorted({_name(each) for each in missing}))
+        names = ", ".join(sorted({_name(each) for each in missing.values()}))
         raise DeclarationError(
             f"the application misses {names}: FastAPI before 0.150 copies a router's routes when "
             "it includes it, so include the LiveRouter after all of its routes are declared"

@@ -324,7 +324,7 @@ class LiveRouter(HubFace, EventRouter):
         async def run(app: Any) -> AsyncIterator[Any]:
             if hasattr(app, "routes"):
                 own_routes = (each for each in self.routes if isinstance(each, APIRoute))
-                check_inclusions(app, {each.endpoint for each in own_routes})
+                check_inclusions(app, [each.endpoint for each in own_routes])
             async with self._settings.lifespan(app), lifespan_of_runs(self.runs, self._settings):
                 if own is None:
                     yield
