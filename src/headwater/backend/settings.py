@@ -173,6 +173,13 @@ class Settings(BaseSettings):
         "each minute.",
     )
 
+    max_credentials: int = Field(
+        default=1000,
+        ge=1,
+        description="Sessions, and API keys, that one user may have. A sign-in beyond it ends the "
+        "oldest session; another key is refused.",
+    )
+
     heartbeat_seconds: float = Field(
         default=30.0, gt=0, le=3600, description="Seconds of silence before a heartbeat."
     )
