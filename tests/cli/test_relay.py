@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from decimal import Decimal
 
 import pytest
@@ -18,7 +20,7 @@ from headwater.sql.alembic import add_tracking
 from support.command import run, started, url_of
 from support.relays import Moved
 from support.tables import Base
-from support.until import outside
+from support.until import PAUSE, outside
 
 pytestmark = pytest.mark.long
 
@@ -121,13 +123,28 @@ async def test_a_relay_that_cannot_go_on_says_what_to_do(moved, options, tmp_pat
     assert "--on-reset repeat" in sentence
 
 
-async def test_a_relay_that_was_stopped_and_woken_up_appends_nothing_twice(moved, options):
+async def stop_between_writes(process, file):
+    """A process that is stopped in a transaction would keep the lock that all writers need."""
+    while True:
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            with closing(sqlite3.connect(file, timeout=0)) as database:
+                database.execute("BEGIN IMMEDIATE")
+                return
+        except sqlite3.OperationalError:
+            os.kill(process.pid, signal.SIGCONT)
+            await asyncio.sleep(PAUSE)
+
+
+async def test_a_relay_that_was_stopped_and_woken_up_appends_nothing_twice(
+    moved, options, tmp_path
+):
     """SIGSTOP is what a paused machine looks like: the other one works on, and the first waits."""
     with started(*line(options)) as first:
         await moved.add("a")
         await moved.until("a")
         with started(*line(options)) as second:
-            os.kill(first.pid, signal.SIGSTOP)
+            await stop_between_writes(first, tmp_path / "table.db")
             await moved.add("b")
             await moved.until(*"ab")
             os.kill(first.pid, signal.SIGCONT)

@@ -23,6 +23,12 @@ async def test_sqlite(tmp_path: Path, scheme: str) -> None:
     assert (tmp_path / "with space.db").exists()
 
 
+async def test_an_escaped_path_is_the_same_as_for_a_database(tmp_path: Path) -> None:
+    async with open_log(f"sqlite:///{tmp_path}/50%25%20sure.db"):
+        pass
+    assert (tmp_path / "50% sure.db").exists()
+
+
 async def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     async with open_log("sqlite:///events.db"):

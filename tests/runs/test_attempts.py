@@ -139,6 +139,21 @@ async def test_what_a_lost_attempt_writes_later_does_not_count(log: EventLog, ru
     assert await state_of(runs, run_id) == "done"
 
 
+async def test_records_that_do_not_count_hide_no_later_output(log: EventLog, runs: Runs) -> None:
+    """Each page of them is read past: an empty group says that there is nothing more so far."""
+    run_id = await queued(runs)
+    topic = f"run:{runs.name}:r:{run_id}"
+    zombie = {"t": "event", "c": "0-zombie", "e": "delta", "d": {"text": "no"}}
+    await log.append(topic, [{**zombie, "s": n} for n in range(1, 100)])
+    async with runs.attempt(run_id) as run:
+        await run.delta("yes")
+        await run.flush()
+        groups = (await runs.reader(run_id)).events()
+        assert [one.data for one in await anext(groups)] == [{"text": "yes"}]
+        assert await anext(groups) == ()
+        await groups.aclose()
+
+
 async def test_a_cancelled_attempt_ends_its_block_quietly(runs: Runs) -> None:
     """The queue must not try again what somebody stopped."""
     run_id = await queued(runs)

@@ -163,6 +163,66 @@ def _resident() -> int:
     return pages * resource.getpagesize() // 1024 // 1024
 
 
+async def test_a_sweep_reads_few_runs_at_once() -> None:
+    """Runs of many days end up on one page, and each may hold megabytes of input and result."""
+    most = 0
+
+    class Log(MemoryLog):
+        async def forget(self, *topics: str) -> None:
+            nonlocal most
+            most = max(most, sum(topic.startswith("run:runs:r:") for topic in topics))
+            await super().forget(*topics)
+
+    async def quick(run: Run) -> None:
+        pass
+
+    async with Runs(Log(), keep=timedelta(microseconds=1)) as runs:
+        made = [await runs.create("/a", "ann", handler=quick) for _ in range(120)]
+
+        async def gone() -> bool:
+            await runs.sweep()
+            return all([await runs.state(one.state.id) is None for one in made])
+
+        for one in made:
+            await until(lambda one=one: _is_over(runs, one.state.id))
+        await until(gone)
+    assert 1 < most <= 50
+
+
+async def test_followers_that_leave_a_quiet_run_leave_nothing() -> None:
+    """An agent waits for an hour, and the clients of its run come and go."""
+    done = asyncio.Event()
+
+    async def quiet(run: Run) -> None:
+        await done.wait()
+
+    async with Runs(MemoryLog()) as runs:
+        run_id = (await runs.create("/a", "ann", handler=quiet)).state.id
+
+        async def come_and_go() -> None:
+            events = (await runs.reader(run_id)).events()
+            async for group in events:
+                if not group:
+                    break
+            waiting = asyncio.ensure_future(anext(events))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+
+        stays = asyncio.ensure_future(anext(runs.follow(run_id)))
+        for _ in range(50):
+            await come_and_go()
+        gc.collect()
+        before = sys.getallocatedblocks()
+        for _ in range(500):
+            await come_and_go()
+        gc.collect()
+        grown = sys.getallocatedblocks() - before
+        done.set()
+        assert (await stays).name == "end"
+    assert grown < 300, f"{grown} blocks of memory for 500 that left"
+
+
 @pytest.mark.parametrize("count", [20, pytest.param(5000, marks=pytest.mark.soak)])
 @pytest.mark.timeout(900)
 async def test_forgotten_runs_leave_nothing_in_a_database(tmp_path: Path, count: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -24,6 +25,7 @@ from headwater.web.fastapi import (
     Runs,
     Source,
     guard,
+    identify,
 )
 from support.http import request
 from support.server import serving
@@ -32,6 +34,10 @@ from support.until import until
 
 class Item(BaseModel):
     n: int
+
+
+class Note(BaseModel):
+    text: str = ""
 
 
 class Order(BaseModel):
@@ -352,6 +358,50 @@ async def test_an_application_that_follows_rechecks_in_its_lifespan_is_not_warne
         async with request(port, "/notes/stream") as answer:
             assert (await answer.next()).event == "snapshot"
     assert not caplog.text
+
+
+async def test_a_flood_of_changes_of_rights_is_a_few_checks():
+    """Somebody whose rights change all the time would else keep the process busy with them."""
+    log, notes, live = MemoryLog(), MemoryLog(), LiveRouter()
+    checks, begun, gate = 0, asyncio.Event(), asyncio.Event()
+
+    async def permitted(request: Request) -> None:
+        nonlocal checks
+        identify(request, "user:7")
+        checks += 1
+        # The first is the request's own.
+        if checks == 2:
+            begun.set()
+            await gate.wait()
+
+    @live.feed("/notes", item=Note, requires=guard(permitted))
+    async def feed():
+        return notes.topic("notes")
+
+    told: list[str] = []
+
+    def subject_of(values: Mapping[str, str]) -> str:
+        told.append(values["subject"])
+        return told[-1]
+
+    @asynccontextmanager
+    async def lifespan(app):
+        end = live.follow_rechecks(log.topic("changes"), subject_of)
+        yield
+        end()
+
+    app = FastAPI(lifespan=lifespan)
+    app.include_router(live)
+    async with serving(app) as port, request(port, "/notes/stream") as answer:
+        await answer.next()
+        for number in range(1, 21):
+            await log.append("changes", {"subject": "user:7"})
+            await until(lambda number=number: len(told) == number)
+            await begun.wait()
+        before = checks
+        gate.set()
+        await until(lambda: checks > before)
+        assert checks < 6
 
 
 async def test_an_outer_application_may_run_the_lifespan_of_the_inner_one(caplog):

@@ -18,7 +18,15 @@ from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog
 from headwater.runs import RunFailed
 from headwater.web.convention import breaches
-from headwater.web.fastapi import LiveRouter, Problem, Run, Runs, SyncRun, identify
+from headwater.web.fastapi import (
+    LiveRouter,
+    Problem,
+    Run,
+    Runs,
+    StreamLimits,
+    SyncRun,
+    identify,
+)
 from support.application import Application
 from support.http import Answer, request
 from support.server import serving, stoppable
@@ -350,6 +358,39 @@ async def test_a_list_is_a_keyed_feed():
             assert told([await mine.next()]) == [("run_removed", {"id": ids[0]})]
             assert b'"c1"' not in others.raw
         assert [r["id"] for r in (await rig.fetch("/answers"))[2]["runs"]] == ids[1:]
+
+
+async def test_no_run_begins_for_a_stream_that_has_no_place():
+    """Its client would not know of the run, and would start another one."""
+    live = LiveRouter(limits=StreamLimits(per_caller=1))
+    rig = Rig(live, Runs(MemoryLog()))
+    app = Application(live, prefix="/api")
+
+    def user(request: Request) -> str:
+        identify(request, "user:ann")
+        return "ann"
+
+    @live.run("/answers", rig.runs, owner=user)
+    async def answers(run: Run) -> None:
+        rig.begun.append(run.id)
+        await rig.go.wait()
+
+    async with serving(app, http=DIRECT) as rig.port:
+        streams = {"Accept": "text/event-stream"}
+        async with rig.open("/answers", "POST", **streams) as first:
+            await first.next()
+            status, headers, problem = await rig.ask(**streams)
+            assert (status, problem["status"]) == (429, 429) and headers["retry-after"]
+            assert "has 1 open streams" in problem["detail"]
+            assert (await rig.ask())[0] == 202, "without a stream it begins"
+            await until(lambda: len(rig.begun) == 2)
+            rig.go.set()
+            await first.rest()
+        await until(lambda: live.stats.open == 0)
+        async with rig.open("/answers", "POST", **streams) as again:
+            assert again.status == 200, "the place was given back"
+            await again.rest()
+        assert len((await rig.fetch("/answers"))[2]["runs"]) == len(rig.begun) == 3
 
 
 async def test_positions_of_others_are_reset():

@@ -9,22 +9,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from headwater.backend.models import AccessChange
+from headwater.backend.models import AccessChange, Membership, User
+from headwater.backend.roles import GLOBAL_ROLES
 
 # Instead of a user's id: the rights of everyone.
 _EVERYONE = "*"
+_SEE_ALL_TEAMS = [role for role, held in GLOBAL_ROLES.items() if "teams.view_all" in held]
 
 
 async def record_access_change(session: AsyncSession, user_id: str | None) -> None:
     """Write a change of rights in the caller's transaction.
 
     Arguments:
-        user_id: whose rights; None for everyone's, as when a team or a satellite is removed.
+        user_id: whose rights; None for everyone's, as when a team is removed.
     """
     await session.execute(insert(AccessChange).values(user_id=user_id or _EVERYONE))
+
+
+async def record_access_change_in_team(session: AsyncSession, team_id: str | None) -> None:
+    """Write a change of the rights of all who may know of a team.
+
+    A check of everyone's rights would delay the streams of all others.
+
+    Arguments:
+        team_id: None for what belongs to no team, and is everyone's.
+    """
+    if team_id is None:
+        await record_access_change(session, None)
+        return
+    members = select(Membership.user_id).where(Membership.team_id == team_id)
+    whose = select(User.id).where(User.id.in_(members) | User.role.in_(_SEE_ALL_TEAMS))
+    await session.execute(insert(AccessChange).from_select(["user_id"], whose))
 
 
 def subject_of(values: Mapping[str, Any]) -> str | None:

@@ -17,11 +17,17 @@ from headwater.backend import health
 from headwater.backend.access import subject_of
 from headwater.backend.activity import endpoints as activity
 from headwater.backend.auth import endpoints as auth
-from headwater.backend.auth.dependencies import requires
+from headwater.backend.auth.dependencies import COOKIE, requires
 from headwater.backend.cleanup import Cleanup
 from headwater.backend.logs import endpoints as logs
 from headwater.backend.metrics import Measures
-from headwater.backend.middleware import AllowedHosts, AllowedOrigins, BodyLimit, Envelope
+from headwater.backend.middleware import (
+    AllowedHosts,
+    AllowedOrigins,
+    BodyLimit,
+    Envelope,
+    OwnCookies,
+)
 from headwater.backend.notifications import endpoints as notifications
 from headwater.backend.pages import Pages
 from headwater.backend.satellites import endpoints as satellites
@@ -110,6 +116,7 @@ def create_app(
     app.include_router(health.router)
     app.router.routes += [Pages("console"), Pages("reference", "/docs")]
     # A request passes first through the middleware that was added last.
+    app.add_middleware(OwnCookies, names=(COOKIE, auth.DEVICE))
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, less=_SMALL_BODIES)
     if settings.allowed_origins:
         app.add_middleware(

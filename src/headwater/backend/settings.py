@@ -127,7 +127,7 @@ class Settings(BaseSettings):
         default=500,
         ge=1,
         description="The most connections of one client address, or of one /64 of IPv6, to one "
-        "process. HEADWATER_PROXY_ADDRESSES are exempt.",
+        "process, and at most half of all. HEADWATER_PROXY_ADDRESSES are exempt.",
     )
     reserved_descriptors: int | None = Field(
         default=None,
@@ -171,6 +171,13 @@ class Settings(BaseSettings):
         ge=1,
         description="Failed sign-ins that one client address may have at once. As many come back "
         "each minute.",
+    )
+
+    max_credentials: int = Field(
+        default=1000,
+        ge=1,
+        description="Sessions, and API keys, that one user may have. A sign-in beyond it ends the "
+        "oldest session; another key is refused.",
     )
 
     heartbeat_seconds: float = Field(

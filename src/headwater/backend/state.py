@@ -65,7 +65,7 @@ class Backend:
         self.sign_ins = SignIns(database, self.passwords, settings)
         self.writes = Writes(settings.writes_per_second)
         self.repeats = Repeats(database)
-        self.users = Users(database, self.passwords, settings.password_min_length)
+        self.users = Users(database, self.passwords, settings)
         self.teams = Teams(database)
         self.notifications = Notifications(database, self.repeats)
         self.logs = Logs(database, self.repeats)

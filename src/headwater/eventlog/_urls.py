@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from typing import cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from headwater.errors import MissingExtraError, UsageError
 from headwater.eventlog._interface import EventLog
@@ -49,7 +49,7 @@ def open_log(url: str) -> EventLog:
 
 def _path_of(url: str) -> str:
     rest = url.partition("://")[2]
-    path = rest[1:]
+    path = unquote(rest[1:])
     if not rest.startswith("/") or path in {"", ":memory:"} or "?" in path:
         raise UsageError(
             "event log sqlite://: give a file and no options, as in sqlite:///events.db, "

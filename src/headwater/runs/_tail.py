@@ -48,7 +48,7 @@ class Tail:
         self.followers = 0
         self.gone: ResetReason | None = None
         self._size = 0
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: set[asyncio.Future[None]] = set()
 
     def deliver(self, records: Sequence[Record]) -> None:
         """As Follower."""
@@ -75,11 +75,14 @@ class Tail:
     async def wait(self) -> None:
         """Wait for something new."""
         news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(news)
-        await news
+        self._waiting.add(news)
+        try:
+            await news
+        finally:
+            self._waiting.discard(news)
 
     def _ring(self) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, set()
         for news in waiting:
             if not news.done():  # a follower that has left
                 news.set_result(None)
@@ -188,7 +191,9 @@ class RunReader:
                     )
                     if self._offset < page.bounds.earliest:
                         raise PositionError(str(self._offset), "expired")
-                    yield self._merged(page.records)
+                    # A page may have records only that are no events. More may follow it.
+                    if past := self._merged(page.records):
+                        yield past
                     if len(page.records) < limit:
                         self._offset = max(self._offset, page.bounds.latest)
                     else:

@@ -12,10 +12,10 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from headwater.errors import SourceUnavailableError
 from headwater.eventlog import START, Record
@@ -26,6 +26,8 @@ from headwater.runs._store import PAGE, Store
 from headwater.runs._topic_reader import TopicReader
 
 logger = logging.getLogger("headwater.runs")
+
+T = TypeVar("T")
 
 # How many runs are ended or forgotten at the same time.
 ABREAST = 50
@@ -251,8 +253,7 @@ class Watch:
         await self._news.catch_up()
         lost = [one for one in await _abreast(self._lose, self._lost()) if one is not None]
         # First announce the ends to all followers, then remove remains.
-        for start in range(0, len(lost), ABREAST):
-            part = lost[start : start + ABREAST]
+        for part in _parts(lost):
             await self._store.announce(part)
             await self._store.remove_remains(part)
             for state in part:
@@ -345,11 +346,13 @@ class Watch:
             page = await log.read(self._store.news, after, PAGE)
             old = [record for record in page.records if record.at < before]
             done = dict.fromkeys(str(one.data["id"]) for one in old if one.data.get("t") == "end")
-            found = await _abreast(self._store.state, list(done))
-            gone = [one for one in found if one is not None and one.ended]
-            await self._store.forget(gone)
-            owners.update((one.kind, one.owner) for one in gone)
-            forgotten += len(gone)
+            # A state holds the run's input and result, so only a few are in memory at once.
+            for part in _parts(list(done)):
+                found = await asyncio.gather(*map(self._store.state, part))
+                gone = [one for one in found if one is not None and one.ended]
+                await self._store.forget(gone)
+                owners.update((one.kind, one.owner) for one in gone)
+                forgotten += len(gone)
             for run_id in dict.fromkeys(str(one.data.get("id")) for one in old):
                 if (run := self._active.get(run_id)) is not None:
                     # Processes that start later must find an active run in ``news``.
@@ -376,9 +379,13 @@ async def _abreast(
 ) -> list[RunState | None]:
     """Calls for each run, for ``ABREAST`` of them at the same time. Returns their results."""
     found: list[RunState | None] = []
-    for start in range(0, len(run_ids), ABREAST):
-        found += await asyncio.gather(*map(call, run_ids[start : start + ABREAST]))
+    for part in _parts(run_ids):
+        found += await asyncio.gather(*map(call, part))
     return found
+
+
+def _parts(whole: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (whole[start : start + ABREAST] for start in range(0, len(whole), ABREAST))
 
 
 def _is_cancelled(run: _Active | None) -> bool:

@@ -64,6 +64,7 @@ _STATUS = {
     406: "The stream was asked for as something else.",
     410: "The position cannot be resumed: begin again without it.",
     422: "A parameter or the body is not valid.",
+    429: "There are too many streams. Try again later.",
     503: "The storage is away, or the server is shutting down.",
 }
 _ANY_EVENT = {

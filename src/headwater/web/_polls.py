@@ -11,7 +11,7 @@ from headwater.feeds._source import Source
 from headwater.web._incoming import Incoming
 from headwater.web._responders import Admission
 from headwater.web._stream_limits import LimitReachedError
-from headwater.web.problems import Problem
+from headwater.web.problems import Problem, refused_problem
 
 
 class WaitingRequest:
@@ -38,8 +38,7 @@ class WaitingRequest:
         try:
             place = self._admission.take()
         except LimitReachedError as error:
-            again = str(error.retry // 1000)
-            raise Problem(429, f"{error}.".capitalize(), headers={"Retry-After": again}) from error
+            raise refused_problem(error, 429) from error
         live.counters.waiting += 1
         self._admission.hold(self, place)
         shared, answer = live.hub.polls.join(name, source, read)

@@ -35,7 +35,7 @@ from headwater.web.asgi import (
     made_stream,
     run_handler,
 )
-from headwater.web.problems import Problem
+from headwater.web.problems import refused_problem
 
 Handle = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -154,6 +154,15 @@ class Responder(ABC):
         """Answer the request. Errors before anything was sent are raised."""
 
 
+def take_place(live: Live, scope: Scope) -> StreamPlace:
+    """Take a place for a request. Raises LimitReachedError."""
+    try:
+        return live.places.take(subjects(scope), scope)
+    except LimitReachedError:
+        live.counters.limited += 1
+        raise
+
+
 class Admission:
     """The place and the right of one request. Made once its guards have let it pass.
 
@@ -183,12 +192,7 @@ class Admission:
 
     def take(self) -> StreamPlace:
         """Take a place. Raises LimitReachedError."""
-        scope = self.call.scope
-        try:
-            return self.live.places.take(subjects(scope), scope)
-        except LimitReachedError:
-            self.live.counters.limited += 1
-            raise
+        return take_place(self.live, self.call.scope)
 
     def hold(self, holder: Holder, place: StreamPlace) -> None:
         """Let a response go on only while its right holds."""
@@ -256,8 +260,7 @@ class EventResponder(Responder):
         except StreamRefusedError as refused:
             if self.sse.farewell is None:
                 raise
-            retry = str(-(-refused.retry // 1000))
-            raise Problem(503, f"{refused}.".capitalize(), headers={"Retry-After": retry}) from None
+            raise refused_problem(refused, 503) from None
         headers = (*EVENT_STREAM_HEADERS, *plan.dependency_headers)
         await send_response(call.send, 200, headers, head=True)
 

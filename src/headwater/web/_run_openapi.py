@@ -75,7 +75,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "response_model": HeadwaterRun,
         "response_description": "The run, which has begun or waits. `Location` is its address. A "
         "client that accepts an event stream gets the run's stream.",
-        "responses": problem_responses([409, 413, 422, 503]),
+        "responses": problem_responses([409, 413, 422, 429, 503]),
         "openapi_extra": {"parameters": [_KEY]},
     },
     "state": {

@@ -22,13 +22,14 @@ from headwater.web._negotiation import (
     asks_for_event_stream,
     not_acceptable,
 )
-from headwater.web._responders import Admission, Call, Planned, Responder
+from headwater.web._responders import Admission, Call, Planned, Responder, take_place
 from headwater.web._run_requests import RunBody, key_of, parsed_json
 from headwater.web._run_setup import RunDeclaration
 from headwater.web._run_stream import MOST_FOLDED, RETRY, RunStream, text_so_far, to_bytes
+from headwater.web._stream_limits import LimitReachedError, StreamPlace
 from headwater.web._whole_responses import Headers, StreamRefusedError, send_response
 from headwater.web.asgi import Connection, Scope, last_event_id
-from headwater.web.problems import Problem
+from headwater.web.problems import Problem, refused_problem
 
 logger = logging.getLogger("headwater.web")
 
@@ -87,6 +88,7 @@ class RunRoute(Responder):
         rechecks: int,
         state: RunState,
         reader: RunReader,
+        place: StreamPlace,
         *,
         reset: ResetReason | None = None,
         resumed: bool = False,
@@ -95,7 +97,6 @@ class RunRoute(Responder):
         """Open a stream. Returns when it has ended, or has taken its connection over."""
         asked, runs = plan.result, self.declaration.runs
         admission = Admission(live, call, rechecks, (id(self), state.id), asked, _owner, 403)
-        place = admission.take()
         call.send.begun = True
         connection = Connection(call.scope, call.receive, call.send.direct, held=True)
         stream = RunStream(connection.sender, live.hub.streams, heartbeat=live.heartbeat)
@@ -149,11 +150,23 @@ class StartRoute(RunRoute):
             return
         if live.draining:
             raise SourceUnavailableError("runs", "this server is being stopped", public=True)
-        state = await self._create(call, plan, await body.whole(), key)
-        headers = [(b"location", f"{call.scope['path'].rstrip('/')}/{state.id}".encode())]
+        place = None
         if asks_for_event_stream(accept_of(call.scope)):
-            reader = await self.declaration.runs.reader(state.id)
-            await self._stream(live, call, plan, rechecks, state, reader, headers=headers)
+            # Before the run is created: its client would not know of it.
+            try:
+                place = take_place(live, call.scope)
+            except LimitReachedError as error:
+                raise refused_problem(error, 429) from error
+        try:
+            state = await self._create(call, plan, await body.whole(), key)
+            reader = await self.declaration.runs.reader(state.id) if place else None
+        except BaseException:
+            if place is not None:
+                place.give_back()
+            raise
+        headers = [(b"location", f"{call.scope['path'].rstrip('/')}/{state.id}".encode())]
+        if place is not None and reader is not None:
+            await self._stream(live, call, plan, rechecks, state, reader, place, headers=headers)
         else:
             headers += [*_JSON, *plan.dependency_headers]
             await send_response(call.send, 202, headers, to_bytes(state.public()))
@@ -306,9 +319,10 @@ class StreamRoute(_KnownRoute):
             headers = (*EVENT_STREAM_HEADERS, *plan.dependency_headers)
             await send_response(call.send, 200, headers, head=True)
         else:
+            place = take_place(live, scope)
             resumed = resume is not None and reset is None
             await self._stream(
-                live, call, plan, rechecks, state, reader, reset=reset, resumed=resumed
+                live, call, plan, rechecks, state, reader, place, reset=reset, resumed=resumed
             )
 
     async def _reader(

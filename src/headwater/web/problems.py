@@ -154,6 +154,12 @@ async def serve_with_problems(
             raise
 
 
+def refused_problem(refused: StreamRefusedError, status: int) -> Problem:
+    """What a client that is no browser's EventSource gets for a stream that is refused."""
+    again = str(-(-refused.retry // 1000))
+    return Problem(status, f"{refused}.".capitalize(), headers={"Retry-After": again})
+
+
 def decided_by_application(error: Exception, app: Any, defaults: Collection[Any] = ()) -> bool:
     """Whether an application has a handler for an error, beside its framework's ``defaults``."""
     handlers = getattr(app, "exception_handlers", {})

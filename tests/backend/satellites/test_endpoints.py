@@ -6,7 +6,9 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import delete, select
 
+from headwater.backend.models import AccessChange
 from support.backend import Person, World, errors_of
 
 REPORT = {"cpu_percent": 12.5, "memory_mb": 512, "requests_per_s": 3, "errors_per_s": 0}
@@ -243,3 +245,17 @@ async def test_a_removed_satellite_is_gone(world: World, admin: Person, ann: Per
     path = f"/api/users/me/mcp/client-activity?team_id={team}"
     found = (await ann.client.get(path)).json()["activities"]
     assert [one["satellite_id"] for one in found] == [other.id]
+
+
+@pytest.mark.parametrize("of_team", [True, False])
+async def test_a_removed_satellite_costs_those_a_check_who_could_see_it(
+    world: World, admin: Person, ann: Person, bob: Person, of_team: bool
+):
+    """A team admin who removes many would else keep the streams of all others waiting."""
+    agent = await world.satellite(admin, await world.team(ann) if of_team else None)
+    async with world.backend.database.write() as session:
+        await session.execute(delete(AccessChange))
+    await admin.client.delete(f"/api/satellites/{agent.id}")
+    async with world.backend.database.read() as session:
+        told = await session.scalars(select(AccessChange.user_id))
+        assert set(told) == ({admin.id, ann.id} if of_team else {"*"})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from headwater.errors import SourceUnavailableError
-from support.backend import PASSWORD, Person, World, errors_of
+from support.backend import PASSWORD, Person, World, cheap, errors_of, running
 
 
 async def test_who_am_i(ann: Person, admin: Person):
@@ -103,6 +105,25 @@ async def test_keys_of_a_disabled_user_wait(world: World, admin: Person, ann: Pe
     assert (await program.get("/api/users/me")).status_code == 401
     await admin.client.patch(f"/api/users/{ann.id}", json={"disabled": False})
     assert (await program.get("/api/users/me")).status_code == 200
+
+
+async def test_one_user_has_a_bounded_number_of_sessions_and_keys(database: Path):
+    """Nobody fills the tables that each request is looked up in."""
+    async with running(cheap(database, max_credentials=3)) as world:
+        ann, bob = await world.user("ann"), await world.user("bob")
+        login = {"email": ann.email, "password": PASSWORD}
+        clients = [ann.client, *(world.client() for _ in range(3))]
+        for client in clients[1:]:
+            assert (await client.post("/api/auth/login", json=login)).status_code == 200
+        answers = [(await client.get("/api/users/me")).status_code for client in clients]
+        assert answers == [401, 200, 200, 200]
+        assert (await bob.client.get("/api/users/me")).status_code == 200
+        path = "/api/users/me/api-keys"
+        made = [await clients[1].post(path, json={"name": "k"}) for _ in range(4)]
+        assert [answer.status_code for answer in made] == [201, 201, 201, 409]
+        assert made[3].json()["detail"] == "You have 3 API keys: delete one first."
+        await clients[1].delete(f"{path}/{made[0].json()['id']}")
+        assert (await clients[1].post(path, json={"name": "k"})).status_code == 201
 
 
 @pytest.mark.parametrize("change", [{"disabled": True}, {"role": "global_user"}])

@@ -94,6 +94,17 @@ async def test_one_address_has_so_many_connections():
             assert (await again.answer())[0] == 200
 
 
+async def test_no_address_has_more_than_half_of_all_connections():
+    """With few file descriptors the usual limit of one address would be all there are."""
+    async with rigged(limits={"connections": 8}) as rig, AsyncExitStack() as stack:
+        for host, number, status in (("127.0.0.2", 4, 200), ("127.0.0.2", 1, 429),
+                                     ("127.0.0.3", 3, 200)):  # fmt: skip
+            for _ in range(number):
+                client = await stack.enter_async_context(rig.client(host))
+                client.get("/x")
+                assert (await client.answer())[0] == status
+
+
 async def test_a_trusted_proxy_speaks_for_many_clients():
     limits = {"connections_per_address": 2}
     async with (

@@ -97,6 +97,7 @@ class SignIns:
             await self._must_be_enabled(session, found.id)
             await self._tries.give_back(session, buckets)
             device = await self._places.remember(session, found.id, place, issued=known.issued)
+            await self._end_oldest(session, found.id)
             ends = utc_now() + self._settings.session_lifetime
             session.add(Session(token_hash=user.credential, user_id=user.id, expires_at=ends))
             if renewed is not None:
@@ -118,6 +119,19 @@ class SignIns:
         )
         if enabled is None:
             raise self._failed()
+
+    async def _end_oldest(self, session: AsyncSession, user_id: str) -> None:
+        """End a user's oldest sessions, so that there is room for one more."""
+        oldest = (
+            select(Session.token_hash)
+            .where(Session.user_id == user_id)
+            .order_by(Session.created_at.desc(), Session.token_hash)
+            .offset(self._settings.max_credentials - 1)
+            .limit(100)
+        )
+        ended = delete(Session).where(Session.token_hash.in_(oldest)).returning(Session.token_hash)
+        if (await session.scalars(ended)).first() is not None:
+            await record_access_change(session, user_id)
 
     def _failed(self) -> Exception:
         self.failures += 1

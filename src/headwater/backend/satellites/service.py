@@ -10,7 +10,7 @@ from uuid import uuid4
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from headwater.backend.access import record_access_change
+from headwater.backend.access import record_access_change_in_team
 from headwater.backend.auth.loader import Loader
 from headwater.backend.auth.principal import Principal
 from headwater.backend.auth.tokens import SATELLITE_KEY, hash_token, new_token
@@ -128,7 +128,7 @@ class Satellites:
         )
         async with self._database.write() as session:
             await session.execute(delete(Satellite).where(Satellite.id == satellite_id))
-            await record_access_change(session, None)
+            await record_access_change_in_team(session, satellite.team_id)
 
     async def remove_expired_keys(self) -> None:
         """Delete former keys that have expired."""

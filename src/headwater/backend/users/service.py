@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -27,6 +27,7 @@ from headwater.backend.models import (
     User,
 )
 from headwater.backend.problems import invalid, not_found
+from headwater.backend.settings import Settings
 from headwater.backend.times import utc_now
 from headwater.web.problems import Problem
 
@@ -35,13 +36,14 @@ class Users:
     """What can be done with users.
 
     Arguments:
-        min_length: characters that a new password needs at least.
+        settings: the least length of a password, and the most keys of a user.
     """
 
-    def __init__(self, database: Database, passwords: Passwords, min_length: int) -> None:
+    def __init__(self, database: Database, passwords: Passwords, settings: Settings) -> None:
         self._database = database
         self._passwords = passwords
-        self._min_length = min_length
+        self._min_length = settings.password_min_length
+        self._max_keys = settings.max_credentials
         self._emails = select(User.id, User.email).where(database.among(User.id))
 
     async def page(self, paging: Paging) -> tuple[list[Any], bool]:
@@ -145,9 +147,12 @@ class Users:
         return await page_of(self._database, mine, paging)
 
     async def add_key(self, user: Principal, name: str) -> tuple[str, str]:
-        """A new key: its id and, this once, the key itself."""
+        """A new key: its id and, this once, the key itself. Raises 409 for one too many."""
         key_id, key = uuid4().hex, new_token(API_KEY)
         async with self._database.write() as session:
+            mine = select(func.count()).select_from(ApiKey).where(ApiKey.user_id == user.id)
+            if (await session.scalar(mine) or 0) >= self._max_keys:
+                raise Problem(409, f"You have {self._max_keys} API keys: delete one first.")
             session.add(ApiKey(id=key_id, user_id=user.id, name=name, key_hash=hash_token(key)))
         return key_id, key
 

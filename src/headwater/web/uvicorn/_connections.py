@@ -154,6 +154,10 @@ class Connections:
         network = "" if address is None or address in self._proxies else network_of(address)
         self._networks[transport] = network
         self._counters.open += 1
+        if self._most is None:
+            # The first connection's number says how many descriptors other things have.
+            free = max(1.0, self._last_number - number)
+            self._most = min(self.limits.connections or free, free)
         if network:
             self._by_network[network] += 1
             if self._is_over(network):
@@ -169,13 +173,13 @@ class Connections:
         return None
 
     def _is_over(self, network: str) -> bool:
-        return self._by_network[network] > self.limits.connections_per_address
+        assert self._most is not None
+        # Nobody has more than half of all, however few these are.
+        most = min(self.limits.connections_per_address, max(1.0, self._most / 2))
+        return self._by_network[network] > most
 
     def _is_full(self, number: int) -> bool:
-        if self._most is None:
-            # The first connection's number says how many descriptors other things have.
-            free = max(1.0, self._last_number - number)
-            self._most = min(self.limits.connections or free, free)
+        assert self._most is not None
         placed = len(self._networks) - len(self._spare)
         return placed > self._most or number >= self._last_number
 

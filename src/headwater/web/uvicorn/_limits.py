@@ -37,8 +37,8 @@ class Limits:
             bytes that came. Otherwise it is answered 408 and the connection is closed.
         body_rate: bytes a second that a client must send of a long body.
         connections: in all; None for as many as there are file descriptors, less the reserve.
-        connections_per_address: of one client address; an IPv6 client counts by its /64. Proxies
-            that the server trusts are exempt, and so are Unix sockets.
+        connections_per_address: of one client address, and at most half of all; an IPv6 client
+            counts by its /64. Proxies that the server trusts are exempt, and so are Unix sockets.
         reserve: file descriptors that connections leave free, for the database, open files and the
             paths in ``always``; None for an eighth of the process's limit, 32 to 1,024.
         always: paths that are answered also to a connection above the limits.
