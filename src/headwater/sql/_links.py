@@ -159,13 +159,13 @@ def drop_links(connection: sa.Connection, tracking: Tracking) -> None:
     _forget(connection, tracking.name)
 
 
-def renew_links(connection: sa.Connection, tables: Iterable[str] | None) -> None:
+def renew_links(connection: sa.Connection, names: Iterable[str]) -> None:
     """On PostgreSQL: begin new epochs, and forget former links and transactions of a server."""
     if not sa.inspect(connection).has_table(LINKS.name):
         return
     found = connection.scalars(sa.select(LINKS.c.name)).all()
     there = dict(read_registered(connection))
-    for name in found if tables is None else set(found) & set(tables):
+    for name in set(found).intersection(names):
         if name in there:
             LINK_TRIGGERS["postgresql"].renew(connection, there[name])
         mine = LINKS.c.name == name

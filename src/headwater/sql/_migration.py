@@ -177,12 +177,21 @@ def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None)
     Arguments:
         tables: names as in ``headwater_tables``; all if None.
 
-    Raises DeclarationError on another database.
+    Raises DeclarationError on another database, and for a name that is not tracked.
     """
     schema = schema_of(connection)
+    if isinstance(tables, str):
+        raise DeclarationError(f"{tables!r} is one name; give a list: [{tables!r}]")
+    known = connection.scalars(sa.select(TABLES.c.name).order_by(TABLES.c.name)).all()
+    names = list(known if tables is None else tables)
+    for name in names:
+        if name not in known:
+            raise DeclarationError(
+                f"{name!r} is not tracked, so it has no epoch; there is {', '.join(known)}"
+            )
     if connection.dialect.name == "postgresql":
-        renew_links(connection, tables)
-    schema.renew_epochs(connection, tables)
+        renew_links(connection, names)
+    schema.renew_epochs(connection, names)
 
 
 def _connection(op: Any) -> sa.Connection:

@@ -57,6 +57,22 @@ async def test_what_cannot_be_exact_is_refused(engine, ddl, said):
         await tracked(engine, *ddl)
 
 
+async def test_a_filter_of_a_type_without_equality_makes_no_write_fail(engine):
+    things = await tracked(
+        engine,
+        "CREATE TYPE mood AS ENUM ('a', 'b')",
+        "CREATE DOMAIN word AS mood",
+        "CREATE TABLE things (id int PRIMARY KEY, word word)",
+        "INSERT INTO things VALUES (1, 'a')",
+        word=sa.Text,
+    )
+    page = await things.where().page(9)
+    await run(engine, "UPDATE things SET word = 'b'", "UPDATE things SET id = 2")
+    changed = await things.where().page(9, after=page.end)
+    told = [(each.key["id"], each.removed) for each in changed.changes]
+    assert (told[0], told[-1]) == ((1, True), (2, False))
+
+
 async def test_a_virtual_column_as_a_filter_is_refused(engine):
     """A trigger reads NULL in it."""
     ddl = "CREATE TABLE things (id int PRIMARY KEY, n int, word int AS (n * 2) VIRTUAL)"

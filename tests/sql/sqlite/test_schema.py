@@ -6,9 +6,9 @@ import sqlite3
 import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, UniqueConstraint, create_engine
 
-from headwater.sql import track_table
+from headwater.errors import DeclarationError
+from headwater.sql import renew_epochs, track_table
 from headwater.sql._migration import add_tracking
-from headwater.sql.sqlite._schema import renew_epochs
 
 
 class Database:
@@ -214,6 +214,10 @@ def test_a_table_made_anew_has_another_epoch():
         renew_epochs(connection)
         epochs |= set(connection.exec_driver_sql("SELECT epoch FROM headwater_tables").scalars())
         assert len(epochs) == 3
+        # A name that is not there would leave positions from before a restore valid.
+        for wrong, said in (("t", "one name"), (["t", "x"], "'x' is not tracked")):
+            with pytest.raises(DeclarationError, match=said):
+                renew_epochs(connection, wrong)
         metadata.drop_all(connection)
         assert not connection.exec_driver_sql("SELECT name FROM sqlite_master").all()
     engine.dispose()

@@ -153,13 +153,12 @@ def links_drift(connection: sa.Connection, tracking: Tracking, links: Iterable[s
     return [] if table is None else table.links_drift(list(links))
 
 
-def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None) -> None:
+def renew_epochs(connection: sa.Connection, names: Iterable[str]) -> None:
     """As ``headwater.sql.renew_epochs``.
 
     Rows with transactions of another server, as from a dump, become rows from before the tracking.
     Removals by those transactions are deleted.
     """
-    names = connection.scalars(sa.select(TABLES.c.name)).all() if tables is None else tables
     there = dict(read_registered(connection))
     for name in names:
         mine = TABLES.c.name == name

@@ -30,8 +30,9 @@ _LONGEST = 63
 # A name for another life of a table.
 _EPOCH = "pg_catalog.substr(pg_catalog.replace(pg_catalog.gen_random_uuid()::text, '-', ''), 1, 12)"
 
-# A function knows the columns and their types as they were when its session called it first.
-_CHANGED = "EXCEPTION WHEN undefined_column OR datatype_mismatch THEN"
+# A function knows the columns and their types as they were when its session called it first. Some
+# types have no equality, such as a domain over an enum.
+_CHANGED = "EXCEPTION WHEN undefined_column OR datatype_mismatch OR undefined_function THEN"
 
 
 # Whoever writes the tracked table may write Headwater's own tables through such functions.

@@ -209,9 +209,8 @@ def _build_indexes(connection: sa.Connection, tracking: Tracking) -> None:
             )
 
 
-def renew_epochs(connection: sa.Connection, tables: Iterable[str] | None = None) -> None:
+def renew_epochs(connection: sa.Connection, names: Iterable[str]) -> None:
     """As ``headwater.sql.renew_epochs``."""
-    names = connection.scalars(sa.select(TABLES.c.name)).all() if tables is None else tables
     for name in names:
         connection.execute(TABLES.update().where(TABLES.c.name == name).values(epoch=new_epoch()))
 
