@@ -6,6 +6,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
 from headwater.sql import Table, sqlite_engine
+from headwater.sql.alembic import add_tracking
 from support.tables import Base, Log, Recorder
 
 
@@ -28,6 +29,9 @@ async def test_a_view_cannot_be_followed(engine):
         await connection.execute(text("CREATE VIEW logs AS SELECT * FROM stored"))
     with pytest.raises(DeclarationError, match="logs.*trigger"):
         await Table(engine, Log).origin.attach(Recorder())
+    async with engine.begin() as connection:
+        with pytest.raises(DeclarationError, match="is a view or a foreign table"):
+            await connection.run_sync(add_tracking, "logs")
 
 
 async def test_a_table_that_was_dropped_is_away_and_a_new_one_knows_no_old_positions(engine):

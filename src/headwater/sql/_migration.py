@@ -63,7 +63,13 @@ def add_tracking(
             f"table {table!r}: links= is for keyed tables, because a live query needs to notice "
             "updates; add keyed=True"
         )
-    if table not in sa.inspect(connection).get_table_names(schema):
+    inspected = sa.inspect(connection)
+    if table not in inspected.get_table_names(schema):
+        if inspected.has_table(table, schema):
+            raise DeclarationError(
+                f"{table!r} is a view or a foreign table, and triggers do not see how its rows "
+                "change; track the tables that it reads"
+            )
         raise DeclarationError(f"there is no table {table!r} to track")
     target = reflected(connection, table, schema)
     for name in links:

@@ -7,10 +7,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from headwater.errors import DeclarationError, PositionError
-from headwater.sql import Table
+from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
+from headwater.sql import Table, renew_epochs
 from headwater.sql.postgresql import _connections as connections
-from headwater.sql.postgresql._schema import renew_epochs
 from support.postgres import Postgres, programs
 from support.tables import Base, Client, Log, Recorder
 from support.until import outside
@@ -154,8 +153,10 @@ async def test_a_restored_dump_says_what_to_do_and_then_goes_on(primary, postgre
     subprocess.run([programs() / "psql", *here], input=dump.stdout, check=True, capture_output=True)
     engine = await opened(primary)
     table, sink = Table(engine, Log), Recorder()
-    with pytest.raises(DeclarationError, match="renew_epochs"):
-        await table.origin.attach(sink)
+    with pytest.raises(SourceUnavailableError, match="renew_epochs"):
+        await table.where().page(5)
+    with pytest.raises(SourceUnavailableError, match="renew_epochs"):
+        await Table(engine, Client, order="total").origin.attach(Recorder())
     async with engine.begin() as connection:
         await connection.run_sync(renew_epochs)
     await table.origin.attach(sink)

@@ -6,8 +6,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from headwater.sql import Table
-from headwater.sql.postgresql._schema import renew_epochs
+from headwater.sql import Table, renew_epochs
 from support.tables import Client, Log, Recorder
 
 pytestmark = pytest.mark.long

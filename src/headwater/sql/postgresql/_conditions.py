@@ -50,6 +50,7 @@ class Facts:
         now: the transactions whose changes the statement returns.
         seen: the snapshot itself; a standby's does not say what runs.
         held: some changes wait for older transactions.
+        beyond: some are of transactions that this server has not made yet.
         newest: the latest transaction that has a row or a removal, or 0.
         last_left: the moment of the last row of the selection that left the time window.
     """
@@ -58,14 +59,15 @@ class Facts:
 
     def __init__(self, row: Sequence[Any], total: bool) -> None:
         epoch, self.floor, self.retiring, _, life, self.standby, text, *rest = row[:FACTS]
-        newest, gone, held, self.last_left = rest
+        newest, gone, latest, self.last_left = rest
         self.epoch = hashlib.blake2s(f"{epoch} {life}".encode(), digest_size=6).hexdigest()
         self.seen = self.now = TransactionSnapshot.from_postgres(text)
         # A standby knows only a transaction below which none runs.
         if total or self.standby:
             self.now = TransactionSnapshot(int(text.partition(":")[0]))
         self.newest: int = max(newest or 0, gone or 0)
-        self.held = bool(held)
+        self.held = (latest or 0) >= self.now.xmax
+        self.beyond = (latest or 0) >= self.seen.xmax and not self.standby
 
 
 def files(tracking: Tracking) -> Column:

@@ -9,7 +9,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
+from headwater.errors import PositionError, SourceUnavailableError
 from headwater.feeds._source import EVERYTHING, Change, Filter, Page, Place, Window
 from headwater.sql._filters import Asked
 from headwater.sql._judging import NO_QUESTIONS, Questions
@@ -93,11 +93,6 @@ class PostgreSQLReader(TableReader):
         self._statements = None
         rows = await self._read(lambda statements: (statements.head, {}))
         facts = self._facts(rows)
-        if rows[0][FACTS] and not facts.standby:
-            raise DeclarationError(
-                f"{self.name} has rows of transactions that this server has not made yet, as "
-                "from a dump of another server; call headwater.sql.renew_epochs() once"
-            )
         return Head(facts.epoch, SnapshotPlace(self._bounded(facts)), facts.floor)
 
     async def locate(self, epoch: str, place: Place) -> None:
@@ -279,7 +274,13 @@ class PostgreSQLReader(TableReader):
 
     def _facts(self, rows: Sequence[Row]) -> Facts:
         self.check_declared(rows[0][DECLARED] if rows else None)
-        return Facts(rows[0], self._total)
+        facts = Facts(rows[0], self._total)
+        if facts.beyond:
+            raise self.broken(
+                "it has rows of transactions that this server has not made yet, as from a dump of "
+                "another server; call headwater.sql.renew_epochs() once"
+            )
+        return facts
 
     def _note(self, epoch: str, xmax: int) -> None:
         """Keep later ends of pages from falling behind this, whatever rows are deleted."""

@@ -29,7 +29,7 @@ from headwater.sql.postgresql._conditions import (
 )
 from headwater.sql.postgresql._connections import SHORT_LIFE
 from headwater.sql.postgresql._place import At, SnapshotPlace
-from headwater.sql.postgresql._types import as_xid
+from headwater.sql.postgresql._types import XID8, as_xid
 
 # Columns of a picked change, after the facts: transaction, kind, number, moment, older row's key.
 PICKED = 5
@@ -77,10 +77,7 @@ class PostgreSQLStatements(Statements):
         self.head = self._build_head()
 
     def _build_head(self) -> Query:
-        """The facts, and whether rows are of future transactions."""
-        beyond: sa.ColumnElement[int] = sa.literal_column("pg_snapshot_xmax(pg_current_snapshot())")
-        future = _latest(self.order).scalar_subquery() >= beyond
-        query = sa.select(*self._facts(sa.true()), sa.null(), future)
+        query = sa.select(*self._facts(sa.true()), sa.null())
         return query.where(TABLES.c.name == self.model.tracking.name)
 
     def _facts(self, first: Condition) -> list[Column]:
@@ -93,7 +90,7 @@ class PostgreSQLStatements(Statements):
         if self.model.tracking.keyed:
             mine = REMOVALS.c.table_name == self.model.tracking.name
             newest.append(_latest(self.removal_order).where(mine))
-        held = [one.scalar_subquery() >= bound(self._total) for one in newest]
+        latest = [one.scalar_subquery() for one in newest]
         complete = (self.complete, self.removal_complete)
         sent = [one.where(each) for one, each in zip(newest, complete, strict=False)]
         life: Column = sa.literal_column(self._life, sa.Text)
@@ -112,7 +109,7 @@ class PostgreSQLStatements(Statements):
             sa.case((first, snapshot)).label("headwater_now"),
             sent[0].scalar_subquery().label("headwater_newest"),
             (sent[1].scalar_subquery() if len(sent) > 1 else sa.null()).label("headwater_gone"),
-            sa.or_(*held).label("headwater_held"),
+            sa.func.greatest(*latest, type_=XID8()).label("headwater_latest"),
         ]
 
     def before(self, place: SnapshotPlace | None) -> tuple[str, dict[str, Any]]:
