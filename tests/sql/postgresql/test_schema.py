@@ -318,7 +318,7 @@ def test_what_is_not_there_is_refused(connection):
     with pytest.raises(DeclarationError, match="no table 'nope'"):
         add_tracking(connection, "nope")
     connection.execute(text("CREATE VIEW view AS SELECT * FROM big"))
-    with pytest.raises(DeclarationError, match="no table 'view'"):
+    with pytest.raises(DeclarationError, match="'view' is a view"):
         add_tracking(connection, "view")
     connection.execute(text("CREATE TABLE keyless (n int)"))
     with pytest.raises(DeclarationError, match="no primary key"):

@@ -177,6 +177,16 @@ async def test_rows_that_change_without_row_triggers_are_a_reset(engine, change,
         await query.origin.detach()
 
 
+async def test_a_key_that_is_set_by_the_name_of_the_rowid(engine):
+    if engine.dialect.name != "sqlite":
+        pytest.skip("only SQLite has rowids")
+    source = orders(engine).where()
+    page = await source.page(9)
+    await write(engine, sa.text("UPDATE orders SET rowid = 9 WHERE id = 4"))
+    changed = await source.page(9, after=page.end)
+    assert shown(changed.changes) == [("gone", 4, 2), (9, "Bob", None)]
+
+
 async def test_links_that_a_database_lacks_are_named(engine):
     query = orders(engine)
     await write(engine, sa.text("DELETE FROM headwater_links WHERE name = 'orders'"))

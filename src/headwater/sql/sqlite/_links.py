@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 
 from headwater.sql._tracking import CHANGE, SINCE, Tracking, quote, text
-from headwater.sql.sqlite._triggers import Names, differs, label, trigger_name
+from headwater.sql.sqlite._triggers import ROWID, Names, differs, label, trigger_name
 from headwater.sql.sqlite._uniques import Unique, uniques_of
 
 _KINDS = ("link_insert", "link_update", "link_delete", "link_note", "link_note_update")
@@ -61,7 +61,8 @@ def _bodies(tracking: Tracking, links: Sequence[str], uniques: Sequence[Unique])
     number = f"UPDATE {own} SET {CHANGE} = {last}, {SINCE} = {last} WHERE {uniques[0].row};"
     columns = list(dict.fromkeys(column for unique in uniques for column in unique.columns or ()))
     moved, replaced = (f"({differs(each, 'NEW', 'OLD')})" for each in (links, columns))
-    of, of_uniques = f"OF {_list((*links, *columns))} ", f"OF {_list(columns)} "
+    of_uniques = f"OF {_list((*columns, *ROWID))} "
+    of = f"OF {_list((*links, *columns, *ROWID))} "
     if any(unique.columns is None for unique in uniques):
         # Of an index on an expression any column may matter.
         of = of_uniques = ""

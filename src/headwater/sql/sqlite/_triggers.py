@@ -21,6 +21,9 @@ from typing import Any
 from headwater.sql._tracking import CHANGE, Tracking, quote, text
 from headwater.sql.sqlite._uniques import Unique
 
+# ``UPDATE OF`` goes by the names in the statement, and a key by rowid has these too.
+ROWID = ("rowid", "_rowid_", "oid")
+
 # The triggers of a table.
 KINDS = ("insert", "update", "delete", "guard", "replace", "replace_by_update")
 
@@ -72,7 +75,7 @@ def _keyed(tracking: Tracking, names: Names, uniques: Sequence[Unique]) -> dict[
     changed = f"NEW.{names.change} IS OLD.{names.change}"
     if every:
         changed = differs(columns, "NEW", "OLD")
-    of = f"OF {', '.join(map(quote, columns))} " if every else ""
+    of = f"OF {', '.join(map(quote, (*columns, *ROWID)))} " if every else ""
     by_insert, by_update = range(1, len(uniques) + 1), range(len(uniques) + 1, 2 * len(uniques) + 1)
     replaced = _moved(tracking, "NEW", table)
     other = differs(tracking.key, "OLD", table)
