@@ -457,6 +457,21 @@ async def test_of_a_contested_run_the_winner_is_watched(url: str) -> None:
                 beating.cancel()
 
 
+async def test_a_worker_in_the_process_that_filled_the_queue_is_watched(url: str) -> None:
+    """It claimed the run before the others heard that the queue has it."""
+    async with open_log(url) as log, Runs(log, lease=1.0) as runs:
+        async with producing(url, 1.0, 1) as producer:
+            (run_id,) = producer.ids
+            await runs.state(run_id)
+            (news,) = (await log.latest("run:runs:news", 1)).records
+            worker = news.data["w"]
+            await log.append("run:runs:news", {"t": "claim", "id": run_id, "w": worker})
+            await log.append("run:runs:news", {"t": "handed", "id": run_id, "by": worker})
+            producer.signal(signal.SIGKILL)
+            async with asyncio.timeout(10):
+                assert (await follow(runs, run_id))[-1].data == {"state": "lost"}
+
+
 async def _beat(log: EventLog) -> None:
     while True:
         await log.append("run:runs:beats", {"w": "other"})
