@@ -176,8 +176,10 @@ async def test_the_contract_finds_a_broken_engine(engine: type[MemoryLog], test:
             assert isinstance(log, MemoryLog)
             await log.clear()
 
+    contract = Broken()
     with pytest.raises((AssertionError, PositionError)) as caught:
-        await getattr(Broken(), test)()
+        async with await contract.open() as log:
+            await getattr(contract, test)(log)
     assert str(caught.value), "the contract's assertion says nothing"
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.ext.automap import automap_base
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from headwater.errors import DeclarationError
-from headwater.sql import Table, postgresql_engine, sqlite_engine, track, track_table
+from headwater.sql import LiveQuery, Table, postgresql_engine, sqlite_engine, track, track_table
 from headwater.sql.alembic import add_tracking, drop_tracking
 
 
@@ -47,12 +47,28 @@ async def test_a_metadata_with_a_schema(engine):
         __tablename__ = "two"
         id: Mapped[int] = mapped_column(primary_key=True)
 
+    @track(keyed=True)
+    class Three(Base):
+        __tablename__ = "three"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        two: Mapped[int]
+
+    joined = LiveQuery(
+        engine, sa.select(Three.id, Two.id.label("two")).join(Two, Two.id == Three.two), key=["id"]
+    )
     async with engine.begin() as connection:
         await connection.exec_driver_sql("CREATE SCHEMA app")
         await connection.run_sync(Base.metadata.create_all)
         await connection.execute(sa.insert(One).values(id=7))
+        await connection.execute(sa.insert(Three).values(id=8, two=9))
     assert [c.item["id"] for c in (await Table(engine, One).where().page(3)).changes] == [7]
     assert (await Table(engine, Two).where().page(3)).changes == []
+    assert (await joined.where().page(3)).changes == []
+    async with engine.begin() as connection:
+        await connection.execute(sa.insert(Two).values(id=9))
+        own = await connection.run_sync(lambda it: sa.inspect(it).get_table_names(schema="app"))
+    assert [c.item for c in (await joined.where().page(3)).changes] == [{"id": 8, "two": 9}]
+    assert sorted(own) == ["one", "three", "two"]
 
 
 @pytest.mark.parametrize("engine", ["sqlite"], indirect=True)

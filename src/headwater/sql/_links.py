@@ -31,39 +31,48 @@ from headwater.sql.postgresql._catalogue import read_registered
 
 _INFO = "headwater_links"
 
+
+def _own_tables(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
+    """The tables of links in a metadata. As all of Headwater's they have no schema."""
+    if "headwater_links" in metadata.tables:
+        return metadata.tables["headwater_links"], metadata.tables["headwater_former_links"]
+    # One row per table with links: the columns. Former links up to the change ``floor`` may have
+    # been trimmed, and those up to ``retiring`` are next. The epoch is renewed when a column is
+    # added, of which former rows know nothing.
+    links = sa.Table(
+        "headwater_links",
+        metadata,
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("epoch", sa.Text, nullable=False),
+        sa.Column("links", sa.Text, nullable=False),
+        sa.Column("floor", sa.BigInteger, nullable=False),
+        sa.Column("retiring", sa.BigInteger, nullable=True),
+        schema=sa.BLANK_SCHEMA,
+    )
+    # The links of rows that were deleted or linked otherwise by ``change``, as they had been since
+    # ``since``. ``links`` is a JSON object by column name.
+    former = sa.Table(
+        "headwater_former_links",
+        metadata,
+        sa.Column(
+            "number",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            sa.Identity(always=False),
+            primary_key=True,
+        ),
+        sa.Column("table_name", sa.Text, nullable=False),
+        sa.Column("change", NUMBER, nullable=False),
+        sa.Column("since", NUMBER, nullable=False),
+        sa.Column("links", JSON, nullable=False),
+        sa.Column("at", MOMENT, nullable=False),
+        sa.Index("ix_headwater_former_links", "table_name", "change"),
+        schema=sa.BLANK_SCHEMA,
+    )
+    return links, former
+
+
 _own = sa.MetaData()
-
-# One row per table with links: the columns. Former links up to the change ``floor`` may have been
-# trimmed, and those up to ``retiring`` are next. The epoch is renewed when a column is added, of
-# which former rows know nothing.
-LINKS = sa.Table(
-    "headwater_links",
-    _own,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("epoch", sa.Text, nullable=False),
-    sa.Column("links", sa.Text, nullable=False),
-    sa.Column("floor", sa.BigInteger, nullable=False),
-    sa.Column("retiring", sa.BigInteger, nullable=True),
-)
-
-# The links of rows that were deleted or linked otherwise by ``change``, as they had been since
-# ``since``. ``links`` is a JSON object by column name.
-FORMER = sa.Table(
-    "headwater_former_links",
-    _own,
-    sa.Column(
-        "number",
-        sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
-        sa.Identity(always=False),
-        primary_key=True,
-    ),
-    sa.Column("table_name", sa.Text, nullable=False),
-    sa.Column("change", NUMBER, nullable=False),
-    sa.Column("since", NUMBER, nullable=False),
-    sa.Column("links", JSON, nullable=False),
-    sa.Column("at", MOMENT, nullable=False),
-)
-sa.Index("ix_headwater_former_links", FORMER.c.table_name, FORMER.c.change)
+LINKS, FORMER = _own_tables(_own)
 
 
 def declare_links(table: sa.Table, columns: Collection[str]) -> None:
@@ -81,9 +90,8 @@ def declare_links(table: sa.Table, columns: Collection[str]) -> None:
     if _INFO not in table.info:
         zero = sa.text("'0'")
         table.append_column(sa.Column(SINCE, NUMBER, nullable=False, server_default=zero))
-        for own in (LINKS, FORMER):
-            made = table.metadata.tables.get(own.name)
-            table.add_is_dependent_on(own.to_metadata(table.metadata) if made is None else made)
+        for own in _own_tables(table.metadata):
+            table.add_is_dependent_on(own)
         add_own_tables(table.metadata)
         event.listen(table, "after_create", _after_create)
         event.listen(table, "after_drop", _after_drop)
