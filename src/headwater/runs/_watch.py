@@ -164,11 +164,10 @@ class Watch:
             self._active[run_id] = _Active(
                 worker, self._now(), kind == "claim", contested, _is_cancelled(known)
             )
-        elif kind == "handed" and known is not None and known.claimed:
-            # A worker of the same process was quicker than this news.
-            pass
         elif kind in ("handed", "release") and (known is None or known.worker == news.get("by")):
-            self._active[run_id] = _Active(None, self._now(), cancelled=_is_cancelled(known))
+            # A worker of the same process may claim a run before this news that its queue has it.
+            if kind == "release" or known is None or not known.claimed:
+                self._active[run_id] = _Active(None, self._now(), cancelled=_is_cancelled(known))
         elif kind == "cancel" and known is not None:
             known.cancelled = True
         return True
@@ -387,10 +386,8 @@ async def _abreast(
     call: Callable[[str], Awaitable[RunState | None]], run_ids: Sequence[str]
 ) -> list[RunState | None]:
     """Calls for each run, for ``ABREAST`` of them at the same time. Returns their results."""
-    found: list[RunState | None] = []
-    for part in _parts(run_ids):
-        found += await asyncio.gather(*map(call, part))
-    return found
+    found = [await asyncio.gather(*map(call, part)) for part in _parts(run_ids)]
+    return [one for part in found for one in part]
 
 
 def _parts(whole: Sequence[T]) -> Iterator[Sequence[T]]:
