@@ -395,6 +395,22 @@ async def test_a_run_that_nobody_takes_is_lost(log: EventLog) -> None:
         assert "no worker" in ((await runs.state(run_id)).error or "")
 
 
+async def test_a_run_that_ended_before_its_queue_was_heard_of_is_over(log: EventLog) -> None:
+    """A quick worker ends it before others hear that the queue has it: nobody waits for that."""
+
+    async def ends(run_id: str) -> int:
+        news = (await log.latest("run:runs:news", 100)).records
+        return sum(one.data["t"] == "end" and one.data["id"] == run_id for one in news)
+
+    async with Runs(log, lease=30.0, start_within=timedelta(seconds=0.3)) as runs:
+        quick = (await runs.create("/a", "ann", handler=_quick)).state.id
+        await until(lambda: ends(quick))
+        await log.append("run:runs:news", {"t": "handed", "id": quick, "by": "other"})
+        slow = (await runs.create("/a", "ann")).state.id
+        await until(lambda: ends(slow))
+        assert await ends(quick) == 1
+
+
 async def test_silence_is_a_death_where_it_is_asked_for(log: EventLog) -> None:
     """A handler that hangs in a library without a time-out."""
     async with Runs(log, lease=30.0, silence=1.0) as runs:

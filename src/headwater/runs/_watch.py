@@ -164,7 +164,7 @@ class Watch:
             self._active[run_id] = _Active(
                 worker, self._now(), kind == "claim", contested, _is_cancelled(known)
             )
-        elif kind in ("handed", "release") and (known is None or known.worker == news.get("by")):
+        elif kind in ("handed", "release") and news.get("by") == (known and known.worker):
             # A worker of the same process may claim a run before this news that its queue has it.
             if kind == "release" or known is None or not known.claimed:
                 self._active[run_id] = _Active(None, self._now(), cancelled=_is_cancelled(known))
