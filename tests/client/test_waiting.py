@@ -318,6 +318,14 @@ async def test_an_encoding_that_nobody_knows_is_an_error_with_a_sentence(client,
     assert len(server.seen) == 1
 
 
+async def test_an_end_without_a_body_needs_no_encoding(client, server):
+    """Some proxies name an encoding in every answer."""
+    server.script(server.stream(event(1)), server.answer(204, b"", "Content-Encoding: br"))
+    messages, error, _ = await client.messages(server.url)
+    assert [message.data for message in messages] == ["1"]
+    assert error is None
+
+
 async def test_a_compressed_stream_is_read_all_the_same(client, server):
     import gzip
 

@@ -49,6 +49,29 @@ async def test_a_worker_claims_a_run_and_ends_it(runs: Runs) -> None:
     assert await names(runs, run_id) == [("progress", {"percent": 1}), ("end", {"state": "done"})]
 
 
+async def test_a_queue_of_the_same_process_may_deliver_at_once(log: EventLog, runs: Runs) -> None:
+    """An ``asyncio.Queue`` delivers before the function that fills it has returned."""
+    queue: asyncio.Queue[str] = asyncio.Queue()
+    claimed = asyncio.Event()
+
+    async def work() -> None:
+        async with runs.attempt(await queue.get()) as run:
+            claimed.set()
+            await run.delta("at once")
+
+    async def start(run_id: str) -> None:
+        await queue.put(run_id)
+        await claimed.wait()
+
+    working = asyncio.create_task(work())
+    run_id = await queued(runs, start=start)
+    await working
+    assert await names(runs, run_id) == [
+        ("delta", {"text": "at once"}),
+        ("end", {"state": "done"}),
+    ]
+
+
 async def test_a_second_delivery_is_refused(log: EventLog, runs: Runs) -> None:
     """Queues deliver at least once."""
     run_id = await queued(runs)

@@ -395,6 +395,22 @@ async def test_a_run_that_nobody_takes_is_lost(log: EventLog) -> None:
         assert "no worker" in ((await runs.state(run_id)).error or "")
 
 
+async def test_a_run_that_ended_before_its_queue_was_heard_of_is_over(log: EventLog) -> None:
+    """A quick worker ends it before others hear that the queue has it: nobody waits for that."""
+
+    async def ends(run_id: str) -> int:
+        news = (await log.latest("run:runs:news", 100)).records
+        return sum(one.data["t"] == "end" and one.data["id"] == run_id for one in news)
+
+    async with Runs(log, lease=30.0, start_within=timedelta(seconds=0.3)) as runs:
+        quick = (await runs.create("/a", "ann", handler=_quick)).state.id
+        await until(lambda: ends(quick))
+        await log.append("run:runs:news", {"t": "handed", "id": quick, "by": "other"})
+        slow = (await runs.create("/a", "ann")).state.id
+        await until(lambda: ends(slow))
+        assert await ends(quick) == 1
+
+
 async def test_silence_is_a_death_where_it_is_asked_for(log: EventLog) -> None:
     """A handler that hangs in a library without a time-out."""
     async with Runs(log, lease=30.0, silence=1.0) as runs:
@@ -455,6 +471,21 @@ async def test_of_a_contested_run_the_winner_is_watched(url: str) -> None:
                 assert (await follow(runs, run_id))[-1].data == {"state": "lost"}
             finally:
                 beating.cancel()
+
+
+async def test_a_worker_in_the_process_that_filled_the_queue_is_watched(url: str) -> None:
+    """It claimed the run before the others heard that the queue has it."""
+    async with open_log(url) as log, Runs(log, lease=1.0) as runs:
+        async with producing(url, 1.0, 1) as producer:
+            (run_id,) = producer.ids
+            await runs.state(run_id)
+            (news,) = (await log.latest("run:runs:news", 1)).records
+            worker = news.data["w"]
+            await log.append("run:runs:news", {"t": "claim", "id": run_id, "w": worker})
+            await log.append("run:runs:news", {"t": "handed", "id": run_id, "by": worker})
+            producer.signal(signal.SIGKILL)
+            async with asyncio.timeout(10):
+                assert (await follow(runs, run_id))[-1].data == {"state": "lost"}
 
 
 async def _beat(log: EventLog) -> None:

@@ -191,7 +191,7 @@ async def test_a_405_names_all_methods_of_its_path(prefix):
     @live.delete("/things")
     async def clear() -> None: ...
 
-    @live.get("/ticks", sse=True)
+    @live.api_route("/ticks", methods=["get"], sse=True)
     async def ticks(stream: EventStream) -> None: ...
 
     @live.post("/ticks", sse=True)

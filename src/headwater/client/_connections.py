@@ -198,7 +198,7 @@ async def _answer(session: Session[Any], shell: Shell, request: Request) -> http
         raise LostError(cause_of(error)) from error
     shell.response = response
     encoding = unknown_encoding(response, shell.client)
-    if encoding and response.is_success:
+    if encoding and response.status_code == httpx.codes.OK:
         await shell.close(response)
         raise ResponseError(
             response.status_code,

@@ -275,7 +275,8 @@ class Core:
             raise RunClaimError(run_id, "unknown")
         if found.ended:
             raise RunClaimError(run_id, "ended")
-        if found.state != "queued" or self._produced(run_id):
+        # An attempt that only hands the run over to a queue does not have it.
+        if found.state != "queued" or any(one.task or one.begun for one in self._produced(run_id)):
             raise RunClaimError(run_id, "running")
         with self._prepared(found) as attempt:
             claim = await self.store.claim(found, attempt.worker, retry=retry)

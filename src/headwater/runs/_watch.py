@@ -64,6 +64,7 @@ class _Active:
     Attributes:
         worker: the worker that has it; None while it waits for one.
         since: when this process learned that, by ``Watch._now``.
+        claimed: whether that worker asked for it, and does not only hand it over to a queue.
         contested: whether several workers tried to claim it; the log must be read to find the one.
         cancelled: whether somebody cancelled it.
         read: its state, read when its worker had been silent for half a lease.
@@ -71,6 +72,7 @@ class _Active:
 
     worker: str | None
     since: float
+    claimed: bool = False
     contested: bool = False
     cancelled: bool = False
     read: RunState | None = None
@@ -159,9 +161,13 @@ class Watch:
         elif kind in ("new", "claim"):
             worker = news.get("w")
             contested = known is not None and known.worker not in (None, worker)
-            self._active[run_id] = _Active(worker, self._now(), contested, _is_cancelled(known))
-        elif kind in ("handed", "release") and (known is None or known.worker == news.get("by")):
-            self._active[run_id] = _Active(None, self._now(), cancelled=_is_cancelled(known))
+            self._active[run_id] = _Active(
+                worker, self._now(), kind == "claim", contested, _is_cancelled(known)
+            )
+        elif kind in ("handed", "release") and news.get("by") == (known and known.worker):
+            # A worker of the same process may claim a run before this news that its queue has it.
+            if kind == "release" or known is None or not known.claimed:
+                self._active[run_id] = _Active(None, self._now(), cancelled=_is_cancelled(known))
         elif kind == "cancel" and known is not None:
             known.cancelled = True
         return True
@@ -285,7 +291,7 @@ class Watch:
         """Read which worker has a contested run."""
         found = await self._store.state(run_id)
         if found is not None and found.state == "running" and self._active.get(run_id) is run:
-            self._active[run_id] = _Active(worker_of(found.claim), run.since)
+            self._active[run_id] = _Active(worker_of(found.claim), run.since, claimed=True)
 
     def _left(self, run_id: str, run: _Active) -> float:
         """Seconds until a run counts as lost; below 0: it does."""
@@ -315,7 +321,9 @@ class Watch:
             return None
         worker = worker_of(found.claim) if found.state == "running" else known.worker
         if not found.ended and worker != known.worker:
-            self._active[run_id] = _Active(worker, known.since, cancelled=known.cancelled)
+            self._active[run_id] = _Active(
+                worker, known.since, claimed=True, cancelled=known.cancelled
+            )
             return None
         cancelled = found.cancelled or known.cancelled
         if found.retry and found.state == "running" and found.claim and not cancelled:
@@ -356,7 +364,7 @@ class Watch:
             for run_id in dict.fromkeys(str(one.data.get("id")) for one in old):
                 if (run := self._active.get(run_id)) is not None:
                     # Processes that start later must find an active run in ``news``.
-                    news = {"t": "claim", "w": run.worker}
+                    news = {"t": "claim" if run.claimed else "new", "w": run.worker}
                     if run.worker is None:
                         news = {"t": "handed", "by": None}
                     await self._store.notify({**news, "id": run_id})
@@ -378,10 +386,8 @@ async def _abreast(
     call: Callable[[str], Awaitable[RunState | None]], run_ids: Sequence[str]
 ) -> list[RunState | None]:
     """Calls for each run, for ``ABREAST`` of them at the same time. Returns their results."""
-    found: list[RunState | None] = []
-    for part in _parts(run_ids):
-        found += await asyncio.gather(*map(call, part))
-    return found
+    found = [await asyncio.gather(*map(call, part)) for part in _parts(run_ids)]
+    return [one for part in found for one in part]
 
 
 def _parts(whole: Sequence[T]) -> Iterator[Sequence[T]]:

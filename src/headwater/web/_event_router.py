@@ -41,7 +41,7 @@ class EventRouter(APIRouter):
         **options: Any,
     ) -> None:
         """As APIRouter's, and ``sse=True`` or ``sse=SSE(...)`` for a handler that streams."""
-        methods = options.pop("methods", None) or ["GET"]
+        methods = [each.upper() for each in options.pop("methods", None) or ["GET"]]
         if not sse:
             self._allowed.setdefault(path, set()).update(methods)
             super().add_api_route(path, endpoint, methods=methods, **options)
