@@ -137,6 +137,22 @@ def test_an_earlier_schema_is_brought_up_to_date_and_keeps_its_rows(database: Pa
     connection.close()
 
 
+def test_the_triggers_of_an_earlier_version_are_made_anew(database: Path, migrated: Path):
+    """They change with versions, and a table with others is not served."""
+    connection = sqlite3.connect(database)
+    triggers = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+    own = [name for (name,) in triggers if name.startswith("headwater_")]
+    connection.close()
+    assert own
+    run(
+        database,
+        *(f"DROP TRIGGER {name}" for name in own),
+        "UPDATE alembic_version SET version_num = '0004'",
+    )
+    assert migrate(Address(database)) is True
+    assert everything(database) == everything(migrated)
+
+
 def test_the_known_revisions_are_those_of_the_migrations():
     script = ScriptDirectory(str(Path(schema.__file__).parent / "migrations"))
     newest_first = [each.revision for each in script.walk_revisions()]
