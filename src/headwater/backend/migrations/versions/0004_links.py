@@ -1,4 +1,4 @@
-"""Tracked the tables that live queries read. The next migration does it, as this version needs it."""
+"""Tracked what live queries read. The next migration does that, as this version needs it."""
 
 revision = "0004"
 down_revision = "0003"
