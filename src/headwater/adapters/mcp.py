@@ -51,8 +51,9 @@ _log = logging.getLogger(__name__)
 _PAUSE = 1.0
 
 # The SDK registers a resumed stream just after its priming event. A message that is stored in
-# between would be sent to nobody, so a session's next message waits this long.
-_RESUMING = 0.05
+# between would be sent to nobody, so a session's next message waits this long, and so many turns of
+# the event loop, which on a busy machine take longer.
+_RESUMING, _TURNS = 0.05, 50
 
 # How many streams of one session may be resumed at the same time.
 _MAX_RESUMED = 100
@@ -145,6 +146,8 @@ class EventStore(SdkEventStore):
             since = asyncio.get_running_loop().time() - session.resumed_at
             session.resumed_at = None
             await asyncio.sleep(max(0.0, _RESUMING - since))
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
         return session.id_of(Cursor(event.number, event.stored or session.stored, stream_id))
 
     async def replay_events_after(

@@ -39,6 +39,8 @@ SOONEST = 0.02
 # The runs of a worker that is silent for this part of a lease are read in advance, so that they can
 # be ended soon after the lease.
 READ_AFTER = 0.5
+# How often a run is looked for that is announced and not there: once in a lease.
+MISSING = 20
 # Seconds between two sweeps, at most.
 SWEEP = 60.0
 
@@ -68,6 +70,7 @@ class _Active:
         contested: whether several workers tried to claim it; the log must be read to find the one.
         cancelled: whether somebody cancelled it.
         read: its state, read when its worker had been silent for half a lease.
+        missing: how often it was not there when its worker had been silent for a lease.
     """
 
     worker: str | None
@@ -76,6 +79,7 @@ class _Active:
     contested: bool = False
     cancelled: bool = False
     read: RunState | None = None
+    missing: int = 0
 
 
 class Watch:
@@ -316,8 +320,11 @@ class Watch:
         if found is None or found.state != "running" or worker_of(found.claim) != known.worker:
             found = known.read = await self._store.state(run_id)
         if found is None:
-            # Its creation was not finished, or it was forgotten.
-            self._active.pop(run_id, None)
+            # It was forgotten; or its creation is not finished, and may be later.
+            known.missing += 1
+            known.since = self._now()
+            if known.missing > MISSING:
+                self._active.pop(run_id, None)
             return None
         worker = worker_of(found.claim) if found.state == "running" else known.worker
         if not found.ended and worker != known.worker:
