@@ -160,18 +160,19 @@ class Watch:
         if not isinstance(kind, str) or not isinstance(run_id, str):
             return False
         known = self._active.get(run_id)
+        cancelled = known is not None and known.cancelled
         if kind == "end":
             self._active.pop(run_id, None)
         elif kind in ("new", "claim"):
             worker = news.get("w")
             contested = known is not None and known.worker not in (None, worker)
             self._active[run_id] = _Active(
-                worker, self._now(), kind == "claim", contested, _is_cancelled(known)
+                worker, self._now(), kind == "claim", contested, cancelled
             )
         elif kind in ("handed", "release") and news.get("by") == (known and known.worker):
             # A worker of the same process may claim a run before this news that its queue has it.
             if kind == "release" or known is None or not known.claimed:
-                self._active[run_id] = _Active(None, self._now(), cancelled=_is_cancelled(known))
+                self._active[run_id] = _Active(None, self._now(), cancelled=cancelled)
         elif kind == "cancel" and known is not None:
             known.cancelled = True
         return True
@@ -321,8 +322,7 @@ class Watch:
             found = known.read = await self._store.state(run_id)
         if found is None:
             # It was forgotten; or its creation is not finished, and may be later.
-            known.missing += 1
-            known.since = self._now()
+            known.missing, known.since = known.missing + 1, self._now()
             if known.missing > MISSING:
                 self._active.pop(run_id, None)
             return None
@@ -377,8 +377,7 @@ class Watch:
                     await self._store.notify({**news, "id": run_id})
                     if run.cancelled:
                         await self._store.notify({"t": "cancel", "id": run_id})
-            if old:
-                oldest = old[-1]
+            oldest = old[-1] if old else oldest
             if len(old) < PAGE:
                 break
             after = old[-1].offset
@@ -399,7 +398,3 @@ async def _abreast(
 
 def _parts(whole: Sequence[T]) -> Iterator[Sequence[T]]:
     return (whole[start : start + ABREAST] for start in range(0, len(whole), ABREAST))
-
-
-def _is_cancelled(run: _Active | None) -> bool:
-    return run is not None and run.cancelled
