@@ -172,6 +172,12 @@ class Page(Scripted):
         self.call("Page.navigate", url=url)
         self.until("!globalThis.left && document.readyState === 'complete'")
 
+    def reload(self) -> None:
+        """Load the page again; what is asked from then on is asked of the new document."""
+        self.evaluate("globalThis.left = true")
+        self.call("Page.reload")
+        self.until("!globalThis.left && document.readyState === 'complete'")
+
     def close(self) -> None:
         """Close the tab."""
         self._browser.call("Target.closeTarget", targetId=self._target)

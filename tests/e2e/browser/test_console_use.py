@@ -112,7 +112,7 @@ def test_the_reader_chooses_light_or_dark(console: Any) -> None:
     light = console.evaluate(ground)
     console.choose("#theme", "dark")
     console.until(f"{ground} !== '{light}'")
-    console.evaluate("void location.reload()")
+    console.reload()
     console.until(ALL_LIVE)
     assert console.evaluate(ground) != light
     console.choose("#theme", "light")
@@ -250,7 +250,7 @@ def test_a_session_is_ended_from_another_one(
     with httpx.Client(base_url=served_alone.address) as other:
         other.post("/api/auth/login", json=pair).raise_for_status()
         console.evaluate("void (location.hash = '#admin')")
-        console.evaluate("void location.reload()")
+        console.reload()
         ends = "[...document.querySelectorAll('[aria-label^=\"End the session of\"]')]"
         console.until(f"{ends}.length > 0")
         console.evaluate(f"void {ends}.at(-1).click()")
