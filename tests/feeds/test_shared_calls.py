@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from headwater.feeds._shared_calls import CoalescedCall, SharedCalls
+from headwater.feeds._shared_calls import CoalescedCall, CoalescedCalls, SharedCalls
 from support.until import until
 
 
@@ -94,3 +94,21 @@ async def test_a_coalesced_call_that_failed_is_made_again_for_those_who_wait():
     with pytest.raises(OSError, match="away"):
         await early
     assert await late == 2
+
+
+async def test_coalesced_calls_are_by_key_and_leave_nothing():
+    calls, asked = CoalescedCalls(), Asked()
+    asked.fails = {2}
+    early = asyncio.create_task(calls.ask("a", asked))
+    other = asyncio.create_task(calls.ask("b", asked))
+    await until(lambda: asked.count == 2)
+    late = [asyncio.create_task(calls.ask("a", asked)) for _ in range(5)]
+    await asyncio.sleep(0)
+    assert len(calls) == 2
+    late[0].cancel()
+    asked.go_on.set()
+    assert await early == 1
+    with pytest.raises(OSError, match="away"):
+        await other
+    assert await asyncio.gather(*late[1:]) == [3] * 4
+    assert len(calls) == 0

@@ -22,9 +22,14 @@ class Item(BaseModel):
 
 
 class CountedLog(MemoryLog):
-    """Counts the reads of pages."""
+    """Counts the reads of pages. They wait while ``go_on`` is not set."""
 
     reads = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = asyncio.Event()
+        self.go_on.set()
 
     async def read(self, topic, after, limit):
         self.reads += limit > 1  # a position is looked up with a limit of 1
@@ -32,7 +37,9 @@ class CountedLog(MemoryLog):
 
     async def latest(self, topic, limit, before=None):
         self.reads += 1
-        return await super().latest(topic, limit, before)
+        found = await super().latest(topic, limit, before)
+        await self.go_on.wait()
+        return found
 
 
 class Rig:
@@ -40,9 +47,11 @@ class Rig:
         self.log = CountedLog()
         self.live = LiveRouter(limits=StreamLimits(per_caller=None, per_address=None))
         self.app = Application(self.live)
+        self.asked = 0
 
         @self.live.feed("/things", item=Item)
         async def things():
+            self.asked += 1
             return self.log.topic("t")
 
     async def waiting(self, port, path, number=MANY):
@@ -74,6 +83,28 @@ async def test_one_read_answers_all_that_wait_for_the_same():
         await rig.log.append("t", {"n": 3})
         for status, page in await asyncio.gather(*tasks):
             assert (status, [each["n"] for each in page["items"]]) == (200, [3])
+
+
+async def test_requests_for_the_same_page_share_the_read_that_begins_after_them():
+    """A page that many want at once must not be as many statements, and is never out of date."""
+    rig = Rig()
+    await rig.log.append("t", {"n": 1})
+    async with serving(rig.app) as port:
+        rig.log.go_on.clear()
+        early = asyncio.create_task(rig.get(port, "/things"))
+        await until(lambda: rig.log.reads == 1)
+        await rig.log.append("t", {"n": 2})
+        late = [asyncio.create_task(rig.get(port, "/things")) for _ in range(MANY)]
+        other = asyncio.create_task(rig.get(port, "/things?limit=1"))
+        await until(lambda: rig.log.reads == 2 and rig.asked == MANY + 2)
+        for _ in range(20):  # from the handler to the read
+            await asyncio.sleep(0)
+        rig.log.go_on.set()
+        assert [each["n"] for each in (await early)[1]["items"]] == [1]
+        assert [each["n"] for each in (await other)[1]["items"]] == [2]
+        for status, page in await asyncio.gather(*late):
+            assert (status, [each["n"] for each in page["items"]]) == (200, [1, 2])
+        assert rig.log.reads == 3
 
 
 async def test_clients_of_an_empty_feed_share_it_too():

@@ -16,7 +16,7 @@ from headwater.delivery._unread import UNREAD_BYTES
 from headwater.errors import SourceUnavailableError
 from headwater.feeds._feed import Feed
 from headwater.feeds._page_size import PAGE_BYTES
-from headwater.feeds._shared_calls import SharedCalls
+from headwater.feeds._shared_calls import CoalescedCalls, SharedCalls
 from headwater.feeds._source import Change, Origin, Page, Place, Source
 
 logger = logging.getLogger("headwater.delivery")
@@ -40,6 +40,7 @@ class Hub:
     Attributes:
         streams: all open streams, of feeds and others.
         polls: requests that wait for an item.
+        pages: reads of pages. Requests for the same page share one.
         page_bytes: the argument.
     """
 
@@ -53,6 +54,7 @@ class Hub:
     ) -> None:
         self.streams = OpenStreams(write_timeout=write_timeout, unread_bytes=unread_bytes)
         self.polls = Polls(self.streams, self.subscribe)
+        self.pages = CoalescedCalls()
         self.page_bytes = page_bytes
         self._batch = WriteBatch(uring=io_uring)
         # These are by the origin's id().

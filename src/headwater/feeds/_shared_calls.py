@@ -52,6 +52,11 @@ class CoalescedCall(Generic[T]):
         self._present: asyncio.Future[T] | None = None
         self._next: asyncio.Future[T] | None = None
 
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for a call that has not begun."""
+        return self._next is not None
+
     async def ask(self) -> T:
         """The answer. Raises what the call raised."""
         if self._next is None:
@@ -64,6 +69,34 @@ class CoalescedCall(Generic[T]):
             await asyncio.wait([before])
         self._present, self._next = self._next, None
         return await self._call()
+
+
+class CoalescedCalls:
+    """As ``CoalescedCall``, by key. Used by one event loop."""
+
+    def __init__(self) -> None:
+        self._calls: dict[Hashable, CoalescedCall[Any]] = {}
+
+    def __len__(self) -> int:
+        """How many keys have a call that is running or waited for."""
+        return len(self._calls)
+
+    async def ask(self, key: Hashable, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The answer of a call with this key that begins after this. Raises what the call raised.
+
+        The call goes on when a caller is cancelled.
+        """
+        shared: CoalescedCall[T] | None = self._calls.get(key)
+        if shared is None:
+            shared = self._calls[key] = CoalescedCall(partial(self._run, key, call))
+        return await shared.ask()
+
+    async def _run(self, key: Hashable, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        try:
+            return await call()
+        finally:
+            if not self._calls[key].awaited:
+                del self._calls[key]
 
 
 def _retrieve_error(done: asyncio.Future[Any]) -> None:

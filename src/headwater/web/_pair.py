@@ -238,13 +238,11 @@ class PageHalf(FeedHalf):
             read = partial(self._page, asked, token, epoch, after=after)
         else:
             read = partial(self._page, asked)
-        if not paging.wait or paging.before is not None:
-            return (await read())[0]
-        if token is None:
-            answer, holds = await read()
-            if holds:
+        name = (self, source.identity, paging.after, paging.before, paging.limit)
+        if not paging.wait or token is None or paging.before is not None:
+            answer, holds = await asked.live.hub.pages.ask(name, read)
+            if holds or not paging.wait or paging.before is not None:
                 return answer
-        name = (self, source.identity, token, paging.limit)
         waiting = WaitingRequest(asked.admission)
         found: _Answer | None = await waiting.wait(name, source, read, paging.wait)
         return found

@@ -71,9 +71,9 @@ async def test_a_client_that_sent_a_little_ahead_is_seen_to_leave():
 
 
 async def test_the_next_request_waits_until_the_answer_is_taken():
-    """Ten pages that nobody reads are one page."""
+    """Ten pages that nobody reads are one page, and what the kernels of both ends take."""
     app = App()
-    app.page = b"x" * (8 * MEGABYTE)
+    app.page = b"x" * (256 * 1024)
     async with rigged(app) as rig, rig.client() as client:
         client.writer.transport.pause_reading()
         for _ in range(10):
@@ -122,7 +122,7 @@ async def test_answers_that_nobody_takes_are_bounded_in_all(caplog):
     caplog.set_level(logging.WARNING, "headwater.web")
     app = App()
     app.page = b"x" * (32 * MEGABYTE)
-    async with rigged(app, limits={"unread_bytes": 60 * MEGABYTE}) as rig:
+    async with rigged(app, limits={"unread_bytes": 70 * MEGABYTE}) as rig:
         async with rig.client() as first, rig.client() as second, rig.client() as third:
             for number, client in enumerate((first, second, third)):
                 client.writer.transport.pause_reading()
