@@ -72,9 +72,7 @@ class Repeats:
         insert = self._database.insert(IdempotentRequest)
         now = utc_now()
         claimed = await session.scalar(
-            insert.values(
-                id=key.id, caller=key.caller, body_hash=key.body, created_at=now
-            )
+            insert.values(id=key.id, caller=key.caller, body_hash=key.body, created_at=now)
             .on_conflict_do_nothing()
             .returning(IdempotentRequest.id)
         )
