@@ -18,8 +18,8 @@ from headwater.web._run_openapi import OPTIONS
 from headwater.web._run_routes import ROUTES, Asked, RunRoute, StartRoute
 from headwater.web._run_setup import RunDeclaration, checked_owner
 from headwater.web._user_functions import (
+    as_coroutine,
     asked_for,
-    called,
     is_coroutine_function,
     parameters_of,
     sign,
@@ -85,7 +85,7 @@ class RunEndpoints:
 
         async def plan(owner: str, values: dict[str, Any]) -> Asked:
             if run is None:
-                given = await called(call, is_async, **values)
+                given = await as_coroutine(call)(**values)
                 dump = getattr(given, "model_dump", None)
                 return Asked(owner, input=given if dump is None else dump(mode="json"))
 
