@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from headwater.errors import DeclarationError
 from headwater.web._remembered_request import RECHECK
-from headwater.web._responders import ONLY_PLAN, PLAN, Call, EventResponder, Recheck, Responder
+from headwater.web._responders import ONLY_PLAN, PLAN, Call, EventResponder, Responder
 from headwater.web._user_functions import as_coroutine
 from headwater.web.asgi import Receive, Scope, Send, Sending
 from headwater.web.problems import (
@@ -91,9 +91,7 @@ class _Call(Call):
     def __init__(
         self, endpoint: StarletteEndpoint, scope: Scope, receive: Receive, send: Sending
     ) -> None:
-        super().__init__(
-            scope, receive, send, Recheck(endpoint.run_again, scope, endpoint.responder)
-        )
+        super().__init__(endpoint.responder, scope, receive, send, endpoint.run_again)
         self._endpoint = endpoint
 
     async def plan(
