@@ -11,6 +11,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from headwater import errors
@@ -159,7 +160,7 @@ class FeedHalf(Responder):
         if self.streams and not self.opens_stream(scope):
             raise not_acceptable(scope["path"])
         name = (id(self), plan.result.identity)
-        admission = Admission(call, name, plan.result, _identity, CHANGED)
+        admission = Admission(call, name, plan.result, attrgetter("identity"), CHANGED)
         with refused_values(scope):
             await self.answer(_Asked(call, plan, paging, admission))
         return plan
@@ -346,10 +347,6 @@ class StreamHalf(FeedHalf):
         finally:
             hub.release(channel)
         return connection, stream
-
-
-def _identity(source: Source) -> Hashable:
-    return source.identity
 
 
 def _if_none_match(scope: Scope) -> str | None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Query, Request, Response, params
 
 from headwater.errors import DeclarationError
+from headwater.feeds import Source
 from headwater.runs import Run, State, SyncRun
 from headwater.web._guards import Guard, guard_of
 from headwater.web._live import Settings
@@ -111,25 +112,19 @@ class RunEndpoints:
     def list(self) -> Callable[..., Any]:
         """The function of the feed of runs."""
         runs = self._declaration.runs
+        guard: Any = self.guard
 
         async def listed(
-            headwater_owner: Any,
             headwater_request: Request,
+            headwater_owner: Any = guard,
             state: State | None = None,
             group: str | None = None,
-        ) -> Any:
+        ) -> Source:
             owner = checked_owner(headwater_owner)
             await runs.start()  # so that a producer that has died is noticed
             kind = self._declaration.kind_in(headwater_request.scope)
             return runs.runs_of(kind, owner).where(state=state, group=group)
 
-        own = [
-            self._owner_parameter(),
-            inspect.Parameter("headwater_request", _KEYWORD, annotation=Request),
-            inspect.Parameter("state", _KEYWORD, annotation=State | None, default=None),
-            inspect.Parameter("group", _KEYWORD, annotation=str | None, default=None),
-        ]
-        sign(listed, own, Response)
         listed.__name__ = f"{self._call.__name__}_list"
         return listed
 
@@ -143,7 +138,7 @@ class RunEndpoints:
         wanted = set(own)
         shown = dict(own)
         response = asked_for(shown, Response)
-        owner = self._owner_parameter()
+        owner = inspect.Parameter("headwater_owner", _KEYWORD, annotation=Any, default=self.guard)
         shown[owner.name] = owner
 
         async def endpoint(**values: Any) -> Any:
@@ -155,9 +150,6 @@ class RunEndpoints:
         endpoint.__name__ = name
         set_responder(endpoint, route(self._declaration, self._settings))
         return endpoint
-
-    def _owner_parameter(self) -> inspect.Parameter:
-        return inspect.Parameter("headwater_owner", _KEYWORD, annotation=Any, default=self.guard)
 
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY

@@ -10,6 +10,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from headwater.delivery._stream import EVENT_STREAM_HEADERS
@@ -94,7 +95,7 @@ class RunRoute(Responder):
     ) -> None:
         """Open a stream. Returns when it has ended, or has taken its connection over."""
         asked, live, runs = plan.result, call.live, self.declaration.runs
-        admission = Admission(call, (id(self), state.id), asked, _owner, 403)
+        admission = Admission(call, (id(self), state.id), asked, attrgetter("owner"), 403)
         call.send.begun = True
         connection = Connection(call.scope, call.receive, call.send.direct, held=True)
         stream = RunStream(connection.sender, live.hub.streams, heartbeat=live.heartbeat)
@@ -126,10 +127,6 @@ class RunRoute(Responder):
                 live.hub.streams.run(own.runs.cancel(run_id), "cancelling a run whose client left")
 
         stream.on_close(closed)
-
-
-def _owner(asked: Asked) -> str:
-    return asked.owner
 
 
 class StartRoute(RunRoute):
@@ -164,8 +161,7 @@ class StartRoute(RunRoute):
         if place is not None and reader is not None:
             await self._stream(call, plan, state, reader, place, headers=headers)
         else:
-            headers += [*_JSON, *plan.dependency_headers]
-            await send_response(call.send, 202, headers, to_bytes(state.public()))
+            await _send_json(call, plan, 202, state.public(), headers)
         return plan
 
     async def _create(self, call: Call, plan: Planned, body: bytes, key: str | None) -> RunState:
@@ -241,9 +237,7 @@ class StateRoute(_KnownRoute):
         shown = found.public()
         if plan.result.fold:
             shown["text"] = await self._text(found)
-        head = call.scope["method"] == "HEAD"
-        headers = [*_JSON, *plan.dependency_headers]
-        await send_response(call.send, 200, headers, to_bytes(shown), head=head)
+        await _send_json(call, plan, 200, shown)
 
     async def _text(self, found: RunState) -> str:
         """The output so far. Raises Problem if it is too long for one answer."""
@@ -267,9 +261,7 @@ class CancelRoute(_KnownRoute):
         if not was_over:
             await self.declaration.runs.cancel(found.id)
             found = await self.declaration.runs.state(found.id) or found
-        headers = [*_JSON, *plan.dependency_headers]
-        status = 200 if was_over else 202
-        await send_response(call.send, status, headers, to_bytes(found.public()))
+        await _send_json(call, plan, 200 if was_over else 202, found.public())
 
 
 class DeleteRoute(_KnownRoute):
@@ -281,7 +273,7 @@ class DeleteRoute(_KnownRoute):
         found = await self._find(call, plan.result)
         if not await self.declaration.runs.forget(found.id):
             raise Problem(409, "The run has not ended: cancel it first.", run=found.public())
-        await _send_empty(call, plan.dependency_headers)
+        await send_response(call.send, 204, plan.dependency_headers)
 
 
 class StreamRoute(_KnownRoute):
@@ -306,7 +298,7 @@ class StreamRoute(_KnownRoute):
             raise StreamRefusedError(error.for_clients, RETRY) from error
         if reader.has_ended:
             # A browser's EventSource reconnects after the end. A 204 stops it.
-            await _send_empty(call, plan.dependency_headers)
+            await send_response(call.send, 204, plan.dependency_headers)
         elif scope["method"] == "HEAD":
             headers = (*EVENT_STREAM_HEADERS, *plan.dependency_headers)
             await send_response(call.send, 200, headers, head=True)
@@ -328,7 +320,9 @@ class StreamRoute(_KnownRoute):
 ROUTES = (StartRoute, StateRoute, StreamRoute, CancelRoute, DeleteRoute)
 
 
-async def _send_empty(call: Call, headers: Headers) -> None:
-    # RFC 9110, 15.3.5: no body, and no Content-Length.
-    await call.send({"type": "http.response.start", "status": 204, "headers": list(headers)})
-    await call.send({"type": "http.response.body", "body": b""})
+async def _send_json(
+    call: Call, plan: Planned, status: int, value: Any, headers: Headers = ()
+) -> None:
+    head = call.scope["method"] == "HEAD"
+    headers = [*headers, *_JSON, *plan.dependency_headers]
+    await send_response(call.send, status, headers, to_bytes(value), head=head)
