@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
@@ -71,6 +72,20 @@ class RunEndpoints:
                 f"`{name}: {wanted}`"
             )
         return name
+
+    def path_parameters(self, path: str) -> Iterator[params.Depends]:
+        """A dependency with the parameters that the function takes of the path, for all routes.
+
+        So each checks them, and OpenAPI has them.
+        """
+        in_path = set(re.findall(r"\{(\w+)", path)) & self._parameters.keys()
+
+        async def taken(**_: Any) -> None:
+            """Nothing is done with them."""
+
+        if in_path:
+            sign(taken, [self._parameters[name] for name in sorted(in_path)], None)
+            yield Depends(taken)
 
     def routes(self) -> Iterator[tuple[type[RunRoute], Callable[..., Any], dict[str, Any]]]:
         """Each route, with its endpoint and FastAPI's options."""
