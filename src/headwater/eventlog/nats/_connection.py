@@ -250,6 +250,10 @@ class Link:
                 await life.open(self._servers, self._options)
         except BaseException as error:
             await life.close()
+            if isinstance(error, ImportError):
+                raise UsageError(
+                    f"{NAME}: credentials need a package more: pip install {error.name}"
+                ) from error
             if isinstance(error, nats.errors.NoServersError):
                 raise unavailable(life.client.last_error or error) from error
             if isinstance(error, _FAULTS):
