@@ -143,6 +143,11 @@ async def test_a_position_of_another_run_is_refused(runs: Runs) -> None:
     for after in (last.id, "nonsense", last.id.replace("_", "~"), last.id[:-1] + "0"):
         with pytest.raises(PositionError):
             await _collect(runs, second, after=after)
+    head, _, place = (await _collect(runs, first))[0].id.rpartition(".")
+    offset = place.partition(",")[2]
+    for fold in ("-1_-1_", "1_1_99-x", "1_1_" + "9" * 1000 + "-a", "1_1", "1_1_1-a_x"):
+        with pytest.raises(PositionError):
+            await _collect(runs, first, after=f"{head}.{fold},{offset}")
     with pytest.raises(RunClaimError):
         await _collect(runs, "unknown")
 
@@ -316,6 +321,7 @@ async def test_odd_settings_are_refused() -> None:
     log = MemoryLog()
     for options in (
         {"lease": 0}, {"grace": -1}, {"silence": 0}, {"keep": timedelta()}, {"name": "a b"},
+        {"lease": float("inf")}, {"lease": "30"}, {"keep": 3600},
     ):  # fmt: skip
         with pytest.raises(UsageError, match=next(iter(options))):
             Runs(log, **options)
@@ -373,4 +379,27 @@ async def test_a_handler_that_exits_fails_its_run_only(runs: Runs) -> None:
     async def script(run: Run) -> None:
         raise SystemExit(3)
 
-    assert (await ended(runs, await start(runs, script))).state == "failed"
+    async def waits(run: Run) -> None:
+        """For something that was cancelled, which nobody asked of the run."""
+        other = asyncio.ensure_future(asyncio.Event().wait())
+        other.cancel()
+        await other
+
+    async def generator(run: Run) -> None:
+        raise GeneratorExit
+
+    for handler in (script, waits, generator):
+        assert (await ended(runs, await start(runs, handler))).state == "failed", handler
+
+
+async def test_runs_can_be_kept_for_ever() -> None:
+    """``timedelta.max`` is longer ago than the first date."""
+
+    async def answer(run: Run) -> None:
+        await run.delta("x")
+
+    async with Runs(MemoryLog(), keep=timedelta.max) as runs:
+        run_id = await start(runs, answer)
+        await ended(runs, run_id)
+        assert await runs.sweep() == 0
+        assert await runs.state(run_id) is not None

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from headwater.errors import SourceUnavailableError
 from headwater.eventlog import START, Record
+from headwater.eventlog._record import past
 from headwater.feeds._clock import utc_now
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunState, worker_of
@@ -351,7 +352,7 @@ class Watch:
 
     async def sweep(self) -> int:
         """Forget the runs that ended longer ago than ``keep``. Returns how many."""
-        before = utc_now() - self._keep
+        before = past(utc_now(), self._keep)
         log = self._store.log
         after = START
         forgotten = 0
