@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import BaseModel
@@ -291,6 +291,26 @@ async def test_old_runs_are_swept_and_active_ones_never(log) -> None:
             assert [change.item["id"] for change in page.changes] == [active]
         go.set()
         await until(lambda: _is_over(runs, active))
+
+
+async def test_clocks_that_differ_leave_no_run_behind() -> None:
+    """What was appended before something old is old, whatever the clock of its process said."""
+    ages = [timedelta(minutes=30)]
+    log = MemoryLog(clock=lambda: datetime.now(UTC) - ages[-1])
+
+    async def quick(run: Run) -> None:
+        await run.delta("x")
+
+    async with Runs(log, keep=timedelta(hours=1)) as runs:
+        await ended(runs, await start(runs, quick))
+        ages.append(timedelta(hours=2))
+        await ended(runs, await start(runs, quick))
+        await until(lambda: _count(runs, 2))
+        assert await runs.sweep() == 2
+
+
+async def _count(runs: Runs, number: int) -> bool:
+    return len((await runs.runs_of("/answers", "ann").page(9)).changes) == number
 
 
 async def _is_over(runs: Runs, run_id: str) -> bool:
