@@ -237,7 +237,8 @@ def check_topic(topic: str) -> str:
 
 def check_offset(offset: Offset) -> Offset:
     """The offset itself. Raises UsageError."""
-    if not isinstance(offset, Offset) or not offset or min(offset) < 0:
+    numbers = offset if isinstance(offset, tuple) else ()
+    if not numbers or not all(isinstance(one, int) and one >= 0 for one in numbers):
         raise UsageError(
             f"offset {offset!a:.80}: give the offset of a record or of bounds, Offset.parse(text), "
             "or START"
@@ -288,17 +289,18 @@ def encode(
     try:
         text = _encode(plain)
         size = len(text) if text.isascii() else len(text.encode())
-        copy = _decode(text)
+        too_deep = is_too_deep(text)
+        copy: dict[str, Any] = {} if too_deep else _decode(text)
     except UnicodeEncodeError as error:
         raise _not_an_event(index, "a lone surrogate cannot be stored as UTF-8") from error
     except RecursionError as error:
         raise _not_an_event(index, TOO_DEEP) from error
     except (TypeError, ValueError) as error:
         raise _not_an_event(index, f"not JSON: {error}") from error
+    if too_deep:
+        raise _not_an_event(index, TOO_DEEP)
     if size > max_bytes:
         raise _not_an_event(index, f"{size} bytes of JSON, and at most {max_bytes} are allowed")
-    if is_too_deep(text, copy):
-        raise _not_an_event(index, TOO_DEEP)
     # JSON turns the name 1 into "1" silently, but a reader must get what was appended.
     if copy != plain and (name := _odd_name(plain)) is not None:
         raise _not_an_event(index, f"the names of a JSON object are strings, not {name!r}")
@@ -308,11 +310,14 @@ def encode(
 TOO_DEEP = f"it is nested too deeply: at most {MAX_DEPTH} objects and lists in each other"
 
 
-def is_too_deep(text: str, value: object, most: int = MAX_DEPTH) -> bool:
-    """Whether a JSON value with this text has more than ``most`` levels."""
+def is_too_deep(text: str, most: int = MAX_DEPTH) -> bool:
+    """Whether this JSON has more than ``most`` levels. Cheap for JSON of few objects and lists."""
     if text.count("{") + text.count("[") <= most:
         return False
-    level: list[Any] = [value]
+    try:
+        level: list[Any] = [_decode(text)]
+    except RecursionError:
+        return True
     for _ in range(most):
         inner = (one.values() if isinstance(one, dict) else one for one in level)
         level = [one for each in inner for one in each if isinstance(one, (dict, list))]

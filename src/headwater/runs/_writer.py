@@ -75,12 +75,11 @@ def plain_json(
         raise UsageError(
             f"{what} has {size} bytes of JSON, and at most {most} are allowed: {instead}"
         )
-    copy = json.loads(text)
-    if is_too_deep(text, copy, LEVELS):
+    if is_too_deep(text, LEVELS):
         raise UsageError(
             f"{what} is nested too deeply: at most {LEVELS} objects and lists in each other"
         )
-    return copy, size
+    return json.loads(text), size
 
 
 class Writer:
