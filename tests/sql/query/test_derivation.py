@@ -247,7 +247,9 @@ def test_tables_without_a_condition_may_be_named():
     query = select(Order.id, select(func.max(Setting.value)).scalar_subquery().label("most"))
     with pytest.raises(DeclarationError, match=r"affects=\[settings\]"):
         derive(query)
-    assert ways(derive(query, affects=[Setting]))["settings"] == ["orders", "settings"]
+    found = derive(query, affects=[Setting])
+    assert ways(found)["settings"] == ["orders", "settings"]
+    assert links(found)["settings"] == ("name",)
 
 
 # Refused
@@ -308,6 +310,28 @@ REFUSED = {
     ),
     "same name twice": (select(Order.id, Customer.id).join(Customer), "called 'id'"),
     "cross join": (select(Order.id, Setting.name).select_from(Order, Setting), "not unique"),
+    "in the first ones": (
+        select(Order.id).where(
+            Order.id.in_(select(Line.order_id).order_by(Line.total.desc()).limit(2))
+        ),
+        r"no condition leads from 'lines'.*affects=\[lines\]",
+    ),
+    "in one of each group": (
+        select(Order.id).where(Order.id.in_(select(Line.order_id).group_by(Line.total))),
+        "no condition leads from 'lines'",
+    ),
+    "a parameter without a value": (
+        select(Order.id).where(Order.placed > sa.bindparam("since")),
+        "parameter 'since' has no value.*where=",
+    ),
+    "a parameter that is asked for each time": (
+        select(Order.id).where(Order.placed > sa.bindparam("since", callable_=lambda: 3)),
+        "parameter 'since' has a callable",
+    ),
+    "a parameter of our own": (
+        select(Order.id).where(Order.placed > sa.bindparam("count", 3)),
+        "parameter 'count'.*another name",
+    ),
     "not in with nulls": (
         select(Order.id).where(Order.id.not_in(select(Line.product_id))),
         "may be NULL",
