@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import ForeignKey, func, select
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column, relationship
 
 from headwater.errors import DeclarationError
@@ -405,3 +407,35 @@ def test_first_rows_for_each_of_texts_that_are_equal_are_refused(kind):
     query = sa.select(table.c.id, table.c.name).order_by(table.c.id).limit(3)
     with pytest.raises(DeclarationError, match="where= names 'name'.*different texts are equal"):
         LiveQuery(sqlite_engine("sqlite:///unused.db"), query, key=["id"], where=["name"])
+
+
+class XML(sa.types.UserDefinedType):
+    cache_ok = True
+
+    def get_col_spec(self, **_):
+        return "xml"
+
+
+@pytest.mark.parametrize(
+    "kind", [sa.JSON(), XML(), JSONB(), sa.JSON().with_variant(JSONB(), "postgresql")]
+)
+def test_types_without_an_equality_are_refused_on_postgresql_alone(tmp_path, kind):
+    table = sa.Table(
+        "things",
+        sa.MetaData(),
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("part", kind),
+    )
+    track_table(table, keyed=True)
+    chosen = sa.select(table.c.id, table.c.part)
+    LiveQuery(
+        sqlite_engine(f"sqlite:///{tmp_path / 'data.db'}"), chosen, key=["id"], where=["part"]
+    )
+    postgresql = create_async_engine("postgresql+psycopg://127.0.0.1/unused")
+    LiveQuery(postgresql, chosen, key=["id"])
+    for query, where in ((chosen, ["part"]), (chosen.distinct(), [])):
+        if isinstance(kind.dialect_impl(postgresql.dialect), JSONB):
+            LiveQuery(postgresql, query, key=["id"], where=where)
+            continue
+        with pytest.raises(DeclarationError, match="'part' is of type (JSON|xml).* no equality"):
+            LiveQuery(postgresql, query, key=["id"], where=where)

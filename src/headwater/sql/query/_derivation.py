@@ -109,6 +109,7 @@ class Derivation:
         ordered = difference(select, select.order_by(None)) if self.limit is not None else []
         self.select = plain(select.order_by(None).limit(None))
         self._grouped = difference(self.select, self.select.group_by(None))
+        self._distinct = self.select.compare(self.select.distinct())
         self.names = self.select.selected_columns.keys()
         self._scopes = Scopes(self.select)
         self.key = {name: self._plain(name, "key") for name in dict.fromkeys(key)}
@@ -153,6 +154,12 @@ class Derivation:
                 "table"
             )
         return found
+
+    @property
+    def compared(self) -> dict[str, Any]:
+        """The columns, by name, whose values the database compares with one another."""
+        selected = self.select.selected_columns
+        return {n: selected[n] for n in (self.names if self._distinct else self.filters)}
 
     def filter_of(self, column: Any) -> str:
         """The name of a column in ``where=``. Raises DeclarationError if it is not there."""
@@ -207,7 +214,7 @@ class Derivation:
                     f"{occurrence.table.name}.{name} too; add it to key="
                 )
             return
-        if self.select.compare(self.select.distinct()):
+        if self._distinct:
             for name, element in self.select.selected_columns.items():
                 column = self._scopes.column(element)
                 if column is None or column not in known:
@@ -290,7 +297,7 @@ class Derivation:
         return Ordered(*column, renamed(element, self._scopes.names), element)
 
     def _check_limited(self) -> None:
-        if self._group is not None or self.select.compare(self.select.distinct()):
+        if self._group is not None or self._distinct:
             raise DeclarationError(
                 "LIMIT with group_by() or distinct() cannot be derived: use a correlated scalar "
                 "sub-query for each aggregate"

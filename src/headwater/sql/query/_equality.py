@@ -1,4 +1,4 @@
-"""Equality of columns for which different texts are equal: the database judges it."""
+"""Which values are equal: of some columns the database judges it, of some it cannot."""
 
 from __future__ import annotations
 
@@ -11,6 +11,26 @@ from sqlalchemy.dialects.postgresql import CITEXT
 from headwater.errors import DeclarationError
 from headwater.sql._expressions import Column, Expression
 from headwater.sql._values import stored_type
+
+# PostgreSQL's types that DISTINCT and UNION cannot compare.
+_UNEQUAL = frozenset(["json", "xml", "point", "line", "lseg", "box", "path", "polygon", "circle"])
+
+
+def check_equality(columns: Mapping[str, Any], dialect: sa.Dialect) -> None:
+    """Raises DeclarationError for a column whose values the database cannot compare."""
+    if dialect.name != "postgresql":
+        return
+    for name, column in columns.items():
+        try:
+            kind = stored_type(column.type).compile(dialect=dialect)
+        except sa.exc.CompileError:
+            continue  # a type that SQLAlchemy does not know
+        if kind.lower() in _UNEQUAL:
+            raise DeclarationError(
+                f"the column {name!r} is of type {kind}, for which PostgreSQL has no equality: "
+                "where= and DISTINCT need a column of another type, such as JSONB, or one with the "
+                "part that you want"
+            )
 
 
 def is_blind(column: sa.Column[Any]) -> bool:
