@@ -395,6 +395,23 @@ def test_arguments_are_checked():
         derive(select(Order.id), affects=[Setting])
 
 
+@pytest.mark.parametrize("collation", ["NOCASE", "C", None])
+def test_groups_of_texts_that_are_equal_have_no_key(collation):
+    table = sa.Table(
+        "things",
+        sa.MetaData(),
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("name", sa.String(9, collation), nullable=False),
+    )
+    chosen = sa.select(table.c.name)
+    for query in (chosen.distinct(), chosen.group_by(table.c.name)):
+        if collation == "NOCASE":
+            with pytest.raises(DeclarationError, match="key= names 'name'.*a group shows any one"):
+                derive(query, ["name"])
+        else:
+            assert derive(query, ["name"])
+
+
 @pytest.mark.parametrize("kind", [sa.String(9, collation="NOCASE"), sa.CHAR(9)])
 def test_first_rows_for_each_of_texts_that_are_equal_are_refused(kind):
     table = sa.Table(

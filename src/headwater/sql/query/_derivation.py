@@ -12,7 +12,7 @@ from sqlalchemy.sql import visitors
 
 from headwater.errors import DeclarationError
 from headwater.sql._values import stored_type
-from headwater.sql.query._equality import check_exact
+from headwater.sql.query._equality import check_exact, check_shown
 from headwater.sql.query._functions import has_aggregate
 from headwater.sql.query._limits import difference, limit_of
 from headwater.sql.query._pieces import Condition, Occurrence, Scope, renamed
@@ -204,6 +204,9 @@ class Derivation:
 
     def _check_unique(self) -> None:
         known = closure(self._scopes, self.key.values())
+        if self._group is not None or self._distinct:
+            for name, (occurrence, real) in self.key.items():
+                check_shown(name, column_of(occurrence.table, real))
         names = ", ".join(self.key)
         if self._group is not None:
             loose = [column for column in self._group if column not in known]
