@@ -256,7 +256,7 @@ class Statements:
     def _own(self, form: Filter, asked: Questioned = ()) -> Query:
         derivation = self._derivation
         selected = derivation.select.selected_columns
-        filters = {name: bare(selected[derivation.names[name]]) for name in derivation.filters}
+        filters = {name: bare(selected[name]) for name in derivation.filters}
         raw = [key.label(f"headwater_key_{at}") for at, key in enumerate(self._own_keys())]
         answers = self._answers(asked, filters)
         own = derivation.select.add_columns(*answers, *raw)
@@ -271,8 +271,8 @@ class Statements:
         ]
 
     def _own_keys(self) -> list[Column]:
-        selected, names = self._derivation.select.selected_columns, self._derivation.names
-        return self._raw_keys(bare(selected[names[name]]) for name in self._derivation.key)
+        selected = self._derivation.select.selected_columns
+        return self._raw_keys(bare(selected[name]) for name in self._derivation.key)
 
     # Pieces
 
