@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
 from headwater.errors import PositionError, RunCancelled, RunClaimError, RunFailed, UsageError
-from headwater.eventlog import MemoryLog
+from headwater.eventlog import MemoryLog, Record
 from headwater.runs import KeyConflictError, Run, Runs, RunState, SyncRun
 from support.until import until
 
@@ -423,3 +424,55 @@ async def test_runs_can_be_kept_for_ever() -> None:
         await ended(runs, run_id)
         assert await runs.sweep() == 0
         assert await runs.state(run_id) is not None
+
+
+class Held(MemoryLog):
+    """A log that keeps an `end` waiting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ending, self.go = asyncio.Event(), asyncio.Event()
+
+    async def append(self, topic: str, data: Any, **options: Any) -> list[Record]:
+        if isinstance(data, dict) and data.get("t") == "end" and "state" in data:
+            self.ending.set()
+            await self.go.wait()
+        return await super().append(topic, data, **options)
+
+
+async def test_a_run_that_is_just_ending_is_not_lost_by_a_stop() -> None:
+    """Its function has returned; only the log has not answered yet."""
+
+    async def answer(run: Run) -> int:
+        return 7
+
+    log = Held()
+    async with Runs(log) as runs:
+        run_id = await start(runs, answer)
+        await log.ending.wait()
+        stopping = asyncio.create_task(runs.stop())
+        await asyncio.sleep(0)
+        log.go.set()
+        await stopping
+        found = await runs.state(run_id)
+        assert (found.state, found.result) == ("done", 7)
+
+
+async def test_a_close_that_was_cancelled_can_be_done_again() -> None:
+    """What watches the runs must not go on for ever, on a log that is closed."""
+
+    async def answer(run: Run) -> None:
+        await run.delta("x")
+
+    log = Held()
+    before = asyncio.all_tasks()
+    runs = Runs(log)
+    await start(runs, answer)
+    await log.ending.wait()
+    closing = asyncio.create_task(runs.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    log.go.set()
+    await runs.close()
+    assert asyncio.all_tasks() == before

@@ -145,7 +145,7 @@ class Attempt:
 
         The run ends as lost, or is queued again if another attempt may come.
         """
-        if self.task is not None:
+        if self.task is not None and not self._finishing:
             self.task.cancel()
 
     async def finish(self, state: State, *, result: Any = None, error: str | None = None) -> None:

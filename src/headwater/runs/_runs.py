@@ -220,9 +220,11 @@ class Runs:
 
     async def leave(self) -> None:
         """Call ``stop``, and end watching in this event loop. The log stays open. Idempotent."""
-        core = self._cores.pop(asyncio.get_running_loop(), None)
+        loop = asyncio.get_running_loop()
+        core = self._cores.get(loop)
         if core is not None:
-            await core.close()
+            await core.close()  # after a caller that is cancelled here, another one can do it
+            self._cores.pop(loop, None)
 
     async def close(self) -> None:
         """Call ``leave`` for all event loops of this process. Idempotent."""
