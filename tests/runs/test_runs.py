@@ -458,6 +458,25 @@ async def test_a_run_that_is_just_ending_is_not_lost_by_a_stop() -> None:
         assert (found.state, found.result) == ("done", 7)
 
 
+async def test_a_worker_that_is_cancelled_at_the_end_of_its_run_loses_it_not() -> None:
+    """A queue's time-out may come just then."""
+
+    async def work(run_id: str) -> None:
+        async with runs.attempt(run_id) as run:
+            await run.result(7)
+
+    log = Held()
+    async with Runs(log) as runs:
+        run_id = (await runs.create("/exports", "ann")).state.id
+        working = asyncio.create_task(work(run_id))
+        await log.ending.wait()
+        working.cancel()
+        await asyncio.wait([working])
+        log.go.set()
+        found = await ended(runs, run_id)
+        assert (found.state, found.result) == ("done", 7)
+
+
 async def test_a_close_that_was_cancelled_can_be_done_again() -> None:
     """What watches the runs must not go on for ever, on a log that is closed."""
 

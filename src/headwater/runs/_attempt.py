@@ -54,7 +54,7 @@ class Attempt:
         state: RunState,
         *,
         grace: float,
-        background: Callable[[Coroutine[Any, Any, None]], object],
+        background: Callable[[Coroutine[Any, Any, None]], asyncio.Future[None]],
         on_over: Callable[[Attempt], None],
     ) -> None:
         self.state = state
@@ -188,6 +188,10 @@ class Attempt:
                 await self.finish("failed", error=f"the run failed: {odd}")
                 return
             await self.finish("done", result=value)
+
+    async def leave(self, error: BaseException | None) -> None:
+        """As ``conclude``, which goes on if the caller is cancelled."""
+        await asyncio.shield(self._background(self.conclude(error)))
 
     def checked(self, value: Any) -> Any:
         """Returns a result as plain JSON data. Raises UsageError."""

@@ -326,7 +326,7 @@ class AttemptContext:
         if ours and task is not None and isinstance(error, asyncio.CancelledError):
             while task.uncancel() > 0:
                 pass
-        await attempt.conclude(error)
+        await attempt.leave(error)
         return self._is_settled(attempt, error)
 
     def __enter__(self) -> SyncRun:

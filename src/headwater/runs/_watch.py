@@ -133,12 +133,12 @@ class Watch:
 
     async def close(self) -> None:
         """End watching."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
             await self._news.stop()
             await self._beats.stop()
+            self._task = None
 
     # News of runs
 
