@@ -25,9 +25,9 @@ MAX_EVENT_BYTES = 1024 * 1024
 MAX_LIMIT = 2**31 - 2
 
 # Characters that need no escape in a URL's path, a Redis key or a log line.
-_TOPIC = re.compile(r"[0-9A-Za-z._:/@-]{1,200}")
+TOPIC = re.compile(r"[0-9A-Za-z._:/@-]{1,200}")
 # Printable ASCII: a key travels in a header on some engines.
-_KEY = re.compile(r"[!-~]{1,200}")
+KEY = re.compile(r"[!-~]{1,200}")
 # As ``json.dumps`` and ``json.loads`` do it, but those make an encoder at each call.
 _encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 _decode = json.JSONDecoder().decode
@@ -227,7 +227,7 @@ class Event(NamedTuple):
 
 def check_topic(topic: str) -> str:
     """The name itself. Raises UsageError."""
-    if not isinstance(topic, str) or not _TOPIC.fullmatch(topic):
+    if not isinstance(topic, str) or not TOPIC.fullmatch(topic):
         raise UsageError(
             f"topic {topic!a:.80}: a topic's name has 1 to 200 characters of "
             "0-9 A-Z a-z . _ : / @ -"
@@ -255,7 +255,7 @@ def check_limit(limit: int) -> int:
 
 def check_key(key: str | None) -> str | None:
     """The key itself. Raises UsageError."""
-    if key is not None and (not isinstance(key, str) or not _KEY.fullmatch(key)):
+    if key is not None and (not isinstance(key, str) or not KEY.fullmatch(key)):
         raise UsageError(
             f"key {key!a:.80}: an idempotency key has 1 to 200 printable ASCII characters, "
             "none of them a space"

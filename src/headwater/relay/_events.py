@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from headwater.errors import DeclarationError, EncodingError
 from headwater.eventlog import EventLog
-from headwater.eventlog._record import TOO_DEEP, is_too_deep
+from headwater.eventlog._record import TOO_DEEP, TOPIC, is_too_deep
 from headwater.feeds._source import Change, Place
 from headwater.protocol import to_json
 from headwater.sql import Table
 from headwater.sql.untracked._reader import UntrackedReader
 
-_NAME = re.compile(r"[0-9A-Za-z._:/@-]{1,200}")
-
 
 def checked_name(name: str) -> str:
     """The name itself. Raises DeclarationError."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not TOPIC.fullmatch(name):
         raise DeclarationError(
             f"relay {name!a}: a relay's name has 1 to 200 characters of 0-9 A-Z a-z . _ : / @ -"
         )

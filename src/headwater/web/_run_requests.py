@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
+from headwater.eventlog._record import KEY
 from headwater.web.asgi import Receive
 from headwater.web.problems import Problem
-
-_KEY = re.compile(r"[!-~]{1,200}")
 
 
 class RunBody:
@@ -49,7 +47,7 @@ def key_of(scope: Mapping[str, Any]) -> tuple[str | None, list[dict[str, Any]]]:
     for name, value in scope["headers"]:
         if name == b"idempotency-key":
             text = value.decode("latin-1")
-            if _KEY.fullmatch(text):
+            if KEY.fullmatch(text):
                 return text, []
             message = "write 1 to 200 printable ASCII characters, none of them a space"
             where = ("header", "Idempotency-Key")
