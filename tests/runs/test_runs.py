@@ -413,6 +413,19 @@ async def test_a_handler_that_exits_fails_its_run_only(runs: Runs) -> None:
         assert (await ended(runs, await start(runs, handler))).state == "failed", handler
 
 
+async def test_an_object_may_be_a_handler_and_a_lambda_around_a_coroutine_is_named(runs, caplog):
+    """A function that is no coroutine function runs in a thread, with other methods."""
+
+    class Answer:
+        async def __call__(self, run: Run) -> None:
+            await run.delta("x")
+
+    run_id = await start(runs, Answer())
+    assert (await ended(runs, run_id)).state == "done"
+    assert (await ended(runs, await start(runs, lambda run: Answer()(run)))).state == "failed"
+    assert "only calls a coroutine function" in caplog.text
+
+
 async def test_runs_can_be_kept_for_ever() -> None:
     """``timedelta.max`` is longer ago than the first date."""
 

@@ -12,7 +12,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 
-from headwater.errors import RunCancelled, RunClaimError, RunFailed, SourceUnavailableError
+from headwater.errors import (
+    RunCancelled,
+    RunClaimError,
+    RunFailed,
+    SourceUnavailableError,
+    UsageError,
+)
 from headwater.eventlog import EventLog
 from headwater.feeds._clock import utc_now
 from headwater.runs._attempt import Attempt, Run, SyncRun
@@ -181,7 +187,9 @@ class Core:
 
     def launch(self, created: Created, attempt: Attempt, handler: Function) -> None:
         """Run a handler in this process, once the run's turn has come."""
-        attempt.sync = not inspect.iscoroutinefunction(handler)
+        # Of an object that is called like a function, too.
+        both = (handler, type(handler).__call__)
+        attempt.sync = not any(map(inspect.iscoroutinefunction, both))
         if created.state.claim is not None:
             attempt.begin(created.state.claim)
         attempt.task = self.background(self._produce(created, attempt, handler))
@@ -232,6 +240,11 @@ class Core:
                 await self.store.list(attempt.state)
             if attempt.sync:
                 value = await self._threads.run(lambda: handler(SyncRun(attempt)))
+                if inspect.iscoroutine(value):
+                    value.close()
+                    raise UsageError(
+                        "the function of a run only calls a coroutine function: give that itself"
+                    )
             else:
                 value = await handler(Run(attempt))
         except (RunCancelled, RunFailed) as stopped:
