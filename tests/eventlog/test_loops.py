@@ -43,7 +43,7 @@ def test_one_after_another(tmp_path: Path) -> None:
 
 
 # Nobody can close a connection of an event loop that has ended.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_one_after_another_on_servers(valkey: Valkey, nats: Nats) -> None:
     for url in (f"{valkey.url}?prefix=loops", f"{nats.url}?stream=loops"):
         one_after_another(url)
