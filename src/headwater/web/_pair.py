@@ -25,7 +25,7 @@ from headwater.feeds._feed import Feed
 from headwater.feeds._page_size import read_page
 from headwater.feeds._source import Place, Source
 from headwater.web._live import Settings
-from headwater.web._negotiation import accept_of, accepts_event_stream, not_acceptable
+from headwater.web._negotiation import accepts_event_stream, not_acceptable
 from headwater.web._paging import Paging, read_paging
 from headwater.web._polls import WaitingRequest
 from headwater.web._refused_values import refused_values
@@ -146,7 +146,7 @@ class FeedHalf(Responder):
 
     def opens_stream(self, scope: Scope, /) -> bool:
         """As Responder."""
-        return self.streams and accepts_event_stream(accept_of(scope))
+        return self.streams and accepts_event_stream(scope)
 
     async def serve(self, call: Call) -> Planned | None:
         """Find the source, then answer."""

@@ -16,7 +16,6 @@ from headwater.delivery._stream import EVENT_STREAM_HEADERS
 from headwater.web._identity import expiry, subjects
 from headwater.web._live import Settings
 from headwater.web._negotiation import (
-    accept_of,
     accepts_event_stream,
     asks_for_event_stream,
     not_acceptable,
@@ -249,9 +248,8 @@ class EventResponder(Responder):
         return self.sse.kind != "manual" and self.sse.farewell is None and self._accepted(scope)
 
     def _accepted(self, scope: Scope) -> bool:
-        accept = accept_of(scope)
         asked = self.sse.kind == "dual"
-        return asks_for_event_stream(accept) if asked else accepts_event_stream(accept)
+        return asks_for_event_stream(scope) if asked else accepts_event_stream(scope)
 
     async def serve(self, call: Call) -> Planned | None:
         """Let the handler stream, or answer as a normal route where that is asked for."""
