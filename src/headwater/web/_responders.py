@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Hashable, MutableMapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.exceptions import HTTPException
 
@@ -48,7 +49,8 @@ PLAN = "headwater.plan"
 ONLY_PLAN = "headwater.only_plan"
 
 
-class Planned(Protocol):
+@dataclass(frozen=True, slots=True)
+class Planned:
     """The result of the user's function, after its dependencies were closed.
 
     Attributes:
@@ -58,17 +60,10 @@ class Planned(Protocol):
         background: runs once, after the response.
     """
 
-    @property
-    def result(self) -> Any: ...
-
-    @property
-    def background(self) -> Callable[[], Awaitable[None]] | None: ...
-
-    @property
-    def dependency_status(self) -> int | None: ...
-
-    @property
-    def dependency_headers(self) -> Sequence[tuple[bytes, bytes]]: ...
+    result: Any
+    dependency_headers: Sequence[tuple[bytes, bytes]] = ()
+    dependency_status: int | None = None
+    background: Callable[[], Awaitable[None]] | None = None
 
 
 class Recheck:
