@@ -14,8 +14,9 @@ from operator import attrgetter
 from typing import Any
 
 from headwater.delivery._stream import EVENT_STREAM_HEADERS
-from headwater.errors import PositionError, ResetReason, SourceUnavailableError
+from headwater.errors import PositionError, ResetReason, SourceUnavailableError, UsageError
 from headwater.runs import BusyError, KeyConflictError, RunReader, RunState
+from headwater.runs._writer import plain_json
 from headwater.web._live import Live, Settings
 from headwater.web._negotiation import (
     accepts_event_stream,
@@ -32,6 +33,9 @@ from headwater.web.asgi import Connection, Scope, last_event_id
 from headwater.web.problems import Problem, refused_problem
 
 logger = logging.getLogger("headwater.web")
+
+# Bytes of a run's first record beside its input.
+INPUT_ENVELOPE = 4096
 
 _JSON = ((b"content-type", b"application/json"), (b"cache-control", b"private, no-cache"))
 
@@ -166,6 +170,11 @@ class StartRoute(RunRoute):
     async def _create(self, call: Call, plan: Planned, body: bytes, key: str | None) -> RunState:
         own, asked = self.declaration, plan.result
         parsed = parsed_json(body)
+        if asked.input is None:
+            try:
+                plain_json(parsed, own.runs.log, "the body", "send less", INPUT_ENVELOPE)
+            except UsageError as error:
+                raise Problem(422, str(error)) from error
         group = self._group_in(parsed)
         query = call.scope.get("query_string", b"")
         hashed = hashlib.sha256(query + b"\0" + body).hexdigest()
